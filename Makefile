@@ -1,0 +1,36 @@
+# Everything runs in .venv, which is made and kept up to date by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help: ## What can be run
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+demo: $(READY) ## Train on two photos, log the baseline to MLflow, compare three production sets with it
+	$(BIN)/python examples/lightning_images.py
+
+test: $(READY) ## All tests, doctests and examples
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## Style, types and import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## All measurements, each side by side with what it is compared with
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --progress-bar on --editable ".[lightning,torchvision,mlflow]" --group dev
+	touch $@
+
+clean: ## Remove what the demo and the tests wrote
+	rm -rf demo mlflow.db lensai_baseline .pytest_cache .mypy_cache .ruff_cache .hypothesis
