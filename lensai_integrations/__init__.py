@@ -1,0 +1,43 @@
+"""Data baselines as a by-product of training.
+
+Public names are loaded when first used, so that `import lensai_integrations` costs milliseconds and imports no
+framework: a training script pays only for what it touches.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lensai_integrations.drift.compare import DriftReport, compare
+    from lensai_integrations.errors import LensAIError
+    from lensai_integrations.measures.inputs import ImageInputs
+    from lensai_integrations.profile import Baseline, Profile
+    from lensai_integrations.profiler import Profiler
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Baseline": "profile",
+    "DriftReport": "drift.compare",
+    "ImageInputs": "measures.inputs",
+    "LensAIError": "errors",
+    "Profile": "profile",
+    "Profiler": "profiler",
+    "compare": "drift.compare",
+}
+
+__all__ = ["Baseline", "DriftReport", "ImageInputs", "LensAIError", "Profile", "Profiler", "compare"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

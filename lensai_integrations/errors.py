@@ -1,0 +1,36 @@
+"""Every error this package raises on purpose derives from `LensAIError`.
+
+Each message says what was wrong, where, and what to do. The subclasses also derive from the built-in
+error a caller would expect, so `except ValueError` keeps working for people who have never heard of us.
+"""
+
+from __future__ import annotations
+
+
+class LensAIError(Exception):
+    """Base of all errors raised by lensai_integrations.
+
+    Example:
+        >>> issubclass(InputError, LensAIError) and issubclass(InputError, ValueError)
+        True
+    """
+
+
+class InputError(LensAIError, ValueError):
+    """An argument or a batch is not what the function takes; the message names it and says what to pass."""
+
+
+class FormatError(LensAIError, ValueError):
+    """A file or byte string is truncated, corrupted, too large, or not of the format it should be."""
+
+
+class DefinitionError(LensAIError, ValueError):
+    """Two streams were measured by different definitions, so they cannot be merged or compared."""
+
+
+class MissingDependencyError(LensAIError, ImportError):
+    """An optional package is needed and not installed; the message names the extra that brings it."""
+
+
+class TrackingError(LensAIError, RuntimeError):
+    """A tracking server could not be reached, refused, or did not answer in time."""

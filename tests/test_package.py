@@ -1,0 +1,76 @@
+"""Promises about the package as a whole: light to import, typed, lazily loaded, errors of one family."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import pytest
+
+import lensai_integrations
+from lensai_integrations import errors
+
+FRAMEWORKS = (
+    "torch",
+    "torchvision",
+    "pytorch_lightning",
+    "lightning",
+    "tensorflow",
+    "keras",
+    "jax",
+    "mlflow",
+    "pandas",
+)
+
+# Time of the process itself, so that other work on the machine does not count; the best of several starts.
+MEASURE = """
+import sys, time
+start = time.process_time()
+import lensai_integrations
+print(time.process_time() - start)
+print(",".join(name for name in {frameworks!r} if name in sys.modules))
+"""
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_is_light() -> None:
+    outputs = [run(MEASURE.format(frameworks=FRAMEWORKS)).splitlines() for _ in range(5)]
+    assert min(float(output[0]) for output in outputs) < 0.3
+    assert {tuple(output[1:]) for output in outputs} == {("",)}
+
+
+@pytest.mark.parametrize("name", ["profiler", "drift.compare", "report", "archive", "cli"])
+def test_the_core_loads_no_framework(name: str) -> None:
+    loaded = run(f"import sys, lensai_integrations.{name}; print([m for m in {FRAMEWORKS!r} if m in sys.modules])")
+    assert loaded.strip() == "[]"
+
+
+def test_every_public_name_loads() -> None:
+    for name in lensai_integrations.__all__:
+        assert getattr(lensai_integrations, name).__name__ == name
+        assert name in dir(lensai_integrations)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        lensai_integrations.nothing  # noqa: B018
+
+
+def test_the_version_is_told_once() -> None:
+    assert lensai_integrations.__version__ == version("lensai-integrations")
+
+
+def test_it_ships_types_and_the_command() -> None:
+    assert (Path(lensai_integrations.__file__).parent / "py.typed").is_file()
+    assert [e.value for e in entry_points(group="console_scripts", name="lensai")] == ["lensai_integrations.cli:main"]
+
+
+def test_all_errors_are_of_one_family() -> None:
+    found = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    assert len(found) > 3
+    assert all(issubclass(error, errors.LensAIError) for error in found)

@@ -1,0 +1,225 @@
+"""Folders that can be trusted or are refused: round trips to the byte, and every way a folder can be wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from lensai_integrations import storage
+from lensai_integrations.errors import FormatError, InputError, LensAIError
+from lensai_integrations.storage import ARRAYS, MANIFEST, pack, read_folder, unpack, write_folder
+
+DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_folder(tmp_path / "saved", {"kind": "test"}, {"a/b": np.arange(6.0).reshape(2, 3)}, {"streams.csv": "x,y\n"})
+    return tmp_path / "saved"
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest |= changes
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_what_was_written_is_read(folder: Path) -> None:
+    manifest, loaded = read_folder(folder)
+    assert manifest["kind"] == "test"
+    assert loaded.keys() == {"a/b"}
+    np.testing.assert_array_equal(loaded["a/b"], np.arange(6.0).reshape(2, 3))
+    assert sorted(p.name for p in folder.iterdir()) == [MANIFEST, ARRAYS, "streams.csv"]
+
+
+@given(arrays.arrays(DTYPES, arrays.array_shapes(min_dims=0, min_side=0)))
+def test_any_plain_array_survives_to_the_bit(array: np.ndarray[Any, Any]) -> None:
+    loaded = unpack(pack({"x": array}))["x"]
+    assert loaded.dtype == array.dtype
+    assert loaded.shape == array.shape
+    assert loaded.tobytes() == array.tobytes()
+
+
+def test_fortran_order_survives() -> None:
+    array = np.asfortranarray(np.arange(12).reshape(3, 4))
+    np.testing.assert_array_equal(unpack(pack({"x": array}))["x"], array)
+
+
+def test_the_same_arrays_give_the_same_bytes() -> None:
+    one = pack({"a": np.arange(3), "b": np.zeros(2)})
+    assert one == pack({"b": np.zeros(2), "a": np.arange(3)})
+
+
+def test_numpy_itself_can_open_it(folder: Path) -> None:
+    with np.load(folder / ARRAYS, allow_pickle=False) as opened:
+        np.testing.assert_array_equal(opened["a/b"], np.arange(6.0).reshape(2, 3))
+
+
+def test_writing_again_replaces(folder: Path) -> None:
+    write_folder(folder, {"kind": "new"}, {"c": np.zeros(1)}, {})
+    manifest, loaded = read_folder(folder)
+    assert (manifest["kind"], list(loaded)) == ("new", ["c"])
+
+
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("")
+    with pytest.raises(InputError, match="is a file; pass a folder"):
+        write_folder(tmp_path / "f", {}, {}, {})
+
+
+@pytest.mark.parametrize("name", [MANIFEST, ARRAYS, "streams.csv"])
+def test_a_missing_file_is_refused(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(FormatError, match=name):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize("name", [ARRAYS, "streams.csv"])
+def test_a_truncated_file_is_refused(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:-1])
+    with pytest.raises(FormatError, match="truncated or replaced"):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize("name", [ARRAYS, "streams.csv"])
+def test_a_changed_byte_is_refused(folder: Path, name: str) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(FormatError, match="sha256"):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "other"}, "not a manifest of this format"),
+        ({"format_version": 2}, "upgrade lensai-integrations"),
+        ({"files": None}, "lists no profile.npz"),
+        ({"files": {ARRAYS: {}}}, "truncated or replaced"),
+        ({"files": {ARRAYS: None}}, "unsafe name"),
+        ({"files": {ARRAYS: {}, "../secret": {}}}, "profile.npz|unsafe name"),
+    ],
+)
+def test_a_wrong_manifest_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
+    edit(folder, **changes)
+    with pytest.raises(FormatError, match=message):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["../secret", "a/b", "/etc/passwd", "..", ".hidden", "", "a\\b", "a b"])
+def test_names_that_leave_the_folder_are_refused(folder: Path, name: str) -> None:
+    files = json.loads((folder / MANIFEST).read_text())["files"]
+    edit(folder, files={name: files[ARRAYS], **files})
+    with pytest.raises(FormatError, match="unsafe name"):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000])
+def test_a_manifest_that_is_no_manifest_is_refused(folder: Path, content: bytes) -> None:
+    (folder / MANIFEST).write_bytes(content)
+    with pytest.raises(FormatError):
+        read_folder(folder)
+
+
+def test_a_huge_manifest_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "MAX_MANIFEST_BYTES", 10)
+    with pytest.raises(FormatError, match="more than the 10"):
+        read_folder(folder)
+
+
+def test_a_zip_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = pack({"x": np.zeros(100_000)})
+    assert len(blob) < 2_000
+    monkeypatch.setattr(storage, "MAX_ARRAYS_BYTES", 10_000)
+    with pytest.raises(FormatError, match="unpacks to"):
+        unpack(blob)
+
+
+def member(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("x.npy", content)
+    return buffer.getvalue()
+
+
+def npy(array: np.ndarray[Any, Any], *, allow_pickle: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, allow_pickle=allow_pickle)
+    return buffer.getvalue()
+
+
+def test_a_pickle_is_never_loaded() -> None:
+    with pytest.raises(FormatError, match="only plain numbers"):
+        unpack(member(npy(np.array([{"a": 1}], dtype=object), allow_pickle=True)))
+
+
+def test_strings_are_refused() -> None:
+    with pytest.raises(FormatError, match="only plain numbers"):
+        unpack(member(npy(np.array(["a"]))))
+
+
+def test_a_header_that_claims_terabytes_allocates_nothing() -> None:
+    honest = npy(np.zeros(4))
+    lying = honest.replace(b"(4,), }" + b" " * 13, b"(99999999999999,), }")
+    assert lying != honest
+    with pytest.raises(FormatError, match="says shape"):
+        unpack(member(lying))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\x02\x00{}", b"no array at all"])
+def test_a_member_that_is_no_array_is_refused(content: bytes) -> None:
+    with pytest.raises(FormatError):
+        unpack(member(content))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 255))
+def test_a_flipped_byte_never_crashes(position: int, change: int) -> None:
+    blob = bytearray(pack({"x": np.arange(50.0), "y": np.arange(3)}))
+    blob[position % len(blob)] ^= change
+    with contextlib.suppress(LensAIError):  # refused, which is as good as read
+        unpack(bytes(blob))
+
+
+def test_every_truncation_is_refused() -> None:
+    blob = pack({"x": np.arange(5.0)})
+    for length in range(len(blob)):
+        with pytest.raises(FormatError):
+            unpack(blob[:length])
+
+
+def test_a_full_disk_leaves_a_folder_that_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = storage._write
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name == MANIFEST:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, content)
+
+    monkeypatch.setattr(storage, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_folder(folder, {"kind": "new"}, {"a": np.zeros(2)}, {})
+    with pytest.raises(FormatError, match="cut short"):
+        read_folder(folder)
+
+
+def test_no_partial_files_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_folder(folder, {}, {"a": np.zeros(2)}, {})
+    assert not [path for path in folder.iterdir() if "partial" in path.name]
