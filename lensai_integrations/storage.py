@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -63,7 +64,7 @@ def write_folder(
         _write(folder / name, content)
     files = {name: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for name, c in contents.items()}
     whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **manifest, "files": files}
-    _write(folder / MANIFEST, json.dumps(whole, indent=1, sort_keys=True, allow_nan=False).encode())
+    _write(folder / MANIFEST, json.dumps(whole, indent=1, allow_nan=False).encode())
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -160,7 +161,9 @@ def unpack(blob: bytes) -> dict[str, NDArray[Any]]:
             if total > MAX_ARRAYS_BYTES:
                 raise FormatError(f"{ARRAYS} unpacks to {total} bytes, more than the {MAX_ARRAYS_BYTES} that are read")
             return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except FormatError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OSError) as error:
         raise FormatError(f"{ARRAYS} is not a readable npz file: {error}") from error
 
 

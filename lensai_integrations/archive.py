@@ -1,0 +1,175 @@
+"""Profiles and baselines as folders and as bytes.
+
+A profile becomes one flat table of arrays (`reference/0/1/items`) and one manifest that says what they are. Names live
+in the manifest only, so a layer may be called anything. The same pair is a folder (MLflow, disk) or one byte string
+(checkpoints, other processes).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.errors import DefinitionError, FormatError, LensAIError
+from lensai_integrations.measures import embeddings, images, outputs
+from lensai_integrations.measures.definitions import DEFINITIONS
+from lensai_integrations.profile import KINDS, Baseline, Group, Profile
+from lensai_integrations.sketches.rows import RowSample
+from lensai_integrations.storage import pack, read_folder, unpack, write_folder
+from lensai_integrations.summary import to_csv
+
+Arrays = dict[str, NDArray[Any]]
+
+_MANIFEST_KEY = "manifest"
+_DECLARING = (embeddings, images, outputs)  # imported so that every definition of this release is declared
+
+
+def save(what: Profile | Baseline, folder: str | Path, *, report_html: str | None = None) -> Path:
+    """Write a profile or baseline to a folder: arrays, table, the report if given, and last the manifest.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If `folder` is a file.
+        OSError: If it cannot be written.
+    """
+    manifest, arrays = _encode(what)
+    texts = {"streams.csv": to_csv(what.sources())}
+    if report_html is not None:
+        texts["report.html"] = report_html
+    write_folder(Path(folder), manifest, arrays, texts)
+    return Path(folder)
+
+
+def load(folder: str | Path) -> Profile | Baseline:
+    """Read what `save` wrote, whichever it was.
+
+    Raises:
+        FormatError: If a check fails: manifest, sha256, sizes, versions, contents.
+        DefinitionError: If a definition id means something else here than where it was written.
+
+    Example:
+        >>> import tempfile
+        >>> from lensai_integrations.profile import Profile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     load(save(Profile(info={"source": "production"}), folder)).source
+        'production'
+    """
+    return _decode(*read_folder(Path(folder)))
+
+
+def to_bytes(what: Profile | Baseline) -> bytes:
+    """The whole profile or baseline as one byte string, for checkpoints and other processes. No pickle inside.
+
+    Example:
+        >>> from lensai_integrations.profile import Profile
+        >>> from_bytes(to_bytes(Profile(info={"source": "test"}))).source
+        'test'
+    """
+    manifest, arrays = _encode(what)
+    text = json.dumps(manifest, allow_nan=False).encode()
+    return pack({**arrays, _MANIFEST_KEY: np.frombuffer(text, np.uint8)})
+
+
+def from_bytes(blob: bytes) -> Profile | Baseline:
+    """Read what `to_bytes` wrote.
+
+    Raises:
+        FormatError: If the bytes are truncated or of another format.
+        DefinitionError: If a definition id means something else here than where it was written.
+    """
+    arrays = unpack(blob)
+    try:
+        manifest = json.loads(arrays.pop(_MANIFEST_KEY).tobytes())
+    except (KeyError, ValueError, RecursionError) as error:
+        raise FormatError(f"the bytes hold no manifest: {error!r}") from error
+    return _decode(manifest, arrays)
+
+
+def _encode(what: Profile | Baseline) -> tuple[dict[str, Any], Arrays]:
+    """Manifest and arrays. The place of each group among the arrays is its number, not its name."""
+    if isinstance(what, Profile):
+        kind, parts = "profile", {"profile": what}
+    else:
+        kind, parts = "baseline", {"reference": what.reference}
+        if what.training is not None:
+            parts["training"] = what.training
+    arrays: Arrays = {}
+    profiles = {part: _encode_profile(profile, part, arrays) for part, profile in parts.items()}
+    used = {d for p in parts.values() for g in p.groups.values() for d in g.definitions.values()}
+    manifest = {
+        "kind": kind,
+        "info": what.info,
+        "profiles": profiles,
+        "definitions": {id: asdict(DEFINITIONS[id]) for id in sorted(used) if id in DEFINITIONS},
+        "versions": {name: version(name) for name in ("lensai-integrations", "datasketches", "numpy")},
+    }
+    return manifest, arrays
+
+
+def _encode_profile(profile: Profile, prefix: str, arrays: Arrays) -> dict[str, Any]:
+    groups = []
+    for number, group in enumerate(profile.groups.values()):
+        for position, sketch in enumerate(group.sketches.values()):
+            arrays |= {f"{prefix}/{number}/{position}/{name}": array for name, array in sketch.state().items()}
+        described = {"name": group.name, "streams": list(group.streams), "definitions": group.definitions}
+        groups.append({**described, "info": group.info, "sketches": list(group.sketches)})
+    if profile.rows is not None:
+        arrays |= {f"{prefix}/rows/{name}": array for name, array in profile.rows.state().items()}
+    return {"info": profile.info, "groups": groups, "rows": profile.rows is not None}
+
+
+def _decode(manifest: Mapping[str, Any], arrays: Arrays) -> Profile | Baseline:
+    try:
+        _check_definitions(manifest["definitions"])
+        profiles = {part: _decode_profile(entry, part, arrays) for part, entry in manifest["profiles"].items()}
+        if manifest["kind"] == "profile":
+            return profiles["profile"]
+        return Baseline(profiles["reference"], profiles.get("training"), dict(manifest["info"]))
+    except LensAIError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise FormatError(f"the manifest does not describe a profile this release can read: {error!r}") from error
+
+
+def _decode_profile(entry: Mapping[str, Any], prefix: str, arrays: Arrays) -> Profile:
+    groups = [_decode_group(group, f"{prefix}/{number}", arrays) for number, group in enumerate(entry["groups"])]
+    rows = RowSample.from_state(_below(f"{prefix}/rows", arrays)) if entry["rows"] else None
+    return Profile({group.name: group for group in groups}, rows, dict(entry["info"]))
+
+
+def _decode_group(entry: Mapping[str, Any], prefix: str, arrays: Arrays) -> Group:
+    sketches = {}
+    for position, key in enumerate(entry["sketches"]):
+        kind = KINDS.get(key.split("/")[0])
+        if kind is None:
+            raise FormatError(f"group {entry['name']!r} holds a sketch of unknown kind {key!r}: upgrade this package")
+        sketches[key] = kind.from_state(_below(f"{prefix}/{position}", arrays))
+    definitions = {str(k): str(v) for k, v in entry["definitions"].items()}
+    group = Group(str(entry["name"]), tuple(map(str, entry["streams"])), definitions, sketches, dict(entry["info"]))
+    if group.bank is not None and group.bank.dim != len(group.streams):
+        raise FormatError(f"group {group.name!r} names {len(group.streams)} streams for a bank of {group.bank.dim}")
+    return group
+
+
+def _below(place: str, arrays: Arrays) -> Arrays:
+    prefix = f"{place}/"
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _check_definitions(declared: Mapping[str, Mapping[str, Any]]) -> None:
+    for id, entry in declared.items():
+        known = DEFINITIONS.get(id)
+        if known is not None and known.formula != entry["formula"]:
+            raise DefinitionError(
+                f"definition {id!r} is {entry['formula']!r} in the file and {known.formula!r} here: "
+                "they cannot be compared; give a changed measure a new version"
+            )

@@ -1,0 +1,182 @@
+"""Batches in, a profile out: the one place where measures meet sketches, whatever framework the batches come from.
+
+Nothing here waits for an accelerator, but for the first batch: how images and outputs are to be read is decided there,
+once, and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from lensai_integrations.arrays import Array, namespace
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.outputs import Kind, Task
+from lensai_integrations.profile import Baseline, Group, Profile
+from lensai_integrations.recorders import RECORDERS, Recorder, Rows, Settings
+from lensai_integrations.sketches.rows import RowSample
+
+
+class Profiler:
+    """Takes batches and keeps their sketches; `profile()` gives what they amount to.
+
+    Args:
+        inputs: How to read image batches.
+        convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.
+        task: What the outputs are for: `"auto"`, `"classification"`, `"regression"`.
+        k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
+        rows: How many rows the joint sample keeps; 0 keeps none.
+        max_dim: Wider embeddings are projected to this width.
+        seed: One or several integers; profilers that will be merged need different ones.
+        source: What is profiled: `"production"`, `"validation"`, `"training"`...
+        like: Read and sketch as this baseline was, so that the two can be compared in everything.
+        on_error: Called with a group's name and the error when a group cannot take a batch; the other groups go on and
+            the profile says what is missing. By default such errors are raised.
+
+    Example:
+        >>> profiler = Profiler()
+        >>> images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), dtype=np.uint8)
+        >>> profiler.update(inputs=images, labels=np.arange(32) % 2)
+        >>> list(profiler.profile().groups)
+        ['inputs', 'labels']
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: ImageInputs | None = None,
+        convention: str = "lensai",
+        task: Task | Kind = "auto",
+        k: int = 200,
+        rows: int = 2000,
+        max_dim: int = 2048,
+        seed: int | Sequence[int] = 0,
+        source: str = "production",
+        like: Baseline | Profile | None = None,
+        on_error: Callable[[str, Exception], None] | None = None,
+    ) -> None:
+        self.source = source
+        self._settings = Settings(
+            inputs=inputs or ImageInputs(),
+            convention=convention,
+            task=task,
+            k=k,
+            max_dim=max_dim,
+            seed=[seed] if isinstance(seed, int) else seed,
+            like=like.reference if isinstance(like, Baseline) else like,
+        )
+        self._row_count = rows
+        self._on_error = on_error
+        self.reset()
+
+    def describe(self, group: str, **info: Any) -> None:
+        """Say where a group comes from; kept in its `info`, shown in the report.
+
+        Args:
+            group: `"outputs"`, `"labels"` or `"embeddings/<layer>"`.
+            info: JSON values. For embeddings `reduce` and `axes` (of the layer's output) choose the definition.
+        """
+        self._settings.descriptions[group] = info
+
+    def reset(self) -> None:
+        """Forget all rows; how batches are read stays decided."""
+        self.n = 0
+        self._recorders: dict[str, Recorder] = {}
+        self._rows = RowSample(self._row_count, seed=self._settings.seed_of("rows")) if self._row_count else None
+        self._widths: dict[str, int] = {}
+        self._problems: dict[str, str] = {}
+
+    def update(
+        self,
+        *,
+        inputs: Any = None,
+        outputs: Any = None,
+        embeddings: Mapping[str, Array] | None = None,
+        labels: Any = None,
+    ) -> None:
+        """Take in one batch. Everything given belongs to the same images, row for row.
+
+        Args:
+            inputs: A batch that `ImageInputs` can read.
+            outputs: What the model answered: `[n, C]`, or a structure with such a tensor in it.
+            embeddings: Layer name to `[n, D]`.
+            labels: `[n]` classes (integers or strings) or numbers; `[n, C]` one-hot or soft classes.
+
+        Raises:
+            InputError: If something cannot be read, or the numbers of rows differ.
+        """
+        batches: dict[str, Any] = {"inputs": inputs, "outputs": outputs}
+        batches |= {f"embeddings/{layer}": rows for layer, rows in (embeddings or {}).items()}
+        batches["labels"] = labels
+        joint: Rows = {}
+        for name, batch in batches.items():
+            if batch is not None:
+                joint |= self._record(name, batch)
+        if joint:
+            self._join(joint)
+
+    def profile(self) -> Profile:
+        """What the batches so far amount to, in host memory. Waits for the accelerator, once.
+
+        The profile is a copy: later updates do not change it.
+        """
+        groups = {name: _host_copy(recorder.group) for name, recorder in self._recorders.items()}
+        warnings = list(self._problems.values()) + [
+            f"{group.invalid} of {group.n + group.invalid} rows of {name} were left out: a value was not finite"
+            for name, group in groups.items()
+            if group.invalid
+        ]
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        rows = _copy(self._rows.to_host()) if self._rows is not None and self._rows.n else None
+        return Profile(groups, rows, {"source": self.source, "created": created, "warnings": warnings})
+
+    def _record(self, name: str, batch: Any) -> Rows:
+        try:
+            if name not in self._recorders:
+                recorder = RECORDERS[name.split("/", maxsplit=1)[0]](name, batch, self._settings)
+                rows = recorder.update(batch)
+                self._recorders[name] = recorder
+                return rows
+            return self._recorders[name].update(batch)
+        except Exception as error:
+            if self._on_error is None:
+                raise
+            self._problems.setdefault(name, f"{name}: batches were left out from row {self.n} on: {error}")
+            self._on_error(name, error)
+            return {}
+
+    def _join(self, joint: Rows) -> None:
+        """Hand the rows of all groups to the joint sample; columns a batch lacks are NaN."""
+        sizes = {name: int(rows.shape[0]) for name, rows in joint.items()}
+        n = max(sizes.values())
+        if min(sizes.values()) != n:
+            error = InputError(f"the groups of a batch have different numbers of rows: {sizes}")
+            if self._on_error is None:
+                raise error
+            self._problems.setdefault("rows", f"rows of unequal groups are not in the joint sample: {error}")
+        self.n += n
+        if self._rows is None:
+            return
+        joint = {name: rows for name, rows in joint.items() if sizes[name] == n}
+        self._widths = self._widths or {name: int(rows.shape[1]) for name, rows in joint.items()}
+        some = next(iter(joint.values()))
+        full = {
+            name: joint[name] if name in joint else _missing(some, n, width) for name, width in self._widths.items()
+        }
+        self._rows.update(full, n)
+
+
+def _missing(like: Array, n: int, width: int) -> Array:
+    xp = namespace(like)
+    return xp.full((n, width), float("nan"), dtype=xp.float32, device=like.device)
+
+
+def _copy(sketch: Any) -> Any:
+    return type(sketch).from_state({key: array.copy() for key, array in sketch.state().items()})
+
+
+def _host_copy(group: Group) -> Group:
+    sketches = {key: _copy(sketch.to_host()) for key, sketch in group.sketches.items()}
+    return Group(group.name, group.streams, dict(group.definitions), sketches, dict(group.info))

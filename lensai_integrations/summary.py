@@ -1,0 +1,150 @@
+"""A profile as a table people read: one row per stream, the same in `streams.csv`, pandas and the command line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lensai_integrations.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lensai_integrations.profile import Group, Profile
+
+#: The ranks every summary shows.
+RANKS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+COLUMNS = ("source", "stream", "kind", "n", "invalid", "min", *(f"p{round(100 * r):02d}" for r in RANKS), "max")
+CATEGORY_COLUMNS = ("distinct", "top", "definition")
+
+
+@dataclass(frozen=True)
+class StreamSummary:
+    """What is known of one stream.
+
+    Attributes:
+        stream: Full name, e.g. `"inputs/mean/0"`.
+        kind: `"numbers"`, `"pixels"` (exact counts of 8-bit values) or `"categories"`.
+        definition: Definition id of the measure.
+        n: Rows (images, for pixels).
+        invalid: Rows left out because a value was not finite.
+        min: Smallest value; NaN for categories and empty streams.
+        max: Largest value; likewise.
+        quantiles: Rank to value, for the ranks in `RANKS`; empty for categories.
+        distinct: Estimated number of distinct categories; NaN for numbers.
+        top: The most frequent categories with their counts.
+    """
+
+    stream: str
+    kind: str
+    definition: str
+    n: int
+    invalid: int
+    min: float = math.nan
+    max: float = math.nan
+    quantiles: Mapping[float, float] = field(default_factory=dict)
+    distinct: float = math.nan
+    top: tuple[tuple[str, int], ...] = ()
+
+
+def summarize(profile: Profile) -> list[StreamSummary]:
+    """One summary per stream, in the profile's order.
+
+    Example:
+        >>> from lensai_integrations.profile import Profile
+        >>> summarize(Profile())
+        []
+    """
+    return [row for group in profile.groups.values() for row in _group_rows(group)]
+
+
+def _group_rows(group: Group) -> Iterator[StreamSummary]:
+    if group.bank is not None:
+        quantiles = group.bank.quantiles(np.array(RANKS))
+        for column, stream in enumerate(group.streams):
+            values = dict(zip(RANKS, map(float, quantiles[column]), strict=True))
+            low, high = float(group.bank.min[column]), float(group.bank.max[column])
+            name, definition = f"{group.name}/{stream}", group.definition_of(stream)
+            yield StreamSummary(name, "numbers", definition, group.n, group.invalid, low, high, values)
+    if group.pixels is not None:
+        yield from _pixel_rows(group)
+    for stream, sketch in group.categories.items():
+        name, definition = f"{group.name}/{stream}".rstrip("/"), group.definition_of(stream)
+        top = tuple(sketch.top(10))
+        yield StreamSummary(name, "categories", definition, sketch.n, 0, distinct=float(sketch.distinct), top=top)
+
+
+def _pixel_rows(group: Group) -> Iterator[StreamSummary]:
+    assert group.pixels is not None
+    quantiles = group.pixels.quantiles(np.array(RANKS))
+    for channel, counts in enumerate(group.pixels.counts):
+        present = np.flatnonzero(counts)
+        low, high = (float(present[0]), float(present[-1])) if present.size else (math.nan, math.nan)
+        values = dict(zip(RANKS, map(float, quantiles[channel]), strict=True))
+        stream = f"pixel/{channel}"
+        definition = group.definition_of(stream)
+        yield StreamSummary(f"{group.name}/{stream}", "pixels", definition, group.pixels.n, 0, low, high, values)
+
+
+def table(sources: Mapping[str, Profile]) -> list[dict[str, Any]]:
+    """The rows of `streams.csv`: a dict per source and stream with the keys `COLUMNS` and `CATEGORY_COLUMNS`."""
+    return [_record(source, row) for source, profile in sources.items() for row in summarize(profile)]
+
+
+def _record(source: str, row: StreamSummary) -> dict[str, Any]:
+    quantiles = {f"p{round(100 * rank):02d}": row.quantiles.get(rank, math.nan) for rank in RANKS}
+    top = "; ".join(f"{name}: {count}" for name, count in row.top)
+    return {
+        "source": source,
+        "stream": row.stream,
+        "kind": row.kind,
+        "n": row.n,
+        "invalid": row.invalid,
+        "min": row.min,
+        **quantiles,
+        "max": row.max,
+        "distinct": row.distinct,
+        "top": top,
+        "definition": row.definition,
+    }
+
+
+def to_csv(sources: Mapping[str, Profile]) -> str:
+    """The table as CSV text; numbers in six significant digits, nothing where there is no number.
+
+    Example:
+        >>> to_csv({}).startswith("source,stream,kind,n,invalid,min,p01")
+        True
+    """
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, [*COLUMNS, *CATEGORY_COLUMNS], lineterminator="\n")
+    writer.writeheader()
+    for record in table(sources):
+        writer.writerow({key: _cell(value) for key, value in record.items()})
+    return buffer.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return value
+
+
+def to_pandas(sources: Mapping[str, Profile]) -> pd.DataFrame:
+    """The table as a DataFrame.
+
+    Raises:
+        MissingDependencyError: If pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise MissingDependencyError("to_pandas needs pandas: pip install 'lensai-integrations[mlflow]'") from error
+    return pd.DataFrame(table(sources), columns=[*COLUMNS, *CATEGORY_COLUMNS])

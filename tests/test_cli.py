@@ -1,0 +1,142 @@
+"""The command as a pipeline uses it: exit codes are the interface, errors are one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from profiles import make_baseline, make_profile
+
+from lensai_integrations import Baseline, Profile, cli
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("profiles")
+    make_baseline(800).save(root / "baseline")
+    make_profile(300, seed=50).save(root / "clean")
+    make_profile(300, seed=51, brightness=0.5).save(root / "dark")
+    return root
+
+
+def call(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
+) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command, run in this process as the console script runs it."""
+    monkeypatch.setattr(sys, "argv", ["lensai", *map(str, arguments)])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def lensai(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    return lambda *arguments: call(capsys, monkeypatch, *arguments)
+
+
+def test_no_drift_is_0(lensai, folders: Path) -> None:
+    code, out, _ = lensai("compare", folders / "baseline", folders / "clean")
+    assert code == 0
+    assert "no drift" in out.lower()
+
+
+def test_drift_is_1_and_names_the_stream(lensai, folders: Path) -> None:
+    code, out, _ = lensai("compare", folders / "baseline", folders / "dark")
+    assert code == 1
+    assert "brightness" in out
+
+
+def test_json_is_json(lensai, folders: Path) -> None:
+    code, out, _ = lensai("compare", folders / "baseline", folders / "dark", "--json")
+    assert code == 1
+    assert json.loads(out)["drift"] is True
+
+
+def test_html_is_written(lensai, folders: Path, tmp_path: Path) -> None:
+    code, _, _ = lensai("compare", folders / "baseline", folders / "dark", "--html", tmp_path / "drift.html")
+    assert code == 1
+    assert (tmp_path / "drift.html").read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compare", "nowhere", "nowhere"),
+        ("compare", "only-one"),
+        ("compare", "a", "b", "--alpha", "much"),
+        ("nothing",),
+        ("show", "nowhere"),
+        ("merge", "-o", "out"),
+        ("push", "nowhere", "--run", "x"),
+    ],
+)
+def test_every_error_is_2_and_one_message(lensai, arguments: tuple[str, ...]) -> None:
+    code, out, err = lensai(*arguments)
+    assert code == 2
+    assert out == ""
+    assert "error" in err.lower()
+    assert "Traceback" not in err
+
+
+def test_a_crash_is_2_and_never_looks_like_drift(lensai, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object) -> None:
+        raise ZeroDivisionError("inside")
+
+    monkeypatch.setattr(cli, "_load", crash)
+    code, _, err = lensai("compare", folders / "baseline", folders / "clean")
+    assert code == 2
+    assert "ZeroDivisionError: inside" in err
+
+
+def test_a_tampered_folder_is_2(lensai, folders: Path, tmp_path: Path) -> None:
+    make_profile(20).save(tmp_path / "p")
+    (tmp_path / "p" / "profile.npz").write_bytes(b"PK")
+    code, _, err = lensai("compare", folders / "baseline", tmp_path / "p")
+    assert code == 2
+    assert "truncated or replaced" in err
+
+
+def test_show_lists_streams_and_sums_up_embeddings(lensai, folders: Path) -> None:
+    code, out, _ = lensai("show", folders / "baseline")
+    assert code == 0
+    assert "validation: 800 rows" in out
+    assert "training: 1,600 rows" in out
+    assert "inputs/brightness" in out
+    assert "embeddings/avgpool (24 streams)" in out
+    assert "embeddings/avgpool/3" not in out
+    assert "embeddings/avgpool/3" in lensai("show", folders / "baseline", "--all")[1]
+
+
+def test_show_csv_is_the_artifact(lensai, folders: Path) -> None:
+    code, out, _ = lensai("show", folders / "baseline", "--csv")
+    assert code == 0
+    assert out == (folders / "baseline" / "streams.csv").read_text()
+
+
+def test_merge_adds_rows(lensai, folders: Path, tmp_path: Path) -> None:
+    code, out, _ = lensai("merge", folders / "clean", folders / "dark", folders / "baseline", "-o", tmp_path / "all")
+    assert code == 0
+    assert "1400 rows of 3 profiles" in out
+    assert Profile.load(tmp_path / "all").n == 1400
+
+
+def test_a_baseline_can_be_held_against_its_training_data(lensai, folders: Path) -> None:
+    code, out, _ = lensai("compare", folders / "baseline", folders / "dark", "--against", "training", "--json")
+    assert code == 1
+    assert json.loads(out)["n_baseline"] == Baseline.load(folders / "baseline").sources()["training"].n
+
+
+def test_the_installed_command_gates_a_pipeline(folders: Path) -> None:
+    lensai = Path(sys.executable).with_name("lensai")
+    results = [
+        subprocess.run([lensai, "compare", folders / "baseline", folders / name], capture_output=True, check=False)
+        for name in ("clean", "dark", "missing")
+    ]
+    assert [result.returncode for result in results] == [0, 1, 2]

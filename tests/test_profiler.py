@@ -1,0 +1,261 @@
+"""Batches in, a profile out: exact counts, any split gives the same, failures stay in their group."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from profiles import CLASSES, WIDTH, batch, make_baseline
+
+from lensai_integrations import ImageInputs, Profiler
+from lensai_integrations.errors import InputError
+
+
+def test_every_group_counts_every_row() -> None:
+    profiler = Profiler()
+    for n in (64, 64, 17):
+        profiler.update(**batch(np.random.default_rng(n), n))
+    profile = profiler.profile()
+    assert {name: group.n for name, group in profile.groups.items()} == dict.fromkeys(
+        ["inputs", "outputs", "embeddings/avgpool", "labels"], 145
+    )
+    assert (profile.n, profiler.n) == (145, 145)
+    assert profile.groups["inputs"].pixels is not None
+    assert profile.groups["inputs"].pixels.counts.sum(1).tolist() == [145 * 16 * 16] * 3
+    assert profile.groups["outputs"].categories["top_class"].n == 145
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6))
+def test_how_rows_are_split_into_batches_does_not_matter(sizes: list[int]) -> None:
+    whole = batch(np.random.default_rng(0), sum(sizes))
+    split, once = Profiler(), Profiler()
+    once.update(**whole)
+    start = 0
+    for size in sizes:
+        rows = slice(start, start + size)
+        embeddings = {"avgpool": whole["embeddings"]["avgpool"][rows]}
+        split.update(
+            inputs=whole["inputs"][rows],
+            outputs=whole["outputs"][rows],
+            embeddings=embeddings,
+            labels=whole["labels"][rows],
+        )
+        start += size
+    a, b = split.profile(), once.profile()
+    for name, group in a.groups.items():
+        if group.bank is not None:
+            np.testing.assert_allclose(
+                group.bank.quantiles([0, 0.5, 1]), b.groups[name].bank.quantiles([0, 0.5, 1]), rtol=1e-4, atol=1e-4
+            )  # type: ignore[union-attr]
+
+
+def test_rows_are_joint_over_all_groups() -> None:
+    profiler = Profiler(rows=50)
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        labels = rng.integers(0, 4, 32)
+        images = np.broadcast_to((labels * 60).astype(np.uint8)[:, None, None, None], (32, 8, 8, 3))
+        embedding = np.repeat(labels[:, None], 5, axis=1).astype(np.float32)
+        profiler.update(inputs=images, outputs=np.eye(4)[labels] * 9 - 1, embeddings={"e": embedding}, labels=labels)
+    profile = profiler.profile()
+    assert profile.rows is not None
+    data, streams = profile.rows.data, profile.groups["inputs"].streams
+    labels = data["labels"][:, 0]
+    assert len(labels) == 50
+    np.testing.assert_allclose(data["inputs"][:, streams.index("brightness")], labels * 60, atol=1e-3)
+    np.testing.assert_array_equal(data["embeddings/e"], np.repeat(labels[:, None], 5, axis=1))
+    np.testing.assert_array_equal(data["outputs/top_class"][:, 0], labels)
+
+
+def test_numpy_and_torch_batches_give_the_same_profile() -> None:
+    arrays = batch(np.random.default_rng(3), 60)
+    tensors = {
+        "inputs": torch.from_numpy(arrays["inputs"]).permute(0, 3, 1, 2),
+        "outputs": torch.from_numpy(arrays["outputs"]).requires_grad_(),
+        "embeddings": {"avgpool": torch.from_numpy(arrays["embeddings"]["avgpool"])},
+        "labels": torch.from_numpy(arrays["labels"]),
+    }
+    a, b = Profiler(), Profiler()
+    a.update(**arrays)
+    b.update(**tensors)
+    for one, two in zip(a.profile().summaries(), b.profile().summaries(), strict=True):
+        assert one.stream == two.stream
+        assert one.top == two.top
+        np.testing.assert_allclose(list(one.quantiles.values()), list(two.quantiles.values()), rtol=1e-5, atol=1e-4)
+
+
+def test_a_profile_is_a_copy() -> None:
+    profiler = Profiler()
+    profiler.update(**batch(np.random.default_rng(0), 20))
+    before = profiler.profile()
+    medians = before.groups["inputs"].bank.quantiles([0.5]).copy()  # type: ignore[union-attr]
+    profiler.update(**batch(np.random.default_rng(1), 500, brightness=0.2))
+    assert before.n == 20
+    np.testing.assert_array_equal(before.groups["inputs"].bank.quantiles([0.5]), medians)  # type: ignore[union-attr]
+
+
+def test_reset_forgets_rows() -> None:
+    profiler = Profiler()
+    profiler.update(**batch(np.random.default_rng(0), 20))
+    profiler.reset()
+    assert profiler.profile().n == 0
+    profiler.update(**batch(np.random.default_rng(0), 5))
+    assert profiler.profile().n == 5
+
+
+def test_the_same_seed_gives_the_same_profile_and_no_other_generator_is_touched() -> None:
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    torch_state = torch.random.get_rng_state()
+    profiles = []
+    for seed in (1, 1, 2):
+        profiler = Profiler(seed=seed, rows=30)
+        rng = np.random.default_rng(0)
+        for _ in range(20):
+            profiler.update(**batch(rng, 64))
+        profiles.append(profiler.profile())
+    rows = [p.rows.data["inputs"] for p in profiles]  # type: ignore[union-attr]
+    np.testing.assert_array_equal(rows[0], rows[1])
+    assert not np.array_equal(rows[0], rows[2])
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+    assert torch.equal(torch.random.get_rng_state(), torch_state)
+
+
+def test_rows_with_nan_are_counted_and_said() -> None:
+    profiler = Profiler()
+    one = batch(np.random.default_rng(0), 30)
+    one["embeddings"]["avgpool"][3, 5] = np.nan
+    one["outputs"][:2] = np.inf
+    profiler.update(**one)
+    profile = profiler.profile()
+    assert {name: (g.n, g.invalid) for name, g in profile.groups.items()} == {
+        "inputs": (30, 0),
+        "outputs": (28, 2),
+        "embeddings/avgpool": (29, 1),
+        "labels": (30, 0),
+    }
+    assert profile.n == 30
+    assert sorted(profile.warnings) == [
+        "1 of 30 rows of embeddings/avgpool were left out: a value was not finite",
+        "2 of 30 rows of outputs were left out: a value was not finite",
+    ]
+
+
+def test_errors_are_raised_by_default() -> None:
+    with pytest.raises(InputError):
+        Profiler().update(inputs=np.zeros((2, 8, 8, 3), np.float32) - 4)
+
+
+def test_with_a_handler_the_other_groups_go_on() -> None:
+    seen: list[tuple[str, Exception]] = []
+    profiler = Profiler(on_error=lambda name, error: seen.append((name, error)))
+    good = batch(np.random.default_rng(0), 20)
+    profiler.update(**good)
+    profiler.update(**{**good, "outputs": np.zeros((20, 5, 7, 7))})
+    profiler.update(**good)
+    profile = profiler.profile()
+    assert [name for name, _ in seen] == ["outputs"]
+    assert profile.groups["inputs"].n == 60
+    assert profile.groups["outputs"].n == 40
+    assert any(w.startswith("outputs: batches were left out from row 20 on") for w in profile.warnings)
+    assert profile.rows is not None
+    assert np.isnan(profile.rows.data["outputs"]).all(axis=1).sum() == 20
+
+
+def test_unequal_groups_are_refused() -> None:
+    one = batch(np.random.default_rng(0), 8)
+    with pytest.raises(InputError, match="different numbers of rows"):
+        Profiler().update(inputs=one["inputs"], outputs=one["outputs"][:4])
+
+
+def test_like_reads_and_sketches_as_the_baseline_did() -> None:
+    baseline = make_baseline(200)
+    profiler = Profiler(like=baseline)
+    profiler.update(**batch(np.random.default_rng(9), 100))
+    window = profiler.profile()
+    for name in ("outputs", "embeddings/avgpool"):
+        ours, theirs = window.groups[name].kernel_mean, baseline.reference.groups[name].kernel_mean
+        assert ours is not None
+        assert theirs is not None
+        assert ours.exponents == theirs.exponents
+    assert window.groups["inputs"].definitions == baseline.reference.groups["inputs"].definitions
+
+
+def test_like_takes_over_how_images_were_read() -> None:
+    images = np.random.default_rng(0).uniform(-1.9, 1.9, (10, 3, 8, 8)).astype(np.float32)
+    reader = ImageInputs(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    first = Profiler(inputs=reader)
+    first.update(inputs=images)
+    second = Profiler(like=first.profile())
+    second.update(inputs=images)
+    np.testing.assert_array_equal(
+        first.profile().groups["inputs"].bank.max,  # type: ignore[union-attr]
+        second.profile().groups["inputs"].bank.max,  # type: ignore[union-attr]
+    )
+
+
+def test_wide_embeddings_are_projected_and_it_is_said() -> None:
+    profiler = Profiler(max_dim=16)
+    profiler.update(embeddings={"wide": np.random.default_rng(0).normal(size=(30, 100))})
+    group = profiler.profile().groups["embeddings/wide"]
+    assert len(group.streams) == 16
+    assert group.info["projected_from"] == 100
+    assert group.definition_of("3") == "lensai/embedding_projected@1"
+
+
+def test_descriptions_are_kept() -> None:
+    profiler = Profiler()
+    profiler.describe("embeddings/conv", layer="model.conv", reduce="mean", axes=4)
+    profiler.update(embeddings={"conv": np.zeros((4, WIDTH))})
+    group = profiler.profile().groups["embeddings/conv"]
+    assert group.info["layer"] == "model.conv"
+    assert group.definition_of("0") == "lensai/embedding_mean@1"
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (np.array([0, 1, 1]), {"1": 2, "0": 1}),
+        (torch.tensor([[1], [1], [0]]), {"1": 2, "0": 1}),
+        (["cat", "dog", "cat"], {"cat": 2, "dog": 1}),
+        (np.eye(3)[[2, 2, 0]], {"2": 2, "0": 1}),
+        (np.array([True, False, True]), None),
+    ],
+)
+def test_labels_of_many_forms(labels: object, expected: dict[str, int] | None) -> None:
+    profiler = Profiler()
+    profiler.update(labels=labels)
+    categories = profiler.profile().groups["labels"].categories[""]
+    assert categories.n == 3
+    if expected is not None:
+        assert dict(categories.top(5)) == expected
+
+
+def test_numeric_targets_are_a_stream_of_numbers() -> None:
+    profiler = Profiler()
+    profiler.update(labels=np.array([0.5, 1.5, 2.5], np.float32))
+    group = profiler.profile().groups["labels"]
+    assert group.bank is not None
+    assert (group.bank.min[0], group.bank.max[0]) == (0.5, 2.5)
+
+
+def test_labels_of_a_wrong_shape_are_refused() -> None:
+    with pytest.raises(InputError, match="one label per image"):
+        Profiler().update(labels=np.zeros((4, 8, 8)))
+
+
+def test_no_rows_are_kept_when_none_are_wanted() -> None:
+    profiler = Profiler(rows=0)
+    profiler.update(**batch(np.random.default_rng(0), 20))
+    assert profiler.profile().rows is None
+    assert profiler.profile().n == 20
+
+
+def test_classes_are_counted() -> None:
+    profiler = Profiler()
+    logits = np.full((10, CLASSES), -1.0)
+    logits[:, 2] = 5
+    profiler.update(outputs=logits)
+    assert profiler.profile().groups["outputs"].categories["top_class"].top(3) == [("2", 10)]
