@@ -307,12 +307,18 @@ def check_comparable(a: Group, b: Group) -> None:
         >>> old = Group("inputs", definitions={"noise": "lensai/noise@1"})
         >>> check_comparable(old, Group("inputs", definitions={"noise": "lensai/noise@1"}))
     """
-    for measure in a.definitions.keys() & b.definitions.keys():
-        one, two = a.definitions[measure], b.definitions[measure]
+    for measure, one in a.definitions.items():
+        two = b.definitions.get(measure, one)
         if one != two:
             raise DefinitionError(
                 f"stream {a.name}/{measure} was computed as {one!r} in one profile and as {two!r} in the other: "
                 "profile both with the same convention and release"
+            )
+    for detail in ("reduce", "projected_from", "seed"):
+        if a.info.get(detail) != b.info.get(detail):
+            raise DefinitionError(
+                f"group {a.name} has {detail}={a.info.get(detail)!r} in one profile and {b.info.get(detail)!r} in the "
+                "other: profile both alike, e.g. with Profiler(like=baseline)"
             )
 
 

@@ -6,6 +6,7 @@ That first look may wait for an accelerator; `update` never does.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -94,6 +95,11 @@ class Settings:
         if outputs is not None and self.task == "auto":
             self.task = outputs.info["kind"]
 
+    def output_task(self, group: str, columns: int) -> Task | Kind:
+        """What the outputs are for. What a linear layer answers for classes are logits, even if all lie in [0, 1]."""
+        classes = self.task == "classification" or (self.task == "auto" and columns > 1)
+        return "logits" if classes and self.descriptions.get(group, {}).get("linear", False) else self.task
+
     def seed_of(self, name: str) -> int:
         """A seed for one sketch: the same in every run, different for every sketch."""
         return int(np.random.SeedSequence([*self.seed, zlib.crc32(name.encode())]).generate_state(1)[0])
@@ -142,10 +148,10 @@ class Outputs:
     def __init__(self, name: str, batch: Any, settings: Settings) -> None:
         outputs = pick_output(batch)
         if settings.resolved_kind is None:
-            settings.resolved_kind = resolve(outputs, settings.task)
+            settings.resolved_kind = resolve(outputs, settings.output_task(name, math.prod(outputs.shape[1:])))
         self._kind = settings.resolved_kind
         measured = measure_outputs(outputs, kind=self._kind)
-        columns = 1 if outputs.ndim == 1 else int(outputs.shape[1])
+        columns = math.prod(outputs.shape[1:])
         definitions = output_measures(columns, self._kind)
         sketches = settings.vectors(name, len(measured.names))
         if measured.top_class is not None:
@@ -174,6 +180,8 @@ class Embedding:
         dim = min(width, settings.max_dim)
         described = {"axes": 2, "reduce": "mean", **settings.descriptions.get(name, {})}
         info = {**described, "width": dim, "projected_from": width if self._projection else None}
+        if self._projection is not None:
+            info["seed"] = self._projection.seed
         reduce = described["reduce"] if described["reduce"] in REDUCTIONS else str  # any function is a custom one
         definition = embedding_definition(described["axes"], reduce, projected=self._projection is not None)
         streams = tuple(map(str, range(dim)))

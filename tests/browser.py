@@ -32,7 +32,7 @@ ARGUMENTS = (
 
 
 def find_browser() -> str:
-    """Path of a browser; the test is skipped where there is none, and fails where LENSAI_REQUIRE_BROWSER=1 demands one."""
+    """Path of a browser. Without one the test is skipped, or fails where LENSAI_REQUIRE_BROWSER=1 demands one."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         reason = f"no browser on PATH ({', '.join(NAMES)})"

@@ -89,7 +89,7 @@ def test_what_both_say_alike_stays_said(parts: list[Profile]) -> None:
 def test_other_definitions_are_not_merged() -> None:
     lensai, edge = make_profile(10), make_profile(10, convention="lensai-edge")
     with pytest.raises(
-        DefinitionError, match=r"inputs/\w+ was computed as '.*' in one profile and as '.*' in the other"
+        DefinitionError, match=r"inputs/brightness was computed as '.*' in one profile and as '.*' in the other"
     ):
         lensai.merge(edge)
 
@@ -99,6 +99,12 @@ def test_check_comparable_names_both_definitions() -> None:
         check_comparable(
             Group("i", definitions={"noise": "lensai/noise@1"}), Group("i", definitions={"noise": "lensai/noise@2"})
         )
+
+
+def test_other_projections_are_not_merged() -> None:
+    a, b = (Profile({"e": Group("e", ("0",), {"*": "lensai/embedding_projected@1"}, info={"seed": s})}) for s in (0, 1))
+    with pytest.raises(DefinitionError, match="seed=0 in one profile and 1 in the other"):
+        a.merge(b)
 
 
 def test_other_streams_are_not_merged() -> None:

@@ -246,6 +246,13 @@ def test_labels_of_a_wrong_shape_are_refused() -> None:
         Profiler().update(labels=np.zeros((4, 8, 8)))
 
 
+def test_a_linear_layer_answers_logits_even_where_all_lie_between_0_and_1() -> None:
+    profiler = Profiler()
+    profiler.describe("outputs", layer="fc", linear=True)
+    profiler.update(outputs=np.full((4, 2), 0.3, np.float32))
+    assert profiler.profile().groups["outputs"].info["kind"] == "logits"
+
+
 def test_no_rows_are_kept_when_none_are_wanted() -> None:
     profiler = Profiler(rows=0)
     profiler.update(**batch(np.random.default_rng(0), 20))

@@ -1,7 +1,7 @@
 """Real MLflow stores for tests: a server in a process of its own, and an embedded database.
 
-MLflow's own imports warn about the releases of the libraries they find. They are done here once with warnings off, so that
-every warning in a test is the test's.
+MLflow's own imports warn about the releases of the libraries they find. They are done here once with warnings off, so
+that every warning in a test is the test's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    pytest.importorskip("mlflow", exc_type=ImportError)
+    mlflow = pytest.importorskip("mlflow", exc_type=ImportError)
     from mlflow import MlflowClient
     from mlflow.store.model_registry import sqlalchemy_store as _registry  # noqa: F401
     from mlflow.store.tracking import sqlalchemy_store as _tracking  # noqa: F401
@@ -114,7 +114,9 @@ class Store:
         client = self.client
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
-        version = str(client.create_model_version(name, f"models:/{model_id}", run_id).version)
+        mlflow.set_tracking_uri(self.uri)  # an embedded registry looks the logged model up there, whatever the client's
+        version = str(client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id).version)
+        mlflow.set_tracking_uri(None)
         if alias is not None:
             client.set_registered_model_alias(name, alias, version)
         return version
