@@ -1,0 +1,218 @@
+"""A baseline into MLflow: to disk first, then to the server, the manifest last.
+
+Training is over when this runs, and nothing may be lost to a server that is down. So the folder on disk is complete
+before the server is spoken to, it is kept when the upload fails, and the error names the one command that finishes the
+job. On the server, readers refuse a baseline without its manifest, and the manifest is the last file to arrive.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lensai_integrations.errors import InputError, TrackingError
+from lensai_integrations.mlflow.address import DEFAULT_PATH, checked_path, without_credentials
+from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
+from lensai_integrations.storage import MANIFEST, read_folder
+
+if TYPE_CHECKING:
+    from lensai_integrations.profile import Baseline
+
+#: Tag of runs and logged models that hold a whole baseline; its value is the artifact path.
+TAG = "lensai.baseline"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a baseline goes: a run, a logged model, or both."""
+
+    run_id: str | None
+    model_id: str | None
+    tracking_uri: str
+    artifact_path: str
+
+    def __str__(self) -> str:
+        run = f"run {self.run_id}" if self.run_id else ""
+        model = f"logged model {self.model_id}" if self.model_id else ""
+        return f"{' and '.join(filter(None, (run, model)))} at {without_credentials(self.tracking_uri)}"
+
+    @property
+    def source(self) -> str:
+        """What `load_baseline` takes to read it back."""
+        home = f"models:/{self.model_id}" if self.model_id else f"runs:/{self.run_id}"
+        return home if self.artifact_path == DEFAULT_PATH else f"{home}/{self.artifact_path}"
+
+
+def log_baseline(
+    baseline: Baseline,
+    *,
+    run_id: str | None = None,
+    tracking_uri: str | None = None,
+    model_id: str | None = None,
+    artifact_path: str = DEFAULT_PATH,
+    deadline: float = 60.0,
+    directory: str | Path | None = None,
+) -> str:
+    """Log a baseline with its report to an MLflow run, to a logged model, or to both. Never makes a run.
+
+    The artifacts are `report.html`, `streams.csv`, `profile.npz` and `manifest.json`; the run or logged model gets the
+    tag `lensai.baseline` with the artifact path as its value.
+
+    Args:
+        baseline: What to log.
+        run_id: An existing run; by default, if no `model_id` is given, the active run of the calling thread.
+        tracking_uri: MLflow's own setting by default.
+        model_id: A logged model (`"m-..."`), pending or ready. The best home for the baseline of a deployment.
+        artifact_path: Directory below the run or logged model.
+        deadline: Seconds that the server gets for everything.
+        directory: Folder to save to, and to keep. By default a temporary one that is kept only if the upload fails.
+
+    Returns:
+        What `load_baseline` takes to read it back, such as `"runs:/<run_id>"`.
+
+    Raises:
+        InputError: If there is neither a run nor a logged model to log to, or an argument is malformed.
+        MissingDependencyError: If MLflow is not installed.
+        TrackingError: If the baseline could not be saved or uploaded. The message has the cause, the folder where the
+            baseline is saved, and the `lensai push` command that finishes the upload.
+
+    Example:
+        >>> from lensai_integrations import Baseline, Profile
+        >>> log_baseline(Baseline(Profile()), run_id="0123abcd", artifact_path="../elsewhere")
+        Traceback (most recent call last):
+        lensai_integrations.errors.InputError: artifact_path='../elsewhere' cannot be used; ...
+    """
+    target = _target(run_id, model_id, tracking_uri, artifact_path)
+    folder = _save(baseline, directory)
+    _upload(folder, target, deadline)
+    if directory is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    return target.source
+
+
+def push(
+    directory: str | Path,
+    *,
+    run_id: str | None = None,
+    tracking_uri: str | None = None,
+    model_id: str | None = None,
+    artifact_path: str = DEFAULT_PATH,
+    deadline: float = 60.0,
+) -> str:
+    """Upload a saved baseline or profile to an MLflow run, a logged model, or both.
+
+    It finishes what `log_baseline` could not. The folder is verified first, and only the files that its manifest lists
+    are uploaded. The other arguments and the result are those of `log_baseline`.
+
+    Raises:
+        FormatError: If the folder is not a saved baseline or profile, or was changed since.
+        InputError: If there is neither a run nor a logged model to upload to, or an argument is malformed.
+        MissingDependencyError: If MLflow is not installed.
+        TrackingError: If the upload failed. The message has the cause and the command that finishes it.
+    """
+    target = _target(run_id, model_id, tracking_uri, artifact_path)
+    _upload(Path(directory).absolute(), target, deadline)
+    return target.source
+
+
+def _target(run_id: str | None, model_id: str | None, tracking_uri: str | None, artifact_path: str) -> Target:
+    checked_path(artifact_path)
+    uri = resolve_tracking_uri(tracking_uri)
+    if not run_id and not model_id:
+        run_id = _active_run_id()
+    return Target(run_id, model_id, uri, artifact_path)
+
+
+def _active_run_id() -> str:
+    import mlflow
+
+    run = mlflow.active_run()
+    if run is None:
+        raise InputError(
+            "run_id=None, and no MLflow run is active in this thread (each thread has its own): pass run_id= of an "
+            "existing run or model_id= of a logged model, or call inside 'with mlflow.start_run():'"
+        )
+    return str(run.info.run_id)
+
+
+def _save(baseline: Baseline, directory: str | Path | None) -> Path:
+    """The baseline and its report in a folder on disk; what was half written to a temporary one is removed."""
+    report = _report(baseline)
+    folder = Path(tempfile.mkdtemp(prefix="lensai_baseline_") if directory is None else directory).absolute()
+    try:
+        return baseline.save(folder, report_html=report)
+    except OSError as error:
+        if directory is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        problem = error.strerror or str(error)
+    raise TrackingError(
+        f"the baseline could not be saved to {folder} and was not uploaded: {problem}; "
+        "free some space there, or pass directory= on another disk"
+    )
+
+
+def _report(baseline: Baseline) -> str | None:
+    from lensai_integrations.report import baseline_html
+
+    try:
+        return baseline_html(baseline)
+    except Exception as error:  # noqa: BLE001 - a report that cannot be drawn must not cost the baseline
+        _log.warning("the baseline is logged without report.html, which could not be made: %r", error)
+        return None
+
+
+def _upload(folder: Path, target: Target, deadline: float) -> None:
+    manifest, _ = read_folder(folder)
+    names = [*sorted(manifest["files"]), MANIFEST]
+    try:
+        bounded(lambda checkpoint: _send(folder, names, target, checkpoint), deadline, target.tracking_uri)
+    except TrackingError as error:
+        problem = str(error)
+    else:
+        return
+    raise TrackingError(
+        f"the baseline was not uploaded to {target}: {problem}. It is saved in {folder}; "
+        f"finish with{_finishing_command(folder, target)}"
+    )
+
+
+def _send(folder: Path, names: list[str], target: Target, checkpoint: Checkpoint) -> None:
+    from mlflow import MlflowClient
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    client = MlflowClient(tracking_uri=target.tracking_uri)
+    if target.run_id:
+        for name in names:
+            checkpoint()
+            client.log_artifact(target.run_id, str(folder / name), target.artifact_path)
+        client.set_tag(target.run_id, TAG, target.artifact_path)
+    if target.model_id:
+        checkpoint()
+        location = client.get_logged_model(target.model_id).artifact_location
+        repository = get_artifact_repository(location, tracking_uri=target.tracking_uri)
+        for name in names:
+            checkpoint()
+            repository.log_artifact(str(folder / name), target.artifact_path)  # type: ignore[no-untyped-call]
+        client.set_logged_model_tags(target.model_id, {TAG: target.artifact_path})
+
+
+def _finishing_command(folder: Path, target: Target) -> str:
+    """The command, without the URI's credentials: where it had some, they come from the environment."""
+    uri = without_credentials(target.tracking_uri)
+    words = ["lensai", "push", str(folder)]
+    words += ["--run", target.run_id] if target.run_id else []
+    words += ["--model", target.model_id] if target.model_id else []
+    words += ["--artifact-path", target.artifact_path] if target.artifact_path != DEFAULT_PATH else []
+    whole = shlex.join([*words, "--tracking-uri", uri])
+    if uri == target.tracking_uri:
+        return f": {whole}"
+    if uri.startswith("http"):
+        return f" (set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD first): {whole}"
+    return f" (set MLFLOW_TRACKING_URI to the URI with its credentials first): {shlex.join(words)}"
