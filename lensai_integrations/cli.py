@@ -97,15 +97,31 @@ def merge(sources: tuple[str, ...], output: Path, tracking_uri: str | None) -> N
 
 @cli.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--run", "run_id", required=True, help="MLflow run to upload to.")
+@click.option("--run", "run_id", help="MLflow run to upload to.")
+@click.option("--model", "model_id", help="Logged model (m-...) to upload to, instead of a run or beside it.")
+@click.option("--artifact-path", default="lensai", show_default=True, help="Where in the run's artifacts.")
 @click.option("--deadline", type=float, default=600.0, show_default=True, help="Seconds after which to give up.")
 @_tracking_uri
-def push(folder: Path, run_id: str, deadline: float, tracking_uri: str | None) -> None:
-    """Upload a saved baseline to an MLflow run, e.g. one that could not be reached when training ended."""
+def push(
+    folder: Path,
+    run_id: str | None,
+    model_id: str | None,
+    artifact_path: str,
+    deadline: float,
+    tracking_uri: str | None,
+) -> None:
+    """Upload a saved baseline to MLflow, e.g. to a run whose server could not be reached when training ended."""
     from lensai_integrations.mlflow import push as push_folder
 
-    push_folder(folder, run_id=run_id, tracking_uri=tracking_uri, deadline=deadline)
-    click.echo(f"{folder} is in run {run_id}")
+    source = push_folder(
+        folder,
+        run_id=run_id,
+        model_id=model_id,
+        artifact_path=artifact_path,
+        deadline=deadline,
+        tracking_uri=tracking_uri,
+    )
+    click.echo(f"{folder} is at {source}")
 
 
 def main() -> None:

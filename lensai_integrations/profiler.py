@@ -101,7 +101,7 @@ class Profiler:
         Args:
             inputs: A batch that `ImageInputs` can read.
             outputs: What the model answered: `[n, C]`, or a structure with such a tensor in it.
-            embeddings: Layer name to `[n, D]`.
+            embeddings: Layer name to `[n, D]`, or to the layer's output: that is reduced as in `like`, else averaged.
             labels: `[n]` classes (integers or strings) or numbers; `[n, C]` one-hot or soft classes.
 
         Raises:

@@ -16,7 +16,7 @@ import numpy as np
 
 from lensai_integrations.arrays import Array, local, namespace
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, embedding_definition
+from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, embedding_definition, reduce_embedding
 from lensai_integrations.measures.images import CONVENTIONS, image_measures, measure_images, pixel_bytes
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import (
@@ -95,10 +95,16 @@ class Settings:
         if outputs is not None and self.task == "auto":
             self.task = outputs.info["kind"]
 
+    def described(self, group: str) -> dict[str, Any]:
+        """What is known of a group beforehand: what was said of it, else what the profile to be alike says."""
+        known = self.like.groups.get(group) if self.like is not None else None
+        taken_over = {key: known.info[key] for key in ("layer", "reduce", "axes") if key in known.info} if known else {}
+        return taken_over | self.descriptions.get(group, {})
+
     def output_task(self, group: str, columns: int) -> Task | Kind:
         """What the outputs are for. What a linear layer answers for classes are logits, even if all lie in [0, 1]."""
         classes = self.task == "classification" or (self.task == "auto" and columns > 1)
-        return "logits" if classes and self.descriptions.get(group, {}).get("linear", False) else self.task
+        return "logits" if classes and self.described(group).get("linear", False) else self.task
 
     def seed_of(self, name: str) -> int:
         """A seed for one sketch: the same in every run, different for every sketch."""
@@ -157,7 +163,7 @@ class Outputs:
         if measured.top_class is not None:
             sketches["categories/top_class"] = Categories()
             definitions["top_class"] = TOP_CLASS
-        info = {"kind": self._kind, "columns": columns, **settings.descriptions.get(name, {})}
+        info = {"kind": self._kind, "columns": columns, **settings.described(name)}
         self.group = Group(name, measured.names, definitions, sketches, info)
 
     def update(self, batch: Any) -> Rows:
@@ -172,28 +178,36 @@ class Outputs:
 
 
 class Embedding:
-    """A layer's answers, `[n, D]`, projected where they are too wide."""
+    """A layer's answers, reduced to `[n, D]` if they are not yet, and projected where they are too wide."""
 
     def __init__(self, name: str, batch: Array, settings: Settings) -> None:
-        width = int(local(batch).shape[1])
+        described = {"axes": len(batch.shape), "reduce": "mean"} | settings.described(name)
+        self._reduce = described["reduce"]
+        width = int(self._reduced(batch).shape[1])
         self._projection = RandomProjection(width, settings.max_dim) if width > settings.max_dim else None
         dim = min(width, settings.max_dim)
-        described = {"axes": 2, "reduce": "mean", **settings.descriptions.get(name, {})}
         info = {**described, "width": dim, "projected_from": width if self._projection else None}
         if self._projection is not None:
             info["seed"] = self._projection.seed
-        reduce = described["reduce"] if described["reduce"] in REDUCTIONS else str  # any function is a custom one
+        reduce = self._reduce if self._reduce in REDUCTIONS else str  # any function is a custom one
         definition = embedding_definition(described["axes"], reduce, projected=self._projection is not None)
         streams = tuple(map(str, range(dim)))
         self.group = Group(name, streams, {"*": definition}, settings.vectors(name, dim), info)
 
     def update(self, batch: Array) -> Rows:
         """Take in one batch of embeddings."""
-        rows = local(batch)
+        rows = self._reduced(batch)
         if self._projection is not None:
             rows = self._projection.project(rows)
         _update_vectors(self.group, rows)
         return {self.group.name: rows}
+
+    def _reduced(self, batch: Array) -> Array:
+        if len(batch.shape) == 2:
+            return local(batch)
+        if self._reduce not in REDUCTIONS:
+            raise InputError(f"this embedding was reduced by the function {self._reduce}: pass its answers, [n, D]")
+        return reduce_embedding(batch, self._reduce)
 
 
 class Labels:
@@ -206,7 +220,7 @@ class Labels:
             self.group = Group(name, ("value/0",), {"value": LABEL_VALUE}, sketches)
         else:
             self.group = Group(name, (), {"*": LABEL}, {"categories/": Categories()})
-        self.group.info |= settings.descriptions.get(name, {})
+        self.group.info |= settings.described(name)
 
     def update(self, batch: Any) -> Rows:
         """Take in one batch of labels."""

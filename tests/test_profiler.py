@@ -205,6 +205,29 @@ def test_wide_embeddings_are_projected_and_it_is_said() -> None:
     assert group.definition_of("3") == "lensai/embedding_projected@1"
 
 
+def test_a_window_takes_layers_as_they_are_or_reduced() -> None:
+    maps = np.random.default_rng(0).normal(size=(20, 6, 4, 4)).astype(np.float32)
+    first = Profiler()
+    first.describe("embeddings/conv", layer="conv", reduce="max", axes=4)
+    first.update(embeddings={"conv": maps.max((2, 3))})
+    baseline = first.profile()
+    for embedding in (maps, maps.max((2, 3))):
+        window = Profiler(like=baseline)
+        window.update(embeddings={"conv": embedding})
+        group = window.profile().groups["embeddings/conv"]
+        assert group.definitions == baseline.groups["embeddings/conv"].definitions == {"*": "lensai/embedding_max@1"}
+        np.testing.assert_array_equal(group.bank.max, maps.max((0, 2, 3)))  # type: ignore[union-attr]
+
+
+def test_a_custom_reduction_is_left_to_its_owner() -> None:
+    first = Profiler()
+    first.describe("embeddings/conv", layer="conv", reduce="my_reduction", axes=4)
+    first.update(embeddings={"conv": np.zeros((4, 6))})
+    window = Profiler(like=first.profile())
+    with pytest.raises(InputError, match="reduced by the function my_reduction: pass its answers"):
+        window.update(embeddings={"conv": np.zeros((4, 6, 2, 2))})
+
+
 def test_descriptions_are_kept() -> None:
     profiler = Profiler()
     profiler.describe("embeddings/conv", layer="model.conv", reduce="mean", axes=4)

@@ -1,0 +1,210 @@
+"""What is measured of images: a row of numbers per image, on the 0-255 scale whatever the batch's dtype and layout.
+
+A convention is a table: each line says what a measure means beside the one formula that computes it, so that what a
+profile states and what was computed stay the same. `lensai` is this package's own (`formulas.py`); `lensai-edge` is
+what LensAI's devices compute (`edge.py`), for baselines that are held against a device's files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+from array_api_compat import device, is_numpy_array
+
+from lensai_integrations.arrays import Array, namespace
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures import edge, formulas
+from lensai_integrations.measures.definitions import Definition, register
+from lensai_integrations.measures.inputs import Images
+from lensai_integrations.measures.pixels import Planes, are_bytes, blocks
+
+_COLOUR = ("saturation", "hue", "colourfulness")
+_PER_CHANNEL = ("mean", "std")
+
+
+@dataclass(frozen=True)
+class ImageMeasure:
+    """One measure of a convention.
+
+    Attributes:
+        definition: What it means; `definition.name` is the stream's name.
+        formula: From the convention's sums and the namespace to float32 `[n]`, or `[n, C]` for a stream per channel.
+    """
+
+    definition: Definition
+    formula: Callable[[Any, Any], Array]
+
+    def streams(self, channels: int) -> tuple[str, ...]:
+        """Its streams for images of this many channels: one, one per channel, or none (colour of grey images)."""
+        name = self.definition.name
+        if name in _PER_CHANNEL:
+            return tuple(f"{name}/{channel}" for channel in range(channels))
+        return () if channels == 1 and name in _COLOUR else (name,)
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A set of measures that belong together.
+
+    Attributes:
+        measures: In the order of the columns.
+        pixel: What the pixel distribution of a channel means.
+        over_pixels: From planes to the sums the formulas take.
+        blue_first: Whether channel 0 is blue.
+    """
+
+    measures: tuple[ImageMeasure, ...]
+    pixel: Definition
+    over_pixels: Callable[[Planes], Any]
+    blue_first: bool
+
+
+def _measures(prefix: str, table: Iterable[tuple[Any, ...]]) -> tuple[ImageMeasure, ...]:
+    return tuple(
+        ImageMeasure(Definition(f"{prefix}/{name}@1", name, unit, description, text, source, span), formula)
+        for formula, name, unit, span, description, text, source in table
+    )
+
+
+CONVENTIONS: Final = {
+    "lensai": Convention(_measures("lensai", formulas.TABLE), formulas.PIXEL, formulas.over_pixels, blue_first=False),
+    "lensai-edge": Convention(_measures("lensai-edge", edge.TABLE), edge.PIXEL, edge.over_pixels, blue_first=True),
+}
+for _convention in CONVENTIONS.values():
+    register(*(measure.definition for measure in _convention.measures), _convention.pixel)
+
+
+def image_measures(channels: int, convention: str = "lensai") -> dict[str, str]:
+    """Stream names of the measures, in the order of `measure_images`' columns, with their definition ids.
+
+    Args:
+        channels: 3 for colour images, 1 for grey ones, which have no colour measures.
+        convention: `"lensai"` or `"lensai-edge"`.
+
+    Raises:
+        InputError: If the convention is unknown.
+
+    Example:
+        >>> list(image_measures(1, "lensai-edge"))
+        ['brightness', 'sharpness', 'noise', 'contrast', 'mean/0']
+        >>> image_measures(3)["mean/2"]
+        'lensai/mean@1'
+    """
+    measures = _convention_named(convention).measures
+    return {stream: measure.definition.id for measure in measures for stream in measure.streams(channels)}
+
+
+def measure_images(images: Images, convention: str = "lensai") -> tuple[tuple[str, ...], Array]:
+    """Measure a batch of images: stream names, and float32 rows `[n, D]` on the device the images are on.
+
+    Nothing is waited for. The row of an image with a pixel that is not finite, or is further outside 0-255 than cubic
+    resizing overshoots (`OVERSHOOT`), is all NaN.
+
+    Args:
+        images: What `ImageInputs.read` returned.
+        convention: `"lensai"` or `"lensai-edge"`.
+
+    Raises:
+        InputError: If the convention is unknown.
+
+    Example:
+        >>> from lensai_integrations.measures.inputs import ImageInputs
+        >>> names, rows = measure_images(ImageInputs().read(np.full((1, 8, 8, 3), 200, np.uint8)))
+        >>> dict(zip(names[:3], rows[0, :3].tolist()))
+        {'brightness': 200.0, 'contrast': 0.0, 'sharpness': 0.0}
+    """
+    return _measured(images, convention, lambda planes: None)
+
+
+def measure_images_and_bytes(images: Images, convention: str = "lensai") -> tuple[tuple[str, ...], Array, Array]:
+    """What `measure_images` and `pixel_bytes` return, converting float images once instead of twice.
+
+    Raises:
+        InputError: If the convention is unknown.
+
+    Example:
+        >>> from lensai_integrations.measures.inputs import ImageInputs
+        >>> names, rows, pixels = measure_images_and_bytes(ImageInputs().read(np.full((1, 8, 8), 0.5)))
+        >>> names[0], rows[0, 0].item(), pixels[0, 0, 0, 0].item()
+        ('brightness', 127.5, 128)
+    """
+    rounded: list[Array] = []
+    names, rows = _measured(images, convention, lambda planes: rounded.append(_rounded(planes)))
+    return names, rows, _bytes(images, convention, rounded)
+
+
+def pixel_bytes(images: Images, convention: str = "lensai") -> Array:
+    """The pixels on the 0-255 scale, rounded: uint8 `[n, C, H, W]` on the same device, for `PixelCounts`.
+
+    Bytes are returned as they lie, without a copy. Channel 0 is red, or blue for `"lensai-edge"`. In host memory images
+    that `measure_images` finds invalid are left out; on an accelerator, where that would have to wait, they stay, and
+    a pixel that is NaN becomes 0.
+
+    Raises:
+        InputError: If the convention is unknown.
+
+    Example:
+        >>> from lensai_integrations.measures.inputs import ImageInputs
+        >>> pixel_bytes(ImageInputs().read(np.full((1, 2, 2), 0.5)))[0, 0].tolist()
+        [[128, 128], [128, 128]]
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = [] if _as_they_lie(images) else [_rounded(planes) for planes in blocks(images)]
+    return _bytes(images, convention, rounded)
+
+
+def _measured(images: Images, convention: str, each: Callable[[Planes], None]) -> tuple[tuple[str, ...], Array]:
+    chosen = _convention_named(convention)
+    names, xp = tuple(image_measures(images.channels, convention)), namespace(images.pixels)
+    if not images.n:
+        return names, xp.zeros((0, len(names)), dtype=xp.float32, device=device(images.pixels))
+    sums, valid = [], []
+    with np.errstate(over="ignore", invalid="ignore"):
+        for planes in blocks(images):
+            sums.append(chosen.over_pixels(planes))
+            valid.append(planes.valid)
+            each(planes)
+        together = _joined(sums, xp)
+        used = (measure for measure in chosen.measures if measure.streams(images.channels))
+        rows = xp.concatenate([xp.reshape(measure.formula(together, xp), (images.n, -1)) for measure in used], axis=1)
+    return names, rows if valid[0] is None else xp.where(xp.concatenate(valid)[:, None], rows, math.nan)
+
+
+def _joined(parts: list[Any], xp: Any) -> Any:
+    """The sums of all blocks of a batch as one: what is an array per image is put together, the rest is the same."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(parts[0])}
+    shared = {name: column for name, column in columns.items() if column[0] is None or isinstance(column[0], tuple)}
+    together = {name: xp.concatenate(column, axis=0) for name, column in columns.items() if name not in shared}
+    return type(parts[0])(**together, **{name: column[0] for name, column in shared.items()})
+
+
+def _rounded(planes: Planes) -> Array:
+    values, xp = planes.values, planes.xp
+    if planes.valid is None:
+        return values
+    if is_numpy_array(values):
+        rounded = xp.astype(values + 0.5, xp.uint8)
+        return rounded if planes.valid.all() else rounded[planes.valid]
+    return xp.astype(xp.where(xp.isnan(values), 0.0, values) + 0.5, xp.uint8)
+
+
+def _as_they_lie(images: Images) -> bool:
+    return not images.n or are_bytes(images.pixels, images.gain, images.offset)
+
+
+def _bytes(images: Images, convention: str, rounded: list[Array]) -> Array:
+    xp = namespace(images.pixels)
+    whole = xp.astype(images.pixels, xp.uint8, copy=False) if _as_they_lie(images) else xp.concatenate(rounded, axis=0)
+    return xp.flip(whole, axis=1) if _convention_named(convention).blue_first and images.channels > 1 else whole
+
+
+def _convention_named(name: str) -> Convention:
+    if name not in CONVENTIONS:
+        raise InputError(f"convention={name!r} is unknown; pass one of {', '.join(map(repr, CONVENTIONS))}")
+    return CONVENTIONS[name]

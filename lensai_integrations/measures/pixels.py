@@ -1,0 +1,203 @@
+"""Images as planes of numbers, and the few operations over pixels that the image measures are made of.
+
+Some of these know which library they run on: in numpy, sums over an image are dot products and linear combinations of
+channels matrix products, because BLAS takes a quarter of the time that numpy's own loops take; elsewhere they are plain
+sums, since a matrix product on an accelerator would follow the caller's autocast and TF32 settings and lose digits.
+Histograms are those of `sketches.counts`. All that depends on sizes is decided on the host; nothing waits.
+
+Planes are made for a few images at a time. Those of one 224 x 224 image (200 kB each) stay in the processor's cache,
+and those of a batch do not crowd an accelerator's memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from array_api_compat import is_numpy_array
+from numpy.typing import NDArray
+
+from lensai_integrations.arrays import Array, namespace
+from lensai_integrations.measures.inputs import Images
+from lensai_integrations.sketches.counts import count_by_sorting, count_bytes
+
+#: Weights of red, green and blue.
+Weights: TypeAlias = tuple[float, float, float]
+
+#: BT.601 luma.
+BT601: Final = (0.299, 0.587, 0.114)
+#: How far outside 0-255 a pixel may lie before its image is invalid: cubic resizing overshoots by less than a tenth.
+OVERSHOOT: Final = 25.5
+
+_ROUNDING = 1e-3  # what undoing a normalisation in float32 may leave outside 0-255
+_HOST_PIXELS = 1 << 16
+_DEVICE_PIXELS = 1 << 21
+_LONGEST_DOT = 1 << 16  # so many bytes add up to less than 2^24, which float32 holds exactly
+
+
+@dataclass(frozen=True)
+class Planes:
+    """A few images on the 0-255 scale, one plane per channel.
+
+    Attributes:
+        values: `[n, C, H, W]` contiguous, RGB or grey: uint8 of images of bytes, otherwise float32.
+        low: Smallest value of each plane, float32 `[n, C]`.
+        high: Largest value of each plane, float32 `[n, C]`.
+        valid: bool `[n]`, false for an image with a value that is not finite or far outside 0-255; None for bytes.
+        xp: The namespace of the arrays.
+    """
+
+    values: Array
+    low: Array
+    high: Array
+    valid: Array | None
+    xp: Any
+
+
+def blocks(images: Images) -> Iterator[Planes]:
+    """The images as planes, a few at a time, on the device they are on and without waiting for it."""
+    on_host = is_numpy_array(images.pixels)
+    if on_host:
+        _keep_freed_memory()
+    step = max(1, (_HOST_PIXELS if on_host else _DEVICE_PIXELS) // (images.height * images.width))
+    for start in range(0, images.n, step):
+        yield planes(images.pixels[start : start + step], images.gain, images.offset)
+
+
+@lru_cache(maxsize=1)
+def _keep_freed_memory() -> None:
+    """Free one large array, once. Until a process has, glibc gives freed planes back to the system, which then has to
+    hand out and clear the same pages again for every image: half the time. No memory is touched."""
+    np.empty(1 << 24, np.uint8)
+
+
+def planes(pixels: Array, gain: tuple[float, ...], offset: tuple[float, ...]) -> Planes:
+    """`pixels * gain + offset` as `Planes`, held inside 0-255 (to 0.001, where the host can see that it is so already).
+
+    Args:
+        pixels: `[n, C, H, W]` of any real dtype and any strides.
+        gain: C factors to the 0-255 scale.
+        offset: C numbers added after that.
+    """
+    xp = namespace(pixels)
+    values = xp.reshape(xp.reshape(pixels, (-1,)), pixels.shape)
+    if are_bytes(pixels, gain, offset):
+        return Planes(values, *extremes(values, xp), None, xp)
+    values = _affine(as_float32(values, xp), gain, offset, xp)
+    low, high = extremes(values, xp)
+    valid = xp.all((low >= -OVERSHOOT) & (high <= 255 + OVERSHOOT), axis=-1)
+    if is_numpy_array(values) and low.min() >= -_ROUNDING and high.max() <= 255 + _ROUNDING:
+        return Planes(values, low, high, valid, xp)
+    values, low, high = (clip(each, 0.0, 255.0) for each in (values, low, high))
+    return Planes(values, low, high, valid, xp)
+
+
+def as_float32(values: Array, xp: Any) -> Array:
+    """The values as float32; the array itself if it is that already."""
+    return xp.astype(values, xp.float32, copy=False)
+
+
+def is_uint8(values: Array) -> bool:
+    """Whether the dtype is uint8, numpy's or torch's."""
+    return str(values.dtype).removeprefix("torch.") == "uint8"
+
+
+def are_bytes(pixels: Array, gain: tuple[float, ...], offset: tuple[float, ...]) -> bool:
+    """Whether the pixels are bytes 0-255 as they lie."""
+    return is_uint8(pixels) and set(gain) == {1.0} and set(offset) == {0.0}
+
+
+def _affine(values: Array, gain: tuple[float, ...], offset: tuple[float, ...], xp: Any) -> Array:
+    if len(set(gain)) == 1 and set(offset) == {0.0}:
+        return values * gain[0]
+    if is_numpy_array(values):
+        scaled = values * np.asarray(gain, np.float32)[:, None, None]
+        scaled += np.asarray(offset, np.float32)[:, None, None]
+        return scaled
+    return xp.stack([values[:, i] * gain[i] + offset[i] for i in range(len(gain))], axis=1)
+
+
+def extremes(values: Array, xp: Any) -> tuple[Array, Array]:
+    """Smallest and largest value over the last two axes, float32."""
+    low, high = xp.min(values, axis=(-2, -1)), xp.max(values, axis=(-2, -1))
+    return as_float32(low, xp), as_float32(high, xp)
+
+
+def clip(values: Array, low: float, high: float) -> Array:
+    """Values held inside [low, high]; NaN stays. (`array_api_compat.clip` would wait for an accelerator.)"""
+    return values.clip(low, high)
+
+
+def weighted(values: Array, weights: Weights) -> Array:
+    """Weighted sum of red, green and blue, `[n, 3, ...]` to `[n, ...]`; grey `[n, 1, ...]` as it is."""
+    if values.shape[1] == 1:
+        return values[:, 0]
+    return values[:, 0] * weights[0] + values[:, 1] * weights[1] + values[:, 2] * weights[2]
+
+
+def combined(values: Array, table: tuple[Weights, ...], xp: Any) -> list[Array]:
+    """Several weighted sums of float32 `[n, 3, H, W]`, each `[n, H, W]`; of grey `[n, 1, H, W]` itself, once."""
+    if is_numpy_array(values) and values.shape[1] == 3:
+        n, _, height, width = values.shape
+        sums = np.asarray(table, np.float32) @ values.reshape(n, 3, height * width)
+        return [sums[:, i].reshape(n, height, width) for i in range(len(table))]
+    return [weighted(values, weights) for weights in (table if values.shape[1] == 3 else table[:1])]
+
+
+def mean_over_pixels(values: Array, xp: Any) -> Array:
+    """Mean over the last two axes of float32 `[..., H, W]`."""
+    if is_numpy_array(values):
+        rows = _rows(values)
+        return _mean_of_sums(np.vecdot(rows, _ones(rows.shape[-1])), rows.shape[-1])
+    return xp.mean(values, axis=(-2, -1))
+
+
+def mean_square(values: Array, xp: Any) -> Array:
+    """Mean of the squares over the last two axes of float32 `[..., H, W]`."""
+    if is_numpy_array(values):
+        rows = _rows(values)
+        return _mean_of_sums(np.vecdot(rows, rows), rows.shape[-1])
+    return xp.mean(values * values, axis=(-2, -1))
+
+
+def centre(values: Array, low: Array, high: Array, xp: Any) -> tuple[Array, Array]:
+    """Means and what remains without them: `[..., H, W]` of any dtype to float32 `[...]` and `[..., H, W]`.
+
+    A mean is held inside [low, high], so that where all values are the same, exactly 0 remains.
+    """
+    floats = as_float32(values, xp)
+    mean = xp.maximum(xp.minimum(mean_over_pixels(floats, xp), high), low)
+    if floats is values:
+        return mean, floats - mean[..., None, None]
+    floats -= mean[..., None, None]
+    return mean, floats
+
+
+def _rows(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    *front, height, width = values.shape
+    together = _rows_together(height, width)
+    return values.reshape(*front, height // together, together * width)
+
+
+@lru_cache(maxsize=256)
+def _rows_together(height: int, width: int) -> int:
+    """How many rows one dot product takes: a divisor of the height, the largest whose sum stays exact for bytes."""
+    return next(k for k in range(height, 0, -1) if height % k == 0 and (k * width <= _LONGEST_DOT or k == 1))
+
+
+@lru_cache(maxsize=16)
+def _ones(size: int) -> NDArray[np.float32]:
+    return np.ones(size, np.float32)
+
+
+def _mean_of_sums(sums: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    means: NDArray[np.float64] = np.add.reduce(sums, axis=-1, dtype=np.float64) / (sums.shape[-1] * size)
+    return means.astype(np.float32)
+
+
+def count_256(values: Array) -> Array:
+    """Counts of each image's 256 values, uint8 `[n, H, W]` to int64 `[n, 256]`."""
+    return (count_bytes if is_numpy_array(values) else count_by_sorting)(values[None])

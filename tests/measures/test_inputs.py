@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import subprocess
+import sys
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torchvision import transforms as v1
+from torchvision.datasets import FakeData
+from torchvision.transforms import v2
+
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.inputs import ImageInputs, normalization_of
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PIXELS = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 6), dtype=np.uint8)
+PIXELS[0, :, 0, :2] = [[0, 255]] * 3
+
+
+def scaled(images):
+    """The images on the 0-255 scale, as the measures take them."""
+    gain, offset = (np.reshape(each, (1, -1, 1, 1)) for each in (images.gain, images.offset))
+    return np.asarray(images.pixels, np.float64) * gain + offset
+
+
+def normalized(dtype=np.float64):
+    column = (1, 3, 1, 1)
+    return ((PIXELS / 255 - np.reshape(MEAN, column)) / np.reshape(STD, column)).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("batch", "inputs", "note"),
+    [
+        (PIXELS, ImageInputs(), "NCHW uint8"),
+        (PIXELS.transpose(0, 2, 3, 1), ImageInputs(), "NHWC uint8"),
+        (PIXELS / 255, ImageInputs(), "NCHW float64 x 255"),
+        ((PIXELS / 255).astype(np.float32), ImageInputs(), "NCHW float32 x 255"),
+        (PIXELS.astype(np.float32), ImageInputs(scale=1), "NCHW float32"),
+        (PIXELS.astype(np.uint16) * 257, ImageInputs(scale=255 / 65535), "NCHW uint16 x 0.00389105"),
+        (normalized(), ImageInputs(mean=MEAN, std=STD), "NCHW float64 (x std + mean) x 255"),
+        (PIXELS / 127.5 - 1, ImageInputs(mean=(0.5,), std=(0.5,)), "NCHW float64 (x std + mean) x 255"),
+        (
+            PIXELS - np.reshape([124.0, 117.0, 104.0], (1, 3, 1, 1)),
+            ImageInputs(mean=(124, 117, 104), std=(1, 1, 1), scale=1),
+            "NCHW float64 (x std + mean)",
+        ),
+        (np.concatenate([PIXELS, PIXELS[:, :1]], axis=1), ImageInputs(), "NCHW uint8, alpha dropped"),
+        ({"image": (torch.from_numpy(PIXELS), 0)}, ImageInputs(), "NCHW uint8"),
+        (torch.from_numpy(PIXELS / 255).requires_grad_(), ImageInputs(), "NCHW float64 x 255"),
+        ([0, PIXELS], ImageInputs(key=1), "NCHW uint8"),
+    ],
+)
+def test_one_picture_however_it_arrives(batch, inputs, note):
+    images = inputs.read(batch)
+    assert images.note == note
+    assert (images.n, images.channels, images.height, images.width) == (2, 3, 8, 6)
+    np.testing.assert_allclose(scaled(images), PIXELS, atol=1e-4)
+    resolved = inputs.resolve(batch)
+    assert resolved.resolve(batch) == resolved
+    assert resolved.read(batch).note == note
+
+
+def test_half_precision_keeps_its_name_and_its_numbers():
+    images = ImageInputs().read(torch.from_numpy(PIXELS / 255).bfloat16())
+    assert images.note == "NCHW bfloat16 x 255"
+    np.testing.assert_allclose(scaled(images), PIXELS, atol=0.51)
+    images = ImageInputs(mean=MEAN, std=STD).read(torch.from_numpy(normalized()).bfloat16())
+    np.testing.assert_allclose(scaled(images), PIXELS, atol=0.5)
+
+
+def test_grey_images_need_no_channel_axis():
+    images = ImageInputs().read(PIXELS[:, 0])
+    assert (images.channels, images.note) == (1, "NHW uint8")
+    assert np.array_equal(images.pixels, PIXELS[:, :1])
+
+
+def test_nothing_is_copied():
+    assert np.shares_memory(ImageInputs().read({"x": PIXELS}).pixels, PIXELS)
+    tensor = torch.from_numpy(PIXELS / 255).requires_grad_()
+    assert np.shares_memory(ImageInputs().read(tensor).pixels, tensor.detach().numpy())
+
+
+def test_alpha_may_have_a_mean_or_none():
+    pixels = np.concatenate([PIXELS, PIXELS[:, :1]], axis=1) / 255
+    for mean in (MEAN, (*MEAN, 0.5)):
+        images = ImageInputs(mean=mean, std=(1.0,) * len(mean), scale=255).read(pixels)
+        assert images.channels == 3
+        assert images.offset == tuple(255 * value for value in MEAN)
+
+
+def test_alpha_does_not_decide_the_scale():
+    pixels = np.concatenate([PIXELS / 255, np.full((2, 1, 8, 6), 255.0)], axis=1)
+    assert ImageInputs().resolve(pixels).scale == 255
+
+
+@pytest.mark.parametrize(
+    ("batch", "inputs", "message"),
+    [
+        (PIXELS.astype(np.float32), ImageInputs(), r"from 0 to 255: pass scale=1 if.*mean="),
+        (normalized(), ImageInputs(), r"\[0, 1\], but these reach from -2.*: pass the mean="),
+        (PIXELS.astype(np.float32), ImageInputs(mean=MEAN, std=STD), "once mean and std are undone"),
+        (PIXELS / 200, ImageInputs(), "reach from 0 to 1.275"),
+        (PIXELS.astype(np.int64), ImageInputs(), "what int64 pixels mean.*pass scale="),
+        (PIXELS.astype(np.uint16), ImageInputs(), "what uint16 pixels mean.*255 / 65535"),
+        (PIXELS > 9, ImageInputs(), "what bool pixels mean"),
+        (PIXELS, ImageInputs(mean=MEAN, std=STD), "what uint8 pixels mean with mean="),
+        (np.full((2, 3, 8, 6), np.nan), ImageInputs(), "finite pixels"),
+        (np.zeros((0, 3, 8, 6)), ImageInputs(), "finite pixels"),
+        (PIXELS[:, :1] / 255, ImageInputs(mean=MEAN, std=STD), "1 number for grey images"),
+        (PIXELS / 255, ImageInputs(mean=(0, 0), std=(1, 1)), "1 or 3 numbers"),
+        (PIXELS[:, :, :, :3], ImageInputs(), "fits both NCHW and NHWC"),
+        (PIXELS, ImageInputs(layout="NHWC"), "6 channels"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.complex64), ImageInputs(), "complex64"),
+    ],
+)
+def test_what_cannot_be_told_is_asked_for(batch, inputs, message):
+    with pytest.raises(InputError, match=message):
+        inputs.read(batch)
+
+
+def test_images_that_are_not_finite_do_not_decide_the_scale():
+    pixels = PIXELS / 255
+    for bad in (np.nan, np.inf, -np.inf):
+        pixels[0, 1, 2, 3] = bad
+        assert ImageInputs().resolve(pixels).scale == 255
+
+
+def test_rounding_at_the_ends_of_the_range_is_not_another_scale():
+    assert ImageInputs().resolve(PIXELS / 255 * 1.004 - 0.002).scale == 255
+
+
+def test_resolved_inputs_take_any_values_but_no_other_dtype_or_shape():
+    inputs = ImageInputs().resolve(PIXELS / 255)
+    assert inputs == ImageInputs(layout="NCHW", scale=255.0, kind="float")
+    assert inputs.read(PIXELS * 1000.0).gain == (255.0,) * 3
+    assert inputs.read((PIXELS / 255).astype(np.float16)).note == "NCHW float16 x 255"
+    with pytest.raises(InputError, match="first batch was float, this one is uint8"):
+        inputs.read(PIXELS)
+    with pytest.raises(InputError, match="channels"):
+        inputs.read(PIXELS.transpose(0, 2, 3, 1) / 255)
+    with pytest.raises(InputError, match="first batch was uint8"):
+        ImageInputs().resolve(PIXELS).read(PIXELS / 255)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layout": "CHW"}, r"layout='CHW'.*'NCHW'"),
+        ({"kind": "int"}, "kind='int'"),
+        ({"scale": "unit"}, "scale='unit'"),
+        ({"scale": 0}, "scale=0"),
+        ({"scale": -1.0}, "scale=-1.0"),
+        ({"scale": float("nan")}, "scale=nan"),
+        ({"scale": True}, "scale=True"),
+        ({"mean": MEAN}, "go together"),
+        ({"std": STD}, "go together"),
+        ({"mean": 0.5, "std": 0.5}, "mean=0.5 should be a finite number per channel"),
+        ({"mean": (), "std": ()}, r"mean=\(\)"),
+        ({"mean": ("a",), "std": (1,)}, "mean="),
+        ({"mean": (0.5,), "std": (float("inf"),)}, r"std=\(inf,\)"),
+        ({"mean": MEAN, "std": (0.2,)}, "as many numbers"),
+        ({"mean": (0.5,), "std": (0.0,)}, "each std above 0"),
+    ],
+)
+def test_wrong_arguments_raise_at_construction(arguments, message):
+    with pytest.raises(InputError, match=message):
+        ImageInputs(**arguments)
+
+
+@given(
+    st.builds(
+        ImageInputs,
+        layout=st.sampled_from(["auto", "NCHW", "NHWC", "NHW"]),
+        scale=st.one_of(st.just("auto"), st.floats(1e-6, 1e6)),
+        mean=st.just(MEAN),
+        std=st.just(STD),
+        key=st.one_of(st.none(), st.text(), st.integers()),
+        kind=st.sampled_from(["any", "uint8", "integer", "float"]),
+    )
+)
+@settings(max_examples=30, deadline=None)
+def test_inputs_go_through_json_and_pickle(inputs):
+    assert ImageInputs(**json.loads(json.dumps(dataclasses.asdict(inputs)))) == inputs
+    assert pickle.loads(pickle.dumps(inputs)) == inputs
+    assert hash(inputs) == hash(dataclasses.replace(inputs))
+
+
+def test_numbers_of_any_kind_become_plain_ones():
+    inputs = ImageInputs(mean=torch.tensor([0.5, 0.25]), std=np.array([1, 2]), scale=255)
+    assert inputs == ImageInputs(mean=(0.5, 0.25), std=(1.0, 2.0), scale=255)
+    assert json.dumps(dataclasses.asdict(inputs))
+
+
+class Pictures(Dataset):
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise AssertionError("the data are not to be read")
+
+
+NORMALIZE = v1.Normalize(MEAN, STD)
+CHAIN = v1.Compose([v1.Resize(8), v1.ToTensor(), NORMALIZE])
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        NORMALIZE,
+        v2.Normalize(MEAN, STD),
+        v1.Normalize(torch.tensor(MEAN, dtype=torch.float64), torch.tensor(STD, dtype=torch.float64)),
+        CHAIN,
+        v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(MEAN), list(STD))]),
+        v1.Compose([v2.RandomHorizontalFlip(), v1.Compose([v1.ToTensor(), NORMALIZE]), v1.RandomErasing()]),
+        torch.nn.Sequential(v1.Resize(8), v1.Normalize(MEAN, STD)),
+        [v1.ToTensor(), NORMALIZE],
+        Pictures(transform=CHAIN),
+        Pictures(transforms=CHAIN),
+        FakeData(2, (3, 8, 8), transform=CHAIN, target_transform=v1.Normalize((0.1,), (0.1,))),
+        Subset(FakeData(2, (3, 8, 8), transform=CHAIN), [0]),
+        Subset(Subset(Pictures(transform=CHAIN), [0]), [0]),
+        ConcatDataset([Pictures(transform=CHAIN), Subset(Pictures(transform=NORMALIZE), [0])]),
+    ],
+)
+def test_a_normalisation_is_found(transform):
+    assert normalization_of(transform) == (MEAN, STD)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        None,
+        v1.ToTensor(),
+        v1.Compose([v1.Resize(8), v1.ToTensor()]),
+        v1.RandomApply([NORMALIZE], p=0.5),
+        v1.Compose([v1.ToTensor(), v1.RandomChoice([NORMALIZE, v1.RandomErasing()])]),
+        Pictures(transform=None),
+        Pictures(transform=lambda image: image),
+        TensorDataset(torch.zeros(2, 3)),
+        ConcatDataset([Pictures(), Pictures(transform=v1.ToTensor())]),
+        object(),
+        MagicMock(),
+    ],
+)
+def test_without_a_sure_normalisation_there_is_none(transform):
+    assert normalization_of(transform) is None
+
+
+def test_a_data_set_that_holds_itself_is_walked_once():
+    circle = Pictures()
+    circle.dataset, circle.transform = circle, CHAIN
+    assert normalization_of(circle) == (MEAN, STD)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        v1.Compose([NORMALIZE, v1.Normalize((0.5,), (0.5,))]),
+        ConcatDataset([Pictures(transform=CHAIN), Pictures(transform=v1.Normalize((0.5,), (0.5,)))]),
+        ConcatDataset([Pictures(transform=CHAIN), Pictures()]),
+        Subset(ConcatDataset([Pictures(), Pictures(transform=CHAIN)]), [0]),
+    ],
+)
+def test_normalisations_that_differ_are_not_chosen_from(transform):
+    with pytest.raises(InputError, match="several normalisations.*pass mean= and std="):
+        normalization_of(transform)
+
+
+def test_what_is_found_undoes_the_transform():
+    pixels = torch.from_numpy(PIXELS)
+    mean, std = normalization_of(CHAIN)
+    images = ImageInputs(mean=mean, std=std).read(NORMALIZE(pixels / 255))
+    np.testing.assert_allclose(scaled(images), PIXELS, atol=1e-4)
+
+
+def test_reading_images_imports_no_framework():
+    code = (
+        "import sys, lensai_integrations.measures.images; "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'torchvision', 'keras', 'cv2', 'PIL', 'skimage')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
