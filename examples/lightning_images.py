@@ -11,6 +11,9 @@ photos and the task is to tell the photos apart; with `--data DIR` any ImageFold
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,20 +134,32 @@ def profile_production(model: SmallCNN, batches: DataLoader[Any], baseline: Base
     model.eval()
     with torch.inference_mode():
         for images, _ in track(batches, f"profiling {name}", console=console):
-            embedding = model.avgpool(model.features(images)).flatten(1)
-            profiler.update(inputs=images, outputs=model.fc(embedding), embeddings={"avgpool": embedding})
+            embedding = model.avgpool(model.features(images))
+            logits = model.fc(embedding.flatten(1))
+            profiler.update(inputs=images, outputs=logits, embeddings={"avgpool": embedding})
     return profiler.profile()
 
 
 def verdicts(reports: dict[str, DriftReport]) -> Table:
     """One row per production set."""
     table = Table(title="Held against the baseline", title_justify="left")
-    for heading in ("production set", "rows", "verdict", "what moved most"):
-        table.add_column(heading, justify="right" if heading == "rows" else "left")
+    for heading in ("production set", "rows", "verdict", "streams moved", "image measure that moved most"):
+        table.add_column(heading, justify="right" if heading in ("rows", "streams moved") else "left")
     for name, report in reports.items():
         verdict = "[bold red]drift[/]" if report.drift else "[green]no drift[/]"
-        table.add_row(name, f"{report.n_window:,}", verdict, report.headline())
+        worst = next((f"{m.stream} {m.words}" for m in report.moved if m.stream.startswith("inputs/")), "")
+        table.add_row(name, f"{report.n_window:,}", verdict, f"{len(report.moved)} of {report.tested}", worst)
     return table
+
+
+def command(name: str) -> str:
+    """How to call a command of this environment from here."""
+    return name if shutil.which(name) else os.path.relpath(Path(sys.executable).with_name(name))
+
+
+def show(line: str) -> None:
+    """Print a command as one line, so that it can be copied."""
+    console.print(f"  {line}", soft_wrap=True, highlight=False, style="bold")
 
 
 def main() -> None:
@@ -165,6 +180,7 @@ def main() -> None:
         logger=logger,
         callbacks=[BaselineCallback(layers=["avgpool"])],
         default_root_dir=options.out,
+        log_every_n_steps=10,
         enable_model_summary=False,
     )
     flip = [v2.RandomHorizontalFlip()]
@@ -180,9 +196,9 @@ def main() -> None:
 
     console.print(verdicts(reports))
     console.print("\nThe same verdict for a pipeline (exit code 0, 1 or 2):")
-    console.print(f"  lensai compare {source} {options.out / 'blurred'} --tracking-uri {options.tracking_uri}")
+    show(f"{command('lensai')} compare {source} {options.out / 'blurred'} --tracking-uri {options.tracking_uri}")
     console.print("\nOpen the baseline in MLflow (the run's Artifacts tab, lensai/report.html):")
-    console.print(f"  mlflow ui --backend-store-uri {options.tracking_uri}")
+    show(f"{command('mlflow')} ui --backend-store-uri {options.tracking_uri}")
 
 
 if __name__ == "__main__":
