@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations import __version__
 from lensai_integrations.errors import DefinitionError, FormatError, LensAIError
 from lensai_integrations.measures import embeddings, images, outputs
 from lensai_integrations.measures.definitions import DEFINITIONS
@@ -110,7 +111,7 @@ def _encode(what: Profile | Baseline) -> tuple[dict[str, Any], Arrays]:
         "info": what.info,
         "profiles": profiles,
         "definitions": {id: asdict(DEFINITIONS[id]) for id in sorted(used) if id in DEFINITIONS},
-        "versions": {name: version(name) for name in ("lensai-integrations", "datasketches", "numpy")},
+        "versions": {"lensai-integrations": __version__} | {name: version(name) for name in ("datasketches", "numpy")},
     }
     return manifest, arrays
 
