@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from lensai_integrations import __version__
 from lensai_integrations.errors import DefinitionError, FormatError, LensAIError
+from lensai_integrations.group import KINDS, Group
 from lensai_integrations.measures import embeddings, images, outputs
 from lensai_integrations.measures.definitions import DEFINITIONS
-from lensai_integrations.profile import KINDS, Baseline, Group, Profile
+from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.storage import pack, read_folder, unpack, write_folder
 from lensai_integrations.summary import to_csv

@@ -6,6 +6,7 @@ once, and kept.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -29,7 +30,8 @@ class Profiler:
         k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
         rows: How many rows the joint sample keeps; 0 keeps none.
         max_dim: Wider embeddings are projected to this width.
-        seed: One or several integers; profilers that will be merged need different ones.
+        seed: One or several integers, for a profile that can be made again; by default the operating system draws one.
+            Profiles that will be merged need different ones.
         source: What is profiled: `"production"`, `"validation"`, `"training"`...
         like: Read and sketch as this baseline was, so that the two can be compared in everything.
         on_error: Called with a group's name and the error when a group cannot take a batch; the other groups go on and
@@ -52,7 +54,7 @@ class Profiler:
         k: int = 200,
         rows: int = 2000,
         max_dim: int = 2048,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         source: str = "production",
         like: Baseline | Profile | None = None,
         on_error: Callable[[str, Exception], None] | None = None,
@@ -64,7 +66,7 @@ class Profiler:
             task=task,
             k=k,
             max_dim=max_dim,
-            seed=[seed] if isinstance(seed, int) else seed,
+            seed=_seeds(seed),
             like=like.reference if isinstance(like, Baseline) else like,
         )
         self._row_count = rows
@@ -166,6 +168,12 @@ class Profiler:
             name: joint[name] if name in joint else _missing(some, n, width) for name, width in self._widths.items()
         }
         self._rows.update(full, n)
+
+
+def _seeds(seed: int | Sequence[int] | None) -> Sequence[int]:
+    if seed is None:
+        return [secrets.randbits(63)]
+    return [seed] if isinstance(seed, int) else seed
 
 
 def _missing(like: Array, n: int, width: int) -> Array:

@@ -16,12 +16,14 @@ import numpy as np
 
 from lensai_integrations.arrays import Array, local, namespace
 from lensai_integrations.errors import InputError
+from lensai_integrations.group import Group, Sketch
 from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, embedding_definition, reduce_embedding
 from lensai_integrations.measures.images import CONVENTIONS, image_measures, measure_images, pixel_bytes
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import (
     LABEL,
     LABEL_VALUE,
+    NO_CLASS,
     TOP_CLASS,
     Kind,
     Task,
@@ -30,7 +32,7 @@ from lensai_integrations.measures.outputs import (
     pick_output,
     resolve,
 )
-from lensai_integrations.profile import Group, Profile, Sketch
+from lensai_integrations.profile import Profile
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.sketches.counts import PixelCounts
@@ -172,7 +174,7 @@ class Outputs:
         _update_vectors(self.group, measured.rows)
         rows = {self.group.name: measured.rows}
         if measured.top_class is not None:
-            self.group.sketches["categories/top_class"].update(measured.top_class)  # type: ignore[attr-defined]
+            self.group.sketches["categories/top_class"].update(_classes(measured.top_class))  # type: ignore[attr-defined]
             rows[f"{self.group.name}/top_class"] = _column(measured.top_class)
         return rows
 
@@ -181,7 +183,7 @@ class Embedding:
     """A layer's answers, reduced to `[n, D]` if they are not yet, and projected where they are too wide."""
 
     def __init__(self, name: str, batch: Array, settings: Settings) -> None:
-        described = {"axes": len(batch.shape), "reduce": "mean"} | settings.described(name)
+        described: dict[str, Any] = {"axes": len(batch.shape), "reduce": "mean"} | settings.described(name)
         self._reduce = described["reduce"]
         width = int(self._reduced(batch).shape[1])
         self._projection = RandomProjection(width, settings.max_dim) if width > settings.max_dim else None
@@ -261,6 +263,11 @@ def _label_array(batch: Any) -> Array:
 
 def _is_number(labels: Array) -> bool:
     return not isinstance(labels, list) and bool(namespace(labels).isdtype(labels.dtype, "real floating"))
+
+
+def _classes(top_class: Array) -> Array:
+    """Without the rows that are not valid; on an accelerator, where leaving out would wait, they stay as class -1."""
+    return top_class[top_class != NO_CLASS] if isinstance(top_class, np.ndarray) else top_class
 
 
 def _column(values: Array) -> Array:

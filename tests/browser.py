@@ -44,7 +44,7 @@ def find_browser() -> str:
 
 @contextmanager
 def launched() -> Iterator[Any]:
-    """A running browser, to open several pages in: `browser_page(browser=...)`."""
+    """A running browser, to open several pages in: `browser_page(browser=...)`. One at a time per process."""
     path = find_browser()
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="playwright drives the browser: pip install playwright"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from profiles import CLASSES, WIDTH, make_baseline, make_profile
 
-from lensai_integrations import Baseline, Profile
+from lensai_integrations import Baseline, Profile, Profiler
 from lensai_integrations.errors import DefinitionError, InputError
-from lensai_integrations.profile import KINDS, Group, check_comparable
+from lensai_integrations.group import KINDS, Group, check_comparable
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,18 @@ def test_row_samples_with_other_columns_are_dropped_and_it_is_said() -> None:
     merged = with_labels.merge(lone)
     assert merged.rows is None
     assert any("row sample was dropped" in warning for warning in merged.warnings)
+
+
+def test_kernel_means_on_very_different_scales_are_dropped_and_it_is_said() -> None:
+    profiles = []
+    for scale in (1.0, 1000.0):
+        profiler = Profiler(seed=int(scale))
+        profiler.update(embeddings={"e": np.random.default_rng(0).normal(0, scale, (40, 8))})
+        profiles.append(profiler.profile())
+    merged = profiles[0].merge(profiles[1])
+    assert merged.groups["embeddings/e"].kernel_mean is None
+    assert merged.groups["embeddings/e"].n == 80
+    assert any("kernel mean was dropped" in warning for warning in merged.warnings)
 
 
 def test_every_kind_of_sketch_appears_in_a_real_profile() -> None:

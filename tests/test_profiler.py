@@ -31,7 +31,7 @@ def test_every_group_counts_every_row() -> None:
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6))
 def test_how_rows_are_split_into_batches_does_not_matter(sizes: list[int]) -> None:
     whole = batch(np.random.default_rng(0), sum(sizes))
-    split, once = Profiler(), Profiler()
+    split, once = Profiler(seed=0), Profiler(seed=0)
     once.update(**whole)
     start = 0
     for size in sizes:
@@ -123,6 +123,15 @@ def test_the_same_seed_gives_the_same_profile_and_no_other_generator_is_touched(
     assert torch.equal(torch.random.get_rng_state(), torch_state)
 
 
+def test_without_a_seed_every_profiler_draws_its_own() -> None:
+    rows = []
+    for _ in range(2):
+        profiler = Profiler(rows=10)
+        profiler.update(**batch(np.random.default_rng(0), 200))
+        rows.append(profiler.profile().rows.data["inputs"])  # type: ignore[union-attr]
+    assert not np.array_equal(*rows)
+
+
 def test_rows_with_nan_are_counted_and_said() -> None:
     profiler = Profiler()
     one = batch(np.random.default_rng(0), 30)
@@ -137,6 +146,7 @@ def test_rows_with_nan_are_counted_and_said() -> None:
         "labels": (30, 0),
     }
     assert profile.n == 30
+    assert profile.groups["outputs"].categories["top_class"].n == 28
     assert sorted(profile.warnings) == [
         "1 of 30 rows of embeddings/avgpool were left out: a value was not finite",
         "2 of 30 rows of outputs were left out: a value was not finite",

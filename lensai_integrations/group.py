@@ -1,0 +1,179 @@
+"""Groups: streams that are measured together, row for row, and the sketches they share.
+
+A sketch knows how to merge and how to become plain arrays, and a group only keeps the names. So merging is written
+once, whatever sketches a group holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+from numpy.typing import NDArray
+
+from lensai_integrations.errors import DefinitionError, InputError
+from lensai_integrations.sketches.bank import KLLBank
+from lensai_integrations.sketches.categories import Categories
+from lensai_integrations.sketches.counts import PixelCounts
+from lensai_integrations.sketches.kernel_mean import KernelMean
+from lensai_integrations.sketches.moments import Moments
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Sketch(Protocol):
+    """What a profile needs of a sketch: to merge, to come to the host, and to become plain arrays and back."""
+
+    @property
+    def n(self) -> int: ...  # noqa: D102
+    def merge(self, other: Any, /) -> None: ...  # noqa: D102
+    def to_host(self) -> Self: ...  # noqa: D102
+    def state(self) -> Arrays: ...  # noqa: D102
+    @classmethod
+    def from_state(cls, state: Mapping[str, NDArray[Any]], /) -> Self: ...  # noqa: D102
+
+
+#: The sketches a group may hold, by the first part of their key; `categories/top_class` is one of several.
+KINDS: dict[str, type[Sketch]] = {
+    "bank": KLLBank,
+    "pixels": PixelCounts,
+    "categories": Categories,
+    "kernel_mean": KernelMean,
+    "moments": Moments,
+}
+
+
+@dataclass
+class Group:
+    """Streams that are measured together, row for row.
+
+    Attributes:
+        name: `"inputs"`, `"outputs"`, `"labels"` or `"embeddings/<layer>"`.
+        streams: Names of the bank's columns within the group; empty if it has no bank.
+        definitions: Measure name to definition id; the key `"*"` stands for all streams.
+        sketches: By key: `"bank"`, `"pixels"`, `"kernel_mean"`, `"moments"`, `"categories/<stream>"`.
+        info: What was read and from where, as JSON values (layer, layout, how outputs were read).
+    """
+
+    name: str
+    streams: tuple[str, ...] = ()
+    definitions: dict[str, str] = field(default_factory=dict)
+    sketches: dict[str, Sketch] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bank(self) -> KLLBank | None:
+        """The KLL sketches of `streams`, or None."""
+        return self.sketches.get("bank")  # type: ignore[return-value]
+
+    @property
+    def pixels(self) -> PixelCounts | None:
+        """The exact pixel counts, or None."""
+        return self.sketches.get("pixels")  # type: ignore[return-value]
+
+    @property
+    def kernel_mean(self) -> KernelMean | None:
+        """The kernel mean of the group's rows, or None."""
+        return self.sketches.get("kernel_mean")  # type: ignore[return-value]
+
+    @property
+    def moments(self) -> Moments | None:
+        """Mean and covariance of the group's rows, or None."""
+        return self.sketches.get("moments")  # type: ignore[return-value]
+
+    @property
+    def categories(self) -> dict[str, Categories]:
+        """The category sketches by stream name within the group; `""` is the stream named as the group."""
+        prefix = "categories/"
+        return {k[len(prefix) :]: s for k, s in self.sketches.items() if k.startswith(prefix)}  # type: ignore[misc]
+
+    @property
+    def n(self) -> int:
+        """Rows in the group's sketches."""
+        return self.bank.n if self.bank is not None else max((s.n for s in self.sketches.values()), default=0)
+
+    @property
+    def invalid(self) -> int:
+        """Rows left out because a value was not finite."""
+        return self.bank.invalid if self.bank is not None else 0
+
+    def definition_of(self, stream: str) -> str:
+        """The definition id of a stream of this group.
+
+        Example:
+            >>> Group("inputs", ("mean/0",), {"mean": "lensai/mean@1"}).definition_of("mean/0")
+            'lensai/mean@1'
+        """
+        for key in (stream, stream.split("/", maxsplit=1)[0], "*"):
+            if key in self.definitions:
+                return self.definitions[key]
+        return ""
+
+    def merge(self, other: Group) -> Group:
+        """A new group that has seen the rows of both; neither is changed.
+
+        Kernel means that share no bandwidth, because the rows are on very different scales, are left out.
+
+        Raises:
+            DefinitionError: If a measure was computed by different definitions.
+            InputError: If the streams are not the same.
+        """
+        check_comparable(self, other)
+        if self.streams != other.streams:
+            raise InputError(f"group {self.name!r} has other streams in the two profiles: {_differing(self, other)}")
+        merged = {key: _merged(s, other.sketches[key]) for key, s in self.sketches.items() if key in other.sketches}
+        sketches = {key: sketch for key, sketch in merged.items() if sketch is not None}
+        return Group(self.name, self.streams, dict(self.definitions), sketches, shared_info(self.info, other.info))
+
+
+def check_comparable(a: Group, b: Group) -> None:
+    """Refuse two groups of one name whose streams were computed by different definitions.
+
+    Raises:
+        DefinitionError: Naming the stream and both definitions.
+
+    Example:
+        >>> old = Group("inputs", definitions={"noise": "lensai/noise@1"})
+        >>> check_comparable(old, Group("inputs", definitions={"noise": "lensai/noise@1"}))
+    """
+    for measure, one in a.definitions.items():
+        two = b.definitions.get(measure, one)
+        if one != two:
+            raise DefinitionError(
+                f"stream {a.name}/{measure} was computed as {one!r} in one profile and as {two!r} in the other: "
+                "profile both with the same convention and release"
+            )
+    for detail in ("reduce", "projected_from", "seed"):
+        if a.info.get(detail) != b.info.get(detail):
+            raise DefinitionError(
+                f"group {a.name} has {detail}={a.info.get(detail)!r} in one profile and {b.info.get(detail)!r} in the "
+                "other: profile both alike, e.g. with Profiler(like=baseline)"
+            )
+
+
+def _differing(a: Group, b: Group) -> str:
+    only_a, only_b = sorted(set(a.streams) - set(b.streams)), sorted(set(b.streams) - set(a.streams))
+    return f"only in the first: {only_a[:5]}, only in the second: {only_b[:5]} ({len(a.streams)} and {len(b.streams)})"
+
+
+def _merged(a: Sketch, b: Sketch) -> Sketch | None:
+    """A new sketch that has seen what both saw; None where there is none."""
+    result = type(a).from_state(a.state())
+    try:
+        result.merge(b.to_host())
+    except DefinitionError:
+        if isinstance(a, KernelMean):
+            return None
+        raise
+    return result
+
+
+def shared_info(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """What two infos say alike. Two different answers are no answer.
+
+    Example:
+        >>> shared_info({"epoch": 3, "site": "north"}, {"epoch": 3, "site": "south"})
+        {'epoch': 3}
+    """
+    return {key: value for key, value in a.items() if key in b and b[key] == value}
