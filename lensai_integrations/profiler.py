@@ -126,7 +126,7 @@ class Profiler:
         """
         groups = {name: _host_copy(recorder.group) for name, recorder in self._recorders.items()}
         warnings = list(self._problems.values()) + [
-            f"{group.invalid} of {group.n + group.invalid} rows of {name} were left out: a value was not finite"
+            f"{group.invalid:,} of {group.n + group.invalid:,} rows of {name} were left out: a value was not finite"
             for name, group in groups.items()
             if group.invalid
         ]

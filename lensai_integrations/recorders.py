@@ -18,7 +18,7 @@ from lensai_integrations.arrays import Array, local, namespace
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
 from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, embedding_definition, reduce_embedding
-from lensai_integrations.measures.images import CONVENTIONS, image_measures, measure_images, pixel_bytes
+from lensai_integrations.measures.images import CONVENTIONS, image_measures, measure_images_and_bytes
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import (
     LABEL,
@@ -144,9 +144,9 @@ class Inputs:
     def update(self, batch: Any) -> Rows:
         """Measure one batch of images."""
         images = self._reader.read(batch)
-        _, rows = measure_images(images, self._convention)
+        _, rows, pixels = measure_images_and_bytes(images, self._convention)
         self.group.sketches["bank"].update(rows)  # type: ignore[attr-defined]
-        self.group.sketches["pixels"].update(pixel_bytes(images, self._convention))  # type: ignore[attr-defined]
+        self.group.sketches["pixels"].update(pixels)  # type: ignore[attr-defined]
         return {self.group.name: rows}
 
 

@@ -96,9 +96,8 @@ def _shares(luma: Array, mean: Array, xp: Any) -> Array:
 def _saturation(values: Array, xp: Any) -> Array:
     red, green, blue = values[:, 0], values[:, 1], values[:, 2]
     high = xp.maximum(xp.maximum(red, green), blue)
-    chroma = xp.astype(high - xp.minimum(xp.minimum(red, green), blue), xp.float32)
-    above_zero = clip(high, 1, 255) if is_uint8(high) else clip(high, 1e-6, 255.0)
-    chroma /= as_float32(above_zero, xp)
+    chroma = as_float32(high - xp.minimum(xp.minimum(red, green), blue), xp)
+    chroma /= clip(high, 1, 255) if is_uint8(high) else clip(high, 1e-6, 255.0)
     return mean_over_pixels(chroma, xp)
 
 

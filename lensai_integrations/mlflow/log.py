@@ -11,7 +11,7 @@ import logging
 import shlex
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +90,7 @@ def log_baseline(
         lensai_integrations.errors.InputError: artifact_path='../elsewhere' cannot be used; ...
     """
     target = _target(run_id, model_id, tracking_uri, artifact_path)
-    folder = _save(baseline, directory)
+    folder = _save(baseline, directory, target.run_id)
     _upload(folder, target, deadline)
     if directory is None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -142,9 +142,9 @@ def _active_run_id() -> str:
     return str(run.info.run_id)
 
 
-def _save(baseline: Baseline, directory: str | Path | None) -> Path:
+def _save(baseline: Baseline, directory: str | Path | None, run_id: str | None) -> Path:
     """The baseline and its report in a folder on disk; what was half written to a temporary one is removed."""
-    report = _report(baseline)
+    report = _report(baseline, run_id)
     folder = Path(tempfile.mkdtemp(prefix="lensai_baseline_") if directory is None else directory).absolute()
     try:
         return baseline.save(folder, report_html=report)
@@ -158,11 +158,12 @@ def _save(baseline: Baseline, directory: str | Path | None) -> Path:
     )
 
 
-def _report(baseline: Baseline) -> str | None:
+def _report(baseline: Baseline, run_id: str | None) -> str | None:
+    """The report, whose commands name the run; the baseline itself does not depend on where it is logged."""
     from lensai_integrations.report import baseline_html
 
     try:
-        return baseline_html(baseline)
+        return baseline_html(replace(baseline, info=baseline.info | {"run_id": run_id}))
     except Exception as error:  # noqa: BLE001 - a report that cannot be drawn must not cost the baseline
         _log.warning("the baseline is logged without report.html, which could not be made: %r", error)
         return None

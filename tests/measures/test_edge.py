@@ -97,8 +97,8 @@ def test_a_large_image(make, xp):
 def test_the_worked_example(make, xp):
     """reference/lensai.md: channel means 41.7, 85.9, 130.3 (BGR), brightness 77.75 where BT.601 gives 94.13.
 
-    Only the means are known of that image, and they settle both numbers (its means are rounded to 0.05). So does any image
-    that has them: here 160 x 160 pixels of which the right share is one level higher.
+    Only the means of that image are known, and they settle both numbers (as far as their one decimal goes). So does any
+    image that has them: here 160 x 160 pixels of which the right share is one level higher.
     """
     means = {"red": 130.3, "green": 85.9, "blue": 41.7}
     rgb = np.empty((160, 160, 3), np.uint8)

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures import pixels
-from lensai_integrations.measures.images import CONVENTIONS, image_measures, measure_images, pixel_bytes
+from lensai_integrations.measures.images import (
+    CONVENTIONS,
+    image_measures,
+    measure_images,
+    measure_images_and_bytes,
+    pixel_bytes,
+)
 from lensai_integrations.measures.inputs import ImageInputs, Images
 from lensai_integrations.sketches.counts import PixelCounts
 
@@ -273,6 +279,47 @@ def test_measures_and_exact_counts_tell_the_same_means(make):
     assert (counts.counts @ np.arange(256)) / counts.counts.sum(axis=1) == pytest.approx(means, rel=1e-6)
 
 
+@CONVENTION
+@LIBRARIES
+def test_measures_and_bytes_come_together_as_they_come_alone(convention, make):
+    floats = (BATCH / 255).astype(np.float32)
+    floats[2, 0, 0, 0] = np.nan
+    for images in (generic(make(BATCH), 1.0), generic(make(floats)), generic(make(BATCH[:0]))):
+        names, rows, found = measure_images_and_bytes(images, convention)
+        assert (names, rows.shape) == (measure_images(images, convention)[0], (images.n, len(names)))
+        assert np.array_equal(rows, measure_images(images, convention)[1], equal_nan=True)
+        assert np.array_equal(found, pixel_bytes(images, convention))
+
+
+@CONVENTION
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("layout", "shape"), [("NCHW", (70, 3, 224, 224)), ("NHWC", (4, 32, 40, 4)), ("NHW", (4, 28, 28))]
+)
+def test_no_decision_needs_a_value(convention, dtype, layout, shape):
+    """Tensors of torch's meta device have none: whatever would wait for a value raises, with no accelerator at hand."""
+    batch = torch.empty(shape, dtype=dtype, device="meta")
+    images = ImageInputs(layout=layout, scale=1.0 if dtype == torch.uint8 else 255.0).read({"image": batch})
+    names, rows, found = measure_images_and_bytes(images, convention)
+    assert (rows.device.type, tuple(rows.shape), rows.dtype) == ("meta", (shape[0], len(names)), torch.float32)
+    assert (tuple(found.shape), found.dtype) == ((shape[0], images.channels, images.height, images.width), torch.uint8)
+
+
+@CONVENTION
+def test_the_users_precision_settings_change_nothing(convention):
+    images = generic(torch.from_numpy((BATCH / 255).astype(np.float32)))
+    _, expected = measure_images(images, convention)
+    torch.use_deterministic_algorithms(True)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+            _, rows = measure_images(images, convention)
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_float32_matmul_precision("highest")
+    assert torch.equal(rows, expected)
+
+
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
@@ -289,8 +336,7 @@ def test_on_cuda_the_rows_are_the_same_and_nothing_waits(convention, dtype):
     torch.use_deterministic_algorithms(True)
     try:
         with torch.autocast("cuda"):
-            _, rows = measure_images(inputs.read(batch), convention)
-            counted = pixel_bytes(inputs.read(batch), convention)
+            _, rows, counted = measure_images_and_bytes(inputs.read(batch), convention)
     finally:
         torch.use_deterministic_algorithms(False)
         torch.cuda.set_sync_debug_mode("default")

@@ -273,7 +273,7 @@ def test_a_data_set_that_holds_itself_is_walked_once():
     ],
 )
 def test_normalisations_that_differ_are_not_chosen_from(transform):
-    with pytest.raises(InputError, match="several normalisations.*pass mean= and std="):
+    with pytest.raises(InputError, match=r"several normalisations.*pass mean= and std="):
         normalization_of(transform)
 
 

@@ -59,7 +59,7 @@ def test_large_and_awkward_images_stay_accurate(make, xp, shape):
     np.testing.assert_allclose(mean_square(make(values), xp), (exact**2).mean((2, 3)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 224, 224), (1, 1, 2000, 1500), (1, 1, 7, 65_536)])
+@pytest.mark.parametrize("shape", [(2, 3, 224, 224), (1, 1, 4001, 1000), (1, 1, 7, 65_536)])
 def test_means_of_bytes_are_exact(shape):
     values = random_bytes(*shape)
     expected = values.mean((2, 3), dtype=np.float64).astype(np.float32)

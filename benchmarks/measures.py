@@ -1,0 +1,207 @@
+"""All image measures with exact pixel counts and their bank, beside whylogs' `log_image`, in the same run.
+
+    python benchmarks/measures.py [--quick] [--device cuda]
+
+224 x 224 RGB patches of two photographs. whylogs 1.6.4 needs older packages than this project, so it gets an
+environment of its own (`.benchmark-envs/whylogs`, made when missing) and a process of its own, one image per call, as
+`log_image` takes them. The two take turns; the ratio is the median of the turns' ratios, with the least and the largest
+beside it. Time on a CPU is each process's own, of one thread. Exit status 1 if uint8 NCHW is below 15 times whylogs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+os.environ.update(ONE_THREAD)
+
+import numpy as np  # noqa: E402
+
+from lensai_integrations.measures.images import image_measures, measure_images_and_bytes  # noqa: E402
+from lensai_integrations.measures.inputs import ImageInputs  # noqa: E402
+from lensai_integrations.sketches.bank import KLLBank  # noqa: E402
+from lensai_integrations.sketches.counts import PixelCounts  # noqa: E402
+
+TARGET = 15
+SIZE, BATCH = 224, 32
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+ENVIRONMENT = Path(__file__).resolve().parent.parent / ".benchmark-envs" / "whylogs"
+PACKAGES = ("whylogs==1.6.4", "numpy==1.26.4", "scipy==1.14.1", "pandas==2.3.3", "Pillow==10.4.0")
+PEER = """
+import logging, sys, time
+logging.disable(logging.CRITICAL)
+import numpy
+from PIL import Image
+from whylogs.extras.image_metric import log_image
+images = [Image.fromarray(pixels) for pixels in numpy.load(sys.argv[1])]
+log_image(images[0])
+print("ready", flush=True)
+for line in sys.stdin:
+    start = time.process_time()
+    for i in range(int(line)):
+        log_image(images[i % len(images)])
+    print(time.process_time() - start, flush=True)
+"""
+
+
+def patches(n: int) -> np.ndarray:
+    """Patches of scikit-learn's two photographs, uint8 `[n, 224, 224, 3]`."""
+    from sklearn.datasets import load_sample_images
+
+    photos, rng = load_sample_images().images, np.random.default_rng(0)
+    corners = [(rng.integers(0, 427 - SIZE), rng.integers(0, 640 - SIZE)) for _ in range(n)]
+    return np.stack([photos[i % 2][top : top + SIZE, left : left + SIZE] for i, (top, left) in enumerate(corners)])
+
+
+def variants(images: np.ndarray) -> dict[str, tuple[np.ndarray, ImageInputs, str]]:
+    """What is timed: the pixels, how they are read, and the convention, by name."""
+    first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    floats = first.astype(np.float32) / 255
+    normalized = (floats - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+    undo = ImageInputs(mean=MEAN, std=STD)
+    return {
+        "uint8 NCHW": (first, ImageInputs(), "lensai"),
+        "uint8 NHWC": (images, ImageInputs(), "lensai"),
+        "float32 NCHW in [0, 1]": (floats, ImageInputs(), "lensai"),
+        "float32 NCHW normalised": (normalized.astype(np.float32), undo, "lensai"),
+        "uint8 NCHW, lensai-edge": (first, ImageInputs(), "lensai-edge"),
+    }
+
+
+def profile(batches: list[Any], inputs: ImageInputs, convention: str) -> Callable[[], None]:
+    """One turn over the batches: measures into a bank, pixels into counts."""
+    bank, counts = KLLBank(len(image_measures(3, convention)), seed=0), PixelCounts(3)
+
+    def turn() -> None:
+        for batch in batches:
+            _, rows, pixels = measure_images_and_bytes(inputs.read(batch), convention)
+            bank.update(rows)
+            counts.update(pixels)
+
+    return turn
+
+
+def seconds(turn: Callable[[], None], wait: Callable[[], Any] | None) -> float:
+    """Time of one turn; the accelerator's own work is waited for, if there is one."""
+    clock = time.perf_counter if wait else time.process_time
+    start = clock()
+    turn()
+    if wait:
+        wait()
+    return clock() - start
+
+
+def make_environment() -> Path:
+    """The Python of whylogs' environment; made if it is not there."""
+    python, ready = ENVIRONMENT / "bin" / "python", ENVIRONMENT / ".ready"
+    if not ready.exists():
+        print(f"making {ENVIRONMENT} for whylogs 1.6.4 ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--progress-bar=on", *PACKAGES], check=True)
+        ready.touch()
+    return python
+
+
+@contextmanager
+def whylogs(images: np.ndarray) -> Iterator[Callable[[int], float]]:
+    """A process that logs images with whylogs when asked to and answers with the time it took."""
+    python = make_environment()
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/images.npy", images)
+        with subprocess.Popen(
+            [python, "-c", PEER, f"{folder}/images.npy"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **ONE_THREAD, "WHYLOGS_NO_ANALYTICS": "1"},
+        ) as process:
+            if process.stdout is None or process.stdin is None or process.stdout.readline() != "ready\n":
+                raise SystemExit("whylogs did not start; its own message is above")
+
+            def log(n: int) -> float:
+                print(n, file=process.stdin, flush=True)
+                return float(process.stdout.readline())
+
+            yield log
+            process.stdin.close()
+
+
+def on_cuda(pixels: np.ndarray) -> list[Any]:
+    """The batches on the GPU."""
+    import torch
+
+    return [torch.from_numpy(batch).cuda() for batch in np.split(pixels, len(pixels) // BATCH)]
+
+
+def compare(device: str, n: int, turns: int) -> bool:
+    """One line per variant; whether the first reaches the target."""
+    images, wait = patches(n), None
+    timed = {}
+    for name, (pixels, inputs, convention) in variants(images).items():
+        batches = on_cuda(pixels) if device == "cuda" else np.split(pixels, n // BATCH)
+        timed[name] = profile(batches, inputs.resolve(batches[0]), convention)
+    if device == "cuda":
+        import torch
+
+        wait = torch.cuda.synchronize
+        torch.cuda.set_sync_debug_mode("error")  # from here on, a turn that would wait for the GPU raises
+    for turn in timed.values():
+        turn()
+    theirs: list[float] = []
+    ours: dict[str, list[float]] = {name: [] for name in timed}
+    few = max(8, n // 8)
+    with whylogs(images) as log:
+        for i in range(turns):
+            print(f"\rturn {i + 1} of {turns} ", end="", file=sys.stderr, flush=True)
+            theirs.append(few / log(few))
+            for name, turn in timed.items():
+                ours[name].append(n / seconds(turn, wait))
+    print(f"\n\n{SIZE} x {SIZE} RGB in batches of {BATCH} on {device}, {turns} turns of {n} ({few} for whylogs)\n")
+    print(f"{'':<26} {'images/s':>9} {'ms/image':>9} {'times whylogs':>14} {'least':>7} {'most':>7}")
+    line("whylogs 1.6.4 log_image", theirs, theirs)
+    for name, rates in ours.items():
+        line(name, rates, theirs)
+    reached = float(np.median(np.divide(ours["uint8 NCHW"], theirs))) >= TARGET
+    print(f"\ntarget, {TARGET} times whylogs: {'met' if reached else 'MISSED'}")
+    return reached
+
+
+def line(name: str, rates: list[float], theirs: list[float]) -> None:
+    """Median rate, and the ratio's median, least and largest."""
+    rate, ratios = float(np.median(rates)), np.divide(rates, theirs)
+    middle, least, most = np.median(ratios), ratios.min(), ratios.max()
+    print(f"{name:<26} {rate:9.0f} {1000 / rate:9.2f} {middle:13.1f}x {least:6.1f}x {most:6.1f}x")
+
+
+def has_cuda() -> bool:
+    """Whether torch is installed and finds a GPU."""
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
+
+
+def main() -> int:
+    """Run what the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the images lie")
+    parser.add_argument("--quick", action="store_true", help="fewer images and turns")
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not has_cuda():
+        print("skipped: torch finds no CUDA device here")
+        return 0
+    return 0 if compare(arguments.device, *((64, 3) if arguments.quick else (256, 9))) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""The page of a baseline: what was profiled, from what, how many rows, and what it looked like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lensai_integrations.profile import Baseline, Group, Profile
+from lensai_integrations.report.embeddings import reading
+from lensai_integrations.report.page import Commands, Fact, Page, when
+from lensai_integrations.report.sections import data_sections, definitions_used, rows_noun
+from lensai_integrations.report.streams import Source
+from lensai_integrations.report.words import count, interval
+
+_USE = "Profile what production sends in the same way, then hold it against this baseline."
+
+
+def baseline_page(baseline: Baseline | Profile) -> Page:
+    """Everything the report of a baseline, or of a lone profile, says."""
+    sources = [Source(number, name, profile) for number, (name, profile) in enumerate(baseline.sources().items())]
+    info = {**sources[0].profile.info, **baseline.info}
+    return Page(
+        kind="Data baseline" if isinstance(baseline, Baseline) else "Data profile",
+        headline=headline(sources, info),
+        made=f"Made {when(str(info['created']))}" if info.get("created") else "",
+        warnings=tuple(baseline.warnings),
+        facts=tuple(key_facts(sources)),
+        sections=tuple(data_sections(sources)),
+        definitions=definitions_used(sources),
+        use_title="How to use it",
+        use=_USE,
+        commands=_commands(info),
+    )
+
+
+def headline(sources: Sequence[Source], info: dict[str, Any]) -> str:
+    """What this is in one sentence.
+
+    Example:
+        >>> headline([Source(0, "production", Profile())], {})
+        '0 production rows'
+    """
+    texts = [count(s.profile.n, f"{s.name} {rows_noun(s.profile.groups)}") for s in sources]
+    if info.get("epoch") is not None:
+        texts[0] += f" of epoch {info['epoch']}"
+    return ", held against ".join(texts)
+
+
+def key_facts(sources: Sequence[Source]) -> list[Fact]:
+    """Rows, how inputs, outputs and labels were read, and which layers were profiled."""
+    facts = [Fact(source.name.capitalize(), _rows(source)) for source in sources]
+    groups: dict[str, Group] = {}
+    for source in sources:
+        for name, group in source.profile.groups.items():
+            groups.setdefault(name, group)
+    makers = {"inputs": _inputs, "outputs": _outputs, "labels": _labels}
+    facts += [Fact(name.capitalize(), make(groups[name])) for name, make in makers.items() if name in groups]
+    layers = [_layer(group) for name, group in groups.items() if name.startswith("embeddings/")]
+    return facts + ([Fact("Embeddings", tuple(layers))] if layers else [])
+
+
+def _rows(source: Source) -> tuple[str, ...]:
+    """Rows seen, and how many of which group were left out."""
+    lines = [count(source.profile.n, rows_noun(source.profile.groups))]
+    left_out = {name: group.invalid for name, group in source.profile.groups.items() if group.invalid}
+    lines += [f"{count(n, 'row')} of {name} left out: not finite" for name, n in left_out.items()]
+    return tuple(lines if left_out else [*lines, "no invalid row"])
+
+
+def _inputs(group: Group) -> tuple[str, ...]:
+    lines = [f"read as {group.info['note']}"] if group.info.get("note") else []
+    size = _size(group)
+    lines += [size] if size else []
+    convention = group.info.get("convention")
+    lines += [f"measured by convention {convention}"] if convention else []
+    return tuple(lines or [count(group.n, "row")])
+
+
+def _size(group: Group) -> str:
+    """Height and width of the images, from their streams."""
+    if group.bank is None or group.bank.n == 0 or not {"height", "width"} <= set(group.streams):
+        return ""
+    columns = [group.streams.index(name) for name in ("height", "width")]
+    ends = np.asarray(group.bank.min)[columns], np.asarray(group.bank.max)[columns]
+    height, width = (interval(float(low), float(high)) for low, high in zip(*ends, strict=True))
+    return f"{height} × {width} pixels (height × width)"
+
+
+def _outputs(group: Group) -> tuple[str, ...]:
+    info = group.info
+    lines = [f"layer {info['layer']}"] if info.get("layer") else []
+    kind = str(info.get("kind", "unknown"))
+    columns = info.get("classes", info.get("columns"))
+    noun = ("value", "values") if kind == "values" else ("class", "classes")
+    lines.append(f"read as {kind}" if columns is None else f"read as {kind}, {count(int(columns), *noun)}")
+    return tuple(lines)
+
+
+def _labels(group: Group) -> tuple[str, ...]:
+    lines = [f"from {group.info['read_from']}"] if group.info.get("read_from") else []
+    for sketch in group.categories.values():
+        lines.append(f"{count(sketch.n, 'label')}, {count(round(sketch.distinct), 'class', 'classes')}")
+    return tuple(lines) or (count(group.n, "label"),)
+
+
+def _layer(group: Group) -> str:
+    name = str(group.info.get("layer") or group.name.removeprefix("embeddings/"))
+    how = reading(group)
+    return f"{name}: {how}" if how else name
+
+
+def _commands(info: dict[str, Any]) -> tuple[Commands, ...]:
+    where = f"runs:/{info['run_id']}" if info.get("run_id") else "runs:/<run id>"
+    shell = (
+        "# exits 0: no drift, 1: drift, 2: error; takes folders, runs:/ and models:/\n"
+        f"lensai compare {where} folder_of_production_profile\n\n"
+        f"# all streams as a table\nlensai show {where}"
+    )
+    python = (
+        "from lensai_integrations import Profiler, compare\n"
+        "from lensai_integrations.mlflow import load_baseline\n\n"
+        f'baseline = load_baseline("{where}")\n'
+        "profiler = Profiler(like=baseline)          # reads and sketches as the baseline did\n"
+        "for images, outputs in production:\n"
+        "    profiler.update(inputs=images, outputs=outputs)\n"
+        "print(compare(baseline, profiler.profile()).to_text())"
+    )
+    return (Commands("On the command line", shell), Commands("In Python", python))

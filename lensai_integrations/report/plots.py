@@ -1,0 +1,150 @@
+"""Charts as inline SVG, without a library.
+
+Every chart fills the width it is given: the drawing is stretched (`preserveAspectRatio="none"`) and strokes keep their
+width, so the same few hundred bytes look right in a 650 px frame and on a wide screen. Text would be stretched too;
+so axis labels are HTML, set beside the drawing by the templates. Colours are CSS classes: `s0` is the first source,
+drawn filled, `s1` the second, an outline over it. Everything that goes into the markup is a number or is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from lensai_integrations.report.histogram import Histogram
+
+Floats = NDArray[np.float64]
+
+#: Drawing units of a small histogram; stretched to the cell it stands in.
+WIDTH, HEIGHT = 320.0, 40.0
+#: Widest bar of a discrete stream, in drawing units.
+_WIDEST = 26.0
+
+
+def histogram_svg(
+    drawn: Histogram, title: str, sources: Sequence[int], height: float = HEIGHT, top: float = 0.0
+) -> Markup:
+    """A histogram: the first source filled, the second as an outline over it.
+
+    Args:
+        drawn: The bars.
+        title: What is seen, in words; read aloud and shown on hovering.
+        sources: Number of the source of each distribution, for its colour.
+        height: Drawing units.
+        top: Share at the top of the y axis; higher bars are cut off there. 0 takes the tallest of all sources.
+
+    Example:
+        >>> bars = Histogram(np.array([0.0, 1.0, 2.0]), (np.array([0.5, 0.5]),), (0.0,), (0.0,))
+        >>> "<title>a &lt; b</title>" in histogram_svg(bars, "a < b", [0])
+        True
+    """
+    top = top or max(float(shares.max()) for shares in drawn.shares)
+    lefts, rights = _places(drawn)
+    parts = []
+    for shares, source in zip(drawn.shares, sources, strict=True):
+        if shares.sum() > 0:
+            ys = height - (height - 2) * np.minimum(shares / top, 1.0)
+            path = _bars_path(lefts, rights, ys, height) if drawn.discrete else _steps_path(lefts, rights, ys, height)
+            parts.append(Markup('<path class="s{}" d="{}"/>').format(source, path))
+    return _svg(parts, title, WIDTH, height)
+
+
+def bands_svg(
+    bands: Sequence[tuple[str, Floats, Floats]], curves: Sequence[tuple[str, Floats]], title: str, height: float
+) -> Markup:
+    """Filled areas between two curves each, and curves over them; y is 0 at the bottom and 1 at the top.
+
+    Example:
+        >>> flat = np.array([0.5, 0.5])
+        >>> "M0 5L" in bands_svg([("wide", flat - 0.5, flat)], [], "a band", 10)
+        True
+    """
+    parts = [_band(name, low, high, height) for name, low, high in bands]
+    parts += [_curve(name, ys, height) for name, ys in curves]
+    return _svg(parts, title, WIDTH, height)
+
+
+def bar_svg(share: float, marks: Sequence[tuple[int, float]], top: float, title: str, colour: int = 0) -> Markup:
+    """One horizontal bar with marks across it.
+
+    Args:
+        share: Length of the bar.
+        marks: Source number and place of each mark.
+        top: The share that fills the width.
+        title: What is seen, in words.
+
+    Example:
+        >>> 'width="160"' in bar_svg(0.5, [(1, 0.4)], 1.0, "half")
+        True
+    """
+    scale = WIDTH / top if top > 0 else 0.0
+    parts = [Markup('<rect class="s{}" y="2" height="10" width="{}"/>').format(colour, _short(scale * share))]
+    for source, place in marks:
+        x = _short(min(max(scale * place, 1.0), WIDTH - 1))
+        parts.append(Markup('<path class="s{} mark" d="M{} 0V14"/>').format(source, x))
+    return _svg(parts, title, WIDTH, 14)
+
+
+def _svg(parts: Sequence[Markup], title: str, width: float, height: float) -> Markup:
+    frame = Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img"><title>{}</title>{}</svg>')
+    return frame.format(_short(width), _short(height), title, Markup("").join(parts))
+
+
+def _places(drawn: Histogram) -> tuple[Floats, Floats]:
+    """Left and right end of each bar in drawing units."""
+    low, high = drawn.span
+    if not drawn.discrete:
+        xs = WIDTH * (drawn.edges - low) / (high - low)
+        return xs[:-1], xs[1:]
+    if high == low:
+        return np.array([(WIDTH - _WIDEST) / 2]), np.array([(WIDTH + _WIDEST) / 2])
+    nearest = float(np.diff(drawn.edges).min()) / (high - low) * WIDTH
+    wide = float(np.clip(0.7 * nearest, 2.0, _WIDEST))
+    lefts = (WIDTH - wide) * (drawn.edges - low) / (high - low)
+    return lefts, lefts + wide
+
+
+def _steps_path(lefts: Floats, rights: Floats, ys: Floats, height: float) -> str:
+    """The outline of bars that touch."""
+    steps = "".join(f"V{_short(y)}H{_short(right)}" for y, right in zip(ys, rights, strict=True))
+    return f"M{_short(lefts[0])} {_short(height)}{steps}V{_short(height)}"
+
+
+def _bars_path(lefts: Floats, rights: Floats, ys: Floats, height: float) -> str:
+    """The outlines of bars that stand alone."""
+    bars = zip(lefts, rights, ys, strict=True)
+    return "".join(
+        f"M{_short(left)} {_short(height)}V{_short(y)}H{_short(right)}V{_short(height)}"
+        for left, right, y in bars
+        if y < height
+    )
+
+
+def _points(ys: Floats, height: float) -> list[str]:
+    xs = np.linspace(0, WIDTH, len(ys)) if len(ys) > 1 else np.zeros(1)
+    heights = height * (1 - np.clip(ys, 0, 1))
+    return [f"{_short(x)} {_short(y)}" for x, y in zip(xs, heights, strict=True)]
+
+
+def _curve(name: str, ys: Floats, height: float) -> Markup:
+    points = _points(ys, height)
+    points += [f"{_short(WIDTH)} {points[0].split()[1]}"] if len(points) == 1 else []
+    return Markup('<path class="{}" d="M{}"/>').format(name, "L".join(points))
+
+
+def _band(name: str, low: Floats, high: Floats, height: float) -> Markup:
+    there, back = _points(high, height), _points(low, height)[::-1]
+    if len(there) == 1:
+        there, back = (
+            [*there, f"{_short(WIDTH)} {there[0].split()[1]}"],
+            [f"{_short(WIDTH)} {back[0].split()[1]}", *back],
+        )
+    return Markup('<path class="{}" d="M{}Z"/>').format(name, "L".join([*there, *back]))
+
+
+def _short(value: float) -> str:
+    """A coordinate with one decimal at most, and no minus zero."""
+    return f"{round(float(value), 1) + 0.0:g}"

@@ -1,0 +1,182 @@
+"""The sections of a baseline's page: inputs, outputs with labels, embeddings, and whatever other groups there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from lensai_integrations.measures.definitions import Definition
+from lensai_integrations.profile import Group
+from lensai_integrations.report.classes import class_charts, class_series
+from lensai_integrations.report.embeddings import fan
+from lensai_integrations.report.page import Column, Folded, Section
+from lensai_integrations.report.pixels import pixel_charts
+from lensai_integrations.report.streams import (
+    NOTABLE_GAP,
+    Part,
+    Source,
+    StreamRow,
+    describe,
+    gap_sentence,
+    parts_of,
+    stream_rows,
+)
+from lensai_integrations.report.words import count
+
+#: Streams per class or value that are shown without being unfolded, and at all.
+MOST_OPEN, MOST_FOLDED = 6, 50
+#: Streams of outputs that come one per class or column.
+_PER_COLUMN = ("softmax/", "value/")
+_EMBEDDINGS = "embeddings/"
+_GAP = Column("gap", "Largest distance of the two cumulative distributions (Kolmogorov-Smirnov): 0 the same, 1 apart")
+
+
+def data_sections(sources: Sequence[Source]) -> list[Section]:
+    """The sections of everything the sources hold: inputs, outputs, labels, embeddings, then what else there is."""
+    names = list(dict.fromkeys(name for source in sources for name in source.profile.groups))
+    plain = [name for name in names if name not in ("outputs", "labels") and not name.startswith(_EMBEDDINGS)]
+    sections = [stream_section(sources, name) for name in plain]
+    sections += [outputs_section(sources), embeddings_section(sources, names)]
+    return [section for section in sections if section is not None]
+
+
+def stream_section(sources: Sequence[Source], name: str) -> Section | None:
+    """A group as a table of its streams, and its pixel distributions."""
+    parts = parts_of(sources, name)
+    rows, pixels = stream_rows(parts), pixel_charts(parts)
+    if not rows and not pixels:
+        return None
+    lead = _nonempty((_note(parts), *_gap_sentences(rows, sources)))
+    base = Section(name.capitalize(), lead, legend=legend(parts), rows=tuple(rows), pixels=tuple(pixels))
+    return _with_gaps(base, rows)
+
+
+def outputs_section(sources: Sequence[Source]) -> Section | None:
+    """Confidences, predicted classes and labels, and on demand the probability of each class."""
+    parts, labels = parts_of(sources, "outputs"), parts_of(sources, "labels")
+    charts = class_charts(class_series(sources))
+    if not parts and not charts and not labels:
+        return None
+    names = list(dict.fromkeys(stream for part in parts for stream in part.group.streams))
+    per_column = [name for name in names if name.startswith(_PER_COLUMN)]
+    span = axis(parts)
+    main = stream_rows(parts, set(names) - set(per_column), span)
+    shown = stream_rows(parts, set(_first_columns(parts, per_column)), span)
+    label_rows = [replace(row, name=f"labels/{row.name}") for row in stream_rows(labels)]
+    folded = _folded_columns(shown, len(per_column)) if len(per_column) > MOST_OPEN else ()
+    rows = (*main, *([] if folded else shown), *label_rows)
+    base = Section(
+        title="Outputs" if parts else "Labels",
+        lead=_nonempty((_outputs_read(parts), *_gap_sentences([*rows, *shown], sources))),
+        legend=legend(parts or labels),
+        rows=rows,
+        charts=tuple(charts),
+        folded=folded,
+    )
+    return _with_gaps(base, [*rows, *shown])
+
+
+def embeddings_section(sources: Sequence[Source], names: Iterable[str]) -> Section | None:
+    """One fan per layer."""
+    fans = [fan(parts_of(sources, name)) for name in names if name.startswith(_EMBEDDINGS)]
+    if not fans:
+        return None
+    lead = [
+        "Each layer's dimensions side by side, sorted by their median. "
+        "The bands hold 50%, 90% and 98% of the rows; the line is the median."
+    ]
+    if any(name.startswith(_EMBEDDINGS) and len(parts_of(sources, name)) > 1 for name in names):
+        lead.append(f"The lines over them are the 5%, 50% and 95% quantiles of {sources[1].name}.")
+    return Section("Embeddings", tuple(lead), fans=tuple(fans))
+
+
+def definitions_used(sources: Sequence[Source]) -> tuple[Definition, ...]:
+    """The definitions behind all streams, in the order of their first use; unknown ones by their id alone."""
+    groups = [group for source in sources for group in source.profile.groups.values()]
+    ids = dict.fromkeys(id for group in groups for id in group.definitions.values())
+    return tuple(describe(id) or _unknown(id) for id in ids)
+
+
+def rows_noun(groups: Iterable[str]) -> str:
+    """What a row is: an image where images were measured, else a row.
+
+    Example:
+        >>> rows_noun(["inputs", "outputs"]), rows_noun(["outputs"])
+        ('image', 'row')
+    """
+    return "image" if {"inputs", "raw"} & set(groups) else "row"
+
+
+def _unknown(id: str) -> Definition:
+    try:
+        return Definition(id, id.rpartition("/")[2].partition("@")[0], "", "", "", "declared elsewhere")
+    except ValueError:
+        return Definition("unknown/unknown@1", id, "", "", "", "not a definition id")
+
+
+def _nonempty(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(text for text in texts if text)
+
+
+def axis(parts: Sequence[Part]) -> tuple[float, float] | None:
+    """Ends of a group's histograms: probabilities and confidences are all drawn from 0 to 1, so that they compare."""
+    sure = parts and all("top_class" in part.group.categories for part in parts)
+    return (0.0, 1.0) if sure else None
+
+
+def legend(parts: Sequence[Part]) -> tuple[tuple[int, str], ...]:
+    """Colour number, name and rows of each source."""
+    return tuple((part.number, f"{part.source}, {_rows(part.group)}") for part in parts)
+
+
+def _rows(group: Group) -> str:
+    left_out = f", {count(group.invalid)} left out" if group.invalid else ""
+    return count(group.n, rows_noun([group.name])) + left_out
+
+
+def _with_gaps(section: Section, rows: Sequence[StreamRow]) -> Section:
+    """The section with a column for gaps, if there are any."""
+    if all(row.gap is None for row in rows):
+        return section
+    note = f"gap: Kolmogorov–Smirnov distance, 0 to 1, bold from {NOTABLE_GAP}"
+    return replace(section, legend_note=note, columns=(_GAP,))
+
+
+def _note(parts: Sequence[Part]) -> str:
+    """How batches were read, where the sources differ in it."""
+    notes = {str(part.group.info["note"]): part.source for part in parts if part.group.info.get("note")}
+    if len(notes) <= 1:
+        return ""
+    return "Read as " + "; ".join(f"{note} ({source})" for note, source in notes.items()) + "."
+
+
+def _outputs_read(parts: Sequence[Part]) -> str:
+    if not parts:
+        return ""
+    info = parts[0].group.info
+    layer = f"of layer {info['layer']} " if info.get("layer") else ""
+    return f"Outputs {layer}read as {info['kind']}." if info.get("kind") else ""
+
+
+def _gap_sentences(rows: Sequence[StreamRow], sources: Sequence[Source]) -> list[str]:
+    return [gap_sentence(rows, sources[0].name, sources[1].name)] if len(sources) > 1 else []
+
+
+def _first_columns(parts: Sequence[Part], names: Sequence[str]) -> list[str]:
+    """The streams of the most often predicted classes, as many as are shown, in their own order."""
+    if len(names) <= MOST_FOLDED:
+        return list(names)
+    sketch = parts[0].group.categories.get("top_class")
+    frequent = [f"softmax/{name}" for name, _ in sketch.top(MOST_FOLDED)] if sketch is not None else []
+    chosen = set(dict.fromkeys([*(name for name in frequent if name in set(names)), *names][:MOST_FOLDED]))
+    return [name for name in names if name in chosen]
+
+
+def _folded_columns(rows: Sequence[StreamRow], total: int) -> tuple[Folded, ...]:
+    if not rows:
+        return ()
+    what = "Probability of each class" if rows[0].name.startswith("softmax/") else "Each value"
+    note = count(total, "stream")
+    if total > len(rows):
+        note = f"{count(len(rows))} of {note}, the classes predicted most often; all are in streams.csv"
+    return (Folded(what, note, tuple(rows)),)
