@@ -1,0 +1,274 @@
+"""Labels and predicted classes: the most frequent ones with their counts, and how many different ones there are.
+
+Both questions are answered by Apache DataSketches' own sketches, so that any of its readers can go on from our bytes.
+With fewer categories than the map holds (3,072 by default) the counts are exact, not estimates. A batch is reduced to
+its different values first: one call into the sketches per category, not per row.
+
+Class numbers on an accelerator stay there, as a list of batches; when the list has grown long, it is reduced on the
+device to a table of values and weights of fixed size, by sorting, so that nothing is ever waited for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+import numpy as np
+from array_api_compat import is_torch_array
+from datasketches import frequent_items_error_type, frequent_strings_sketch, hll_sketch, hll_union, tgt_hll_type
+from numpy.typing import NDArray
+
+from lensai_integrations.arrays import Array, is_host, local, namespace, to_host
+from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.sketches.state import LARGEST_COUNT, State, field, number, require
+
+#: 2**12 registers: the distinct count's standard error is 1.6%.
+_LG_REGISTERS = 12
+#: No category has this name, so its upper bound is the sketch's error.
+_ABSENT = "\0absent\0"
+#: Rows that wait on an accelerator, 16 bytes each, before they are reduced to a table.
+_PENDING_ROWS = 1 << 18
+#: Different values in that table; the rows of any further ones (the largest numbers) count as lost.
+_TABLE = 1 << 16
+
+
+class Categories:
+    """Heavy hitters and number of distinct values of a stream of categories.
+
+    Args:
+        max_map_size: Size of the map of counts, a power of two from 8 to 2**26; up to three quarters of it different
+            categories are counted exactly.
+
+    Attributes:
+        max_map_size: As given.
+        n: Rows seen.
+
+    Raises:
+        InputError: If `max_map_size` is not such a power of two.
+
+    Example:
+        >>> labels = Categories()
+        >>> labels.update([3, 1, 3])
+        >>> labels.update(["cat"])
+        >>> labels.n, labels.top(2), labels.distinct, labels.error
+        (4, [('3', 2), ('1', 1)], 3.0, 0)
+    """
+
+    def __init__(self, max_map_size: int = 4096) -> None:
+        if not isinstance(max_map_size, int) or max_map_size.bit_count() != 1 or not 8 <= max_map_size <= 2**26:
+            raise InputError(f"max_map_size should be a power of two from 8 to 2**26, not {max_map_size!r}")
+        self.max_map_size = max_map_size
+        self.n = 0
+        self._frequent = frequent_strings_sketch(max_map_size.bit_length() - 1)
+        self._distinct = _empty_distinct()
+        self._pending: list[tuple[Array, Array]] = []
+        self._pending_rows = 0
+
+    def update(self, values: Array | Iterable[str]) -> None:
+        """Count a batch of categories.
+
+        Args:
+            values: `[n]` whole numbers, booleans or strings; a number counts as its decimal string, a boolean as 0
+                or 1. Numbers may be a torch tensor on any device.
+
+        Raises:
+            InputError: If the values are of another kind or not one-dimensional.
+        """
+        if is_torch_array(values) and not is_host(values):
+            self._put_off(values.detach())
+            return
+        counts = Counter(_host_values(values).tolist())
+        self._count({str(value): count for value, count in counts.items()})
+        self.n += counts.total()
+
+    def _count(self, counts: Mapping[str, int]) -> None:
+        try:
+            "".join(counts).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"a category's name cannot be written as UTF-8: {error}") from error
+        for name, count in counts.items():
+            self._frequent.update(name, count)
+            self._distinct.update(name)
+
+    def _put_off(self, values: Array) -> None:
+        """Keep a tensor of class numbers on its device; a copy, for the caller may write into it again."""
+        xp = namespace(values)
+        if not (xp.isdtype(values.dtype, ("integral", "bool")) and values.ndim == 1):
+            raise InputError(
+                f"categories on an accelerator are whole numbers [n], not {values.dtype} {tuple(values.shape)}: "
+                "convert them to integers, e.g. labels.long().reshape(-1)"
+            )
+        values = xp.asarray(values, dtype=xp.int64, copy=True)
+        self._pending.append((values, xp.ones_like(values)))
+        self._pending_rows += values.shape[0]
+        self.n += int(values.shape[0])
+        if self._pending_rows >= _PENDING_ROWS + _TABLE:
+            self._pending = [tabulate(*_joined(self._pending), size=_TABLE)]
+            self._pending_rows = _TABLE
+
+    def _settle(self) -> None:
+        """Bring over what was put off; waits for the accelerator."""
+        if not self._pending:
+            return
+        values, weights = map(to_host, _joined(self._pending))
+        kinds, places = np.unique(values[weights > 0], return_inverse=True)
+        counts = np.zeros(kinds.size, np.int64)
+        np.add.at(counts, places, weights[weights > 0])
+        self._count(dict(zip(map(str, kinds.tolist()), counts.tolist(), strict=True)))
+        self._pending, self._pending_rows = [], 0
+
+    def merge(self, other: Categories) -> None:
+        """Add what another has seen; it stays as it is. Exact as long as `error` is 0.
+
+        Raises:
+            InputError: If it has another `max_map_size`.
+        """
+        if other.max_map_size != self.max_map_size:
+            raise InputError(f"cannot merge categories of max_map_size {self.max_map_size} and {other.max_map_size}")
+        other._settle()
+        self._settle()
+        self._frequent.merge(other._frequent)
+        union = hll_union(_LG_REGISTERS)
+        union.update(self._distinct)
+        union.update(other._distinct)
+        self._distinct = union.get_result(tgt_hll_type.HLL_8)
+        self.n += other.n
+
+    def top(self, m: int) -> list[tuple[str, int]]:
+        """The `m` most frequent categories with their counts, at most `error` off; ties by name.
+
+        Waits for the accelerator if rows are there, as do the other results.
+
+        Raises:
+            InputError: If `m` is negative.
+        """
+        if m < 0:
+            raise InputError(f"m is how many categories to name, not {m}")
+        self._settle()
+        items = self._frequent.get_frequent_items(frequent_items_error_type.NO_FALSE_NEGATIVES, 0)
+        return sorted(((name, int(estimate)) for name, estimate, *_ in items), key=lambda item: (-item[1], item[0]))[:m]
+
+    @property
+    def error(self) -> int:
+        """By how much a count may be off; categories less frequent than this may be missing. 0: all exact."""
+        self._settle()
+        return int(self._frequent.get_upper_bound(_ABSENT)) + self.n - int(self._frequent.total_weight)
+
+    @property
+    def distinct(self) -> float:
+        """Number of different categories: exact while `error` is 0, else by HyperLogLog (standard error 1.6%)."""
+        return float(self._frequent.num_active_items) if self.error == 0 else float(self._distinct.get_estimate())
+
+    def to_host(self) -> Self:
+        """Itself, after all rows came over from the accelerator."""
+        self._settle()
+        return self
+
+    def state(self) -> State:
+        """Plain host arrays: DataSketches bytes `frequent` and `distinct` as uint8, `max_map_size` and `n` as int64."""
+        self._settle()
+        return {
+            "frequent": np.frombuffer(self._frequent.serialize(), np.uint8),
+            "distinct": np.frombuffer(self._distinct.serialize_compact(), np.uint8),
+            "max_map_size": np.array(self.max_map_size, np.int64),
+            "n": np.array(self.n, np.int64),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """The categories of which `state` is the state.
+
+        Raises:
+            FormatError: If it is not a state of categories, or its bytes are not those of the two sketches.
+        """
+        size = number(state, "max_map_size", 8, 2**26)
+        require(size.bit_count() == 1, f"max_map_size is {size}, no power of two")
+        result = cls(size)
+        result.n = number(state, "n")
+        result._frequent = _read_frequent(field(state, "frequent", np.uint8, (None,)).tobytes(), size, result.n)
+        result._distinct = _read_distinct(field(state, "distinct", np.uint8, (None,)).tobytes(), result.n)
+        return result
+
+
+def tabulate(values: Array, weights: Array, size: int) -> tuple[Array, Array]:
+    """Different values with the sums of their weights, in `size` places, without asking how many there are.
+
+    Args:
+        values: int64 `[n]`, n at least 1.
+        weights: int64 `[n]`.
+        size: Places in the result. Values beyond the `size` smallest are dropped with their weights.
+
+    Returns:
+        Values and weights, int64 `[size]` each; places left over hold some value with weight 0.
+
+    Example:
+        >>> [a.tolist() for a in tabulate(np.array([5, 2, 5]), np.array([1, 1, 1]), size=3)]
+        [[2, 5, 5], [1, 2, 0]]
+    """
+    xp = namespace(values)
+    order = xp.argsort(values)
+    ordered, upto = xp.take(values, order), xp.cumulative_sum(xp.take(weights, order))
+    is_new = xp.astype(ordered[1:] != ordered[:-1], xp.int64)
+    place = xp.concat([xp.zeros_like(ordered[:1]), xp.cumulative_sum(is_new)])
+    wanted = xp.arange(size, dtype=xp.int64, device=getattr(values, "device", None))
+    last = xp.searchsorted(place, wanted, side="right") - 1
+    sums = xp.take(upto, last)
+    return xp.take(ordered, last), sums - xp.concat([xp.zeros_like(sums[:1]), sums[:-1]])
+
+
+def _host_values(values: Array | Iterable[str]) -> NDArray[Any]:
+    """Values in host memory as a one-dimensional array of integers, booleans or strings."""
+    if is_torch_array(values):
+        values = local(values)
+    array = np.asarray(values if hasattr(values, "dtype") else list(values))
+    if array.dtype == object and all(isinstance(value, str) for value in array.ravel()):
+        array = array.astype(np.dtypes.StringDType())
+    if array.ndim != 1 or array.dtype.kind not in "biuUT":
+        if array.size == 0 and array.ndim == 1:
+            return np.zeros(0, np.int64)
+        raise InputError(
+            f"categories are whole numbers, booleans or strings [n], not {array.dtype} {array.shape}: "
+            "convert float labels with .astype(int), and one-hot labels with .argmax(axis=1)"
+        )
+    return array.astype(np.int64) if array.dtype == np.bool_ else array
+
+
+def _joined(pending: list[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """All values and all weights, each in one tensor."""
+    values, weights = zip(*pending, strict=True)
+    xp = namespace(values[0])
+    return xp.concat(values), xp.concat(weights)
+
+
+def _empty_distinct() -> hll_sketch:
+    return hll_sketch(_LG_REGISTERS, tgt_hll_type.HLL_8)
+
+
+def _read_frequent(blob: bytes, max_map_size: int, n: int) -> frequent_strings_sketch:
+    """DataSketches frequent-strings bytes, whose byte 3 is the binary logarithm of the map's size."""
+    require(len(blob) >= 8 and blob[3] == max_map_size.bit_length() - 1, "frequent items of another map size")
+    try:
+        sketch = frequent_strings_sketch.deserialize(blob)
+        items = sketch.get_frequent_items(frequent_items_error_type.NO_FALSE_NEGATIVES, 0)
+    except (ValueError, IndexError, RuntimeError, MemoryError) as error:
+        raise FormatError(f"the state's frequent items are damaged: {error}") from error
+    require(sketch.get_serialized_size_bytes() == len(blob), "frequent items with bytes left over")
+    require(0 <= sketch.total_weight <= n, f"frequent items weigh {sketch.total_weight}, more than n = {n}")
+    require(sum(item[2] for item in items) <= n, "counts add up to more than n")
+    require(sketch.get_upper_bound(_ABSENT) <= LARGEST_COUNT, "the error is out of range")
+    return sketch
+
+
+def _read_distinct(blob: bytes, n: int) -> hll_sketch:
+    """DataSketches HLL bytes; byte 3 is log2 of the registers, byte 4 of a table within, which is never larger."""
+    require(len(blob) >= 8 and blob[3] == _LG_REGISTERS and blob[4] <= _LG_REGISTERS, "distinct count of another size")
+    try:
+        sketch = hll_sketch.deserialize(blob)
+        low, estimate = sketch.get_lower_bound(3), sketch.get_estimate()
+    except (ValueError, IndexError, RuntimeError, MemoryError) as error:
+        raise FormatError(f"the state's distinct count is damaged: {error}") from error
+    require(sketch.tgt_type == tgt_hll_type.HLL_8, "distinct count of another kind")
+    require(np.isfinite(estimate) and 0 <= low <= 1.1 * n + 1, "distinct count out of range")
+    require((n > 0) != sketch.is_empty(), "a distinct count of nothing, or none of something")
+    return sketch

@@ -1,0 +1,350 @@
+"""The mean of a kernel's features over rows: two distributions compared by the distance of two vectors.
+
+The maximum mean discrepancy (MMD) of two samples is the distance of their means in the space of a kernel. By random
+Fourier features that is a space of 2 F numbers (`fourier.py`). So a sample of any size becomes such a vector, and these
+are averaged, merged and compared without keeping a row.
+
+The first rows choose the bandwidth, the power of two nearest to their median distance, and its two neighbours are
+kept as well: profiles of similar data, each made without knowing of the other, share at least two of the three. On an
+accelerator the choice is made there, and the host does not learn of it before the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from array_api_compat import is_numpy_array
+from numpy.typing import NDArray
+
+from lensai_integrations.arrays import Array, local, namespace, to_host
+from lensai_integrations.errors import DefinitionError, InputError
+from lensai_integrations.sketches import fourier
+from lensai_integrations.sketches.device import joined, send
+from lensai_integrations.sketches.state import State, field, number, require
+
+#: Seed of the frequencies. Profiles with other seeds cannot be compared.
+SEED = 20071
+#: Smallest and largest values of the parameters.
+_LIMITS = {"dim": (1, 2**20), "frequencies": (2, 2**14), "seed": (0, 2**62)}
+#: Rows that wait before the bandwidths are chosen, and rows looked at then.
+_FIRST, _LOOKED_AT = 16, 256
+#: Rows turned into features at a time: what they take stays small, whatever the batch.
+_CHUNK = 512
+
+
+class KernelMean:
+    """Mean of the features of the kernels exp(-|x - y|^2 / (2 s^2)) at up to three bandwidths s = 2**exponent.
+
+    Args:
+        dim: Columns D of the rows.
+        frequencies: Number F of random frequencies. The squared MMD has a standard error of 1 to 2 times itself
+            over sqrt(F), see `squared_mmd_error`.
+        seed: Seed of the frequencies; leave it alone to stay comparable with others' profiles.
+        exponents: One to three consecutive whole numbers; None or none to choose them by the first 16 rows or more.
+
+    Attributes:
+        dim, frequencies, seed: As given.
+        rows_seen: Rows given to `update`, those left out included; known without asking an accelerator.
+
+    Raises:
+        InputError: If an argument is out of range.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> baseline, window = KernelMean(8), KernelMean(8)
+        >>> baseline.update(rng.normal(size=(500, 8)))
+        >>> window.update(rng.normal(size=(500, 8)) + 1)
+        >>> baseline.exponents, round(baseline.mmd(window), 1)
+        ((1, 2, 3), 0.4)
+    """
+
+    def __init__(
+        self, dim: int, frequencies: int = 256, seed: int = SEED, exponents: Sequence[int] | None = None
+    ) -> None:
+        for (name, (low, high)), value in zip(_LIMITS.items(), (dim, frequencies, seed), strict=True):
+            if not isinstance(value, int | np.integer) or not low <= value <= high:
+                raise InputError(f"{name} should be a whole number from {low} to {high}, not {value!r}")
+        self.dim, self.frequencies, self.seed = int(dim), int(frequencies), int(seed)
+        self.rows_seen = 0
+        self._n: Array = np.zeros(())
+        self._sums: Array = np.zeros((0, 2 * self.frequencies))  # a row per bandwidth, narrow first
+        self._top: Array = 0  # the largest exponent: a number, but on an accelerator a scalar only the device knows
+        self._on_device: Array | None = None  # the frequencies, sent once
+        self._pending: list[Array] = []
+        if exponents is not None and len(exponents):
+            self._fix(fourier.checked_exponents(exponents))
+
+    def _fix(self, exponents: Sequence[int]) -> None:
+        self._top, self._sums = exponents[-1], np.zeros((len(exponents), 2 * self.frequencies))
+
+    def update(self, rows: Array) -> None:
+        """Take a batch of rows.
+
+        Args:
+            rows: `[n, D]`, numpy or torch. Rows with a value that is not finite, or so large that their features cannot
+                be computed in float32, are left out and counted as invalid.
+
+        Raises:
+            InputError: If the shape is another.
+        """
+        self._update(local(rows))
+
+    def _update(self, rows: Array) -> None:
+        if rows.ndim != 2 or rows.shape[1] != self.dim:
+            raise InputError(f"rows should be [n, {self.dim}], not {tuple(rows.shape)}")
+        self.rows_seen += int(rows.shape[0])
+        if len(self._sums):
+            self._add(rows)
+            return
+        with np.errstate(over="ignore"):
+            self._pending.append(namespace(rows).astype(rows, namespace(rows).float32, copy=True))
+        if self.rows_seen >= _FIRST:
+            self._choose()
+
+    def _choose(self) -> None:
+        """Choose the bandwidths by the rows that wait, and add these."""
+        rows, self._pending = joined(self._pending), []
+        top = fourier.nearest_exponent(rows[:_LOOKED_AT]) + 1
+        self._fix((-1, 0, 1))
+        if is_numpy_array(rows):
+            self._top = int(top)
+        else:
+            self._to_device(rows)
+            self._top = top
+        self._add(rows)
+
+    def _to_device(self, rows: Array) -> None:
+        """Send the state, once, to the accelerator the rows are on."""
+        if not is_numpy_array(rows) and self._on_device is None:
+            frequencies = fourier.random_frequencies(self.dim, self.frequencies, self.seed)
+            self._on_device = send(frequencies.astype(np.float64), rows)
+            self._top, self._n, self._sums = (
+                send(np.array(value, np.float64), rows) for value in (self._top, self._n, self._sums)
+            )
+
+    def _add(self, rows: Array) -> None:
+        """Add features: in float32 on the host; in float64 on an accelerator, where else mixed precision may apply."""
+        self._to_device(rows)
+        rows = send(rows, self._sums) if is_numpy_array(rows) else rows
+        frequencies = self._on_device
+        if frequencies is None:
+            frequencies = fourier.random_frequencies(self.dim, self.frequencies, self.seed)
+        for start in range(0, int(rows.shape[0]), _CHUNK):
+            valid, bands = fourier.waves(rows[start : start + _CHUNK], frequencies, self._top, len(self._sums))
+            xp = namespace(valid)
+            weights = xp.astype(valid, frequencies.dtype)
+            self._sums = self._sums + xp.stack([xp.concat([weights @ c, weights @ s]) for c, s in bands])
+            self._n = self._n + xp.sum(weights)
+
+    def features(self, rows: Array, exponents: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """The features whose mean this is, one row at a time, e.g. to draw windows from kept rows.
+
+        Args:
+            rows: `[n, D]` in host memory.
+            exponents: Bandwidths to use; None for its own.
+
+        Returns:
+            float32 `[n, bandwidths, 2 F]`, each of length 1 along the last axis; NaN for invalid rows.
+
+        Raises:
+            InputError: If the shape is another, or no bandwidths are given and none are chosen yet.
+        """
+        rows, chosen = to_host(rows), self.exponents if exponents is None else fourier.checked_exponents(exponents)
+        if rows.ndim != 2 or rows.shape[1] != self.dim or not chosen:
+            raise InputError(f"features need rows [n, {self.dim}] and exponents, not {rows.shape} and {chosen}")
+        frequencies = fourier.random_frequencies(self.dim, self.frequencies, self.seed)
+        valid, bands = fourier.waves(rows, frequencies, chosen[-1], len(chosen))
+        result: NDArray[np.float32] = np.stack([np.concatenate(band, axis=1) for band in bands], axis=1)
+        result /= self.frequencies**0.5
+        result[~valid] = np.nan
+        return result
+
+    def merge(self, other: KernelMean) -> None:
+        """Add the rows another has seen; it stays as it is. Only the bandwidths both have are kept.
+
+        One that has seen too few rows to choose its bandwidths takes the other's.
+
+        Raises:
+            DefinitionError: If dim, frequencies or seed differ, or no bandwidth is shared.
+        """
+        self._check(other)
+        mine, theirs = self.to_host(), other.to_host()
+        if not len(mine._sums) and not len(theirs._sums):
+            self.__dict__.update(mine._with_pending(theirs._pending).__dict__)
+            return
+        mine, theirs = mine._settled(theirs.exponents), theirs._settled(mine.exponents)
+        result = KernelMean(self.dim, self.frequencies, self.seed, _shared(mine, theirs))
+        result._sums = mine._sums_at(result.exponents) + theirs._sums_at(result.exponents)
+        result._n = mine._n + theirs._n
+        result.rows_seen = mine.rows_seen + theirs.rows_seen
+        self.__dict__.update(result.__dict__)
+
+    def _with_pending(self, rows: list[Array]) -> KernelMean:
+        result = KernelMean(self.dim, self.frequencies, self.seed)
+        for part in [*self._pending, *rows]:
+            result._update(part)
+        return result
+
+    def _settled(self, exponents: Sequence[int] = ()) -> KernelMean:
+        """On the host, with bandwidths: its own, else those given, else chosen by as few rows as there are, if any."""
+        host = self.to_host()
+        if len(host._sums) or not (exponents or host.rows_seen):
+            return host
+        result = KernelMean(self.dim, self.frequencies, self.seed, exponents)
+        for rows in host._pending:
+            result._update(rows)
+        if result._pending:
+            result._choose()
+        return result
+
+    def _sums_at(self, exponents: Sequence[int]) -> Any:
+        first = exponents[0] - self.exponents[0]
+        return self._sums[first : first + len(exponents)]
+
+    def _check(self, other: KernelMean) -> None:
+        mine, theirs = ((x.dim, x.frequencies, x.seed) for x in (self, other))
+        if mine != theirs:
+            raise DefinitionError(
+                f"kernel means differ in (dim, frequencies, seed): {mine} and {theirs}; profile alike"
+            )
+
+    @property
+    def n(self) -> int:
+        """Valid rows. On an accelerator, where they are not yet told apart: `rows_seen`."""
+        return int(self._settled()._n) if self._on_host else self.rows_seen
+
+    @property
+    def invalid(self) -> int:
+        """Rows left out; 0 on an accelerator, where they are counted but not asked for."""
+        return self.rows_seen - self.n
+
+    @property
+    def exponents(self) -> tuple[int, ...]:
+        """Exponents of the bandwidths, ascending; empty before any rows. Waits for the accelerator, as does all below.
+
+        Below 16 rows these are preliminary.
+        """
+        host = self._settled()
+        return tuple(range(host._top - len(host._sums) + 1, host._top + 1))
+
+    @property
+    def bandwidths(self) -> tuple[float, ...]:
+        """The bandwidths, in the units of the rows."""
+        return tuple(2.0**exponent for exponent in self.exponents)
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean features, float64 `[bandwidths, 2 F]`: F cosines, F sines. NaN without valid rows."""
+        host = self._settled()
+        return host._sums / (host._n or np.nan) / self.frequencies**0.5  # type: ignore[no-any-return]
+
+    def mmd(self, other: KernelMean) -> float:
+        """Maximum mean discrepancy: the distance of the means, its square averaged over the shared bandwidths.
+
+        Its square is the biased estimate (V-statistic), about 1/n + 1/m for samples of one distribution.
+
+        Raises:
+            DefinitionError: If dim, frequencies or seed differ, or no bandwidth is shared.
+            InputError: If one of the two has no valid rows.
+        """
+        return float(np.sqrt(self.squared_mmd(other, unbiased=False)))
+
+    def squared_mmd(self, other: KernelMean, *, unbiased: bool = True) -> float:
+        """Squared MMD, averaged over the shared bandwidths.
+
+        Unbiased (Gretton et al., A kernel two-sample test, 2012, equation 3) it is 0 on average, at times negative,
+        for samples of one distribution: a row's kernel with itself is 1 and is taken out of each square.
+
+        Raises:
+            DefinitionError, InputError: As `mmd`; the latter also for one valid row where unbiased.
+        """
+        (mine, n), (theirs, m) = self._means(other)
+        squares = np.sum((mine - theirs) ** 2, axis=1)
+        if unbiased:
+            if min(n, m) < 2:
+                raise InputError(f"an unbiased squared MMD needs two valid rows on both sides, not {n} and {m}")
+            squares -= (1 - np.sum(mine**2, axis=1)) / (n - 1) + (1 - np.sum(theirs**2, axis=1)) / (m - 1)
+        return float(squares.mean())
+
+    def squared_mmd_error(self, other: KernelMean) -> float:
+        """Standard error of `squared_mmd` from having F frequencies instead of all of them.
+
+        The squared MMD is a mean over frequencies of the squared distance of two characteristic functions, so the
+        error is their standard deviation over sqrt(F): as a rule 1 to 2 times the squared MMD over sqrt(F).
+
+        Raises:
+            DefinitionError, InputError: As `mmd`.
+        """
+        (mine, _), (theirs, _) = self._means(other)
+        squares = self.frequencies * ((mine - theirs) ** 2).reshape(-1, 2, self.frequencies).sum(axis=1)
+        return float(squares.mean(axis=0).std(ddof=1) / self.frequencies**0.5)
+
+    def _means(self, other: KernelMean) -> tuple[tuple[Any, int], tuple[Any, int]]:
+        """Means at the shared bandwidths and numbers of valid rows of both."""
+        self._check(other)
+        mine, theirs = self.to_host(), other.to_host()
+        if not len(mine._sums) and not len(theirs._sums):
+            mine = mine._settled(mine._with_pending(theirs._pending).exponents)
+        mine, theirs = mine._settled(theirs.exponents), theirs._settled(mine.exponents)
+        if not (mine.n and theirs.n):
+            raise InputError(f"kernel means of {mine.n} and of {theirs.n} valid rows cannot be compared")
+        shared, scale = _shared(mine, theirs), self.frequencies**-0.5
+        return tuple((x._sums_at(shared) * scale / x.n, x.n) for x in (mine, theirs))  # type: ignore[return-value]
+
+    @property
+    def _on_host(self) -> bool:
+        return self._on_device is None and all(map(is_numpy_array, self._pending))
+
+    def to_host(self) -> Self:
+        """The same kernel mean with numpy state; itself if it has that already. Waits for the accelerator."""
+        if self._on_host:
+            return self
+        result = type(self)(self.dim, self.frequencies, self.seed)
+        result.rows_seen, result._pending = self.rows_seen, [to_host(rows) for rows in self._pending]
+        result._top, result._n = int(to_host(self._top)) if len(self._sums) else 0, to_host(self._n).astype(np.float64)
+        result._sums = to_host(self._sums).astype(np.float64)
+        return result
+
+    def state(self) -> State:
+        """Plain host arrays: `sums` float64 `[bandwidths, 2 F]`, `pending` float32 `[p, D]` and int64 numbers."""
+        host = self.to_host()
+        numbers = {"n": int(host._n), "rows_seen": host.rows_seen, "dim": self.dim}
+        numbers |= {"frequencies": self.frequencies, "seed": self.seed}
+        return {
+            "sums": host._sums.copy(),
+            "exponents": np.array(host.exponents if len(host._sums) else (), np.int64),
+            "pending": np.concatenate([np.zeros((0, self.dim)), *host._pending]).astype(np.float32),
+            **{name: np.array(value, np.int64) for name, value in numbers.items()},
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """The kernel mean of which `state` is the state.
+
+        Raises:
+            FormatError: If it is not a state of a kernel mean.
+        """
+        dim, count, seed = (number(state, name, *limits) for name, limits in _LIMITS.items())
+        exponents = field(state, "exponents", np.int64, (None,)).tolist()
+        require(not exponents or fourier.are_exponents(exponents), f"exponents {exponents}")
+        result = cls(dim, count, seed, exponents)
+        result._sums = field(state, "sums", np.float64, (len(exponents), 2 * count))
+        pending = field(state, "pending", np.float32, (None, dim))
+        require(len(pending) < _FIRST and (not exponents or not len(pending)), f"{len(pending)} rows waiting")
+        result.rows_seen = number(state, "rows_seen") if exponents else len(pending)
+        n = number(state, "n", 0, result.rows_seen)
+        require(bool(np.all(np.abs(result._sums) <= n * (1 + 1e-5))), "sums beyond what n rows add up to")
+        result._n, result._pending = np.array(n, np.float64), [pending] if len(pending) else []
+        return result
+
+
+def _shared(a: KernelMean, b: KernelMean) -> list[int]:
+    shared = sorted(set(a.exponents) & set(b.exponents))
+    if not shared:
+        raise DefinitionError(
+            f"kernel means at the bandwidths {a.bandwidths} and {b.bandwidths} share none: the rows differ in scale by "
+            f"a factor of four or more; profile the second with exponents={a.exponents}"
+        )
+    return shared
