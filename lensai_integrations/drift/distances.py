@@ -1,0 +1,272 @@
+"""How far apart two distributions are, for all streams of a bank at once.
+
+A sketch is a small weighted sample, so every distance here is a function of sorted values and weights, `[D, m]` on
+either side. Both sides are merged once by a single sort (they are sorted runs, which a stable sort merges); the
+Kolmogorov-Smirnov and Wasserstein distances then need one pass each, and the bins of the others a bisection that all
+streams take together. No step loops over streams.
+
+Bins come from the baseline alone, each with the same share of its rows: a fixed grid would be empty where one stream
+lives and too coarse where another does, and a grid rescaled to both sides cannot see a shift. A value that fills a bin
+by itself (in a constant stream, in a tied one) gets a bin of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.drift.shares import hellinger, jensen_shannon, population_stability
+from lensai_integrations.errors import InputError
+
+Floats: TypeAlias = NDArray[np.float64]
+#: Ascending values and their weights, `[D, m]` each, as `KLLBank.sorted_view` gives them.
+View: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
+
+#: Streams taken at a time, so that what is worked on stays in the processor's cache.
+_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Distances of D streams, float64 `[D]` each; NaN where a side has no rows.
+
+    Attributes:
+        ks: Kolmogorov-Smirnov: the largest difference of the two cumulative distributions, 0 to 1.
+        wasserstein: Wasserstein-1 in standard deviations of the baseline; infinite if that never varied and the
+            window differs from it.
+        psi: Population stability index over equal-probability bins, smoothed.
+        jensen_shannon: Square root of the Jensen-Shannon divergence in bits, over the same bins, 0 to 1.
+        hellinger: Hellinger distance over the same bins, 0 to 1.
+    """
+
+    ks: Floats
+    wasserstein: Floats
+    psi: Floats
+    jensen_shannon: Floats
+    hellinger: Floats
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Both sides on one axis.
+
+    Attributes:
+        points: The values of both sides, `[D, m]`, ascending.
+        difference: float64 `[D, m]`: share of the baseline's rows at or below each point, less the share of the
+            window's. Among equal points only the last one's is that of a value.
+    """
+
+    points: NDArray[Any]
+    difference: Floats
+
+
+def pool(baseline: View, window: View) -> Pooled:
+    """Merge two sides by value.
+
+    Raises:
+        InputError: If the sides have different numbers of streams, or values and weights different shapes.
+
+    Example:
+        >>> one = np.ones((1, 2), int)
+        >>> pool((np.array([[1.0, 3.0]]), one), (np.array([[2.0, 3.0]]), one)).difference.tolist()
+        [[0.5, 0.0, 0.5, 0.0]]
+    """
+    for values, weights in (baseline, window):
+        if values.ndim != 2 or values.shape != weights.shape or len(values) != len(baseline[0]):
+            shapes = [(*map(np.shape, side),) for side in (baseline, window)]
+            raise InputError(f"values and weights should be [D, m] with one D on both sides, not {shapes}")
+    baseline, window = _with_a_point(baseline), _with_a_point(window)
+    n, m = (weights.sum(axis=1, keepdims=True, dtype=np.float64) for _, weights in (baseline, window))
+    values = np.concatenate([baseline[0], window[0]], axis=1)
+    weights = np.concatenate([baseline[1] * m, window[1] * -n], axis=1)  # whole numbers, so that sums cancel exactly
+    order = np.argsort(values, axis=1, kind="stable")
+    order += np.arange(len(values))[:, None] * values.shape[1]
+    return Pooled(values.ravel()[order], np.cumsum(weights.ravel()[order], axis=1) / _or_nan(n * m))
+
+
+def kolmogorov_smirnov(pooled: Pooled) -> Floats:
+    """Largest difference of the two cumulative distributions, `[D]`; NaN where a side has no rows.
+
+    Example:
+        >>> one = np.ones((1, 2), int)
+        >>> kolmogorov_smirnov(pool((np.array([[1.0, 3.0]]), one), (np.array([[2.0, 3.0]]), one))).tolist()
+        [0.5]
+    """
+    difference = np.abs(pooled.difference)
+    # within a tie the shares belong to no value
+    difference[:, :-1] *= pooled.points[:, 1:] != pooled.points[:, :-1]
+    return _row_max(difference)
+
+
+def wasserstein(pooled: Pooled) -> Floats:
+    """Wasserstein-1, the area between the two cumulative distributions, `[D]` in the streams' own units.
+
+    Example:
+        >>> one = np.ones((1, 1), int)
+        >>> wasserstein(pool((np.array([[1.0]]), one), (np.array([[4.0]]), one))).tolist()
+        [3.0]
+    """
+    steps = np.diff(pooled.points.astype(np.float64), axis=1)
+    area: Floats = np.einsum("dm,dm->d", np.abs(pooled.difference[:, :-1]), steps)
+    return area
+
+
+def standard_deviation(view: View) -> Floats:
+    """Standard deviation of each stream, `[D]`; NaN without rows.
+
+    Example:
+        >>> standard_deviation((np.array([[1.0, 3.0]]), np.array([[1, 1]]))).tolist()
+        [1.0]
+    """
+    values, weights = (array.astype(np.float64) for array in _with_a_point(view))
+    values -= values[:, :1].copy()  # about one of them, for a constant's deviation to be 0 and not a rounding error
+    total = _or_nan(weights.sum(axis=1))
+    mean: Floats = np.einsum("dm,dm->d", values, weights) / total
+    variance: Floats = np.einsum("dm,dm->d", np.square(values, out=values), weights) / total - mean**2
+    return np.sqrt(np.maximum(variance, 0.0))
+
+
+def quantiles(view: View, ranks: Sequence[float]) -> Floats:
+    """Smallest values with at least a share `rank` of the rows at or below them, `[D, r]`; NaN without rows.
+
+    Example:
+        >>> quantiles((np.array([[1.0, 3.0]]), np.array([[3, 1]])), (0.5, 0.9)).tolist()
+        [[1.0, 3.0]]
+    """
+    values, weights = _with_a_point(view)
+    summed = np.cumsum(weights, axis=1)
+    return _quantiles(values, summed, np.asarray(ranks)) + 0.0 * _or_nan(summed[:, -1:])
+
+
+def bin_shares(baseline: View, window: View, bins: int = 10) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Shares of both sides in bins that each hold the same share of the baseline.
+
+    The edges are the baseline's quantiles at 1/bins, 2/bins, ...; a bin is open below and closed above. An edge whose
+    value alone holds more than half a bin's share becomes a bin of its own, so up to `2 * bins - 1` bins are used.
+
+    Returns:
+        Shares of the baseline and of the window, float64 `[D, 2 * bins - 1]`, 0 in bins that are not used, and
+        which bins are used.
+
+    Example:
+        >>> view = (np.arange(100.0)[None], np.ones((1, 100), int))
+        >>> shares, _, used = bin_shares(view, view, bins=4)
+        >>> shares[used].tolist()
+        [0.25, 0.25, 0.25, 0.25]
+    """
+    baseline, window = _with_a_point(baseline), _with_a_point(window)
+    summed, summed_window = np.cumsum(baseline[1], axis=1), np.cumsum(window[1], axis=1)
+    edges = _quantiles(baseline[0], summed, np.arange(1, bins) / bins)
+    below, upto = _bisect(baseline[0], edges, "left"), _bisect(baseline[0], edges, "right")
+    repeated = np.diff(edges, axis=1, prepend=np.nan) == 0
+    own = (_summed_at(summed, upto) - _summed_at(summed, below) > 0.5 / bins * summed[:, -1:]) & ~repeated
+    used = np.ones((len(edges), 2 * bins - 1), bool)
+    used[:, 1::2], used[:, :-1:2] = own, ~repeated
+    below_window, upto_window = _bisect(window[0], edges, "left"), _bisect(window[0], edges, "right")
+    return (
+        _between(summed, np.where(own, below, upto), upto),
+        _between(summed_window, np.where(own, below_window, upto_window), upto_window),
+        used,
+    )
+
+
+def distances(baseline: View, window: View, bins: int = 10) -> Distances:
+    """All distances of all streams.
+
+    Args:
+        baseline: Ascending values and their weights, `[D, m]` each.
+        window: The same of the window, with the same D.
+        bins: Bins of the baseline, of equal share.
+
+    Raises:
+        InputError: If the sides have different numbers of streams.
+
+    Example:
+        >>> one = (np.array([[1.0, 2.0, 3.0]]), np.ones((1, 3), int))
+        >>> distances(one, one).ks.tolist()
+        [0.0]
+    """
+    ks, area = _by_blocks(baseline, window)
+    p, q, used = bin_shares(baseline, window, bins)
+    spread = standard_deviation(baseline)
+    scaled = np.where(spread > 0, area / np.where(spread > 0, spread, 1.0), np.where(area > 0, np.inf, area))
+    index = population_stability(p, q, baseline[1].sum(axis=1), window[1].sum(axis=1), used)
+    return Distances(ks, scaled, index, jensen_shannon(p, q), hellinger(p, q))
+
+
+def pixel_distances(baseline: NDArray[np.int64], window: NDArray[np.int64]) -> Distances:
+    """All distances of exact pixel counts `[C, 256]`; Jensen-Shannon and Hellinger over the 256 values themselves.
+
+    Raises:
+        InputError: If the sides have different numbers of channels.
+
+    Example:
+        >>> black, grey = np.eye(256, dtype=int)[[0]], np.eye(256, dtype=int)[[128]]
+        >>> pixel_distances(black, grey).jensen_shannon.tolist()
+        [1.0]
+    """
+    one, two = ((np.broadcast_to(np.arange(256.0), counts.shape), counts) for counts in (baseline, window))
+    p, q = (counts / _or_nan(counts.sum(axis=1, keepdims=True)) for counts in (baseline, window))
+    return replace(distances(one, two), jensen_shannon=jensen_shannon(p, q), hellinger=hellinger(p, q))
+
+
+def _by_blocks(baseline: View, window: View) -> tuple[Floats, Floats]:
+    """Kolmogorov-Smirnov and Wasserstein-1 of all streams."""
+    ks, area = np.empty(len(baseline[0])), np.empty(len(baseline[0]))
+    for start in range(0, max(len(baseline[0]), len(window[0])), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        pooled = pool((baseline[0][block], baseline[1][block]), (window[0][block], window[1][block]))
+        ks[block], area[block] = kolmogorov_smirnov(pooled), wasserstein(pooled)
+    return ks, area
+
+
+def _or_nan(total: NDArray[Any]) -> Floats:
+    return np.where(total > 0, total, np.nan)
+
+
+def _with_a_point(view: View) -> View:
+    """The view, or for one without any points one point of no weight, so that all shares come out as NaN."""
+    return view if view[0].shape[1] else (np.zeros((len(view[0]), 1)), np.zeros((len(view[0]), 1), np.int64))
+
+
+def _row_max(values: Floats) -> Floats:
+    largest: Floats = np.max(values, axis=1)
+    return largest
+
+
+def _quantiles(values: NDArray[Any], summed: NDArray[Any], ranks: Floats) -> Floats:
+    # a rank such as 0.3 times a count of 10 comes out as 3.0000000000000004 or so
+    place = _bisect(summed, np.ceil(ranks * summed[:, -1:] * (1 - 1e-12)), "left")
+    found: Floats = np.take_along_axis(values, np.minimum(place, values.shape[1] - 1), axis=1).astype(np.float64)
+    return found
+
+
+def _bisect(ascending: NDArray[Any], wanted: NDArray[Any], side: str) -> NDArray[np.intp]:
+    """`numpy.searchsorted` of `[D, p]` in `[D, m]`, m at least 1, row by row, all rows in step."""
+    goes_right = np.less if side == "left" else np.less_equal
+    flat, size = ascending.ravel(), ascending.shape[1]
+    start = np.arange(len(wanted))[:, None] * size
+    low = np.broadcast_to(start, wanted.shape)
+    while size > 1:  # the place lies from low to low + size
+        half = size // 2
+        low = low + half * goes_right(flat[low + (half - 1)], wanted)
+        size -= half
+    found: NDArray[np.intp] = low + goes_right(flat[low], wanted) - start
+    return found
+
+
+def _summed_at(summed: NDArray[Any], count: NDArray[np.intp]) -> NDArray[Any]:
+    """Weight of the `count` smallest values, `[D, p]`."""
+    return np.where(count > 0, np.take_along_axis(summed, np.maximum(count - 1, 0), axis=1), 0)
+
+
+def _between(summed: NDArray[Any], lower: NDArray[np.intp], upper: NDArray[np.intp]) -> Floats:
+    """Shares up to the first lower place, from there to the upper, then to the next lower, ...: `[D, 2 * p + 1]`."""
+    ends = np.stack([lower, upper], axis=2).reshape(len(lower), -1)
+    weights = np.diff(_summed_at(summed, ends), axis=1, prepend=0, append=summed[:, -1:])
+    shares: Floats = weights / _or_nan(summed[:, -1:])
+    return shares

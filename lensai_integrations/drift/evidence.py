@@ -1,0 +1,219 @@
+"""What speaks for drift in one group: a row per stream with its distances and p-value, and the MMD of whole rows.
+
+Where a sketch keeps only part of what it saw, its stated error is taken off before a p-value is computed, so that two
+sketches of the same rows are never certain of a difference. What cannot be compared is said in the group's notes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.drift.distances import Distances, View, distances, pixel_distances, quantiles
+from lensai_integrations.drift.kernel import kernel_test
+from lensai_integrations.drift.result import RANKS, GroupDrift, StreamDrift, VectorDrift
+from lensai_integrations.drift.shares import hellinger, jensen_shannon, population_stability, total_variation
+from lensai_integrations.drift.significance import category_p_value, ks_p_value
+from lensai_integrations.errors import DefinitionError
+from lensai_integrations.group import Group, check_comparable
+from lensai_integrations.sketches.categories import Categories
+
+#: More categories than any sketch keeps.
+_ALL = 1 << 30
+#: Name of the categories too rare for the sketches, together.
+OTHER = "(other)"
+
+
+@dataclass(frozen=True)
+class Side:
+    """A group of one profile, and what is asked of it more than once.
+
+    Attributes:
+        group: The group.
+        n: Rows in its sketches.
+        invalid: Rows left out.
+        rows: Rows the profile kept of it, float32 `[r, D]` in random order, or None.
+    """
+
+    group: Group
+    n: int
+    invalid: int
+    rows: NDArray[Any] | None = None
+
+    @classmethod
+    def of(cls, group: Group, rows: NDArray[Any] | None = None) -> Side:
+        """The side of a group. Its bank counts invalid rows by looking at those that wait, so it is asked once."""
+        invalid = group.invalid
+        return cls(group, group.n if group.bank is None else group.bank.rows_seen - invalid, invalid, rows)
+
+
+def compare_group(a: Side, b: Side) -> GroupDrift:
+    """What is found in one group, its p-values not yet corrected and nothing decided.
+
+    Args:
+        a: The baseline's group.
+        b: The window's.
+
+    Raises:
+        DefinitionError: If a stream was measured differently on the two sides.
+
+    Example:
+        >>> compare_group(Side.of(Group("labels")), Side.of(Group("labels"))).streams
+        ()
+    """
+    check_comparable(a.group, b.group)
+    notes: list[str] = []
+    streams = [*_invalid(a, b), *_numbers(a, b, notes), *_categories(a.group, b.group, notes)]
+    streams += _pixels(a.group, b.group, notes)
+    vectors = _vectors(a, b, notes)
+    return GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, tuple(streams), vectors, tuple(notes))
+
+
+def _invalid(a: Side, b: Side) -> Iterator[StreamDrift]:
+    """The share of rows that were left out, as a stream: production that turns into NaN has moved."""
+    n, m = a.n + a.invalid, b.n + b.invalid
+    if not (n and m and a.invalid + b.invalid):
+        return
+    before, after = a.invalid / n, b.invalid / m
+    p = category_p_value(np.array([a.n, a.invalid]), np.array([b.n, b.invalid]), n, m)
+    shares = (("not finite", before, after),)
+    yield StreamDrift(f"{a.group.name}/invalid", "invalid", "", False, abs(after - before), math.nan, p, shares=shares)
+
+
+def _numbers(a: Side, b: Side, notes: list[str]) -> Iterator[StreamDrift]:
+    """The streams of the banks that both sides have."""
+    common = _common_streams(a.group, b.group, notes)
+    if not common:
+        return
+    if not (a.n and b.n):
+        notes.append(f"no finite rows in the {'window' if a.n else 'baseline'}")
+        return
+    one, two = _view(a.group, common), _view(b.group, common)
+    found = distances(one, two)
+    yield from _rows(
+        [f"{a.group.name}/{stream}" for stream in common],
+        "numbers",
+        [a.group.definition_of(stream) for stream in common],
+        found,
+        ks_p_value(found.ks, a.n, b.n, math.hypot(_error(a.group, one), _error(b.group, two))),
+        (quantiles(one, RANKS), quantiles(two, RANKS)),
+    )
+
+
+def _common_streams(a: Group, b: Group, notes: list[str]) -> list[str]:
+    """The streams of both banks, by name; positions in a layer are no names, so of a layer all or none."""
+    if a.bank is None or b.bank is None:
+        return []
+    if a.streams == b.streams:
+        return list(a.streams)
+    if "*" in a.definitions:
+        notes.append(f"{len(a.streams)} streams in the baseline and {len(b.streams)} in the window: not the same layer")
+        return []
+    missing = sorted(set(a.streams) ^ set(b.streams))
+    notes.append(f"only on one side, not compared: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}")
+    theirs = set(b.streams)
+    return [stream for stream in a.streams if stream in theirs]
+
+
+def _view(group: Group, streams: list[str]) -> View:
+    """Values and weights of some of a group's streams."""
+    assert group.bank is not None
+    values, weights = group.bank.sorted_view()
+    if list(group.streams) == streams:
+        return values, weights
+    columns = [group.streams.index(stream) for stream in streams]
+    return values[columns], weights[columns]
+
+
+def _error(group: Group, view: View) -> float:
+    """By how much a rank may be off: not at all while every row is still there."""
+    return group.bank.rank_error if group.bank is not None and view[1].max() > 1 else 0.0
+
+
+def _pixels(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
+    """The pixel counts: reported, but not tested, for the pixels of an image are not independent of each other."""
+    if a.pixels is None or b.pixels is None or not (a.pixels.n and b.pixels.n):
+        return
+    if a.pixels.channels != b.pixels.channels:
+        notes.append(f"pixels of {a.pixels.channels} channels and of {b.pixels.channels} were not compared")
+        return
+    names = [f"pixel/{channel}" for channel in range(a.pixels.channels)]
+    yield from _rows(
+        [f"{a.name}/{name}" for name in names],
+        "pixels",
+        [a.definition_of(name) for name in names],
+        pixel_distances(a.pixels.counts, b.pixels.counts),
+        np.full(len(names), np.nan),
+        (a.pixels.quantiles(RANKS), b.pixels.quantiles(RANKS)),
+    )
+
+
+def _rows(
+    names: list[str],
+    kind: str,
+    definitions: list[str],
+    found: Distances,
+    p: NDArray[np.float64],
+    sides: tuple[NDArray[Any], NDArray[Any]],
+) -> Iterator[StreamDrift]:
+    """A stream's row for every column of the distances."""
+    columns = (found.ks, p, found.wasserstein, found.psi, found.jensen_shannon, found.hellinger)
+    lists: list[list[Any]] = [column.tolist() for column in columns]
+    lists += [[tuple(row) for row in side.tolist()] for side in sides]
+    for name, definition, ks, raw, area, psi, js, far, low, high in zip(names, definitions, *lists, strict=True):
+        yield StreamDrift(name, kind, definition, False, ks, math.nan, raw, area, psi, js, far, low, high)
+
+
+def _categories(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
+    """The streams of categories that both sides have."""
+    for stream in (name for name in a.categories if name in b.categories):
+        one, two = a.categories[stream], b.categories[stream]
+        name = f"{a.name}/{stream}".rstrip("/")
+        if one.n and two.n:
+            yield _category_row(name, a.definition_of(stream), one, two)
+        else:
+            notes.append(f"{name} has no rows in the {'window' if one.n else 'baseline'}")
+
+
+def _category_row(name: str, definition: str, one: Categories, two: Categories) -> StreamDrift:
+    names, before, after = _counts(one, two)
+    p, q = before / one.n, after / two.n
+    named = slice(None, -1 if names[-1] == OTHER else None)  # the rest is off by the errors of all the others
+    raw = category_p_value(before[named], after[named], one.n, two.n, (one.error, two.error))
+    used = np.ones((1, len(names)), bool)
+    index = population_stability(p[None], q[None], np.array([one.n]), np.array([two.n]), used)
+    most = sorted(range(len(names)), key=lambda i: (-abs(p[i] - q[i]), names[i]))[:5]
+    shares = tuple((names[i], float(p[i]), float(q[i])) for i in most)
+    divergences = (float(index[0]), float(jensen_shannon(p, q)), float(hellinger(p, q)))
+    effect = float(total_variation(p, q))
+    return StreamDrift(
+        name, "categories", definition, False, effect, math.nan, raw, math.nan, *divergences, shares=shares
+    )
+
+
+def _counts(one: Categories, two: Categories) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
+    """Names and counts of all categories either side knows; the rows its sketch has lost go to `OTHER`."""
+    sides = [dict(side.top(_ALL)) for side in (one, two)]
+    names = sorted(sides[0].keys() | sides[1].keys())
+    counts = [[side.get(name, 0) for name in names] for side in sides]
+    lost = [max(side.n - sum(known), 0) for side, known in zip((one, two), counts, strict=True)]
+    if any(lost):
+        names, counts = [*names, OTHER], [[*known, rest] for known, rest in zip(counts, lost, strict=True)]
+    return names, np.array(counts[0]), np.array(counts[1])
+
+
+def _vectors(a: Side, b: Side, notes: list[str]) -> VectorDrift | None:
+    """The MMD of the rows. Where it cannot be had the streams still tell, so that is a note and no evidence."""
+    one, two = a.group.kernel_mean, b.group.kernel_mean
+    if one is None or two is None or a.group.streams != b.group.streams or not (one.n and two.n):
+        return None
+    try:
+        return VectorDrift(False, math.nan, kernel_test(one, two, a.rows, b.rows))
+    except DefinitionError as error:
+        notes.append(f"rows were not compared as vectors: {error}")
+        return None

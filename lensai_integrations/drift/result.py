@@ -1,0 +1,223 @@
+"""What a comparison says, as plain frozen data: for people as text, for programs as JSON, for the HTML report as is.
+
+Nothing here decides anything. Everything is sorted worst first when it is made, so that no reader has to.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lensai_integrations.drift.kernel import KernelTest
+from lensai_integrations.drift.text import describe_stream, render
+
+#: Ranks of the quantiles that are kept of numeric streams: the middle 90% and the median.
+RANKS = (0.05, 0.5, 0.95)
+#: A group of more streams is summed up: how many moved, and the worst few.
+LISTED = 40
+#: Streams shown of a group that is summed up.
+WORST = 5
+
+NAN3 = (math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class StreamDrift:
+    """How far one stream moved.
+
+    Attributes:
+        stream: Full name, e.g. `"inputs/brightness"`.
+        kind: `"numbers"`, `"categories"`, `"pixels"`, or `"invalid"` (share of rows left out as not finite).
+        definition: Definition id of the measure.
+        drift: Whether it moved: `p_value` below the report's alpha and `effect` at least its `min_effect`.
+        effect: Kolmogorov-Smirnov distance for numbers and pixels, total variation for categories and invalid rows;
+            both are a share of the rows, 0 to 1.
+        p_value: Corrected for every other test of the report; NaN for pixels, which are not tested.
+        raw_p_value: Of this test alone.
+        wasserstein: In standard deviations of the baseline; infinite if that never varied.
+        psi: Population stability index, smoothed.
+        jensen_shannon: 0 to 1.
+        hellinger: 0 to 1.
+        baseline: Quantiles at `RANKS`; NaN for categories.
+        window: The same of the window.
+        shares: Categories whose share changed most, with their shares before and after, largest change first.
+    """
+
+    stream: str
+    kind: str
+    definition: str
+    drift: bool
+    effect: float
+    p_value: float
+    raw_p_value: float
+    wasserstein: float = math.nan
+    psi: float = math.nan
+    jensen_shannon: float = math.nan
+    hellinger: float = math.nan
+    baseline: tuple[float, float, float] = NAN3
+    window: tuple[float, float, float] = NAN3
+    shares: tuple[tuple[str, float, float], ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What changed, as a person would say it: `"fell: median 131 -> 71"`."""
+        return describe_stream(self)
+
+
+@dataclass(frozen=True)
+class VectorDrift:
+    """Whether a group's rows moved as vectors.
+
+    Attributes:
+        drift: `p_value` below the report's alpha and the test's `effect` at least its `min_effect`.
+        p_value: Corrected for every other test of the report.
+        test: The MMD, its effect in standard deviations, its own p-value and how that was found.
+    """
+
+    drift: bool
+    p_value: float
+    test: KernelTest
+
+
+@dataclass(frozen=True)
+class GroupDrift:
+    """What moved of the streams that are measured together.
+
+    Attributes:
+        name: The group.
+        n_baseline: Rows of the baseline.
+        n_window: Rows of the window.
+        invalid_baseline: Further rows of the baseline that were left out because a value was not finite.
+        invalid_window: The same of the window.
+        streams: All that were compared, worst first.
+        vectors: The MMD of whole rows, where both sides keep a kernel mean.
+        notes: What a reader should know of this group.
+    """
+
+    name: str
+    n_baseline: int
+    n_window: int
+    invalid_baseline: int
+    invalid_window: int
+    streams: tuple[StreamDrift, ...] = ()
+    vectors: VectorDrift | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def drift(self) -> bool:
+        """Whether a stream moved, or the rows as vectors."""
+        return bool(self.moved) or (self.vectors is not None and self.vectors.drift)
+
+    @property
+    def moved(self) -> tuple[StreamDrift, ...]:
+        """The streams that moved, worst first."""
+        return tuple(stream for stream in self.streams if stream.drift)
+
+    @property
+    def tested(self) -> int:
+        """Streams that could have moved: all but the pixels'."""
+        return sum(stream.kind != "pixels" for stream in self.streams)
+
+    @property
+    def summed_up(self) -> bool:
+        """Whether there are too many streams to list."""
+        return len(self.streams) > LISTED
+
+    @property
+    def listed(self) -> tuple[StreamDrift, ...]:
+        """The streams to show, worst first: all, or the `WORST` of a group that is summed up."""
+        return self.streams[:WORST] if self.summed_up else self.streams
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """What `compare` returns.
+
+    Attributes:
+        alpha: Chance that the report says drift where there is none.
+        min_effect: Smaller effects are no drift, however certain.
+        families: Over how many families of tests alpha was shared.
+        against: What the baseline is a profile of, e.g. `"validation"`.
+        source: What the window is a profile of, e.g. `"production"`.
+        n_baseline: Rows of the baseline.
+        n_window: Rows of the window.
+        groups: What was compared, worst first.
+        notes: What a reader should know: what was not compared and why, windows too small to tell.
+
+    Example:
+        >>> DriftReport(0.01, 0.1, 0, "validation", "production", 2000, 200).drift
+        False
+    """
+
+    alpha: float
+    min_effect: float
+    families: int
+    against: str
+    source: str
+    n_baseline: int
+    n_window: int
+    groups: tuple[GroupDrift, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def drift(self) -> bool:
+        """The verdict."""
+        return any(group.drift for group in self.groups)
+
+    @property
+    def moved(self) -> tuple[StreamDrift, ...]:
+        """All streams that moved, worst first."""
+        return tuple(sorted((stream for group in self.groups for stream in group.moved), key=badness))
+
+    @property
+    def tested(self) -> int:
+        """Streams that could have moved."""
+        return sum(group.tested for group in self.groups)
+
+    def to_text(self, width: int = 100) -> str:
+        """The report as plain text, no line wider than `width` characters (60 at the least)."""
+        return render(self, max(width, 60))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values: None for what is not a number, and only the worst streams of a long group."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "groups"}
+        groups = [_group_dict(group) for group in self.groups]
+        return _plain({"drift": self.drift, **own, "groups": groups})  # type: ignore[no-any-return]
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """`to_dict` as JSON text; the same two profiles always give the same text."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def badness(stream: StreamDrift) -> tuple[bool, bool, float, float, str]:
+    """Sort key that puts the worst stream first: what moved, then by effect; pixels, which are not tested, last."""
+    return (not stream.drift, stream.kind == "pixels", -stream.effect, stream.raw_p_value, stream.stream)
+
+
+def _group_dict(group: GroupDrift) -> dict[str, Any]:
+    listed = [{**_fields(stream), "words": stream.words} for stream in group.listed]
+    vectors = group.vectors and {
+        **_fields(group.vectors.test),
+        "raw_p_value": group.vectors.test.p_value,
+        "p_value": group.vectors.p_value,
+        "drift": group.vectors.drift,
+    }
+    counts = {"tested": group.tested, "moved": len(group.moved)}
+    return {**_fields(group), "drift": group.drift, **counts, "vectors": vectors, "streams": listed}
+
+
+def _fields(of: Any) -> dict[str, Any]:
+    return {field.name: getattr(of, field.name) for field in fields(of)}
+
+
+def _plain(value: Any) -> Any:
+    """The same as JSON knows it."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

@@ -1,0 +1,223 @@
+"""A drift report as plain text: the verdict, then what moved in words, then the numbers by group.
+
+Read in a terminal, a log file or an e-mail, so it uses no colours and nothing outside ASCII, and keeps to a width.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lensai_integrations.drift.result import DriftReport, GroupDrift, StreamDrift
+
+#: Findings listed at the top; the groups' tables show all.
+_HEADLINES = 10
+_COLUMNS = ("stream", "baseline", "window", "effect", "W1/sd", "PSI", "p")
+
+
+def render(report: DriftReport, width: int) -> str:
+    """The whole report, no line wider than `width`."""
+    lines = [*_wrapped(verdict(report), width), *_wrapped(_conditions(report), width)]
+    findings = list(_findings(report))
+    lines += [""] if findings else []
+    for finding in findings[:_HEADLINES]:
+        lines += _wrapped(finding, width, "  - ")
+    if len(findings) > _HEADLINES:
+        lines.append(f"  ... and {len(findings) - _HEADLINES} more, below")
+    for group in report.groups:
+        lines += ["", *_section(group, width)]
+    lines += [""] if report.notes else []
+    for note in report.notes:
+        lines += _wrapped(note, width, "note: ")
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def verdict(report: DriftReport) -> str:
+    """The report in one line.
+
+    Example:
+        >>> from lensai_integrations.drift.result import DriftReport
+        >>> verdict(DriftReport(0.01, 0.1, 0, "validation", "production", 2000, 200))
+        'NO DRIFT: 0 of 0 streams moved'
+    """
+    moved = f"{len(report.moved):,} of {report.tested:,} streams moved"
+    vectors = [group.name for group in report.groups if group.vectors is not None and group.vectors.drift]
+    joint = f", and {', '.join(vectors)} as a whole" if vectors else ""
+    return f"{'DRIFT' if report.drift else 'NO DRIFT'}: {moved}{joint}"
+
+
+def describe_stream(stream: StreamDrift) -> str:
+    """What changed in a stream, without its name."""
+    if stream.kind == "categories":
+        return "; ".join(f"{name} {_change(before, after)}" for name, before, after in stream.shares[:3])
+    if stream.kind == "invalid":
+        return f"rows with a value that is not finite {_change(*stream.shares[0][1:])}" if stream.shares else ""
+    return describe_quantiles(stream.baseline, stream.window)
+
+
+def describe_quantiles(before: Sequence[float], after: Sequence[float]) -> str:
+    """What changed between two triples of quantiles at 5%, 50% and 95%.
+
+    Example:
+        >>> describe_quantiles((40, 131, 211), (22, 71, 118))
+        'fell: median 131 -> 71'
+        >>> describe_quantiles((40, 131, 211), (100, 131, 160))
+        'narrowed: middle 90% 40 to 211 -> 100 to 160'
+    """
+    if any(map(math.isnan, (*before, *after))):
+        return "no values to compare"
+    (low, middle, high), (low2, middle2, high2) = before, after
+    decimals = decimals_for(*before, *after)
+    text = [number(value, decimals) for value in (*before, *after)]
+    middles, ranges = f"median {text[1]} -> {text[4]}", f"middle 90% {text[0]} to {text[2]} -> {text[3]} to {text[5]}"
+    spread, spread2 = high - low, high2 - low2
+    if abs(middle2 - middle) > 0.1 * max(spread, 1e-12):
+        return f"{'rose' if middle2 > middle else 'fell'}: {middles}"
+    if not 0.85 * spread <= spread2 <= 1.15 * spread:
+        return f"{'widened' if spread2 > spread else 'narrowed'}: {ranges}"
+    return f"changed shape: {ranges}, {middles}" if tuple(before) != tuple(after) else f"as before: median {text[1]}"
+
+
+def number(value: float, decimals: int) -> str:
+    """A number with a fixed number of decimals, in powers of ten where that would be too long.
+
+    Example:
+        >>> number(131.2, 0), number(-0.001, 2), number(1234567.0, 0), number(3e12, 0), number(math.nan, 1)
+        ('131', '0.00', '1,234,567', '3e+12', '-')
+    """
+    if math.isnan(value):
+        return "-"
+    if abs(value) >= 1e7:
+        return f"{value:.3g}"
+    text = f"{value:,.{decimals}f}"
+    return text if text.strip("-0.") else text.lstrip("-")
+
+
+def decimals_for(*values: float) -> int:
+    """Decimals that show about three figures of the range of some values; none for whole numbers.
+
+    Example:
+        >>> decimals_for(40, 211), decimals_for(0.1, 0.35), decimals_for(224, 224)
+        (0, 3, 0)
+    """
+    if all(value == round(value) for value in values if math.isfinite(value)):
+        return 0
+    spread = max(values) - min(values)
+    scale = spread if spread > 0 else abs(values[0]) or 1.0
+    return min(max(2 - math.floor(math.log10(scale)), 0), 6) if math.isfinite(scale) else 0
+
+
+def percent(share: float) -> str:
+    """A share of rows as a percentage.
+
+    Example:
+        >>> percent(0.31), percent(0.0312), percent(0.0)
+        ('31%', '3.1%', '0%')
+    """
+    return f"{100 * share:.0f}%" if share >= 0.0995 or share == 0 else f"{100 * share:.2g}%"
+
+
+def p_text(p: float) -> str:
+    """A p-value as people write it.
+
+    Example:
+        >>> p_text(0.0312), p_text(3.2e-7), p_text(1e-40), p_text(math.nan)
+        ('0.031', '3e-07', '<1e-16', '-')
+    """
+    if math.isnan(p):
+        return "-"
+    return "<1e-16" if p < 1e-16 else f"{p:.0e}" if p < 1e-3 else f"{p:.2g}"
+
+
+def _change(before: float, after: float) -> str:
+    return f"{'rose' if after > before else 'fell'} from {percent(before)} to {percent(after)} of rows"
+
+
+def _conditions(report: DriftReport) -> str:
+    return (
+        f"{report.n_window:,} rows of {report.source} against {report.n_baseline:,} of {report.against}. Chance of a "
+        f"false alarm: {report.alpha:g} for the whole report ({_families(report.families)}). Drift needs an effect of "
+        f"{report.min_effect:g}: Kolmogorov-Smirnov distance, or share of the rows in another category."
+    )
+
+
+def _families(count: int) -> str:
+    return f"{count} {'family' if count == 1 else 'families'} of tests, an equal share each"
+
+
+def _findings(report: DriftReport) -> Iterator[str]:
+    """What moved, worst first: streams by name; of a group that is summed up one line; rows as vectors."""
+    found: list[tuple[float, str]] = []
+    for group in report.groups:
+        moved = group.moved
+        if moved and group.summed_up:
+            found.append((moved[0].effect, f"{group.name}: {_count(group)}, {_worst(group)}"))
+        else:
+            found += [(stream.effect, f"{stream.stream} {stream.words} ({_evidence(stream)})") for stream in moved]
+        if group.vectors is not None and group.vectors.drift:
+            test, p = group.vectors.test, p_text(group.vectors.p_value)
+            found.append((test.effect, f"{group.name} moved as a whole: MMD {test.mmd:.2g} (p {p})"))
+    return (text for _, text in sorted(found, key=lambda entry: -entry[0]))
+
+
+def _evidence(stream: StreamDrift) -> str:
+    name = "KS" if stream.kind == "numbers" else "share moved"
+    return f"{name} {stream.effect:.2f}, p {p_text(stream.p_value)}"
+
+
+def _count(group: GroupDrift) -> str:
+    return f"{len(group.moved):,} of {group.tested:,} streams moved"
+
+
+def _worst(group: GroupDrift) -> str:
+    shown = [f"{stream.stream.removeprefix(group.name + '/')} ({stream.effect:.2f})" for stream in group.listed]
+    return f"worst KS: {', '.join(shown)}"
+
+
+def _section(group: GroupDrift, width: int) -> Iterator[str]:
+    invalid = f", {group.invalid_window:,} more were not finite" if group.invalid_window else ""
+    yield from _wrapped(f"{group.name}: {_count(group)} ({group.n_window:,} rows{invalid})", width)
+    if group.vectors is not None:
+        test, mark = group.vectors.test, "*" if group.vectors.drift else " "
+        p = p_text(group.vectors.p_value)
+        yield f"{mark} rows as vectors: MMD {test.mmd:.3f}, effect {test.effect:.3f}, p {p} ({test.method})"
+    if group.summed_up:
+        yield from _wrapped(_worst(group), width, "  ")
+    elif group.streams:
+        yield from _table(group, width)
+    for note in group.notes:
+        yield from _wrapped(note, width, "  note: ")
+
+
+def _table(group: GroupDrift, width: int) -> Iterator[str]:
+    """A line per stream, worst first; names are cut where the width does not suffice."""
+    rows = [_COLUMNS, *(_cells(stream, group.name) for stream in group.streams)]
+    sizes = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    sizes[0] = min(sizes[0], max(width - sum(sizes[1:]) - 2 * len(sizes), 12))
+    marks = [" ", *("*" if stream.drift else " " for stream in group.streams)]
+    for mark, row in zip(marks, rows, strict=True):
+        name = row[0] if len(row[0]) <= sizes[0] else row[0][: sizes[0] - 2] + ".."
+        rest = (cell.rjust(size) for cell, size in zip(row[1:], sizes[1:], strict=True))
+        yield "  ".join([f"{mark} {name.ljust(sizes[0])}", *rest])[:width]
+
+
+def _cells(stream: StreamDrift, group: str) -> tuple[str, ...]:
+    name = stream.stream.removeprefix(group + "/")
+    tail = (_two(stream.wasserstein), _two(stream.psi), p_text(stream.p_value))
+    if stream.shares:
+        label, before, after = stream.shares[0]
+        return (name, f"{label}: {percent(before)}", percent(after), _two(stream.effect), *tail)
+    decimals = decimals_for(*stream.baseline, *stream.window)
+    sides = [[number(value, decimals) for value in side] for side in (stream.baseline, stream.window)]
+    return (name, *(f"{middle} ({low} to {high})" for low, middle, high in sides), _two(stream.effect), *tail)
+
+
+def _two(value: float) -> str:
+    return "-" if math.isnan(value) else "inf" if math.isinf(value) else f"{value:.2f}"
+
+
+def _wrapped(text: str, width: int, first: str = "") -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * len(first)) or [first]
