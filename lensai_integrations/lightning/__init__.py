@@ -1,0 +1,29 @@
+"""Lightning: one callback, and the baseline is a by-product of `Trainer.fit`.
+
+Importing this package imports neither Lightning nor torch: which of the two Lightning packages the trainer comes from
+is only known once a callback is made.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lensai_integrations.lightning.callback import BaselineCallback
+
+_HOME = {"BaselineCallback": "callback"}
+
+__all__ = ["BaselineCallback"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

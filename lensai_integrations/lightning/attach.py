@@ -1,0 +1,54 @@
+"""From the options and the model to the hooks: which layers are read, and under which names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from lensai_integrations.errors import InputError
+from lensai_integrations.lightning.layers import find_layer, last_linear
+from lensai_integrations.lightning.options import Options
+from lensai_integrations.lightning.problems import Problems
+from lensai_integrations.lightning.taps import LAYER, OUTPUTS, Tap, Taps
+
+
+def attach(model: nn.Module, options: Options, problems: Problems) -> Taps:
+    """Hooks on the layers that the options name or leave to be found.
+
+    Raises:
+        InputError: If the model has no layer of a given name, or `reduce` is given for a layer that is not read.
+    """
+    taps = [*_embeddings(model, options, problems), *_outputs(model, options, problems)]
+    if isinstance(options.reduce, Mapping):
+        read = {tap.key.removeprefix(LAYER) for tap in taps if tap.key != OUTPUTS}
+        unused = sorted(options.reduce.keys() - read)
+        if unused:
+            raise InputError(f"reduce has {unused}, but the layers that are read are {sorted(read)}")
+    return Taps(taps, problems)
+
+
+def _embeddings(model: nn.Module, options: Options, problems: Problems) -> list[Tap]:
+    if options.layers is None:
+        return []
+    if options.layers == "auto":
+        last = last_linear(model)
+        if last is None:
+            problems.note(
+                "layers", "layers='auto' found no Linear layer, so no embeddings are profiled: pass layers=[...]"
+            )
+            return []
+        names = [f"{last.path}.input"]
+    else:
+        names = list(options.layers)
+    return [Tap(LAYER + name, find_layer(model, name), options.reduce_of(name)) for name in names]
+
+
+def _outputs(model: nn.Module, options: Options, problems: Problems) -> list[Tap]:
+    if options.outputs is None:
+        return []
+    layer = last_linear(model) if options.outputs == "auto" else find_layer(model, options.outputs)
+    if layer is None:
+        problems.note(OUTPUTS, "outputs='auto' found no Linear layer, so no outputs are profiled: pass outputs=<layer>")
+        return []
+    return [Tap(OUTPUTS, layer)]

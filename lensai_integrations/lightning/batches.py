@@ -1,0 +1,126 @@
+"""What is taken from a batch before the model sees it: copies of the images and of the labels.
+
+Copies, because a training step may normalise or augment in place, and what is profiled is what the step was handed.
+Beside a forward pass the copy costs nothing that can be measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from torch import Tensor
+
+from lensai_integrations.arrays import Array
+from lensai_integrations.errors import InputError
+from lensai_integrations.lightning.problems import Problems
+from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.inputs import ImageInputs, normalization_of
+
+#: Where a dict's labels are looked for.
+LABEL_KEYS: Final = ("label", "labels", "target", "targets", "y", "class")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was taken from a batch; None where there is nothing or it is not wanted.
+
+    Attributes:
+        images: A copy of the images.
+        labels: A copy of the labels.
+        place: Key or place of the labels in the batch.
+    """
+
+    images: Array | None
+    labels: Array | Sequence[str] | None
+    place: int | str | None
+
+
+class BatchReader:
+    """Takes images and labels from batches.
+
+    Args:
+        inputs: How to read the images, or None to leave them.
+        target: Place or key of the labels, `"auto"` to look for them, or None to leave them.
+        problems: Where it is reported what a batch lacks.
+    """
+
+    def __init__(self, inputs: ImageInputs | None, target: int | str | None, problems: Problems) -> None:
+        self._inputs, self._target, self._problems = inputs, target, problems
+
+    @property
+    def inputs(self) -> ImageInputs | None:
+        """How to read what `take` returns as images."""
+        return None if self._inputs is None else replace(self._inputs, key=None)
+
+    def take(self, batch: Any) -> Taken:
+        """Copies of the images and labels of a batch."""
+        images = labels = place = None
+        if self._inputs is not None:
+            with self._problems.caught("inputs"):
+                images = _copy(find_images(batch, self._inputs.key))
+        with self._problems.caught("labels"):
+            place, found = find_labels(batch, self._target)
+            labels = _copy(found)
+        return Taken(images, labels, place)
+
+
+def image_inputs(inputs: ImageInputs | str | None, loader: Any, problems: Problems) -> ImageInputs | None:
+    """How the images of a loader are read: as given, or `"auto"` with the normalisation its data set applies.
+
+    Example:
+        >>> image_inputs("auto", None, Problems())
+        ImageInputs(layout='auto', scale='auto', mean=None, std=None, key=None, kind='any')
+    """
+    if not isinstance(inputs, str):
+        return inputs
+    with problems.caught("inputs"):
+        found = normalization_of(getattr(loader, "dataset", None))
+        if found is not None:
+            return ImageInputs(mean=found[0], std=found[1])
+    return ImageInputs()
+
+
+def find_labels(batch: Any, target: int | str | None) -> tuple[int | str | None, Any]:
+    """Key or place of the labels of a batch, and the labels; None and None if there are none.
+
+    With `"auto"`, the second of a tuple or the usual key of a dict, if that is one label per image; masks, boxes and
+    the like are none.
+
+    Raises:
+        InputError: If `target` is given and the batch has no such place or key.
+
+    Example:
+        >>> find_labels({"image": 0, "label": ["cat", "dog"]}, "auto")
+        ('label', ['cat', 'dog'])
+    """
+    if target is None:
+        return None, None
+    if target == "auto":
+        place = _usual_place(batch)
+        return (None, None) if place is None or not _is_one_per_image(batch[place]) else (place, batch[place])
+    try:
+        return target, batch[target]
+    except (KeyError, IndexError, TypeError) as error:
+        held = f"a dict of {list(batch)}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
+        raise InputError(f"target={target!r} is not in the batch, which is {held}: pass a key or a place") from error
+
+
+def _usual_place(batch: Any) -> int | str | None:
+    if isinstance(batch, Mapping):
+        return next((key for key in LABEL_KEYS if key in batch), None)
+    return 1 if isinstance(batch, list | tuple) and len(batch) > 1 else None
+
+
+def _is_one_per_image(labels: Any) -> bool:
+    if isinstance(labels, Tensor | np.ndarray):
+        return labels.ndim == 1 or (labels.ndim == 2 and labels.shape[1] == 1)
+    return isinstance(labels, list | tuple) and bool(labels) and all(isinstance(label, str) for label in labels)
+
+
+def _copy(values: Any) -> Any:
+    if isinstance(values, Tensor):
+        return values.detach().clone()
+    return values.copy() if isinstance(values, np.ndarray) else values

@@ -1,0 +1,351 @@
+"""`BaselineCallback`: what a Lightning trainer calls, and when.
+
+Each hook does one thing and hands over; what it does is in the module of that name. The way of a batch: opened in
+`on_*_batch_start` (`batches.py` copies images and labels), caught in the forward pass (`taps.py`), closed in
+`on_*_batch_end` (`recording.py` hands it to the profiler). The way of a profile: made at the end of a pass, merged over
+ranks (`ranks.py`), put into checkpoints (`checkpoints.py`), and at the end of the fit saved and logged (`finish.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from lensai_integrations.errors import InputError
+from lensai_integrations.lightning import finish
+from lensai_integrations.lightning.attach import attach
+from lensai_integrations.lightning.base import LightningCallback
+from lensai_integrations.lightning.fit import TRAINING, Fit
+from lensai_integrations.lightning.options import Options
+from lensai_integrations.lightning.recording import Recording
+from lensai_integrations.lightning.tracking import TrackedRun, active_run
+from lensai_integrations.measures.embeddings import Reduce
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.profile import Baseline
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+VALIDATION, TEST = "validation", "test"
+
+Hook = TypeVar("Hook", bound=Callable[..., None])
+
+
+def guarded(what: str) -> Callable[[Hook], Hook]:
+    """Decorate a hook: nothing but wrong arguments may stop the training, so what it raises becomes a problem."""
+
+    def decorate(hook: Hook) -> Hook:
+        @wraps(hook)
+        def calm(self: BaselineCallback, *args: Any, **kwargs: Any) -> None:
+            if self._fit is not None:
+                with self._fit.problems.caught(what):
+                    hook(self, *args, **kwargs)
+
+        return cast(Hook, calm)
+
+    return decorate
+
+
+class BaselineCallback(LightningCallback):
+    """Profiles what a model is fed and what its layers answer while it trains, and logs the baseline when it is done.
+
+    The reference profile comes from the validation pass of `fit`, the training profile from its training batches; no
+    data is read a second time and no image is kept. Training is bit for bit what it is without the callback. The
+    baseline goes to a folder and to the MLflow run of each `MLFlowLogger`, else to the active MLflow run, if any.
+    Whatever fails in here is logged once and never stops the training.
+
+    Args:
+        layers: Layers whose answers are profiled as embeddings, by name; `"fc.input"` is what goes into `fc`.
+            `"auto"`: the input of the last Linear layer. None: no embeddings.
+        inputs: How image batches are read. `"auto"`: dtype and shape decide, and a torchvision `Normalize` in the data
+            set's transforms is undone. None: no images.
+        outputs: The layer whose answers are the model's outputs; `"auto"`: the last Linear layer. None: no outputs.
+        task: `"auto"`, `"classification"` or `"regression"`, or what the outputs are: `"logits"`, `"probabilities"`,
+            `"values"`.
+        target: Key or place of the labels in a batch. `"auto"`: the usual ones. None: no labels.
+        reference: Which pass is the reference: `"validation"`, `"training"`, or `"test"` (of `trainer.test` after fit).
+        training: What is profiled of training batches: `"inputs"` (and labels), `"all"` (layers too), or None.
+        reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
+            function; or a dict of these by layer.
+        convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.
+        k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
+        rows: Rows the joint sample keeps.
+        max_dim: Wider embeddings are projected to this width.
+        seed: Of everything random in here. Nothing else is touched.
+        artifact_path: Directory of the artifacts in the MLflow run. Two callbacks need two.
+        directory: Folder to save to; `lensai_baseline` in the trainer's root directory by default.
+        dataloader_idx: Which of several validation (or test) loaders is the reference.
+        upload_deadline: Seconds that each MLflow server gets.
+
+    Attributes:
+        baseline_: After `fit`, on the first rank, the `Baseline`; None if there is none.
+        directory_: The folder it was saved to; None if it was not.
+
+    Raises:
+        InputError: At construction if an argument is not one of these; at the start of fit if the model has no layer
+            of a given name or there is no such validation loader.
+
+    Example:
+        >>> from pytorch_lightning import Trainer
+        >>> callback = BaselineCallback(layers=["avgpool"])
+        >>> trainer = Trainer(callbacks=[callback], logger=False)
+        >>> trainer.fit(model, datamodule=images)  # doctest: +SKIP
+        >>> callback.baseline_.reference.summaries()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        layers: Literal["auto"] | Sequence[str] | None = "auto",
+        *,
+        inputs: Literal["auto"] | ImageInputs | None = "auto",
+        outputs: str | None = "auto",
+        task: str = "auto",
+        target: int | str | None = "auto",
+        reference: Literal["validation", "training", "test"] = "validation",
+        training: Literal["inputs", "all"] | None = "inputs",
+        reduce: Reduce | Mapping[str, Reduce] = "mean",
+        convention: str = "lensai",
+        k: int = 200,
+        rows: int = 2000,
+        max_dim: int = 2048,
+        seed: int = 0,
+        artifact_path: str = "lensai",
+        directory: str | Path | None = None,
+        dataloader_idx: int = 0,
+        upload_deadline: float = 60.0,
+    ) -> None:
+        super().__init__()
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self._options = Options(**arguments)
+        self._fit: Fit | None = None
+        self._pending = self._from_the_start = False
+        self._active_run: TrackedRun | None = None
+        self.baseline_: Baseline | None = None
+        self.directory_: Path | None = None
+
+    @property
+    def state_key(self) -> str:
+        """The key of this callback's state in checkpoints, the same for both Lightning packages."""
+        return f"lensai_integrations.BaselineCallback[{self._options.artifact_path}]"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The complete profiles as plain bytes, by source."""
+        return self._fit.state() if self._fit is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the profiles of a checkpoint that is resumed or tested."""
+        if self._fit is not None:
+            self._fit.load(state_dict)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin anew with every fit; with a test only if there was no fit."""
+        if stage == "fit" or (stage == TEST and self._fit is None):
+            self._fit = Fit(self._options, trainer.global_rank, trainer.world_size)
+            self.baseline_ = self.directory_ = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the layers and put hooks on them, before anything is compiled."""
+        assert self._fit is not None
+        self._fit.taps = attach(pl_module, self._options, self._fit.problems)
+        with self._fit.problems.caught("MLflow"):
+            self._active_run = active_run()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See what is held out, and decide what is recorded."""
+        assert self._fit is not None
+        self._pending = True
+        if self._options.reference == VALIDATION:
+            if not _has_validation(trainer, self._options.dataloader_idx):
+                self._fit.use_training_as_reference()
+            self._fit.record(VALIDATION, everything=True)
+        as_reference = self._fit.reference == TRAINING
+        if as_reference or self._options.training is not None:
+            self._fit.record(TRAINING, everything=as_reference or self._options.training == "all")
+
+    @guarded("starting a training epoch")
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the training profile of this epoch."""
+        self._start(TRAINING, trainer.train_dataloader)
+        self._from_the_start = True
+
+    @guarded("reading a training batch")
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Open a training batch, as it is after the transfer to the device and the user's transforms there."""
+        recording = self._recording(TRAINING)
+        if recording is not None and not recording.started:  # resumed within an epoch
+            self._start(TRAINING, trainer.train_dataloader)
+            self._from_the_start = False
+        self._open(TRAINING, batch)
+
+    @guarded("measuring a training batch")
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Close a training batch: measure it."""
+        self._close(TRAINING)
+
+    @guarded("ending a training epoch")
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Complete the training profile, before checkpoints are saved."""
+        self._complete(TRAINING, trainer, whole=self._from_the_start and trainer.is_last_batch)
+
+    @guarded("starting validation")
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the reference profile."""
+        if _is_fitting(trainer):
+            self._start(VALIDATION, trainer.val_dataloaders, self._options.dataloader_idx)
+
+    @guarded("reading a validation batch")
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Open a validation batch."""
+        if trainer.sanity_checking:
+            self._listen(True)  # so that a compiled model is compiled once, not once more after the sanity check
+        elif _is_fitting(trainer) and dataloader_idx == self._options.dataloader_idx:
+            self._open(VALIDATION, batch)
+
+    @guarded("measuring a validation batch")
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Close a validation batch: measure it."""
+        if trainer.sanity_checking:
+            self._listen(False)
+        else:
+            self._close(VALIDATION)
+
+    @guarded("ending validation")
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Complete the reference profile, before checkpoints are saved."""
+        if _is_fitting(trainer):
+            self._complete(VALIDATION, trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """With `reference="test"`: put hooks on the layers and begin the reference profile."""
+        if self._options.reference == TEST and self._fit is not None:
+            self._pending = True
+            self._fit.taps = attach(pl_module, self._options, self._fit.problems)
+            self._fit.record(TEST, everything=True)
+            with self._fit.problems.caught("starting the test"):
+                self._start(TEST, trainer.test_dataloaders, self._options.dataloader_idx)
+
+    @guarded("reading a test batch")
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Open a test batch."""
+        if dataloader_idx == self._options.dataloader_idx:
+            self._open(TEST, batch)
+
+    @guarded("measuring a test batch")
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Close a test batch: measure it."""
+        self._close(TEST)
+
+    @guarded("ending the test")
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Complete the reference profile and log the baseline."""
+        if self._recording(TEST) is not None:
+            self._complete(TEST, trainer)
+            self._stop()
+            self._conclude(trainer)
+
+    @guarded("ending training")
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the hooks off the model: others may pickle it from here on."""
+        self._stop()
+
+    @guarded("ending the fit")
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save and log the baseline."""
+        self._stop()
+        if self._options.reference != TEST:
+            self._conclude(trainer)
+        elif trainer.global_rank == 0:
+            finish.say("Baseline: reference='test', so it is made by `trainer.test`.")
+
+    @guarded("ending an interrupted fit")
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Log the last complete baseline. The other ranks may be gone, so nothing is gathered here."""
+        self._stop()
+        if self._options.reference != TEST:
+            self._conclude(trainer)
+
+    def _recording(self, source: str) -> Recording | None:
+        return self._fit.recordings.get(source) if self._fit is not None else None
+
+    def _start(self, source: str, loaders: Any, index: int = 0) -> None:
+        recording = self._recording(source)
+        if recording is not None:
+            recording.start(_loader(loaders, index))
+
+    def _open(self, source: str, batch: Any) -> None:
+        recording = self._recording(source)
+        if recording is not None:
+            recording.open(batch)
+
+    def _close(self, source: str) -> None:
+        recording = self._recording(source)
+        if recording is not None:
+            recording.close()
+
+    def _complete(self, source: str, trainer: Trainer, *, whole: bool = True) -> None:
+        if self._fit is not None:
+            self._fit.complete(source, whole=whole, epoch=trainer.current_epoch, step=trainer.global_step)
+
+    def _listen(self, on: bool) -> None:
+        taps = self._fit.taps if self._fit is not None else None
+        if taps is not None:
+            taps.open() if on else taps.close()
+
+    def _stop(self) -> None:
+        if self._fit is not None:
+            self._fit.stop()
+
+    def _conclude(self, trainer: Trainer) -> None:
+        if self._fit is not None and self._pending and trainer.global_rank == 0:
+            self._pending = False
+            self.baseline_, self.directory_ = finish.conclude(
+                self._fit, self._options, trainer, self.state_key, self._active_run
+            )
+
+
+def _is_fitting(trainer: Trainer) -> bool:
+    """Whether a validation pass belongs to the fit: the sanity check and `trainer.validate` do not."""
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _has_validation(trainer: Trainer, index: int) -> bool:
+    """Whether there will be validation batches of this loader, as far as is known at the start.
+
+    Raises:
+        InputError: If there are fewer validation loaders.
+    """
+    batches = list(trainer.num_val_batches)
+    if batches and index >= len(batches):
+        raise InputError(f"dataloader_idx={index}, but there are {len(batches)} validation loaders, counted from 0")
+    return bool(trainer.enable_validation and (not batches or batches[index] > 0))
+
+
+def _loader(loaders: Any, index: int) -> Any:
+    """One of a trainer's loaders, which are one loader, a list, or a dict."""
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    return loaders[index] if isinstance(loaders, Sequence) else loaders

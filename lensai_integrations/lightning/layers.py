@@ -1,0 +1,123 @@
+"""Which modules of a model are listened to, by name.
+
+People name layers as they wrote them; wrappers for compilation, sharding and checkpointing put words of their own in
+between, and a LightningModule usually holds the network one level down. So wrappers' words are left out, and the end
+of a name is enough where only one layer has it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from lensai_integrations.errors import InputError
+
+#: Attributes under which torch's wrappers keep the module they wrap.
+WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+_INPUT = ".input"
+_MOST_LISTED = 40
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One place in a model whose values are read.
+
+    Attributes:
+        name: As the user named it, or its path.
+        path: The module's full name, without wrappers' words.
+        module: The module.
+        before: Whether what goes into the module is read, instead of what comes out.
+    """
+
+    name: str
+    path: str
+    module: nn.Module
+    before: bool = False
+
+
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """All modules below the model by full name, wrappers' words left out; of a wrapper and what it wraps, the latter.
+
+    Example:
+        >>> list(named_layers(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())))
+        ['0', '1']
+    """
+    return dict(_walk(model, ""))
+
+
+def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_children():
+        wrapped = name in WRAPPED or (name == "module" and isinstance(module, _PARALLEL))
+        inner = path if wrapped else f"{path}.{name}" if path else name
+        if inner:
+            yield inner, child
+        yield from _walk(child, inner)
+
+
+def find_layer(model: nn.Module, name: str) -> Layer:
+    """The layer of a name: a full name, the end of one if only one layer has it, or either with `.input` behind.
+
+    Raises:
+        InputError: If there is no such layer, or several; the message has the nearest names and those that exist.
+
+    Example:
+        >>> find_layer(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), "0.input").before
+        True
+    """
+    layers = named_layers(model)
+    path = _find(layers, name)
+    if path is not None:
+        return Layer(name, path, layers[path])
+    stem = _find(layers, name.removesuffix(_INPUT)) if name.endswith(_INPUT) else None
+    if stem is None:
+        raise InputError(_unknown(name, list(layers)))
+    return Layer(name, stem, layers[stem], before=True)
+
+
+def _find(layers: dict[str, nn.Module], name: str) -> str | None:
+    wanted = ".".join(word for word in name.split(".") if word not in WRAPPED)
+    if wanted in layers:
+        return wanted
+    ends = [path for path in layers if path.endswith(f".{wanted}")]
+    if len({layers[path] for path in ends}) > 1:
+        raise InputError(f"layer {name!r} could be {_listed(ends)}: pass the full name")
+    return ends[0] if ends else None
+
+
+def _unknown(name: str, paths: list[str]) -> str:
+    by_end = {path.rsplit(".", maxsplit=1)[-1]: path for path in reversed(paths)}
+    close = difflib.get_close_matches(name, paths, n=3, cutoff=0.5)
+    close += [by_end[end] for end in difflib.get_close_matches(name, by_end, n=3, cutoff=0.5)]
+    nearest = f"nearest: {_listed(list(dict.fromkeys(close))[:3])}; " if close else ""
+    return f"the model has no layer {name!r}; {nearest}it has {_listed(paths)}"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(names[:_MOST_LISTED]) + more
+
+
+def last_linear(model: nn.Module) -> Layer | None:
+    """The linear layer that was defined last and that forward passes go through, or None.
+
+    Attention's own projections are left out, whose weights are used without calling them, and so are metrics.
+
+    Example:
+        >>> last_linear(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))).path
+        '1'
+    """
+    aside = [path for path, module in named_layers(model).items() if _is_aside(module)]
+    found = None
+    for path, module in named_layers(model).items():
+        if isinstance(module, nn.Linear) and not any(path.startswith(f"{prefix}.") for prefix in aside):
+            found = Layer(path, path, module)
+    return found
+
+
+def _is_aside(module: nn.Module) -> bool:
+    metric = any(c.__module__.startswith("torchmetrics.") for c in type(module).__mro__)
+    return metric or isinstance(module, nn.MultiheadAttention)

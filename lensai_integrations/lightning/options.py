@@ -1,0 +1,98 @@
+"""The arguments of `BaselineCallback`, checked where they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.embeddings import Reduce, check_reduce
+from lensai_integrations.measures.images import image_measures
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.outputs import KINDS, TASKS
+from lensai_integrations.mlflow.address import checked_path
+
+REFERENCES = ("validation", "training", "test")
+TRAININGS = ("inputs", "all", None)
+_NUMBERS = {
+    "k": (8, 65535),
+    "rows": (1, 2**24),
+    "max_dim": (1, 2**24),
+    "seed": (0, 2**63 - 1),
+    "dataloader_idx": (0, None),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `BaselineCallback` was asked for; see there.
+
+    Raises:
+        InputError: If an argument is not one of those accepted.
+    """
+
+    layers: str | Sequence[str] | None
+    inputs: str | ImageInputs | None
+    outputs: str | None
+    task: str
+    target: int | str | None
+    reference: str
+    training: str | None
+    reduce: Reduce | Mapping[str, Reduce]
+    convention: str
+    k: int
+    rows: int
+    max_dim: int
+    seed: int
+    artifact_path: str
+    directory: str | Path | None
+    dataloader_idx: int
+    upload_deadline: float
+
+    def __post_init__(self) -> None:
+        _check_layers(self.layers)
+        _check_one_of("task", self.task, (*TASKS, *KINDS))
+        _check_one_of("reference", self.reference, REFERENCES)
+        _check_one_of("training", self.training, TRAININGS)
+        _check_kind("outputs", self.outputs, (str, type(None)), "'auto', a layer name or None")
+        _check_kind("target", self.target, (int, str, type(None)), "'auto', a key, a place in the batch or None")
+        if self.inputs != "auto":
+            _check_kind("inputs", self.inputs, (ImageInputs, type(None)), "'auto', ImageInputs(...) or None")
+        for reduce in self.reduce.values() if isinstance(self.reduce, Mapping) else [self.reduce]:
+            check_reduce(reduce)
+        image_measures(3, self.convention)
+        for name, (low, high) in _NUMBERS.items():
+            _check_number(name, getattr(self, name), low, high)
+        checked_path(self.artifact_path)
+        if not self.upload_deadline > 0:
+            raise InputError(f"upload_deadline={self.upload_deadline!r} must be a positive number of seconds")
+
+    def reduce_of(self, layer: str) -> Reduce:
+        """How a layer's answers become vectors."""
+        return self.reduce.get(layer, "mean") if isinstance(self.reduce, Mapping) else self.reduce
+
+
+def _check_layers(layers: Any) -> None:
+    if layers is None or layers == "auto":
+        return
+    if isinstance(layers, str) or not isinstance(layers, Sequence) or not all(isinstance(name, str) for name in layers):
+        raise InputError(f"layers={layers!r} should be 'auto', a list of layer names such as ['avgpool'], or None")
+    if len(set(layers)) < len(layers):
+        raise InputError(f"layers={layers!r} names a layer twice")
+
+
+def _check_one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
+    if value not in known:
+        raise InputError(f"{name}={value!r} is unknown; pass {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
+
+
+def _check_kind(name: str, value: Any, kinds: tuple[type, ...], accepted: str) -> None:
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise InputError(f"{name}={value!r} should be {accepted}")
+
+
+def _check_number(name: str, value: Any, low: int, high: int | None) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
+        raise InputError(f"{name}={value!r} should be a whole number from {low}{'' if high is None else f' to {high}'}")

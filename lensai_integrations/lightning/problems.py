@@ -1,0 +1,73 @@
+"""What goes wrong with the monitoring never reaches the training: it is logged once, and listed at the end."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+
+from lensai_integrations.errors import LensAIError
+
+log = logging.getLogger("lensai_integrations.lightning")
+
+
+class Problems:
+    """Collects what is wrong or missing, by topic; the first problem of a topic is logged, with its cause.
+
+    Args:
+        quiet: Collect without logging, as on all ranks but the first.
+
+    Attributes:
+        messages: A sentence per topic, in the order they came up.
+
+    Example:
+        >>> problems = Problems(quiet=True)
+        >>> with problems.caught("labels"):
+        ...     {}["label"]
+        >>> problems.messages
+        ["labels: KeyError('label')"]
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._known: set[str] = set()
+        self.messages: list[str] = []
+
+    def note(self, topic: str, problem: str | Exception, *, listed: bool = True) -> None:
+        """Remember and log a problem, unless the topic had one before.
+
+        Args:
+            topic: What it is about.
+            problem: What is wrong and what to do, or the error that says so.
+            listed: Whether `messages` has it; not if a profile already says so itself.
+        """
+        if topic in self._known:
+            return
+        self._known.add(topic)
+        expected = isinstance(problem, str | LensAIError)
+        message = f"{topic}: {problem if expected else repr(problem)}"
+        if listed:
+            self.messages.append(message)
+        if not self._quiet:
+            log.warning("%s", message, exc_info=None if expected else problem)  # type: ignore[arg-type]
+
+    def caught(self, topic: str) -> Caught:
+        """A context that turns an exception in its block into a problem. Only `Exception`: Ctrl-C and exits pass."""
+        return Caught(self, topic)
+
+
+class Caught:
+    """See `Problems.caught`."""
+
+    def __init__(self, problems: Problems, topic: str) -> None:
+        self._problems, self._topic = problems, topic
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._problems.note(self._topic, error)
+        return True

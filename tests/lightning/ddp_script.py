@@ -1,0 +1,115 @@
+"""Run by test_ddp.py on two gloo processes: fits in several situations; what came of them is JSON, a file a rank."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from conftest import Lit, dataset, loader
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lensai_integrations import Profiler
+from lensai_integrations.lightning import BaselineCallback
+
+TRAIN, VAL = 101, 51  # both odd: a sampler for two ranks repeats one sample of each
+
+
+class Stops(pl.Callback):
+    """Raises on all ranks in the second epoch."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == 1 and batch_idx == 1:
+            raise RuntimeError("stopped")
+
+
+def trainer(folder, *callbacks, **options):
+    return pl.Trainer(
+        strategy="ddp",
+        accelerator="cpu",
+        devices=2,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        **{"max_epochs": 2, "enable_checkpointing": False, **options},
+    )
+
+
+def fit(running, **options):
+    torch.manual_seed(0)
+    model = Lit()
+    torch.manual_seed(1)
+    running.fit(model, loader(dataset(TRAIN, 1), 8, shuffle=True), loader(dataset(VAL, 2), 8), **options)
+    weights = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
+    return hashlib.sha256(weights).hexdigest()
+
+
+def found(callback):
+    baseline = callback.baseline_
+    if baseline is None:
+        return None
+    return {
+        "warnings": baseline.warnings,
+        "folder": str(callback.directory_),
+        **{name: [profile.n, profile.info] for name, profile in baseline.sources().items()},
+        "groups": {name: group.n for name, group in baseline.reference.groups.items()},
+        "rows": baseline.reference.rows.n,
+    }
+
+
+def stopped(running, **options):
+    try:
+        fit(running, **options)
+    except RuntimeError as error:
+        return str(error)
+    return "not stopped"
+
+
+def main(folder):
+    rank = None
+    results = {}
+    callback = BaselineCallback(layers=["avgpool"])
+    saving = ModelCheckpoint(folder / "checkpoints", filename="{epoch}", save_top_k=-1, monitor="epoch", mode="max")
+    running = trainer(folder / "fit", callback, saving, enable_checkpointing=True)
+    results["weights"] = fit(running)
+    rank = running.global_rank
+    results["fit"] = found(callback)
+    results["state"] = sorted(callback.state_dict())
+    results["plain_weights"] = fit(trainer(folder / "plain"))
+
+    callback = BaselineCallback(layers=["avgpool"])
+    fit(trainer(folder / "resumed", callback), ckpt_path=folder / "checkpoints" / "epoch=0.ckpt", weights_only=True)
+    results["resumed"] = found(callback)
+
+    callback = BaselineCallback(layers=["avgpool"])
+    checkpoint = folder / "checkpoints" / "epoch=0.ckpt"
+    results["error"] = stopped(trainer(folder / "stopped", callback, Stops()), ckpt_path=checkpoint, weights_only=True)
+    results["stopped"] = found(callback)
+
+    profile = Profiler.profile
+    if rank == 1:
+        Profiler.profile = lambda _: 1 / 0
+    callback = BaselineCallback(layers=["avgpool"])
+    results["faulty_weights"] = fit(trainer(folder / "faulty", callback))
+    results["faulty"] = found(callback)
+    Profiler.profile = profile
+
+    callback = BaselineCallback(reference="test", layers=None)
+    running = trainer(folder / "test", callback, max_epochs=1)
+    fit(running)
+    running.test(running.lightning_module, loader(dataset(VAL, 2), 8), verbose=False)
+    results["test"] = found(callback)
+    (folder / f"rank{rank}.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    main(Path(sys.argv[1]))

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from lensai_integrations import ImageInputs
+from lensai_integrations.errors import InputError
+from lensai_integrations.lightning.batches import BatchReader, find_labels, image_inputs
+from lensai_integrations.lightning.problems import Problems
+
+IMAGES = torch.rand(4, 3, 8, 8)
+CLASSES = torch.tensor([3, 1, 2, 0])
+
+
+def take(batch, inputs=None, target="auto", problems=None):
+    return BatchReader(inputs or ImageInputs(), target, problems or Problems()).take(batch)
+
+
+@pytest.mark.parametrize(
+    ("batch", "place"),
+    [
+        ((IMAGES, CLASSES), 1),
+        ([IMAGES, CLASSES, torch.zeros(4, 4)], 1),
+        ({"image": IMAGES, "label": CLASSES}, "label"),
+        ({"pixel_values": IMAGES, "labels": CLASSES}, "labels"),
+        ({"target": CLASSES, "x": IMAGES}, "target"),
+    ],
+)
+def test_finds_images_and_labels(batch, place):
+    taken = take(batch)
+
+    assert torch.equal(taken.images, IMAGES)
+    assert torch.equal(taken.labels, CLASSES)
+    assert taken.place == place
+
+
+def test_takes_copies():
+    images, labels = IMAGES.clone(), CLASSES.clone()
+    taken = take((images, labels))
+    images.zero_()
+    labels.zero_()
+
+    assert torch.equal(taken.images, IMAGES)
+    assert torch.equal(taken.labels, CLASSES)
+
+
+def test_takes_copies_of_numpy_arrays_too():
+    images = IMAGES.numpy().copy()
+    taken = take((images, CLASSES.numpy()))
+    images[:] = 0
+
+    np.testing.assert_array_equal(taken.images, IMAGES)
+
+
+def test_copies_keep_the_memory_format():
+    taken = take((IMAGES.to(memory_format=torch.channels_last), CLASSES))
+
+    assert taken.images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        IMAGES,
+        (IMAGES,),
+        (IMAGES, torch.zeros(4, 8, 8)),  # masks
+        (IMAGES, torch.zeros(4, 20)),  # several labels per image
+        (IMAGES, [{"boxes": torch.zeros(2, 4)}]),
+        (IMAGES, None),
+        (IMAGES, torch.tensor(0.5)),
+        {"image": IMAGES, "mask": CLASSES},
+    ],
+)
+def test_what_is_not_one_label_per_image_is_no_label(batch):
+    problems = Problems(quiet=True)
+    taken = take(batch, problems=problems)
+
+    assert taken.labels is None
+    assert taken.place is None
+    assert not problems.messages
+
+
+@pytest.mark.parametrize("labels", [["cat", "dog"], ("cat", "dog"), CLASSES[:, None], torch.rand(4)])
+def test_words_columns_and_numbers_are_labels(labels):
+    assert take((IMAGES, labels)).labels is not None
+
+
+@pytest.mark.parametrize(("target", "expected"), [(2, 7), ("kind", 8), (-1, 7)])
+def test_a_given_target_is_taken_whatever_it_is(target, expected):
+    batch = {"kind": 8} if isinstance(target, str) else (IMAGES, CLASSES, 7)
+
+    assert find_labels(batch, target) == (target, expected)
+
+
+@pytest.mark.parametrize(
+    ("batch", "target", "message"),
+    [
+        ({"image": IMAGES}, "label", r"target='label' is not in the batch, which is a dict of \['image'\]"),
+        ((IMAGES,), 1, "target=1 is not in the batch, which is a tuple"),
+        ((IMAGES, CLASSES), "label", "which is a tuple"),
+    ],
+)
+def test_a_given_target_that_is_not_there_is_an_error(batch, target, message):
+    with pytest.raises(InputError, match=message):
+        find_labels(batch, target)
+
+
+def test_what_cannot_be_found_is_a_problem_and_the_rest_is_taken():
+    problems = Problems(quiet=True)
+    taken = take({"photo": IMAGES, "label": CLASSES}, problems=problems)
+
+    assert taken.images is None
+    assert torch.equal(taken.labels, CLASSES)
+    assert problems.messages[0].startswith("inputs: ")
+    assert "pass key=" in problems.messages[0]
+
+
+def test_key_finds_the_images_and_is_done_with_then():
+    reader = BatchReader(ImageInputs(key="photo", mean=(0.5,), std=(0.5,)), None, Problems())
+
+    assert torch.equal(reader.take({"photo": IMAGES}).images, IMAGES)
+    assert reader.inputs == ImageInputs(mean=(0.5,), std=(0.5,))
+
+
+def test_without_inputs_no_images_are_taken():
+    reader = BatchReader(None, "auto", Problems())
+    taken = reader.take((IMAGES, CLASSES))
+
+    assert taken.images is None
+    assert reader.inputs is None
+    assert taken.labels is not None
+
+
+class Pictures(torch.utils.data.Dataset):
+    """A data set with transforms."""
+
+    def __init__(self, *transforms):
+        self.transform = v2.Compose(transforms)
+
+    def __len__(self):
+        return 2
+
+
+def test_auto_undoes_the_normalisation_of_this_loader():
+    data = Pictures(v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5, 0.4, 0.3], [0.2, 0.2, 0.1]))
+
+    assert image_inputs("auto", DataLoader(data), Problems()) == ImageInputs(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1))
+    assert image_inputs("auto", DataLoader(Pictures(v2.ToImage())), Problems()) == ImageInputs()
+
+
+def test_given_inputs_are_taken_as_they_are():
+    data = Pictures(v2.Normalize([0.5], [0.2]))
+
+    assert image_inputs(ImageInputs(scale=1.0), DataLoader(data), Problems()) == ImageInputs(scale=1.0)
+    assert image_inputs(None, DataLoader(data), Problems()) is None
+
+
+def test_normalisations_that_differ_are_a_problem():
+    problems = Problems(quiet=True)
+    data = Pictures(v2.Normalize([0.5], [0.2]), v2.Normalize([0.1], [0.2]))
+
+    assert image_inputs("auto", DataLoader(data), problems) == ImageInputs()
+    assert "several normalisations" in problems.messages[0]

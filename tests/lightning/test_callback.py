@@ -1,0 +1,490 @@
+"""Whole fits: what is in the baseline, and that it is counted exactly."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import pytorch_lightning
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from lensai_integrations import Baseline, ImageInputs
+from lensai_integrations.errors import InputError
+from lensai_integrations.lightning import BaselineCallback
+
+
+def hooked(model):
+    return [name for name, m in model.named_modules() if m._forward_hooks or m._forward_pre_hooks]
+
+
+@pytest.fixture
+def fit(trainer, lit, loaders):
+    """`fit(callback, ...)`: a fit on 40 training and 20 validation pictures; returns the callback."""
+
+    def run(callback=None, model=None, train=40, val=20, **options):
+        callback = callback or BaselineCallback()
+        loaded = None if val is None else loaders(val) if not isinstance(val, list) else [loaders(v) for v in val]
+        trainer(callback, **options).fit(model or lit(), loaders(train, shuffle=True), loaded)
+        return callback
+
+    return run
+
+
+def test_a_baseline_holds_validation_and_training(fit):
+    baseline = fit().baseline_
+
+    assert list(baseline.sources()) == ["validation", "training"]
+    assert list(baseline.reference.groups) == ["inputs", "outputs", "embeddings/model.fc.input", "labels"]
+    assert list(baseline.training.groups) == ["inputs", "labels"]
+    assert {group.n for group in baseline.reference.groups.values()} == {20}
+    assert {group.n for group in baseline.training.groups.values()} == {40}
+    assert baseline.reference.rows.n == 20
+    assert baseline.training.rows.n == 40
+    assert baseline.warnings == []
+    assert baseline.info["epoch"] == 0
+    assert baseline.info["step"] == 5
+    assert baseline.info["model"] == "Lit"
+
+
+def test_the_streams_are_those_of_the_pictures(fit, images, brightness):
+    data = images(20, seed=3)
+    bank = fit(val=data).baseline_.reference.groups["inputs"].bank
+    expected = np.sort(brightness(data))
+
+    measured = bank.quantiles(np.linspace(0.025, 0.975, 20))[0]
+    np.testing.assert_allclose(measured, expected, rtol=1e-4)
+
+
+def test_rows_are_joint_and_of_the_model_in_evaluation_mode(fit, images, lit):
+    data, model = images(20, seed=3), lit()
+    callback = fit(BaselineCallback(layers=["avgpool"]), model=model, val=data)
+    rows = callback.baseline_.reference.rows.data
+    model.eval()
+    with torch.no_grad():
+        pictures, labels = (torch.stack(part) for part in zip(*data, strict=True))
+        logits = model(pictures)
+        pooled = model.model.avgpool(torch.relu(model.model.norm(model.model.conv(pictures)))).flatten(1)
+    order = [int(np.argmin(np.abs(pooled.numpy() - row).sum(axis=1))) for row in rows["embeddings/avgpool"]]
+
+    assert sorted(order) == list(range(20))
+    np.testing.assert_allclose(rows["embeddings/avgpool"], pooled[order], rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(rows["labels"][:, 0], labels[order])
+    np.testing.assert_array_equal(rows["outputs/top_class"][:, 0], logits.argmax(dim=1)[order])
+    np.testing.assert_allclose(rows["outputs"][:, :4], logits.softmax(dim=1)[order], rtol=1e-4, atol=1e-6)
+
+
+def test_labels_are_counted(fit, images):
+    data = images(30, seed=1)
+    labels = fit(val=data).baseline_.reference.groups["labels"].categories[""]
+    expected = {str(label): count for label, count in enumerate(np.bincount([int(label) for _, label in data]))}
+
+    assert dict(labels.top(10)) == expected
+
+
+def test_what_was_read_stands_in_the_groups(fit):
+    groups = fit().baseline_.reference.groups
+
+    assert groups["outputs"].info["layer"] == "model.fc"
+    assert groups["outputs"].info["kind"] == "logits"
+    assert groups["embeddings/model.fc.input"].info["layer"] == "model.fc.input"
+    assert groups["labels"].info["read_from"] == 1
+    assert groups["inputs"].info["note"] == "NCHW float32 x 255"
+
+
+def test_the_sanity_check_is_no_part_of_it(fit):
+    assert fit(num_sanity_val_steps=2, max_epochs=0).baseline_ is None
+    assert fit(num_sanity_val_steps=2, max_epochs=1).baseline_.n == 20
+
+
+def test_each_epoch_begins_anew(fit):
+    baseline = fit(max_epochs=3).baseline_
+
+    assert (baseline.n, baseline.training.n) == (20, 40)
+    assert (baseline.info["epoch"], baseline.training.info["epoch"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ({"accumulate_grad_batches": 3}, (20, 40)),
+        ({"precision": "bf16-mixed"}, (20, 40)),
+        ({"precision": "64-true"}, (20, 40)),
+        ({"limit_train_batches": 2, "limit_val_batches": 1}, (8, 16)),
+        ({"limit_train_batches": 0.5}, (20, 16)),
+        ({"inference_mode": False}, (20, 40)),
+        ({"gradient_clip_val": 0.5}, (20, 40)),
+        ({"overfit_batches": 2}, (16, 16)),
+        ({"reload_dataloaders_every_n_epochs": 1, "max_epochs": 2}, (20, 40)),
+        ({"max_epochs": 2, "check_val_every_n_epoch": 2}, (20, 40)),
+        ({"num_sanity_val_steps": 0}, (20, 40)),
+        ({"num_sanity_val_steps": -1}, (20, 40)),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+def test_rows_are_counted_exactly_under_every_option(fit, options, rows):
+    baseline = fit(**options).baseline_
+
+    assert (baseline.n, baseline.training.n) == rows
+    assert {group.n for group in baseline.reference.groups.values()} == {rows[0]}
+    assert baseline.warnings == []
+
+
+def test_everything_of_training_batches_if_asked(fit):
+    training = fit(BaselineCallback(training="all")).baseline_.training
+
+    assert list(training.groups) == ["inputs", "outputs", "embeddings/model.fc.input", "labels"]
+    assert {group.n for group in training.groups.values()} == {40}
+
+
+def test_no_training_profile_if_not_wanted(fit):
+    baseline = fit(BaselineCallback(training=None)).baseline_
+
+    assert baseline.training is None
+    assert baseline.n == 20
+
+
+def test_training_as_the_reference(fit):
+    callback = fit(BaselineCallback(reference="training", training=None))
+
+    assert list(callback.baseline_.sources()) == ["training"]
+    assert callback.baseline_.n == 40
+    assert "embeddings/model.fc.input" in callback.baseline_.reference.groups
+    assert callback.baseline_.warnings == []
+
+
+@pytest.mark.parametrize("how", [{"val": None}, {"limit_val_batches": 0}])
+def test_without_validation_data_training_has_to_do_and_it_is_said(fit, how, caplog):
+    callback = fit(max_epochs=2, **how)
+    baseline = callback.baseline_
+
+    assert list(baseline.sources()) == ["training"]
+    assert baseline.n == 40
+    assert {group.n for group in baseline.reference.groups.values()} == {40}
+    assert "outputs" in baseline.reference.groups
+    assert "there was no validation pass, so the reference is the training data" in baseline.warnings[0]
+    assert any("the reference is the training data" in record.getMessage() for record in caplog.records)
+    assert Baseline.load(callback.directory_).warnings == baseline.warnings
+
+
+def test_validation_that_never_came_is_seen_at_the_end(fit):
+    baseline = fit(max_epochs=1, check_val_every_n_epoch=5).baseline_
+
+    assert list(baseline.sources()) == ["training"]
+    assert "there was no validation pass" in baseline.warnings[0]
+
+
+def test_validation_within_an_epoch_the_latest_whole_one_counts(fit):
+    baseline = fit(val_check_interval=2, max_epochs=1).baseline_  # after batches 2 and 4 of 5
+
+    assert baseline.n == 20
+    assert baseline.info["step"] == 4
+    assert baseline.training.n == 40
+
+
+def test_one_of_several_validation_loaders(fit, trainer, lit, loaders):
+    first = fit(val=[8, 20]).baseline_
+    second = fit(BaselineCallback(dataloader_idx=1), val=[8, 20]).baseline_
+    callback = BaselineCallback(dataloader_idx=1)
+    trainer(callback).fit(lit(), loaders(40), {"a": loaders(8), "b": loaders(24)})
+
+    assert (first.n, second.n, callback.baseline_.n) == (8, 20, 24)
+
+
+def test_a_validation_loader_that_is_not_there_is_refused(fit):
+    with pytest.raises(InputError, match="dataloader_idx=2, but there are 2 validation loaders, counted from 0"):
+        fit(BaselineCallback(dataloader_idx=2), val=[8, 20])
+
+
+def test_an_unknown_layer_is_refused_at_the_start_of_fit(fit, lit):
+    model = lit()
+    callback = BaselineCallback(layers=["avgpol"])
+
+    with pytest.raises(InputError, match=r"no layer 'avgpol'; nearest: model\.avgpool"):
+        fit(callback, model=model)
+    assert callback.baseline_ is None
+    assert hooked(model) == []
+
+
+def test_batches_may_be_dicts(trainer, lit, dicts, images, loaders):
+    data = dicts(*(torch.stack(part) for part in zip(*images(20), strict=True)))
+    callback = BaselineCallback()
+    trainer(callback).fit(lit(), loaders(data), loaders(data))
+
+    assert {group.n for group in callback.baseline_.reference.groups.values()} == {20}
+    assert callback.baseline_.reference.groups["labels"].info["read_from"] == "label"
+
+
+def test_a_normalisation_in_the_transforms_is_undone_per_loader(trainer, lit, images, loaders, brightness):
+    class Normalize:
+        def __init__(self, mean, std):
+            self.mean, self.std = mean, std
+
+    class Normalized(torch.utils.data.Dataset):
+        def __init__(self, data, mean, std):
+            self.data, self.transform = data, Normalize(mean, std)
+
+        def __len__(self):
+            return len(self.data)
+
+        def __getitem__(self, index):
+            picture, label = self.data[index]
+            shape = (-1, 1, 1)
+            mean, std = torch.tensor(self.transform.mean).view(shape), torch.tensor(self.transform.std).view(shape)
+            return (picture - mean) / std, label
+
+    train, val = images(24, seed=1), images(16, seed=2)
+    callback = BaselineCallback()
+    trainer(callback).fit(
+        lit(),
+        loaders(Normalized(train, [0.5, 0.4, 0.3], [0.2, 0.2, 0.1])),
+        loaders(Normalized(val, [0.1, 0.2, 0.3], [0.5, 0.5, 0.5])),
+    )
+
+    for profile, data in ((callback.baseline_.training, train), (callback.baseline_.reference, val)):
+        bank = profile.groups["inputs"].bank
+        np.testing.assert_allclose(bank.min[0], brightness(data).min(), rtol=1e-4)
+        np.testing.assert_allclose(bank.max[0], brightness(data).max(), rtol=1e-4)
+
+
+def test_device_side_augmentation_is_seen_and_steps_that_work_in_place_are_not(trainer, lit, loaders):
+    class Changing(lit):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return torch.full_like(batch[0], 0.5), batch[1]
+
+        def training_step(self, batch, batch_idx):
+            batch[0].sub_(0.5)
+            return super().training_step(batch, batch_idx)
+
+    callback = BaselineCallback()
+    trainer(callback).fit(Changing(), loaders(16), loaders(16))
+    bank = callback.baseline_.training.groups["inputs"].bank
+
+    assert bank.min[0] == bank.max[0] == pytest.approx(127.5)
+
+
+def test_outputs_of_regression(trainer, net, steps, images, loaders):
+    class Regression(steps, pl.LightningModule):
+        def loss(self, batch):
+            return nn.functional.mse_loss(self(batch[0])[:, 0], batch[1].float())
+
+    callback = BaselineCallback(task="regression", target=None)
+    trainer(callback).fit(Regression(net()), loaders(16), loaders(16))
+    reference = callback.baseline_.reference
+
+    assert reference.groups["outputs"].streams == tuple(f"value/{i}" for i in range(4))
+    assert "labels" not in reference.groups
+
+
+def test_gradient_checkpointing_counts_once(trainer, net, lit, loaders):
+    class Checkpointed(net):
+        def forward(self, images):
+            return checkpoint(super().forward, images, use_reentrant=False)
+
+    callback = BaselineCallback(layers=["conv", "avgpool"], training="all")
+    trainer(callback).fit(lit(Checkpointed()), loaders(24), loaders(16))
+
+    assert {group.n for group in callback.baseline_.training.groups.values()} == {24}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_torch_compile(trainer, lit, loaders, whole):
+    torch._dynamo.reset()
+    model = lit()
+    if whole:
+        model = torch.compile(model, backend="eager")
+    else:
+        model.model = torch.compile(model.model, backend="eager", fullgraph=True)
+    callback = BaselineCallback(layers=["avgpool"], training="all")
+    trainer(callback).fit(model, loaders(24), loaders(16))
+    torch._dynamo.reset()
+
+    assert {group.n for group in callback.baseline_.reference.groups.values()} == {16}
+    assert {group.n for group in callback.baseline_.training.groups.values()} == {24}
+    assert callback.baseline_.warnings == []
+
+
+def test_a_model_compiled_and_called_before_is_warned_about(trainer, lit, loaders, caplog):
+    torch._dynamo.reset()
+    model = lit()
+    model.model = torch.compile(model.model, backend="eager")
+    with torch.no_grad():
+        model.eval()(torch.rand(8, 3, 16, 16))
+    model.train()
+    callback = BaselineCallback(layers=["avgpool"], outputs=None)
+    trainer(callback, inference_mode=False).fit(model, loaders(16), loaders(16))
+    torch._dynamo.reset()
+
+    (warning,) = callback.baseline_.warnings
+    assert "'model.avgpool' answered nothing in 2 batches of validation" in warning
+    assert "torch.compiler.reset() before fit" in warning
+    messages = [record.getMessage() for record in caplog.records if "answered nothing" in record.getMessage()]
+    assert [message.split(":")[0] for message in messages] == ["embeddings/avgpool", "about the baseline"]
+    assert list(callback.baseline_.reference.groups) == ["inputs", "labels"]
+
+
+def test_a_model_without_a_linear_layer_has_its_inputs_profiled(trainer, lit, loaders, caplog):
+    convolutional = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    callback = BaselineCallback()
+    trainer(callback).fit(lit(convolutional), loaders(16), loaders(16))
+
+    assert list(callback.baseline_.reference.groups) == ["inputs", "labels"]
+    assert sum("no Linear layer" in warning for warning in callback.baseline_.warnings) == 2
+
+
+def test_the_folder_is_in_the_root_directory_and_the_log_says_so(fit, tmp_path, said):
+    callback = fit()
+
+    assert callback.directory_ == tmp_path / "lensai_baseline"
+    assert sorted(path.name for path in callback.directory_.iterdir()) == [
+        "manifest.json", "profile.npz", "report.html", "streams.csv",
+    ]  # fmt: skip
+    assert f"Baseline of 20 validation rows: saved to {tmp_path / 'lensai_baseline'}." in said.messages
+    assert Baseline.load(callback.directory_).n == 20
+
+
+def test_a_folder_may_be_named(fit, tmp_path):
+    callback = fit(BaselineCallback(directory=tmp_path / "elsewhere" / "b"))
+
+    assert callback.directory_ == tmp_path / "elsewhere" / "b"
+    assert Baseline.load(callback.directory_).info == callback.baseline_.info
+    assert not (tmp_path / "lensai_baseline").exists()
+
+
+def test_the_report_has_both_profiles(fit):
+    html = (fit().directory_ / "report.html").read_text()
+
+    assert "validation" in html
+    assert "training" in html
+    assert "model.fc.input" in html
+
+
+def test_fast_dev_run_does_everything_and_writes_nothing(fit, tmp_path, said):
+    callback = fit(fast_dev_run=2)
+
+    assert callback.baseline_.n == 16
+    assert callback.directory_ is None
+    assert list(tmp_path.iterdir()) == []
+    assert any("fast_dev_run, so it is neither saved nor logged" in message for message in said.messages)
+
+
+def test_the_models_hooks_are_gone_when_training_ends_and_it_pickles(trainer, lit, loaders):
+    seen = {}
+
+    class Pickles(pl.Callback):
+        def on_train_start(self, trainer, pl_module):
+            seen["during"] = hooked(pl_module)
+
+        def on_train_end(self, trainer, pl_module):
+            seen["after"] = hooked(pl_module)
+            seen["bytes"] = pickle.dumps(pl_module.model)
+
+    model = lit()
+    trainer(BaselineCallback(), Pickles()).fit(model, loaders(16), loaders(16))
+
+    assert seen["during"] == ["model.fc"]
+    assert seen["after"] == []
+    assert b"lensai" not in seen["bytes"]
+
+
+def test_a_second_fit_is_a_new_baseline(trainer, lit, loaders):
+    callback, model = BaselineCallback(), lit()
+    trainer(callback).fit(model, loaders(40), loaders(20))
+    first = callback.baseline_
+    trainer(callback).fit(model, loaders(32), loaders(16))
+
+    assert (first.n, callback.baseline_.n) == (20, 16)
+    assert callback.baseline_.training.n == 32
+
+
+def test_validate_and_test_leave_the_baseline_alone(trainer, lit, loaders):
+    callback, model = BaselineCallback(), lit()
+    running = trainer(callback)
+    running.fit(model, loaders(40), loaders(20))
+    baseline, files = callback.baseline_, [path.stat().st_mtime_ns for path in callback.directory_.iterdir()]
+    running.validate(model, loaders(8), verbose=False)
+    running.test(model, loaders(8), verbose=False)
+
+    assert callback.baseline_ is baseline
+    assert [path.stat().st_mtime_ns for path in callback.directory_.iterdir()] == files
+    assert hooked(model) == []
+
+
+def test_the_test_set_as_the_reference(trainer, lit, loaders, said):
+    callback, model = BaselineCallback(reference="test"), lit()
+    running = trainer(callback)
+    running.fit(model, loaders(40), loaders(20))
+    assert callback.baseline_ is None
+    assert "Baseline: reference='test', so it is made by `trainer.test`." in said.messages
+    running.test(model, loaders(24), verbose=False)
+
+    assert list(callback.baseline_.sources()) == ["test", "training"]
+    assert {group.n for group in callback.baseline_.reference.groups.values()} == {24}
+    assert callback.baseline_.training.n == 40
+    assert Baseline.load(callback.directory_).n == 24
+    assert hooked(model) == []
+
+
+def test_a_test_without_a_fit_is_a_reference_too(trainer, lit, loaders):
+    callback = BaselineCallback(reference="test")
+    trainer(callback).test(lit(), loaders(24), verbose=False)
+
+    assert list(callback.baseline_.sources()) == ["test"]
+    assert callback.baseline_.n == 24
+
+
+@pytest.mark.parametrize("package", [pl, pytorch_lightning], ids=lambda module: module.__name__)
+def test_both_lightning_packages(trainer, steps, loaders, package):
+    model = type("Model", (steps, package.LightningModule), {})()
+    callback = BaselineCallback()
+    trainer(callback, package=package).fit(model, loaders(16), loaders(16))
+
+    assert callback.baseline_.n == 16
+    assert set(callback.baseline_.info["made_by"]) == {"torch", "lightning" if package is pl else "pytorch-lightning"}
+
+
+def test_reading_and_sketching_follow_the_options(fit):
+    callback = BaselineCallback(
+        layers=["conv"],
+        inputs=ImageInputs(scale=200.0),
+        reduce={"conv": "max"},
+        convention="lensai-edge",
+        k=64,
+        rows=7,
+        max_dim=5,
+    )
+    reference = fit(callback).baseline_.reference
+
+    assert reference.groups["inputs"].info["convention"] == "lensai-edge"
+    assert reference.groups["inputs"].info["reader"]["scale"] == 200.0
+    assert reference.groups["inputs"].bank.k == 64
+    assert reference.groups["embeddings/conv"].info["reduce"] == "max"
+    assert reference.groups["embeddings/conv"].info["projected_from"] == 8
+    assert reference.groups["embeddings/conv"].bank.dim == 5
+    assert len(reference.rows.data["inputs"]) == 7
+
+
+def test_the_seed_decides_which_rows_are_kept(fit):
+    def rows(seed):
+        torch.manual_seed(0)
+        return fit(BaselineCallback(rows=5, seed=seed)).baseline_.reference.rows.data["inputs"]
+
+    np.testing.assert_array_equal(rows(1), rows(1))
+    assert not np.array_equal(rows(1), rows(2))
+
+
+def test_nothing_is_logged_above_info_when_all_is_well(fit, caplog):
+    caplog.set_level(logging.WARNING, "lensai_integrations")
+    fit()
+
+    assert [record for record in caplog.records if record.name.startswith("lensai")] == []
+
+
+def test_the_documented_example_is_the_whole_interface():
+    assert Path(BaselineCallback.__init__.__code__.co_filename).name == "callback.py"

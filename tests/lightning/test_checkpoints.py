@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lensai_integrations import Baseline, Profile, Profiler
+from lensai_integrations.archive import to_bytes
+from lensai_integrations.errors import FormatError, LensAIError
+from lensai_integrations.lightning.checkpoints import StateCache, profiles_of, stored_state
+
+KEY = "lensai_integrations.BaselineCallback[lensai]"
+
+
+class Strange:
+    """A hyperparameter of a user's own class."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.fixture(scope="module")
+def profile():
+    profiler = Profiler(source="validation")
+    profiler.update(inputs=np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8))
+    return profiler.profile()
+
+
+def saved(path, state, **more):
+    weights = OrderedDict(weight=torch.zeros(3, 4), half=torch.ones(2, dtype=torch.bfloat16))
+    torch.save(
+        {"epoch": 1, "state_dict": weights, "callbacks": {KEY: state, "Other": {"best": torch.ones(1)}}, **more}, path
+    )
+    return path
+
+
+def test_profiles_come_back_from_a_state(profile):
+    state = StateCache().state({"validation": profile, "training": None})
+    back = profiles_of(state)
+
+    assert list(back) == ["validation"]
+    assert to_bytes(back["validation"]) == to_bytes(profile)
+
+
+def test_a_profile_is_encoded_once(profile, monkeypatch):
+    cache = StateCache()
+    first = cache.state({"validation": profile})
+    monkeypatch.setattr("lensai_integrations.lightning.checkpoints.to_bytes", lambda _: pytest.fail("again"))
+
+    assert cache.state({"validation": profile})["validation"] is first["validation"]
+
+
+def test_a_new_profile_is_encoded_anew(profile):
+    cache = StateCache()
+    first = cache.state({"validation": profile})["validation"]
+    second = cache.state({"validation": Profile()})["validation"]
+
+    assert first != second
+
+
+def test_the_state_is_plain_and_loads_with_weights_only(tmp_path, profile):
+    path = saved(tmp_path / "a.ckpt", StateCache().state({"validation": profile}))
+    loaded = torch.load(path, weights_only=True)
+
+    assert to_bytes(profiles_of(loaded["callbacks"][KEY])["validation"]) == to_bytes(profile)
+
+
+@pytest.mark.parametrize("state", [{"validation": "text"}, {"validation": b"junk"}, {"validation": None}])
+def test_a_damaged_state_is_refused(state):
+    with pytest.raises(FormatError):
+        profiles_of(state)
+
+
+def test_a_whole_baseline_in_a_state_is_refused(profile):
+    with pytest.raises(FormatError, match="a whole baseline"):
+        profiles_of({"validation": to_bytes(Baseline(profile))})
+
+
+def test_the_stored_state_is_the_saved_one(tmp_path, profile):
+    state = StateCache().state({"validation": profile, "training": profile})
+
+    assert stored_state(saved(tmp_path / "a.ckpt", state), KEY) == state
+
+
+def test_other_peoples_objects_are_not_needed(tmp_path, monkeypatch):
+    parameters = {"model": torch.nn.Linear(2, 2), "mine": Strange(3), "path": Path("x"), "number": np.float64(1.5)}
+    parameters |= {"set": {1, 2}, "dtype": torch.float16, "tuple": (Strange([Strange(1)]), 2**80, None)}
+    path = saved(tmp_path / "a.ckpt", {"validation": b"\x00\xff"}, hyper_parameters=parameters, after=[1, 2.5, "x"])
+    monkeypatch.delitem(globals(), "Strange")
+
+    assert stored_state(path, KEY) == {"validation": b"\x00\xff"}
+
+
+def test_no_foreign_code_runs(tmp_path):
+    path = saved(tmp_path / "a.ckpt", {"validation": b"1"}, hyper_parameters=Evil(tmp_path / "ran"))
+    stored_state(path, KEY)
+
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_sharded_checkpoint_is_a_folder(tmp_path):
+    folder = tmp_path / "sharded.ckpt"
+    folder.mkdir()
+    saved(folder / "meta.pt", {"validation": b"1"})
+
+    assert stored_state(folder, KEY) == {"validation": b"1"}
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {}}, {"callbacks": {}}, {"callbacks": {"Other": {}}}, [1], None])
+def test_a_checkpoint_without_our_state_says_so(tmp_path, content):
+    torch.save(content, tmp_path / "a.ckpt")
+
+    with pytest.raises(FormatError, match="has no baseline: it was saved without one or with save_weights_only=True"):
+        stored_state(tmp_path / "a.ckpt", KEY)
+
+
+def test_truncated_and_foreign_files_are_refused(tmp_path):
+    path = saved(tmp_path / "a.ckpt", {"validation": b"1" * 100})
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"junk", whole[100:]):
+        path.write_bytes(content)
+        with pytest.raises(FormatError):
+            stored_state(path, KEY)
+
+
+def test_a_zip_file_of_something_else_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a/b.txt", "x")
+    with pytest.raises(FormatError, match="cannot be read as a torch checkpoint"):
+        stored_state(tmp_path / "a.zip", KEY)
+
+
+def test_every_damaged_pickle_is_refused_or_read(tmp_path):
+    good = pickle.dumps(
+        {"callbacks": {KEY: {"validation": b"1" * 9}}, "x": [Strange(1), {1, 2}, np.ones(2)]},
+        protocol=2,
+    )
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        bad = bytearray(good)
+        bad[rng.integers(len(bad))] = rng.integers(256)
+        with zipfile.ZipFile(tmp_path / "a.ckpt", "w") as archive:
+            archive.writestr("archive/data.pkl", bytes(bad))
+        with contextlib.suppress(LensAIError):
+            stored_state(tmp_path / "a.ckpt", KEY)
+
+
+def test_a_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        stored_state(tmp_path / "none.ckpt", KEY)

@@ -1,0 +1,113 @@
+"""Training with the callback is bit for bit what it is without: weights, optimizer, metrics, random states."""
+
+from __future__ import annotations
+
+import random
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+
+from lensai_integrations.lightning import BaselineCallback
+
+
+class Augmented(torch.utils.data.Dataset):
+    """Draws from all three random generators for each picture."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        picture, label = self.data[index]
+        if random.random() < 0.5:
+            picture = picture.flip(-1)
+        picture = picture * float(np.random.uniform(0.8, 1.0))  # noqa: NPY002 - the global state is the point
+        return (picture + 0.01 * torch.rand_like(picture)).clamp(0, 1), label
+
+
+class Watch(pl.Callback):
+    """Notes the loss of each step and the random states after each epoch."""
+
+    def __init__(self):
+        self.notes = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.notes.append(outputs["loss"].detach().clone())
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        _, keys, position, *_ = np.random.get_state()  # noqa: NPY002
+        states = [torch.get_rng_state(), torch.from_numpy(keys.astype(np.int64)), torch.tensor(position)]
+        self.notes += [*states, torch.tensor(random.getstate()[1]), trainer.callback_metrics["val_loss"].clone()]
+
+
+def history(trainer, model, loaders, data, callbacks, **options):
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    random.seed(5)
+    watch = Watch()
+    running = trainer(*callbacks, watch, max_epochs=2, **options)
+    running.fit(model, loaders(data, shuffle=True), loaders(data))
+    optimizer = [state["momentum_buffer"] for state in running.optimizers[0].state_dict()["state"].values()]
+    return [*watch.notes, *model.state_dict().values(), *optimizer]
+
+
+EVERYTHING = {"training": "all", "layers": ["conv", "avgpool", "fc.input"], "max_dim": 4}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ({}, {}),
+        (EVERYTHING, {}),
+        (EVERYTHING, {"precision": "bf16-mixed"}),
+        (EVERYTHING, {"accumulate_grad_batches": 2}),
+        (EVERYTHING, {"val_check_interval": 2}),
+        (EVERYTHING, {"inference_mode": False}),
+    ],
+    ids=str,
+)
+def test_training_is_bit_identical(trainer, lit, loaders, images, options, arguments):
+    data = Augmented(images(28))
+    torch.manual_seed(0)
+    plain = history(trainer, lit(), loaders, data, [], **options)
+    torch.manual_seed(0)
+    callback = BaselineCallback(**arguments)
+    profiled = history(trainer, lit(), loaders, data, [callback], **options)
+
+    assert callback.baseline_.n == 28
+    assert len(plain) == len(profiled)
+    for one, other in zip(plain, profiled, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
+def test_the_comparison_would_notice(trainer, lit, loaders, images):
+    class Disturbing(pl.Callback):
+        def on_train_batch_end(self, *_):
+            torch.rand(1)
+
+    data = Augmented(images(28))
+    torch.manual_seed(0)
+    plain = history(trainer, lit(), loaders, data, [])
+    torch.manual_seed(0)
+    disturbed = history(trainer, lit(), loaders, data, [Disturbing()])
+
+    assert not all(torch.equal(one, other) for one, other in zip(plain, disturbed, strict=True))
+
+
+def test_compiled_training_is_bit_identical(trainer, lit, loaders, images):
+    data = Augmented(images(28))
+    results = []
+    for callbacks in ([], [BaselineCallback(training="all", layers=["avgpool"])]):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        model = lit()
+        model.model = torch.compile(model.model, backend="aot_eager")
+        results.append(history(trainer, model, loaders, data, callbacks))
+    torch._dynamo.reset()
+
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
