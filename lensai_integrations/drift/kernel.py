@@ -125,8 +125,8 @@ def null_sums(products: NDArray[np.float64], trace: float, n: int, m: int) -> tu
     With h the product of two different rows and a = h(x, x) - trace, the squared MMD over 1/n + 1/m has the variance
     2 E[h12^2] (1 - q) + E[a^2] q and a third cumulant of 8 E[h12 h23 h31] (1 - q)(1 - 2q) + (1 - q)(4 E[h12^3] u +
     12 E[h12^2 a1] q + 6 E[h12 a1 a2] q) + E[a^3] u, where q = (1/n^3 + 1/m^3) / (1/n + 1/m)^2 and u = (1/n^2 -
-    1/m^2)^2 / (1/n + 1/m)^3; exactly so for one sample (m infinite). For many rows the first terms remain, the traces of
-    the covariance's square and cube.
+    1/m^2)^2 / (1/n + 1/m)^3; exactly so for one sample (n infinite). For many rows the first terms remain, the traces
+    of the covariance's square and cube.
 
     Args:
         products: `[r, r]`, of centred features.
@@ -135,8 +135,9 @@ def null_sums(products: NDArray[np.float64], trace: float, n: int, m: int) -> tu
         m: Rows of the other.
 
     Example:
-        >>> null_sums(np.array([[1.0, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 1.0]]), 1.0, 10**9, 10**9)
-        (0.25, 0.125)
+        >>> products = np.array([[1.0, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 1.0]])
+        >>> [round(total, 6) for total in null_sums(products, trace=1.0, n=10**9, m=10**9)]
+        [0.25, 0.125]
     """
     count, spread = len(products), 1 / n + 1 / m
     q, u = (n**-3 + m**-3) / spread**2, (n**-2 - m**-2) ** 2 / spread**3
@@ -148,8 +149,8 @@ def null_sums(products: NDArray[np.float64], trace: float, n: int, m: int) -> tu
     second = np.sum(squares) / pairs * (1 - q) + np.mean(excess**2) * q / 2
     mixed = np.sum(off**3) * u / 2 + np.sum(squares @ excess) * q * 1.5 + excess @ off @ excess * q * 0.75
     third = triangles * (1 - q) * (1 - 2 * q) + mixed / pairs * (1 - q) + np.mean(excess**3) * u / 8
-    second = max(second, 1e-9 * trace**2)
-    return float(second), float(np.clip(third, 1e-3 * second**1.5, 2 * second**1.5))
+    second = max(float(second), 1e-9 * trace**2)
+    return second, float(np.clip(third, 1e-3 * second**1.5, 2 * second**1.5))
 
 
 def weighted_chi_square_p_value(value: float, first: float, second: float, third: float) -> float:

@@ -60,19 +60,20 @@ def test_for_many_rows_the_sums_are_traces_of_the_covariance(rng):
 def test_the_sums_are_the_cumulants_of_the_squared_distance(rng, n, m):
     """Against drawing: points of three skewed columns stand for features, n or m of them at a time."""
 
-    def draw(count):
-        return rng.chisquare(2, (count, 3)) * [1.0, 0.5, 0.2]
+    scale = np.array([1.0, 0.5, 0.2])
 
-    points = draw(3000) - [2.0, 1.0, 0.4]
-    trace = 4 * (1 + 0.25 + 0.04)
+    def draw(count):
+        return (rng.random((count, 3)) ** 3 - 0.25) * scale
+
+    points = draw(3000)
+    trace = (1 / 7 - 1 / 16) * np.sum(scale**2)
     second, third = null_sums(points @ points.T, trace, n, m)
     trials = 200_000
-    centre = draw(trials * n).reshape(trials, n, 3).mean(axis=1) if n < 100 else np.array([2.0, 1.0, 0.4])
+    centre = draw(trials * n).reshape(trials, n, 3).mean(axis=1) if n < 100 else 0
     distance = np.sum((draw(trials * m).reshape(trials, m, 3).mean(axis=1) - centre) ** 2, axis=1) / (1 / n + 1 / m)
     assert distance.mean() == pytest.approx(trace, rel=0.03)
-    assert 2 * second == pytest.approx(distance.var(), rel=0.2)
-    expected = np.mean((distance - distance.mean()) ** 3) / 8
-    assert third == pytest.approx(min(expected, 2 * second**1.5), rel=0.35)
+    assert 2 * second == pytest.approx(distance.var(), rel=0.1)
+    assert 8 * third == pytest.approx(np.mean((distance - distance.mean()) ** 3), rel=0.15)
 
 
 @pytest.mark.parametrize(("n", "m"), [(250, 1), (250, 10), (250, 100), (60, 100)])
