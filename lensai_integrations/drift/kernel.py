@@ -122,11 +122,12 @@ def centred_products(mean: KernelMean, rows: NDArray[Any]) -> NDArray[np.float64
 def null_sums(products: NDArray[np.float64], trace: float, n: int, m: int) -> tuple[float, float]:
     """Sums of squares and of cubes of the weights whose chi-squares have the cumulants of the squared MMD.
 
-    With h the product of two different rows and a = h(x, x) - trace, the squared MMD over 1/n + 1/m has the variance
-    2 E[h12^2] (1 - q) + E[a^2] q and a third cumulant of 8 E[h12 h23 h31] (1 - q)(1 - 2q) + (1 - q)(4 E[h12^3] u +
-    12 E[h12^2 a1] q + 6 E[h12 a1 a2] q) + E[a^3] u, where q = (1/n^3 + 1/m^3) / (1/n + 1/m)^2 and u = (1/n^2 -
-    1/m^2)^2 / (1/n + 1/m)^3; exactly so for one sample (n infinite). For many rows the first terms remain, the traces
-    of the covariance's square and cube.
+    Each row x enters the difference of the means with a weight c, 1/n or -1/m. Let s = 1/n + 1/m, h be the product of
+    two different rows and a = h(x, x) - trace. Then the squared MMD over s has the variance
+    2 E[h12^2] (1 - q) + E[a^2] q and the third cumulant (1 - q) (8 E[h12 h23 h31] (1 - 2 q) + 4 E[h12^3] u +
+    12 E[h12^2 a1] q + 6 E[h12 a1 a2] u) + E[a^3] w, where q, u and w are the sum of c^4 over s^2, the square of the sum
+    of c^3 over s^3 and the sum of c^6 over s^3; exactly so for one sample (n infinite). For many rows the first terms
+    remain, the traces of the covariance's square and cube.
 
     Args:
         products: `[r, r]`, of centred features.
@@ -140,16 +141,16 @@ def null_sums(products: NDArray[np.float64], trace: float, n: int, m: int) -> tu
         [0.25, 0.125]
     """
     count, spread = len(products), 1 / n + 1 / m
-    q, u = (n**-3 + m**-3) / spread**2, (n**-2 - m**-2) ** 2 / spread**3
+    q, u, w = (n**-3 + m**-3) / spread**2, (n**-2 - m**-2) ** 2 / spread**3, (n**-5 + m**-5) / spread**3
     excess = np.diag(products) - trace
     off = products - np.diag(np.diag(products))
     pairs = count * (count - 1)
     squares = off**2
     triangles = np.sum(off @ off * off) / (pairs * (count - 2))
-    second = np.sum(squares) / pairs * (1 - q) + np.mean(excess**2) * q / 2
-    mixed = np.sum(off**3) * u / 2 + np.sum(squares @ excess) * q * 1.5 + excess @ off @ excess * q * 0.75
-    third = triangles * (1 - q) * (1 - 2 * q) + mixed / pairs * (1 - q) + np.mean(excess**3) * u / 8
-    second = max(float(second), 1e-9 * trace**2)
+    variance = np.sum(squares) / pairs * (1 - q) + np.mean(excess**2) * q / 2
+    mixed = np.sum(off**3) * u / 2 + np.sum(squares @ excess) * q * 1.5 + excess @ off @ excess * u * 0.75
+    third = triangles * (1 - q) * (1 - 2 * q) + mixed / pairs * (1 - q) + np.mean(excess**3) * w / 8
+    second = max(float(variance), 1e-9 * trace**2)
     return second, float(np.clip(third, 1e-3 * second**1.5, 2 * second**1.5))
 
 

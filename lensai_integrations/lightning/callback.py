@@ -71,7 +71,7 @@ class BaselineCallback(LightningCallback):
             function; or a dict of these by layer.
         convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.
         k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
-        rows: Rows the joint sample keeps.
+        rows: Rows the joint sample keeps; 0 keeps none.
         max_dim: Wider embeddings are projected to this width.
         seed: Of everything random in here. Nothing else is touched.
         artifact_path: Directory of the artifacts in the MLflow run. Two callbacks need two.

@@ -18,7 +18,7 @@ REFERENCES = ("validation", "training", "test")
 TRAININGS = ("inputs", "all", None)
 _NUMBERS = {
     "k": (8, 65535),
-    "rows": (1, 2**24),
+    "rows": (0, 2**24),
     "max_dim": (1, 2**24),
     "seed": (0, 2**63 - 1),
     "dataloader_idx": (0, None),

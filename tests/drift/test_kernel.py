@@ -56,7 +56,7 @@ def test_for_many_rows_the_sums_are_traces_of_the_covariance(rng):
     assert third == pytest.approx(np.trace(covariance @ covariance @ covariance), rel=0.3)
 
 
-@pytest.mark.parametrize(("n", "m"), [(10**9, 1), (10**9, 2), (10**9, 5), (10**9, 30), (6, 6)])
+@pytest.mark.parametrize(("n", "m"), [(10**9, 1), (10**9, 2), (10**9, 5), (10**9, 20), (6, 6), (3, 5)])
 def test_the_sums_are_the_cumulants_of_the_squared_distance(rng, n, m):
     """Against drawing: points of three skewed columns stand for features, n or m of them at a time."""
 
@@ -68,7 +68,7 @@ def test_the_sums_are_the_cumulants_of_the_squared_distance(rng, n, m):
     points = draw(3000)
     trace = (1 / 7 - 1 / 16) * np.sum(scale**2)
     second, third = null_sums(points @ points.T, trace, n, m)
-    trials = 200_000
+    trials = 100_000
     centre = draw(trials * n).reshape(trials, n, 3).mean(axis=1) if n < 100 else 0
     distance = np.sum((draw(trials * m).reshape(trials, m, 3).mean(axis=1) - centre) ** 2, axis=1) / (1 / n + 1 / m)
     assert distance.mean() == pytest.approx(trace, rel=0.03)
@@ -78,12 +78,12 @@ def test_the_sums_are_the_cumulants_of_the_squared_distance(rng, n, m):
 
 @pytest.mark.parametrize(("n", "m"), [(250, 1), (250, 10), (250, 100), (60, 100)])
 def test_p_values_are_uniform_when_nothing_moved(rng, n, m):
-    p = np.empty(100)
+    p = np.empty(60)
     for trial in range(len(p)):
         reference = rows_of(rng, n)
         baseline = mean_of(reference)
         p[trial] = kernel_test(baseline, mean_of(rows_of(rng, m), baseline.exponents), reference).p_value
-    assert (p < 0.05).mean() <= 0.12
+    assert (p < 0.05).mean() <= 0.15
     assert (p < 0.01).mean() <= 0.05
     assert kstest(p, "uniform").pvalue > 1e-4
 

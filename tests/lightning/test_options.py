@@ -16,7 +16,7 @@ from lensai_integrations.lightning import BaselineCallback
         {"layers": (), "reduce": lambda x: x},
         {"inputs": ImageInputs(mean=(0.5,), std=(0.5,)), "target": 2, "outputs": "head"},
         {"target": "class", "task": "logits", "reference": "test", "training": "all", "convention": "lensai-edge"},
-        {"k": 8, "rows": 1, "max_dim": 1, "seed": 2**62, "dataloader_idx": 3, "upload_deadline": 0.5},
+        {"k": 8, "rows": 0, "max_dim": 1, "seed": 2**62, "dataloader_idx": 3, "upload_deadline": 0.5},
     ],
 )
 def test_accepts(arguments):
@@ -42,7 +42,7 @@ def test_accepts(arguments):
         ({"convention": "opencv"}, "convention='opencv'"),
         ({"k": 7}, "k=7 should be a whole number from 8 to 65535"),
         ({"k": 200.0}, "k=200.0"),
-        ({"rows": 0}, "rows=0"),
+        ({"rows": -1}, "rows=-1"),
         ({"max_dim": 0}, "max_dim=0"),
         ({"seed": -1}, "seed=-1"),
         ({"seed": True}, "seed=True"),
