@@ -14,7 +14,7 @@ demo: $(READY) ## Train on two photos, log the baseline to MLflow, compare three
 	$(BIN)/python examples/lightning_images.py
 
 test: $(READY) ## All tests, doctests and examples
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: $(READY) ## Style, types and import directions
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
 """What `BaselineCallback` adds to a training step.
 
-One Lightning fit; of every two steps the callback profiles one, drawn at random, so that both kinds of step meet the
-same state of the machine. A profiled step takes in images, outputs, labels and one layer. The
-figure is the ratio of the median step times, with a 95% bootstrap interval.
+One Lightning fit; the callback profiles blocks of consecutive steps and leaves out others, in random order, so that
+both kinds of step meet the same state of the machine. The first step of a block is not counted: it bears the
+after-effects of the block before. A profiled step takes in images, outputs, labels and one layer. The figure is the
+ratio of the median step times, with a 95% bootstrap interval.
 
     python benchmarks/overhead.py [--quick] [--stem cifar] [--device cuda] [--clock thread]
 
@@ -31,6 +32,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lensai_integrations.lightning import BaselineCallback
 
 TARGET = 1.05
+BLOCK = 6  # steps
 CLASSES = 10
 CLOCKS = {"wall": time.perf_counter, "thread": time.thread_time}
 
@@ -100,12 +102,14 @@ def network(device: str, stem: str) -> nn.Module:
     return net
 
 
-def step_times(device: str, stem: str, steps: int, batch: int, side: int, clock: Callable[[], float]) -> np.ndarray:
-    """Seconds of `steps` pairs of a plain and a profiled step, float64 `[steps, 2]`."""
+def step_times(device: str, stem: str, pairs: int, batch: int, side: int, clock: Callable[[], float]) -> np.ndarray:
+    """Seconds of the steps in `pairs` of a plain and a profiled block, float64 `[pairs, 2, BLOCK - 1]`."""
     torch.manual_seed(0)
     data = TensorDataset(torch.rand(batch * 8, 3, side, side), torch.randint(CLASSES, (batch * 8,)))
-    order = torch.arange(2 * steps * batch) % len(data)
+    order = torch.arange(2 * pairs * BLOCK * batch) % len(data)
     loader = DataLoader(data, batch_size=batch, sampler=order.tolist(), pin_memory=device == "cuda")
+    second = np.random.default_rng(0).integers(0, 2, pairs)
+    blocks = 2 * np.arange(pairs) + second
     stamps: list[float] = []
 
     def tick() -> None:
@@ -115,8 +119,7 @@ def step_times(device: str, stem: str, steps: int, batch: int, side: int, clock:
 
     with tempfile.TemporaryDirectory() as root:
         callback = Now(layers=["avgpool"], reference="training", directory=f"{root}/baseline")
-        second = np.random.default_rng(0).integers(0, 2, steps)
-        callback.chosen = frozenset((2 * np.arange(steps) + second).tolist())
+        callback.chosen = frozenset((blocks[:, None] * BLOCK + np.arange(BLOCK)).ravel().tolist())
         trainer = pl.Trainer(
             accelerator="gpu" if device == "cuda" else "cpu",
             devices=1,
@@ -130,19 +133,19 @@ def step_times(device: str, stem: str, steps: int, batch: int, side: int, clock:
             default_root_dir=root,
         )
         trainer.fit(Classifier(network(device, stem)), loader)
-        if callback.baseline_ is None or callback.baseline_.n != steps * batch:
+        if callback.baseline_ is None or callback.baseline_.n != pairs * BLOCK * batch:
             sys.exit("the profiled steps are not in the baseline: the figures would be of nothing")
-    times = np.diff(np.array(stamps).reshape(-1, 2), axis=1).reshape(steps, 2)
-    return np.take_along_axis(times, np.stack([1 - second, second], axis=1), axis=1)
+    times = np.diff(np.array(stamps).reshape(-1, 2), axis=1).reshape(pairs, 2, BLOCK)[:, :, 1:]
+    return np.take_along_axis(times, np.stack([1 - second, second], axis=1)[:, :, None], axis=1)
 
 
 def ratio_of_medians(times: np.ndarray) -> tuple[float, float, float]:
-    """Median of the profiled steps over that of the plain ones, and its 95% bootstrap interval."""
+    """Median of the profiled steps over that of the plain ones, and its 95% interval, pairs of blocks drawn again."""
     rng = np.random.default_rng(0)
     drawn = times[rng.integers(0, len(times), (2000, len(times)))]
-    medians = np.median(drawn, axis=1)
+    medians = np.median(drawn, axis=(1, 3))
     low, high = np.quantile(medians[:, 1] / medians[:, 0], [0.025, 0.975])
-    plain, profiled = np.median(times, axis=0)
+    plain, profiled = np.median(times, axis=(0, 2))
     return float(profiled / plain), float(low), float(high)
 
 
@@ -151,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--stem", choices=("plain", "cifar"), default="plain", help="first layers of the ResNet")
-    parser.add_argument("--steps", type=int, default=200, help="pairs of steps")
+    parser.add_argument("--pairs", type=int, default=40, help=f"pairs of blocks of {BLOCK} steps")
     parser.add_argument("--batch", type=int, help="images in a batch")
     parser.add_argument(
         "--clock",
@@ -169,16 +172,15 @@ def main() -> None:
     logging.getLogger("lensai_integrations").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     batch, side = options.batch or (256 if on_gpu else 64), 224 if on_gpu else 32
-    warm = 3 if options.quick else 10
-    steps = (8 if options.quick else options.steps) + warm
-    times = step_times(options.device, options.stem, steps, batch, side, CLOCKS[options.clock])[warm:]
+    pairs = 3 if options.quick else options.pairs
+    times = step_times(options.device, options.stem, pairs + 1, batch, side, CLOCKS[options.clock])[1:]
     ratio, low, high = ratio_of_medians(times)
-    plain, profiled = np.median(times, axis=0) * 1e3
+    plain, profiled = np.median(times, axis=(0, 2)) * 1e3
     name = f"ResNet-{50 if on_gpu else 18} ({options.stem} stem), {batch} x 3 x {side} x {side}, {options.device}"
     verdict = "within" if ratio <= TARGET else "ABOVE"
     print(
         f"{name}: plain {plain:.1f} ms, profiled {profiled:.1f} ms, ratio {ratio:.3f} "
-        f"(95% {low:.3f} to {high:.3f}, {len(times)} pairs, {options.clock} clock), {verdict} {TARGET}; "
+        f"(95% {low:.3f} to {high:.3f}, {times[:, 0].size} steps each, {options.clock} clock), {verdict} {TARGET}; "
         f"ratio of means {times[:, 1].mean() / times[:, 0].mean():.3f}"
     )
 

@@ -38,6 +38,7 @@ class Profiler:
             the profile says what is missing. By default such errors are raised.
 
     Example:
+        >>> import numpy as np
         >>> profiler = Profiler()
         >>> images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), dtype=np.uint8)
         >>> profiler.update(inputs=images, labels=np.arange(32) % 2)

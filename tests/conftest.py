@@ -18,5 +18,6 @@ def data_dir() -> Path:
         pytest.skip(f"real test data not found at {folder}: set LENSAI_TEST_DATA to the folder that holds it")
     return folder
 
+
 #: Programs that tests start in processes of their own.
 collect_ignore = ["lightning/ddp_script.py"]

@@ -26,6 +26,7 @@ def call(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
 ) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of the command, run in this process as the console script runs it."""
+    monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(sys, "argv", ["lensai", *map(str, arguments)])
     code = 0
     try:

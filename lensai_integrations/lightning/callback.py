@@ -33,14 +33,14 @@ VALIDATION, TEST = "validation", "test"
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
 
-def guarded(what: str) -> Callable[[Hook], Hook]:
-    """Decorate a hook: nothing but wrong arguments may stop the training, so what it raises becomes a problem."""
+def guarded(what: str, *raised: type[Exception]) -> Callable[[Hook], Hook]:
+    """Decorate a hook: what it raises becomes a problem, but for the exceptions named, which wrong arguments cause."""
 
     def decorate(hook: Hook) -> Hook:
         @wraps(hook)
         def calm(self: BaselineCallback, *args: Any, **kwargs: Any) -> None:
             if self._fit is not None:
-                with self._fit.problems.caught(what):
+                with self._fit.problems.caught(what, *raised):
                     hook(self, *args, **kwargs)
 
         return cast(Hook, calm)
@@ -145,21 +145,22 @@ class BaselineCallback(LightningCallback):
             self._fit = Fit(self._options, trainer.global_rank, trainer.world_size)
             self.baseline_ = self.directory_ = None
 
+    @guarded("starting the fit", InputError)
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers and put hooks on them, before anything is compiled."""
         assert self._fit is not None
+        self._active_run = active_run()
         self._fit.taps = attach(pl_module, self._options, self._fit.problems)
-        with self._fit.problems.caught("MLflow"):
-            self._active_run = active_run()
 
+    @guarded("starting to train", InputError)
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See what is held out, and decide what is recorded."""
         assert self._fit is not None
         self._pending = True
         if self._options.reference == VALIDATION:
+            self._fit.record(VALIDATION, everything=True)
             if not _has_validation(trainer, self._options.dataloader_idx):
                 self._fit.use_training_as_reference()
-            self._fit.record(VALIDATION, everything=True)
         as_reference = self._fit.reference == TRAINING
         if as_reference or self._options.training is not None:
             self._fit.record(TRAINING, everything=as_reference or self._options.training == "all")
@@ -229,14 +230,15 @@ class BaselineCallback(LightningCallback):
         if _is_fitting(trainer):
             self._complete(VALIDATION, trainer)
 
+    @guarded("starting the test", InputError)
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """With `reference="test"`: put hooks on the layers and begin the reference profile."""
-        if self._options.reference == TEST and self._fit is not None:
+        if self._options.reference == TEST:
+            assert self._fit is not None
             self._pending = True
             self._fit.taps = attach(pl_module, self._options, self._fit.problems)
             self._fit.record(TEST, everything=True)
-            with self._fit.problems.caught("starting the test"):
-                self._start(TEST, trainer.test_dataloaders, self._options.dataloader_idx)
+            self._start(TEST, trainer.test_dataloaders, self._options.dataloader_idx)
 
     @guarded("reading a test batch")
     def on_test_batch_start(

@@ -18,6 +18,7 @@ from lensai_integrations.lightning.fit import Fit
 from lensai_integrations.lightning.options import Options
 from lensai_integrations.lightning.problems import Problems, log
 from lensai_integrations.lightning.tracking import TrackedRun, runs_of_loggers
+from lensai_integrations.mlflow.address import DEFAULT_PATH
 from lensai_integrations.profile import Baseline, Profile
 
 FOLDER = "lensai_baseline"
@@ -105,11 +106,17 @@ def _with_stored(fit: Fit, stored: dict[str, Profile]) -> dict[str, Profile]:
 
 def save(baseline: Baseline, options: Options, root: str, problems: Problems) -> Path | None:
     """Write the baseline with its report to its folder; None if that failed."""
-    folder = Path(options.directory) if options.directory is not None else Path(root) / FOLDER
+    folder = Path(options.directory) if options.directory is not None else Path(root) / _folder_name(options)
     report = _report(baseline, problems)
     with problems.caught(f"saving to {folder}"):
         return baseline.save(folder.absolute(), report_html=report)
     return None
+
+
+def _folder_name(options: Options) -> str:
+    """Two callbacks have two artifact paths, and so two folders."""
+    own = options.artifact_path.replace("/", "-")
+    return FOLDER if own == DEFAULT_PATH else f"{FOLDER}-{own}"
 
 
 def _report(baseline: Baseline, problems: Problems) -> str | None:

@@ -50,16 +50,21 @@ class Problems:
         if not self._quiet:
             log.warning("%s", message, exc_info=None if expected else problem)  # type: ignore[arg-type]
 
-    def caught(self, topic: str) -> Caught:
-        """A context that turns an exception in its block into a problem. Only `Exception`: Ctrl-C and exits pass."""
-        return Caught(self, topic)
+    def caught(self, topic: str, *raised: type[Exception]) -> Caught:
+        """A context that turns an exception in its block into a problem.
+
+        Args:
+            topic: What is done in the block.
+            raised: Exceptions that pass; so do Ctrl-C and exits, which are no `Exception`.
+        """
+        return Caught(self, topic, raised)
 
 
 class Caught:
     """See `Problems.caught`."""
 
-    def __init__(self, problems: Problems, topic: str) -> None:
-        self._problems, self._topic = problems, topic
+    def __init__(self, problems: Problems, topic: str, raised: tuple[type[Exception], ...]) -> None:
+        self._problems, self._topic, self._raised = problems, topic, raised
 
     def __enter__(self) -> None:
         pass
@@ -67,7 +72,7 @@ class Caught:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or isinstance(error, self._raised):
             return False
         self._problems.note(self._topic, error)
         return True

@@ -16,6 +16,7 @@ from lensai_integrations.lightning.batches import BatchReader, Taken
 from lensai_integrations.lightning.problems import Problems
 from lensai_integrations.lightning.ranks import padding_of
 from lensai_integrations.lightning.taps import LAYER, Taps
+from lensai_integrations.lightning.threads import one_blas_thread
 from lensai_integrations.profile import Profile
 from lensai_integrations.profiler import Profiler
 
@@ -57,7 +58,7 @@ class Recording:
         """Before the step: take copies of images and labels, and listen to the layers."""
         if not self.started or self._prepared is None:
             return
-        with _ungraded():
+        with _aside():
             self._taken = self._prepared[0].take(batch)
         if self._taps is not None:
             self._taps.open()
@@ -69,7 +70,7 @@ class Recording:
             return
         self._batches += 1
         self._failed += 1
-        with _ungraded():
+        with _aside():
             caught = self._taps.close() if self._taps is not None else {}
             self._describe(caught)
             if taken.place is not None:
@@ -116,7 +117,7 @@ class Recording:
         """
         assert self._prepared is not None
         self.started = False
-        with _ungraded():
+        with _aside():
             profile = self._prepared[1].profile()
         profile.info |= {**info, "padding_left_out": self._left_out}
         profile.info["warnings"] = [*profile.warnings, *self._complaints()]
@@ -141,8 +142,9 @@ class Recording:
 
 
 @contextmanager
-def _ungraded() -> Iterator[None]:
-    with torch.inference_mode(False), torch.no_grad():
+def _aside() -> Iterator[None]:
+    """Apart from the training: without gradients, outside inference mode, and off its threads' cores."""
+    with torch.inference_mode(False), torch.no_grad(), one_blas_thread():
         yield
 
 

@@ -99,6 +99,21 @@ def test_a_failing_part_is_no_end(survives, monkeypatch, caplog, target, name):
     assert len(warnings_of(caplog)) < 10
 
 
+def test_layers_that_cannot_be_hooked_cost_only_the_layers(survives, monkeypatch):
+    monkeypatch.setattr(callback, "attach", fails)
+    baseline = survives().baseline_
+
+    assert set(baseline.reference.groups) == {"inputs", "labels"}
+    assert "injected" in baseline.warnings[0]
+
+
+def test_a_failing_look_at_the_validation_data_is_no_end(survives, monkeypatch, caplog):
+    monkeypatch.setattr(callback, "_has_validation", fails)
+
+    assert survives().baseline_ is not None
+    assert any("injected" in message for message in warnings_of(caplog))
+
+
 def test_a_failing_hook_costs_its_layer_only(survives, monkeypatch):
     monkeypatch.setattr(taps, "reduce_embedding", fails)
     reference = survives().baseline_.reference

@@ -71,6 +71,13 @@ def test_interruptions_pass(kind):
     assert not problems.messages
 
 
+def test_named_exceptions_pass():
+    problems = Problems()
+    with pytest.raises(InputError), problems.caught("x", InputError):
+        raise InputError("yours")
+    assert not problems.messages
+
+
 def test_a_block_without_an_error_is_no_problem():
     problems = Problems()
     with problems.caught("x"):

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from threadpoolctl import ThreadpoolController
+
+from lensai_integrations import Profiler
+from lensai_integrations.lightning import BaselineCallback, threads
+from lensai_integrations.lightning.threads import one_blas_thread
+
+
+def blas_threads():
+    return {pool["num_threads"] for pool in ThreadpoolController().select(user_api="blas").info()}
+
+
+@pytest.fixture
+def several():
+    """numpy with two threads, whatever the machine has."""
+    with ThreadpoolController().select(user_api="blas").limit(limits=2):
+        yield
+
+
+@pytest.mark.usefixtures("several")
+def test_one_thread_inside_and_as_before_outside():
+    assert blas_threads() == {2}
+    with one_blas_thread():
+        assert blas_threads() == {1}
+    assert blas_threads() == {2}
+
+
+@pytest.mark.usefixtures("several")
+def test_as_before_after_an_error():
+    with pytest.raises(ZeroDivisionError), one_blas_thread():
+        _ = 1 / 0
+    assert blas_threads() == {2}
+
+
+@pytest.mark.usefixtures("several")
+def test_every_batch_is_measured_on_one_thread(trainer, lit, loaders, monkeypatch):
+    seen = set()
+    update = Profiler.update
+
+    def watched(self, **batch):
+        seen.update(blas_threads())
+        update(self, **batch)
+
+    monkeypatch.setattr(Profiler, "update", watched)
+    trainer(BaselineCallback(training="all")).fit(lit(), loaders(16), loaders(16))
+
+    assert seen == {1}
+    assert blas_threads() == {2}
+
+
+def test_without_threadpoolctl_it_does_nothing(monkeypatch):
+    threads._blas_pools.cache_clear()
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    with one_blas_thread():
+        assert np.ones(3) @ np.ones(3) == 3
+    threads._blas_pools.cache_clear()
