@@ -18,6 +18,7 @@ from lensai_integrations.lightning import finish
 from lensai_integrations.lightning.attach import attach
 from lensai_integrations.lightning.base import LightningCallback
 from lensai_integrations.lightning.fit import TRAINING, Fit
+from lensai_integrations.lightning.loaders import has_validation, is_fitting, one_loader
 from lensai_integrations.lightning.options import Options
 from lensai_integrations.lightning.recording import Recording
 from lensai_integrations.lightning.tracking import TrackedRun, active_run
@@ -159,7 +160,7 @@ class BaselineCallback(LightningCallback):
         self._pending = True
         if self._options.reference == VALIDATION:
             self._fit.record(VALIDATION, everything=True)
-            if not _has_validation(trainer, self._options.dataloader_idx):
+            if not has_validation(trainer, self._options.dataloader_idx):
                 self._fit.use_training_as_reference()
         as_reference = self._fit.reference == TRAINING
         if as_reference or self._options.training is not None:
@@ -195,7 +196,7 @@ class BaselineCallback(LightningCallback):
     @guarded("starting validation")
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the reference profile."""
-        if _is_fitting(trainer):
+        if is_fitting(trainer):
             self._start(VALIDATION, trainer.val_dataloaders, self._options.dataloader_idx)
 
     @guarded("reading a validation batch")
@@ -205,7 +206,7 @@ class BaselineCallback(LightningCallback):
         """Open a validation batch."""
         if trainer.sanity_checking:
             self._listen(True)  # so that a compiled model is compiled once, not once more after the sanity check
-        elif _is_fitting(trainer) and dataloader_idx == self._options.dataloader_idx:
+        elif is_fitting(trainer) and dataloader_idx == self._options.dataloader_idx:
             self._open(VALIDATION, batch)
 
     @guarded("measuring a validation batch")
@@ -227,7 +228,7 @@ class BaselineCallback(LightningCallback):
     @guarded("ending validation")
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complete the reference profile, before checkpoints are saved."""
-        if _is_fitting(trainer):
+        if is_fitting(trainer):
             self._complete(VALIDATION, trainer)
 
     @guarded("starting the test", InputError)
@@ -296,7 +297,7 @@ class BaselineCallback(LightningCallback):
     def _start(self, source: str, loaders: Any, index: int = 0) -> None:
         recording = self._recording(source)
         if recording is not None:
-            recording.start(_loader(loaders, index))
+            recording.start(one_loader(loaders, index))
 
     def _open(self, source: str, batch: Any) -> None:
         recording = self._recording(source)
@@ -327,27 +328,3 @@ class BaselineCallback(LightningCallback):
             self.baseline_, self.directory_ = finish.conclude(
                 self._fit, self._options, trainer, self.state_key, self._active_run
             )
-
-
-def _is_fitting(trainer: Trainer) -> bool:
-    """Whether a validation pass belongs to the fit: the sanity check and `trainer.validate` do not."""
-    return trainer.state.fn == "fit" and not trainer.sanity_checking
-
-
-def _has_validation(trainer: Trainer, index: int) -> bool:
-    """Whether there will be validation batches of this loader, as far as is known at the start.
-
-    Raises:
-        InputError: If there are fewer validation loaders.
-    """
-    batches = list(trainer.num_val_batches)
-    if batches and index >= len(batches):
-        raise InputError(f"dataloader_idx={index}, but there are {len(batches)} validation loaders, counted from 0")
-    return bool(trainer.enable_validation and (not batches or batches[index] > 0))
-
-
-def _loader(loaders: Any, index: int) -> Any:
-    """One of a trainer's loaders, which are one loader, a list, or a dict."""
-    if isinstance(loaders, Mapping):
-        loaders = list(loaders.values())
-    return loaders[index] if isinstance(loaders, Sequence) else loaders

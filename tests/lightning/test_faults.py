@@ -87,7 +87,7 @@ def test_a_measure_that_raises_costs_its_own_group_only(survives, monkeypatch, c
         (fit, "gathered"),
         (fit, "image_inputs"),
         (recording, "padding_of"),
-        (callback, "_loader"),
+        (callback, "one_loader"),
     ],
 )
 def test_a_failing_part_is_no_end(survives, monkeypatch, caplog, target, name):
@@ -108,7 +108,7 @@ def test_layers_that_cannot_be_hooked_cost_only_the_layers(survives, monkeypatch
 
 
 def test_a_failing_look_at_the_validation_data_is_no_end(survives, monkeypatch, caplog):
-    monkeypatch.setattr(callback, "_has_validation", fails)
+    monkeypatch.setattr(callback, "has_validation", fails)
 
     assert survives().baseline_ is not None
     assert any("injected" in message for message in warnings_of(caplog))

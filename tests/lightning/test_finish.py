@@ -70,7 +70,7 @@ def test_saved_and_logged_to_the_loggers_runs(fit, trainer, pushed, said, tmp_pa
         fit, options(artifact_path="a/b", upload_deadline=3), trainer, "key", TrackedRun("active", "u")
     )
 
-    assert folder == tmp_path / "lensai_baseline"
+    assert folder == tmp_path / "lensai_baseline-a-b"
     assert Baseline.load(folder).n == baseline.n == 6
     assert pushed == [(folder, {"run_id": "r1", "tracking_uri": "u", "artifact_path": "a/b", "deadline": 3})]
     assert said.messages == [f"Baseline of 6 validation rows: saved to {folder}, logged to MLflow run r1."]

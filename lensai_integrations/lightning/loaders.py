@@ -1,0 +1,40 @@
+"""What a trainer says of its loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lensai_integrations.errors import InputError
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
+
+def is_fitting(trainer: Trainer) -> bool:
+    """Whether a validation pass belongs to the fit: the sanity check and `trainer.validate` do not."""
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def has_validation(trainer: Trainer, index: int) -> bool:
+    """Whether there will be validation batches of this loader, as far as is known at the start.
+
+    Raises:
+        InputError: If there are fewer validation loaders.
+    """
+    batches = list(trainer.num_val_batches)
+    if batches and index >= len(batches):
+        raise InputError(f"dataloader_idx={index}, but there are {len(batches)} validation loaders, counted from 0")
+    return bool(trainer.enable_validation and (not batches or batches[index] > 0))
+
+
+def one_loader(loaders: Any, index: int) -> Any:
+    """One of a trainer's loaders, which are one loader, a list, or a dict.
+
+    Example:
+        >>> one_loader({"day": "a loader", "night": "another"}, 1)
+        'another'
+    """
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    return loaders[index] if isinstance(loaders, Sequence) else loaders
