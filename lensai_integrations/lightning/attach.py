@@ -8,9 +8,10 @@ from torch import nn
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning.layers import find_layer, last_linear
-from lensai_integrations.lightning.options import Options
-from lensai_integrations.lightning.problems import Problems
-from lensai_integrations.lightning.taps import LAYER, OUTPUTS, Tap, Taps
+from lensai_integrations.lightning.taps import Tap, Taps
+from lensai_integrations.training.options import Options
+from lensai_integrations.training.problems import Problems
+from lensai_integrations.training.recording import LAYER, OUTPUTS
 
 
 def attach(model: nn.Module, options: Options, problems: Problems) -> Taps:

@@ -17,19 +17,18 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import finish
 from lensai_integrations.lightning.attach import attach
 from lensai_integrations.lightning.base import LightningCallback
-from lensai_integrations.lightning.fit import TRAINING, Fit
+from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.lightning.loaders import has_validation, is_fitting, one_loader
-from lensai_integrations.lightning.options import Options
-from lensai_integrations.lightning.recording import Recording
-from lensai_integrations.lightning.tracking import TrackedRun, active_run
+from lensai_integrations.lightning.recording import LoaderPass
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
+from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
+from lensai_integrations.training.options import Options
+from lensai_integrations.training.tracking import TrackedRun, active_run
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
-
-VALIDATION, TEST = "validation", "test"
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
@@ -120,7 +119,7 @@ class BaselineCallback(LightningCallback):
         super().__init__()
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._options = Options(**arguments)
-        self._fit: Fit | None = None
+        self._fit: LightningFit | None = None
         self._pending = self._from_the_start = False
         self._active_run: TrackedRun | None = None
         self.baseline_: Baseline | None = None
@@ -143,7 +142,7 @@ class BaselineCallback(LightningCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin anew with every fit; with a test only if there was no fit."""
         if stage == "fit" or (stage == TEST and self._fit is None):
-            self._fit = Fit(self._options, trainer.global_rank, trainer.world_size)
+            self._fit = LightningFit(self._options, trainer.global_rank, trainer.world_size)
             self.baseline_ = self.directory_ = None
 
     @guarded("starting the fit", InputError)
@@ -291,7 +290,7 @@ class BaselineCallback(LightningCallback):
         if self._options.reference != TEST:
             self._conclude(trainer)
 
-    def _recording(self, source: str) -> Recording | None:
+    def _recording(self, source: str) -> LoaderPass | None:
         return self._fit.recordings.get(source) if self._fit is not None else None
 
     def _start(self, source: str, loaders: Any, index: int = 0) -> None:

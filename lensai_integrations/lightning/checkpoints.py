@@ -1,6 +1,6 @@
-"""The baseline's way through a checkpoint: as plain bytes under this callback's state, profile by profile.
+"""Lightning's checkpoints, which carry the baseline as plain bytes under the callback's state.
 
-At the end of a fit the best checkpoint is asked for the baseline that belongs to its weights. Its file may hold
+At the end of a fit the best one is asked for the baseline that belongs to its weights. Its file may hold
 gigabytes of weights and objects of any class, so only the pickled skeleton is read: tensors stay where they are, and
 nothing but containers, numbers, text and bytes is made of it; all else becomes an empty stand-in.
 """
@@ -10,60 +10,13 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lensai_integrations.archive import from_bytes, to_bytes
 from lensai_integrations.errors import FormatError
-from lensai_integrations.profile import Profile
 
 #: Where a sharded checkpoint keeps what is not sharded.
 _SHARDED = "meta.pt"
-
-
-class StateCache:
-    """Encodes profiles for checkpoints, each only once.
-
-    Example:
-        >>> cache = StateCache()
-        >>> list(cache.state({"validation": Profile(), "training": None}))
-        ['validation']
-    """
-
-    def __init__(self) -> None:
-        self._encoded: dict[str, tuple[Profile, bytes]] = {}
-
-    def state(self, profiles: Mapping[str, Profile | None]) -> dict[str, bytes]:
-        """The profiles that there are, as bytes, by name."""
-        return {name: self._bytes(name, profile) for name, profile in profiles.items() if profile is not None}
-
-    def _bytes(self, name: str, profile: Profile) -> bytes:
-        known = self._encoded.get(name)
-        if known is None or known[0] is not profile:
-            known = self._encoded[name] = (profile, to_bytes(profile))
-        return known[1]
-
-
-def profiles_of(state: Mapping[str, Any]) -> dict[str, Profile]:
-    """The profiles in a callback's state, by name.
-
-    Raises:
-        FormatError: If it is damaged or of another format.
-        DefinitionError: If a definition id means something else here than where it was written.
-    """
-    return {str(name): _profile(name, blob) for name, blob in state.items()}
-
-
-def _profile(name: str, blob: Any) -> Profile:
-    if not isinstance(blob, bytes):
-        raise FormatError(
-            f"the callback's state has a {type(blob).__name__} under {name!r}: it is not of this callback"
-        )
-    profile = from_bytes(blob)
-    if not isinstance(profile, Profile):
-        raise FormatError(f"the callback's state has a whole baseline under {name!r}, not a profile")
-    return profile
 
 
 def stored_state(checkpoint: str | Path, state_key: str) -> dict[str, Any]:

@@ -1,11 +1,7 @@
-"""The end of a fit: which baseline it is, and where it goes.
-
-First to disk, then to MLflow, so that a server that is down costs nothing but the upload.
-"""
+"""The end of a Lightning fit: which baseline it is, of which weights, and which runs take it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,19 +9,18 @@ from typing import Any
 
 import torch
 
-from lensai_integrations.lightning.checkpoints import profiles_of, stored_state
-from lensai_integrations.lightning.fit import Fit
-from lensai_integrations.lightning.options import Options
-from lensai_integrations.lightning.problems import Problems, log
-from lensai_integrations.lightning.tracking import TrackedRun, runs_of_loggers
-from lensai_integrations.mlflow.address import DEFAULT_PATH
+from lensai_integrations.lightning.checkpoints import stored_state
+from lensai_integrations.lightning.fit import LightningFit
+from lensai_integrations.lightning.tracking import runs_of_loggers
 from lensai_integrations.profile import Baseline, Profile
-
-FOLDER = "lensai_baseline"
+from lensai_integrations.training.checkpoints import profiles_of
+from lensai_integrations.training.finish import deliver, say_there_is_none
+from lensai_integrations.training.options import Options
+from lensai_integrations.training.tracking import TrackedRun
 
 
 def conclude(
-    fit: Fit, options: Options, trainer: Any, state_key: str, active: TrackedRun | None
+    fit: LightningFit, options: Options, trainer: Any, state_key: str, active: TrackedRun | None
 ) -> tuple[Baseline | None, Path | None]:
     """Make the baseline, save it, log it, and say where it is and what it lacks.
 
@@ -34,26 +29,13 @@ def conclude(
     """
     baseline = baseline_of(fit, trainer, state_key)
     if baseline is None:
-        log.warning(
-            "there is no baseline: no whole %s pass was profiled%s", fit.reference, _because(fit.problems.messages)
-        )
+        say_there_is_none(fit.reference, fit.problems)
         return None, None
     if trainer.fast_dev_run:
         say("Baseline: fast_dev_run, so it is neither saved nor logged; it is in `callback.baseline_`.")
         return baseline, None
-    folder = save(baseline, options, trainer.default_root_dir, fit.problems)
     runs = runs_of_loggers(trainer) or ([active] if active is not None else [])
-    logged = upload(folder, runs, options, fit.problems) if folder is not None else []
-    places = [f"saved to {folder}"] if folder is not None else []
-    places += [f"logged to MLflow run {run.run_id}" for run in logged]
-    say(f"Baseline of {baseline.n} {baseline.reference.source} rows: {', '.join(places) or 'kept in memory only'}.")
-    if baseline.warnings:
-        log.warning("about the baseline: %s", "; ".join(baseline.warnings))
-    return baseline, folder
-
-
-def _because(messages: list[str]) -> str:
-    return f" ({'; '.join(messages)})" if messages else ""
+    return baseline, deliver(baseline, options, fit.problems, root=trainer.default_root_dir, runs=runs, say=say)
 
 
 def say(message: str) -> None:
@@ -63,7 +45,7 @@ def say(message: str) -> None:
     rank_zero_info(message)
 
 
-def baseline_of(fit: Fit, trainer: Any, state_key: str) -> Baseline | None:
+def baseline_of(fit: LightningFit, trainer: Any, state_key: str) -> Baseline | None:
     """The baseline that belongs to the best checkpoint if there is one, else the latest; None if there is none."""
     path = best_checkpoint(trainer)
     profiles, used = fit.profiles, ""
@@ -93,7 +75,7 @@ def best_checkpoint(trainer: Any) -> str:
     return str(found[0].best_model_path) if found else ""
 
 
-def _with_stored(fit: Fit, stored: dict[str, Profile]) -> dict[str, Profile]:
+def _with_stored(fit: LightningFit, stored: dict[str, Profile]) -> dict[str, Profile]:
     """The checkpoint's profiles; what it lacks, because it was saved before the first whole pass, is the latest."""
     missing = fit.profiles.keys() - stored.keys()
     if missing:
@@ -102,55 +84,6 @@ def _with_stored(fit: Fit, stored: dict[str, Profile]) -> dict[str, Profile]:
             f"it was saved before a first whole {' and '.join(sorted(missing))} pass, so that is a later one",
         )
     return {**fit.profiles, **stored}
-
-
-def save(baseline: Baseline, options: Options, root: str, problems: Problems) -> Path | None:
-    """Write the baseline with its report to its folder; None if that failed."""
-    folder = Path(options.directory) if options.directory is not None else Path(root) / _folder_name(options)
-    report = _report(baseline, problems)
-    with problems.caught(f"saving to {folder}"):
-        return baseline.save(folder.absolute(), report_html=report)
-    return None
-
-
-def _folder_name(options: Options) -> str:
-    """Two callbacks have two artifact paths, and so two folders."""
-    own = options.artifact_path.replace("/", "-")
-    return FOLDER if own == DEFAULT_PATH else f"{FOLDER}-{own}"
-
-
-def _report(baseline: Baseline, problems: Problems) -> str | None:
-    from lensai_integrations.report import baseline_html
-
-    with problems.caught("report.html"):
-        return baseline_html(baseline)
-    return None
-
-
-def upload(folder: Path, runs: Sequence[TrackedRun], options: Options, problems: Problems) -> list[TrackedRun]:
-    """Log the folder to the runs. What fails is one problem, with the command that finishes it.
-
-    Returns:
-        The runs that have the baseline.
-    """
-    done = []
-    for run in runs:
-        with problems.caught(f"MLflow run {run.run_id}"):
-            _push(folder, run, options)
-            done.append(run)
-    return done
-
-
-def _push(folder: Path, run: TrackedRun, options: Options) -> None:
-    from lensai_integrations.mlflow import push
-
-    push(
-        folder,
-        run_id=run.run_id,
-        tracking_uri=run.tracking_uri,
-        artifact_path=options.artifact_path,
-        deadline=options.upload_deadline,
-    )
 
 
 def _lightning(trainer: Any) -> str:

@@ -1,47 +1,29 @@
-"""What one fit keeps: the recordings that run, the profiles that are complete, and what is missing."""
+"""One fit of a Lightning trainer: its passes, and the hooks on the model while there are any."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping
-from typing import Any
-
-from lensai_integrations.lightning.batches import BatchReader, image_inputs
-from lensai_integrations.lightning.checkpoints import StateCache, profiles_of
-from lensai_integrations.lightning.options import Options
-from lensai_integrations.lightning.problems import Problems
 from lensai_integrations.lightning.ranks import gathered
-from lensai_integrations.lightning.recording import Recording
+from lensai_integrations.lightning.recording import LoaderPass
 from lensai_integrations.lightning.taps import Taps
-from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.profiler import Profiler
-
-TRAINING = "training"
-NO_HELD_OUT = (
-    "there was no {} pass, so the reference is the training data: augmented, seen with dropout on and while the weights"
-    " changed; clean production data may look drifted against it"
-)
+from lensai_integrations.training.fit import Fit
+from lensai_integrations.training.options import Options
 
 
-class Fit:
+class LightningFit(Fit[LoaderPass]):
     """The state of a callback from `setup` on.
 
+    Args:
+        options: What was asked for.
+        rank: Which process this is.
+        world_size: Of how many.
+
     Attributes:
-        problems: What went wrong or is missing.
         taps: Hooks on the model, while there are any.
-        profiles: The latest complete profile by source; on the first rank only.
-        recordings: By source, those that run.
-        reference: The source of the reference profile.
     """
 
     def __init__(self, options: Options, rank: int, world_size: int) -> None:
-        self._options, self._rank, self._world_size = options, rank, world_size
-        self.problems = Problems(quiet=rank != 0)
+        super().__init__(options, rank=rank, gather=lambda profile, problems: gathered(profile, world_size, problems))
         self.taps: Taps | None = None
-        self.profiles: dict[str, Profile] = {}
-        self.recordings: dict[str, Recording] = {}
-        self.reference = options.reference
-        self._cache = StateCache()
 
     def record(self, source: str, *, everything: bool) -> None:
         """Record the passes of a source.
@@ -51,71 +33,7 @@ class Fit:
             everything: Layers too, not only what the model is fed.
         """
         taps = self.taps if everything else None
-        self.recordings[source] = Recording(source, lambda loader: self._prepared(source, loader), taps, self.problems)
-
-    def use_training_as_reference(self) -> None:
-        """Nothing is held out: what training saw has to do."""
-        self.problems.note("reference", NO_HELD_OUT.format(self._options.reference))
-        self.reference = TRAINING
-
-    def _prepared(self, source: str, loader: Any) -> tuple[BatchReader, Profiler]:
-        options = self._options
-        reader = BatchReader(image_inputs(options.inputs, loader, self.problems), options.target, self.problems)
-        profiler = Profiler(
-            inputs=reader.inputs,
-            convention=options.convention,
-            task=options.task,  # type: ignore[arg-type]
-            k=options.k,
-            rows=options.rows,
-            max_dim=options.max_dim,
-            seed=[options.seed, self._rank, zlib.crc32(source.encode())],
-            source=source,
-            on_error=lambda group, error: self.problems.note(f"{group} of {source}", error, listed=False),
-        )
-        return reader, profiler
-
-    def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:
-        """End a pass: its profile, merged over ranks, becomes the latest. A collective.
-
-        Args:
-            source: Whose pass.
-            whole: False if it was cut short; it then only counts if there is no other.
-            info: JSON values for the profile's info.
-        """
-        if source not in self.recordings:
-            return
-        profiles: list[Profile] = []
-        with self.problems.caught(f"the end of {source}"):
-            profiles.append(self.recordings[source].finish(**info))
-        with self.problems.caught(f"merging {source} over ranks"):
-            profile = gathered(profiles[0] if profiles else None, self._world_size, self.problems)
-            if profile is not None and (whole or source not in self.profiles):
-                if not whole:
-                    profile.info["warnings"] = [*profile.warnings, f"the profile is of a part of a {source} epoch"]
-                self.profiles[source] = profile
-
-    def baseline(self, profiles: Mapping[str, Profile]) -> Baseline | None:
-        """The baseline that these profiles make, or None if there is nothing to hold a model against."""
-        training = profiles.get(TRAINING)
-        reference = profiles.get(self.reference)
-        if reference is None and self._options.reference == "validation" and training is not None:
-            self.use_training_as_reference()
-            reference = training
-        if reference is None:
-            return None
-        return Baseline(reference, training if training is not reference else None)
-
-    def state(self) -> dict[str, Any]:
-        """The complete profiles as bytes, for a checkpoint; empty on all ranks but the first."""
-        with self.problems.caught("checkpoint"):
-            return dict(self._cache.state(self.profiles))
-        return {}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take over the profiles of a checkpoint; on the first rank only, or they would be merged several times."""
-        with self.problems.caught("checkpoint"):
-            if self._rank == 0:
-                self.profiles = profiles_of(state)
+        self.recordings[source] = LoaderPass(source, self.prepare(source), taps, self.problems)
 
     def stop(self) -> None:
         """Take the hooks off the model and forget unfinished passes; complete profiles stay."""

@@ -7,19 +7,16 @@ of a name is enough where only one layer has it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
 
-from lensai_integrations.errors import InputError
+from lensai_integrations.training.naming import find_named
 
 #: Attributes under which torch's wrappers keep the module they wrap.
 WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
-_INPUT = ".input"
-_MOST_LISTED = 40
 
 
 @dataclass(frozen=True)
@@ -69,36 +66,8 @@ def find_layer(model: nn.Module, name: str) -> Layer:
         True
     """
     layers = named_layers(model)
-    path = _find(layers, name)
-    if path is not None:
-        return Layer(name, path, layers[path])
-    stem = _find(layers, name.removesuffix(_INPUT)) if name.endswith(_INPUT) else None
-    if stem is None:
-        raise InputError(_unknown(name, list(layers)))
-    return Layer(name, stem, layers[stem], before=True)
-
-
-def _find(layers: dict[str, nn.Module], name: str) -> str | None:
-    wanted = ".".join(word for word in name.split(".") if word not in WRAPPED)
-    if wanted in layers:
-        return wanted
-    ends = [path for path in layers if path.endswith(f".{wanted}")]
-    if len({layers[path] for path in ends}) > 1:
-        raise InputError(f"layer {name!r} could be {_listed(ends)}: pass the full name")
-    return ends[0] if ends else None
-
-
-def _unknown(name: str, paths: list[str]) -> str:
-    by_end = {path.rsplit(".", maxsplit=1)[-1]: path for path in reversed(paths)}
-    close = difflib.get_close_matches(name, paths, n=3, cutoff=0.5)
-    close += [by_end[end] for end in difflib.get_close_matches(name, by_end, n=3, cutoff=0.5)]
-    nearest = f"nearest: {_listed(list(dict.fromkeys(close))[:3])}; " if close else ""
-    return f"the model has no layer {name!r}; {nearest}it has {_listed(paths)}"
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    return ", ".join(names[:_MOST_LISTED]) + more
+    path, before = find_named(layers, ".".join(word for word in name.split(".") if word not in WRAPPED))
+    return Layer(name, path, layers[path], before)
 
 
 def last_linear(model: nn.Module) -> Layer | None:

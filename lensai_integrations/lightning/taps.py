@@ -18,11 +18,9 @@ from torch import Tensor
 from lensai_integrations.arrays import Array
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning.layers import Layer
-from lensai_integrations.lightning.problems import Problems
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
-
-#: What the keys of embeddings begin with; the key of the outputs.
-LAYER, OUTPUTS = "embeddings/", "outputs"
+from lensai_integrations.training.problems import Problems
+from lensai_integrations.training.recording import OUTPUTS, Listened, reduce_name
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,9 @@ class Taps:
     Args:
         taps: What to catch.
         problems: Where a failing hook is reported.
+
+    Attributes:
+        layers: What a recording has to know of them.
     """
 
     def __init__(self, taps: Sequence[Tap], problems: Problems) -> None:
@@ -59,7 +60,7 @@ class Taps:
         self._problems = problems
         self._open = False
         self._kept: dict[str, _Kept] = {}
-        self.axes: dict[str, int] = {}
+        self.layers = [Listened(tap.key, tap.layer.path, _info(tap)) for tap in taps]
         self._handles = [_registered(tap, self._catch) for tap in taps]
 
     def __iter__(self) -> Iterator[Tap]:
@@ -71,7 +72,7 @@ class Taps:
         self._open = True
 
     def close(self) -> dict[str, Array]:
-        """End the batch: what was kept, by the taps' keys; `axes` has the number of axes of each answer."""
+        """End the batch: what was kept, by the taps' keys."""
         self._open = False
         all_kept, self._kept = self._kept, {}
         rows = {}
@@ -79,7 +80,9 @@ class Taps:
             reduce = self._taps[key].reduce
             with self._problems.caught(key):
                 rows[key] = kept.values if kept.reduced or reduce is None else reduce_embedding(kept.values, reduce)
-                self.axes[key] = kept.axes
+        for layer in self.layers:
+            if layer.key in rows and layer.key != OUTPUTS:
+                layer.info["axes"] = all_kept[layer.key].axes
         return rows
 
     def remove(self) -> None:
@@ -99,6 +102,13 @@ class Taps:
             return
         with self._problems.caught(key), torch.no_grad():
             self._kept[key] = _copied(self._taps[key], answer)
+
+
+def _info(tap: Tap) -> dict[str, Any]:
+    info: dict[str, Any] = {"layer": tap.layer.path + (".input" if tap.layer.before else "")}
+    if tap.reduce is None:
+        return info | {"linear": isinstance(tap.layer.module, torch.nn.Linear) and not tap.layer.before}
+    return info | {"reduce": reduce_name(tap.reduce)}
 
 
 class _Hook:

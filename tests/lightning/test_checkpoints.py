@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from lensai_integrations import Baseline, Profile, Profiler
+from lensai_integrations import Profiler
 from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import FormatError, LensAIError
-from lensai_integrations.lightning.checkpoints import StateCache, profiles_of, stored_state
+from lensai_integrations.lightning.checkpoints import stored_state
+from lensai_integrations.training.checkpoints import StateCache, profiles_of
 
 KEY = "lensai_integrations.BaselineCallback[lensai]"
 
@@ -51,46 +52,11 @@ def saved(path, state, **more):
     return path
 
 
-def test_profiles_come_back_from_a_state(profile):
-    state = StateCache().state({"validation": profile, "training": None})
-    back = profiles_of(state)
-
-    assert list(back) == ["validation"]
-    assert to_bytes(back["validation"]) == to_bytes(profile)
-
-
-def test_a_profile_is_encoded_once(profile, monkeypatch):
-    cache = StateCache()
-    first = cache.state({"validation": profile})
-    monkeypatch.setattr("lensai_integrations.lightning.checkpoints.to_bytes", lambda _: pytest.fail("again"))
-
-    assert cache.state({"validation": profile})["validation"] is first["validation"]
-
-
-def test_a_new_profile_is_encoded_anew(profile):
-    cache = StateCache()
-    first = cache.state({"validation": profile})["validation"]
-    second = cache.state({"validation": Profile()})["validation"]
-
-    assert first != second
-
-
 def test_the_state_is_plain_and_loads_with_weights_only(tmp_path, profile):
     path = saved(tmp_path / "a.ckpt", StateCache().state({"validation": profile}))
     loaded = torch.load(path, weights_only=True)
 
     assert to_bytes(profiles_of(loaded["callbacks"][KEY])["validation"]) == to_bytes(profile)
-
-
-@pytest.mark.parametrize("state", [{"validation": "text"}, {"validation": b"junk"}, {"validation": None}])
-def test_a_damaged_state_is_refused(state):
-    with pytest.raises(FormatError):
-        profiles_of(state)
-
-
-def test_a_whole_baseline_in_a_state_is_refused(profile):
-    with pytest.raises(FormatError, match="a whole baseline"):
-        profiles_of({"validation": to_bytes(Baseline(profile))})
 
 
 def test_the_stored_state_is_the_saved_one(tmp_path, profile):

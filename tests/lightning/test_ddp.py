@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from lensai_integrations import Baseline
-from lensai_integrations.lightning.checkpoints import profiles_of, stored_state
+from lensai_integrations.lightning.checkpoints import stored_state
+from lensai_integrations.training.checkpoints import profiles_of
 
 TRAIN, VAL = 101, 51
 GROUPS = ("inputs", "outputs", "embeddings/avgpool", "labels")

@@ -10,7 +10,8 @@ import torch
 
 from lensai_integrations import Baseline, Profiler, recorders
 from lensai_integrations.lightning import BaselineCallback, callback, finish, fit, recording, taps
-from lensai_integrations.lightning.recording import Recording
+from lensai_integrations.lightning.recording import LoaderPass
+from lensai_integrations.training import fit as shared_fit
 
 
 @pytest.fixture
@@ -78,14 +79,14 @@ def test_a_measure_that_raises_costs_its_own_group_only(survives, monkeypatch, c
 @pytest.mark.parametrize(
     ("target", "name"),
     [
-        (Recording, "start"),
-        (Recording, "open"),
-        (Recording, "close"),
-        (Recording, "finish"),
+        (LoaderPass, "start"),
+        (LoaderPass, "open"),
+        (LoaderPass, "close"),
+        (LoaderPass, "finish"),
         (Profiler, "update"),
         (Profiler, "profile"),
         (fit, "gathered"),
-        (fit, "image_inputs"),
+        (shared_fit, "image_inputs"),
         (recording, "padding_of"),
         (callback, "one_loader"),
     ],
@@ -232,7 +233,7 @@ def test_a_report_that_fails_costs_only_the_report(survives, monkeypatch):
 
 
 def test_a_checkpoint_is_saved_without_a_state_that_cannot_be_made(trainer, lit, loaders, monkeypatch, tmp_path):
-    monkeypatch.setattr("lensai_integrations.lightning.checkpoints.to_bytes", fails)
+    monkeypatch.setattr("lensai_integrations.training.checkpoints.to_bytes", fails)
     monitor = BaselineCallback()
     running = trainer(monitor)
     running.fit(lit(), loaders(16), loaders(16))

@@ -9,9 +9,8 @@ import pytest
 from lensai_integrations import Baseline, Profiler
 from lensai_integrations.errors import TrackingError
 from lensai_integrations.lightning import BaselineCallback, finish
-from lensai_integrations.lightning.fit import Fit
-from lensai_integrations.lightning.problems import Problems
-from lensai_integrations.lightning.tracking import TrackedRun
+from lensai_integrations.lightning.fit import LightningFit
+from lensai_integrations.training.tracking import TrackedRun
 
 
 def options(**arguments):
@@ -26,7 +25,7 @@ def checkpoint(path, monitor=None):
 def fit():
     profiler = Profiler(source="validation")
     profiler.update(inputs=np.zeros((6, 8, 8, 3), np.uint8), labels=np.arange(6))
-    state = Fit(options(), 0, 1)
+    state = LightningFit(options(), 0, 1)
     state.profiles["validation"] = profiler.profile()
     return state
 
@@ -97,16 +96,8 @@ def test_a_server_that_is_down_costs_the_upload_and_its_command_is_said(fit, tra
     assert said.messages[-1] == f"Baseline of 6 validation rows: saved to {folder}."
 
 
-def test_one_run_that_fails_does_not_keep_the_others_from_it(tmp_path, pushed):
-    problems = Problems(quiet=True)
-    runs = [TrackedRun("down", "u"), TrackedRun("up", "u")]
-
-    assert finish.upload(tmp_path, runs, options(), problems) == [TrackedRun("up", "u")]
-    assert len(problems.messages) == 1
-
-
 def test_nothing_profiled_is_said_with_its_cause(trainer, said):
-    state = Fit(options(), 0, 1)
+    state = LightningFit(options(), 0, 1)
     state.problems.note("starting validation", "no such thing")
 
     assert finish.conclude(state, options(), trainer, "key", None) == (None, None)

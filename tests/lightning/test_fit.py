@@ -1,146 +1,19 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from lensai_integrations import Profile, Profiler
-from lensai_integrations.lightning import BaselineCallback, fit
-from lensai_integrations.lightning.fit import Fit
-
-
-@pytest.fixture
-def make():
-    """`make(rank, world_size, ...)`: a Fit with a callback's options."""
-    return lambda rank=0, world_size=1, **arguments: Fit(BaselineCallback(**arguments)._options, rank, world_size)
+from lensai_integrations import Profiler
+from lensai_integrations.lightning import BaselineCallback
+from lensai_integrations.lightning.fit import LightningFit
 
 
-def profile(source="validation", n=4, **info):
-    profiler = Profiler(source=source)
-    profiler.update(labels=np.arange(n))
-    result = profiler.profile()
-    result.info |= info
-    return result
-
-
-class Pass:
-    """Stands for a recording whose pass is over."""
-
-    def __init__(self, result):
-        self.result = result
-
-    def finish(self, **info):
-        if isinstance(self.result, Exception):
-            raise self.result
-        self.result.info |= info
-        return self.result
-
-
-def test_the_latest_whole_pass_counts(make):
-    state = make()
-    for epoch in range(3):
-        state.recordings["training"] = Pass(profile("training"))
-        state.complete("training", epoch=epoch)
-
-    assert state.profiles["training"].info["epoch"] == 2
-
-
-def test_a_part_of_a_pass_counts_only_at_first(make):
-    state = make()
-    state.recordings["training"] = Pass(profile("training"))
-    state.complete("training", whole=False, epoch=0)
-    assert "a part of a training epoch" in state.profiles["training"].warnings[0]
-    state.recordings["training"] = Pass(profile("training"))
-    state.complete("training", epoch=1)
-    state.recordings["training"] = Pass(profile("training"))
-    state.complete("training", whole=False, epoch=2)
-
-    assert state.profiles["training"].info["epoch"] == 1
-    assert state.profiles["training"].warnings == []
-
-
-def test_what_is_not_recorded_is_not_completed(make):
-    state = make()
-    state.complete("training")
-
-    assert state.profiles == {}
-
-
-def test_a_pass_that_failed_takes_part_in_the_collective_with_nothing(make, monkeypatch):
-    given = []
-    monkeypatch.setattr(fit, "gathered", lambda profile, *_: given.append(profile))
-    state = make(rank=1, world_size=2)
-    state.recordings["validation"] = Pass(RuntimeError("x"))
-    state.complete("validation")
-
-    assert given == [None]
-    assert state.profiles == {}
-
-
-def test_the_reference_is_the_validation_profile(make):
-    state = make()
-    training, reference = profile("training"), profile()
-    baseline = state.baseline({"training": training, "validation": reference})
-
-    assert baseline.reference is reference
-    assert baseline.training is training
-
-
-def test_with_only_a_training_profile_it_is_the_reference_and_that_is_said(make):
-    state = make()
-    training = profile("training")
-    baseline = state.baseline({"training": training})
-
-    assert baseline.reference is training
-    assert baseline.training is None
-    assert "the reference is the training data" in state.problems.messages[0]
-
-
-@pytest.mark.parametrize("reference", ["validation", "training", "test"])
-def test_nothing_makes_no_baseline(make, reference):
-    assert make(reference=reference).baseline({}) is None
-
-
-def test_the_test_profile_is_waited_for(make):
-    state = make(reference="test")
-
-    assert state.baseline({"training": profile("training")}) is None
-    assert state.baseline({"test": profile("test")}).reference.source == "test"
-    assert state.problems.messages == []
-
-
-def test_state_goes_round_on_the_first_rank(make):
-    state, other = make(), make()
-    state.profiles = {"validation": profile(epoch=3), "training": profile("training")}
-    other.load(state.state())
-
-    assert list(other.profiles) == ["validation", "training"]
-    assert other.profiles["validation"].info["epoch"] == 3
-
-
-def test_other_ranks_keep_nothing_of_a_checkpoint(make):
-    first, second = make(), make(rank=1, world_size=2)
-    first.profiles = {"validation": profile()}
-    second.load(first.state())
-
-    assert second.profiles == {}
-    assert second.state() == {}
-
-
-def test_ranks_draw_different_rows(make):
-    seeds = set()
-    for rank in range(3):
-        for source in ("validation", "training"):
-            _, profiler = make(rank=rank, world_size=3)._prepared(source, None)
-            seeds.add(profiler._settings.seed_of("rows"))
-
-    assert len(seeds) == 6
-
-
-def test_stop_forgets_recordings_and_keeps_profiles(make):
-    state = make()
+def test_stop_forgets_recordings_and_keeps_profiles():
+    profiler = Profiler(source="validation")
+    profiler.update(labels=np.arange(4))
+    state = LightningFit(BaselineCallback()._options, 0, 1)
     state.record("validation", everything=True)
-    state.profiles = {"validation": profile()}
+    state.profiles = {"validation": profiler.profile()}
     state.stop()
 
     assert state.recordings == {}
-    assert isinstance(state.profiles["validation"], Profile)
+    assert state.profiles["validation"].n == 4

@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lensai_integrations import ImageInputs, Profiler
 from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.lightning.attach import attach
-from lensai_integrations.lightning.batches import BatchReader
-from lensai_integrations.lightning.problems import Problems
-from lensai_integrations.lightning.recording import Recording
+from lensai_integrations.lightning.recording import LoaderPass
+from lensai_integrations.training.batches import BatchReader
+from lensai_integrations.training.problems import Problems
 
 RESOLVED = ImageInputs(layout="NCHW", scale=255.0, kind="float")
 STEPS = 24  # enough for every sketch to compact
@@ -59,7 +59,7 @@ def record(model, device, arguments, strict, steps=2):
     problems = Problems(quiet=True)
     taps = attach(model, BaselineCallback(**arguments)._options, problems)
     profiler = Profiler(inputs=RESOLVED, task="logits", max_dim=5)
-    recording = Recording("training", lambda _: (BatchReader(RESOLVED, "auto", problems), profiler), taps, problems)
+    recording = LoaderPass("training", lambda _: (BatchReader(RESOLVED, "auto", problems), profiler), taps, problems)
     recording.start(None)
     for step in range(steps):
         batch = torch.rand(64, 3, 16, 16, device=device), torch.zeros(64, dtype=torch.int64, device=device)

@@ -3,16 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from lensai_integrations import ImageInputs, Profiler
-from lensai_integrations.lightning.batches import BatchReader
+from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.lightning.layers import Layer
-from lensai_integrations.lightning.problems import Problems
-from lensai_integrations.lightning.recording import Recording
+from lensai_integrations.lightning.recording import LoaderPass
 from lensai_integrations.lightning.taps import Tap, Taps
+from lensai_integrations.training.batches import BatchReader
+from lensai_integrations.training.problems import Problems
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def recording():
             on_error = lambda group, error: problems.note(group, error, listed=False)  # noqa: E731
             return reader, Profiler(inputs=reader.inputs, source="validation", on_error=on_error)
 
-        return Recording("validation", prepare, taps, problems)
+        return LoaderPass("validation", prepare, taps, problems)
 
     return make
 
@@ -282,3 +284,21 @@ def test_custom_reductions_are_known_by_name(recording):
 
     assert profile.groups["embeddings/x"].info["reduce"].endswith("corner")
     assert profile.groups["embeddings/x"].definitions == {"*": "lensai/embedding_custom@1"}
+
+
+def test_every_batch_is_measured_on_one_thread(trainer, lit, loaders, monkeypatch):
+    pools = ThreadpoolController().select(user_api="blas")
+    threads = lambda: {pool["num_threads"] for pool in pools.info()}  # noqa: E731
+    seen = set()
+    update = Profiler.update
+
+    def watched(self, **batch):
+        seen.update(threads())
+        update(self, **batch)
+
+    monkeypatch.setattr(Profiler, "update", watched)
+    with pools.limit(limits=2):
+        trainer(BaselineCallback(training="all")).fit(lit(), loaders(16), loaders(16))
+
+        assert seen == {1}
+        assert threads() == {2}

@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lensai_integrations.lightning.layers import Layer
-from lensai_integrations.lightning.problems import Problems
 from lensai_integrations.lightning.taps import Tap, Taps, first_tensor
+from lensai_integrations.training.problems import Problems
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_maps_are_averaged_and_the_number_of_axes_kept(listen):
     module()
 
     np.testing.assert_allclose(taps.close()["x"], maps.mean(dim=(2, 3)), rtol=1e-6)
-    assert taps.axes == {"x": 4}
+    assert taps.layers[0].info == {"layer": "x", "reduce": "mean", "axes": 4}
 
 
 @pytest.mark.parametrize("reduce", ["mean", None])

@@ -3,7 +3,8 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
-from lensai_integrations.lightning.tracking import TrackedRun, active_run, runs_of_loggers
+from lensai_integrations.lightning.tracking import runs_of_loggers
+from lensai_integrations.training.tracking import TrackedRun, active_run
 
 
 class MLFlowLogger:

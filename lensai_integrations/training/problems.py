@@ -7,7 +7,7 @@ from types import TracebackType
 
 from lensai_integrations.errors import LensAIError
 
-log = logging.getLogger("lensai_integrations.lightning")
+log = logging.getLogger("lensai_integrations")
 
 
 class Problems:

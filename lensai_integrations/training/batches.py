@@ -1,7 +1,8 @@
 """What is taken from a batch before the model sees it: copies of the images and of the labels.
 
 Copies, because a training step may normalise or augment in place, and what is profiled is what the step was handed.
-Beside a forward pass the copy costs nothing that can be measured.
+Beside a forward pass the copy costs nothing that can be measured. Arrays that cannot be written to (JAX's and
+TensorFlow's) are taken as they are.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import numpy as np
-from torch import Tensor
+from array_api_compat import is_numpy_array, is_torch_array
 
 from lensai_integrations.arrays import Array
 from lensai_integrations.errors import InputError
-from lensai_integrations.lightning.problems import Problems
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.inputs import ImageInputs, normalization_of
+from lensai_integrations.training.problems import Problems
 
 #: Where a dict's labels are looked for.
 LABEL_KEYS: Final = ("label", "labels", "target", "targets", "y", "class")
@@ -115,12 +115,13 @@ def _usual_place(batch: Any) -> int | str | None:
 
 
 def _is_one_per_image(labels: Any) -> bool:
-    if isinstance(labels, Tensor | np.ndarray):
-        return labels.ndim == 1 or (labels.ndim == 2 and labels.shape[1] == 1)
-    return isinstance(labels, list | tuple) and bool(labels) and all(isinstance(label, str) for label in labels)
+    if isinstance(labels, list | tuple):
+        return bool(labels) and all(isinstance(label, str) for label in labels)
+    shape = getattr(labels, "shape", None)
+    return shape is not None and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
 
 
 def _copy(values: Any) -> Any:
-    if isinstance(values, Tensor):
+    if is_torch_array(values):
         return values.detach().clone()
-    return values.copy() if isinstance(values, np.ndarray) else values
+    return values.copy() if is_numpy_array(values) else values

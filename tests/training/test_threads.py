@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from lensai_integrations import Profiler
-from lensai_integrations.lightning import BaselineCallback, threads
-from lensai_integrations.lightning.threads import one_blas_thread
+from lensai_integrations.training import threads
+from lensai_integrations.training.threads import one_blas_thread
 
 
 def blas_threads():
@@ -34,22 +33,6 @@ def test_one_thread_inside_and_as_before_outside():
 def test_as_before_after_an_error():
     with pytest.raises(ZeroDivisionError), one_blas_thread():
         _ = 1 / 0
-    assert blas_threads() == {2}
-
-
-@pytest.mark.usefixtures("several")
-def test_every_batch_is_measured_on_one_thread(trainer, lit, loaders, monkeypatch):
-    seen = set()
-    update = Profiler.update
-
-    def watched(self, **batch):
-        seen.update(blas_threads())
-        update(self, **batch)
-
-    monkeypatch.setattr(Profiler, "update", watched)
-    trainer(BaselineCallback(training="all")).fit(lit(), loaders(16), loaders(16))
-
-    assert seen == {1}
     assert blas_threads() == {2}
 
 

@@ -8,8 +8,8 @@ from torchvision.transforms import v2
 
 from lensai_integrations import ImageInputs
 from lensai_integrations.errors import InputError
-from lensai_integrations.lightning.batches import BatchReader, find_labels, image_inputs
-from lensai_integrations.lightning.problems import Problems
+from lensai_integrations.training.batches import BatchReader, find_labels, image_inputs
+from lensai_integrations.training.problems import Problems
 
 IMAGES = torch.rand(4, 3, 8, 8)
 CLASSES = torch.tensor([3, 1, 2, 0])

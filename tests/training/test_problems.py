@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.lightning.problems import Problems
+from lensai_integrations.training.problems import Problems
 
 
 def test_a_topic_is_logged_once_with_its_cause(caplog):
@@ -16,7 +16,7 @@ def test_a_topic_is_logged_once_with_its_cause(caplog):
 
     assert problems.messages == ["measuring: RuntimeError('the disk is gone')"]
     (record,) = caplog.records
-    assert record.name == "lensai_integrations.lightning"
+    assert record.name == "lensai_integrations"
     assert record.levelno == logging.WARNING
     assert "the disk is gone" in record.getMessage()
     assert record.exc_info[1].args == ("the disk is gone",)

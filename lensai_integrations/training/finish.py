@@ -1,0 +1,104 @@
+"""The end of a fit: where its baseline goes.
+
+First to disk, then to MLflow, so that a server that is down costs nothing but the upload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lensai_integrations.mlflow.address import DEFAULT_PATH
+from lensai_integrations.profile import Baseline
+from lensai_integrations.training.options import Options
+from lensai_integrations.training.problems import Problems, log
+from lensai_integrations.training.tracking import TrackedRun
+
+FOLDER = "lensai_baseline"
+
+
+def deliver(
+    baseline: Baseline,
+    options: Options,
+    problems: Problems,
+    *,
+    root: str | Path,
+    runs: Sequence[TrackedRun],
+    say: Callable[[str], None],
+) -> Path | None:
+    """Save a baseline, log it, and say where it is and what it lacks.
+
+    Args:
+        baseline: What fit has made.
+        options: Where the user wants it.
+        problems: Where it is reported what failed.
+        root: The folder that the baseline's folder goes into, unless the options name one.
+        runs: The MLflow runs that take it.
+        say: Tells the user.
+
+    Returns:
+        The folder it is in; None if it could not be saved.
+    """
+    folder = save(baseline, options, root, problems)
+    logged = upload(folder, runs, options, problems) if folder is not None else []
+    places = [f"saved to {folder}"] if folder is not None else []
+    places += [f"logged to MLflow run {run.run_id}" for run in logged]
+    say(f"Baseline of {baseline.n} {baseline.reference.source} rows: {', '.join(places) or 'kept in memory only'}.")
+    if baseline.warnings:
+        log.warning("about the baseline: %s", "; ".join(baseline.warnings))
+    return folder
+
+
+def say_there_is_none(reference: str, problems: Problems) -> None:
+    """Tell the user that a fit ended without a baseline, and why."""
+    because = f" ({'; '.join(problems.messages)})" if problems.messages else ""
+    log.warning("there is no baseline: no whole %s pass was profiled%s", reference, because)
+
+
+def save(baseline: Baseline, options: Options, root: str | Path, problems: Problems) -> Path | None:
+    """Write the baseline with its report to its folder; None if that failed."""
+    folder = Path(options.directory) if options.directory is not None else Path(root) / _folder_name(options)
+    report = _report(baseline, problems)
+    with problems.caught(f"saving to {folder}"):
+        return baseline.save(folder.absolute(), report_html=report)
+    return None
+
+
+def _folder_name(options: Options) -> str:
+    """Two callbacks have two artifact paths, and so two folders."""
+    own = options.artifact_path.replace("/", "-")
+    return FOLDER if own == DEFAULT_PATH else f"{FOLDER}-{own}"
+
+
+def _report(baseline: Baseline, problems: Problems) -> str | None:
+    from lensai_integrations.report import baseline_html
+
+    with problems.caught("report.html"):
+        return baseline_html(baseline)
+    return None
+
+
+def upload(folder: Path, runs: Sequence[TrackedRun], options: Options, problems: Problems) -> list[TrackedRun]:
+    """Log the folder to the runs. What fails is one problem, with the command that finishes it.
+
+    Returns:
+        The runs that have the baseline.
+    """
+    done = []
+    for run in runs:
+        with problems.caught(f"MLflow run {run.run_id}"):
+            _push(folder, run, options)
+            done.append(run)
+    return done
+
+
+def _push(folder: Path, run: TrackedRun, options: Options) -> None:
+    from lensai_integrations.mlflow import push
+
+    push(
+        folder,
+        run_id=run.run_id,
+        tracking_uri=run.tracking_uri,
+        artifact_path=options.artifact_path,
+        deadline=options.upload_deadline,
+    )

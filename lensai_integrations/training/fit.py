@@ -1,0 +1,132 @@
+"""What one fit keeps: the passes that are recorded, the profiles that are complete, and what is missing."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiler import Profiler
+from lensai_integrations.training.batches import BatchReader, image_inputs
+from lensai_integrations.training.checkpoints import StateCache, profiles_of
+from lensai_integrations.training.options import Options
+from lensai_integrations.training.problems import Problems
+
+VALIDATION, TRAINING, TEST = "validation", "training", "test"
+NO_HELD_OUT = (
+    "there was no {} pass, so the reference is the training data: augmented, seen with dropout on and while the weights"
+    " changed; clean production data may look drifted against it"
+)
+
+#: Given the first pass's loader, the reader of its batches and the profiler.
+Prepare = Callable[[Any], tuple[BatchReader, Profiler]]
+
+
+class Pass(Protocol):
+    """What ends with a profile."""
+
+    def finish(self, **info: Any) -> Profile:
+        """End the pass."""
+        ...
+
+
+P = TypeVar("P", bound=Pass)
+
+
+class Fit(Generic[P]):
+    """The state of a callback from the start of a fit on.
+
+    Args:
+        options: What was asked for.
+        rank: Which of several processes this is; the first one keeps the profiles.
+        gather: Merges the profiles that the processes made of one pass (a collective); None where there is none.
+
+    Attributes:
+        problems: What went wrong or is missing.
+        profiles: The latest complete profile by source; on the first rank only.
+        recordings: By source, the passes that are recorded.
+        reference: The source of the reference profile.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        rank: int = 0,
+        gather: Callable[[Profile | None, Problems], Profile | None] = lambda profile, _: profile,
+    ) -> None:
+        self._options, self._rank, self._gather = options, rank, gather
+        self.problems = Problems(quiet=rank != 0)
+        self.profiles: dict[str, Profile] = {}
+        self.recordings: dict[str, P] = {}
+        self.reference = options.reference
+        self._cache = StateCache()
+
+    def use_training_as_reference(self) -> None:
+        """Nothing is held out: what training saw has to do."""
+        self.problems.note("reference", NO_HELD_OUT.format(self._options.reference))
+        self.reference = TRAINING
+
+    def prepare(self, source: str) -> Prepare:
+        """What makes the reader and the profiler of a source."""
+        return lambda loader: self._prepared(source, loader)
+
+    def _prepared(self, source: str, loader: Any) -> tuple[BatchReader, Profiler]:
+        options = self._options
+        reader = BatchReader(image_inputs(options.inputs, loader, self.problems), options.target, self.problems)
+        profiler = Profiler(
+            inputs=reader.inputs,
+            convention=options.convention,
+            task=options.task,  # type: ignore[arg-type]
+            k=options.k,
+            rows=options.rows,
+            max_dim=options.max_dim,
+            seed=[options.seed, self._rank, zlib.crc32(source.encode())],
+            source=source,
+            on_error=lambda group, error: self.problems.note(f"{group} of {source}", error, listed=False),
+        )
+        return reader, profiler
+
+    def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:
+        """End a pass: its profile, merged over ranks, becomes the latest. A collective.
+
+        Args:
+            source: Whose pass.
+            whole: False if it was cut short; it then only counts if there is no other.
+            info: JSON values for the profile's info.
+        """
+        if source not in self.recordings:
+            return
+        profiles: list[Profile] = []
+        with self.problems.caught(f"the end of {source}"):
+            profiles.append(self.recordings[source].finish(**info))
+        with self.problems.caught(f"merging {source} over ranks"):
+            profile = self._gather(profiles[0] if profiles else None, self.problems)
+            if profile is not None and (whole or source not in self.profiles):
+                if not whole:
+                    profile.info["warnings"] = [*profile.warnings, f"the profile is of a part of a {source} epoch"]
+                self.profiles[source] = profile
+
+    def baseline(self, profiles: Mapping[str, Profile]) -> Baseline | None:
+        """The baseline that these profiles make, or None if there is nothing to hold a model against."""
+        training = profiles.get(TRAINING)
+        reference = profiles.get(self.reference)
+        if reference is None and self._options.reference == VALIDATION and training is not None:
+            self.use_training_as_reference()
+            reference = training
+        if reference is None:
+            return None
+        return Baseline(reference, training if training is not reference else None)
+
+    def state(self) -> dict[str, Any]:
+        """The complete profiles as bytes, for a checkpoint; empty on all ranks but the first."""
+        with self.problems.caught("checkpoint"):
+            return dict(self._cache.state(self.profiles))
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over the profiles of a checkpoint; on the first rank only, or they would be merged several times."""
+        with self.problems.caught("checkpoint"):
+            if self._rank == 0:
+                self.profiles = profiles_of(state)

@@ -1,0 +1,169 @@
+"""One pass over data: batch after batch is recorded, and a profile comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from lensai_integrations.measures.embeddings import Reduce
+from lensai_integrations.profile import Profile
+from lensai_integrations.profiler import Profiler
+from lensai_integrations.training.batches import BatchReader, Taken
+from lensai_integrations.training.problems import Problems
+from lensai_integrations.training.threads import one_blas_thread
+
+#: What the keys of embeddings begin with; the key of the outputs.
+LAYER, OUTPUTS = "embeddings/", "outputs"
+NO_PADDING: Final = (0, 0)
+
+
+@dataclass
+class Listened:
+    """A layer that is read along.
+
+    Attributes:
+        key: Under which its answers are recorded: `"outputs"` or `"embeddings/<layer>"`.
+        path: Its full name in the model, for messages.
+        info: What the profile notes of it: JSON values. Complete once the first answer was caught.
+    """
+
+    key: str
+    path: str
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class Recording:
+    """Profiles one kind of pass, again and again; every pass begins from nothing.
+
+    Args:
+        source: What is profiled: `"validation"`, `"training"`, `"test"`.
+        prepare: Given the first pass's loader, makes the reader of its batches and the profiler.
+        layers: The layers that are read along.
+        problems: Where it is reported what could not be profiled.
+        aside: What measuring is done in, apart from the training.
+        why_silent: What to tell of a layer that never answered.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        prepare: Callable[[Any], tuple[BatchReader, Profiler]],
+        layers: Sequence[Listened],
+        problems: Problems,
+        *,
+        aside: Callable[[], AbstractContextManager[Any]] = one_blas_thread,
+        why_silent: str = "it is not part of the forward pass",
+    ) -> None:
+        self.source = source
+        self._prepare, self._layers, self._problems = prepare, layers, problems
+        self._aside, self._why_silent = aside, why_silent
+        self._prepared: tuple[BatchReader, Profiler] | None = None
+        self.started = False
+
+    def start(self, loader: Any = None, padding: tuple[int, int] = NO_PADDING) -> None:
+        """Begin a pass, forgetting what there was.
+
+        Args:
+            loader: What the batches come from, if that is known: it may tell a normalisation.
+            padding: How many rows are this process's own, and how many behind them repeat others'.
+        """
+        self._prepared = self._prepared or self._prepare(loader)
+        self._prepared[1].reset()
+        self._own, self._padding = padding
+        self._rows = self._left_out = self._batches = self._failed = 0
+        self._seen: set[str] = set()
+        self.started = True
+
+    def take(self, batch: Any) -> Taken | None:
+        """Copies of a batch's images and labels, for `record`; None outside of a pass."""
+        if not self.started or self._prepared is None:
+            return None
+        with self._aside():
+            return self._prepared[0].take(batch)
+
+    def record(self, taken: Taken, caught: Callable[[], Mapping[str, Any]]) -> None:
+        """Hand everything of one batch to the profiler. A batch that this fails for is counted.
+
+        Args:
+            taken: Its images and labels.
+            caught: Gives what the layers answered, by key.
+        """
+        if self._prepared is None:
+            return
+        self._batches += 1
+        self._failed += 1
+        with self._aside():
+            answers = caught()
+            self._describe(answers)
+            if taken.place is not None:
+                self._prepared[1].describe("labels", read_from=taken.place)
+            self._update(self._trimmed({"inputs": taken.images, "labels": taken.labels, **answers}))
+        self._failed -= 1
+
+    def _update(self, batch: dict[str, Any]) -> None:
+        assert self._prepared is not None
+        layers = {key.removeprefix(LAYER): rows for key, rows in batch.items() if key.startswith(LAYER)}
+        groups = {key: rows for key, rows in batch.items() if not key.startswith(LAYER)}
+        self._prepared[1].update(**groups, embeddings=layers)
+
+    def _describe(self, answers: Mapping[str, Any]) -> None:
+        """Tell the profiler where a group comes from, when its first rows are there."""
+        assert self._prepared is not None
+        for layer in self._layers:
+            if layer.key in answers and layer.key not in self._seen:
+                self._seen.add(layer.key)
+                self._prepared[1].describe(layer.key, **layer.info)
+
+    def _trimmed(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch without the rows that the sampler repeats; if rows are not samples, as it is."""
+        n = max((len(rows) for rows in batch.values() if rows is not None), default=0)
+        self._rows += n
+        excess = self._rows - self._own
+        if not 0 < excess <= self._padding:
+            return batch
+        self._rows -= excess
+        self._padding -= excess
+        self._left_out += excess
+        return {key: rows[: n - excess] for key, rows in batch.items() if rows is not None and n > excess}
+
+    def finish(self, **info: Any) -> Profile:
+        """End the pass: its profile, in host memory. Waits for the accelerator, once.
+
+        Args:
+            info: JSON values for the profile's info.
+        """
+        assert self._prepared is not None
+        self.started = False
+        with self._aside():
+            profile = self._prepared[1].profile()
+        profile.info |= {**info, "padding_left_out": self._left_out}
+        profile.info["warnings"] = [*profile.warnings, *self._complaints()]
+        return profile
+
+    def _complaints(self) -> list[str]:
+        complaints = []
+        for layer in self._layers:
+            if self._batches and layer.key not in self._seen:
+                problem = (
+                    f"layer {layer.path!r} answered nothing in {self._batches} batches of {self.source}:"
+                    f" {self._why_silent}"
+                )
+                self._problems.note(layer.key, problem, listed=False)
+                complaints.append(problem)
+        if self._failed:
+            complaints.append(
+                f"{self._failed} of {self._batches} batches of {self.source} were left out after an error"
+            )
+        return complaints
+
+
+def reduce_name(reduce: Reduce) -> str:
+    """What a profile notes of a reduction: its name.
+
+    Example:
+        >>> reduce_name("mean"), reduce_name(max)
+        ('mean', 'max')
+    """
+    return reduce if isinstance(reduce, str) else str(getattr(reduce, "__qualname__", type(reduce).__name__))
