@@ -16,7 +16,7 @@ from lensai_integrations.lightning.ranks import padding_of
 from lensai_integrations.lightning.taps import Taps
 from lensai_integrations.profile import Profile
 from lensai_integrations.profiler import Profiler
-from lensai_integrations.training.batches import BatchReader, Taken
+from lensai_integrations.training.batches import Reader, Taken
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import Recording
 from lensai_integrations.training.threads import one_blas_thread
@@ -40,7 +40,7 @@ class LoaderPass:
     def __init__(
         self,
         source: str,
-        prepare: Callable[[Any], tuple[BatchReader, Profiler]],
+        prepare: Callable[[Any], tuple[Reader, Profiler]],
         taps: Taps | None,
         problems: Problems,
     ) -> None:

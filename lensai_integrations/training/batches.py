@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from array_api_compat import is_numpy_array, is_torch_array
 
@@ -36,6 +36,19 @@ class Taken:
     images: Array | None
     labels: Array | Sequence[str] | None
     place: int | str | None
+
+
+class Reader(Protocol):
+    """Takes images and labels from batches."""
+
+    @property
+    def inputs(self) -> ImageInputs | None:
+        """How to read what `take` returns as images."""
+        ...
+
+    def take(self, batch: Any) -> Taken:
+        """Copies of the images and labels of a batch."""
+        ...
 
 
 class BatchReader:

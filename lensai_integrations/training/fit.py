@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
-from lensai_integrations.training.batches import BatchReader, image_inputs
+from lensai_integrations.training.batches import BatchReader, Reader, image_inputs
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems
@@ -20,7 +20,7 @@ NO_HELD_OUT = (
 )
 
 #: Given the first pass's loader, the reader of its batches and the profiler.
-Prepare = Callable[[Any], tuple[BatchReader, Profiler]]
+Prepare = Callable[[Any], tuple[Reader, Profiler]]
 
 
 class Pass(Protocol):
@@ -40,7 +40,9 @@ class Fit(Generic[P]):
     Args:
         options: What was asked for.
         rank: Which of several processes this is; the first one keeps the profiles.
-        gather: Merges the profiles that the processes made of one pass (a collective); None where there is none.
+        gather: Merges the profiles that the processes made of one pass (a collective).
+        reader: Given the first pass's loader, makes the reader of its batches; by default, one of batches that are
+            images, or tuples and dicts with images and labels in them.
 
     Attributes:
         problems: What went wrong or is missing.
@@ -55,12 +57,19 @@ class Fit(Generic[P]):
         *,
         rank: int = 0,
         gather: Callable[[Profile | None, Problems], Profile | None] = lambda profile, _: profile,
+        reader: Callable[[Any], Reader] | None = None,
     ) -> None:
         self._options, self._rank, self._gather = options, rank, gather
+        self._make_reader = reader or self._batch_reader
         self.problems = Problems(quiet=rank != 0)
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew: forget profiles, recordings and problems."""
+        self.problems.clear()
         self.profiles: dict[str, Profile] = {}
         self.recordings: dict[str, P] = {}
-        self.reference = options.reference
+        self.reference = self._options.reference
         self._cache = StateCache()
 
     def use_training_as_reference(self) -> None:
@@ -72,9 +81,13 @@ class Fit(Generic[P]):
         """What makes the reader and the profiler of a source."""
         return lambda loader: self._prepared(source, loader)
 
-    def _prepared(self, source: str, loader: Any) -> tuple[BatchReader, Profiler]:
+    def _batch_reader(self, loader: Any) -> Reader:
+        inputs = image_inputs(self._options.inputs, loader, self.problems)
+        return BatchReader(inputs, self._options.target, self.problems)
+
+    def _prepared(self, source: str, loader: Any) -> tuple[Reader, Profiler]:
         options = self._options
-        reader = BatchReader(image_inputs(options.inputs, loader, self.problems), options.target, self.problems)
+        reader = self._make_reader(loader)
         profiler = Profiler(
             inputs=reader.inputs,
             convention=options.convention,

@@ -32,6 +32,11 @@ class Problems:
         self._known: set[str] = set()
         self.messages: list[str] = []
 
+    def clear(self) -> None:
+        """Forget all."""
+        self._known.clear()
+        self.messages.clear()
+
     def note(self, topic: str, problem: str | Exception, *, listed: bool = True) -> None:
         """Remember and log a problem, unless the topic had one before.
 

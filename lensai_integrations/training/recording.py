@@ -10,7 +10,7 @@ from typing import Any, Final
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.profile import Profile
 from lensai_integrations.profiler import Profiler
-from lensai_integrations.training.batches import BatchReader, Taken
+from lensai_integrations.training.batches import Reader, Taken
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.threads import one_blas_thread
 
@@ -49,7 +49,7 @@ class Recording:
     def __init__(
         self,
         source: str,
-        prepare: Callable[[Any], tuple[BatchReader, Profiler]],
+        prepare: Callable[[Any], tuple[Reader, Profiler]],
         layers: Sequence[Listened],
         problems: Problems,
         *,
@@ -57,9 +57,9 @@ class Recording:
         why_silent: str = "it is not part of the forward pass",
     ) -> None:
         self.source = source
-        self._prepare, self._layers, self._problems = prepare, layers, problems
+        self._prepare, self.layers, self._problems = prepare, layers, problems
         self._aside, self._why_silent = aside, why_silent
-        self._prepared: tuple[BatchReader, Profiler] | None = None
+        self._prepared: tuple[Reader, Profiler] | None = None
         self.started = False
 
     def start(self, loader: Any = None, padding: tuple[int, int] = NO_PADDING) -> None:
@@ -111,7 +111,7 @@ class Recording:
     def _describe(self, answers: Mapping[str, Any]) -> None:
         """Tell the profiler where a group comes from, when its first rows are there."""
         assert self._prepared is not None
-        for layer in self._layers:
+        for layer in self.layers:
             if layer.key in answers and layer.key not in self._seen:
                 self._seen.add(layer.key)
                 self._prepared[1].describe(layer.key, **layer.info)
@@ -144,7 +144,7 @@ class Recording:
 
     def _complaints(self) -> list[str]:
         complaints = []
-        for layer in self._layers:
+        for layer in self.layers:
             if self._batches and layer.key not in self._seen:
                 problem = (
                     f"layer {layer.path!r} answered nothing in {self._batches} batches of {self.source}:"

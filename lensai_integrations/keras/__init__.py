@@ -1,0 +1,28 @@
+"""Keras: one callback, and the baseline is a by-product of `model.fit`.
+
+Importing this package imports neither Keras nor a backend: which backend it is, the user's own import decides.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lensai_integrations.keras.callback import BaselineCallback
+
+_HOME = {"BaselineCallback": "callback"}
+
+__all__ = ["BaselineCallback"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,370 @@
+"""`BaselineCallback`: what Keras calls, and when.
+
+No hook is called per batch: a callback that overrides one makes Keras wait for the device at every step. Instead the
+functions that run the steps are exchanged for ours (`functions.py`), which hand out what they see (`fit.py`). The way
+of a profile: made at the end of a pass, kept beside Keras's backup (`backup.py`), chosen (`best.py`), and at the end of
+the fit saved and logged (`training/finish.py`).
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import wraps
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, cast
+
+import keras
+
+from lensai_integrations.keras.backup import BEST, LATEST, Backup
+from lensai_integrations.keras.best import BestEpoch
+from lensai_integrations.keras.configuration import configuration, from_configuration
+from lensai_integrations.keras.fit import PREDICTION, KerasFit
+from lensai_integrations.keras.functions import PREDICT, TRAIN
+from lensai_integrations.keras.functions import TEST as TEST_STEPS
+from lensai_integrations.keras.surroundings import look_around
+from lensai_integrations.measures.embeddings import Reduce
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.training.finish import deliver, say_there_is_none
+from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
+from lensai_integrations.training.options import Options
+from lensai_integrations.training.problems import log
+from lensai_integrations.training.tracking import TrackedRun, active_run
+
+Hook = TypeVar("Hook", bound=Callable[..., None])
+
+
+def guarded(what: str, *raised: type[Exception]) -> Callable[[Hook], Hook]:
+    """Decorate a hook: what it raises becomes a problem, but for the exceptions named, which wrong arguments cause."""
+
+    def decorate(hook: Hook) -> Hook:
+        @wraps(hook)
+        def calm(self: BaselineCallback, *args: Any, **kwargs: Any) -> None:
+            if self._fit is None:
+                return
+            with self._fit.problems.caught(what, *raised):
+                hook(self, *args, **kwargs)
+
+        return cast(Hook, calm)
+
+    return decorate
+
+
+def _left(reference: Any, token: object) -> None:
+    callback = reference()
+    if callback is not None and callback._fitting and callback._token is token:
+        callback._stop()
+
+
+@keras.saving.register_keras_serializable(package="lensai_integrations")
+class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Profiles what a model is fed and what its layers answer while it trains, and logs the baseline when it is done.
+
+    The reference profile comes from the validation pass of `fit`, the training profile from its training batches; no
+    data is read a second time and no image is kept. Training is bit for bit what it is without the callback. The
+    baseline goes to a folder and to the active MLflow run, if any, autologging's too. Whatever fails in here is
+    logged once and never stops the training.
+
+    At the start of a fit `model.train_function` and `model.test_function` are exchanged for ones that also hand out
+    what layers answer, which means that they are traced and compiled once by this callback instead of by Keras. At the
+    end they are put back. A model that overrides `make_train_function` is left alone, with a warning. After an
+    exception that Keras raises outside of a step, `detach()` puts them back; so does the end of a `with` block around
+    `fit`, and the next fit.
+
+    `model.evaluate(..., callbacks=[callback])` and `model.predict(...)` make a baseline of that pass, if the callback
+    has not been used in a fit or `reference="test"`.
+
+    Args:
+        layers: Layers whose answers are profiled as embeddings, by name: `"pool"`, or `"backbone/pool"` inside a nested
+            model; `"fc.input"` is what goes into `fc`. `"auto"`: the input of the last Dense layer. None: no
+            embeddings. Of a layer that is called several times in a step, the first answer counts.
+        inputs: How image batches are read; `ImageInputs(key=...)` names the images among several inputs. `"auto"`:
+            dtype, shape and range of the first batch decide. None: no images.
+        outputs: The layer whose answers are the model's outputs; `"auto"`: the last Dense layer, or the model itself if
+            it has none. None: no outputs.
+        task: `"auto"`, `"classification"` or `"regression"`, or what the outputs are: `"logits"`, `"probabilities"`,
+            `"values"`.
+        target: Key or place of the labels in y, or `"y"` for y itself. `"auto"`: y, its first part or its usual key,
+            if that is one value or one row of classes per image. None: no labels.
+        reference: Which pass is the reference: `"validation"`, `"training"`, or `"test"` (of `model.evaluate`).
+        training: What is profiled of training batches: `"inputs"` (and labels), `"all"` (layers too), or None.
+        reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
+            function of the backend's tensor, in a graph where there is one; or a dict of these by layer.
+        convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.
+        k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
+        rows: Rows the joint sample keeps; 0 keeps none.
+        max_dim: Wider embeddings are projected to this width.
+        seed: Of everything random in here. Nothing else is touched.
+        artifact_path: Directory of the artifacts in the MLflow run.
+        directory: Folder to save to; `lensai_baseline` in the working directory by default.
+        upload_deadline: Seconds that the MLflow server gets.
+
+    Attributes:
+        baseline_: After `fit`, the `Baseline`; None if there is none.
+        directory_: The folder it was saved to; None if it was not.
+
+    Raises:
+        InputError: At construction if an argument is not one of these; at the start of fit if the model has no layer
+            of a given name.
+
+    Example:
+        >>> callback = BaselineCallback(layers=["embedding"])
+        >>> model.fit(train, validation_data=val, callbacks=[callback])  # doctest: +SKIP
+        >>> callback.baseline_.reference.summaries()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        layers: Literal["auto"] | Sequence[str] | None = "auto",
+        *,
+        inputs: Literal["auto"] | ImageInputs | None = "auto",
+        outputs: str | None = "auto",
+        task: str = "auto",
+        target: int | str | None = "auto",
+        reference: Literal["validation", "training", "test"] = "validation",
+        training: Literal["inputs", "all"] | None = "inputs",
+        reduce: Reduce | Mapping[str, Reduce] = "mean",
+        convention: str = "lensai",
+        k: int = 200,
+        rows: int = 2000,
+        max_dim: int = 2048,
+        seed: int = 0,
+        artifact_path: str = "lensai",
+        directory: str | Path | None = None,
+        upload_deadline: float = 60.0,
+    ) -> None:
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__()
+        self._options = Options(**arguments, dataloader_idx=0)
+        self._fit: KerasFit | None = None
+        self._fitting = self._fitted = self._pending = False
+        self._best_profiles: dict[str, Profile] = {}
+        self._active_run: TrackedRun | None = None
+        self.baseline_: Baseline | None = None
+        self.directory_: Path | None = None
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments as JSON values.
+
+        Raises:
+            InputError: If `reduce` has a function in it.
+
+        Example:
+            >>> BaselineCallback.from_config(BaselineCallback(["pool"]).get_config()).get_config()["layers"]
+            ['pool']
+        """
+        return configuration(self._options)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """A callback with the arguments that `get_config` gave.
+
+        Raises:
+            InputError: If it gave something else.
+        """
+        return cls(**from_configuration(config))
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Find the layers, see what is held out, and exchange the model's functions."""
+        self._begin()
+        self._fitting = self._fitted = True
+        self._start_fit()
+
+    def _begin(self) -> None:
+        if self._fit is None or not self._fit.renew(self._model):
+            self._fit = KerasFit(self._options, self._model)
+        self._fit.on_interruption = self.detach
+        self._epoch: int | None = None
+        self._best, self._backup, self._first = BestEpoch([]), Backup([], ""), True
+        self._pending = True
+        self._active_run = active_run()
+        self._best_profiles = {}
+        self.baseline_ = self.directory_ = None
+
+    @guarded("starting to train")
+    def _start_fit(self) -> None:
+        fit, around = self._this_fit, look_around(self)
+        self._watch(around.holder)
+        self._best = BestEpoch(around.siblings)
+        self._backup = Backup(around.siblings, self._options.artifact_path)
+        if self._options.reference == VALIDATION:
+            fit.record(VALIDATION, everything=True)
+            if around.validates is False:
+                fit.use_training_as_reference()
+        as_reference = fit.reference == TRAINING or (fit.reference == VALIDATION and around.validates is None)
+        if as_reference or self._options.training is not None:
+            fit.record(TRAINING, everything=as_reference or self._options.training == "all")
+        if TRAINING in fit.recordings:
+            fit.listen(TRAIN)
+        with fit.problems.caught("resuming"):
+            resumed = self._backup.load()
+            fit.profiles, self._best_profiles = resumed[LATEST], resumed[BEST]
+
+    def _watch(self, holder: Any) -> None:
+        """See to it that the model gets its functions back when the fit's list of callbacks goes, however it ended."""
+        token = self._token = object()
+        if holder is not None:
+            weakref.finalize(holder, _left, weakref.ref(self), token).atexit = False
+
+    @guarded("starting an epoch")
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Begin the training profile of this epoch."""
+        if self._first:
+            self._best.reset()
+        else:
+            self._keep_best()
+        self._first, self._epoch = False, epoch
+        self._this_fit.start(TRAINING)
+
+    @guarded("ending an epoch")
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Complete the training profile."""
+        self._end_training()
+        with self._this_fit.problems.caught("backup"):
+            self._backup.save({LATEST: self._this_fit.profiles, BEST: self._best_profiles})
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Begin the reference profile: of the validation pass of a fit, or of an `evaluate` on its own."""
+        if self._fitting:
+            self._start_validation()
+        else:
+            self._start_alone(TEST, TEST_STEPS)
+
+    @guarded("starting validation")
+    def _start_validation(self) -> None:
+        self._end_training()
+        if VALIDATION in self._this_fit.recordings:
+            self._this_fit.listen(TEST_STEPS)
+            self._this_fit.start(VALIDATION)
+
+    @guarded("ending validation")
+    def on_test_end(self, logs: Any = None) -> None:
+        """Complete the reference profile."""
+        if self._fitting:
+            self._this_fit.end(VALIDATION, **self._when())
+        else:
+            self._end_alone(TEST)
+
+    def on_predict_begin(self, logs: Any = None) -> None:
+        """Begin the profile of a `predict` on its own."""
+        if not self._fitting:
+            self._start_alone(PREDICTION, PREDICT)
+
+    @guarded("ending a prediction")
+    def on_predict_end(self, logs: Any = None) -> None:
+        """Complete the profile of a `predict` on its own."""
+        if not self._fitting:
+            self._end_alone(PREDICTION)
+
+    @guarded("ending the fit")
+    def on_train_end(self, logs: Any = None) -> None:
+        """Put the model's functions back, save and log the baseline."""
+        self._end_training()
+        self._keep_best()
+        self._stop()
+        if self._options.reference == TEST:
+            self._say("Baseline: reference='test', so it is made by `model.evaluate(..., callbacks=[callback])`.")
+        else:
+            self._conclude()
+
+    def detach(self) -> None:
+        """Put the model's functions back after a fit that was interrupted, and log the last complete baseline.
+
+        After a fit that ended by itself there is nothing left to do.
+
+        Example:
+            >>> BaselineCallback().detach()
+        """
+        if self._fitting or self._pending:
+            self._end_interrupted()
+
+    @guarded("ending an interrupted fit")
+    def _end_interrupted(self) -> None:
+        self._keep_best()
+        self._stop()
+        if self._options.reference != TEST:
+            self._conclude()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.detach()
+
+    @property
+    def _this_fit(self) -> KerasFit:
+        assert self._fit is not None
+        return self._fit
+
+    def _start_alone(self, source: str, steps: str) -> None:
+        if self._fitted and self._options.reference != source:
+            return
+        if not self._fitted:
+            self._begin()
+        self._pending = True
+        self._record_alone(source, steps)
+
+    @guarded("starting the pass")
+    def _record_alone(self, source: str, steps: str) -> None:
+        fit = self._this_fit
+        fit.reference = source
+        fit.record(source, everything=True)
+        fit.listen(steps)
+        fit.start(source)
+
+    def _end_alone(self, source: str) -> None:
+        if source in self._this_fit.recordings:
+            self._this_fit.end(source)
+            self._stop()
+            self._conclude()
+
+    def _end_training(self) -> None:
+        fit, steps = self._this_fit, (self.params or {}).get("steps")
+        whole = steps is None or fit.batches * int(getattr(self._model, "steps_per_execution", 1)) >= steps
+        fit.end(TRAINING, whole=whole, **self._when())
+
+    def _when(self) -> dict[str, Any]:
+        return {"epoch": self._epoch}
+
+    def _keep_best(self) -> None:
+        """If the epoch that has ended is the best so far, its profiles are the ones to log."""
+        if self._best.is_new():
+            self._best_profiles = dict(self._this_fit.profiles)
+
+    def _stop(self) -> None:
+        self._fitting = False
+        self._this_fit.stop()
+
+    def _conclude(self) -> None:
+        if not self._pending:
+            return
+        self._pending = False
+        fit = self._this_fit
+        baseline = fit.baseline({**fit.profiles, **self._best_profiles})
+        if baseline is None:
+            say_there_is_none(fit.reference, fit.problems)
+            return
+        baseline.info |= {
+            "source": baseline.reference.source,
+            "epoch": baseline.reference.info.get("epoch"),
+            "checkpoint": self._best.file if self._best_profiles else None,
+            "model": type(self._model).__name__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "made_by": {"keras": keras.__version__, keras.backend.backend(): version(keras.backend.backend())},
+            "warnings": list(fit.problems.messages),
+        }
+        self.baseline_ = baseline
+        runs = [self._active_run] if self._active_run is not None else []
+        self.directory_ = deliver(baseline, self._options, fit.problems, root=Path.cwd(), runs=runs, say=self._say)
+
+    def _say(self, message: str) -> None:
+        """Tell the user where Keras tells what it does: below the progress bars, unless those are off."""
+        if (self.params or {}).get("verbose", 0):
+            sys.stdout.write(f"{message}\n")
+        else:
+            log.info("%s", message)

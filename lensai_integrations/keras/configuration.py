@@ -1,0 +1,63 @@
+"""The callback's arguments as JSON values, and back, so that a configuration file can describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.embeddings import Reduce
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.training.options import Options
+
+#: Options that the Keras callback has no use for.
+NOT_OURS = ("dataloader_idx",)
+
+
+def configuration(options: Options) -> dict[str, Any]:
+    """JSON values that `from_configuration` turns into the arguments again.
+
+    Raises:
+        InputError: If a reduction is a function, which JSON cannot hold.
+    """
+    values = {field.name: getattr(options, field.name) for field in fields(options) if field.name not in NOT_OURS}
+    values["layers"] = options.layers if isinstance(options.layers, str | None) else list(options.layers)
+    values["inputs"] = asdict(options.inputs) if isinstance(options.inputs, ImageInputs) else options.inputs
+    values["directory"] = None if options.directory is None else str(options.directory)
+    values["reduce"] = _by_name(options.reduce)
+    return values
+
+
+def _by_name(reduce: Reduce | Mapping[str, Reduce]) -> Any:
+    if isinstance(reduce, Mapping):
+        return {layer: _by_name(each) for layer, each in reduce.items()}
+    if callable(reduce):
+        raise InputError(f"reduce={reduce!r} is a function, which no configuration can hold: pass 'mean', 'max' ...")
+    return reduce
+
+
+def from_configuration(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a callback that a configuration describes.
+
+    Raises:
+        InputError: If it describes something else.
+
+    Example:
+        >>> from_configuration({"inputs": {"scale": 1.0}})["inputs"].scale
+        1.0
+    """
+    unknown = sorted(config.keys() - {field.name for field in fields(Options)})
+    if unknown:
+        raise InputError(f"the configuration has {unknown}, which BaselineCallback does not take")
+    arguments = dict(config)
+    if isinstance(arguments.get("inputs"), Mapping):
+        try:
+            arguments["inputs"] = ImageInputs(**{key: _tuple(value) for key, value in arguments["inputs"].items()})
+        except TypeError as error:
+            raise InputError(f"inputs={config['inputs']!r} does not describe ImageInputs: {error}") from error
+    return arguments
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

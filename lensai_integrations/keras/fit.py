@@ -1,0 +1,157 @@
+"""One fit of a Keras model: its passes, and the model's functions while they are exchanged for ours."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import keras
+import numpy as np
+
+from lensai_integrations.arrays import to_host
+from lensai_integrations.keras.attach import attach
+from lensai_integrations.keras.batches import KerasBatches
+from lensai_integrations.keras.functions import PREDICT, TEST, TRAIN, Exchange, steps
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.training.fit import TRAINING, Fit
+from lensai_integrations.training.options import Options
+from lensai_integrations.training.problems import Problems
+from lensai_integrations.training.recording import Recording
+from lensai_integrations.training.threads import one_blas_thread
+
+#: The source of what `model.predict` was given.
+PREDICTION = "prediction"
+
+_KINDS = (TRAIN, TEST, PREDICT)
+_KIND_OF = {TRAINING: TRAIN, PREDICTION: PREDICT}
+
+
+class KerasFit(Fit[Recording]):
+    """The state of a callback from the start of a fit (or of an `evaluate` or `predict` on its own) on.
+
+    Args:
+        options: What was asked for.
+        model: The model.
+
+    Raises:
+        InputError: If the model has no layer of a given name.
+
+    Attributes:
+        batches: How often the pass that is running has handed something out.
+        on_interruption: What is done when a step raises.
+    """
+
+    def __init__(self, options: Options, model: Any) -> None:
+        inputs = ImageInputs() if options.inputs == "auto" else options.inputs
+        super().__init__(options, reader=lambda _: self._reader)
+        self._reader = KerasBatches(inputs, options.target, self.problems)  # type: ignore[arg-type]
+        self._steps = steps()
+        self._taps = attach(model, options, self.problems, self._steps.place)
+        self._model = weakref.ref(model)
+        self._exchanges = {kind: self._exchange(model, kind) for kind in _KINDS}
+        self._running: str | None = None
+        self.on_interruption: Callable[[], None] = self.stop
+        self._waiting: deque[dict[str, Any]] = deque()
+        self.batches = 0
+
+    def _exchange(self, model: Any, kind: str) -> Exchange:
+        def sink(seen: dict[str, Any]) -> None:
+            self._seen(kind, seen)
+
+        return Exchange(model, kind, self._taps, self._reader.pick, sink, self.problems, self._interrupted)
+
+    def _interrupted(self) -> None:
+        self.on_interruption()
+
+    def renew(self, model: Any) -> bool:
+        """Begin anew with the same model, so that what was traced is not traced again; False if it is not the same.
+
+        Raises:
+            InputError: If the model has no layer of a given name any more.
+        """
+        if self._model() is not model or not self._taps.same_as(attach(model, self._options, Problems(quiet=True))):
+            return False
+        self.stop()
+        self.begin()
+        return True
+
+    def record(self, source: str, *, everything: bool) -> None:
+        """Record the passes of a source.
+
+        Args:
+            source: Whose passes.
+            everything: Layers too, not only what the model is fed.
+        """
+        layers = self._taps.layers if everything else []
+        prepare = self.prepare(source)
+        self.recordings[source] = Recording(source, prepare, layers, self.problems, aside=_aside)
+
+    def listen(self, *kinds: str) -> None:
+        """Exchange the model's functions for these kinds of steps."""
+        for kind in kinds:
+            self._exchanges[kind].exchange()
+
+    def start(self, source: str) -> None:
+        """Begin a pass, if passes of its source are recorded."""
+        self._settle(0)
+        self._running = source if source in self.recordings else None
+        self.batches = 0
+        if self._running is not None:
+            self.recordings[source].start()
+
+    def end(self, source: str, *, whole: bool = True, **info: Any) -> None:
+        """End a pass: its profile becomes the latest of its source."""
+        if self._running == source:
+            self._settle(0)
+            self._running = None
+            self.complete(source, whole=whole, **info)
+
+    def stop(self) -> None:
+        """Give the model its functions back, and end what is running; complete profiles stay."""
+        for exchange in self._exchanges.values():
+            exchange.restore()
+        if self._running is not None:
+            self.end(self._running, whole=False)
+        self._waiting.clear()
+
+    def _seen(self, kind: str, seen: dict[str, Any]) -> None:
+        """Take what a step has handed out. It is looked at when that waits for nothing."""
+        if self._running is not None and _KIND_OF.get(self._running, TEST) == kind:
+            self.batches += 1
+            self._waiting.append(seen)
+            self._settle(self._steps.lag())
+
+    def _settle(self, left: int) -> None:
+        while len(self._waiting) > left:
+            seen = self._waiting.popleft()
+            if self._running is not None:
+                with self.problems.caught(f"a batch of {self._running}"):
+                    self._measure(self.recordings[self._running], seen)
+
+    def _measure(self, recording: Recording, seen: dict[str, Any]) -> None:
+        batch = {key: _together(values) for key, values in seen.items()}
+        taken = recording.take(batch)
+        layers = {layer.key for layer in recording.layers}
+        if taken is not None:
+            recording.record(taken, lambda: {key: rows for key, rows in batch.items() if key in layers})
+
+
+def _together(values: Any) -> Any:
+    """What the replicas have seen as one batch; of one replica as it is."""
+    if not isinstance(values, tuple):
+        return values
+    return values[0] if len(values) == 1 else np.concatenate([to_host(part) for part in values])
+
+
+def _aside() -> AbstractContextManager[Any]:
+    """Apart from the training: without gradients, and off its threads' cores."""
+    aside = ExitStack()
+    if keras.backend.backend() == "torch":
+        from torch import no_grad
+
+        aside.enter_context(no_grad())
+    aside.enter_context(one_blas_thread())
+    return aside

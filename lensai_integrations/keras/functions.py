@@ -1,0 +1,205 @@
+"""The functions that Keras's loops call for every step, exchanged for ones that also hand out what was caught.
+
+Keras builds them before any callback is asked, and reads `model.train_function` anew at every step. So `exchange` puts
+another one there, and `restore` puts the first one back: a model is left with exactly what it had. What a backend's
+function looks like is in the module of its name.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, Final, Protocol
+
+import keras
+
+from lensai_integrations.keras.taps import Caught, Taps
+from lensai_integrations.training.problems import Problems
+
+#: Kinds of steps by the names that Keras gives them.
+TRAIN, TEST, PREDICT = "train", "test", "predict"
+_MODULES: Final = {"tensorflow": "steps_tensorflow", "jax": "steps_jax", "torch": "steps_torch"}
+
+#: Picks what is wanted of a batch, which may be symbolic.
+Pick = Callable[[Any], dict[str, Any]]
+#: Takes what was picked and caught in a step.
+Sink = Callable[[dict[str, Any]], None]
+
+
+class Steps(Protocol):
+    """What a backend's module has."""
+
+    #: How many batches a sink should wait before it looks at values, so that nobody waits for the device.
+    def lag(self) -> int:
+        """How many steps later the values of a step can be looked at without waiting."""
+        ...
+
+    def place(self) -> Any:
+        """Where in which graph the caller is."""
+        ...
+
+    def build(self, model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable[..., Any]:
+        """A function to put in the place of the model's."""
+        ...
+
+
+def steps() -> Steps:
+    """The module for Keras's backend.
+
+    Raises:
+        NotImplementedError: If there is none for it.
+    """
+    backend = keras.backend.backend()
+    if backend not in _MODULES:
+        raise NotImplementedError(f"the Keras backend {backend!r} is not supported: use {', '.join(_MODULES)}")
+    module: Any = import_module(f"lensai_integrations.keras.{_MODULES[backend]}")
+    return module  # type: ignore[no-any-return]
+
+
+class Exchange:
+    """A function of a model that is exchanged for another, and back.
+
+    Args:
+        model: The model.
+        kind: `"train"`, `"test"` or `"predict"`.
+        taps: The layers that are read.
+        pick: Picks what is wanted of a batch.
+        sink: Takes what was picked and caught.
+        problems: Where it is reported if the function cannot be exchanged.
+        interrupted: Called when a step raises: Keras tells no callback of that.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        kind: str,
+        taps: Taps,
+        pick: Pick,
+        sink: Sink,
+        problems: Problems,
+        interrupted: Callable[[], None],
+    ) -> None:
+        self._model, self._kind, self._interrupted = weakref.ref(model), kind, interrupted
+        self._taps, self._pick, self._sink, self._problems = taps, pick, sink, problems
+        self._name = f"{kind}_function"
+        self._original: Any = None
+        self._ours: Any = None
+        self.active = False
+
+    def exchange(self) -> None:
+        """Put ours in the place of the model's. One that was built before is used again, so nothing is traced twice."""
+        model = self._model()
+        original = getattr(model, self._name, None)
+        if model is None or original is None or (self.active and original is self._ours):
+            return
+        problem = why_not(model, self._kind)
+        if isinstance(original, Guarded) and original is not self._ours:
+            if original.owner.active:
+                problem = "another BaselineCallback profiles this fit already: use one, with all layers"
+            original = original.original
+        if problem:
+            self._problems.note(f"{self._kind} steps", problem)
+            return
+        with self._problems.caught(f"{self._kind} steps"):
+            if original is not self._original and original is not self._ours:
+                setattr(model, self._name, original)
+                ours = steps().build(model, self._kind, self._taps, self._pick, self._sink)
+                self._ours, self._original = Guarded(ours, original, self), original
+            setattr(model, self._name, self._ours)
+            self.active = True
+
+    def failed(self, error: BaseException) -> None:
+        """Say that a function of ours did not work at all."""
+        self._problems.note(f"{self._kind} steps", f"they run without being profiled: {error!r}")
+
+    def interrupted(self) -> None:
+        """A step has raised: the fit is over, unless the user begins another."""
+        if self.active:
+            with self._problems.caught("an interruption"):
+                self._interrupted()
+
+    def restore(self) -> None:
+        """Put the model's own back, if ours is still there."""
+        model = self._model()
+        if model is not None and self._ours is not None and getattr(model, self._name, None) is self._ours:
+            setattr(model, self._name, self._original)
+        self.active = False
+
+
+class Guarded:
+    """Calls ours; if that fails before it has ever worked, says so and calls the model's own from then on.
+
+    An error in tracing is either ours, and training goes on without being profiled, or the model's, and then its own
+    function raises it.
+    """
+
+    def __init__(self, ours: Callable[..., Any], original: Callable[..., Any], owner: Exchange) -> None:
+        self._ours, self.original, self.owner = ours, original, owner
+        self._worked = self._gave_up = False
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run a step, or several."""
+        try:
+            return self._called(*arguments)
+        except BaseException as error:
+            if not isinstance(error, StopIteration) and type(error).__name__ != "OutOfRangeError":
+                self.owner.interrupted()
+            raise
+
+    def _called(self, *arguments: Any) -> Any:
+        if self._gave_up or not self.owner.active:
+            return self.original(*arguments)
+        try:
+            result = self._ours(*arguments)
+        except NotProfiledError as error:
+            if self._worked:
+                raise
+            self._gave_up = True
+            self.owner.failed(error.__cause__ or error)
+            return self.original(*error.args)
+        self._worked = True
+        return result
+
+
+class NotProfiledError(Exception):
+    """Our function failed before it has changed anything; its arguments are those to call the model's own with."""
+
+
+def why_not(model: Any, kind: str) -> str:
+    """Why a model's function cannot be exchanged; empty if it can."""
+    maker = getattr(type(model), f"make_{kind}_function", None)
+    owner = getattr(maker, "__module__", "")
+    if not owner.startswith("keras."):
+        return (
+            f"{type(model).__name__} makes its own {kind}_function, which cannot be rebuilt: it is left alone and not"
+            f" profiled; override {kind}_step instead"
+        )
+    return ""
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """A context in which an instance has another attribute, past Keras's own bookkeeping of attributes."""
+    missing = object()
+    before = owner.__dict__.get(name, missing)
+    owner.__dict__[name] = value
+    try:
+        yield
+    finally:
+        if before is missing:
+            owner.__dict__.pop(name, None)
+        else:
+            owner.__dict__[name] = before
+
+
+def tapped(step: Callable[..., Any], taps: Taps) -> Callable[..., tuple[Any, Caught]]:
+    """The step, which also returns what its layers answered."""
+
+    def run(*arguments: Any) -> tuple[Any, Caught]:
+        with taps.listening() as caught:
+            result = step(*arguments)
+        return result, caught
+
+    return run

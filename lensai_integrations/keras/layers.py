@@ -1,0 +1,116 @@
+"""Which layers of a Keras model are listened to, by name.
+
+A layer inside a nested model or layer is `outer/inner`; the end of a name is enough where only one layer has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from lensai_integrations.training.naming import INPUT, find_named
+
+SEPARATOR = "/"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One place in a model whose values are read.
+
+    Attributes:
+        path: The layer's full name.
+        layer: The Keras layer.
+        before: Whether what goes into the layer is read, instead of what comes out.
+        recomputed: Whether it runs inside something that is recomputed for the gradients (`keras.RematScope`), where
+            values cannot be read.
+    """
+
+    path: str
+    layer: Any
+    before: bool = False
+    recomputed: bool = False
+
+    @property
+    def name(self) -> str:
+        """The full name, with `.input` behind if that is what is read."""
+        return self.path + (INPUT if self.before else "")
+
+
+def named_layers(model: Any) -> dict[str, Layer]:
+    """All layers below the model, by full name.
+
+    Example:
+        >>> inner = keras.Sequential([keras.layers.Dense(2, name="fc")], name="inner")
+        >>> list(named_layers(keras.Sequential([inner])))
+        ['inner', 'inner/fc']
+    """
+    return {layer.path: layer for layer in _walk(model, "", recomputed=False)}
+
+
+def _walk(parent: Any, path: str, *, recomputed: bool) -> Iterator[Layer]:
+    for child in _children(parent):
+        inner = f"{path}{SEPARATOR}{child.name}" if path else child.name
+        yield Layer(inner, child, recomputed=recomputed)
+        remat = getattr(child, "_remat_mode", None) is not None
+        yield from _walk(child, inner, recomputed=recomputed or remat)
+
+
+def _children(parent: Any) -> list[Any]:
+    if isinstance(parent, keras.Sequential):
+        return list(parent.layers)
+    return [child for child in parent._flatten_layers(include_self=False, recursive=False) if _is_layer(child)]
+
+
+def _is_layer(child: Any) -> bool:
+    return not isinstance(child, keras.layers.InputLayer)
+
+
+def find_layer(model: Any, name: str) -> Layer:
+    """The layer of a name: a full name, the end of one if only one layer has it, or either with `.input` behind.
+
+    Raises:
+        InputError: If there is no such layer, or several; the message has the nearest names and those that exist.
+
+    Example:
+        >>> find_layer(keras.Sequential([keras.layers.Dense(2, name="fc")]), "fc.input").before
+        True
+    """
+    layers = named_layers(model)
+    path, before = find_named({path: layer.layer for path, layer in layers.items()}, name, SEPARATOR)
+    found = layers[path]
+    return Layer(found.path, found.layer, before, found.recomputed)
+
+
+def last_dense(model: Any) -> Layer | None:
+    """The `Dense` layer that was defined last, or None. Attention's own projections are left out.
+
+    Example:
+        >>> last_dense(keras.Sequential([keras.layers.Dense(2, name="a"), keras.layers.Dense(2, name="b")])).path
+        'b'
+    """
+    layers = named_layers(model)
+    aside = [f"{path}{SEPARATOR}" for path, each in layers.items() if _is_attention(each.layer)]
+    dense = [
+        each
+        for path, each in layers.items()
+        if isinstance(each.layer, keras.layers.Dense) and not any(path.startswith(prefix) for prefix in aside)
+    ]
+    return dense[-1] if dense else None
+
+
+def _is_attention(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.MultiHeadAttention | keras.layers.GroupQueryAttention)
+
+
+def is_linear(layer: Layer) -> bool:
+    """Whether the layer's answers are a linear map of its input: a `Dense` without an activation.
+
+    Example:
+        >>> is_linear(Layer("fc", keras.layers.Dense(2, activation="softmax")))
+        False
+    """
+    dense = isinstance(layer.layer, keras.layers.Dense) and not layer.before
+    return dense and layer.layer.activation in (None, keras.activations.linear)

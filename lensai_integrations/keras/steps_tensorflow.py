@@ -1,0 +1,140 @@
+"""Steps on the TensorFlow backend: the whole loop from iterator to logs is one graph.
+
+Batches are drawn inside it, so images, labels and layers' answers have to leave it as results. Keras's own function
+returns the logs of the last step and nothing else; the one built here makes the same calls in the same order and
+returns beside the logs what was picked and caught, of every step and every replica. With `steps_per_execution` the
+batches of one call come out together, one behind the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from keras.src.backend.tensorflow.trainer import reduce_per_replica
+
+from lensai_integrations.keras.functions import PREDICT, NotProfiledError, Pick, Sink, tapped
+from lensai_integrations.keras.taps import Taps
+
+_plain = tf.autograph.experimental.do_not_convert
+
+
+def lag() -> int:
+    """On CPUs a step's results are there when it returns; on accelerators the measuring is done there too."""
+    return 0
+
+
+def place() -> Any:
+    """The graph that is being built, or None where operations run at once."""
+    return tf.compat.v1.get_default_graph() if tf.inside_function() else None
+
+
+def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable[..., Any]:
+    """A function like the model's, which hands out what was picked and caught."""
+    if kind == PREDICT:
+        return _predicting(model, taps, pick, sink)
+    one_step = _one_step(model, tapped(getattr(model, f"{kind}_step"), taps), pick, reduction="auto")
+    original = getattr(model, f"{kind}_function")
+    run = _several_steps(one_step, model.steps_per_execution)
+    if not model.run_eagerly:
+        run = tf.function(run, reduce_retracing=True)
+    traced: list[bool] = []
+
+    def function(iterator: Any) -> Any:
+        if not isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator):
+            return original(iterator)  # `train_on_batch`
+        if not traced and not model.run_eagerly:
+            try:
+                run.get_concrete_function(iterator)
+            except Exception as error:
+                raise NotProfiledError(iterator) from error
+            traced.append(True)
+        logs, seen = run(iterator)
+        sink(seen)
+        return logs
+
+    return function
+
+
+def _one_step(model: Any, step: Callable[..., Any], pick: Pick, reduction: str) -> Any:
+    """From a batch to the logs and, by key, the values of each replica."""
+    strategy = model.distribute_strategy
+
+    @_plain  # type: ignore[untyped-decorator]
+    def on_data(data: Any) -> Any:
+        result, caught = strategy.run(step, args=(data,))
+        result = reduce_per_replica(result, strategy, reduction=reduction)
+        return result, {key: strategy.experimental_local_results(values) for key, values in caught.items()}
+
+    if not model.run_eagerly:
+        on_data = tf.function(on_data, reduce_retracing=True, jit_compile=model.jit_compile)
+    on_data = model._autoconvert_optionals(on_data)
+
+    @_plain  # type: ignore[untyped-decorator]
+    def run(data: Any) -> Any:
+        result, caught = on_data(data)
+        seen = {key: strategy.experimental_local_results(values) for key, values in pick(data).items()}
+        return result, {**seen, **caught}
+
+    return run
+
+
+def _several_steps(one_step: Callable[..., Any], steps: int) -> Any:
+    """From an iterator to the last logs and what was seen in up to so many steps."""
+
+    @_plain  # type: ignore[untyped-decorator]
+    def run(iterator: Any) -> Any:
+        logs, seen = one_step(iterator.get_next())
+        if steps == 1:
+            return logs, seen
+        gathered = [_Rows.of(part) for part in tf.nest.flatten(seen)]
+        following = iterator.get_next_as_optional()
+
+        def more(step: Any, following: Any, *_: Any) -> Any:
+            return tf.logical_and(step < steps, following.has_value())
+
+        def body(step: Any, following: Any, _: Any, *gathered: Any) -> Any:
+            logs, seen = one_step(following.get_value())
+            parts = zip(gathered, tf.nest.flatten(seen), strict=True)
+            written = [rows.write(rows.size(), part) for rows, part in parts]
+            following = tf.cond(step + 1 < steps, iterator.get_next_as_optional, lambda: following)
+            return (step + 1, following, logs, *written)
+
+        _, _, logs, *gathered = tf.while_loop(more, body, [tf.constant(1), following, logs, *gathered])
+        return logs, tf.nest.pack_sequence_as(seen, [rows.concat() for rows in gathered])
+
+    return run
+
+
+class _Rows:
+    """Rows of several batches, which need not be equally many."""
+
+    @staticmethod
+    def of(part: Any) -> Any:
+        shape = tf.TensorShape([None, *part.shape[1:]])
+        rows = tf.TensorArray(part.dtype, size=0, dynamic_size=True, infer_shape=False, element_shape=shape)
+        return rows.write(0, part)
+
+
+def _predicting(model: Any, taps: Taps, pick: Pick, sink: Sink) -> Callable[..., Any]:
+    """Predicting is handed a list of batches."""
+    one_step = _one_step(model, tapped(model.predict_step, taps), pick, reduction="concat")
+
+    @_plain  # type: ignore[untyped-decorator]
+    def run(batches: Any) -> Any:
+        results, seen = zip(*(one_step(data) for data in batches), strict=True)
+        if len(results) == 1:
+            return results[0], seen
+        return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *results), seen
+
+    if not model.run_eagerly:
+        run = tf.function(run, reduce_retracing=True)
+
+    def function(batches: Any) -> Any:
+        result, seen = run(batches)
+        for each in seen:
+            sink(each)
+        return result
+
+    return function

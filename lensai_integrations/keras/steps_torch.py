@@ -1,0 +1,58 @@
+"""Steps on the torch backend: batches are there in Python, and layers' answers are tensors with values.
+
+Keras's function calls `model.train_step` by name at every step, so it need not be built again: the step is exchanged
+while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import torch
+from array_api_compat import is_torch_array
+
+from lensai_integrations.keras.functions import Pick, Sink, replaced
+from lensai_integrations.keras.taps import Caught, Taps
+
+
+def lag() -> int:
+    """Torch's tensors are measured where they are, so nothing is ever waited for."""
+    return 0
+
+
+def place() -> Any:
+    """There is no graph."""
+    return None
+
+
+def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable[..., Any]:
+    """The model's function, whose steps are listened to."""
+    function, name = getattr(model, f"{kind}_function"), f"{kind}_step"
+    step = getattr(model, name)
+    seen: list[Caught] = []
+
+    def tapped_step(data: Any) -> Any:
+        with taps.listening() as caught:
+            result = step(data)
+        seen.append(caught)
+        return result
+
+    def run(data: Any) -> Any:
+        seen.clear()
+        picked = keras.tree.map_structure(_copy, pick(data[0]))
+        with replaced(model, name, tapped_step):
+            result = function(data)
+        for caught in seen[:1]:
+            sink({**picked, **caught})
+        seen.clear()
+        return result
+
+    return run
+
+
+def _copy(values: Any) -> Any:
+    """A training step may work in place on what it is handed."""
+    with torch.no_grad():
+        return values.detach().clone() if is_torch_array(values) else values.copy()

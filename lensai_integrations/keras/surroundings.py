@@ -1,0 +1,51 @@
+"""What `fit` does not tell its callbacks: which other callbacks there are, and whether anything is held out.
+
+Both stand in the frames of the functions that are calling us, and nowhere else. They are read there, once, at the
+start of a fit; where they are not found (another Keras, another loop), the callback does without them.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+_MOST_FRAMES = 50
+
+
+@dataclass
+class Surroundings:
+    """What was found around a callback.
+
+    Attributes:
+        siblings: The callbacks of the same fit, this one included.
+        holder: The list that holds them: it goes when the loop ends, however that ends.
+        validates: Whether fit was given validation data; None if that is not known.
+    """
+
+    siblings: list[Any] = field(default_factory=list)
+    holder: Any = None
+    validates: bool | None = None
+
+
+def look_around(callback: Any) -> Surroundings:
+    """Look for the callback's list and for `fit` among the callers.
+
+    Example:
+        >>> look_around(object())
+        Surroundings(siblings=[], holder=None, validates=None)
+    """
+    found = Surroundings()
+    frame = sys._getframe(1)
+    for _ in range(_MOST_FRAMES):
+        names = frame.f_locals
+        holder = names.get("self")
+        callbacks = getattr(holder, "callbacks", None)
+        if found.holder is None and isinstance(callbacks, list) and any(each is callback for each in callbacks):
+            found.holder, found.siblings = holder, list(callbacks)
+        if frame.f_code.co_name == "fit" and "validation_data" in names and "epochs" in names:
+            found.validates = names["validation_data"] is not None
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return found
