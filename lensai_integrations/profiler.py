@@ -1,7 +1,8 @@
 """Batches in, a profile out: the one place where measures meet sketches, whatever framework the batches come from.
 
 Nothing here waits for an accelerator, but for the first batch: how images and outputs are to be read is decided there,
-once, and kept.
+once, and kept. Torch's sketches live on the accelerator. Of JAX and TensorFlow the rows that were measured there have
+to come to the host; they are given the time of some further batches to do so.
 """
 
 from __future__ import annotations
@@ -9,15 +10,22 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from lensai_integrations.arrays import Array, namespace
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import Kind, Task
+from lensai_integrations.measuring import Measured, Rows
 from lensai_integrations.profile import Baseline, Group, Profile
-from lensai_integrations.recorders import RECORDERS, Recorder, Rows, Settings
+from lensai_integrations.recorders import RECORDERS, Recorder, Settings
 from lensai_integrations.sketches.rows import RowSample
+
+#: Batches on their way from an accelerator of JAX or TensorFlow. When there are more, all but the newest are taken: one
+#: wait, if any, for so many of them, since TensorFlow's copies wait for whatever the device was asked to do before.
+_IN_FLIGHT: Final = 8
 
 
 class Profiler:
@@ -90,6 +98,7 @@ class Profiler:
         self._rows = RowSample(self._row_count, seed=self._settings.seed_of("rows")) if self._row_count else None
         self._widths: dict[str, int] = {}
         self._problems: dict[str, str] = {}
+        self._in_flight: list[tuple[dict[str, Measured], Rows]] = []
 
     def update(
         self,
@@ -102,7 +111,7 @@ class Profiler:
         """Take in one batch. Everything given belongs to the same images, row for row.
 
         Args:
-            inputs: A batch that `ImageInputs` can read.
+            inputs: A batch that `ImageInputs` can read. Here and below: of numpy, torch, JAX or TensorFlow, anywhere.
             outputs: What the model answered: `[n, C]`, or a structure with such a tensor in it.
             embeddings: Layer name to `[n, D]`, or to the layer's output: that is reduced as in `like`, else averaged.
             labels: `[n]` classes (integers or strings) or numbers; `[n, C]` one-hot or soft classes.
@@ -113,11 +122,18 @@ class Profiler:
         batches: dict[str, Any] = {"inputs": inputs, "outputs": outputs}
         batches |= {f"embeddings/{layer}": rows for layer, rows in (embeddings or {}).items()}
         batches["labels"] = labels
-        joint: Rows = {}
+        measured: dict[str, Measured] = {}
         for name, batch in batches.items():
             if batch is not None:
-                joint |= self._record(name, batch)
+                measured |= self._record(name, batch)
+        joint: Rows = {name: rows for each in measured.values() for name, rows in each.rows.items()}
+        waiting = {name: each for name, each in measured.items() if each.in_flight}
         if joint:
+            joint = self._checked(joint)
+        if waiting:
+            self._put_off(waiting, joint)
+        elif joint:
+            self._land()
             self._join(joint)
 
     def profile(self) -> Profile:
@@ -125,6 +141,7 @@ class Profiler:
 
         The profile is a copy: later updates do not change it.
         """
+        self._land()
         groups = {name: _host_copy(recorder.group) for name, recorder in self._recorders.items()}
         warnings = list(self._problems.values()) + [
             f"{group.invalid:,} of {group.n + group.invalid:,} rows of {name} were left out: a value was not finite"
@@ -135,14 +152,15 @@ class Profiler:
         rows = _copy(self._rows.to_host()) if self._rows is not None and self._rows.n else None
         return Profile(groups, rows, {"source": self.source, "created": created, "warnings": warnings})
 
-    def _record(self, name: str, batch: Any) -> Rows:
+    def _record(self, name: str, batch: Any) -> dict[str, Measured]:
+        """What was measured of a group's batch, by the group's name; nothing if that failed."""
         try:
-            if name not in self._recorders:
+            recorder = self._recorders.get(name)
+            if recorder is None:
                 recorder = RECORDERS[name.split("/", maxsplit=1)[0]](name, batch, self._settings)
-                rows = recorder.update(batch)
-                self._recorders[name] = recorder
-                return rows
-            return self._recorders[name].update(batch)
+            measured = recorder.update(batch)
+            self._recorders[name] = recorder
+            return {name: measured}
         except Exception as error:
             if self._on_error is None:
                 raise
@@ -150,8 +168,47 @@ class Profiler:
             self._on_error(name, error)
             return {}
 
-    def _join(self, joint: Rows) -> None:
-        """Hand the rows of all groups to the joint sample; columns a batch lacks are NaN."""
+    def _put_off(self, waiting: dict[str, Measured], joint: Rows) -> None:
+        """Leave a batch on its way to the host, and take those that have had the time to arrive.
+
+        What lies on the host already may be a view of memory that the caller uses again: it is copied.
+        """
+        kept = {name: rows.copy() if isinstance(rows, np.ndarray) else rows for name, rows in joint.items()}
+        self._in_flight.append((waiting, kept))
+        if len(self._in_flight) > _IN_FLIGHT:
+            self._land(keep=1)
+
+    def _land(self, keep: int = 0) -> None:
+        """Take the batches in flight, but for the newest to keep. Waits for those that have not arrived."""
+        while len(self._in_flight) > keep:
+            waiting, joint = self._in_flight.pop(0)
+            for name, measured in waiting.items():
+                landed = self._taken(name, measured)
+                joint = {key: landed.get(key) if key in measured.rows else rows for key, rows in joint.items()}
+            joint = {key: rows for key, rows in joint.items() if rows is not None}
+            if joint:
+                self._join(joint)
+
+    def _taken(self, name: str, measured: Measured) -> Rows:
+        """The rows of a group's batch that has arrived, once its sketches have it; none if they cannot take it."""
+        recorder = self._recorders.get(name)
+        if recorder is None:  # it failed at an earlier batch
+            return {}
+        try:
+            landed = measured.landed()
+            recorder.take(landed)
+            return landed.rows
+        except Exception as error:
+            if not recorder.group.n + recorder.group.invalid:
+                del self._recorders[name]
+            if self._on_error is None:
+                raise
+            self._problems.setdefault(name, f"{name}: batches were left out up to row {self.n}: {error}")
+            self._on_error(name, error)
+            return {}
+
+    def _checked(self, joint: Rows) -> Rows:
+        """The rows of those groups that have one for every image of the batch; these are counted."""
         sizes = {name: int(rows.shape[0]) for name, rows in joint.items()}
         n = max(sizes.values())
         if min(sizes.values()) != n:
@@ -160,11 +217,15 @@ class Profiler:
                 raise error
             self._problems.setdefault("rows", f"rows of unequal groups are not in the joint sample: {error}")
         self.n += n
+        return {name: rows for name, rows in joint.items() if sizes[name] == n}
+
+    def _join(self, joint: Rows) -> None:
+        """Hand the rows of all groups to the joint sample; columns a batch lacks are NaN."""
         if self._rows is None:
             return
-        joint = {name: rows for name, rows in joint.items() if sizes[name] == n}
-        self._widths = self._widths or {name: int(rows.shape[1]) for name, rows in joint.items()}
         some = next(iter(joint.values()))
+        n = int(some.shape[0])
+        self._widths = self._widths or {name: int(rows.shape[1]) for name, rows in joint.items()}
         full = {
             name: joint[name] if name in joint else _missing(some, n, width) for name, width in self._widths.items()
         }

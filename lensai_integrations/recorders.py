@@ -2,23 +2,28 @@
 
 A recorder is made from the first batch of its group, which shows the widths and settles how the batch is to be read.
 That first look may wait for an accelerator; `update` never does.
+
+A batch is taken in in two steps. `measure` computes where the batch lies; `take` hands what came out to the sketches.
+Sketches are numpy's or torch's, so what was measured by JAX or TensorFlow on an accelerator has to come to the host in
+between: `update` leaves `take` to the caller then, who does it when that no longer waits (see `Profiler`).
 """
 
 from __future__ import annotations
 
 import math
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any, Protocol
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, local, namespace
-from lensai_integrations.errors import InputError
+from lensai_integrations.arrays import Array, namespace
 from lensai_integrations.group import Group, Sketch
-from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, embedding_definition, reduce_embedding
-from lensai_integrations.measures.images import CONVENTIONS, image_measures, measure_images_and_bytes
+from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.embeddings import REDUCTIONS, embedding_definition
+from lensai_integrations.measures.images import CONVENTIONS, image_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import (
     LABEL,
@@ -32,6 +37,16 @@ from lensai_integrations.measures.outputs import (
     pick_output,
     resolve,
 )
+from lensai_integrations.measuring import (
+    Measured,
+    column,
+    embedding_measurer,
+    image_measurer,
+    label_array,
+    output_measurer,
+    projection,
+    reduced,
+)
 from lensai_integrations.profile import Profile
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
@@ -42,18 +57,42 @@ from lensai_integrations.sketches.moments import Moments
 #: Wider embeddings keep variances and no covariance matrix: 1024 columns are 8 MB.
 MAX_COVARIANCE_DIM = 1024
 
-#: Rows of one batch by name, for the joint sample.
-Rows = dict[str, Array]
+#: What a profile says of a layer and how its output was reduced.
+_TAKEN_OVER = ("layer", "reduce", "axes", "channels_last")
 
 
-class Recorder(Protocol):
-    """Measures the batches of one group and keeps its sketches."""
+class Recorder(ABC):
+    """Measures the batches of one group and keeps its sketches.
+
+    Attributes:
+        group: The group with its sketches, as far as batches were taken.
+
+    Example:
+        >>> how = {"inputs": ImageInputs(), "convention": "lensai", "task": "auto", "like": None}
+        >>> settings = Settings(k=200, max_dim=8, seed=[1], **how)
+        >>> recorder = Labels("labels", np.arange(4), settings)
+        >>> recorder.take(recorder.measure(np.arange(4)))
+        >>> recorder.group.categories[""].n
+        4
+    """
 
     group: Group
 
-    def update(self, batch: Any) -> Rows:
-        """Take in one batch; the rows for the joint sample, by name."""
-        ...
+    @abstractmethod
+    def measure(self, batch: Any) -> Measured:
+        """Measure one batch where it lies. Nothing is waited for, and nothing kept."""
+
+    @abstractmethod
+    def take(self, measured: Measured) -> None:
+        """Hand what was measured of a batch to the sketches."""
+
+    def update(self, batch: Any) -> Measured:
+        """Measure one batch and take it; but what is `in_flight` is left to the caller to take."""
+        measured = self.measure(batch)
+        if measured.in_flight:
+            return measured.sent()
+        self.take(measured)
+        return measured
 
 
 class Settings:
@@ -100,8 +139,13 @@ class Settings:
     def described(self, group: str) -> dict[str, Any]:
         """What is known of a group beforehand: what was said of it, else what the profile to be alike says."""
         known = self.like.groups.get(group) if self.like is not None else None
-        taken_over = {key: known.info[key] for key in ("layer", "reduce", "axes") if key in known.info} if known else {}
+        taken_over = {key: known.info[key] for key in _TAKEN_OVER if key in known.info} if known else {}
         return taken_over | self.descriptions.get(group, {})
+
+    def max_dim_of(self, group: str) -> int:
+        """Wider embeddings of this group are projected to this width."""
+        known = self.like.groups.get(group) if self.like is not None else None
+        return int(known.info.get("width", self.max_dim)) if known is not None else self.max_dim
 
     def output_task(self, group: str, columns: int) -> Task | Kind:
         """What the outputs are for. What a linear layer answers for classes are logits, even if all lie in [0, 1]."""
@@ -123,100 +167,105 @@ class Settings:
         }
 
 
-class Inputs:
+class Inputs(Recorder):
     """Image measures and exact pixel counts."""
 
     def __init__(self, name: str, batch: Any, settings: Settings) -> None:
         if settings.resolved_inputs is None:
             settings.resolved_inputs = settings.inputs.resolve(batch)
-        self._reader, self._convention = settings.resolved_inputs, settings.convention
-        images = self._reader.read(batch)
-        definitions = image_measures(images.channels, self._convention)
+        reader, convention = settings.resolved_inputs, settings.convention
+        self._key, self._measure = reader.key, image_measurer(replace(reader, key=None), convention)
+        images = reader.read(batch)
+        definitions = image_measures(images.channels, convention)
         streams = tuple(definitions)
-        info = {"note": images.note, "convention": self._convention, "reader": asdict(self._reader)}
+        info = {"note": images.note, "convention": convention, "reader": asdict(reader)}
         info["size"] = f"{images.height}x{images.width}"
         sketches: dict[str, Sketch] = {"bank": KLLBank(len(streams), settings.k, seed=settings.seed_of(name))}
         sketches["pixels"] = PixelCounts(images.channels)
-        self.group = Group(
-            name, streams, {**definitions, "pixel": CONVENTIONS[self._convention].pixel.id}, sketches, info
-        )
+        self.group = Group(name, streams, {**definitions, "pixel": CONVENTIONS[convention].pixel.id}, sketches, info)
 
-    def update(self, batch: Any) -> Rows:
-        """Measure one batch of images."""
-        images = self._reader.read(batch)
-        _, rows, pixels = measure_images_and_bytes(images, self._convention)
+    def measure(self, batch: Any) -> Measured:
+        """Measure one batch of images, and round or count their pixels."""
+        found = self._measure(find_images(batch, self._key))
+        return Measured({self.group.name: found.pop("rows")}, found)
+
+    def take(self, measured: Measured) -> None:
+        """Sketch the measures and count the pixels."""
+        rows, pixels = measured.rows[self.group.name], self.group.sketches["pixels"]
         self.group.sketches["bank"].update(rows)  # type: ignore[attr-defined]
-        self.group.sketches["pixels"].update(pixels)  # type: ignore[attr-defined]
-        return {self.group.name: rows}
+        if "counts" in measured.rest:
+            pixels.add(measured.rest["counts"], len(rows))  # type: ignore[attr-defined]
+        else:
+            pixels.update(measured.rest["pixels"])  # type: ignore[attr-defined]
 
 
-class Outputs:
+class Outputs(Recorder):
     """Probabilities and confidences of a classifier, or values."""
 
     def __init__(self, name: str, batch: Any, settings: Settings) -> None:
         outputs = pick_output(batch)
         if settings.resolved_kind is None:
             settings.resolved_kind = resolve(outputs, settings.output_task(name, math.prod(outputs.shape[1:])))
-        self._kind = settings.resolved_kind
-        measured = measure_outputs(outputs, kind=self._kind)
+        kind = settings.resolved_kind
+        self._measure = output_measurer(kind)
+        measured = measure_outputs(outputs, kind=kind)
         columns = math.prod(outputs.shape[1:])
-        definitions = output_measures(columns, self._kind)
+        definitions = output_measures(columns, kind)
         sketches = settings.vectors(name, len(measured.names))
         if measured.top_class is not None:
             sketches["categories/top_class"] = Categories()
             definitions["top_class"] = TOP_CLASS
-        info = {"kind": self._kind, "columns": columns, **settings.described(name)}
+        info = {"kind": kind, "columns": columns, **settings.described(name)}
         self.group = Group(name, measured.names, definitions, sketches, info)
 
-    def update(self, batch: Any) -> Rows:
+    def measure(self, batch: Any) -> Measured:
         """Measure one batch of outputs."""
-        measured = measure_outputs(pick_output(batch), kind=self._kind)
-        _update_vectors(self.group, measured.rows)
-        rows = {self.group.name: measured.rows}
-        if measured.top_class is not None:
-            self.group.sketches["categories/top_class"].update(_classes(measured.top_class))  # type: ignore[attr-defined]
-            rows[f"{self.group.name}/top_class"] = _column(measured.top_class)
-        return rows
+        found = self._measure(pick_output(batch))
+        rows = {self.group.name: found["rows"]}
+        if "top_class" not in found:
+            return Measured(rows)
+        rows[f"{self.group.name}/top_class"] = found["column"]
+        return Measured(rows, {"top_class": found["top_class"]})
+
+    def take(self, measured: Measured) -> None:
+        """Sketch probabilities, confidences and top classes, or values."""
+        _update_vectors(self.group, measured.rows[self.group.name])
+        if "top_class" in measured.rest:
+            self.group.sketches["categories/top_class"].update(_classes(measured.rest["top_class"]))  # type: ignore[attr-defined]
 
 
-class Embedding:
+class Embedding(Recorder):
     """A layer's answers, reduced to `[n, D]` if they are not yet, and projected where they are too wide."""
 
     def __init__(self, name: str, batch: Array, settings: Settings) -> None:
         described: dict[str, Any] = {"axes": len(batch.shape), "reduce": "mean"} | settings.described(name)
-        self._reduce = described["reduce"]
-        width = int(self._reduced(batch).shape[1])
-        self._projection = RandomProjection(width, settings.max_dim) if width > settings.max_dim else None
-        dim = min(width, settings.max_dim)
-        info = {**described, "width": dim, "projected_from": width if self._projection else None}
-        if self._projection is not None:
-            info["seed"] = self._projection.seed
-        reduce = self._reduce if self._reduce in REDUCTIONS else str  # any function is a custom one
-        definition = embedding_definition(described["axes"], reduce, projected=self._projection is not None)
+        how, channels_last = described["reduce"], bool(described.get("channels_last", False))
+        max_dim = settings.max_dim_of(name)
+        self._measure = embedding_measurer(how, channels_last, max_dim)
+        width = int(reduced(batch, how, channels_last).shape[1])
+        dim = min(width, max_dim)
+        info = {**described, "width": dim, "projected_from": width if width > dim else None}
+        if width > dim:
+            info["seed"] = projection(width, dim).seed
+        reduce = how if how in REDUCTIONS else str  # any function is a custom one
+        definition = embedding_definition(described["axes"], reduce, projected=width > dim)
         streams = tuple(map(str, range(dim)))
         self.group = Group(name, streams, {"*": definition}, settings.vectors(name, dim), info)
 
-    def update(self, batch: Array) -> Rows:
-        """Take in one batch of embeddings."""
-        rows = self._reduced(batch)
-        if self._projection is not None:
-            rows = self._projection.project(rows)
-        _update_vectors(self.group, rows)
-        return {self.group.name: rows}
+    def measure(self, batch: Array) -> Measured:
+        """Reduce and project one batch of embeddings."""
+        return Measured({self.group.name: self._measure(batch)})
 
-    def _reduced(self, batch: Array) -> Array:
-        if len(batch.shape) == 2:
-            return local(batch)
-        if self._reduce not in REDUCTIONS:
-            raise InputError(f"this embedding was reduced by the function {self._reduce}: pass its answers, [n, D]")
-        return reduce_embedding(batch, self._reduce)
+    def take(self, measured: Measured) -> None:
+        """Sketch the components."""
+        _update_vectors(self.group, measured.rows[self.group.name])
 
 
-class Labels:
+class Labels(Recorder):
     """Classes as categories, numbers as a stream."""
 
     def __init__(self, name: str, batch: Any, settings: Settings) -> None:
-        labels = _label_array(batch)
+        labels = label_array(batch)
         if _is_number(labels):
             sketches: dict[str, Sketch] = {"bank": KLLBank(1, settings.k, seed=settings.seed_of(name))}
             self.group = Group(name, ("value/0",), {"value": LABEL_VALUE}, sketches)
@@ -224,15 +273,19 @@ class Labels:
             self.group = Group(name, (), {"*": LABEL}, {"categories/": Categories()})
         self.group.info |= settings.described(name)
 
-    def update(self, batch: Any) -> Rows:
-        """Take in one batch of labels."""
-        labels = _label_array(batch)
+    def measure(self, batch: Any) -> Measured:
+        """Classes, numbers or strings, one for each row."""
+        labels = label_array(batch)
         if self.group.bank is not None:
-            rows = labels.reshape((-1, 1))
-            self.group.bank.update(rows)
-            return {self.group.name: rows}
-        self.group.categories[""].update(labels)
-        return {} if isinstance(labels, list) else {self.group.name: _column(labels)}
+            return Measured({self.group.name: labels[:, None]})
+        return Measured({} if isinstance(labels, list) else {self.group.name: column(labels)}, {"labels": labels})
+
+    def take(self, measured: Measured) -> None:
+        """Count the classes, or sketch the numbers."""
+        if self.group.bank is not None:
+            self.group.bank.update(measured.rows[self.group.name])
+        else:
+            self.group.categories[""].update(measured.rest["labels"])
 
 
 #: The recorder of a group, by the first part of the group's name.
@@ -249,18 +302,6 @@ def _update_vectors(group: Group, rows: Array) -> None:
         group.sketches[key].update(rows)  # type: ignore[attr-defined]
 
 
-def _label_array(batch: Any) -> Array:
-    """Labels as an array of classes or numbers `[n]`, or a list of strings."""
-    if isinstance(batch, list | tuple) and batch and isinstance(batch[0], str):
-        return list(batch)
-    labels = local(batch)
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        return namespace(labels).argmax(labels, axis=1)
-    if labels.ndim not in (1, 2):
-        raise InputError(f"labels must be [n] or [n, C], got shape {tuple(labels.shape)}; pass one label per image")
-    return labels.reshape((-1,))
-
-
 def _is_number(labels: Array) -> bool:
     return not isinstance(labels, list) and bool(namespace(labels).isdtype(labels.dtype, "real floating"))
 
@@ -268,9 +309,3 @@ def _is_number(labels: Array) -> bool:
 def _classes(top_class: Array) -> Array:
     """Without the rows that are not valid; on an accelerator, where leaving out would wait, they stay as class -1."""
     return top_class[top_class != NO_CLASS] if isinstance(top_class, np.ndarray) else top_class
-
-
-def _column(values: Array) -> Array:
-    """Classes `[n]` as float32 `[n, 1]`."""
-    xp = namespace(values)
-    return xp.astype(values, xp.float32)[:, None]

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from array_api_compat import is_array_api_obj
-
-from lensai_integrations.arrays import Array, local, namespace
+from lensai_integrations.arrays import Array, dtype_name, is_array, local, namespace, shape_of
 from lensai_integrations.errors import InputError
 
 #: Where a dict's images are looked for.
@@ -44,7 +42,7 @@ def find_images(batch: Any, key: str | int | None = None) -> Array:
         elif key is not None:
             raise InputError(f"key={key!r} was not found: the batch is a {type(batch).__name__}, no dict or tuple")
         else:
-            return batch if is_array_api_obj(batch) else local(batch)
+            return batch if is_array(batch) else local(batch)
     raise InputError(f"batch is nested more than {_MAX_DEPTH} deep: pass the images themselves")
 
 
@@ -96,24 +94,21 @@ def channels_first(array: Array, layout: str) -> Array:
         (8, 1, 28, 20)
     """
     array = local(array)
-    if array.ndim != len(layout):
-        raise InputError(f"layout={layout!r} does not fit a batch of shape {list(array.shape)}: pass layout= or key=")
+    if len(array.shape) != len(layout):
+        raise InputError(
+            f"layout={layout!r} does not fit a batch of shape {list(shape_of(array))}: pass layout= or key="
+        )
     if layout == "NHW":
         array = array[:, None]
     elif layout == "NHWC":
         array = namespace(array).permute_dims(array, (0, 3, 1, 2))
-    channels, height, width = array.shape[1:]
+    channels, height, width = shape_of(array)[1:]
     if channels not in _CHANNELS or not (height and width):
         raise InputError(
             f"read as layout={layout!r}, images have {channels} channels and {height} x {width} pixels, but they should"
             " be grey (1), RGB (3) or RGBA (4) and not empty: pass layout= or key="
         )
     return array
-
-
-def dtype_name(array: Array) -> str:
-    """The dtype's name, the same for numpy and torch, e.g. `"float32"`."""
-    return str(array.dtype).removeprefix("torch.")
 
 
 def kind_of(array: Array) -> str:

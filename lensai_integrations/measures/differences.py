@@ -12,7 +12,7 @@ from typing import Any
 
 from array_api_compat import is_numpy_array
 
-from lensai_integrations.arrays import Array
+from lensai_integrations.arrays import Array, shape_of
 from lensai_integrations.measures.pixels import clip, mean_over_pixels, mean_square
 
 
@@ -22,11 +22,11 @@ def differences(plane: Array, xp: Any) -> tuple[Array, Array]:
     The first and the last column mean nothing. The border is mirrored without repeating it, OpenCV's reflect-101; along
     an axis of one pixel the differences are 0.
     """
-    n, height, width = plane.shape
+    n, height, width = shape_of(plane)
     (top, bottom), (left, right) = _mirrored(height), _mirrored(width)
     wide = xp.concatenate([plane[:, :, left], plane, plane[:, :, right]], axis=2)
-    long = xp.reshape(xp.concatenate([wide[:, top], wide, wide[:, bottom]], axis=1), (n, -1))
     step = width + 2
+    long = xp.reshape(xp.concatenate([wide[:, top], wide, wide[:, bottom]], axis=1), (n, (height + 2) * step))
     across = _second(long[:, step - 1 : (height + 1) * step + 1], 1)
     return xp.reshape(across, (n, height, step)), xp.reshape(_second(long, step), (n, height, step))
 
@@ -43,10 +43,10 @@ def laplacian_variance(across: Array, down: Array, xp: Any) -> Array:
 
 def ridge(across: Array, xp: Any) -> Array:
     """Mean of `|x * [1 -2 1; -2 4 -2; 1 -2 1]|` off the border from `differences`, `[n]`; 0 below 3 x 3 pixels."""
-    n, height, step = across.shape
+    n, height, step = shape_of(across)
     if height < 3 or step < 5:
         return xp.zeros_like(across[:, 0, 0])
-    mask = _second(xp.reshape(across, (n, -1)), step)
+    mask = _second(xp.reshape(across, (n, height * step)), step)
     return _inside(xp.reshape(xp.abs(mask), (n, height - 2, step)), 2, xp)[0]
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from array_api_compat import device as device_of
 from array_api_compat import is_torch_array
 
-from lensai_integrations.arrays import Array, local, namespace
+from lensai_integrations.arrays import Array, is_immutable, local, namespace, shape_of
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.definitions import Definition, register
 
@@ -79,7 +79,7 @@ def reduce_embedding(output: Array, reduce: Reduce = "mean", *, channels_last: b
 
     Args:
         output: `[n]` (one component), `[n, D]` (as is), tokens `[n, T, D]`, or maps `[n, C, H, W]` or
-            `[n, C, T, H, W]`, of any numeric dtype, numpy or torch.
+            `[n, C, T, H, W]`, of any numeric dtype, of any library.
         reduce: Over space or tokens: `"mean"`, `"max"`, `"cls"` (the first token, tokens only) or `"flatten"`; or a
             function that gets the output as it is (a torch tensor detached) and must not change it.
         channels_last: Maps have their channels at the end, `[n, H, W, C]`, as Keras's have.
@@ -101,12 +101,14 @@ def reduce_embedding(output: Array, reduce: Reduce = "mean", *, channels_last: b
     xp = namespace(array)
     with np.errstate(over="ignore", invalid="ignore"):  # infinities mark the row as invalid, later
         if len(shape) <= 2 or reduce == "flatten":
-            return _copy(array.reshape((shape[0], math.prod(shape[1:]))), xp)
+            return _copy(xp.reshape(array, (shape[0], math.prod(shape[1:]))), xp)
         if reduce == "cls":
             return _copy(_first_token(array), xp)
         axes = _reduced_axes(len(shape), channels_last)
         if reduce == "max":
             return _copy(xp.max(array, axis=axes), xp)
+        if -1 in shape[1:]:
+            return xp.mean(_copy(array, xp), axis=axes)
         total = xp.sum(array, axis=axes, dtype=xp.float32)
         return total / math.prod(shape[axis] for axis in axes)
 
@@ -178,24 +180,24 @@ class RandomProjection:
         """
         array = local(rows)
         if len(array.shape) != 2 or array.shape[1] != self.dim_in:
-            raise InputError(f"rows must be [n, {self.dim_in}] for {self!r}, got shape {tuple(array.shape)}")
+            raise InputError(f"rows must be [n, {self.dim_in}] for {self!r}, got shape {shape_of(array)}")
         xp = namespace(array)
         step = max(1, _CHUNK // self.dim_in)
-        starts = range(0, max(1, int(array.shape[0])), step)
+        starts = range(0, max(1, shape_of(array)[0]), step)
         with np.errstate(over="ignore", invalid="ignore"):
-            parts = [self._project(xp.astype(array[at : at + step, :], xp.float32, copy=False), xp) for at in starts]
+            parts = [self._project(xp.astype(array[at : at + step], xp.float32, copy=False), xp) for at in starts]
         return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
     def _project(self, rows: Array, xp: Any) -> Array:
-        n = rows.shape[0]
+        n = shape_of(rows)[0]
         blocks = []
         for sources, signs in self._on_device_of(rows, xp):
             signed = xp.take(rows, sources, axis=1) * signs.reshape((-1,))
-            blocks.append(xp.sum(signed.reshape((n, *signs.shape)), axis=1))
+            blocks.append(xp.sum(xp.reshape(signed, (n, *signs.shape)), axis=1))
         return xp.concat(blocks, axis=1)
 
     def _on_device_of(self, rows: Array, xp: Any) -> list[tuple[Array, Array]]:
-        if isinstance(rows, np.ndarray):
+        if isinstance(rows, np.ndarray) or is_immutable(rows):  # these become constants of a traced function
             return self._blocks
         device = device_of(rows)
         if str(device) not in self._placed:
@@ -223,7 +225,7 @@ def _draw_blocks(dim_in: int, dim_out: int, seed: int) -> list[tuple[Array, Arra
 
 
 def _shape(array: Array) -> tuple[int, ...]:
-    shape = tuple(int(size) for size in array.shape)
+    shape = shape_of(array)
     if not shape or 0 in shape[1:]:
         raise InputError(f"a layer's output must be [n, ...] with components, got shape {shape}; name another layer")
     return shape
@@ -250,8 +252,8 @@ def _custom(output: Array, reduce: Callable[[Any], Any]) -> Array:
     """The user's own reduction, checked and copied."""
     given = output.detach() if is_torch_array(output) else output
     array = local(reduce(given))
-    shape = tuple(int(size) for size in array.shape)
-    rows = tuple(getattr(given, "shape", shape))[:1]
+    shape = shape_of(array)
+    rows = shape_of(given if hasattr(given, "shape") else array)[:1]
     if len(shape) != 2 or shape[:1] != rows or shape[1] == 0:
         name = getattr(reduce, "__qualname__", repr(reduce))
         raise InputError(f"reduce={name} must return [n, D] for an output of {rows} rows, got shape {shape}")

@@ -38,6 +38,8 @@ NEAR_BLACK: Final = 5
 NEAR_WHITE: Final = 250
 #: A mean or standard deviation below this counts as this in the signal-to-noise ratio.
 SNR_FLOOR: Final = 1e-3
+#: A mean colour as near to grey as this, on the 0-255 scale, has no hue.
+GREYEST: Final = 1e-3
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def _saturation(values: Array, xp: Any) -> Array:
     red, green, blue = values[:, 0], values[:, 1], values[:, 2]
     high = xp.maximum(xp.maximum(red, green), blue)
     chroma = as_float32(high - xp.minimum(xp.minimum(red, green), blue), xp)
-    chroma /= clip(high, 1, 255) if is_uint8(high) else clip(high, 1e-6, 255.0)
+    # At least 1: what rounding leaves of a black pixel when its normalisation is undone has no colour.
+    chroma /= clip(high, 1, 255) if is_uint8(high) else clip(high, 1.0, 255.0)
     return mean_over_pixels(chroma, xp)
 
 
@@ -135,11 +138,15 @@ def saturation(sums: Sums, xp: Any) -> Array:
 def hue(sums: Sums, xp: Any) -> Array:
     """Mean hue in degrees, weighted by chroma, `[n]`: red 0, green 120, blue 240; 0 if the mean colour is grey.
 
+    Grey up to `GREYEST`: what rounding leaves of a grey image's colour has no hue.
+
     A stream is a line, a hue is on a circle. It is cut at magenta, -60 or 300, where the fewest photographs have their
     mean, and not at red, where most have it.
     """
     red, green, blue = sums.mean[:, 0], sums.mean[:, 1], sums.mean[:, 2]
-    angle = xp.arctan2(math.sqrt(0.75) * (green - blue), red - 0.5 * (green + blue)) * (180.0 / math.pi)
+    across, along = math.sqrt(0.75) * (green - blue), red - 0.5 * (green + blue)
+    angle = xp.arctan2(across, along) * (180.0 / math.pi)
+    angle = xp.where(across * across + along * along < GREYEST * GREYEST, 0.0, angle)
     return xp.where(angle < -60.0, angle + 360.0, angle)
 
 
@@ -222,13 +229,13 @@ TABLE: Final = (
     ),
     (
         saturation, "saturation", "%", _PERCENT, "How far colours are from grey.",
-        "mean over pixels of 100 (max - min) / max of R, G, B; 0 for black pixels",
+        "mean over pixels of 100 (max - min) / max of R, G, B, a max below 1 counting as 1",
         "A. R. Smith, Color gamut transform pairs, SIGGRAPH 1978 (HSV)",
     ),
     (
         hue, "hue", "degrees", (-60.0, 300.0), "The mean colour: red 0, green 120, blue 240; cut at magenta, 300.",
         "circular mean of pixel hues weighted by chroma: the angle of (R - (G + B) / 2, sqrt(3) / 2 (G - B)) of the"
-        " channel means; 0 if both are 0",
+        f" channel means; 0 if that is shorter than {GREYEST:g}",
         "A. Hanbury, Circular statistics applied to colour images, CVWW 2003",
     ),
     (

@@ -15,12 +15,13 @@ from typing import Any, Final
 import numpy as np
 from array_api_compat import device, is_numpy_array
 
-from lensai_integrations.arrays import Array, namespace
+from lensai_integrations.arrays import Array, is_immutable, namespace
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures import edge, formulas
 from lensai_integrations.measures.definitions import Definition, register
 from lensai_integrations.measures.inputs import Images
 from lensai_integrations.measures.pixels import Planes, are_bytes, blocks
+from lensai_integrations.sketches.counts import count_images
 
 _COLOUR = ("saturation", "hue", "colourfulness")
 _PER_CHANNEL = ("mean", "std")
@@ -137,6 +138,28 @@ def measure_images_and_bytes(images: Images, convention: str = "lensai") -> tupl
     return names, rows, _bytes(images, convention, rounded)
 
 
+def measure_images_and_counts(images: Images, convention: str = "lensai") -> tuple[tuple[str, ...], Array, Array]:
+    """What `measure_images` returns, and how often each of the 256 values occurs in each channel, `[C, 256]`.
+
+    What `PixelCounts` counts of `pixel_bytes`, counted where the images are, for those whose bytes are to stay there.
+    The counts are whole numbers; of JAX and TensorFlow int32, which holds those of 2^31 pixels.
+
+    Raises:
+        InputError: If the convention is unknown.
+
+    Example:
+        >>> from lensai_integrations.measures.inputs import ImageInputs
+        >>> names, rows, counts = measure_images_and_counts(ImageInputs().read(np.full((2, 8, 8), 0.5)))
+        >>> names[0], rows[0, 0].item(), counts[0, 128].item()
+        ('brightness', 127.5, 128)
+    """
+    xp, blue_first = namespace(images.pixels), _convention_named(convention).blue_first
+    counts = [xp.zeros((images.channels, 256), dtype=xp.int32)] if not images.n else []
+    names, rows = _measured(images, convention, lambda planes: counts.append(count_images(_rounded(planes))))
+    total = sum(counts[1:], start=counts[0])
+    return names, rows, xp.flip(total, axis=0) if blue_first and images.channels > 1 else total
+
+
 def pixel_bytes(images: Images, convention: str = "lensai") -> Array:
     """The pixels on the 0-255 scale, rounded: uint8 `[n, C, H, W]` on the same device, for `PixelCounts`.
 
@@ -161,7 +184,8 @@ def _measured(images: Images, convention: str, each: Callable[[Planes], None]) -
     chosen = _convention_named(convention)
     names, xp = tuple(image_measures(images.channels, convention)), namespace(images.pixels)
     if not images.n:
-        return names, xp.zeros((0, len(names)), dtype=xp.float32, device=device(images.pixels))
+        where = {} if is_immutable(images.pixels) else {"device": device(images.pixels)}
+        return names, xp.zeros((0, len(names)), dtype=xp.float32, **where)
     sums, valid = [], []
     with np.errstate(over="ignore", invalid="ignore"):
         for planes in blocks(images):
@@ -170,8 +194,12 @@ def _measured(images: Images, convention: str, each: Callable[[Planes], None]) -
             each(planes)
         together = _joined(sums, xp)
         used = (measure for measure in chosen.measures if measure.streams(images.channels))
-        rows = xp.concatenate([xp.reshape(measure.formula(together, xp), (images.n, -1)) for measure in used], axis=1)
+        rows = xp.concatenate([_columns(measure.formula(together, xp)) for measure in used], axis=1)
     return names, rows if valid[0] is None else xp.where(xp.concatenate(valid)[:, None], rows, math.nan)
+
+
+def _columns(values: Array) -> Array:
+    return values if len(values.shape) == 2 else values[:, None]
 
 
 def _joined(parts: list[Any], xp: Any) -> Any:

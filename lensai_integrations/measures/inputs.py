@@ -15,9 +15,9 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, namespace, to_host
+from lensai_integrations.arrays import Array, dtype_name, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import LAYOUTS, channels_first, dtype_name, find_images, kind_of, layout_of
+from lensai_integrations.measures.batches import LAYOUTS, channels_first, find_images, kind_of, layout_of
 
 KINDS: Final = ("any", "uint8", "integer", "float")
 
@@ -25,6 +25,7 @@ KINDS: Final = ("any", "uint8", "integer", "float")
 Normalization: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 
 _ROUNDING = 0.01  # bfloat16 moves a normalised value by up to 0.008 standard deviations, 0.002 of the range
+_FULL_SCALE_FROM = 32.0  # farther than anything normalised, and few batches on the 0-255 scale do not reach it
 _SOMETIMES = ("RandomApply", "RandomChoice")
 _MOST_OBJECTS = 1000
 
@@ -52,8 +53,8 @@ class Images:
 
     @property
     def n(self) -> int:
-        """Number of images."""
-        return int(self.pixels.shape[0])
+        """Number of images; -1 inside a function that TensorFlow traces for any number of them."""
+        return shape_of(self.pixels)[0]
 
     @property
     def channels(self) -> int:
@@ -79,7 +80,9 @@ class ImageInputs:
 
     Args:
         layout: `"NCHW"`, `"NHWC"`, `"NHW"` (grey, no channel axis) or `"auto"`: the axis of 1, 3 or 4 is the channels.
-        scale: Factor to 0-255, or `"auto"`: 1 for uint8, 255 for floats inside [0, 1] once `mean` and `std` are undone.
+        scale: Factor to 0-255, or `"auto"`, decided by the first batch: 1 for uint8; 255 for floats inside [0, 1] once
+            `mean` and `std` are undone; 1 for floats inside [0, 255] of which one is above 32, without `mean` and `std`
+            (Keras's loaders give these). Ends are taken with a tolerance of 0.01. Everything else is an error.
         mean: What a `Normalize` subtracted, a number per channel.
         std: What it divided by.
         key: The images' key in a dict, or their place in a tuple. None: the first of a tuple, the usual name in a dict.
@@ -91,6 +94,8 @@ class ImageInputs:
     Example:
         >>> ImageInputs(mean=(0.5,), std=(0.5,)).read({"image": np.full((2, 5, 5), -1.0)}).note
         'NHW float64 (x std + mean) x 255'
+        >>> ImageInputs().read(np.full((2, 5, 5), 200.0)).note
+        'NHW float64 in 0-255'
     """
 
     layout: str = "auto"
@@ -117,7 +122,8 @@ class ImageInputs:
     def resolve(self, batch: Any) -> ImageInputs:
         """The same with `layout`, `scale` and `kind` decided from this batch, so that `read` never waits.
 
-        With `scale="auto"`, floats on an accelerator are waited for, here and only here.
+        With `scale="auto"`, floats on an accelerator are waited for, here and only here. They have to have values: not
+        inside a function that is being traced.
 
         Raises:
             InputError: If the batch does not settle it; the message says what to pass.
@@ -136,8 +142,8 @@ class ImageInputs:
         """The images of a batch. Nothing is copied, and nothing waited for if these inputs come from `resolve`.
 
         Args:
-            batch: A numpy array or torch tensor `[n, C, H, W]`, `[n, H, W, C]` or `[n, H, W]`, or a tuple, list or
-                dict with one in it. RGB; alpha is dropped.
+            batch: An array of any library, `[n, C, H, W]`, `[n, H, W, C]` or `[n, H, W]`, or a tuple, list or dict with
+                one in it. RGB; alpha is dropped.
 
         Raises:
             InputError: If there are no images in it, or they are not as these inputs say.
@@ -157,6 +163,7 @@ class ImageInputs:
         note = f"{self.layout} {dtype_name(array)}"
         note += " (x std + mean)" if self.mean else ""
         note += f" x {self.scale:g}" if self.scale != 1 else ""
+        note += " in 0-255" if self.scale == 1 and not self.mean and kind_of(array) == "float" else ""
         note += ", alpha dropped" if channels > colours else ""
         return Images(
             pixels[:, :colours], tuple(s * self.scale for s in std), tuple(m * self.scale for m in mean), note
@@ -184,10 +191,12 @@ class ImageInputs:
         low, high = self._range(channels_first(array, layout))
         if low >= -_ROUNDING and high <= 1 + _ROUNDING:
             return 255.0
-        undone = " once mean and std are undone" if self.mean else ""
+        if self.mean is None and low >= -_ROUNDING and _FULL_SCALE_FROM < high <= 255 + _ROUNDING:
+            return 1.0
+        expected = "once mean and std are undone" if self.mean else "or inside [0, 255] and reaching beyond 32"
         known = "scale=1 if they are 0-255 already, or " if low >= 0 else ""
         raise InputError(
-            f"scale='auto' expects float pixels inside [0, 1]{undone}, but these reach from {low:.4g} to {high:.4g}:"
+            f"scale='auto' expects float pixels inside [0, 1] {expected}, but these reach from {low:.4g} to {high:.4g}:"
             f" pass {known}the mean= and std= they were normalised with, or scale=, the factor that takes them to 0-255"
         )
 

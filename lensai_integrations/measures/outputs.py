@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, local, namespace, to_host
+from lensai_integrations.arrays import Array, dtype_name, local, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.definitions import Definition, register
 
@@ -96,7 +96,7 @@ class OutputRows:
     Attributes:
         names: Stream names, one per column, e.g. `("softmax/0", "softmax/1", "margin_confidence", ...)`.
         rows: float32 `[n, D]`, never sharing memory with the outputs. A row that is not valid is all NaN.
-        top_class: int64 `[n]`, `NO_CLASS` (-1) where the row is not valid; None when the kind is `"values"`.
+        top_class: int64 (JAX: int32) `[n]`, `NO_CLASS` (-1) where the row is not valid; None for `"values"`.
         kind: What the outputs were read as.
     """
 
@@ -112,7 +112,7 @@ def measure_outputs(outputs: Array, task: Task | Kind = "auto", *, kind: Kind | 
     One column of logits or probabilities speaks for the second of two classes. With `kind`, nothing is waited for.
 
     Args:
-        outputs: numbers of any floating dtype (integers too for values), numpy or torch, on any device.
+        outputs: numbers of any floating dtype (integers too for values), of any library, on any device.
         task: What the outputs are for; see `resolve`.
         kind: The answer of `resolve` for the first batch.
 
@@ -267,23 +267,23 @@ def _tell_apart(values: np.ndarray[Any, Any]) -> Kind:
 def _matrix(outputs: Array) -> Array:
     """The outputs as `[n, C]`; axes of length 1 do not count."""
     array = local(outputs)
-    shape = tuple(int(size) for size in array.shape)
+    shape = shape_of(array)
     width = math.prod(shape[1:])
-    if not shape or width == 0:
+    if not shape or width <= 0:
         raise InputError(f"outputs must have a row per image and at least one column, got shape {shape}")
     if width != max(shape[1:], default=1):
         raise InputError(
             f"outputs must be one vector per row, [n, C] or [n], got shape {shape}; for segmentation maps and sequences"
             " name a layer that gives one vector per image, or profile this layer as an embedding (layers=[...])"
         )
-    return array if len(shape) == 2 else array.reshape((shape[0], width))
+    return array if len(shape) == 2 else namespace(array).reshape(array, (shape[0], width))
 
 
 def _check_classes(matrix: Array, xp: Any) -> None:
     if xp.isdtype(matrix.dtype, ("bool", "integral")):
         raise InputError(
-            f"outputs are {matrix.dtype}, but logits and probabilities are floating-point numbers; pass classes already"
-            " chosen as labels, and other whole numbers with task='regression'"
+            f"outputs are {dtype_name(matrix)}, but logits and probabilities are floating-point numbers; pass classes"
+            " already chosen as labels, and other whole numbers with task='regression'"
         )
 
 

@@ -20,9 +20,9 @@ import numpy as np
 from array_api_compat import is_numpy_array
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, namespace
+from lensai_integrations.arrays import Array, dtype_name, is_immutable, namespace, shape_of
 from lensai_integrations.measures.inputs import Images
-from lensai_integrations.sketches.counts import count_by_sorting, count_bytes
+from lensai_integrations.sketches.counts import count_by_sorting, count_bytes, count_rows
 
 #: Weights of red, green and blue.
 Weights: TypeAlias = tuple[float, float, float]
@@ -35,6 +35,7 @@ OVERSHOOT: Final = 25.5
 _ROUNDING = 1e-3  # what undoing a normalisation in float32 may leave outside 0-255
 _HOST_PIXELS = 1 << 16
 _DEVICE_PIXELS = 1 << 21
+_MOST_BLOCKS = 4  # of a function that JAX or TensorFlow traces: each is traced and compiled anew
 _LONGEST_DOT = 1 << 16  # so many bytes add up to less than 2^24, which float32 holds exactly
 
 
@@ -43,7 +44,7 @@ class Planes:
     """A few images on the 0-255 scale, one plane per channel.
 
     Attributes:
-        values: `[n, C, H, W]` contiguous, RGB or grey: uint8 of images of bytes, otherwise float32.
+        values: `[n, C, H, W]` contiguous, RGB or grey: uint8 of images of bytes in numpy and torch, otherwise float32.
         low: Smallest value of each plane, float32 `[n, C]`.
         high: Largest value of each plane, float32 `[n, C]`.
         valid: bool `[n]`, false for an image with a value that is not finite or far outside 0-255; None for bytes.
@@ -63,6 +64,10 @@ def blocks(images: Images) -> Iterator[Planes]:
     if on_host:
         _keep_freed_memory()
     step = max(1, (_HOST_PIXELS if on_host else _DEVICE_PIXELS) // (images.height * images.width))
+    if is_immutable(images.pixels):
+        step = max(step, -(-images.n // _MOST_BLOCKS))
+    if images.n < 0:  # traced by TensorFlow, which does not know how many there will be
+        yield planes(images.pixels, images.gain, images.offset)
     for start in range(0, images.n, step):
         yield planes(images.pixels[start : start + step], images.gain, images.offset)
 
@@ -83,7 +88,7 @@ def planes(pixels: Array, gain: tuple[float, ...], offset: tuple[float, ...]) ->
         offset: C numbers added after that.
     """
     xp = namespace(pixels)
-    values = xp.reshape(xp.reshape(pixels, (-1,)), pixels.shape)
+    values = _contiguous(pixels, xp)
     if are_bytes(pixels, gain, offset):
         return Planes(values, *extremes(values, xp), None, xp)
     values = _affine(as_float32(values, xp), gain, offset, xp)
@@ -95,14 +100,21 @@ def planes(pixels: Array, gain: tuple[float, ...], offset: tuple[float, ...]) ->
     return Planes(values, low, high, valid, xp)
 
 
+def _contiguous(pixels: Array, xp: Any) -> Array:
+    """In C order; of JAX and TensorFlow as floats: few of TensorFlow's GPU kernels know bytes, XLA does not mind."""
+    if is_immutable(pixels):
+        return as_float32(pixels, xp)
+    return xp.reshape(xp.reshape(pixels, (-1,)), pixels.shape)
+
+
 def as_float32(values: Array, xp: Any) -> Array:
     """The values as float32; the array itself if it is that already."""
     return xp.astype(values, xp.float32, copy=False)
 
 
 def is_uint8(values: Array) -> bool:
-    """Whether the dtype is uint8, numpy's or torch's."""
-    return str(values.dtype).removeprefix("torch.") == "uint8"
+    """Whether the dtype is uint8, of any library."""
+    return dtype_name(values) == "uint8"
 
 
 def are_bytes(pixels: Array, gain: tuple[float, ...], offset: tuple[float, ...]) -> bool:
@@ -128,7 +140,7 @@ def extremes(values: Array, xp: Any) -> tuple[Array, Array]:
 
 def clip(values: Array, low: float, high: float) -> Array:
     """Values held inside [low, high]; NaN stays. (`array_api_compat.clip` would wait for an accelerator.)"""
-    return values.clip(low, high)
+    return values.clip(low, high) if hasattr(values, "clip") else namespace(values).clip(values, low, high)
 
 
 def weighted(values: Array, weights: Weights) -> Array:
@@ -199,5 +211,8 @@ def _mean_of_sums(sums: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 
 
 def count_256(values: Array) -> Array:
-    """Counts of each image's 256 values, uint8 `[n, H, W]` to int64 `[n, 256]`."""
+    """Counts of each image's 256 values, uint8 `[n, H, W]` to whole numbers `[n, 256]`."""
+    if is_immutable(values):
+        height, width = shape_of(values)[1:]
+        return count_rows(namespace(values).reshape(values, (-1, height * width)))
     return (count_bytes if is_numpy_array(values) else count_by_sorting)(values[None])

@@ -12,14 +12,15 @@ the device, and unlike atomic additions it is the same operation whether or not 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-from array_api_compat import is_numpy_array
+from array_api_compat import is_jax_array, is_numpy_array
 from numpy.typing import ArrayLike, NDArray
 
-from lensai_integrations.arrays import Array, local, namespace, to_host
+from lensai_integrations.arrays import Array, dtype_name, is_immutable, local, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.sketches import wire
 from lensai_integrations.sketches.device import together
@@ -76,15 +77,37 @@ class PixelCounts:
         self._update(local(values))
 
     def _update(self, values: Array) -> None:
-        if str(values.dtype).removeprefix("torch.") != "uint8":
+        if dtype_name(values) != "uint8":
             raise InputError(f"pixel counts are of 8-bit pixels, uint8, not {values.dtype}: pass pixel_bytes(images)")
         if values.ndim < 2 or values.shape[1] != self.channels:
             raise InputError(f"values should be [n, {self.channels}, ...], channels second, not {tuple(values.shape)}")
         if 0 not in values.shape:
-            count = count_bytes if is_numpy_array(values) else count_by_sorting
-            held, more = together(self._counts, count(values))
+            more = count_images(values)
+            held, more = together(self._counts, to_host(more) if is_immutable(more) else more)
             self._counts = held + more
         self.n += int(values.shape[0])
+
+    def add(self, counts: NDArray[np.integer[Any]], n: int) -> None:
+        """Take in pixels that were counted elsewhere.
+
+        Args:
+            counts: Whole numbers `[C, 256]` in host memory, as `count_images` makes them.
+            n: Images they are of.
+
+        Raises:
+            InputError: If the shape is another.
+
+        Example:
+            >>> counts = PixelCounts(1)
+            >>> counts.add(count_images(np.full((2, 1, 4, 4), 9, np.uint8)), n=2)
+            >>> counts.n, counts.counts[0, 9].item()
+            (2, 32)
+        """
+        if counts.shape != (self.channels, 256):
+            raise InputError(f"counts should be [{self.channels}, 256], not {list(counts.shape)}")
+        held, more = together(self._counts, counts.astype(np.int64))
+        self._counts = held + more
+        self.n += n
 
     def merge(self, other: PixelCounts) -> None:
         """Add what another has counted; it stays as it is. Exact, associative and commutative.
@@ -223,8 +246,37 @@ def _count_flat(flat: NDArray[np.uint8]) -> NDArray[np.int64]:
     return counts
 
 
+def count_images(values: Array) -> Array:
+    """How often each of the 256 values occurs in each channel of uint8 `[n, C, ...]`: whole numbers `[C, 256]`.
+
+    Where the values are, without waiting. JAX and TensorFlow count in int32, and may be given floats that are whole.
+
+    Example:
+        >>> count_images(np.full((2, 3, 4, 4), 9, np.uint8))[:, 9].tolist()
+        [32, 32, 32]
+    """
+    if is_numpy_array(values):
+        return count_bytes(values)
+    if not is_immutable(values):
+        return count_by_sorting(values)
+    xp, (_, channels, *rest) = namespace(values), shape_of(values)
+    return xp.sum(xp.reshape(count_rows(xp.reshape(values, (-1, math.prod(rest)))), (-1, channels, 256)), axis=0)
+
+
+def count_rows(values: Array) -> Array:
+    """Counts of the 256 values in each row of an array of JAX or TensorFlow `[r, m]`, m > 0: int32 `[r, 256]`."""
+    xp = namespace(values)
+    if is_jax_array(values):
+        ordered, bins = xp.sort(xp.astype(values, xp.uint8), axis=1), xp.arange(256, dtype=xp.uint8)
+        upto = sys.modules["jax"].vmap(lambda row: xp.searchsorted(row, bins, side="right"))(ordered)
+    else:  # as floats, since not all of the kernels involved exist for bytes on GPUs
+        ordered, bins = xp.sort(xp.astype(values, xp.float32), axis=1), np.arange(256, dtype=np.float32)
+        upto = xp.searchsorted(ordered, xp.zeros_like(ordered[:, :1]) + bins, side="right")
+    return xp.concat([upto[:, :1], upto[:, 1:] - upto[:, :-1]], axis=1)
+
+
 def count_by_sorting(values: Array) -> Array:
-    """The same as `count_bytes` for a tensor, on its device and without waiting for it: int64 `[C, 256]`."""
+    """The same as `count_bytes` for a torch tensor, on its device and without waiting for it: int64 `[C, 256]`."""
     xp = namespace(values)
     n, channels = values.shape[:2]
     bins = xp.arange(256, dtype=xp.uint8, device=values.device).expand(channels, 256).contiguous()

@@ -37,10 +37,11 @@ def on_a_device(bgr):
     kernel = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float64)
     laplacian = cv2.filter2D(gray, cv2.CV_64F, kernel, borderType=cv2.BORDER_REFLECT_101)
     (_, laplacian_std), (mean, std) = cv2.meanStdDev(laplacian), cv2.meanStdDev(gray)
+    constant = gray.min() == gray.max()  # of some sizes, 7 x 7 for one, rounding leaves OpenCV a std of 1e-8
     found = {
         "brightness": 0.299 * means[0] + 0.587 * means[1] + 0.114 * means[2] if bgr.ndim == 3 else means[0],
         "sharpness": laplacian_std.item(),
-        "noise": 20 * np.log10(mean.item() / std.item() + 1e-7) if std.item() else np.inf,
+        "noise": 20 * np.log10(mean.item() / std.item() + 1e-7) if not constant else np.inf,
         "contrast": (int(gray.max()) - int(gray.min())) / gray.max() if gray.max() else 0.0,
     }
     return found | {f"mean/{i}": means[i] for i in range(3 if bgr.ndim == 3 else 1)}

@@ -43,7 +43,9 @@ def normalized(dtype=np.float64):
         (PIXELS.transpose(0, 2, 3, 1), ImageInputs(), "NHWC uint8"),
         (PIXELS / 255, ImageInputs(), "NCHW float64 x 255"),
         ((PIXELS / 255).astype(np.float32), ImageInputs(), "NCHW float32 x 255"),
-        (PIXELS.astype(np.float32), ImageInputs(scale=1), "NCHW float32"),
+        (PIXELS.astype(np.float32), ImageInputs(scale=1), "NCHW float32 in 0-255"),
+        (PIXELS.astype(np.float32), ImageInputs(), "NCHW float32 in 0-255"),
+        (torch.from_numpy(PIXELS).permute(0, 2, 3, 1).half(), ImageInputs(), "NHWC float16 in 0-255"),
         (PIXELS.astype(np.uint16) * 257, ImageInputs(scale=255 / 65535), "NCHW uint16 x 0.00389105"),
         (normalized(), ImageInputs(mean=MEAN, std=STD), "NCHW float64 (x std + mean) x 255"),
         (PIXELS / 127.5 - 1, ImageInputs(mean=(0.5,), std=(0.5,)), "NCHW float64 (x std + mean) x 255"),
@@ -104,8 +106,10 @@ def test_alpha_does_not_decide_the_scale():
 @pytest.mark.parametrize(
     ("batch", "inputs", "message"),
     [
-        (PIXELS.astype(np.float32), ImageInputs(), r"from 0 to 255: pass scale=1 if.*mean="),
-        (normalized(), ImageInputs(), r"\[0, 1\], but these reach from -2.*: pass the mean="),
+        (PIXELS.astype(np.float32) / 8, ImageInputs(), r"beyond 32, but .* from 0 to 31.88: pass scale=1 if.*mean="),
+        (PIXELS.astype(np.float32) + 1, ImageInputs(), r"from 1 to 256: pass scale=1 if.*mean="),
+        (PIXELS.astype(np.float32) - 1, ImageInputs(), r"from -1 to 254: pass the mean="),
+        (normalized(), ImageInputs(), r"\[0, 1\] or .*, but these reach from -2.*: pass the mean="),
         (PIXELS.astype(np.float32), ImageInputs(mean=MEAN, std=STD), "once mean and std are undone"),
         (PIXELS / 200, ImageInputs(), "reach from 0 to 1.275"),
         (PIXELS.astype(np.int64), ImageInputs(), "what int64 pixels mean.*pass scale="),
@@ -135,6 +139,15 @@ def test_images_that_are_not_finite_do_not_decide_the_scale():
 
 def test_rounding_at_the_ends_of_the_range_is_not_another_scale():
     assert ImageInputs().resolve(PIXELS / 255 * 1.004 - 0.002).scale == 255
+
+
+def test_floats_that_lie_inside_0_to_255_and_reach_beyond_32_are_on_that_scale():
+    for low, high in ((0, 32.1), (-0.009, 255.009), (200, 200)):
+        batch = np.linspace(low, high, 2 * 8 * 6, dtype=np.float32).reshape(2, 8, 6)
+        assert ImageInputs().resolve(batch).scale == 1
+    for low, high in ((0, 32), (-0.02, 255), (0, 255.02)):
+        with pytest.raises(InputError, match=r"or inside \[0, 255\] and reaching beyond 32"):
+            ImageInputs().resolve(np.linspace(low, high, 2 * 8 * 6, dtype=np.float32).reshape(2, 8, 6))
 
 
 def test_resolved_inputs_take_any_values_but_no_other_dtype_or_shape():

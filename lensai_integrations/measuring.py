@@ -1,0 +1,181 @@
+"""From a batch to what its sketches take: the measuring half of each recorder, free of state.
+
+The functions here are made once for each way of measuring and kept in the process, so that JAX and TensorFlow trace
+them, and wide embeddings draw their projection, once, and not again in every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from lensai_integrations.arrays import Array, is_immutable, local, namespace, start_copy, strings, to_host
+from lensai_integrations.compiled import Compiled
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, reduce_embedding
+from lensai_integrations.measures.images import measure_images_and_bytes, measure_images_and_counts
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.outputs import Kind, measure_outputs
+
+#: Rows of one batch by name, for the joint sample.
+Rows: TypeAlias = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one batch of one group.
+
+    Attributes:
+        rows: For the joint sample, by name.
+        rest: What else the sketches take, by name.
+
+    Example:
+        >>> import numpy as np
+        >>> Measured({"labels": np.zeros((3, 1), np.float32)}).in_flight
+        False
+    """
+
+    rows: Rows
+    rest: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether it is still on an accelerator of JAX or TensorFlow, and to come to the host before it is taken."""
+        return any(map(is_immutable, (*self.rows.values(), *self.rest.values())))
+
+    def sent(self) -> Measured:
+        """The same, on its way to the host; nothing is waited for."""
+        return self._each(start_copy)
+
+    def landed(self) -> Measured:
+        """The same in host memory; waits for what is not there yet."""
+        return self._each(lambda value: to_host(value) if is_immutable(value) else value)
+
+    def _each(self, function: Callable[[Any], Any]) -> Measured:
+        rows = {name: function(value) for name, value in self.rows.items()}
+        return Measured(rows, {name: function(value) for name, value in self.rest.items()})
+
+
+@lru_cache(maxsize=16)
+def image_measurer(reader: ImageInputs, convention: str) -> Compiled:
+    """From an array of images to `rows`, and `pixels` as bytes or their `counts` `[C, 256]`.
+
+    Bytes are what sketches count best where they can go on living beside the images, in numpy and torch.
+
+    Example:
+        >>> import numpy as np
+        >>> list(image_measurer(ImageInputs(layout="NHW", scale=1), "lensai")(np.zeros((2, 8, 8), np.uint8)))
+        ['rows', 'pixels']
+    """
+
+    def measure(array: Array) -> dict[str, Array]:
+        images = reader.read(array)
+        if is_immutable(images.pixels):
+            _, rows, counts = measure_images_and_counts(images, convention)
+            return {"rows": rows, "counts": counts}
+        _, rows, pixels = measure_images_and_bytes(images, convention)
+        return {"rows": rows, "pixels": pixels}
+
+    return Compiled(measure)
+
+
+@lru_cache(maxsize=16)
+def output_measurer(kind: Kind) -> Compiled:
+    """From outputs to `rows`, and of classes also `top_class` `[n]` and the same as a `column` of the joint sample.
+
+    Example:
+        >>> output_measurer("values")([[1.0, 2.0]])
+        {'rows': array([[1., 2.]], dtype=float32)}
+    """
+
+    def measure(array: Array) -> dict[str, Array]:
+        measured = measure_outputs(array, kind=kind)
+        if measured.top_class is None:
+            return {"rows": measured.rows}
+        return {"rows": measured.rows, "top_class": measured.top_class, "column": column(measured.top_class)}
+
+    return Compiled(measure)
+
+
+@lru_cache(maxsize=64)
+def embedding_measurer(reduce: str, channels_last: bool, max_dim: int) -> Compiled:
+    """From a layer's output, or rows reduced already, to rows `[n, D]`, D at most `max_dim`.
+
+    Example:
+        >>> import numpy as np
+        >>> embedding_measurer("mean", True, 2)(np.ones((1, 4, 4, 3))).shape
+        (1, 2)
+    """
+
+    def measure(array: Array) -> Array:
+        rows = reduced(array, reduce, channels_last)
+        width = int(rows.shape[1])
+        return projection(width, max_dim).project(rows) if width > max_dim else rows
+
+    return Compiled(measure)
+
+
+@lru_cache(maxsize=16)
+def projection(dim_in: int, dim_out: int) -> RandomProjection:
+    """The projection of embeddings of this width.
+
+    Example:
+        >>> projection(9, 4).seed
+        0
+    """
+    return RandomProjection(dim_in, dim_out)
+
+
+def reduced(batch: Array, reduce: str, channels_last: bool) -> Array:
+    """Rows `[n, D]` of a layer's output, or as they are if it is these already.
+
+    Raises:
+        InputError: If they were reduced by a function of the user's own, whose name is all that is known of it.
+
+    Example:
+        >>> import numpy as np
+        >>> reduced(np.ones((1, 4, 4, 3)), "mean", channels_last=True).shape
+        (1, 3)
+    """
+    if len(batch.shape) == 2:
+        return local(batch)
+    if reduce not in REDUCTIONS:
+        raise InputError(f"this embedding was reduced by the function {reduce}: pass its answers, [n, D]")
+    return reduce_embedding(batch, reduce, channels_last=channels_last)
+
+
+def label_array(batch: Any) -> Array:
+    """Labels as an array of classes or numbers `[n]`, or a list of strings.
+
+    Raises:
+        InputError: If it is not one label, or one vector of classes, per image.
+
+    Example:
+        >>> import numpy as np
+        >>> label_array(np.eye(3)).tolist(), label_array(("cat", "dog"))
+        ([0, 1, 2], ['cat', 'dog'])
+    """
+    texts = strings(batch)
+    if texts is not None:
+        return texts
+    labels = local(batch)
+    shape = tuple(labels.shape)
+    if len(shape) == 2 and shape[1] > 1:
+        return namespace(labels).argmax(labels, axis=1)
+    if len(shape) not in (1, 2):
+        raise InputError(f"labels must be [n] or [n, C], got shape {shape}; pass one label per image")
+    return namespace(labels).reshape(labels, (-1,))
+
+
+def column(values: Array) -> Array:
+    """Classes `[n]` as float32 `[n, 1]`.
+
+    Example:
+        >>> import numpy as np
+        >>> column(np.arange(2)).tolist()
+        [[0.0], [1.0]]
+    """
+    xp = namespace(values)
+    return xp.astype(values, xp.float32)[:, None]

@@ -1,0 +1,61 @@
+"""Arrays of the four libraries, in host memory and as if they lay on an accelerator."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from array_api_compat import is_numpy_array, is_torch_array
+
+from lensai_integrations import arrays
+from lensai_integrations.arrays import Array
+
+#: Libraries whose arrays cannot be written to; what is measured of them on an accelerator comes to the host.
+IMMUTABLE = ("jax", "tensorflow")
+LIBRARIES = ("numpy", "torch", *IMMUTABLE)
+
+
+def maker(library: str) -> Callable[[Any], Array]:
+    """From a numpy array to the library's; skips the test where the library is not installed."""
+    if library == "numpy":
+        return np.asarray
+    if library == "tensorflow" and "tensorflow" not in sys.modules:
+        # torch loads triton when it is first needed; both it and TensorFlow bring LLVM, and the process aborts if
+        # TensorFlow's is there first.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("torch._dynamo")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a framework warns of while it is imported is its own affair
+        module = pytest.importorskip(library, reason=f"{library} is not installed")
+    if library == "torch":
+        return lambda values: module.from_numpy(np.array(values, order="K"))
+    if library == "jax":
+        return module.numpy.asarray
+    return module.constant
+
+
+def as_if_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, JAX's and TensorFlow's arrays are treated as if they lay on an accelerator."""
+    monkeypatch.setattr(arrays, "is_host", on_host_of_its_own)
+
+
+def on_host_of_its_own(array: Array) -> bool:
+    """`arrays.is_host`, as it answers where JAX and TensorFlow have an accelerator."""
+    return is_numpy_array(array) or (is_torch_array(array) and array.device.type == "cpu")
+
+
+def traced(library: str, function: Callable[[Array], Any], array: Array) -> Any:
+    """The function's answer once it was traced, without values: whatever would wait for one raises."""
+    if library == "jax":
+        import jax
+
+        return jax.jit(function)(array)
+    import tensorflow
+
+    return tensorflow.function(function, autograph=False)(array)
