@@ -93,6 +93,8 @@ def local(array: Array) -> Array:
         >>> local([1.0, 2.0]).dtype
         dtype('float64')
     """
+    if type(array) is np.ndarray:
+        return _numbers(array, array)
     if is_torch_array(array):
         tensor = array.detach()
         if tensor.device.type != "cpu":
@@ -147,6 +149,8 @@ def shape_of(array: Array) -> tuple[int, ...]:
         >>> shape_of(np.zeros((2, 3)))
         (2, 3)
     """
+    if isinstance(array, np.ndarray):
+        return tuple(array.shape)
     return tuple(-1 if size is None else int(size) for size in array.shape)
 
 
@@ -163,10 +167,13 @@ def strings(array: Array) -> list[str] | None:
         return list(array) if array and isinstance(array[0], str) else None
     if is_tensorflow_array(array) and dtype_name(array) == "string":
         array = array.numpy()
-    elif not isinstance(array, np.ndarray) or array.dtype.kind not in "SUT":
+    elif not isinstance(array, np.ndarray) or array.dtype.kind not in "SUTO":
+        return None
+    texts = array.reshape(-1).tolist()
+    if not texts or not all(isinstance(text, str | bytes) for text in texts):
         return None
     try:
-        return [text.decode() if isinstance(text, bytes) else text for text in array.reshape(-1).tolist()]
+        return [text.decode() if isinstance(text, bytes) else text for text in texts]
     except UnicodeDecodeError as error:
         raise InputError(f"strings should be UTF-8, but: {error}") from error
 

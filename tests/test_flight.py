@@ -8,9 +8,7 @@ from libraries import IMMUTABLE, LIBRARIES, as_if_elsewhere, maker
 from profiles import CLASSES, WIDTH, batch
 
 from lensai_integrations import ImageInputs, Profiler, arrays, profiler
-from lensai_integrations.arrays import is_immutable
 from lensai_integrations.errors import InputError
-from lensai_integrations.measuring import Measured
 from lensai_integrations.recorders import Inputs
 
 PLACES = pytest.mark.parametrize("elsewhere", [False, True], ids=["host", "elsewhere"])
@@ -297,14 +295,3 @@ def test_a_window_is_read_as_the_baseline_was(library, monkeypatch):
     found = window.profile().groups["embeddings/avgpool"]
     assert found.kernel_mean.exponents == profile.groups["embeddings/avgpool"].kernel_mean.exponents
     assert found.bank.quantiles([0.5]).shape == (WIDTH, 1)
-
-
-@FLYING
-def test_measured_batches_fly_and_land(library, monkeypatch):
-    as_if_elsewhere(monkeypatch)
-    measured = Measured({"a": maker(library)(np.float32([[1.0]]))}, {"b": np.arange(2), "c": ["text"]})
-    assert measured.in_flight
-    landed = measured.sent().landed()
-    assert not landed.in_flight
-    assert not is_immutable(landed.rows["a"])
-    assert (landed.rows["a"].tolist(), landed.rest["b"].tolist(), landed.rest["c"]) == ([[1.0]], [0, 1], ["text"])

@@ -38,13 +38,17 @@ class Backup:
         self._path = None if folder is None else folder / f"lensai-{name.replace('/', '-')}.npz"
         self._cache = {LATEST: StateCache(), BEST: StateCache()}
 
-    def save(self, profiles: Mapping[str, Mapping[str, Profile]]) -> None:
+    def save(self, profiles: Mapping[str, Mapping[str, Profile]], *, create: bool = True) -> None:
         """Write the profiles, by `"latest"` and `"best"` and by source, in one step.
+
+        Args:
+            profiles: The profiles.
+            create: Whether to make the folder; if not, and there is none, nothing is written.
 
         Raises:
             OSError: If that fails.
         """
-        if self._path is None:
+        if self._path is None or not (create or self._path.parent.is_dir()):
             return
         arrays = {
             f"{which}:{source}": np.frombuffer(blob, np.uint8)

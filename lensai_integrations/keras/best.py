@@ -54,4 +54,4 @@ class BestEpoch:
 
     def _state(self) -> tuple[Any, Any]:
         best = getattr(self._keeper, "best", None)
-        return None if best is None else float(best), getattr(self._keeper, "best_epoch", None)
+        return None if best is None else repr(float(best)), getattr(self._keeper, "best_epoch", None)  # NaN is NaN

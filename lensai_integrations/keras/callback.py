@@ -10,22 +10,21 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import wraps
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Any, Literal, Self
 
 import keras
 
+from lensai_integrations.errors import InputError
 from lensai_integrations.keras.backup import BEST, LATEST, Backup
 from lensai_integrations.keras.best import BestEpoch
 from lensai_integrations.keras.configuration import configuration, from_configuration
 from lensai_integrations.keras.fit import PREDICTION, KerasFit
 from lensai_integrations.keras.functions import PREDICT, TRAIN
 from lensai_integrations.keras.functions import TEST as TEST_STEPS
+from lensai_integrations.keras.guard import guarded
 from lensai_integrations.keras.surroundings import look_around
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
@@ -33,26 +32,8 @@ from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.training.finish import deliver, say_there_is_none
 from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
 from lensai_integrations.training.options import Options
-from lensai_integrations.training.problems import log
+from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun, active_run
-
-Hook = TypeVar("Hook", bound=Callable[..., None])
-
-
-def guarded(what: str, *raised: type[Exception]) -> Callable[[Hook], Hook]:
-    """Decorate a hook: what it raises becomes a problem, but for the exceptions named, which wrong arguments cause."""
-
-    def decorate(hook: Hook) -> Hook:
-        @wraps(hook)
-        def calm(self: BaselineCallback, *args: Any, **kwargs: Any) -> None:
-            if self._fit is None:
-                return
-            with self._fit.problems.caught(what, *raised):
-                hook(self, *args, **kwargs)
-
-        return cast(Hook, calm)
-
-    return decorate
 
 
 def _left(reference: Any, token: object) -> None:
@@ -73,8 +54,7 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
     At the start of a fit `model.train_function` and `model.test_function` are exchanged for ones that also hand out
     what layers answer, which means that they are traced and compiled once by this callback instead of by Keras. At the
     end they are put back. A model that overrides `make_train_function` is left alone, with a warning. After an
-    exception that Keras raises outside of a step, `detach()` puts them back; so does the end of a `with` block around
-    `fit`, and the next fit.
+    exception outside of a step, `detach()` puts them back; so does the end of a `with` block around `fit`.
 
     `model.evaluate(..., callbacks=[callback])` and `model.predict(...)` make a baseline of that pass, if the callback
     has not been used in a fit or `reference="test"`.
@@ -115,7 +95,6 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
     Example:
         >>> callback = BaselineCallback(layers=["embedding"])
         >>> model.fit(train, validation_data=val, callbacks=[callback])  # doctest: +SKIP
-        >>> callback.baseline_.reference.summaries()  # doctest: +SKIP
     """
 
     def __init__(
@@ -142,6 +121,7 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._options = Options(**arguments, dataloader_idx=0)
         self._fit: KerasFit | None = None
+        self._epoch: int | None = None
         self._fitting = self._fitted = self._pending = False
         self._best_profiles: dict[str, Profile] = {}
         self._active_run: TrackedRun | None = None
@@ -155,7 +135,7 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
             InputError: If `reduce` has a function in it.
 
         Example:
-            >>> BaselineCallback.from_config(BaselineCallback(["pool"]).get_config()).get_config()["layers"]
+            >>> BaselineCallback(["pool"]).get_config()["layers"]
             ['pool']
         """
         return configuration(self._options)
@@ -172,24 +152,32 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Any = None) -> None:
         """Find the layers, see what is held out, and exchange the model's functions."""
         self._begin()
-        self._fitting = self._fitted = True
+        self._fitted, self._fitting = True, self._fit is not None
         self._start_fit()
 
     def _begin(self) -> None:
-        if self._fit is None or not self._fit.renew(self._model):
-            self._fit = KerasFit(self._options, self._model)
-        self._fit.on_interruption = self.detach
-        self._epoch: int | None = None
-        self._best, self._backup, self._first = BestEpoch([]), Backup([], ""), True
-        self._pending = True
-        self._active_run = active_run()
-        self._best_profiles = {}
+        fit, self._fit, self._epoch = self._fit, None, None
+        self._best, self._backup = BestEpoch([]), Backup([], "")
+        self._first = self._pending = True
+        self._active_run, self._best_profiles = None, {}
         self.baseline_ = self.directory_ = None
+        with Problems().caught("starting, so nothing is profiled", InputError):
+            again = fit is not None and fit.renew(self._model)
+            self._fit = fit if again else KerasFit(self._options, self._model)
+            self._this_fit.on_interruption = self.detach
+        self._find_run()
+
+    @guarded("finding the MLflow run")
+    def _find_run(self) -> None:
+        self._active_run = self._active_run or active_run()
 
     @guarded("starting to train")
     def _start_fit(self) -> None:
         fit, around = self._this_fit, look_around(self)
         self._watch(around.holder)
+        if around.holder is not None:
+            ours = [each._fit for each in around.siblings if isinstance(each, BaselineCallback)]
+            fit.end_others([each for each in ours if each is not None])
         self._best = BestEpoch(around.siblings)
         self._backup = Backup(around.siblings, self._options.artifact_path)
         if self._options.reference == VALIDATION:
@@ -206,7 +194,7 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
             fit.profiles, self._best_profiles = resumed[LATEST], resumed[BEST]
 
     def _watch(self, holder: Any) -> None:
-        """See to it that the model gets its functions back when the fit's list of callbacks goes, however it ended."""
+        """The model gets its functions back when the fit's list of callbacks goes, however it ended."""
         token = self._token = object()
         if holder is not None:
             weakref.finalize(holder, _left, weakref.ref(self), token).atexit = False
@@ -214,10 +202,9 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
     @guarded("starting an epoch")
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin the training profile of this epoch."""
+        self._keep_best()
         if self._first:
             self._best.reset()
-        else:
-            self._keep_best()
         self._first, self._epoch = False, epoch
         self._this_fit.start(TRAINING)
 
@@ -225,8 +212,11 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Complete the training profile."""
         self._end_training()
+        self._back_up()
+
+    def _back_up(self, *, create: bool = True) -> None:
         with self._this_fit.problems.caught("backup"):
-            self._backup.save({LATEST: self._this_fit.profiles, BEST: self._best_profiles})
+            self._backup.save({LATEST: self._this_fit.profiles, BEST: self._best_profiles}, create=create)
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Begin the reference profile: of the validation pass of a fit, or of an `evaluate` on its own."""
@@ -246,7 +236,7 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_test_end(self, logs: Any = None) -> None:
         """Complete the reference profile."""
         if self._fitting:
-            self._this_fit.end(VALIDATION, **self._when())
+            self._this_fit.end(VALIDATION, epoch=self._epoch)
         else:
             self._end_alone(TEST)
 
@@ -280,7 +270,7 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
         Example:
             >>> BaselineCallback().detach()
         """
-        if self._fitting or self._pending:
+        if self._pending:
             self._end_interrupted()
 
     @guarded("ending an interrupted fit")
@@ -307,6 +297,7 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if not self._fitted:
             self._begin()
         self._pending = True
+        self._find_run()
         self._record_alone(source, steps)
 
     @guarded("starting the pass")
@@ -323,43 +314,32 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._stop()
             self._conclude()
 
+    @guarded("ending training")
     def _end_training(self) -> None:
         fit, steps = self._this_fit, (self.params or {}).get("steps")
-        whole = steps is None or fit.batches * int(getattr(self._model, "steps_per_execution", 1)) >= steps
-        fit.end(TRAINING, whole=whole, **self._when())
+        fit.end(TRAINING, whole=steps is None or fit.batches >= steps, epoch=self._epoch)
 
-    def _when(self) -> dict[str, Any]:
-        return {"epoch": self._epoch}
-
+    @guarded("the best epoch")
     def _keep_best(self) -> None:
         """If the epoch that has ended is the best so far, its profiles are the ones to log."""
-        if self._best.is_new():
+        if not self._first and self._best.is_new():
             self._best_profiles = dict(self._this_fit.profiles)
+            self._back_up(create=False)
 
+    @guarded("putting the model's functions back")
     def _stop(self) -> None:
         self._fitting = False
         self._this_fit.stop()
 
     def _conclude(self) -> None:
+        fit, runs = self._this_fit, [] if self._active_run is None else [self._active_run]
         if not self._pending:
             return
         self._pending = False
-        fit = self._this_fit
-        baseline = fit.baseline({**fit.profiles, **self._best_profiles})
+        self.baseline_ = baseline = fit.made(self._best_profiles, self._best.file)
         if baseline is None:
             say_there_is_none(fit.reference, fit.problems)
             return
-        baseline.info |= {
-            "source": baseline.reference.source,
-            "epoch": baseline.reference.info.get("epoch"),
-            "checkpoint": self._best.file if self._best_profiles else None,
-            "model": type(self._model).__name__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "made_by": {"keras": keras.__version__, keras.backend.backend(): version(keras.backend.backend())},
-            "warnings": list(fit.problems.messages),
-        }
-        self.baseline_ = baseline
-        runs = [self._active_run] if self._active_run is not None else []
         self.directory_ = deliver(baseline, self._options, fit.problems, root=Path.cwd(), runs=runs, say=self._say)
 
     def _say(self, message: str) -> None:

@@ -47,7 +47,7 @@ def from_configuration(config: Mapping[str, Any]) -> dict[str, Any]:
         >>> from_configuration({"inputs": {"scale": 1.0}})["inputs"].scale
         1.0
     """
-    unknown = sorted(config.keys() - {field.name for field in fields(Options)})
+    unknown = sorted(config.keys() - {field.name for field in fields(Options)} | config.keys() & set(NOT_OURS))
     if unknown:
         raise InputError(f"the configuration has {unknown}, which BaselineCallback does not take")
     arguments = dict(config)

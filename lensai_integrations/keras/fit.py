@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 import keras
@@ -14,8 +16,9 @@ import numpy as np
 from lensai_integrations.arrays import to_host
 from lensai_integrations.keras.attach import attach
 from lensai_integrations.keras.batches import KerasBatches
-from lensai_integrations.keras.functions import PREDICT, TEST, TRAIN, Exchange, steps
+from lensai_integrations.keras.functions import PREDICT, TEST, TRAIN, Exchange, abandoned, steps
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.training.fit import TRAINING, Fit
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems
@@ -40,7 +43,7 @@ class KerasFit(Fit[Recording]):
         InputError: If the model has no layer of a given name.
 
     Attributes:
-        batches: How often the pass that is running has handed something out.
+        batches: How many batches the pass that is running has handed out; of the last call of several at most too many.
         on_interruption: What is done when a step raises.
     """
 
@@ -55,7 +58,7 @@ class KerasFit(Fit[Recording]):
         self._running: str | None = None
         self.on_interruption: Callable[[], None] = self.stop
         self._waiting: deque[dict[str, Any]] = deque()
-        self.batches = 0
+        self.batches, self._batches_per_call = 0, 1
 
     def _exchange(self, model: Any, kind: str) -> Exchange:
         def sink(seen: dict[str, Any]) -> None:
@@ -76,7 +79,14 @@ class KerasFit(Fit[Recording]):
             return False
         self.stop()
         self.begin()
+        attach(model, self._options, self.problems)  # what it has to say, it says of every fit
         return True
+
+    def end_others(self, fits: Sequence[KerasFit]) -> None:
+        """End what was interrupted before and still has the model's functions; these are the fits that are running."""
+        owners = [exchange for fit in fits for exchange in fit._exchanges.values()]
+        for kind in _KINDS:
+            abandoned(self._model(), kind, owners)
 
     def record(self, source: str, *, everything: bool) -> None:
         """Record the passes of a source.
@@ -98,7 +108,7 @@ class KerasFit(Fit[Recording]):
         """Begin a pass, if passes of its source are recorded."""
         self._settle(0)
         self._running = source if source in self.recordings else None
-        self.batches = 0
+        self.batches, self._batches_per_call = 0, _batches_per_call(self._model())
         if self._running is not None:
             self.recordings[source].start()
 
@@ -108,6 +118,26 @@ class KerasFit(Fit[Recording]):
             self._settle(0)
             self._running = None
             self.complete(source, whole=whole, **info)
+
+    def made(self, best: Mapping[str, Profile], checkpoint: str | None) -> Baseline | None:
+        """The baseline of this fit, or None if there is nothing to hold a model against.
+
+        Args:
+            best: The profiles of the best epoch, which come before the latest.
+            checkpoint: Name of the file with the best weights.
+        """
+        baseline = self.baseline({source: each for source, each in {**self.profiles, **best}.items() if each.n})
+        if baseline is not None:
+            baseline.info |= {
+                "source": baseline.reference.source,
+                "epoch": baseline.reference.info.get("epoch"),
+                "checkpoint": checkpoint if best else None,
+                "model": type(self._model()).__name__,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "made_by": {"keras": keras.__version__, keras.backend.backend(): version(keras.backend.backend())},
+                "warnings": list(self.problems.messages),
+            }
+        return baseline
 
     def stop(self) -> None:
         """Give the model its functions back, and end what is running; complete profiles stay."""
@@ -120,7 +150,7 @@ class KerasFit(Fit[Recording]):
     def _seen(self, kind: str, seen: dict[str, Any]) -> None:
         """Take what a step has handed out. It is looked at when that waits for nothing."""
         if self._running is not None and _KIND_OF.get(self._running, TEST) == kind:
-            self.batches += 1
+            self.batches += self._batches_per_call
             self._waiting.append(seen)
             self._settle(self._steps.lag())
 
@@ -137,6 +167,11 @@ class KerasFit(Fit[Recording]):
         layers = {layer.key for layer in recording.layers}
         if taken is not None:
             recording.record(taken, lambda: {key: rows for key, rows in batch.items() if key in layers})
+
+
+def _batches_per_call(model: Any) -> int:
+    """TensorFlow hands out the batches of several steps at once, the others one by one."""
+    return int(model.steps_per_execution) if keras.backend.backend() == "tensorflow" else 1
 
 
 def _together(values: Any) -> Any:

@@ -8,7 +8,7 @@ function looks like is in the module of its name.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Final, Protocol
@@ -82,11 +82,22 @@ class Exchange:
         interrupted: Callable[[], None],
     ) -> None:
         self._model, self._kind, self._interrupted = weakref.ref(model), kind, interrupted
-        self._taps, self._pick, self._sink, self._problems = taps, pick, sink, problems
+        self._taps, self._problems = taps, problems
+        self._pick, self._sink = self._calm(pick, dict), self._calm(sink, lambda: None)
         self._name = f"{kind}_function"
         self._original: Any = None
-        self._ours: Any = None
+        self._ours: Guarded | None = None
         self.active = False
+
+    def _calm(self, function: Callable[[Any], Any], otherwise: Callable[[], Any]) -> Callable[[Any], Any]:
+        """The function; where it raises, that is a problem, and the training goes on."""
+
+        def calm(argument: Any) -> Any:
+            with self._problems.caught(f"{self._kind} steps"):
+                return function(argument)
+            return otherwise()
+
+        return calm
 
     def exchange(self) -> None:
         """Put ours in the place of the model's. One that was built before is used again, so nothing is traced twice."""
@@ -95,15 +106,15 @@ class Exchange:
         if model is None or original is None or (self.active and original is self._ours):
             return
         problem = why_not(model, self._kind)
-        if isinstance(original, Guarded) and original is not self._ours:
-            if original.owner.active:
+        if isinstance(original, Guarded):
+            if original.owner.active and original is not self._ours:
                 problem = "another BaselineCallback profiles this fit already: use one, with all layers"
             original = original.original
         if problem:
             self._problems.note(f"{self._kind} steps", problem)
             return
         with self._problems.caught(f"{self._kind} steps"):
-            if original is not self._original and original is not self._ours:
+            if self._ours is None or self._ours.gave_up or original is not self._original:
                 setattr(model, self._name, original)
                 ours = steps().build(model, self._kind, self._taps, self._pick, self._sink)
                 self._ours, self._original = Guarded(ours, original, self), original
@@ -137,7 +148,7 @@ class Guarded:
 
     def __init__(self, ours: Callable[..., Any], original: Callable[..., Any], owner: Exchange) -> None:
         self._ours, self.original, self.owner = ours, original, owner
-        self._worked = self._gave_up = False
+        self._worked = self.gave_up = False
 
     def __call__(self, *arguments: Any) -> Any:
         """Run a step, or several."""
@@ -149,14 +160,14 @@ class Guarded:
             raise
 
     def _called(self, *arguments: Any) -> Any:
-        if self._gave_up or not self.owner.active:
+        if self.gave_up or not self.owner.active:
             return self.original(*arguments)
         try:
             result = self._ours(*arguments)
         except NotProfiledError as error:
             if self._worked:
                 raise
-            self._gave_up = True
+            self.gave_up = True
             self.owner.failed(error.__cause__ or error)
             return self.original(*error.args)
         self._worked = True
@@ -165,6 +176,13 @@ class Guarded:
 
 class NotProfiledError(Exception):
     """Our function failed before it has changed anything; its arguments are those to call the model's own with."""
+
+
+def abandoned(model: Any, kind: str, owners: Collection[Exchange]) -> None:
+    """If a model still has a function that none of these owners exchanged, of a fit that is over: end that fit."""
+    function = getattr(model, f"{kind}_function", None)
+    if isinstance(function, Guarded) and all(function.owner is not owner for owner in owners):
+        function.owner.interrupted()
 
 
 def why_not(model: Any, kind: str) -> str:

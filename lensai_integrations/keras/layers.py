@@ -47,15 +47,22 @@ def named_layers(model: Any) -> dict[str, Layer]:
         >>> list(named_layers(keras.Sequential([inner])))
         ['inner', 'inner/fc']
     """
-    return {layer.path: layer for layer in _walk(model, "", recomputed=False)}
+    return {layer.path: layer for layer in _walk(model, "", recomputed=_recomputes(model))}
 
 
 def _walk(parent: Any, path: str, *, recomputed: bool) -> Iterator[Layer]:
     for child in _children(parent):
         inner = f"{path}{SEPARATOR}{child.name}" if path else child.name
         yield Layer(inner, child, recomputed=recomputed)
-        remat = getattr(child, "_remat_mode", None) is not None
-        yield from _walk(child, inner, recomputed=recomputed or remat)
+        yield from _walk(child, inner, recomputed=recomputed or _recomputes(child))
+
+
+def _recomputes(layer: Any) -> bool:
+    """Whether what is inside the layer runs again for the gradients."""
+    scope = getattr(layer, "_remat_mode", None)
+    if scope is None or scope.mode == "activations":
+        return False
+    return scope.mode != "list_of_layers" or layer.name in scope.layer_names
 
 
 def _children(parent: Any) -> list[Any]:

@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any
 
 import jax
+from jax.extend.core import get_opaque_trace_state
 
 from lensai_integrations.keras.functions import PREDICT, NotProfiledError, Pick, Sink, replaced
 from lensai_integrations.keras.taps import Caught, Taps
@@ -46,7 +47,7 @@ def lag() -> int:
 
 def place() -> Any:
     """The trace that the caller is in: a loop's body has one of its own."""
-    return jax.core.get_opaque_trace_state()  # type: ignore[no-untyped-call]
+    return get_opaque_trace_state()  # type: ignore[no-untyped-call]
 
 
 def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable[..., Any]:
@@ -118,16 +119,18 @@ def _carried(model: Any, taps: Taps) -> Iterator[None]:
             answer, variables, *losses = call(*arguments, **keywords)
         if within_loss:
             within_loss[-1].update(caught)
-            return (answer, variables, *losses)
         return (answer, _carrier(variables, caught), *losses)
 
     def compute_loss_and_updates(*arguments: Any, **keywords: Any) -> Any:
         within_loss.append({})
         try:
-            value, (unscaled, answer, variables, metrics) = loss(*arguments, **keywords)
+            value, auxiliary = loss(*arguments, **keywords)
         finally:
             caught = within_loss.pop()
-        return value, (unscaled, answer, _carrier(variables, caught), metrics)
+        if not _carries(auxiliary):  # Keras's own makes new lists of the variables; a user's may hand on the first
+            unscaled, answer, variables, metrics = auxiliary
+            auxiliary = (unscaled, answer, _carrier(variables, caught), metrics)
+        return value, auxiliary
 
     with (
         replaced(model, "stateless_call", stateless_call),
@@ -136,12 +139,19 @@ def _carried(model: Any, taps: Taps) -> Iterator[None]:
         yield
 
 
+def _carries(auxiliary: Any) -> bool:
+    parts = jax.tree_util.tree_leaves(auxiliary, is_leaf=lambda part: isinstance(part, _Carrier))
+    return any(isinstance(part, _Carrier) for part in parts)
+
+
 def _carrier(variables: Any, caught: Caught) -> _Carrier:
     return _Carrier(variables, {**getattr(variables, "caught", {}), **caught})
 
 
 def _unpacked(state: Any) -> tuple[Any, Caught]:
-    """The state with plain lists, and what they carried."""
+    """The state with plain lists, and what they carried. In predicting, the state is one such list."""
+    if isinstance(state, _Carrier):
+        return list(state), state.caught
     caught: Caught = {}
     parts = []
     for part in state:

@@ -74,10 +74,16 @@ def _one_step(model: Any, step: Callable[..., Any], pick: Pick, reduction: str) 
     @_plain  # type: ignore[untyped-decorator]
     def run(data: Any) -> Any:
         result, caught = on_data(data)
-        seen = {key: strategy.experimental_local_results(values) for key, values in pick(data).items()}
-        return result, {**seen, **caught}
+        return result, {**_picked(pick, data, strategy), **caught}
 
     return run
+
+
+def _picked(pick: Pick, data: Any, strategy: Any) -> dict[str, tuple[Any, ...]]:
+    """By key, what is picked of each replica's part of a batch."""
+    leaves = [strategy.experimental_local_results(leaf) for leaf in tf.nest.flatten(data)]
+    picked = [pick(tf.nest.pack_sequence_as(data, part)) for part in zip(*leaves, strict=True)]
+    return {key: tuple(part[key] for part in picked) for key in picked[0]}
 
 
 def _several_steps(one_step: Callable[..., Any], steps: int) -> Any:

@@ -43,7 +43,8 @@ def look_around(callback: Any) -> Surroundings:
         callbacks = getattr(holder, "callbacks", None)
         if found.holder is None and isinstance(callbacks, list) and any(each is callback for each in callbacks):
             found.holder, found.siblings = holder, list(callbacks)
-        if frame.f_code.co_name == "fit" and "validation_data" in names and "epochs" in names:
+        is_fit = frame.f_code.co_name == "fit" and "validation_data" in names and "epochs" in names
+        if is_fit and found.validates is None:
             found.validates = names["validation_data"] is not None
         if frame.f_back is None:
             break

@@ -10,7 +10,7 @@ A layer's first answer in a step counts, as in the Lightning adapter.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -73,10 +73,12 @@ class Taps:
     def listening(self) -> Iterator[Caught]:
         """While a step runs: a dict that fills with what the layers answer in this thread."""
         caught: Caught = {}
-        self._step.caught, self._step.place = caught, self._place()
+        missed: dict[str, Tap] = {}
+        self._step.caught, self._step.missed, self._step.place = caught, missed, self._place()
         self._patch(+1)
         try:
             yield caught
+            self._report(tap for key, tap in missed.items() if key not in caught)
         finally:
             self._patch(-1)
             self._step.caught = None
@@ -91,16 +93,22 @@ class Taps:
                 for tap in self._taps:
                     _unwrap(tap)
 
+    def _report(self, missed: Iterable[Tap]) -> None:
+        for tap in missed:
+            self._problems.note(
+                tap.key,
+                f"layer {tap.layer.path!r} runs inside a loop or a branch of the graph, whose values cannot be read:"
+                " name a layer around it",
+            )
+
     def _catch(self, tap: Tap, answer: Any) -> None:
         caught = getattr(self._step, "caught", None)
         if caught is None or tap.key in caught:
             return
         with self._problems.caught(tap.key):
             if self._place() != self._step.place:
-                raise InputError(
-                    f"layer {tap.layer.path!r} runs inside a loop or a branch of the graph, whose values cannot be"
-                    " read: name a layer around it"
-                )
+                self._step.missed[tap.key] = tap  # a loop, or only Keras that builds the model and finds out shapes
+                return
             tensor = first_tensor(answer)
             if tensor is None:
                 raise InputError(f"layer {tap.layer.path!r} has no tensor in what it answers")

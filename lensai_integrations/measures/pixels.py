@@ -114,7 +114,7 @@ def as_float32(values: Array, xp: Any) -> Array:
 
 def is_uint8(values: Array) -> bool:
     """Whether the dtype is uint8, of any library."""
-    return dtype_name(values) == "uint8"
+    return bool(values.dtype == np.uint8) if is_numpy_array(values) else dtype_name(values) == "uint8"
 
 
 def are_bytes(pixels: Array, gain: tuple[float, ...], offset: tuple[float, ...]) -> bool:

@@ -68,7 +68,7 @@ class PixelCounts:
         """Count a batch of images.
 
         Args:
-            values: uint8 `[n, C, H, W]` (any shape after C), numpy or torch, contiguous or not: an NHWC batch viewed as
+            values: uint8 `[n, C, H, W]` (any shape after C), of any library, contiguous or not: an NHWC batch viewed as
                 NCHW is read where it is.
 
         Raises:
