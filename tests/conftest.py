@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
+
+# Both torch, once it loads triton, and TensorFlow bring LLVM; the process aborts if TensorFlow's is there first.
+with contextlib.suppress(ImportError):
+    import torch._dynamo  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -25,11 +22,6 @@ def maker(library: str) -> Callable[[Any], Array]:
     """From a numpy array to the library's; skips the test where the library is not installed."""
     if library == "numpy":
         return np.asarray
-    if library == "tensorflow" and "tensorflow" not in sys.modules:
-        # torch loads triton when it is first needed; both it and TensorFlow bring LLVM, and the process aborts if
-        # TensorFlow's is there first.
-        with contextlib.suppress(ImportError):
-            importlib.import_module("torch._dynamo")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a framework warns of while it is imported is its own affair
         module = pytest.importorskip(library, reason=f"{library} is not installed")
