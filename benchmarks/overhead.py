@@ -6,9 +6,10 @@ after-effects of the block before. A profiled step takes in images, outputs, lab
 ratio of the median step times, with a 95% bootstrap interval.
 
     python benchmarks/overhead.py [--quick] [--stem cifar] [--device cuda] [--clock thread]
+    python benchmarks/overhead.py --keras-backend all [--steps 200] [--quick]
 
 On a CPU: ResNet-18 on 3 x 32 x 32 images, batches of 64. With `--device cuda`: ResNet-50 on 3 x 224 x 224, batches of
-256, bfloat16.
+256, bfloat16. `--keras-backend` measures `model.fit` instead: `overhead_keras.py`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import overhead_keras
 import torch
 import torchvision
+from overhead_keras import ratio_of_medians
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -139,16 +142,6 @@ def step_times(device: str, stem: str, pairs: int, batch: int, side: int, clock:
     return np.take_along_axis(times, np.stack([1 - second, second], axis=1)[:, :, None], axis=1)
 
 
-def ratio_of_medians(times: np.ndarray) -> tuple[float, float, float]:
-    """Median of the profiled steps over that of the plain ones, and its 95% interval, pairs of blocks drawn again."""
-    rng = np.random.default_rng(0)
-    drawn = times[rng.integers(0, len(times), (2000, len(times)))]
-    medians = np.median(drawn, axis=(1, 3))
-    low, high = np.quantile(medians[:, 1] / medians[:, 0], [0.025, 0.975])
-    plain, profiled = np.median(times, axis=(0, 2))
-    return float(profiled / plain), float(low), float(high)
-
-
 def main() -> None:
     """Measure and print one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -163,7 +156,12 @@ def main() -> None:
         help="thread: CPU time of the training thread",
     )
     parser.add_argument("--quick", action="store_true", help="few steps: does it run")
+    parser.add_argument("--keras-backend", choices=[*overhead_keras.TARGETS, "all"], help="of model.fit instead")
+    parser.add_argument("--steps", type=int, default=200, help="with --keras-backend: steps of each kind")
     options = parser.parse_args()
+    if options.keras_backend:
+        overhead_keras.measure_all(options.keras_backend, options.steps, quick=options.quick)
+        return
     on_gpu = options.device == "cuda"
     if on_gpu and not torch.cuda.is_available():
         print("skipped: no CUDA device")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -17,8 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
 
 
-def run(script: str, *arguments: object, cwd: Path) -> str:
+def run(script: str, *arguments: object, cwd: Path, **variables: str) -> str:
     environment = {**os.environ, "PYTHONWARNINGS": "default", "COLUMNS": "120", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment |= variables
     command = [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)]
     result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -54,3 +56,21 @@ def test_the_demo_takes_a_folder_of_images(tmp_path: Path, data_dir: Path) -> No
     assert verdicts(output) == EXPECTED
     found = list(tmp_path.rglob("lensai_baseline/manifest.json")) or list(tmp_path.rglob("lensai/manifest.json"))
     assert Baseline.load(found[0].parent).reference.n == 2000
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_the_keras_demo_gives_the_same_verdicts_on_every_backend(tmp_path: Path, backend: str) -> None:
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    output = run("keras_images.py", "--epochs", 2, cwd=tmp_path, KERAS_BACKEND=backend)
+    assert verdicts(output) == EXPECTED
+    assert Baseline.load(tmp_path / "demo" / "lensai_baseline").info["made_by"].keys() == {"keras", backend}
+    assert re.search(r"lensai compare runs:/[0-9a-f]+ demo/blurred --tracking-uri sqlite:///mlflow.db", output)
+
+
+def test_the_keras_demo_takes_a_folder_of_images(tmp_path: Path, data_dir: Path) -> None:
+    pytest.importorskip("tensorflow")
+    arguments = ("--data", data_dir / "cifar10", "--epochs", 1)
+    output = run("keras_images.py", *arguments, cwd=tmp_path, KERAS_BACKEND="tensorflow")
+    assert verdicts(output) == EXPECTED
+    assert Baseline.load(tmp_path / "demo" / "lensai_baseline").reference.n == 2000

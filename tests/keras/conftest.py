@@ -41,13 +41,23 @@ def pytest_runtest_setup(item):
         pytest.skip(f"is about the Keras backends {', '.join(only)}; this session has {keras.backend.backend()}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once(tmp_path_factory):
+    """XLA compiles a program once in a session: most tests train the same model."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("jax")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
 @pytest.fixture(autouse=True)
 def _same_seeds(tmp_path, monkeypatch):
     """Every test starts from the same seeds, with a folder of its own to write to."""
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)
     yield
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
 
 
 def pictures(n, seed=0, side=SIDE):
