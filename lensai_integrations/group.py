@@ -98,6 +98,11 @@ class Group:
         """Rows left out because a value was not finite."""
         return self.bank.invalid if self.bank is not None else 0
 
+    @property
+    def delivered(self) -> bool:
+        """Whether its rows are images as they were delivered, of which the model need not have seen all."""
+        return bool(self.info.get("delivered", False))
+
     def definition_of(self, stream: str) -> str:
         """The definition id of a stream of this group.
 

@@ -46,8 +46,9 @@ class Profile:
 
     @property
     def n(self) -> int:
-        """Rows seen, those left out included."""
-        return max((group.n + group.invalid for group in self.groups.values()), default=0)
+        """Rows seen, those left out included. Images that were delivered count where nothing else was profiled."""
+        used = [group for group in self.groups.values() if not group.delivered]
+        return max((group.n + group.invalid for group in used or self.groups.values()), default=0)
 
     @property
     def source(self) -> str:

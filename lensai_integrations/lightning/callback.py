@@ -152,6 +152,13 @@ class BaselineCallback(LightningCallback):
         self._active_run = active_run()
         self._fit.taps = attach(pl_module, self._options, self._fit.problems)
 
+    @guarded("ending the sanity check")
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave out the images that were delivered for the sanity check."""
+        assert self._fit is not None
+        self._fit.raw.find(VALIDATION, one_loader(trainer.val_dataloaders, self._options.dataloader_idx))
+        self._fit.raw.forget(VALIDATION)
+
     @guarded("starting to train", InputError)
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See what is held out, and decide what is recorded."""

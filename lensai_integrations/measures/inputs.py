@@ -18,6 +18,7 @@ import numpy as np
 from lensai_integrations.arrays import Array, dtype_name, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import LAYOUTS, channels_first, find_images, kind_of, layout_of
+from lensai_integrations.measures.wrapped import datasets_of, parts_inside
 
 KINDS: Final = ("any", "uint8", "integer", "float")
 
@@ -27,7 +28,6 @@ Normalization: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 _ROUNDING = 0.01  # bfloat16 moves a normalised value by up to 0.008 standard deviations, 0.002 of the range
 _FULL_SCALE_FROM = 32.0  # farther than anything normalised, and few batches on the 0-255 scale do not reach it
 _SOMETIMES = ("RandomApply", "RandomChoice")
-_MOST_OBJECTS = 1000
 
 
 @dataclass(frozen=True)
@@ -229,9 +229,8 @@ def _numbers(name: str, values: Any) -> tuple[float, ...]:
 def normalization_of(transform: Any) -> Normalization | None:
     """Mean and std of the `Normalize` in a transform, a data set or what wraps them; None if there is none.
 
-    Looks through torchvision's `Compose` (v1 and v2) and `Sequential`, data sets with `transform` or `transforms`,
-    `Subset` and `ConcatDataset`, by attribute names alone: torchvision is not imported. A `Normalize` that is applied
-    only sometimes (`RandomApply`, `RandomChoice`) does not count.
+    Looks where `wrapped.parts_inside` does. A `Normalize` that is applied only sometimes (`RandomApply`,
+    `RandomChoice`) does not count.
 
     Raises:
         InputError: If there are several that differ, or only some parts of a `ConcatDataset` have one.
@@ -254,19 +253,9 @@ def normalization_of(transform: Any) -> Normalization | None:
 def _normalizations(owner: Any) -> set[Normalization | None]:
     """All that are found; None stands for a part of a `ConcatDataset` that has none."""
     found: set[Normalization | None] = set()
-    seen: dict[int, Any] = {}
-    pending = [owner]
-    while pending and len(seen) < _MOST_OBJECTS:
-        each = pending.pop()
-        name = type(each).__name__
-        if each is None or id(each) in seen or name in _SOMETIMES:
-            continue
-        seen[id(each)] = each
-        if name == "Normalize":
+    for each in parts_inside(owner, without=_SOMETIMES):
+        if type(each).__name__ == "Normalize":
             found.add((_numbers("mean", each.mean), _numbers("std", each.std)))
-        elif isinstance(parts := getattr(each, "datasets", None), list | tuple):
-            found.update(*(_normalizations(part) or {None} for part in parts))
-        else:
-            pending += list(each) if isinstance(each, list | tuple) or name == "Sequential" else []
-            pending += [getattr(each, attribute, None) for attribute in ("transform", "transforms", "dataset")]
+        for part in datasets_of(each) or ():
+            found |= _normalizations(part) or {None}
     return found

@@ -12,6 +12,7 @@ from lensai_integrations.training.batches import BatchReader, Reader, image_inpu
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems
+from lensai_integrations.training.raw import RawImages
 
 VALIDATION, TRAINING, TEST = "validation", "training", "test"
 NO_HELD_OUT = (
@@ -48,6 +49,7 @@ class Fit(Generic[P]):
         problems: What went wrong or is missing.
         profiles: The latest complete profile by source; on the first rank only.
         recordings: By source, the passes that are recorded.
+        raw: Images as they were delivered, where the data's transforms profile them.
         reference: The source of the reference profile.
     """
 
@@ -69,6 +71,7 @@ class Fit(Generic[P]):
         self.problems.clear()
         self.profiles: dict[str, Profile] = {}
         self.recordings: dict[str, P] = {}
+        self.raw = RawImages(self.problems)
         self.reference = self._options.reference
         self._cache = StateCache()
 
@@ -87,6 +90,7 @@ class Fit(Generic[P]):
 
     def _prepared(self, source: str, loader: Any) -> tuple[Reader, Profiler]:
         options = self._options
+        self.raw.find(source, loader)
         reader = self._make_reader(loader)
         profiler = Profiler(
             inputs=reader.inputs,
@@ -114,12 +118,15 @@ class Fit(Generic[P]):
         profiles: list[Profile] = []
         with self.problems.caught(f"the end of {source}"):
             profiles.append(self.recordings[source].finish(**info))
+        with self.problems.caught(f"delivered images of {source}"):
+            for profile in profiles:
+                self.raw.join(source, profile)
         with self.problems.caught(f"merging {source} over ranks"):
-            profile = self._gather(profiles[0] if profiles else None, self.problems)
-            if profile is not None and (whole or source not in self.profiles):
+            merged = self._gather(profiles[0] if profiles else None, self.problems)
+            if merged is not None and (whole or source not in self.profiles):
                 if not whole:
-                    profile.info["warnings"] = [*profile.warnings, f"the profile is of a part of a {source} epoch"]
-                self.profiles[source] = profile
+                    merged.info["warnings"] = [*merged.warnings, f"the profile is of a part of a {source} epoch"]
+                self.profiles[source] = merged
 
     def baseline(self, profiles: Mapping[str, Profile]) -> Baseline | None:
         """The baseline that these profiles make, or None if there is nothing to hold a model against."""

@@ -1,0 +1,57 @@
+"""What is inside a data loader: its data set, the transforms of that, and their parts.
+
+Looks by attribute names alone, so that no framework is imported: torchvision's `Compose` (v1 and v2) and `Sequential`,
+data sets with `transform` or `transforms`, `Subset` and `ConcatDataset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, Final
+
+_MOST_OBJECTS: Final = 1000
+_INSIDE: Final = ("transform", "transforms", "dataset")
+
+
+def parts_inside(owner: Any, without: Collection[str] = ()) -> Iterator[Any]:
+    """The owner, its data sets, their transforms and what these are made of, each once.
+
+    A `ConcatDataset` is handed out, and its parts are not looked into: they may differ.
+
+    Args:
+        owner: A loader, data set or transform.
+        without: Names of classes that are left out, with what is inside them.
+
+    Example:
+        >>> class Flip: ...
+        >>> class Compose:
+        ...     transforms = [Flip(), Flip()]
+        >>> [type(each).__name__ for each in parts_inside(Compose())]
+        ['Compose', 'Flip', 'Flip']
+    """
+    seen: dict[int, Any] = {}
+    pending = [owner]
+    while pending and len(seen) < _MOST_OBJECTS:
+        each = pending.pop(0)
+        name = type(each).__name__
+        if each is None or id(each) in seen or name in without:
+            continue
+        if isinstance(each, list | tuple):
+            pending += each
+            continue
+        seen[id(each)] = each
+        yield each
+        if datasets_of(each) is None and name != "Normalize":
+            pending += list(each) if name == "Sequential" else []
+            pending += [getattr(each, attribute, None) for attribute in _INSIDE]
+
+
+def datasets_of(owner: Any) -> list[Any] | None:
+    """The data sets that a `ConcatDataset` puts together; None if it is none.
+
+    Example:
+        >>> datasets_of([1, 2]) is None
+        True
+    """
+    parts = getattr(owner, "datasets", None)
+    return list(parts) if isinstance(parts, list | tuple) else None

@@ -1,0 +1,189 @@
+"""Delivered images in, from any process; their profile out, in the process that asks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.images import image_measures
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.profile import Profile
+from lensai_integrations.raw.columns import Columns
+from lensai_integrations.raw.ledger import CAPACITY, Ledger
+from lensai_integrations.raw.metadata import EXIF, FILE, exif_of, file_of
+from lensai_integrations.raw.reading import Delivered, read
+from lensai_integrations.raw.sketches import RAW, RawSketches
+
+logger = logging.getLogger("lensai_integrations")
+
+#: A function of the user's: from what was delivered to a number, a category or None.
+Metadata = Callable[[Any], Any]
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_TAKEN = ("inputs", "outputs", "labels", "embeddings", "metadata")
+
+
+class Collector:
+    """Measures delivered images, in whatever process, and gives their profile.
+
+    It goes through pickle as a path and its settings; what was collected stays in the folder, which is removed with the
+    object that made it. A deep copy collects for itself.
+
+    Args:
+        name: Of the group.
+        metadata: Functions by the name of what they give.
+        exif: What of a file's EXIF data is kept; nothing by default, since it may identify people.
+        inputs: How arrays are read that are no bytes and not inside [0, 1].
+        convention: Of the image measures.
+        k: Size of the KLL sketches.
+        seed: Of what is random in them.
+        capacity: Rows that a process keeps before it sketches them.
+
+    Raises:
+        InputError: If an argument is not one of these.
+
+    Example:
+        >>> collector = Collector()
+        >>> collector.add(np.zeros((8, 6, 3), np.uint8))
+        >>> collector.profile().groups["raw"].n
+        1
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = RAW,
+        metadata: Mapping[str, Metadata] | None = None,
+        exif: Sequence[str] = (),
+        inputs: ImageInputs | None = None,
+        convention: str = "lensai",
+        k: int = 200,
+        seed: int = 0,
+        capacity: int = CAPACITY,
+    ) -> None:
+        self.metadata = dict(metadata or {})
+        _check(name, self.metadata, exif)
+        image_measures(3, convention)
+        self.name, self.inputs, self._exif, self._seed, self._k = name, inputs, tuple(exif), seed, k
+        self.columns = Columns(convention, (*FILE, *self._exif, *self.metadata))
+        self._capacity = capacity
+        self._notes: set[str] = set()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Collect in a new folder, which is this object's own."""
+        folder = Path(tempfile.mkdtemp(prefix="lensai-raw-"))
+        weakref.finalize(self, _remove, folder, os.getpid())
+        empty = partial(_empty, self.columns, self._k, self._seed)
+        self._ledger = Ledger(folder, self.columns.width, empty, self._capacity)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Collector:
+        result = object.__new__(type(self))
+        memo[id(self)] = result
+        result.__dict__.update(self.__dict__)
+        result._notes = set()
+        result._begin()
+        return result
+
+    def add(self, image: Any, sample: Any = None) -> None:
+        """Take in one image, or several of one size. Whatever goes wrong is logged once and counts as an invalid row.
+
+        Args:
+            image: What `raw.reading.read` reads.
+            sample: What the functions of the metadata are given; the image itself by default.
+        """
+        try:
+            measures, pixels, delivered = self._measured(image)
+            values = self._values(delivered, image if sample is None else sample)
+            for i, measure in enumerate(measures):
+                one = [_of_row(value, i, len(measures)) for value in values]
+                self._ledger.append(partial(self._row, measure, one, pixels if i == 0 else 0 * pixels))
+        except Exception as error:  # noqa: BLE001  whatever a user's image or disk does, the pipeline goes on
+            self._note(f"{self.name}: an image was not profiled: {error!r}")
+
+    def _measured(self, image: Any) -> tuple[Any, Any, Delivered | None]:
+        try:
+            delivered = read(image, self.inputs)
+            return *self.columns.measured(delivered), delivered
+        except Exception as error:  # noqa: BLE001
+            self._note(f"{self.name}: an image could not be measured and counts as invalid: {error}")
+            return np.full((1, len(self.columns.streams)), np.nan, np.float32), np.zeros((3, 256), np.int64), None
+
+    def _values(self, delivered: Delivered | None, sample: Any) -> list[Any]:
+        known = {} if delivered is None else {**file_of(delivered), **exif_of(delivered, self._exif)}
+        values = [known.get(name) for name in (*FILE, *self._exif)]
+        for name, function in self.metadata.items():
+            try:
+                values.append(function(sample))
+            except Exception as error:  # noqa: BLE001
+                values.append(None)
+                self._note(f"metadata {name!r} is missing where its function raises: {error!r}")
+        return values
+
+    def _row(self, measures: Any, values: Sequence[Any], pixels: Any, code: Callable[[str], int]) -> tuple[Any, Any]:
+        row, problem = self.columns.row(measures, values, code)
+        if problem:
+            self._note(problem)
+        return row, pixels
+
+    def _note(self, problem: str) -> None:
+        """Log a problem, the same one once in each process."""
+        key = re.sub(r"\d+", "0", problem)
+        if key not in self._notes:
+            self._notes.add(key)
+            logger.warning(problem)
+
+    def reset(self) -> None:
+        """Forget what was collected. Rows that are on their way in other processes count from here on."""
+        self._ledger.reset()
+
+    def profile(self, source: str = "production") -> Profile:
+        """What all processes have collected since the last `reset`.
+
+        Args:
+            source: What the profile is of.
+        """
+        sketches, pixels = self._ledger.read()
+        groups = sketches.groups(pixels, {"note": "as delivered, RGB"}, name=self.name)
+        left_out = sketches.measures.invalid
+        warnings = [f"{left_out:,} of {sketches.n:,} images of {self.name} could not be measured"] if left_out else []
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        return Profile(groups, None, {"source": source, "created": created, "warnings": warnings})
+
+
+def _empty(columns: Columns, k: int, seed: int, number: int) -> RawSketches:
+    return RawSketches(columns, k, [seed, number])
+
+
+def _remove(folder: Path, pid: int) -> None:
+    if os.getpid() == pid:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _of_row(value: Any, i: int, n: int) -> Any:
+    """A batch's metadata may be one for each row."""
+    return value[i] if isinstance(value, list | tuple | np.ndarray) and len(value) == n else value
+
+
+def _check(name: str, metadata: Mapping[str, Any], exif: Sequence[str]) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _TAKEN:
+        raise InputError(f"name={name!r} should be up to 64 letters, digits, '.', '_' and '-', and not {_TAKEN}")
+    for key, function in metadata.items():
+        if not isinstance(key, str) or not _NAME.fullmatch(key) or key in (*FILE, *EXIF):
+            raise InputError(f"metadata names should be short words other than {(*FILE, *EXIF)}, not {key!r}")
+        if not callable(function):
+            raise InputError(f"metadata[{key!r}]={function!r} should be a function of a sample")
+    unknown = [each for each in ([exif] if isinstance(exif, str) else exif) if each not in EXIF]
+    if unknown or isinstance(exif, str):
+        raise InputError(f"exif={exif!r} should be a list of some of {', '.join(EXIF)}")

@@ -1,0 +1,67 @@
+"""What came with an image: of its file, and of its EXIF data what was asked for.
+
+EXIF data can identify a camera and so a person: nothing of it is read unless it is named.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Final
+
+from lensai_integrations.raw.reading import Delivered
+
+#: What is known of any image: its colour mode; of a file also its format and size in bytes.
+FILE: Final = ("mode", "format", "file_size")
+#: EXIF tags by the names they are asked for (Exif 2.32, CIPA DC-008), and the directory that they are in.
+_TAGS: Final = {
+    "make": (0x010F, None),
+    "model": (0x0110, None),
+    "orientation": (0x0112, None),
+    "software": (0x0131, None),
+    "exposure": (0x829A, 0x8769),
+    "iso": (0x8827, 0x8769),
+}
+#: What of EXIF can be asked for.
+EXIF: Final = tuple(_TAGS)
+_CATEGORIES: Final = ("make", "model", "orientation", "software")
+
+
+def file_of(delivered: Delivered) -> dict[str, Any]:
+    """Mode, format and size of an image's file, as far as they are known.
+
+    Example:
+        >>> import numpy as np
+        >>> from lensai_integrations.raw.reading import read
+        >>> file_of(read(np.zeros((4, 4), np.uint8)))
+        {'mode': 'L'}
+    """
+    found: dict[str, Any] = {"mode": delivered.mode}
+    if delivered.format:
+        found["format"] = delivered.format
+    path = getattr(delivered.extra, "filename", None)
+    if isinstance(path, str | os.PathLike) and os.path.isfile(path):  # noqa: PTH113
+        found["file_size"] = os.path.getsize(path)  # noqa: PTH202
+    return found
+
+
+def exif_of(delivered: Delivered, names: Sequence[str]) -> dict[str, Any]:
+    """What an image's EXIF data says of these; exposure in seconds. Numbers as numbers, the rest as categories.
+
+    Example:
+        >>> import numpy as np
+        >>> from lensai_integrations.raw.reading import read
+        >>> exif_of(read(np.zeros((4, 4), np.uint8)), ["make"])
+        {}
+    """
+    if not names or delivered.extra is None:
+        return {}
+    exif = delivered.extra.getexif()
+    found = {}
+    for name in names:
+        tag, directory = _TAGS[name]
+        value = exif.get(tag) if directory is None else exif.get_ifd(directory).get(tag, exif.get(tag))
+        value = value[0] if isinstance(value, tuple) and value else value
+        if value is not None:
+            found[name] = str(value).strip("\0 ") if name in _CATEGORIES else float(value)
+    return found

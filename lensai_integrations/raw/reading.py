@@ -1,0 +1,134 @@
+"""One delivered image, whatever it is, as pixels that the measures take.
+
+A stream of delivered images mixes sizes, colour modes and depths, and has to have the same measures throughout. So all
+become RGB: grey images three equal channels, palettes and CMYK what Pillow makes of them, alpha is dropped, and 16 bits
+are scaled to 0-255. What an image was before is kept as its `mode`.
+
+Pillow and torch are used where they are loaded already: an image of theirs cannot come from anywhere else.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from array_api_compat import is_numpy_array
+
+from lensai_integrations.arrays import Array, dtype_name, is_array, namespace, shape_of
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.inputs import ImageInputs, Images
+
+#: 16 bits to 0-255.
+_DEEP: Final = 255 / 65535
+#: What arrays of so many channels are called, as Pillow does.
+_MODES: Final = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """One or several images as they were delivered.
+
+    Attributes:
+        images: Their pixels, RGB.
+        mode: Pillow's name of their colour mode: `"RGB"`, `"L"`, `"CMYK"`, `"I;16"`...; `"float"` is added for floats.
+        format: The file's format where the image still knows it, e.g. `"JPEG"`; else empty.
+        extra: Pillow's image, for what else is in its file; else None.
+
+    Example:
+        >>> delivered = read(np.zeros((4, 6), np.uint8))
+        >>> delivered.mode, delivered.images.channels, delivered.images.width
+        ('L', 3, 6)
+    """
+
+    images: Images
+    mode: str
+    format: str = ""
+    extra: Any = field(default=None, repr=False)
+
+
+def is_picture(value: Any) -> bool:
+    """Whether this is an image of Pillow's.
+
+    Example:
+        >>> is_picture(np.zeros((4, 4)))
+        False
+    """
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(value, pillow.Image)
+
+
+def read(image: Any, inputs: ImageInputs | None = None) -> Delivered:
+    """Read one image, or several of one size.
+
+    Args:
+        image: Pillow's; a torch tensor `[C, H, W]` or `[n, C, H, W]`; an array of another library `[H, W]`,
+            `[H, W, C]` or `[n, H, W, C]`. C is 1, 2 (grey and alpha), 3 (RGB) or 4 (and alpha). uint8, uint16, or
+            floats inside [0, 1].
+        inputs: How to read arrays that are none of these: `layout`, `scale`, `mean` and `std` count.
+
+    Raises:
+        InputError: If it is no image, or its values cannot be told.
+
+    Example:
+        >>> read(np.full((4, 6, 3), 65535, np.uint16)).images.gain
+        (0.00389..., 0.00389..., 0.00389...)
+    """
+    if is_picture(image):
+        return Delivered(_as_rgb(_picture(image)), image.mode, getattr(image, "format", None) or "", image)
+    if not is_array(image):
+        raise InputError(
+            f"an image is one of Pillow's, a tensor or an array, not {type(image).__name__}: put ProfileImages where"
+            " the images are, or pass them alone"
+        )
+    return _array(image, inputs or ImageInputs())
+
+
+def _picture(image: Any) -> Images:
+    if image.mode.startswith("I;16") or (image.mode == "I" and (image.getextrema() or (0, 0))[1] > 255):
+        return ImageInputs(layout="NHW", scale=_DEEP).read(np.asarray(image)[None])
+    if image.mode == "F":
+        return ImageInputs(layout="NHW").read(np.asarray(image)[None])
+    if image.mode not in ("RGB", "L"):
+        image = image.convert("L" if image.mode in ("1", "LA", "I") else "RGB")
+    pixels = np.asarray(image)[None]
+    return ImageInputs(layout="NHWC" if pixels.ndim == 4 else "NHW", scale=1.0).read(pixels)
+
+
+def _array(image: Array, inputs: ImageInputs) -> Delivered:
+    shape, name = shape_of(image), dtype_name(image)
+    layout = inputs.layout if inputs.layout != "auto" else _layout(image, shape)
+    if len(shape) == len(layout) - 1:
+        image, shape = image[None, ...], (1, *shape)
+    if len(shape) != len(layout):
+        raise InputError(
+            f"layout={layout!r} does not fit an image of shape {list(shape)}: pass ImageInputs(layout=...)"
+        )
+    channels = 1 if layout == "NHW" else shape[1 if layout == "NCHW" else 3]
+    if channels == 2:
+        image = image[:, :1] if layout == "NCHW" else image[..., :1]
+    scale: float | str = _DEEP if inputs.scale == "auto" and name == "uint16" else inputs.scale
+    reader = ImageInputs(layout=layout, scale=scale, mean=inputs.mean, std=inputs.std)
+    mode = _MODES.get(channels, str(channels)) + ("" if name == "uint8" else ";16" if name == "uint16" else " float")
+    return Delivered(_as_rgb(reader.read(image)), mode)
+
+
+def _layout(image: Array, shape: tuple[int, ...]) -> str:
+    """Where the channels are: torch puts them first, everybody else last."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(image, torch.Tensor):
+        return "NHW" if len(shape) == 2 else "NCHW"
+    return "NHW" if len(shape) == 2 else "NHWC"
+
+
+def _as_rgb(images: Images) -> Images:
+    """Three equal channels of a grey image: a view."""
+    if images.channels == 3:
+        return images
+    xp = namespace(images.pixels)
+    n, _, height, width = shape_of(images.pixels)
+    broadcast = np.broadcast_to if is_numpy_array(images.pixels) else xp.broadcast_to
+    return Images(
+        broadcast(images.pixels, (n, 3, height, width)), images.gain * 3, images.offset * 3, f"{images.note}, grey"
+    )

@@ -1,0 +1,151 @@
+"""The sketches of delivered images: one group of image measures and pixels, and one for each piece of metadata."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.errors import FormatError
+from lensai_integrations.group import Group, Sketch
+from lensai_integrations.measures.definitions import Definition, register
+from lensai_integrations.measures.images import CONVENTIONS
+from lensai_integrations.raw.columns import OTHER, Columns
+from lensai_integrations.sketches.bank import KLLBank
+from lensai_integrations.sketches.categories import Categories
+from lensai_integrations.sketches.counts import PixelCounts
+from lensai_integrations.sketches.state import State
+
+#: The group of delivered images; what the names of the metadata's groups begin with.
+RAW, METADATA = "raw", "metadata/"
+NUMBER: Final = "lensai/metadata_number@1"
+CATEGORY: Final = "lensai/metadata_category@1"
+
+register(
+    Definition(NUMBER, "metadata number", "", "A number that came with an image.", "as given", "the image's source"),
+    Definition(CATEGORY, "metadata category", "", "A category that came with an image.", "as given", "its source"),
+)
+
+
+@dataclass
+class RawSketches:
+    """Sketches of rows that `Columns` made.
+
+    Args:
+        columns: Of the rows.
+        k: Size of the KLL sketches.
+        seed: Of what is random in them: whole numbers.
+
+    Example:
+        >>> columns = Columns("lensai", ("site",))
+        >>> sketches = RawSketches(columns, 200, [0])
+        >>> rows = np.zeros((2, columns.width), np.float32)
+        >>> rows[:, -2], rows[:, -1] = np.nan, 0
+        >>> sketches.update(rows, ["north"])
+        >>> sketches.n, sketches.categories["site"].top(1)
+        (2, [('north', 2)])
+    """
+
+    columns: Columns
+    k: int
+    seed: Sequence[int]
+    measures: KLLBank = field(init=False)
+    numbers: dict[str, KLLBank] = field(init=False)
+    categories: dict[str, Categories] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.measures = self._bank(RAW, len(self.columns.streams))
+        self.numbers = {name: self._bank(name, 1) for name in self.columns.metadata}
+        self.categories = {name: Categories() for name in self.columns.metadata}
+
+    def _bank(self, name: str, dim: int) -> KLLBank:
+        seed = np.random.SeedSequence([*self.seed, zlib.crc32(name.encode())]).generate_state(1)[0]
+        return KLLBank(dim, self.k, seed=int(seed))
+
+    @property
+    def n(self) -> int:
+        """Rows taken in, those included whose image could not be measured."""
+        return self.measures.n + self.measures.invalid
+
+    def update(self, rows: NDArray[np.float32], vocabulary: Sequence[str]) -> None:
+        """Take in rows `[n, width]`, whose codes are places in `vocabulary`."""
+        if not len(rows):
+            return
+        self.measures.update(np.ascontiguousarray(rows[:, : len(self.columns.streams)]))
+        for name in self.columns.metadata:
+            place = self.columns.numbers(name)
+            numbers = rows[:, place]
+            numbers = numbers[~np.isnan(numbers)]
+            if len(numbers):
+                self.numbers[name].update(numbers[:, None])
+            codes = rows[:, place + 1]
+            codes = codes[~np.isnan(codes)].astype(np.int64)
+            if len(codes):
+                self.categories[name].update([vocabulary[c] if c < len(vocabulary) else OTHER for c in codes])
+
+    def merge(self, other: RawSketches) -> None:
+        """Add what another has seen."""
+        for own, its in zip(self._sketches().values(), other._sketches().values(), strict=True):
+            own.merge(its)
+
+    def groups(self, pixels: NDArray[np.int64], info: Mapping[str, Any], name: str = RAW) -> dict[str, Group]:
+        """The groups by name: the images', and of the metadata those that anything was known of.
+
+        Args:
+            pixels: Counts of all rows' pixels, `[3, 256]`.
+            info: JSON values for the images' group.
+            name: Of that group.
+        """
+        counts = PixelCounts(3)
+        counts.add(pixels, self.measures.n)
+        convention = self.columns.convention
+        definitions = {**self.columns.definitions, "pixel": CONVENTIONS[convention].pixel.id}
+        sketches: dict[str, Sketch] = {"bank": self.measures, "pixels": counts}
+        info = {"convention": convention, "delivered": True, **info}
+        groups = {name: Group(name, self.columns.streams, definitions, sketches, info)}
+        for each in self.columns.metadata:
+            bank, categories, full = self.numbers[each], self.categories[each], METADATA + each
+            if bank.n + bank.invalid:
+                groups[full] = Group(full, ("value",), {"value": NUMBER}, {"bank": bank}, {"delivered": True})
+            if categories.n:
+                group = groups.setdefault(full, Group(full, info={"delivered": True}))
+                group.sketches["categories/"] = categories
+                group.definitions["*"] = CATEGORY
+        return groups
+
+    def state(self) -> State:
+        """Plain host arrays from which `restore` makes the same again."""
+        states = {name: sketch.state() for name, sketch in self._sketches().items()}
+        return {f"{name}:{key}": array for name, state in states.items() for key, array in state.items()}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Become what `state` is the state of.
+
+        Raises:
+            FormatError: If it is of other columns, or damaged.
+        """
+        parts: dict[str, dict[str, NDArray[Any]]] = {}
+        for key, array in state.items():
+            name, _, rest = key.rpartition(":")
+            parts.setdefault(name, {})[rest] = array
+        sketches = {}
+        for name, sketch in self._sketches().items():
+            if name not in parts:
+                raise FormatError(f"the state of {name!r} is missing: it is of another profile")
+            sketches[name] = type(sketch).from_state(parts[name])
+        measures: Any = sketches.pop(RAW)
+        if measures.dim != self.measures.dim:
+            raise FormatError(f"the state has {measures.dim} streams instead of {self.measures.dim}")
+        self.measures = measures
+        for name in self.columns.metadata:
+            self.numbers[name] = sketches[f"number/{name}"]  # type: ignore[assignment]
+            self.categories[name] = sketches[f"category/{name}"]  # type: ignore[assignment]
+
+    def _sketches(self) -> dict[str, Sketch]:
+        sketches: dict[str, Sketch] = {RAW: self.measures}
+        sketches |= {f"number/{name}": bank for name, bank in self.numbers.items()}
+        return sketches | {f"category/{name}": found for name, found in self.categories.items()}

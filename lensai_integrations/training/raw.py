@@ -1,0 +1,110 @@
+"""Delivered images: what each `ProfileImages` in the data has collected joins the profile of its pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lensai_integrations.measures.wrapped import datasets_of, parts_inside
+from lensai_integrations.profile import Profile
+from lensai_integrations.raw.collector import Collector
+from lensai_integrations.training.problems import Problems
+
+_SHARED = (
+    "one ProfileImages serves the data of both {} and {}, so its images cannot be told apart and are in neither"
+    " profile: give each its own"
+)
+
+
+class RawImages:
+    """The collectors in the data of each kind of pass.
+
+    Workers transform ahead of the training, and start before any callback is asked. So nothing is reset when a pass
+    begins; when it ends, all of its images have been delivered, and what was collected is taken out.
+
+    Args:
+        problems: Where it is reported what could not be joined.
+    """
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._found: dict[str, list[Collector]] = {}
+
+    def find(self, source: str, loader: Any) -> None:
+        """Remember the collectors in what batches come from.
+
+        Args:
+            source: Of which pass.
+            loader: A loader or data set; None if it is not known.
+        """
+        if source not in self._found:
+            self._found[source] = list(collectors_in(loader))
+
+    def forget(self, source: str) -> None:
+        """Leave out what was collected so far, in a sanity check for example."""
+        for collector in self._found.get(source, []):
+            collector.reset()
+
+    def join(self, source: str, profile: Profile) -> None:
+        """Add what was collected in a pass to the pass's profile, and begin anew."""
+        rows = max((group.n + group.invalid for group in profile.groups.values()), default=0)
+        warnings = []
+        for collector in self._found.get(source, []):
+            if self._is_shared(collector, source):
+                continue
+            delivered = collector.profile(source)
+            collector.reset()
+            name = _free(collector.name, profile.groups)
+            for key, group in delivered.groups.items():
+                group.name = name if key == collector.name else key
+                profile.groups.setdefault(group.name, group)
+            warnings += [*delivered.warnings, *_difference(name, delivered.n, rows, source)]
+        if warnings:
+            profile.info["warnings"] = [*profile.warnings, *warnings]
+
+    def _is_shared(self, collector: Collector, source: str) -> bool:
+        for other, collectors in self._found.items():
+            if other != source and any(each is collector for each in collectors):
+                self._problems.note(collector.name, _SHARED.format(*sorted((source, other))))
+                return True
+        return False
+
+
+def collectors_in(owner: Any) -> Iterator[Collector]:
+    """The collectors of all `ProfileImages` in a loader or data set.
+
+    Example:
+        >>> class Transform:
+        ...     collector = Collector(name="raw")
+        >>> [collector.name for collector in collectors_in([Transform()])]
+        ['raw']
+    """
+    seen: list[Collector] = []
+    pending = [owner]
+    while pending:
+        for each in parts_inside(pending.pop(0)):
+            collector = getattr(each, "collector", None)
+            if isinstance(collector, Collector) and not any(collector is other for other in seen):
+                seen.append(collector)
+                yield collector
+            pending += datasets_of(each) or []
+
+
+def _free(name: str, taken: Any) -> str:
+    """The name, or the same with a number where another group has it."""
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+def _difference(name: str, delivered: int, rows: int, source: str) -> list[str]:
+    if delivered > rows:
+        return [
+            f"{name} has {delivered - rows:,} images more than the {rows:,} of {source}: loader workers had prefetched"
+            " them, and they were never used"
+        ]
+    if delivered < rows:
+        return [f"{name} has {delivered:,} images of the {rows:,} of {source}: the others did not pass through it"]
+    return []

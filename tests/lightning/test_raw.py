@@ -1,0 +1,107 @@
+"""`ProfileImages` in the data of a Trainer: delivered images stand beside what the model was fed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, random_split
+from torchvision.transforms import v2
+
+from lensai_integrations import compare
+from lensai_integrations.lightning import BaselineCallback
+from lensai_integrations.report import baseline_html
+from lensai_integrations.transforms import ProfileImages
+
+pytestmark = pytest.mark.filterwarnings(r"ignore:os.fork\(\) was called:RuntimeWarning")
+
+
+class Pictures(Dataset):
+    def __init__(self, transform, n):
+        self.transform, self.n = transform, n
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        image = torch.randint(
+            0, 256, (3, 20 + i % 5, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(i)
+        )
+        return self.transform(image), i % 4
+
+
+def resized(profiled):
+    return v2.Compose([profiled, v2.Resize((16, 16)), v2.ToDtype(torch.float32, scale=True)])
+
+
+def loader(profiled, n, workers=0, **how):
+    context = {"multiprocessing_context": "fork"} if workers else {}
+    data = Pictures(resized(profiled), n)
+    return DataLoader(data, batch_size=8, num_workers=workers, **context, **how)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_delivered_images_stand_beside_the_inputs(lit, trainer, workers):
+    training, validation = ProfileImages(), ProfileImages(metadata={"rows": lambda image: image.shape[1]})
+    callback = BaselineCallback()
+    how = {"persistent_workers": True} if workers else {}
+    trainer(callback, max_epochs=3, num_sanity_val_steps=0).fit(
+        lit(), loader(training, 40, workers, **how), loader(validation, 20, workers, **how)
+    )
+    baseline = callback.baseline_
+
+    assert baseline.warnings == []
+    for profile, n in ((baseline.reference, 20), (baseline.training, 40)):
+        assert (profile.groups["raw"].n, profile.groups["inputs"].n, profile.n) == (n, n, n)
+    table = baseline.reference.to_pandas().set_index("stream")
+    assert table.loc[["raw/height", "inputs/height"], "max"].tolist() == [24, 16]
+    assert table.loc["metadata/rows/value", "max"] == 24
+    page = baseline_html(baseline)
+    assert ">Raw<" in page
+    assert ">Inputs<" in page
+
+
+def test_the_sanity_check_is_left_out_and_the_window_of_a_pipeline_compares(lit, trainer, tmp_path):
+    validation, callback = ProfileImages(), BaselineCallback(directory=tmp_path / "baseline")
+    trainer(callback, max_epochs=2, num_sanity_val_steps=2).fit(
+        lit(), loader(ProfileImages(), 40), loader(validation, 40)
+    )
+    assert callback.baseline_.reference.groups["raw"].n == 40
+
+    production = ProfileImages()
+    pictures = Pictures(lambda image: production(image // 4), 40)
+    for i in range(len(pictures)):
+        pictures[i]
+    report = compare(type(callback.baseline_).load(tmp_path / "baseline"), production.profile())
+    assert report.drift
+    assert "raw/brightness" in {moved.stream for moved in report.moved}
+
+
+def test_images_that_were_prefetched_and_never_used_are_stated(lit, trainer):
+    callback = BaselineCallback()
+    trainer(callback, limit_train_batches=2, num_sanity_val_steps=0).fit(
+        lit(), loader(ProfileImages(), 80, 1), loader(ProfileImages(), 16)
+    )
+    raw, inputs = (callback.baseline_.training.groups[name].n for name in ("raw", "inputs"))
+    assert inputs == callback.baseline_.training.n == 16
+    if raw > inputs:
+        assert f"raw has {raw - inputs} images more than the 16 of training: loader workers had prefetched" in " ".join(
+            callback.baseline_.warnings
+        )
+
+
+def test_one_transform_for_both_splits_is_a_clear_problem(lit, trainer):
+    callback, profiled = BaselineCallback(), ProfileImages()
+    parts = random_split(Pictures(resized(profiled), 40), [24, 16])
+    trainer(callback).fit(lit(), *(DataLoader(part, batch_size=8) for part in parts))
+
+    assert "raw" not in callback.baseline_.reference.groups
+    assert "serves the data of both training and validation" in " ".join(callback.baseline_.warnings)
+
+
+def test_several_transforms_of_one_name_get_groups_of_their_own(lit, trainer):
+    callback = BaselineCallback()
+    twice = v2.Compose([ProfileImages(), v2.Resize((16, 16)), ProfileImages(), v2.ToDtype(torch.float32, scale=True)])
+    validation = DataLoader(Pictures(twice, 16), batch_size=8)
+    trainer(callback, num_sanity_val_steps=0).fit(lit(), loader(ProfileImages(), 16), validation)
+    table = callback.baseline_.reference.to_pandas().set_index("stream")
+    assert table.loc[["raw/height", "raw-2/height"], "max"].tolist() == [24, 16]
