@@ -1,0 +1,1 @@
+"""torchvision: transforms for pipelines of `torchvision.transforms.v2`."""
