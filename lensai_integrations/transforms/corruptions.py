@@ -40,8 +40,9 @@ _PLACED = tuple(
     getattr(tv_tensors, name) for name in ("BoundingBoxes", "Mask", "KeyPoints") if hasattr(tv_tensors, name)
 )
 _REACH = 4  # standard deviations from the middle of a Gaussian to its end, as in scipy.ndimage
-_SPECKS = 9  # specks of dirt along the longer side, about
-_SOFT = 0.25  # how out of focus their rims are, in standard deviations of the dirt's thickness
+_GRID = 48  # points along the longer side at which the thickness of dirt is drawn
+_SPECK = 1.6  # how far it is alike: the standard deviation of the Gaussian over the grid
+_RIM = 0.05  # how soft the rims of the specks are, in thickness, whose standard deviation is 1 / (2 sqrt(pi) _SPECK)
 _OPAQUE = 0.85  # share of the light that dirt takes
 
 Picture = TypeVar("Picture", bound=Image | Tensor)
@@ -65,13 +66,7 @@ class Blur(Corruption):
     levels = SEVERITIES["blur"]
 
     def _change(self, pixels: Tensor) -> Tensor:
-        sides = [2 * min(int(_REACH * self.level + 0.5), side - 1) + 1 for side in pixels.shape[-2:]]
-        spread = [float(self.level)] * 2
-        # A Gaussian over rows, then over columns, is the one over both, in a tenth of the time.
-        return cast(
-            Tensor,
-            functional.gaussian_blur(functional.gaussian_blur(pixels, [sides[1], 1], spread), [1, sides[0]], spread),
-        )
+        return _gaussian(pixels, self.level)
 
 
 class Brightness(Corruption):
@@ -210,11 +205,12 @@ class Occlusion(RandomCorruption):
 
     def _change(self, pixels: Tensor) -> Tensor:
         size, area = pixels.shape[-2:], math.prod(pixels.shape[-2:])
-        coarse = self._normal(math.prod(pixels.shape[:-3]), 1, *(max(1, _SPECKS * side // max(size)) for side in size))
-        dirt = interpolate(coarse.to(pixels), size=size, mode="bicubic", align_corners=False)
+        grid = [max(1, _GRID * side // max(size)) for side in size]
+        smooth = _gaussian(self._normal(math.prod(pixels.shape[:-3]), 1, *grid), _SPECK)
+        dirt = interpolate(smooth.to(pixels), size=size, mode="bicubic", align_corners=False)
         clean = max(1, round((1 - self.level) * area))
         rim = dirt.flatten(1).kthvalue(clean).values.reshape(-1, 1, 1, 1)
-        light = 1 - _OPAQUE * torch.sigmoid((dirt - rim) / _SOFT)
+        light = 1 - _OPAQUE * torch.sigmoid((dirt - rim) / _RIM)
         return pixels * light.reshape(*pixels.shape[:-3], 1, *size)
 
 
@@ -272,6 +268,13 @@ class Zoom(Corruption):
         height, width = (max(1, round(side / self.level)) for side in size)
         top, left = (size[0] - height) // 2, (size[1] - width) // 2
         return cast(Tensor, functional.resized_crop(pixels, top, left, height, width, size))
+
+
+def _gaussian(pixels: Tensor, spread: float) -> Tensor:
+    # Over columns, then over rows: the same as over both, in a tenth of the time. Mirroring needs a narrower kernel.
+    sides = [2 * min(int(_REACH * spread + 0.5), side - 1) + 1 for side in pixels.shape[-2:]]
+    across = functional.gaussian_blur(pixels, [sides[1], 1], [spread, spread])
+    return cast(Tensor, functional.gaussian_blur(across, [1, sides[0]], [spread, spread]))
 
 
 #: The corruptions by name.
