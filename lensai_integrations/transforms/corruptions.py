@@ -1,7 +1,7 @@
 """Drift made to order, for demonstrations and tests: nine ways in which a camera's images go bad, in five severities.
 
 Each is a torchvision v2 transform. What comes out is of the type, mode, dtype and size of what came in. An alpha
-channel stays as it is, and so do boxes, masks and labels of a sample; only `Zoom` moves what has a place in the picture.
+channel stays as it is, and so do boxes, masks and labels of a sample; only `Zoom` moves alpha, boxes and masks along.
 
 The severities are those of ImageNet-C where it has the corruption (D. Hendrycks, T. Dietterich, Benchmarking neural
 network robustness to common corruptions and perturbations, ICLR 2019), made for images of 224 x 224. Blur, pixelate and
