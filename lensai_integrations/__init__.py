@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lensai_integrations.datasets import profile_dataset
     from lensai_integrations.drift.compare import DriftReport, compare
     from lensai_integrations.errors import LensAIError
     from lensai_integrations.measures.inputs import ImageInputs
@@ -26,9 +27,10 @@ _HOME = {
     "Profile": "profile",
     "Profiler": "profiler",
     "compare": "drift.compare",
+    "profile_dataset": "datasets",
 }
 
-__all__ = ["Baseline", "DriftReport", "ImageInputs", "LensAIError", "Profile", "Profiler", "compare"]
+__all__ = ["Baseline", "DriftReport", "ImageInputs", "LensAIError", "Profile", "Profiler", "compare", "profile_dataset"]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lensai_integrations.summary import StreamSummary
 
 NO_DRIFT, DRIFT, ERROR = 0, 1, 2
+#: Unreadable files that are printed; the profile names more.
+MOST_LISTED = 10
 
 _URI = re.compile(r"(runs|models):/")
 
@@ -93,6 +95,48 @@ def merge(sources: tuple[str, ...], output: Path, tracking_uri: str | None) -> N
     merged = reduce(Profile.merge, profiles)
     merged.save(output)
     click.echo(f"{merged.n} rows of {len(profiles)} profiles in {output}")
+
+
+@cli.command()
+@click.argument("images")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to save to."
+)
+@click.option("--jobs", type=click.IntRange(0), help="Worker processes; by default as many as there are cores.")
+@click.option(
+    "--exif", default="", help="EXIF data to keep, e.g. make,model,iso. It may identify people; default none."
+)
+@click.option("--convention", type=click.Choice(["lensai", "lensai-edge"]), default="lensai", show_default=True)
+def profile(images: str, output: Path, jobs: int | None, exif: str, convention: str) -> None:
+    """Profile the image files of a folder, or of a pattern in quotes ('photos/**/*.jpg').
+
+    If it is interrupted, the same command goes on where it was. Files that cannot be read are counted and listed.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from lensai_integrations.raw.files import profile_files
+    from lensai_integrations.report import baseline_html
+
+    columns = (TextColumn("profiling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("profiling", total=None)
+        made = profile_files(
+            images,
+            jobs=jobs,
+            exif=[each.strip() for each in exif.split(",") if each.strip()],
+            convention=convention,
+            resume=output,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    made.save(output, report_html=baseline_html(made))
+    for path, why in made.info.get("unreadable", [])[:MOST_LISTED]:
+        click.secho(f"unreadable: {path}: {why}", fg="yellow", err=True)
+    for warning in made.warnings:
+        click.secho(f"note: {warning}", fg="yellow", err=True)
+    click.echo(
+        f"{made.n:,} images in {output}, {made.info['images_per_second']:,} images/s; look at {output / 'report.html'}"
+    )
 
 
 @cli.command()

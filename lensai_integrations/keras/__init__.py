@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lensai_integrations.keras.callback import BaselineCallback
+    from lensai_integrations.keras.data import profile_dataset
 
-_HOME = {"BaselineCallback": "callback"}
+_HOME = {"BaselineCallback": "callback", "profile_dataset": "data"}
 
-__all__ = ["BaselineCallback"]
+__all__ = ["BaselineCallback", "profile_dataset"]
 
 
 def __getattr__(name: str) -> Any:

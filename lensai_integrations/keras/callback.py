@@ -180,6 +180,9 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
             fit.end_others([each for each in ours if each is not None])
         self._best = BestEpoch(around.siblings)
         self._backup = Backup(around.siblings, self._options.artifact_path)
+        for source, data in zip((TRAINING, VALIDATION), around.data, strict=True):
+            fit.raw.find(source, data)
+            fit.raw.forget(source)  # Keras may have read a batch to build the model
         if self._options.reference == VALIDATION:
             fit.record(VALIDATION, everything=True)
             if around.validates is False:

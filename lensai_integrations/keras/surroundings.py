@@ -21,11 +21,13 @@ class Surroundings:
         siblings: The callbacks of the same fit, this one included.
         holder: The list that holds them: it goes when the loop ends, however that ends.
         validates: Whether fit was given validation data; None if that is not known.
+        data: What fit was given: to train on, and as validation data.
     """
 
     siblings: list[Any] = field(default_factory=list)
     holder: Any = None
     validates: bool | None = None
+    data: tuple[Any, Any] = (None, None)
 
 
 def look_around(callback: Any) -> Surroundings:
@@ -33,7 +35,7 @@ def look_around(callback: Any) -> Surroundings:
 
     Example:
         >>> look_around(object())
-        Surroundings(siblings=[], holder=None, validates=None)
+        Surroundings(siblings=[], holder=None, validates=None, data=(None, None))
     """
     found = Surroundings()
     frame = sys._getframe(1)
@@ -46,6 +48,7 @@ def look_around(callback: Any) -> Surroundings:
         is_fit = frame.f_code.co_name == "fit" and "validation_data" in names and "epochs" in names
         if is_fit and found.validates is None:
             found.validates = names["validation_data"] is not None
+            found.data = names.get("x"), names["validation_data"]
         if frame.f_back is None:
             break
         frame = frame.f_back

@@ -1,7 +1,7 @@
 """What is inside a data loader: its data set, the transforms of that, and their parts.
 
 Looks by attribute names alone, so that no framework is imported: torchvision's `Compose` (v1 and v2) and `Sequential`,
-data sets with `transform` or `transforms`, `Subset` and `ConcatDataset`.
+data sets with `transform` or `transforms`, `Subset` and `ConcatDataset`; and what a `tf.data` pipeline is made of.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 _MOST_OBJECTS: Final = 1000
-_INSIDE: Final = ("transform", "transforms", "dataset")
+_INSIDE: Final = ("transform", "transforms", "dataset", "_input_dataset", "_datasets")
 
 
 def parts_inside(owner: Any, without: Collection[str] = ()) -> Iterator[Any]:

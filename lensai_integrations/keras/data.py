@@ -1,0 +1,72 @@
+"""Images as a `tf.data` pipeline delivers them, profiled where they pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.raw.collector import Collector, Metadata
+from lensai_integrations.raw.sketches import RAW
+
+
+def profile_dataset(
+    dataset: Any,
+    *,
+    name: str = RAW,
+    metadata: Mapping[str, Metadata] | None = None,
+    inputs: ImageInputs | None = None,
+    convention: str = "lensai",
+    k: int = 200,
+    seed: int = 0,
+) -> Any:
+    """The same `tf.data.Dataset`, whose images are profiled when they pass, before what is applied to it later.
+
+    A `BaselineCallback` finds it in the data that `fit` is given, and its profile becomes a group of the baseline;
+    without one, `dataset.collector.profile()` gives it. What passes is not changed; the pixels are measured in host
+    memory, in the threads of the pipeline.
+
+    Args:
+        dataset: Its elements are images `[H, W, C]`, batches `[n, H, W, C]`, or tuples and dicts with one in them, the
+            first or under its usual name: uint8, uint16, or floats inside [0, 1].
+        name: Of the group.
+        metadata: Functions by name, each given an element with numpy arrays in it; see `ProfileImages`.
+        inputs: How other numbers are read: `ImageInputs(mean=..., std=...)`.
+        convention: Of the image measures.
+        k: Size of the KLL sketches.
+        seed: Of what is random in them; nothing else is touched.
+
+    Raises:
+        InputError: If it is no `tf.data.Dataset`, or an argument is not one of these.
+
+    Example:
+        >>> import tensorflow as tf  # doctest: +SKIP
+        >>> delivered = profile_dataset(tf.data.Dataset.from_tensor_slices(images))  # doctest: +SKIP
+        >>> model.fit(delivered.map(resized).batch(64), callbacks=[BaselineCallback()])  # doctest: +SKIP
+    """
+    import tensorflow as tf
+
+    if not isinstance(dataset, tf.data.Dataset):
+        raise InputError(
+            f"dataset should be a tf.data.Dataset, not {type(dataset).__name__}: for other data use"
+            " lensai_integrations.transforms.ProfileImages"
+        )
+    collector = Collector(name=name, metadata=metadata, inputs=inputs, convention=convention, k=k, seed=seed)
+
+    def look(element: Any, arrays: list[Any]) -> bool:
+        sample = tf.nest.pack_sequence_as(element, arrays)
+        collector.add(find_images(sample, inputs.key if inputs is not None else None), sample)
+        return True
+
+    def pass_on(*element: Any) -> Any:
+        given = element if len(element) > 1 else element[0]
+        leaves = tf.nest.flatten(given)
+        seen = tf.numpy_function(lambda *arrays: look(given, list(arrays)), leaves, tf.bool)
+        with tf.control_dependencies([seen]):
+            return tf.nest.map_structure(tf.identity, given)
+
+    profiled = dataset.map(pass_on)
+    profiled.collector = collector
+    return profiled

@@ -1,0 +1,294 @@
+"""A folder of images as one profile: in parallel, going on where it was left, past whatever cannot be read.
+
+Files are measured in chunks by worker processes, which send back rows, not images; the rows are sketched here in the
+order of the files, so the profile is the same with any number of workers. Now and then the state is saved: how many
+files are done, and the sketches. A run over the same files with the same settings goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.group import Group
+from lensai_integrations.measures.outputs import LABEL
+from lensai_integrations.profile import Profile
+from lensai_integrations.raw.columns import Columns
+from lensai_integrations.raw.metadata import FILE, exif_of, file_of
+from lensai_integrations.raw.reading import read
+from lensai_integrations.raw.sketches import RawSketches
+from lensai_integrations.sketches.categories import Categories
+
+#: What an image's file is called.
+SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+#: Files that one process measures before it reports; seconds between two saved states; unreadable files that are named.
+CHUNK, SAVE_EVERY, MOST_NAMED = 32, 10.0, 1000
+_STATE: Final = "resume.npz"
+
+
+@dataclass
+class Chunk:
+    """What came of some files: rows `[n, width]`, their categories' names, pixel counts, and what was not readable."""
+
+    rows: NDArray[np.float32]
+    words: list[str] = field(default_factory=list)
+    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 256), np.int64))
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+
+def images_in(source: str | Path) -> tuple[Path, list[Path]]:
+    """The images of a folder and its folders, or those that a pattern such as `photos/**/*.jpg` finds; sorted.
+
+    Returns:
+        The folder that they are named from, and their paths.
+
+    Raises:
+        InputError: If there are none.
+    """
+    source = Path(source)
+    if source.is_dir():
+        root, found = source, (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+    elif source.is_file():
+        root, found = source.parent, iter([source])
+    else:
+        fixed = source.parts
+        magic = next((i for i, part in enumerate(fixed) if set(part) & set("*?[")), len(fixed))
+        root = Path(*fixed[:magic]) if magic else Path()
+        found = root.glob(str(Path(*fixed[magic:]))) if magic < len(fixed) else iter(())
+    paths = sorted(path for path in found if path.is_file())
+    if not paths:
+        raise InputError(
+            f"no images in {str(source)!r}: pass a folder of {', '.join(SUFFIXES)}, or a pattern in quotes"
+        )
+    return root, paths
+
+
+def profile_files(
+    source: str | Path,
+    *,
+    jobs: int | None = None,
+    exif: Sequence[str] = (),
+    convention: str = "lensai",
+    k: int = 200,
+    seed: int = 0,
+    resume: str | Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Profile:
+    """Profile the images of a folder as they are in their files: groups `raw`, `metadata/...`, and labels.
+
+    Files that cannot be read are left out, counted in the profile's warnings and listed in its info as `unreadable`. If
+    every image lies in a folder of the folder, the folders are the labels, as in torchvision's `ImageFolder`.
+
+    Args:
+        source: A folder, an image, or a pattern.
+        jobs: Worker processes; by default as many as there are cores. 0: none.
+        exif: What of the files' EXIF data is kept; see `ProfileImages`.
+        convention: Of the image measures.
+        k: Size of the KLL sketches.
+        seed: Of what is random in them.
+        resume: A folder to save the state to, and to go on from if there is one; removed at the end.
+        progress: Called with the number of files done and of all.
+
+    Raises:
+        InputError: If there are no images.
+        MissingDependencyError: If Pillow is not installed.
+
+    Example:
+        >>> from lensai_integrations.raw.files import profile_files
+        >>> profile_files("photos", jobs=2).groups["raw"].n  # doctest: +SKIP
+        1000
+    """
+    _pillow()
+    root, paths = images_in(source)
+    columns = Columns(convention, (*FILE, *exif))
+    work = _Work(RawSketches(columns, k, [seed]), _digest(root, paths, (columns, k, seed)))
+    store = Path(resume) / _STATE if resume is not None else None
+    if store is not None:
+        work.load(store)
+    started = saved = time.monotonic()
+    progress(work.done, len(paths))
+    for size, chunk in _chunks(paths[work.done :], columns, jobs):
+        work.add(size, chunk)
+        progress(work.done, len(paths))
+        if store is not None and time.monotonic() - saved > SAVE_EVERY:
+            work.save(store)
+            saved = time.monotonic()
+    if store is not None:
+        store.unlink(missing_ok=True)
+    return work.profile(root, paths, time.monotonic() - started)
+
+
+class _Work:
+    """How far it is, and what came of it."""
+
+    def __init__(self, sketches: RawSketches, digest: str) -> None:
+        self._sketches, self._digest = sketches, digest
+        self._pixels = np.zeros((3, 256), np.int64)
+        self._unreadable: list[tuple[str, str]] = []
+        self.done = self.resumed = 0
+
+    def add(self, size: int, chunk: Chunk) -> None:
+        """Take in what came of so many files."""
+        self._sketches.update(chunk.rows, chunk.words)
+        self._pixels += chunk.pixels
+        self._unreadable += chunk.unreadable
+        self.done += size
+
+    def save(self, path: Path) -> None:
+        """Write the state; a run that is cut short while it writes leaves the one before."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        notes = json.dumps({"digest": self._digest, "done": self.done, "unreadable": self._unreadable})
+        made = path.with_suffix(".tmp")
+        with made.open("wb") as file:
+            np.savez(file, __notes__=np.array(notes), __pixels__=self._pixels, **self._sketches.state())  # type: ignore[arg-type]
+        made.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a saved state, if it is of the same files and settings."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                state = dict(arrays)
+            notes = json.loads(str(state.pop("__notes__")))
+            pixels = state.pop("__pixels__")
+            if notes["digest"] != self._digest or pixels.shape != (3, 256):
+                return
+            self._sketches.restore(state)
+        except (OSError, KeyError, ValueError, EOFError, FormatError):
+            return
+        self._pixels = pixels.astype(np.int64)
+        self._unreadable = [(str(path), str(why)) for path, why in notes["unreadable"]]
+        self.done = self.resumed = int(notes["done"])
+
+    def profile(self, root: Path, paths: Sequence[Path], seconds: float) -> Profile:
+        """What it amounts to."""
+        groups = self._sketches.groups(self._pixels, {"note": "files, RGB"})
+        labels = _labels(root, paths, {path for path, _ in self._unreadable})
+        if labels is not None:
+            groups["labels"] = labels
+        info: dict[str, Any] = {"source": "files", "created": datetime.now(UTC).isoformat(timespec="seconds")}
+        info["warnings"] = []
+        if self._unreadable:
+            info["warnings"].append(f"{len(self._unreadable):,} of {len(paths):,} files could not be read")
+            named = self._unreadable[:MOST_NAMED]
+            info["unreadable"] = [[os.path.relpath(path, root), why] for path, why in named]
+        if self._sketches.measures.invalid:
+            info["warnings"].append(f"{self._sketches.measures.invalid:,} images could not be measured")
+        info["images_per_second"] = round((self.done - self.resumed) / max(seconds, 1e-9), 1)
+        return Profile(groups, None, info)
+
+
+def _labels(root: Path, paths: Sequence[Path], without: set[str]) -> Group | None:
+    """The folders that the images lie in, if all lie in one."""
+    parts = [path.relative_to(root).parts for path in paths if str(path) not in without]
+    if not parts or any(len(each) < 2 for each in parts):
+        return None
+    labels = Categories()
+    labels.update([each[0] for each in parts])
+    return Group("labels", (), {"*": LABEL}, {"categories/": labels}, {"read_from": "the name of the folder"})
+
+
+def _chunks(paths: Sequence[Path], columns: Columns, jobs: int | None) -> Iterator[tuple[int, Chunk]]:
+    """What came of the files, in their order, with the number of files."""
+    parts = [[str(path) for path in paths[start : start + CHUNK]] for start in range(0, len(paths), CHUNK)]
+    jobs = min(len(parts), os.cpu_count() or 1 if jobs is None else jobs)
+    measure = partial(measure_chunk, columns)
+    if jobs <= 0:
+        yield from ((len(part), measure(part)) for part in parts)
+        return
+    done = 0
+    while done < len(parts):
+        try:
+            with _pool(jobs) as pool:
+                for chunk in pool.map(measure, parts[done:]):
+                    yield len(parts[done]), chunk
+                    done += 1
+        except BrokenProcessPool:  # a file has killed the process that read it: find out which
+            for path in parts[done]:
+                yield 1, _alone(columns, path)
+            done += 1
+
+
+def _alone(columns: Columns, path: str) -> Chunk:
+    """What came of a file in a process of its own."""
+    try:
+        with _pool(1) as pool:
+            return pool.submit(measure_chunk, columns, [path]).result()
+    except BrokenProcessPool:
+        return Chunk(np.zeros((0, columns.width), np.float32), unreadable=[(path, "the process that read it died")])
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+
+
+def measure_chunk(columns: Columns, paths: Sequence[str]) -> Chunk:
+    """Read and measure some files.
+
+    Args:
+        columns: Of the rows.
+        paths: Of the files.
+    """
+    codes: dict[str, int] = {}
+    chunk = Chunk(np.zeros((0, columns.width), np.float32))
+    rows = []
+    for path in paths:
+        try:
+            row, pixels = _measured(path, columns, lambda word: codes.setdefault(word, len(codes)))
+        except Exception as error:  # noqa: BLE001  a decoder may raise anything
+            chunk.unreadable.append((path, f"{type(error).__name__}: {error}"[:300]))
+            continue
+        rows.append(row)
+        chunk.pixels += pixels
+    if rows:
+        chunk.rows = np.stack(rows)
+    chunk.words = list(codes)
+    return chunk
+
+
+def _measured(path: str, columns: Columns, code: Callable[[str], int]) -> tuple[Any, Any]:
+    pillow = _pillow()
+    with warnings.catch_warnings(), pillow.open(path) as image:
+        warnings.simplefilter("error", pillow.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        image.load()
+        delivered = read(image)
+        measures, pixels = columns.measured(delivered)
+        known = {**file_of(delivered), **exif_of(delivered, columns.metadata[len(FILE) :])}
+    row, _ = columns.row(measures[0], [known.get(name) for name in columns.metadata], code)
+    return row, pixels
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        from lensai_integrations.errors import MissingDependencyError
+
+        raise MissingDependencyError(
+            "reading image files needs Pillow: pip install 'lensai-integrations[files]'"
+        ) from error
+    return Image
+
+
+def _digest(root: Path, paths: Sequence[Path], settings: Any) -> str:
+    digest = hashlib.sha256(repr(settings).encode())
+    for path in paths:
+        stat = path.stat()
+        digest.update(f"{path.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
