@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lensai_integrations.drift.compare import DriftReport, compare
     from lensai_integrations.errors import LensAIError
+    from lensai_integrations.measures.custom import measure
     from lensai_integrations.measures.inputs import ImageInputs
     from lensai_integrations.profile import Baseline, Profile
     from lensai_integrations.profiler import Profiler
@@ -26,9 +27,10 @@ _HOME = {
     "Profile": "profile",
     "Profiler": "profiler",
     "compare": "drift.compare",
+    "measure": "measures.custom",
 }
 
-__all__ = ["Baseline", "DriftReport", "ImageInputs", "LensAIError", "Profile", "Profiler", "compare"]
+__all__ = ["Baseline", "DriftReport", "ImageInputs", "LensAIError", "Profile", "Profiler", "compare", "measure"]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,8 +24,9 @@ from lensai_integrations.keras.configuration import configuration, from_configur
 from lensai_integrations.keras.fit import PREDICTION, KerasFit
 from lensai_integrations.keras.functions import PREDICT, TRAIN
 from lensai_integrations.keras.functions import TEST as TEST_STEPS
-from lensai_integrations.keras.guard import guarded
+from lensai_integrations.keras.guard import guarded, left
 from lensai_integrations.keras.surroundings import look_around
+from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile
@@ -34,12 +35,6 @@ from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun, active_run
-
-
-def _left(reference: Any, token: object) -> None:
-    callback = reference()
-    if callback is not None and callback._fitting and callback._token is token:
-        callback._stop()
 
 
 @keras.saving.register_keras_serializable(package="lensai_integrations")
@@ -76,6 +71,7 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
         reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
             function of the backend's tensor, in a graph where there is one; or a dict of these by layer.
         convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.
+        measures: Custom measures of images: functions decorated with `lensai_integrations.measure`.
         k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
         rows: Rows the joint sample keeps; 0 keeps none.
         max_dim: Wider embeddings are projected to this width.
@@ -109,6 +105,7 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
         training: Literal["inputs", "all"] | None = "inputs",
         reduce: Reduce | Mapping[str, Reduce] = "mean",
         convention: str = "lensai",
+        measures: Sequence[CustomMeasure] = (),
         k: int = 200,
         rows: int = 2000,
         max_dim: int = 2048,
@@ -197,7 +194,7 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """The model gets its functions back when the fit's list of callbacks goes, however it ended."""
         token = self._token = object()
         if holder is not None:
-            weakref.finalize(holder, _left, weakref.ref(self), token).atexit = False
+            weakref.finalize(holder, left, weakref.ref(self), token).atexit = False
 
     @guarded("starting an epoch")
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

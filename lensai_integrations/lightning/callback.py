@@ -20,6 +20,7 @@ from lensai_integrations.lightning.base import LightningCallback
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.lightning.loaders import has_validation, is_fitting, one_loader
 from lensai_integrations.lightning.recording import LoaderPass
+from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
@@ -70,6 +71,7 @@ class BaselineCallback(LightningCallback):
         reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
             function; or a dict of these by layer.
         convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.
+        measures: Custom measures of images: functions decorated with `lensai_integrations.measure`.
         k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
         rows: Rows the joint sample keeps; 0 keeps none.
         max_dim: Wider embeddings are projected to this width.
@@ -107,6 +109,7 @@ class BaselineCallback(LightningCallback):
         training: Literal["inputs", "all"] | None = "inputs",
         reduce: Reduce | Mapping[str, Reduce] = "mean",
         convention: str = "lensai",
+        measures: Sequence[CustomMeasure] = (),
         k: int = 200,
         rows: int = 2000,
         max_dim: int = 2048,
