@@ -20,6 +20,7 @@ import keras
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.backup import BEST, LATEST, Backup
 from lensai_integrations.keras.best import BestEpoch
+from lensai_integrations.keras.check import check
 from lensai_integrations.keras.configuration import configuration, from_configuration
 from lensai_integrations.keras.fit import PREDICTION, KerasFit
 from lensai_integrations.keras.functions import PREDICT, TRAIN
@@ -30,6 +31,7 @@ from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.finish import deliver, say_there_is_none
 from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
 from lensai_integrations.training.options import Options
@@ -38,7 +40,7 @@ from lensai_integrations.training.tracking import TrackedRun, active_run
 
 
 @keras.saving.register_keras_serializable(package="lensai_integrations")
-class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
+class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[misc]
     """Profiles what a model is fed and what its layers answer while it trains, and logs the baseline when it is done.
 
     The reference profile comes from the validation pass of `fit`, the training profile from its training batches; no
@@ -85,13 +87,14 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
         directory_: The folder it was saved to; None if it was not.
 
     Raises:
-        InputError: At construction if an argument is not one of these; at the start of fit if the model has no layer
-            of a given name.
+        InputError: At construction if an argument is wrong; at the start of fit if the model has no such layer.
 
     Example:
         >>> callback = BaselineCallback(layers=["embedding"])
         >>> model.fit(train, validation_data=val, callbacks=[callback])  # doctest: +SKIP
     """
+
+    _checked = staticmethod(check)
 
     def __init__(
         self,

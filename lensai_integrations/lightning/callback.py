@@ -17,6 +17,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import finish
 from lensai_integrations.lightning.attach import attach
 from lensai_integrations.lightning.base import LightningCallback
+from lensai_integrations.lightning.check import check
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.lightning.loaders import has_validation, is_fitting, one_loader
 from lensai_integrations.lightning.recording import LoaderPass
@@ -24,6 +25,7 @@ from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
+from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.tracking import TrackedRun, active_run
@@ -49,7 +51,7 @@ def guarded(what: str, *raised: type[Exception]) -> Callable[[Hook], Hook]:
     return decorate
 
 
-class BaselineCallback(LightningCallback):
+class BaselineCallback(Checkable, LightningCallback):
     """Profiles what a model is fed and what its layers answer while it trains, and logs the baseline when it is done.
 
     The reference profile comes from the validation pass of `fit`, the training profile from its training batches; no
@@ -96,6 +98,8 @@ class BaselineCallback(LightningCallback):
         >>> trainer.fit(model, datamodule=images)  # doctest: +SKIP
         >>> callback.baseline_.reference.summaries()  # doctest: +SKIP
     """
+
+    _checked = staticmethod(check)
 
     def __init__(
         self,
