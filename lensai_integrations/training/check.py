@@ -96,7 +96,7 @@ class Check:
             console.print(Text(f"warning: {warning}"))
         if self.ok:
             console.print("Nothing to warn of.")
-        return out.getvalue()
+        return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines()) + "\n"
 
 
 def run_check(
