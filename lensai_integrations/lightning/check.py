@@ -87,12 +87,17 @@ def _first(batch: Any, options: Options) -> tuple[Any, Any]:
         batch = _loader_of(batch, options)
     if isinstance(batch, Mapping | list | tuple) or is_array(batch):
         return None, batch
+    generator = getattr(batch, "generator", None)
+    state = None if generator is None else generator.get_state()
     try:
         return batch, next(iter(batch))
     except (TypeError, StopIteration) as error:
         raise InputError(
             f"batch is a {type(batch).__name__} without a batch: pass one, a loader or a data module"
         ) from error
+    finally:
+        if generator is not None:
+            generator.set_state(state)
 
 
 def _loader_of(module: Any, options: Options) -> Any:

@@ -70,9 +70,13 @@ def test_nothing_is_changed(lit, images):
 
     model = lit(Restless())
     model.model.fc.eval()
-    shuffled = DataLoader(images(32), batch_size=8, shuffle=True)
-    before = state_of(model)
+    own = torch.Generator().manual_seed(3)
+    shuffled = DataLoader(images(32), batch_size=8, shuffle=True, generator=own)
+    before, drawn = state_of(model), own.get_state()
     check = BaselineCallback().check(model, shuffled)
+    assert_same(before, state_of(model))
+    assert torch.equal(own.get_state(), drawn)
+    assert groups(BaselineCallback().check(model, DataLoader(images(32), batch_size=8, shuffle=True)))
     assert_same(before, state_of(model))
     assert row_of(check, "outputs").rows == 8
     assert all(parameter.grad is None for parameter in model.parameters())
