@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lensai_integrations.datasets import profile_dataset
     from lensai_integrations.drift.compare import DriftReport, compare
     from lensai_integrations.errors import LensAIError
+    from lensai_integrations.measures.custom import measure
     from lensai_integrations.measures.inputs import ImageInputs
     from lensai_integrations.profile import Baseline, Profile
     from lensai_integrations.profiler import Profiler
@@ -27,10 +28,21 @@ _HOME = {
     "Profile": "profile",
     "Profiler": "profiler",
     "compare": "drift.compare",
+    "measure": "measures.custom",
     "profile_dataset": "datasets",
 }
 
-__all__ = ["Baseline", "DriftReport", "ImageInputs", "LensAIError", "Profile", "Profiler", "compare", "profile_dataset"]
+__all__ = [
+    "Baseline",
+    "DriftReport",
+    "ImageInputs",
+    "LensAIError",
+    "Profile",
+    "Profiler",
+    "compare",
+    "measure",
+    "profile_dataset",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ from lensai_integrations import __version__
 from lensai_integrations.errors import DefinitionError, FormatError, LensAIError
 from lensai_integrations.group import KINDS, Group
 from lensai_integrations.measures import embeddings, images, outputs
+from lensai_integrations.measures.custom import same_formula
 from lensai_integrations.measures.definitions import DEFINITIONS
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.sketches.rows import RowSample
@@ -106,12 +107,12 @@ def _encode(what: Profile | Baseline) -> tuple[dict[str, Any], Arrays]:
             parts["training"] = what.training
     arrays: Arrays = {}
     profiles = {part: _encode_profile(profile, part, arrays) for part, profile in parts.items()}
-    used = {d for p in parts.values() for g in p.groups.values() for d in g.definitions.values()}
+    told = {id: g.definition(id) for p in parts.values() for g in p.groups.values() for id in g.definitions.values()}
     manifest = {
         "kind": kind,
         "info": what.info,
         "profiles": profiles,
-        "definitions": {id: asdict(DEFINITIONS[id]) for id in sorted(used) if id in DEFINITIONS},
+        "definitions": {id: asdict(each) for id, each in sorted(told.items()) if each is not None},
         "versions": {"lensai-integrations": __version__} | {name: version(name) for name in ("datasketches", "numpy")},
     }
     return manifest, arrays
@@ -170,7 +171,7 @@ def _below(place: str, arrays: Arrays) -> Arrays:
 def _check_definitions(declared: Mapping[str, Mapping[str, Any]]) -> None:
     for id, entry in declared.items():
         known = DEFINITIONS.get(id)
-        if known is not None and known.formula != entry["formula"]:
+        if known is not None and not same_formula(asdict(known), entry):
             raise DefinitionError(
                 f"definition {id!r} is {entry['formula']!r} in the file and {known.formula!r} here: "
                 "they cannot be compared; give a changed measure a new version"

@@ -168,6 +168,24 @@ def push(
     click.echo(f"{folder} is at {source}")
 
 
+@cli.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--layout", default="auto", show_default=True, help="Of an array: NCHW, NHWC or NHW (grey).")
+@click.option("--scale", default="auto", show_default=True, help="Factor that takes pixels to 0-255.")
+@click.option("--mean", help="What a normalisation subtracted: a number, or one per channel, as 0.485,0.456,0.406.")
+@click.option("--std", help="What it divided by.")
+def check(path: Path, layout: str, scale: str, mean: str | None, std: str | None) -> None:
+    """Say how images are read: of a folder, one image, or a batch in a .npy or .npz file.
+
+    Exits 0, 1 (there is something to look at) or 2 (error).
+    """
+    from lensai_integrations.training.check_files import check_path
+
+    found = check_path(path, layout=layout, scale=scale, mean=mean, std=std)
+    click.echo(str(found), nl=False)
+    sys.exit(0 if found.ok else 1)
+
+
 def main() -> None:
     """Run the command; every error is one line on stderr and exit code 2."""
     try:

@@ -13,6 +13,8 @@ from typing import Any, Protocol, Self
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import DefinitionError, InputError
+from lensai_integrations.measures.custom import same_formula
+from lensai_integrations.measures.definitions import DEFINITIONS, Definition
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.sketches.counts import PixelCounts
@@ -43,6 +45,9 @@ KINDS: dict[str, type[Sketch]] = {
     "moments": Moments,
 }
 
+#: What the key of a custom measure's bank begins with.
+_APART = "bank/"
+
 
 @dataclass
 class Group:
@@ -52,8 +57,10 @@ class Group:
         name: `"inputs"`, `"outputs"`, `"labels"` or `"embeddings/<layer>"`.
         streams: Names of the bank's columns within the group; empty if it has no bank.
         definitions: Measure name to definition id; the key `"*"` stands for all streams.
-        sketches: By key: `"bank"`, `"pixels"`, `"kernel_mean"`, `"moments"`, `"categories/<stream>"`.
-        info: What was read and from where, as JSON values (layer, layout, how outputs were read).
+        sketches: By key: `"bank"`, `"pixels"`, `"kernel_mean"`, `"moments"`, `"categories/<stream>"`, and
+            `"bank/<measure>"` for each custom measure.
+        info: What was read and from where, as JSON values (layer, layout, how outputs were read). `"measures"` has the
+            definitions of custom measures by name, which other programs do not know.
     """
 
     name: str
@@ -89,6 +96,16 @@ class Group:
         return {k[len(prefix) :]: s for k, s in self.sketches.items() if k.startswith(prefix)}  # type: ignore[misc]
 
     @property
+    def apart(self) -> dict[str, Group]:
+        """The custom measures by name, each as a group of its streams alone: which rows are invalid is its own."""
+        names = [key[len(_APART) :] for key in self.sketches if key.startswith(_APART)]
+        return {name: self._only(name, self.sketches[_APART + name]) for name in names}
+
+    def _only(self, measure: str, bank: Any) -> Group:
+        streams = (measure,) if bank.dim == 1 else tuple(f"{measure}/{column}" for column in range(bank.dim))
+        return Group(self.name, streams, {measure: self.definition_of(measure)}, {"bank": bank}, self.info)
+
+    @property
     def n(self) -> int:
         """Rows in the group's sketches."""
         return self.bank.n if self.bank is not None else max((s.n for s in self.sketches.values()), default=0)
@@ -115,10 +132,26 @@ class Group:
                 return self.definitions[key]
         return ""
 
+    def definition(self, id: str) -> Definition | None:
+        """The definition behind an id, as this group or else this program knows it; None where neither does.
+
+        Example:
+            >>> Group("inputs").definition("custom/of-another-program@1") is None
+            True
+        """
+        for told in _custom(self).values():
+            if told.get("id") == id:
+                try:
+                    return Definition(**{**told, "range": tuple(told["range"])})
+                except (TypeError, KeyError, DefinitionError):  # written by another release, or by hand
+                    break
+        return DEFINITIONS.get(id)
+
     def merge(self, other: Group) -> Group:
         """A new group that has seen the rows of both; neither is changed.
 
-        Kernel means that share no bandwidth, because the rows are on very different scales, are left out.
+        Kernel means that share no bandwidth, because the rows are on very different scales, are left out, and so are
+        custom measures of different widths. A custom measure that only one side has is kept as it is.
 
         Raises:
             DefinitionError: If a measure was computed by different definitions.
@@ -127,9 +160,14 @@ class Group:
         check_comparable(self, other)
         if self.streams != other.streams:
             raise InputError(f"group {self.name!r} has other streams in the two profiles: {_differing(self, other)}")
-        merged = {key: _merged(s, other.sketches[key]) for key, s in self.sketches.items() if key in other.sketches}
+        both = [(key, sketch) for key, sketch in self.sketches.items() if key in other.sketches]
+        merged = {key: _merged(key, sketch, other.sketches[key]) for key, sketch in both}
         sketches = {key: sketch for key, sketch in merged.items() if sketch is not None}
-        return Group(self.name, self.streams, dict(self.definitions), sketches, shared_info(self.info, other.info))
+        sketches |= {key: one for key, one in (self.sketches | other.sketches).items() if _is_alone(key, self, other)}
+        info = shared_info(self.info, other.info)
+        if measures := _custom(other) | _custom(self):
+            info["measures"] = measures
+        return Group(self.name, self.streams, other.definitions | self.definitions, sketches, info)
 
 
 def check_comparable(a: Group, b: Group) -> None:
@@ -149,6 +187,13 @@ def check_comparable(a: Group, b: Group) -> None:
                 f"stream {a.name}/{measure} was computed as {one!r} in one profile and as {two!r} in the other: "
                 "profile both with the same convention and release"
             )
+    for measure in _custom(a).keys() & _custom(b).keys():
+        if not same_formula(_custom(a)[measure], _custom(b)[measure]):
+            raise DefinitionError(
+                f"stream {a.name}/{measure} is {a.definitions.get(measure)!r} in both profiles, but computed by two"
+                f" functions: {_custom(a)[measure].get('formula')!r} and {_custom(b)[measure].get('formula')!r}; give a"
+                " changed measure a new version, and profile both with the same"
+            )
     for detail in ("reduce", "projected_from", "seed"):
         if a.info.get(detail) != b.info.get(detail):
             raise DefinitionError(
@@ -162,13 +207,24 @@ def _differing(a: Group, b: Group) -> str:
     return f"only in the first: {only_a[:5]}, only in the second: {only_b[:5]} ({len(a.streams)} and {len(b.streams)})"
 
 
-def _merged(a: Sketch, b: Sketch) -> Sketch | None:
+def _custom(group: Group) -> dict[str, dict[str, Any]]:
+    """What the group says of its custom measures, by name; whatever a file says else is passed over."""
+    told = group.info.get("measures")
+    return {name: each for name, each in told.items() if isinstance(each, dict)} if isinstance(told, dict) else {}
+
+
+def _is_alone(key: str, a: Group, b: Group) -> bool:
+    """Whether the sketch is of a custom measure that only one group has."""
+    return key.startswith(_APART) and (key in a.sketches) != (key in b.sketches)
+
+
+def _merged(key: str, a: Sketch, b: Sketch) -> Sketch | None:
     """A new sketch that has seen what both saw; None where there is none."""
     result = type(a).from_state(a.state())
     try:
         result.merge(b.to_host())
-    except DefinitionError:
-        if isinstance(a, KernelMean):
+    except (DefinitionError, InputError) as error:
+        if (isinstance(a, KernelMean) and isinstance(error, DefinitionError)) or key.startswith(_APART):
             return None
         raise
     return result

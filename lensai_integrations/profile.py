@@ -81,6 +81,11 @@ class Profile:
             for name in self.groups.keys() & other.groups.keys()
             if "kernel_mean" in self.groups[name].sketches.keys() - groups[name].sketches.keys()
         ]
+        info["warnings"] += [
+            f"{name}/{measure}: the custom measure was dropped in merging, it has other widths"
+            for name in self.groups.keys() & other.groups.keys()
+            for measure in self.groups[name].apart.keys() - groups[name].apart.keys()
+        ]
         return Profile(groups, rows, info)
 
     def sources(self) -> dict[str, Profile]:

@@ -7,6 +7,7 @@ to come to the host; they are given the time of some further batches to do so.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ import numpy as np
 
 from lensai_integrations.arrays import Array, namespace
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import Kind, Task
 from lensai_integrations.measuring import Measured, Rows
@@ -27,6 +29,12 @@ from lensai_integrations.sketches.rows import RowSample
 #: wait, if any, for so many of them, since TensorFlow's copies wait for whatever the device was asked to do before.
 _IN_FLIGHT: Final = 8
 
+_log = logging.getLogger("lensai_integrations")
+_NOT_DECLARED: Final = (
+    "the custom measure {0!r} of the profile to be like is not declared in this process, so it is not measured: import"
+    " the module with its @measure before making the Profiler, or pass measures=[...]"
+)
+
 
 class Profiler:
     """Takes batches and keeps their sketches; `profile()` gives what they amount to.
@@ -34,6 +42,9 @@ class Profiler:
     Args:
         inputs: How to read image batches.
         convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.
+        measures: Custom measures of images, functions decorated with `lensai_integrations.measure`. None: those of
+            `like`, as far as this process has declared them; a warning names the others. What fails in one of them
+            is logged once, and leaves out its own rows.
         task: What the outputs are for: `"auto"`, `"classification"`, `"regression"`.
         k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
         rows: How many rows the joint sample keeps; 0 keeps none.
@@ -59,6 +70,7 @@ class Profiler:
         *,
         inputs: ImageInputs | None = None,
         convention: str = "lensai",
+        measures: Sequence[CustomMeasure] | None = None,
         task: Task | Kind = "auto",
         k: int = 200,
         rows: int = 2000,
@@ -77,9 +89,13 @@ class Profiler:
             max_dim=max_dim,
             seed=_seeds(seed),
             like=like.reference if isinstance(like, Baseline) else like,
+            measures=None if measures is None else checked_measures(measures),
         )
+        self._settings.on_custom_failure = self._custom_failed
         self._row_count = rows
         self._on_error = on_error
+        for id in self._settings.missing:
+            _log.warning("%s", _NOT_DECLARED.format(id))
         self.reset()
 
     def describe(self, group: str, **info: Any) -> None:
@@ -143,11 +159,14 @@ class Profiler:
         """
         self._land()
         groups = {name: _host_copy(recorder.group) for name, recorder in self._recorders.items()}
+        apart = {f"{name}/{own}": each for name, group in groups.items() for own, each in group.apart.items()}
         warnings = list(self._problems.values()) + [
             f"{group.invalid:,} of {group.n + group.invalid:,} rows of {name} were left out: a value was not finite"
-            for name, group in groups.items()
+            for name, group in (groups | apart).items()
             if group.invalid
         ]
+        warnings += [warning for recorder in self._recorders.values() for warning in recorder.warnings()]
+        warnings += [_NOT_DECLARED.format(id) for id in self._settings.missing]
         created = datetime.now(UTC).isoformat(timespec="seconds")
         rows = _copy(self._rows.to_host()) if self._rows is not None and self._rows.n else None
         return Profile(groups, rows, {"source": self.source, "created": created, "warnings": warnings})
@@ -167,6 +186,12 @@ class Profiler:
             self._problems.setdefault(name, f"{name}: batches were left out from row {self.n} on: {error}")
             self._on_error(name, error)
             return {}
+
+    def _custom_failed(self, stream: str, error: Exception) -> None:
+        if self._on_error is not None:
+            self._on_error(stream, error)
+        else:
+            _log.warning("%s could not be measured and is left out: %s", stream, error, exc_info=error)
 
     def _put_off(self, waiting: dict[str, Measured], joint: Rows) -> None:
         """Leave a batch on its way to the host, and take those that have had the time to arrive.

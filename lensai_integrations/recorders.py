@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 
 from lensai_integrations.arrays import Array, namespace
+from lensai_integrations.custom_recorder import CustomStreams, chosen_measures
 from lensai_integrations.group import Group, Sketch
 from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import REDUCTIONS, embedding_definition
 from lensai_integrations.measures.images import CONVENTIONS, image_measures
 from lensai_integrations.measures.inputs import ImageInputs
@@ -94,6 +96,10 @@ class Recorder(ABC):
         self.take(measured)
         return measured
 
+    def warnings(self) -> list[str]:
+        """What a reader of the profile should know of this group."""
+        return []
+
 
 class Settings:
     """What all recorders of a profiler share, and what the first batches decided.
@@ -106,6 +112,11 @@ class Settings:
         max_dim: Wider embeddings are projected to this width.
         seed: Integers all seeds are derived from.
         like: A profile whose ways of reading and sketching are taken over.
+        measures: Custom measures of images; None for those of `like`.
+
+    Attributes:
+        missing: Ids of custom measures of `like` that this process has not declared.
+        on_custom_failure: Told a stream's name and the error when a custom measure fails for the first time.
     """
 
     def __init__(
@@ -118,12 +129,15 @@ class Settings:
         max_dim: int,
         seed: Sequence[int],
         like: Profile | None,
+        measures: Sequence[CustomMeasure] | None = None,
     ) -> None:
         self.inputs, self.convention, self.task, self.k, self.max_dim = inputs, convention, task, k, max_dim
         self.seed, self.like = list(seed), like
         self.descriptions: dict[str, dict[str, Any]] = {}
         self.resolved_inputs: ImageInputs | None = None
         self.resolved_kind: Kind | None = None
+        self.measures, self.missing = chosen_measures(measures, like)
+        self.on_custom_failure: Callable[[str, Exception], None] = lambda stream, error: None
         if like is not None:
             self._take_over(like)
 
@@ -183,11 +197,13 @@ class Inputs(Recorder):
         sketches: dict[str, Sketch] = {"bank": KLLBank(len(streams), settings.k, seed=settings.seed_of(name))}
         sketches["pixels"] = PixelCounts(images.channels)
         self.group = Group(name, streams, {**definitions, "pixel": CONVENTIONS[convention].pixel.id}, sketches, info)
+        self._custom = CustomStreams(self.group, replace(reader, key=None), settings)
 
     def measure(self, batch: Any) -> Measured:
         """Measure one batch of images, and round or count their pixels."""
-        found = self._measure(find_images(batch, self._key))
-        return Measured({self.group.name: found.pop("rows")}, found)
+        images = find_images(batch, self._key)
+        found = self._measure(images)
+        return Measured({self.group.name: found.pop("rows"), **self._custom.measure(images)}, found)
 
     def take(self, measured: Measured) -> None:
         """Sketch the measures and count the pixels."""
@@ -197,6 +213,11 @@ class Inputs(Recorder):
             pixels.add(measured.rest["counts"], len(rows))  # type: ignore[attr-defined]
         else:
             pixels.update(measured.rest["pixels"])  # type: ignore[attr-defined]
+        self._custom.take(measured.rows, len(rows))
+
+    def warnings(self) -> list[str]:
+        """Which custom measures failed."""
+        return self._custom.warnings()
 
 
 class Outputs(Recorder):

@@ -66,19 +66,25 @@ def summarize(profile: Profile) -> list[StreamSummary]:
 
 
 def _group_rows(group: Group) -> Iterator[StreamSummary]:
-    if group.bank is not None:
-        quantiles = group.bank.quantiles(np.array(RANKS))
-        for column, stream in enumerate(group.streams):
-            values = dict(zip(RANKS, map(float, quantiles[column]), strict=True))
-            low, high = float(group.bank.min[column]), float(group.bank.max[column])
-            name, definition = f"{group.name}/{stream}", group.definition_of(stream)
-            yield StreamSummary(name, "numbers", definition, group.n, group.invalid, low, high, values)
+    for each in (group, *group.apart.values()):
+        yield from _number_rows(each)
     if group.pixels is not None:
         yield from _pixel_rows(group)
     for stream, sketch in group.categories.items():
         name, definition = f"{group.name}/{stream}".rstrip("/"), group.definition_of(stream)
         top = tuple(sketch.top(10))
         yield StreamSummary(name, "categories", definition, sketch.n, 0, distinct=float(sketch.distinct), top=top)
+
+
+def _number_rows(group: Group) -> Iterator[StreamSummary]:
+    if group.bank is None:
+        return
+    quantiles = group.bank.quantiles(np.array(RANKS))
+    for column, stream in enumerate(group.streams):
+        values = dict(zip(RANKS, map(float, quantiles[column]), strict=True))
+        low, high = float(group.bank.min[column]), float(group.bank.max[column])
+        name, definition = f"{group.name}/{stream}", group.definition_of(stream)
+        yield StreamSummary(name, "numbers", definition, group.n, group.invalid, low, high, values)
 
 
 def _pixel_rows(group: Group) -> Iterator[StreamSummary]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from profiles import make_baseline, make_profile
 
@@ -141,3 +142,28 @@ def test_the_installed_command_gates_a_pipeline(folders: Path) -> None:
         for name in ("clean", "dark", "missing")
     ]
     assert [result.returncode for result in results] == [0, 1, 2]
+
+
+def test_check_shows_how_a_batch_is_read(lensai, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "bytes.npy", rng.integers(0, 256, (12, 3, 8, 9), dtype=np.uint8))
+    np.save(tmp_path / "normalised.npy", rng.normal(0, 1, (12, 8, 9, 3)).clip(-2, 2).astype(np.float32))
+    code, out, _ = lensai("check", tmp_path / "bytes.npy")
+    assert code == 0
+    assert "NCHW uint8" in out
+    code, out, _ = lensai("check", tmp_path / "normalised.npy")
+    assert code == 1
+    assert "warning: inputs cannot be profiled" in out
+    code, out, _ = lensai(
+        "check", tmp_path / "normalised.npy", "--layout", "NHWC", "--mean", ".5", "--std", ".25", "--scale", "255"
+    )
+    assert code == 0
+    assert "NHWC float32 (x std + mean) x" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("arguments", [("check", "nowhere"), ("check", "."), ("check", ".", "--scale", "much")])
+def test_check_of_nothing_is_2(lensai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = lensai(*arguments)
+    assert (code, out) == (2, "")
+    assert "error" in err.lower()

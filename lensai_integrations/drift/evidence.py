@@ -68,13 +68,24 @@ def compare_group(a: Side, b: Side) -> GroupDrift:
     """
     check_comparable(a.group, b.group)
     notes: list[str] = []
-    streams = [*_invalid(a, b), *_numbers(a, b, notes), *_categories(a.group, b.group, notes)]
-    streams += _pixels(a.group, b.group, notes)
+    streams = [*_invalid(a, b), *_numbers(a, b, notes), *_apart(a.group, b.group, notes)]
+    streams += [*_categories(a.group, b.group, notes), *_pixels(a.group, b.group, notes)]
     vectors = _vectors(a, b, notes)
     return GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, tuple(streams), vectors, tuple(notes))
 
 
-def _invalid(a: Side, b: Side) -> Iterator[StreamDrift]:
+def _apart(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
+    """The custom measures that both sides have: their streams, and the share of rows each left out."""
+    ours, theirs = a.apart, b.apart
+    for name in [name for name in ours if name in theirs]:
+        one, two = Side.of(ours[name]), Side.of(theirs[name])
+        yield from _invalid(one, two, f"{a.name}/{name}")
+        yield from _numbers(one, two, notes)
+    if missing := sorted(ours.keys() ^ theirs.keys()):
+        notes.append(f"custom measures only on one side, not compared: {', '.join(missing)}")
+
+
+def _invalid(a: Side, b: Side, name: str | None = None) -> Iterator[StreamDrift]:
     """The share of rows that were left out, as a stream: production that turns into NaN has moved."""
     n, m = a.n + a.invalid, b.n + b.invalid
     if not (n and m and a.invalid + b.invalid):
@@ -82,7 +93,8 @@ def _invalid(a: Side, b: Side) -> Iterator[StreamDrift]:
     before, after = a.invalid / n, b.invalid / m
     p = category_p_value(np.array([a.n, a.invalid]), np.array([b.n, b.invalid]), n, m)
     shares = (("not finite", before, after),)
-    yield StreamDrift(f"{a.group.name}/invalid", "invalid", "", False, abs(after - before), math.nan, p, shares=shares)
+    stream = f"{name or a.group.name}/invalid"
+    yield StreamDrift(stream, "invalid", "", False, abs(after - before), math.nan, p, shares=shares)
 
 
 def _numbers(a: Side, b: Side, notes: list[str]) -> Iterator[StreamDrift]:

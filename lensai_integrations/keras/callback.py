@@ -20,15 +20,18 @@ import keras
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.backup import BEST, LATEST, Backup
 from lensai_integrations.keras.best import BestEpoch
+from lensai_integrations.keras.check import check
 from lensai_integrations.keras.configuration import configuration, from_configuration
 from lensai_integrations.keras.fit import PREDICTION, KerasFit
 from lensai_integrations.keras.functions import PREDICT, TRAIN
 from lensai_integrations.keras.functions import TEST as TEST_STEPS
-from lensai_integrations.keras.guard import guarded
+from lensai_integrations.keras.guard import guarded, left
 from lensai_integrations.keras.surroundings import look_around
+from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.finish import deliver, say_there_is_none
 from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
 from lensai_integrations.training.options import Options
@@ -36,14 +39,8 @@ from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun, active_run
 
 
-def _left(reference: Any, token: object) -> None:
-    callback = reference()
-    if callback is not None and callback._fitting and callback._token is token:
-        callback._stop()
-
-
 @keras.saving.register_keras_serializable(package="lensai_integrations")
-class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
+class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[misc]
     """Profiles what a model is fed and what its layers answer while it trains, and logs the baseline when it is done.
 
     The reference profile comes from the validation pass of `fit`, the training profile from its training batches; no
@@ -76,6 +73,7 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
         reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
             function of the backend's tensor, in a graph where there is one; or a dict of these by layer.
         convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.
+        measures: Custom measures of images: functions decorated with `lensai_integrations.measure`.
         k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
         rows: Rows the joint sample keeps; 0 keeps none.
         max_dim: Wider embeddings are projected to this width.
@@ -89,13 +87,14 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
         directory_: The folder it was saved to; None if it was not.
 
     Raises:
-        InputError: At construction if an argument is not one of these; at the start of fit if the model has no layer
-            of a given name.
+        InputError: At construction if an argument is wrong; at the start of fit if the model has no such layer.
 
     Example:
         >>> callback = BaselineCallback(layers=["embedding"])
         >>> model.fit(train, validation_data=val, callbacks=[callback])  # doctest: +SKIP
     """
+
+    _checked = staticmethod(check)
 
     def __init__(
         self,
@@ -109,6 +108,7 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
         training: Literal["inputs", "all"] | None = "inputs",
         reduce: Reduce | Mapping[str, Reduce] = "mean",
         convention: str = "lensai",
+        measures: Sequence[CustomMeasure] = (),
         k: int = 200,
         rows: int = 2000,
         max_dim: int = 2048,
@@ -200,7 +200,7 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """The model gets its functions back when the fit's list of callbacks goes, however it ended."""
         token = self._token = object()
         if holder is not None:
-            weakref.finalize(holder, _left, weakref.ref(self), token).atexit = False
+            weakref.finalize(holder, left, weakref.ref(self), token).atexit = False
 
     @guarded("starting an epoch")
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.custom import CustomMeasure, registered
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.training.options import Options
@@ -26,6 +27,7 @@ def configuration(options: Options) -> dict[str, Any]:
     values["inputs"] = asdict(options.inputs) if isinstance(options.inputs, ImageInputs) else options.inputs
     values["directory"] = None if options.directory is None else str(options.directory)
     values["reduce"] = _by_name(options.reduce)
+    values["measures"] = [each.definition.id for each in options.measures]
     return values
 
 
@@ -56,7 +58,17 @@ def from_configuration(config: Mapping[str, Any]) -> dict[str, Any]:
             arguments["inputs"] = ImageInputs(**{key: _tuple(value) for key, value in arguments["inputs"].items()})
         except TypeError as error:
             raise InputError(f"inputs={config['inputs']!r} does not describe ImageInputs: {error}") from error
+    arguments["measures"] = [_declared(each) for each in arguments.get("measures", ())]
     return arguments
+
+
+def _declared(id: Any) -> CustomMeasure:
+    found = id if isinstance(id, CustomMeasure) else registered(str(id))
+    if found is None:
+        raise InputError(
+            f"measures has {id!r}, which this process has not declared: import the module with its @measure"
+        )
+    return found
 
 
 def _tuple(value: Any) -> Any:

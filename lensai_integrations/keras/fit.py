@@ -97,7 +97,7 @@ class KerasFit(Fit[Recording]):
         """
         layers = self._taps.layers if everything else []
         prepare = self.prepare(source)
-        self.recordings[source] = Recording(source, prepare, layers, self.problems, aside=_aside)
+        self.recordings[source] = Recording(source, prepare, layers, self.problems, aside=aside)
 
     def listen(self, *kinds: str) -> None:
         """Exchange the model's functions for these kinds of steps."""
@@ -181,12 +181,12 @@ def _together(values: Any) -> Any:
     return values[0] if len(values) == 1 else np.concatenate([to_host(part) for part in values])
 
 
-def _aside() -> AbstractContextManager[Any]:
+def aside() -> AbstractContextManager[Any]:
     """Apart from the training: without gradients, and off its threads' cores."""
-    aside = ExitStack()
+    stack = ExitStack()
     if keras.backend.backend() == "torch":
         from torch import no_grad
 
-        aside.enter_context(no_grad())
-    aside.enter_context(one_blas_thread())
-    return aside
+        stack.enter_context(no_grad())
+    stack.enter_context(one_blas_thread())
+    return stack

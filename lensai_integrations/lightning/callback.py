@@ -17,12 +17,15 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import finish
 from lensai_integrations.lightning.attach import attach
 from lensai_integrations.lightning.base import LightningCallback
+from lensai_integrations.lightning.check import check
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.lightning.loaders import has_validation, is_fitting, one_loader
 from lensai_integrations.lightning.recording import LoaderPass
+from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
+from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.tracking import TrackedRun, active_run
@@ -48,7 +51,7 @@ def guarded(what: str, *raised: type[Exception]) -> Callable[[Hook], Hook]:
     return decorate
 
 
-class BaselineCallback(LightningCallback):
+class BaselineCallback(Checkable, LightningCallback):
     """Profiles what a model is fed and what its layers answer while it trains, and logs the baseline when it is done.
 
     The reference profile comes from the validation pass of `fit`, the training profile from its training batches; no
@@ -70,6 +73,7 @@ class BaselineCallback(LightningCallback):
         reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
             function; or a dict of these by layer.
         convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.
+        measures: Custom measures of images: functions decorated with `lensai_integrations.measure`.
         k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
         rows: Rows the joint sample keeps; 0 keeps none.
         max_dim: Wider embeddings are projected to this width.
@@ -95,6 +99,8 @@ class BaselineCallback(LightningCallback):
         >>> callback.baseline_.reference.summaries()  # doctest: +SKIP
     """
 
+    _checked = staticmethod(check)
+
     def __init__(
         self,
         layers: Literal["auto"] | Sequence[str] | None = "auto",
@@ -107,6 +113,7 @@ class BaselineCallback(LightningCallback):
         training: Literal["inputs", "all"] | None = "inputs",
         reduce: Reduce | Mapping[str, Reduce] = "mean",
         convention: str = "lensai",
+        measures: Sequence[CustomMeasure] = (),
         k: int = 200,
         rows: int = 2000,
         max_dim: int = 2048,

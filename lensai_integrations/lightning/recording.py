@@ -45,7 +45,7 @@ class LoaderPass:
         problems: Problems,
     ) -> None:
         layers = [] if taps is None else taps.layers
-        self._recording = Recording(source, prepare, layers, problems, aside=_aside, why_silent=_WHY_SILENT)
+        self._recording = Recording(source, prepare, layers, problems, aside=aside, why_silent=_WHY_SILENT)
         self._taps = taps
         self._taken: Taken | None = None
 
@@ -81,7 +81,7 @@ class LoaderPass:
 
 
 @contextmanager
-def _aside() -> Iterator[None]:
+def aside() -> Iterator[None]:
     """Apart from the training: without gradients, outside inference mode, and off its threads' cores."""
     with torch.inference_mode(False), torch.no_grad(), one_blas_thread():
         yield

@@ -16,7 +16,6 @@ from lensai_integrations.report.streams import (
     Part,
     Source,
     StreamRow,
-    describe,
     gap_sentence,
     parts_of,
     stream_rows,
@@ -93,8 +92,10 @@ def embeddings_section(sources: Sequence[Source], names: Iterable[str]) -> Secti
 def definitions_used(sources: Sequence[Source]) -> tuple[Definition, ...]:
     """The definitions behind all streams, in the order of their first use; unknown ones by their id alone."""
     groups = [group for source in sources for group in source.profile.groups.values()]
-    ids = dict.fromkeys(id for group in groups for id in group.definitions.values())
-    return tuple(describe(id) or _unknown(id) for id in ids)
+    known: dict[str, Definition | None] = {}
+    for group in groups:
+        known |= {id: group.definition(id) for id in group.definitions.values() if known.get(id) is None}
+    return tuple(each or _unknown(id) for id, each in known.items())
 
 
 def rows_noun(groups: Iterable[str]) -> str:

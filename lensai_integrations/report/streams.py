@@ -6,11 +6,10 @@ Works on groups of any profiles: validation and training in a baseline's report,
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from lensai_integrations.measures.definitions import DEFINITIONS, Definition
 from lensai_integrations.profile import Group, Profile
 from lensai_integrations.report.histogram import (
     Distribution,
@@ -117,13 +116,18 @@ def stream_rows(
         span: Ends of every histogram's axis; None decides for each stream.
     """
     found: dict[str, list[tuple[Part, Distribution]]] = {}
-    for part in parts:
+    for part in _each_bank(parts):
         if part.group.bank is None:
             continue
         columns = [c for c, stream in enumerate(part.group.streams) if wanted is None or stream in wanted]
         for column, distribution in zip(columns, bank_distributions(part.group.bank, columns), strict=True):
             found.setdefault(part.group.streams[column], []).append((part, distribution))
     return [_row(stream, entries, span) for stream, entries in found.items()]
+
+
+def _each_bank(parts: Sequence[Part]) -> list[Part]:
+    """The parts, and behind each one for every custom measure it has."""
+    return [replace(part, group=each) for part in parts for each in (part.group, *part.group.apart.values())]
 
 
 def gap_sentence(rows: Sequence[StreamRow], first: str, second: str) -> str:
@@ -142,21 +146,11 @@ def gap_sentence(rows: Sequence[StreamRow], first: str, second: str) -> str:
     return f"{second} differs from {first} most in {listing(notable, 4)}.".capitalize()
 
 
-def describe(id: str) -> Definition | None:
-    """The definition behind an id, or None where its module is not loaded (a custom measure of another program).
-
-    Example:
-        >>> describe("custom/of-another-program@1") is None
-        True
-    """
-    return DEFINITIONS.get(id)
-
-
 def _row(stream: str, entries: Sequence[tuple[Part, Distribution]], span: tuple[float, float] | None) -> StreamRow:
     part = entries[0][0]
     distributions = [distribution for _, distribution in entries]
     drawn = histogram(distributions, span)
-    known = describe(part.group.definition_of(stream))
+    known = part.group.definition(part.group.definition_of(stream))
     decimals = _decimals(distributions)
     cells = tuple(_cell(p, d, decimals) for p, d in entries)
     low, high = ("", "") if drawn is None else _ends(drawn)

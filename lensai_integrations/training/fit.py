@@ -95,6 +95,7 @@ class Fit(Generic[P]):
         profiler = Profiler(
             inputs=reader.inputs,
             convention=options.convention,
+            measures=options.measures,
             task=options.task,  # type: ignore[arg-type]
             k=options.k,
             rows=options.rows,

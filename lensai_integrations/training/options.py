@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.embeddings import Reduce, check_reduce
 from lensai_integrations.measures.images import image_measures
 from lensai_integrations.measures.inputs import ImageInputs
@@ -50,6 +51,7 @@ class Options:
     directory: str | Path | None
     dataloader_idx: int
     upload_deadline: float
+    measures: Sequence[CustomMeasure] = ()
 
     def __post_init__(self) -> None:
         _check_layers(self.layers)
@@ -63,6 +65,7 @@ class Options:
         for reduce in self.reduce.values() if isinstance(self.reduce, Mapping) else [self.reduce]:
             check_reduce(reduce)
         image_measures(3, self.convention)
+        checked_measures(self.measures)
         for name, (low, high) in _NUMBERS.items():
             _check_number(name, getattr(self, name), low, high)
         checked_path(self.artifact_path)

@@ -12,7 +12,6 @@ from lensai_integrations.profile import Group
 from lensai_integrations.report.streams import (
     Part,
     Source,
-    describe,
     gap_sentence,
     parts_of,
     stream_rows,
@@ -107,12 +106,12 @@ def test_a_fixed_axis() -> None:
 
 def test_units_and_descriptions_come_from_the_definition(photos: Baseline) -> None:
     rows = {row.name: row for row in stream_rows(parts_of([Source(0, "validation", photos.reference)], "inputs"))}
-    known = describe(photos.reference.groups["inputs"].definition_of("snr"))
+    group = photos.reference.groups["inputs"]
+    known = group.definition(group.definition_of("snr"))
     assert known is not None
     assert rows["snr"].unit == known.unit == "dB"
     assert rows["snr"].description == known.description
     assert rows["aspect_ratio"].unit == ""
-    assert describe("custom/never-declared@1") is None
 
 
 @pytest.mark.parametrize(

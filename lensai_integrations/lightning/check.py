@@ -1,0 +1,152 @@
+"""A dry run of the callback: `callback.check(model, batch)` leaves the model and all random numbers as they were."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lensai_integrations.arrays import is_array
+from lensai_integrations.errors import InputError
+from lensai_integrations.lightning.attach import attach
+from lensai_integrations.lightning.layers import find_layer
+from lensai_integrations.lightning.recording import aside
+from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.training.check import Check, run_check, without_missing
+from lensai_integrations.training.fit import TRAINING, Fit
+from lensai_integrations.training.options import Options
+
+
+def check(options: Options, model: nn.Module | None, batch: Any) -> Check:
+    """Run one batch through a model and everything that is measured.
+
+    Args:
+        options: The callback's.
+        model: The model, or None to look at images and labels only.
+        batch: A batch, a loader or a data module: of these, the first batch.
+
+    Raises:
+        InputError: If there is no batch.
+    """
+    with _as_before(model):
+        loader, batch = _first(batch, options)
+        if model is None:
+            return run_check(Fit(options, rank=1), batch, {}, loader=loader, aside=aside)
+        options, notes = without_missing(options, lambda name: find_layer(model, name))
+        fit: Fit[Any] = Fit(options, rank=1)
+        answers, layers = {}, []
+        with fit.problems.caught("the model"):
+            place = next((each.device for each in [*model.parameters(), *model.buffers()]), None)
+            batch = batch if place is None else _moved(batch, place)
+            runs = model if _has_forward(model) else copy.deepcopy(model)
+            taps = attach(runs, options, fit.problems)
+            layers = taps.layers
+            try:
+                taps.open()
+                with fit.problems.caught("the model's forward pass"):
+                    _forward(runs, batch, options)
+                answers = taps.close()
+            finally:
+                taps.remove()
+        return run_check(fit, batch, answers, layers, loader=loader, aside=aside, notes=notes)
+
+
+def _forward(model: nn.Module, batch: Any, options: Options) -> None:
+    """The forward pass; of a module without one, its validation step, whose logging goes nowhere."""
+    if _has_forward(model):
+        key = options.inputs.key if isinstance(options.inputs, ImageInputs) else None
+        model(find_images(batch, key))
+        return
+    step: Any = model
+    step.__dict__.update(log=_nowhere, log_dict=_nowhere)
+    step.validation_step(batch, 0)
+
+
+def _nowhere(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _has_forward(model: nn.Module) -> bool:
+    """Whether somebody has written it: torch's and Lightning's own only say that there is none."""
+    owner = str(getattr(type(model).forward, "__module__", ""))
+    return owner.partition(".")[0] not in ("pytorch_lightning", "lightning") and owner != "torch.nn.modules.module"
+
+
+def _first(batch: Any, options: Options) -> tuple[Any, Any]:
+    """The loader, if there is one, and its first batch."""
+    if hasattr(batch, "val_dataloader") and hasattr(batch, "setup"):
+        batch.prepare_data()
+        batch.setup("fit")
+        batch = _loader_of(batch, options)
+    if isinstance(batch, Mapping | list | tuple) or is_array(batch):
+        return None, batch
+    generator = getattr(batch, "generator", None)
+    state = None if generator is None else generator.get_state()
+    try:
+        return batch, next(iter(batch))
+    except (TypeError, StopIteration) as error:
+        raise InputError(
+            f"batch is a {type(batch).__name__} without a batch: pass one, a loader or a data module"
+        ) from error
+    finally:
+        if generator is not None:
+            generator.set_state(state)
+
+
+def _loader_of(module: Any, options: Options) -> Any:
+    """The loader that the reference profile will be of, else the training's."""
+    loaders = module.train_dataloader() if options.reference == TRAINING else _held_out(module)
+    loaders = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
+    return loaders[options.dataloader_idx] if isinstance(loaders, list | tuple) else loaders
+
+
+def _held_out(module: Any) -> Any:
+    try:
+        loaders = module.val_dataloader()
+    except Exception as error:
+        if type(error).__name__ != "MisconfigurationException":  # Lightning's way to say that there is none
+            raise
+        loaders = None
+    return loaders or module.train_dataloader()
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    """The batch with its tensors on the model's device."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {key: _moved(value, device) for key, value in batch.items()}
+    if type(batch) in (list, tuple):
+        return type(batch)(_moved(value, device) for value in batch)
+    return batch
+
+
+@contextmanager
+def _as_before(model: nn.Module | None) -> Iterator[None]:
+    """In evaluation mode and without gradients; at the end modes, buffers and random numbers are what they were."""
+    modules = [] if model is None else list(model.modules())
+    modes = [module.training for module in modules]
+    buffers = [] if model is None else [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    states, generator = random.getstate(), np.random.get_state()  # noqa: NPY002  the one that transforms use
+    devices = [] if model is None else sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    try:
+        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.no_grad():
+            if model is not None:
+                model.eval()
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+        with torch.no_grad():
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+        random.setstate(states)
+        np.random.set_state(generator)  # noqa: NPY002

@@ -1,0 +1,231 @@
+"""A dry run: one batch through everything, as a table, before a night of training is spent on a wrong `mean`.
+
+The batch goes the way that all batches of a fit go; what is looked at here is what came out, and what was handed in.
+Values are waited for: nobody trains meanwhile.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from lensai_integrations.arrays import dtype_name, is_array, shape_of, strings
+from lensai_integrations.errors import InputError
+from lensai_integrations.profile import Group
+from lensai_integrations.training.fit import Fit
+from lensai_integrations.training.options import Options
+from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened, Recording
+from lensai_integrations.training.suspicions import Seen, suspicions
+from lensai_integrations.training.threads import one_blas_thread
+
+#: The source of what a dry run profiles.
+SOURCE: Final = "check"
+#: Columns of the table.
+WIDTH: Final = 100
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """What was seen of one group.
+
+    Attributes:
+        group: `"inputs"`, `"outputs"`, `"embeddings/<layer>"`, `"labels"`, or the stream of a custom measure.
+        shape: Of the array that was read; of an embedding, once it is reduced.
+        dtype: Its dtype, e.g. `"float32"`; `"str"` for texts.
+        device: Where it lies, e.g. `"cpu"`, `"cuda:0"`.
+        read: How it was read.
+        low: Smallest finite value: of images on the 0-255 scale, before anything is cut off; NaN if there is none.
+        high: Largest finite value.
+        rows: Rows that were profiled.
+        invalid: Rows that were left out as not valid.
+    """
+
+    group: str
+    shape: tuple[int, ...]
+    dtype: str
+    device: str
+    read: str
+    low: float = math.nan
+    high: float = math.nan
+    rows: int = 0
+    invalid: int = 0
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a dry run found. Printed, it is a table of 100 columns with the warnings below.
+
+    Attributes:
+        rows: One for each group.
+        warnings: What a person should look at before training.
+
+    Example:
+        >>> Check((CheckRow("labels", (8,), "int64", "cpu", "2 classes", 0, 1, 8),), ()).ok
+        True
+    """
+
+    rows: tuple[CheckRow, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is something to profile and nothing to warn of."""
+        return bool(self.rows) and not self.warnings
+
+    def __str__(self) -> str:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for heading in ("group", "shape", "dtype", "device", "read as", "range", "rows", "invalid"):
+            table.add_column(heading, overflow="fold")
+        for row in self.rows:
+            shape = "x".join(map(str, row.shape))
+            cells = (row.group, shape, row.dtype, row.device, row.read, _range(row), str(row.rows), str(row.invalid))
+            table.add_row(*map(Text, cells))
+        out = io.StringIO()
+        console = Console(file=out, width=WIDTH, highlight=False, color_system=None)
+        console.print(table)
+        for warning in self.warnings:
+            console.print(Text(f"warning: {warning}"))
+        if self.ok:
+            console.print("Nothing to warn of.")
+        return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines()) + "\n"
+
+
+def run_check(
+    fit: Fit[Any],
+    batch: Any,
+    answers: Mapping[str, Any],
+    layers: Sequence[Listened] = (),
+    *,
+    loader: Any = None,
+    aside: Callable[[], AbstractContextManager[Any]] = one_blas_thread,
+    notes: Sequence[str] = (),
+) -> Check:
+    """Take one batch in as a fit would, and look at what came out.
+
+    Args:
+        fit: A fit that is not going to be; it has the options, and its problems become warnings.
+        batch: What the fit's reader takes images and labels from.
+        answers: What the layers answered, by key.
+        layers: The layers that are read along.
+        loader: What the batch comes from, if known: its transforms may tell a normalisation.
+        aside: What measuring is done in.
+        notes: Warnings that are known already.
+    """
+    recording = Recording(SOURCE, fit.prepare(SOURCE), layers, fit.problems, aside=aside)
+    recording.start(loader)
+    arrays: dict[str, Any] = {}
+    with fit.problems.caught("the check"):
+        taken = recording.take(batch)
+        assert taken is not None
+        recording.record(taken, lambda: answers)
+        found = {"inputs": taken.images, **answers, "labels": taken.labels}
+        arrays = {name: array for name, array in found.items() if array is not None}
+    profile = recording.finish()
+    seen = [Seen(profile.groups[name], array) for name, array in arrays.items() if name in profile.groups]
+    rows = [_row(each) for each in seen]
+    rows += [_unread(name, array) for name, array in arrays.items() if name not in profile.groups]
+    rows += [_own_row(name, own, each) for each in seen for name, own in each.group.apart.items()]
+    told = [*notes, *fit.problems.messages, *map(_plainly, profile.warnings), *suspicions(seen)]
+    if "labels" not in arrays and isinstance(batch, Mapping | list | tuple) and len(batch) > 1:
+        told.append("no labels were found in the batch: pass target=, their key or place, or target=None")
+    return Check(tuple(rows), tuple(dict.fromkeys(told)))
+
+
+def without_missing(options: Options, find: Callable[[str], Any]) -> tuple[Options, list[str]]:
+    """The options without the layers that a model does not have, and what is wrong with these.
+
+    Args:
+        options: What was asked for.
+        find: Raises `InputError` for a name that the model does not have.
+    """
+    problems = []
+
+    def exists(name: str) -> bool:
+        try:
+            find(name)
+        except InputError as error:
+            problems.append(str(error))
+            return False
+        return True
+
+    layers, outputs, reduce = options.layers, options.outputs, options.reduce
+    if layers is not None and not isinstance(layers, str):
+        kept = [name for name in layers if exists(name)]
+        if isinstance(reduce, Mapping):
+            reduce = {name: how for name, how in reduce.items() if name in kept or name not in layers}
+        layers = kept
+    if outputs not in (None, "auto") and not exists(str(outputs)):
+        outputs = None
+    return replace(options, layers=layers, outputs=outputs, reduce=reduce), problems
+
+
+def _row(seen: Seen) -> CheckRow:
+    group, (low, high) = seen.group, seen.range
+    return CheckRow(group.name, *_looks(seen.array), _read(seen), low, high, group.n, group.invalid)
+
+
+def _unread(name: str, array: Any) -> CheckRow:
+    return CheckRow(name, *_looks(array), "could not be read")
+
+
+def _looks(array: Any) -> tuple[tuple[int, ...], str, str]:
+    """Shape, dtype and device."""
+    texts = strings(array)
+    if texts is not None:
+        return (len(texts),), "str", device_of(array)
+    known = is_array(array)
+    return (shape_of(array) if known else ()), (dtype_name(array) if known else type(array).__name__), device_of(array)
+
+
+def _own_row(name: str, own: Group, images: Seen) -> CheckRow:
+    assert own.bank is not None
+    low, high = float(own.bank.min.min()), float(own.bank.max.max())
+    shape, unit = (own.n + own.invalid, own.bank.dim), own.definition(own.definition_of(name))
+    read = f"custom measure, {unit.unit}" if unit is not None and unit.unit != "1" else "custom measure"
+    where = device_of(images.array)
+    return CheckRow(f"{own.name}/{name}", shape, "float32", where, read, low, high, own.n, own.invalid)
+
+
+def _read(seen: Seen) -> str:
+    info = seen.group.info
+    if seen.group.name == "inputs":
+        return f"{info['note']}, {info['size']}"
+    if seen.group.name == OUTPUTS:
+        return f"{info['kind']} of {info.get('layer', 'the model')}"
+    if seen.group.name.startswith(LAYER):
+        return f"{info['reduce']} of {info['axes']} axes, {info['width']} wide"
+    place = info.get("read_from")
+    counts = [len(sketch.top(1 << 20)) for sketch in seen.group.categories.values()]
+    read = f"{counts[0]} {'class' if counts[0] == 1 else 'classes'}" if counts else "numbers"
+    return f"{read}, from {place!r}" if place is not None else read
+
+
+def device_of(array: Any) -> str:
+    """Where an array lies, in the words of its library; lists and numpy arrays lie on the host, `"cpu"`.
+
+    Example:
+        >>> import numpy as np
+        >>> device_of(np.zeros(2)), device_of(["cat"])
+        ('cpu', 'cpu')
+    """
+    device = getattr(array, "device", None)
+    if device is None or not is_array(array):
+        return "cpu"
+    return str(device).rpartition("/device:")[2].lower() if "/device:" in str(device) else str(device)
+
+
+def _plainly(warning: str) -> str:
+    return warning.replace(": batches were left out from row 0 on: ", " cannot be profiled: ")
+
+
+def _range(row: CheckRow) -> str:
+    return "" if math.isnan(row.low) else f"{row.low:.4g} to {row.high:.4g}"
