@@ -24,7 +24,7 @@ from lensai_integrations.keras.configuration import configuration, from_configur
 from lensai_integrations.keras.fit import PREDICTION, KerasFit
 from lensai_integrations.keras.functions import PREDICT, TRAIN
 from lensai_integrations.keras.functions import TEST as TEST_STEPS
-from lensai_integrations.keras.guard import guarded
+from lensai_integrations.keras.guard import guarded, left
 from lensai_integrations.keras.surroundings import look_around
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
@@ -34,12 +34,6 @@ from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun, active_run
-
-
-def _left(reference: Any, token: object) -> None:
-    callback = reference()
-    if callback is not None and callback._fitting and callback._token is token:
-        callback._stop()
 
 
 @keras.saving.register_keras_serializable(package="lensai_integrations")
@@ -79,6 +73,9 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
         k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
         rows: Rows the joint sample keeps; 0 keeps none.
         max_dim: Wider embeddings are projected to this width.
+        segment_by: `"label"` keeps a profile per class beside the whole. It waits for labels on an accelerator, once in
+            some hundred rows. None: no segments.
+        max_segments: How many classes get one, first come, first served; the others share the segment "other".
         seed: Of everything random in here. Nothing else is touched.
         artifact_path: Directory of the artifacts in the MLflow run.
         directory: Folder to save to; `lensai_baseline` in the working directory by default.
@@ -112,6 +109,8 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
         k: int = 200,
         rows: int = 2000,
         max_dim: int = 2048,
+        segment_by: Literal["label"] | None = None,
+        max_segments: int = 20,
         seed: int = 0,
         artifact_path: str = "lensai",
         directory: str | Path | None = None,
@@ -197,7 +196,7 @@ class BaselineCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """The model gets its functions back when the fit's list of callbacks goes, however it ended."""
         token = self._token = object()
         if holder is not None:
-            weakref.finalize(holder, _left, weakref.ref(self), token).atexit = False
+            weakref.finalize(holder, left, weakref.ref(self), token).atexit = False
 
     @guarded("starting an epoch")
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -26,3 +26,15 @@ def guarded(what: str, *raised: type[Exception]) -> Callable[[Hook], Hook]:
         return cast(Hook, calm)
 
     return decorate
+
+
+def left(reference: Callable[[], Any], token: object) -> None:
+    """End a fit that its model's list of callbacks has left, if the callback still is in it.
+
+    Args:
+        reference: Gives the callback, or None if it is gone.
+        token: Of the fit.
+    """
+    callback = reference()
+    if callback is not None and callback._fitting and callback._token is token:
+        callback._stop()
