@@ -56,9 +56,9 @@ class Segmenter:
     Example:
         >>> from lensai_integrations import Profiler
         >>> profiler = Profiler(segment_by="site")
-        >>> profiler.update(outputs=[[0.5], [1.5]], segments=["north", "south"])
+        >>> profiler.update(labels=[0, 0, 1], segments=["north", "south", "north"])
         >>> {name: segment.n for name, segment in profiler.profile().segments.items()}
-        {'north': 1, 'south': 1}
+        {'north': 2, 'south': 1}
     """
 
     def __init__(self, by: str, most: int, settings: Settings) -> None:
@@ -222,7 +222,8 @@ def _copied(values: Any) -> Any:
 
 
 def _plain(values: Values) -> list[Any]:
-    return values if isinstance(values, list) else list(to_host(values).tolist())
+    plain: list[Any] = values if isinstance(values, list) else to_host(values).tolist()
+    return plain
 
 
 def _together(parts: list[Any]) -> NDArray[Any]:

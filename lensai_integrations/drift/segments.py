@@ -18,14 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lensai_integrations.drift.evidence import Side, compare_group
-from lensai_integrations.drift.result import (
-    FEW,
-    GONE,
-    NEW,
-    REMAINDER,
-    GroupDrift,
-    SegmentDrift,
-)
+from lensai_integrations.drift.result import FEW, GONE, NEW, REMAINDER, GroupDrift, SegmentDrift
 from lensai_integrations.profile import Profile
 from lensai_integrations.segments import LABEL, OTHER
 
