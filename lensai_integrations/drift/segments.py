@@ -52,7 +52,7 @@ class Found:
             SegmentDrift(each.name, each.n_baseline, each.n_window, tuple(map(judge, each.groups)), each.reason)
             for each in self.segments
         )
-        return tuple(sorted(decided, key=lambda each: (not each.drift, -each.effect, -each.n_window, -each.n_baseline)))
+        return tuple(sorted(decided, key=_badness))
 
 
 def compare_segments(baseline: Profile, window: Profile) -> Found:
@@ -74,7 +74,7 @@ def compare_segments(baseline: Profile, window: Profile) -> Found:
     names = list(dict.fromkeys([*baseline.segments, *window.segments]))
     segments = tuple(_segment(name, baseline.segments.get(name), window.segments.get(name), by) for name in names)
     families = sum(bool(group.tested) for segment in segments for group in segment.groups)
-    return Found(by, segments, families, _doubt(baseline, segments))
+    return Found(by, segments, families, _doubt(baseline, window, segments))
 
 
 def _segment(name: str, before: Profile | None, after: Profile | None, by: str) -> SegmentDrift:
@@ -93,7 +93,18 @@ def _groups(before: Profile, after: Profile, by: str) -> Iterator[GroupDrift]:
                 yield group
 
 
-def _doubt(baseline: Profile, segments: tuple[SegmentDrift, ...]) -> str:
-    if OTHER in baseline.segments and any(segment.reason == NEW for segment in segments):
-        return f"segments that are new may be among the rows of {OTHER!r} in the baseline"
-    return ""
+def _badness(segment: SegmentDrift) -> tuple[bool, bool, float, int, int, str]:
+    """Sort key: what moved first, the larger effect first; then what was not compared by its rows, `OTHER` last."""
+    remainder = segment.reason == REMAINDER
+    return not segment.drift, remainder, -segment.effect, -segment.n_window, -segment.n_baseline, segment.name
+
+
+def _doubt(baseline: Profile, window: Profile, segments: tuple[SegmentDrift, ...]) -> str:
+    """What may look new or gone because the other side has no segment for it."""
+    sides = ((NEW, baseline, "baseline"), (GONE, window, "window"))
+    unsure = [
+        f"{reason} may be among the rows of {OTHER!r} in the {side}"
+        for reason, profile, side in sides
+        if OTHER in profile.segments and any(segment.reason == reason for segment in segments)
+    ]
+    return f"segments that are {' and those that are '.join(unsure)}; profile with like=baseline" if unsure else ""
