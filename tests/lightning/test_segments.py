@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from lensai_integrations import Baseline
+from lensai_integrations import Baseline, Profiler
+from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import BaselineCallback
+from lensai_integrations.lightning.ranks import merged
 from lensai_integrations.segments import OTHER
+from lensai_integrations.training.problems import Problems
 
 
 def test_both_profiles_are_kept_by_label_and_travel(lit, trainer, loaders, images, tmp_path):
@@ -41,3 +44,15 @@ def test_both_profiles_are_kept_by_label_and_travel(lit, trainer, loaders, image
 def test_what_cannot_be_used_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         BaselineCallback(**arguments)
+
+
+def test_ranks_merge_segment_by_segment():
+    blobs = []
+    for rank, labels in enumerate((["a", "b", "b"], ["b", "c", "c", "c"])):
+        profiler = Profiler(segment_by="label", max_segments=2, seed=[0, rank])
+        profiler.update(labels=labels)
+        blobs.append(to_bytes(profiler.profile()))
+
+    whole = merged(blobs, Problems(quiet=True))
+    assert {name: segment.n for name, segment in whole.segments.items()} == {"b": 3, "c": 3, OTHER: 1}
+    assert (whole.n, whole.info["ranks"], whole.info["max_segments"]) == (7, 2, 2)
