@@ -24,9 +24,10 @@ from lensai_integrations.measures import embeddings, images, outputs
 from lensai_integrations.measures.custom import same_formula
 from lensai_integrations.measures.definitions import DEFINITIONS
 from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.segments import check_read
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.storage import pack, read_folder, unpack, write_folder
-from lensai_integrations.summary import to_csv
+from lensai_integrations.summary import segments_csv, to_csv
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -46,6 +47,8 @@ def save(what: Profile | Baseline, folder: str | Path, *, report_html: str | Non
     """
     manifest, arrays = _encode(what)
     texts = {"streams.csv": to_csv(what.sources())}
+    if any(profile.segments for profile in what.sources().values()):
+        texts["segments.csv"] = segments_csv(what.sources())
     if report_html is not None:
         texts["report.html"] = report_html
     write_folder(Path(folder), manifest, arrays, texts)
@@ -127,7 +130,14 @@ def _encode_profile(profile: Profile, prefix: str, arrays: Arrays) -> dict[str, 
         groups.append({**described, "info": group.info, "sketches": list(group.sketches)})
     if profile.rows is not None:
         arrays |= {f"{prefix}/rows/{name}": array for name, array in profile.rows.state().items()}
-    return {"info": profile.info, "groups": groups, "rows": profile.rows is not None}
+    entry = {"info": profile.info, "groups": groups, "rows": profile.rows is not None}
+    if not profile.segments:
+        return entry
+    parts = [
+        {"name": name, **_encode_profile(segment, f"{prefix}/segments/{number}", arrays)}
+        for number, (name, segment) in enumerate(profile.segments.items())
+    ]
+    return {**entry, "segments": parts}
 
 
 def _decode(manifest: Mapping[str, Any], arrays: Arrays) -> Profile | Baseline:
@@ -146,7 +156,11 @@ def _decode(manifest: Mapping[str, Any], arrays: Arrays) -> Profile | Baseline:
 def _decode_profile(entry: Mapping[str, Any], prefix: str, arrays: Arrays) -> Profile:
     groups = [_decode_group(group, f"{prefix}/{number}", arrays) for number, group in enumerate(entry["groups"])]
     rows = RowSample.from_state(_below(f"{prefix}/rows", arrays)) if entry["rows"] else None
-    return Profile({group.name: group for group in groups}, rows, dict(entry["info"]))
+    info, segments = dict(entry["info"]), entry.get("segments", [])
+    if segments:
+        check_read(info, [part["name"] for part in segments], any("segments" in part for part in segments))
+    below = {part["name"]: _decode_profile(part, f"{prefix}/segments/{i}", arrays) for i, part in enumerate(segments)}
+    return Profile({group.name: group for group in groups}, rows, info, below)
 
 
 def _decode_group(entry: Mapping[str, Any], prefix: str, arrays: Arrays) -> Group:

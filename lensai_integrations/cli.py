@@ -238,6 +238,14 @@ def _print_streams(sources: Mapping[str, Profile], show_all: bool) -> None:
             if name.startswith("embeddings/") and not show_all:
                 table.add_row(f"{name} ({len(group.streams)} streams)", f"{group.n:,}", *[""] * 5)
         console.print(table)
+        if profile.segments:
+            console.print(_segments_line(profile), markup=False)
+
+
+def _segments_line(profile: Profile) -> str:
+    """Names and rows of the segments."""
+    names = ", ".join(f"{name} ({segment.n:,} rows)" for name, segment in profile.segments.items())
+    return f"{len(profile.segments)} segments by {profile.info.get('segment_by')}: {names}\n"
 
 
 def _cells(row: StreamSummary) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, check_comparable, shared_info
+from lensai_integrations.segments import merged_segments
 from lensai_integrations.sketches.rows import RowSample
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Profile:
         groups: By name, in the order they are read.
         rows: A uniform sample of the rows, all groups' columns aligned, or None.
         info: JSON values: `source` ("validation", "training", "production"...), `created`, `warnings`, ...
+        segments: A profile for each value of `info["segment_by"]`, with fewer sketches; see `segments.py`.
 
     Example:
         >>> import numpy as np
@@ -43,6 +45,7 @@ class Profile:
     groups: dict[str, Group] = field(default_factory=dict)
     rows: RowSample | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    segments: dict[str, Profile] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -64,7 +67,7 @@ class Profile:
         """A new profile that has seen the rows of both; neither is changed. Associative in all counts and extremes.
 
         A group that only one side has is kept as it is. Row samples with other columns cannot be joined: the result
-        then has none, and says so in its warnings.
+        then has none, and says so in its warnings. Segments merge one by one, and beyond `max_segments` into "other".
 
         Raises:
             DefinitionError: If a stream was computed by different definitions.
@@ -76,6 +79,9 @@ class Profile:
         info["warnings"] = list(dict.fromkeys([*self.warnings, *other.warnings]))
         rows, problem = _merged_rows(self.rows, other.rows)
         info["warnings"] += [problem] if problem else []
+        segments, about, lost = merged_segments(self, other)
+        info = {key: value for key, value in info.items() if key not in ("segment_by", "max_segments")} | about
+        info["warnings"] += lost
         info["warnings"] += [
             f"{name}: the kernel mean was dropped in merging, the rows are on very different scales"
             for name in self.groups.keys() & other.groups.keys()
@@ -86,7 +92,7 @@ class Profile:
             for name in self.groups.keys() & other.groups.keys()
             for measure in self.groups[name].apart.keys() - groups[name].apart.keys()
         ]
-        return Profile(groups, rows, info)
+        return Profile(groups, rows, info, segments)
 
     def sources(self) -> dict[str, Profile]:
         """The profiles inside by the name of their source; a profile holds one, itself."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ from lensai_integrations.measures.outputs import Kind, Task
 from lensai_integrations.measuring import Measured, Rows
 from lensai_integrations.profile import Baseline, Group, Profile
 from lensai_integrations.recorders import RECORDERS, Recorder, Settings
+from lensai_integrations.segmenting import Segmenter
+from lensai_integrations.segments import DEFAULT_SEGMENTS, checked_segment_by
 from lensai_integrations.sketches.rows import RowSample
 
 #: Batches on their way from an accelerator of JAX or TensorFlow. When there are more, all but the newest are taken: one
@@ -53,6 +56,9 @@ class Profiler:
             Profiles that will be merged need different ones.
         source: What is profiled: `"production"`, `"validation"`, `"training"`...
         like: Read and sketch as this baseline was, so that the two can be compared in everything.
+        segment_by: Keep a profile per value beside the whole: `"label"`, or the name of what `update` is given as
+            `segments`. None keeps none.
+        max_segments: How many values get one, first come, first served; the rows of others are in the segment "other".
         on_error: Called with a group's name and the error when a group cannot take a batch; the other groups go on and
             the profile says what is missing. By default such errors are raised.
 
@@ -78,6 +84,8 @@ class Profiler:
         seed: int | Sequence[int] | None = None,
         source: str = "production",
         like: Baseline | Profile | None = None,
+        segment_by: str | None = None,
+        max_segments: int = DEFAULT_SEGMENTS,
         on_error: Callable[[str, Exception], None] | None = None,
     ) -> None:
         self.source = source
@@ -93,6 +101,7 @@ class Profiler:
         )
         self._settings.on_custom_failure = self._custom_failed
         self._row_count = rows
+        self._segment_by, self._max_segments = checked_segment_by(segment_by, max_segments), max_segments
         self._on_error = on_error
         for id in self._settings.missing:
             _log.warning("%s", _NOT_DECLARED.format(id))
@@ -115,6 +124,8 @@ class Profiler:
         self._widths: dict[str, int] = {}
         self._problems: dict[str, str] = {}
         self._in_flight: list[tuple[dict[str, Measured], Rows]] = []
+        by, most = self._segment_by, self._max_segments
+        self._segmenter = Segmenter(by, most, self._settings) if by is not None else None
 
     def update(
         self,
@@ -123,6 +134,7 @@ class Profiler:
         outputs: Any = None,
         embeddings: Mapping[str, Array] | None = None,
         labels: Any = None,
+        segments: Any = None,
     ) -> None:
         """Take in one batch. Everything given belongs to the same images, row for row.
 
@@ -131,10 +143,13 @@ class Profiler:
             outputs: What the model answered: `[n, C]`, or a structure with such a tensor in it.
             embeddings: Layer name to `[n, D]`, or to the layer's output: that is reduced as in `like`, else averaged.
             labels: `[n]` classes (integers or strings) or numbers; `[n, C]` one-hot or soft classes.
+            segments: `[n]` strings, whole numbers or None: each row's value of what `segment_by` names, unless that is
+                `"label"`.
 
         Raises:
             InputError: If something cannot be read, or the numbers of rows differ.
         """
+        values = self._segment_values(labels, segments)
         batches: dict[str, Any] = {"inputs": inputs, "outputs": outputs}
         batches |= {f"embeddings/{layer}": rows for layer, rows in (embeddings or {}).items()}
         batches["labels"] = labels
@@ -142,6 +157,7 @@ class Profiler:
         for name, batch in batches.items():
             if batch is not None:
                 measured |= self._record(name, batch)
+        self._split(measured, values)
         joint: Rows = {name: rows for each in measured.values() for name, rows in each.rows.items()}
         waiting = {name: each for name, each in measured.items() if each.in_flight}
         if joint:
@@ -158,6 +174,9 @@ class Profiler:
         The profile is a copy: later updates do not change it.
         """
         self._land()
+        if self._segmenter is not None:
+            with self._segment_errors():
+                self._segmenter.split()
         groups = {name: _host_copy(recorder.group) for name, recorder in self._recorders.items()}
         apart = {f"{name}/{own}": each for name, group in groups.items() for own, each in group.apart.items()}
         warnings = list(self._problems.values()) + [
@@ -169,7 +188,37 @@ class Profiler:
         warnings += [_NOT_DECLARED.format(id) for id in self._settings.missing]
         created = datetime.now(UTC).isoformat(timespec="seconds")
         rows = _copy(self._rows.to_host()) if self._rows is not None and self._rows.n else None
-        return Profile(groups, rows, {"source": self.source, "created": created, "warnings": warnings})
+        info: dict[str, Any] = {"source": self.source, "created": created, "warnings": warnings}
+        if self._segmenter is None:
+            return Profile(groups, rows, info)
+        segments = self._segmenter.profiles(groups, {"source": self.source})
+        return Profile(groups, rows, info | self._segmenter.info(), segments)
+
+    def _segment_values(self, labels: Any, segments: Any) -> Any:
+        """What the rows of a batch are split by; None if there is nothing, and the rows go to the segment "other"."""
+        if self._segmenter is not None:
+            with self._segment_errors():
+                return self._segmenter.values(labels, segments)
+        elif segments is not None:
+            raise InputError("segments= was given to a Profiler without segment_by: pass segment_by='site', ...")
+        return None
+
+    def _split(self, measured: Mapping[str, Measured], values: Any) -> None:
+        """Hand what was measured of a batch to its segments, if there are any."""
+        if self._segmenter is not None:
+            with self._segment_errors():
+                groups = {name: recorder.group for name, recorder in self._recorders.items()}
+                self._segmenter.take(measured, groups, values)
+
+    @contextmanager
+    def _segment_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if self._on_error is None:
+                raise
+            self._problems.setdefault("segments", f"segments: rows are in 'other' from row {self.n} on: {error}")
+            self._on_error("segments", error)
 
     def _record(self, name: str, batch: Any) -> dict[str, Measured]:
         """What was measured of a group's batch, by the group's name; nothing if that failed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,25 @@ def table(sources: Mapping[str, Profile]) -> list[dict[str, Any]]:
     return [_record(source, row) for source, profile in sources.items() for row in summarize(profile)]
 
 
+def segments_csv(sources: Mapping[str, Profile]) -> str:
+    """`segments.csv`: the streams of each segment, embeddings aside, as the table has them, with a column `segment`.
+
+    A file of its own, because readers of `streams.csv` take a source and a stream for one row.
+
+    Example:
+        >>> segments_csv({}).startswith("source,segment,stream,kind,n")
+        True
+    """
+    segments = [(source, name, p) for source, profile in sources.items() for name, p in profile.segments.items()]
+    records = [
+        {**_record(source, row), "segment": name}
+        for source, name, profile in segments
+        for row in summarize(profile)
+        if not row.stream.startswith("embeddings/")
+    ]
+    return _csv(["source", "segment", *COLUMNS[1:], *CATEGORY_COLUMNS], records)
+
+
 def _record(source: str, row: StreamSummary) -> dict[str, Any]:
     quantiles = {f"p{round(100 * rank):02d}": row.quantiles.get(rank, math.nan) for rank in RANKS}
     top = "; ".join(f"{name}: {count}" for name, count in row.top)
@@ -129,10 +148,14 @@ def to_csv(sources: Mapping[str, Profile]) -> str:
         >>> to_csv({}).startswith("source,stream,kind,n,invalid,min,p01")
         True
     """
+    return _csv([*COLUMNS, *CATEGORY_COLUMNS], table(sources))
+
+
+def _csv(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
     buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, [*COLUMNS, *CATEGORY_COLUMNS], lineterminator="\n")
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
-    for record in table(sources):
+    for record in records:
         writer.writerow({key: _cell(value) for key, value in record.items()})
     return buffer.getvalue()
 

@@ -9,6 +9,8 @@ against alpha itself.
 Being certain is not enough: of a million rows, every stream differs from its baseline certainly. So drift is also an
 effect of at least `min_effect`, a share of the rows: 0.1 is the Kolmogorov-Smirnov distance of a shift by a quarter of
 a standard deviation, or a tenth of the rows in another category.
+
+Where both profiles have segments, these are compared too (`segments.py`): one half of alpha is theirs then.
 """
 
 from __future__ import annotations
@@ -20,12 +22,13 @@ from dataclasses import replace
 import numpy as np
 
 from lensai_integrations.drift.evidence import Side, compare_group
-from lensai_integrations.drift.result import DriftReport, GroupDrift, StreamDrift, VectorDrift, badness
+from lensai_integrations.drift.result import DriftReport, GroupDrift, SegmentDrift, StreamDrift, VectorDrift, badness
+from lensai_integrations.drift.segments import Found, compare_segments
 from lensai_integrations.drift.significance import holm
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Baseline, Profile
 
-__all__ = ["DriftReport", "GroupDrift", "StreamDrift", "VectorDrift", "compare"]
+__all__ = ["DriftReport", "GroupDrift", "SegmentDrift", "StreamDrift", "VectorDrift", "compare"]
 
 #: Below this many rows a report says that only drastic changes can show.
 FEW_ROWS = 20
@@ -72,12 +75,22 @@ def compare(
         raise InputError(
             f"nothing to compare: the baseline has the groups {sorted(ours)}, the window {sorted(theirs)}{why}"
         )
-    judged = [_judged(group, families, alpha, min_effect) for group in found if group.streams or group.vectors]
+    segments = compare_segments(reference, window)
+    shares = 2 if segments.families else 1  # of alpha: the whole's, and the segments'
+    judged = [_judged(group, shares * families, alpha, min_effect) for group in found if group.streams or group.vectors]
     judged.sort(key=lambda group: (not group.drift, -max((s.effect for s in group.streams), default=0.0)))
     n, m = (max(side.n + side.invalid for side in sides.values()) for sides in (ours, theirs))
     report = DriftReport(alpha, min_effect, families, reference.source, window.source, n, m, tuple(judged))
     skipped = [group for group in found if not (group.streams or group.vectors)]
-    return replace(report, notes=tuple(_notes(report, reference, window, skipped)))
+    notes = (*_notes(report, reference, window, skipped), *([segments.note] if segments.note else []))
+    return _with_segments(replace(report, notes=notes), segments)
+
+
+def _with_segments(report: DriftReport, found: Found) -> DriftReport:
+    """The report with what was found in segments, judged for the half of alpha that is theirs."""
+    families = 2 * found.families
+    judged = found.judged(lambda group: _judged(group, families, report.alpha, report.min_effect))
+    return replace(report, segments=judged, segment_by=found.by, segment_families=found.families)
 
 
 def _checked(baseline: Baseline | Profile, window: Profile, alpha: float, min_effect: float, against: str) -> Profile:

@@ -22,6 +22,9 @@ WORST = 5
 
 NAN3 = (math.nan, math.nan, math.nan)
 
+#: Why a segment was not compared.
+REMAINDER, NEW, GONE, FEW = "not one population", "new", "gone", "too few rows"
+
 
 @dataclass(frozen=True)
 class StreamDrift:
@@ -132,6 +135,51 @@ class GroupDrift:
 
 
 @dataclass(frozen=True)
+class SegmentDrift:
+    """What moved of the rows of one value.
+
+    Attributes:
+        name: The value.
+        n_baseline: Rows of the baseline, invalid ones included.
+        n_window: The same of the window.
+        groups: What was compared, in the baseline's order; empty if nothing was.
+        reason: Why not: `"new"` in the window, `"gone"` from it, `"too few rows"`, or `"not one population"` for the
+            rows that are in no segment; else empty.
+    """
+
+    name: str
+    n_baseline: int
+    n_window: int
+    groups: tuple[GroupDrift, ...] = ()
+    reason: str = ""
+
+    @property
+    def drift(self) -> bool:
+        """Whether a stream of the segment moved."""
+        return any(group.drift for group in self.groups)
+
+    @property
+    def streams(self) -> tuple[StreamDrift, ...]:
+        """All that were compared, worst first."""
+        return tuple(sorted((stream for group in self.groups for stream in group.streams), key=badness))
+
+    @property
+    def moved(self) -> tuple[StreamDrift, ...]:
+        """The streams that moved, worst first."""
+        return tuple(stream for stream in self.streams if stream.drift)
+
+    @property
+    def effect(self) -> float:
+        """Of the worst stream; -1 if nothing was compared."""
+        return max((stream.effect for stream in self.moved or self.streams), default=-1.0)
+
+    @property
+    def verdict(self) -> str:
+        """`"drift"`, `"no drift"`, or why there is none."""
+        return self.reason or ("drift" if self.drift else "no drift")
+
+
+@dataclass(frozen=True)
 class DriftReport:
     """What `compare` returns.
 
@@ -145,6 +193,10 @@ class DriftReport:
         n_window: Rows of the window.
         groups: What was compared, worst first.
         notes: What a reader should know: what was not compared and why, windows too small to tell.
+        segments: Of profiles that are segmented by the same, every value of either, those that moved first.
+        segment_by: What the segments are by; empty without.
+        segment_families: Over how many families of tests of segments one half of alpha was shared; the other half is
+            the whole's. With 0 all of it is.
 
     Example:
         >>> DriftReport(0.01, 0.1, 0, "validation", "production", 2000, 200).drift
@@ -160,15 +212,18 @@ class DriftReport:
     n_window: int
     groups: tuple[GroupDrift, ...] = ()
     notes: tuple[str, ...] = ()
+    segments: tuple[SegmentDrift, ...] = ()
+    segment_by: str = ""
+    segment_families: int = 0
 
     @property
     def drift(self) -> bool:
-        """The verdict."""
-        return any(group.drift for group in self.groups)
+        """The verdict: whether anything moved, of the whole or of a segment."""
+        return any(part.drift for part in (*self.groups, *self.segments))
 
     @property
     def moved(self) -> tuple[StreamDrift, ...]:
-        """All streams that moved, worst first."""
+        """All streams that moved in the whole, worst first."""
         return tuple(sorted((stream for group in self.groups for stream in group.moved), key=badness))
 
     @property
@@ -182,9 +237,10 @@ class DriftReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values: None for what is not a number, and only the worst streams of a long group."""
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "groups"}
-        groups = [_group_dict(group) for group in self.groups]
-        return _plain({"drift": self.drift, **own, "groups": groups})  # type: ignore[no-any-return]
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        own |= {"groups": [_group_dict(group) for group in self.groups]}
+        own |= {"segments": [_segment_dict(segment) for segment in self.segments]}
+        return _plain({"drift": self.drift, **own})  # type: ignore[no-any-return]
 
     def to_json(self, indent: int | None = 2) -> str:
         """`to_dict` as JSON text; the same two profiles always give the same text."""
@@ -206,6 +262,13 @@ def _group_dict(group: GroupDrift) -> dict[str, Any]:
     }
     counts = {"tested": group.tested, "moved": len(group.moved)}
     return {**_fields(group), "drift": group.drift, **counts, "vectors": vectors, "streams": listed}
+
+
+def _segment_dict(segment: SegmentDrift) -> dict[str, Any]:
+    counts = {"tested": sum(group.tested for group in segment.groups), "moved": len(segment.moved)}
+    listed = [{**_fields(stream), "words": stream.words} for stream in segment.streams[:WORST]]
+    about = {"name": segment.name, "verdict": segment.verdict, "drift": segment.drift}
+    return {**about, "n_baseline": segment.n_baseline, "n_window": segment.n_window, **counts, "streams": listed}
 
 
 def _fields(of: Any) -> dict[str, Any]:

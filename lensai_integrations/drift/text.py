@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lensai_integrations.drift.result import DriftReport, GroupDrift, StreamDrift
+    from lensai_integrations.drift.result import DriftReport, GroupDrift, SegmentDrift, StreamDrift
 
 #: Findings listed at the top; the groups' tables show all.
 _HEADLINES = 10
+#: Characters of a segment's name.
+_NAME = 24
 _COLUMNS = ("stream", "baseline", "window", "effect", "W1/sd", "PSI", "p")
 
 
@@ -29,6 +31,7 @@ def render(report: DriftReport, width: int) -> str:
         lines.append(f"  ... and {len(findings) - _HEADLINES} more, below")
     for group in report.groups:
         lines += ["", *_section(group, width)]
+    lines += ["", *_segments(report, width)] if report.segments else []
     lines += [""] if report.notes else []
     for note in report.notes:
         lines += _wrapped(note, width, "note: ")
@@ -46,7 +49,20 @@ def verdict(report: DriftReport) -> str:
     moved = f"{len(report.moved):,} of {report.tested:,} streams moved"
     vectors = [group.name for group in report.groups if group.vectors is not None and group.vectors.drift]
     joint = f", and {', '.join(vectors)} as a whole" if vectors else ""
-    return f"{'DRIFT' if report.drift else 'NO DRIFT'}: {moved}{joint}"
+    of_segments = f", and {count_segments(report)}" if report.segment_families else ""
+    return f"{'DRIFT' if report.drift else 'NO DRIFT'}: {moved}{joint}{of_segments}"
+
+
+def count_segments(report: DriftReport) -> str:
+    """How many of the segments that were compared moved, in words.
+
+    Example:
+        >>> from lensai_integrations.drift.result import DriftReport
+        >>> count_segments(DriftReport(0.01, 0.1, 0, "validation", "production", 2000, 200))
+        '0 of 0 segments'
+    """
+    compared = sum(bool(segment.groups) for segment in report.segments)
+    return f"{sum(segment.drift for segment in report.segments)} of {compared} segments"
 
 
 def describe_stream(stream: StreamDrift) -> str:
@@ -139,13 +155,15 @@ def _change(before: float, after: float) -> str:
 def _conditions(report: DriftReport) -> str:
     return (
         f"{report.n_window:,} rows of {report.source} against {report.n_baseline:,} of {report.against}. Chance of a "
-        f"false alarm: {report.alpha:g} for the whole report ({_families(report.families)}). Drift needs an effect of "
+        f"false alarm: {report.alpha:g} for the whole report ({_families(report)}). Drift needs an effect of "
         f"{report.min_effect:g}: Kolmogorov-Smirnov distance, or share of the rows in another category."
     )
 
 
-def _families(count: int) -> str:
-    return f"{count} {'family' if count == 1 else 'families'} of tests, an equal share each"
+def _families(report: DriftReport) -> str:
+    one, two = (f"{n} {'family' if n == 1 else 'families'}" for n in (report.families, report.segment_families))
+    halves = f"half of it for {one} of tests, half for {two} of tests of segments, in each half"
+    return f"{halves if report.segment_families else f'{one} of tests,'} an equal share each"
 
 
 def _findings(report: DriftReport) -> Iterator[str]:
@@ -160,7 +178,35 @@ def _findings(report: DriftReport) -> Iterator[str]:
         if group.vectors is not None and group.vectors.drift:
             test, p = group.vectors.test, p_text(group.vectors.p_value)
             found.append((test.effect, f"{group.name} moved as a whole: MMD {test.mmd:.2g} (p {p})"))
+    for segment in report.segments:
+        if segment.drift:
+            found.append((segment.effect, f"segment {_short_name(segment.name)}: {_worst_of(segment)}"))
     return (text for _, text in sorted(found, key=lambda entry: -entry[0]))
+
+
+def _worst_of(segment: SegmentDrift) -> str:
+    worst, more = segment.moved[0], len(segment.moved) - 1
+    return f"{worst.stream} {worst.words} ({_evidence(worst)}){f', and {more} more' if more else ''}"
+
+
+def _segments(report: DriftReport, width: int) -> Iterator[str]:
+    """A line or two per segment: its name, rows before and after, and what moved."""
+    yield from _wrapped(f"segments by {report.segment_by}: {count_segments(report)} moved", width)
+    heads = [_short_name(segment.name) for segment in report.segments]
+    counts = [(f"{segment.n_baseline:,}", f"{segment.n_window:,}") for segment in report.segments]
+    sizes = [max(map(len, column)) for column in zip(*[("baseline", "window"), *counts], strict=True)]
+    wide = max(map(len, [*heads, "segment"]))
+    yield f"  {'segment'.ljust(wide)}  {'baseline'.rjust(sizes[0])}  {'window'.rjust(sizes[1])}"
+    for segment, name, (before, after) in zip(report.segments, heads, counts, strict=True):
+        mark = "*" if segment.drift else " "
+        first = f"{mark} {name.ljust(wide)}  {before.rjust(sizes[0])}  {after.rjust(sizes[1])}  "
+        text = _worst_of(segment) if segment.drift else segment.verdict
+        yield from textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * len(first))
+
+
+def _short_name(name: str) -> str:
+    text = " ".join(name.split())
+    return text if len(text) <= _NAME else text[: _NAME - 2] + ".."
 
 
 def _evidence(stream: StreamDrift) -> str:

@@ -77,6 +77,9 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
         rows: Rows the joint sample keeps; 0 keeps none.
         max_dim: Wider embeddings are projected to this width.
+        segment_by: `"label"` keeps a profile per class beside the whole. It waits for labels on an accelerator, once in
+            some hundred rows. None: no segments.
+        max_segments: How many classes get one, first come, first served; the others share the segment "other".
         seed: Of everything random in here. Nothing else is touched.
         artifact_path: Directory of the artifacts in the MLflow run.
         directory: Folder to save to; `lensai_baseline` in the working directory by default.
@@ -112,6 +115,8 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         k: int = 200,
         rows: int = 2000,
         max_dim: int = 2048,
+        segment_by: Literal["label"] | None = None,
+        max_segments: int = 20,
         seed: int = 0,
         artifact_path: str = "lensai",
         directory: str | Path | None = None,

@@ -11,18 +11,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lensai_integrations.drift.text import p_text, verdict
+from lensai_integrations.drift.text import count_segments, p_text, verdict
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.report.classes import ClassChart, Series, class_charts
 from lensai_integrations.report.embeddings import fan
 from lensai_integrations.report.page import Column, Fact, Folded, Page, Section, Verdict, when
 from lensai_integrations.report.pixels import pixel_charts
-from lensai_integrations.report.sections import axis, definitions_used, legend, rows_noun
+from lensai_integrations.report.sections import axis, definitions_used, legend, rows_noun, segments_read
+from lensai_integrations.report.segments import SegmentRow, segment_table
 from lensai_integrations.report.streams import Part, Source, StreamRow, parts_of, stream_rows
 from lensai_integrations.report.words import count, number
 
 if TYPE_CHECKING:
-    from lensai_integrations.drift.result import DriftReport, GroupDrift, StreamDrift
+    from lensai_integrations.drift.result import DriftReport, GroupDrift, SegmentDrift, StreamDrift
 
 #: Streams at the top of the page; the groups show the others.
 MOST_FINDINGS = 6
@@ -43,6 +44,7 @@ def drift_page(report: DriftReport, baseline: Baseline | Profile, window: Profil
     reference = baseline.sources().get(report.against, next(iter(baseline.sources().values())))
     sources = [Source(0, "baseline", reference), Source(1, "window", window)]
     sections = [_moved_section(report, sources)] if report.moved or _points(report) else []
+    sections += _segment_sections(report, sources)
     sections += [_group_section(group, sources) for group in report.groups]
     made = window.info.get("created")
     return Page(
@@ -71,6 +73,8 @@ def _headline(report: DriftReport, sources: Sequence[Source]) -> str:
 def _verdict(report: DriftReport) -> Verdict:
     title = verdict(report)
     worst = [f"{stream.stream} {_words(stream)}" for stream in report.moved[:1]]
+    segments = [segment for segment in report.segments if segment.drift][:1]
+    worst += [f"of segment {each.name}, {each.moved[0].stream} {_words(each.moved[0])}" for each in segments]
     return Verdict("bad" if report.drift else "good", title, tuple(f"Worst: {text}." for text in worst))
 
 
@@ -84,7 +88,8 @@ def _facts(report: DriftReport, sources: Sequence[Source], baseline: Baseline | 
         (
             f"false alarms: {number(100 * report.alpha)}% for the whole report",
             f"smallest effect that counts: {number(report.min_effect)}",
-            f"alpha shared by {count(report.families, 'family', 'families')} of tests",
+            f"alpha shared by {count(report.families, 'family', 'families')} of tests"
+            + (f", half of it by {count(report.segment_families)} of segments" if report.segment_families else ""),
         ),
     )
     yield Fact("Groups", tuple(f"{group.name}: {_counted(group)}" for group in report.groups))
@@ -149,6 +154,24 @@ def _group_section(group: GroupDrift, sources: Sequence[Source]) -> Section:
         fans=(fan(parts),) if embedded and parts else (),
         folded=rest,
     )
+
+
+def _segment_sections(report: DriftReport, sources: Sequence[Source]) -> list[Section]:
+    """The segments, if they were compared: those that moved first, with what moved most."""
+    table = segment_table(sources, [segment.name for segment in report.segments]) if report.segments else None
+    if table is None:
+        return []
+    found = {segment.name: segment for segment in report.segments}
+    table = replace(table, rows=tuple(_with_verdict(row, found[row.name]) for row in table.rows))
+    return [Section("Segments", (f"{count_segments(report)} moved.", segments_read(table)), segments=table)]
+
+
+def _with_verdict(row: SegmentRow, segment: SegmentDrift) -> SegmentRow:
+    if not segment.drift:
+        return replace(row, note=segment.reason)
+    worst, more = segment.moved[0], len(segment.moved) - 1
+    rest = f"; and {count(more, 'more stream')}" if more else ""
+    return replace(row, tag="moved", words=f"{worst.stream} {_words(worst)} ({_evidence(worst)}){rest}.")
 
 
 def _unmoved(group: GroupDrift, shown: int) -> str:

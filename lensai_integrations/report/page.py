@@ -10,6 +10,7 @@ from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.report.classes import ClassChart
 from lensai_integrations.report.embeddings import Fan
 from lensai_integrations.report.pixels import PixelChart
+from lensai_integrations.report.segments import SegmentTable
 from lensai_integrations.report.streams import StreamRow
 
 
@@ -71,6 +72,7 @@ class Section:
         charts: Bars of classes.
         fans: Overviews of layers.
         folded: Further tables, unfolded on demand.
+        segments: A table of segments.
     """
 
     title: str
@@ -84,6 +86,7 @@ class Section:
     charts: tuple[ClassChart, ...] = ()
     fans: tuple[Fan, ...] = ()
     folded: tuple[Folded, ...] = ()
+    segments: SegmentTable | None = None
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,35 @@ def bar_svg(share: float, marks: Sequence[tuple[int, float]], top: float, title:
     return _svg(parts, title, WIDTH, 14)
 
 
+def ranges_svg(
+    lanes: Sequence[tuple[int, tuple[float, float, float] | None]], span: tuple[float, float], title: str
+) -> Markup:
+    """A range with a mark for each source, one below the other.
+
+    Args:
+        lanes: Source number, and low end, mark and high end; None leaves the lane empty.
+        span: Ends of the axis.
+        title: What is seen, in words.
+
+    Example:
+        >>> 'class="s0" d="M80 1H240V9H80Z"' in ranges_svg([(0, (1.0, 2.0, 3.0))], (0.0, 4.0), "1 to 3")
+        True
+    """
+    scale = WIDTH / (span[1] - span[0]) if span[1] > span[0] else 0.0
+    parts = []
+    for lane, (source, ends) in enumerate(lanes):
+        if ends is None:
+            continue
+        y = 12 * lane + 1
+        low, middle, high = (scale * (end - span[0]) if scale else WIDTH / 2 for end in ends)
+        low, high = max(min(low, WIDTH - 3), 0.0), min(max(high, low + 3), WIDTH)
+        box = f"M{_short(low)} {y}H{_short(high)}V{y + 8}H{_short(low)}Z"
+        parts.append(Markup('<path class="s{}" d="{}"/>').format(source, box))
+        tick = f"M{_short(min(max(middle, 1.0), WIDTH - 1))} {y - 1}V{y + 9}"
+        parts.append(Markup('<path class="{}" d="{}"/>').format("fm" if source == 0 else f"s{source} mark", tick))
+    return _svg(parts, title, WIDTH, 12 * len(lanes) - 2)
+
+
 def _svg(parts: Sequence[Markup], title: str, width: float, height: float) -> Markup:
     frame = Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img"><title>{}</title>{}</svg>')
     return frame.format(_short(width), _short(height), title, Markup("").join(parts))

@@ -11,6 +11,7 @@ from lensai_integrations.report.classes import class_charts, class_series
 from lensai_integrations.report.embeddings import fan
 from lensai_integrations.report.page import Column, Folded, Section
 from lensai_integrations.report.pixels import pixel_charts
+from lensai_integrations.report.segments import SegmentTable, segment_table
 from lensai_integrations.report.streams import (
     NOTABLE_GAP,
     Part,
@@ -35,7 +36,7 @@ def data_sections(sources: Sequence[Source]) -> list[Section]:
     names = list(dict.fromkeys(name for source in sources for name in source.profile.groups))
     plain = [name for name in names if name not in ("outputs", "labels") and not name.startswith(_EMBEDDINGS)]
     sections = [stream_section(sources, name) for name in plain]
-    sections += [outputs_section(sources), embeddings_section(sources, names)]
+    sections += [outputs_section(sources), embeddings_section(sources, names), segments_section(sources)]
     return [section for section in sections if section is not None]
 
 
@@ -87,6 +88,19 @@ def embeddings_section(sources: Sequence[Source], names: Iterable[str]) -> Secti
     if any(name.startswith(_EMBEDDINGS) and len(parts_of(sources, name)) > 1 for name in names):
         lead.append(f"The lines over them are the 5%, 50% and 95% quantiles of {sources[1].name}.")
     return Section("Embeddings", tuple(lead), fans=tuple(fans))
+
+
+def segments_section(sources: Sequence[Source]) -> Section | None:
+    """A table of the segments."""
+    table = segment_table(sources)
+    return None if table is None else Section("Segments", (segments_read(table),), segments=table)
+
+
+def segments_read(table: SegmentTable) -> str:
+    """How to read the table, in a sentence or two."""
+    marks = ", as marks those of the other source" if len(table.legend) > 1 else ""
+    ranges = " Under each median lies the middle 90% of the rows, on one axis per column." if table.columns else ""
+    return f"The same rows by {table.by}. Bars are shares of all rows{marks}.{ranges}"
 
 
 def definitions_used(sources: Sequence[Source]) -> tuple[Definition, ...]:

@@ -102,6 +102,8 @@ class Fit(Generic[P]):
             max_dim=options.max_dim,
             seed=[options.seed, self._rank, zlib.crc32(source.encode())],
             source=source,
+            segment_by=options.segment_by,
+            max_segments=options.max_segments,
             on_error=lambda group, error: self.problems.note(f"{group} of {source}", error, listed=False),
         )
         return reader, profiler

@@ -14,6 +14,7 @@ from lensai_integrations.measures.images import image_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import KINDS, TASKS
 from lensai_integrations.mlflow.address import checked_path
+from lensai_integrations.segments import checked_segment_by
 
 REFERENCES = ("validation", "training", "test")
 TRAININGS = ("inputs", "all", None)
@@ -50,6 +51,8 @@ class Options:
     artifact_path: str
     directory: str | Path | None
     dataloader_idx: int
+    segment_by: str | None
+    max_segments: int
     upload_deadline: float
     measures: Sequence[CustomMeasure] = ()
 
@@ -66,6 +69,10 @@ class Options:
             check_reduce(reduce)
         image_measures(3, self.convention)
         checked_measures(self.measures)
+        _check_one_of("segment_by", self.segment_by, ("label", None))
+        checked_segment_by(self.segment_by, self.max_segments)
+        if self.segment_by == "label" and self.target is None:
+            raise InputError("segment_by='label' needs labels: leave target='auto', or name their place in the batch")
         for name, (low, high) in _NUMBERS.items():
             _check_number(name, getattr(self, name), low, high)
         checked_path(self.artifact_path)

@@ -1,0 +1,256 @@
+"""Segments while batches come in: the rows that were measured are split by value, and nothing is measured again.
+
+Rows wait until there are some hundred of them and are split together: one update per segment and not one per segment
+and batch. What lies on an accelerator stays there until then and comes to the host at once, labels and rows together,
+which is the one time that segments wait for a device. Their sketches live in host memory.
+
+To stay small a segment keeps KLL banks and categories, of all groups, and nothing else: no row sample, no kernel mean
+and no covariance of rows as vectors, and no pixel counts, which `compare` does not test, which cost more than all
+other measures of an image together, and which JAX and TensorFlow count for a whole batch. Groups of many streams
+keep a quarter of k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.arrays import Array, is_array, is_immutable, local, namespace, strings, to_host
+from lensai_integrations.errors import InputError
+from lensai_integrations.group import Group, Sketch
+from lensai_integrations.measures.outputs import NO_CLASS
+from lensai_integrations.measuring import Measured, label_array
+from lensai_integrations.profile import Profile
+from lensai_integrations.recorders import Settings
+from lensai_integrations.segments import LABEL, MOST_SEGMENTS, OTHER, is_name
+from lensai_integrations.sketches.bank import KLLBank
+from lensai_integrations.sketches.categories import Categories
+
+#: A value per row, and what the sketches of a group take of these rows, by key.
+Values: TypeAlias = Any
+Parts: TypeAlias = dict[str, Any]
+
+#: Rows that wait to be split.
+_WAITING: Final = 512
+#: Groups of more streams than this are kept with a quarter of k: 1.2 MB for a segment of 2048 streams at k=200.
+NARROW: Final = 64
+
+_OTHER_CODE: Final = 0
+
+
+class Segmenter:
+    """Keeps a few sketches for each value that rows come with.
+
+    The first values to come get a segment; when there are as many as allowed, the rows of later ones go to `OTHER`,
+    and so do rows without a value. The values of `settings.like`, if it is segmented by the same, have theirs
+    beforehand, so that a window has the segments of its baseline.
+
+    Args:
+        by: What the values are: `"label"`, or the name of some metadata.
+        most: Named segments, at the most; more if `settings.like` has more.
+        settings: Of the profiler.
+
+    Example:
+        >>> from lensai_integrations import Profiler
+        >>> profiler = Profiler(segment_by="site")
+        >>> profiler.update(labels=[0, 0, 1], segments=["north", "south", "north"])
+        >>> {name: segment.n for name, segment in profiler.profile().segments.items()}
+        {'north': 2, 'south': 1}
+    """
+
+    def __init__(self, by: str, most: int, settings: Settings) -> None:
+        like = settings.like
+        known = list(like.segments) if like is not None and like.info.get("segment_by") == by else []
+        known = [name for name in known if name != OTHER][:MOST_SEGMENTS]
+        self._by, self._settings = by, settings
+        self._most = max(most, len(known))
+        self._codes = {OTHER: _OTHER_CODE} | {name: code for code, name in enumerate(known, start=1)}
+        self._sketches: dict[tuple[int, str, str], Sketch] = {}
+        self._waiting: list[tuple[Values, dict[str, Parts]]] = []
+        self._rows = 0
+
+    def values(self, labels: Any, segments: Any) -> Values:
+        """The values of a batch: a list, an array, or None if it has none.
+
+        Args:
+            labels: As for `Profiler.update`.
+            segments: Likewise.
+
+        Raises:
+            InputError: If they are no classes, or given for segments by something else.
+        """
+        if self._by == LABEL:
+            if segments is not None:
+                raise InputError("segments= is for segments by metadata: with segment_by='label' the labels count")
+            return None if labels is None else _classes(label_array(labels), "labels")
+        if segments is None or not is_array(segments):
+            return None if segments is None else _texts(segments)
+        texts = strings(segments)
+        return texts if texts is not None else _classes(local(segments), "segments")
+
+    def take(self, measured: Mapping[str, Measured], groups: Mapping[str, Group], values: Values) -> None:
+        """Take what was measured of a batch. Nothing is waited for until some hundred rows have come together.
+
+        Args:
+            measured: By group. What is in flight may still be.
+            groups: The profiler's, by name.
+            values: Of the same rows.
+
+        Raises:
+            InputError: If there is another number of values than of rows.
+        """
+        parts = {name: _kept(groups[name], each) for name, each in measured.items() if name in groups}
+        sizes = [len(part) for group in parts.values() for part in group.values()]
+        if not sizes:
+            return
+        n = max(sizes)
+        fits = values is None or len(values) == n
+        self._waiting.append((_copied(values) if fits and values is not None else None, parts))
+        self._rows += n
+        if self._rows >= _WAITING:
+            self.split()
+        if not fits:
+            raise InputError(f"there are {len(values)} values of {self._by!r} for {n} rows: pass one per row")
+
+    def split(self) -> None:
+        """Hand the rows that wait to the sketches of their segments. Waits for an accelerator that they are on."""
+        waiting, self._waiting, self._rows = self._waiting, [], 0
+        found: dict[tuple[str, str], list[tuple[NDArray[np.intp], Any]]] = {}
+        for values, parts in waiting:
+            codes = self._coded(values)
+            for name, group in parts.items():
+                for key, part in group.items():
+                    fits = codes is not None and len(codes) == len(part)
+                    own = codes if fits else np.full(len(part), _OTHER_CODE)
+                    found.setdefault((name, key), []).append((own, part))  # type: ignore[arg-type]
+        for (name, key), chunks in found.items():
+            rows = _together([part for _, part in chunks])
+            self._hand_over(name, key, np.concatenate([codes for codes, _ in chunks]), rows)
+
+    def _hand_over(self, name: str, key: str, codes: NDArray[np.intp], rows: NDArray[Any]) -> None:
+        if key == "categories/top_class":
+            codes, rows = codes[rows != NO_CLASS], rows[rows != NO_CLASS]
+        order = np.argsort(codes, kind="stable")
+        present, starts = np.unique(codes[order], return_index=True)
+        for code, places in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
+            place = (code, name, key)
+            if place not in self._sketches:
+                self._sketches[place] = self._made(place, rows)
+            self._sketches[place].update(rows[places])  # type: ignore[attr-defined]
+
+    def _made(self, place: tuple[int, str, str], rows: NDArray[Any]) -> Sketch:
+        code, name, key = place
+        if key != "bank":
+            return Categories()
+        dim, k = rows.shape[1], self._settings.k
+        segment = next(known for known, number in self._codes.items() if number == code)
+        return KLLBank(dim, segment_k(k, dim), seed=self._settings.seed_of(f"{name} of segment {segment}"))
+
+    def _coded(self, values: Values) -> NDArray[np.intp] | None:
+        """The number of the segment of each row; None where there is no value."""
+        if values is None:
+            return None
+        return np.array([self._code(value) for value in _plain(values)], np.intp)
+
+    def _code(self, value: Any) -> int:
+        name = "" if value is None else str(int(value)) if isinstance(value, bool) else str(value)
+        code = self._codes.get(name)
+        if code is None:
+            code = len(self._codes) if len(self._codes) <= self._most and is_name(name) else _OTHER_CODE
+            if code:
+                self._codes[name] = code
+        return code
+
+    def info(self) -> dict[str, Any]:
+        """What a profile says of its segments."""
+        return {"segment_by": self._by, "max_segments": self._most}
+
+    def profiles(self, groups: Mapping[str, Group], info: Mapping[str, Any]) -> dict[str, Profile]:
+        """The segments so far, those with rows, in the order in which they came; `OTHER` last. Copies.
+
+        Args:
+            groups: The profiler's, by name.
+            info: For each of them.
+        """
+        names = sorted(self._codes, key=lambda name: self._codes[name] or MOST_SEGMENTS + 1)
+        segments = {name: Profile(dict(self._groups(self._codes[name], groups)), None, dict(info)) for name in names}
+        return {name: segment for name, segment in segments.items() if segment.n}
+
+    def _groups(self, code: int, groups: Mapping[str, Group]) -> Iterator[tuple[str, Group]]:
+        for name, group in groups.items():
+            kept = {key: self._sketches.get((code, name, key)) for key in group.sketches}
+            sketches = {key: _copy(each) for key, each in kept.items() if each is not None}
+            if sketches:
+                yield name, Group(name, group.streams, dict(group.definitions), sketches, dict(group.info))
+
+
+def segment_k(k: int, dim: int) -> int:
+    """Size of the KLL sketches of a segment.
+
+    Example:
+        >>> segment_k(200, 20), segment_k(200, 2048)
+        (200, 50)
+    """
+    return k if dim <= NARROW else max(8, k // 4)
+
+
+def _copy(sketch: Sketch) -> Sketch:
+    """A copy; of a wide bank one of DataSketches' size, without which a quarter of k would save nothing."""
+    if isinstance(sketch, KLLBank) and sketch.dim > NARROW:
+        return sketch.compact()
+    return type(sketch).from_state({key: array.copy() for key, array in sketch.state().items()})
+
+
+def _kept(group: Group, measured: Measured) -> Parts:
+    """What a segment keeps of what was measured: a group's rows, and its categories by the name of their stream."""
+    found: Parts = {"bank": measured.rows[group.name]} if group.bank is not None else {}
+    for stream in group.categories:
+        if (stream or "labels") in measured.rest:
+            found[f"categories/{stream}"] = measured.rest[stream or "labels"]
+    return {key: _copied(part) for key, part in found.items()}
+
+
+def _copied(values: Any) -> Any:
+    """What waits may lie in memory that the caller uses again."""
+    if isinstance(values, list) or is_immutable(values):
+        return values
+    values = local(values)
+    return namespace(values).asarray(values, copy=True)
+
+
+def _plain(values: Values) -> list[Any]:
+    plain: list[Any] = values if isinstance(values, list) else to_host(values).tolist()
+    return plain
+
+
+def _together(parts: list[Any]) -> NDArray[Any]:
+    """The rows of several batches as one array of numbers, or of strings if a batch has some."""
+    if not any(isinstance(part, list) for part in parts):
+        return np.concatenate([to_host(part) for part in parts])
+    texts = [str(value) for part in parts for value in _plain(part)]
+    together = np.empty(len(texts), object)
+    together[:] = texts
+    return together
+
+
+def _classes(values: Array | list[str], name: str) -> Array | list[str]:
+    if isinstance(values, list):
+        return values
+    values = local(values)
+    if len(values.shape) != 1 or not namespace(values).isdtype(values.dtype, ("integral", "bool")):
+        raise InputError(
+            f"{name} of dtype {values.dtype} and shape {tuple(values.shape)} make no segments: pass one class per row, "
+            "integers or strings"
+        )
+    return values
+
+
+def _texts(values: Any) -> list[Any]:
+    values = list(values)
+    odd = next((v for v in values if not isinstance(v, str | int | np.integer | None)), None)
+    if odd is not None:
+        raise InputError(f"segments should be strings, whole numbers or None, one per row, not {odd!r}")
+    return values

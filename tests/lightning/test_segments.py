@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from lensai_integrations import Baseline, Profiler
+from lensai_integrations.archive import to_bytes
+from lensai_integrations.errors import InputError
+from lensai_integrations.lightning import BaselineCallback
+from lensai_integrations.lightning.ranks import merged
+from lensai_integrations.segments import OTHER
+from lensai_integrations.training.problems import Problems
+
+
+def test_both_profiles_are_kept_by_label_and_travel(lit, trainer, loaders, images, tmp_path):
+    callback = BaselineCallback(segment_by="label", max_segments=3, directory=tmp_path / "b", training="all")
+    held_out = images(30, seed=1)
+    runs = trainer(callback, max_epochs=2)
+    runs.fit(lit(), loaders(images(20)), loaders(held_out))
+
+    baseline = Baseline.load(tmp_path / "b")
+    labels = held_out.tensors[1].tolist()
+    for profile, n in ((baseline.reference, 30), (baseline.training, 20)):
+        assert sum(segment.n for segment in profile.segments.values()) == profile.n == n
+        assert list(profile.segments)[-1] == OTHER
+        assert len(profile.segments) == 4
+        assert set(profile.segments["1"].groups) == {"inputs", "outputs", "embeddings/model.fc.input", "labels"}
+    found = {name: segment.n for name, segment in baseline.reference.segments.items() if name != OTHER}
+    assert found == {name: labels.count(int(name)) for name in dict.fromkeys(map(str, labels)) if name in found}
+    assert set(callback.state_dict()) == {"training", "validation"}
+    again = BaselineCallback(segment_by="label", max_segments=3)
+    again.setup(runs, None, "fit")
+    again.load_state_dict(callback.state_dict())
+    assert again._fit.profiles["validation"].segments.keys() == baseline.reference.segments.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"segment_by": "site"}, "segment_by='site' is unknown"),
+        ({"segment_by": "label", "target": None}, "needs labels"),
+        ({"segment_by": "label", "max_segments": 0}, "max_segments=0"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        BaselineCallback(**arguments)
+
+
+def test_ranks_merge_segment_by_segment():
+    blobs = []
+    for rank, labels in enumerate((["a", "b", "b"], ["b", "c", "c", "c"])):
+        profiler = Profiler(segment_by="label", max_segments=2, seed=[0, rank])
+        profiler.update(labels=labels)
+        blobs.append(to_bytes(profiler.profile()))
+
+    whole = merged(blobs, Problems(quiet=True))
+    assert {name: segment.n for name, segment in whole.segments.items()} == {"b": 3, "c": 3, OTHER: 1}
+    assert (whole.n, whole.info["ranks"], whole.info["max_segments"]) == (7, 2, 2)
