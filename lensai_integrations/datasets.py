@@ -10,6 +10,7 @@ from typing import Any
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import USUAL_KEYS
+from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
@@ -27,6 +28,7 @@ def profile_dataset(
     target: int | str | None = "auto",
     metadata: Mapping[str, Metadata] | None = None,
     exif: Sequence[str] = (),
+    measures: Sequence[CustomMeasure] = (),
     convention: str = "lensai",
     k: int = 200,
     rows: int = 2000,
@@ -52,6 +54,7 @@ def profile_dataset(
         target: Key or place of the labels; `"auto"`: the usual ones. None: no labels.
         metadata: Of samples: functions by name, each given the sample.
         exif: Of files and Pillow's images: what of the EXIF data is kept.
+        measures: Custom measures of samples and batches, functions decorated with `measure`.
         convention: Of the image measures.
         k: Size of the KLL sketches.
         rows: Of batches: how many rows the joint sample keeps.
@@ -75,14 +78,17 @@ def profile_dataset(
         profile = profile_files(data, jobs=num_workers, exif=exif, convention=convention, k=k, seed=seed)
     elif _has_samples(data):
         how = inputs if isinstance(inputs, ImageInputs) else None
-        collector = Collector(metadata=metadata, exif=exif, inputs=how, convention=convention, k=k, seed=seed)
+        collector = Collector(
+            metadata=metadata, exif=exif, inputs=how, measures=measures, convention=convention, k=k, seed=seed
+        )
         labels = _collected(data, collector, target, num_workers, limit)
         profile = collector.profile(source)
         if labels is not None:
             profile.groups["labels"] = labels.groups["labels"]
     else:
+        how = image_inputs(inputs, data, Problems())
         profiler = Profiler(
-            inputs=image_inputs(inputs, data, Problems()), convention=convention, k=k, rows=rows, seed=seed, like=like
+            inputs=how, measures=measures or None, convention=convention, k=k, rows=rows, seed=seed, like=like
         )
         profile = _of_batches(data, profiler, target, limit)
     profile.info["source"] = source
@@ -123,9 +129,8 @@ def _collected(
 def _through(samples: _Samples, num_workers: int) -> Iterable[list[Any]]:
     torch = sys.modules.get("torch")
     if num_workers and torch is not None:
-        from torch.utils.data import DataLoader
-
-        return DataLoader(samples, batch_size=64, num_workers=num_workers, collate_fn=_known)
+        loader: Any = torch.utils.data.DataLoader
+        return loader(samples, batch_size=64, num_workers=num_workers, collate_fn=_known)  # type: ignore[no-any-return]
     return ([label] if (label := samples[i]) is not None else [] for i in range(len(samples)))
 
 

@@ -249,8 +249,8 @@ def _classes(values: Array | list[str], name: str) -> Array | list[str]:
 
 
 def _texts(values: Any) -> list[Any]:
-    values = list(values)
-    odd = next((v for v in values if not isinstance(v, str | int | np.integer | None)), None)
+    texts: list[Any] = list(values)
+    odd = next((v for v in texts if not isinstance(v, str | int | np.integer | None)), None)
     if odd is not None:
         raise InputError(f"segments should be strings, whole numbers or None, one per row, not {odd!r}")
-    return values
+    return texts

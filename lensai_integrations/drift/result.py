@@ -219,7 +219,7 @@ class DriftReport:
     @property
     def drift(self) -> bool:
         """The verdict: whether anything moved, of the whole or of a segment."""
-        return any(part.drift for part in (*self.groups, *self.segments))
+        return any(group.drift for group in self.groups) or any(segment.drift for segment in self.segments)
 
     @property
     def moved(self) -> tuple[StreamDrift, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.raw.collector import Collector, Metadata
 from lensai_integrations.raw.sketches import RAW
@@ -18,6 +19,7 @@ def profile_dataset(
     name: str = RAW,
     metadata: Mapping[str, Metadata] | None = None,
     inputs: ImageInputs | None = None,
+    measures: Sequence[CustomMeasure] = (),
     convention: str = "lensai",
     k: int = 200,
     seed: int = 0,
@@ -34,6 +36,7 @@ def profile_dataset(
         name: Of the group.
         metadata: Functions by name, each given an element with numpy arrays in it; see `ProfileImages`.
         inputs: How other numbers are read: `ImageInputs(mean=..., std=...)`.
+        measures: Custom measures, functions decorated with `lensai_integrations.measure`, of one number an image.
         convention: Of the image measures.
         k: Size of the KLL sketches.
         seed: Of what is random in them; nothing else is touched.
@@ -53,7 +56,9 @@ def profile_dataset(
             f"dataset should be a tf.data.Dataset, not {type(dataset).__name__}: for other data use"
             " lensai_integrations.transforms.ProfileImages"
         )
-    collector = Collector(name=name, metadata=metadata, inputs=inputs, convention=convention, k=k, seed=seed)
+    collector = Collector(
+        name=name, metadata=metadata, inputs=inputs, measures=measures, convention=convention, k=k, seed=seed
+    )
 
     def look(element: Any, arrays: list[Any]) -> bool:
         sample = tf.nest.pack_sequence_as(element, arrays)

@@ -59,7 +59,10 @@ class CustomMeasurer:
         return self._compiled(find_images(batch, self._reader.key))  # type: ignore[no-any-return]
 
     def _measured(self, array: Array) -> dict[str, Array]:
-        images = self._reader.read(array)
+        return self.of(self._reader.read(array), array)
+
+    def of(self, images: Images, array: Array) -> dict[str, Array]:
+        """The same of images that have been read already, from this array."""
         parts: dict[str, list[Array]] = {each.name: [] for each in self._measures}
         failed: set[str] = set()
         for pixels in _pieces(images):

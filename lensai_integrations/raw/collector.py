@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.images import image_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Profile
@@ -45,6 +46,7 @@ class Collector:
         metadata: Functions by the name of what they give.
         exif: What of a file's EXIF data is kept; nothing by default, since it may identify people.
         inputs: How arrays are read that are no bytes and not inside [0, 1].
+        measures: Custom measures, functions decorated with `measure`, of one number an image.
         convention: Of the image measures.
         k: Size of the KLL sketches.
         seed: Of what is random in them.
@@ -67,6 +69,7 @@ class Collector:
         metadata: Mapping[str, Metadata] | None = None,
         exif: Sequence[str] = (),
         inputs: ImageInputs | None = None,
+        measures: Sequence[CustomMeasure] = (),
         convention: str = "lensai",
         k: int = 200,
         seed: int = 0,
@@ -76,7 +79,7 @@ class Collector:
         _check(name, self.metadata, exif)
         image_measures(3, convention)
         self.name, self.inputs, self._exif, self._seed, self._k = name, inputs, tuple(exif), seed, k
-        self.columns = Columns(convention, (*FILE, *self._exif, *self.metadata))
+        self.columns = Columns(convention, (*FILE, *self._exif, *self.metadata), checked_measures(measures))
         self._capacity = capacity
         self._notes: set[str] = set()
         self._begin()
@@ -115,10 +118,14 @@ class Collector:
     def _measured(self, image: Any) -> tuple[Any, Any, Delivered | None]:
         try:
             delivered = read(image, self.inputs)
-            return *self.columns.measured(delivered), delivered
+            found = self.columns.measured(delivered)
+            for problem in self.columns.problems():
+                self._note(problem)
+            return *found, delivered
         except Exception as error:  # noqa: BLE001
             self._note(f"{self.name}: an image could not be measured and counts as invalid: {error}")
-            return np.full((1, len(self.columns.streams)), np.nan, np.float32), np.zeros((3, 256), np.int64), None
+            width = len(self.columns.streams) + len(self.columns.custom)
+            return np.full((1, width), np.nan, np.float32), np.zeros((3, 256), np.int64), None
 
     def _values(self, delivered: Delivered | None, sample: Any) -> list[Any]:
         known = {} if delivered is None else {**file_of(delivered), **exif_of(delivered, self._exif)}

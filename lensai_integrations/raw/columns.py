@@ -1,7 +1,8 @@
 """What is kept of one delivered image: a row of numbers, so that it can lie in memory that processes share.
 
-First the image measures, then two columns for each piece of metadata: its number, and the code of its category. A
-function of the user's may answer either, now this, now that; the one that it did not answer is NaN.
+First the image measures, then a column for each custom measure, then two columns for each piece of metadata: its
+number, and the code of its category. A function of the user's may answer either, now this, now that; the one that it
+did not answer is NaN.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.arrays import Array, to_host
+from lensai_integrations.measures.custom import CustomMeasure
+from lensai_integrations.measures.custom_rows import custom_measurer
 from lensai_integrations.measures.images import image_measures, measure_images_and_counts
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.raw.reading import Delivered
 
 #: Longest category that is kept whole, in characters.
@@ -22,6 +27,9 @@ MOST_CHARACTERS: Final = 200
 #: Different categories of one process; further ones are all counted as `OTHER`.
 MOST_CATEGORIES: Final = 100_000
 OTHER: Final = "(other)"
+
+#: Images are handed to custom measures as they were read, so how does not matter.
+_READER: Final = ImageInputs(layout="NCHW", scale=1.0)
 
 #: Gives the code of a category.
 Code = Callable[[str], int]
@@ -34,6 +42,7 @@ class Columns:
     Args:
         convention: Of the image measures.
         metadata: Names of the metadata.
+        custom: Custom measures, of one number each.
 
     Example:
         >>> columns = Columns("lensai", ("mode",))
@@ -43,6 +52,7 @@ class Columns:
 
     convention: str
     metadata: tuple[str, ...]
+    custom: tuple[CustomMeasure, ...] = ()
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -57,18 +67,29 @@ class Columns:
     @property
     def width(self) -> int:
         """Numbers in a row."""
-        return len(self.streams) + 2 * len(self.metadata)
+        return len(self.streams) + len(self.custom) + 2 * len(self.metadata)
 
     def numbers(self, name: str) -> int:
         """The column of a metadata's numbers; the one behind it has the codes of its categories."""
-        return len(self.streams) + 2 * self.metadata.index(name)
+        return len(self.streams) + len(self.custom) + 2 * self.metadata.index(name)
 
     def measured(self, delivered: Delivered) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Image measures `[n, D]` and pixel counts `[3, 256]`, in host memory. Waits for an accelerator."""
-        from lensai_integrations.arrays import to_host
+        """Image measures and custom ones `[n, D]`, pixel counts `[3, 256]`, in host memory. Waits for an accelerator.
 
-        _, rows, counts = measure_images_and_counts(delivered.images, self.convention)
-        return to_host(rows), to_host(counts).astype(np.int64, copy=False)
+        A custom measure that fails, or gives more than one number for an image, is NaN; `problems` says why.
+        """
+        images = delivered.images
+        _, rows, counts = measure_images_and_counts(images, self.convention)
+        columns = [to_host(rows)]
+        if self.custom:
+            found = custom_measurer(_READER, self.custom).of(images, images.pixels)
+            columns += [_one_column(found.get(each.name), len(columns[0])) for each in self.custom]
+        return np.concatenate(columns, axis=1), to_host(counts).astype(np.int64, copy=False)
+
+    def problems(self) -> list[str]:
+        """What custom measures did wrong in this process."""
+        errors = custom_measurer(_READER, self.custom).errors if self.custom else {}
+        return [f"the custom measure {name!r} failed: {error}" for name, error in errors.items()]
 
     def row(
         self, measures: NDArray[np.float32], metadata: Sequence[Any], code: Code
@@ -96,3 +117,10 @@ class Columns:
             except (TypeError, ValueError, OverflowError):
                 problem = f"metadata {name!r} gave a {type(value).__name__}: it should give a number, a string or None"
         return row, problem
+
+
+def _one_column(rows: Array | None, n: int) -> NDArray[np.float32]:
+    """`[n, 1]`; NaN where there is not one number for each image."""
+    if rows is None or tuple(rows.shape) != (n, 1):
+        return np.full((n, 1), math.nan, np.float32)
+    return to_host(rows)

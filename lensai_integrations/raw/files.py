@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,15 +63,16 @@ def images_in(source: str | Path) -> tuple[Path, list[Path]]:
         InputError: If there are none.
     """
     source = Path(source)
+    found: Iterable[Path]
     if source.is_dir():
         root, found = source, (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
     elif source.is_file():
-        root, found = source.parent, iter([source])
+        root, found = source.parent, [source]
     else:
         fixed = source.parts
         magic = next((i for i, part in enumerate(fixed) if set(part) & set("*?[")), len(fixed))
         root = Path(*fixed[:magic]) if magic else Path()
-        found = root.glob(str(Path(*fixed[magic:]))) if magic < len(fixed) else iter(())
+        found = root.glob(str(Path(*fixed[magic:]))) if magic < len(fixed) else ()
     paths = sorted(path for path in found if path.is_file())
     if not paths:
         raise InputError(
@@ -162,14 +164,14 @@ class _Work:
     def load(self, path: Path) -> None:
         """Go on from a saved state, if it is of the same files and settings."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 state = dict(arrays)
             notes = json.loads(str(state.pop("__notes__")))
             pixels = state.pop("__pixels__")
             if notes["digest"] != self._digest or pixels.shape != (3, 256):
                 return
             self._sketches.restore(state)
-        except (OSError, KeyError, ValueError, EOFError, FormatError):
+        except (OSError, KeyError, ValueError, EOFError, BadZipFile, FormatError):
             return
         self._pixels = pixels.astype(np.int64)
         self._unreadable = [(str(path), str(why)) for path, why in notes["unreadable"]]

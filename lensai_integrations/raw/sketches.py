@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -54,11 +54,13 @@ class RawSketches:
     k: int
     seed: Sequence[int]
     measures: KLLBank = field(init=False)
+    custom: dict[str, KLLBank] = field(init=False)
     numbers: dict[str, KLLBank] = field(init=False)
     categories: dict[str, Categories] = field(init=False)
 
     def __post_init__(self) -> None:
         self.measures = self._bank(RAW, len(self.columns.streams))
+        self.custom = {each.name: self._bank(f"custom/{each.name}", 1) for each in self.columns.custom}
         self.numbers = {name: self._bank(name, 1) for name in self.columns.metadata}
         self.categories = {name: Categories() for name in self.columns.metadata}
 
@@ -76,6 +78,8 @@ class RawSketches:
         if not len(rows):
             return
         self.measures.update(np.ascontiguousarray(rows[:, : len(self.columns.streams)]))
+        for place, bank in enumerate(self.custom.values(), start=len(self.columns.streams)):
+            bank.update(np.ascontiguousarray(rows[:, place : place + 1]))
         for name in self.columns.metadata:
             place = self.columns.numbers(name)
             numbers = rows[:, place]
@@ -105,7 +109,11 @@ class RawSketches:
         convention = self.columns.convention
         definitions = {**self.columns.definitions, "pixel": CONVENTIONS[convention].pixel.id}
         sketches: dict[str, Sketch] = {"bank": self.measures, "pixels": counts}
+        sketches |= {f"bank/{each}": bank for each, bank in self.custom.items()}
+        definitions |= {each.name: each.definition.id for each in self.columns.custom}
         info = {"convention": convention, "delivered": True, **info}
+        if self.columns.custom:
+            info["measures"] = {each.name: asdict(each.definition) for each in self.columns.custom}
         groups = {name: Group(name, self.columns.streams, definitions, sketches, info)}
         for each in self.columns.metadata:
             bank, categories, full = self.numbers[each], self.categories[each], METADATA + each
@@ -141,11 +149,14 @@ class RawSketches:
         if measures.dim != self.measures.dim:
             raise FormatError(f"the state has {measures.dim} streams instead of {self.measures.dim}")
         self.measures = measures
+        for name in self.custom:
+            self.custom[name] = sketches[f"custom/{name}"]  # type: ignore[assignment]
         for name in self.columns.metadata:
             self.numbers[name] = sketches[f"number/{name}"]  # type: ignore[assignment]
             self.categories[name] = sketches[f"category/{name}"]  # type: ignore[assignment]
 
     def _sketches(self) -> dict[str, Sketch]:
         sketches: dict[str, Sketch] = {RAW: self.measures}
+        sketches |= {f"custom/{name}": bank for name, bank in self.custom.items()}
         sketches |= {f"number/{name}": bank for name, bank in self.numbers.items()}
         return sketches | {f"category/{name}": found for name, found in self.categories.items()}

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from lensai_integrations.profile import Profile
 from lensai_integrations.report.plots import bar_svg, ranges_svg
-from lensai_integrations.report.streams import Source, describe
+from lensai_integrations.report.streams import Source
 from lensai_integrations.report.words import count, interval, number, percent, significant_decimals
 from lensai_integrations.segments import OTHER
 
@@ -158,7 +158,7 @@ def _span(found: Mapping[tuple[int, str], Quantiles], stream: str) -> tuple[floa
 def _measure(stream: str, profile: Profile, span: tuple[float, float]) -> Measure:
     group = next((g for g in profile.groups.values() if stream.startswith(f"{g.name}/")), None)
     short = stream if group is None else stream.removeprefix(f"{group.name}/")
-    known = describe(group.definition_of(short)) if group is not None else None
+    known = group.definition(group.definition_of(short)) if group is not None else None
     unit = known.unit if known is not None and known.unit != "1" else ""
     title = f"{stream}: {known.description}" if known is not None else stream
     return Measure(

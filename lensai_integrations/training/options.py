@@ -51,10 +51,10 @@ class Options:
     artifact_path: str
     directory: str | Path | None
     dataloader_idx: int
-    segment_by: str | None
-    max_segments: int
     upload_deadline: float
     measures: Sequence[CustomMeasure] = ()
+    segment_by: str | None = None
+    max_segments: int = 20
 
     def __post_init__(self) -> None:
         _check_layers(self.layers)

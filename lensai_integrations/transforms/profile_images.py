@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Profile
 from lensai_integrations.raw.collector import Collector, Metadata
@@ -35,6 +36,7 @@ class ProfileImages(v2.Transform):  # type: ignore[misc]
         exif: What of the EXIF data of Pillow's images is kept: some of `"make"`, `"model"`, `"software"`,
             `"orientation"`, `"exposure"` (seconds), `"iso"`. Nothing by default: it can identify people.
         inputs: How tensors are read that are neither bytes nor inside [0, 1]: `ImageInputs(mean=..., std=...)`.
+        measures: Custom measures, functions decorated with `lensai_integrations.measure`, of one number an image.
         convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.
         k: Size of the KLL sketches.
         seed: Of what is random in them; nothing else is touched.
@@ -56,13 +58,21 @@ class ProfileImages(v2.Transform):  # type: ignore[misc]
         metadata: Mapping[str, Metadata] | None = None,
         exif: Sequence[str] = (),
         inputs: ImageInputs | None = None,
+        measures: Sequence[CustomMeasure] = (),
         convention: str = "lensai",
         k: int = 200,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.collector = Collector(
-            name=name, metadata=metadata, exif=exif, inputs=inputs, convention=convention, k=k, seed=seed
+            name=name,
+            metadata=metadata,
+            exif=exif,
+            inputs=inputs,
+            measures=measures,
+            convention=convention,
+            k=k,
+            seed=seed,
         )
 
     def forward(self, *inputs: Any) -> Any:

@@ -31,7 +31,7 @@ def test_what_a_tf_data_pipeline_delivered_joins_the_baseline(model):
     _, training = pipeline(tf, 40)
     _, validation = pipeline(tf, 20, metadata={"label": lambda element: float(element[1])})
     callback = BaselineCallback()
-    model().fit(training, validation_data=validation, epochs=2, callbacks=[callback], verbose=0)
+    model().fit(training, validation_data=validation, epochs=2, shuffle=False, callbacks=[callback], verbose=0)
     baseline = callback.baseline_
 
     assert baseline.warnings == []
@@ -75,7 +75,7 @@ def test_a_torch_loader_with_profile_images(model):
 
     callback = BaselineCallback()
     loaders = [torch.utils.data.DataLoader(Pictures(n), batch_size=8) for n in (40, 20)]
-    model().fit(loaders[0], validation_data=loaders[1], epochs=2, callbacks=[callback], verbose=0)
+    model().fit(loaders[0], validation_data=loaders[1], epochs=2, shuffle=False, callbacks=[callback], verbose=0)
     assert callback.baseline_.warnings == []
     assert callback.baseline_.training.groups["raw"].n == 40
     assert callback.baseline_.reference.groups["raw"].n == 20

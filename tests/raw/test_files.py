@@ -89,7 +89,7 @@ def test_a_state_that_does_not_fit_is_begun_anew(photos, expected, tmp_path, mon
     monkeypatch.setattr(files, "SAVE_EVERY", 0.0)
 
     def interrupts(done, total):
-        if done >= 64:
+        if done > 32:
             raise KeyboardInterrupt
 
     other = {"k": 100} if damage == "other settings" else {}
@@ -97,8 +97,6 @@ def test_a_state_that_does_not_fit_is_begun_anew(photos, expected, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         profile_files(source, jobs=0, resume=tmp_path, progress=interrupts, **other)
     state = tmp_path / "resume.npz"
-    if not state.exists():
-        pytest.skip("there were too few files to be interrupted")
     if damage == "truncated":
         state.write_bytes(state.read_bytes()[:500])
     assert numbers(profile_files(photos, jobs=0, resume=tmp_path)) == numbers(expected)
@@ -165,7 +163,8 @@ def test_data_sets_are_profiled_as_they_are_in_any_number_of_processes(photos):
             return len(self.paths)
 
         def __getitem__(self, i):
-            return {"image": Image.open(self.paths[i]), "label": torch.tensor(i % 2)}
+            with Image.open(self.paths[i]) as image:
+                return {"image": image.copy(), "label": torch.tensor(i % 2)}
 
     profiles = [
         profile_dataset(Folder(), num_workers=workers, metadata={"label": lambda s: float(s["label"])})

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from lensai_integrations import measure
 from lensai_integrations.errors import InputError
 from lensai_integrations.raw import ledger
 from lensai_integrations.transforms import ProfileImages
@@ -232,6 +233,28 @@ def test_metadata_of_samples_and_of_batches(caplog):
     assert len(messages) == 2
     assert "KeyError('missing')" in messages[0]
     assert "metadata 'odd' gave a object" in messages[1]
+
+
+@measure("glare", unit="%")
+def glare(images):
+    return (images >= 2).mean((1, 2, 3)) * 100
+
+
+@measure("raises")
+def raises(images):
+    raise ZeroDivisionError
+
+
+def test_custom_measures_are_streams_of_the_group_and_cost_nothing_else(caplog):
+    profiled = ProfileImages(measures=[glare, raises])
+    for i in range(4):
+        profiled(picture(i))
+    group = profiled.profile().groups["raw"]
+    assert (group.n, group.invalid) == (4, 0)
+    table = profiled.profile().to_pandas().set_index("stream")
+    assert table.loc["raw/glare", ["n", "min", "p50", "max"]].tolist() == [4, 0, 0, 100]
+    assert table.loc["raw/raises", ["n", "invalid"]].tolist() == [0, 4]
+    assert "the custom measure 'raises' failed" in caplog.text
 
 
 def test_images_that_cannot_be_measured_count_as_invalid_and_the_pipeline_goes_on(caplog):
