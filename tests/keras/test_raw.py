@@ -18,9 +18,8 @@ def pictures(n):
 
 def pipeline(tf, n, **arguments):
     shapes = (tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((), tf.int64))
-    delivered = profile_dataset(
-        tf.data.Dataset.from_generator(lambda: pictures(n), output_signature=shapes), **arguments
-    )
+    data = tf.data.Dataset.from_generator(lambda: pictures(n), output_signature=shapes)
+    delivered = profile_dataset(data.apply(tf.data.experimental.assert_cardinality(n)), **arguments)
     resized = delivered.map(lambda image, label: (tf.image.resize(image, (16, 16)) / 255, label))
     return delivered, resized.batch(8).prefetch(2)
 
@@ -44,7 +43,8 @@ def test_what_a_tf_data_pipeline_delivered_joins_the_baseline(model):
 
 def test_what_passes_is_the_same_and_is_counted_without_a_callback():
     tf = pytest.importorskip("tensorflow")
-    delivered, _ = pipeline(tf, 10)
+    delivered, batches = pipeline(tf, 10)
+    assert (int(delivered.cardinality()), int(batches.cardinality())) == (10, 2)
     for (image, label), (expected, number) in zip(delivered, pictures(10), strict=True):
         np.testing.assert_array_equal(image, expected)
         assert label == number
