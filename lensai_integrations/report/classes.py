@@ -48,12 +48,14 @@ class ClassChart:
         columns: A short heading for each series.
         rows: The classes, in numeric order if they are numbers and few, else the most frequent first.
         rest: What was left out, in words.
+        noun: What a row is.
     """
 
     legend: tuple[tuple[int, str], ...]
     columns: tuple[str, ...]
     rows: tuple[ClassRow, ...]
     rest: str
+    noun: str = "class"
 
 
 def class_series(sources: Sequence[Source]) -> list[Series]:

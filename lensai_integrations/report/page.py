@@ -70,6 +70,7 @@ class Section:
         rows: A table of streams.
         pixels: Pixel distributions.
         charts: Bars of classes.
+        charts_title: What stands above them.
         fans: Overviews of layers.
         folded: Further tables, unfolded on demand.
         segments: A table of segments.
@@ -84,6 +85,7 @@ class Section:
     rows: tuple[StreamRow, ...] = ()
     pixels: tuple[PixelChart, ...] = ()
     charts: tuple[ClassChart, ...] = ()
+    charts_title: str = "Classes"
     fans: tuple[Fan, ...] = ()
     folded: tuple[Folded, ...] = ()
     segments: SegmentTable | None = None

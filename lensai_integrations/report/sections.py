@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.profile import Group
+from lensai_integrations.raw.sketches import METADATA
 from lensai_integrations.report.classes import class_charts, class_series
 from lensai_integrations.report.embeddings import fan
+from lensai_integrations.report.metadata import metadata_section
 from lensai_integrations.report.page import Column, Folded, Section
 from lensai_integrations.report.pixels import pixel_charts
 from lensai_integrations.report.segments import SegmentTable, segment_table
@@ -34,8 +36,10 @@ _GAP = Column("gap", "Largest distance of the two cumulative distributions (Kolm
 def data_sections(sources: Sequence[Source]) -> list[Section]:
     """The sections of everything the sources hold: inputs, outputs, labels, embeddings, then what else there is."""
     names = list(dict.fromkeys(name for source in sources for name in source.profile.groups))
-    plain = [name for name in names if name not in ("outputs", "labels") and not name.startswith(_EMBEDDINGS)]
+    apart = (_EMBEDDINGS, METADATA)
+    plain = [name for name in names if name not in ("outputs", "labels") and not name.startswith(apart)]
     sections = [stream_section(sources, name) for name in plain]
+    sections += [metadata_section(sources, names)]
     sections += [outputs_section(sources), embeddings_section(sources, names), segments_section(sources)]
     return [section for section in sections if section is not None]
 
