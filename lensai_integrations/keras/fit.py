@@ -14,12 +14,13 @@ import keras
 import numpy as np
 
 from lensai_integrations.arrays import to_host
+from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
 from lensai_integrations.keras.batches import KerasBatches
 from lensai_integrations.keras.functions import PREDICT, TEST, TRAIN, Exchange, abandoned, steps
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.training.fit import TRAINING, Fit
+from lensai_integrations.training.fit import LABEL, TRAINING, Fit
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import Recording
@@ -48,6 +49,8 @@ class KerasFit(Fit[Recording]):
     """
 
     def __init__(self, options: Options, model: Any) -> None:
+        if options.segment_by not in (LABEL, None):
+            raise InputError(f"segment_by={options.segment_by!r} is unknown in Keras; pass 'label' or None")
         inputs = ImageInputs() if options.inputs == "auto" else options.inputs
         super().__init__(options, reader=lambda _: self._reader)
         self._reader = KerasBatches(inputs, options.target, self.problems)  # type: ignore[arg-type]

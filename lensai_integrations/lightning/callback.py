@@ -77,9 +77,9 @@ class BaselineCallback(Checkable, LightningCallback):
         k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
         rows: Rows the joint sample keeps; 0 keeps none.
         max_dim: Wider embeddings are projected to this width.
-        segment_by: `"label"` keeps a profile per class beside the whole. It waits for labels on an accelerator, once in
-            some hundred rows. None: no segments.
-        max_segments: How many classes get one, first come, first served; the others share the segment "other".
+        segment_by: `"label"` keeps a profile per class beside the whole; another name, per value that a batch (a dict)
+            has under that key. It waits for labels on an accelerator, once in some hundred rows. None: no segments.
+        max_segments: How many values get one, first come, first served; the others share the segment "other".
         seed: Of everything random in here. Nothing else is touched.
         artifact_path: Directory of the artifacts in the MLflow run. Two callbacks need two.
         directory: Folder to save to; `lensai_baseline` in the trainer's root directory by default.
@@ -120,7 +120,7 @@ class BaselineCallback(Checkable, LightningCallback):
         k: int = 200,
         rows: int = 2000,
         max_dim: int = 2048,
-        segment_by: Literal["label"] | None = None,
+        segment_by: str | None = None,
         max_segments: int = 20,
         seed: int = 0,
         artifact_path: str = "lensai",

@@ -31,11 +31,13 @@ class Taken:
         images: A copy of the images.
         labels: A copy of the labels.
         place: Key or place of the labels in the batch.
+        segments: What the rows are told apart by, `[n]` strings, whole numbers or None.
     """
 
     images: Array | None
     labels: Array | Sequence[str] | None
     place: int | str | None
+    segments: list[Any] | None = None
 
 
 class Reader(Protocol):
@@ -58,10 +60,17 @@ class BatchReader:
         inputs: How to read the images, or None to leave them.
         target: Place or key of the labels, `"auto"` to look for them, or None to leave them.
         problems: Where it is reported what a batch lacks.
+        segment_by: Key of what rows are told apart by, in batches that are dicts; None if by nothing of the batch.
     """
 
-    def __init__(self, inputs: ImageInputs | None, target: int | str | None, problems: Problems) -> None:
-        self._inputs, self._target, self._problems = inputs, target, problems
+    def __init__(
+        self,
+        inputs: ImageInputs | None,
+        target: int | str | None,
+        problems: Problems,
+        segment_by: str | None = None,
+    ) -> None:
+        self._inputs, self._target, self._problems, self._segment_by = inputs, target, problems, segment_by
 
     @property
     def inputs(self) -> ImageInputs | None:
@@ -70,14 +79,17 @@ class BatchReader:
 
     def take(self, batch: Any) -> Taken:
         """Copies of the images and labels of a batch."""
-        images = labels = place = None
+        images = labels = place = segments = None
         if self._inputs is not None:
             with self._problems.caught("inputs"):
                 images = _copy(find_images(batch, self._inputs.key))
         with self._problems.caught("labels"):
             place, found = find_labels(batch, self._target)
             labels = _copy(found)
-        return Taken(images, labels, place)
+        if self._segment_by is not None:
+            with self._problems.caught("segments"):
+                segments = _values_under(batch, self._segment_by)
+        return Taken(images, labels, place, segments)
 
 
 def image_inputs(inputs: ImageInputs | str | None, loader: Any, problems: Problems) -> ImageInputs | None:
@@ -138,3 +150,11 @@ def _copy(values: Any) -> Any:
     if is_torch_array(values):
         return values.detach().clone()
     return values.copy() if is_numpy_array(values) else values
+
+
+def _values_under(batch: Any, key: str) -> list[Any]:
+    """A batch's whole numbers or strings under a key. Waits for an accelerator."""
+    if not isinstance(batch, Mapping) or key not in batch:
+        held = f"a dict of {list(batch)}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
+        raise InputError(f"segment_by={key!r} is not in the batch, which is {held}: pass 'label' or a key of the batch")
+    return batch[key].tolist() if hasattr(batch[key], "tolist") else list(batch[key])

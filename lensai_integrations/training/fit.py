@@ -15,6 +15,8 @@ from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.raw import RawImages
 
 VALIDATION, TRAINING, TEST = "validation", "training", "test"
+#: Segments by the label of a row.
+LABEL = "label"
 NO_HELD_OUT = (
     "there was no {} pass, so the reference is the training data: augmented, seen with dropout on and while the weights"
     " changed; clean production data may look drifted against it"
@@ -86,7 +88,8 @@ class Fit(Generic[P]):
 
     def _batch_reader(self, loader: Any) -> Reader:
         inputs = image_inputs(self._options.inputs, loader, self.problems)
-        return BatchReader(inputs, self._options.target, self.problems)
+        segment_by = self._options.segment_by
+        return BatchReader(inputs, self._options.target, self.problems, None if segment_by == LABEL else segment_by)
 
     def _prepared(self, source: str, loader: Any) -> tuple[Reader, Profiler]:
         options = self._options

@@ -69,7 +69,6 @@ class Options:
             check_reduce(reduce)
         image_measures(3, self.convention)
         checked_measures(self.measures)
-        _check_one_of("segment_by", self.segment_by, ("label", None))
         checked_segment_by(self.segment_by, self.max_segments)
         if self.segment_by == "label" and self.target is None:
             raise InputError("segment_by='label' needs labels: leave target='auto', or name their place in the batch")

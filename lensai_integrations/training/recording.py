@@ -99,7 +99,8 @@ class Recording:
             self._describe(answers)
             if taken.place is not None:
                 self._prepared[1].describe("labels", read_from=taken.place)
-            self._update(self._trimmed({"inputs": taken.images, "labels": taken.labels, **answers}))
+            given = {"inputs": taken.images, "labels": taken.labels, "segments": taken.segments, **answers}
+            self._update(self._trimmed(given))
         self._failed -= 1
 
     def _update(self, batch: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from lensai_integrations import Baseline, Profiler
 from lensai_integrations.archive import to_bytes
@@ -36,7 +37,7 @@ def test_both_profiles_are_kept_by_label_and_travel(lit, trainer, loaders, image
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"segment_by": "site"}, "segment_by='site' is unknown"),
+        ({"segment_by": 3}, "segment_by=3"),
         ({"segment_by": "label", "target": None}, "needs labels"),
         ({"segment_by": "label", "max_segments": 0}, "max_segments=0"),
     ],
@@ -44,6 +45,37 @@ def test_both_profiles_are_kept_by_label_and_travel(lit, trainer, loaders, image
 def test_what_cannot_be_used_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         BaselineCallback(**arguments)
+
+
+class Sites(torch.utils.data.Dataset):
+    """Images with the name of a site and an hour."""
+
+    def __init__(self, images, labels):
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return {"image": self.images[i], "label": self.labels[i], "site": "north" if i % 3 else "south", "hour": i % 2}
+
+
+@pytest.mark.filterwarnings("ignore:Trying to infer the `batch_size`")
+@pytest.mark.parametrize(("key", "expected"), [("site", {"north": 20, "south": 10}), ("hour", {"0": 15, "1": 15})])
+def test_segments_by_what_a_batch_has_under_a_key(lit, trainer, loaders, images, key, expected):
+    callback = BaselineCallback(segment_by=key)
+    data = [Sites(*images(n).tensors) for n in (16, 30)]
+    trainer(callback).fit(lit(), *(loaders(each) for each in data))
+    found = {name: segment.n for name, segment in callback.baseline_.reference.segments.items() if segment.n}
+    assert found == expected
+    assert callback.baseline_.warnings == []
+
+
+def test_a_key_that_batches_lack_costs_the_segments_only(lit, trainer, loaders, images):
+    callback = BaselineCallback(segment_by="site")
+    trainer(callback).fit(lit(), loaders(images(16)), loaders(images(30)))
+    assert callback.baseline_.reference.groups["inputs"].n == 30
+    assert "segment_by='site' is not in the batch, which is a list" in " ".join(callback.baseline_.warnings)
 
 
 def test_ranks_merge_segment_by_segment():
