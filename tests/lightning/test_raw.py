@@ -12,8 +12,6 @@ from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.report import baseline_html
 from lensai_integrations.transforms import ProfileImages
 
-pytestmark = pytest.mark.filterwarnings(r"ignore:os.fork\(\) was called:RuntimeWarning")
-
 
 class Pictures(Dataset):
     def __init__(self, transform, n):

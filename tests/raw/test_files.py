@@ -151,7 +151,6 @@ def test_what_is_saved_is_read_again(expected, tmp_path):
     assert numbers(Profile.load(tmp_path / "profile")) == numbers(expected)
 
 
-@pytest.mark.filterwarnings(r"ignore:os.fork\(\) was called:RuntimeWarning")
 def test_data_sets_are_profiled_as_they_are_in_any_number_of_processes(photos):
     torch = pytest.importorskip("torch")
 

@@ -18,7 +18,6 @@ from lensai_integrations.raw.columns import Columns
 from lensai_integrations.raw.ledger import Ledger
 from lensai_integrations.raw.sketches import RawSketches
 
-pytestmark = pytest.mark.filterwarnings("ignore:os.fork\\(\\) was called:RuntimeWarning")  # if JAX is loaded
 COLUMNS = Columns("lensai", ("site",))
 D = len(COLUMNS.streams)
 

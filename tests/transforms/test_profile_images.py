@@ -23,10 +23,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.raw import ledger
 from lensai_integrations.transforms import ProfileImages
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # on machines of fewer cores
-    pytest.mark.filterwarnings("ignore:os.fork\\(\\) was called:RuntimeWarning"),  # if another test has loaded JAX
-]
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on few cores
 
 
 class Pictures(Dataset):
