@@ -26,6 +26,7 @@ from lensai_integrations.raw.ledger import CAPACITY, Ledger
 from lensai_integrations.raw.metadata import EXIF, FILE, exif_of, file_of
 from lensai_integrations.raw.reading import Delivered, read
 from lensai_integrations.raw.sketches import RAW, RawSketches
+from lensai_integrations.raw.workers import stay_on_one_core
 
 logger = logging.getLogger("lensai_integrations")
 
@@ -117,6 +118,7 @@ class Collector:
 
     def _measured(self, image: Any) -> tuple[Any, Any, Delivered | None]:
         try:
+            stay_on_one_core()
             delivered = read(image, self.inputs)
             found = self.columns.measured(delivered)
             for problem in self.columns.problems():

@@ -34,6 +34,7 @@ from lensai_integrations.raw.columns import Columns
 from lensai_integrations.raw.metadata import FILE, exif_of, file_of
 from lensai_integrations.raw.reading import read
 from lensai_integrations.raw.sketches import RawSketches
+from lensai_integrations.raw.workers import stay_on_one_core
 from lensai_integrations.sketches.categories import Categories
 
 #: What an image's file is called.
@@ -246,6 +247,7 @@ def measure_chunk(columns: Columns, paths: Sequence[str]) -> Chunk:
         columns: Of the rows.
         paths: Of the files.
     """
+    stay_on_one_core()
     codes: dict[str, int] = {}
     chunk = Chunk(np.zeros((0, columns.width), np.float32))
     rows = []
