@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from contextlib import suppress
+from importlib import import_module
 
 _alone: list[int] = []
 
@@ -19,8 +21,5 @@ def stay_on_one_core() -> None:
     if os.getpid() in _alone or multiprocessing.parent_process() is None:
         return
     _alone[:] = [os.getpid()]
-    try:
-        import threadpoolctl
-    except ImportError:
-        return
-    threadpoolctl.threadpool_limits(1, user_api="blas")
+    with suppress(ImportError):
+        import_module("threadpoolctl").threadpool_limits(1, user_api="blas")
