@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from profiles import make_baseline, make_profile
 
 from lensai_integrations import Baseline, Profile, cli
@@ -167,3 +168,27 @@ def test_check_of_nothing_is_2(lensai, tmp_path: Path, monkeypatch: pytest.Monke
     code, out, err = lensai(*arguments)
     assert (code, out) == (2, "")
     assert "error" in err.lower()
+
+
+def test_profile_of_a_folder_of_images(lensai, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        (tmp_path / "images" / f"class {i % 2}").mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(rng.integers(0, 256, (9, 8 + i, 3), dtype=np.uint8))
+        image.save(tmp_path / "images" / f"class {i % 2}" / f"{i}.png")
+    (tmp_path / "images" / "class 0" / "damaged.jpg").write_bytes(b"nothing")
+
+    code, out, err = lensai("profile", tmp_path / "images", "-o", tmp_path / "profile", "--jobs", "0")
+    assert code == 0
+    assert "5 images in" in out
+    assert "images/s" in out
+    assert "damaged.jpg: UnidentifiedImageError" in err
+    assert "note: 1 of 6 files could not be read" in err
+    profile = Profile.load(tmp_path / "profile")
+    assert dict(profile.groups["labels"].categories[""].top(2)) == {"class 0": 3, "class 1": 2}
+    assert (tmp_path / "profile" / "report.html").exists()
+    code, _, err = lensai("profile", tmp_path / "*.jpg", "-o", tmp_path / "other")
+    assert code == 2
+    assert "no images in" in err
+    code, _, err = lensai("profile", tmp_path / "images", "-o", tmp_path / "other", "--exif", "gps", "--jobs", "0")
+    assert code == 2

@@ -23,7 +23,7 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Profile
 from lensai_integrations.raw.columns import Columns
 from lensai_integrations.raw.ledger import CAPACITY, Ledger
-from lensai_integrations.raw.metadata import EXIF, FILE, exif_of, file_of
+from lensai_integrations.raw.metadata import EXIF, FILE, checked_exif, exif_of, file_of
 from lensai_integrations.raw.reading import Delivered, read
 from lensai_integrations.raw.sketches import RAW, RawSketches
 from lensai_integrations.raw.workers import stay_on_one_core
@@ -77,9 +77,9 @@ class Collector:
         capacity: int = CAPACITY,
     ) -> None:
         self.metadata = dict(metadata or {})
-        _check(name, self.metadata, exif)
+        _check(name, self.metadata)
         image_measures(3, convention)
-        self.name, self.inputs, self._exif, self._seed, self._k = name, inputs, tuple(exif), seed, k
+        self.name, self.inputs, self._exif, self._seed, self._k = name, inputs, checked_exif(exif), seed, k
         self.columns = Columns(convention, (*FILE, *self._exif, *self.metadata), checked_measures(measures))
         self._capacity = capacity
         self._notes: set[str] = set()
@@ -185,7 +185,7 @@ def _of_row(value: Any, i: int, n: int) -> Any:
     return value[i] if isinstance(value, list | tuple | np.ndarray) and len(value) == n else value
 
 
-def _check(name: str, metadata: Mapping[str, Any], exif: Sequence[str]) -> None:
+def _check(name: str, metadata: Mapping[str, Any]) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _TAKEN:
         raise InputError(f"name={name!r} should be up to 64 letters, digits, '.', '_' and '-', and not {_TAKEN}")
     for key, function in metadata.items():
@@ -193,6 +193,3 @@ def _check(name: str, metadata: Mapping[str, Any], exif: Sequence[str]) -> None:
             raise InputError(f"metadata names should be short words other than {(*FILE, *EXIF)}, not {key!r}")
         if not callable(function):
             raise InputError(f"metadata[{key!r}]={function!r} should be a function of a sample")
-    unknown = [each for each in ([exif] if isinstance(exif, str) else exif) if each not in EXIF]
-    if unknown or isinstance(exif, str):
-        raise InputError(f"exif={exif!r} should be a list of some of {', '.join(EXIF)}")

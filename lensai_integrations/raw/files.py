@@ -31,7 +31,7 @@ from lensai_integrations.group import Group
 from lensai_integrations.measures.outputs import LABEL
 from lensai_integrations.profile import Profile
 from lensai_integrations.raw.columns import Columns
-from lensai_integrations.raw.metadata import FILE, exif_of, file_of
+from lensai_integrations.raw.metadata import FILE, checked_exif, exif_of, file_of
 from lensai_integrations.raw.reading import read
 from lensai_integrations.raw.sketches import RawSketches
 from lensai_integrations.raw.workers import stay_on_one_core
@@ -119,7 +119,7 @@ def profile_files(
     """
     _pillow()
     root, paths = images_in(source)
-    columns = Columns(convention, (*FILE, *exif))
+    columns = Columns(convention, (*FILE, *checked_exif(exif)))
     work = _Work(RawSketches(columns, k, [seed]), _digest(root, paths, (columns, k, seed)))
     store = Path(resume) / _STATE if resume is not None else None
     if store is not None:

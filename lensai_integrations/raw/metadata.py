@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Final
 
+from lensai_integrations.errors import InputError
 from lensai_integrations.raw.reading import Delivered
 
 #: What is known of any image: its colour mode; of a file also its format and size in bytes.
@@ -25,6 +26,21 @@ _TAGS: Final = {
 #: What of EXIF can be asked for.
 EXIF: Final = tuple(_TAGS)
 _CATEGORIES: Final = ("make", "model", "orientation", "software")
+
+
+def checked_exif(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, if they are some of `EXIF`.
+
+    Raises:
+        InputError: If they are not.
+
+    Example:
+        >>> checked_exif(["iso"])
+        ('iso',)
+    """
+    if isinstance(names, str) or not set(names) <= set(EXIF):
+        raise InputError(f"exif={names!r} should be a list of some of {', '.join(EXIF)}")
+    return tuple(names)
 
 
 def file_of(delivered: Delivered) -> dict[str, Any]:
