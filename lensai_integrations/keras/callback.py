@@ -186,8 +186,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         self._best = BestEpoch(around.siblings)
         self._backup = Backup(around.siblings, self._options.artifact_path)
         for source, data in zip((TRAINING, VALIDATION), around.data, strict=True):
-            fit.raw.find(source, data)
-            fit.raw.forget(source)  # Keras may have read a batch to build the model
+            fit.raw.begin(source, data)
         if self._options.reference == VALIDATION:
             fit.record(VALIDATION, everything=True)
             if around.validates is False:

@@ -168,8 +168,7 @@ class BaselineCallback(Checkable, LightningCallback):
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave out the images that were delivered for the sanity check."""
         assert self._fit is not None
-        self._fit.raw.find(VALIDATION, one_loader(trainer.val_dataloaders, self._options.dataloader_idx))
-        self._fit.raw.forget(VALIDATION)
+        self._fit.raw.begin(VALIDATION, one_loader(trainer.val_dataloaders, self._options.dataloader_idx))
 
     @guarded("starting to train", InputError)
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

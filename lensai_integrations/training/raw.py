@@ -40,8 +40,9 @@ class RawImages:
         if source not in self._found:
             self._found[source] = list(collectors_in(loader))
 
-    def forget(self, source: str) -> None:
-        """Leave out what was collected so far, in a sanity check for example."""
+    def begin(self, source: str, loader: Any) -> None:
+        """The same, leaving out what was collected so far: for a sanity check, or to build a model."""
+        self.find(source, loader)
         for collector in self._found.get(source, []):
             collector.reset()
 
