@@ -45,20 +45,28 @@ _tracking_uri = click.option("--tracking-uri", help="MLflow tracking URI; by def
 @cli.command()
 @click.argument("baseline")
 @click.argument("window")
-@click.option("--alpha", type=float, default=0.01, show_default=True, help="Chance of a false alarm, whole report.")
+@click.option(
+    "--false-alarm-rate", type=float, default=0.01, show_default=True, help="Chance of a false alarm, whole report."
+)
 @click.option("--against", type=click.Choice(["reference", "training"]), default="reference", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Also write the report as a page.")
 @_tracking_uri
 def compare(
-    baseline: str, window: str, alpha: float, against: str, as_json: bool, html: Path | None, tracking_uri: str | None
+    baseline: str,
+    window: str,
+    false_alarm_rate: float,
+    against: str,
+    as_json: bool,
+    html: Path | None,
+    tracking_uri: str | None,
 ) -> None:
     """Say which streams of WINDOW moved away from BASELINE, and by how much. Exits 0, 1 (drift) or 2 (error)."""
     from lensai_integrations.drift.compare import compare as compare_profiles
 
     held_against = _load(baseline, tracking_uri)
     seen = _profile(_load(window, tracking_uri))
-    report = compare_profiles(held_against, seen, alpha=alpha, against=against)
+    report = compare_profiles(held_against, seen, false_alarm_rate=false_alarm_rate, against=against)
     if html is not None:
         from lensai_integrations.report import drift_html
 

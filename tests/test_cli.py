@@ -73,7 +73,7 @@ def test_html_is_written(lensai, folders: Path, tmp_path: Path) -> None:
     [
         ("compare", "nowhere", "nowhere"),
         ("compare", "only-one"),
-        ("compare", "a", "b", "--alpha", "much"),
+        ("compare", "a", "b", "--false-alarm-rate", "much"),
         ("nothing",),
         ("show", "nowhere"),
         ("merge", "-o", "out"),

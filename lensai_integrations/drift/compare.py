@@ -1,16 +1,16 @@
 """Hold a window against a baseline: what moved, by how much, and whether that is more than chance.
 
-The chance of a false alarm, alpha, is that of the whole report. It is shared equally by the families of tests: the
-streams of each group are one, and each group's rows as vectors (MMD) are another, so that 512 embedding streams do not
+The chance of a false alarm, `false_alarm_rate`, is that of the whole report. It is shared equally by the families of
+tests: the streams of each group are one, and each group's rows as vectors (MMD) are another, so that 512 embedding streams do not
 drown twenty image measures, or the one test that looks at all of them together. Within a family Holm's correction
 holds for any dependence between the streams. The p-values of a report are multiplied accordingly: each is to be held
-against alpha itself.
+against that rate itself.
 
 Being certain is not enough: of a million rows, every stream differs from its baseline certainly. So drift is also an
 effect of at least `min_effect`, a share of the rows: 0.1 is the Kolmogorov-Smirnov distance of a shift by a quarter of
 a standard deviation, or a tenth of the rows in another category.
 
-Where both profiles have segments, these are compared too (`segments.py`): one half of alpha is theirs then.
+Where both profiles have segments, these are compared too (`segments.py`): one half of the rate is theirs then.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def compare(
     baseline: Baseline | Profile,
     window: Profile,
     *,
-    alpha: float = 0.01,
+    false_alarm_rate: float = 0.01,
     min_effect: float = 0.1,
     against: str = "reference",
 ) -> DriftReport:
@@ -47,7 +47,7 @@ def compare(
     Args:
         baseline: What to hold the window against.
         window: Profile of some consecutive rows of production, one or more.
-        alpha: Chance of a false alarm of the whole report, 0 to 1.
+        false_alarm_rate: Chance of a false alarm of the whole report, 0 to 1.
         min_effect: Smallest effect that counts as drift, 0 to 1: Kolmogorov-Smirnov distance of a stream, total
             variation of categories, MMD of rows as vectors in standard deviations of their features.
         against: `"reference"`, or `"training"` for the training profile of a baseline.
@@ -66,7 +66,7 @@ def compare(
         >>> report.drift, report.moved[0].effect
         (True, 1.0)
     """
-    reference = _checked(baseline, window, alpha, min_effect, against)
+    reference = _checked(baseline, window, false_alarm_rate, min_effect, against)
     ours, theirs = _sides(reference, "baseline"), _sides(window, "window")
     found = [compare_group(side, theirs[name]) for name, side in ours.items() if name in theirs]
     families = sum(bool(group.tested) + (group.vectors is not None) for group in found)
@@ -76,27 +76,36 @@ def compare(
             f"nothing to compare: the baseline has the groups {sorted(ours)}, the window {sorted(theirs)}{why}"
         )
     segments = compare_segments(reference, window)
-    shares = 2 if segments.families else 1  # of alpha: the whole's, and the segments'
-    judged = [_judged(group, shares * families, alpha, min_effect) for group in found if group.streams or group.vectors]
+    shares = 2 if segments.families else 1  # of false_alarm_rate: the whole's, and the segments'
+    judged = [
+        _judged(group, shares * families, false_alarm_rate, min_effect)
+        for group in found
+        if group.streams or group.vectors
+    ]
     judged.sort(key=lambda group: (not group.drift, -max((s.effect for s in group.streams), default=0.0)))
     n, m = (max(side.n + side.invalid for side in sides.values()) for sides in (ours, theirs))
-    report = DriftReport(alpha, min_effect, families, reference.source, window.source, n, m, tuple(judged))
+    report = DriftReport(false_alarm_rate, min_effect, families, reference.source, window.source, n, m, tuple(judged))
     skipped = [group for group in found if not (group.streams or group.vectors)]
     notes = (*_notes(report, reference, window, skipped), *([segments.note] if segments.note else []))
     return _with_segments(replace(report, notes=notes), segments)
 
 
 def _with_segments(report: DriftReport, found: Found) -> DriftReport:
-    """The report with what was found in segments, judged for the half of alpha that is theirs."""
+    """The report with what was found in segments, judged for the half of false_alarm_rate that is theirs."""
     families = 2 * found.families
-    judged = found.judged(lambda group: _judged(group, families, report.alpha, report.min_effect))
+    judged = found.judged(lambda group: _judged(group, families, report.false_alarm_rate, report.min_effect))
     return replace(report, segments=judged, segment_by=found.by, segment_families=found.families)
 
 
-def _checked(baseline: Baseline | Profile, window: Profile, alpha: float, min_effect: float, against: str) -> Profile:
+def _checked(
+    baseline: Baseline | Profile, window: Profile, false_alarm_rate: float, min_effect: float, against: str
+) -> Profile:
     """The profile to hold the window against, after all arguments were checked."""
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha={alpha!r} is the chance of a false alarm: pass a number between 0 and 1, e.g. 0.01")
+    if not 0 < false_alarm_rate < 1:
+        raise InputError(
+            f"false_alarm_rate={false_alarm_rate!r} is the chance of a false alarm: "
+            "pass a number between 0 and 1, e.g. 0.01"
+        )
     if not 0 <= min_effect <= 1:
         raise InputError(f"min_effect={min_effect!r} is a share of the rows: pass a number from 0 to 1, e.g. 0.1")
     if against not in ("reference", "training"):
@@ -120,19 +129,19 @@ def _sides(profile: Profile, name: str) -> dict[str, Side]:
     return sides
 
 
-def _judged(group: GroupDrift, families: int, alpha: float, min_effect: float) -> GroupDrift:
+def _judged(group: GroupDrift, families: int, false_alarm_rate: float, min_effect: float) -> GroupDrift:
     """The group with corrected p-values and decisions, its streams worst first."""
     tested = [stream for stream in group.streams if not math.isnan(stream.raw_p_value)]
     others = [stream for stream in group.streams if math.isnan(stream.raw_p_value)]
     adjusted = np.minimum(families * holm(np.array([stream.raw_p_value for stream in tested])), 1.0).tolist()
     streams = [
-        replace(stream, p_value=p, drift=p < alpha and stream.effect >= min_effect)
+        replace(stream, p_value=p, drift=p < false_alarm_rate and stream.effect >= min_effect)
         for stream, p in zip(tested, adjusted, strict=True)
     ]
     vectors = group.vectors
     if vectors is not None:
         p = min(1.0, families * vectors.test.p_value)
-        vectors = replace(vectors, p_value=p, drift=p < alpha and vectors.test.effect >= min_effect)
+        vectors = replace(vectors, p_value=p, drift=p < false_alarm_rate and vectors.test.effect >= min_effect)
     return replace(group, streams=tuple(sorted([*streams, *others], key=badness)), vectors=vectors)
 
 

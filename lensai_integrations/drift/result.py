@@ -34,7 +34,7 @@ class StreamDrift:
         stream: Full name, e.g. `"inputs/brightness"`.
         kind: `"numbers"`, `"categories"`, `"pixels"`, or `"invalid"` (share of rows left out as not finite).
         definition: Definition id of the measure.
-        drift: Whether it moved: `p_value` below the report's alpha and `effect` at least its `min_effect`.
+        drift: Whether it moved: `p_value` below the report's false_alarm_rate and `effect` at least its `min_effect`.
         effect: Kolmogorov-Smirnov distance for numbers and pixels, total variation for categories and invalid rows;
             both are a share of the rows, 0 to 1.
         p_value: Corrected for every other test of the report; NaN for pixels, which are not tested.
@@ -74,7 +74,7 @@ class VectorDrift:
     """Whether a group's rows moved as vectors.
 
     Attributes:
-        drift: `p_value` below the report's alpha and the test's `effect` at least its `min_effect`.
+        drift: `p_value` below the report's false_alarm_rate and the test's `effect` at least its `min_effect`.
         p_value: Corrected for every other test of the report.
         test: The MMD, its effect in standard deviations, its own p-value and how that was found.
     """
@@ -184,9 +184,9 @@ class DriftReport:
     """What `compare` returns.
 
     Attributes:
-        alpha: Chance that the report says drift where there is none.
+        false_alarm_rate: Chance that the report says drift where there is none.
         min_effect: Smaller effects are no drift, however certain.
-        families: Over how many families of tests alpha was shared.
+        families: Over how many families of tests false_alarm_rate was shared.
         against: What the baseline is a profile of, e.g. `"validation"`.
         source: What the window is a profile of, e.g. `"production"`.
         n_baseline: Rows of the baseline.
@@ -195,15 +195,15 @@ class DriftReport:
         notes: What a reader should know: what was not compared and why, windows too small to tell.
         segments: Of profiles that are segmented by the same, every value of either, those that moved first.
         segment_by: What the segments are by; empty without.
-        segment_families: Over how many families of tests of segments one half of alpha was shared; the other half is
-            the whole's. With 0 all of it is.
+        segment_families: Over how many families of tests of segments one half of that chance was shared; the other half is the
+            whole's. With 0 all of it is.
 
     Example:
         >>> DriftReport(0.01, 0.1, 0, "validation", "production", 2000, 200).drift
         False
     """
 
-    alpha: float
+    false_alarm_rate: float
     min_effect: float
     families: int
     against: str

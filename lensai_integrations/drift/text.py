@@ -155,8 +155,8 @@ def _change(before: float, after: float) -> str:
 def _conditions(report: DriftReport) -> str:
     return (
         f"{report.n_window:,} rows of {report.source} against {report.n_baseline:,} of {report.against}. Chance of a "
-        f"false alarm: {report.alpha:g} for the whole report ({_families(report)}). Drift needs an effect of "
-        f"{report.min_effect:g}: Kolmogorov-Smirnov distance, or share of the rows in another category."
+        f"false alarm: {report.false_alarm_rate:g} for the whole report ({_families(report)}). Drift needs an effect "
+        f"of {report.min_effect:g}: Kolmogorov-Smirnov distance, or share of the rows in another category."
     )
 
 

@@ -32,8 +32,8 @@ _COLUMNS = (
     Column("p", "Chance of such an effect without drift, corrected for all tests of the report"),
 )
 _USE = (
-    "A stream moved when its p is below alpha and its effect is at least the smallest that counts. The effect is a "
-    "share of the rows: the Kolmogorov-Smirnov distance for numbers, the share of rows in another category for "
+    "A stream moved when its p is below the false-alarm rate and its effect is at least the smallest that counts. The effect "
+    "is a share of the rows: the Kolmogorov-Smirnov distance for numbers, the share of rows in another category for "
     "categories. p is corrected for all tests of the report. Pixel distributions are shown and not tested, since the "
     "pixels of an image are not independent."
 )
@@ -86,9 +86,9 @@ def _facts(report: DriftReport, sources: Sequence[Source], baseline: Baseline | 
     yield Fact(
         "Test",
         (
-            f"false alarms: {number(100 * report.alpha)}% for the whole report",
+            f"false alarms: {number(100 * report.false_alarm_rate)}% for the whole report",
             f"smallest effect that counts: {number(report.min_effect)}",
-            f"alpha shared by {count(report.families, 'family', 'families')} of tests"
+            f"shared by {count(report.families, 'family', 'families')} of tests"
             + (f", half of it by {count(report.segment_families)} of segments" if report.segment_families else ""),
         ),
     )

@@ -132,12 +132,12 @@ def test_p_values_are_corrected_over_streams_and_families(build, rng):
     assert smallest.p_value == pytest.approx(min(1.0, 4 * smallest.raw_p_value))
 
 
-def test_alpha_decides(build, rng):
+def test_the_false_alarm_rate_decides(build, rng):
     pair = build({"x": rng.normal(size=(500, 1))}), build({"x": rng.normal(0.25, 1, (60, 1))})
     p = compare(*pair).groups[0].streams[0].p_value
     assert 1e-6 < p < 0.1
-    assert compare(*pair, alpha=p * 1.01).drift
-    assert not compare(*pair, alpha=p * 0.99).drift
+    assert compare(*pair, false_alarm_rate=p * 1.01).drift
+    assert not compare(*pair, false_alarm_rate=p * 0.99).drift
 
 
 def test_certain_but_tiny_differences_are_no_drift(build, rng):
@@ -258,9 +258,9 @@ def test_no_rows(build, rng, empty):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"alpha": 0}, "alpha=0"),
-        ({"alpha": 1.5}, "alpha=1.5"),
-        ({"alpha": math.nan}, "alpha=nan"),
+        ({"false_alarm_rate": 0}, "false_alarm_rate=0"),
+        ({"false_alarm_rate": 1.5}, "false_alarm_rate=1.5"),
+        ({"false_alarm_rate": math.nan}, "false_alarm_rate=nan"),
         ({"min_effect": -0.1}, "min_effect=-0.1"),
         ({"min_effect": 2}, "min_effect=2"),
         ({"against": "test"}, "against='test'"),

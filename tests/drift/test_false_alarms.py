@@ -48,9 +48,9 @@ def test_false_alarms_and_a_shift_by_one_standard_deviation(build):
     for _ in range(REFERENCES):
         reference = world.profile(rng, 2000)
         for _ in range(WINDOWS):
-            alarms += compare(reference, world.profile(rng, 200, like=reference), alpha=ALPHA).drift
+            alarms += compare(reference, world.profile(rng, 200, like=reference), false_alarm_rate=ALPHA).drift
         for _ in range(2):
-            report = compare(reference, world.profile(rng, 100, 1.0, like=reference), alpha=ALPHA)
+            report = compare(reference, world.profile(rng, 100, 1.0, like=reference), false_alarm_rate=ALPHA)
             found += report.drift
             named += [stream.stream for stream in report.moved] == ["inputs/4"]
     assert alarms <= 0.03 * REFERENCES * WINDOWS  # at 1% a sum of 200 is above this once in 200 times

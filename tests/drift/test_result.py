@@ -105,7 +105,7 @@ def test_json_is_strict_and_complete():
     )
     text = report_of(made, notes=("else",)).to_json()
     read = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-    assert (read["drift"], read["alpha"], read["n_baseline"], read["n_window"]) == (True, 0.01, 2000, 200)
+    assert (read["drift"], read["false_alarm_rate"], read["n_baseline"], read["n_window"]) == (True, 0.01, 2000, 200)
     assert (read["against"], read["source"], read["notes"]) == ("validation", "production", ["else"])
     (entry,) = read["groups"]
     assert (entry["name"], entry["tested"], entry["moved"], entry["notes"]) == ("a", 1, 0, ["something"])

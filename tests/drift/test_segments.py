@@ -142,7 +142,9 @@ def test_false_alarms_are_those_of_the_whole_report(segmented):
     """At alpha 0.2 and no smallest effect; 60 windows of 6 segments would alarm 12 times if the test were exact."""
     rows = dict.fromkeys("abcdef", 120)
     alarms = sum(
-        compare(segmented(rows, seed=100 * i), segmented(rows, seed=100 * i + 50), alpha=0.2, min_effect=0.0).drift
+        compare(
+            segmented(rows, seed=100 * i), segmented(rows, seed=100 * i + 50), false_alarm_rate=0.2, min_effect=0.0
+        ).drift
         for i in range(60)
     )
     assert alarms <= 21  # above this once in 400 times at 20%
