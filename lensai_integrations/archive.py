@@ -32,6 +32,7 @@ from lensai_integrations.summary import segments_csv, to_csv
 Arrays = dict[str, NDArray[Any]]
 
 _MANIFEST_KEY = "manifest"
+_CALIBRATION = "calibration"
 _DECLARING = (embeddings, images, outputs)  # imported so that every definition of this release is declared
 
 
@@ -109,6 +110,8 @@ def _encode(what: Profile | Baseline) -> tuple[dict[str, Any], Arrays]:
         if what.training is not None:
             parts["training"] = what.training
     arrays: Arrays = {}
+    calibration = what.calibration if isinstance(what, Baseline) else None
+    arrays |= {f"{_CALIBRATION}/{name}": array for name, array in (calibration or {}).items()}
     profiles = {part: _encode_profile(profile, part, arrays) for part, profile in parts.items()}
     told = {id: g.definition(id) for p in parts.values() for g in p.groups.values() for id in g.definitions.values()}
     manifest = {
@@ -146,7 +149,8 @@ def _decode(manifest: Mapping[str, Any], arrays: Arrays) -> Profile | Baseline:
         profiles = {part: _decode_profile(entry, part, arrays) for part, entry in manifest["profiles"].items()}
         if manifest["kind"] == "profile":
             return profiles["profile"]
-        return Baseline(profiles["reference"], profiles.get("training"), dict(manifest["info"]))
+        calibration = _below(_CALIBRATION, arrays) or None
+        return Baseline(profiles["reference"], profiles.get("training"), dict(manifest["info"]), calibration)
     except LensAIError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

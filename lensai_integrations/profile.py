@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, check_comparable, shared_info
 from lensai_integrations.segments import merged_segments
@@ -147,11 +149,14 @@ class Baseline:
         reference: Profile of held-out images in evaluation mode; its rows are joint over all groups.
         training: Profile of what training was fed, or None.
         info: JSON values: `epoch`, `created`, `warnings`, the versions it was made by.
+        calibration: What clean windows look like, as plain arrays that `lensai_integrations.calibrate` has made and
+            `compare` reads; None where that was not done.
     """
 
     reference: Profile
     training: Profile | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, NDArray[Any]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def n(self) -> int:

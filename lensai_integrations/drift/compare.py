@@ -1,10 +1,8 @@
 """Hold a window against a baseline: what moved, by how much, and whether that is more than chance.
 
-The chance of a false alarm, `false_alarm_rate`, is that of the whole report. It is shared equally by the families of
-tests: the streams of each group are one, and each group's rows as vectors (MMD) are another, so that 512 embedding streams do not
-drown twenty image measures, or the one test that looks at all of them together. Within a family Holm's correction
-holds for any dependence between the streams. The p-values of a report are multiplied accordingly: each is to be held
-against that rate itself.
+The chance of a false alarm, `false_alarm_rate`, is that of the whole report: all streams, groups and statistics
+together. How p-values are made and corrected for that is in `deciding.py`; what clean windows look like was found out
+when the baseline was made, see `calibration.py`.
 
 Being certain is not enough: of a million rows, every stream differs from its baseline certainly. So drift is also an
 effect of at least `min_effect`, a share of the rows: 0.1 is the Kolmogorov-Smirnov distance of a shift by a quarter of
@@ -15,16 +13,23 @@ Where both profiles have segments, these are compared too (`segments.py`): one h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-import numpy as np
-
+from lensai_integrations.drift.accuracy import estimate_accuracy
+from lensai_integrations.drift.calibrate import calibration_of
+from lensai_integrations.drift.calibration import Calibration
+from lensai_integrations.drift.deciding import (
+    Limits,
+    by_calibration,
+    by_false_discoveries,
+    by_formulas,
+    count_families,
+)
 from lensai_integrations.drift.evidence import Side, compare_group
-from lensai_integrations.drift.result import DriftReport, GroupDrift, SegmentDrift, StreamDrift, VectorDrift, badness
+from lensai_integrations.drift.judging import judge
+from lensai_integrations.drift.result import DriftReport, GroupDrift, SegmentDrift, StreamDrift, VectorDrift
 from lensai_integrations.drift.segments import Found, compare_segments
-from lensai_integrations.drift.significance import holm
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Baseline, Profile
 
@@ -32,6 +37,7 @@ __all__ = ["DriftReport", "GroupDrift", "SegmentDrift", "StreamDrift", "VectorDr
 
 #: Below this many rows a report says that only drastic changes can show.
 FEW_ROWS = 20
+CORRECTIONS = ("auto", "holm", "benjamini-hochberg")
 
 
 def compare(
@@ -39,8 +45,9 @@ def compare(
     window: Profile,
     *,
     false_alarm_rate: float = 0.01,
-    min_effect: float = 0.1,
+    min_effect: float = 0.05,
     against: str = "reference",
+    correction: str = "auto",
 ) -> DriftReport:
     """Say which streams of a window moved away from a baseline, and by how much.
 
@@ -49,14 +56,19 @@ def compare(
         window: Profile of some consecutive rows of production, one or more.
         false_alarm_rate: Chance of a false alarm of the whole report, 0 to 1.
         min_effect: Smallest effect that counts as drift, 0 to 1: Kolmogorov-Smirnov distance of a stream, total
-            variation of categories, MMD of rows as vectors in standard deviations of their features.
+            variation of categories; without calibration also the MMD of rows as vectors, in standard deviations.
         against: `"reference"`, or `"training"` for the training profile of a baseline.
+        correction: How the rate is held for many streams. `"auto"`: by clean windows drawn from the baseline where it
+            is calibrated (Westfall and Young's max-T), else as `"holm"`. `"holm"`: by formulas, each group for an equal
+            share, any false alarm counts. `"benjamini-hochberg"`: by formulas, the share of false ones among the
+            streams that are said to have moved, at most `false_alarm_rate` on average.
 
     Raises:
         InputError: If an argument is out of range, a side has no rows, or the two have nothing in common.
         DefinitionError: If a stream was measured differently on the two sides; the message names both ways.
 
     Example:
+        >>> import numpy as np
         >>> from lensai_integrations import Profiler
         >>> images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 3), dtype=np.uint8)
         >>> baseline, window = Profiler(source="validation"), Profiler()
@@ -66,50 +78,92 @@ def compare(
         >>> report.drift, report.moved[0].effect
         (True, 1.0)
     """
-    reference = _checked(baseline, window, false_alarm_rate, min_effect, against)
+    _check_choices(against, correction)
+    limits = _checked_limits(false_alarm_rate, min_effect)
+    reference = _reference(baseline, window, against)
     ours, theirs = _sides(reference, "baseline"), _sides(window, "window")
     found = [compare_group(side, theirs[name]) for name, side in ours.items() if name in theirs]
-    families = sum(bool(group.tested) + (group.vectors is not None) for group in found)
-    if not families:
+    if not count_families(found):
         why = f"; {_all_notes(found)}" if found else ""
         raise InputError(
             f"nothing to compare: the baseline has the groups {sorted(ours)}, the window {sorted(theirs)}{why}"
         )
     segments = compare_segments(reference, window)
-    shares = 2 if segments.families else 1  # of false_alarm_rate: the whole's, and the segments'
-    judged = [
-        _judged(group, shares * families, false_alarm_rate, min_effect)
-        for group in found
-        if group.streams or group.vectors
-    ]
-    judged.sort(key=lambda group: (not group.drift, -max((s.effect for s in group.streams), default=0.0)))
+    limits = replace(limits, shares=2 if segments.families else 1)
+    usable = [group for group in found if group.streams or group.vectors]
+    calibration = calibration_of(baseline) if correction == "auto" and against == "reference" else None
+    decided = _decided(usable, window, limits, calibration, correction)
+    groups = sorted(decided.groups, key=lambda g: (not g.drift, -max((s.effect for s in g.streams), default=0.0)))
     n, m = (max(side.n + side.invalid for side in sides.values()) for sides in (ours, theirs))
-    report = DriftReport(false_alarm_rate, min_effect, families, reference.source, window.source, n, m, tuple(judged))
+    confidence = calibration.confidence if calibration is not None else None
+    report = DriftReport(
+        false_alarm_rate,
+        min_effect,
+        decided.families,
+        reference.source,
+        window.source,
+        n,
+        m,
+        tuple(groups),
+        correction=decided.correction,
+        clean_windows=decided.clean_windows,
+        accuracy=estimate_accuracy(confidence, window) if confidence is not None else None,
+    )
     skipped = [group for group in found if not (group.streams or group.vectors)]
-    notes = (*_notes(report, reference, window, skipped), *([segments.note] if segments.note else []))
-    return _with_segments(replace(report, notes=notes), segments)
+    notes = [*_notes(report, reference, window, skipped), *([segments.note] if segments.note else [])]
+    notes += calibration.notes if calibration is not None else ()
+    return _with_segments(replace(report, notes=tuple(notes)), segments, limits)
 
 
-def _with_segments(report: DriftReport, found: Found) -> DriftReport:
-    """The report with what was found in segments, judged for the half of false_alarm_rate that is theirs."""
-    families = 2 * found.families
-    judged = found.judged(lambda group: _judged(group, families, report.false_alarm_rate, report.min_effect))
+@dataclass(frozen=True)
+class _Decided:
+    groups: list[GroupDrift]
+    families: int
+    correction: str
+    clean_windows: int = 0
+
+
+def _decided(
+    groups: list[GroupDrift], window: Profile, limits: Limits, calibration: Calibration | None, correction: str
+) -> _Decided:
+    judged = judge(calibration, window) if calibration is not None else []
+    if calibration is not None and judged:
+        decided, families = by_calibration(groups, judged, window, limits)
+        return _Decided(decided, families, "max-t", calibration.draws)
+    if correction == "benjamini-hochberg":
+        return _Decided(by_false_discoveries(groups, limits), 1, correction)
+    families = count_families(groups)
+    return _Decided(by_formulas(groups, families, limits), families, "holm")
+
+
+def _with_segments(report: DriftReport, found: Found, limits: Limits) -> DriftReport:
+    """The report with what was found in segments, judged for the half of the rate that is theirs."""
+    judged = found.judged(lambda group: by_formulas([group], found.families, limits)[0])
     return replace(report, segments=judged, segment_by=found.by, segment_families=found.families)
 
 
-def _checked(
-    baseline: Baseline | Profile, window: Profile, false_alarm_rate: float, min_effect: float, against: str
-) -> Profile:
-    """The profile to hold the window against, after all arguments were checked."""
+def _check_choices(against: str, correction: str) -> None:
+    for name, value, known in (
+        ("against", against, ("reference", "training")),
+        ("correction", correction, CORRECTIONS),
+    ):
+        if value not in known:
+            raise InputError(f"{name}={value!r} is unknown: pass {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
+
+
+def _checked_limits(false_alarm_rate: float, min_effect: float) -> Limits:
     if not 0 < false_alarm_rate < 1:
         raise InputError(
             f"false_alarm_rate={false_alarm_rate!r} is the chance of a false alarm: "
             "pass a number between 0 and 1, e.g. 0.01"
         )
     if not 0 <= min_effect <= 1:
-        raise InputError(f"min_effect={min_effect!r} is a share of the rows: pass a number from 0 to 1, e.g. 0.1")
-    if against not in ("reference", "training"):
-        raise InputError(f"against={against!r} is unknown: pass 'reference' or 'training'")
+        raise InputError(f"min_effect={min_effect!r} is a share of the rows: pass a number from 0 to 1, e.g. 0.05")
+    return Limits(false_alarm_rate, min_effect)
+
+
+def _reference(baseline: Baseline | Profile, window: Profile, against: str) -> Profile:
+    """The profile to hold the window against."""
     if not isinstance(window, Profile):
         raise InputError(f"window is a {type(window).__name__}: pass a Profile, e.g. what Profiler.profile() returns")
     if not isinstance(baseline, Baseline | Profile):
@@ -127,22 +181,6 @@ def _sides(profile: Profile, name: str) -> dict[str, Side]:
     if not any(side.n or side.invalid for side in sides.values()):
         raise InputError(f"the {name} has seen no rows: profile at least one batch before comparing")
     return sides
-
-
-def _judged(group: GroupDrift, families: int, false_alarm_rate: float, min_effect: float) -> GroupDrift:
-    """The group with corrected p-values and decisions, its streams worst first."""
-    tested = [stream for stream in group.streams if not math.isnan(stream.raw_p_value)]
-    others = [stream for stream in group.streams if math.isnan(stream.raw_p_value)]
-    adjusted = np.minimum(families * holm(np.array([stream.raw_p_value for stream in tested])), 1.0).tolist()
-    streams = [
-        replace(stream, p_value=p, drift=p < false_alarm_rate and stream.effect >= min_effect)
-        for stream, p in zip(tested, adjusted, strict=True)
-    ]
-    vectors = group.vectors
-    if vectors is not None:
-        p = min(1.0, families * vectors.test.p_value)
-        vectors = replace(vectors, p_value=p, drift=p < false_alarm_rate and vectors.test.effect >= min_effect)
-    return replace(group, streams=tuple(sorted([*streams, *others], key=badness)), vectors=vectors)
 
 
 def _notes(report: DriftReport, reference: Profile, window: Profile, skipped: list[GroupDrift]) -> Iterator[str]:

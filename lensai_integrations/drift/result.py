@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from lensai_integrations.drift.accuracy import AccuracyEstimate
 from lensai_integrations.drift.kernel import KernelTest
 from lensai_integrations.drift.text import describe_stream, render
 
@@ -38,7 +39,7 @@ class StreamDrift:
         effect: Kolmogorov-Smirnov distance for numbers and pixels, total variation for categories and invalid rows;
             both are a share of the rows, 0 to 1.
         p_value: Corrected for every other test of the report; NaN for pixels, which are not tested.
-        raw_p_value: Of this test alone.
+        raw_p_value: Of the Kolmogorov-Smirnov or chi-square test alone, by its formula.
         wasserstein: In standard deviations of the baseline; infinite if that never varied.
         psi: Population stability index, smoothed.
         jensen_shannon: 0 to 1.
@@ -46,6 +47,7 @@ class StreamDrift:
         baseline: Quantiles at `RANKS`; NaN for categories.
         window: The same of the window.
         shares: Categories whose share changed most, with their shares before and after, largest change first.
+        statistic: Name of the statistic that `p_value` is of.
     """
 
     stream: str
@@ -62,6 +64,7 @@ class StreamDrift:
     baseline: tuple[float, float, float] = NAN3
     window: tuple[float, float, float] = NAN3
     shares: tuple[tuple[str, float, float], ...] = ()
+    statistic: str = ""
 
     @property
     def words(self) -> str:
@@ -74,14 +77,17 @@ class VectorDrift:
     """Whether a group's rows moved as vectors.
 
     Attributes:
-        drift: `p_value` below the report's false_alarm_rate and the test's `effect` at least its `min_effect`.
-        p_value: Corrected for every other test of the report.
-        test: The MMD, its effect in standard deviations, its own p-value and how that was found.
+        drift: `p_value` below the report's false_alarm_rate; without calibration also `test.effect` at least its
+            `min_effect`.
+        p_value: Of the statistic that says most, corrected for every other test of the report.
+        test: The MMD, its effect in standard deviations, its own p-value and how that was found; None if there is none.
+        statistics: Names of the calibrated statistics and their corrected p-values, the one that says most first.
     """
 
     drift: bool
     p_value: float
-    test: KernelTest
+    test: KernelTest | None
+    statistics: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -195,8 +201,12 @@ class DriftReport:
         notes: What a reader should know: what was not compared and why, windows too small to tell.
         segments: Of profiles that are segmented by the same, every value of either, those that moved first.
         segment_by: What the segments are by; empty without.
-        segment_families: Over how many families of tests of segments one half of that chance was shared; the other half is the
-            whole's. With 0 all of it is.
+        segment_families: Over how many families of tests of segments one half of that chance was shared; the other half
+            is the whole's. With 0 all of it is.
+        correction: How p-values were corrected: `"max-t"` (by clean windows drawn from the baseline), `"holm"` or
+            `"benjamini-hochberg"`.
+        clean_windows: How many clean windows of each size were drawn for that; 0 without.
+        accuracy: The model's on the baseline and, estimated from its confidences, on the window; None if not known.
 
     Example:
         >>> DriftReport(0.01, 0.1, 0, "validation", "production", 2000, 200).drift
@@ -215,6 +225,9 @@ class DriftReport:
     segments: tuple[SegmentDrift, ...] = ()
     segment_by: str = ""
     segment_families: int = 0
+    correction: str = "holm"
+    clean_windows: int = 0
+    accuracy: AccuracyEstimate | None = None
 
     @property
     def drift(self) -> bool:
@@ -231,6 +244,26 @@ class DriftReport:
         """Streams that could have moved."""
         return sum(group.tested for group in self.groups)
 
+    @property
+    def p_value(self) -> float:
+        """Of the report: the smallest of all corrected ones; 1 if there is none."""
+        groups = [*self.groups, *(group for segment in self.segments for group in segment.groups)]
+        found = [stream.p_value for group in groups for stream in group.streams]
+        found += [group.vectors.p_value for group in groups if group.vectors is not None]
+        return min((p for p in found if not math.isnan(p)), default=1.0)
+
+    @property
+    def harm(self) -> str:
+        """`"harmful"` if what the model answers moved too, `"benign"` if only what it is shown did, else `""`.
+
+        Also empty where no outputs were compared. Benign is said of this window: outputs may still move later, or be
+        wrong in ways their distribution does not show.
+        """
+        answers = [group for group in self.groups if group.name == "outputs" or group.name.startswith("outputs/")]
+        if not self.drift or not answers:
+            return ""
+        return "harmful" if any(group.drift for group in answers) else "benign"
+
     def to_text(self, width: int = 100) -> str:
         """The report as plain text, no line wider than `width` characters (60 at the least)."""
         return render(self, max(width, 60))
@@ -240,6 +273,7 @@ class DriftReport:
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         own |= {"groups": [_group_dict(group) for group in self.groups]}
         own |= {"segments": [_segment_dict(segment) for segment in self.segments]}
+        own |= {"accuracy": self.accuracy and _fields(self.accuracy), "harm": self.harm, "p_value": self.p_value}
         return _plain({"drift": self.drift, **own})  # type: ignore[no-any-return]
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -254,9 +288,11 @@ def badness(stream: StreamDrift) -> tuple[bool, bool, float, float, str]:
 
 def _group_dict(group: GroupDrift) -> dict[str, Any]:
     listed = [{**_fields(stream), "words": stream.words} for stream in group.listed]
+    test = group.vectors and group.vectors.test
     vectors = group.vectors and {
-        **_fields(group.vectors.test),
-        "raw_p_value": group.vectors.test.p_value,
+        **(_fields(test) if test is not None else {}),
+        "raw_p_value": test.p_value if test is not None else None,
+        "statistics": dict(group.vectors.statistics),
         "p_value": group.vectors.p_value,
         "drift": group.vectors.drift,
     }

@@ -11,18 +11,30 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lensai_integrations.drift.result import DriftReport, GroupDrift, SegmentDrift, StreamDrift
+    from lensai_integrations.drift.accuracy import AccuracyEstimate
+    from lensai_integrations.drift.result import DriftReport, GroupDrift, SegmentDrift, StreamDrift, VectorDrift
 
 #: Findings listed at the top; the groups' tables show all.
 _HEADLINES = 10
 #: Characters of a segment's name.
 _NAME = 24
+#: What the statistics of rows as vectors are called.
+STATISTICS = {
+    "mmd": "MMD",
+    "centroid": "distance of centroids",
+    "mahalanobis": "Mahalanobis distance of means",
+    "frechet": "Frechet distance",
+    "k_means": "shares of clusters",
+    "sliced_wasserstein": "sliced Wasserstein distance",
+}
 _COLUMNS = ("stream", "baseline", "window", "effect", "W1/sd", "PSI", "p")
 
 
 def render(report: DriftReport, width: int) -> str:
     """The whole report, no line wider than `width`."""
-    lines = [*_wrapped(verdict(report), width), *_wrapped(_conditions(report), width)]
+    lines = [
+        line for text in (verdict(report), *meaning(report), _conditions(report)) for line in _wrapped(text, width)
+    ]
     findings = list(_findings(report))
     lines += [""] if findings else []
     for finding in findings[:_HEADLINES]:
@@ -51,6 +63,24 @@ def verdict(report: DriftReport) -> str:
     joint = f", and {', '.join(vectors)} as a whole" if vectors else ""
     of_segments = f", and {count_segments(report)}" if report.segment_families else ""
     return f"{'DRIFT' if report.drift else 'NO DRIFT'}: {moved}{joint}{of_segments}"
+
+
+def meaning(report: DriftReport) -> list[str]:
+    """What the drift means for the model's answers, as far as that can be told without labels."""
+    told = {
+        "harmful": "Harmful: what the model answers moved too.",
+        "benign": "Benign so far: what the model is shown moved, what it answers did not.",
+    }
+    lines = [told[report.harm]] if report.harm else []
+    if report.accuracy is not None:
+        each = (percent(share) for share in (report.accuracy.baseline, *_ends(report.accuracy)))
+        before, after, low, high = each
+        lines.append(f"Accuracy: {before} on the baseline; on the window {after} by its confidences ({low} to {high}).")
+    return lines
+
+
+def _ends(accuracy: AccuracyEstimate) -> tuple[float, float, float]:
+    return accuracy.window, accuracy.low, accuracy.high
 
 
 def count_segments(report: DriftReport) -> str:
@@ -161,6 +191,10 @@ def _conditions(report: DriftReport) -> str:
 
 
 def _families(report: DriftReport) -> str:
+    if report.clean_windows:
+        known = f"by {report.clean_windows:,} clean windows drawn from the baseline"
+        rest = f"; {report.families} of its families of tests by formulas" if report.families else ""
+        return f"{known}{rest}" + ("; half of it for segments" if report.segment_families else "")
     one, two = (f"{n} {'family' if n == 1 else 'families'}" for n in (report.families, report.segment_families))
     halves = f"half of it for {one} of tests, half for {two} of tests of segments, in each half"
     return f"{halves if report.segment_families else f'{one} of tests,'} an equal share each"
@@ -176,8 +210,8 @@ def _findings(report: DriftReport) -> Iterator[str]:
         else:
             found += [(stream.effect, f"{stream.stream} {stream.words} ({_evidence(stream)})") for stream in moved]
         if group.vectors is not None and group.vectors.drift:
-            test, p = group.vectors.test, p_text(group.vectors.p_value)
-            found.append((test.effect, f"{group.name} moved as a whole: MMD {test.mmd:.2g} (p {p})"))
+            effect = group.vectors.test.effect if group.vectors.test is not None else 0.0
+            found.append((effect, f"{group.name} moved as a whole: {describe_vectors(group.vectors)}"))
     for segment in report.segments:
         if segment.drift:
             found.append((segment.effect, f"segment {_short_name(segment.name)}: {_worst_of(segment)}"))
@@ -214,6 +248,17 @@ def _evidence(stream: StreamDrift) -> str:
     return f"{name} {stream.effect:.2f}, p {p_text(stream.p_value)}"
 
 
+def describe_vectors(vectors: VectorDrift) -> str:
+    """What is known of rows as vectors: the MMD, and the corrected p-values of all statistics."""
+    test = vectors.test
+    mmd = [f"MMD {test.mmd:.3f}, effect {test.effect:.2f}"] if test is not None else []
+    if not vectors.statistics:
+        method = f" ({test.method})" if test is not None else ""
+        return ", ".join([*mmd, f"p {p_text(vectors.p_value)}{method}"])
+    named = [f"{STATISTICS.get(name, name)} {p_text(p)}" for name, p in vectors.statistics]
+    return "; ".join([*mmd, f"p by {', '.join(named)}"])
+
+
 def _count(group: GroupDrift) -> str:
     return f"{len(group.moved):,} of {group.tested:,} streams moved"
 
@@ -227,9 +272,8 @@ def _section(group: GroupDrift, width: int) -> Iterator[str]:
     invalid = f", {group.invalid_window:,} more were not finite" if group.invalid_window else ""
     yield from _wrapped(f"{group.name}: {_count(group)} ({group.n_window:,} rows{invalid})", width)
     if group.vectors is not None:
-        test, mark = group.vectors.test, "*" if group.vectors.drift else " "
-        p = p_text(group.vectors.p_value)
-        yield f"{mark} rows as vectors: MMD {test.mmd:.3f}, effect {test.effect:.3f}, p {p} ({test.method})"
+        mark = "*" if group.vectors.drift else " "
+        yield from _wrapped(f"rows as vectors: {describe_vectors(group.vectors)}", width, f"{mark} ")
     if group.summed_up:
         yield from _wrapped(_worst(group), width, "  ")
     elif group.streams:

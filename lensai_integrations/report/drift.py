@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lensai_integrations.drift.text import count_segments, p_text, verdict
+from lensai_integrations.drift.text import count_segments, describe_vectors, meaning, p_text, verdict
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.report.classes import ClassChart, Series, class_charts
 from lensai_integrations.report.embeddings import fan
@@ -32,10 +32,10 @@ _COLUMNS = (
     Column("p", "Chance of such an effect without drift, corrected for all tests of the report"),
 )
 _USE = (
-    "A stream moved when its p is below the false-alarm rate and its effect is at least the smallest that counts. The effect "
-    "is a share of the rows: the Kolmogorov-Smirnov distance for numbers, the share of rows in another category for "
-    "categories. p is corrected for all tests of the report. Pixel distributions are shown and not tested, since the "
-    "pixels of an image are not independent."
+    "A stream moved when its p is below the false-alarm rate and its effect is at least the smallest that counts. The "
+    "effect is a share of the rows: the Kolmogorov-Smirnov distance for numbers, the share of rows in another category "
+    "for categories. p is corrected for all tests of the report. Pixel distributions are shown and not tested, since "
+    "the pixels of an image are not independent."
 )
 
 
@@ -75,7 +75,8 @@ def _verdict(report: DriftReport) -> Verdict:
     worst = [f"{stream.stream} {_words(stream)}" for stream in report.moved[:1]]
     segments = [segment for segment in report.segments if segment.drift][:1]
     worst += [f"of segment {each.name}, {each.moved[0].stream} {_words(each.moved[0])}" for each in segments]
-    return Verdict("bad" if report.drift else "good", title, tuple(f"Worst: {text}." for text in worst))
+    lines = (*(f"Worst: {text}." for text in worst), *meaning(report))
+    return Verdict("bad" if report.drift else "good", title, lines)
 
 
 def _facts(report: DriftReport, sources: Sequence[Source], baseline: Baseline | Profile) -> Iterator[Fact]:
@@ -88,11 +89,18 @@ def _facts(report: DriftReport, sources: Sequence[Source], baseline: Baseline | 
         (
             f"false alarms: {number(100 * report.false_alarm_rate)}% for the whole report",
             f"smallest effect that counts: {number(report.min_effect)}",
-            f"shared by {count(report.families, 'family', 'families')} of tests"
-            + (f", half of it by {count(report.segment_families)} of segments" if report.segment_families else ""),
+            _held(report),
         ),
     )
     yield Fact("Groups", tuple(f"{group.name}: {_counted(group)}" for group in report.groups))
+
+
+def _held(report: DriftReport) -> str:
+    """How the false-alarm rate is held."""
+    if report.clean_windows:
+        return f"held by {report.clean_windows:,} clean windows drawn from the baseline"
+    halves = f", half of it by {count(report.segment_families)} of segments" if report.segment_families else ""
+    return f"shared by {count(report.families, 'family', 'families')} of tests{halves}"
 
 
 def _counted(group: GroupDrift) -> str:
@@ -230,5 +238,4 @@ def _evidence(stream: StreamDrift) -> str:
 
 def _vectors(group: GroupDrift) -> str:
     assert group.vectors is not None
-    test = group.vectors.test
-    return f"MMD {number(test.mmd)}, effect {test.effect:.2f}, p {_p(group.vectors.p_value)} ({test.method})"
+    return describe_vectors(group.vectors).replace("-", "\N{MINUS SIGN}")

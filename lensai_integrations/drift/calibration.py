@@ -1,0 +1,155 @@
+"""A baseline's calibration: its features, where the baseline is in them, and what chance does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lensai_integrations.drift.accuracy import Confidence, confidence_of
+from lensai_integrations.drift.features import Block, Floats
+from lensai_integrations.drift.null import Halves, Null, null_of
+from lensai_integrations.drift.row_features import Clusters, Kernel, Principal, Slices
+from lensai_integrations.drift.stream_features import ClassShares, Distributions
+from lensai_integrations.errors import InputError
+from lensai_integrations.profile import Profile
+
+#: Rows of the windows that are drawn.
+SIZES = (5, 10, 25, 50, 100, 200, 500, 1000)
+#: Windows drawn of each size.
+DRAWS = 1000
+#: With fewer rows formulas are more to be trusted than resampling.
+FEWEST_ROWS = 100
+#: With fewer rows the calibration says so.
+_FEW_ROWS = 500
+#: Name of the classes in a row sample.
+TOP_CLASS = "outputs/top_class"
+#: The share of the rows that axes and centroids are learned from. These suit the rows they were learned from better
+#: than any others, so those rows are left out where such a statistic is drawn or held against.
+_LEARNED = 0.2
+#: Groups with a smaller share of finite rows are not calibrated.
+_ENOUGH = 0.5
+
+
+@dataclass(frozen=True)
+class Part:
+    """A block of the baseline: where its rows are, what the baseline is, and what chance does.
+
+    Attributes:
+        group: The profile's group.
+        rows: Under which name the row sample keeps the rows.
+        block: The features.
+        mean: Their mean in the baseline, float32 `[F]`.
+        n: Rows of that mean.
+        null: The null distribution.
+    """
+
+    group: str
+    rows: str
+    block: Block
+    mean: Floats
+    n: int
+    null: Null
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The null distributions of a baseline's statistics, and what they are statistics of.
+
+    Attributes:
+        parts: All blocks.
+        sizes: Rows of the windows drawn, ascending.
+        rows: Rows of the baseline they were drawn from.
+        draws: Windows of each size.
+        confidence: How sure the model has to be for as many rows as it is right about, or None.
+        notes: What a reader should know.
+    """
+
+    parts: tuple[Part, ...]
+    sizes: tuple[int, ...]
+    rows: int
+    draws: int
+    confidence: Confidence | None = None
+    notes: tuple[str, ...] = ()
+
+
+def calibrated(
+    profile: Profile,
+    *,
+    sizes: Sequence[int] = SIZES,
+    draws: int = DRAWS,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Find out what clean windows of a profile look like.
+
+    Args:
+        profile: The reference, with a sample of its rows.
+        sizes: Rows of the windows to draw; those beyond half the rows kept are left out.
+        draws: Windows of each size.
+        seed: Of the draws, and of random directions and first centroids.
+        progress: Told how many streams are done, and of how many.
+
+    Raises:
+        InputError: If the profile keeps too few rows.
+    """
+    kept, notes = finite_rows(profile)
+    count = len(next(iter(kept.values()), ()))
+    if count < FEWEST_ROWS:
+        raise InputError(f"{count} complete rows are too few to calibrate: {FEWEST_ROWS} at the least")
+    if count < _FEW_ROWS:
+        notes.append(f"calibrated on {count} rows only: thresholds are wider, {_FEW_ROWS} rows or more are better")
+    learned = int(count * _LEARNED)
+    first = {name: rows[:learned] for name, rows in kept.items()}
+    rest = {name: rows[learned:] for name, rows in kept.items()}
+    halves = Halves.draw(count - learned, sizes, draws, seed)
+    blocks = list(blocks_of(profile, rest, first, seed))
+    total, done = sum(block.streams for _, _, block in blocks), 0
+
+    def tick(streams: int) -> None:
+        nonlocal done
+        done += streams
+        if progress is not None:
+            progress(done, total)
+
+    parts = []
+    for group, name, block in blocks:
+        null = null_of(block, rest[name], halves, tick)
+        own = (rest if block.learned else kept)[name]
+        mean, n = block.mean(own), len(own)
+        more = block.known(profile.groups[group])
+        if more is not None and more[1] > count:
+            mean, n = more
+        parts.append(Part(group, name, block, mean, n, null))
+    return Calibration(tuple(parts), halves.sizes, count, draws, confidence_of(profile), tuple(notes))
+
+
+def finite_rows(profile: Profile) -> tuple[dict[str, Floats], list[str]]:
+    """The rows kept of a profile's groups that are finite in all of them."""
+    data = profile.rows.data if profile.rows is not None else {}
+    named = {name: rows for name, rows in data.items() if name in profile.groups or name == TOP_CLASS}
+    named.pop("labels", None)
+    finite = {name: np.isfinite(rows).all(axis=1) for name, rows in named.items()}
+    usable = [name for name, mask in finite.items() if mask.mean() >= _ENOUGH and mask.size]
+    together = np.logical_and.reduce([finite[name] for name in usable]) if usable else np.zeros(0, bool)
+    notes = [f"{name}: too many rows are not finite to calibrate" for name in named if name not in usable]
+    return {name: np.ascontiguousarray(named[name][together], np.float32) for name in usable}, notes
+
+
+def blocks_of(
+    profile: Profile, rows: Mapping[str, Floats], first: Mapping[str, Floats], seed: int
+) -> Iterator[tuple[str, str, Block]]:
+    """The blocks to calibrate: group, name of its rows, block; those that learn do so from the first rows."""
+    for name, kept in rows.items():
+        if name == TOP_CLASS:
+            yield "outputs", name, ClassShares.of(kept)
+            continue
+        mean = profile.groups[name].kernel_mean
+        yield name, name, Distributions.of(kept)
+        if mean is not None and mean.exponents:
+            yield name, name, Kernel(mean.dim, mean.frequencies, mean.seed, tuple(mean.exponents))
+        if first[name].std(axis=0).max() > 0:
+            yield name, name, Slices.of(first[name], seed)
+            yield name, name, Principal.of(first[name])
+            yield name, name, Clusters.of(first[name], seed)

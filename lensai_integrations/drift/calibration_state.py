@@ -1,0 +1,94 @@
+"""A calibration as plain arrays and back: how it travels in a baseline, believing nothing that is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.drift.accuracy import Confidence
+from lensai_integrations.drift.calibration import Calibration, Part
+from lensai_integrations.drift.features import Block
+from lensai_integrations.drift.null import Null
+from lensai_integrations.drift.row_features import Clusters, Kernel, Principal, Slices
+from lensai_integrations.drift.stream_features import ClassShares, Distributions
+from lensai_integrations.errors import FormatError
+from lensai_integrations.sketches.state import State, field, require
+
+_KINDS: Final[dict[str, Any]] = {
+    block.kind: block for block in (Distributions, ClassShares, Kernel, Principal, Clusters, Slices)
+}
+_ABOUT = "about"
+_NULL = ("centre", "spread", "largest")
+#: More windows, sizes or blocks than these are no calibration.
+_MOST_DRAWS, _MOST_SIZES, _MOST_PARTS = 2**17, 64, 4096
+
+
+def to_state(calibration: Calibration) -> State:
+    """Plain arrays: `about` (JSON as uint8), and by block's number its own, `mean` and its null distribution."""
+    parts = [
+        {"group": part.group, "rows": part.rows, "kind": part.block.kind, "n": part.n} for part in calibration.parts
+    ]
+    about = {
+        "sizes": list(calibration.sizes),
+        "rows": calibration.rows,
+        "draws": calibration.draws,
+        "confidence": calibration.confidence and asdict(calibration.confidence),
+        "notes": list(calibration.notes),
+        "parts": parts,
+    }
+    state: State = {_ABOUT: np.frombuffer(json.dumps(about, allow_nan=False).encode(), np.uint8)}
+    for number, part in enumerate(calibration.parts):
+        null = {f"null/{name}": getattr(part.null, name) for name in _NULL}
+        arrays = {**part.block.state(), "mean": part.mean, **null}
+        state |= {f"{number}/{name}": array for name, array in arrays.items()}
+    return state
+
+
+def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
+    """The calibration whose state this is.
+
+    Raises:
+        FormatError: If it is none, or of a kind this release does not know.
+
+    Example:
+        >>> from_state({})
+        Traceback (most recent call last):
+        ...
+        lensai_integrations.errors.FormatError: a sketch's state lacks the array 'about': ...
+    """
+    try:
+        about = json.loads(field(state, _ABOUT, np.uint8, (None,)).tobytes())
+        sizes, rows, draws = tuple(map(int, about["sizes"])), int(about["rows"]), int(about["draws"])
+        require(0 < len(sizes) <= _MOST_SIZES and list(sizes) == sorted(set(sizes)) and sizes[0] > 0, "sizes")
+        require(0 < draws <= _MOST_DRAWS and rows > 0 and len(about["parts"]) <= _MOST_PARTS, "draws")
+        parts = [_part(entry, _below(number, state), len(sizes), draws) for number, entry in enumerate(about["parts"])]
+        confidence = Confidence(**about["confidence"]) if about["confidence"] else None
+        return Calibration(tuple(parts), sizes, rows, draws, confidence, tuple(map(str, about["notes"])))
+    except FormatError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise FormatError(f"damaged or foreign calibration: {error!r}") from error
+
+
+def _below(number: int, state: Mapping[str, NDArray[Any]]) -> State:
+    prefix = f"{number}/"
+    return {name[len(prefix) :]: array for name, array in state.items() if name.startswith(prefix)}
+
+
+def _part(entry: Mapping[str, Any], state: State, sizes: int, draws: int) -> Part:
+    kind = _KINDS.get(entry["kind"])
+    if kind is None:
+        raise FormatError(f"a calibration of unknown kind {entry['kind']!r}: upgrade this package")
+    block: Block = kind.from_state(state)
+    shape = (sizes, len(block.statistics), block.streams)
+    mean = field(state, "mean", np.float32, (block.width,))
+    shapes = (shape, shape, (*shape[:2], draws))
+    centre, spread, largest = (field(state, f"null/{n}", np.float32, s) for n, s in zip(_NULL, shapes, strict=True))
+    finite = all(bool(np.isfinite(array).all()) for array in (mean, centre, spread, largest))
+    require(finite and bool((spread > 0).all()) and int(entry["n"]) > 0, "numbers that cannot be")
+    return Part(str(entry["group"]), str(entry["rows"]), block, mean, int(entry["n"]), Null(centre, spread, largest))

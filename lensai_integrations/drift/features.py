@@ -1,0 +1,68 @@
+"""Features of rows whose means tell everything a comparison asks.
+
+Whether a stream's distribution moved, whether the classes did, whether the rows moved as vectors: each such statistic
+is a function of two mean vectors, the baseline's and the window's, of features of single rows. "Is this value at most
+that edge" gives a cumulative distribution; waves of random frequencies give the MMD; products of principal components
+give covariances; "is this the nearest centroid" gives the shares of clusters.
+
+So one matrix product turns any number of resampled windows into all their statistics, which is what calibration costs,
+and a profile without rows still answers what its sketches know the means of.
+
+A block is the features of one group for one purpose: fixed by the baseline, applied to any window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.group import Group
+from lensai_integrations.sketches.state import State
+
+Floats: TypeAlias = NDArray[np.floating[Any]]
+
+
+class Block(Protocol):
+    """What calibration and comparison need of a block."""
+
+    kind: ClassVar[str]
+    statistics: ClassVar[tuple[str, ...]]
+    #: Smallest standard deviation of a statistic: one of a stream that hardly ever varies is not certain at one row.
+    least_spread: ClassVar[float]
+    #: Whether it fits the rows it was made of better than others.
+    learned: ClassVar[bool]
+
+    @property
+    def streams(self) -> int:
+        """How many streams each statistic is of; 1 if it is of whole rows."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """F, the number of features."""
+        ...
+
+    def parts(self) -> Iterator[tuple[Block, slice]]:
+        """The same in pieces whose features fit the processor's cache, each with the columns of rows it is of."""
+        ...
+
+    def features(self, rows: Floats) -> Floats:
+        """Features `[n, F]` of rows `[n, D]`, all finite."""
+        ...
+
+    def mean(self, rows: Floats) -> Floats:
+        """The mean of `features`, `[F]`."""
+        ...
+
+    def compare(self, reference: Floats, window: Floats, scale: Floats) -> Floats:
+        """Statistics `[statistics, ..., streams]` of means `[..., F]`; `scale` `[...]` is sqrt(n m / (n + m))."""
+        ...
+
+    def known(self, group: Group) -> tuple[Floats, int] | None:
+        """Mean features `[F]` and rows, as far as the sketches of a group know them."""
+        ...
+
+    def state(self) -> State: ...  # noqa: D102

@@ -1,0 +1,149 @@
+"""What clean windows look like: the null distribution of every drift statistic, from the baseline's own rows.
+
+The obvious way, to draw windows from the reference and hold them against all of it, alarms far too often: such a window
+overlaps what it is judged by, and a finite reference is itself off. So the rows are split in random halves; windows of
+one half are held against the other. Statistics are multiplied by sqrt(n m / (n + m)), which makes their distribution
+nearly independent of n: what was learned of n = half the rows holds for the whole baseline.
+
+Streams of one image depend on each other, so that a bound on the number of tests would be far too careful, or for
+heavy tails not careful enough. Kept is therefore, of each drawn window, the largest standardised value of each
+statistic over all streams (max-T: P. H. Westfall and S. S. Young, Resampling-based multiple testing, 1993). A report
+is judged by the smallest of these p-values, whose own distribution over the same windows is known as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.drift.features import Block, Floats
+from lensai_integrations.drift.tail import Smooth
+from lensai_integrations.errors import InputError
+
+#: Windows worked on at a time.
+_DRAWN = 125
+#: The largest share of the rows that windows are drawn from; the others are held against.
+_MOST = 0.625
+
+Indices: TypeAlias = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Null:
+    """The null distribution of a block's statistics.
+
+    Attributes:
+        centre: Mean of each statistic of each stream, float32 `[sizes, statistics, D]`.
+        spread: Standard deviation, likewise.
+        largest: Largest standardised value over the streams of each drawn window, float32 `[sizes, statistics, draws]`,
+            in the order they were drawn: draw i is the same rows for all blocks of a baseline.
+    """
+
+    centre: Floats
+    spread: Floats
+    largest: Floats
+
+    def standard(self, values: Floats, size: int) -> Floats:
+        """Statistics `[statistics, D]` of a window of the size of that number, standardised."""
+        standard: Floats = (values - self.centre[size]) / self.spread[size]
+        return standard
+
+    def log_p(self, standard: Floats, size: int) -> NDArray[np.float64]:
+        """Logarithms of the p-values of standardised statistics `[statistics, ...]`, each as the largest of all."""
+        draws = self.largest[size]
+        return np.stack([Smooth.of(each).log_p(values) for each, values in zip(draws, standard, strict=True)])
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Random halves of r rows, and windows of one of them: the rows' numbers in random order, draw by draw.
+
+    Attributes:
+        order: `[draws, r]`; the first `half` of each are held against, windows begin behind them.
+        half: Rows held against; a little less than half of r if the largest window takes a little more.
+        sizes: Rows of the windows, ascending.
+
+    Example:
+        >>> halves = Halves.draw(100, (10, 50, 90), draws=3, seed=0)
+        >>> halves.sizes, halves.half, halves.order.shape
+        ((10, 50), 50, (3, 100))
+    """
+
+    order: Indices
+    half: int
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def draw(cls, rows: int, sizes: Sequence[int], draws: int, seed: int) -> Halves:
+        """Draw them.
+
+        Raises:
+            InputError: If there are too few rows for the smallest window.
+        """
+        fitting = tuple(size for size in sizes if size <= _MOST * rows)
+        if not fitting:
+            raise InputError(f"{rows} rows are too few to calibrate: {math.ceil(min(sizes) / _MOST)} at the least")
+        rng = np.random.default_rng(seed)
+        order = rng.permuted(np.tile(np.arange(rows), (draws, 1)), axis=1)
+        return cls(order, rows - max(rows // 2, fitting[-1]), fitting)
+
+    def weights(self, draws: slice) -> Floats:
+        """What each row counts in each step from one size to the next, and in the half held against.
+
+        Returns:
+            float32 `[draws, 1 + sizes, r]`: sums over rows with the weights `[:, 0]` are the half's, and those of the
+            first `[:, 1 : 1 + i]` together a window's of the i-th size.
+        """
+        order, rows = self.order[draws], self.order.shape[1]
+        ends = [0, self.half, *(self.half + size for size in self.sizes)]
+        result = np.zeros((len(order), len(ends) - 1, rows), np.float32)
+        for step, (start, end) in enumerate(pairwise(ends)):
+            np.put_along_axis(result[:, step], order[:, start:end], 1.0, axis=1)
+        return result
+
+
+def null_of(block: Block, rows: Floats, halves: Halves, tick: Callable[[int], None] = lambda draws: None) -> Null:
+    """Draw windows and compare them, all sizes and many streams at once.
+
+    Args:
+        block: What to compute.
+        rows: `[r, D]` of the block's group, all finite.
+        halves: Of these rows.
+        tick: Called with the number of values done.
+
+    Returns:
+        Its null distribution.
+    """
+    found = []
+    for part, columns in block.parts():
+        values = np.concatenate(list(_values(part, part.features(rows[:, columns]), halves)), axis=1)
+        centre, spread = values.mean(axis=1), np.maximum(values.std(axis=1), part.least_spread)
+        largest = ((values - centre[:, None]) / spread[:, None]).max(axis=-1)
+        found.append((centre, spread, largest))
+        tick(part.streams)
+    centres, spreads, maxima = zip(*found, strict=True)
+    kept = (
+        np.concatenate(centres, axis=-1),
+        np.concatenate(spreads, axis=-1),
+        np.swapaxes(np.max(maxima, axis=0), 1, 2),
+    )
+    centre, spread, largest = (np.ascontiguousarray(np.swapaxes(each, 0, 1), np.float32) for each in kept)
+    return Null(centre, spread, largest)
+
+
+def _values(part: Block, features: Floats, halves: Halves) -> Iterator[Floats]:
+    """Statistics of drawn windows, `[statistics, draws, sizes, D]`, some draws at a time."""
+    rows = halves.order.shape[1]
+    half, sizes = halves.half, np.array(halves.sizes, np.float32)
+    scale = np.sqrt(half * sizes / (half + sizes))
+    for start in range(0, len(halves.order), _DRAWN):
+        weights = halves.weights(slice(start, start + _DRAWN))
+        sums = (weights.reshape(-1, rows) @ features).reshape(*weights.shape[:2], -1)
+        means = np.cumsum(sums[:, 1:], axis=1) / sizes[:, None]
+        yield part.compare(sums[:, :1] / half, means, scale)
