@@ -1,0 +1,140 @@
+"""From a whole window to its level, and to what has to be said about it; counts and levels outlive a restart."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event, Status, WindowReport, notice_text
+from lensai_integrations.drift.levels import LEVELS, OK, Alert, Rates, judge, step
+from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.profile import Baseline, Profile
+
+_COUNTED = {"warning": "warnings", "alarm": "alarms"}
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A window before it is judged: its profile, rows, how many are the baseline's, and its time."""
+
+    profile: Profile
+    rows: int
+    warm_rows: int
+    opened: float
+    closed: float
+
+
+class Judging:
+    """Judges windows one after the other.
+
+    Args:
+        baseline: What they are held against.
+        name: Of the monitor.
+        rates: False-alarm rates of the levels.
+        recover: Windows in a row that have to be ok for a recovery.
+        remind: Windows after which people are told again, or None.
+
+    Attributes:
+        alert: What was found and told last.
+        counts: Of `windows`, `warnings` and `alarms`.
+        last: The last window as JSON values.
+
+    Raises:
+        InputError: If `recover` or `remind` is not positive.
+    """
+
+    def __init__(
+        self, baseline: Baseline | Profile, name: str, rates: Rates, recover: int = 3, remind: int | None = None
+    ) -> None:
+        for key, value in (("recover", recover), ("remind", 1 if remind is None else remind)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{key}={value!r} should be a number of windows, 1 or more")
+        self._baseline, self._name, self._rates = baseline, name, rates
+        self._recover, self._remind = recover, remind
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Forget all windows."""
+        self.alert = Alert()
+        self._told_before = OK
+        self.counts = {"windows": 0, "warnings": 0, "alarms": 0}
+        self.last: dict[str, Any] = {}
+
+    def judge(self, whole: Whole) -> WindowReport:
+        """The report of the next window.
+
+        Raises:
+            LensAIError: If it cannot be compared; nothing has changed then.
+        """
+        level, report = judge(self._baseline, whole.profile, self._rates)
+        self._told_before = self.alert.told
+        self.alert, kind = step(self.alert, level, recover=self._recover, remind=self._remind)
+        self.counts["windows"] += 1
+        if level in _COUNTED:
+            self.counts[_COUNTED[level]] += 1
+        found = WindowReport(
+            self.counts["windows"], level, report, whole.profile, whole.rows, whole.opened, whole.closed,
+            whole.warm_rows, kind,
+        )  # fmt: skip
+        self.last = found.to_dict()
+        return found
+
+    def events(self, found: WindowReport, status: Status) -> Iterator[Event]:
+        """What has to be said about the window that was judged last: itself, and a notice if it caused one."""
+        window, told = self.last, status.to_dict()
+        text = f"{self._name}: window {found.number} ({found.rows} rows) is {found.level}"
+        yield self._event(WINDOW, found.level, found.closed, text, told, found)
+        if found.notice is not None:
+            text = notice_text(self._name, found.notice, window, self._told_before)
+            yield self._event(NOTICE, found.notice, found.closed, text, told, found)
+
+    def status_event(self, status: Status, now: float) -> Event:
+        """What has to be said when the monitor starts or ends."""
+        cause = f": {status.cause}" if status.cause else ""
+        text = f"{self._name}: {status.state} after {status.rows} rows and {status.windows} windows{cause}"
+        return self._event(STATUS, status.state, now, text, status.to_dict())
+
+    def _event(
+        self, type: str, kind: str, when: float, text: str, status: dict[str, Any], live: WindowReport | None = None
+    ) -> Event:
+        id = f"{time.time_ns():x}-{secrets.token_hex(6)}"
+        return Event(id, type, kind, self._name, when, text, self.last, status, live)
+
+    def state(self) -> dict[str, Any]:
+        """Levels and counts as JSON values."""
+        return {"alert": asdict(self.alert), "counts": self.counts, "last": self.last}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with what `state` returned.
+
+        Raises:
+            FormatError: If it is something else; nothing has changed then.
+        """
+        try:
+            alert = Alert(**state["alert"])
+            counts = {key: whole_number(state["counts"][key]) for key in self.counts}
+            last = dict(state["last"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"the levels cannot be read: {error!r}") from error
+        numbers = (alert.clean, alert.since)
+        if alert.level not in LEVELS or alert.told not in LEVELS or any(whole_number(n) != n for n in numbers):
+            raise FormatError(f"the levels cannot be read: {alert!r}")
+        self.alert, self.counts, self.last = alert, counts, last
+
+
+def whole_number(value: Any) -> int:
+    """A count that was read.
+
+    Raises:
+        FormatError: If it is none.
+
+    Example:
+        >>> whole_number(3)
+        3
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise FormatError(f"{value!r} is no count")
+    return value
