@@ -61,6 +61,13 @@ class WindowReport:
             "drift": self.drift,
             "moved": len(report.moved),
             "tested": report.tested,
+            "groups": {
+                group.name: {
+                    "drift": bool(group.drift),
+                    "effect": float(max((s.effect for s in group.streams), default=0)),
+                }
+                for group in report.groups
+            },
             "streams": [
                 {"stream": s.stream, "effect": float(s.effect), "drift": bool(s.drift), "words": s.words}
                 for s in streams[:WORST]

@@ -126,6 +126,11 @@ class DriftMonitor:
             self._memory.restore(state)
 
     @property
+    def reference(self) -> Profile:
+        """The profile that windows are held against."""
+        return self._measuring.reference
+
+    @property
     def level(self) -> str:
         """The level of the last window: `"ok"`, `"warning"` or `"alarm"`."""
         return self._judging.alert.level
@@ -220,19 +225,31 @@ class DriftMonitor:
                 self._scorer = Scorer(self._measuring)
             return self._scorer.p_values(batch)
 
-    def watch(self, module: Any, layers: Sequence[str] = (), **options: Any) -> AbstractContextManager[Any]:
-        """A context in which every forward pass of a PyTorch module in eval mode is monitored; see `torch_watch.py`.
+    def watch(
+        self, module: Any, layers: Sequence[str] | None = None, **options: Any
+    ) -> AbstractContextManager[DriftMonitor]:
+        """A context in which every forward pass of a PyTorch module in eval mode is handed to `update`.
 
         Args:
-            module: A `torch.nn.Module`.
-            layers: Names of layers whose answers are embeddings; by default those of the baseline.
-            options: See `lensai_integrations.torch_watch.watch`.
+            module: A `torch.nn.Module`; needs torch and not Lightning.
+            layers: Names of layers whose answers are embeddings; None for those of the baseline.
+            options: `inputs`, `outputs` and `reduce`, see `lensai_integrations.lightning.watch.watch`.
+
+        Raises:
+            InputError: If an argument is of another kind, or there is no such layer.
         """
         # By name, because the core imports no framework, not even in a function.
-        context: AbstractContextManager[Any] = import_module("lensai_integrations.torch_watch").watch(
-            self, module, layers, **options
-        )
+        watch = import_module("lensai_integrations.lightning.watch").watch
+        context: AbstractContextManager[DriftMonitor] = watch(self, module, layers, **options)
         return context
+
+    def caught(self, topic: str) -> AbstractContextManager[None]:
+        """A context in which what fails is logged once, counted in `status`, and not raised; for what feeds a monitor.
+
+        Args:
+            topic: What is done in the block.
+        """
+        return self._failures.caught(topic)
 
     def __enter__(self) -> DriftMonitor:
         with self._lock:

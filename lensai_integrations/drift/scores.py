@@ -151,7 +151,7 @@ class _Group:
     """The kept rows of one group, standardised, and the distances of each to its nearest others."""
 
     def __init__(self, rows: NDArray[np.float64], neighbours: int) -> None:
-        self._finite: NDArray[np.bool_] = np.isfinite(rows).all(axis=1)
+        self._finite = _finite(rows)
         sound = rows[self._finite]
         self._k = neighbours
         self._empty = len(sound) <= neighbours
@@ -184,7 +184,7 @@ class _Group:
 
     def nonconformity(self, rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Of the kept rows beside each new one, `[r, n]`, and of the new ones, `[n]`."""
-        finite = np.isfinite(rows).all(axis=1)
+        finite = _finite(rows)
         of_kept = np.full((len(self._finite), len(rows)), np.inf)
         of_new = np.where(finite, -np.inf, np.inf)
         if self._empty:
@@ -196,6 +196,10 @@ class _Group:
         of_kept[self._finite] = (kept - self._median) / self._unit
         new = np.partition(apart, self._k - 1, axis=0)[self._k - 1]
         return of_kept, np.where(finite, (new - self._median) / self._unit, np.inf)
+
+
+def _finite(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(rows).all(axis=1), np.bool_)
 
 
 def distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
