@@ -5,12 +5,13 @@ Everything but the profile of a window is JSON values, so that what could not be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lensai_integrations.drift.result import DriftReport
+    from lensai_integrations.drift.result import DriftReport, GroupDrift
     from lensai_integrations.profile import Profile
 
 RUNNING, COMPLETED, FAILED = "Running", "Completed", "Failed"
@@ -61,18 +62,21 @@ class WindowReport:
             "drift": self.drift,
             "moved": len(report.moved),
             "tested": report.tested,
-            "groups": {
-                group.name: {
-                    "drift": bool(group.drift),
-                    "effect": float(max((s.effect for s in group.streams), default=0)),
-                }
-                for group in report.groups
-            },
+            "groups": {group.name: {"drift": bool(group.drift), "effect": _worst(group)} for group in report.groups},
             "streams": [
-                {"stream": s.stream, "effect": float(s.effect), "drift": bool(s.drift), "words": s.words}
+                {"stream": s.stream, "effect": _number(s.effect), "drift": bool(s.drift), "words": s.words}
                 for s in streams[:WORST]
             ],
         }
+
+
+def _worst(group: GroupDrift) -> float:
+    return max((_number(stream.effect) for stream in group.streams), default=0.0)
+
+
+def _number(effect: float) -> float:
+    """An effect as JSON knows it; one that could not be computed is none."""
+    return float(effect) if math.isfinite(effect) else 0.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -219,7 +219,7 @@ class DriftMonitor:
         Raises:
             InputError: If a batch cannot be read, or the baseline keeps no rows of what is given.
         """
-        batch = read_batch(Batch(inputs, outputs, embeddings), self._measuring.reader, _raised)
+        batch = read_batch(Batch(inputs, outputs, embeddings), self._measuring.reader, lambda _: nullcontext())
         with self._lock:
             if self._scorer is None:
                 self._scorer = Scorer(self._measuring)
@@ -348,14 +348,3 @@ def _name(name: Any) -> str:
     if not isinstance(name, str) or not name:
         raise InputError(f"name={name!r} should be a text, e.g. 'production'")
     return name
-
-
-class _Raised(AbstractContextManager[None]):
-    """Where failures are the caller's to see."""
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-def _raised(topic: str) -> AbstractContextManager[None]:
-    return _Raised()

@@ -1,7 +1,8 @@
 """A monitor beside any PyTorch module: what goes into its forward passes, what comes out, what its layers answer.
 
 Hooks copy and read, and return nothing, so the module answers bit for bit as without them. Only passes in eval mode
-count: with dropout and batch statistics a model answers otherwise than the baseline's did. Needs torch and not Lightning.
+count: with dropout and batch statistics a model answers otherwise than the baseline's did.
+Needs torch and not Lightning.
 """
 
 from __future__ import annotations
@@ -88,9 +89,7 @@ def _reduction(reference: Profile, name: str, reduce: Reduce | Mapping[str, Redu
         return reduce
     known = str(reference.groups.get(f"embeddings/{name}", Group("")).info.get("reduce", "mean"))
     if known not in REDUCTIONS:
-        raise InputError(
-            f"layer {name!r} was reduced by the function {known!r}: pass reduce={{{name!r}: that function}}"
-        )
+        raise InputError(f"layer {name!r} was reduced by a function, {known!r}: pass reduce={{{name!r}: {known}}}")
     return known
 
 
