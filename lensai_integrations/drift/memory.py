@@ -92,7 +92,7 @@ class Memory:
 
     def take(self, batch: Batch, now: float) -> None:
         """Measure a batch into the open pane."""
-        taken = self.open.take(batch, now)
+        taken = self.open.take(batch, now, self._measuring)
         self.rows += taken
         self._unjudged += taken
 
@@ -210,7 +210,8 @@ class Memory:
     def _pane(self, entry: Mapping[str, Any]) -> Pane:
         assert self._store is not None
         profile = self._store.get(entry["file"])
-        self._measuring.check(profile)
+        for error in self._measuring.odd(profile).values():
+            raise error
         opened, closed = float(entry["opened"]), float(entry["closed"])
         if not math.isfinite(opened + closed):
             raise FormatError(f"the time of pane {entry['number']} is not a number")

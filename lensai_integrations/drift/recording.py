@@ -8,7 +8,7 @@ from typing import Any
 
 from lensai_integrations.custom_recorder import chosen_measures
 from lensai_integrations.drift.batches import Batch
-from lensai_integrations.errors import InputError
+from lensai_integrations.errors import DefinitionError, InputError, LensAIError
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile, check_comparable
@@ -56,19 +56,24 @@ class Measuring:
         self._settings: dict[str, Any] = {"like": self.reference, "measures": declared, "source": source, **segments}
         self._rows, self._on_error, self.source = rows, on_error, source
 
-    def check(self, profile: Profile) -> None:
-        """Refuse a profile that was measured otherwise than the reference.
-
-        Raises:
-            DefinitionError: If a stream was computed otherwise.
-            InputError: If a group has other streams.
-        """
+    def odd(self, profile: Profile) -> dict[str, LensAIError]:
+        """What is wrong with the groups that were measured otherwise than the reference's, or have other streams."""
+        found: dict[str, LensAIError] = {}
         for name, group in profile.groups.items():
-            known = self.reference.groups.get(name)
-            if known is not None:
+            known = self.reference.groups.get(name, group)
+            try:
                 check_comparable(known, group)
-                if known.streams != group.streams:
-                    raise InputError(f"group {name!r} has other streams than the baseline's")
+            except DefinitionError as error:
+                found[name] = error
+            if known.streams != group.streams:
+                here, there = len(group.streams), len(known.streams)
+                found[name] = InputError(f"{name} has other streams than the baseline's: {here} here, {there} there")
+        return found
+
+    def complain(self, name: str, error: Exception) -> None:
+        """Note that a group was left out."""
+        if self._on_error is not None:
+            self._on_error(name, error)
 
     def profiler(self, rows: int | None = None) -> Profiler:
         """A profiler of images that were taken out of their batch.
@@ -123,12 +128,25 @@ class OpenPane:
     closed: float = 0.0
     file: str = field(default="", compare=False)
 
-    def take(self, batch: Batch, now: float) -> int:
-        """Measure a batch.
+    def take(self, batch: Batch, now: float, measuring: Measuring) -> int:
+        """Measure a batch. Groups that are not as the baseline's are left out, or later batches would not fit them.
 
         Returns:
             Rows that were measured: all, or none if every group failed.
         """
+        fresh = self.profiler.n == 0
+        taken = self._measure(batch)
+        if fresh and taken and (odd := measuring.odd(self.profiler.profile())):
+            for name, error in odd.items():
+                measuring.complain(name, error)
+            self.profiler = measuring.profiler()
+            taken = self._measure(batch.without(odd))
+        if taken:
+            self.opened = self.opened if self.rows else now
+            self.rows, self.closed, self.file = self.rows + taken, now, ""
+        return taken
+
+    def _measure(self, batch: Batch) -> int:
         before = self.profiler.n
         self.profiler.update(
             inputs=batch.inputs,
@@ -138,11 +156,7 @@ class OpenPane:
             segments=batch.segments,
         )
         only_texts = batch.inputs is None and batch.outputs is None and not batch.embeddings
-        taken = batch.n if self.profiler.n > before or (only_texts and batch.labels is not None) else 0
-        if taken:
-            self.opened = self.opened if self.rows else now
-            self.rows, self.closed, self.file = self.rows + taken, now, ""
-        return taken
+        return batch.n if self.profiler.n > before or (only_texts and batch.labels is not None) else 0
 
     def profile(self) -> Profile:
         """All its rows."""

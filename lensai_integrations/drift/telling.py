@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from lensai_integrations.drift.events import Event
+from lensai_integrations.drift.events import STATUS, Event
 from lensai_integrations.drift.failures import Failures
 from lensai_integrations.drift.sinks.base import Sink, checked_sinks
 from lensai_integrations.profile import Baseline, Profile
@@ -91,8 +91,13 @@ class Teller:
         ]
 
     def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
-        """Go on with what `state` returned; raises `KeyError`, `TypeError` or `ValueError` for anything else."""
-        self._pending = [Pending(Event.from_dict(each["event"]), set(map(str, each["told"]))) for each in state]
+        """Go on with what `state` returned; raises `KeyError`, `TypeError` or `ValueError` for anything else.
+
+        What was to be told of a status is left out: another holds now, and a process that is killed again and again
+        would have more and more to tell.
+        """
+        pending = [Pending(Event.from_dict(each["event"]), set(map(str, each["told"]))) for each in state]
+        self._pending = [each for each in pending if each.event.type != STATUS]
         for each in self._pending:
             for name in sorted(each.told & self._sinks.keys()):
                 _log.warning(
