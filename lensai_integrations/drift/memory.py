@@ -130,6 +130,7 @@ class Memory:
             return None
         self._unjudged = 0
         merged = self._panes.merged(last)
+        self._panes.judged(last)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         info = {**merged.info, "source": self._measuring.source, "created": created}
         own = [pane for pane in panes if not pane.warm]

@@ -159,6 +159,10 @@ class Panes:
         oldest = self._front[-1][1]
         return oldest if self._newest is None else oldest.merge(self._newest)
 
+    def judged(self, last: int) -> None:
+        """The window that ends with pane `last` was judged: let go of panes that the next one has not."""
+        self._forget(last + self.plan.stride - self.plan.window + 1)
+
     def _turn(self) -> None:
         """Move all to the front: each merged with all that are newer, the oldest on top."""
         merged: Profile | None = None

@@ -21,7 +21,7 @@ from lensai_integrations.drift.sinks import JSONLinesSink, PrometheusSink
 from lensai_integrations.drift.sinks.json_lines import read_events
 
 #: Rows and shift of each batch; windows are of four rows.
-BATCHES = ((2, 0), (2, 0), (4, 9), (4, 0))
+BATCHES = ((2, 9), (2, 9), (4, 0))
 COUNTED = ("open", "write", "fsync", "close", "replace", "unlink")
 
 

@@ -12,8 +12,8 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 SCRIPT = Path(__file__).with_name("monitor_kill_script.py")
-TUMBLING = [[1, "ok", 4], [2, "alarm", 4], [3, "ok", 4]]
-SLIDING = [[n, level, 4] for n, level in enumerate(["ok", "alarm", "alarm", "alarm", "ok"], start=1)]
+TUMBLING = [[1, "alarm", 4], [2, "ok", 4]]
+SLIDING = [[1, "alarm", 4], [2, "alarm", 4], [3, "ok", 4]]
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
@@ -28,7 +28,7 @@ def test_killed_at_every_file_operation(tmp_path, stride, windows, step):
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     operations, results = told["operations"], told["results"]
-    assert operations > 60
+    assert operations > 50
     assert [result["kills"] for result in results[1:-1]] == [1] * len(range(0, operations, step))
     assert 1 < results[-1]["kills"] < 50  # killed over and over again, it still gets to the end
     for result in results:

@@ -80,6 +80,8 @@ def test_windows_by_rows_are_those_of_a_plain_list(window, stride, count):
             inside = panes.window(number)
             assert [p.number for p in inside] == list(range(number - plan.window + 1, number + 1))
             found.append(panes.merged(number).numbers)
+            panes.judged(number)
+            assert len(panes.kept) == plan.window - plan.stride
     size = plan.window
     assert found == [tuple(range(end - size, end)) for end in range(size, count + 1, plan.stride)]
 
@@ -114,7 +116,7 @@ def test_windows_by_time_hold_what_came_in_them(window, stride, times):
     plan = plan_windows(timedelta(seconds=window), every=timedelta(seconds=stride))
     seconds = plan.pane / 1e6
     panes, found, last = Panes(plan), [], None
-    for number in sorted({plan.pane_at(t) for t in times}) + [10_000]:
+    for number in [*sorted({plan.pane_at(t) for t in times}), 10_000]:
         if last is not None:
             panes.push(pane(last))
             for end in boundaries(plan, last, number):
