@@ -16,16 +16,16 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow import MLflowSink
 
 
-def test_windows_are_metrics_and_an_alarm_brings_its_report(file_store):
-    run_id, clock = file_store.new_run(), Clock(1_700_000_000.0)
+def test_windows_are_metrics_and_an_alarm_brings_its_report(embedded_store):
+    run_id, clock = embedded_store.new_run(), Clock(1_700_000_000.0)
     rng = np.random.default_rng(0)
-    sink = MLflowSink(run_id, tracking_uri=file_store.uri, flush_seconds=60)
+    sink = MLflowSink(run_id, tracking_uri=embedded_store.uri, flush_seconds=60)
     with DriftMonitor(make_baseline(300), 60, sinks=[sink], name="camera 3", clock=clock) as monitor:
         monitor.update(**batch(rng, 60))
         clock.now += 3600
         monitor.update(**batch(rng, 60, brightness=0.4))
     assert monitor.status.failures == {}
-    client = file_store.client
+    client = embedded_store.client
     levels = client.get_metric_history(run_id, "drift/level")
     assert [(m.step, m.timestamp, m.value) for m in levels] == [
         (1, 1_700_000_000_000, 0.0),
@@ -38,9 +38,9 @@ def test_windows_are_metrics_and_an_alarm_brings_its_report(file_store):
     assert [f.path for f in client.list_artifacts(run_id, "lensai/drift")] == ["lensai/drift/window-000002.html"]
 
 
-def test_told_again_after_a_crash_changes_nothing(file_store):
-    run_id = file_store.new_run()
-    sink = MLflowSink(run_id, tracking_uri=file_store.uri, flush_seconds=60)
+def test_told_again_after_a_crash_changes_nothing(embedded_store):
+    run_id = embedded_store.new_run()
+    sink = MLflowSink(run_id, tracking_uri=embedded_store.uri, flush_seconds=60)
     groups = {"inputs": {"drift": True, "effect": 0.5}}
     window = {"number": 7, "level": "alarm", "rows": 200, "moved": 1, "groups": groups}
     events = [Event(kind, kind, "alarm", "production", 1.7e9, "It drifts.", window) for kind in ("window", "notice")]
@@ -48,9 +48,9 @@ def test_told_again_after_a_crash_changes_nothing(file_store):
     for event in events * 2:
         sink.tell(event)
     sink.close()
-    assert len(file_store.client.get_metric_history(run_id, "drift/level")) == 1
-    (artifact,) = file_store.client.list_artifacts(run_id, "lensai/drift")
-    text = file_store.client.download_artifacts(run_id, artifact.path)
+    assert len(embedded_store.client.get_metric_history(run_id, "drift/level")) == 1
+    (artifact,) = embedded_store.client.list_artifacts(run_id, "lensai/drift")
+    text = embedded_store.client.download_artifacts(run_id, artifact.path)
     with open(text) as file:
         assert json.load(file)["text"] == "It drifts."
 

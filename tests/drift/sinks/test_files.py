@@ -125,8 +125,8 @@ def parsed(text):
 
 def test_prometheus_reads_the_last_window(tmp_path, monkeypatch):
     by_mean(monkeypatch)
-    path = tmp_path / "node" / "drift.prom"
-    monitor = DriftMonitor(small_baseline(), 4, sinks=[PrometheusSink(path)], name="camera 3", state=tmp_path / "state")
+    path, baseline = tmp_path / "node" / "drift.prom", small_baseline()
+    monitor = DriftMonitor(baseline, 4, sinks=[PrometheusSink(path)], name="camera 3", state=tmp_path / "state")
     with monitor:
         monitor.update(outputs=numbers(9, shift=9))
         found = parsed(path.read_text())
@@ -136,7 +136,7 @@ def test_prometheus_reads_the_last_window(tmp_path, monkeypatch):
         assert found["lensai_monitor_rows_total", label] == 8  # of the two windows
         assert found["lensai_monitor_alarms_total", label] == 2
     assert parsed(path.read_text())["lensai_monitor_running", label] == 0
-    with DriftMonitor(small_baseline(), 4, sinks=[PrometheusSink(path)], name="camera 3", state=tmp_path / "state"):
+    with DriftMonitor(baseline, 4, sinks=[PrometheusSink(path)], name="camera 3", state=tmp_path / "state"):
         assert parsed(path.read_text())["lensai_drift_level", label] == 2  # known from before the restart
 
 
