@@ -154,18 +154,17 @@ def test_flush_judges_the_rest_and_begins_anew(monkeypatch):
 
 def test_a_warm_start_judges_the_first_row(images):
     given = batch(np.random.default_rng(8), 3)
-    monitor = DriftMonitor(images, 50, warm_start=True)
+    monitor = DriftMonitor(images, 25, warm_start=True)
     found = monitor.update(**given)
-    assert [(w.rows, w.warm_rows, w.profile.n) for w in found] == [(50, 49, 50), (50, 48, 50), (50, 47, 50)]
+    assert [(w.rows, w.warm_rows, w.profile.n) for w in found] == [(25, 24, 25), (25, 23, 25), (25, 22, 25)]
     assert [w.level for w in found] == ["ok"] * 3
     assert monitor.status.failures == {}
 
 
 def test_a_warm_window_drifts_once_enough_of_it_did():
-    monitor = DriftMonitor(BASELINE, 40, stride=5, warm_start=True)
+    monitor = DriftMonitor(BASELINE, 40, stride=10, warm_start=True)
     found = monitor.update(outputs=numbers(40, shift=4, seed=9))
-    assert [w.warm_rows for w in found] == [35, 30, 25, 20, 15, 10, 5, 0]
-    assert found[0].level == "ok"
+    assert [w.warm_rows for w in found] == [30, 20, 10, 0]
     assert found[-1].level == "alarm"
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stride", "windows", "step"), [(0, TUMBLING, 1), (2, SLIDING, 8)])
+@pytest.mark.parametrize(("stride", "windows", "step"), [(0, TUMBLING, 1), (2, SLIDING, 16)])
 def test_killed_at_every_file_operation(tmp_path, stride, windows, step):
     path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", ""), *sys.path[:1]])
     command = [sys.executable, "-W", "ignore", str(SCRIPT), str(tmp_path), str(stride), str(step)]

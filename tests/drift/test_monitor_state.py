@@ -35,10 +35,11 @@ def feed(folder, shifts, seed=0, **settings):
     return monitor.status, found, heard
 
 
-@pytest.mark.parametrize("settings", [{}, {"stride": 2}, {"stride": 1, "warm_start": True}])
-@pytest.mark.parametrize("cut", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("settings", "cut"), [({}, 1), ({}, 4), ({"stride": 2}, 3), ({"stride": 1, "warm_start": True}, 2)]
+)
 def test_a_restart_changes_nothing(tmp_path, settings, cut):
-    shifts = [0, 0, 9, 9, 9, 0, 0, 0, 0, 2]
+    shifts = [0, 9, 9, 9, 0, 0, 0, 2]
     whole, windows, told = feed(tmp_path / "whole", shifts, **settings)
     first = feed(tmp_path / "cut", shifts[:cut], **settings)
     second = feed(tmp_path / "cut", shifts[cut:], seed=cut, **settings)
@@ -149,7 +150,7 @@ def test_rows_that_cannot_be_read_are_left_out_and_levels_kept(tmp_path, caplog,
 
 def test_other_windows_keep_levels_and_drop_rows(tmp_path, caplog):
     feed(tmp_path, [9, 9])
-    status, found, told = feed(tmp_path, [9, 9], stride=2)
+    _, found, told = feed(tmp_path, [9, 9], stride=2)
     assert ([w.rows for w in found], told) == ([4, 4], [])
     assert "laid out otherwise" in caplog.text
 

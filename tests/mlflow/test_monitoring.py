@@ -1,8 +1,9 @@
-"""The MLflow sink against a real store: metrics of every window, the report with an alarm, and a server that is down."""
+"""The MLflow sink against a real store: metrics of every window, the report of an alarm, a server that is down."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,9 +51,8 @@ def test_told_again_after_a_crash_changes_nothing(embedded_store):
     sink.close()
     assert len(embedded_store.client.get_metric_history(run_id, "drift/level")) == 1
     (artifact,) = embedded_store.client.list_artifacts(run_id, "lensai/drift")
-    text = embedded_store.client.download_artifacts(run_id, artifact.path)
-    with open(text) as file:
-        assert json.load(file)["text"] == "It drifts."
+    text = Path(embedded_store.client.download_artifacts(run_id, artifact.path)).read_text()
+    assert json.loads(text)["text"] == "It drifts."
 
 
 def test_a_server_that_is_down_is_counted(caplog):
