@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lensai_integrations.datasets import profile_dataset
     from lensai_integrations.drift.compare import DriftReport, compare
+    from lensai_integrations.drift.monitor import DriftMonitor
     from lensai_integrations.errors import LensAIError
     from lensai_integrations.measures.custom import measure
     from lensai_integrations.measures.inputs import ImageInputs
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Baseline": "profile",
+    "DriftMonitor": "drift.monitor",
     "DriftReport": "drift.compare",
     "ImageInputs": "measures.inputs",
     "LensAIError": "errors",
@@ -34,6 +36,7 @@ _HOME = {
 
 __all__ = [
     "Baseline",
+    "DriftMonitor",
     "DriftReport",
     "ImageInputs",
     "LensAIError",

@@ -27,7 +27,7 @@ from lensai_integrations.drift.deciding import (
     count_families,
 )
 from lensai_integrations.drift.evidence import Side, compare_group
-from lensai_integrations.drift.judging import judge
+from lensai_integrations.drift.adjusted import judge
 from lensai_integrations.drift.result import DriftReport, GroupDrift, SegmentDrift, StreamDrift, VectorDrift
 from lensai_integrations.drift.segments import Found, compare_segments
 from lensai_integrations.errors import InputError

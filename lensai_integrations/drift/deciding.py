@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lensai_integrations.drift.judging import Judged
+from lensai_integrations.drift.adjusted import Judged
 from lensai_integrations.drift.kernel import KernelTest
 from lensai_integrations.drift.result import GroupDrift, StreamDrift, VectorDrift, badness
 from lensai_integrations.drift.significance import benjamini_hochberg, holm

@@ -1,102 +1,140 @@
-"""Hold a window against a calibrated baseline: every statistic, and how often clean windows reach it."""
+"""From a whole window to its level, and to what has to be said about it; counts and levels outlive a restart."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event, Status, WindowReport, notice_text
+from lensai_integrations.drift.levels import LEVELS, OK, Alert, Rates, judge, step
+from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.profile import Baseline, Profile
 
-from lensai_integrations.drift.calibration import Calibration, Part
-from lensai_integrations.drift.features import Floats
-from lensai_integrations.drift.tail import log_p
-from lensai_integrations.profile import Profile
-
-#: A KLL sketch's rank error at 99% confidence, in standard deviations.
-_NORMAL_99 = 2.58
-#: Logarithms of p-values are made smaller by this over the root of the baseline's rows, and then shifted by the next.
-_FINITE, _CAREFUL = 4.0, 0.25
-
-Logs: TypeAlias = NDArray[np.float64]
+_COUNTED = {"warning": "warnings", "alarm": "alarms"}
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What was found of one block.
+class Whole:
+    """A window before it is judged: its profile, rows, how many are the baseline's, and its time."""
+
+    profile: Profile
+    rows: int
+    warm_rows: int
+    opened: float
+    closed: float
+
+
+class Judging:
+    """Judges windows one after the other.
+
+    Args:
+        baseline: What they are held against.
+        name: Of the monitor.
+        rates: False-alarm rates of the levels.
+        recover: Windows in a row that have to be ok for a recovery.
+        remind: Windows after which people are told again, or None.
 
     Attributes:
-        part: The block.
-        values: Its statistics, float32 `[statistics, D]`.
-        log_p: Logarithms of their p-values, corrected for all statistics of all streams of the report, likewise.
-        m: Rows of the window.
+        alert: What was found and told last.
+        counts: Of `windows`, `warnings` and `alarms`.
+        last: The last window as JSON values.
+
+    Raises:
+        InputError: If `recover` or `remind` is not positive.
     """
 
-    part: Part
-    values: Floats
-    log_p: Logs
-    m: int
+    def __init__(
+        self, baseline: Baseline | Profile, name: str, rates: Rates, recover: int = 3, remind: int | None = None
+    ) -> None:
+        for key, value in (("recover", recover), ("remind", 1 if remind is None else remind)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{key}={value!r} should be a number of windows, 1 or more")
+        self._baseline, self._name, self._rates = baseline, name, rates
+        self._recover, self._remind = recover, remind
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Forget all windows."""
+        self.alert = Alert()
+        self._told_before = OK
+        self.counts = {"windows": 0, "warnings": 0, "alarms": 0}
+        self.last: dict[str, Any] = {}
+
+    def judge(self, whole: Whole) -> WindowReport:
+        """The report of the next window.
+
+        Raises:
+            LensAIError: If it cannot be compared; nothing has changed then.
+        """
+        level, report = judge(self._baseline, whole.profile, self._rates)
+        self._told_before = self.alert.told
+        self.alert, kind = step(self.alert, level, recover=self._recover, remind=self._remind)
+        self.counts["windows"] += 1
+        if level in _COUNTED:
+            self.counts[_COUNTED[level]] += 1
+        found = WindowReport(
+            self.counts["windows"], level, report, whole.profile, whole.rows, whole.opened, whole.closed,
+            whole.warm_rows, kind,
+        )  # fmt: skip
+        self.last = found.to_dict()
+        return found
+
+    def events(self, found: WindowReport, status: Status) -> Iterator[Event]:
+        """What has to be said about the window that was judged last: itself, and a notice if it caused one."""
+        window, told = self.last, status.to_dict()
+        text = f"{self._name}: window {found.number} ({found.rows} rows) is {found.level}"
+        yield self._event(WINDOW, found.level, found.closed, text, told, found)
+        if found.notice is not None:
+            text = notice_text(self._name, found.notice, window, self._told_before)
+            yield self._event(NOTICE, found.notice, found.closed, text, told, found)
+
+    def status_event(self, status: Status, now: float) -> Event:
+        """What has to be said when the monitor starts or ends."""
+        cause = f": {status.cause}" if status.cause else ""
+        text = f"{self._name}: {status.state} after {status.rows} rows and {status.windows} windows{cause}"
+        return self._event(STATUS, status.state, now, text, status.to_dict())
+
+    def _event(
+        self, type: str, kind: str, when: float, text: str, status: dict[str, Any], live: WindowReport | None = None
+    ) -> Event:
+        id = f"{time.time_ns():x}-{secrets.token_hex(6)}"
+        return Event(id, type, kind, self._name, when, text, self.last, status, live)
+
+    def state(self) -> dict[str, Any]:
+        """Levels and counts as JSON values."""
+        return {"alert": asdict(self.alert), "counts": self.counts, "last": self.last}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with what `state` returned.
+
+        Raises:
+            FormatError: If it is something else; nothing has changed then.
+        """
+        try:
+            alert = Alert(**state["alert"])
+            counts = {key: whole_number(state["counts"][key]) for key in self.counts}
+            last = dict(state["last"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"the levels cannot be read: {error!r}") from error
+        numbers = (alert.clean, alert.since)
+        if alert.level not in LEVELS or alert.told not in LEVELS or any(whole_number(n) != n for n in numbers):
+            raise FormatError(f"the levels cannot be read: {alert!r}")
+        self.alert, self.counts, self.last = alert, counts, last
 
 
-def judge(calibration: Calibration, window: Profile) -> list[Judged]:
-    """All statistics that the window has something for."""
-    rows = complete_rows(window)
-    seen = [(part, found) for part in calibration.parts if (found := _means(part, window, rows)) is not None]
-    if not seen:
-        return []
-    values = [_values(part, *found) for part, found in seen]
-    m = max(found[1] for _, found in seen)
-    size = float(np.interp(np.log(m), np.log(calibration.sizes), np.arange(len(calibration.sizes))))
-    low, share = int(size), size - int(size)
-    logs = _adjusted([part for part, _ in seen], values, low)
-    if share:
-        above = _adjusted([part for part, _ in seen], values, low + 1)
-        logs = [(1 - share) * one + share * two for one, two in zip(logs, above, strict=True)]
-    logs = [_widened(each, calibration.rows) for each in logs]
-    return [Judged(part, v, logp, found[1]) for (part, found), v, logp in zip(seen, values, logs, strict=True)]
+def whole_number(value: Any) -> int:
+    """A count that was read.
 
+    Raises:
+        FormatError: If it is none.
 
-def _widened(logs: Logs, rows: int) -> Logs:
-    """The same, for what a finite baseline and a finite number of draws get wrong.
-
-    A null distribution drawn from r rows knows nothing of rows that r rows do not show. Without this the false alarms
-    on real clean windows were 1.4, 2.4 and 3 times the rate asked for at 2,000, 500 and 200 rows (benchmarks/drift.py).
+    Example:
+        >>> whole_number(3)
+        3
     """
-    widened: Logs = np.minimum(logs * max(1 - _FINITE / rows**0.5, 0.5) + _CAREFUL, 0.0)
-    return widened
-
-
-def complete_rows(profile: Profile) -> dict[str, Floats]:
-    """The rows of a profile that still has all of them, or else nothing."""
-    if profile.rows is None or profile.rows.n > profile.rows.size:
-        return {}
-    return profile.rows.data
-
-
-def _means(part: Part, window: Profile, rows: Mapping[str, Floats]) -> tuple[Floats, int, float] | None:
-    """Mean features of the window, its rows, and the standard deviation of what sketches get wrong."""
-    group = window.groups.get(part.group)
-    if group is None:
-        return None
-    exact = part.block.kind == "kernel" and group.kernel_mean is not None
-    kept = None if exact else rows.get(part.rows)
-    if kept is not None:
-        finite = np.isfinite(kept).all(axis=1)
-        kept = kept if finite.all() else kept[finite]
-        return (part.block.mean(kept), len(kept), 0.0) if len(kept) else None
-    known = part.block.known(group)
-    return None if known is None else (*known, group.bank.rank_error / _NORMAL_99 if group.bank is not None else 0.0)
-
-
-def _values(part: Part, mean: Floats, m: int, error: float) -> Floats:
-    scale = np.array((1 / m + 1 / part.n + 4 * error**2) ** -0.5, np.float32)
-    return part.block.compare(part.mean, mean, scale)
-
-
-def _adjusted(parts: list[Part], values: list[Floats], size: int) -> list[Logs]:
-    """Logarithms of adjusted p-values, held against windows of one size."""
-    own = [part.null.log_p(part.null.standard(v, size), size) for part, v in zip(parts, values, strict=True)]
-    drawn = [part.null.log_p(part.null.largest[size], size).min(axis=0) for part in parts]
-    least = np.sort(-np.min(drawn, axis=0))
-    return [log_p(least, -each) for each in own]
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise FormatError(f"{value!r} is no count")
+    return value

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lensai_integrations.mlflow.load import load_baseline
     from lensai_integrations.mlflow.log import log_baseline, push
+    from lensai_integrations.mlflow.monitoring import MLflowSink
 
-_HOME = {"load_baseline": "load", "log_baseline": "log", "push": "log"}
+_HOME = {"MLflowSink": "monitoring", "load_baseline": "load", "log_baseline": "log", "push": "log"}
 
-__all__ = ["load_baseline", "log_baseline", "push"]
+__all__ = ["MLflowSink", "load_baseline", "log_baseline", "push"]
 
 
 def __getattr__(name: str) -> Any:

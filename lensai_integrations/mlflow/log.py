@@ -126,11 +126,16 @@ def _target(run_id: str | None, model_id: str | None, tracking_uri: str | None, 
     checked_path(artifact_path)
     uri = resolve_tracking_uri(tracking_uri)
     if not run_id and not model_id:
-        run_id = _active_run_id()
+        run_id = active_run_id()
     return Target(run_id, model_id, uri, artifact_path)
 
 
-def _active_run_id() -> str:
+def active_run_id() -> str:
+    """The run that is active in the calling thread.
+
+    Raises:
+        InputError: If there is none.
+    """
     import mlflow
 
     run = mlflow.active_run()

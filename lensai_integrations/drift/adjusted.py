@@ -1,0 +1,102 @@
+"""Hold a window against a calibrated baseline: every statistic, and how often clean windows reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.drift.calibration import Calibration, Part
+from lensai_integrations.drift.features import Floats
+from lensai_integrations.drift.tail import log_p
+from lensai_integrations.profile import Profile
+
+#: A KLL sketch's rank error at 99% confidence, in standard deviations.
+_NORMAL_99 = 2.58
+#: Logarithms of p-values are made smaller by this over the root of the baseline's rows, and then shifted by the next.
+_FINITE, _CAREFUL = 4.0, 0.25
+
+Logs: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was found of one block.
+
+    Attributes:
+        part: The block.
+        values: Its statistics, float32 `[statistics, D]`.
+        log_p: Logarithms of their p-values, corrected for all statistics of all streams of the report, likewise.
+        m: Rows of the window.
+    """
+
+    part: Part
+    values: Floats
+    log_p: Logs
+    m: int
+
+
+def judge(calibration: Calibration, window: Profile) -> list[Judged]:
+    """All statistics that the window has something for."""
+    rows = complete_rows(window)
+    seen = [(part, found) for part in calibration.parts if (found := _means(part, window, rows)) is not None]
+    if not seen:
+        return []
+    values = [_values(part, *found) for part, found in seen]
+    m = max(found[1] for _, found in seen)
+    size = float(np.interp(np.log(m), np.log(calibration.sizes), np.arange(len(calibration.sizes))))
+    low, share = int(size), size - int(size)
+    logs = _adjusted([part for part, _ in seen], values, low)
+    if share:
+        above = _adjusted([part for part, _ in seen], values, low + 1)
+        logs = [(1 - share) * one + share * two for one, two in zip(logs, above, strict=True)]
+    logs = [_widened(each, calibration.rows) for each in logs]
+    return [Judged(part, v, logp, found[1]) for (part, found), v, logp in zip(seen, values, logs, strict=True)]
+
+
+def _widened(logs: Logs, rows: int) -> Logs:
+    """The same, for what a finite baseline and a finite number of draws get wrong.
+
+    A null distribution drawn from r rows knows nothing of rows that r rows do not show. Without this the false alarms
+    on real clean windows were 1.4, 2.4 and 3 times the rate asked for at 2,000, 500 and 200 rows (benchmarks/drift.py).
+    """
+    widened: Logs = np.minimum(logs * max(1 - _FINITE / rows**0.5, 0.5) + _CAREFUL, 0.0)
+    return widened
+
+
+def complete_rows(profile: Profile) -> dict[str, Floats]:
+    """The rows of a profile that still has all of them, or else nothing."""
+    if profile.rows is None or profile.rows.n > profile.rows.size:
+        return {}
+    return profile.rows.data
+
+
+def _means(part: Part, window: Profile, rows: Mapping[str, Floats]) -> tuple[Floats, int, float] | None:
+    """Mean features of the window, its rows, and the standard deviation of what sketches get wrong."""
+    group = window.groups.get(part.group)
+    if group is None:
+        return None
+    exact = part.block.kind == "kernel" and group.kernel_mean is not None
+    kept = None if exact else rows.get(part.rows)
+    if kept is not None:
+        finite = np.isfinite(kept).all(axis=1)
+        kept = kept if finite.all() else kept[finite]
+        return (part.block.mean(kept), len(kept), 0.0) if len(kept) else None
+    known = part.block.known(group)
+    return None if known is None else (*known, group.bank.rank_error / _NORMAL_99 if group.bank is not None else 0.0)
+
+
+def _values(part: Part, mean: Floats, m: int, error: float) -> Floats:
+    scale = np.array((1 / m + 1 / part.n + 4 * error**2) ** -0.5, np.float32)
+    return part.block.compare(part.mean, mean, scale)
+
+
+def _adjusted(parts: list[Part], values: list[Floats], size: int) -> list[Logs]:
+    """Logarithms of adjusted p-values, held against windows of one size."""
+    own = [part.null.log_p(part.null.standard(v, size), size) for part, v in zip(parts, values, strict=True)]
+    drawn = [part.null.log_p(part.null.largest[size], size).min(axis=0) for part in parts]
+    least = np.sort(-np.min(drawn, axis=0))
+    return [log_p(least, -each) for each in own]

@@ -1,0 +1,185 @@
+"""What a monitor says: the report of each window, notices to people, and its own status. Plain frozen data.
+
+Everything but the profile of a window is JSON values, so that what could not be told before a crash is told after it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lensai_integrations.drift.result import DriftReport, GroupDrift
+    from lensai_integrations.profile import Profile
+
+RUNNING, COMPLETED, FAILED = "Running", "Completed", "Failed"
+#: What happened: a window was judged, people should be told, the monitor started or stopped.
+WINDOW, NOTICE, STATUS = "window", "notice", "status"
+#: Streams that an event names.
+WORST = 10
+
+
+@dataclass(frozen=True)
+class WindowReport:
+    """What was found of one window.
+
+    Attributes:
+        number: Of the window, from 1; it goes on after a restart.
+        level: `"ok"`, `"warning"` or `"alarm"`.
+        report: What `compare` said, at the false-alarm rate that decided the level.
+        profile: Of the window.
+        rows: In the window, those of the baseline included.
+        warm_rows: How many of them are the baseline's own, from a warm start.
+        opened: When its first row came, seconds since 1970.
+        closed: When its last row did, seconds since 1970.
+        notice: Kind of the notice that it caused, or None.
+    """
+
+    number: int
+    level: str
+    report: DriftReport
+    profile: Profile
+    rows: int
+    opened: float
+    closed: float
+    warm_rows: int = 0
+    notice: str | None = None
+
+    @property
+    def drift(self) -> bool:
+        """Whether the window is a warning or an alarm."""
+        return self.level != "ok"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The window as JSON values: its place and level, the report's verdict and the worst streams."""
+        report = self.report
+        streams = sorted((s for group in report.groups for s in group.streams), key=lambda s: (not s.drift, -s.effect))
+        own = {key: getattr(self, key) for key in ("number", "level", "rows", "warm_rows", "opened", "closed")}
+        return own | {
+            "false_alarm_rate": report.false_alarm_rate,
+            "drift": self.drift,
+            "moved": len(report.moved),
+            "tested": report.tested,
+            "groups": {group.name: {"drift": bool(group.drift), "effect": _worst(group)} for group in report.groups},
+            "streams": [
+                {"stream": s.stream, "effect": _number(s.effect), "drift": bool(s.drift), "words": s.words}
+                for s in streams[:WORST]
+            ],
+        }
+
+
+def _worst(group: GroupDrift) -> float:
+    return max((_number(stream.effect) for stream in group.streams), default=0.0)
+
+
+def _number(effect: float) -> float:
+    """An effect as JSON knows it; one that could not be computed is none."""
+    return float(effect) if math.isfinite(effect) else 0.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """What sinks are told.
+
+    Attributes:
+        id: Unique to this event and the same when it has to be told again after a crash.
+        type: `"window"`, `"notice"` or `"status"`.
+        kind: Of a window its level; of a notice `"warning"`, `"alarm"`, `"reminder"` or `"recovery"`; of a status
+            `"Running"`, `"Completed"` or `"Failed"`.
+        monitor: Its name.
+        time: Seconds since 1970.
+        text: One sentence or two for people.
+        window: `WindowReport.to_dict()`; of a status that of the last window, empty before there is one.
+        status: `Status.to_dict()` at that moment.
+        live: The window itself, for sinks that draw it; None if it is told again after a restart.
+
+    Example:
+        >>> Event("a-1", NOTICE, "alarm", "production", 0.0, "It drifts.").to_dict()["kind"]
+        'alarm'
+    """
+
+    id: str
+    type: str
+    kind: str
+    monitor: str
+    time: float
+    text: str
+    window: Mapping[str, Any] = field(default_factory=dict)
+    status: Mapping[str, Any] = field(default_factory=dict)
+    live: WindowReport | None = field(default=None, compare=False, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the live window, as JSON values."""
+        return {key: value for key, value in vars(self).items() if key != "live"}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Event:
+        """What `to_dict` made an event into; raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        id, type, kind, monitor, text = (str(values[key]) for key in ("id", "type", "kind", "monitor", "text"))
+        window, status = dict(values["window"]), dict(values["status"])
+        return cls(id, type, kind, monitor, float(values["time"]), text, window, status)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a monitor fares.
+
+    Attributes:
+        state: `"Running"`, `"Completed"` or `"Failed"`.
+        cause: Why it failed; else empty.
+        level: Of the last window.
+        rows: Measured so far, restarts included.
+        windows: Judged so far.
+        warnings: Windows at the level warning.
+        alarms: Windows at the level alarm.
+        failures: How often something went wrong inside, by topic: rows that could not be measured, a sink that was
+            down, a full disk.
+        causes: The last cause, by topic.
+        restarts: How often a monitor went on from the state on disk.
+        restored_from: What that state said its monitor was: `"Running"` if it was killed; empty without one.
+
+    Example:
+        >>> Status().to_dict()["state"]
+        'Running'
+    """
+
+    state: str = RUNNING
+    cause: str = ""
+    level: str = "ok"
+    rows: int = 0
+    windows: int = 0
+    warnings: int = 0
+    alarms: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    causes: Mapping[str, str] = field(default_factory=dict)
+    restarts: int = 0
+    restored_from: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The status as JSON values."""
+        return asdict(replace(self, failures=dict(self.failures), causes=dict(self.causes)))
+
+
+def notice_text(monitor: str, kind: str, window: Mapping[str, Any], told: str) -> str:
+    """What people are told.
+
+    Args:
+        monitor: Its name.
+        kind: Of the notice.
+        window: `WindowReport.to_dict()`.
+        told: The level people were told before, which a reminder repeats.
+
+    Example:
+        >>> window = {"number": 7, "rows": 200, "streams": [], "false_alarm_rate": 0.01}
+        >>> notice_text("production", "recovery", window, "alarm")
+        'production: recovered from alarm, window 7 (200 rows) is clean'
+    """
+    place = f"window {window['number']} ({window['rows']} rows)"
+    if kind == "recovery":
+        return f"{monitor}: recovered from {told}, {place} is clean"
+    moved = [f"{each['stream']} {each['words']}" for each in window["streams"] if each["drift"]][:3]
+    why = "; ".join(moved) or "the rows moved as vectors, or a segment did"
+    level = f"still at {told}" if kind == "reminder" else kind
+    return f"{monitor}: {level}, {place} drifted at a false-alarm rate of {window['false_alarm_rate']:g}: {why}"

@@ -1,0 +1,61 @@
+"""What goes wrong inside a monitor never reaches the service: logged once per topic with its cause, and counted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lensai_integrations.errors import LensAIError
+
+_log = logging.getLogger("lensai_integrations")
+
+
+class Failures:
+    """Counts failures by topic; the first of a topic is logged, the last is kept as a sentence.
+
+    Attributes:
+        counts: How often, by topic.
+        causes: The last cause, by topic.
+
+    Example:
+        >>> failures = Failures("production")
+        >>> failures.counts["state"] = 2
+        >>> failures.total
+        2
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.counts: dict[str, int] = {}
+        self.causes: dict[str, str] = {}
+
+    @property
+    def total(self) -> int:
+        """All failures together."""
+        return sum(self.counts.values())
+
+    def note(self, topic: str, problem: str | Exception) -> None:
+        """Count a failure, and log it if it is the first of its topic.
+
+        Args:
+            topic: What failed: `"state"`, `"sink webhook"`, `"outputs"`.
+            problem: What is wrong, or the exception.
+        """
+        expected = isinstance(problem, str | LensAIError)
+        cause = str(problem) if expected else f"{type(problem).__name__}: {problem}"
+        first = topic not in self.counts
+        self.counts[topic] = self.counts.get(topic, 0) + 1
+        self.causes[topic] = cause
+        if first:
+            trace = None if expected or isinstance(problem, str) else problem
+            _log.warning("monitor %r, %s: %s (logged once; its status counts the rest)", self._name, topic, cause,
+                         exc_info=trace)  # fmt: skip
+
+    @contextmanager
+    def caught(self, topic: str) -> Iterator[None]:
+        """Note an exception of the block instead of raising it; Ctrl-C and exits pass."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - monitoring never stops a service
+            self.note(topic, error)

@@ -1,0 +1,276 @@
+"""What a monitor remembers: the panes of windows to come, counts, and, with a folder, all of it on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lensai_integrations.drift.batches import Batch
+from lensai_integrations.drift.failures import Failures
+from lensai_integrations.drift.judging import Judging, Whole, whole_number
+from lensai_integrations.drift.monitor_state import Store
+from lensai_integrations.drift.recording import Measuring, OpenPane
+from lensai_integrations.drift.telling import Teller
+from lensai_integrations.drift.warm import kept_rows, profile_of_rows
+from lensai_integrations.drift.windows import Pane, Panes, Plan
+from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.profile import Profile
+
+_log = logging.getLogger("lensai_integrations")
+
+
+class Memory:
+    """Everything of a monitor that outlives a batch, and with a folder the process.
+
+    Args:
+        plan: How windows are laid out.
+        measuring: Makes profilers.
+        judging: Levels and counts.
+        teller: What is still to be told.
+        failures: Where it is noted that the state cannot be written.
+        warm_start: Whether the first window is filled with rows of the baseline.
+
+    Attributes:
+        open: The pane that is being filled.
+        rows: Measured so far, restarts included.
+        restarts: How often a state was gone on with.
+        restored_from: What that state said its monitor was; empty without one.
+
+    Raises:
+        InputError: If a warm start is not possible.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        measuring: Measuring,
+        judging: Judging,
+        teller: Teller,
+        failures: Failures,
+        warm_start: bool = False,
+    ) -> None:
+        self._plan, self._measuring, self._judging = plan, measuring, judging
+        self._teller, self._failures = teller, failures
+        if warm_start and (plan.by_time or plan.window == plan.stride):
+            raise InputError(
+                "warm_start=True fills a sliding window by rows: pass window= and a smaller stride= in rows"
+            )
+        self._warm = plan.window - plan.stride if warm_start else 0
+        self.rows = self.restarts = 0
+        self.restored_from = ""
+        self._store: Store | None = None
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Forget the rows so far; the next window begins with the next row."""
+        self._panes = Panes(self._plan)
+        for pane in self._warm_panes():
+            self._panes.push(pane)
+        self.open = self._opened(self._warm)
+        self._unjudged = 0
+
+    def _opened(self, number: int) -> OpenPane:
+        return OpenPane(number, self._measuring.profiler())
+
+    def _warm_panes(self) -> list[Pane]:
+        if not self._warm:
+            return []
+        size, reference = self._plan.pane, self._measuring.reference
+        rows = kept_rows(reference, self._warm * size)
+        return [
+            Pane(number, size, 0.0, 0.0, profile_of_rows(part, reference), warm=size)
+            for number in range(self._warm)
+            for part in [{name: each[number * size : (number + 1) * size] for name, each in rows.items()}]
+        ]
+
+    def take(self, batch: Batch, now: float) -> None:
+        """Measure a batch into the open pane."""
+        taken = self.open.take(batch, now, self._measuring)
+        self.rows += taken
+        self._unjudged += taken
+
+    def close_pane(self) -> Pane:
+        """Close the open pane and open the next.
+
+        Raises:
+            LensAIError: If its rows do not fit those before them; all are forgotten then, so that the next ones count.
+        """
+        own = self.open
+        try:
+            pane = Pane(own.number, own.rows, own.opened, own.closed, own.profile(), file=own.file)
+            self._panes.push(pane)
+        except Exception:
+            self.start_over()
+            raise
+        self.open = self._opened(own.number + 1)
+        return pane
+
+    def cut_short(self) -> Pane | None:
+        """The last pane, closed before it was full; None if all rows have been judged."""
+        if not self._unjudged:
+            return None
+        return self.close_pane() if self.open.rows else self._panes.kept[-1]
+
+    def window(self, last: int, *, partial: bool = False) -> Whole | None:
+        """The window that ends with a pane; None if it is not whole.
+
+        Args:
+            last: Number of the pane.
+            partial: Take what there is.
+        """
+        panes = self._panes.window(last, partial=partial)
+        if not panes:
+            return None
+        self._unjudged = 0
+        merged = self._panes.merged(last)
+        self._panes.judged(last)
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        info = {**merged.info, "source": self._measuring.source, "created": created}
+        own = [pane for pane in panes if not pane.warm]
+        rows, warm = sum(pane.rows for pane in panes), sum(pane.warm for pane in panes)
+        times = (own[0].opened, own[-1].closed)
+        return Whole(Profile(merged.groups, merged.rows, info, merged.segments), rows, warm, *times)
+
+    def restore(self, folder: str | Path) -> None:
+        """Keep the state in a folder from now on, and go on with what is there.
+
+        A state that cannot be read is set aside with a warning; that of another baseline as well.
+
+        Raises:
+            InputError: If the folder is a file, or in use.
+        """
+        try:
+            self._store = Store(folder)
+            head = self._store.head()
+        except OSError as error:
+            self._failures.note("state", error)
+            return
+        except FormatError as error:
+            self._set_aside(str(error))
+            return
+        if head is None:
+            return
+        if head.get("baseline") != self._baseline_id():
+            self._set_aside("it is the state of another baseline")
+            return
+        try:
+            self._read(head)
+        except FormatError as error:
+            self._judging.start_over()
+            self._set_aside(str(error))
+
+    def _set_aside(self, why: str) -> None:
+        assert self._store is not None
+        with self._failures.caught("state"):
+            _log.warning("the state in %s is set aside as %s, and the monitor begins anew: %s", self._store.folder,
+                         self._store.set_aside().name, why)  # fmt: skip
+
+    def _read(self, head: Mapping[str, Any]) -> None:
+        try:
+            rows, restarts = whole_number(head["rows"]), whole_number(head["restarts"])
+            unjudged, state = whole_number(head["unjudged"]), str(head["state"])
+            self._judging.restore(head["judging"])
+            self._teller.restore(head["outbox"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(f"head.json does not describe a monitor: {error!r}") from error
+        self.rows, self.restarts, self.restored_from = rows, restarts + 1, state
+        if head.get("plan") != asdict(self._plan):
+            _log.warning("the windows are laid out otherwise than in the state on disk: the next begins with no rows")
+            return
+        try:
+            self._read_panes(head)
+            self._unjudged = unjudged
+        except (KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
+            _log.warning("rows on disk cannot be read, the next window begins without them: %s", error)
+            self.start_over()
+
+    def _read_panes(self, head: Mapping[str, Any]) -> None:
+        panes = Panes(self._plan)
+        warm = {pane.number: pane for pane in self._warm_panes()}
+        for entry in head["panes"]:
+            number = whole_number(entry["number"])
+            panes.push(warm[number] if entry["warm"] else self._pane(entry))
+        entry = head["open"]
+        own = self._opened(whole_number(entry["number"]))
+        if entry["rows"]:
+            kept = self._pane(entry)
+            own = replace(
+                own, earlier=kept.profile, rows=kept.rows, opened=kept.opened, closed=kept.closed, file=kept.file
+            )
+        if not self._plan.by_time:
+            _check_order([pane.number for pane in panes.kept], own, self._plan)
+        self._panes, self.open = panes, own
+
+    def _pane(self, entry: Mapping[str, Any]) -> Pane:
+        assert self._store is not None
+        profile = self._store.get(entry["file"])
+        for error in self._measuring.odd(profile).values():
+            raise error
+        opened, closed = float(entry["opened"]), float(entry["closed"])
+        if not math.isfinite(opened + closed):
+            raise FormatError(f"the time of pane {entry['number']} is not a number")
+        number, rows = whole_number(entry["number"]), whole_number(entry["rows"])
+        return Pane(number, rows, opened, closed, profile, file=str(entry["file"]))
+
+    def save(self, state: str) -> None:
+        """Write everything down; without a folder nothing. That it fails is noted, and tried again next time.
+
+        Args:
+            state: `"Running"`, `"Completed"` or `"Failed"`.
+        """
+        store = self._store
+        if store is None:
+            return
+        with self._failures.caught("state"):
+            for pane in self._panes.kept:
+                if not pane.warm and not pane.file:
+                    assert pane.profile is not None
+                    self._panes.settle(pane.number, store.put(pane.profile))
+            if self.open.rows and not self.open.file:
+                self.open.file = store.put(self.open.profile())
+            head = self._head(state)
+            store.commit(head, {entry["file"] for entry in (*head["panes"], head["open"])})
+
+    def _head(self, state: str) -> dict[str, Any]:
+        kept = [_described(pane) | {"warm": bool(pane.warm)} for pane in self._panes.kept]
+        return {
+            "state": state,
+            "baseline": self._baseline_id(),
+            "plan": asdict(self._plan),
+            "rows": self.rows,
+            "restarts": self.restarts,
+            "unjudged": self._unjudged,
+            "judging": self._judging.state(),
+            "panes": kept,
+            "open": _described(self.open),
+            "outbox": self._teller.state(),
+        }
+
+    def _baseline_id(self) -> str:
+        """A digest of what the reference is of, by which another is told apart."""
+        reference = self._measuring.reference
+        groups = [[g.name, list(g.streams), sorted(g.definitions.items()), g.n] for g in reference.groups.values()]
+        about = [groups, reference.n, str(reference.info.get("created"))]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+    def release(self) -> None:
+        """Let another monitor have the folder."""
+        if self._store is not None:
+            self._store.release()
+
+
+def _described(pane: Pane | OpenPane) -> dict[str, Any]:
+    return {key: getattr(pane, key) for key in ("number", "rows", "opened", "closed", "file")}
+
+
+def _check_order(numbers: list[int], own: OpenPane, plan: Plan) -> None:
+    """Panes by rows follow one another, and the open one is not full."""
+    if numbers != list(range(own.number - len(numbers), own.number)) or own.rows >= plan.pane:
+        raise FormatError(f"the panes {numbers} and {own.number} with {own.rows} rows make no windows of {plan}")

@@ -1,0 +1,350 @@
+"""A monitor beside a deployed model: batches in, windows judged, people told; never in the way of the model.
+
+One batch goes this way: `batches.py` finds its arrays, `recording.py` measures them into the open pane, `windows.py`
+says when panes make a window, `levels.py` judges it and whether to tell, `memory.py` writes everything down, and only
+then `telling.py` tells the sinks. Nothing that fails on this way reaches the caller of `update`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from lensai_integrations.drift.batches import Batch, read_batch
+from lensai_integrations.drift.events import COMPLETED, FAILED, RUNNING, Event, Status, WindowReport
+from lensai_integrations.drift.failures import Failures
+from lensai_integrations.drift.judging import Judging
+from lensai_integrations.drift.levels import Rates
+from lensai_integrations.drift.memory import Memory
+from lensai_integrations.drift.recording import Measuring, OpenPane
+from lensai_integrations.drift.scores import Scorer
+from lensai_integrations.drift.sinks.base import Sink
+from lensai_integrations.drift.telling import Teller
+from lensai_integrations.drift.windows import boundaries, plan_windows
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.custom import CustomMeasure
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.profile import Baseline, Profile
+
+
+class DriftMonitor:
+    """Holds production against a baseline, window after window.
+
+    Wrong arguments raise when it is made. Later nothing does, except in `score`: what fails inside is logged once,
+    counted, and stated in `status`. `update` may be called from several threads.
+
+    Args:
+        baseline: What to hold windows against.
+        window: Rows of a window, or a `timedelta`.
+        stride: Rows from one window to the next, for windows that overlap; by default they do not.
+        every: The same for windows by time, a `timedelta`.
+        warn: False-alarm rate per window of a warning; None for no warnings.
+        alarm: False-alarm rate per window of an alarm, at most `warn`.
+        sinks: Whom to tell: `lensai_integrations.drift.sinks`, `lensai_integrations.mlflow.MLflowSink`, functions of
+            an `Event`.
+        state: Folder for the state: with one, a monitor that was killed goes on where it was. One for each process.
+        name: Of the monitor, in everything it says.
+        warm_start: Fill the first sliding window with rows of the baseline, so that a verdict exists from the first
+            rows on (`warm.py`). `stride` is 1 then, unless given.
+        recover: Windows in a row that have to be ok before people are told that it is over.
+        remind: Tell again after so many windows, as long as it is not over; None for never.
+        min_effect: Smallest effect that counts as drift, see `compare`; None for its default.
+        against: `"reference"`, or `"training"` for the training profile of a baseline.
+        inputs: How to read images, if not as the baseline's were.
+        measures: Custom measures; None for the baseline's.
+        rows: Rows that the sample of a window keeps.
+        clock: The time in seconds since 1970.
+
+    Raises:
+        InputError: If an argument is wrong, or the state is in use by another monitor.
+
+    Example:
+        >>> import numpy as np
+        >>> from lensai_integrations import Profiler
+        >>> rng = np.random.default_rng(0)
+        >>> profiler = Profiler(source="validation")
+        >>> profiler.update(outputs=rng.normal(size=(500, 4)))
+        >>> with DriftMonitor(Baseline(profiler.profile()), window=100) as monitor:
+        ...     for shift in (0, 3):
+        ...         for report in monitor.update(outputs=rng.normal(size=(100, 4)) + [shift, 0, 0, 0]):
+        ...             print(report.number, report.level)
+        1 ok
+        2 alarm
+        >>> monitor.status.state, monitor.status.rows
+        ('Completed', 200)
+    """
+
+    def __init__(
+        self,
+        baseline: Baseline | Profile,
+        window: int | timedelta = 200,
+        *,
+        stride: int | None = None,
+        every: timedelta | None = None,
+        warn: float | None = 0.05,
+        alarm: float = 0.01,
+        sinks: Sequence[Sink | Callable[[Event], Any]] = (),
+        state: str | Path | None = None,
+        name: str = "production",
+        warm_start: bool = False,
+        recover: int = 3,
+        remind: int | None = None,
+        min_effect: float | None = None,
+        against: str = "reference",
+        inputs: ImageInputs | None = None,
+        measures: Sequence[CustomMeasure] | None = None,
+        rows: int = 2000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.name, self.baseline, self._clock = _name(name), baseline, clock
+        self._failures = Failures(name)
+        self._measuring = Measuring(
+            baseline, against=against, inputs=inputs, measures=measures, rows=rows, source=name,
+            on_error=self._failures.note,
+        )  # fmt: skip
+        if warm_start and stride is None and not isinstance(window, timedelta):
+            stride = 1
+        self.plan = plan_windows(window, stride, every)
+        options = {"against": against} | ({} if min_effect is None else {"min_effect": min_effect})
+        self._judging = Judging(baseline, name, Rates(warn, alarm, tuple(options.items())), recover, remind)
+        self._teller = Teller(sinks, self._failures)
+        self._memory = Memory(self.plan, self._measuring, self._judging, self._teller, self._failures, warm_start)
+        self._lock = threading.RLock()
+        self._state, self._cause = RUNNING, ""
+        self._running = False
+        self._scorer: Scorer | None = None
+        if state is not None:
+            self._memory.restore(state)
+
+    @property
+    def reference(self) -> Profile:
+        """The profile that windows are held against."""
+        return self._measuring.reference
+
+    @property
+    def level(self) -> str:
+        """The level of the last window: `"ok"`, `"warning"` or `"alarm"`."""
+        return self._judging.alert.level
+
+    @property
+    def status(self) -> Status:
+        """How it fares: state, counts, and what went wrong inside."""
+        memory, counts = self._memory, self._judging.counts
+        return Status(
+            self._state,
+            self._cause,
+            self.level,
+            memory.rows,
+            counts["windows"],
+            counts["warnings"],
+            counts["alarms"],
+            dict(self._failures.counts),
+            dict(self._failures.causes),
+            memory.restarts,
+            memory.restored_from,
+        )
+
+    def update(
+        self,
+        *,
+        inputs: Any = None,
+        outputs: Any = None,
+        embeddings: Mapping[str, Any] | None = None,
+        labels: Any = None,
+        segments: Any = None,
+    ) -> list[WindowReport]:
+        """Take in a batch, or one image. Everything given belongs to the same images, row for row.
+
+        A batch is cut where a window ends, so that windows hold exactly as many rows as asked for.
+
+        Args:
+            inputs: A batch that the baseline's `ImageInputs` can read, or one image without a batch axis.
+            outputs: What the model answered: `[n, C]`, or a structure with such a tensor in it.
+            embeddings: Layer name to `[n, D]`, or to the layer's output, which is reduced as in the baseline.
+            labels: `[n]` classes or numbers, if they are known.
+            segments: `[n]` values of what the baseline is split by.
+
+        Returns:
+            The windows that became full, oldest first; mostly none.
+        """
+        found: list[WindowReport] = []
+        given = Batch(inputs, outputs, embeddings, labels, segments)
+        with self._lock:
+            self._begin()
+            with self._failures.caught("update"):
+                now = self._clock()
+                self._advance(now, found)
+                self._take(read_batch(given, self._measuring.reader, self._failures.caught), now, found)
+            self._settle(found)
+        return found
+
+    def flush(self) -> list[WindowReport]:
+        """Judge now the rows that no window has judged yet, together with the rest of theirs; then begin a new one.
+
+        At the end of a pass over data, whose last rows do not fill a window. Without such rows nothing happens.
+        """
+        found: list[WindowReport] = []
+        with self._lock:
+            self._begin()
+            with self._failures.caught("flush"):
+                self._advance(self._clock(), found)
+                if last := self._memory.cut_short():
+                    self._judge(last.number, found, partial=True)
+                    self._memory.start_over()
+            self._settle(found)
+        return found
+
+    def score(
+        self, *, inputs: Any = None, outputs: Any = None, embeddings: Mapping[str, Any] | None = None
+    ) -> NDArray[Any]:
+        """How usual each row is among the baseline's: a conformal p-value (`scores.py`). Windows are not touched.
+
+        Args:
+            inputs: As for `update`.
+            outputs: As for `update`.
+            embeddings: As for `update`.
+
+        Returns:
+            float64 `[n]` in (0, 1]; of rows like the baseline's, a share p has at most p.
+
+        Raises:
+            InputError: If a batch cannot be read, or the baseline keeps no rows of what is given.
+        """
+        batch = read_batch(Batch(inputs, outputs, embeddings), self._measuring.reader, lambda _: nullcontext())
+        with self._lock:
+            if self._scorer is None:
+                self._scorer = Scorer(self._measuring)
+            return self._scorer.p_values(batch)
+
+    def watch(
+        self, module: Any, layers: Sequence[str] | None = None, **options: Any
+    ) -> AbstractContextManager[DriftMonitor]:
+        """A context in which every forward pass of a PyTorch module in eval mode is handed to `update`.
+
+        Args:
+            module: A `torch.nn.Module`; needs torch and not Lightning.
+            layers: Names of layers whose answers are embeddings; None for those of the baseline.
+            options: `inputs`, `outputs` and `reduce`, see `lensai_integrations.lightning.watch.watch`.
+
+        Raises:
+            InputError: If an argument is of another kind, or there is no such layer.
+        """
+        # By name, because the core imports no framework, not even in a function.
+        watch = import_module("lensai_integrations.lightning.watch").watch
+        context: AbstractContextManager[DriftMonitor] = watch(self, module, layers, **options)
+        return context
+
+    def caught(self, topic: str) -> AbstractContextManager[None]:
+        """A context in which what fails is logged once, counted in `status`, and not raised; for what feeds a monitor.
+
+        Args:
+            topic: What is done in the block.
+        """
+        return self._failures.caught(topic)
+
+    def __enter__(self) -> DriftMonitor:
+        with self._lock:
+            self._begin()
+            self._settle([])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(error)
+
+    def close(self, error: BaseException | None = None) -> list[WindowReport]:
+        """End: sinks deliver what they have, the state is written, and its folder is free for another monitor.
+
+        Rows that do not fill a window stay in the state. An `update` after this begins again.
+
+        Args:
+            error: Why the monitored work failed; None if it is complete.
+
+        Returns:
+            Windows by time that have ended since the last `update`.
+        """
+        found: list[WindowReport] = []
+        with self._lock:
+            if not self._running and error is None:
+                return found
+            with self._failures.caught("close"):
+                self._advance(self._clock(), found)
+            self._state = COMPLETED if error is None else FAILED
+            self._cause = "" if error is None else f"{type(error).__name__}: {error}"
+            self._running = False
+            self._say()
+            self._settle(found)
+            self._teller.close()
+            self._memory.release()
+        return found
+
+    def _begin(self) -> None:
+        """Become Running, unless it is."""
+        if self._running:
+            return
+        self._running, self._state, self._cause = True, RUNNING, ""
+        self._teller.open(self.baseline, self.name)
+        self._say()
+
+    def _say(self) -> None:
+        """Tell the sinks the status."""
+        with self._failures.caught("status"):
+            self._teller.add(self._judging.status_event(self.status, self._clock()))
+
+    def _advance(self, now: float, found: list[WindowReport]) -> None:
+        """By time: close the pane whose time is over, and judge the windows that ended since."""
+        if not self.plan.by_time:
+            return
+        number = self.plan.pane_at(now)
+        last = self._memory.open.number
+        if number > last and self._memory.open.rows:
+            self._memory.close_pane()
+            for end in boundaries(self.plan, last, number):
+                self._judge(end, found)
+        if number > self._memory.open.number or not self._memory.open.rows:
+            self._memory.open = OpenPane(number, self._measuring.profiler())
+
+    def _take(self, batch: Batch, now: float, found: list[WindowReport]) -> None:
+        start, n = 0, batch.n
+        while start < n:
+            room = n if self.plan.by_time else self.plan.pane - self._memory.open.rows
+            stop = min(n, start + room)
+            self._memory.take(batch.part(start, stop), now)
+            start = stop
+            if not self.plan.by_time and self._memory.open.rows >= self.plan.pane:
+                number = self._memory.close_pane().number
+                if self.plan.ends(number):
+                    self._judge(number, found)
+
+    def _judge(self, number: int, found: list[WindowReport], *, partial: bool = False) -> None:
+        """Judge the window that ends with a pane, if it is whole."""
+        with self._failures.caught("compare"):
+            whole = self._memory.window(number, partial=partial)
+            if whole is None:
+                return
+            report = self._judging.judge(whole)
+            found.append(report)
+            for event in self._judging.events(report, self.status):
+                self._teller.add(event)
+
+    def _settle(self, found: list[WindowReport]) -> None:
+        """Write everything down, and only then tell; what was told is written down as well."""
+        self._memory.save(self._state)
+        with self._failures.caught("sinks"):
+            self._teller.tell(lambda: self._memory.save(self._state))
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str) or not name:
+        raise InputError(f"name={name!r} should be a text, e.g. 'production'")
+    return name

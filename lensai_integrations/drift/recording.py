@@ -1,0 +1,164 @@
+"""The pane that is being filled: rows are measured exactly as the baseline's were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lensai_integrations.custom_recorder import chosen_measures
+from lensai_integrations.drift.batches import Batch
+from lensai_integrations.errors import DefinitionError, InputError, LensAIError
+from lensai_integrations.measures.custom import CustomMeasure
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.profile import Baseline, Profile, check_comparable
+from lensai_integrations.profiler import Profiler
+
+
+class Measuring:
+    """Makes profilers that measure as a baseline was measured.
+
+    Args:
+        baseline: A baseline, or a profile.
+        against: `"reference"`, or `"training"` for the training profile of a baseline.
+        inputs: How to read images; None for how the baseline's were read.
+        measures: Custom measures; None for the baseline's, as far as this process has declared them.
+        rows: Rows that the sample of a window keeps.
+        source: What the profiles say they are of.
+        on_error: Told a group and an error when a group cannot take a batch.
+
+    Attributes:
+        reference: The profile that windows are held against.
+        reader: Where images are in a batch, and how they are read.
+        source: What the profiles say they are of.
+
+    Raises:
+        InputError: If the baseline is none, or has no rows.
+    """
+
+    def __init__(
+        self,
+        baseline: Baseline | Profile,
+        *,
+        against: str = "reference",
+        inputs: ImageInputs | None = None,
+        measures: Sequence[CustomMeasure] | None = None,
+        rows: int = 2000,
+        source: str = "production",
+        on_error: Callable[[str, Exception], None] | None = None,
+    ) -> None:
+        self.reference = _reference(baseline, against)
+        self.reader = inputs or _reader(self.reference)
+        Profiler(like=self.reference, measures=measures, rows=rows)  # says once what of the baseline is not declared
+        declared, _ = chosen_measures(measures, self.reference)
+        info = self.reference.info
+        segments = {key: info[key] for key in ("segment_by", "max_segments") if info.get(key) is not None}
+        self._settings: dict[str, Any] = {"like": self.reference, "measures": declared, "source": source, **segments}
+        self._rows, self._on_error, self.source = rows, on_error, source
+
+    def odd(self, profile: Profile) -> dict[str, LensAIError]:
+        """What is wrong with the groups that were measured otherwise than the reference's, or have other streams."""
+        found: dict[str, LensAIError] = {}
+        for name, group in profile.groups.items():
+            known = self.reference.groups.get(name, group)
+            try:
+                check_comparable(known, group)
+            except DefinitionError as error:
+                found[name] = error
+            if known.streams != group.streams:
+                here, there = len(group.streams), len(known.streams)
+                found[name] = InputError(f"{name} has other streams than the baseline's: {here} here, {there} there")
+        return found
+
+    def complain(self, name: str, error: Exception) -> None:
+        """Note that a group was left out."""
+        if self._on_error is not None:
+            self._on_error(name, error)
+
+    def profiler(self, rows: int | None = None) -> Profiler:
+        """A profiler of images that were taken out of their batch.
+
+        Args:
+            rows: Rows that its sample keeps, if not as many as a window's.
+        """
+        reader = replace(self.reader, key=None)
+        if rows is None:
+            return Profiler(inputs=reader, rows=self._rows, on_error=self._on_error, **self._settings)
+        settings = {key: value for key, value in self._settings.items() if key not in ("segment_by", "max_segments")}
+        return Profiler(inputs=reader, rows=rows, **settings)
+
+
+def _reference(baseline: Baseline | Profile, against: str) -> Profile:
+    if not isinstance(baseline, Baseline | Profile):
+        raise InputError(f"baseline is a {type(baseline).__name__}: pass a Baseline, e.g. Baseline.load(folder)")
+    if against not in ("reference", "training"):
+        raise InputError(f"against={against!r} is unknown: pass 'reference' or 'training'")
+    profile = baseline if isinstance(baseline, Profile) else getattr(baseline, against)
+    if profile is None or (isinstance(baseline, Profile) and against == "training"):
+        raise InputError("against='training', but the baseline holds no training profile: leave `against` away")
+    if not profile.n:
+        raise InputError("the baseline has seen no rows: profile at least one batch before monitoring against it")
+    return profile
+
+
+def _reader(reference: Profile) -> ImageInputs:
+    inputs = reference.groups.get("inputs")
+    return ImageInputs(**inputs.info["reader"]) if inputs is not None else ImageInputs()
+
+
+@dataclass
+class OpenPane:
+    """Rows on their way to a full pane.
+
+    Attributes:
+        number: Of the pane it will be.
+        profiler: Measures them.
+        earlier: The rows of before a restart.
+        rows: How many so far.
+        opened: When the first came, seconds since 1970.
+        closed: When the last did.
+        file: Where all of them are on disk; empty if that is not so.
+    """
+
+    number: int
+    profiler: Profiler
+    earlier: Profile | None = None
+    rows: int = 0
+    opened: float = 0.0
+    closed: float = 0.0
+    file: str = field(default="", compare=False)
+
+    def take(self, batch: Batch, now: float, measuring: Measuring) -> int:
+        """Measure a batch. Groups that are not as the baseline's are left out, or later batches would not fit them.
+
+        Returns:
+            Rows that were measured: all, or none if every group failed.
+        """
+        fresh = self.profiler.n == 0
+        taken = self._measure(batch)
+        if fresh and taken and (odd := measuring.odd(self.profiler.profile())):
+            for name, error in odd.items():
+                measuring.complain(name, error)
+            self.profiler = measuring.profiler()
+            taken = self._measure(batch.without(odd))
+        if taken:
+            self.opened = self.opened if self.rows else now
+            self.rows, self.closed, self.file = self.rows + taken, now, ""
+        return taken
+
+    def _measure(self, batch: Batch) -> int:
+        before = self.profiler.n
+        self.profiler.update(
+            inputs=batch.inputs,
+            outputs=batch.outputs,
+            embeddings=batch.embeddings,
+            labels=batch.labels,
+            segments=batch.segments,
+        )
+        only_texts = batch.inputs is None and batch.outputs is None and not batch.embeddings
+        return batch.n if self.profiler.n > before or (only_texts and batch.labels is not None) else 0
+
+    def profile(self) -> Profile:
+        """All its rows."""
+        profile = self.profiler.profile()
+        return profile if self.earlier is None else self.earlier.merge(profile) if profile.groups else self.earlier

@@ -1,0 +1,112 @@
+"""The last window as a text file of metrics, for the textfile collector of Prometheus' node exporter.
+
+The format is Prometheus' text exposition format 0.0.4
+(https://prometheus.io/docs/instrumenting/exposition_formats/); the collector wants files that end in `.prom`, are
+replaced in one step, and have no timestamps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from lensai_integrations.drift.durable import replace_file
+from lensai_integrations.drift.events import RUNNING, STATUS, WINDOW, Event
+from lensai_integrations.drift.levels import LEVELS
+from lensai_integrations.drift.sinks.base import Sink
+from lensai_integrations.errors import InputError
+
+Sample = tuple[Mapping[str, str], float]
+
+#: Name of each metric, its type, and what it says.
+_METRICS: Final = {
+    "lensai_monitor_running": ("gauge", "1 while the monitor runs, 0 once it completed or failed."),
+    "lensai_monitor_rows_total": ("counter", "Rows measured."),
+    "lensai_monitor_windows_total": ("counter", "Windows judged."),
+    "lensai_monitor_warnings_total": ("counter", "Windows at the level warning."),
+    "lensai_monitor_alarms_total": ("counter", "Windows at the level alarm."),
+    "lensai_monitor_failures_total": ("counter", "What went wrong inside the monitor, by topic."),
+    "lensai_drift_level": ("gauge", "Level of the last window: 0 ok, 1 warning, 2 alarm."),
+    "lensai_drift_window_rows": ("gauge", "Rows of the last window."),
+    "lensai_drift_window_closed_timestamp_seconds": ("gauge", "When the last row of the last window came."),
+    "lensai_drift_streams_moved": ("gauge", "Streams that moved in the last window."),
+    "lensai_drift_effect": ("gauge", "Effect of the streams that moved most in the last window, 0 to 1."),
+}
+
+
+class PrometheusSink(Sink):
+    """Keeps a file of metrics up to date: rows, windows, level, and the streams that moved most.
+
+    Args:
+        path: The file, in the folder of the node exporter's `--collector.textfile.directory`; ends in `.prom`.
+
+    Raises:
+        InputError: If it does not.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "drift.prom"
+        >>> PrometheusSink(path).tell(Event("1", "status", "Running", "production", 0.0, "", status={"rows": 3}))
+        >>> path.read_text().splitlines()[2]
+        'lensai_monitor_running{monitor="production"} 1'
+    """
+
+    types = (WINDOW, STATUS)
+    repeatable = True
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if self.path.suffix != ".prom":
+            raise InputError(f"path={str(path)!r} should end in .prom: node exporter reads no other files")
+
+    def tell(self, event: Event) -> None:
+        """Write the file anew."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = exposition(event.monitor, event.status, event.window)
+        replace_file(self.path, text.encode(), sync=False)
+
+
+def exposition(monitor: str, status: Mapping[str, Any], window: Mapping[str, Any]) -> str:
+    """The metrics as text.
+
+    Args:
+        monitor: Its name, the label of every sample.
+        status: `Status.to_dict()`.
+        window: `WindowReport.to_dict()` of the last window; empty before there is one.
+    """
+    lines: list[str] = []
+    for name, samples in _samples(status, window).items():
+        kind, said = _METRICS[name]
+        lines += [f"# HELP {name} {said}", f"# TYPE {name} {kind}"]
+        lines += [f"{name}{_labels({'monitor': monitor, **labels})} {value:.10g}" for labels, value in samples]
+    return "\n".join(lines) + "\n"
+
+
+def _samples(status: Mapping[str, Any], window: Mapping[str, Any]) -> dict[str, Iterable[Sample]]:
+    none: Mapping[str, str] = {}
+    counts = {key: float(status.get(key, 0)) for key in ("rows", "windows", "warnings", "alarms")}
+    found: dict[str, Iterable[Sample]] = {
+        "lensai_monitor_running": [(none, float(status.get("state", RUNNING) == RUNNING))],
+        **{f"lensai_monitor_{key}_total": [(none, value)] for key, value in counts.items()},
+        "lensai_monitor_failures_total": [
+            ({"topic": topic}, float(count)) for topic, count in status.get("failures", {}).items()
+        ],
+    }
+    if window:
+        found |= {
+            "lensai_drift_level": [(none, float(LEVELS.index(window["level"])))],
+            "lensai_drift_window_rows": [(none, float(window["rows"]))],
+            "lensai_drift_window_closed_timestamp_seconds": [(none, float(window["closed"]))],
+            "lensai_drift_streams_moved": [(none, float(window["moved"]))],
+            "lensai_drift_effect": [({"stream": each["stream"]}, each["effect"]) for each in window["streams"]],
+        }
+    return {name: samples for name, samples in found.items() if samples}
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

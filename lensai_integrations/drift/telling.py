@@ -1,0 +1,109 @@
+"""What still has to be told to which sink, so that nothing is told twice, not even across a crash.
+
+A sink for which telling twice does no harm (`repeatable`) is told until it is known that it was. For any other, it is
+written down that it is being told before it is: after a crash in between nobody knows whether it was, and it is not
+told again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from lensai_integrations.drift.events import STATUS, Event
+from lensai_integrations.drift.failures import Failures
+from lensai_integrations.drift.sinks.base import Sink, checked_sinks
+from lensai_integrations.profile import Baseline, Profile
+
+_log = logging.getLogger("lensai_integrations")
+
+
+@dataclass
+class Pending:
+    """An event, and the names of the sinks that were told, or may have been."""
+
+    event: Event
+    told: set[str] = field(default_factory=set)
+
+
+class Teller:
+    """The sinks of a monitor, and what they have not been told yet.
+
+    Args:
+        sinks: Sinks or functions of an event.
+        failures: Where it is noted that a sink failed.
+
+    Raises:
+        InputError: If one is neither.
+    """
+
+    def __init__(self, sinks: Sequence[Sink | Callable[[Event], Any]], failures: Failures) -> None:
+        self._sinks = checked_sinks(sinks)
+        self._failures = failures
+        self._pending: list[Pending] = []
+
+    def open(self, baseline: Baseline | Profile, monitor: str) -> None:
+        """Tell all sinks that a monitor begins."""
+        for name, sink in self._sinks.items():
+            with self._failures.caught(f"sink {name}"):
+                sink.open(baseline, monitor, partial(self._failures.note, f"sink {name}"))
+
+    def close(self) -> None:
+        """Tell all sinks that it ends; they deliver what they still have."""
+        for name, sink in self._sinks.items():
+            with self._failures.caught(f"sink {name}"):
+                sink.close()
+
+    def add(self, event: Event) -> None:
+        """Put an event behind those that are to be told."""
+        self._pending.append(Pending(event))
+
+    def tell(self, commit: Callable[[], None]) -> None:
+        """Tell everything to everybody.
+
+        Args:
+            commit: Writes the state down.
+        """
+        if not self._pending:
+            return
+        for pending in self._pending:
+            for name, sink in self._sinks.items():
+                if pending.event.type in sink.types and name not in pending.told:
+                    self._tell(pending, name, sink, commit)
+        self._pending = []
+        commit()
+
+    def _tell(self, pending: Pending, name: str, sink: Sink, commit: Callable[[], None]) -> None:
+        pending.told.add(name)
+        if not sink.repeatable:
+            commit()
+        with self._failures.caught(f"sink {name}"):
+            sink.tell(pending.event)
+
+    def state(self) -> list[dict[str, Any]]:
+        """What is to be told, as JSON values."""
+        return [
+            {"event": each.event.to_dict(), "told": sorted(name for name in each.told if not self._repeatable(name))}
+            for each in self._pending
+        ]
+
+    def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Go on with what `state` returned; raises `KeyError`, `TypeError` or `ValueError` for anything else.
+
+        What was to be told of a status is left out: another holds now, and a process that is killed again and again
+        would have more and more to tell.
+        """
+        pending = [Pending(Event.from_dict(each["event"]), set(map(str, each["told"]))) for each in state]
+        self._pending = [each for each in pending if each.event.type != STATUS]
+        for each in self._pending:
+            for name in sorted(each.told & self._sinks.keys()):
+                _log.warning(
+                    "monitor %r was killed while it told %s: %s. It is not told again", each.event.monitor, name,
+                    each.event.text,
+                )  # fmt: skip
+
+    def _repeatable(self, name: str) -> bool:
+        return name in self._sinks and self._sinks[name].repeatable

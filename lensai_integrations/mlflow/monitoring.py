@@ -1,0 +1,128 @@
+"""What a monitor finds, in an MLflow run: metrics of every window, and the report where people are told."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event
+from lensai_integrations.drift.levels import ALARM, LEVELS, REMINDER, WARNING
+from lensai_integrations.drift.sinks.base import Complain
+from lensai_integrations.drift.sinks.queued import QueuedSink
+from lensai_integrations.errors import InputError
+from lensai_integrations.mlflow.address import checked_path
+from lensai_integrations.mlflow.log import active_run_id
+from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
+
+if TYPE_CHECKING:
+    from lensai_integrations.profile import Baseline, Profile
+
+#: Notices with a report.
+_REPORTED: Final = (WARNING, ALARM, REMINDER)
+#: What MLflow does not take in the name of a metric.
+_UNKNOWN = re.compile(r"[^\w\-. /:]", re.ASCII)
+
+
+class MLflowSink(QueuedSink):
+    """Logs every window to an MLflow run, on a thread of its own; a server that is down keeps nobody waiting.
+
+    Metrics `drift/level` (0 ok, 1 warning, 2 alarm), `drift/rows`, `drift/streams_moved`, `drift/effect` (the largest)
+    and `drift/effect/<group>`, each with the time of the window's last row, and the window's number as step. With a
+    warning, an alarm and a reminder comes the artifact `lensai/drift/window-000007.html`, or, if it is told again after
+    a crash, `.json`. The tag `lensai.monitor.<name>` is the status. Logging a window twice changes nothing.
+
+    Args:
+        run_id: An existing run; by default the active run of the calling thread.
+        tracking_uri: MLflow's own setting by default.
+        artifact_path: Directory of the reports below the run.
+        deadline: Seconds that the server gets for one event.
+        settings: `retries`, `backoff`, `queue_size` and `flush_seconds`, see `QueuedSink`.
+
+    Raises:
+        InputError: If there is no run to log to, or an argument is malformed.
+        MissingDependencyError: If MLflow is not installed.
+
+    Example:
+        >>> MLflowSink("0123abcd", artifact_path="../elsewhere")
+        Traceback (most recent call last):
+        lensai_integrations.errors.InputError: artifact_path='../elsewhere' cannot be used; ...
+    """
+
+    repeatable = True
+
+    def __init__(
+        self,
+        run_id: str | None = None,
+        *,
+        tracking_uri: str | None = None,
+        artifact_path: str = "lensai/drift",
+        deadline: float = 30.0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        checked_path(artifact_path)
+        if not isinstance(deadline, int | float) or not deadline > 0:
+            raise InputError(f"deadline={deadline!r} must be a positive number of seconds")
+        self._uri = resolve_tracking_uri(tracking_uri)
+        self._run_id = run_id or active_run_id()
+        self._path, self._deadline = artifact_path, deadline
+        self._baseline: Baseline | Profile | None = None
+
+    def open(self, baseline: Baseline | Profile, monitor: str, complain: Complain) -> None:
+        """Start the thread."""
+        self._baseline = baseline
+        super().open(baseline, monitor, complain)
+
+    def deliver(self, event: Event) -> None:
+        """Log one event.
+
+        Raises:
+            TrackingError: If the server is down, refuses, or does not answer in time.
+        """
+        bounded(lambda checkpoint: self._log(event, checkpoint), self._deadline, self._uri)
+
+    def _log(self, event: Event, checkpoint: Checkpoint) -> None:
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric
+
+        client = MlflowClient(tracking_uri=self._uri)
+        if event.type == WINDOW:
+            when, number = int(1000 * event.time), event.window["number"]
+            client.log_batch(self._run_id, [Metric(key, value, when, number) for key, value in metrics(event.window)])
+        elif event.type == NOTICE and event.kind in _REPORTED:
+            name, text = self._report(event)
+            checkpoint()
+            client.log_text(self._run_id, text, f"{self._path}/{name}")
+        elif event.type == STATUS:
+            client.set_tag(self._run_id, f"lensai.monitor.{_UNKNOWN.sub('_', event.monitor)}", event.kind)
+
+    def _report(self, event: Event) -> tuple[str, str]:
+        """Name and text of the artifact."""
+        stem = f"window-{event.window['number']:06d}"
+        if event.live is None or self._baseline is None:
+            return f"{stem}.json", json.dumps(event.to_dict(), indent=2, allow_nan=False)
+        from lensai_integrations.report import drift_html
+
+        return f"{stem}.html", drift_html(event.live.report, self._baseline, event.live.profile)
+
+
+def metrics(window: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Names and values of a window's metrics.
+
+    Args:
+        window: `WindowReport.to_dict()`.
+
+    Example:
+        >>> window = {"level": "alarm", "rows": 200, "moved": 1, "groups": {"inputs": {"drift": True, "effect": 0.5}}}
+        >>> dict(metrics(window))["drift/effect/inputs"]
+        0.5
+    """
+    effects = {name: float(group["effect"]) for name, group in window["groups"].items()}
+    yield "drift/level", float(LEVELS.index(window["level"]))
+    yield "drift/rows", float(window["rows"])
+    yield "drift/streams_moved", float(window["moved"])
+    yield "drift/effect", max(effects.values(), default=0.0)
+    for name, effect in effects.items():
+        yield f"drift/effect/{_UNKNOWN.sub('_', name)}", effect
