@@ -22,15 +22,15 @@ from typing import Any
 
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
-import drift_speed  # noqa: E402
-import numpy as np  # noqa: E402
-from drift_features import CLASSES, SHIFTS, Features, add_arguments, features, file_of  # noqa: E402
-from drift_ours import COMBINED, JUDGES  # noqa: E402
-from drift_peers import ENVIRONMENTS, TURNS, Scores, peer_answers, scores_of, share_below  # noqa: E402
-from drift_tables import Row, ahead, alarm_table, detection, detection_table, false_alarms  # noqa: E402
-from drift_windows import EASY, Draws, Rows, drawn, table_of  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
-from tqdm.auto import tqdm  # noqa: E402
+import drift_speed
+import numpy as np
+from drift_features import CLASSES, SHIFTS, Features, add_arguments, features, file_of
+from drift_ours import COMBINED, JUDGES
+from drift_peers import ENVIRONMENTS, TURNS, Scores, peer_answers, scores_of, share_below
+from drift_tables import Row, ahead, alarm_table, detection, detection_table, false_alarms
+from drift_windows import EASY, Draws, Rows, drawn, table_of
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 SIZES = (10, 25, 50, 100, 200, 1000)
 RATES = (0.01, 0.05)
@@ -71,7 +71,9 @@ def gathered(
         }
         for size, windows in draws.windows.items()
     }
-    about: dict[str, Any] = {peer: {"version": a.get("version"), "seconds": a.get("seconds")} for peer, a in answers.items()}
+    about: dict[str, Any] = {
+        peer: {"version": a.get("version"), "seconds": a.get("seconds")} for peer, a in answers.items()
+    }
     if "permutation" in answers:
         about["permutation"]["alarms"] = {rate: share_below(answers["permutation"], rate) for rate in RATES}
     return our_scores(tables, draws, judge), scores, about
@@ -122,7 +124,7 @@ def result_of(
     draws = drawn(tuple(found), labels, how["sizes"], rows=rows, **{k: v for k, v in how.items() if k != "sizes"})
     ours, theirs, about = gathered(found, draws, judge, peers, cache, environments)
     detections = detections_of(ours, theirs, draws, rate)
-    names = [name for name in dict.fromkeys(name for each in theirs.values() for name in each)]
+    names = list(dict.fromkeys(name for each in theirs.values() for name in each))
     return {
         "judge": judge,
         "rows": rows,
@@ -180,7 +182,9 @@ def timed(environments: Path, turns: int, *, peer: bool) -> dict[str, Any]:
     """Measure and print the speed."""
     ours = drift_speed.ours(turns)
     print(f"\n## Speed, {drift_speed.ROWS:,} rows x {drift_speed.DIM} on one thread\n")
-    print(f"ours, all statistics: {ours['median'] * 1e3:.1f} ms ({ours['least'] * 1e3:.1f} to {ours['most'] * 1e3:.1f})")
+    print(
+        f"ours, all statistics: {ours['median'] * 1e3:.1f} ms ({ours['least'] * 1e3:.1f} to {ours['most'] * 1e3:.1f})"
+    )
     if not peer:
         return {"ours": ours}
     frouros = drift_speed.frouros(environments)
@@ -189,15 +193,15 @@ def timed(environments: Path, turns: int, *, peer: bool) -> dict[str, Any]:
 
 
 def quick_features(data: Path, cache: Path) -> tuple[dict[str, Features], Path]:
-    """Every fourth image's features if there are any in the cache, else of a network of one epoch."""
+    """Every fourth image's features: those of the cache if it has them, else of a network of one epoch."""
     if not all(file_of(cache, shift).exists() for shift in SHIFTS):
-        cache = cache / "quick"
-    found = features(data, cache, epochs=1)
-    arrays = {
-        shift: {name: rows[::4] if len(rows) == len(each["labels"]) else rows for name, rows in each.items()}
+        return features(data, cache / "quick", epochs=1, every=4), cache / "quick" / "peers.json"
+    found = features(data, cache)
+    n = len(found["clean"]["labels"])
+    return {
+        shift: {name: rows[::4] if len(rows) == n else rows for name, rows in each.items()}
         for shift, each in found.items()
-    }
-    return arrays, cache / "peers_quick.json"
+    }, cache / "peers_quick.json"
 
 
 def main() -> int:
@@ -219,7 +223,9 @@ def main() -> int:
     how = QUICK if options.quick else FULL
     result = result_of(found, options.ours, peers, answers, options.environments, how, options.rate)
     reached = show(result)
-    result["speed"] = timed(options.environments, 3 if options.quick else 15, peer="frouros" in peers and not options.quick)
+    result["speed"] = timed(
+        options.environments, 3 if options.quick else 15, peer="frouros" in peers and not options.quick
+    )
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=1))
     return 0 if reached or options.quick else 1

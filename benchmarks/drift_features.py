@@ -234,7 +234,8 @@ def measured(network: Network, images: Bytes, labels: NDArray[np.int64]) -> Feat
         parts.append(rows)
     names = ("inputs", "outputs", "embeddings", "logits")
     found: Features = {
-        name: np.concatenate(rows).astype(np.float32) for name, rows in zip(names, zip(*parts, strict=True), strict=True)
+        name: np.concatenate(rows).astype(np.float32)
+        for name, rows in zip(names, zip(*parts, strict=True), strict=True)
     }
     streams = {"inputs": tuple(image_measures(3)), "outputs": tuple(output_measures(CLASSES, "logits"))}
     return {**found, "labels": labels} | {f"{name}_streams": np.array(each) for name, each in streams.items()}
@@ -245,15 +246,16 @@ def file_of(cache: Path, shift: str) -> Path:
     return cache / f"{shift.replace(' ', '_')}.npz"
 
 
-def features(data: Path, cache: Path, epochs: int = 14) -> dict[str, Features]:
-    """The features of every shift, made where they are missing."""
+def features(data: Path, cache: Path, epochs: int = 14, every: int = 1) -> dict[str, Features]:
+    """The features of every shift, of all test images or every so many; made where they are missing."""
     cache.mkdir(parents=True, exist_ok=True)
     missing = [shift for shift in SHIFTS if not file_of(cache, shift).exists()]
     if missing:
         network = trained(data, cache, epochs)
         images, labels = images_of(data / "cifar10" / "test")
         for shift in tqdm(missing, "measuring", unit="shift"):
-            kept(measured(network, SHIFTS[shift](images), labels), file_of(cache, shift))
+            found = measured(network, SHIFTS[shift](images[::every]), labels[::every])
+            kept(found, file_of(cache, shift))
     return {shift: _loaded(file_of(cache, shift)) for shift in SHIFTS}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from drift_windows import Windows
 from numpy.typing import NDArray
-from scipy.stats import binomtest, t
+from scipy.stats import t
 
 Floats = NDArray[np.float64]
 #: One line of a table.
@@ -68,16 +68,30 @@ def detection(scores: Mapping[str, Floats], windows: Windows, rate: float) -> li
     return rows
 
 
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """95% interval of a share found in n windows (E. B. Wilson, 1927).
+
+    Example:
+        >>> [round(end, 3) for end in wilson(0.1, 100)]
+        [0.055, 0.174]
+    """
+    z = 1.959964
+    middle, half = share + z**2 / (2 * n), z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+
+
 def ahead(row: Row, ours: str, peers: Sequence[str]) -> list[str]:
-    """The peers that found more than ours does, by more than their own 95% binomial interval."""
+    """The peers that found more than ours did: the 95% interval of the difference is above 0 (R. G. Newcombe, 1998)."""
+
     mine = row["methods"][ours]["found"]
+    most = wilson(mine, row["methods"][ours]["windows"])[1]
 
-    def least(name: str) -> float:
-        n = row["methods"][name]["windows"]
-        interval = binomtest(round(row["methods"][name]["found"] * n), n).proportion_ci(0.95, "wilson")
-        return float(interval.low)
+    def is_ahead(theirs: float, n: int) -> bool:
+        margin = ((theirs - wilson(theirs, n)[0]) ** 2 + (most - mine) ** 2) ** 0.5
+        return bool(theirs - mine > margin)
 
-    return [name for name in peers if name in row["methods"] and least(name) > mine]
+    asked = [(name, row["methods"][name]) for name in peers if name in row["methods"]]
+    return [name for name, found in asked if is_ahead(found["found"], found["windows"])]
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -117,6 +131,6 @@ def detection_table(rows: Sequence[Row], methods: Sequence[str]) -> str:
     for row in rows:
         found = [row["methods"].get(name, {}).get("found") for name in methods]
         best = max(share for share in found if share is not None)
-        cells = ["" if each is None else f"**{each:.2f}**" if each == best else f"{each:.2f}" for each in found]
+        cells = ["" if each is None else f"**{each:.2f}**" if 0 < each == best else f"{each:.2f}" for each in found]
         lines.append([row["shift"], str(row["size"]), *cells])
     return markdown(["shift", "rows", *methods], lines)
