@@ -72,7 +72,11 @@ def gathered(
         for size, windows in draws.windows.items()
     }
     about: dict[str, Any] = {
-        peer: {"version": a.get("version"), "seconds": a.get("seconds")} for peer, a in answers.items()
+        peer: {
+            "version": next(iter(some.values()))["version"],
+            "seconds": sum(each["seconds"] for each in some.values()),
+        }
+        for peer, some in answers.items()
     }
     if "permutation" in answers:
         about["permutation"]["alarms"] = {rate: share_below(answers["permutation"], rate) for rate in RATES}
@@ -195,13 +199,13 @@ def timed(environments: Path, turns: int, *, peer: bool) -> dict[str, Any]:
 def quick_features(data: Path, cache: Path) -> tuple[dict[str, Features], Path]:
     """Every fourth image's features: those of the cache if it has them, else of a network of one epoch."""
     if not all(file_of(cache, shift).exists() for shift in SHIFTS):
-        return features(data, cache / "quick", epochs=1, every=4), cache / "quick" / "peers.json"
+        return features(data, cache / "quick", epochs=1, every=4), cache / "quick" / "peers"
     found = features(data, cache)
     n = len(found["clean"]["labels"])
     return {
         shift: {name: rows[::4] if len(rows) == n else rows for name, rows in each.items()}
         for shift, each in found.items()
-    }, cache / "peers_quick.json"
+    }, cache / "peers_quick"
 
 
 def main() -> int:
@@ -219,7 +223,7 @@ def main() -> int:
     if options.quick:
         found, answers = quick_features(options.data, options.cache)
     else:
-        found, answers = features(options.data, options.cache), options.cache / "peers.json"
+        found, answers = features(options.data, options.cache), options.cache / "peers"
     how = QUICK if options.quick else FULL
     result = result_of(found, options.ours, peers, answers, options.environments, how, options.rate)
     reached = show(result)

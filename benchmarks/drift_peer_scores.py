@@ -89,19 +89,15 @@ def speed(reference: Array) -> Callable[[Array], dict[str, float]]:
 PEERS = {"evidently": evidently, "frouros": frouros, "permutation": permutation, "speed": speed}
 
 
-def answers(peer: str, jobs: Any) -> Iterator[tuple[str, list[dict[str, float]]]]:
-    """For each size of windows, the scores of all of them."""
-    table, references = jobs["table"], jobs["references"]
-    for size in jobs["sizes"].tolist():
-        found, windows, owners = [], jobs[f"rows_{size}"], jobs[f"reference_{size}"]
-        score, owner = None, -1
-        for i, (rows, reference) in enumerate(zip(windows, owners, strict=True)):
-            if score is None or reference != owner:
-                score, owner = PEERS[peer](table[references[reference]].astype(float)), reference
-            found.append(score(table[rows].astype(float)))
-            if i % 200 == 0:
-                print(f"{peer}: windows of {size}, {i} of {len(windows)}", file=sys.stderr, flush=True)
-        yield str(size), found
+def answers(peer: str, jobs: Any) -> Iterator[dict[str, float]]:
+    """The scores of all windows; those of one reference follow each other."""
+    table, score, owner = jobs["table"], None, -1
+    for i, (rows, reference) in enumerate(zip(jobs["rows"], jobs["reference"], strict=True)):
+        if score is None or reference != owner:
+            score, owner = PEERS[peer](table[jobs["references"][reference]].astype(float)), reference
+        if i % 200 == 0:
+            print(f"{peer}: windows of {len(rows)}, {i} of {len(jobs['rows'])}", file=sys.stderr, flush=True)
+        yield score(table[rows].astype(float))
 
 
 def main() -> None:
@@ -112,7 +108,7 @@ def main() -> None:
     peer, jobs, path = sys.argv[1:]
     began = time.perf_counter()
     with np.load(jobs) as arrays:
-        scores = dict(answers(peer, dict(arrays)))
+        scores = list(answers(peer, dict(arrays)))
     package = "evidently" if peer == "evidently" else "frouros"
     result = {"version": version(package), "seconds": time.perf_counter() - began, "scores": scores}
     Path(path).write_text(json.dumps(result))

@@ -12,7 +12,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +32,7 @@ PACKAGES: Final = {
 KS: Final = "KS softmax"
 ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 #: Windows for each reference, clean and of each shift: the slower, the fewer.
-TURNS: Final = {"evidently": (25, 4), "frouros": (25, 4), "permutation": (5, 0), "speed": (1, 0), "scipy": (10**6,) * 2}
+TURNS: Final = {"evidently": (25, 3), "frouros": (25, 5), "permutation": (5, 0), "speed": (1, 0), "scipy": (10**6,) * 2}
 
 #: Scores of windows by method, the larger the more drift; NaN where a method was not asked.
 Scores = dict[str, NDArray[np.float64]]
@@ -49,14 +51,12 @@ def python_of(peer: str, environments: Path) -> Path:
 
 
 def asked(
-    peer: str, table: NDArray[np.float32], references: NDArray[Any], windows: Mapping[int, Windows], python: Path
+    peer: str, table: NDArray[np.float32], references: NDArray[Any], windows: Windows, python: Path
 ) -> dict[str, Any]:
-    """What a peer's own process answers: version, seconds, and scores by size of the windows given."""
+    """What a peer's own process answers: version, seconds, and scores of the windows given."""
     with tempfile.TemporaryDirectory() as folder:
         jobs, answers = Path(folder) / "jobs.npz", Path(folder) / "answers.json"
-        each = {f"rows_{size}": some.rows for size, some in windows.items()}
-        each |= {f"reference_{size}": some.reference for size, some in windows.items()}
-        np.savez(jobs, table=table, references=references, sizes=np.array(list(windows)), **each)
+        np.savez(jobs, table=table, references=references, rows=windows.rows, reference=windows.reference)
         script = Path(__file__).with_name("drift_peer_scores.py")
         environment = {**os.environ, **ONE_THREAD, "DO_NOT_TRACK": "1"}
         environment.pop("PYTHONPATH", None)
@@ -73,28 +73,24 @@ def chosen(windows: Windows, clean: int, shifted: int) -> Windows:
     )
 
 
-def ks_scores(softmax: NDArray[np.float32], draws: Draws, windows: Mapping[int, Windows]) -> dict[str, Any]:
+def ks_scores(softmax: NDArray[np.float32], references: NDArray[Any], windows: Windows) -> dict[str, Any]:
     """The smallest p-value of a test per class times their number, as a score."""
-    scores: dict[str, list[dict[str, float]]] = {}
-    for size, some in windows.items():
-        found = []
-        for rows, reference in zip(tqdm(some.rows, f"{KS}, {size}", leave=False), some.reference, strict=True):
-            p = ks_2samp(softmax[draws.references[reference]], softmax[rows], axis=0).pvalue
-            found.append({KS: -min(1.0, softmax.shape[1] * float(p.min()))})
-        scores[str(size)] = found
-    return {"scores": scores}
+    began, found = time.perf_counter(), []
+    for rows, reference in zip(tqdm(windows.rows, f"{KS}, {windows.size}"), windows.reference, strict=True):
+        p = ks_2samp(softmax[references[reference]], softmax[rows], axis=0).pvalue
+        found.append({KS: -min(1.0, softmax.shape[1] * float(p.min()))})
+    return {"version": version("scipy"), "seconds": time.perf_counter() - began, "scores": found}
 
 
-def kept(path: Path, peer: str, key: str, make: Any) -> dict[str, Any]:
-    """What was kept of a peer, if it was asked about these rows; else made now."""
+def kept(folder: Path, name: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was kept under a name, if it is about these rows; else made now."""
+    path = folder / f"{name}.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    if known.get(peer, {}).get("key") != key:
-        answer = {"key": key, **make()}
-        known = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**known, peer: answer}))
-        return answer
-    found: dict[str, Any] = known[peer]
-    return found
+    if known.get("key") != key:
+        known = {"key": key, **make()}
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(known))
+    return known
 
 
 def key_of(*arrays: NDArray[Any]) -> str:
@@ -112,41 +108,54 @@ def peer_answers(
     cache: Path,
     environments: Path,
     turns: tuple[int, int] | None = None,
-) -> dict[str, Any]:
-    """A peer's answer about its part of the windows, from the cache where it is there.
+) -> dict[int, dict[str, Any]]:
+    """A peer's answers about its part of the windows by size, from the cache where they are there.
 
     Args:
         peer: `"evidently"`, `"frouros"`, `"permutation"` (Frouros's, windows of 50) or `"scipy"`.
         tables: Rows of all shifts, `"embeddings"` and `"softmax"`.
         draws: What is compared.
-        cache: A JSON file.
+        cache: A folder.
         environments: Folder of the peers' environments.
         turns: Clean and shifted windows for each reference; by default `TURNS`.
     """
-    clean, shifted = turns or TURNS[peer]
-    asks = {size: peer == "scipy" or bool(np.any(~each.clean)) for size, each in draws.windows.items()}
-    sizes = [50] if peer == "permutation" else [size for size, asked_for in asks.items() if asked_for]
-    windows = {size: chosen(draws.windows[size], clean, shifted) for size in sizes}
+    asks = {size: peer == "scipy" or not np.all(each.clean) for size, each in draws.windows.items()}
+    sizes = [50] if peer == "permutation" else [size for size, wanted in asks.items() if wanted]
+    return {size: _answer(peer, tables, draws, size, cache, environments, turns or TURNS[peer]) for size in sizes}
+
+
+def _answer(
+    peer: str,
+    tables: Mapping[str, NDArray[np.float32]],
+    draws: Draws,
+    size: int,
+    cache: Path,
+    environments: Path,
+    turns: tuple[int, int],
+) -> dict[str, Any]:
+    windows, references = chosen(draws.windows[size], *turns), draws.references
     table = tables["softmax" if peer == "scipy" else "embeddings"]
-    key = key_of(table, draws.references, *(each.rows for each in windows.values()))
-    if peer == "scipy":
-        return kept(cache, peer, key, lambda: ks_scores(table, draws, windows))
-    python = python_of("evidently" if peer == "evidently" else "frouros", environments)
-    return kept(cache, peer, key, lambda: asked(peer, table, draws.references, windows, python))
+
+    def make() -> dict[str, Any]:
+        if peer == "scipy":
+            return ks_scores(table, references, windows)
+        python = python_of("evidently" if peer == "evidently" else "frouros", environments)
+        return asked(peer, table, references, windows, python)
+
+    return kept(cache, f"{peer}_{size}", key_of(table, references, windows.rows), make)
 
 
-def scores_of(answer: Mapping[str, Any], windows: Windows, turns: tuple[int, int]) -> Scores:
+def scores_of(answers: Mapping[int, Any], windows: Windows, turns: tuple[int, int]) -> Scores:
     """A peer's scores of all windows of a size, NaN where it was not asked."""
-    first = windows.first(*turns)
-    given = answer["scores"].get(str(windows.size), [])
-    scores: Scores = {}
+    first, scores = windows.first(*turns), Scores()
+    given = answers[windows.size]["scores"] if windows.size in answers else []
     for name in given[0] if given else ():
         scores[name] = np.full(len(first), np.nan)
         scores[name][first] = [each[name] for each in given]
     return scores
 
 
-def share_below(answer: Mapping[str, Any], rate: float) -> tuple[int, int]:
+def share_below(answers: Mapping[int, Any], rate: float) -> tuple[int, int]:
     """Of the permutation test: clean windows with a p-value below the rate, and all."""
-    p = [each["p"] for found in answer["scores"].values() for each in found]
+    p = [each["p"] for answer in answers.values() for each in answer["scores"]]
     return sum(value < rate for value in p), len(p)

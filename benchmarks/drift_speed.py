@@ -53,5 +53,5 @@ def frouros(environments: Path) -> dict[str, Any]:
     table = np.concatenate([correlated(ROWS, DIM, 1), correlated(ROWS, DIM, 2)])
     zero = np.zeros(1, np.int64)
     window = Windows(ROWS, np.array([CLEAN]), zero, zero, np.arange(ROWS, 2 * ROWS)[None])
-    answer = asked("speed", table, np.arange(ROWS)[None], {ROWS: window}, python_of("frouros", environments))
-    return {"seconds": answer["scores"][str(ROWS)][0]["seconds"], "version": answer["version"]}
+    answer = asked("speed", table, np.arange(ROWS)[None], window, python_of("frouros", environments))
+    return {"seconds": answer["scores"][0]["seconds"], "version": answer["version"]}

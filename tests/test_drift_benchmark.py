@@ -104,7 +104,7 @@ def test_a_peer_is_ahead_only_beyond_chance(parts):
 
 def test_it_runs_and_finds_what_is_plain(parts, made, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(parts["windows"], "SHIFTS", ("noise 6", "class dropped", "25% blur easy"))
-    drift, cache = parts["drift"], tmp_path / "peers.json"
+    drift, cache = parts["drift"], tmp_path / "peers"
     how = {"references": 2, "clean": 4, "shifted": 2, "sizes": (10, 50)}
     result = drift.result_of(made, "compare", ["scipy"], cache, tmp_path, how, 0.05)
     json.dumps(result)
@@ -122,7 +122,7 @@ def test_what_a_peer_said_is_asked_again_only_of_other_rows(parts, tmp_path):
     def make(answer):
         return lambda: asked.append(answer) or {"scores": answer}
 
-    kept, cache = parts["peers"].kept, tmp_path / "peers.json"
+    kept, cache = parts["peers"].kept, tmp_path / "peers"
     assert kept(cache, "one", "key", make(1))["scores"] == 1
     assert kept(cache, "two", "key", make(2))["scores"] == 2
     assert kept(cache, "one", "key", make(3))["scores"] == 1
@@ -139,10 +139,9 @@ def test_a_peer_answers_from_its_own_process(parts, draws, made, tmp_path, monke
     )
     windows = draws.windows[10]
     table = parts["windows"].table_of(made, "embeddings")
-    jobs = {"table": table, "references": draws.references, "sizes": np.array([10])}
-    jobs |= {"rows_10": windows.rows, "reference_10": windows.reference}
-    answer = {"scores": dict(within.answers("frouros", jobs))}
-    scores = parts["peers"].scores_of(answer, windows, (6, 2))["mean"]
+    jobs = {"table": table, "references": draws.references, "rows": windows.rows, "reference": windows.reference}
+    answers = {10: {"scores": list(within.answers("frouros", jobs))}}
+    scores = parts["peers"].scores_of(answers, windows, (6, 2))["mean"]
     assert scores[windows.shift == "noise 6"].min() > scores[windows.clean].max()
     np.testing.assert_allclose(
         scores[-1], table[windows.rows[-1]].mean() - table[draws.references[-1]].mean(), rtol=1e-4, atol=1e-4
