@@ -7,7 +7,8 @@ others, clean and shifted, are held against it (`drift_windows.py`). All methods
 they take: Evidently's default and Frouros's MMD the embeddings, the KS test the softmax. For the table of detection
 every method's threshold is the one at which it calls the same share of clean windows drift, so that a method gains
 nothing by alarming more often. Network, features and the peers' answers are kept in the cache; the first run takes
-about an hour. Exit status 1 if a rate that was asked for is exceeded, an easy shift is missed, or a peer is ahead.
+about an hour. Exit status 1 if a rate that was asked for is exceeded, an easy shift is missed, a peer is ahead, or a
+comparison takes longer than it may.
 """
 
 from __future__ import annotations
@@ -186,8 +187,10 @@ def timed(environments: Path, turns: int, *, peer: bool) -> dict[str, Any]:
     """Measure and print the speed."""
     ours = drift_speed.ours(turns)
     print(f"\n## Speed, {drift_speed.ROWS:,} rows x {drift_speed.DIM} on one thread\n")
+    median, least, most = (ours[name] * 1e3 for name in ("median", "least", "most"))
+    word = "met" if ours["median"] <= drift_speed.TARGET else "MISSED"
     print(
-        f"ours, all statistics: {ours['median'] * 1e3:.1f} ms ({ours['least'] * 1e3:.1f} to {ours['most'] * 1e3:.1f})"
+        f"ours, all statistics: {median:.1f} ms ({least:.1f} to {most:.1f}); {drift_speed.TARGET * 1e3:.0f} ms: {word}"
     )
     if not peer:
         return {"ours": ours}
@@ -232,7 +235,8 @@ def main() -> int:
     )
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=1))
-    return 0 if reached or options.quick else 1
+    fast = result["speed"]["ours"]["median"] <= drift_speed.TARGET
+    return 0 if options.quick or (reached and fast) else 1
 
 
 if __name__ == "__main__":
