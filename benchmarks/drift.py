@@ -25,7 +25,7 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL
 
 import drift_speed
 import numpy as np
-from drift_features import CLASSES, SHIFTS, Features, add_arguments, features, file_of
+from drift_features import CLASSES, SHIFTS, Features, add_arguments, features, file_of, missing_data
 from drift_ours import COMBINED, JUDGES
 from drift_peers import ENVIRONMENTS, TURNS, Scores, peer_answers, scores_of, share_below
 from drift_tables import Row, ahead, alarm_table, detection, detection_table, false_alarms
@@ -223,6 +223,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few windows: does it run")
     options = parser.parse_args()
     peers = [peer for peer in options.peers.split(",") if peer]
+    if missing_data(options.data, options.cache):
+        return 0
     if options.quick:
         found, answers = quick_features(options.data, options.cache)
     else:

@@ -264,6 +264,15 @@ def _loaded(path: Path) -> Features:
         return {name: arrays[name] for name in arrays.files}
 
 
+def missing_data(data: Path, cache: Path) -> bool:
+    """Whether there is neither the data nor what was made of it; said, if so."""
+    made = all(file_of(cache, shift).exists() for shift in SHIFTS)
+    missing = not made and not all((data / "cifar10" / part).is_dir() for part in ("train", "test"))
+    if missing:
+        print(f"skipped: {data} has no cifar10/train/<class>/*.jpg and cifar10/test; name its folder with --data")
+    return missing
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the data is, and where what is made of it is kept."""
     data = os.environ.get("LENSAI_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
@@ -279,6 +288,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--threads", type=int, default=1, help="with more the weights differ in their last digits")
     options = parser.parse_args()
+    if missing_data(options.data, options.cache):
+        return
     torch.set_num_threads(options.threads)
     began = time.perf_counter()
     for shift, found in features(options.data, options.cache, options.epochs).items():
