@@ -1,0 +1,148 @@
+"""The benchmark of drift methods, on made-up features: which rows it compares, how it counts, and that it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+HOW = {"references": 3, "clean": 6, "shifted": 2, "sizes": (10, 50)}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """The benchmark's modules; importing it sets the number of threads, for itself alone."""
+    pytest.importorskip("torchvision")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        patch.setattr(os, "environ", os.environ.copy())
+        import drift
+        import drift_peers
+        import drift_tables
+        import drift_windows
+
+        yield {"drift": drift, "windows": drift_windows, "tables": drift_tables, "peers": drift_peers}
+
+
+@pytest.fixture(scope="module")
+def made(parts):
+    """Features of 400 rows of ten classes; every shift moves all columns by one standard deviation."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(10), 40)
+    features = {}
+    for number, shift in enumerate(("clean", *parts["windows"].IMAGES)):
+        rows = {name: rng.normal(size=(400, dim)) + (number > 0) for name, dim in (("inputs", 4), ("embeddings", 8))}
+        rows["outputs"] = rng.dirichlet(np.ones(14), 400) + 0.1 * (number > 0)
+        features[shift] = {name: each.astype(np.float32) for name, each in rows.items()} | {"labels": labels}
+    return features
+
+
+@pytest.fixture(scope="module")
+def draws(parts, made):
+    kept = {key: value for key, value in HOW.items() if key != "sizes"}
+    return parts["windows"].drawn(tuple(made), made["clean"]["labels"], HOW["sizes"], rows=160, **kept)
+
+
+def test_windows_come_from_the_other_rows_and_from_their_shift(parts, draws):
+    names = list(draws.names)
+    for windows in draws.windows.values():
+        assert len(windows.rows) == 3 * (6 + 2 * len(parts["windows"].SHIFTS))
+        for shift, reference, rows in zip(windows.shift, windows.reference, windows.rows, strict=True):
+            source, image = rows // 400, rows % 400
+            assert len(set(image)) == windows.size
+            assert not set(image) & set(draws.references[reference])
+            of = parts["windows"].MIXED.get(shift, (shift if shift in names else "clean", 1))[0]
+            assert set(source) <= {0, names.index(of)}
+            assert shift in parts["windows"].MIXED or set(source) == {names.index(of)}
+
+
+def test_a_dropped_class_is_not_there_and_a_mixture_has_its_share(parts, draws, made):
+    labels, windows = made["clean"]["labels"], draws.windows[50]
+    for rows in windows.rows[windows.shift == "class dropped"]:
+        assert len(set(labels[rows % 400])) == 9
+    moved = windows.rows[windows.shift == "25% blur easy"] >= 400
+    assert 0.15 < moved.mean() < 0.35
+
+
+def test_windows_stay_the_same_when_more_are_drawn(parts, draws, made):
+    more = parts["windows"].drawn(
+        tuple(made), made["clean"]["labels"], (10,), rows=160, references=3, clean=9, shifted=4
+    )
+    first = more.windows[10].first(6, 2)
+    np.testing.assert_array_equal(more.windows[10].rows[first], draws.windows[10].rows)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.floats(0.01, 0.99))
+def test_power_of_the_clean_windows_themselves_is_the_rate(parts, scores, rate):
+    clean = np.array(scores, float)
+    assert parts["tables"].power(clean, clean, rate) == pytest.approx(rate)
+
+
+def test_false_alarms_by_reference(parts, draws):
+    windows = draws.windows[10]
+    p = np.full(len(windows.shift), 0.5)
+    p[np.flatnonzero(windows.clean)[:3]] = 0.001  # three of six of the first reference
+    p[np.flatnonzero(windows.clean)[-1]] = np.nan
+    row = parts["tables"].false_alarms(-p, windows, 0.01)
+    assert row["windows"] == 17
+    assert row["mean"] == pytest.approx((0.5 + 0 + 0) / 3)
+    assert row["worst"] == 0.5
+    assert row["verdict"] == "about"
+
+
+def test_a_peer_is_ahead_only_beyond_chance(parts):
+    methods = {"ours": {"found": 0.5, "windows": 100}}
+    row = {"methods": methods | {name: {"found": x, "windows": 100} for name, x in (("a", 0.6), ("b", 0.7))}}
+    assert parts["tables"].ahead(row, "ours", ["a", "b", "c"]) == ["b"]
+
+
+def test_it_runs_and_finds_what_is_plain(parts, made, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(parts["windows"], "SHIFTS", ("noise 6", "class dropped", "25% blur easy"))
+    drift, cache = parts["drift"], tmp_path / "peers"
+    how = {"references": 2, "clean": 4, "shifted": 1, "sizes": (50,)}
+    result = drift.result_of(made, "compare", ["scipy"], cache, tmp_path, how, 0.05)
+    json.dumps(result)
+    found = {(row["shift"], row["size"]): row["methods"] for row in result["detection"]}
+    assert found["noise 6", 50]["combined"]["found"] == found["noise 6", 50]["KS softmax"]["found"] == 1
+    assert all(row["found"] == 1 for row in result["as_asked"] if row["shift"] == "noise 6" and row["size"] == 50)
+    assert result["peers"].keys() == {"scipy"}
+    drift.show(result)
+    assert "| noise 6 | 50 | **1.00** |" in capsys.readouterr().out
+
+
+def test_what_a_peer_said_is_asked_again_only_of_other_rows(parts, tmp_path):
+    asked = []
+
+    def make(answer):
+        return lambda: asked.append(answer) or {"scores": answer}
+
+    kept, cache = parts["peers"].kept, tmp_path / "peers"
+    assert kept(cache, "one", "key", make(1))["scores"] == 1
+    assert kept(cache, "two", "key", make(2))["scores"] == 2
+    assert kept(cache, "one", "key", make(3))["scores"] == 1
+    assert kept(cache, "one", "other", make(4))["scores"] == 4
+    assert asked == [1, 2, 4]
+
+
+def test_a_peer_answers_from_its_own_process(parts, draws, made, tmp_path, monkeypatch):
+    """The script that runs there, with a peer of this test's in the place of one that has to be installed."""
+    import drift_peer_scores as within
+
+    monkeypatch.setitem(
+        within.PEERS, "frouros", lambda reference: lambda rows: {"mean": rows.mean() - reference.mean()}
+    )
+    windows = draws.windows[10]
+    table = parts["windows"].table_of(made, "embeddings")
+    jobs = {"table": table, "references": draws.references, "rows": windows.rows, "reference": windows.reference}
+    answers = {10: {"scores": list(within.answers("frouros", jobs))}}
+    scores = parts["peers"].scores_of(answers, windows, (6, 2))["mean"]
+    assert scores[windows.shift == "noise 6"].min() > scores[windows.clean].max()
+    np.testing.assert_allclose(
+        scores[-1], table[windows.rows[-1]].mean() - table[draws.references[-1]].mean(), rtol=1e-4, atol=1e-4
+    )
