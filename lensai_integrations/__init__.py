@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lensai_integrations.datasets import profile_dataset
+    from lensai_integrations.drift.calibrate import calibrate
     from lensai_integrations.drift.compare import DriftReport, compare
     from lensai_integrations.drift.monitor import DriftMonitor
     from lensai_integrations.errors import LensAIError
@@ -29,6 +30,7 @@ _HOME = {
     "LensAIError": "errors",
     "Profile": "profile",
     "Profiler": "profiler",
+    "calibrate": "drift.calibrate",
     "compare": "drift.compare",
     "measure": "measures.custom",
     "profile_dataset": "datasets",
@@ -42,6 +44,7 @@ __all__ = [
     "LensAIError",
     "Profile",
     "Profiler",
+    "calibrate",
     "compare",
     "measure",
     "profile_dataset",

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lensai_integrations.drift.accuracy import estimate_accuracy
+from lensai_integrations.drift.adjusted import judge
 from lensai_integrations.drift.calibrate import calibration_of
 from lensai_integrations.drift.calibration import Calibration
 from lensai_integrations.drift.deciding import (
@@ -27,7 +28,6 @@ from lensai_integrations.drift.deciding import (
     count_families,
 )
 from lensai_integrations.drift.evidence import Side, compare_group
-from lensai_integrations.drift.adjusted import judge
 from lensai_integrations.drift.result import DriftReport, GroupDrift, SegmentDrift, StreamDrift, VectorDrift
 from lensai_integrations.drift.segments import Found, compare_segments
 from lensai_integrations.errors import InputError
