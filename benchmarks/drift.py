@@ -26,7 +26,7 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL
 import drift_speed
 import numpy as np
 from drift_features import CLASSES, SHIFTS, Features, add_arguments, features, file_of, missing_data
-from drift_ours import COMBINED, JUDGES
+from drift_ours import COMBINED, judge_of
 from drift_peers import ENVIRONMENTS, TURNS, Scores, peer_answers, scores_of, share_below
 from drift_tables import Row, ahead, alarm_table, detection, detection_table, false_alarms
 from drift_windows import EASY, Draws, Rows, drawn, table_of
@@ -42,11 +42,11 @@ QUICK: dict[str, Any] = {"references": 3, "clean": 20, "shifted": 3, "sizes": (1
 FULL: dict[str, Any] = {"references": 20, "clean": 50, "shifted": 10, "sizes": SIZES}
 
 
-def our_scores(tables: Rows, draws: Draws, judge: str) -> dict[int, Scores]:
+def our_scores(tables: Rows, draws: Draws) -> dict[int, Scores]:
     """Scores of all windows by size and method, `"combined"` first."""
     found: dict[int, list[dict[str, float]]] = {size: [] for size in draws.windows}
     for number, reference in enumerate(tqdm(draws.references, "ours", unit="reference")):
-        asked = JUDGES[judge]({name: rows[reference] for name, rows in tables.items()})
+        asked = judge_of({name: rows[reference] for name, rows in tables.items()})
         for size, windows in draws.windows.items():
             for rows in windows.rows[windows.reference == number]:  # windows lie in the order of their references
                 found[size].append(asked({name: table[rows] for name, table in tables.items()}))
@@ -57,7 +57,7 @@ def our_scores(tables: Rows, draws: Draws, judge: str) -> dict[int, Scores]:
 
 
 def gathered(
-    found: Mapping[str, Features], draws: Draws, judge: str, peers: Sequence[str], cache: Path, environments: Path
+    found: Mapping[str, Features], draws: Draws, peers: Sequence[str], cache: Path, environments: Path
 ) -> tuple[dict[int, Scores], dict[int, Scores], dict[str, Any]]:
     """Our scores and the peers' by size, and what else the peers said."""
     tables = {group: table_of(found, key) for key, group in GROUPS.items()}
@@ -81,7 +81,7 @@ def gathered(
     }
     if "permutation" in answers:
         about["permutation"]["alarms"] = {rate: share_below(answers["permutation"], rate) for rate in RATES}
-    return our_scores(tables, draws, judge), scores, about
+    return our_scores(tables, draws), scores, about
 
 
 def alarms_of(ours: Mapping[int, Scores], theirs: Mapping[int, Scores], draws: Draws) -> list[Row]:
@@ -116,7 +116,6 @@ def as_asked(ours: Mapping[int, Scores], draws: Draws) -> list[Row]:
 
 def result_of(
     found: Mapping[str, Features],
-    judge: str,
     peers: Sequence[str],
     cache: Path,
     environments: Path,
@@ -127,11 +126,10 @@ def result_of(
     labels: NDArray[Any] = found["clean"]["labels"]
     rows = min(2000, len(labels) * 2 // 5)
     draws = drawn(tuple(found), labels, how["sizes"], rows=rows, **{k: v for k, v in how.items() if k != "sizes"})
-    ours, theirs, about = gathered(found, draws, judge, peers, cache, environments)
+    ours, theirs, about = gathered(found, draws, peers, cache, environments)
     detections = detections_of(ours, theirs, draws, rate)
     names = list(dict.fromkeys(name for each in theirs.values() for name in each))
     return {
-        "judge": judge,
         "rows": rows,
         "draws": dict(how),
         "rate": rate,
@@ -215,7 +213,6 @@ def main() -> int:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--ours", choices=JUDGES, default="compare", help="which decision of this package")
     parser.add_argument("--peers", default=",".join(PEERS), help=f"of {','.join(PEERS)}; empty for none")
     parser.add_argument("--environments", type=Path, default=ENVIRONMENTS, help="where peers are installed")
     parser.add_argument("--rate", type=float, default=0.05, help="measured false alarms in the table of detection")
@@ -230,7 +227,7 @@ def main() -> int:
     else:
         found, answers = features(options.data, options.cache), options.cache / "peers"
     how = QUICK if options.quick else FULL
-    result = result_of(found, options.ours, peers, answers, options.environments, how, options.rate)
+    result = result_of(found, peers, answers, options.environments, how, options.rate)
     reached = show(result)
     result["speed"] = timed(
         options.environments, 3 if options.quick else 15, peer="frouros" in peers and not options.quick

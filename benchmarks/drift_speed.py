@@ -6,21 +6,17 @@ A window of 1,000 rows x 512 dimensions against a baseline of 2,000, on all stat
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from drift_ours import profile_of
 from drift_peers import asked, python_of
 from drift_windows import CLEAN, Windows
 
-from lensai_integrations import compare
-from lensai_integrations.profile import Profile
+from lensai_integrations import Baseline, Profile, Profiler, calibrate, compare
 
 TARGET: Final = 0.050  # seconds
 ROWS, DIM = 1000, 512
-GROUP: Final = "embeddings/layer"
 
 
 def correlated(n: int, dim: int, seed: int) -> np.ndarray:
@@ -30,22 +26,23 @@ def correlated(n: int, dim: int, seed: int) -> np.ndarray:
     return np.maximum(rows, 0).astype(np.float32)
 
 
-def by_compare(baseline: Profile, window: Profile) -> object:
-    """What is timed of this package."""
-    return compare(baseline, window, false_alarm_rate=0.01)
-
-
-def ours(turns: int, judged: Callable[[Profile, Profile], object] = by_compare) -> dict[str, float]:
-    """Median, least and largest seconds of a comparison."""
-    baseline = profile_of({GROUP: correlated(2 * ROWS, DIM, 1)})
-    windows = [profile_of({GROUP: correlated(ROWS, DIM, 2 + i)}, baseline, keep=2000, seed=i) for i in range(turns + 1)]
-    judged(baseline, windows[0])  # what is loaded on first use is no part of it
+def ours(turns: int) -> dict[str, float]:
+    """Median, least and largest seconds of a comparison with a calibrated baseline."""
+    baseline = calibrate(_profile(correlated(2 * ROWS, DIM, 1)), draws=200)
+    windows = [_profile(correlated(ROWS, DIM, 2 + turn), baseline) for turn in range(turns + 1)]
+    compare(baseline, windows[0])  # what is loaded on first use is no part of it
     times = []
     for window in windows[1:]:
         began = time.perf_counter()
-        judged(baseline, window)
+        compare(baseline, window)
         times.append(time.perf_counter() - began)
     return {"median": float(np.median(times)), "least": min(times), "most": max(times), "turns": turns}
+
+
+def _profile(rows: np.ndarray, like: Baseline | None = None) -> Profile:
+    profiler = Profiler(like=like)
+    profiler.update(embeddings={"layer": rows})
+    return profiler.profile()
 
 
 def frouros(environments: Path) -> dict[str, Any]:

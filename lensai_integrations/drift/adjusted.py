@@ -30,12 +30,15 @@ class Judged:
         part: The block.
         values: Its statistics, float32 `[statistics, D]`.
         log_p: Logarithms of their p-values, corrected for all statistics of all streams of the report, likewise.
+        alone: Of each statistic the logarithm of its p-value as if it were the only one, corrected for its streams,
+            float64 `[statistics]`.
         m: Rows of the window.
     """
 
     part: Part
     values: Floats
     log_p: Logs
+    alone: Logs
     m: int
 
 
@@ -49,12 +52,15 @@ def judge(calibration: Calibration, window: Profile) -> list[Judged]:
     m = max(found[1] for _, found in seen)
     size = float(np.interp(np.log(m), np.log(calibration.sizes), np.arange(len(calibration.sizes))))
     low, share = int(size), size - int(size)
-    logs = _adjusted([part for part, _ in seen], values, low)
+    parts = [part for part, _ in seen]
+    found = _adjusted(parts, values, low)
     if share:
-        above = _adjusted([part for part, _ in seen], values, low + 1)
-        logs = [(1 - share) * one + share * two for one, two in zip(logs, above, strict=True)]
-    logs = [_widened(each, calibration.rows) for each in logs]
-    return [Judged(part, v, logp, found[1]) for (part, found), v, logp in zip(seen, values, logs, strict=True)]
+        above = _adjusted(parts, values, low + 1)
+        found = [tuple((1 - share) * a + share * b for a, b in zip(*pair, strict=True)) for pair in zip(found, above)]
+    return [
+        Judged(part, value, _widened(logs, calibration.rows), alone, means[1])
+        for (part, means), value, (logs, alone) in zip(seen, values, found, strict=True)
+    ]
 
 
 def _widened(logs: Logs, rows: int) -> Logs:
@@ -94,9 +100,13 @@ def _values(part: Part, mean: Floats, m: int, error: float) -> Floats:
     return part.block.compare(part.mean, mean, scale)
 
 
-def _adjusted(parts: list[Part], values: list[Floats], size: int) -> list[Logs]:
-    """Logarithms of adjusted p-values, held against windows of one size."""
+def _adjusted(parts: list[Part], values: list[Floats], size: int) -> list[tuple[Logs, ...]]:
+    """Logarithms of p-values held against windows of one size: adjusted for everything, and of each statistic alone.
+
+    Statistics of little weight are as if their p-values were larger.
+    """
+    weights = [np.log(part.block.weights)[:, None] for part in parts]
     own = [part.null.log_p(part.null.standard(v, size), size) for part, v in zip(parts, values, strict=True)]
-    drawn = [part.null.log_p(part.null.largest[size], size).min(axis=0) for part in parts]
-    least = np.sort(-np.min(drawn, axis=0))
-    return [log_p(least, -each) for each in own]
+    drawn = [part.null.log_p(part.null.largest[size], size) for part in parts]
+    least = np.sort(-np.min([np.min(d - w, axis=0) for d, w in zip(drawn, weights, strict=True)], axis=0))
+    return [(log_p(least, w - each), each.min(axis=1)) for each, w in zip(own, weights, strict=True)]

@@ -25,6 +25,11 @@ from lensai_integrations.sketches.state import State
 Floats: TypeAlias = NDArray[np.floating[Any]]
 
 
+#: The weight of statistics that tell where and how something moved, but hardly ever see what others miss. A verdict is
+#: the better at finding small shifts, the fewer statistics decide it.
+MINOR = 0.05
+
+
 class Block(Protocol):
     """What calibration and comparison need of a block."""
 
@@ -34,6 +39,11 @@ class Block(Protocol):
     least_spread: ClassVar[float]
     #: Whether it fits the rows it was made of better than others.
     learned: ClassVar[bool]
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """How much each statistic counts where all are held against each other: 1, or `MINOR`."""
+        ...
 
     @property
     def streams(self) -> int:

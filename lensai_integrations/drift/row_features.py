@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-from lensai_integrations.drift.features import Floats
+from lensai_integrations.drift.features import MINOR, Floats
 from lensai_integrations.drift.shares import jensen_shannon
 from lensai_integrations.drift.stream_features import Distributions
 from lensai_integrations.group import Group
@@ -66,6 +66,7 @@ class Kernel(_Rows):
     exponents: tuple[int, ...]
     kind: ClassVar[str] = "kernel"
     statistics: ClassVar[tuple[str, ...]] = ("mmd",)
+    weights: ClassVar[tuple[float, ...]] = (1.0,)
     learned: ClassVar[bool] = False
 
     def _empty(self) -> KernelMean:
@@ -129,6 +130,11 @@ class Principal(_Rows):
     sizes: Floats
     kind: ClassVar[str] = "principal"
     statistics: ClassVar[tuple[str, ...]] = ("centroid", "mahalanobis", "frechet")
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The distance of means decides where the components are all there are; of wide rows they are a few."""
+        return MINOR, 1.0 if len(self.centre) <= COMPONENTS else MINOR, MINOR
 
     @classmethod
     def of(cls, rows: Floats) -> Self:
@@ -242,6 +248,7 @@ class Clusters(_Rows):
     centroids: Floats
     kind: ClassVar[str] = "clusters"
     statistics: ClassVar[tuple[str, ...]] = ("k_means",)
+    weights: ClassVar[tuple[float, ...]] = (MINOR,)
 
     @classmethod
     def of(cls, rows: Floats, seed: int = 0) -> Self:
@@ -296,6 +303,7 @@ class Slices(_Rows):
     along: Distributions
     kind: ClassVar[str] = "slices"
     statistics: ClassVar[tuple[str, ...]] = ("sliced_wasserstein",)
+    weights: ClassVar[tuple[float, ...]] = (MINOR,)
 
     @classmethod
     def of(cls, rows: Floats, seed: int = 0) -> Self:

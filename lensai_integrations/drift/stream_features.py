@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.drift.features import Block, Floats
+from lensai_integrations.drift.features import MINOR, Block, Floats
 from lensai_integrations.group import Group
 from lensai_integrations.sketches.state import State, field, require
 
@@ -49,6 +49,7 @@ class Distributions:
     shares: Floats
     kind: ClassVar[str] = "distributions"
     statistics: ClassVar[tuple[str, ...]] = ("ks", "wasserstein", "anderson_darling")
+    weights: ClassVar[tuple[float, ...]] = (MINOR, MINOR, 1.0)
     least_spread: ClassVar[float] = 0.05
     learned: ClassVar[bool] = False
 
@@ -159,6 +160,7 @@ class ClassShares:
     shares: Floats
     kind: ClassVar[str] = "classes"
     statistics: ClassVar[tuple[str, ...]] = ("chi_square", "total_variation")
+    weights: ClassVar[tuple[float, ...]] = (1.0, MINOR)
     least_spread: ClassVar[float] = 0.05
     learned: ClassVar[bool] = False
     streams: ClassVar[int] = 1
