@@ -14,6 +14,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lensai_integrations.arrays import Array
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.measures.differences import differences, laplacian_variance, ridge
@@ -30,6 +33,7 @@ from lensai_integrations.measures.pixels import (
     mean_square,
     weighted,
 )
+from lensai_integrations.measures.strips import MIXED, is_one_image_of_bytes, totals
 
 #: Luma, red against green, and yellow against blue.
 COMBINATIONS: Final = (BT601, (1.0, -1.0, 0.0), (0.5, 0.5, -1.0))
@@ -72,6 +76,8 @@ class Sums:
 def over_pixels(planes: Planes) -> Sums:
     """Add up the pixels of a few images."""
     xp = planes.xp
+    if planes.counts is not None and is_one_image_of_bytes(planes.values):
+        return _over_strips(planes.values[0], planes.counts)
     mean, centred = centre(planes.values, planes.low, planes.high, xp)
     luma, *opponents = combined(centred, COMBINATIONS, xp)
     across, down = differences(luma, xp)
@@ -86,6 +92,28 @@ def over_pixels(planes: Planes) -> Sums:
         saturation=_saturation(planes.values, xp) if opponents else None,
         size=(int(luma.shape[1]), int(luma.shape[2])),
     )
+
+
+def _over_strips(image: NDArray[np.uint8], counts: NDArray[np.int64]) -> Sums:
+    """The same of one image of bytes `[3, H, W]` in host memory, given its counts `[3, 256]`."""
+    _, height, width = image.shape
+    n, values = height * width, np.arange(256.0)
+    mean = counts @ values / n
+    found = totals(image, mean)
+    apart = np.maximum(found.squares / n - (MIXED @ mean - found.near) ** 2, 0.0)
+    inner = max(height - 2, 0) * max(width - 2, 0)
+    slope, square = found.laplacian / n
+    numbers = {
+        "mean": mean,
+        "variance": np.vecdot(counts, (values - mean[:, None]) ** 2) / n,
+        "luma_variance": apart[0] * 1e-6,
+        "laplacian_variance": max(square - slope * slope, 0.0) * 1e-6,
+        "ridge": found.ridge / max(inner, 1) * 1e-3,
+        "shares": found.counts / n,
+        "opponents_variance": apart[1] + apart[2] / 4,
+        "saturation": found.saturation / n,
+    }
+    return Sums(**{key: np.asarray([each], np.float32) for key, each in numbers.items()}, size=(height, width))
 
 
 def _shares(luma: Array, mean: Array, xp: Any) -> Array:

@@ -49,6 +49,7 @@ class Planes:
         high: Largest value of each plane, float32 `[n, C]`.
         valid: bool `[n]`, false for an image with a value that is not finite or far outside 0-255; None for bytes.
         xp: The namespace of the arrays.
+        counts: How often each value occurs in each channel of all of them, `[C, 256]`, if that is wanted too.
     """
 
     values: Array
@@ -56,6 +57,7 @@ class Planes:
     high: Array
     valid: Array | None
     xp: Any
+    counts: Array | None = None
 
 
 def blocks(images: Images) -> Iterator[Planes]:
