@@ -133,7 +133,7 @@ def _ridge(down: Floats, width: int, space: Floats) -> float:
 def _round_luma(luma: Floats, near: float, space: Floats, out: Bytes) -> None:
     """8-bit luma of that in thousandths less `near`; half a thousandth more than 0.5 is added, as in `formulas`."""
     rounded = np.multiply(luma, 1e-3, out=space[: luma.size])
-    rounded += near * 1e-3 + 0.5005
+    rounded += float(near) * 1e-3 + 0.5005  # not a numpy float64, which would widen all
     np.copyto(out, rounded, casting="unsafe")
 
 

@@ -49,8 +49,8 @@ _STATE: Final = "resume.npz"
 
 @dataclass
 class Chunk:
-    """What came of some files: rows `[n, width]`, their categories' names, pixel counts, the names of the rows' segments
-    where metadata says them, and what could not be read."""
+    """What came of some files: rows `[n, width]`, their categories' names, pixel counts, the names of the segments that
+    metadata puts the rows in, and what could not be read."""
 
     rows: NDArray[np.float32]
     words: list[str] = field(default_factory=list)
