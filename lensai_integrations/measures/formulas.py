@@ -28,6 +28,7 @@ from lensai_integrations.measures.pixels import (
     clip,
     combined,
     count_256,
+    extremes,
     is_uint8,
     mean_over_pixels,
     mean_square,
@@ -44,6 +45,8 @@ NEAR_WHITE: Final = 250
 SNR_FLOOR: Final = 1e-3
 #: A mean colour as near to grey as this, on the 0-255 scale, has no hue.
 GREYEST: Final = 1e-3
+#: The 256 values and their squares, `[256, 2]`.
+_POWERS: Final = np.arange(256.0)[:, None] ** (1, 2)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def over_pixels(planes: Planes) -> Sums:
     xp = planes.xp
     if planes.counts is not None and is_one_image_of_bytes(planes.values):
         return _over_strips(planes.values[0], planes.counts)
-    mean, centred = centre(planes.values, planes.low, planes.high, xp)
+    low, high = planes.bounds or extremes(planes.values, xp)
+    mean, centred = centre(planes.values, low, high, xp)
     luma, *opponents = combined(centred, COMBINATIONS, xp)
     across, down = differences(luma, xp)
     return Sums(
@@ -97,15 +101,15 @@ def over_pixels(planes: Planes) -> Sums:
 def _over_strips(image: NDArray[np.uint8], counts: NDArray[np.int64]) -> Sums:
     """The same of one image of bytes `[3, H, W]` in host memory, given its counts `[3, 256]`."""
     _, height, width = image.shape
-    n, values = height * width, np.arange(256.0)
-    mean = counts @ values / n
+    n = height * width
+    mean, mean_of_squares = (counts @ _POWERS / n).T
     found = totals(image, mean)
     apart = np.maximum(found.squares / n - (MIXED @ mean - found.near) ** 2, 0.0)
     inner = max(height - 2, 0) * max(width - 2, 0)
     slope, square = found.laplacian / n
     numbers = {
         "mean": mean,
-        "variance": np.vecdot(counts, (values - mean[:, None]) ** 2) / n,
+        "variance": np.maximum(mean_of_squares - mean * mean, 0.0),  # of whole numbers in float64: no digits are lost
         "luma_variance": apart[0] * 1e-6,
         "laplacian_variance": max(square - slope * slope, 0.0) * 1e-6,
         "ridge": found.ridge / max(inner, 1) * 1e-3,

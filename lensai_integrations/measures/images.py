@@ -209,7 +209,8 @@ def _measured(
             each(planes)
         together = _joined(sums, xp)
         used = _used(images.channels, convention)
-        rows = xp.concatenate([_columns(measure.formula(together, xp)) for measure in used], axis=1)
+        plain = np if is_numpy_array(images.pixels) else xp  # saves a wrapper's time, which counts for one image
+        rows = xp.concatenate([_columns(measure.formula(together, plain)) for measure in used], axis=1)
     return names, rows if valid[0] is None else xp.where(xp.concatenate(valid)[:, None], rows, math.nan)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -56,17 +57,17 @@ class Columns:
     custom: tuple[CustomMeasure, ...] = ()
     segment_by: str | None = None
 
-    @property
+    @cached_property
     def definitions(self) -> dict[str, str]:
         """Definition ids of the image measures, by stream."""
         return image_measures(3, self.convention)
 
-    @property
+    @cached_property
     def streams(self) -> tuple[str, ...]:
         """The image measures."""
         return tuple(self.definitions)
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Numbers in a row."""
         return len(self.streams) + len(self.custom) + 2 * len(self.metadata) + (self.segment_by is not None)

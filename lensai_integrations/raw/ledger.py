@@ -167,7 +167,7 @@ class Ledger:
             path = self.folder / _GENERATION
             with contextlib.suppress(FileExistsError), path.open("xb") as file:
                 file.write(bytes(8))
-            self._number = np.memmap(path, np.int64, "r+", shape=(1,))
+            self._number = np.asarray(np.memmap(path, np.int64, "r+", shape=(1,)))
         return int(self._number[0])
 
     def reset(self) -> None:
@@ -218,7 +218,7 @@ def _mapped(path: Path, width: int, capacity: int, *, create: bool) -> tuple[NDA
     if create:
         with path.open("xb") as file:
             _allocate(file, head + 4 * width * capacity)
-    memory = np.memmap(path, np.uint8, "r+" if create else "r")
+    memory = np.asarray(np.memmap(path, np.uint8, "r+" if create else "r"))  # a memmap's views take their time
     return memory[:head].view(np.int64), memory[head:].view(np.float32).reshape(capacity, width)
 
 

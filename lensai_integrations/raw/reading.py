@@ -96,7 +96,7 @@ def _picture(image: Any) -> Images:
         return ImageInputs(layout="NHW", scale=1.0).read(np.asarray(image)[None])
     channels = b"".join(image.tobytes("raw", channel) for channel in "RGB")  # Pillow takes them apart faster than numpy
     pixels = np.frombuffer(channels, np.uint8).reshape(1, 3, image.height, image.width)
-    return ImageInputs(layout="NCHW", scale=1.0).read(pixels)
+    return Images(pixels, (1.0,) * 3, (0.0,) * 3, "NCHW uint8")
 
 
 def _array(image: Array, inputs: ImageInputs) -> Delivered:
