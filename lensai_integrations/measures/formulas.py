@@ -34,7 +34,7 @@ from lensai_integrations.measures.pixels import (
     mean_square,
     weighted,
 )
-from lensai_integrations.measures.strips import MIXED, is_one_image_of_bytes, totals
+from lensai_integrations.measures.strips import is_one_image_of_bytes, totals
 
 #: Luma, red against green, and yellow against blue.
 COMBINATIONS: Final = (BT601, (1.0, -1.0, 0.0), (0.5, 0.5, -1.0))
@@ -47,6 +47,7 @@ SNR_FLOOR: Final = 1e-3
 GREYEST: Final = 1e-3
 #: The 256 values and their squares, `[256, 2]`.
 _POWERS: Final = np.arange(256.0)[:, None] ** (1, 2)
+_MIXED: Final = np.array(COMBINATIONS)
 
 
 @dataclass(frozen=True)
@@ -101,20 +102,25 @@ def over_pixels(planes: Planes) -> Sums:
 def _over_strips(image: NDArray[np.uint8], counts: NDArray[np.int64]) -> Sums:
     """The same of one image of bytes `[3, H, W]` in host memory, given its counts `[3, 256]`."""
     _, height, width = image.shape
-    n = height * width
-    mean, mean_of_squares = (counts @ _POWERS / n).T
-    found = totals(image, mean)
-    apart = np.maximum(found.squares / n - (MIXED @ mean - found.near) ** 2, 0.0)
-    inner = max(height - 2, 0) * max(width - 2, 0)
+    n, found = height * width, totals(image)
+    mean, squares = (counts @ _POWERS / n).T
+    red_green, red_blue, green_blue = found.products / n
+    products = (
+        [squares[0], red_green, red_blue],
+        [red_green, squares[1], green_blue],
+        [red_blue, green_blue, squares[2]],
+    )
+    covariance = products - np.outer(mean, mean)  # of whole numbers in float64: no digits are lost
+    luma, *opponents = np.maximum(np.vecdot(_MIXED @ covariance, _MIXED), 0.0)
     slope, square = found.laplacian / n
     numbers = {
         "mean": mean,
-        "variance": np.maximum(mean_of_squares - mean * mean, 0.0),  # of whole numbers in float64: no digits are lost
-        "luma_variance": apart[0] * 1e-6,
+        "variance": np.maximum(np.diagonal(covariance), 0.0),
+        "luma_variance": luma,
         "laplacian_variance": max(square - slope * slope, 0.0) * 1e-6,
-        "ridge": found.ridge / max(inner, 1) * 1e-3,
+        "ridge": found.ridge / max((height - 2) * (width - 2), 1) * 1e-3,
         "shares": found.counts / n,
-        "opponents_variance": apart[1] + apart[2] / 4,
+        "opponents_variance": sum(opponents),
         "saturation": found.saturation / n,
     }
     return Sums(**{key: np.asarray([each], np.float32) for key, each in numbers.items()}, size=(height, width))
