@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 #: Pixels of a strip.
-_STRIP: Final = 1 << 15
+_STRIP: Final = 1 << 16
 #: Products of so many pairs of bytes add up to less than 2^24.
 _EXACT: Final = 256
 #: Thousandths of luma, of R, G, B and 1. Half a one more than 500 rounds half up once it is cut to 8 bits and keeps the
@@ -66,7 +66,8 @@ def totals(image: Bytes) -> Totals:
     rows = -(-height // min(height, -(-height * width // _STRIP)))
     found = Totals()
     bytes_of_luma = np.empty(height * width, np.uint8)
-    pixels, luma = np.ones((4, (rows + 2) * width), np.float32), np.empty((rows + 2) * width, np.float32)
+    pixels, luma = np.empty((4, (rows + 2) * width), np.float32), np.empty((rows + 2) * width, np.float32)
+    pixels[3] = 1
     for start in range(0, height, rows):
         stop = min(start + rows, height)
         _convert(image, start, stop, pixels, luma)
@@ -97,9 +98,11 @@ def _convert(image: Bytes, start: int, stop: int, pixels: Floats, luma: Floats) 
 def _products(pixels: Floats) -> NDArray[np.float64]:
     whole = pixels.shape[1] // _EXACT * _EXACT
     rest = pixels[:, whole:]
-    red, green, blue = pixels[:, :whole].reshape(3, -1, _EXACT)
-    sums = [np.vecdot(*pair).sum(dtype=np.float64) for pair in ((red, green), (red, blue), (green, blue))]
-    return np.array(sums) + (rest @ rest.T)[(0, 0, 1), (1, 2, 2)]
+    planes = pixels[:, :whole].reshape(3, -1, _EXACT)
+    red_green, green_blue = np.vecdot(planes[:2], planes[1:]).sum(axis=1, dtype=np.float64)
+    sums = red_green, np.vecdot(planes[0], planes[2]).sum(dtype=np.float64), green_blue
+    found: NDArray[np.float64] = np.array(sums) + (rest @ rest.T)[(0, 0, 1), (1, 2, 2)]
+    return found
 
 
 def _add_neighbours(found: Totals, rows: Floats, width: int, border: tuple[bool, bool], space: Floats) -> None:

@@ -12,11 +12,9 @@ import json
 import multiprocessing
 import os
 import time
-import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,19 +22,17 @@ from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.group import Group
 from lensai_integrations.measures.outputs import LABEL
 from lensai_integrations.profile import Profile
+from lensai_integrations.raw.chunks import Chunk, measure_chunk
 from lensai_integrations.raw.columns import Columns
-from lensai_integrations.raw.metadata import FILE, checked_exif, exif_of, file_of
-from lensai_integrations.raw.reading import read
+from lensai_integrations.raw.metadata import FILE, checked_exif
 from lensai_integrations.raw.segments import SegmentNames, checked_stream, profiles_of
 from lensai_integrations.raw.sketches import RAW, RawSketches
-from lensai_integrations.raw.workers import stay_on_one_core
-from lensai_integrations.segments import DEFAULT_SEGMENTS, segment_name
+from lensai_integrations.segments import DEFAULT_SEGMENTS
 from lensai_integrations.segments import LABEL as SEGMENT_BY_LABEL
 from lensai_integrations.sketches.categories import Categories
 
@@ -45,18 +41,6 @@ SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".t
 #: Files that one process measures before it reports; seconds between two saved states; unreadable files that are named.
 CHUNK, SAVE_EVERY, MOST_NAMED = 32, 10.0, 1000
 _STATE: Final = "resume.npz"
-
-
-@dataclass
-class Chunk:
-    """What came of some files: rows `[n, width]`, their categories' names, pixel counts, the names of the segments that
-    metadata puts the rows in, and what could not be read."""
-
-    rows: NDArray[np.float32]
-    words: list[str] = field(default_factory=list)
-    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 256), np.int64))
-    segments: list[str | None] = field(default_factory=list)
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
 
 
 def images_in(source: str | Path) -> tuple[Path, list[Path]]:
@@ -126,7 +110,7 @@ def profile_files(
         >>> profile_files("photos", jobs=2).groups["raw"].n  # doctest: +SKIP
         1000
     """
-    _pillow()
+    _check_pillow()
     root, paths = images_in(source)
     kept = (*FILE, *checked_exif(exif))
     by = checked_stream(segment_by, max_segments, kept, labels=_have_labels(root, paths))
@@ -271,56 +255,15 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
 
 
-def measure_chunk(columns: Columns, paths: Sequence[str]) -> Chunk:
-    """Read and measure some files.
-
-    Args:
-        columns: Of the rows.
-        paths: Of the files.
-    """
-    stay_on_one_core()
-    codes: dict[str, int] = {}
-    chunk = Chunk(np.zeros((0, columns.width), np.float32))
-    rows = []
-    for path in paths:
-        try:
-            row, pixels, segment = _measured(path, columns, lambda word: codes.setdefault(word, len(codes)))
-        except Exception as error:  # noqa: BLE001  a decoder may raise anything
-            chunk.unreadable.append((path, f"{type(error).__name__}: {error}"[:300]))
-            continue
-        rows.append(row)
-        chunk.segments.append(segment)
-        chunk.pixels += pixels
-    if rows:
-        chunk.rows = np.stack(rows)
-    chunk.words = list(codes)
-    return chunk
-
-
-def _measured(path: str, columns: Columns, code: Callable[[str], int]) -> tuple[Any, Any, str | None]:
-    pillow = _pillow()
-    with warnings.catch_warnings(), pillow.open(path) as image:
-        warnings.simplefilter("error", pillow.DecompressionBombWarning)
-        warnings.simplefilter("ignore", UserWarning)
-        image.load()
-        delivered = read(image)
-        measures, pixels = columns.measured(delivered)
-        known = {**file_of(delivered), **exif_of(delivered, columns.metadata[len(FILE) :])}
-    row, _ = columns.row(measures[0], [known.get(name) for name in columns.metadata], code)
-    value = known.get(columns.segment_by or "")
-    return row, pixels, segment_name(value) if isinstance(value, str | int) else None
-
-
-def _pillow() -> Any:
+def _check_pillow() -> None:
     try:
-        from PIL import Image
+        import PIL.Image  # noqa: F401
     except ImportError as error:
         from lensai_integrations.errors import MissingDependencyError
 
         raise MissingDependencyError(
             "reading image files needs Pillow: pip install 'lensai-integrations[files]'"
         ) from error
-    return Image
 
 
 def _digest(root: Path, paths: Sequence[Path], settings: Any) -> str:
