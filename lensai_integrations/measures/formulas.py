@@ -110,7 +110,7 @@ def _over_strips(image: NDArray[np.uint8], counts: NDArray[np.int64]) -> Sums:
         [red_green, squares[1], green_blue],
         [red_blue, green_blue, squares[2]],
     )
-    covariance = products - np.outer(mean, mean)  # of whole numbers in float64: no digits are lost
+    covariance = products - mean * mean[:, None]  # of whole numbers in float64: no digits are lost
     luma, *opponents = np.maximum(np.vecdot(_MIXED @ covariance, _MIXED), 0.0)
     slope, square = found.laplacian / n
     numbers = {
