@@ -19,6 +19,7 @@ import click
 from lensai_integrations import __version__
 from lensai_integrations.errors import LensAIError
 from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.segments import DEFAULT_SEGMENTS
 
 if TYPE_CHECKING:
     from lensai_integrations.summary import StreamSummary
@@ -115,7 +116,17 @@ def merge(sources: tuple[str, ...], output: Path, tracking_uri: str | None) -> N
     "--exif", default="", help="EXIF data to keep, e.g. make,model,iso. It may identify people; default none."
 )
 @click.option("--convention", type=click.Choice(["lensai", "lensai-edge"]), default="lensai", show_default=True)
-def profile(images: str, output: Path, jobs: int | None, exif: str, convention: str) -> None:
+@click.option("--segment-by", help="Also a profile per value: label (the folder), format, mode, or a name in --exif.")
+@click.option("--max-segments", type=int, default=DEFAULT_SEGMENTS, show_default=True, help="Values with a profile.")
+def profile(
+    images: str,
+    output: Path,
+    jobs: int | None,
+    exif: str,
+    convention: str,
+    segment_by: str | None,
+    max_segments: int,
+) -> None:
     """Profile the image files of a folder, or of a pattern in quotes ('photos/**/*.jpg').
 
     If it is interrupted, the same command goes on where it was. Files that cannot be read are counted and listed.
@@ -134,6 +145,8 @@ def profile(images: str, output: Path, jobs: int | None, exif: str, convention: 
             jobs=jobs,
             exif=[each.strip() for each in exif.split(",") if each.strip()],
             convention=convention,
+            segment_by=segment_by,
+            max_segments=max_segments,
             resume=output,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

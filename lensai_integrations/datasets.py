@@ -17,6 +17,7 @@ from lensai_integrations.profiler import Profiler
 from lensai_integrations.raw.collector import Collector, Metadata
 from lensai_integrations.raw.files import profile_files
 from lensai_integrations.raw.reading import is_picture
+from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL
 from lensai_integrations.training.batches import LABEL_KEYS, BatchReader, find_labels, image_inputs
 from lensai_integrations.training.problems import Problems
 
@@ -33,6 +34,8 @@ def profile_dataset(
     k: int = 200,
     rows: int = 2000,
     seed: int = 0,
+    segment_by: str | None = None,
+    max_segments: int = DEFAULT_SEGMENTS,
     like: Baseline | Profile | None = None,
     num_workers: int = 0,
     limit: int | None = None,
@@ -59,6 +62,9 @@ def profile_dataset(
         k: Size of the KLL sketches.
         rows: Of batches: how many rows the joint sample keeps.
         seed: Of what is random in the sketches.
+        segment_by: Keeps a profile for each value beside the whole: by `"label"`; of files by `"format"`, `"mode"` or a
+            name in `exif`; of samples by these or a name in `metadata`; of batches that are dicts by a key.
+        max_segments: How many values get one, first come, first served; the others share the segment "other".
         like: Of batches: a baseline, to read and sketch as it was.
         num_workers: Of torch data sets and of files: worker processes.
         limit: Only so many samples or batches.
@@ -74,23 +80,23 @@ def profile_dataset(
         >>> profile.groups["raw"].n, profile.groups["labels"].categories[""].top(1)
         (5, [('cat', 5)])
     """
+    if segment_by == LABEL and target is None:
+        raise InputError("segment_by='label' needs labels: leave target='auto', or name their place")
+    settings: dict[str, Any] = {"convention": convention, "k": k, "seed": seed}
+    settings |= {"segment_by": segment_by, "max_segments": max_segments}
     if isinstance(data, str | Path):
-        profile = profile_files(data, jobs=num_workers, exif=exif, convention=convention, k=k, seed=seed)
+        profile = profile_files(data, jobs=num_workers, exif=exif, **settings)
     elif _has_samples(data):
         how = inputs if isinstance(inputs, ImageInputs) else None
-        collector = Collector(
-            metadata=metadata, exif=exif, inputs=how, measures=measures, convention=convention, k=k, seed=seed
-        )
+        collector = Collector(metadata=metadata, exif=exif, inputs=how, measures=measures, **settings)
         labels = _collected(data, collector, target, num_workers, limit)
         profile = collector.profile(source)
         if labels is not None:
             profile.groups["labels"] = labels.groups["labels"]
     else:
         how = image_inputs(inputs, data, Problems())
-        profiler = Profiler(
-            inputs=how, measures=measures or None, convention=convention, k=k, rows=rows, seed=seed, like=like
-        )
-        profile = _of_batches(data, profiler, target, limit)
+        profiler = Profiler(inputs=how, measures=measures or None, rows=rows, like=like, **settings)
+        profile = _of_batches(data, profiler, target, None if segment_by == LABEL else segment_by, limit)
     profile.info["source"] = source
     if not profile.n:
         raise InputError("data has nothing in it that could be profiled: pass a data set, a loader or a folder")
@@ -102,14 +108,17 @@ def _has_samples(data: Any) -> bool:
     return hasattr(data, "__getitem__") and hasattr(data, "__len__")
 
 
-def _of_batches(batches: Iterable[Any], profiler: Profiler, target: int | str | None, limit: int | None) -> Profile:
+def _of_batches(
+    batches: Iterable[Any], profiler: Profiler, target: int | str | None, key: str | None, limit: int | None
+) -> Profile:
     problems = Problems()
-    reader = BatchReader(ImageInputs(), target, problems)
+    reader = BatchReader(ImageInputs(), target, problems, key)
     for batch in islice(iter(batches), limit):
         taken = reader.take(batch)
-        if taken.images is None:
-            raise InputError(f"a batch has no images that can be read: {'; '.join(problems.messages)}")
-        profiler.update(inputs=taken.images, labels=taken.labels)
+        if taken.images is None or (key is not None and taken.segments is None):
+            missing = "images" if taken.images is None else "segments"
+            raise InputError(f"a batch has no {missing} that can be read: {'; '.join(problems.messages)}")
+        profiler.update(inputs=taken.images, labels=taken.labels, segments=taken.segments)
     return profiler.profile()
 
 
@@ -149,8 +158,9 @@ class _Samples:
 
     def __getitem__(self, index: int) -> Any:
         sample = self._data[index]
-        self._collector.add(_image(sample), sample)
-        return _label(sample, self._target)
+        label = _label(sample, self._target)
+        self._collector.add(_image(sample), sample, label)
+        return label
 
 
 def _image(sample: Any) -> Any:

@@ -25,7 +25,7 @@ from lensai_integrations.measures.outputs import NO_CLASS
 from lensai_integrations.measuring import Measured, label_array
 from lensai_integrations.profile import Profile
 from lensai_integrations.recorders import Settings
-from lensai_integrations.segments import LABEL, MOST_SEGMENTS, OTHER, is_name
+from lensai_integrations.segments import LABEL, MOST_SEGMENTS, OTHER, OTHER_CODE, segment_name
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
 
@@ -37,8 +37,6 @@ Parts: TypeAlias = dict[str, Any]
 _WAITING: Final = 512
 #: Groups of more streams than this are kept with a quarter of k: 1.2 MB for a segment of 2048 streams at k=200.
 NARROW: Final = 64
-
-_OTHER_CODE: Final = 0
 
 
 class Segmenter:
@@ -67,7 +65,7 @@ class Segmenter:
         known = [name for name in known if name != OTHER][:MOST_SEGMENTS]
         self._by, self._settings = by, settings
         self._most = max(most, len(known))
-        self._codes = {OTHER: _OTHER_CODE} | {name: code for code, name in enumerate(known, start=1)}
+        self._codes = {OTHER: OTHER_CODE} | {name: code for code, name in enumerate(known, start=1)}
         self._sketches: dict[tuple[int, str, str], Sketch] = {}
         self._waiting: list[tuple[Values, dict[str, Parts]]] = []
         self._rows = 0
@@ -124,7 +122,7 @@ class Segmenter:
             for name, group in parts.items():
                 for key, part in group.items():
                     fits = codes is not None and len(codes) == len(part)
-                    own = codes if fits else np.full(len(part), _OTHER_CODE)
+                    own = codes if fits else np.full(len(part), OTHER_CODE)
                     found.setdefault((name, key), []).append((own, part))  # type: ignore[arg-type]
         for (name, key), chunks in found.items():
             rows = _together([part for _, part in chunks])
@@ -156,13 +154,10 @@ class Segmenter:
         return np.array([self._code(value) for value in _plain(values)], np.intp)
 
     def _code(self, value: Any) -> int:
-        name = "" if value is None else str(int(value)) if isinstance(value, bool) else str(value)
-        code = self._codes.get(name)
-        if code is None:
-            code = len(self._codes) if len(self._codes) <= self._most and is_name(name) else _OTHER_CODE
-            if code:
-                self._codes[name] = code
-        return code
+        name = segment_name(value)
+        if name is not None and name not in self._codes and len(self._codes) <= self._most:
+            self._codes[name] = len(self._codes)
+        return self._codes.get(name or OTHER, OTHER_CODE)
 
     def info(self) -> dict[str, Any]:
         """What a profile says of its segments."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: The rows of values without a segment of their own, and of no value. A value of this name shares it.
 OTHER: Final = "other"
+#: Its number where segments are numbers.
+OTHER_CODE: Final = 0
 #: `segment_by` for the labels of the batches.
 LABEL: Final = "label"
 #: Named segments of a profile, if nobody says otherwise, and at the most.
@@ -56,6 +58,24 @@ def is_name(name: str) -> bool:
         (True, False, False)
     """
     return 0 < len(name) <= LONGEST_NAME and not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def segment_name(value: Any) -> str | None:
+    """What the segment of a value is called; None where it has none, as without a value or by no possible name.
+
+    Raises:
+        InputError: If it is no string, whole number or None.
+
+    Example:
+        >>> segment_name("north"), segment_name(7), segment_name(True), segment_name(None)
+        ('north', '7', '1', None)
+    """
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if not isinstance(value, str | int | None):
+        raise InputError(f"segments should be strings, whole numbers or None, one per row, not {value!r}")
+    name = "" if value is None else str(int(value)) if isinstance(value, bool) else str(value)
+    return name if is_name(name) else None
 
 
 def merged_segments(a: Profile, b: Profile) -> tuple[dict[str, Profile], dict[str, Any], list[str]]:

@@ -192,3 +192,14 @@ def test_profile_of_a_folder_of_images(lensai, tmp_path: Path) -> None:
     assert "no images in" in err
     code, _, err = lensai("profile", tmp_path / "images", "-o", tmp_path / "other", "--exif", "gps", "--jobs", "0")
     assert code == 2
+    by_label = ("--segment-by", "label", "--max-segments", "1", "--jobs", "0")
+    code, _, _ = lensai("profile", tmp_path / "images", "-o", tmp_path / "other", *by_label)
+    assert code == 0
+    assert {name: each.n for name, each in Profile.load(tmp_path / "other").segments.items()} == {
+        "class 0": 3,
+        "other": 2,
+    }
+    assert "2 segments by label: class 0 (3 rows), other (2 rows)" in lensai("show", tmp_path / "other")[1]
+    code, _, err = lensai("profile", tmp_path / "images", "-o", tmp_path / "other", "--segment-by", "site")
+    assert code == 2
+    assert "segment_by='site' is none of" in err

@@ -87,7 +87,7 @@ def _segment(name: str, before: Profile | None, after: Profile | None, by: str) 
 
 def _groups(before: Profile, after: Profile, by: str) -> Iterator[GroupDrift]:
     for name in before.groups:
-        if name in after.groups and not (name == "labels" and by == LABEL):  # there, all labels of a segment are one
+        if name in after.groups and name != ("labels" if by == LABEL else f"metadata/{by}"):  # one value in a segment
             group = compare_group(Side.of(before.groups[name]), Side.of(after.groups[name]))
             if group.tested:
                 yield group

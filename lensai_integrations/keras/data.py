@@ -11,6 +11,7 @@ from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.raw.collector import Collector, Metadata
 from lensai_integrations.raw.sketches import RAW
+from lensai_integrations.segments import DEFAULT_SEGMENTS
 
 
 def profile_dataset(
@@ -23,6 +24,8 @@ def profile_dataset(
     convention: str = "lensai",
     k: int = 200,
     seed: int = 0,
+    segment_by: str | None = None,
+    max_segments: int = DEFAULT_SEGMENTS,
 ) -> Any:
     """The same `tf.data.Dataset`, whose images are profiled when they pass, before what is applied to it later.
 
@@ -40,6 +43,9 @@ def profile_dataset(
         convention: Of the image measures.
         k: Size of the KLL sketches.
         seed: Of what is random in them; nothing else is touched.
+        segment_by: A name in `metadata`, or `"mode"`: keeps a profile for each value beside the whole; see
+            `lensai_integrations.transforms.ProfileImages`.
+        max_segments: How many values get one, first come, first served; the others share the segment "other".
 
     Raises:
         InputError: If it is no `tf.data.Dataset`, or an argument is not one of these.
@@ -57,7 +63,16 @@ def profile_dataset(
             " lensai_integrations.transforms.ProfileImages"
         )
     collector = Collector(
-        name=name, metadata=metadata, inputs=inputs, measures=measures, convention=convention, k=k, seed=seed
+        name=name,
+        metadata=metadata,
+        inputs=inputs,
+        measures=measures,
+        convention=convention,
+        k=k,
+        seed=seed,
+        segment_by=segment_by,
+        max_segments=max_segments,
+        labels=False,
     )
 
     def look(element: Any, arrays: list[Any]) -> bool:

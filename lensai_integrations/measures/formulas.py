@@ -14,6 +14,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lensai_integrations.arrays import Array
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.measures.differences import differences, laplacian_variance, ridge
@@ -25,11 +28,13 @@ from lensai_integrations.measures.pixels import (
     clip,
     combined,
     count_256,
+    extremes,
     is_uint8,
     mean_over_pixels,
     mean_square,
     weighted,
 )
+from lensai_integrations.measures.strips import is_one_image_of_bytes, totals
 
 #: Luma, red against green, and yellow against blue.
 COMBINATIONS: Final = (BT601, (1.0, -1.0, 0.0), (0.5, 0.5, -1.0))
@@ -40,6 +45,9 @@ NEAR_WHITE: Final = 250
 SNR_FLOOR: Final = 1e-3
 #: A mean colour as near to grey as this, on the 0-255 scale, has no hue.
 GREYEST: Final = 1e-3
+#: The 256 values and their squares, `[256, 2]`.
+_POWERS: Final = np.arange(256.0)[:, None] ** (1, 2)
+_MIXED: Final = np.array(COMBINATIONS)
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,10 @@ class Sums:
 def over_pixels(planes: Planes) -> Sums:
     """Add up the pixels of a few images."""
     xp = planes.xp
-    mean, centred = centre(planes.values, planes.low, planes.high, xp)
+    if planes.counts is not None and is_one_image_of_bytes(planes.values):
+        return _over_strips(planes.values[0], planes.counts)
+    low, high = planes.bounds or extremes(planes.values, xp)
+    mean, centred = centre(planes.values, low, high, xp)
     luma, *opponents = combined(centred, COMBINATIONS, xp)
     across, down = differences(luma, xp)
     return Sums(
@@ -86,6 +97,33 @@ def over_pixels(planes: Planes) -> Sums:
         saturation=_saturation(planes.values, xp) if opponents else None,
         size=(int(luma.shape[1]), int(luma.shape[2])),
     )
+
+
+def _over_strips(image: NDArray[np.uint8], counts: NDArray[np.int64]) -> Sums:
+    """The same of one image of bytes `[3, H, W]` in host memory, given its counts `[3, 256]`."""
+    _, height, width = image.shape
+    n, found = height * width, totals(image)
+    mean, squares = (counts @ _POWERS / n).T
+    red_green, red_blue, green_blue = found.products / n
+    products = (
+        [squares[0], red_green, red_blue],
+        [red_green, squares[1], green_blue],
+        [red_blue, green_blue, squares[2]],
+    )
+    covariance = products - mean * mean[:, None]  # of whole numbers in float64: no digits are lost
+    luma, *opponents = np.maximum(np.vecdot(_MIXED @ covariance, _MIXED), 0.0)
+    slope, square = found.laplacian / n
+    numbers = {
+        "mean": mean,
+        "variance": np.maximum(np.diagonal(covariance), 0.0),
+        "luma_variance": luma,
+        "laplacian_variance": max(square - slope * slope, 0.0) * 1e-6,
+        "ridge": found.ridge / max((height - 2) * (width - 2), 1) * 1e-3,
+        "shares": found.counts / n,
+        "opponents_variance": sum(opponents),
+        "saturation": found.saturation / n,
+    }
+    return Sums(**{key: np.asarray([each], np.float32) for key, each in numbers.items()}, size=(height, width))
 
 
 def _shares(luma: Array, mean: Array, xp: Any) -> Array:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -95,8 +96,18 @@ def image_measures(channels: int, convention: str = "lensai") -> dict[str, str]:
         >>> image_measures(3)["mean/2"]
         'lensai/mean@1'
     """
+    return dict(_definition_ids(channels, convention))
+
+
+@lru_cache(maxsize=16)
+def _definition_ids(channels: int, convention: str) -> dict[str, str]:
     measures = _convention_named(convention).measures
     return {stream: measure.definition.id for measure in measures for stream in measure.streams(channels)}
+
+
+@lru_cache(maxsize=16)
+def _used(channels: int, convention: str) -> tuple[ImageMeasure, ...]:
+    return tuple(measure for measure in _convention_named(convention).measures if measure.streams(channels))
 
 
 def measure_images(images: Images, convention: str = "lensai") -> tuple[tuple[str, ...], Array]:
@@ -155,7 +166,7 @@ def measure_images_and_counts(images: Images, convention: str = "lensai") -> tup
     """
     xp, blue_first = namespace(images.pixels), _convention_named(convention).blue_first
     counts = [xp.zeros((images.channels, 256), dtype=xp.int32)] if not images.n else []
-    names, rows = _measured(images, convention, lambda planes: counts.append(count_images(_rounded(planes))))
+    names, rows = _measured(images, convention, lambda planes: counts.append(planes.counts), counted=True)
     total = sum(counts[1:], start=counts[0])
     return names, rows, xp.flip(total, axis=0) if blue_first and images.channels > 1 else total
 
@@ -180,7 +191,9 @@ def pixel_bytes(images: Images, convention: str = "lensai") -> Array:
     return _bytes(images, convention, rounded)
 
 
-def _measured(images: Images, convention: str, each: Callable[[Planes], None]) -> tuple[tuple[str, ...], Array]:
+def _measured(
+    images: Images, convention: str, each: Callable[[Planes], None], *, counted: bool = False
+) -> tuple[tuple[str, ...], Array]:
     chosen = _convention_named(convention)
     names, xp = tuple(image_measures(images.channels, convention)), namespace(images.pixels)
     if not images.n:
@@ -189,12 +202,15 @@ def _measured(images: Images, convention: str, each: Callable[[Planes], None]) -
     sums, valid = [], []
     with np.errstate(over="ignore", invalid="ignore"):
         for planes in blocks(images):
+            if counted:
+                planes = replace(planes, counts=count_images(_rounded(planes)))  # noqa: PLW2901
             sums.append(chosen.over_pixels(planes))
             valid.append(planes.valid)
             each(planes)
         together = _joined(sums, xp)
-        used = (measure for measure in chosen.measures if measure.streams(images.channels))
-        rows = xp.concatenate([_columns(measure.formula(together, xp)) for measure in used], axis=1)
+        used = _used(images.channels, convention)
+        plain = np if is_numpy_array(images.pixels) else xp  # saves a wrapper's time, which counts for one image
+        rows = xp.concatenate([_columns(measure.formula(together, plain)) for measure in used], axis=1)
     return names, rows if valid[0] is None else xp.where(xp.concatenate(valid)[:, None], rows, math.nan)
 
 

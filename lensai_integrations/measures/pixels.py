@@ -45,17 +45,17 @@ class Planes:
 
     Attributes:
         values: `[n, C, H, W]` contiguous, RGB or grey: uint8 of images of bytes in numpy and torch, otherwise float32.
-        low: Smallest value of each plane, float32 `[n, C]`.
-        high: Largest value of each plane, float32 `[n, C]`.
+        bounds: Smallest and largest value of each plane, float32 `[n, C]`, where they had to be found; see `extremes`.
         valid: bool `[n]`, false for an image with a value that is not finite or far outside 0-255; None for bytes.
         xp: The namespace of the arrays.
+        counts: How often each value occurs in each channel of all of them, `[C, 256]`, if that is wanted too.
     """
 
     values: Array
-    low: Array
-    high: Array
+    bounds: tuple[Array, Array] | None
     valid: Array | None
     xp: Any
+    counts: Array | None = None
 
 
 def blocks(images: Images) -> Iterator[Planes]:
@@ -90,14 +90,14 @@ def planes(pixels: Array, gain: tuple[float, ...], offset: tuple[float, ...]) ->
     xp = namespace(pixels)
     values = _contiguous(pixels, xp)
     if are_bytes(pixels, gain, offset):
-        return Planes(values, *extremes(values, xp), None, xp)
+        return Planes(values, None, None, xp)
     values = _affine(as_float32(values, xp), gain, offset, xp)
     low, high = extremes(values, xp)
     valid = xp.all((low >= -OVERSHOOT) & (high <= 255 + OVERSHOOT), axis=-1)
     if is_numpy_array(values) and low.min() >= -_ROUNDING and high.max() <= 255 + _ROUNDING:
-        return Planes(values, low, high, valid, xp)
+        return Planes(values, (low, high), valid, xp)
     values, low, high = (clip(each, 0.0, 255.0) for each in (values, low, high))
-    return Planes(values, low, high, valid, xp)
+    return Planes(values, (low, high), valid, xp)
 
 
 def _contiguous(pixels: Array, xp: Any) -> Array:
@@ -147,7 +147,14 @@ def weighted(values: Array, weights: Weights) -> Array:
     """Weighted sum of red, green and blue, `[n, 3, ...]` to `[n, ...]`; grey `[n, 1, ...]` as it is."""
     if values.shape[1] == 1:
         return values[:, 0]
+    if is_numpy_array(values) and values.ndim == 2:  # of means: fewer calls, which count for one image
+        return values @ _row_of(weights)
     return values[:, 0] * weights[0] + values[:, 1] * weights[1] + values[:, 2] * weights[2]
+
+
+@lru_cache(maxsize=16)
+def _row_of(weights: Weights) -> NDArray[np.float32]:
+    return np.array(weights, np.float32)
 
 
 def combined(values: Array, table: tuple[Weights, ...], xp: Any) -> list[Array]:

@@ -25,8 +25,10 @@ from lensai_integrations.raw.columns import Columns
 from lensai_integrations.raw.ledger import CAPACITY, Ledger
 from lensai_integrations.raw.metadata import EXIF, FILE, checked_exif, exif_of, file_of
 from lensai_integrations.raw.reading import Delivered, read
+from lensai_integrations.raw.segments import checked_stream, profiles_of
 from lensai_integrations.raw.sketches import RAW, RawSketches
 from lensai_integrations.raw.workers import stay_on_one_core
+from lensai_integrations.segments import DEFAULT_SEGMENTS, OTHER, segment_name
 
 logger = logging.getLogger("lensai_integrations")
 
@@ -51,6 +53,9 @@ class Collector:
         convention: Of the image measures.
         k: Size of the KLL sketches.
         seed: Of what is random in them.
+        segment_by: A name of metadata or of EXIF data, `"mode"`, `"format"`, or `"label"`: a profile for each value.
+        max_segments: How many values get one, first come, first served; the others share the segment "other".
+        labels: Whether labels are given with the images.
         capacity: Rows that a process keeps before it sketches them.
 
     Raises:
@@ -74,14 +79,19 @@ class Collector:
         convention: str = "lensai",
         k: int = 200,
         seed: int = 0,
+        segment_by: str | None = None,
+        max_segments: int = DEFAULT_SEGMENTS,
+        labels: bool = True,
         capacity: int = CAPACITY,
     ) -> None:
         self.metadata = dict(metadata or {})
         _check(name, self.metadata)
         image_measures(3, convention)
         self.name, self.inputs, self._exif, self._seed, self._k = name, inputs, checked_exif(exif), seed, k
-        self.columns = Columns(convention, (*FILE, *self._exif, *self.metadata), checked_measures(measures))
-        self._capacity = capacity
+        kept = (*FILE, *self._exif, *self.metadata)
+        by = checked_stream(segment_by, max_segments, kept, labels=labels)
+        self.columns = Columns(convention, kept, checked_measures(measures), by)
+        self._capacity, self._most = capacity, max_segments
         self._notes: set[str] = set()
         self._begin()
 
@@ -90,7 +100,8 @@ class Collector:
         folder = Path(tempfile.mkdtemp(prefix="lensai-raw-"))
         weakref.finalize(self, _remove, folder, os.getpid())
         empty = partial(_empty, self.columns, self._k, self._seed)
-        self._ledger = Ledger(folder, self.columns.width, empty, self._capacity)
+        most = 0 if self.columns.segment_by is None else self._most
+        self._ledger = Ledger(folder, self.columns.width, empty, self._capacity, most)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Collector:
         result = object.__new__(type(self))
@@ -100,19 +111,21 @@ class Collector:
         result._begin()
         return result
 
-    def add(self, image: Any, sample: Any = None) -> None:
+    def add(self, image: Any, sample: Any = None, label: Any = None) -> None:
         """Take in one image, or several of one size. Whatever goes wrong is logged once and counts as an invalid row.
 
         Args:
             image: What `raw.reading.read` reads.
             sample: What the functions of the metadata are given; the image itself by default.
+            label: For `segment_by="label"`.
         """
         try:
             measures, pixels, delivered = self._measured(image)
             values = self._values(delivered, image if sample is None else sample)
             for i, measure in enumerate(measures):
                 one = [_of_row(value, i, len(measures)) for value in values]
-                self._ledger.append(partial(self._row, measure, one, pixels if i == 0 else 0 * pixels))
+                segment = self._segment(one, _of_row(label, i, len(measures)))
+                self._ledger.append(partial(self._row, measure, one, pixels if i == 0 else 0 * pixels), segment)
         except Exception as error:  # noqa: BLE001  whatever a user's image or disk does, the pipeline goes on
             self._note(f"{self.name}: an image was not profiled: {error!r}")
 
@@ -139,6 +152,15 @@ class Collector:
                 values.append(None)
                 self._note(f"metadata {name!r} is missing where its function raises: {error!r}")
         return values
+
+    def _segment(self, values: Sequence[Any], label: Any) -> str | None:
+        """The name of a row's segment; None for the one of all others."""
+        by = self.columns.segment_by
+        try:
+            return segment_name(values[self.columns.metadata.index(by)] if by in self.columns.metadata else label)
+        except InputError as error:
+            self._note(f"{self.name}: rows are in the segment {OTHER!r}, for by {by!r} they have no segment: {error}")
+            return None
 
     def _row(self, measures: Any, values: Sequence[Any], pixels: Any, code: Callable[[str], int]) -> tuple[Any, Any]:
         row, problem = self.columns.row(measures, values, code)
@@ -168,7 +190,12 @@ class Collector:
         left_out = sketches.measures.invalid
         warnings = [f"{left_out:,} of {sketches.n:,} images of {self.name} could not be measured"] if left_out else []
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        return Profile(groups, None, {"source": source, "created": created, "warnings": warnings})
+        info: dict[str, Any] = {"source": source, "created": created, "warnings": warnings}
+        if self.columns.segment_by is None:
+            return Profile(groups, None, info)
+        segments = profiles_of(sketches, self._ledger.segments(), self.name, {"source": source})
+        about = {"segment_by": self.columns.segment_by, "max_segments": self._most}
+        return Profile(groups, None, info | about, segments)
 
 
 def _empty(columns: Columns, k: int, seed: int, number: int) -> RawSketches:

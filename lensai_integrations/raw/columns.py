@@ -2,7 +2,7 @@
 
 First the image measures, then a column for each custom measure, then two columns for each piece of metadata: its
 number, and the code of its category. A function of the user's may answer either, now this, now that; the one that it
-did not answer is NaN.
+did not answer is NaN. Where images are told apart, the last column is the number of the row's segment.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -43,6 +44,7 @@ class Columns:
         convention: Of the image measures.
         metadata: Names of the metadata.
         custom: Custom measures, of one number each.
+        segment_by: What tells the rows apart; None if nothing.
 
     Example:
         >>> columns = Columns("lensai", ("mode",))
@@ -53,21 +55,22 @@ class Columns:
     convention: str
     metadata: tuple[str, ...]
     custom: tuple[CustomMeasure, ...] = ()
+    segment_by: str | None = None
 
-    @property
+    @cached_property
     def definitions(self) -> dict[str, str]:
         """Definition ids of the image measures, by stream."""
         return image_measures(3, self.convention)
 
-    @property
+    @cached_property
     def streams(self) -> tuple[str, ...]:
         """The image measures."""
         return tuple(self.definitions)
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Numbers in a row."""
-        return len(self.streams) + len(self.custom) + 2 * len(self.metadata)
+        return len(self.streams) + len(self.custom) + 2 * len(self.metadata) + (self.segment_by is not None)
 
     def numbers(self, name: str) -> int:
         """The column of a metadata's numbers; the one behind it has the codes of its categories."""

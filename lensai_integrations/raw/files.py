@@ -12,11 +12,9 @@ import json
 import multiprocessing
 import os
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,17 +22,18 @@ from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.group import Group
 from lensai_integrations.measures.outputs import LABEL
 from lensai_integrations.profile import Profile
+from lensai_integrations.raw.chunks import Chunk, measure_chunk
 from lensai_integrations.raw.columns import Columns
-from lensai_integrations.raw.metadata import FILE, checked_exif, exif_of, file_of
-from lensai_integrations.raw.reading import read
-from lensai_integrations.raw.sketches import RawSketches
-from lensai_integrations.raw.workers import stay_on_one_core
+from lensai_integrations.raw.metadata import FILE, checked_exif
+from lensai_integrations.raw.segments import SegmentNames, checked_stream, profiles_of
+from lensai_integrations.raw.sketches import RAW, RawSketches
+from lensai_integrations.segments import DEFAULT_SEGMENTS
+from lensai_integrations.segments import LABEL as SEGMENT_BY_LABEL
 from lensai_integrations.sketches.categories import Categories
 
 #: What an image's file is called.
@@ -42,16 +41,6 @@ SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".t
 #: Files that one process measures before it reports; seconds between two saved states; unreadable files that are named.
 CHUNK, SAVE_EVERY, MOST_NAMED = 32, 10.0, 1000
 _STATE: Final = "resume.npz"
-
-
-@dataclass
-class Chunk:
-    """What came of some files: rows `[n, width]`, their categories' names, pixel counts, and what was not readable."""
-
-    rows: NDArray[np.float32]
-    words: list[str] = field(default_factory=list)
-    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 256), np.int64))
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
 
 
 def images_in(source: str | Path) -> tuple[Path, list[Path]]:
@@ -90,6 +79,8 @@ def profile_files(
     convention: str = "lensai",
     k: int = 200,
     seed: int = 0,
+    segment_by: str | None = None,
+    max_segments: int = DEFAULT_SEGMENTS,
     resume: str | Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Profile:
@@ -105,11 +96,13 @@ def profile_files(
         convention: Of the image measures.
         k: Size of the KLL sketches.
         seed: Of what is random in them.
+        segment_by: `"format"`, `"mode"`, a name in `exif`, or `"label"`: also keeps a profile for each value.
+        max_segments: How many values get one, first come, first served; the others share the segment "other".
         resume: A folder to save the state to, and to go on from if there is one; removed at the end.
         progress: Called with the number of files done and of all.
 
     Raises:
-        InputError: If there are no images.
+        InputError: If there are no images, or not all have a label that they are to be told apart by.
         MissingDependencyError: If Pillow is not installed.
 
     Example:
@@ -117,17 +110,20 @@ def profile_files(
         >>> profile_files("photos", jobs=2).groups["raw"].n  # doctest: +SKIP
         1000
     """
-    _pillow()
+    _check_pillow()
     root, paths = images_in(source)
-    columns = Columns(convention, (*FILE, *checked_exif(exif)))
-    work = _Work(RawSketches(columns, k, [seed]), _digest(root, paths, (columns, k, seed)))
+    kept = (*FILE, *checked_exif(exif))
+    by = checked_stream(segment_by, max_segments, kept, labels=_have_labels(root, paths))
+    columns = Columns(convention, kept, segment_by=by)
+    digest = _digest(root, paths, (columns, k, seed, max_segments))
+    work = _Work(RawSketches(columns, k, [seed]), digest, max_segments)
     store = Path(resume) / _STATE if resume is not None else None
     if store is not None:
         work.load(store)
     started = saved = time.monotonic()
     progress(work.done, len(paths))
     for size, chunk in _chunks(paths[work.done :], columns, jobs):
-        work.add(size, chunk)
+        work.add(root, paths[work.done : work.done + size], chunk)
         progress(work.done, len(paths))
         if store is not None and time.monotonic() - saved > SAVE_EVERY:
             work.save(store)
@@ -140,23 +136,29 @@ def profile_files(
 class _Work:
     """How far it is, and what came of it."""
 
-    def __init__(self, sketches: RawSketches, digest: str) -> None:
-        self._sketches, self._digest = sketches, digest
+    def __init__(self, sketches: RawSketches, digest: str, most: int) -> None:
+        self._sketches, self._digest, self._most = sketches, digest, most
+        self._names = SegmentNames(most)
         self._pixels = np.zeros((3, 256), np.int64)
         self._unreadable: list[tuple[str, str]] = []
         self.done = self.resumed = 0
 
-    def add(self, size: int, chunk: Chunk) -> None:
-        """Take in what came of so many files."""
+    def add(self, root: Path, paths: Sequence[Path], chunk: Chunk) -> None:
+        """Take in what came of these files."""
+        by = self._sketches.columns.segment_by
+        if by is not None:
+            labels = _folders(root, paths, dict(chunk.unreadable)) if by == SEGMENT_BY_LABEL else chunk.segments
+            chunk.rows[:, -1] = [self._names.code(name) for name in labels]
         self._sketches.update(chunk.rows, chunk.words)
         self._pixels += chunk.pixels
         self._unreadable += chunk.unreadable
-        self.done += size
+        self.done += len(paths)
 
     def save(self, path: Path) -> None:
         """Write the state; a run that is cut short while it writes leaves the one before."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        notes = json.dumps({"digest": self._digest, "done": self.done, "unreadable": self._unreadable})
+        about = {"digest": self._digest, "done": self.done, "unreadable": self._unreadable}
+        notes = json.dumps({**about, "segments": self._names.names})
         made = path.with_suffix(".tmp")
         with made.open("wb") as file:
             np.savez(file, __notes__=np.array(notes), __pixels__=self._pixels, **self._sketches.state())  # type: ignore[arg-type]
@@ -176,6 +178,7 @@ class _Work:
             return
         self._pixels = pixels.astype(np.int64)
         self._unreadable = [(str(path), str(why)) for path, why in notes["unreadable"]]
+        self._names = SegmentNames(self._most, list(map(str, notes["segments"])))
         self.done = self.resumed = int(notes["done"])
 
     def profile(self, root: Path, paths: Sequence[Path], seconds: float) -> Profile:
@@ -193,16 +196,28 @@ class _Work:
         if self._sketches.measures.invalid:
             info["warnings"].append(f"{self._sketches.measures.invalid:,} images could not be measured")
         info["images_per_second"] = round((self.done - self.resumed) / max(seconds, 1e-9), 1)
-        return Profile(groups, None, info)
+        by = self._sketches.columns.segment_by
+        if by is None:
+            return Profile(groups, None, info)
+        segments = profiles_of(self._sketches, self._names.names, RAW, {"source": info["source"]})
+        return Profile(groups, None, info | {"segment_by": by, "max_segments": self._most}, segments)
+
+
+def _have_labels(root: Path, paths: Sequence[Path]) -> bool:
+    return all(len(path.relative_to(root).parts) > 1 for path in paths)
+
+
+def _folders(root: Path, paths: Sequence[Path], without: Container[str] = ()) -> list[str]:
+    return [path.relative_to(root).parts[0] for path in paths if str(path) not in without]
 
 
 def _labels(root: Path, paths: Sequence[Path], without: set[str]) -> Group | None:
     """The folders that the images lie in, if all lie in one."""
-    parts = [path.relative_to(root).parts for path in paths if str(path) not in without]
-    if not parts or any(len(each) < 2 for each in parts):
+    read = [path for path in paths if str(path) not in without]
+    if not read or not _have_labels(root, read):
         return None
     labels = Categories()
-    labels.update([each[0] for each in parts])
+    labels.update(_folders(root, read))
     return Group("labels", (), {"*": LABEL}, {"categories/": labels}, {"read_from": "the name of the folder"})
 
 
@@ -240,54 +255,15 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
 
 
-def measure_chunk(columns: Columns, paths: Sequence[str]) -> Chunk:
-    """Read and measure some files.
-
-    Args:
-        columns: Of the rows.
-        paths: Of the files.
-    """
-    stay_on_one_core()
-    codes: dict[str, int] = {}
-    chunk = Chunk(np.zeros((0, columns.width), np.float32))
-    rows = []
-    for path in paths:
-        try:
-            row, pixels = _measured(path, columns, lambda word: codes.setdefault(word, len(codes)))
-        except Exception as error:  # noqa: BLE001  a decoder may raise anything
-            chunk.unreadable.append((path, f"{type(error).__name__}: {error}"[:300]))
-            continue
-        rows.append(row)
-        chunk.pixels += pixels
-    if rows:
-        chunk.rows = np.stack(rows)
-    chunk.words = list(codes)
-    return chunk
-
-
-def _measured(path: str, columns: Columns, code: Callable[[str], int]) -> tuple[Any, Any]:
-    pillow = _pillow()
-    with warnings.catch_warnings(), pillow.open(path) as image:
-        warnings.simplefilter("error", pillow.DecompressionBombWarning)
-        warnings.simplefilter("ignore", UserWarning)
-        image.load()
-        delivered = read(image)
-        measures, pixels = columns.measured(delivered)
-        known = {**file_of(delivered), **exif_of(delivered, columns.metadata[len(FILE) :])}
-    row, _ = columns.row(measures[0], [known.get(name) for name in columns.metadata], code)
-    return row, pixels
-
-
-def _pillow() -> Any:
+def _check_pillow() -> None:
     try:
-        from PIL import Image
+        import PIL.Image  # noqa: F401
     except ImportError as error:
         from lensai_integrations.errors import MissingDependencyError
 
         raise MissingDependencyError(
             "reading image files needs Pillow: pip install 'lensai-integrations[files]'"
         ) from error
-    return Image
 
 
 def _digest(root: Path, paths: Sequence[Path], settings: Any) -> str:

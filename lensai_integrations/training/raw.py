@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lensai_integrations.measures.wrapped import datasets_of, parts_inside
-from lensai_integrations.profile import Profile
+from lensai_integrations.profile import Group, Profile
 from lensai_integrations.raw.collector import Collector
+from lensai_integrations.segments import bounded
 from lensai_integrations.training.problems import Problems
 
 _SHARED = (
     "one ProfileImages serves the data of both {} and {}, so its images cannot be told apart and are in neither"
     " profile: give each its own"
+)
+_TWO_WAYS = (
+    "the segments of {} were left out: they are by {!r} and the others by {!r}, and a profile has segments by one thing"
+    " only; pass the same segment_by to the callback and to ProfileImages, or to one of them alone"
 )
 
 
@@ -56,10 +61,9 @@ class RawImages:
             delivered = collector.profile(source)
             collector.reset()
             name = _free(collector.name, profile.groups)
-            for key, group in delivered.groups.items():
-                group.name = name if key == collector.name else key
-                profile.groups.setdefault(group.name, group)
+            _add(delivered.groups, profile.groups, collector.name, name)
             warnings += [*delivered.warnings, *_difference(name, delivered.n, rows, source)]
+            warnings += _join_segments(delivered, profile, collector.name, name)
         if warnings:
             profile.info["warnings"] = [*profile.warnings, *warnings]
 
@@ -98,6 +102,34 @@ def _free(name: str, taken: Any) -> str:
         number += 1
         free = f"{name}-{number}"
     return free
+
+
+def _add(groups: Mapping[str, Group], to: dict[str, Group], name: str, called: str) -> None:
+    """Add groups to those of a profile, the one of this name as it is to be called there."""
+    for key, group in groups.items():
+        group.name = called if key == name else key
+        to.setdefault(group.name, group)
+
+
+def _join_segments(delivered: Profile, profile: Profile, name: str, called: str) -> list[str]:
+    """Add the segments of delivered images to those of the pass, where these are by the same or there are none.
+
+    Returns:
+        Why they were left out, if they were.
+    """
+    by = delivered.info.get("segment_by")
+    others = profile.info.get("segment_by")
+    if by is None:
+        return []
+    if others not in (None, by):
+        return [_TWO_WAYS.format(called, by, others)]
+    most = max(int(each.info.get("max_segments", 1)) for each in (delivered, profile))
+    for key, segment in delivered.segments.items():
+        own = profile.segments.setdefault(key, Profile(info=dict(segment.info)))
+        _add(segment.groups, own.groups, name, called)
+    profile.segments = bounded(profile.segments, most)
+    profile.info |= {"segment_by": by, "max_segments": most}
+    return []
 
 
 def _difference(name: str, delivered: int, rows: int, source: str) -> list[str]:

@@ -16,6 +16,7 @@ from lensai_integrations.profile import Profile
 from lensai_integrations.raw.collector import Collector, Metadata
 from lensai_integrations.raw.reading import is_picture
 from lensai_integrations.raw.sketches import RAW
+from lensai_integrations.segments import DEFAULT_SEGMENTS
 
 
 class ProfileImages(v2.Transform):  # type: ignore[misc]
@@ -40,6 +41,9 @@ class ProfileImages(v2.Transform):  # type: ignore[misc]
         convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.
         k: Size of the KLL sketches.
         seed: Of what is random in them; nothing else is touched.
+        segment_by: A name in `metadata` or `exif`, `"mode"` or `"format"`: keeps a profile for each value beside the
+            whole, of image measures and metadata, for strings and whole numbers; others are in the segment "other".
+        max_segments: How many values get one, first come, first served over all processes; the rest share "other".
 
     Raises:
         InputError: If an argument is not one of these.
@@ -62,6 +66,8 @@ class ProfileImages(v2.Transform):  # type: ignore[misc]
         convention: str = "lensai",
         k: int = 200,
         seed: int = 0,
+        segment_by: str | None = None,
+        max_segments: int = DEFAULT_SEGMENTS,
     ) -> None:
         super().__init__()
         self.collector = Collector(
@@ -73,6 +79,9 @@ class ProfileImages(v2.Transform):  # type: ignore[misc]
             convention=convention,
             k=k,
             seed=seed,
+            segment_by=segment_by,
+            max_segments=max_segments,
+            labels=False,
         )
 
     def forward(self, *inputs: Any) -> Any:

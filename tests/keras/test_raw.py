@@ -53,6 +53,19 @@ def test_what_passes_is_the_same_and_is_counted_without_a_callback():
         profile_dataset([])
 
 
+def test_segments_of_what_passes():
+    pytest.importorskip("tensorflow")
+    import tensorflow as tf
+
+    delivered, _ = pipeline(tf, 10, metadata={"shape": lambda element: len(element[0])}, segment_by="shape")
+    for _ in delivered:
+        pass
+    profile = delivered.collector.profile()
+    assert {name: segment.groups["raw"].n for name, segment in profile.segments.items()} == {
+        str(size): 2 for size in range(20, 25)
+    }
+
+
 @pytest.mark.backend("torch")
 def test_a_torch_loader_with_profile_images(model):
     torch = pytest.importorskip("torch")

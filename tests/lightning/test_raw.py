@@ -95,6 +95,68 @@ def test_one_transform_for_both_splits_is_a_clear_problem(lit, trainer):
     assert "serves the data of both training and validation" in " ".join(callback.baseline_.warnings)
 
 
+class Sited(Pictures):
+    """The same as dicts, with the site that an image is from."""
+
+    def __getitem__(self, i):
+        image, label = super().__getitem__(i)
+        return {"image": image, "label": label, "site": "north" if i % 3 else "south"}
+
+
+def by_height(**more):
+    return ProfileImages(metadata={"tall": lambda image: int(image.shape[1] > 22)}, segment_by="tall", **more)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_segments_of_delivered_images_are_those_of_a_baseline_that_has_none(lit, trainer, workers):
+    callback = BaselineCallback()
+    trainer(callback, max_epochs=2, num_sanity_val_steps=0).fit(
+        lit(), loader(ProfileImages(), 16), loader(by_height(), 40, workers)
+    )
+    reference = callback.baseline_.reference
+    assert callback.baseline_.warnings == []
+    assert reference.info["segment_by"] == "tall"
+    assert {name: each.groups["raw"].n for name, each in reference.segments.items()} == {"0": 24, "1": 16}
+    assert "brightness of 0, median" in baseline_html(callback.baseline_)
+
+    production = by_height()
+    pictures = Pictures(lambda image: production(image // (1 if image.shape[1] > 22 else 4)), 200)
+    for i in range(len(pictures)):
+        pictures[i]
+    report = compare(callback.baseline_, production.profile())
+    assert {each.name: each.drift for each in report.segments if each.groups} == {"0": True}
+
+
+@pytest.mark.filterwarnings("ignore:Trying to infer the `batch_size`")
+def test_a_callback_by_the_same_thing_has_them_together(lit, trainer):
+    callback = BaselineCallback(segment_by="site")
+    profiled = ProfileImages(
+        metadata={"site": lambda image: "south" if image[0, 0, 0] > 127 else "west"}, segment_by="site"
+    )
+    validation = DataLoader(Sited(resized(profiled), 30), batch_size=8)
+    trainer(callback, num_sanity_val_steps=0).fit(
+        lit(), DataLoader(Sited(resized(ProfileImages()), 16), batch_size=8), validation
+    )
+    segments = callback.baseline_.reference.segments
+    assert (segments["north"].groups["inputs"].n, segments["south"].groups["inputs"].n) == (20, 10)
+    assert segments["south"].groups["raw"].n + segments["west"].groups["raw"].n == 30
+    assert "raw" not in segments["north"].groups
+    assert callback.baseline_.warnings == []
+
+
+def test_a_callback_by_something_else_keeps_its_own_and_says_so(lit, trainer):
+    callback = BaselineCallback(segment_by="label")
+    trainer(callback, num_sanity_val_steps=0).fit(lit(), loader(ProfileImages(), 16), loader(by_height(), 20))
+    reference = callback.baseline_.reference
+    assert reference.info["segment_by"] == "label"
+    assert reference.groups["raw"].n == 20
+    assert not any("raw" in segment.groups for segment in reference.segments.values())
+    assert (
+        "the segments of raw were left out: they are by 'tall' and the others by 'label'"
+        in callback.baseline_.warnings[0]
+    )
+
+
 def test_several_transforms_of_one_name_get_groups_of_their_own(lit, trainer):
     callback = BaselineCallback()
     twice = v2.Compose([ProfileImages(), v2.Resize((16, 16)), ProfileImages(), v2.ToDtype(torch.float32, scale=True)])

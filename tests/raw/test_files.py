@@ -11,7 +11,7 @@ from PIL import Image
 
 from lensai_integrations import Profile, profile_dataset
 from lensai_integrations.errors import InputError
-from lensai_integrations.raw import files
+from lensai_integrations.raw import chunks, files
 from lensai_integrations.raw.files import images_in, profile_files
 
 
@@ -64,6 +64,18 @@ def test_every_readable_file_counts_once_and_the_others_are_listed(photos, expec
 @pytest.mark.slow
 def test_workers_change_nothing(photos, expected):
     assert numbers(profile_files(photos, jobs=2)) == numbers(expected)
+
+
+def test_small_images_that_are_measured_together_are_as_those_that_are_not(photos, expected, monkeypatch):
+    monkeypatch.setattr(chunks, "_SMALL", 0)
+    alone = profile_files(photos, jobs=0)
+    for name, group in expected.groups.items():
+        if group.bank is not None:
+            ranks = np.linspace(0, 1, 71)
+            np.testing.assert_allclose(
+                group.bank.quantiles(ranks), alone.groups[name].bank.quantiles(ranks), rtol=2e-5, atol=1e-3
+            )
+    assert np.array_equal(alone.groups["raw"].pixels.counts, expected.groups["raw"].pixels.counts)
 
 
 def test_a_run_that_is_interrupted_goes_on_where_it_was(photos, expected, tmp_path, monkeypatch):
