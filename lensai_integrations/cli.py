@@ -19,6 +19,7 @@ import click
 from lensai_integrations import __version__
 from lensai_integrations.errors import LensAIError
 from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.progress import progress_bar
 from lensai_integrations.segments import DEFAULT_SEGMENTS
 
 if TYPE_CHECKING:
@@ -95,6 +96,26 @@ def show(source: str, as_csv: bool, show_all: bool, tracking_uri: str | None) ->
 
 
 @cli.command()
+@click.argument("source")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to save to.")
+@click.option("--windows", type=int, default=1000, show_default=True, help="Clean windows of each size to draw.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
+@_tracking_uri
+def calibrate(source: str, output: Path, windows: int, seed: int, tracking_uri: str | None) -> None:
+    """Find out what clean windows of a baseline look like, for compare to hold the false-alarm rate asked for.
+
+    Callbacks do this at the end of training; it is for profiles and for baselines made without.
+    """
+    from lensai_integrations.drift.calibrate import calibrate as calibrate_baseline
+    from lensai_integrations.report import baseline_html
+
+    with progress_bar("calibrating") as tick:
+        made = calibrate_baseline(_load(source, tracking_uri), draws=windows, seed=seed, progress=tick)
+    made.save(output, report_html=baseline_html(made))
+    click.echo(f"calibrated baseline of {made.n} rows in {output}")
+
+
+@cli.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to save to.")
 @_tracking_uri
@@ -131,15 +152,10 @@ def profile(
 
     If it is interrupted, the same command goes on where it was. Files that cannot be read are counted and listed.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from lensai_integrations.raw.files import profile_files
     from lensai_integrations.report import baseline_html
 
-    columns = (TextColumn("profiling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("profiling", total=None)
+    with progress_bar("profiling") as tick:
         made = profile_files(
             images,
             jobs=jobs,
@@ -148,7 +164,7 @@ def profile(
             segment_by=segment_by,
             max_segments=max_segments,
             resume=output,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=tick,
         )
     made.save(output, report_html=baseline_html(made))
     for path, why in made.info.get("unreadable", [])[:MOST_LISTED]:

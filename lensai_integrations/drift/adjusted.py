@@ -20,6 +20,7 @@ _NORMAL_99 = 2.58
 _FINITE, _CAREFUL = 4.0, 0.25
 
 Logs: TypeAlias = NDArray[np.float64]
+_Logs: TypeAlias = tuple[Logs, Logs]
 
 
 @dataclass(frozen=True)
@@ -43,24 +44,28 @@ class Judged:
 
 
 def judge(calibration: Calibration, window: Profile) -> list[Judged]:
-    """All statistics that the window has something for."""
+    """All statistics that the window has something for, held against clean windows of about its size."""
     rows = complete_rows(window)
-    seen = [(part, found) for part in calibration.parts if (found := _means(part, window, rows)) is not None]
+    every = [(part, _means(part, window, rows)) for part in calibration.parts]
+    seen = [(part, means) for part, means in every if means is not None]
     if not seen:
         return []
-    values = [_values(part, *found) for part, found in seen]
-    m = max(found[1] for _, found in seen)
+    parts, values = [part for part, _ in seen], [_values(part, *means) for part, means in seen]
+    m = max(rows for _, (_, rows, _) in seen)
     size = float(np.interp(np.log(m), np.log(calibration.sizes), np.arange(len(calibration.sizes))))
     low, share = int(size), size - int(size)
-    parts = [part for part, _ in seen]
     found = _adjusted(parts, values, low)
     if share:
         above = _adjusted(parts, values, low + 1)
-        found = [tuple((1 - share) * a + share * b for a, b in zip(*pair, strict=True)) for pair in zip(found, above)]
+        found = [_between(one, two, share) for one, two in zip(found, above, strict=True)]
     return [
-        Judged(part, value, _widened(logs, calibration.rows), alone, means[1])
-        for (part, means), value, (logs, alone) in zip(seen, values, found, strict=True)
+        Judged(part, value, _widened(logs, calibration.rows), alone, count)
+        for (part, (_, count, _)), value, (logs, alone) in zip(seen, values, found, strict=True)
     ]
+
+
+def _between(one: _Logs, two: _Logs, share: float) -> _Logs:
+    return (1 - share) * one[0] + share * two[0], (1 - share) * one[1] + share * two[1]
 
 
 def _widened(logs: Logs, rows: int) -> Logs:
@@ -100,7 +105,7 @@ def _values(part: Part, mean: Floats, m: int, error: float) -> Floats:
     return part.block.compare(part.mean, mean, scale)
 
 
-def _adjusted(parts: list[Part], values: list[Floats], size: int) -> list[tuple[Logs, ...]]:
+def _adjusted(parts: list[Part], values: list[Floats], size: int) -> list[_Logs]:
     """Logarithms of p-values held against windows of one size: adjusted for everything, and of each statistic alone.
 
     Statistics of little weight are as if their p-values were larger.

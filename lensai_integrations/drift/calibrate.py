@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from lensai_integrations.drift.calibration import DRAWS, SIZES, Calibration, calibrated
+from lensai_integrations.drift.calibration import DRAWS, FEWEST_ROWS, SIZES, Calibration, calibrated
 from lensai_integrations.drift.calibration_state import from_state, to_state
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Baseline, Profile
@@ -52,6 +52,9 @@ def calibrate(
     given = baseline if isinstance(baseline, Baseline) else Baseline(baseline)
     found = calibrated(given.reference, sizes=SIZES, draws=draws, seed=seed, progress=progress)
     return replace(given, calibration=to_state(found))
+
+
+__all__ = ["FEWEST_ROWS", "calibrate", "calibration_of"]
 
 
 def calibration_of(baseline: Baseline | Profile) -> Calibration | None:

@@ -46,8 +46,8 @@ def check_path(
 def _options(inputs: ImageInputs) -> Options:
     return Options(
         layers=None, inputs=inputs, outputs=None, task="auto", target="auto", reference="validation", training=None,
-        reduce="mean", convention="lensai", k=200, rows=0, max_dim=2048, seed=0, artifact_path="lensai", directory=None,
-        dataloader_idx=0, upload_deadline=60.0,
+        reduce="mean", convention="lensai", k=200, rows=0, max_dim=2048, clean_windows=0, seed=0,
+        artifact_path="lensai", directory=None, dataloader_idx=0, upload_deadline=60.0,
     )  # fmt: skip
 
 

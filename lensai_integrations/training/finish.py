@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lensai_integrations.mlflow.address import DEFAULT_PATH
 from lensai_integrations.profile import Baseline
+from lensai_integrations.progress import progress_bar
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun
@@ -39,6 +40,7 @@ def deliver(
     Returns:
         The folder it is in; None if it could not be saved.
     """
+    calibrated(baseline, options, problems, say)
     folder = save(baseline, options, root, problems)
     logged = upload(folder, runs, options, problems) if folder is not None else []
     places = [f"saved to {folder}"] if folder is not None else []
@@ -53,6 +55,21 @@ def say_there_is_none(reference: str, problems: Problems) -> None:
     """Tell the user that a fit ended without a baseline, and why."""
     because = f" ({'; '.join(problems.messages)})" if problems.messages else ""
     log.warning("there is no baseline: no whole %s pass was profiled%s", reference, because)
+
+
+def calibrated(baseline: Baseline, options: Options, problems: Problems, say: Callable[[str], None]) -> None:
+    """Give a baseline its calibration, if it keeps rows enough; what else prevents it is a problem."""
+    if not options.clean_windows or baseline.calibration is not None:
+        return
+    from lensai_integrations.drift.calibrate import FEWEST_ROWS, calibrate
+
+    rows = baseline.reference.rows
+    if rows is None or rows.n < FEWEST_ROWS:
+        say(f"Baseline: with fewer than {FEWEST_ROWS} kept rows it is not calibrated; drift is judged by formulas.")
+        return
+    with problems.caught("calibration"), progress_bar("calibrating the baseline") as tick:
+        done = calibrate(baseline, draws=options.clean_windows, seed=options.seed, progress=tick)
+        baseline.calibration = done.calibration
 
 
 def save(baseline: Baseline, options: Options, root: str | Path, problems: Problems) -> Path | None:

@@ -22,6 +22,7 @@ _NUMBERS = {
     "k": (8, 65535),
     "rows": (0, 2**24),
     "max_dim": (1, 2**24),
+    "clean_windows": (0, 100_000),
     "seed": (0, 2**63 - 1),
     "dataloader_idx": (0, None),
 }
@@ -47,6 +48,7 @@ class Options:
     k: int
     rows: int
     max_dim: int
+    clean_windows: int
     seed: int
     artifact_path: str
     directory: str | Path | None
@@ -74,6 +76,8 @@ class Options:
             raise InputError("segment_by='label' needs labels: leave target='auto', or name their place in the batch")
         for name, (low, high) in _NUMBERS.items():
             _check_number(name, getattr(self, name), low, high)
+        if 0 < self.clean_windows < 100:
+            raise InputError(f"clean_windows={self.clean_windows!r} are too few to calibrate: pass 0, or 100 or more")
         checked_path(self.artifact_path)
         if not self.upload_deadline > 0:
             raise InputError(f"upload_deadline={self.upload_deadline!r} must be a positive number of seconds")
