@@ -40,7 +40,7 @@ def deliver(
     Returns:
         The folder it is in; None if it could not be saved.
     """
-    calibrated(baseline, options, problems, say)
+    calibrated(baseline, options, problems)
     folder = save(baseline, options, root, problems)
     logged = upload(folder, runs, options, problems) if folder is not None else []
     places = [f"saved to {folder}"] if folder is not None else []
@@ -57,7 +57,7 @@ def say_there_is_none(reference: str, problems: Problems) -> None:
     log.warning("there is no baseline: no whole %s pass was profiled%s", reference, because)
 
 
-def calibrated(baseline: Baseline, options: Options, problems: Problems, say: Callable[[str], None]) -> None:
+def calibrated(baseline: Baseline, options: Options, problems: Problems) -> None:
     """Give a baseline its calibration, if it keeps rows enough; what else prevents it is a problem."""
     if not options.clean_windows or baseline.calibration is not None:
         return
@@ -65,8 +65,7 @@ def calibrated(baseline: Baseline, options: Options, problems: Problems, say: Ca
 
     rows = baseline.reference.rows
     if rows is None or rows.n < FEWEST_ROWS:
-        say(f"Baseline: with fewer than {FEWEST_ROWS} kept rows it is not calibrated; drift is judged by formulas.")
-        return
+        return  # formulas are to be trusted more then, and the report says that it is judged by them
     with problems.caught("calibration"), progress_bar("calibrating the baseline") as tick:
         done = calibrate(baseline, draws=options.clean_windows, seed=options.seed, progress=tick)
         baseline.calibration = done.calibration
