@@ -140,15 +140,31 @@ def profile_production(model: SmallCNN, batches: DataLoader[Any], baseline: Base
     return profiler.profile()
 
 
+def accuracy_of(report: DriftReport) -> str:
+    """The accuracy that the confidences speak for, with its 95% interval."""
+    found = report.accuracy
+    return f"{found.window:.0%} ({found.low:.0%} to {found.high:.0%})" if found is not None else "not known"
+
+
 def verdicts(reports: dict[str, DriftReport]) -> Table:
     """One row per production set."""
     table = Table(title="Held against the baseline", title_justify="left")
-    for heading in ("production set", "rows", "verdict", "streams moved", "image measure that moved most"):
-        table.add_column(heading, justify="right" if heading in ("rows", "streams moved") else "left")
+    for heading in (
+        "production set",
+        "rows",
+        "verdict",
+        "streams moved",
+        "accuracy, estimated",
+        "image measure that moved most",
+    ):
+        table.add_column(
+            heading, justify="right" if heading in ("rows", "streams moved", "accuracy, estimated") else "left"
+        )
     for name, report in reports.items():
-        verdict = "[bold red]drift[/]" if report.drift else "[green]no drift[/]"
+        verdict = f"[bold red]drift, {report.harm or 'harm unknown'}[/]" if report.drift else "[green]no drift[/]"
         worst = next((f"{m.stream} {m.words}" for m in report.moved if m.stream.startswith("inputs/")), "")
-        table.add_row(name, f"{report.n_window:,}", verdict, f"{len(report.moved)} of {report.tested}", worst)
+        moved = f"{len(report.moved)} of {report.tested}"
+        table.add_row(name, f"{report.n_window:,}", verdict, moved, accuracy_of(report), worst)
     return table
 
 
