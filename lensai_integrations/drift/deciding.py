@@ -82,15 +82,18 @@ def by_calibration(
     theirs = sum(
         bool(rest[group.name].tested) + (group.vectors is not None and not whole[group.name]) for group in groups
     )
+    windows = judged[0].part.null.largest.shape[-1] if judged else 0
     part = limits.shares * (ours + theirs) / max(ours, 1)
     result = []
     for group in groups:
         by_stream = holm_of(rest[group.name], (ours + theirs) * limits.shares)
         by_stream |= {stream: min(p * part, 1.0) for stream, (_, p) in known[group.name].items()}
         named = {stream: statistic for stream, (statistic, _) in known[group.name].items()}
-        streams = tuple(replace(s, statistic=named.get(s.stream, s.statistic)) for s in group.streams)
+        streams = tuple(
+            replace(s, statistic=named[s.stream], windows=windows) if s.stream in named else s for s in group.streams
+        )
         decided = _decided(replace(group, streams=streams), by_stream, limits)
-        result.append(_with_rows(decided, whole[group.name], part, limits) if whole[group.name] else decided)
+        result.append(_with_rows(decided, whole[group.name], part, limits, windows) if whole[group.name] else decided)
     return result, theirs
 
 
@@ -141,7 +144,7 @@ def _without(group: GroupDrift, known: Mapping[str, object]) -> GroupDrift:
     return replace(group, streams=tuple(stream for stream in group.streams if stream.stream not in known))
 
 
-def _with_rows(group: GroupDrift, judged: Sequence[Judged], part: float, limits: Limits) -> GroupDrift:
+def _with_rows(group: GroupDrift, judged: Sequence[Judged], part: float, limits: Limits, windows: int) -> GroupDrift:
     """The group with what the statistics of whole rows say."""
     found = [
         (statistic, min(math.exp(float(log)) * part, 1.0))
@@ -151,4 +154,4 @@ def _with_rows(group: GroupDrift, judged: Sequence[Judged], part: float, limits:
     found.sort(key=lambda entry: entry[1])
     test: KernelTest | None = group.vectors.test if group.vectors is not None else None
     drift = found[0][1] < limits.false_alarm_rate
-    return replace(group, vectors=VectorDrift(drift, found[0][1], test, tuple(found)))
+    return replace(group, vectors=VectorDrift(drift, found[0][1], test, tuple(found), windows))

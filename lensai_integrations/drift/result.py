@@ -48,6 +48,8 @@ class StreamDrift:
         window: The same of the window.
         shares: Categories whose share changed most, with their shares before and after, largest change first.
         statistic: Name of the statistic that `p_value` is of.
+        windows: How many clean windows `p_value` was found by; smaller ones than 1 / windows are extrapolated. 0 for
+            formulas.
     """
 
     stream: str
@@ -65,6 +67,7 @@ class StreamDrift:
     window: tuple[float, float, float] = NAN3
     shares: tuple[tuple[str, float, float], ...] = ()
     statistic: str = ""
+    windows: int = 0
 
     @property
     def words(self) -> str:
@@ -82,12 +85,14 @@ class VectorDrift:
         p_value: Of the statistic that says most, corrected for every other test of the report.
         test: The MMD, its effect in standard deviations, its own p-value and how that was found; None if there is none.
         statistics: Names of the calibrated statistics and their corrected p-values, the one that says most first.
+        windows: How many clean windows these were found by.
     """
 
     drift: bool
     p_value: float
     test: KernelTest | None
     statistics: tuple[tuple[str, float], ...] = ()
+    windows: int = 0
 
 
 @dataclass(frozen=True)

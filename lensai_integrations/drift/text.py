@@ -166,15 +166,17 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f}%" if share >= 0.0995 or share == 0 else f"{100 * share:.2g}%"
 
 
-def p_text(p: float) -> str:
-    """A p-value as people write it.
+def p_text(p: float, windows: int = 0) -> str:
+    """A p-value as people write it; of clean windows none smaller than they can show.
 
     Example:
-        >>> p_text(0.0312), p_text(3.2e-7), p_text(1e-40), p_text(math.nan)
-        ('0.031', '3e-07', '<1e-16', '-')
+        >>> p_text(0.0312), p_text(3.2e-7), p_text(1e-40), p_text(math.nan), p_text(1e-9, 1000)
+        ('0.031', '3e-07', '<1e-16', '-', '<0.001')
     """
     if math.isnan(p):
         return "-"
+    if windows and p * windows < 1:
+        return f"<{1 / windows:.1g}"
     return "<1e-16" if p < 1e-16 else f"{p:.0e}" if p < 1e-3 else f"{p:.2g}"
 
 
@@ -211,7 +213,7 @@ def _findings(report: DriftReport) -> Iterator[str]:
             found += [(stream.effect, f"{stream.stream} {stream.words} ({_evidence(stream)})") for stream in moved]
         if group.vectors is not None and group.vectors.drift:
             effect = group.vectors.test.effect if group.vectors.test is not None else 0.0
-            found.append((effect, f"{group.name} moved as a whole: {describe_vectors(group.vectors)}"))
+            found.append((effect, f"{group.name} moved as a whole: {sum_up_vectors(group.vectors)}"))
     for segment in report.segments:
         if segment.drift:
             found.append((segment.effect, f"segment {_short_name(segment.name)}: {_worst_of(segment)}"))
@@ -245,7 +247,7 @@ def _short_name(name: str) -> str:
 
 def _evidence(stream: StreamDrift) -> str:
     name = "KS" if stream.kind == "numbers" else "share moved"
-    return f"{name} {stream.effect:.2f}, p {p_text(stream.p_value)}"
+    return f"{name} {stream.effect:.2f}, {certainty(stream.p_value, stream.windows)}"
 
 
 def describe_vectors(vectors: VectorDrift) -> str:
@@ -255,8 +257,26 @@ def describe_vectors(vectors: VectorDrift) -> str:
     if not vectors.statistics:
         method = f" ({test.method})" if test is not None else ""
         return ", ".join([*mmd, f"p {p_text(vectors.p_value)}{method}"])
-    named = [f"{STATISTICS.get(name, name)} {p_text(p)}" for name, p in vectors.statistics]
+    named = [f"{STATISTICS.get(name, name)} {p_text(p, vectors.windows)}" for name, p in vectors.statistics]
     return "; ".join([*mmd, f"p by {', '.join(named)}"])
+
+
+def sum_up_vectors(vectors: VectorDrift) -> str:
+    """The statistic that says most of rows as vectors, and how certain it is."""
+    if not vectors.statistics:
+        return describe_vectors(vectors)
+    name, p = vectors.statistics[0]
+    return f"seen best by the {STATISTICS.get(name, name)}, {certainty(p, vectors.windows)}"
+
+
+def certainty(p: float, windows: int) -> str:
+    """How surprising something is, in words.
+
+    Example:
+        >>> certainty(0.03, 1000), certainty(1e-9, 1000), certainty(1e-9, 0)
+        ('p 0.03', 'beyond anything in 1,000 clean windows', 'p 1e-09')
+    """
+    return f"beyond anything in {windows:,} clean windows" if p * windows < 1 and windows else f"p {p_text(p)}"
 
 
 def _count(group: GroupDrift) -> str:
@@ -296,7 +316,7 @@ def _table(group: GroupDrift, width: int) -> Iterator[str]:
 
 def _cells(stream: StreamDrift, group: str) -> tuple[str, ...]:
     name = stream.stream.removeprefix(group + "/")
-    tail = (_two(stream.wasserstein), _two(stream.psi), p_text(stream.p_value))
+    tail = (_two(stream.wasserstein), _two(stream.psi), p_text(stream.p_value, stream.windows))
     if stream.shares:
         label, before, after = stream.shares[0]
         return (name, f"{label}: {percent(before)}", percent(after), _two(stream.effect), *tail)

@@ -11,7 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lensai_integrations.drift.text import count_segments, describe_vectors, meaning, p_text, verdict
+from lensai_integrations.drift.text import (
+    certainty,
+    count_segments,
+    describe_vectors,
+    meaning,
+    p_text,
+    sum_up_vectors,
+    verdict,
+)
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.report.classes import ClassChart, Series, class_charts
 from lensai_integrations.report.embeddings import fan
@@ -128,7 +136,7 @@ def _points(report: DriftReport) -> tuple[str, ...]:
     for group in report.groups:
         texts = [_counted(group)] if group.summed_up and group.moved else []
         if group.vectors is not None and group.vectors.drift:
-            texts.append(f"moved as a whole: {_vectors(group)}")
+            texts.append(f"moved as a whole: {_minus(sum_up_vectors(group.vectors))}")
         if texts:
             worst = max((stream.effect for stream in group.streams), default=0.0)
             found.append((worst, f"{group.name}: {'; '.join(texts)}."))
@@ -215,7 +223,7 @@ def _rows(name: str, streams: Sequence[StreamDrift], sources: Sequence[Source]) 
         replace(
             drawn[short],
             notable=stream.drift,
-            extra=(f"{stream.effect:.2f}", _p(stream.p_value)),
+            extra=(f"{stream.effect:.2f}", _p(stream.p_value, stream.windows)),
             tag="moved" if stream.drift else "",
         )
         for short, stream in found.items()
@@ -227,15 +235,19 @@ def _words(stream: StreamDrift) -> str:
     return stream.words.replace(" -> ", " → ")
 
 
-def _p(value: float) -> str:
+def _p(value: float, windows: int = 0) -> str:
     """A p-value with a real minus sign, at which no line is broken."""
-    return "" if math.isnan(value) else p_text(value).replace("-", "\N{MINUS SIGN}")
+    return "" if math.isnan(value) else _minus(p_text(value, windows))
+
+
+def _minus(text: str) -> str:
+    return text.replace("e-", "e\N{MINUS SIGN}")
 
 
 def _evidence(stream: StreamDrift) -> str:
-    return f"effect {stream.effect:.2f}, p {_p(stream.p_value)}"
+    return f"effect {stream.effect:.2f}, {_minus(certainty(stream.p_value, stream.windows))}"
 
 
 def _vectors(group: GroupDrift) -> str:
     assert group.vectors is not None
-    return describe_vectors(group.vectors).replace("-", "\N{MINUS SIGN}")
+    return _minus(describe_vectors(group.vectors))
