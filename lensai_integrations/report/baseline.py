@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from lensai_integrations.drift.calibrate import calibration_of
+from lensai_integrations.errors import FormatError
 from lensai_integrations.profile import Baseline, Group, Profile
 from lensai_integrations.report.embeddings import reading
 from lensai_integrations.report.page import Commands, Fact, Page, when
 from lensai_integrations.report.sections import data_sections, definitions_used, rows_noun
 from lensai_integrations.report.streams import Source
-from lensai_integrations.report.words import count, interval
+from lensai_integrations.report.words import count, interval, number
 
 _USE = "Profile what production sends in the same way, then hold it against this baseline."
 
@@ -26,7 +28,7 @@ def baseline_page(baseline: Baseline | Profile) -> Page:
         headline=headline(sources, info),
         made=f"Made {when(str(info['created']))}" if info.get("created") else "",
         warnings=tuple(baseline.warnings),
-        facts=tuple(key_facts(sources)),
+        facts=(*key_facts(sources), *_calibration(baseline)),
         sections=tuple(data_sections(sources)),
         definitions=definitions_used(sources),
         use_title="How to use it",
@@ -59,6 +61,22 @@ def key_facts(sources: Sequence[Source]) -> list[Fact]:
     facts += [Fact(name.capitalize(), make(groups[name])) for name, make in makers.items() if name in groups]
     layers = [_layer(group) for name, group in groups.items() if name.startswith("embeddings/")]
     return facts + ([Fact("Embeddings", tuple(layers))] if layers else [])
+
+
+def _calibration(what: Baseline | Profile) -> list[Fact]:
+    """What drift is judged by, of a baseline."""
+    if not isinstance(what, Baseline):
+        return []
+    try:
+        known = calibration_of(what)
+    except FormatError:
+        known = None
+    if known is None:
+        return [Fact("Calibration", ("none: drift is judged by formulas",))]
+    lines = [f"{count(known.draws, 'clean window')} of each size", f"{known.sizes[0]} to {known.sizes[-1]:,} rows"]
+    if known.confidence is not None:
+        lines.append(f"accuracy {number(100 * known.confidence.accuracy)}% by its labels")
+    return [Fact("Calibration", tuple(lines))]
 
 
 def _rows(source: Source) -> tuple[str, ...]:
