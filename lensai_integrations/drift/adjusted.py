@@ -17,7 +17,7 @@ from lensai_integrations.profile import Profile
 #: A KLL sketch's rank error at 99% confidence, in standard deviations.
 _NORMAL_99 = 2.58
 #: Logarithms of p-values are made smaller by this over the root of the baseline's rows, and then shifted by the next.
-_FINITE, _CAREFUL = 4.0, 0.25
+_FINITE, _CAREFUL = 6.0, 0.5
 
 Logs: TypeAlias = NDArray[np.float64]
 _Logs: TypeAlias = tuple[Logs, Logs]
