@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,6 +42,8 @@ class Distances:
         psi: Population stability index over equal-probability bins, smoothed.
         jensen_shannon: Square root of the Jensen-Shannon divergence in bits, over the same bins, 0 to 1.
         hellinger: Hellinger distance over the same bins, 0 to 1.
+        energy: Energy distance as scipy defines it, `sqrt(2 * integral of (F - G)^2)`, after both sides were divided by
+            the baseline's standard deviation; infinite as Wasserstein-1 is.
     """
 
     ks: Floats
@@ -48,6 +51,7 @@ class Distances:
     psi: Floats
     jensen_shannon: Floats
     hellinger: Floats
+    energy: Floats
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,17 @@ class Pooled:
 
     points: NDArray[Any]
     difference: Floats
+
+    @cached_property
+    def steps(self) -> Floats:
+        """From each point to the next, float64 `[D, m - 1]`."""
+        points = self.points.astype(np.float64)
+        return points[:, 1:] - points[:, :-1]
+
+    @cached_property
+    def gaps(self) -> Floats:
+        """Absolute differences, float64 `[D, m]`."""
+        return np.abs(self.difference)
 
 
 def pool(baseline: View, window: View) -> Pooled:
@@ -96,10 +111,10 @@ def kolmogorov_smirnov(pooled: Pooled) -> Floats:
         >>> kolmogorov_smirnov(pool((np.array([[1.0, 3.0]]), one), (np.array([[2.0, 3.0]]), one))).tolist()
         [0.5]
     """
-    difference = np.abs(pooled.difference)
-    # within a tie the shares belong to no value
-    difference[:, :-1] *= pooled.points[:, 1:] != pooled.points[:, :-1]
-    return _row_max(difference)
+    largest = pooled.gaps[:, -1].copy()
+    if pooled.gaps.shape[1] > 1:  # within a tie the shares belong to no value
+        np.maximum(largest, np.max(pooled.gaps[:, :-1] * (pooled.steps != 0), axis=1), out=largest)
+    return largest
 
 
 def wasserstein(pooled: Pooled) -> Floats:
@@ -110,9 +125,23 @@ def wasserstein(pooled: Pooled) -> Floats:
         >>> wasserstein(pool((np.array([[1.0]]), one), (np.array([[4.0]]), one))).tolist()
         [3.0]
     """
-    steps = np.diff(pooled.points.astype(np.float64), axis=1)
-    area: Floats = np.einsum("dm,dm->d", np.abs(pooled.difference[:, :-1]), steps)
+    area: Floats = np.einsum("dm,dm->d", pooled.gaps[:, :-1], pooled.steps)
     return area
+
+
+def energy(pooled: Pooled) -> Floats:
+    """Energy distance, `sqrt(2 * integral of (F - G)^2)`, `[D]`; its square is in the streams' own units.
+
+    So it is the root of `2 E|X - Y| - E|X - X'| - E|Y - Y'|`, as `scipy.stats.energy_distance` has it; some call that
+    expression itself the energy distance. Source: G. Szekely and M. Rizzo, Energy statistics, 2013.
+
+    Example:
+        >>> one = np.ones((1, 1), int)
+        >>> energy(pool((np.array([[1.0]]), one), (np.array([[3.0]]), one))).tolist()
+        [2.0]
+    """
+    area: Floats = np.einsum("dm,dm->d", np.square(pooled.gaps[:, :-1]), pooled.steps)
+    return np.sqrt(2 * area)
 
 
 def standard_deviation(view: View) -> Floats:
@@ -158,29 +187,63 @@ def bin_shares(baseline: View, window: View, bins: int = 10) -> tuple[Floats, Fl
         >>> shares[used].tolist()
         [0.25, 0.25, 0.25, 0.25]
     """
-    baseline, window = _with_a_point(baseline), _with_a_point(window)
-    summed, summed_window = np.cumsum(baseline[1], axis=1), np.cumsum(window[1], axis=1)
-    edges = _quantiles(baseline[0], summed, np.arange(1, bins) / bins)
-    below, upto = _bisect(baseline[0], edges, "left"), _bisect(baseline[0], edges, "right")
+    known = reference(baseline, bins)
+    return known.shares, _shares_of(window, known), known.used
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A baseline, and what follows from it alone: worth keeping where many windows are held against it.
+
+    Attributes:
+        view: Ascending values and their weights, `[D, m]` each.
+        deviation: Standard deviations, float64 `[D]`.
+        n: Rows, `[D]`.
+        edges: Of its bins, float64 `[D, bins - 1]`.
+        own: Edges that are bins of their own, bool, likewise.
+        used: Which bins are used, bool `[D, 2 * bins - 1]`.
+        shares: Its shares in them, float64, likewise.
+    """
+
+    view: View
+    deviation: Floats
+    n: NDArray[Any]
+    edges: Floats
+    own: NDArray[np.bool_]
+    used: NDArray[np.bool_]
+    shares: Floats
+
+
+def reference(baseline: View, bins: int = 10) -> Reference:
+    """What `distances` needs of a baseline.
+
+    Args:
+        baseline: Ascending values and their weights, `[D, m]` each.
+        bins: How many, of equal share.
+
+    Example:
+        >>> reference((np.arange(100.0)[None], np.ones((1, 100), int)), bins=4).edges.tolist()
+        [[24.0, 49.0, 74.0]]
+    """
+    values, weights = _with_a_point(baseline)
+    summed = np.cumsum(weights, axis=1)
+    edges = _quantiles(values, summed, np.arange(1, bins) / bins)
+    below, upto = _bisect(values, edges, "left"), _bisect(values, edges, "right")
     repeated = np.diff(edges, axis=1, prepend=np.nan) == 0
     own = (_summed_at(summed, upto) - _summed_at(summed, below) > 0.5 / bins * summed[:, -1:]) & ~repeated
     used = np.ones((len(edges), 2 * bins - 1), bool)
     used[:, 1::2], used[:, :-1:2] = own, ~repeated
-    below_window, upto_window = _bisect(window[0], edges, "left"), _bisect(window[0], edges, "right")
-    return (
-        _between(summed, np.where(own, below, upto), upto),
-        _between(summed_window, np.where(own, below_window, upto_window), upto_window),
-        used,
-    )
+    shares = _between(summed, np.where(own, below, upto), upto)
+    return Reference(baseline, standard_deviation(baseline), summed[:, -1], edges, own, used, shares)
 
 
-def distances(baseline: View, window: View, bins: int = 10) -> Distances:
+def distances(baseline: View | Reference, window: View, bins: int = 10) -> Distances:
     """All distances of all streams.
 
     Args:
-        baseline: Ascending values and their weights, `[D, m]` each.
+        baseline: Ascending values and their weights, `[D, m]` each; or what `reference` makes of them.
         window: The same of the window, with the same D.
-        bins: Bins of the baseline, of equal share.
+        bins: Bins of the baseline, of equal share; of a `Reference` its own are used.
 
     Raises:
         InputError: If the sides have different numbers of streams.
@@ -190,12 +253,20 @@ def distances(baseline: View, window: View, bins: int = 10) -> Distances:
         >>> distances(one, one).ks.tolist()
         [0.0]
     """
-    ks, area = _by_blocks(baseline, window)
-    p, q, used = bin_shares(baseline, window, bins)
-    spread = standard_deviation(baseline)
-    scaled = np.where(spread > 0, area / np.where(spread > 0, spread, 1.0), np.where(area > 0, np.inf, area))
-    index = population_stability(p, q, baseline[1].sum(axis=1), window[1].sum(axis=1), used)
-    return Distances(ks, scaled, index, jensen_shannon(p, q), hellinger(p, q))
+    view = baseline.view if isinstance(baseline, Reference) else baseline
+    ks, area, squared = _by_blocks(view, window)
+    known = baseline if isinstance(baseline, Reference) else reference(baseline, bins)
+    p, q = known.shares, _shares_of(window, known)
+    index = population_stability(p, q, known.n, window[1].sum(axis=1), known.used)
+    spread = known.deviation
+    return Distances(
+        ks,
+        _in_deviations(area, spread),
+        index,
+        jensen_shannon(p, q),
+        hellinger(p, q),
+        _in_deviations(squared, np.sqrt(spread)),
+    )
 
 
 def pixel_distances(baseline: NDArray[np.int64], window: NDArray[np.int64]) -> Distances:
@@ -214,14 +285,26 @@ def pixel_distances(baseline: NDArray[np.int64], window: NDArray[np.int64]) -> D
     return replace(distances(one, two), jensen_shannon=jensen_shannon(p, q), hellinger=hellinger(p, q))
 
 
-def _by_blocks(baseline: View, window: View) -> tuple[Floats, Floats]:
-    """Kolmogorov-Smirnov and Wasserstein-1 of all streams."""
-    ks, area = np.empty(len(baseline[0])), np.empty(len(baseline[0]))
+def _shares_of(window: View, known: Reference) -> Floats:
+    """Shares of a window in the bins of a baseline."""
+    values, weights = _with_a_point(window)
+    below, upto = _bisect(values, known.edges, "left"), _bisect(values, known.edges, "right")
+    return _between(np.cumsum(weights, axis=1), np.where(known.own, below, upto), upto)
+
+
+def _in_deviations(distance: Floats, spread: Floats) -> Floats:
+    return np.where(spread > 0, distance / np.where(spread > 0, spread, 1.0), np.where(distance > 0, np.inf, distance))
+
+
+def _by_blocks(baseline: View, window: View) -> tuple[Floats, Floats, Floats]:
+    """Kolmogorov-Smirnov, Wasserstein-1 and energy distance of all streams."""
+    found = np.empty((3, len(baseline[0])))
     for start in range(0, max(len(baseline[0]), len(window[0])), _BLOCK):
         block = slice(start, start + _BLOCK)
         pooled = pool((baseline[0][block], baseline[1][block]), (window[0][block], window[1][block]))
-        ks[block], area[block] = kolmogorov_smirnov(pooled), wasserstein(pooled)
-    return ks, area
+        found[:, block] = kolmogorov_smirnov(pooled), wasserstein(pooled), energy(pooled)
+    ks, area, squared = found
+    return ks, area, squared
 
 
 def _or_nan(total: NDArray[Any]) -> Floats:
@@ -231,11 +314,6 @@ def _or_nan(total: NDArray[Any]) -> Floats:
 def _with_a_point(view: View) -> View:
     """The view, or for one without any points one point of no weight, so that all shares come out as NaN."""
     return view if view[0].shape[1] else (np.zeros((len(view[0]), 1)), np.zeros((len(view[0]), 1), np.int64))
-
-
-def _row_max(values: Floats) -> Floats:
-    largest: Floats = np.max(values, axis=1)
-    return largest
 
 
 def _quantiles(values: NDArray[Any], summed: NDArray[Any], ranks: Floats) -> Floats:

@@ -48,6 +48,8 @@ class StreamDrift:
         window: The same of the window.
         shares: Categories whose share changed most, with their shares before and after, largest change first.
         statistic: Name of the statistic that `p_value` is of.
+        energy: Energy distance, `sqrt(2 * integral of (F - G)^2)`, of values in standard deviations of the baseline;
+            infinite if that never varied.
     """
 
     stream: str
@@ -65,6 +67,7 @@ class StreamDrift:
     window: tuple[float, float, float] = NAN3
     shares: tuple[tuple[str, float, float], ...] = ()
     statistic: str = ""
+    energy: float = math.nan
 
     @property
     def words(self) -> str:
