@@ -20,6 +20,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.drift.cumulative import (
+    bisect,
+    or_nan,
+    shares_between,
+    summed_at,
+    values_at,
+    with_a_point,
+)
 from lensai_integrations.drift.shares import hellinger, jensen_shannon, population_stability
 from lensai_integrations.errors import InputError
 
@@ -96,7 +104,7 @@ def pool(baseline: View, window: View) -> Pooled:
         if values.ndim != 2 or values.shape != weights.shape or len(values) != len(baseline[0]):
             shapes = [(*map(np.shape, side),) for side in (baseline, window)]
             raise InputError(f"values and weights should be [D, m] with one D on both sides, not {shapes}")
-    baseline, window = _with_a_point(baseline), _with_a_point(window)
+    baseline, window = with_a_point(baseline), with_a_point(window)
     n, m = (weights.sum(axis=1, keepdims=True) for _, weights in (baseline, window))
     total = n.astype(np.float64) * m
     whole = np.dtype(np.int32 if total.max(initial=0.0) < _INT32 and n.dtype.kind == m.dtype.kind == "i" else float)
@@ -106,7 +114,7 @@ def pool(baseline: View, window: View) -> Pooled:
     order = np.argsort(values, axis=1, kind="stable")
     order += np.arange(len(values))[:, None] * values.shape[1]
     summed = np.cumsum(weights.ravel().take(order, mode="clip"), axis=1, dtype=whole)  # "clip" skips a check of places
-    return Pooled(values.ravel().take(order, mode="clip"), summed / _or_nan(total))
+    return Pooled(values.ravel().take(order, mode="clip"), summed / or_nan(total))
 
 
 def kolmogorov_smirnov(pooled: Pooled) -> Floats:
@@ -157,9 +165,9 @@ def standard_deviation(view: View) -> Floats:
         >>> standard_deviation((np.array([[1.0, 3.0]]), np.array([[1, 1]]))).tolist()
         [1.0]
     """
-    values, weights = (array.astype(np.float64) for array in _with_a_point(view))
+    values, weights = (array.astype(np.float64) for array in with_a_point(view))
     values -= values[:, :1].copy()  # about one of them, for a constant's deviation to be 0 and not a rounding error
-    total = _or_nan(weights.sum(axis=1))
+    total = or_nan(weights.sum(axis=1))
     mean: Floats = np.einsum("dm,dm->d", values, weights) / total
     variance: Floats = np.einsum("dm,dm->d", np.square(values, out=values), weights) / total - mean**2
     return np.sqrt(np.maximum(variance, 0.0))
@@ -172,9 +180,9 @@ def quantiles(view: View, ranks: Sequence[float]) -> Floats:
         >>> quantiles((np.array([[1.0, 3.0]]), np.array([[3, 1]])), (0.5, 0.9)).tolist()
         [[1.0, 3.0]]
     """
-    values, weights = _with_a_point(view)
+    values, weights = with_a_point(view)
     summed = np.cumsum(weights, axis=1)
-    return _quantiles(values, summed, np.asarray(ranks)) + 0.0 * _or_nan(summed[:, -1:])
+    return values_at(values, summed, np.asarray(ranks)) + 0.0 * or_nan(summed[:, -1:])
 
 
 def bin_shares(baseline: View, window: View, bins: int = 10) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -231,15 +239,15 @@ def reference(baseline: View, bins: int = 10) -> Reference:
         >>> reference((np.arange(100.0)[None], np.ones((1, 100), int)), bins=4).edges.tolist()
         [[24.0, 49.0, 74.0]]
     """
-    values, weights = _with_a_point(baseline)
+    values, weights = with_a_point(baseline)
     summed = np.cumsum(weights, axis=1)
-    edges = _quantiles(values, summed, np.arange(1, bins) / bins)
-    below, upto = _bisect(values, edges, "left"), _bisect(values, edges, "right")
+    edges = values_at(values, summed, np.arange(1, bins) / bins)
+    below, upto = bisect(values, edges, "left"), bisect(values, edges, "right")
     repeated = np.diff(edges, axis=1, prepend=np.nan) == 0
-    own = (_summed_at(summed, upto) - _summed_at(summed, below) > 0.5 / bins * summed[:, -1:]) & ~repeated
+    own = (summed_at(summed, upto) - summed_at(summed, below) > 0.5 / bins * summed[:, -1:]) & ~repeated
     used = np.ones((len(edges), 2 * bins - 1), bool)
     used[:, 1::2], used[:, :-1:2] = own, ~repeated
-    shares = _between(summed, np.where(own, below, upto), upto)
+    shares = shares_between(summed, np.where(own, below, upto), upto)
     return Reference(baseline, standard_deviation(baseline), summed[:, -1], edges, own, used, shares)
 
 
@@ -287,15 +295,15 @@ def pixel_distances(baseline: NDArray[np.int64], window: NDArray[np.int64]) -> D
         [1.0]
     """
     one, two = ((np.broadcast_to(np.arange(256.0), counts.shape), counts) for counts in (baseline, window))
-    p, q = (counts / _or_nan(counts.sum(axis=1, keepdims=True)) for counts in (baseline, window))
+    p, q = (counts / or_nan(counts.sum(axis=1, keepdims=True)) for counts in (baseline, window))
     return replace(distances(one, two), jensen_shannon=jensen_shannon(p, q), hellinger=hellinger(p, q))
 
 
 def _shares_of(window: View, known: Reference) -> Floats:
     """Shares of a window in the bins of a baseline."""
-    values, weights = _with_a_point(window)
-    below, upto = _bisect(values, known.edges, "left"), _bisect(values, known.edges, "right")
-    return _between(np.cumsum(weights, axis=1), np.where(known.own, below, upto), upto)
+    values, weights = with_a_point(window)
+    below, upto = bisect(values, known.edges, "left"), bisect(values, known.edges, "right")
+    return shares_between(np.cumsum(weights, axis=1), np.where(known.own, below, upto), upto)
 
 
 def _in_deviations(distance: Floats, spread: Floats) -> Floats:
@@ -311,46 +319,3 @@ def _by_blocks(baseline: View, window: View) -> tuple[Floats, Floats, Floats]:
         found[:, block] = kolmogorov_smirnov(pooled), wasserstein(pooled), energy(pooled)
     ks, area, squared = found
     return ks, area, squared
-
-
-def _or_nan(total: NDArray[Any]) -> Floats:
-    return np.where(total > 0, total, np.nan)
-
-
-def _with_a_point(view: View) -> View:
-    """The view, or for one without any points one point of no weight, so that all shares come out as NaN."""
-    return view if view[0].shape[1] else (np.zeros((len(view[0]), 1)), np.zeros((len(view[0]), 1), np.int64))
-
-
-def _quantiles(values: NDArray[Any], summed: NDArray[Any], ranks: Floats) -> Floats:
-    # a rank such as 0.3 times a count of 10 comes out as 3.0000000000000004 or so
-    place = _bisect(summed, np.ceil(ranks * summed[:, -1:] * (1 - 1e-12)), "left")
-    found: Floats = np.take_along_axis(values, np.minimum(place, values.shape[1] - 1), axis=1).astype(np.float64)
-    return found
-
-
-def _bisect(ascending: NDArray[Any], wanted: NDArray[Any], side: str) -> NDArray[np.intp]:
-    """`numpy.searchsorted` of `[D, p]` in `[D, m]`, m at least 1, row by row, all rows in step."""
-    goes_right = np.less if side == "left" else np.less_equal
-    flat, size = ascending.ravel(), ascending.shape[1]
-    start = np.arange(len(wanted))[:, None] * size
-    low = np.broadcast_to(start, wanted.shape)
-    while size > 1:  # the place lies from low to low + size
-        half = size // 2
-        low = low + half * goes_right(flat[low + (half - 1)], wanted)
-        size -= half
-    found: NDArray[np.intp] = low + goes_right(flat[low], wanted) - start
-    return found
-
-
-def _summed_at(summed: NDArray[Any], count: NDArray[np.intp]) -> NDArray[Any]:
-    """Weight of the `count` smallest values, `[D, p]`."""
-    return np.where(count > 0, np.take_along_axis(summed, np.maximum(count - 1, 0), axis=1), 0)
-
-
-def _between(summed: NDArray[Any], lower: NDArray[np.intp], upper: NDArray[np.intp]) -> Floats:
-    """Shares up to the first lower place, from there to the upper, then to the next lower, ...: `[D, 2 * p + 1]`."""
-    ends = np.stack([lower, upper], axis=2).reshape(len(lower), -1)
-    weights = np.diff(_summed_at(summed, ends), axis=1, prepend=0, append=summed[:, -1:])
-    shares: Floats = weights / _or_nan(summed[:, -1:])
-    return shares

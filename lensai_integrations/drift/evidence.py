@@ -223,10 +223,13 @@ def _rows(
     columns = (found.ks, p, found.wasserstein, found.psi, found.jensen_shannon, found.hellinger)
     lists: list[list[Any]] = [column.tolist() for column in columns]
     lists += [[tuple(row) for row in side.tolist()] for side in sides]
-    for name, definition, squared, ks, raw, *rest in zip(
-        names, definitions, found.energy.tolist(), *lists, strict=True
+    lists.append(found.energy.tolist())
+    for name, definition, ks, raw, area, psi, js, far, low, high, squared in zip(
+        names, definitions, *lists, strict=True
     ):
-        yield StreamDrift(name, kind, definition, False, ks, math.nan, raw, *rest, energy=squared)
+        yield StreamDrift(
+            name, kind, definition, False, ks, math.nan, raw, area, psi, js, far, low, high, (), "", squared
+        )
 
 
 def _categories(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:

@@ -101,8 +101,9 @@ def k_means_distance(baseline: ArrayLike, window: ArrayLike, n_clusters: int = 5
     if not 1 <= n_clusters <= len(one):
         raise InputError(f"n_clusters={n_clusters!r} should be from 1 to the baseline's {len(one)} rows, e.g. 5")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "One of the clusters is empty")  # of rows that are all alike: no harm
-        centroids, _ = kmeans2(one, n_clusters, iter=50, minit="++", rng=np.random.default_rng(seed))
+        warnings.filterwarnings("ignore", "One of the clusters is empty")  # no harm: its share is 0 on both sides
+        different = min(n_clusters, len(np.unique(one, axis=0)))  # k-means++ cannot choose more than there are
+        centroids, _ = kmeans2(one, different, iter=50, minit="++", rng=np.random.default_rng(seed))
     p, q = (np.bincount(vq(rows, centroids)[0], minlength=n_clusters) / len(rows) for rows in (one, two))
     return float(jensen_shannon(p, q))
 
