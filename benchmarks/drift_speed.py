@@ -28,7 +28,7 @@ def correlated(n: int, dim: int, seed: int) -> np.ndarray:
 
 
 def ours(turns: int) -> dict[str, float]:
-    """Median, least and largest seconds of a comparison with a calibrated baseline, and the median of the processor's."""
+    """Median, least and largest seconds of a comparison with a calibrated baseline; the median of processor time."""
     baseline = calibrate(_profile(correlated(2 * ROWS, DIM, 1)), draws=200)
     windows = [_profile(correlated(ROWS, DIM, 2 + turn), baseline) for turn in range(turns + 1)]
     compare(baseline, windows[0])  # what is loaded on first use is no part of it

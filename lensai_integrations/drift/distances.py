@@ -80,8 +80,7 @@ class Pooled:
     @cached_property
     def steps(self) -> Floats:
         """From each point to the next, float64 `[D, m - 1]`."""
-        points = self.points.astype(np.float64)
-        return points[:, 1:] - points[:, :-1]
+        return np.subtract(self.points[:, 1:], self.points[:, :-1], dtype=np.float64)
 
     @cached_property
     def gaps(self) -> Floats:

@@ -20,7 +20,7 @@ Floats: TypeAlias = NDArray[np.float64]
 #: Kernel values computed at a time: 32 MB.
 _CHUNK = 1 << 22
 #: Rows the median distance is found from.
-_MEDIAN_ROWS = 2000
+_MEDIAN_ROWS = 1000
 #: Most rows of both sides that `mmd_test` makes a kernel matrix of: 3.2 GB.
 _LARGEST_MATRIX = 20_000
 #: Permutations taken at a time.
@@ -53,7 +53,7 @@ def mmd(baseline: ArrayLike, window: ArrayLike, bandwidth: float | None = None, 
     Args:
         baseline: Rows `[n, D]`, two or more.
         window: Rows `[m, D]`, two or more.
-        bandwidth: None for the median distance of the rows of both sides (of 2,000 of them if there are more).
+        bandwidth: None for the median distance of the rows of both sides (of 1,000 of them if there are more).
         unbiased: Leave out the pairs of a row with itself. Without drift the value is 0 on average then, and often
             below it; with them it is never below 0, and the larger the fewer rows there are.
 

@@ -61,7 +61,9 @@ def _sorted_block(items: Floats, levels: Integers) -> tuple[Floats, Integers]:
     """
     if not levels.any():
         return np.sort(items, axis=1), np.ones(items.shape, np.int64)
-    packed = _ordered_bits(np.where(np.isnan(items), np.float32(np.nan), items).view(np.int32)).astype(np.int64)
+    missing = np.isnan(items)
+    items = np.where(missing, np.float32(np.nan), items) if missing.any() else items  # none with a sign
+    packed = _ordered_bits(items.view(np.int32)).astype(np.int64)
     packed <<= 32
     packed |= levels
     packed.sort(axis=1)
