@@ -80,7 +80,8 @@ class Pooled:
     @cached_property
     def steps(self) -> Floats:
         """From each point to the next, float64 `[D, m - 1]`."""
-        return np.subtract(self.points[:, 1:], self.points[:, :-1], dtype=np.float64)
+        steps: Floats = np.subtract(self.points[:, 1:], self.points[:, :-1], dtype=np.float64)
+        return steps
 
     @cached_property
     def gaps(self) -> Floats:
