@@ -14,11 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.drift.cumulative import (
+    bisect,
+    or_nan,
+    shares_between,
+    summed_at,
+    values_at,
+    with_a_point,
+)
 from lensai_integrations.drift.shares import hellinger, jensen_shannon, population_stability
 from lensai_integrations.errors import InputError
 
@@ -28,6 +37,8 @@ View: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 
 #: Streams taken at a time, so that what is worked on stays in the processor's cache.
 _BLOCK = 64
+#: Sums below this can be had in 32 bits, in half the time.
+_INT32 = 2.0**31
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,8 @@ class Distances:
         psi: Population stability index over equal-probability bins, smoothed.
         jensen_shannon: Square root of the Jensen-Shannon divergence in bits, over the same bins, 0 to 1.
         hellinger: Hellinger distance over the same bins, 0 to 1.
+        energy: Energy distance as scipy defines it, `sqrt(2 * integral of (F - G)^2)`, after both sides were divided by
+            the baseline's standard deviation; infinite as Wasserstein-1 is.
     """
 
     ks: Floats
@@ -48,6 +61,7 @@ class Distances:
     psi: Floats
     jensen_shannon: Floats
     hellinger: Floats
+    energy: Floats
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,17 @@ class Pooled:
 
     points: NDArray[Any]
     difference: Floats
+
+    @cached_property
+    def steps(self) -> Floats:
+        """From each point to the next, float64 `[D, m - 1]`."""
+        steps: Floats = np.subtract(self.points[:, 1:], self.points[:, :-1], dtype=np.float64)
+        return steps
+
+    @cached_property
+    def gaps(self) -> Floats:
+        """Absolute differences, float64 `[D, m]`."""
+        return np.abs(self.difference)
 
 
 def pool(baseline: View, window: View) -> Pooled:
@@ -79,13 +104,17 @@ def pool(baseline: View, window: View) -> Pooled:
         if values.ndim != 2 or values.shape != weights.shape or len(values) != len(baseline[0]):
             shapes = [(*map(np.shape, side),) for side in (baseline, window)]
             raise InputError(f"values and weights should be [D, m] with one D on both sides, not {shapes}")
-    baseline, window = _with_a_point(baseline), _with_a_point(window)
-    n, m = (weights.sum(axis=1, keepdims=True, dtype=np.float64) for _, weights in (baseline, window))
+    baseline, window = with_a_point(baseline), with_a_point(window)
+    n, m = (weights.sum(axis=1, keepdims=True) for _, weights in (baseline, window))
+    total = n.astype(np.float64) * m
+    whole = np.dtype(np.int32 if total.max(initial=0.0) < _INT32 and n.dtype.kind == m.dtype.kind == "i" else float)
     values = np.concatenate([baseline[0], window[0]], axis=1)
-    weights = np.concatenate([baseline[1] * m, window[1] * -n], axis=1)  # whole numbers, so that sums cancel exactly
+    sides = ((baseline[1], m), (window[1], -n))  # whole numbers, so that sums cancel exactly
+    weights = np.concatenate([ours.astype(whole) * others.astype(whole) for ours, others in sides], axis=1)
     order = np.argsort(values, axis=1, kind="stable")
     order += np.arange(len(values))[:, None] * values.shape[1]
-    return Pooled(values.ravel()[order], np.cumsum(weights.ravel()[order], axis=1) / _or_nan(n * m))
+    summed = np.cumsum(weights.ravel().take(order, mode="clip"), axis=1, dtype=whole)  # "clip" skips a check of places
+    return Pooled(values.ravel().take(order, mode="clip"), summed / or_nan(total))
 
 
 def kolmogorov_smirnov(pooled: Pooled) -> Floats:
@@ -96,10 +125,10 @@ def kolmogorov_smirnov(pooled: Pooled) -> Floats:
         >>> kolmogorov_smirnov(pool((np.array([[1.0, 3.0]]), one), (np.array([[2.0, 3.0]]), one))).tolist()
         [0.5]
     """
-    difference = np.abs(pooled.difference)
-    # within a tie the shares belong to no value
-    difference[:, :-1] *= pooled.points[:, 1:] != pooled.points[:, :-1]
-    return _row_max(difference)
+    gaps = pooled.gaps.copy()
+    np.copyto(gaps[:, :-1], 0.0, where=pooled.steps == 0)  # within a tie the shares belong to no value
+    largest: Floats = np.max(gaps, axis=1)
+    return largest
 
 
 def wasserstein(pooled: Pooled) -> Floats:
@@ -110,9 +139,23 @@ def wasserstein(pooled: Pooled) -> Floats:
         >>> wasserstein(pool((np.array([[1.0]]), one), (np.array([[4.0]]), one))).tolist()
         [3.0]
     """
-    steps = np.diff(pooled.points.astype(np.float64), axis=1)
-    area: Floats = np.einsum("dm,dm->d", np.abs(pooled.difference[:, :-1]), steps)
+    area: Floats = np.einsum("dm,dm->d", pooled.gaps[:, :-1], pooled.steps)
     return area
+
+
+def energy(pooled: Pooled) -> Floats:
+    """Energy distance, `sqrt(2 * integral of (F - G)^2)`, `[D]`; its square is in the streams' own units.
+
+    So it is the root of `2 E|X - Y| - E|X - X'| - E|Y - Y'|`, as `scipy.stats.energy_distance` has it; some call that
+    expression itself the energy distance. Source: G. Szekely and M. Rizzo, Energy statistics, 2013.
+
+    Example:
+        >>> one = np.ones((1, 1), int)
+        >>> energy(pool((np.array([[1.0]]), one), (np.array([[3.0]]), one))).tolist()
+        [2.0]
+    """
+    area: Floats = np.einsum("dm,dm->d", np.square(pooled.gaps[:, :-1]), pooled.steps)
+    return np.sqrt(2 * area)
 
 
 def standard_deviation(view: View) -> Floats:
@@ -122,9 +165,9 @@ def standard_deviation(view: View) -> Floats:
         >>> standard_deviation((np.array([[1.0, 3.0]]), np.array([[1, 1]]))).tolist()
         [1.0]
     """
-    values, weights = (array.astype(np.float64) for array in _with_a_point(view))
+    values, weights = (array.astype(np.float64) for array in with_a_point(view))
     values -= values[:, :1].copy()  # about one of them, for a constant's deviation to be 0 and not a rounding error
-    total = _or_nan(weights.sum(axis=1))
+    total = or_nan(weights.sum(axis=1))
     mean: Floats = np.einsum("dm,dm->d", values, weights) / total
     variance: Floats = np.einsum("dm,dm->d", np.square(values, out=values), weights) / total - mean**2
     return np.sqrt(np.maximum(variance, 0.0))
@@ -137,9 +180,9 @@ def quantiles(view: View, ranks: Sequence[float]) -> Floats:
         >>> quantiles((np.array([[1.0, 3.0]]), np.array([[3, 1]])), (0.5, 0.9)).tolist()
         [[1.0, 3.0]]
     """
-    values, weights = _with_a_point(view)
+    values, weights = with_a_point(view)
     summed = np.cumsum(weights, axis=1)
-    return _quantiles(values, summed, np.asarray(ranks)) + 0.0 * _or_nan(summed[:, -1:])
+    return values_at(values, summed, np.asarray(ranks)) + 0.0 * or_nan(summed[:, -1:])
 
 
 def bin_shares(baseline: View, window: View, bins: int = 10) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -158,29 +201,63 @@ def bin_shares(baseline: View, window: View, bins: int = 10) -> tuple[Floats, Fl
         >>> shares[used].tolist()
         [0.25, 0.25, 0.25, 0.25]
     """
-    baseline, window = _with_a_point(baseline), _with_a_point(window)
-    summed, summed_window = np.cumsum(baseline[1], axis=1), np.cumsum(window[1], axis=1)
-    edges = _quantiles(baseline[0], summed, np.arange(1, bins) / bins)
-    below, upto = _bisect(baseline[0], edges, "left"), _bisect(baseline[0], edges, "right")
-    repeated = np.diff(edges, axis=1, prepend=np.nan) == 0
-    own = (_summed_at(summed, upto) - _summed_at(summed, below) > 0.5 / bins * summed[:, -1:]) & ~repeated
-    used = np.ones((len(edges), 2 * bins - 1), bool)
-    used[:, 1::2], used[:, :-1:2] = own, ~repeated
-    below_window, upto_window = _bisect(window[0], edges, "left"), _bisect(window[0], edges, "right")
-    return (
-        _between(summed, np.where(own, below, upto), upto),
-        _between(summed_window, np.where(own, below_window, upto_window), upto_window),
-        used,
-    )
+    known = reference(baseline, bins)
+    return known.shares, _shares_of(window, known), known.used
 
 
-def distances(baseline: View, window: View, bins: int = 10) -> Distances:
-    """All distances of all streams.
+@dataclass(frozen=True)
+class Reference:
+    """A baseline, and what follows from it alone: worth keeping where many windows are held against it.
+
+    Attributes:
+        view: Ascending values and their weights, `[D, m]` each.
+        deviation: Standard deviations, float64 `[D]`.
+        n: Rows, `[D]`.
+        edges: Of its bins, float64 `[D, bins - 1]`.
+        own: Edges that are bins of their own, bool, likewise.
+        used: Which bins are used, bool `[D, 2 * bins - 1]`.
+        shares: Its shares in them, float64, likewise.
+    """
+
+    view: View
+    deviation: Floats
+    n: NDArray[Any]
+    edges: Floats
+    own: NDArray[np.bool_]
+    used: NDArray[np.bool_]
+    shares: Floats
+
+
+def reference(baseline: View, bins: int = 10) -> Reference:
+    """What `distances` needs of a baseline.
 
     Args:
         baseline: Ascending values and their weights, `[D, m]` each.
+        bins: How many, of equal share.
+
+    Example:
+        >>> reference((np.arange(100.0)[None], np.ones((1, 100), int)), bins=4).edges.tolist()
+        [[24.0, 49.0, 74.0]]
+    """
+    values, weights = with_a_point(baseline)
+    summed = np.cumsum(weights, axis=1)
+    edges = values_at(values, summed, np.arange(1, bins) / bins)
+    below, upto = bisect(values, edges, "left"), bisect(values, edges, "right")
+    repeated = np.diff(edges, axis=1, prepend=np.nan) == 0
+    own = (summed_at(summed, upto) - summed_at(summed, below) > 0.5 / bins * summed[:, -1:]) & ~repeated
+    used = np.ones((len(edges), 2 * bins - 1), bool)
+    used[:, 1::2], used[:, :-1:2] = own, ~repeated
+    shares = shares_between(summed, np.where(own, below, upto), upto)
+    return Reference(baseline, standard_deviation(baseline), summed[:, -1], edges, own, used, shares)
+
+
+def distances(baseline: View | Reference, window: View, bins: int = 10) -> Distances:
+    """All distances of all streams.
+
+    Args:
+        baseline: Ascending values and their weights, `[D, m]` each; or what `reference` makes of them.
         window: The same of the window, with the same D.
-        bins: Bins of the baseline, of equal share.
+        bins: Bins of the baseline, of equal share; of a `Reference` its own are used.
 
     Raises:
         InputError: If the sides have different numbers of streams.
@@ -190,12 +267,20 @@ def distances(baseline: View, window: View, bins: int = 10) -> Distances:
         >>> distances(one, one).ks.tolist()
         [0.0]
     """
-    ks, area = _by_blocks(baseline, window)
-    p, q, used = bin_shares(baseline, window, bins)
-    spread = standard_deviation(baseline)
-    scaled = np.where(spread > 0, area / np.where(spread > 0, spread, 1.0), np.where(area > 0, np.inf, area))
-    index = population_stability(p, q, baseline[1].sum(axis=1), window[1].sum(axis=1), used)
-    return Distances(ks, scaled, index, jensen_shannon(p, q), hellinger(p, q))
+    view = baseline.view if isinstance(baseline, Reference) else baseline
+    ks, area, squared = _by_blocks(view, window)
+    known = baseline if isinstance(baseline, Reference) else reference(baseline, bins)
+    p, q = known.shares, _shares_of(window, known)
+    index = population_stability(p, q, known.n, window[1].sum(axis=1), known.used)
+    spread = known.deviation
+    return Distances(
+        ks,
+        _in_deviations(area, spread),
+        index,
+        jensen_shannon(p, q),
+        hellinger(p, q),
+        _in_deviations(squared, np.sqrt(spread)),
+    )
 
 
 def pixel_distances(baseline: NDArray[np.int64], window: NDArray[np.int64]) -> Distances:
@@ -210,63 +295,27 @@ def pixel_distances(baseline: NDArray[np.int64], window: NDArray[np.int64]) -> D
         [1.0]
     """
     one, two = ((np.broadcast_to(np.arange(256.0), counts.shape), counts) for counts in (baseline, window))
-    p, q = (counts / _or_nan(counts.sum(axis=1, keepdims=True)) for counts in (baseline, window))
+    p, q = (counts / or_nan(counts.sum(axis=1, keepdims=True)) for counts in (baseline, window))
     return replace(distances(one, two), jensen_shannon=jensen_shannon(p, q), hellinger=hellinger(p, q))
 
 
-def _by_blocks(baseline: View, window: View) -> tuple[Floats, Floats]:
-    """Kolmogorov-Smirnov and Wasserstein-1 of all streams."""
-    ks, area = np.empty(len(baseline[0])), np.empty(len(baseline[0]))
+def _shares_of(window: View, known: Reference) -> Floats:
+    """Shares of a window in the bins of a baseline."""
+    values, weights = with_a_point(window)
+    below, upto = bisect(values, known.edges, "left"), bisect(values, known.edges, "right")
+    return shares_between(np.cumsum(weights, axis=1), np.where(known.own, below, upto), upto)
+
+
+def _in_deviations(distance: Floats, spread: Floats) -> Floats:
+    return np.where(spread > 0, distance / np.where(spread > 0, spread, 1.0), np.where(distance > 0, np.inf, distance))
+
+
+def _by_blocks(baseline: View, window: View) -> tuple[Floats, Floats, Floats]:
+    """Kolmogorov-Smirnov, Wasserstein-1 and energy distance of all streams."""
+    found = np.empty((3, len(baseline[0])))
     for start in range(0, max(len(baseline[0]), len(window[0])), _BLOCK):
         block = slice(start, start + _BLOCK)
         pooled = pool((baseline[0][block], baseline[1][block]), (window[0][block], window[1][block]))
-        ks[block], area[block] = kolmogorov_smirnov(pooled), wasserstein(pooled)
-    return ks, area
-
-
-def _or_nan(total: NDArray[Any]) -> Floats:
-    return np.where(total > 0, total, np.nan)
-
-
-def _with_a_point(view: View) -> View:
-    """The view, or for one without any points one point of no weight, so that all shares come out as NaN."""
-    return view if view[0].shape[1] else (np.zeros((len(view[0]), 1)), np.zeros((len(view[0]), 1), np.int64))
-
-
-def _row_max(values: Floats) -> Floats:
-    largest: Floats = np.max(values, axis=1)
-    return largest
-
-
-def _quantiles(values: NDArray[Any], summed: NDArray[Any], ranks: Floats) -> Floats:
-    # a rank such as 0.3 times a count of 10 comes out as 3.0000000000000004 or so
-    place = _bisect(summed, np.ceil(ranks * summed[:, -1:] * (1 - 1e-12)), "left")
-    found: Floats = np.take_along_axis(values, np.minimum(place, values.shape[1] - 1), axis=1).astype(np.float64)
-    return found
-
-
-def _bisect(ascending: NDArray[Any], wanted: NDArray[Any], side: str) -> NDArray[np.intp]:
-    """`numpy.searchsorted` of `[D, p]` in `[D, m]`, m at least 1, row by row, all rows in step."""
-    goes_right = np.less if side == "left" else np.less_equal
-    flat, size = ascending.ravel(), ascending.shape[1]
-    start = np.arange(len(wanted))[:, None] * size
-    low = np.broadcast_to(start, wanted.shape)
-    while size > 1:  # the place lies from low to low + size
-        half = size // 2
-        low = low + half * goes_right(flat[low + (half - 1)], wanted)
-        size -= half
-    found: NDArray[np.intp] = low + goes_right(flat[low], wanted) - start
-    return found
-
-
-def _summed_at(summed: NDArray[Any], count: NDArray[np.intp]) -> NDArray[Any]:
-    """Weight of the `count` smallest values, `[D, p]`."""
-    return np.where(count > 0, np.take_along_axis(summed, np.maximum(count - 1, 0), axis=1), 0)
-
-
-def _between(summed: NDArray[Any], lower: NDArray[np.intp], upper: NDArray[np.intp]) -> Floats:
-    """Shares up to the first lower place, from there to the upper, then to the next lower, ...: `[D, 2 * p + 1]`."""
-    ends = np.stack([lower, upper], axis=2).reshape(len(lower), -1)
-    weights = np.diff(_summed_at(summed, ends), axis=1, prepend=0, append=summed[:, -1:])
-    shares: Floats = weights / _or_nan(summed[:, -1:])
-    return shares
+        found[:, block] = kolmogorov_smirnov(pooled), wasserstein(pooled), energy(pooled)
+    ks, area, squared = found
+    return ks, area, squared

@@ -10,23 +10,35 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.drift.distances import Distances, View, distances, pixel_distances, quantiles
+from lensai_integrations.drift.distances import (
+    Distances,
+    Reference,
+    View,
+    distances,
+    pixel_distances,
+    quantiles,
+    reference,
+)
 from lensai_integrations.drift.kernel import kernel_test
 from lensai_integrations.drift.result import RANKS, GroupDrift, StreamDrift, VectorDrift
 from lensai_integrations.drift.shares import hellinger, jensen_shannon, population_stability, total_variation
 from lensai_integrations.drift.significance import category_p_value, ks_p_value
 from lensai_integrations.errors import DefinitionError
 from lensai_integrations.group import Group, check_comparable
+from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
 
 #: More categories than any sketch keeps.
 _ALL = 1 << 30
 #: Name of the categories too rare for the sketches, together.
 OTHER = "(other)"
+#: A baseline's sorted values are kept up to this many of a bank (12 bytes each).
+_LARGEST_KEPT = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -105,16 +117,50 @@ def _numbers(a: Side, b: Side, notes: list[str]) -> Iterator[StreamDrift]:
     if not (a.n and b.n):
         notes.append(f"no finite rows in the {'window' if a.n else 'baseline'}")
         return
-    one, two = _view(a.group, common), _view(b.group, common)
-    found = distances(one, two)
+    one, two = _known(a.group, common), _view(b.group, common)
+    found = distances(one.reference, two)
     yield from _rows(
         [f"{a.group.name}/{stream}" for stream in common],
         "numbers",
         [a.group.definition_of(stream) for stream in common],
         found,
-        ks_p_value(found.ks, a.n, b.n, math.hypot(_error(a.group, one), _error(b.group, two))),
-        (quantiles(one, RANKS), quantiles(two, RANKS)),
+        ks_p_value(found.ks, a.n, b.n, math.hypot(one.error, _error(b.group, two))),
+        (one.quantiles, quantiles(two, RANKS)),
     )
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a comparison needs of a baseline's bank, its first `rows_seen` rows."""
+
+    rows_seen: int
+    reference: Reference
+    error: float
+    quantiles: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, group: Group, streams: list[str]) -> _Known:
+        assert group.bank is not None
+        view = _view(group, streams)
+        return cls(group.bank.rows_seen, reference(view), _error(group, view), quantiles(view, RANKS))
+
+
+#: Of baselines, for as long as they live. A bank changes only by seeing rows, so their number tells whether it has.
+_KNOWN: WeakKeyDictionary[KLLBank, _Known] = WeakKeyDictionary()
+
+
+def _known(group: Group, streams: list[str]) -> _Known:
+    """What is known of a baseline's streams, found once if they are all of its bank's."""
+    bank = group.bank
+    assert bank is not None
+    if list(group.streams) != streams:
+        return _Known.of(group, streams)
+    known = _KNOWN.get(bank)
+    if known is None or known.rows_seen != bank.rows_seen:
+        known = _Known.of(group, streams)
+        if known.reference.view[0].size <= _LARGEST_KEPT:
+            _KNOWN[bank] = known
+    return known
 
 
 def _common_streams(a: Group, b: Group, notes: list[str]) -> list[str]:
@@ -177,8 +223,13 @@ def _rows(
     columns = (found.ks, p, found.wasserstein, found.psi, found.jensen_shannon, found.hellinger)
     lists: list[list[Any]] = [column.tolist() for column in columns]
     lists += [[tuple(row) for row in side.tolist()] for side in sides]
-    for name, definition, ks, raw, area, psi, js, far, low, high in zip(names, definitions, *lists, strict=True):
-        yield StreamDrift(name, kind, definition, False, ks, math.nan, raw, area, psi, js, far, low, high)
+    lists.append(found.energy.tolist())
+    for name, definition, ks, raw, area, psi, js, far, low, high, squared in zip(
+        names, definitions, *lists, strict=True
+    ):
+        yield StreamDrift(
+            name, kind, definition, False, ks, math.nan, raw, area, psi, js, far, low, high, (), "", squared
+        )
 
 
 def _categories(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:

@@ -50,6 +50,8 @@ class StreamDrift:
         statistic: Name of the statistic that `p_value` is of.
         windows: How many clean windows `p_value` was found by; smaller ones than 1 / windows are extrapolated. 0 for
             formulas.
+        energy: Energy distance, `sqrt(2 * integral of (F - G)^2)`, of values in standard deviations of the baseline;
+            infinite if that never varied.
     """
 
     stream: str
@@ -68,6 +70,7 @@ class StreamDrift:
     shares: tuple[tuple[str, float, float], ...] = ()
     statistic: str = ""
     windows: int = 0
+    energy: float = math.nan
 
     @property
     def words(self) -> str:

@@ -72,6 +72,8 @@ class Pending:
         """On a host: leave out the rows in use with a value that is not finite, and count them."""
         valid = np.isfinite(self.used).all(axis=1)
         kept = int(np.count_nonzero(valid))
+        if kept == self.filled:
+            return
         self.invalid += self.filled - kept
         self.rows[:kept] = self.used[valid]
         self.filled = kept

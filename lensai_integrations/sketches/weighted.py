@@ -22,6 +22,8 @@ Integers: TypeAlias = NDArray[np.int64]
 
 #: A total weight below 2**62 keeps every sum of weights inside a signed 64-bit integer.
 MAX_LEVELS = 61
+#: Streams sorted at a time, so that what is worked on stays in the processor's cache.
+_BLOCK = 64
 
 
 def total_weight(sizes: Sequence[int]) -> int:
@@ -42,9 +44,37 @@ def sorted_items(items: Floats, sizes: Sequence[int]) -> tuple[Floats, Integers]
         >>> values.tolist(), weights.tolist()
         ([[1.0, 3.0, 5.0]], [[2, 2, 1]])
     """
-    weights = np.repeat(np.int64(1) << np.arange(len(sizes), dtype=np.int64), sizes)
-    order = np.argsort(items, axis=1)
-    return np.take_along_axis(items, order, axis=1), weights[order]
+    items = np.asarray(items, np.float32)
+    levels = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
+    values, weights = np.empty(items.shape, np.float32), np.empty(items.shape, np.int64)
+    for start in range(0, len(items), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        values[block], weights[block] = _sorted_block(items[block], levels)
+    return values, weights
+
+
+def _sorted_block(items: Floats, levels: Integers) -> tuple[Floats, Integers]:
+    """The same of a few streams, given the level of each item.
+
+    A value and its level are sorted as one whole number, the value's bits above the level's: numpy sorts whole numbers
+    with vector instructions, four times as fast as it finds the order of values and gathers by it.
+    """
+    if not levels.any():
+        return np.sort(items, axis=1), np.ones(items.shape, np.int64)
+    missing = np.isnan(items)
+    items = np.where(missing, np.float32(np.nan), items) if missing.any() else items  # none with a sign
+    packed = _ordered_bits(items.view(np.int32)).astype(np.int64)
+    packed <<= 32
+    packed |= levels
+    packed.sort(axis=1)
+    values: Floats = _ordered_bits((packed >> 32).astype(np.int32)).view(np.float32)
+    return values, np.int64(1) << (packed & 63)
+
+
+def _ordered_bits(bits: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Bits of floats as whole numbers that are ordered as the floats are, NaN last; and back again."""
+    ordered: NDArray[np.int32] = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return ordered
 
 
 def quantiles(values: Floats, weights: Integers, ranks: Any) -> Floats:

@@ -8,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import ecdf, ks_2samp, wasserstein_distance
+from scipy.stats import ecdf, energy_distance, ks_2samp, wasserstein_distance
 
 from lensai_integrations.drift import distances as d
+from lensai_integrations.drift.shares import hellinger, jensen_shannon
 from lensai_integrations.errors import InputError
 from lensai_integrations.sketches.bank import KLLBank
+
+ALL = ("ks", "wasserstein", "psi", "jensen_shannon", "hellinger", "energy")
 
 
 def exact(rows):
@@ -82,7 +85,7 @@ def test_ties_of_any_kind(a, b):
     expected = np.where(spread > 0, moved / np.where(spread > 0, spread, 1), np.where(moved > 0, np.inf, 0.0))
     np.testing.assert_allclose(found.wasserstein, expected, atol=1e-9)
     same = np.array([np.array_equal(np.sort(x), np.sort(y)) for x, y in pairs])
-    for name in ("ks", "wasserstein", "psi", "jensen_shannon", "hellinger"):
+    for name in ALL:
         values = getattr(found, name)
         assert (values >= 0).all()
         assert (values[same] == 0).all(), name
@@ -94,17 +97,70 @@ def test_weights_count_as_rows(rng):
     weighted = (np.take_along_axis(rows.T, order, axis=1), weights[order])
     repeated = exact(np.repeat(rows, weights, axis=0))
     other = exact(rng.normal(0.3, 1.2, (90, 2)))
-    for name in ("ks", "wasserstein", "psi", "jensen_shannon", "hellinger"):
+    for name in ALL:
         a, b = getattr(d.distances(weighted, other), name), getattr(d.distances(repeated, other), name)
         np.testing.assert_allclose(a, b, rtol=1e-9, err_msg=name)
     np.testing.assert_allclose(d.standard_deviation(weighted), np.repeat(rows, weights, axis=0).std(axis=0), rtol=1e-12)
 
 
-def test_published_wasserstein():
+def frouros_samples():
     """Frouros's own test: N(1,1) against N(5,2), 100 of each, numpy's seed 31 set anew for either."""
-    p, q = (np.random.RandomState(31).normal(mean, sd, (100, 1)) for mean, sd in ((1, 1), (5, 2)))
+    return [np.random.RandomState(31).normal(mean, sd, (100, 1)) for mean, sd in ((1, 1), (5, 2))]
+
+
+def test_published_wasserstein_and_energy():
+    p, q = frouros_samples()
     pooled = d.pool(exact(p), exact(q))
     assert d.wasserstein(pooled)[0] == pytest.approx(3.85346006, abs=1e-8)
+    assert d.energy(pooled)[0] == pytest.approx(2.11059526, abs=5e-4)
+
+
+def test_published_hellinger():
+    """In Frouros's ten bins of equal width from the least to the largest value of both."""
+    samples = frouros_samples()
+    edges = np.linspace(np.min(samples), np.max(samples), 11)
+    p, q = (np.histogram(rows, edges)[0] / 100 for rows in samples)
+    assert hellinger(p, q) == pytest.approx(0.74509099, abs=1e-8)
+
+
+def test_published_jensen_shannon():
+    """In nats, from nine shares at ten edges, read off each side's own histogram of numpy's "auto" bins."""
+    samples = frouros_samples()
+    edges = np.linspace(np.min(samples), np.max(samples), 10)
+    p, q = (np.diff(histogram_cdf(rows, edges)) for rows in samples)
+    assert jensen_shannon(p, q) * np.sqrt(np.log(2)) == pytest.approx(0.670, abs=5e-4)
+
+
+def histogram_cdf(rows, points):
+    counts, edges = np.histogram(rows, bins="auto")
+    return np.interp(points, edges, np.concatenate([[0], np.cumsum(counts)]) / len(rows))
+
+
+@pytest.mark.parametrize(("n", "m"), [(150, 120), (1, 1), (1, 50), (50, 1), (2, 3)])
+def test_energy_is_scipys(rng, n, m):
+    a, b = samples(rng, n, m)
+    expected = [energy_distance(x.astype(float), y.astype(float)) for x, y in zip(a.T, b.T, strict=True)]
+    np.testing.assert_allclose(d.energy(d.pool(banked(a), banked(b))), expected, rtol=1e-7, atol=1e-7)
+    spread = a.astype(float).std(axis=0)
+    for i in np.flatnonzero(spread > 1e-6):
+        scaled = energy_distance(a[:, i] / spread[i], b[:, i] / spread[i])
+        assert d.distances(exact(a), exact(b)).energy[i] == pytest.approx(scaled, rel=1e-5)
+
+
+def test_a_reference_gives_what_its_view_gives(rng):
+    a, b = (banked(rng.normal(size=(n, 70))) for n in (1500, 900))
+    known = d.reference(a, bins=7)
+    one, two = d.distances(a, b, bins=7), d.distances(known, b)
+    for name in ALL:
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name), err_msg=name)
+
+
+def test_more_rows_than_32_bits_count(rng):
+    """Sums are exact either way: every weight times 2**20 changes nothing."""
+    a, b = (banked(rng.normal(size=(n, 3))) for n in (1500, 900))
+    heavy = [(values, weights << 20) for values, weights in (a, b)]
+    for one, two in ((heavy[0], heavy[1]), (heavy[0], b), (a, (b[0], b[1].astype(float)))):
+        np.testing.assert_allclose(d.pool(one, two).difference, d.pool(a, b).difference, rtol=1e-12, atol=1e-15)
 
 
 def test_wasserstein_is_in_standard_deviations_of_the_baseline(rng):
@@ -119,7 +175,7 @@ def test_wasserstein_is_in_standard_deviations_of_the_baseline(rng):
 def test_streams_that_never_vary(baseline, window, expected):
     found = d.distances(exact(np.full((40, 1), baseline)), exact(np.full((30, 1), window)))
     changed = float(baseline != window)
-    assert found.wasserstein[0] == expected
+    assert found.wasserstein[0] == found.energy[0] == expected
     assert found.ks[0] == found.jensen_shannon[0] == found.hellinger[0] == changed
     assert (found.psi[0] > 3) == bool(changed)
     assert np.isfinite(found.psi[0])
@@ -136,7 +192,7 @@ def test_a_side_without_rows_gives_no_distance(rng, empty):
     some = exact(rng.normal(size=(20, 3)))
     sides = {"baseline": (none, some), "window": (some, none), "both": (none, none)}[empty]
     found = d.distances(*sides)
-    for name in ("ks", "wasserstein", "psi", "jensen_shannon", "hellinger"):
+    for name in ALL:
         assert np.isnan(getattr(found, name)).all(), name
     assert np.isnan(d.quantiles(none, (0.1, 0.5))).all()
     assert np.isnan(d.standard_deviation(none)).all()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import math
 
 import numpy as np
 import pytest
-from scipy.stats import ks_2samp
+from scipy.stats import energy_distance, ks_2samp
 
+from lensai_integrations.drift import evidence
 from lensai_integrations.drift.evidence import OTHER, Side, compare_group
 from lensai_integrations.drift.significance import ks_p_value
 from lensai_integrations.errors import DefinitionError
@@ -251,3 +254,60 @@ def test_a_window_of_invalid_vectors_has_no_test(build, rng):
     baseline = build({"outputs": rng.normal(size=(300, 4))}, vectors=("outputs",))
     window = build({"outputs": np.full((5, 4), np.nan)}, vectors=("outputs",), like=baseline)
     assert found_in(baseline, window, "outputs").vectors is None
+
+
+def test_energy_is_in_standard_deviations(build, rng):
+    a, b = rng.normal(100, 10, (150, 3)).astype(np.float32), rng.normal(105, 10, (120, 3)).astype(np.float32)
+    streams = found_in(*(build({"inputs": rows}, streams=NAMES) for rows in (a, b))).streams
+    for column, stream in enumerate(streams):
+        x, y = a[:, column].astype(float), b[:, column].astype(float)
+        assert stream.energy == pytest.approx(energy_distance(x / x.std(), y / x.std()), rel=1e-4)
+
+
+def test_a_baseline_is_sorted_once(build, rng, monkeypatch):
+    baseline = build({"inputs": rng.normal(size=(150, 3))}, streams=NAMES)
+    windows = [build({"inputs": rng.normal(size=(60, 3))}, streams=NAMES) for _ in range(3)]
+    asked = []
+    view = KLLBank.sorted_view
+    monkeypatch.setattr(KLLBank, "sorted_view", lambda bank: asked.append(bank) or view(bank))
+    found = [found_in(baseline, window) for window in windows]
+    bank = baseline.groups["inputs"].bank
+    assert [each is bank for each in asked].count(True) == 1
+    assert len(asked) == 4
+    assert found == [found_in(copy.deepcopy(baseline), window) for window in windows]
+
+
+def test_a_baseline_that_grew_is_sorted_again(build, rng):
+    rows, more = rng.normal(size=(150, 3)), rng.normal(3, 1, size=(90, 3))
+    grown, window = build({"inputs": rows}, streams=NAMES), build({"inputs": more}, streams=NAMES)
+    before = found_in(grown, window)
+    grown.groups["inputs"].bank.update(more)
+    fresh = build({"inputs": np.concatenate([rows, more])}, streams=NAMES)
+    after = found_in(grown, window)
+    assert after.streams == found_in(fresh, window).streams != before.streams
+
+
+def test_merging_makes_it_sorted_again(build, rng):
+    first, second, window = (build({"inputs": rng.normal(i, 1, (80, 3))}, streams=NAMES) for i in range(3))
+    found_in(first, window)
+    first.groups["inputs"].bank.merge(second.groups["inputs"].bank)
+    assert found_in(first, window).streams == found_in(copy.deepcopy(first), window).streams
+
+
+def test_what_is_known_of_a_baseline_goes_with_it(build, rng):
+    baseline, window = (build({"inputs": rng.normal(size=(150, 3))}, streams=NAMES) for _ in range(2))
+    found_in(baseline, window)
+    bank = baseline.groups["inputs"].bank
+    assert bank in evidence._KNOWN
+    assert window.groups["inputs"].bank not in evidence._KNOWN
+    known = len(evidence._KNOWN)
+    del baseline, bank
+    gc.collect()
+    assert len(evidence._KNOWN) < known
+
+
+def test_very_large_baselines_are_not_kept(build, rng, monkeypatch):
+    monkeypatch.setattr(evidence, "_LARGEST_KEPT", 100)
+    baseline, window = (build({"inputs": rng.normal(size=(150, 3))}, streams=NAMES) for _ in range(2))
+    assert found_in(baseline, window).streams == found_in(baseline, window).streams
+    assert baseline.groups["inputs"].bank not in evidence._KNOWN

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, kstest
 
+from lensai_integrations.drift import kernel
 from lensai_integrations.drift.kernel import (
     FEWEST_NULL_ROWS,
     bound_p_value,
@@ -209,3 +210,49 @@ def test_neither_side_is_changed(rng):
     for mean, state in zip((baseline, window), before, strict=True):
         for key, array in mean.state().items():
             np.testing.assert_array_equal(array, state[key])
+
+
+def test_the_null_distribution_is_found_once_per_baseline(rng, monkeypatch):
+    rows, windows = rows_of(rng, 400), [rows_of(rng, 100) for _ in range(3)]
+    baseline = mean_of(rows)
+    others = [mean_of(window, baseline.exponents) for window in windows]
+    asked = []
+    monkeypatch.setattr(
+        kernel, "centred_products", lambda mean, rows: asked.append(mean) or centred_products(mean, rows)
+    )
+    found = [kernel_test(baseline, other, rows) for other in others]
+    assert len(asked) == 1
+    assert found == [kernel_test(mean_of(rows), other, rows) for other in others]
+
+
+def test_another_sample_or_more_rows_are_looked_at_anew(rng):
+    rows, more, window = rows_of(rng, 400), 2 * rows_of(rng, 300), rows_of(rng, 100)
+    baseline = mean_of(rows)
+    other = mean_of(window, baseline.exponents)
+    kernel_test(baseline, other, rows)
+    assert kernel_test(baseline, other, rows[200:]) == kernel_test(mean_of(rows), other, rows[200:])
+    baseline.update(more)
+    fresh = mean_of(rows, baseline.exponents)
+    fresh.update(more)
+    assert kernel_test(baseline, other, rows) == kernel_test(fresh, other, rows)
+
+
+def test_the_null_moments_are_the_formulas(rng):
+    """`null_sums` of a few rows, written out over all pairs and triples."""
+    rows, n, m = rows_of(rng, 40), 70, 30
+    mean = mean_of(rows)
+    h, trace = centred_products(mean, rows), 0.4
+    count = len(h)
+    pairs = [(i, j) for i in range(count) for j in range(count) if i != j]
+    s, excess = 1 / n + 1 / m, np.diag(h) - trace
+    q, u, w = (n**-3 + m**-3) / s**2, (n**-2 - m**-2) ** 2 / s**3, (n**-5 + m**-5) / s**3
+    square = np.mean([h[i, j] ** 2 for i, j in pairs])
+    triangle = np.mean([h[i, j] * h[j, k] * h[k, i] for i, j in pairs for k in range(count) if k not in (i, j)])
+    cube, once = np.mean([h[i, j] ** 3 for i, j in pairs]), np.mean([h[i, j] ** 2 * excess[j] for i, j in pairs])
+    twice = np.mean([h[i, j] * excess[i] * excess[j] for i, j in pairs])
+    variance = 2 * square * (1 - q) + np.mean(excess**2) * q
+    inside = 8 * triangle * (1 - 2 * q) + 4 * cube * u + 12 * once * q + 6 * twice * u
+    third = (1 - q) * inside + np.mean(excess**3) * w
+    found = null_sums(h, trace, n, m)
+    assert found[0] == pytest.approx(variance / 2, rel=1e-9)
+    assert found[1] == pytest.approx(np.clip(third / 8, 1e-3 * found[0] ** 1.5, 2 * found[0] ** 1.5), rel=1e-9)

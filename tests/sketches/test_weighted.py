@@ -148,3 +148,31 @@ def test_levels_of_a_fit_ascend() -> None:
     items = fit(np.arange(10_000, dtype=np.float32)[None], np.ones((1, 10_000), int), sizes)
     for level in np.split(items[0], np.cumsum(sizes)[:-1]):
         assert np.all(np.diff(level) > 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 70),
+    st.lists(st.integers(0, 6), min_size=1, max_size=5).filter(sum),
+    st.lists(
+        st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 3.4e38, -3.4e38, np.inf, -np.inf, np.nan, -np.nan, 2.5]),
+        min_size=1,
+    ),
+    st.integers(0, 1000),
+)
+def test_sorted_items_keep_each_values_weight(dim: int, sizes: list[int], pool: list[float], seed: int) -> None:
+    items = np.random.default_rng(seed).choice(np.array(pool, np.float32), (dim, sum(sizes)))
+    values, weights = sorted_items(items, sizes)
+    np.testing.assert_array_equal(values, np.sort(items, axis=1))
+    assert (values.dtype, weights.dtype) == (np.float32, np.int64)
+    own = np.repeat(1 << np.arange(len(sizes)), sizes)
+    for row, found, heavy in zip(items, values, weights, strict=True):
+        for value in np.unique(row):  # NaN are one value
+            same = np.isnan if np.isnan(value) else lambda each, value=value: each == value
+            assert sorted(own[same(row)]) == sorted(heavy[same(found)])
+
+
+def test_the_highest_levels_are_sorted_too() -> None:
+    values, weights = sorted_items(np.array([[2.0, 1.0]], np.float32), [1, *[0] * 59, 1])
+    assert values.tolist() == [[1.0, 2.0]]
+    assert weights.tolist() == [[2**60, 1]]
