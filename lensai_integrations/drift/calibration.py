@@ -155,10 +155,8 @@ def measured(name: str, rows: Floats) -> NDArray[np.bool_]:
         >>> measured(TOP_CLASS, np.array([[3], [-1], [np.nan]], np.float32)).tolist()
         [True, False, False]
     """
-    finite: NDArray[np.bool_] = np.isfinite(rows).all(axis=1)
-    if name == TOP_CLASS:
-        finite &= rows[:, 0] >= 0
-    return finite
+    finite = np.asarray(np.isfinite(rows).all(axis=1))
+    return np.logical_and(finite, rows[:, 0] >= 0) if name == TOP_CLASS else finite
 
 
 def finite_rows(profile: Profile) -> tuple[dict[str, Floats], list[str]]:
