@@ -74,7 +74,13 @@ def calibration_of(baseline: Baseline | Profile) -> Calibration | None:
     state = baseline.calibration
     last = _LAST[0]  # taken once, for another thread may put another there
     if last is None or last[0] is not state:
-        _LAST[0] = last = (state, _fitting(from_state(state), baseline.reference))
+        try:
+            _LAST[0] = last = (state, _fitting(from_state(state), baseline.reference))
+        except FormatError as error:
+            raise FormatError(
+                f"the baseline's calibration cannot be used: {error}; run `lensai calibrate` on the baseline, "
+                "or compare with correction='holm'"
+            ) from error
     return last[1]
 
 
@@ -84,10 +90,7 @@ def _fitting(calibration: Calibration, reference: Profile) -> Calibration:
         group = reference.groups.get(part.group)
         wanted = 1 if part.rows == TOP_CLASS else len(group.streams) if group is not None else None
         if part.block.columns != wanted:
-            raise FormatError(
-                f"the baseline's calibration is damaged or another's: {part.block.columns} columns of {part.group!r}, "
-                f"which has {wanted}; run `lensai calibrate` on it, or compare with correction='holm'"
-            )
+            raise FormatError(f"it is of {part.block.columns} columns of {part.group!r}, which has {wanted}")
     return calibration
 
 

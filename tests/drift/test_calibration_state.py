@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lensai_integrations import Baseline, compare
 from lensai_integrations.archive import from_bytes, to_bytes
+from lensai_integrations.drift.calibrate import calibration_of
 from lensai_integrations.drift.calibration_state import from_state, to_state
 from lensai_integrations.errors import FormatError
 
@@ -34,7 +35,6 @@ def test_it_comes_back_from_bytes_and_folders(tmp_path):
     assert same(to_state(from_state(STATE)), STATE)
     blob = to_bytes(BASELINE)
     assert same(from_bytes(blob).calibration, STATE)
-    assert to_bytes(from_bytes(blob)) == blob
     assert same(Baseline.load(BASELINE.save(tmp_path / "baseline")).calibration, STATE)
     assert from_bytes(to_bytes(Baseline(BASELINE.reference))).calibration is None
 
@@ -92,7 +92,7 @@ def test_what_is_not_this_json_is_refused(text):
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(STATE)), st.data())
-def test_any_array_damaged_is_refused_or_reads_as_another(name, data):
+def test_any_array_damaged_is_refused(name, data):
     array = STATE[name]
     harm = data.draw(st.sampled_from(["gone", "shorter", "flat", "float64", "nan", "inf", "list", "none"]))
     changed = dict(STATE)
@@ -109,7 +109,7 @@ def test_any_array_damaged_is_refused_or_reads_as_another(name, data):
             "none": lambda: None,
         }[harm]()
     with pytest.raises(FormatError):
-        from_state(changed)
+        calibration_of(Baseline(BASELINE.reference, calibration=changed))
 
 
 def test_no_confidence_and_no_notes_are_fine():
