@@ -198,7 +198,9 @@ class Principal(WholeRows):
             return None
         axes = self.axes.astype(np.float64)
         mean = (moments.mean - self.centre) @ axes
-        products = axes.T @ moments.covariance @ axes * ((moments.n - 1) / moments.n) + np.outer(mean, mean)
+        products = np.outer(mean, mean)
+        if moments.n > 1:  # one row has no covariance
+            products += axes.T @ moments.covariance @ axes * ((moments.n - 1) / moments.n)
         features = np.concatenate([mean, products[np.triu_indices(len(self.sizes))]])
         return np.clip(features, -(_FARTHEST**2), _FARTHEST**2).astype(np.float32), moments.n
 

@@ -29,7 +29,9 @@ def test_every_group_has_its_blocks_and_labels_none(baseline):
     calibration = calibration_of(baseline)
     kinds = {(part.group, part.block.kind) for part in calibration.parts}
     rows = {"distributions", "kernel", "slices", "principal", "clusters"}
-    assert kinds == {(group, kind) for group in ("outputs", "embeddings/pool") for kind in rows} | {("outputs", "classes")}
+    assert kinds == {(group, kind) for group in ("outputs", "embeddings/pool") for kind in rows} | {
+        ("outputs", "classes")
+    }
     assert (calibration.sizes, calibration.rows, calibration.draws) == ((5, 10, 25, 50, 100, 200), 600, 100)
     assert all(part.null.largest.shape[::2] == (6, 100) for part in calibration.parts)
     assert calibration.notes == ()

@@ -16,9 +16,13 @@ from lensai_integrations.drift.calibrate import calibration_of
 from lensai_integrations.drift.calibration_state import from_state, to_state
 from lensai_integrations.errors import FormatError
 
-BASELINE = calibrated_baseline(0, 200, draws=100)
-STATE = BASELINE.calibration
+STATE = calibrated_baseline(0, 200, draws=100).calibration
 ABOUT = json.loads(STATE["about"].tobytes())
+
+
+@pytest.fixture(scope="module")
+def baseline():
+    return calibrated_baseline(0, 200, draws=100)
 
 
 def same(one, two):
@@ -31,12 +35,12 @@ def told(**changes):
     return STATE | {"about": np.frombuffer(json.dumps(ABOUT | changes).encode(), np.uint8)}
 
 
-def test_it_comes_back_from_bytes_and_folders(tmp_path):
+def test_it_comes_back_from_bytes_and_folders(baseline, tmp_path):
     assert same(to_state(from_state(STATE)), STATE)
-    blob = to_bytes(BASELINE)
+    blob = to_bytes(baseline)
     assert same(from_bytes(blob).calibration, STATE)
-    assert same(Baseline.load(BASELINE.save(tmp_path / "baseline")).calibration, STATE)
-    assert from_bytes(to_bytes(Baseline(BASELINE.reference))).calibration is None
+    assert same(Baseline.load(baseline.save(tmp_path / "baseline")).calibration, STATE)
+    assert from_bytes(to_bytes(Baseline(baseline.reference))).calibration is None
 
 
 @pytest.mark.parametrize(
@@ -92,7 +96,7 @@ def test_what_is_not_this_json_is_refused(text):
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(STATE)), st.data())
-def test_any_array_damaged_is_refused(name, data):
+def test_any_array_damaged_is_refused(baseline, name, data):
     array = STATE[name]
     harm = data.draw(st.sampled_from(["gone", "shorter", "flat", "float64", "nan", "inf", "list", "none"]))
     changed = dict(STATE)
@@ -109,7 +113,7 @@ def test_any_array_damaged_is_refused(name, data):
             "none": lambda: None,
         }[harm]()
     with pytest.raises(FormatError):
-        calibration_of(Baseline(BASELINE.reference, calibration=changed))
+        calibration_of(Baseline(baseline.reference, calibration=changed))
 
 
 def test_no_confidence_and_no_notes_are_fine():
@@ -130,8 +134,8 @@ def test_means_that_no_features_have_are_refused():
             from_state(STATE | {name: np.full_like(STATE[name], 1e30)})
 
 
-def test_comparing_with_a_damaged_one_says_what_to_do(rng, tmp_path):
-    harmed = Baseline(BASELINE.reference, calibration=told(draws=0))
+def test_comparing_with_a_damaged_one_says_what_to_do(baseline, rng, tmp_path):
+    harmed = Baseline(baseline.reference, calibration=told(draws=0))
     loaded = Baseline.load(harmed.save(tmp_path / "b"))
     with pytest.raises(FormatError, match="lensai calibrate"):
         compare(loaded, window(rng, 50, loaded))

@@ -105,8 +105,10 @@ def test_mmd_is_the_exact_one_of_gaussian_kernels_but_for_the_frequencies(rng):
     block = Kernel(5, 4096, 3, (0, 1, 2))
     exact = 0.0
     for exponent in block.exponents:
-        k = [np.exp(-cdist(a, b, "sqeuclidean") / (2 * 4.0**exponent)).mean() for a, b in
-             ((rows, rows), (after, after), (rows, after))]
+        k = [
+            np.exp(-cdist(a, b, "sqeuclidean") / (2 * 4.0**exponent)).mean()
+            for a, b in ((rows, rows), (after, after), (rows, after))
+        ]
         exact += (k[0] + k[1] - 2 * k[2]) / 3
     found = compared(block, rows.astype(np.float32), after.astype(np.float32))["mmd"]
     assert found**3 == pytest.approx(exact, rel=0.05)
@@ -195,9 +197,7 @@ def test_clusters_are_the_nearest_centroids_and_their_distance_scipys(rng):
     rows, after = rows.astype(np.float32), rows[150:330].astype(np.float32)
     block = Clusters.of(rows)
     assert len(block.centroids) == 5
-    shares = [
-        np.bincount(cdist(x, block.centroids).argmin(axis=1), minlength=5) / len(x) for x in (rows, after)
-    ]
+    shares = [np.bincount(cdist(x, block.centroids).argmin(axis=1), minlength=5) / len(x) for x in (rows, after)]
     np.testing.assert_allclose(block.mean(after), shares[1], atol=1e-6)
     expected = jensenshannon(*shares, base=2)
     assert compared(block, rows, after)["k_means"] ** 1.5 == pytest.approx(expected, rel=1e-4)

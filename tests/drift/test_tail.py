@@ -31,7 +31,7 @@ def test_smooth_is_pearsons_type_three(rng):
     np.testing.assert_allclose(smooth.log_p(places), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("draws", [np.zeros(5), np.ones(1), -np.arange(9.0) ** 4, np.array([0.0] * 99 + [1e6])])
+@pytest.mark.parametrize("draws", [np.zeros(5), np.ones(1), -(np.arange(9.0) ** 4), np.array([0.0] * 99 + [1e6])])
 def test_smooth_of_odd_draws_is_finite_and_falls(draws):
     logs = Smooth.of(draws.astype(np.float32)).log_p(VALUES)
     assert np.isfinite(logs).all()
