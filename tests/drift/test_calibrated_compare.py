@@ -162,7 +162,7 @@ def windows(baseline):
     return [window(np.random.default_rng(s), 60, baseline, change="stream", share=s / 12) for s in range(6)]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 5), st.floats(1e-6, 0.999), st.floats(1e-6, 0.999))
 def test_a_larger_rate_never_finds_less(baseline, windows, which, one, two):
     seen = windows[which]
