@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.drift.accuracy import Confidence
-from lensai_integrations.drift.calibration import Calibration, Part
+from lensai_integrations.drift.calibration import TOP_CLASS, Calibration, Part
 from lensai_integrations.drift.features import Block
 from lensai_integrations.drift.null import Null
 from lensai_integrations.drift.row_features import Clusters, Kernel, Principal
@@ -106,4 +106,7 @@ def _part(entry: Mapping[str, Any], state: State, sizes: int, draws: int) -> Par
     finite = all(bool(np.isfinite(array).all()) for array in (mean, centre, spread, largest))
     require(finite and bool((spread > 0).all()) and bool((np.abs(mean) < _MOST_MEAN).all()), "numbers that cannot be")
     require(0 < int(entry["n"]) <= LARGEST_COUNT, "n")
+    of_classes = kind is ClassShares
+    require(entry["rows"] == (TOP_CLASS if of_classes else entry["group"]), "rows of another group")
+    require(not of_classes or entry["group"] == "outputs", "classes of another group")
     return Part(str(entry["group"]), str(entry["rows"]), block, mean, int(entry["n"]), Null(centre, spread, largest))
