@@ -117,6 +117,26 @@ def test_show_lists_streams_and_sums_up_embeddings(lensai, folders: Path) -> Non
     assert "embeddings/avgpool/3" in lensai("show", folders / "baseline", "--all")[1]
 
 
+def test_calibrate_makes_a_baseline_that_decides_by_clean_windows(lensai, folders: Path, tmp_path: Path) -> None:
+    code, out, err = lensai("calibrate", folders / "clean", "-o", tmp_path / "c", "--windows", 100, "--seed", 3)
+    assert (code, out, err) == (0, f"calibrated baseline of 300 rows in {tmp_path / 'c'}\n", "")
+    assert Baseline.load(tmp_path / "c").calibration is not None
+    assert (tmp_path / "c" / "report.html").exists()
+    code, out, _ = lensai("compare", tmp_path / "c", folders / "dark")
+    assert code == 1
+    assert "100 clean windows drawn from the baseline" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(("--windows", 5), "draws=5"), (("--seed", -1), "seed=-1"), (("--windows", "x"), "x")]
+)
+def test_calibrate_refuses(lensai, folders: Path, tmp_path: Path, arguments, message: str) -> None:
+    code, _, err = lensai("calibrate", folders / "clean", "-o", tmp_path / "c", *arguments)
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "c").exists()
+
+
 def test_show_csv_is_the_artifact(lensai, folders: Path) -> None:
     code, out, _ = lensai("show", folders / "baseline", "--csv")
     assert code == 0

@@ -9,9 +9,12 @@ shifts that make a model unsure; one that it is confidently wrong about it canno
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lensai_integrations.drift.features import rank_spread
 from lensai_integrations.profile import Profile
 
 #: The stream that says how sure a model is: 0 is surest.
@@ -26,14 +29,18 @@ class Confidence:
     """A threshold of a baseline.
 
     Attributes:
-        threshold: Of the stream `outputs/least_confidence`; rows at or below it count as right.
+        threshold: Of the stream `outputs/least_confidence`; rows below it count as right.
         accuracy: The model's on the baseline's kept rows, 0 to 1.
         rows: How many these were.
+        tied: As what share of a right one a row at the threshold counts, 0 to 1; models are often equally sure of many.
+        wrong: The share of those rows that were counted as right and are not, or the reverse, 0 to 1.
     """
 
     threshold: float
     accuracy: float
     rows: int
+    tied: float = 1.0
+    wrong: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,21 @@ def confidence_of(profile: Profile) -> Confidence | None:
         return None
     unsure = data["outputs"][:, group.streams.index(CONFIDENCE)]
     labels, classes = data["labels"], data["outputs/top_class"]
-    known = np.isfinite(unsure) & np.isfinite(labels[:, 0]) & (classes[:, 0] >= 0)
-    if labels.shape[1] != 1 or known.sum() < _FEWEST:
+    if labels.shape[1] != 1:
         return None
-    right = float(np.mean(labels[known, 0] == classes[known, 0]))
-    ordered = np.sort(unsure[known])
-    place = min(max(round(right * len(ordered)), 1), len(ordered)) - 1
-    return Confidence(float(ordered[place]) if right else -1.0, right, int(known.sum()))
+    known = np.isfinite(unsure) & np.isfinite(labels[:, 0]) & (classes[:, 0] >= 0)
+    if known.sum() < _FEWEST:
+        return None
+    return _threshold(unsure[known], labels[known, 0] == classes[known, 0])
+
+
+def _threshold(unsure: NDArray[Any], right: NDArray[np.bool_]) -> Confidence:
+    rows, count = len(right), int(right.sum())
+    threshold = np.sort(unsure)[max(count, 1) - 1]
+    below, tied = unsure < threshold, unsure == threshold
+    share = float(count - below.sum()) / float(tied.sum())
+    wrong = float(np.mean((below + share * tied - right) ** 2))
+    return Confidence(float(threshold), count / rows, rows, share, wrong)
 
 
 def estimate_accuracy(confidence: Confidence, window: Profile) -> AccuracyEstimate | None:
@@ -86,11 +101,13 @@ def estimate_accuracy(confidence: Confidence, window: Profile) -> AccuracyEstima
     if group is None or group.bank is None or not group.n or CONFIDENCE not in group.streams:
         return None
     place = group.streams.index(CONFIDENCE)
-    share = float(group.bank.cdf([confidence.threshold])[place, 0])
+    threshold = np.float32(confidence.threshold)
+    below, within = group.bank.cdf([np.nextafter(threshold, np.float32(-np.inf)), threshold])[place].tolist()
+    share = below + confidence.tied * (within - below)
     low, high = _wilson(share, group.n)
-    own = _NORMAL_95 * (confidence.accuracy * (1 - confidence.accuracy) / confidence.rows) ** 0.5
-    below, above = np.hypot(share - low, own), np.hypot(high - share, own)
-    return AccuracyEstimate(confidence.accuracy, share, max(share - float(below), 0.0), min(share + float(above), 1.0))
+    own = _NORMAL_95 * np.hypot((confidence.wrong / confidence.rows) ** 0.5, rank_spread(group))
+    less, more = np.hypot(share - low, own), np.hypot(high - share, own)
+    return AccuracyEstimate(confidence.accuracy, share, max(share - float(less), 0.0), min(share + float(more), 1.0))
 
 
 def _wilson(share: float, n: int) -> tuple[float, float]:

@@ -9,13 +9,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.drift.calibration import Calibration, Part
-from lensai_integrations.drift.features import Floats
+from lensai_integrations.drift.calibration import LARGEST, Calibration, Part, measured
+from lensai_integrations.drift.features import Floats, rank_spread
 from lensai_integrations.drift.tail import log_p
 from lensai_integrations.profile import Profile
 
-#: A KLL sketch's rank error at 99% confidence, in standard deviations.
-_NORMAL_99 = 2.58
 #: Logarithms of p-values are made smaller by this over the root of the baseline's rows, and then shifted by the next.
 _FINITE, _CAREFUL = 6.0, 0.5
 
@@ -43,10 +41,17 @@ class Judged:
     m: int
 
 
-def judge(calibration: Calibration, window: Profile) -> list[Judged]:
-    """All statistics that the window has something for, held against clean windows of about its size."""
+def judge(calibration: Calibration, window: Profile, reference: Profile | None = None) -> list[Judged]:
+    """All statistics that the window has something for, held against clean windows of about its size.
+
+    Args:
+        calibration: Of the baseline.
+        window: Of the same measures.
+        reference: The baseline's; groups whose streams differ from the window's are left out. Without it all are alike.
+    """
     rows = complete_rows(window)
-    every = [(part, _means(part, window, rows)) for part in calibration.parts]
+    parts = [part for part in calibration.parts if reference is None or _alike(part.group, window, reference)]
+    every = [(part, _means(part, window, rows)) for part in parts]
     seen = [(part, means) for part, means in every if means is not None]
     if not seen:
         return []
@@ -62,6 +67,10 @@ def judge(calibration: Calibration, window: Profile) -> list[Judged]:
         Judged(part, value, widened(logs, calibration.rows), alone, count)
         for (part, (_, count, _)), value, (logs, alone) in zip(seen, values, found, strict=True)
     ]
+
+
+def _alike(name: str, one: Profile, other: Profile) -> bool:
+    return name in one.groups and name in other.groups and one.groups[name].streams == other.groups[name].streams
 
 
 def _between(one: _Logs, two: _Logs, share: float) -> _Logs:
@@ -90,14 +99,15 @@ def _means(part: Part, window: Profile, rows: Mapping[str, Floats]) -> tuple[Flo
     group = window.groups.get(part.group)
     if group is None:
         return None
-    exact = part.block.kind == "kernel" and group.kernel_mean is not None
-    kept = None if exact else rows.get(part.rows)
-    if kept is not None:
-        finite = np.isfinite(kept).all(axis=1)
-        kept = kept if finite.all() else kept[finite]
-        return (part.block.mean(kept), len(kept), 0.0) if len(kept) else None
-    known = part.block.known(group)
-    return None if known is None else (*known, group.bank.rank_error / _NORMAL_99 if group.bank is not None else 0.0)
+    kept = rows.get(part.rows)
+    known = part.block.known(group) if kept is None or part.block.kind == "kernel" else None  # which is exact
+    if known is not None:
+        return *known, rank_spread(group) if part.block.kind == "distributions" else 0.0
+    if kept is None:
+        return None
+    usable = measured(part.rows, kept)
+    kept = np.clip(kept if usable.all() else kept[usable], -LARGEST, LARGEST)
+    return (part.block.mean(kept), len(kept), 0.0) if len(kept) else None
 
 
 def _values(part: Part, mean: Floats, m: int, error: float) -> Floats:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from lensai_integrations.drift.calibration import DRAWS, FEWEST_ROWS, SIZES, Calibration, calibrated
+from lensai_integrations.drift.calibration import DRAWS, FEWEST_ROWS, SIZES, TOP_CLASS, Calibration, calibrated
 from lensai_integrations.drift.calibration_state import from_state, to_state
-from lensai_integrations.errors import InputError
+from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.sketches.state import State
 
@@ -47,6 +47,8 @@ def calibrate(
     """
     if not isinstance(draws, int) or not 100 <= draws <= 100_000:
         raise InputError(f"draws={draws!r} is how many windows of each size are drawn: pass 100 to 100,000")
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed={seed!r} should be a whole number, 0 or more")
     if not isinstance(baseline, Baseline | Profile):
         raise InputError(f"baseline is a {type(baseline).__name__}: pass a Baseline or a Profile")
     given = baseline if isinstance(baseline, Baseline) else Baseline(baseline)
@@ -61,15 +63,35 @@ def calibration_of(baseline: Baseline | Profile) -> Calibration | None:
     """What a baseline knows of clean windows; None if it was not calibrated. Read once.
 
     Raises:
-        FormatError: If it is damaged.
+        FormatError: If it is damaged, or another baseline's.
+
+    Example:
+        >>> calibration_of(Baseline(Profile())) is None
+        True
     """
-    state = baseline.calibration if isinstance(baseline, Baseline) else None
-    if state is None:
+    if not isinstance(baseline, Baseline) or baseline.calibration is None:
         return None
+    state = baseline.calibration
     last = _LAST[0]  # taken once, for another thread may put another there
     if last is None or last[0] is not state:
-        _LAST[0] = last = (state, from_state(state))
+        try:
+            _LAST[0] = last = (state, _fitting(from_state(state), baseline.reference))
+        except FormatError as error:
+            raise FormatError(
+                f"the baseline's calibration cannot be used: {error}; run `lensai calibrate` on the baseline, "
+                "or compare with correction='holm'"
+            ) from error
     return last[1]
+
+
+def _fitting(calibration: Calibration, reference: Profile) -> Calibration:
+    """The calibration, if it can be of this profile."""
+    for part in calibration.parts:
+        group = reference.groups.get(part.group)
+        wanted = 1 if part.rows == TOP_CLASS else len(group.streams) if group is not None else None
+        if part.block.columns != wanted:
+            raise FormatError(f"it is of {part.block.columns} columns of {part.group!r}, which has {wanted}")
+    return calibration
 
 
 #: The calibration read last, and what of: a monitor asks for the same one again and again.

@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lensai_integrations.drift.accuracy import Confidence, confidence_of
-from lensai_integrations.drift.features import Block, Floats
+from lensai_integrations.drift.features import Block, Floats, rank_spread
 from lensai_integrations.drift.null import Halves, Null, null_of
-from lensai_integrations.drift.row_features import Clusters, Kernel, Principal, Slices
+from lensai_integrations.drift.row_features import Clusters, Kernel, Principal
+from lensai_integrations.drift.slice_features import Slices
 from lensai_integrations.drift.stream_features import ClassShares, Distributions
 from lensai_integrations.errors import InputError
+from lensai_integrations.group import Group
 from lensai_integrations.profile import Profile
 
 #: Rows of the windows that are drawn.
@@ -23,13 +26,17 @@ DRAWS = 1000
 FEWEST_ROWS = 100
 #: With fewer rows the calibration says so.
 _FEW_ROWS = 500
-#: Name of the classes in a row sample.
+#: Name of the classes in a row sample; -1 is none.
 TOP_CLASS = "outputs/top_class"
 #: The share of the rows that axes and centroids are learned from. These suit the rows they were learned from better
 #: than any others, so those rows are left out where such a statistic is drawn or held against.
 _LEARNED = 0.2
 #: Groups with a smaller share of finite rows are not calibrated.
 _ENOUGH = 0.5
+#: Numbers beyond are no measurements, and their squares no float32.
+LARGEST = 1e15
+#: More rows than these tell hardly more of windows of 1,000, and take memory in proportion.
+_MOST_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Part:
         rows: Under which name the row sample keeps the rows.
         block: The features.
         mean: Their mean in the baseline, float32 `[F]`.
-        n: Rows of that mean.
+        n: Rows of that mean; of a sketch as many as would make it as certain.
         null: The null distribution.
     """
 
@@ -86,13 +93,20 @@ def calibrated(
 
     Args:
         profile: The reference, with a sample of its rows.
-        sizes: Rows of the windows to draw; those beyond half the rows kept are left out.
+        sizes: Rows of the windows to draw; those of more than half of the rows kept are left out.
         draws: Windows of each size.
         seed: Of the draws, and of random directions and first centroids.
         progress: Told how many streams are done, and of how many.
 
     Raises:
         InputError: If the profile keeps too few rows.
+
+    Example:
+        >>> from lensai_integrations import Profiler
+        >>> profiler = Profiler()
+        >>> profiler.update(embeddings={"pool": np.random.default_rng(0).normal(size=(200, 3))})
+        >>> [part.block.kind for part in calibrated(profiler.profile(), sizes=[10], draws=100).parts]
+        ['distributions', 'kernel', 'slices', 'principal', 'clusters']
     """
     kept, notes = finite_rows(profile)
     count = len(next(iter(kept.values()), ()))
@@ -116,25 +130,54 @@ def calibrated(
     parts = []
     for group, name, block in blocks:
         null = null_of(block, rest[name], halves, tick)
-        own = (rest if block.learned else kept)[name]
-        mean, n = block.mean(own), len(own)
-        more = block.known(profile.groups[group])
-        if more is not None and more[1] > count:
-            mean, n = more
+        mean, n = _mean(block, profile.groups[group], rest[name], first[name])
         parts.append(Part(group, name, block, mean, n, null))
     return Calibration(tuple(parts), halves.sizes, count, draws, confidence_of(profile), tuple(notes))
 
 
+def _mean(block: Block, group: Group, rest: Floats, first: Floats) -> tuple[Floats, int]:
+    """Where the baseline is, by as many rows as there are, and of how many; without those that the block learned of."""
+    more, learned = block.known(group), len(first) * block.learned
+    if more is None or more[1] <= len(rest) + len(first):
+        rows = rest if learned else np.concatenate([first, rest])
+        return block.mean(rows), len(rows)
+    mean, n = more
+    if learned:
+        mean = ((n * mean.astype(np.float64) - learned * block.mean(first)) / (n - learned)).astype(np.float32)
+    error = rank_spread(group) if block.kind == "distributions" else 0.0
+    return mean, max(int(1 / (1 / (n - learned) + 4 * error**2)), 1)
+
+
+def measured(name: str, rows: Floats) -> NDArray[np.bool_]:
+    """Which rows are measurements, bool `[n]`: finite, and of classes those that are one.
+
+    Example:
+        >>> measured(TOP_CLASS, np.array([[3], [-1], [np.nan]], np.float32)).tolist()
+        [True, False, False]
+    """
+    finite = np.asarray(np.isfinite(rows).all(axis=1))
+    return np.logical_and(finite, rows[:, 0] >= 0) if name == TOP_CLASS else finite
+
+
 def finite_rows(profile: Profile) -> tuple[dict[str, Floats], list[str]]:
-    """The rows kept of a profile's groups that are finite in all of them."""
+    """The rows kept of a profile's groups that are measurements in all of them, and what a reader should know.
+
+    Returns:
+        Rows float32 `[r, D]` by name, r at most 10,000; and notes.
+    """
     data = profile.rows.data if profile.rows is not None else {}
-    named = {name: rows for name, rows in data.items() if name in profile.groups or name == TOP_CLASS}
+    named = {name: rows for name, rows in data.items() if _group_of(name) in profile.groups and rows.size}
     named.pop("labels", None)
-    finite = {name: np.isfinite(rows).all(axis=1) for name, rows in named.items()}
-    usable = [name for name, mask in finite.items() if mask.mean() >= _ENOUGH and mask.size]
-    together = np.logical_and.reduce([finite[name] for name in usable]) if usable else np.zeros(0, bool)
+    usual = {name: measured(name, rows) & (np.abs(rows) <= LARGEST).all(axis=1) for name, rows in named.items()}
+    usable = [name for name, mask in usual.items() if mask.mean() >= _ENOUGH]
+    together = np.logical_and.reduce([usual[name] for name in usable]) if usable else np.zeros(0, bool)
+    chosen = np.flatnonzero(together)[:_MOST_ROWS]  # in random order, so the first are a sample as well
     notes = [f"{name}: too many rows are not finite to calibrate" for name in named if name not in usable]
-    return {name: np.ascontiguousarray(named[name][together], np.float32) for name in usable}, notes
+    return {name: np.ascontiguousarray(named[name][chosen], np.float32) for name in usable}, notes
+
+
+def _group_of(name: str) -> str:
+    return "outputs" if name == TOP_CLASS else name
 
 
 def blocks_of(
@@ -143,13 +186,13 @@ def blocks_of(
     """The blocks to calibrate: group, name of its rows, block; those that learn do so from the first rows."""
     for name, kept in rows.items():
         if name == TOP_CLASS:
-            yield "outputs", name, ClassShares.of(kept)
+            yield "outputs", name, ClassShares.of(first[name])
             continue
         mean = profile.groups[name].kernel_mean
         yield name, name, Distributions.of(kept)
         if mean is not None and mean.exponents:
             yield name, name, Kernel(mean.dim, mean.frequencies, mean.seed, tuple(mean.exponents))
-        if first[name].std(axis=0).max() > 0:
+        if np.ptp(first[name], axis=0).max() > 0:
             yield name, name, Slices.of(first[name], seed)
             yield name, name, Principal.of(first[name])
             yield name, name, Clusters.of(first[name], seed)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from math import isfinite
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.drift.accuracy import Confidence
-from lensai_integrations.drift.calibration import Calibration, Part
+from lensai_integrations.drift.calibration import TOP_CLASS, Calibration, Part
 from lensai_integrations.drift.features import Block
 from lensai_integrations.drift.null import Null
-from lensai_integrations.drift.row_features import Clusters, Kernel, Principal, Slices
+from lensai_integrations.drift.row_features import Clusters, Kernel, Principal
+from lensai_integrations.drift.slice_features import Slices
 from lensai_integrations.drift.stream_features import ClassShares, Distributions
 from lensai_integrations.errors import FormatError
-from lensai_integrations.sketches.state import State, field, require
+from lensai_integrations.sketches.state import LARGEST_COUNT, State, field, require
 
 _KINDS: Final[dict[str, Any]] = {
     block.kind: block for block in (Distributions, ClassShares, Kernel, Principal, Clusters, Slices)
@@ -26,6 +28,10 @@ _ABOUT = "about"
 _NULL = ("centre", "spread", "largest")
 #: More windows, sizes or blocks than these are no calibration.
 _MOST_DRAWS, _MOST_SIZES, _MOST_PARTS = 2**17, 64, 4096
+#: No feature's mean is as large.
+_MOST_MEAN = 1e9
+#: Numbers of a `Confidence` besides its rows; all but the first are shares.
+_SHARES = ("threshold", "accuracy", "tied", "wrong")
 
 
 def to_state(calibration: Calibration) -> State:
@@ -65,19 +71,27 @@ def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
         about = json.loads(field(state, _ABOUT, np.uint8, (None,)).tobytes())
         sizes, rows, draws = tuple(map(int, about["sizes"])), int(about["rows"]), int(about["draws"])
         require(0 < len(sizes) <= _MOST_SIZES and list(sizes) == sorted(set(sizes)) and sizes[0] > 0, "sizes")
-        require(0 < draws <= _MOST_DRAWS and rows > 0 and len(about["parts"]) <= _MOST_PARTS, "draws")
+        require(sizes[-1] <= LARGEST_COUNT and 0 < rows <= LARGEST_COUNT, "rows")
+        require(0 < draws <= _MOST_DRAWS and 0 < len(about["parts"]) <= _MOST_PARTS, "draws")
         parts = [_part(entry, _below(number, state), len(sizes), draws) for number, entry in enumerate(about["parts"])]
-        confidence = Confidence(**about["confidence"]) if about["confidence"] else None
+        confidence = _confidence(about["confidence"]) if about["confidence"] is not None else None
         return Calibration(tuple(parts), sizes, rows, draws, confidence, tuple(map(str, about["notes"])))
     except FormatError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise FormatError(f"damaged or foreign calibration: {error!r}") from error
 
 
 def _below(number: int, state: Mapping[str, NDArray[Any]]) -> State:
     prefix = f"{number}/"
     return {name[len(prefix) :]: array for name, array in state.items() if name.startswith(prefix)}
+
+
+def _confidence(about: Mapping[str, Any]) -> Confidence:
+    found = Confidence(**{name: float(about[name]) for name in _SHARES}, rows=int(about["rows"]))
+    shares = all(0 <= getattr(found, name) <= 1 for name in _SHARES[1:])
+    require(shares and isfinite(found.threshold) and 0 < found.rows <= LARGEST_COUNT, "confidence")
+    return found
 
 
 def _part(entry: Mapping[str, Any], state: State, sizes: int, draws: int) -> Part:
@@ -90,5 +104,9 @@ def _part(entry: Mapping[str, Any], state: State, sizes: int, draws: int) -> Par
     shapes = (shape, shape, (*shape[:2], draws))
     centre, spread, largest = (field(state, f"null/{n}", np.float32, s) for n, s in zip(_NULL, shapes, strict=True))
     finite = all(bool(np.isfinite(array).all()) for array in (mean, centre, spread, largest))
-    require(finite and bool((spread > 0).all()) and int(entry["n"]) > 0, "numbers that cannot be")
+    require(finite and bool((spread > 0).all()) and bool((np.abs(mean) < _MOST_MEAN).all()), "numbers that cannot be")
+    require(0 < int(entry["n"]) <= LARGEST_COUNT, "n")
+    of_classes = kind is ClassShares
+    require(entry["rows"] == (TOP_CLASS if of_classes else entry["group"]), "rows of another group")
+    require(not of_classes or entry["group"] == "outputs", "classes of another group")
     return Part(str(entry["group"]), str(entry["rows"]), block, mean, int(entry["n"]), Null(centre, spread, largest))

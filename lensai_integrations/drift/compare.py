@@ -17,9 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lensai_integrations.drift.accuracy import estimate_accuracy
-from lensai_integrations.drift.adjusted import judge
+from lensai_integrations.drift.adjusted import Judged, judge
 from lensai_integrations.drift.calibrate import calibration_of
-from lensai_integrations.drift.calibration import Calibration
 from lensai_integrations.drift.deciding import (
     Limits,
     by_calibration,
@@ -92,7 +91,8 @@ def compare(
     limits = replace(limits, shares=2 if segments.families else 1)
     usable = [group for group in found if group.streams or group.vectors]
     calibration = calibration_of(baseline) if correction == "auto" and against == "reference" else None
-    decided = _decided(usable, window, limits, calibration, correction)
+    judged = judge(calibration, window, reference) if calibration is not None else []
+    decided = _decided(usable, window, limits, judged, correction)
     groups = sorted(decided.groups, key=lambda g: (not g.drift, -max((s.effect for s in g.streams), default=0.0)))
     n, m = (max(side.n + side.invalid for side in sides.values()) for sides in (ours, theirs))
     confidence = calibration.confidence if calibration is not None else None
@@ -124,12 +124,11 @@ class _Decided:
 
 
 def _decided(
-    groups: list[GroupDrift], window: Profile, limits: Limits, calibration: Calibration | None, correction: str
+    groups: list[GroupDrift], window: Profile, limits: Limits, judged: list[Judged], correction: str
 ) -> _Decided:
-    judged = judge(calibration, window) if calibration is not None else []
-    if calibration is not None and judged:
+    if judged:
         decided, families = by_calibration(groups, judged, window, limits)
-        return _Decided(decided, families, "max-t", calibration.draws)
+        return _Decided(decided, families, "max-t", judged[0].part.null.largest.shape[-1])
     if correction == "benjamini-hochberg":
         return _Decided(by_false_discoveries(groups, limits), 1, correction)
     families = count_families(groups)

@@ -28,6 +28,8 @@ Floats: TypeAlias = NDArray[np.floating[Any]]
 #: The weight of statistics that tell where and how something moved, but hardly ever see what others miss. A verdict is
 #: the better at finding small shifts, the fewer statistics decide it.
 MINOR = 0.05
+#: A KLL sketch's rank error is stated at 99% confidence: so many standard deviations.
+_NORMAL_99 = 2.58
 
 
 class Block(Protocol):
@@ -48,6 +50,11 @@ class Block(Protocol):
     @property
     def streams(self) -> int:
         """How many streams each statistic is of; 1 if it is of whole rows."""
+        ...
+
+    @property
+    def columns(self) -> int:
+        """D, the number of columns of the rows it is of."""
         ...
 
     @property
@@ -76,3 +83,37 @@ class Block(Protocol):
         ...
 
     def state(self) -> State: ...  # noqa: D102
+
+
+class WholeRows:
+    """What blocks of whole rows have in common: one stream, one part, a mean over features."""
+
+    streams: ClassVar[int] = 1
+    least_spread: ClassVar[float] = 1e-4
+    learned: ClassVar[bool] = True
+
+    def parts(self) -> Iterator[tuple[Any, slice]]:
+        """Itself."""
+        yield self, slice(None)
+
+    def mean(self, rows: Floats) -> Floats:
+        """The mean of `features`, float32 `[F]`."""
+        mean: Floats = self.features(rows).mean(axis=0, dtype=np.float64).astype(np.float32)  # type: ignore[attr-defined]
+        return mean
+
+    def known(self, group: Group) -> tuple[Floats, int] | None:
+        """Nothing: rows are needed."""
+        return None
+
+
+def rank_spread(group: Group) -> float:
+    """The standard deviation of a rank by a group's sketches; 0 while they still have every row.
+
+    Example:
+        >>> rank_spread(Group("embeddings/pool"))
+        0.0
+    """
+    bank = group.bank
+    if bank is None or not bank.n or bank.sorted_view()[1].max() <= 1:
+        return 0.0
+    return bank.rank_error / _NORMAL_99

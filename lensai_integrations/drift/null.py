@@ -86,7 +86,7 @@ class Halves:
         Raises:
             InputError: If there are too few rows for the smallest window.
         """
-        fitting = tuple(size for size in sizes if size <= _MOST * rows)
+        fitting = tuple(size for size in sorted(set(sizes)) if 0 < size <= _MOST * rows)
         if not fitting:
             raise InputError(f"{rows} rows are too few to calibrate: {math.ceil(min(sizes) / _MOST)} at the least")
         rng = np.random.default_rng(seed)
@@ -112,7 +112,7 @@ def null_of(block: Block, rows: Floats, halves: Halves, tick: Callable[[int], No
     """Draw windows and compare them, all sizes and many streams at once.
 
     Args:
-        block: What to compute.
+        block: What to compute; of one stream at least.
         rows: `[r, D]` of the block's group, all finite.
         halves: Of these rows.
         tick: Called with the number of values done.

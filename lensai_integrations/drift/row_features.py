@@ -2,51 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-from lensai_integrations.drift.features import MINOR, Floats
+from lensai_integrations.drift.covariances import bures
+from lensai_integrations.drift.features import MINOR, Floats, WholeRows
 from lensai_integrations.drift.shares import jensen_shannon
-from lensai_integrations.drift.stream_features import Distributions
 from lensai_integrations.group import Group
 from lensai_integrations.sketches.kernel_mean import KernelMean
 from lensai_integrations.sketches.state import State, field, require
 
-#: Directions of the sliced Wasserstein distance.
-SLICES = 32
 #: Principal components in which means and covariances are compared.
 COMPONENTS = 32
 #: Clusters, as Fiddler counts them by default.
 CLUSTERS = 5
-
-
-class _Rows:
-    """What blocks of whole rows have in common: one stream, one part, a mean over features."""
-
-    streams: ClassVar[int] = 1
-    least_spread: ClassVar[float] = 1e-4
-    learned: ClassVar[bool] = True
-
-    def parts(self) -> Iterator[tuple[Any, slice]]:
-        """Itself."""
-        yield self, slice(None)
-
-    def mean(self, rows: Floats) -> Floats:
-        """The mean of `features`, float32 `[F]`."""
-        mean: Floats = self.features(rows).mean(axis=0, dtype=np.float64).astype(np.float32)  # type: ignore[attr-defined]
-        return mean
-
-    def known(self, group: Group) -> tuple[Floats, int] | None:
-        """Nothing: rows are needed."""
-        return None
+#: Components are cut off at so many standard deviations.
+_FARTHEST = 1e4
 
 
 @dataclass(frozen=True)
-class Kernel(_Rows):
+class Kernel(WholeRows):
     """Random Fourier features: the distance of their means is the MMD.
 
     Attributes:
@@ -73,14 +53,19 @@ class Kernel(_Rows):
         return KernelMean(self.dim, self.frequencies, self.seed, self.exponents)
 
     @property
+    def columns(self) -> int:
+        """D, the number of columns of the rows."""
+        return self.dim
+
+    @property
     def width(self) -> int:
         """F, the number of features."""
         return 2 * self.frequencies * len(self.exponents)
 
     def features(self, rows: Floats) -> Floats:
-        """float32 `[n, bandwidths * 2 F]`."""
+        """float32 `[n, bandwidths * 2 F]`; 0 for a row too far away to compute them, as its kernel with others is."""
         features: Floats = self._empty().features(rows).reshape(len(rows), -1)
-        return features
+        return np.nan_to_num(features, copy=False)
 
     def compare(self, reference: Floats, window: Floats, scale: Floats) -> Floats:
         """Cube root of the squared MMD, averaged over the bandwidths, times `scale` squared."""
@@ -116,13 +101,19 @@ class Kernel(_Rows):
 
 
 @dataclass(frozen=True)
-class Principal(_Rows):
+class Principal(WholeRows):
     """Principal components and their products: means and covariances.
 
     Attributes:
         centre: float32 `[D]`.
         axes: float32 `[D, q]`, columns scaled so that components have the variance 1 in the baseline.
         sizes: Standard deviations of the components, float32 `[q]`.
+
+    Example:
+        >>> rows = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+        >>> block = Principal.of(rows)
+        >>> block.features(rows).shape  # three components, and six products of two
+        (200, 9)
     """
 
     centre: Floats
@@ -146,13 +137,27 @@ class Principal(_Rows):
         return cls(centre, (axes[:kept].T / sizes[:kept]).astype(np.float32), sizes[:kept].astype(np.float32))
 
     @property
+    def columns(self) -> int:
+        """D, the number of columns of the rows."""
+        return len(self.centre)
+
+    @property
     def width(self) -> int:
         """F, the number of features."""
         return len(self.sizes) * (len(self.sizes) + 3) // 2
 
+    def _components(self, rows: Floats) -> Floats:
+        """In standard deviations, cut off far beyond any that tell something more: their squares stay finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            components = (rows - self.centre) @ self.axes
+        if not np.isfinite(components).all():
+            components = (rows.astype(np.float64) - self.centre) @ self.axes.astype(np.float64)
+        cut: Floats = np.clip(components, -_FARTHEST, _FARTHEST).astype(np.float32)
+        return cut
+
     def features(self, rows: Floats) -> Floats:
         """Components and the products of each two: float32 `[n, q + q (q + 1) / 2]`."""
-        components = (rows - self.centre) @ self.axes
+        components = self._components(rows)
         first, second = np.triu_indices(len(self.sizes))
         features: Floats = np.concatenate([components, components[:, first] * components[:, second]], axis=1)
         return features
@@ -173,7 +178,7 @@ class Principal(_Rows):
 
     def mean(self, rows: Floats) -> Floats:
         """The mean of `features`, without making the products of each row."""
-        components = (rows - self.centre) @ self.axes
+        components = self._components(rows)
         products = (components.T @ components) / np.float32(len(rows))
         mean: Floats = np.concatenate([components.mean(axis=0), products[np.triu_indices(len(self.sizes))]])
         return mean
@@ -193,9 +198,11 @@ class Principal(_Rows):
             return None
         axes = self.axes.astype(np.float64)
         mean = (moments.mean - self.centre) @ axes
-        products = axes.T @ moments.covariance @ axes * ((moments.n - 1) / moments.n) + np.outer(mean, mean)
+        products = np.outer(mean, mean)
+        if moments.n > 1:  # one row has no covariance
+            products += axes.T @ moments.covariance @ axes * ((moments.n - 1) / moments.n)
         features = np.concatenate([mean, products[np.triu_indices(len(self.sizes))]])
-        return features.astype(np.float32), moments.n
+        return np.clip(features, -(_FARTHEST**2), _FARTHEST**2).astype(np.float32), moments.n
 
     def state(self) -> State:
         """`centre`, `axes` and `sizes`."""
@@ -211,29 +218,12 @@ class Principal(_Rows):
         centre, sizes = field(state, "centre", np.float32, (None,)), field(state, "sizes", np.float32, (None,))
         axes = field(state, "axes", np.float32, (len(centre), len(sizes)))
         require(0 < len(sizes) <= COMPONENTS and bool(np.all(sizes > 0)), "components out of range")
+        require(all(bool(np.isfinite(array).all()) for array in (centre, sizes, axes)), "axes that are not finite")
         return cls(centre, axes, sizes)
 
 
-def bures(one: Floats, two: Floats) -> Floats:
-    """Squared Bures distance of covariances `[..., q, q]`: tr(A + B - 2 (A^1/2 B A^1/2)^1/2), `[...]`.
-
-    With the squared distance of the means it is the squared Frechet distance of two normal distributions (D. C. Dowson
-    and B. V. Landau, The Frechet distance between multivariate normal distributions, 1982).
-
-    Example:
-        >>> bures(np.eye(2), 4 * np.eye(2)).round(6).tolist()
-        2.0
-    """
-    values, vectors = np.linalg.eigh(one)
-    root = (vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ np.swapaxes(vectors, -1, -2)
-    crossed = np.maximum(np.linalg.eigvalsh(root @ two @ root), 0)
-    traces = np.trace(one, axis1=-2, axis2=-1) + np.trace(two, axis1=-2, axis2=-1)
-    squared: Floats = np.maximum(traces - 2 * np.sqrt(crossed).sum(axis=-1), 0)
-    return squared
-
-
 @dataclass(frozen=True)
-class Clusters(_Rows):
+class Clusters(WholeRows):
     """Which of a few centroids, fixed in the baseline, is nearest.
 
     Attributes:
@@ -254,8 +244,15 @@ class Clusters(_Rows):
     def of(cls, rows: Floats, seed: int = 0) -> Self:
         """The centroids of some rows, by k-means++ and Lloyd's iterations."""
         rng = np.random.default_rng(seed)
-        centroids, _ = kmeans2(rows, min(CLUSTERS, len(rows)), minit="++", missing="warn", rng=rng)
-        return cls(np.ascontiguousarray(centroids, np.float32))
+        with np.errstate(invalid="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # rows of fewer values than clusters leave some empty
+            centroids, _ = kmeans2(rows, min(CLUSTERS, len(rows)), minit="++", missing="warn", rng=rng)
+        return cls(np.unique(centroids, axis=0).astype(np.float32))
+
+    @property
+    def columns(self) -> int:
+        """D, the number of columns of the rows."""
+        return int(self.centroids.shape[1])
 
     @property
     def width(self) -> int:
@@ -286,62 +283,5 @@ class Clusters(_Rows):
             FormatError: If it is none.
         """
         centroids = field(state, "centroids", np.float32, (None, None))
-        require(bool(np.isfinite(centroids).all()), "a centroid is not finite")
+        require(len(centroids) > 0 and bool(np.isfinite(centroids).all()), "a centroid is not finite, or none")
         return cls(centroids)
-
-
-@dataclass(frozen=True)
-class Slices(_Rows):
-    """Distributions along some random directions: their mean distance is the sliced Wasserstein distance.
-
-    Attributes:
-        directions: float32 `[D, S]`.
-        along: Distributions of the projections.
-    """
-
-    directions: Floats
-    along: Distributions
-    kind: ClassVar[str] = "slices"
-    statistics: ClassVar[tuple[str, ...]] = ("sliced_wasserstein",)
-    weights: ClassVar[tuple[float, ...]] = (MINOR,)
-
-    @classmethod
-    def of(cls, rows: Floats, seed: int = 0) -> Self:
-        """Directions, uniform in the space of columns divided by their standard deviation."""
-        spread = rows.std(axis=0)
-        drawn = np.random.default_rng(seed).normal(size=(rows.shape[1], SLICES))
-        scale = np.where(spread > 0, spread, np.inf)
-        directions = (drawn / np.linalg.norm(drawn, axis=0) / scale[:, None]).astype(np.float32)
-        return cls(directions, Distributions.of(rows @ directions))
-
-    @property
-    def width(self) -> int:
-        """F, the number of features."""
-        return self.along.width
-
-    def features(self, rows: Floats) -> Floats:
-        """Whether each projection is at or below each edge."""
-        return self.along.features(rows @ self.directions)
-
-    def mean(self, rows: Floats) -> Floats:
-        """The mean of `features`."""
-        return self.along.mean(rows @ self.directions)
-
-    def compare(self, reference: Floats, window: Floats, scale: Floats) -> Floats:
-        """The mean over the directions of the Wasserstein-1 distance in ranks, times `scale`."""
-        area: Floats = self.along.compare(reference, window, scale)[1].mean(axis=-1)
-        return area[None, ..., None]
-
-    def state(self) -> State:
-        """`directions`, and those of the distributions."""
-        return {"directions": self.directions, **self.along.state()}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """The block whose state this is.
-
-        Raises:
-            FormatError: If it is none.
-        """
-        along = Distributions.from_state(state)
-        return cls(field(state, "directions", np.float32, (None, along.streams)), along)

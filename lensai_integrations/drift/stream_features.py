@@ -73,6 +73,11 @@ class Distributions:
         return len(self.edges)
 
     @property
+    def columns(self) -> int:
+        """D, the number of columns of the rows."""
+        return len(self.edges)
+
+    @property
     def width(self) -> int:
         """F, the number of features."""
         return self.edges.size
@@ -133,7 +138,8 @@ class Distributions:
         """
         edges = field(state, "edges", np.float32, (None, len(RANKS) + 2))
         shares = field(state, "shares", np.float32, edges.shape)
-        require(bool(np.all(np.diff(edges, axis=1) >= 0)), "edges out of order")
+        require(len(edges) > 0 and bool(np.isfinite(edges).all()), "edges that are not finite, or none")
+        require(bool(np.all(edges[:, 1:] >= edges[:, :-1])), "edges out of order")
         require(bool(np.all((shares >= 0) & (shares <= 1))), "shares out of range")
         return cls(edges, shares)
 
@@ -144,11 +150,13 @@ class ClassShares:
 
     Attributes:
         classes: Their numbers, float32 `[K]`, ascending.
-        shares: Of the baseline's rows, float32 `[K]`.
+        shares: Expected ones, float32 `[K]`; what they lack of 1 is expected of all other classes together.
 
     Example:
         >>> rows = np.array([[0], [0], [1], [2]], np.float32)
         >>> block = ClassShares.of(rows)
+        >>> (6 * block.shares).tolist()
+        [2.0, 1.0, 1.0]
         >>> mean = block.features(rows).mean(axis=0)
         >>> mean.tolist()
         [0.5, 0.25, 0.25]
@@ -162,14 +170,20 @@ class ClassShares:
     statistics: ClassVar[tuple[str, ...]] = ("chi_square", "total_variation")
     weights: ClassVar[tuple[float, ...]] = (1.0, MINOR)
     least_spread: ClassVar[float] = 0.05
-    learned: ClassVar[bool] = False
+    learned: ClassVar[bool] = True  # rows always are of classes they were learned from, and others at times are not
     streams: ClassVar[int] = 1
+    columns: ClassVar[int] = 1
 
     @classmethod
     def of(cls, rows: Floats) -> Self:
-        """The classes of some rows, `[n, 1]`."""
+        """The classes of some rows, `[n, 1]`.
+
+        As many rows of further classes are expected as there are classes of a single row (I. J. Good, The population
+        frequencies of species and the estimation of population parameters, 1953), one at the least.
+        """
         classes, counts = np.unique(rows[:, 0], return_counts=True)
-        return cls(classes, (counts / len(rows)).astype(np.float32))
+        further = max(int(np.sum(counts == 1)), 1)
+        return cls(classes, (counts / (len(rows) + further)).astype(np.float32))
 
     @property
     def width(self) -> int:
@@ -193,13 +207,14 @@ class ClassShares:
     def compare(self, reference: Floats, window: Floats, scale: Floats) -> Floats:
         """The cube root of chi-square, and the total variation times `scale`; classes not known are one more.
 
-        Chi-square's divisor is the baseline's share of all its rows; the cube root makes it nearly normal (E. B. Wilson
-        and M. M. Hilferty, The distribution of chi-square, 1931).
+        Chi-square's divisors are the shares expected; the cube root makes it nearly normal (E. B. Wilson and
+        M. M. Hilferty, The distribution of chi-square, 1931).
         """
         gap = window - reference
         unknown = -gap.sum(axis=-1)
-        one = 1 / max(len(self.shares), 1)
-        chi = np.sum(gap**2 / (self.shares + 0.01 * one), axis=-1) + unknown**2 / (0.01 * one)
+        least = 0.01 / len(self.shares)
+        others = max(1 - float(self.shares.sum()), 0.0)
+        chi = np.sum(gap**2 / (self.shares + least), axis=-1) + unknown**2 / (others + least)
         variation = (np.abs(gap).sum(axis=-1) + np.abs(unknown)) / 2
         statistics: Floats = np.stack([np.cbrt(chi * np.square(scale)), variation * scale])[..., None]
         return statistics
@@ -226,5 +241,7 @@ class ClassShares:
         """
         classes = field(state, "classes", np.float32, (None,))
         shares = field(state, "shares", np.float32, classes.shape)
+        require(len(classes) > 0 and bool(np.isfinite(classes).all()), "classes that are not finite, or none")
+        require(bool(np.all(classes[1:] > classes[:-1])), "classes out of order")
         require(bool(np.all((shares > 0) & (shares <= 1))), "shares out of range")
         return cls(classes, shares)

@@ -74,7 +74,7 @@ def log_p(draws: NDArray[Any], values: Any) -> Floats:
     count = len(draws)
     exceeded = max(int(SHARE * count), 1)
     edge = float(draws[-exceeded])
-    excess = max(float(np.mean(draws[-exceeded:])) - edge, 1e-9)
+    excess = max(float(np.sum(draws[-exceeded:] - edge)) / max(exceeded - 1, 1), 1e-9)  # the edge itself is none
     p = (count - np.searchsorted(draws, values, side="left") + 1) / (count + 1)
     within = np.log(np.minimum(p, 1.0))
     result: Floats = np.where(values > edge, np.log(SHARE) - np.maximum(values - edge, 0.0) / excess, within)

@@ -16,6 +16,8 @@ from lensai_integrations.lightning import BaselineCallback
         {"layers": (), "reduce": lambda x: x},
         {"inputs": ImageInputs(mean=(0.5,), std=(0.5,)), "target": 2, "outputs": "head"},
         {"target": "class", "task": "logits", "reference": "test", "training": "all", "convention": "lensai-edge"},
+        {"clean_windows": 0},
+        {"clean_windows": 100},
         {"k": 8, "rows": 0, "max_dim": 1, "seed": 2**62, "dataloader_idx": 3, "upload_deadline": 0.5},
     ],
 )
@@ -40,6 +42,9 @@ def test_accepts(arguments):
         ({"reduce": "average"}, "reduce='average' is unknown"),
         ({"reduce": {"fc": "average"}}, "reduce='average' is unknown"),
         ({"convention": "opencv"}, "convention='opencv'"),
+        ({"clean_windows": -1}, "clean_windows=-1 should be a whole number from 0 to 100000"),
+        ({"clean_windows": 99}, "clean_windows=99 are too few to calibrate: pass 0, or 100 or more"),
+        ({"clean_windows": 10**6}, "clean_windows=1000000"),
         ({"k": 7}, "k=7 should be a whole number from 8 to 65535"),
         ({"k": 200.0}, "k=200.0"),
         ({"rows": -1}, "rows=-1"),

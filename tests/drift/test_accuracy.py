@@ -1,0 +1,117 @@
+"""Average thresholded confidence against a direct computation, and how often its interval holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from calibrations import calibrated_baseline, window
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lensai_integrations import Profile, Profiler, compare
+from lensai_integrations.drift.accuracy import Confidence, _threshold, _wilson, confidence_of, estimate_accuracy
+
+
+def profile_of(rng, n, easy=2.5, labels=True, rows=4000):
+    """Logits of four classes; the larger `easy`, the surer and the more often right."""
+    truth = rng.integers(0, 4, n)
+    logits = (rng.normal(size=(n, 4)) + easy * np.eye(4)[truth]).astype(np.float32)
+    profiler = Profiler(seed=int(rng.integers(2**31)), rows=rows)
+    profiler.update(outputs=logits, **({"labels": truth} if labels else {}))
+    return profiler.profile(), float(np.mean(logits.argmax(axis=1) == truth)), logits
+
+
+def unsure(logits):
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    return (1 - p.max(axis=1)) * 4 / 3
+
+
+def test_threshold_and_estimate_by_hand(rng):
+    profile, accuracy, logits = profile_of(rng, 800)
+    found = confidence_of(profile)
+    assert (found.rows, found.accuracy) == (800, pytest.approx(accuracy))
+    assert np.mean(unsure(logits) <= found.threshold * (1 + 1e-5)) == pytest.approx(accuracy)
+
+    seen, true, logits = profile_of(rng, 300, 1.0, labels=False)
+    estimate = estimate_accuracy(found, seen)
+    assert estimate.baseline == pytest.approx(accuracy)
+    assert estimate.window == pytest.approx(np.mean(unsure(logits) <= found.threshold * (1 + 1e-5)), abs=1e-6)
+    assert estimate.low < estimate.window < estimate.high
+    assert estimate.window < accuracy - 0.2
+    assert abs(estimate.window - true) < 0.15
+
+
+def test_the_interval_holds(rng):
+    """On clean windows: the accuracy of the model, known from very many rows, is in 95% of the intervals."""
+    _, truth, _ = profile_of(rng, 200_000, rows=1)
+    inside = 0
+    for _ in range(60):
+        found = confidence_of(profile_of(rng, 300)[0])
+        for _ in range(5):
+            estimate = estimate_accuracy(found, profile_of(rng, 100, labels=False)[0])
+            inside += estimate.low <= truth <= estimate.high
+    assert inside / 300 > 0.91
+
+
+def test_a_model_equally_sure_of_many_rows():
+    """Of 100 rows 80 are equally sure, 50 right: the 80 count so much that 50 are right, not 80."""
+    sure = np.array([0.0] * 80 + [0.5] * 20, np.float32)
+    right = np.arange(100) % 2 == 0
+    found = _threshold(sure, right)
+    assert (found.threshold, found.accuracy, found.rows) == (0, 0.5, 100)
+    assert found.tied == pytest.approx(50 / 80)
+
+
+def test_a_saturated_model_is_not_thought_better_than_it_was(rng):
+    truth = rng.integers(0, 4, 2000)
+    answers = np.where(rng.random(2000) < 0.7, truth, (truth + 1) % 4)
+    logits = 200 * np.eye(4, dtype=np.float32)[answers]  # in float32 the softmax is 1
+    profiler = Profiler(seed=1)
+    profiler.update(outputs=logits, labels=truth)
+    profile = profiler.profile()
+    assert estimate_accuracy(confidence_of(profile), profile).window == pytest.approx(0.7, abs=0.03)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=60))
+def test_on_its_own_rows_the_estimate_is_the_accuracy(rows):
+    sure, right = np.array([r[0] for r in rows], np.float32), np.array([r[1] for r in rows])
+    found = _threshold(sure, right)
+    estimate = np.mean(sure < found.threshold) + found.tied * np.mean(sure == found.threshold)
+    assert estimate == pytest.approx(found.accuracy) == pytest.approx(right.mean())
+    assert 0 <= found.tied <= 1
+    assert 0 <= found.wrong <= 1
+
+
+def test_wilsons_interval():
+    low, high = _wilson(0.4, 50)
+    assert (low, high) == pytest.approx((0.2761, 0.5382), abs=1e-3)
+    assert _wilson(0.0, 10)[0] == pytest.approx(0)
+    assert _wilson(1.0, 10)[1] == pytest.approx(1)
+
+
+def test_without_labels_classes_or_rows_nothing_is_known(rng):
+    assert confidence_of(Profile()) is None
+    assert confidence_of(profile_of(rng, 200, labels=False)[0]) is None
+    assert confidence_of(profile_of(rng, 49)[0]) is None
+    assert confidence_of(profile_of(rng, 200, rows=0)[0]) is None
+    assert estimate_accuracy(Confidence(0.1, 0.9, 100), Profile()) is None
+
+
+def test_rows_without_an_answer_do_not_count(rng):
+    truth = rng.integers(0, 4, 400)
+    logits = (3 * np.eye(4)[truth]).astype(np.float32)
+    logits[::4] = np.nan
+    profiler = Profiler(seed=1)
+    profiler.update(outputs=logits, labels=truth)
+    found = confidence_of(profiler.profile())
+    assert (found.rows, found.accuracy) == (300, 1.0)
+
+
+def test_a_report_says_it(rng):
+    baseline = calibrated_baseline(0, draws=100)
+    report = compare(baseline, window(rng, 200, baseline, change="unsure"))
+    assert report.accuracy.window < report.accuracy.baseline - 0.15
+    assert report.to_dict()["accuracy"]["window"] == report.accuracy.window
+    assert "by its confidences" in report.to_text()
