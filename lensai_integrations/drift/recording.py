@@ -48,7 +48,7 @@ class Measuring:
         on_error: Callable[[str, Exception], None] | None = None,
     ) -> None:
         self.reference = _reference(baseline, against)
-        self.reader = inputs or _reader(self.reference)
+        self.reader = inputs or reader_of(self.reference)
         Profiler(like=self.reference, measures=measures, rows=rows)  # says once what of the baseline is not declared
         declared, _ = chosen_measures(measures, self.reference)
         info = self.reference.info
@@ -101,7 +101,13 @@ def _reference(baseline: Baseline | Profile, against: str) -> Profile:
     return profile
 
 
-def _reader(reference: Profile) -> ImageInputs:
+def reader_of(reference: Profile) -> ImageInputs:
+    """How the images of a profile were read.
+
+    Example:
+        >>> reader_of(Profile()).layout
+        'auto'
+    """
     inputs = reference.groups.get("inputs")
     return ImageInputs(**inputs.info["reader"]) if inputs is not None else ImageInputs()
 

@@ -25,7 +25,7 @@ from lensai_integrations.keras.configuration import configuration, from_configur
 from lensai_integrations.keras.fit import PREDICTION, KerasFit
 from lensai_integrations.keras.functions import PREDICT, TRAIN
 from lensai_integrations.keras.functions import TEST as TEST_STEPS
-from lensai_integrations.keras.guard import guarded, left
+from lensai_integrations.keras.guard import left
 from lensai_integrations.keras.surroundings import look_around
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
@@ -34,6 +34,7 @@ from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.finish import deliver, say_there_is_none
 from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
+from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun, active_run

@@ -1,31 +1,9 @@
-"""The callback's hooks: what goes wrong in one never reaches the training, nor does the end of one go unseen."""
+"""The end of a fit or a pass that no hook tells of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, TypeVar, cast
-
-Hook = TypeVar("Hook", bound=Callable[..., None])
-
-
-def guarded(what: str, *raised: type[Exception]) -> Callable[[Hook], Hook]:
-    """Decorate a hook: what it raises becomes a problem of the fit, but for the exceptions named.
-
-    Where the callback has no fit, nothing is done.
-    """
-
-    def decorate(hook: Hook) -> Hook:
-        @wraps(hook)
-        def calm(self: Any, *args: Any, **kwargs: Any) -> None:
-            if self._fit is None:
-                return
-            with self._fit.problems.caught(what, *raised):
-                hook(self, *args, **kwargs)
-
-        return cast(Hook, calm)
-
-    return decorate
+from typing import Any
 
 
 def left(reference: Callable[[], Any], token: object) -> None:
