@@ -124,6 +124,7 @@ class OpenPane:
         opened: When the first came, seconds since 1970.
         closed: When the last did.
         file: Where all of them are on disk; empty if that is not so.
+        left_out: Groups that were not as the baseline's in the first batch.
     """
 
     number: int
@@ -133,6 +134,7 @@ class OpenPane:
     opened: float = 0.0
     closed: float = 0.0
     file: str = field(default="", compare=False)
+    left_out: frozenset[str] = frozenset()
 
     def take(self, batch: Batch, now: float, measuring: Measuring) -> int:
         """Measure a batch. Groups that are not as the baseline's are left out, or later batches would not fit them.
@@ -141,12 +143,14 @@ class OpenPane:
             Rows that were measured: all, or none if every group failed.
         """
         fresh = self.profiler.n == 0
+        batch = batch.without(self.left_out) if self.left_out else batch
         taken = self._measure(batch)
         if fresh and taken and (odd := measuring.odd(self.profiler.profile())):
             for name, error in odd.items():
                 measuring.complain(name, error)
             self.profiler = measuring.profiler()
             taken = self._measure(batch.without(odd))
+            self.left_out = self.left_out | odd.keys() if taken else self.left_out
         if taken:
             self.opened = self.opened if self.rows else now
             self.rows, self.closed, self.file = self.rows + taken, now, ""

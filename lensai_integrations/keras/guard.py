@@ -1,9 +1,12 @@
-"""The end of a fit or a pass that no hook tells of."""
+"""What Keras's callbacks lack: to be told of the end of a fit or pass that was cut short, and a place to say things."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
+
+from lensai_integrations.training.problems import log
 
 
 def left(reference: Callable[[], Any], token: object) -> None:
@@ -15,3 +18,16 @@ def left(reference: Callable[[], Any], token: object) -> None:
     callback = reference()
     if callback is not None and callback._fitting and callback._token is token:
         callback._stop()
+
+
+def say(callback: Any, message: str) -> None:
+    """Tell the user where Keras tells what it does: below the progress bars, unless those are off.
+
+    Args:
+        callback: Knows how much Keras is to tell.
+        message: One line.
+    """
+    if (callback.params or {}).get("verbose", 0):
+        sys.stdout.write(f"{message}\n")
+    else:
+        log.info("%s", message)

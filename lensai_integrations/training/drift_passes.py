@@ -88,7 +88,7 @@ class Passes:
     def reset(self) -> None:
         """Nothing: windows go across the loaders of a pass."""
 
-    def describe(self, _: str, /, **__: Any) -> None:
+    def describe(self, group: str, **info: Any) -> None:
         """Nothing: everything is described as in the baseline."""
 
     def update(self, **batch: Any) -> None:

@@ -25,7 +25,7 @@ class Measurer(Protocol):
         """A pass begins."""
         ...
 
-    def describe(self, group: str, /, **info: Any) -> None:
+    def describe(self, group: str, **info: Any) -> None:
         """Note where a group comes from."""
         ...
 
