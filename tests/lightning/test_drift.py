@@ -10,8 +10,12 @@ import torch
 from torch.utils.data import TensorDataset
 
 from lensai_integrations import DriftMonitor, Profiler
+from lensai_integrations.drift.sinks import FunctionSink
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
+from lensai_integrations.lightning import drift as drift_module
+from lensai_integrations.training import drift_passes
+from lensai_integrations.training.tracking import TrackedRun
 
 
 @pytest.fixture
@@ -185,17 +189,28 @@ def test_a_given_monitor_is_used_and_not_closed(module, baseline, trainer, loade
     assert monitor.status.state == "Running"
 
 
-def test_windows_go_to_the_runs_of_the_loggers(module, drift, trainer, loaders, tmp_path):
-    mlflow = pytest.importorskip("mlflow")
-    from lightning.pytorch.loggers import MLFlowLogger
+def test_windows_go_to_the_runs_of_the_loggers(module, drift, trainer, loaders, monkeypatch):
+    runs, told = [TrackedRun("0123", "http://nowhere"), TrackedRun("4567", "http://nowhere")], []
+    monkeypatch.setattr(drift_module, "runs_of_loggers", lambda _: runs[:1])
+    monkeypatch.setattr(
+        drift_passes,
+        "_mlflow_sink",
+        lambda run: FunctionSink(lambda event: told.append((run.run_id, event.window["number"])), types=["window"]),
+    )
+    callback = drift(window=20)
+    trainer(callback).predict(module, loaders(40, 20))
+    del runs[0]
+    trainer(callback).predict(module, loaders(40, 20))  # another run: another monitor
+    assert told == [("0123", 1), ("0123", 2), ("4567", 1), ("4567", 2)]
 
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    logger = MLFlowLogger(tracking_uri=uri, artifact_location=str(tmp_path / "artifacts"))
-    callback = drift()
-    trainer(callback, logger=logger).predict(module, loaders(100, 20))
-    client = mlflow.MlflowClient(tracking_uri=uri)
-    assert [m.step for m in client.get_metric_history(logger.run_id, "drift/rows")] == [1, 2]
-    assert client.get_run(logger.run_id).data.tags["lensai.monitor.production"] == "Completed"
+
+def test_a_run_that_cannot_be_logged_to_does_not_stop(module, drift, trainer, loaders, monkeypatch, caplog):
+    monkeypatch.setattr(drift_module, "runs_of_loggers", lambda _: [TrackedRun("0123", "http://nowhere")])
+    monkeypatch.setattr(drift_passes, "_mlflow_sink", lambda run: 1 / 0)
+    callback = drift(window=20)
+    trainer(callback).predict(module, loaders(40, 20))
+    assert "MLflow run 0123: ZeroDivisionError" in caplog.text
+    assert callback.monitor_.status.rows == 40
 
 
 def test_a_baseline_from_a_folder(baseline, tmp_path):

@@ -256,9 +256,7 @@ class Serving:
         command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
         clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-        path = (
-            f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # for MLflow's own call of uvicorn
-        )
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         own = {"PATH": path, "MLFLOW_TRACKING_URI": store.uri, "LENSAI_MONITOR_DIR": str(folder / "monitor")}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
