@@ -8,8 +8,9 @@ import json
 import keras
 import numpy as np
 import pytest
+from snippets import run_section
 
-from lensai_integrations import Baseline, DriftMonitor
+from lensai_integrations import Baseline, DriftMonitor, Profiler
 from lensai_integrations.drift.sinks import FunctionSink
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras import BaselineCallback, DriftCallback, drift
@@ -19,22 +20,19 @@ from lensai_integrations.training.tracking import TrackedRun
 GROUPS = ["inputs", "labels", "outputs", "embeddings/relu", "embeddings/embedding"]
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """A folder for the baseline that all tests share; nobody changes it."""
-    return tmp_path_factory.mktemp("baseline") / "saved"
-
-
 @pytest.fixture
-def trained(model, images, saved):
-    """A model, always with the same weights, and its baseline of 300 rows."""
-    trains = model()
-    if not saved.exists():
-        callback = BaselineCallback(
-            ["relu", "embedding"], reduce={"relu": "max", "embedding": "mean"}, reference="test", directory=saved
-        )
-        trains.evaluate(*images(300, 1), batch_size=50, verbose=0, callbacks=[callback])
-    return trains, Baseline.load(saved)
+def trained(model, images):
+    """A model, always with the same weights, and its baseline of 300 rows, measured by numpy: nothing is compiled."""
+    trains, (pictures, labels) = model(), images(300, 1)
+    layers = [trains.get_layer(name).output for name in ("relu", "embedding", "fc")]
+    relu, embedding, logits = keras.Model(trains.inputs, layers).predict(pictures, batch_size=300, verbose=0)
+    profiler = Profiler(source="validation", seed=1)
+    profiler.describe("embeddings/relu", layer="relu", reduce="max", axes=4)
+    profiler.describe("embeddings/embedding", layer="embedding", reduce="mean", axes=2)
+    profiler.describe("outputs", layer="fc", linear=True)
+    rows = {"relu": relu.max(axis=(1, 2)), "embedding": embedding}
+    profiler.update(inputs=pictures, outputs=logits, embeddings=rows, labels=labels)
+    return trains, Baseline(profiler.profile())
 
 
 def levels(callback):
@@ -115,7 +113,8 @@ class Breaks(keras.callbacks.Callback):
             raise RuntimeError("injected")
 
 
-def test_a_failing_pass_is_a_failed_monitor(trained, images):
+def test_a_failing_pass_is_a_failed_monitor(trained, model, images):
+    another = model()  # where a callback of predict raises, Keras leaves a model on JAX without weights
     model, baseline = trained
     before = functions(model)
     callback = DriftCallback(baseline, window=50)
@@ -126,7 +125,7 @@ def test_a_failing_pass_is_a_failed_monitor(trained, images):
     assert type(model.predict_function).__name__ != "Guarded"
     status = callback.monitor_.status
     assert (status.state, status.rows) == ("Failed", 32)
-    model.predict(images(64)[0], verbose=0, callbacks=[callback])
+    another.predict(images(64)[0], verbose=0, callbacks=[callback])
     assert (callback.monitor_.status.state, callback.monitor_.status.rows) == ("Completed", 96)
 
 
@@ -153,6 +152,25 @@ def test_the_state_and_the_active_run(trained, images, tmp_path, monkeypatch):
     model.predict(images(50)[0], verbose=0, callbacks=[callback])
     assert [event.window["number"] for event in told] == [1, 2, 3]
     assert json.loads((tmp_path / "state" / "head.json").read_text())["rows"] == 50
+
+
+@pytest.mark.backend("tensorflow")
+def test_the_snippet_of_the_documentation(trained, images, capsys):
+    model, baseline = trained
+    baseline.save("lensai_baseline")
+    run_section("monitoring.md", "Keras", {"model": model, "photos": images(130, 5)[0]})
+    assert capsys.readouterr().out.splitlines()[-1] == "[(100, 'ok'), (30, 'ok')] Completed"
+
+
+@pytest.mark.backend("tensorflow")
+def test_the_baseline_of_an_evaluation_fits_the_next(model, images):
+    trains, data = model(), images(200, 1)
+    making = BaselineCallback(["relu", "embedding.input"], reduce={"relu": "max"}, reference="test")
+    trains.evaluate(*data, batch_size=50, verbose=0, callbacks=[making])
+    callback = DriftCallback(making.baseline_, window=100, alarm=0.5, warn=0.999)
+    trains.evaluate(*images(100, 2), batch_size=50, verbose=0, callbacks=[callback])
+    status = callback.monitor_.status
+    assert (status.rows, status.windows, status.failures) == (100, 1, {})
 
 
 def test_wrong_arguments_raise(trained):

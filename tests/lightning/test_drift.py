@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from snippets import run_section
 from torch.utils.data import TensorDataset
 
 from lensai_integrations import DriftMonitor, Profiler
@@ -211,6 +212,14 @@ def test_a_run_that_cannot_be_logged_to_does_not_stop(module, drift, trainer, lo
     trainer(callback).predict(module, loaders(40, 20))
     assert "MLflow run 0123: ZeroDivisionError" in caplog.text
     assert callback.monitor_.status.rows == 40
+
+
+@pytest.mark.filterwarnings("ignore:The '\\w+' does not have many workers")
+def test_the_snippet_of_the_documentation(module, baseline, loaders, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    baseline.save("lensai_baseline")
+    run_section("monitoring.md", "Lightning", {"model": module, "loader": loaders(130, 16)})
+    assert capsys.readouterr().out.splitlines()[-1] == "[(100, 'ok'), (30, 'ok')] Completed"
 
 
 def test_a_baseline_from_a_folder(baseline, tmp_path):

@@ -23,6 +23,7 @@ from mlflow.types import Schema, TensorSpec
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from snippets import run_section
 from tracking import QUIET, free_port
 
 from lensai_integrations import Baseline, DriftMonitor, Profiler, __version__
@@ -132,6 +133,13 @@ def test_what_is_logged(logged, wrapped, baseline, here):
     assert "scikit-learn" in (folder / "requirements.txt").read_text()
     assert json.loads((folder / "data" / "monitored" / "monitor.json").read_text())["monitor"]["window"] == 50
     assert not (folder / "data" / "monitored" / "model" / "lensai").exists()
+
+
+def test_the_snippet_of_the_documentation(here, logged, capsys):
+    with here():
+        mlflow.register_model(logged.model_uri, "cats")
+        run_section("monitoring.md", "MLflow", {})
+    assert capsys.readouterr().out.splitlines()[-1] == "True"
 
 
 class Echo:
