@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,10 +103,18 @@ class MonitoredModel:
         reader = None if inputs is None else ImageInputs(**inputs)
         root = Path(os.environ.get(DIRECTORY) or configuration["directory"])
         monitor = _in_free_folder(root, baseline, inputs=reader, **configuration["monitor"])
-        self._known = frozenset(monitor.reference.groups)
+        left_out = () if configuration.get("outputs", True) else ("outputs",)
+        self._known = frozenset(monitor.reference.groups) - set(left_out)
         self._key = None if reader is None else reader.key
-        atexit.register(monitor.close)
+        atexit.register(_close, weakref.ref(monitor), os.getpid())
         return monitor
+
+
+def _close(reference: Callable[[], DriftMonitor | None], process: int) -> None:
+    """At exit of the process that made the monitor, and of none that was forked from it."""
+    monitor = reference()
+    if monitor is not None and process == os.getpid():
+        monitor.close()
 
 
 def _in_free_folder(root: Path, baseline: Baseline, **arguments: Any) -> DriftMonitor:

@@ -47,6 +47,7 @@ def monitored(
     remind: int | None = None,
     min_effect: float | None = None,
     inputs: ImageInputs | None = None,
+    outputs: bool = True,
     monitor: str = "production",
     directory: str | Path = "lensai_monitor",
     deadline: float = 60.0,
@@ -76,6 +77,8 @@ def monitored(
         remind: See `DriftMonitor`.
         min_effect: See `DriftMonitor`.
         inputs: How images are read, if not as the baseline's were; `ImageInputs(key=...)` names them among several.
+        outputs: Whether the model's answers are monitored. Pass False if the baseline has other ones of them: logits
+            where the model answers probabilities.
         monitor: Name of the monitor.
         directory: Where the serving processes write.
         deadline: Seconds that the server gets to send or take the baseline.
@@ -106,7 +109,7 @@ def monitored(
         "min_effect": min_effect,
         "name": monitor,
     }
-    configuration = _checked(arguments, inputs, directory)
+    configuration = _checked(arguments, inputs, directory) | {"outputs": bool(outputs)}
     import mlflow
 
     info = mlflow.models.get_model_info(model_uri)

@@ -30,7 +30,7 @@ from lensai_integrations import Baseline, DriftMonitor, Profiler, __version__
 from lensai_integrations.drift.sinks.json_lines import read_events
 from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow import load_baseline, log_baseline, monitored
-from lensai_integrations.mlflow.served import MonitoredModel
+from lensai_integrations.mlflow.served import MonitoredModel, _close
 
 SIDE = 8
 
@@ -184,6 +184,24 @@ def test_images_are_measured_as_they_came(folder, classifier):
     events = list(read_events(folder / "monitor" / "worker-0.jsonl"))
     assert [e["kind"] for e in events if e["type"] == "window"] == ["ok", "ok"]
     model.monitor.close()
+
+
+def test_outputs_can_be_left_out(folder):
+    configuration = json.loads((folder / "monitor.json").read_text()) | {"outputs": False}
+    (folder / "monitor.json").write_text(json.dumps(configuration))
+    model = MonitoredModel(Echo(np.zeros((20, 7))), folder)
+    model.predict(photos(20))
+    assert (model.monitor.status.windows, model.monitor.status.failures) == (1, {})
+    model.monitor.close()
+
+
+def test_at_exit_a_process_closes_only_its_own(folder, monkeypatch):
+    model = MonitoredModel(Echo(np.full((4, 3), 1 / 3)), folder)
+    model.predict(photos(4))
+    _close(lambda: model.monitor, os.getpid() + 1)
+    assert model.monitor.status.state == "Running"
+    _close(lambda: model.monitor, os.getpid())
+    assert model.monitor.status.state == "Completed"
 
 
 def test_the_models_own_errors_pass_and_count_no_rows(folder):
