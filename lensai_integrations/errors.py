@@ -20,6 +20,10 @@ class InputError(LensAIError, ValueError):
     """An argument or a batch is not what the function takes; the message names it and says what to pass."""
 
 
+class InUseError(InputError):
+    """A folder belongs to another process, or to another monitor of this one."""
+
+
 class FormatError(LensAIError, ValueError):
     """A file or byte string is truncated, corrupted, too large, or not of the format it should be."""
 

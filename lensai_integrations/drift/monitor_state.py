@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from lensai_integrations.archive import from_bytes, to_bytes
 from lensai_integrations.drift.durable import lock, replace_file, write_synced
-from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.errors import FormatError, InputError, InUseError
 from lensai_integrations.profile import Profile
 
 HEAD: Final = "head.json"
@@ -44,7 +44,8 @@ class Store:
         folder: Made if absent. One monitor at a time: it is locked until `release` or the end of the process.
 
     Raises:
-        InputError: If it is a file, or in use by another monitor.
+        InputError: If it is a file.
+        InUseError: If it is in use by another monitor.
         OSError: If it cannot be made.
 
     Example:
@@ -64,7 +65,7 @@ class Store:
         try:
             self.acquire()
         except BlockingIOError as error:
-            raise InputError(
+            raise InUseError(
                 f"state={str(folder)!r} is in use by another monitor: pass a folder of its own for each process"
             ) from error
 

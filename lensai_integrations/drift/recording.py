@@ -48,7 +48,7 @@ class Measuring:
         on_error: Callable[[str, Exception], None] | None = None,
     ) -> None:
         self.reference = _reference(baseline, against)
-        self.reader = inputs or _reader(self.reference)
+        self.reader = inputs or reader_of(self.reference)
         Profiler(like=self.reference, measures=measures, rows=rows)  # says once what of the baseline is not declared
         declared, _ = chosen_measures(measures, self.reference)
         info = self.reference.info
@@ -101,7 +101,13 @@ def _reference(baseline: Baseline | Profile, against: str) -> Profile:
     return profile
 
 
-def _reader(reference: Profile) -> ImageInputs:
+def reader_of(reference: Profile) -> ImageInputs:
+    """How the images of a profile were read.
+
+    Example:
+        >>> reader_of(Profile()).layout
+        'auto'
+    """
     inputs = reference.groups.get("inputs")
     return ImageInputs(**inputs.info["reader"]) if inputs is not None else ImageInputs()
 
@@ -118,6 +124,7 @@ class OpenPane:
         opened: When the first came, seconds since 1970.
         closed: When the last did.
         file: Where all of them are on disk; empty if that is not so.
+        left_out: Groups that were not as the baseline's in the first batch.
     """
 
     number: int
@@ -127,6 +134,7 @@ class OpenPane:
     opened: float = 0.0
     closed: float = 0.0
     file: str = field(default="", compare=False)
+    left_out: frozenset[str] = frozenset()
 
     def take(self, batch: Batch, now: float, measuring: Measuring) -> int:
         """Measure a batch. Groups that are not as the baseline's are left out, or later batches would not fit them.
@@ -135,12 +143,14 @@ class OpenPane:
             Rows that were measured: all, or none if every group failed.
         """
         fresh = self.profiler.n == 0
+        batch = batch.without(self.left_out) if self.left_out else batch
         taken = self._measure(batch)
         if fresh and taken and (odd := measuring.odd(self.profiler.profile())):
             for name, error in odd.items():
                 measuring.complain(name, error)
             self.profiler = measuring.profiler()
             taken = self._measure(batch.without(odd))
+            self.left_out = self.left_out | odd.keys() if taken else self.left_out
         if taken:
             self.opened = self.opened if self.rows else now
             self.rows, self.closed, self.file = self.rows + taken, now, ""

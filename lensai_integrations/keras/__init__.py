@@ -1,4 +1,4 @@
-"""Keras: one callback, and the baseline is a by-product of `model.fit`.
+"""Keras: one callback, and the baseline is a by-product of `model.fit`; another holds production against it.
 
 Importing this package imports neither Keras nor a backend: which backend it is, the user's own import decides.
 """
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lensai_integrations.keras.callback import BaselineCallback
     from lensai_integrations.keras.data import profile_dataset
+    from lensai_integrations.keras.drift import DriftCallback
 
-_HOME = {"BaselineCallback": "callback", "profile_dataset": "data"}
+_HOME = {"BaselineCallback": "callback", "DriftCallback": "drift", "profile_dataset": "data"}
 
-__all__ = ["BaselineCallback", "profile_dataset"]
+__all__ = ["BaselineCallback", "DriftCallback", "profile_dataset"]
 
 
 def __getattr__(name: str) -> Any:

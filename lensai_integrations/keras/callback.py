@@ -8,7 +8,6 @@ the fit saved and logged (`training/finish.py`).
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from lensai_integrations.keras.configuration import configuration, from_configur
 from lensai_integrations.keras.fit import PREDICTION, KerasFit
 from lensai_integrations.keras.functions import PREDICT, TRAIN
 from lensai_integrations.keras.functions import TEST as TEST_STEPS
-from lensai_integrations.keras.guard import guarded, left
+from lensai_integrations.keras.guard import left, say
 from lensai_integrations.keras.surroundings import look_around
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
@@ -34,8 +33,9 @@ from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.finish import deliver, say_there_is_none
 from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
+from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.options import Options
-from lensai_integrations.training.problems import Problems, log
+from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.tracking import TrackedRun, active_run
 
 
@@ -353,8 +353,4 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         self.directory_ = deliver(baseline, self._options, fit.problems, root=Path.cwd(), runs=runs, say=self._say)
 
     def _say(self, message: str) -> None:
-        """Tell the user where Keras tells what it does: below the progress bars, unless those are off."""
-        if (self.params or {}).get("verbose", 0):
-            sys.stdout.write(f"{message}\n")
-        else:
-            log.info("%s", message)
+        say(self, message)

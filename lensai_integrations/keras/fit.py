@@ -18,6 +18,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
 from lensai_integrations.keras.batches import KerasBatches
 from lensai_integrations.keras.functions import PREDICT, TEST, TRAIN, Exchange, abandoned, steps
+from lensai_integrations.keras.taps import Taps
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.training.fit import LABEL, TRAINING, Fit
@@ -55,13 +56,16 @@ class KerasFit(Fit[Recording]):
         super().__init__(options, reader=lambda _: self._reader)
         self._reader = KerasBatches(inputs, options.target, self.problems)  # type: ignore[arg-type]
         self._steps = steps()
-        self._taps = attach(model, options, self.problems, self._steps.place)
+        self._taps = self._attached(model, self.problems)
         self._model = weakref.ref(model)
         self._exchanges = {kind: self._exchange(model, kind) for kind in _KINDS}
         self._running: str | None = None
         self.on_interruption: Callable[[], None] = self.stop
         self._waiting: deque[dict[str, Any]] = deque()
         self.batches, self._batches_per_call = 0, 1
+
+    def _attached(self, model: Any, problems: Problems) -> Taps:
+        return attach(model, self._options, problems, self._steps.place)
 
     def _exchange(self, model: Any, kind: str) -> Exchange:
         def sink(seen: dict[str, Any]) -> None:
@@ -78,11 +82,11 @@ class KerasFit(Fit[Recording]):
         Raises:
             InputError: If the model has no layer of a given name any more.
         """
-        if self._model() is not model or not self._taps.same_as(attach(model, self._options, Problems(quiet=True))):
+        if self._model() is not model or not self._taps.same_as(self._attached(model, Problems(quiet=True))):
             return False
         self.stop()
         self.begin()
-        attach(model, self._options, self.problems)  # what it has to say, it says of every fit
+        self._attached(model, self.problems)  # what it has to say, it says of every fit
         return True
 
     def end_others(self, fits: Sequence[KerasFit]) -> None:
@@ -165,7 +169,7 @@ class KerasFit(Fit[Recording]):
                     self._measure(self.recordings[self._running], seen)
 
     def _measure(self, recording: Recording, seen: dict[str, Any]) -> None:
-        batch = {key: _together(values) for key, values in seen.items()}
+        batch = {key: together(values) for key, values in seen.items()}
         taken = recording.take(batch)
         layers = {layer.key for layer in recording.layers}
         if taken is not None:
@@ -177,7 +181,7 @@ def _batches_per_call(model: Any) -> int:
     return int(model.steps_per_execution) if keras.backend.backend() == "tensorflow" else 1
 
 
-def _together(values: Any) -> Any:
+def together(values: Any) -> Any:
     """What the replicas have seen as one batch; of one replica as it is."""
     if not isinstance(values, tuple):
         return values

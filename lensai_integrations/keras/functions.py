@@ -108,7 +108,7 @@ class Exchange:
         problem = why_not(model, self._kind)
         if isinstance(original, Guarded):
             if original.owner.active and original is not self._ours:
-                problem = "another BaselineCallback profiles this fit already: use one, with all layers"
+                problem = "another callback of lensai_integrations reads these steps already: use one, with all layers"
             original = original.original
         if problem:
             self._problems.note(f"{self._kind} steps", problem)

@@ -1,31 +1,12 @@
-"""The callback's hooks: what goes wrong in one never reaches the training, nor does the end of one go unseen."""
+"""What Keras's callbacks lack: to be told of the end of a fit or pass that was cut short, and a place to say things."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any
 
-Hook = TypeVar("Hook", bound=Callable[..., None])
-
-
-def guarded(what: str, *raised: type[Exception]) -> Callable[[Hook], Hook]:
-    """Decorate a hook: what it raises becomes a problem of the fit, but for the exceptions named.
-
-    Where the callback has no fit, nothing is done.
-    """
-
-    def decorate(hook: Hook) -> Hook:
-        @wraps(hook)
-        def calm(self: Any, *args: Any, **kwargs: Any) -> None:
-            if self._fit is None:
-                return
-            with self._fit.problems.caught(what, *raised):
-                hook(self, *args, **kwargs)
-
-        return cast(Hook, calm)
-
-    return decorate
+from lensai_integrations.training.problems import log
 
 
 def left(reference: Callable[[], Any], token: object) -> None:
@@ -37,3 +18,16 @@ def left(reference: Callable[[], Any], token: object) -> None:
     callback = reference()
     if callback is not None and callback._fitting and callback._token is token:
         callback._stop()
+
+
+def say(callback: Any, message: str) -> None:
+    """Tell the user where Keras tells what it does: below the progress bars, unless those are off.
+
+    Args:
+        callback: Knows how much Keras is to tell.
+        message: One line.
+    """
+    if (callback.params or {}).get("verbose", 0):
+        sys.stdout.write(f"{message}\n")
+    else:
+        log.info("%s", message)

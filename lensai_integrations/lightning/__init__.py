@@ -1,4 +1,4 @@
-"""Lightning: one callback, and the baseline is a by-product of `Trainer.fit`.
+"""Lightning: one callback, and the baseline is a by-product of `Trainer.fit`; another holds production against it.
 
 Importing this package imports neither Lightning nor torch: which of the two Lightning packages the trainer comes from
 is only known once a callback is made.
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lensai_integrations.lightning.callback import BaselineCallback
+    from lensai_integrations.lightning.drift import DriftCallback
 
-_HOME = {"BaselineCallback": "callback"}
+_HOME = {"BaselineCallback": "callback", "DriftCallback": "drift"}
 
-__all__ = ["BaselineCallback"]
+__all__ = ["BaselineCallback", "DriftCallback"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,10 +8,9 @@ ranks (`ranks.py`), put into checkpoints (`checkpoints.py`), and at the end of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import finish
@@ -27,28 +26,12 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
 from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
+from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.tracking import TrackedRun, active_run
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
-
-Hook = TypeVar("Hook", bound=Callable[..., None])
-
-
-def guarded(what: str, *raised: type[Exception]) -> Callable[[Hook], Hook]:
-    """Decorate a hook: what it raises becomes a problem, but for the exceptions named, which wrong arguments cause."""
-
-    def decorate(hook: Hook) -> Hook:
-        @wraps(hook)
-        def calm(self: BaselineCallback, *args: Any, **kwargs: Any) -> None:
-            if self._fit is not None:
-                with self._fit.problems.caught(what, *raised):
-                    hook(self, *args, **kwargs)
-
-        return cast(Hook, calm)
-
-    return decorate
 
 
 class BaselineCallback(Checkable, LightningCallback):

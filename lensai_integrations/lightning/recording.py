@@ -15,10 +15,9 @@ import torch
 from lensai_integrations.lightning.ranks import padding_of
 from lensai_integrations.lightning.taps import Taps
 from lensai_integrations.profile import Profile
-from lensai_integrations.profiler import Profiler
 from lensai_integrations.training.batches import Reader, Taken
 from lensai_integrations.training.problems import Problems
-from lensai_integrations.training.recording import Recording
+from lensai_integrations.training.recording import Measurer, Recording
 from lensai_integrations.training.threads import one_blas_thread
 
 _WHY_SILENT = (
@@ -32,7 +31,7 @@ class LoaderPass:
 
     Args:
         source: What is profiled: `"validation"`, `"training"`, `"test"`.
-        prepare: Given the first pass's loader, makes the reader of its batches and the profiler.
+        prepare: Given the first pass's loader, makes the reader of its batches and what measures them.
         taps: The layers that are read along, or None.
         problems: Where it is reported what could not be profiled.
     """
@@ -40,7 +39,7 @@ class LoaderPass:
     def __init__(
         self,
         source: str,
-        prepare: Callable[[Any], tuple[Reader, Profiler]],
+        prepare: Callable[[Any], tuple[Reader, Measurer]],
         taps: Taps | None,
         problems: Problems,
     ) -> None:

@@ -19,8 +19,9 @@ from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning.layers import Layer, find_layer
 from lensai_integrations.lightning.taps import first_tensor
-from lensai_integrations.measures.embeddings import REDUCTIONS, Reduce, reduce_embedding
-from lensai_integrations.profile import Group, Profile
+from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
+from lensai_integrations.profile import Profile
+from lensai_integrations.training.known_layers import known_layers, known_output
 
 #: Given the positional and the keyword arguments of a forward pass, the images among them, or None.
 Inputs = Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
@@ -66,31 +67,10 @@ def watch(
     if not (isinstance(inputs, bool) or callable(inputs)):
         raise InputError(f"inputs={inputs!r} should be True, False, or a function that picks the images")
     reference = monitor.reference
-    names = _baseline_layers(reference) if layers is None else tuple(layers)
-    found = {name: find_layer(module, _path(reference, name)) for name in names}
-    ways = {name: _reduction(reference, name, reduce) for name in names}
+    known = known_layers(reference, layers, reduce)
+    found = {layer.name: find_layer(module, layer.path) for layer in known}
+    ways = {layer.name: layer.reduce for layer in known}
     return Watch(monitor, module, found, ways, inputs, _output_layer(reference, module, outputs))
-
-
-def _baseline_layers(reference: Profile) -> tuple[str, ...]:
-    return tuple(name.partition("/")[2] for name in reference.groups if name.startswith("embeddings/"))
-
-
-def _path(reference: Profile, name: str) -> str:
-    """The layer that the baseline's embeddings of this name are of."""
-    group = reference.groups.get(f"embeddings/{name}", Group(""))
-    return str(group.info.get("layer", name))
-
-
-def _reduction(reference: Profile, name: str, reduce: Reduce | Mapping[str, Reduce] | None) -> Reduce:
-    if isinstance(reduce, Mapping):
-        reduce = reduce.get(name)
-    if reduce is not None:
-        return reduce
-    known = str(reference.groups.get(f"embeddings/{name}", Group("")).info.get("reduce", "mean"))
-    if known not in REDUCTIONS:
-        raise InputError(f"layer {name!r} was reduced by a function, {known!r}: pass reduce={{{name!r}: {known}}}")
-    return known
 
 
 def _output_layer(reference: Profile, module: nn.Module, outputs: str | bool) -> Layer | bool:
@@ -99,11 +79,11 @@ def _output_layer(reference: Profile, module: nn.Module, outputs: str | bool) ->
         return find_layer(module, outputs)
     if not isinstance(outputs, bool):
         raise InputError(f"outputs={outputs!r} should be True, False, or the name of a layer")
-    known = reference.groups.get("outputs", Group("")).info.get("layer")
+    known = known_output(reference)
     if not outputs or not known:
         return outputs
     try:
-        return find_layer(module, str(known))
+        return find_layer(module, known)
     except InputError:
         return True
 

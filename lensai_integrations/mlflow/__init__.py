@@ -1,4 +1,4 @@
-"""Baselines in MLflow: to log one to a run or a logged model, and to load one from wherever it is kept.
+"""Baselines in MLflow: to log one to a run or a logged model, to load one, and to monitor a served model with one.
 
 MLflow takes seconds to import and reads the environment when it does, so neither this package nor its functions'
 modules import it before a function is called; loading from a folder works without it.
@@ -13,10 +13,17 @@ if TYPE_CHECKING:
     from lensai_integrations.mlflow.load import load_baseline
     from lensai_integrations.mlflow.log import log_baseline, push
     from lensai_integrations.mlflow.monitoring import MLflowSink
+    from lensai_integrations.mlflow.wrapping import monitored
 
-_HOME = {"MLflowSink": "monitoring", "load_baseline": "load", "log_baseline": "log", "push": "log"}
+_HOME = {
+    "MLflowSink": "monitoring",
+    "load_baseline": "load",
+    "log_baseline": "log",
+    "monitored": "wrapping",
+    "push": "log",
+}
 
-__all__ = ["MLflowSink", "load_baseline", "log_baseline", "push"]
+__all__ = ["MLflowSink", "load_baseline", "log_baseline", "monitored", "push"]
 
 
 def __getattr__(name: str) -> Any:

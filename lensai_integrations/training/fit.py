@@ -13,6 +13,7 @@ from lensai_integrations.training.checkpoints import StateCache, profiles_of
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.raw import RawImages
+from lensai_integrations.training.recording import Measurer
 
 VALIDATION, TRAINING, TEST = "validation", "training", "test"
 #: Segments by the label of a row.
@@ -22,8 +23,8 @@ NO_HELD_OUT = (
     " changed; clean production data may look drifted against it"
 )
 
-#: Given the first pass's loader, the reader of its batches and the profiler.
-Prepare = Callable[[Any], tuple[Reader, Profiler]]
+#: Given the first pass's loader, the reader of its batches and what measures them.
+Prepare = Callable[[Any], tuple[Reader, Measurer]]
 
 
 class Pass(Protocol):
@@ -91,7 +92,7 @@ class Fit(Generic[P]):
         segment_by = self._options.segment_by
         return BatchReader(inputs, self._options.target, self.problems, None if segment_by == LABEL else segment_by)
 
-    def _prepared(self, source: str, loader: Any) -> tuple[Reader, Profiler]:
+    def _prepared(self, source: str, loader: Any) -> tuple[Reader, Measurer]:
         options = self._options
         self.raw.find(source, loader)
         reader = self._make_reader(loader)

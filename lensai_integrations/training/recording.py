@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.profile import Profile
-from lensai_integrations.profiler import Profiler
 from lensai_integrations.training.batches import Reader, Taken
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.threads import one_blas_thread
@@ -17,6 +16,34 @@ from lensai_integrations.training.threads import one_blas_thread
 #: What the keys of embeddings begin with; the key of the outputs.
 LAYER, OUTPUTS = "embeddings/", "outputs"
 NO_PADDING: Final = (0, 0)
+
+
+class Measurer(Protocol):
+    """What a recording hands its batches to: a `Profiler`, or a monitor (`drift_passes.py`)."""
+
+    def reset(self) -> None:
+        """A pass begins."""
+        ...
+
+    def describe(self, group: str, **info: Any) -> None:
+        """Note where a group comes from."""
+        ...
+
+    def update(
+        self,
+        *,
+        inputs: Any = None,
+        outputs: Any = None,
+        embeddings: Mapping[str, Any] | None = None,
+        labels: Any = None,
+        segments: Any = None,
+    ) -> Any:
+        """Take in a batch."""
+        ...
+
+    def profile(self) -> Profile:
+        """What the pass amounts to."""
+        ...
 
 
 @dataclass
@@ -39,7 +66,7 @@ class Recording:
 
     Args:
         source: What is profiled: `"validation"`, `"training"`, `"test"`.
-        prepare: Given the first pass's loader, makes the reader of its batches and the profiler.
+        prepare: Given the first pass's loader, makes the reader of its batches and what measures them.
         layers: The layers that are read along.
         problems: Where it is reported what could not be profiled.
         aside: What measuring is done in, apart from the training.
@@ -49,7 +76,7 @@ class Recording:
     def __init__(
         self,
         source: str,
-        prepare: Callable[[Any], tuple[Reader, Profiler]],
+        prepare: Callable[[Any], tuple[Reader, Measurer]],
         layers: Sequence[Listened],
         problems: Problems,
         *,
@@ -59,7 +86,7 @@ class Recording:
         self.source = source
         self._prepare, self.layers, self._problems = prepare, layers, problems
         self._aside, self._why_silent = aside, why_silent
-        self._prepared: tuple[Reader, Profiler] | None = None
+        self._prepared: tuple[Reader, Measurer] | None = None
         self.started = False
 
     def start(self, loader: Any = None, padding: tuple[int, int] = NO_PADDING) -> None:

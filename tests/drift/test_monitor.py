@@ -244,6 +244,19 @@ def test_one_group_that_fails_leaves_the_others(images, caplog):
     assert "embeddings/avgpool" not in window.profile.groups
 
 
+def test_a_group_that_is_not_as_the_baselines_stays_out_of_its_window(images, caplog):
+    rng = np.random.default_rng(9)
+    monitor = DriftMonitor(images, 60)
+    for _ in range(2):
+        assert monitor.update(**batch(rng, 25) | {"outputs": np.zeros((25, 9))}) == []
+    (window,) = monitor.update(**batch(rng, 10))
+    assert {name: group.n for name, group in window.profile.groups.items()} == {
+        "inputs": 60,
+        "embeddings/avgpool": 60,
+        "labels": 60,
+    }
+
+
 def test_a_comparison_that_fails_is_counted_and_the_next_window_judged(monkeypatch, caplog):
     by_mean(monkeypatch)
     monitor = DriftMonitor(BASELINE, 4)

@@ -215,7 +215,7 @@ def test_two_exchanges_at_once_are_one_and_a_message(exchanged):
     assert model.train_function(1) == ("first", 1)
     assert (first.active, second.active) == (True, False)
     assert problems.messages == [
-        "train steps: another BaselineCallback profiles this fit already: use one, with all layers"
+        "train steps: another callback of lensai_integrations reads these steps already: use one, with all layers"
     ]
 
 

@@ -14,8 +14,8 @@ import torch
 from conftest import Lit, dataset, loader
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lensai_integrations import Profiler
-from lensai_integrations.lightning import BaselineCallback
+from lensai_integrations import Baseline, Profiler
+from lensai_integrations.lightning import BaselineCallback, DriftCallback
 
 TRAIN, VAL = 101, 51  # both odd: a sampler for two ranks repeats one sample of each
 
@@ -106,6 +106,11 @@ def main(folder):
     fit(running)
     running.test(running.lightning_module, loader(dataset(VAL, 2), 8), verbose=False)
     results["test"] = found(callback)
+    profiler = Profiler(source="validation", seed=1)
+    profiler.update(inputs=dataset(200, 3).tensors[0])
+    callback = DriftCallback(Baseline(profiler.profile()), window=20, state=folder / "state", log_to_mlflow=False)
+    trainer(folder / "drift", callback).test(running.lightning_module, loader(dataset(VAL, 2), 8), verbose=False)
+    results["drift"] = [callback.monitor_.name, callback.monitor_.status.rows, [r.rows for r in callback.reports_]]
     (folder / f"rank{rank}.json").write_text(json.dumps(results))
 
 

@@ -120,3 +120,11 @@ def test_training_is_bit_identical(ranks):
     hashes = {found[key] for found in ranks for key in ("weights", "plain_weights")}
 
     assert len(hashes) == 1
+
+
+def test_each_rank_monitors_its_own_rows_without_the_samplers_repeats(ran, ranks):
+    assert [found["drift"] for found in ranks] == [
+        ["production-rank0", 26, [20, 6]],
+        ["production-rank1", 25, [20, 5]],
+    ]
+    assert sorted(path.name for path in (ran / "state").iterdir()) == ["rank0", "rank1"]

@@ -1,0 +1,183 @@
+"""`DriftCallback`: a monitor beside `model.predict` and `model.evaluate`.
+
+Steps are listened to as `BaselineCallback` does it, by functions that are exchanged for the time of a pass
+(`functions.py`, `drift_fit.py`); what they hand out goes to a `DriftMonitor` (`training/drift_passes.py`).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from lensai_integrations.drift.events import Event, WindowReport
+from lensai_integrations.drift.monitor import DriftMonitor
+from lensai_integrations.drift.sinks.base import Sink
+from lensai_integrations.keras.drift_fit import KerasDriftFit
+from lensai_integrations.keras.fit import PREDICTION
+from lensai_integrations.keras.functions import PREDICT
+from lensai_integrations.keras.functions import TEST as TEST_STEPS
+from lensai_integrations.keras.guard import left, say
+from lensai_integrations.keras.surroundings import look_around
+from lensai_integrations.measures.embeddings import Reduce
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.profile import Baseline
+from lensai_integrations.training.drift_options import DriftOptions
+from lensai_integrations.training.drift_passes import Passes
+from lensai_integrations.training.fit import TEST
+from lensai_integrations.training.guard import guarded
+from lensai_integrations.training.problems import Problems
+from lensai_integrations.training.tracking import active_run
+
+
+class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Holds what a model is fed and answers in `predict` and `evaluate` against a baseline.
+
+    Inputs, outputs, labels and the layers that the baseline has embeddings of are handed to a `DriftMonitor`, as far as
+    the baseline has them. Predictions and metrics are bit for bit what they are without the callback, and nothing that
+    fails in here stops a pass. Every window that is not ok is a line in the log, and every pass ends with one more.
+    Windows are logged to the active MLflow run, if any. A validation pass of `fit` is left alone.
+
+    During a pass `model.predict_function` or `model.test_function` is exchanged for one that also hands out what layers
+    answer, which is traced and compiled once for a model and a callback. With several replicas there is one monitor.
+
+    Args:
+        baseline: A `Baseline`, its folder, or `runs:/<run_id>`, `models:/<name>/<version>` and the like. None with
+            `monitor`.
+        window: Rows of a window, or a `timedelta`.
+        stride: Rows from one window to the next, for windows that overlap.
+        warn: False-alarm rate per window of a warning; None for no warnings.
+        alarm: False-alarm rate per window of an alarm.
+        sinks: Whom to tell, see `DriftMonitor`.
+        state: Folder for the monitor's state; one for each process.
+        name: Of the monitor.
+        layers: Whose answers are embeddings, by their names in the baseline; None for all that it has.
+        reduce: From a layer's answer to `[n, D]`, for all layers or by name; None for as in the baseline.
+        inputs: How images are read, if not as the baseline's were; `ImageInputs(key=...)` names them among several.
+        target: Key or place of the labels in y, or `"y"` for y itself; `"auto"`: the usual ones. None: no labels.
+        flush: Whether rows that do not fill a window are judged at the end of a pass, or wait for the next.
+        log_to_mlflow: Whether windows go to MLflow.
+        monitor: A monitor to use instead of making one; it is not closed here, and all above about monitors is its own.
+        settings: Other arguments of `DriftMonitor`: `every`, `recover`, `remind`, `min_effect`, `against`, `measures`,
+            `rows`, `warm_start`, `clock`.
+
+    Raises:
+        InputError: If an argument is wrong.
+        LensAIError: If the baseline cannot be loaded.
+
+    Example:
+        >>> import numpy as np
+        >>> from lensai_integrations import Profiler
+        >>> profiler = Profiler()
+        >>> profiler.update(outputs=np.random.default_rng(0).normal(size=(100, 3)))
+        >>> callback = DriftCallback(Baseline(profiler.profile()), window=50)
+        >>> model.predict(photos, callbacks=[callback])  # doctest: +SKIP
+        >>> callback.reports_
+        []
+    """
+
+    def __init__(
+        self,
+        baseline: Baseline | str | Path | None = None,
+        *,
+        window: Any = 200,
+        stride: int | None = None,
+        warn: float | None = 0.05,
+        alarm: float = 0.01,
+        sinks: Sequence[Sink | Callable[[Event], Any]] = (),
+        state: str | Path | None = None,
+        name: str = "production",
+        layers: Sequence[str] | None = None,
+        reduce: Reduce | Mapping[str, Reduce] | None = None,
+        inputs: ImageInputs | None = None,
+        target: int | str | None = "auto",
+        flush: bool = True,
+        log_to_mlflow: bool = True,
+        monitor: DriftMonitor | None = None,
+        **settings: Any,
+    ) -> None:
+        arguments = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        super().__init__()
+        self._passes = Passes(DriftOptions(**arguments))
+        self._fit: KerasDriftFit | None = None
+        self._fitting = False  # whether a pass runs, by the name that `left` knows
+
+    @property
+    def reports_(self) -> list[WindowReport]:
+        """The windows of the last pass, oldest first, at most 1000; those that are ok have no profile."""
+        return list(self._passes.reports)
+
+    @property
+    def monitor_(self) -> DriftMonitor | None:
+        """The monitor: its `status` counts what it saw and what went wrong. None before the first pass."""
+        return self._passes.monitor
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Begin a pass, unless it belongs to a fit."""
+        self._begin(TEST, TEST_STEPS)
+
+    def on_predict_begin(self, logs: Any = None) -> None:
+        """Begin a pass."""
+        self._begin(PREDICTION, PREDICT)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """Judge the rows that are left."""
+        self._end(TEST)
+
+    def on_predict_end(self, logs: Any = None) -> None:
+        """Judge the rows that are left."""
+        self._end(PREDICTION)
+
+    def _begin(self, source: str, steps: str) -> None:
+        with Problems().caught("starting, so nothing is monitored"):
+            around = look_around(self)
+            if around.validates is not None:
+                return
+            self._stop()
+            fit, self._fit = self._fit, None
+            again = fit is not None and fit.renew(self._model)
+            self._fit = fit if again else KerasDriftFit(self._passes, self._model, self._say)
+            self._this_fit.on_interruption = self._stop
+            self._watch(around.holder)
+        self._start(source, steps)
+
+    @guarded("starting the pass, so nothing is monitored")
+    def _start(self, source: str, steps: str) -> None:
+        fit, active = self._this_fit, active_run()
+        self._passes.begin(fit.problems, runs=[active] if active is not None else [])
+        fit.end_others([fit])
+        fit.record(source, everything=True)
+        fit.listen(steps)
+        fit.start(source)
+        self._fitting = True
+
+    def _watch(self, holder: Any) -> None:
+        """The model gets its functions back when the pass's list of callbacks goes, however it ended."""
+        token = self._token = object()
+        if holder is not None:
+            weakref.finalize(holder, left, weakref.ref(self), token).atexit = False
+
+    def _end(self, source: str) -> None:
+        if self._fitting:
+            self._judge(source)
+            self._stop()
+
+    @guarded("ending the pass")
+    def _judge(self, source: str) -> None:
+        self._this_fit.end(source)
+
+    @guarded("putting the model's functions back")
+    def _stop(self) -> None:
+        self._fitting = False
+        self._this_fit.stop()
+
+    def _say(self, message: str) -> None:
+        say(self, message)
+
+    @property
+    def _this_fit(self) -> KerasDriftFit:
+        assert self._fit is not None
+        return self._fit

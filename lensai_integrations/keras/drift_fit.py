@@ -1,0 +1,81 @@
+"""The passes of a Keras model that are monitored: its steps are listened to as in a fit, and a monitor is told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import keras
+
+from lensai_integrations.arrays import to_host
+from lensai_integrations.errors import InputError
+from lensai_integrations.keras.fit import KerasFit, together
+from lensai_integrations.keras.layers import Layer, find_layer
+from lensai_integrations.keras.taps import Tap, Taps
+from lensai_integrations.training.drift_options import DriftOptions
+from lensai_integrations.training.drift_passes import Monitored, Passes
+from lensai_integrations.training.known_layers import known_output
+from lensai_integrations.training.problems import Problems
+from lensai_integrations.training.recording import LAYER, OUTPUTS, Recording
+
+
+class KerasDriftFit(Monitored, KerasFit):
+    """A model whose passes are monitored, one after the other.
+
+    Args:
+        passes: The monitor.
+        model: The model.
+        say: Tells the user.
+    """
+
+    def __init__(self, passes: Passes, model: Any, say: Callable[[str], None]) -> None:
+        self.passes, self.say = passes, say
+        super().__init__(replace(passes.options.reading(), segment_by=None), model)
+
+    def _attached(self, model: Any, problems: Problems) -> Taps:
+        return attach(model, self.passes.options, problems, self._steps.place)
+
+    def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:
+        """End a pass; if it was cut short, by the exception that is handled now."""
+        super().complete(source, whole=whole, error=None if whole else sys.exception())
+
+    def _measure(self, recording: Recording, seen: Mapping[str, Any]) -> None:
+        """On the host: a window cuts batches to all sizes, and each would be compiled for JAX and TensorFlow."""
+        batch = {key: together(values) for key, values in seen.items()}
+        if keras.backend.backend() != "torch":
+            batch = {key: to_host(values) for key, values in batch.items()}
+        super()._measure(recording, batch)
+
+
+def attach(model: Any, options: DriftOptions, problems: Problems, place: Callable[[], Any] = lambda: None) -> Taps:
+    """Taps on the layers that the baseline knows, and on the one that its outputs are of.
+
+    A layer that the model does not have is a problem, and the others are read; without the layer of the outputs, what
+    the model itself answers is read.
+    """
+    taps = []
+    for known in options.known:
+        with problems.caught(LAYER + known.name):
+            taps.append(Tap(LAYER + known.name, _found(model, known.path, known.name), known.reduce))
+    if OUTPUTS in options.reference.groups:
+        taps.append(Tap(OUTPUTS, _output(model, known_output(options.reference))))
+    return Taps(taps, problems, place)
+
+
+def _found(model: Any, path: str, name: str) -> Layer:
+    """A layer by its path in the model of the baseline, or else by its name there."""
+    try:
+        return find_layer(model, path)
+    except InputError:
+        return find_layer(model, name)
+
+
+def _output(model: Any, path: str | None) -> Layer:
+    if path is not None:
+        try:
+            return find_layer(model, path)
+        except InputError:
+            pass
+    return Layer(model.name, model)

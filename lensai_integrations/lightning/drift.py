@@ -1,0 +1,260 @@
+"""`DriftCallback`: a monitor beside `Trainer.predict`, `test` and `validate`.
+
+The way of a batch is that of `BaselineCallback`: opened before the step, its layers caught in the forward pass, closed
+after it. There it goes to a `DriftMonitor` (`training/drift_passes.py`) instead of to a profiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from lensai_integrations.drift.events import Event, WindowReport
+from lensai_integrations.drift.monitor import DriftMonitor
+from lensai_integrations.drift.sinks.base import Sink
+from lensai_integrations.errors import InputError
+from lensai_integrations.lightning.base import LightningCallback
+from lensai_integrations.lightning.finish import say
+from lensai_integrations.lightning.fit import LightningFit
+from lensai_integrations.lightning.layers import Layer, find_layer
+from lensai_integrations.lightning.loaders import one_loader
+from lensai_integrations.lightning.taps import Tap, Taps
+from lensai_integrations.lightning.tracking import runs_of_loggers
+from lensai_integrations.measures.embeddings import Reduce
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.profile import Baseline
+from lensai_integrations.training.drift_options import DriftOptions
+from lensai_integrations.training.drift_passes import Monitored, Passes
+from lensai_integrations.training.fit import TEST, VALIDATION
+from lensai_integrations.training.guard import guarded
+from lensai_integrations.training.known_layers import known_output
+from lensai_integrations.training.problems import Problems
+from lensai_integrations.training.recording import LAYER, OUTPUTS
+from lensai_integrations.training.tracking import active_run
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+#: The source of what `Trainer.predict` was given.
+PREDICTION = "prediction"
+#: Where a trainer keeps the loaders of a pass.
+_LOADERS = {TEST: "test_dataloaders", VALIDATION: "val_dataloaders", PREDICTION: "predict_dataloaders"}
+
+
+class DriftCallback(LightningCallback):
+    """Holds what a model is fed and answers in `predict`, `test` and `validate` against a baseline.
+
+    Inputs, outputs, labels and the layers that the baseline has embeddings of are handed to a `DriftMonitor`, as far as
+    the baseline has them. Predictions and metrics are bit for bit what they are without the callback, and nothing that
+    fails in here stops a pass. Every window that is not ok is a line in the log, and every pass ends with one more.
+    Windows are logged to the MLflow run of each `MLFlowLogger`, else to the active MLflow run, if any.
+
+    On several ranks each monitors its own rows, apart from those that the sampler repeats: it has windows of its own, a
+    folder `rank<n>` below `state`, and the name `<name>-rank<n>`. Only the first logs to MLflow. `sinks` hear all of
+    them, so give each rank files of its own.
+
+    Args:
+        baseline: A `Baseline`, its folder, or `runs:/<run_id>`, `models:/<name>/<version>` and the like. None with
+            `monitor`.
+        window: Rows of a window, or a `timedelta`.
+        stride: Rows from one window to the next, for windows that overlap.
+        warn: False-alarm rate per window of a warning; None for no warnings.
+        alarm: False-alarm rate per window of an alarm.
+        sinks: Whom to tell, see `DriftMonitor`.
+        state: Folder for the monitor's state.
+        name: Of the monitor.
+        layers: Whose answers are embeddings, by their names in the baseline; None for all that it has.
+        reduce: From a layer's answer to `[n, D]`, for all layers or by name; None for as in the baseline.
+        inputs: How images are read, if not as the baseline's were.
+        target: Key or place of the labels in a batch; `"auto"`: the usual ones. None: no labels.
+        flush: Whether rows that do not fill a window are judged at the end of a pass, or wait for the next.
+        log_to_mlflow: Whether windows go to MLflow.
+        monitor: A monitor to use instead of making one; it is not closed here, and all above about monitors is its own.
+        settings: Other arguments of `DriftMonitor`: `every`, `recover`, `remind`, `min_effect`, `against`, `measures`,
+            `rows`, `warm_start`, `clock`.
+
+    Raises:
+        InputError: If an argument is wrong.
+        LensAIError: If the baseline cannot be loaded.
+
+    Example:
+        >>> import numpy as np
+        >>> from lensai_integrations import Profiler
+        >>> profiler = Profiler()
+        >>> profiler.update(outputs=np.random.default_rng(0).normal(size=(100, 3)))
+        >>> callback = DriftCallback(Baseline(profiler.profile()), window=50)
+        >>> Trainer(callbacks=[callback]).predict(model, photos)  # doctest: +SKIP
+        >>> callback.reports_
+        []
+    """
+
+    def __init__(
+        self,
+        baseline: Baseline | str | Path | None = None,
+        *,
+        window: Any = 200,
+        stride: int | None = None,
+        warn: float | None = 0.05,
+        alarm: float = 0.01,
+        sinks: Sequence[Sink | Callable[[Event], Any]] = (),
+        state: str | Path | None = None,
+        name: str = "production",
+        layers: Sequence[str] | None = None,
+        reduce: Reduce | Mapping[str, Reduce] | None = None,
+        inputs: ImageInputs | None = None,
+        target: int | str | None = "auto",
+        flush: bool = True,
+        log_to_mlflow: bool = True,
+        monitor: DriftMonitor | None = None,
+        **settings: Any,
+    ) -> None:
+        arguments = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        super().__init__()
+        self._passes = Passes(DriftOptions(**arguments))
+        self._fit: _DriftFit | None = None
+        self._source, self._loader = "", 0
+
+    @property
+    def reports_(self) -> list[WindowReport]:
+        """The windows of the last pass on this rank, oldest first, at most 1000; those that are ok have no profile."""
+        return list(self._passes.reports)
+
+    @property
+    def monitor_(self) -> DriftMonitor | None:
+        """The monitor: its `status` counts what it saw and what went wrong. None before the first pass."""
+        return self._passes.monitor
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a pass."""
+        self._begin(TEST, trainer, pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a pass."""
+        self._begin(PREDICTION, trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a pass, unless it belongs to a fit."""
+        if trainer.state.fn == "validate":
+            self._begin(VALIDATION, trainer, pl_module)
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Open a batch."""
+        self._open(trainer, batch, dataloader_idx)
+
+    on_predict_batch_start = on_validation_batch_start = on_test_batch_start
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Close a batch: hand it to the monitor."""
+        self._close()
+
+    on_predict_batch_end = on_validation_batch_end = on_test_batch_end
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge the rows that are left."""
+        self._end()
+
+    on_predict_end = on_validation_end = on_test_end
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The pass failed: say so to the monitor."""
+        self._end(exception)
+
+    def _begin(self, source: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._fit = None
+        with Problems().caught("starting, so nothing is monitored"):
+            self._fit = _DriftFit(self._passes, trainer.global_rank, trainer.world_size)
+        self._start(source, trainer, pl_module)
+
+    @guarded("starting the pass, so nothing is monitored")
+    def _start(self, source: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        fit = self._this_fit
+        rank, size = trainer.global_rank, trainer.world_size
+        active = active_run()
+        runs = (runs_of_loggers(trainer) or ([active] if active else [])) if rank == 0 else []
+        self._passes.begin(fit.problems, runs=runs, rank=rank, world_size=size)
+        fit.taps = attach(pl_module, self._passes.options, fit.problems)
+        fit.record(source, everything=True)
+        self._source, self._loader = source, 0
+        fit.recordings[source].start(one_loader(getattr(trainer, _LOADERS[source]), 0))
+
+    @guarded("reading a batch")
+    def _open(self, trainer: Trainer, batch: Any, loader: int) -> None:
+        recording = self._this_fit.recordings.get(self._source)
+        if recording is None:
+            return
+        if loader != self._loader:
+            self._loader = loader
+            recording.finish()
+            recording.start(one_loader(getattr(trainer, _LOADERS[self._source]), loader))
+        recording.open(batch)
+
+    @guarded("measuring a batch")
+    def _close(self) -> None:
+        if recording := self._this_fit.recordings.get(self._source):
+            recording.close()
+
+    @guarded("ending the pass")
+    def _end(self, error: BaseException | None = None) -> None:
+        fit, self._fit = self._this_fit, None
+        try:
+            fit.complete(self._source, whole=error is None, error=error)
+        finally:
+            fit.stop()
+
+    @property
+    def _this_fit(self) -> _DriftFit:
+        assert self._fit is not None
+        return self._fit
+
+
+class _DriftFit(Monitored, LightningFit):
+    """One pass."""
+
+    def __init__(self, passes: Passes, rank: int, world_size: int) -> None:
+        super().__init__(passes.options.reading(), rank, world_size)
+        self.passes, self.say = passes, say
+
+
+def attach(model: nn.Module, options: DriftOptions, problems: Problems) -> Taps:
+    """Hooks on the layers that the baseline knows, and on the one that its outputs are of.
+
+    A layer that the model does not have is a problem, and the others are read; without the layer of the outputs, what
+    the model itself answers is read.
+    """
+    taps = []
+    for known in options.known:
+        with problems.caught(LAYER + known.name):
+            taps.append(Tap(LAYER + known.name, _found(model, known.path, known.name), known.reduce))
+    if OUTPUTS in options.reference.groups:
+        taps.append(Tap(OUTPUTS, _output(model, known_output(options.reference))))
+    return Taps(taps, problems)
+
+
+def _found(model: nn.Module, path: str, name: str) -> Layer:
+    """A layer by its path in the model of the baseline, or else by its name there."""
+    try:
+        return find_layer(model, path)
+    except InputError:
+        return find_layer(model, name)
+
+
+def _output(model: nn.Module, path: str | None) -> Layer:
+    if path is not None:
+        try:
+            return find_layer(model, path)
+        except InputError:
+            pass
+    return Layer("", type(model).__name__, model)

@@ -1,0 +1,134 @@
+"""The arguments of `DriftCallback`, checked where they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lensai_integrations.drift.monitor import DriftMonitor
+from lensai_integrations.drift.recording import reader_of
+from lensai_integrations.drift.sinks.base import Sink
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.embeddings import Reduce, check_reduce
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.training.fit import LABEL
+from lensai_integrations.training.known_layers import KnownLayer, known_layers, known_output
+from lensai_integrations.training.options import Options
+from lensai_integrations.training.recording import OUTPUTS
+
+#: Arguments of the monitor that are no arguments of the callback by name.
+_SETTINGS = ("every", "warm_start", "recover", "remind", "min_effect", "against", "measures", "rows", "clock")
+
+
+@dataclass(frozen=True)
+class DriftOptions:
+    """What `DriftCallback` was asked for; see there.
+
+    Raises:
+        InputError: If an argument is not one of those accepted, or the baseline cannot be loaded.
+    """
+
+    baseline: Any
+    window: Any
+    stride: int | None
+    warn: float | None
+    alarm: float
+    sinks: Sequence[Sink | Callable[..., Any]]
+    state: str | Path | None
+    name: str
+    layers: Sequence[str] | None
+    reduce: Reduce | Mapping[str, Reduce] | None
+    inputs: ImageInputs | None
+    target: int | str | None
+    flush: bool
+    log_to_mlflow: bool
+    monitor: DriftMonitor | None
+    settings: Mapping[str, Any]
+    reference: Profile = field(init=False)
+    known: list[KnownLayer] = field(init=False)
+
+    def __post_init__(self) -> None:
+        unknown = sorted(self.settings.keys() - set(_SETTINGS))
+        if unknown:
+            raise InputError(f"DriftCallback takes no {', '.join(unknown)}; of DriftMonitor's it takes {_SETTINGS}")
+        if isinstance(self.layers, str):
+            raise InputError(f"layers={self.layers!r} should be a list of layer names such as ['avgpool'], or None")
+        if self.inputs is not None and not isinstance(self.inputs, ImageInputs):
+            raise InputError(f"inputs={self.inputs!r} should be ImageInputs(...) or None")
+        for reduce in self.reduce.values() if isinstance(self.reduce, Mapping) else [self.reduce]:
+            if reduce is not None:
+                check_reduce(reduce)
+        if self.monitor is not None and not isinstance(self.monitor, DriftMonitor):
+            raise InputError(f"monitor is a {type(self.monitor).__name__}: pass a DriftMonitor, or None")
+        if self.monitor is None:
+            object.__setattr__(self, "baseline", _loaded(self.baseline))
+        reference = (self.monitor or self.new_monitor()).reference
+        object.__setattr__(self, "reference", reference)
+        object.__setattr__(self, "known", known_layers(reference, self.layers, self.reduce))
+
+    def new_monitor(
+        self, sinks: Sequence[Sink] = (), *, state: str | Path | None = None, name: str | None = None
+    ) -> DriftMonitor:
+        """A monitor as asked for.
+
+        Args:
+            sinks: More of them.
+            state: Its folder.
+            name: Its name.
+
+        Raises:
+            InputError: If an argument is wrong, or the state is in use.
+        """
+        return DriftMonitor(
+            self.baseline,
+            self.window,
+            stride=self.stride,
+            warn=self.warn,
+            alarm=self.alarm,
+            sinks=[*self.sinks, *sinks] if isinstance(self.sinks, list | tuple) else self.sinks,
+            state=state,
+            name=name or self.name,
+            inputs=self.inputs,
+            **self.settings,
+        )
+
+    def reading(self) -> Options:
+        """How batches and layers are read, in the words of a baseline's options."""
+        groups = self.reference.groups
+        segment_by = self.reference.info.get("segment_by")
+        return Options(
+            layers=[layer.name for layer in self.known],
+            inputs=(self.inputs or reader_of(self.reference)) if "inputs" in groups else None,
+            outputs=(known_output(self.reference) or "auto") if OUTPUTS in groups else None,
+            task="auto",
+            target=self.target if "labels" in groups else None,
+            reference="test",
+            training=None,
+            reduce={layer.name: layer.reduce for layer in self.known},
+            convention="lensai",
+            k=200,
+            rows=0,
+            max_dim=2048,
+            seed=0,
+            artifact_path="lensai",
+            directory=None,
+            dataloader_idx=0,
+            upload_deadline=60.0,
+            segment_by=None if segment_by == LABEL else segment_by,
+        )
+
+
+def _loaded(baseline: Any) -> Baseline | Profile:
+    if isinstance(baseline, Baseline | Profile):
+        return baseline
+    if not isinstance(baseline, str | Path):
+        raise InputError(
+            f"baseline is a {type(baseline).__name__}: pass a Baseline, a folder, 'runs:/<run_id>' or"
+            " 'models:/<name>/<version>'"
+        )
+    from lensai_integrations.mlflow import load_baseline
+
+    return load_baseline(baseline)

@@ -1,0 +1,178 @@
+"""A monitor beside the passes of a callback: told every batch, its windows judged at the end, its verdicts said."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from lensai_integrations.drift.events import WindowReport, notice_text
+from lensai_integrations.drift.monitor import DriftMonitor
+from lensai_integrations.errors import LensAIError
+from lensai_integrations.profile import Profile
+from lensai_integrations.training.drift_options import DriftOptions
+from lensai_integrations.training.problems import Problems, log
+from lensai_integrations.training.tracking import TrackedRun
+
+if TYPE_CHECKING:
+    from lensai_integrations.training.batches import Reader
+    from lensai_integrations.training.fit import Fit
+
+#: Windows that are kept; a pass over millions of rows has thousands.
+MOST_REPORTS: Final = 1000
+
+
+class Passes:
+    """The monitor of a callback. As a recording's measurer, it takes the place of a profiler.
+
+    Args:
+        options: What was asked for.
+
+    Attributes:
+        options: The same.
+        monitor: The monitor; None before the first pass, unless one was given.
+        reports: The windows of the last pass, oldest first; those that are ok without their profile.
+    """
+
+    def __init__(self, options: DriftOptions) -> None:
+        self.options = options
+        self.monitor = options.monitor
+        self.reports: deque[WindowReport] = deque(maxlen=MOST_REPORTS)
+        self._made_for: Any = None
+        self._levels: Counter[str] = Counter()
+        self._rows = 0
+
+    def begin(self, problems: Problems, *, runs: Sequence[TrackedRun] = (), rank: int = 0, world_size: int = 1) -> None:
+        """A pass begins. The monitor goes on, unless it is to be logged elsewhere than before.
+
+        Args:
+            problems: Where it is reported if the state cannot be used.
+            runs: MLflow runs that take the windows.
+            rank: Which of several processes this is.
+            world_size: Of how many.
+        """
+        made_for = (tuple(runs), rank, world_size)
+        if self.options.monitor is None and (self.monitor is None or made_for != self._made_for):
+            if self.monitor is not None:
+                self.monitor.close()
+            self.monitor = self._made(problems, *made_for)
+            self._made_for = made_for
+        self.reports.clear()
+        self._levels.clear()
+        self._rows = self._monitor.status.rows
+
+    @property
+    def _monitor(self) -> DriftMonitor:
+        assert self.monitor is not None
+        return self.monitor
+
+    def _made(self, problems: Problems, runs: Sequence[TrackedRun], rank: int, world_size: int) -> DriftMonitor:
+        options, sinks = self.options, []
+        if options.log_to_mlflow:
+            for run in runs:
+                with problems.caught(f"MLflow run {run.run_id}"):
+                    sinks.append(_mlflow_sink(run))
+        name = options.name if world_size == 1 else f"{options.name}-rank{rank}"
+        state = options.state
+        if state is not None and world_size > 1:
+            state = Path(state) / f"rank{rank}"
+        if state is not None:
+            try:
+                return options.new_monitor(sinks, state=state, name=name)
+            except (LensAIError, OSError) as error:
+                problems.note("state", f"nothing is kept on disk: {error}")
+        return options.new_monitor(sinks, name=name)
+
+    def reset(self) -> None:
+        """Nothing: windows go across the loaders of a pass."""
+
+    def describe(self, group: str, **info: Any) -> None:
+        """Nothing: everything is described as in the baseline."""
+
+    def update(self, **batch: Any) -> None:
+        """Take in a batch; say which windows are not ok."""
+        self._take(self._monitor.update(**batch))
+
+    def profile(self) -> Profile:
+        """An empty one: rows are in the windows."""
+        return Profile(info={"source": self._monitor.name})
+
+    def end(self, source: str, say: Callable[[str], None]) -> None:
+        """A pass ends: judge the rows that are left, and say what there was.
+
+        Args:
+            source: Of what.
+            say: Tells the user.
+        """
+        if self.options.flush:
+            self._take(self._monitor.flush())
+        self._close(None)
+        say(self._summary(source))
+
+    def fail(self, error: BaseException | None) -> None:
+        """A pass was cut short.
+
+        Args:
+            error: Why, if that is known.
+        """
+        self._close(error or RuntimeError("the pass was cut short"))
+
+    def _close(self, error: BaseException | None) -> None:
+        """A monitor that was given is its owner's to close."""
+        if self.options.monitor is None:
+            self._take(self._monitor.close(error))
+
+    def _take(self, reports: Sequence[WindowReport]) -> None:
+        for report in reports:
+            self._levels[report.level] += 1
+            self.reports.append(report if report.drift else replace(report, profile=Profile()))
+            if report.drift:
+                log.warning("%s", notice_text(self._monitor.name, report.level, report.to_dict(), "ok"))
+
+    def _summary(self, source: str) -> str:
+        status, windows = self._monitor.status, self._levels.total()
+        levels = ", ".join(f"{self._levels[level]} {level}" for level in ("ok", "warning", "alarm"))
+        text = f"{self._monitor.name}: {status.rows - self._rows} rows of {source} in {windows} windows: {levels}."
+        wrong = [f"{topic} ({count} times: {status.causes[topic]})" for topic, count in status.failures.items()]
+        return f"{text} Went wrong inside: {'; '.join(wrong)}." if wrong else text
+
+
+def _mlflow_sink(run: TrackedRun) -> Any:
+    from lensai_integrations.mlflow import MLflowSink
+
+    return MLflowSink(run.run_id, tracking_uri=run.tracking_uri)
+
+
+class Monitored:
+    """What makes an adapter's `Fit` hand its batches to a monitor instead of to profilers; comes before it in bases.
+
+    Attributes:
+        passes: The monitor.
+        say: Tells the user.
+    """
+
+    passes: Passes
+    say: Callable[[str], None]
+
+    def _prepared(self: Any, _: str, loader: Any) -> tuple[Reader, Passes]:
+        return self._make_reader(loader), self.passes
+
+    def complete(self: Any, source: str, *, whole: bool = True, error: BaseException | None = None, **_: Any) -> None:
+        """End a pass.
+
+        Args:
+            source: Whose pass.
+            whole: False if it was cut short.
+            error: By what.
+        """
+        fit: Fit[Any] = self
+        recording = fit.recordings.pop(source, None)
+        if recording is None:
+            return
+        with fit.problems.caught(f"the end of {source}"):
+            if recording.started:
+                recording.finish()
+        with fit.problems.caught(f"the end of {source}"):
+            self.passes.end(source, self.say) if whole else self.passes.fail(error)
