@@ -106,7 +106,7 @@ def test_it_runs_and_finds_what_is_plain(parts, made, tmp_path, capsys, monkeypa
     monkeypatch.setattr(parts["windows"], "SHIFTS", ("noise 6", "class dropped", "25% blur easy"))
     drift, cache = parts["drift"], tmp_path / "peers"
     how = {"references": 2, "clean": 4, "shifted": 1, "sizes": (50,)}
-    result = drift.result_of(made, "compare", ["scipy"], cache, tmp_path, how, 0.05)
+    result = drift.result_of(made, ["scipy"], cache, tmp_path, how, 0.05)
     json.dumps(result)
     found = {(row["shift"], row["size"]): row["methods"] for row in result["detection"]}
     assert found["noise 6", 50]["combined"]["found"] == found["noise 6", 50]["KS softmax"]["found"] == 1

@@ -112,6 +112,7 @@ class DriftOptions:
             k=200,
             rows=0,
             max_dim=2048,
+            clean_windows=0,
             seed=0,
             artifact_path="lensai",
             directory=None,
