@@ -127,8 +127,9 @@ def _decided(
     groups: list[GroupDrift], window: Profile, limits: Limits, judged: list[Judged], correction: str
 ) -> _Decided:
     if judged:
-        decided, families = by_calibration(groups, judged, window, limits)
-        return _Decided(decided, families, "max-t", judged[0].part.null.largest.shape[-1])
+        windows = judged[0].part.null.largest.shape[-1]
+        decided, families = by_calibration(groups, judged, window, limits, windows)
+        return _Decided(decided, families, "max-t", windows)
     if correction == "benjamini-hochberg":
         return _Decided(by_false_discoveries(groups, limits), 1, correction)
     families = count_families(groups)

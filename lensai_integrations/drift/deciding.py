@@ -68,7 +68,7 @@ def by_false_discoveries(groups: Sequence[GroupDrift], limits: Limits) -> list[G
 
 
 def by_calibration(
-    groups: Sequence[GroupDrift], judged: Sequence[Judged], window: Profile, limits: Limits
+    groups: Sequence[GroupDrift], judged: Sequence[Judged], window: Profile, limits: Limits, windows: int = 0
 ) -> tuple[list[GroupDrift], int]:
     """Decide by what clean windows look like, and by formulas what that does not know.
 
@@ -82,17 +82,13 @@ def by_calibration(
     theirs = sum(
         bool(rest[group.name].tested) + (group.vectors is not None and not whole[group.name]) for group in groups
     )
-    windows = judged[0].part.null.largest.shape[-1] if judged else 0
     part = limits.shares * (ours + theirs) / max(ours, 1)
     result = []
     for group in groups:
         by_stream = holm_of(rest[group.name], (ours + theirs) * limits.shares)
         by_stream |= {stream: min(p * part, 1.0) for stream, (_, p) in known[group.name].items()}
-        named = {stream: statistic for stream, (statistic, _) in known[group.name].items()}
-        streams = tuple(
-            replace(s, statistic=named[s.stream], windows=windows) if s.stream in named else s for s in group.streams
-        )
-        decided = _decided(replace(group, streams=streams), by_stream, limits)
+        named = {stream: (statistic, windows) for stream, (statistic, _) in known[group.name].items()}
+        decided = _decided(group, by_stream, limits, named)
         result.append(_with_rows(decided, whole[group.name], part, limits, windows) if whole[group.name] else decided)
     return result, theirs
 
@@ -107,9 +103,25 @@ def holm_of(group: GroupDrift, families: int) -> dict[str, float]:
     return found
 
 
-def _decided(group: GroupDrift, p_values: Mapping[str, float], limits: Limits) -> GroupDrift:
-    """The group with these p-values and decisions, its streams worst first."""
-    streams = [_with_p(stream, p_values.get(stream.stream, math.nan), limits) for stream in group.streams]
+def _decided(
+    group: GroupDrift,
+    p_values: Mapping[str, float],
+    limits: Limits,
+    named: Mapping[str, tuple[str, int]] | None = None,
+) -> GroupDrift:
+    """The group with these p-values and decisions, its streams worst first.
+
+    Args:
+        group: Not decided.
+        p_values: Corrected, by stream; the rows as vectors have the name `""`.
+        limits: What counts as drift.
+        named: By stream the statistic and the number of clean windows that its p-value is of, if it is of these.
+    """
+    known = named or {}
+    streams = [
+        _with_p(stream, p_values.get(stream.stream, math.nan), limits, *known.get(stream.stream, ("", 0)))
+        for stream in group.streams
+    ]
     vectors = group.vectors
     if vectors is not None and vectors.test is not None and "" in p_values:
         drift = limits.drift(p_values[""], vectors.test.effect)
@@ -117,8 +129,11 @@ def _decided(group: GroupDrift, p_values: Mapping[str, float], limits: Limits) -
     return replace(group, streams=tuple(sorted(streams, key=badness)), vectors=vectors)
 
 
-def _with_p(stream: StreamDrift, p: float, limits: Limits) -> StreamDrift:
-    return stream if math.isnan(p) else replace(stream, p_value=p, drift=limits.drift(p, stream.effect))
+def _with_p(stream: StreamDrift, p: float, limits: Limits, statistic: str, windows: int) -> StreamDrift:
+    if math.isnan(p):
+        return stream
+    drift = limits.drift(p, stream.effect)
+    return replace(stream, p_value=p, drift=drift, statistic=statistic, windows=windows)
 
 
 def _is_of_rows(judged: Judged, group: str) -> bool:

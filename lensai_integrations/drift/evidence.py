@@ -228,7 +228,7 @@ def _rows(
         names, definitions, *lists, strict=True
     ):
         yield StreamDrift(
-            name, kind, definition, False, ks, math.nan, raw, area, psi, js, far, low, high, (), "", squared
+            name, kind, definition, False, ks, math.nan, raw, area, psi, js, far, low, high, energy=squared
         )
 
 

@@ -118,7 +118,7 @@ def test_between_two_sizes_logarithms_are_interpolated(baseline, calibration, rn
         return [(np.full((1, 1), -1.0 - size), np.array([-1.0 - size])) for _ in parts]
 
     monkeypatch.setattr(adjusted, "_adjusted", spy)
-    monkeypatch.setattr(adjusted, "_widened", lambda logs, rows: logs)
+    monkeypatch.setattr(adjusted, "widened", lambda logs, rows: logs)
     sizes = calibration.sizes  # 5, 10, 25, 50, 100, 200
     found = {}
     for m in (1, 5, 7, 50, 5000):
@@ -133,7 +133,7 @@ def test_between_two_sizes_logarithms_are_interpolated(baseline, calibration, rn
 
 def test_widening_makes_nothing_more_certain():
     logs = np.linspace(-50, 0, 20)
-    few, many = adjusted._widened(logs, 200), adjusted._widened(logs, 10_000)
+    few, many = adjusted.widened(logs, 200), adjusted.widened(logs, 10_000)
     assert (logs <= many).all()
     assert (many <= few).all()
     assert (few <= 0).all()
