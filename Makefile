@@ -23,7 +23,8 @@ lint: $(READY) ## Style, types and import directions
 	$(BIN)/lint-imports
 
 bench: $(READY) ## All measurements, each side by side with what it is compared with
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/*.py; do $(BIN)/python $$script || missed="$$missed $$script"; done; \
+	test -z "$$missed" || { echo "failed, or missed an aim:$$missed"; exit 1; }
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
