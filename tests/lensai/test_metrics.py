@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-from libraries import maker
+from libraries import as_if_elsewhere, maker
 
-from lensai_integrations import ImageInputs, Metrics
+from lensai_integrations import ImageInputs, Metrics, Sketches
 from lensai_integrations.errors import InputError
 
 NAMES = ("brightness", "sharpness", "mean", "noise", "pixel")
@@ -97,6 +97,37 @@ def test_inside_a_dataset_that_is_mapped(images: np.ndarray) -> None:
         np.testing.assert_allclose(
             np.concatenate([each[place] for each in found]), wanted[place], rtol=1e-5, err_msg=name
         )
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(("framework", "library"), [("tf", "tensorflow"), ("pt", "torch")])
+def test_on_an_accelerator(
+    images: np.ndarray, framework: str, library: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code that runs there, without one: tensors are measured by their own library, and none becomes numpy."""
+    make, wanted = maker(library), numbers(Metrics("tf").process_batch(images))
+    as_if_elsewhere(monkeypatch)
+    for module in ("measures.batches", "lensai.sketches"):
+        monkeypatch.setattr(f"lensai_integrations.{module}.local", lambda tensor: tensor)
+    batch = make((images if framework == "tf" else images.transpose(0, 3, 1, 2)).astype(dtype))
+    results = Metrics(framework).process_batch(batch)
+    assert {type(each).__module__.split(".")[0] for each in results} == {library}
+    for name, each, exact in zip(NAMES, numbers(results), wanted, strict=True):
+        np.testing.assert_allclose(each, exact, rtol=1e-4, err_msg=name)
+    sketches = Sketches()
+    sketches.register_metric("mean", num_channels=3)
+    sketches.register_metric("pixel", num_channels=3)
+    sketches.update_sketches(mean=results[2], pixel=results[4])
+    registry = sketches.sketch_registry
+    assert [sketch.n for sketch in registry["mean"] + registry["pixel"]] == [4] * 3 + [4 * 130] * 3
+
+
+def test_an_image_that_is_not_finite_is_nan_and_its_pixels_are_left_out(images: np.ndarray) -> None:
+    batch = images.astype(np.float32)
+    batch[1, 0, 0, 0] = np.nan
+    brightness, _, _, noise, pixel = Metrics("tf").process_batch(batch)
+    assert np.isnan(brightness).tolist() == np.isnan(noise).tolist() == [False, True, False, False]
+    assert pixel.shape == (3, 130, 3)
 
 
 def test_normalised_images_need_and_take_their_normalisation(images: np.ndarray) -> None:
