@@ -69,7 +69,12 @@ def archive(folder: Path) -> bytes:
 
 
 def form(fields: dict[str, str], content: bytes, boundary: str) -> bytes:
-    """A multipart form of text fields and the archive as `file`."""
+    """A multipart form of text fields and the archive as `file`.
+
+    Example:
+        >>> form({"file_type": "stats"}, b"...", boundary="end").split(b"\\r\\n")[:4]
+        [b'--end', b'Content-Disposition: form-data; name="file_type"', b'', b'stats']
+    """
     texts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{text}' for name, text in fields.items()]
     file = (
         'Content-Disposition: form-data; name="file"; filename="stats.tar.gz"\r\nContent-Type: application/gzip\r\n\r\n'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,24 @@ def test_a_folder_arrives_in_both_dialects(server, folder: Path) -> None:
     assert sorted(contents) == ["imgstats/noise.bin", "modelstats/embeddings.bin"]
     assert kll_floats_sketch.deserialize(contents["imgstats/noise.bin"]).n == 10
     assert sorted(folder.rglob("*")) == before
+
+
+def test_folders_sent_at_once_arrive_whole(server, tmp_path: Path) -> None:
+    def send(n: int) -> None:
+        sketches = Sketches()
+        sketches.register_metric("noise")
+        sketches.update_sketches(noise=np.zeros(n))
+        sketches.save_sketches(tmp_path / str(n))
+        sketches.publish_sketches(tmp_path / str(n), server.url, sensor_id=f"sensor-{n}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(send, range(1, 17)))
+    found = {}
+    for upload in server.uploads:
+        with tarfile.open(fileobj=io.BytesIO(upload.file), mode="r:gz") as tar:
+            (member,) = tar
+            found[upload.fields["sensor_id"]] = kll_floats_sketch.deserialize(tar.extractfile(member).read()).n
+    assert found == {f"sensor-{n}": n for n in range(1, 17)}
 
 
 @pytest.mark.parametrize("answer", [400, 401, 500, 302, 204])
