@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from lensai_integrations.drift.compare import DriftReport, compare
     from lensai_integrations.drift.monitor import DriftMonitor
     from lensai_integrations.errors import LensAIError
+    from lensai_integrations.lensai.metrics import Metrics
+    from lensai_integrations.lensai.percentiles import calculate_percentiles, get_histogram_sketch
+    from lensai_integrations.lensai.sketches import Sketches
     from lensai_integrations.measures.custom import measure
     from lensai_integrations.measures.inputs import ImageInputs
     from lensai_integrations.profile import Baseline, Profile
@@ -28,10 +31,14 @@ _HOME = {
     "DriftReport": "drift.compare",
     "ImageInputs": "measures.inputs",
     "LensAIError": "errors",
+    "Metrics": "lensai.metrics",
     "Profile": "profile",
     "Profiler": "profiler",
+    "Sketches": "lensai.sketches",
+    "calculate_percentiles": "lensai.percentiles",
     "calibrate": "drift.calibrate",
     "compare": "drift.compare",
+    "get_histogram_sketch": "lensai.percentiles",
     "measure": "measures.custom",
     "profile_dataset": "datasets",
 }
@@ -42,10 +49,14 @@ __all__ = [
     "DriftReport",
     "ImageInputs",
     "LensAIError",
+    "Metrics",
     "Profile",
     "Profiler",
+    "Sketches",
+    "calculate_percentiles",
     "calibrate",
     "compare",
+    "get_histogram_sketch",
     "measure",
     "profile_dataset",
 ]

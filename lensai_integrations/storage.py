@@ -61,10 +61,10 @@ def write_folder(
     (folder / MANIFEST).unlink(missing_ok=True)
     contents = {ARRAYS: pack(arrays), **{name: text.encode() for name, text in texts.items()}}
     for name, content in contents.items():
-        _write(folder / name, content)
+        replace_file(folder / name, content)
     files = {name: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for name, c in contents.items()}
     whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **manifest, "files": files}
-    _write(folder / MANIFEST, json.dumps(whole, indent=1, allow_nan=False).encode())
+    replace_file(folder / MANIFEST, json.dumps(whole, indent=1, allow_nan=False).encode())
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -80,7 +80,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     return manifest, unpack((folder / ARRAYS).read_bytes())
 
 
-def _write(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Replace the file in one step: readers see the old content or the new, never half of it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

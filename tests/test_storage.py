@@ -201,14 +201,14 @@ def test_every_truncation_is_refused() -> None:
 
 
 def test_a_full_disk_leaves_a_folder_that_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = storage._write
+    real = storage.replace_file
 
     def full(path: Path, content: bytes) -> None:
         if path.name == MANIFEST:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path, content)
 
-    monkeypatch.setattr(storage, "_write", full)
+    monkeypatch.setattr(storage, "replace_file", full)
     with pytest.raises(OSError, match="No space left"):
         write_folder(folder, {"kind": "new"}, {"a": np.zeros(2)}, {})
     with pytest.raises(FormatError, match="cut short"):
