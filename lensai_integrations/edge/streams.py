@@ -1,0 +1,81 @@
+"""The streams of a profile one by one, whether they have sketches of their own or share a bank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.edge.layout import IMAGE_IDS, INPUTS, OLDER
+from lensai_integrations.errors import DefinitionError
+from lensai_integrations.group import Group
+from lensai_integrations.profile import Profile
+from lensai_integrations.sketches import wire
+from lensai_integrations.sketches.bank import KLLBank
+from lensai_integrations.sketches.weighted import fit
+
+_K: Final = 200
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream that a device might have a file of.
+
+    Attributes:
+        group: The group it is of.
+        name: Its name within the group.
+        column: Its column in `bank`.
+        bank: A bank that has it.
+    """
+
+    group: Group
+    name: str
+    column: int
+    bank: KLLBank
+
+    def quantiles(self, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Its values at some ranks, float64 `[r]`."""
+        return self.bank.quantiles(ranks)[self.column].astype(np.float64)
+
+
+def streams_of(profile: Profile) -> Iterator[Stream]:
+    """Every stream of numbers, the pixels of channels included, that has seen a value.
+
+    Raises:
+        DefinitionError: If its image measures are not those of devices.
+
+    Example:
+        >>> list(streams_of(Profile()))
+        []
+    """
+    for group in profile.groups.values():
+        if group.name in (INPUTS, OLDER):
+            _check(group)
+        for each in (group, *group.apart.values()):
+            if each.bank is not None and each.bank.n:
+                yield from (Stream(group, name, column, each.bank) for column, name in enumerate(each.streams))
+        yield from _pixels(group)
+
+
+def _check(group: Group) -> None:
+    for measure, id in group.definitions.items():
+        if measure in IMAGE_IDS and id != IMAGE_IDS[measure]:
+            raise DefinitionError(
+                f"{group.name}/{measure} was computed as {id!r}, and devices compute {IMAGE_IDS[measure]!r}:"
+                " profile with convention='lensai-edge'"
+            )
+
+
+def _pixels(group: Group) -> Iterator[Stream]:
+    """Exact counts of bytes as sketches, of the quantiles that a sketch of so many pixels has room for."""
+    counts = group.pixels.counts if group.pixels is not None else ()
+    for channel, each in enumerate(counts):
+        present = np.flatnonzero(each)
+        if present.size:
+            values, weights = present.astype(np.float32)[None], np.asarray(each)[present].astype(np.int64)[None]
+            sizes = wire.level_sizes(int(weights.sum()), _K)
+            (content,) = wire.write(_K, sizes, fit(values, weights, sizes), values[:, 0], values[:, -1])
+            yield Stream(group, f"pixel/{channel}", 0, KLLBank.from_bytes([content], seed=channel))
