@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from lensai_integrations.edge.layout import INPUTS, SAMPLES, TRACKED
-from lensai_integrations.edge.streams import Stream, streams_of
+from lensai_integrations.edge.streams import Stream, profile_of, streams_of
 from lensai_integrations.edge.writing import write_file
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.edge import NO_NOISE
@@ -83,7 +83,7 @@ def write_config(
     _check_texts(texts)
     if isinstance(upload_interval, bool) or not isinstance(upload_interval, int) or upload_interval < 1:
         raise InputError(f"upload_interval={upload_interval!r} should be whole seconds, 1 or more")
-    profile = baseline.reference if isinstance(baseline, Baseline) else baseline
+    profile = profile_of(baseline, "baseline")
     known = {stream.name: _ends(stream, low, high) for stream in streams_of(profile) if _is_wanted(stream)}
     if not known:
         raise InputError(

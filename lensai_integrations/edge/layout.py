@@ -98,14 +98,15 @@ def _image_place(whole: str | None, channel: str | None, number: str | None, *, 
     return Place(INPUTS, stream, measure, IMAGE_IDS[measure], old=old)
 
 
-def _model(stem: str) -> Place:
+def _model(stem: str) -> Place | None:
     if stem == "embeddings":
         return Place(MODEL, "component/all", "component", COMPONENT)
     if stem.endswith("_embedding"):
         return Place(MODEL, f"component/{stem.removesuffix('_embedding')}", "component", COMPONENT)
     found = _CLASS.fullmatch(stem)
     model, name = found.groups() if found else stem.rpartition("_")[::2]
-    return Place(OUTPUTS, f"softmax/{int(name) if found else name}", "softmax", "lensai/softmax@1", model)
+    stream = f"softmax/{int(name) if found else name}"
+    return Place(OUTPUTS, stream, "softmax", "lensai/softmax@1", model) if name else None
 
 
 def _sample(stem: str) -> Place | None:

@@ -162,7 +162,7 @@ def _profile(key: Key, files: Sequence[_File], models: Sequence[str]) -> Profile
         warnings += _out_of_range(file)
     if OLDER in groups:
         old = [str(file.path.name) for file in files if file.place.old]
-        warnings.append(f"group {OLDER!r} holds files by older names beside newer ones: {', '.join(old[:4])}, ...")
+        warnings.append(f"group {OLDER!r} holds files by older names beside newer ones: {', '.join(old[:20])}")
     info = {"source": key[0] or "device", "sensor": key[0], "timestamp": key[1], "warnings": warnings}
     return Profile(dict(sorted(groups.items())), info=info)
 

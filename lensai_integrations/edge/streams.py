@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.edge.layout import IMAGE_IDS, INPUTS, OLDER
-from lensai_integrations.errors import DefinitionError
+from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.group import Group
-from lensai_integrations.profile import Profile
+from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.sketches import wire
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.weighted import fit
@@ -38,7 +38,27 @@ class Stream:
 
     def quantiles(self, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
         """Its values at some ranks, float64 `[r]`."""
-        return self.bank.quantiles(ranks)[self.column].astype(np.float64)
+        values: NDArray[np.float64] = self.bank.quantiles(ranks)[self.column].astype(np.float64)
+        return values
+
+
+def profile_of(what: Profile | Baseline, name: str) -> Profile:
+    """A profile, or the reference of a baseline.
+
+    Args:
+        what: Either.
+        name: What the parameter is called.
+
+    Raises:
+        InputError: If it is neither.
+
+    Example:
+        >>> profile_of(Baseline(Profile(info={"source": "test"})), "baseline").source
+        'test'
+    """
+    if not isinstance(what, Profile | Baseline):
+        raise InputError(f"{name} is a {type(what).__name__}: pass a Profile or a Baseline")
+    return what.reference if isinstance(what, Baseline) else what
 
 
 def streams_of(profile: Profile) -> Iterator[Stream]:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from lensai_integrations.edge.layout import INPUTS, NAME, OLDER, file_of
-from lensai_integrations.edge.streams import Stream, streams_of
+from lensai_integrations.edge.streams import Stream, profile_of, streams_of
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.edge import NO_NOISE
-from lensai_integrations.profile import Profile
+from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.sketches import wire
 
 
-def write_stats(profile: Profile, folder: str | Path) -> tuple[Path, ...]:
+def write_stats(profile: Profile | Baseline, folder: str | Path) -> tuple[Path, ...]:
     """Write a profile's sketches where a LensAI device has them: `imgstats/`, `modelstats/`, `samples/` and so on.
 
     Each file appears whole or not at all, under a name of its own until then. `read_stats` reads the same profile back,
@@ -24,7 +24,7 @@ def write_stats(profile: Profile, folder: str | Path) -> tuple[Path, ...]:
     a device has no file for is left out: contrast, embeddings by component, categories, sketches of rows, row samples.
 
     Args:
-        profile: Read from a device, or made with `convention="lensai-edge"`.
+        profile: Read from a device, or made with `convention="lensai-edge"`; of a baseline, its reference.
         folder: Made if absent; files of the same names are replaced, others stay.
 
     Returns:
@@ -44,7 +44,7 @@ def write_stats(profile: Profile, folder: str | Path) -> tuple[Path, ...]:
         ...     [path.name for path in write_stats(profiler.profile(), folder)]
         ['brightness.bin', 'sharpness.bin', 'noise.bin', 'mean_0.bin', 'pixel_0.bin']
     """
-    root = Path(folder)
+    profile, root = profile_of(profile, "profile"), Path(folder)
     if root.is_file():
         raise InputError(f"folder={str(root)!r} is a file; pass a folder to write to")
     contents = {name: _bytes(stream) for stream in streams_of(profile) if (name := _file(stream)) is not None}
