@@ -76,7 +76,7 @@ class Found:
             self.problem(path, "its path leads out of the folder")
         elif path in self.sketches:
             self.problem(path, "a file of this name came before")
-        elif size == 0:
+        elif size <= 0:
             self.problem(path, "empty; was the device's disk full?")
         elif size > MAX_SKETCH_BYTES:
             self.problem(path, f"{size} bytes, more than the {MAX_SKETCH_BYTES} that are read")

@@ -16,6 +16,7 @@ from lensai_integrations.edge import members
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.group import Group
 from lensai_integrations.measures.edge import NO_NOISE
+from lensai_integrations.report import baseline_html, drift_html
 
 RANKS = (0.001, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
 
@@ -66,16 +67,21 @@ def test_all_real_files_are_read_and_answer_as_datasketches_does(devices):
         for group in profile.groups.values():
             for name, own in group.apart.items():
                 stem, _, part = name.partition("/")
+                plain = stem.replace("_", "")
                 old = {"noise": "snr", "mean": "channel_mean_", "pixel": "channel_pixels_"}
                 guesses = {
                     "inputs": f"imagestats/{stem}{'_' if part else ''}{part}.bin",
                     "older": f"imagestats/kll_{old.get(stem, stem)}{part}-2.bin",
-                    "outputs": f"modelstats/Mobilenet_Binary_{part}.bin" if part else f"samples/{stem.replace('_', '')}.bin",
+                    "outputs": f"modelstats/Mobilenet_Binary_{part}.bin" if part else f"samples/{plain}.bin",
                 }  # fmt: skip
                 path = folder / guesses[group.name]
                 path = path if path.exists() else folder / guesses[group.name].replace("imagestats", "imgstats")
                 theirs = kll_floats_sketch.deserialize(path.read_bytes())
-                assert (own.bank.n, own.bank.min, own.bank.max) == (theirs.n, theirs.get_min_value(), theirs.get_max_value())
+                assert (own.bank.n, own.bank.min, own.bank.max) == (
+                    theirs.n,
+                    theirs.get_min_value(),
+                    theirs.get_max_value(),
+                )
                 assert own.bank.quantiles(RANKS)[0].tolist() == [theirs.get_quantile(rank, True) for rank in RANKS]
                 read += 1
     assert read == 78 == len(list(devices.rglob("*.bin")))
@@ -93,7 +99,16 @@ def test_the_real_reference_against_the_real_sensors(devices):
     assert any("66.9046 to 28723.3" in note for note in other.notes)
     assert any("15 files of 1719694454" in note for note in same.notes)
     for report in (same, other):
-        assert str(report.to_text() if hasattr(report, "to_text") else report)
+        assert "sharpness" in report.to_text()
+        assert report.to_json()
+
+
+def test_reports_of_devices_are_pages(devices):
+    reference, one = edge.read_stats(devices / "reference"), edge.read_stats(devices / "sensor1")
+    page = drift_html(compare(reference, one), reference, one)
+    assert "sharpness" in page
+    assert "pixel" in page
+    assert "ratio" in baseline_html(one)
 
 
 def test_sensors_merge_and_stay_apart(devices):
@@ -269,6 +284,26 @@ def test_archives_cut_short_or_damaged_are_refused(tmp_path):
         (tmp_path / "cut.tar.gz").write_bytes(content)
         with pytest.raises(FormatError):
             edge.read_stats(tmp_path / "cut.tar.gz")
+
+
+def test_damaged_headers_give_a_profile_or_a_format_error(tmp_path):
+    """Bytes of headers are replaced, and the checksums made good again, so that the damage is met further inside."""
+    content = {name: sketch_of(range(9)) for name in ("imgstats/noise.bin", f"imgstats/{'x' * 150}.bin")}
+    whole = archive_of(tmp_path / "a.tar", content, "w").read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        data = bytearray(whole)
+        for place in rng.integers(0, 2560, 3):
+            data[place] = rng.integers(256)
+        for start in range(0, len(data), 512):
+            if data[start + 257 : start + 262] == b"ustar":
+                data[start + 148 : start + 156] = b" " * 8
+                data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+        (tmp_path / "damaged.tar").write_bytes(data)
+        try:
+            assert edge.read_stats(tmp_path / "damaged.tar").groups
+        except FormatError as error:
+            assert "damaged.tar" in str(error)
 
 
 def test_what_is_not_there_is_said(tmp_path):

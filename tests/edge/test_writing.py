@@ -81,7 +81,10 @@ def test_datasketches_reads_what_was_written(baseline, tmp_path):
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False), min_size=1, max_size=40), st.integers(1, 60))
+@given(
+    st.lists(st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False), min_size=1, max_size=40),
+    st.integers(1, 60),
+)
 def test_any_values_go_there_and_back(values, times):
     import tempfile
 
