@@ -84,12 +84,13 @@ def write_config(
     if isinstance(upload_interval, bool) or not isinstance(upload_interval, int) or upload_interval < 1:
         raise InputError(f"upload_interval={upload_interval!r} should be whole seconds, 1 or more")
     profile = profile_of(baseline, "baseline")
-    known = {stream.name: _ends(stream, low, high) for stream in streams_of(profile) if _is_wanted(stream)}
+    streams = list(streams_of(profile))
+    known = {stream.name: _ends(stream, low, high) for stream in streams if _is_wanted(stream)}
     if not known:
         raise InputError(
             f"baseline has neither image measures nor sampling scores; its groups are {sorted(profile.groups)}"
         )
-    channels = sum(s.name.startswith("mean/") and s.group.name == INPUTS for s in streams_of(profile)) or 3
+    channels = sum(s.name.startswith("mean/") and s.group.name == INPUTS for s in streams) or 3
     title = f"; Thresholds: the quantiles {low:g} and {high:g} of {profile.n} images and predictions."
     sections = _sections(known, channels, texts, upload_interval)
     lines = [title, *(line for name, values in sections.items() for line in _section(name, values))]

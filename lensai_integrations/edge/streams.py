@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from lensai_integrations.edge.layout import IMAGE_IDS, INPUTS, OLDER
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.group import Group
 from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.sketches import wire
 from lensai_integrations.sketches.bank import KLLBank
-from lensai_integrations.sketches.weighted import fit
-
-_K: Final = 200
+from lensai_integrations.sketches.weighted import Floats
 
 
 @dataclass(frozen=True)
@@ -36,9 +31,9 @@ class Stream:
     column: int
     bank: KLLBank
 
-    def quantiles(self, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Its values at some ranks, float64 `[r]`."""
-        values: NDArray[np.float64] = self.bank.quantiles(ranks)[self.column].astype(np.float64)
+    def quantiles(self, ranks: ArrayLike) -> Floats:
+        """Its values at some ranks, float32 `[r]`."""
+        values: Floats = self.bank.quantiles(ranks)[self.column]
         return values
 
 
@@ -90,12 +85,7 @@ def _check(group: Group) -> None:
 
 
 def _pixels(group: Group) -> Iterator[Stream]:
-    """Exact counts of bytes as sketches, of the quantiles that a sketch of so many pixels has room for."""
-    counts = group.pixels.counts if group.pixels is not None else ()
-    for channel, each in enumerate(counts):
-        present = np.flatnonzero(each)
-        if present.size:
-            values, weights = present.astype(np.float32)[None], np.asarray(each)[present].astype(np.int64)[None]
-            sizes = wire.level_sizes(int(weights.sum()), _K)
-            (content,) = wire.write(_K, sizes, fit(values, weights, sizes), values[:, 0], values[:, -1])
+    """Exact counts of bytes as sketches."""
+    if group.pixels is not None and group.pixels.counts.any():
+        for channel, content in enumerate(group.pixels.to_bytes()):
             yield Stream(group, f"pixel/{channel}", 0, KLLBank.from_bytes([content], seed=channel))

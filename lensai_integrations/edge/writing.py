@@ -47,7 +47,10 @@ def write_stats(profile: Profile | Baseline, folder: str | Path) -> tuple[Path, 
     profile, root = profile_of(profile, "profile"), Path(folder)
     if root.is_file():
         raise InputError(f"folder={str(root)!r} is a file; pass a folder to write to")
-    contents = {name: _bytes(stream) for stream in streams_of(profile) if (name := _file(stream)) is not None}
+    named = {name: stream for stream in streams_of(profile) if (name := _file(stream)) is not None}
+    banks = {id(stream.bank): stream.bank for stream in named.values()}
+    written = {key: bank.to_bytes() for key, bank in banks.items()}  # once for all the streams of a bank
+    contents = {name: _bytes(stream, written[id(stream.bank)][stream.column]) for name, stream in named.items()}
     if not contents:
         raise InputError(f"profile has no stream that devices have: its groups are {sorted(profile.groups)}")
     for name, content in contents.items():
@@ -64,8 +67,8 @@ def _file(stream: Stream) -> str | None:
     return name
 
 
-def _bytes(stream: Stream) -> bytes:
-    content = stream.bank.to_bytes()[stream.column]
+def _bytes(stream: Stream, content: bytes) -> bytes:
+    """What a device would have of a stream."""
     if stream.group.name not in (INPUTS, OLDER) or stream.name != "noise":
         return content
     sketch = wire.read(content)
