@@ -45,8 +45,10 @@ KINDS: dict[str, type[Sketch]] = {
     "moments": Moments,
 }
 
-#: What the key of a custom measure's bank begins with.
+#: What the key of a bank begins with that is of one measure: a custom one, or one of a device.
 _APART = "bank/"
+#: Banks that have more than one value of a row: a device's pixels, and the components of its embeddings.
+_SEVERAL_A_ROW = ("bank/pixel/", "bank/component/")
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Group:
         streams: Names of the bank's columns within the group; empty if it has no bank.
         definitions: Measure name to definition id; the key `"*"` stands for all streams.
         sketches: By key: `"bank"`, `"pixels"`, `"kernel_mean"`, `"moments"`, `"categories/<stream>"`, and
-            `"bank/<measure>"` for each custom measure.
+            `"bank/<measure>"` for each custom measure, and for each stream of a device.
         info: What was read and from where, as JSON values (layer, layout, how outputs were read). `"measures"` has the
             definitions of custom measures by name, which other programs do not know.
     """
@@ -108,7 +110,9 @@ class Group:
     @property
     def n(self) -> int:
         """Rows in the group's sketches."""
-        return self.bank.n if self.bank is not None else max((s.n for s in self.sketches.values()), default=0)
+        if self.bank is not None:
+            return self.bank.n
+        return max((s.n for key, s in self.sketches.items() if not key.startswith(_SEVERAL_A_ROW)), default=0)
 
     @property
     def invalid(self) -> int:

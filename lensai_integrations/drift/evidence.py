@@ -37,6 +37,7 @@ from lensai_integrations.sketches.categories import Categories
 _ALL = 1 << 30
 #: Name of the categories too rare for the sketches, together.
 OTHER = "(other)"
+_PIXEL = "pixel/"
 #: A baseline's sorted values are kept up to this many of a bank (12 bytes each).
 _LARGEST_KEPT = 1 << 24
 
@@ -87,14 +88,56 @@ def compare_group(a: Side, b: Side) -> GroupDrift:
 
 
 def _apart(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
-    """The custom measures that both sides have: their streams, and the share of rows each left out."""
+    """The measures that have a bank of their own on one side or on both, and the share of rows each left out."""
     ours, theirs = a.apart, b.apart
-    for name in [name for name in ours if name in theirs]:
-        one, two = Side.of(ours[name]), Side.of(theirs[name])
-        yield from _invalid(one, two, f"{a.name}/{name}")
-        yield from _numbers(one, two, notes)
-    if missing := sorted(ours.keys() ^ theirs.keys()):
-        notes.append(f"custom measures only on one side, not compared: {', '.join(missing)}")
+    missing = []
+    for name in dict.fromkeys([*ours, *theirs]):
+        one, two = _with_stream(a, name), _with_stream(b, name)
+        if name.startswith(_PIXEL) and (views := (_pixel_view(a, name), _pixel_view(b, name))) and None not in views:
+            yield from _pixel_sketches(a, name, *views)  # type: ignore[arg-type]
+        elif one is None or two is None:
+            missing.append(name)
+        elif name in ours and name in theirs:
+            yield from _invalid(Side.of(one), Side.of(two), f"{a.name}/{name}")
+            yield from _numbers(Side.of(one), Side.of(two), notes)
+        else:
+            yield from _numbers(Side.of(one), Side.of(two), [])  # that the other streams are not there is no news
+    if missing:
+        notes.append(f"custom measures only on one side, not compared: {', '.join(sorted(missing))}")
+    if joint := _joint_alone(a, b) or _joint_alone(b, a):
+        notes.append(f"only on one side, not compared: {', '.join(joint[:5])}{', ...' if len(joint) > 5 else ''}")
+
+
+def _with_stream(group: Group, name: str) -> Group | None:
+    """A group that has the stream in its bank: the stream's own, or all the streams together."""
+    return group.apart.get(name) or (group if group.bank is not None and name in group.streams else None)
+
+
+def _joint_alone(one: Group, other: Group) -> list[str]:
+    """The streams of a bank that the other group, which has only banks of single streams, does not have."""
+    if one.bank is None or other.bank is not None:
+        return []
+    apart = other.apart
+    return [stream for stream in one.streams if stream not in apart] if apart else []
+
+
+def _pixel_view(group: Group, name: str) -> View | None:
+    """The pixels of a channel, counted or sketched."""
+    if name in group.apart:
+        return _view(group.apart[name], [name])
+    channel = name.removeprefix(_PIXEL)
+    if group.pixels is None or not channel.isdecimal() or int(channel) >= group.pixels.channels or not group.pixels.n:
+        return None
+    counts = np.asarray(group.pixels.counts)[int(channel)]
+    present = np.flatnonzero(counts)
+    return present.astype(np.float32)[None], counts[present][None].astype(np.int64)
+
+
+def _pixel_sketches(group: Group, name: str, one: View, two: View) -> Iterator[StreamDrift]:
+    """Sketched pixels: reported, but not tested, as counted ones are not."""
+    sides = (quantiles(one, RANKS), quantiles(two, RANKS))
+    found = distances(reference(one), two)
+    yield from _rows([f"{group.name}/{name}"], "pixels", [group.definition_of(name)], found, np.full(1, np.nan), sides)
 
 
 def _invalid(a: Side, b: Side, name: str | None = None) -> Iterator[StreamDrift]:

@@ -110,14 +110,15 @@ def fitted(k: int, sizes: Sequence[int], items: Floats) -> tuple[Sequence[int], 
         items: float32 `[dim, sum(sizes)]`, level after level.
 
     Returns:
-        The same, with at most `sum(level_sizes(n, k))` items.
+        The same, with at most `sum(level_sizes(n, k))` items, or the few more that a sketch of DataSketches has whose
+        merges have given it one level more; such a one is left as it is.
 
     Example:
         >>> fitted(200, [1000], np.arange(1000, dtype=np.float32)[None])[0]
         (0, 344, 78)
     """
     most, levels = level_sizes(total_weight(sizes), k), levels_needed(sizes, k)
-    if levels is not None and levels <= len(most):
+    if levels is not None and levels <= len(most) + 1:
         return sizes, items
     return most, fit(*sorted_items(items, sizes), most)
 

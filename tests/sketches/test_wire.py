@@ -330,3 +330,12 @@ def test_arbitrary_bytes_are_refused_or_a_sketch(blob: bytes, start: bytes) -> N
     except FormatError:
         return
     check_invariants(ours)
+
+
+def test_a_sketch_with_one_level_more_is_left_as_it_is():
+    """As merges on a device make them: 671 items on 20 levels, while 665 on 19 would do."""
+    sizes = (4, 6, 12, 0, 20, 6, 7, 6, 1, 18, 7, 7, 6, 1, 56, 22, 0, 311, 0, 181)
+    items = np.arange(sum(sizes), dtype=np.float32)[None]
+    kept, same = fitted(200, sizes, items)
+    assert kept == sizes
+    assert same is items

@@ -1,0 +1,7 @@
+"""LensAI's devices: their files read as profiles, profiles and thresholds written for them."""
+
+from lensai_integrations.edge.config import write_config
+from lensai_integrations.edge.reading import read_stats
+from lensai_integrations.edge.writing import write_stats
+
+__all__ = ["read_stats", "write_config", "write_stats"]

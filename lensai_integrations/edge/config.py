@@ -1,0 +1,160 @@
+"""A device's `config.ini`, with thresholds from a baseline.
+
+A device saves an image or a prediction whose measure is outside `lower,upper`. Its parser has defects that a file must
+not meet, so three things are always as they are here: the lower bound of an image measure is never above -1 (else every
+image is saved), NOISE is never NaN (it is read out of range), and QUATERNION_DRIFT is always there. Brightness and
+sharpness cannot be negative, so of images only a brightness or sharpness that is too high can be asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from lensai_integrations.edge.layout import INPUTS, SAMPLES, TRACKED
+from lensai_integrations.edge.streams import Stream, profile_of, streams_of
+from lensai_integrations.edge.writing import write_file
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.edge import NO_NOISE
+from lensai_integrations.profile import Baseline, Profile
+
+_LOWEST: Final = -1.0
+_IMAGES: Final = ("noise", "brightness", "sharpness")
+#: What NOISE is where the baseline does not know it: nothing is outside, but an image without noise.
+_ANY_NOISE: Final = (-1000.0, 1000.0)
+_TEXT: Final = re.compile(r"[^\s,;=#\[\]\"'][^\n\r,;#\[\]\"']*")
+
+
+def write_config(
+    baseline: Baseline | Profile,
+    path: str | Path,
+    *,
+    percentiles: tuple[float, float] = (0.01, 0.99),
+    stats_dir: str = "stats",
+    data_dir: str = "data",
+    endpoint: str = "http://localhost:8000/upload/",
+    token: str = "none",  # noqa: S107
+    sensor_id: str = "sensor",
+    upload_interval: int = 3600,
+) -> Path:
+    """Write a `config.ini` for LensAI's C++ profiler.
+
+    Image measures get the baseline's quantiles: `BRIGHTNESS = -1,upper`, `SHARPNESS = -1,upper`, `NOISE = lower,upper`
+    with a lower bound of -1 at most, for a higher one makes devices save every image. Sampling scores get `0,upper`:
+    only predictions that are less sure than that are worth saving. What the baseline does not know is `NaN`, which
+    means compute only.
+
+    Args:
+        baseline: Made with `convention="lensai-edge"`, or read from a device.
+        path: The file; replaced in one step.
+        percentiles: Lower and upper one as fractions, e.g. 0.01 and 0.99.
+        stats_dir: Where the device keeps its sketches.
+        data_dir: Where it keeps images worth saving.
+        endpoint: URL of the server's `/upload/`.
+        token: Bearer token for it. The file holds it as it is.
+        sensor_id: The device's name.
+        upload_interval: Seconds between uploads.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: If the percentiles are not ascending fractions, a text holds what the parser takes for its own
+            (commas, semicolons, quotes, brackets, line ends), or the baseline has no threshold to give.
+        DefinitionError: If the baseline's image measures are not those of devices.
+
+    Example:
+        >>> import tempfile
+        >>> from lensai_integrations import Profiler
+        >>> profiler = Profiler(convention="lensai-edge")
+        >>> profiler.update(inputs=np.full((4, 8, 8, 3), 200, np.uint8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     lines = write_config(profiler.profile(), Path(folder, "config.ini")).read_text().splitlines()
+        >>> [line for line in lines if line.startswith("BRIGHTNESS")]
+        ['BRIGHTNESS = -1,200']
+    """
+    low, high = _checked_percentiles(percentiles)
+    texts = {"stats_dir": stats_dir, "data_dir": data_dir, "endpoint": endpoint, "token": token, "sensor_id": sensor_id}
+    _check_texts(texts)
+    if isinstance(upload_interval, bool) or not isinstance(upload_interval, int) or upload_interval < 1:
+        raise InputError(f"upload_interval={upload_interval!r} should be whole seconds, 1 or more")
+    profile = profile_of(baseline, "baseline")
+    streams = list(streams_of(profile))
+    known = {stream.name: _ends(stream, low, high) for stream in streams if _is_wanted(stream)}
+    if not known:
+        raise InputError(
+            f"baseline has neither image measures nor sampling scores; its groups are {sorted(profile.groups)}"
+        )
+    channels = sum(s.name.startswith("mean/") and s.group.name == INPUTS for s in streams) or 3
+    title = f"; Thresholds: the quantiles {low:g} and {high:g} of {profile.n} images and predictions."
+    sections = _sections(known, channels, texts, upload_interval)
+    lines = [title, *(line for name, values in sections.items() for line in _section(name, values))]
+    write_file(Path(path), ("\n".join(lines) + "\n").encode())
+    return Path(path)
+
+
+def _checked_percentiles(percentiles: tuple[float, float]) -> tuple[float, float]:
+    try:
+        low, high = map(float, percentiles)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not 0 <= low < high <= 1:
+        raise InputError(f"percentiles={percentiles!r} should be two ascending fractions, e.g. (0.01, 0.99)")
+    return low, high
+
+
+def _check_texts(texts: Mapping[str, object]) -> None:
+    for name, text in texts.items():
+        if not isinstance(text, str) or not _TEXT.fullmatch(text) or text != text.strip():
+            shown = "a text" if name == "token" else repr(text)
+            raise InputError(
+                f"{name}={shown} cannot be in a config.ini: pass text without commas, semicolons, quotes, brackets,"
+                " number signs and line ends, not empty"
+            )
+
+
+def _is_wanted(stream: Stream) -> bool:
+    images = stream.group.name == INPUTS and stream.name in _IMAGES
+    return images or (stream.group.name == "outputs" and stream.name in SAMPLES)
+
+
+def _ends(stream: Stream, low: float, high: float) -> tuple[float, float]:
+    lower, upper = stream.quantiles(np.array([low, high])).tolist()
+    if stream.name in SAMPLES:
+        return 0.0, upper
+    return min(lower, _LOWEST), min(upper, NO_NOISE) if stream.name == "noise" else upper
+
+
+def _range(known: Mapping[str, tuple[float, float]], name: str) -> str:
+    return "{:.6g},{:.6g}".format(*known[name]) if name in known else "NaN"
+
+
+def _sections(
+    known: Mapping[str, tuple[float, float]], channels: int, texts: Mapping[str, str], interval: int
+) -> dict[str, dict[str, object]]:
+    """Every section the parser knows with every key it reads: what is missing is not defined there."""
+    place = f"{texts['stats_dir']},{texts['data_dir']}"
+    image = {"CHANNELS": channels, **{name.upper(): _range(known, name) for name in _IMAGES}}
+    if "noise" not in known:
+        image["NOISE"] = "{:g},{:g}".format(*_ANY_NOISE)
+    upload = {"http_endpoint": texts["endpoint"], "token": texts["token"], "sensorId": texts["sensor_id"]}
+    upload |= {"upload_interval": str(interval)}
+    return {
+        "sampling": {**{name.upper(): _range(known, score) for score, name in SAMPLES.items()}, "filepath": place},
+        "image": {**image, "MEAN": "NaN", "HISTOGRAM": "NaN", "filepath": place},
+        "tracker": {**dict.fromkeys(["DETECTION_CONFIDENCE", *map(str.upper, TRACKED)], "true"), "filepath": place},
+        "custom": {"filepath": place},
+        "model": {"filepath": place},
+        "generic": {"maxdatastorage": 10},
+        "data_uploader": {**upload, "folderPath": texts["data_dir"], "fileType": "data", "deletedata": "true"},
+        "stats_uploader": {**upload, "folderPath": texts["stats_dir"], "fileType": "stats", "deletedata": "false"},
+    }
+
+
+def _section(name: str, values: Mapping[str, object]) -> list[str]:
+    return ["", f"[{name}]", *(f"{key} = {value}" for key, value in values.items())]

@@ -1,0 +1,170 @@
+"""What the files of a LensAI device are called, and which stream of a profile each is.
+
+Every name a LensAI release has used is read; the newest is written. Where a folder has both an old and a new name for
+one measure, they are of two releases with two formulas, so the old one goes to a group of its own, `"older"`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from lensai_integrations.measures.definitions import Definition, register
+from lensai_integrations.measures.images import CONVENTIONS
+from lensai_integrations.measures.outputs import SCORES
+
+CONVENTION: Final = "lensai-edge"
+INPUTS, OUTPUTS, MODEL, TRACKING, CUSTOM, OLDER = "inputs", "outputs", "modelstats", "tracking", "custom", "older"
+
+#: The measures of images by name, and what a pixel is.
+IMAGE_IDS: Final = {m.definition.name: m.definition.id for m in CONVENTIONS[CONVENTION].measures} | {
+    "pixel": CONVENTIONS[CONVENTION].pixel.id
+}
+#: Files in `samples/` by stream.
+SAMPLES: Final = {score: score.replace("_", "") for score in SCORES}
+#: Files in `trackingstats/`.
+TRACKED: Final = (
+    "track_confidence", "track_length", "track_iou", "position_error", "orientation_error",
+    "angular_velocity_latency", "covariance_spread", "angular_divergence", "anomalous_rotation", "quaternion_drift",
+)  # fmt: skip
+#: What a name in a file's or folder's name may consist of.
+NAME: Final = re.compile(r"[\w+-][\w.+ -]{0,126}")
+
+_DEVICE = "LensAI C++ profiler"
+COMPONENT, TRACK, OWN = "lensai-edge/component@1", "lensai-edge/tracking@1", "lensai-edge/custom@1"
+register(
+    Definition(COMPONENT, "component", "1", "Every component of every embedding.", "as the model gave it", _DEVICE),
+    Definition(TRACK, "tracking", "the device's own", "One number of a tracker.", "as the device computes it", _DEVICE),
+    Definition(OWN, "custom", "the device's own", "A number a device's user chose.", "as the device has it", _DEVICE),
+)
+
+_IMAGE = re.compile(r"(noise|brightness|sharpness|contrast)|(mean|pixel)_(\d{1,3})")
+_OLD_IMAGE = re.compile(r"kll_(?:(brightness|sharpness|snr|noise)|channel_(mean|pixel)s?_(\d{1,3}))(?:-\d+)?")
+_CLASS = re.compile(r"(.*?)_?(\d{1,6})")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file belongs in a profile.
+
+    Attributes:
+        group: Name of the group.
+        stream: Name of the stream within it.
+        measure: Key of its definition within the group.
+        definition: Its definition's id.
+        model: The model's id, for the scores of a class.
+        old: Whether an older release has given it its name.
+    """
+
+    group: str
+    stream: str
+    measure: str
+    definition: str
+    model: str = ""
+    old: bool = False
+
+
+def place_of(folder: str, stem: str) -> Place | None:
+    """What a device's file is, None where that is not known.
+
+    Args:
+        folder: Name of the folder it is in, e.g. `"imgstats"`.
+        stem: Its name without `.bin`.
+
+    Example:
+        >>> place_of("imgstats", "mean_2").stream, place_of("imagestats", "kll_snr-2").stream
+        ('mean/2', 'noise')
+        >>> place_of("modelstats", "Mobilenet_Binary_0").model
+        'Mobilenet_Binary'
+    """
+    known = FOLDERS.get(folder)
+    return known(stem) if known is not None and NAME.fullmatch(stem) else None
+
+
+def _image(stem: str) -> Place | None:
+    if found := _IMAGE.fullmatch(stem):
+        return _image_place(*found.groups())
+    if found := _OLD_IMAGE.fullmatch(stem):
+        whole, channel, number = found.groups()
+        return _image_place("noise" if whole == "snr" else whole, channel, number, old=True)
+    return None
+
+
+def _image_place(whole: str | None, channel: str | None, number: str | None, *, old: bool = False) -> Place:
+    measure = whole or channel or ""
+    stream = measure if whole else f"{measure}/{int(number or 0)}"
+    return Place(INPUTS, stream, measure, IMAGE_IDS[measure], old=old)
+
+
+def _model(stem: str) -> Place | None:
+    if stem == "embeddings":
+        return Place(MODEL, "component/all", "component", COMPONENT)
+    if stem.endswith("_embedding"):
+        return Place(MODEL, f"component/{stem.removesuffix('_embedding')}", "component", COMPONENT)
+    found = _CLASS.fullmatch(stem)
+    model, name = found.groups() if found else stem.rpartition("_")[::2]
+    stream = f"softmax/{int(name) if found else name}"
+    return Place(OUTPUTS, stream, "softmax", "lensai/softmax@1", model) if name else None
+
+
+def _sample(stem: str) -> Place | None:
+    score = next((score for score, name in SAMPLES.items() if name == stem), None)
+    return Place(OUTPUTS, score, score, f"lensai/{score}@1") if score else None
+
+
+def _custom(stem: str) -> Place:
+    return Place(CUSTOM, stem, "*", OWN)
+
+
+def _python_custom(stem: str) -> Place:
+    """The Python profiler's folder, in which its means and pixels of channels land, too."""
+    found = _IMAGE.fullmatch(stem)
+    return _image_place(*found.groups(), old=True) if found and found[2] else _custom(stem)
+
+
+#: How the names in a folder are read.
+FOLDERS: Final[dict[str, Callable[[str], Place | None]]] = {
+    "imgstats": _image,
+    "imagestats": _image,
+    "modelstats": _model,
+    "samples": _sample,
+    "trackingstats": lambda stem: Place(TRACKING, stem, "*", TRACK),
+    "custom": _custom,
+    "customstats": _python_custom,
+}
+
+
+def file_of(group: str, stream: str, model: str) -> str | None:
+    """The file a device has for a stream, relative to its folder; None where it has none.
+
+    Args:
+        group: Name of the group.
+        stream: Name of the stream within it.
+        model: The model's id, for the scores of a class.
+
+    Example:
+        >>> file_of("inputs", "pixel/0", ""), file_of("outputs", "softmax/1", "net"), file_of("inputs", "hue", "")
+        ('imgstats/pixel_0.bin', 'modelstats/net_1.bin', None)
+    """
+    stem, _, part = stream.partition("/")
+    if group in (INPUTS, OLDER):
+        return _image_file(stem, part, old=group == OLDER)
+    if group == OUTPUTS or group.startswith(f"{OUTPUTS}/"):
+        if stream in SAMPLES:
+            return f"samples/{SAMPLES[stream]}.bin"
+        return f"modelstats/{model}_{part}.bin" if stem == "softmax" and part else None
+    if group == MODEL and stem == "component":
+        return "modelstats/embeddings.bin" if part == "all" else f"modelstats/{part}_embedding.bin"
+    folder = {TRACKING: "trackingstats", CUSTOM: "custom"}.get(group)
+    return f"{folder}/{stream}.bin" if folder else None
+
+
+def _image_file(measure: str, channel: str, *, old: bool) -> str | None:
+    if measure not in IMAGE_IDS or measure == "contrast":  # devices compute it and never save it
+        return None
+    if not old:
+        return f"imgstats/{measure}{'_' if channel else ''}{channel}.bin"
+    name = {"noise": "snr", "mean": "channel_mean_", "pixel": "channel_pixels_"}.get(measure, measure)
+    return f"imgstats/kll_{name}{channel}-2.bin"

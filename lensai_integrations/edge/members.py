@@ -1,0 +1,215 @@
+"""The files of a LensAI folder or upload, as bytes in memory: bounded, and nothing in them believed.
+
+An upload comes from a device or from a stranger. It is read as a stream and never extracted, so a member's name can
+reach no file; links and devices are passed over; sizes are bounded after decompression, so a small archive cannot
+become a large one. A folder's links are not followed either.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import stat
+import tarfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from lensai_integrations.errors import FormatError, InputError
+
+#: Largest sketch file that is read; with k=200 they have 3 KB, with the largest k there is less than 1 MB.
+MAX_SKETCH_BYTES: Final = 2 * 2**20
+#: Largest archive after decompression, saved images included; and all sketch files of a folder together.
+MAX_ARCHIVE_BYTES: Final = 512 * 2**20
+MAX_SKETCHES_BYTES: Final = 128 * 2**20
+#: Most files and folders that are looked at.
+MAX_MEMBERS: Final = 100_000
+#: As many files that were passed over are named.
+_MOST_NAMED = 100
+
+
+@dataclass
+class Found:
+    """What is in a folder or archive.
+
+    Attributes:
+        sketches: Bytes by path, in the order of the paths.
+        problems: What a reader should know: files that are empty, damaged, unsafe or of another kind than they say.
+        ignored: Files that are no sketches, e.g. `.DS_Store`, at most 100 by name.
+    """
+
+    sketches: dict[PurePosixPath, bytes] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    _members: int = 0
+    _bytes: int = 0
+
+    def count(self) -> None:
+        """One more file or folder.
+
+        Raises:
+            FormatError: If there are too many.
+        """
+        self._members += 1
+        if self._members > MAX_MEMBERS:
+            raise FormatError(f"more than {MAX_MEMBERS} files: this is no LensAI folder or upload")
+
+    def ignore(self, path: PurePosixPath, why: str) -> None:
+        """A file that is no sketch."""
+        if len(self.ignored) < _MOST_NAMED:
+            self.ignored.append(f"{path}: {why}"[:300])
+
+    def problem(self, path: PurePosixPath, why: str) -> None:
+        """A file that should have been a sketch."""
+        if len(self.problems) < _MOST_NAMED:
+            self.problems.append(f"{path} was not read: {why}"[:500])
+
+    def wants(self, path: PurePosixPath, size: int) -> bool:
+        """Whether a regular file is to be read; says why where it is not."""
+        if path.name.startswith("."):
+            self.ignore(path, "a hidden file of an operating system or of an unfinished write")
+        elif path.suffix != ".bin":
+            self.ignore(path, "not a .bin file")
+        elif path.is_absolute() or ".." in path.parts:
+            self.problem(path, "its path leads out of the folder")
+        elif path in self.sketches:
+            self.problem(path, "a file of this name came before")
+        elif size <= 0:
+            self.problem(path, "empty; was the device's disk full?")
+        elif size > MAX_SKETCH_BYTES:
+            self.problem(path, f"{size} bytes, more than the {MAX_SKETCH_BYTES} that are read")
+        else:
+            return True
+        return False
+
+    def add(self, path: PurePosixPath, content: bytes) -> None:
+        """A sketch's bytes.
+
+        Raises:
+            FormatError: If all of them together are too many.
+        """
+        self._bytes += len(content)
+        if self._bytes > MAX_SKETCHES_BYTES:
+            raise FormatError(f"its .bin files have more than the {MAX_SKETCHES_BYTES} bytes that are read")
+        self.sketches[path] = content
+
+
+def find(source: Path) -> Found:
+    """The sketch files of a folder, or of a tar archive, plain or gzipped.
+
+    Raises:
+        InputError: If there is neither.
+        FormatError: If it is no archive, is cut short, or is too large.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, ".DS_Store").write_bytes(b"x")
+        ...     len(find(Path(folder)).ignored)
+        1
+    """
+    found = Found()
+    if source.is_dir():
+        _walk(source, found)
+    elif source.is_file():
+        _untar(source, found)
+    else:
+        raise InputError(f"dir_or_tar={str(source)!r} does not exist: pass a LensAI folder, or an upload's .tar.gz")
+    found.sketches = dict(sorted(found.sketches.items()))
+    return found
+
+
+def _walk(root: Path, found: Found) -> None:
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for name in [*folders, *sorted(files)]:
+            found.count()
+            place = Path(folder, name)
+            path = PurePosixPath(place.relative_to(root).as_posix())
+            about = place.lstat()
+            if stat.S_ISDIR(about.st_mode):
+                continue
+            if not stat.S_ISREG(about.st_mode):
+                found.problem(path, "a link or device, which is not followed")
+            elif found.wants(path, about.st_size):
+                _add_file(place, path, found)
+
+
+def _add_file(place: Path, path: PurePosixPath, found: Found) -> None:
+    try:
+        with place.open("rb") as file:
+            found.add(path, file.read(MAX_SKETCH_BYTES))
+    except OSError as error:
+        found.problem(path, error.strerror or str(error))
+
+
+def _untar(archive: Path, found: Found) -> None:
+    try:
+        with archive.open("rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            stream = _Bounded(gzip.GzipFile(fileobj=file) if zipped else file)
+            with tarfile.open(fileobj=stream, mode="r|", errorlevel=0) as members:
+                for member in members:
+                    _take(members, member, found)
+            while rest := stream.read(1 << 20):  # to the end, where gzip has its checksum
+                if rest.strip(b"\0"):
+                    raise FormatError(f"{archive} is damaged: something comes after the end of the archive")
+    except FormatError:
+        raise
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+        raise FormatError(f"{archive} is not a readable tar archive: {error}") from error
+
+
+def _take(members: tarfile.TarFile, member: tarfile.TarInfo, found: Found) -> None:
+    found.count()
+    path = PurePosixPath(member.name)
+    if member.isdir():
+        return
+    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+        found.problem(path, "a link, device or other special member")
+    elif found.wants(path, member.size):
+        content = members.extractfile(member)  # a file object on the stream: nothing is written anywhere
+        assert content is not None
+        found.add(path, content.read())
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that ends in an error after `MAX_ARCHIVE_BYTES`."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._left = stream, MAX_ARCHIVE_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        content: bytes = self._stream.read(min(size, self._left + 1) if size >= 0 else self._left + 1)
+        self._left -= len(content)
+        if self._left < 0:
+            raise FormatError(f"the archive unpacks to more than the {MAX_ARCHIVE_BYTES} bytes that are read")
+        return content
+
+
+def sensor_and_time(path: PurePosixPath, base: tuple[str, ...]) -> tuple[str, int]:
+    """Whose sketch a file is, and of when, as the folders around it say: `<sensor>/<timestamp>/imgstats/noise.bin`.
+
+    Args:
+        path: Of the file.
+        base: Names of the folders around all files.
+
+    Returns:
+        The sensor, and the unix time in seconds, 0 where no folder says one.
+
+    Example:
+        >>> sensor_and_time(PurePosixPath("1719393854/imgstats/noise.bin"), ("data", "sensor1"))
+        ('sensor1', 1719393854)
+        >>> sensor_and_time(PurePosixPath("imgstats/noise.bin"), ("reference",))
+        ('reference', 0)
+    """
+    around = [*base, *path.parts[:-2]]
+    if around and around[-1].isascii() and around[-1].isdecimal() and 9 <= len(around[-1]) <= 13:
+        return (around[-2] if len(around) > 1 else ""), int(around[-1])
+    return (around[-1] if around else ""), 0

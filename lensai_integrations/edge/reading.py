@@ -1,0 +1,218 @@
+"""A LensAI device's files as profiles."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Literal, overload
+
+import numpy as np
+
+from lensai_integrations.edge.layout import CONVENTION, INPUTS, OLDER, OUTPUTS, Place, place_of
+from lensai_integrations.edge.members import Found, find, sensor_and_time
+from lensai_integrations.errors import FormatError
+from lensai_integrations.group import Group
+from lensai_integrations.measures.definitions import DEFINITIONS
+from lensai_integrations.measures.edge import NO_NOISE
+from lensai_integrations.profile import Profile
+from lensai_integrations.sketches import wire
+from lensai_integrations.sketches.bank import KLLBank
+
+#: Whose sketches they are, and of when: a sensor's name and unix time in seconds.
+Key = tuple[str, int]
+
+_ARCHIVES: Final = (".tar.gz", ".tgz", ".tar", ".gz")
+
+
+@dataclass(frozen=True)
+class _File:
+    path: PurePosixPath
+    place: Place
+    bank: KLLBank
+    digest: bytes
+
+
+@overload
+def read_stats(dir_or_tar: str | Path, *, merge: Literal[True] = True) -> Profile: ...
+@overload
+def read_stats(dir_or_tar: str | Path, *, merge: Literal[False]) -> dict[Key, Profile]: ...
+
+
+def read_stats(dir_or_tar: str | Path, *, merge: bool = True) -> Profile | dict[Key, Profile]:
+    """Read what LensAI's C++ or Python profiler has written, with the `lensai-edge` definitions.
+
+    Every file is a sketch of its own, `"bank/<stream>"`: files of one folder need not have seen equally many values.
+    A device's noise of +inf (a constant image) becomes `measures.edge.NO_NOISE`, 200 dB, in the sketch's items and its
+    maximum, as it is in baselines with `convention="lensai-edge"`; ranks stay what they were. Files that cannot be
+    read are named in the profile's warnings, files that are no sketches in `info["ignored"]`.
+
+    Args:
+        dir_or_tar: Folder of a device (`imgstats/...`), of a timestamp, a sensor, or of many sensors; or an upload, a
+            tar archive that may be gzipped. It is read as it is; nothing is extracted.
+        merge: True merges all sensors and timestamps into one profile; False keeps them apart.
+
+    Returns:
+        A profile, or profiles by sensor and unix time in order; 0 is the time where no folder names one.
+
+    Raises:
+        InputError: If there is no such folder or file.
+        FormatError: If it is no archive, is too large, or holds not one readable sketch.
+
+    Example:
+        >>> import tempfile
+        >>> from lensai_integrations import Profiler, edge
+        >>> profiler = Profiler(convention="lensai-edge")
+        >>> profiler.update(inputs=np.full((4, 8, 8, 3), 200, np.uint8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = edge.write_stats(profiler.profile(), folder)
+        ...     device = read_stats(folder)
+        >>> device.n, device.groups["inputs"].apart["noise"].bank.max.tolist()
+        (4, [200.0])
+    """
+    source = Path(dir_or_tar)
+    found = find(source)
+    files = _by_key(found, _base(source))
+    if not files:
+        why = "; ".join(found.problems[:3]) or "no .bin file in a folder such as imgstats/ or modelstats/"
+        raise FormatError(f"dir_or_tar={str(source)!r} holds no readable LensAI sketch: {why}")
+    models = sorted({file.place.model for each in files.values() for file in each} - {""})
+    profiles = {key: _profile(key, each, models) for key, each in files.items()}
+    about = {"ignored": found.ignored, "files": sum(map(len, files.values()))}
+    general = [*found.problems, *_repeats(files)]
+    if merge:
+        return _all_of(profiles, general, about)
+    for profile in profiles.values():
+        profile.info |= about | {"warnings": [*general, *profile.warnings]}
+    return profiles
+
+
+def _base(source: Path) -> tuple[str, ...]:
+    """What the names around the files say of the sensor."""
+    if source.is_dir():
+        return source.resolve().parts[-2:]
+    ending = next((each for each in _ARCHIVES if source.name.endswith(each)), "")
+    return (source.name.removesuffix(ending),)
+
+
+def _by_key(found: Found, base: tuple[str, ...]) -> dict[Key, list[_File]]:
+    files: dict[Key, list[_File]] = {}
+    for path, content in found.sketches.items():
+        place = place_of(path.parent.name, path.stem)
+        if place is None:
+            found.ignore(path, "no name that LensAI gives")
+            continue
+        try:
+            bank = bank_of(content, str(path), noise=place.measure == "noise")
+        except FormatError as error:
+            found.problem(path, str(error))
+            continue
+        file = _File(path, place, bank, hashlib.sha256(content).digest())
+        files.setdefault(sensor_and_time(path, base), []).append(file)
+    return dict(sorted(files.items()))
+
+
+def bank_of(content: bytes, name: str, *, noise: bool = False) -> KLLBank:
+    """The bank of one file's sketch.
+
+    Args:
+        content: The file's bytes.
+        name: Its path, of which the seed is made: banks that are merged have different ones.
+        noise: Whether +inf stands for an image without noise.
+
+    Raises:
+        FormatError: If it is damaged, has no values, or has infinite ones that mean nothing.
+
+    Example:
+        >>> bank_of(bytes.fromhex("02 02 0f 04 c8 00 08 00 00 00 80 7f"), "noise.bin", noise=True).max.tolist()
+        [200.0]
+    """
+    sketch = wire.read(content)
+    if sketch.n == 0:
+        raise FormatError("its sketch has seen no values")
+    if noise and math.isinf(sketch.maximum):
+        items = np.where(np.isposinf(sketch.items), np.float32(NO_NOISE), sketch.items)
+        low = NO_NOISE if sketch.minimum == math.inf else sketch.minimum
+        sketch = replace(sketch, items=items, minimum=low, maximum=NO_NOISE)
+        ends = (np.array([low], np.float32), np.array([NO_NOISE], np.float32))
+        (content,) = wire.write(sketch.k, sketch.sizes, items[None], *ends, sketch.min_k)
+    if not (math.isfinite(sketch.minimum) and math.isfinite(sketch.maximum)):
+        raise FormatError(f"it has infinite values: its range is {sketch.minimum} to {sketch.maximum}")
+    return KLLBank.from_bytes([content], seed=zlib.crc32(content, zlib.crc32(name.encode(errors="replace"))))
+
+
+def _profile(key: Key, files: Sequence[_File], models: Sequence[str]) -> Profile:
+    """The profile of one device's folder."""
+    groups: dict[str, Group] = {}
+    warnings: list[str] = []
+    current = {file.place.stream for file in files if not file.place.old}
+    for file in sorted(files, key=lambda file: file.place.old):
+        group = groups.setdefault(name := _group_name(file.place, current, len(models) > 1), Group(name))
+        sketch = f"bank/{file.place.stream}"
+        if sketch in group.sketches:
+            warnings.append(f"{file.path} was not read: another file of the folder is {name}/{file.place.stream}, too")
+            continue
+        group.sketches[sketch] = file.bank
+        group.definitions[file.place.measure] = file.place.definition
+        group.info |= _about(file.place, models)
+        warnings += _out_of_range(file)
+    if OLDER in groups:
+        old = [str(file.path.name) for file in files if file.place.old]
+        warnings.append(f"group {OLDER!r} holds files by older names beside newer ones: {', '.join(old[:20])}")
+    info = {"source": key[0] or "device", "sensor": key[0], "timestamp": key[1], "warnings": warnings}
+    return Profile(dict(sorted(groups.items())), info=info)
+
+
+def _group_name(place: Place, current: Iterable[str], several_models: bool) -> str:
+    if place.old and place.stream in current:
+        return OLDER
+    return f"{OUTPUTS}/{place.model}" if place.model and several_models else place.group
+
+
+def _about(place: Place, models: Sequence[str]) -> dict[str, Any]:
+    if place.group == INPUTS:
+        return {"convention": CONVENTION, "note": "measured on a device"}
+    model = place.model or (models[0] if len(models) == 1 else "")
+    return {"kind": "probabilities", "model": model} if place.group == OUTPUTS and model else {}
+
+
+def _out_of_range(file: _File) -> list[str]:
+    """What the file has seen that its definition does not allow: then another release computed something else."""
+    low, high = DEFINITIONS[file.place.definition].range
+    least, most = float(file.bank.min[0]), float(file.bank.max[0])
+    rounding = 1e-4
+    if (low is None or least >= low - rounding) and (high is None or most <= high + rounding):
+        return []
+    return [
+        f"{file.path} has values from {least:g} to {most:g}, while {file.place.definition} is within {low:g} to"
+        f" {high:g}: the device computes something else, so its distances say little"
+    ]
+
+
+def _repeats(files: dict[Key, list[_File]]) -> list[str]:
+    """The timestamps of a sensor at which it sent what it had sent before."""
+    before: dict[tuple[str, str, bytes], int] = {}
+    repeated: dict[tuple[str, int, int], int] = {}
+    for (sensor, when), each in files.items():
+        for file in each:
+            earlier = before.setdefault((sensor, str(file.path.name), file.digest), when)
+            if earlier != when:
+                repeated[sensor, when, earlier] = repeated.get((sensor, when, earlier), 0) + 1
+    return [
+        f"sensor {sensor!r}: {count} files of {when} are those of {earlier}, byte for byte; merged, they count twice"
+        for (sensor, when, earlier), count in repeated.items()
+    ]
+
+
+def _all_of(profiles: dict[Key, Profile], warnings: list[str], about: dict[str, Any]) -> Profile:
+    whole = reduce(Profile.merge, profiles.values())
+    sensors = sorted({sensor for sensor, _ in profiles})
+    source = (sensors[0] or "device") if len(sensors) == 1 else "devices"
+    times = sorted({when for _, when in profiles})
+    told = {"source": source, "sensors": sensors, "timestamps": times, **about}
+    kept = {key: value for key, value in whole.info.items() if key not in ("sensor", "timestamp")}
+    return replace(whole, info=kept | told | {"warnings": list(dict.fromkeys([*warnings, *whole.warnings]))})

@@ -1,0 +1,91 @@
+"""The streams of a profile one by one, whether they have sketches of their own or share a bank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
+
+from lensai_integrations.edge.layout import IMAGE_IDS, INPUTS, OLDER
+from lensai_integrations.errors import DefinitionError, InputError
+from lensai_integrations.group import Group
+from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.sketches.bank import KLLBank
+from lensai_integrations.sketches.weighted import Floats
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream that a device might have a file of.
+
+    Attributes:
+        group: The group it is of.
+        name: Its name within the group.
+        column: Its column in `bank`.
+        bank: A bank that has it.
+    """
+
+    group: Group
+    name: str
+    column: int
+    bank: KLLBank
+
+    def quantiles(self, ranks: ArrayLike) -> Floats:
+        """Its values at some ranks, float32 `[r]`."""
+        values: Floats = self.bank.quantiles(ranks)[self.column]
+        return values
+
+
+def profile_of(what: Profile | Baseline, name: str) -> Profile:
+    """A profile, or the reference of a baseline.
+
+    Args:
+        what: Either.
+        name: What the parameter is called.
+
+    Raises:
+        InputError: If it is neither.
+
+    Example:
+        >>> profile_of(Baseline(Profile(info={"source": "test"})), "baseline").source
+        'test'
+    """
+    if not isinstance(what, Profile | Baseline):
+        raise InputError(f"{name} is a {type(what).__name__}: pass a Profile or a Baseline")
+    return what.reference if isinstance(what, Baseline) else what
+
+
+def streams_of(profile: Profile) -> Iterator[Stream]:
+    """Every stream of numbers, the pixels of channels included, that has seen a value.
+
+    Raises:
+        DefinitionError: If its image measures are not those of devices.
+
+    Example:
+        >>> list(streams_of(Profile()))
+        []
+    """
+    for group in profile.groups.values():
+        if group.name in (INPUTS, OLDER):
+            _check(group)
+        for each in (group, *group.apart.values()):
+            if each.bank is not None and each.bank.n:
+                yield from (Stream(group, name, column, each.bank) for column, name in enumerate(each.streams))
+        yield from _pixels(group)
+
+
+def _check(group: Group) -> None:
+    for measure, id in group.definitions.items():
+        if measure in IMAGE_IDS and id != IMAGE_IDS[measure]:
+            raise DefinitionError(
+                f"{group.name}/{measure} was computed as {id!r}, and devices compute {IMAGE_IDS[measure]!r}:"
+                " profile with convention='lensai-edge'"
+            )
+
+
+def _pixels(group: Group) -> Iterator[Stream]:
+    """Exact counts of bytes as sketches."""
+    if group.pixels is not None and group.pixels.counts.any():
+        for channel, content in enumerate(group.pixels.to_bytes()):
+            yield Stream(group, f"pixel/{channel}", 0, KLLBank.from_bytes([content], seed=channel))

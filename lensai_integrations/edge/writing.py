@@ -1,0 +1,103 @@
+"""Profiles as the files of a LensAI device, in the layout its C++ profiler reads."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+
+from lensai_integrations.edge.layout import INPUTS, NAME, OLDER, file_of
+from lensai_integrations.edge.streams import Stream, profile_of, streams_of
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.edge import NO_NOISE
+from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.sketches import wire
+
+
+def write_stats(profile: Profile | Baseline, folder: str | Path) -> tuple[Path, ...]:
+    """Write a profile's sketches where a LensAI device has them: `imgstats/`, `modelstats/`, `samples/` and so on.
+
+    Each file appears whole or not at all, under a name of its own until then. `read_stats` reads the same profile back,
+    and writing that again gives the same bytes. Where an image has no noise, `NO_NOISE` becomes the device's +inf. What
+    a device has no file for is left out: contrast, embeddings by component, categories, sketches of rows, row samples.
+
+    Args:
+        profile: Read from a device, or made with `convention="lensai-edge"`; of a baseline, its reference.
+        folder: Made if absent; files of the same names are replaced, others stay.
+
+    Returns:
+        The files.
+
+    Raises:
+        DefinitionError: If its image measures are not those of devices.
+        InputError: If it has no stream that devices have, or `folder` is a file, or a name is no file's.
+        OSError: If the disk is full or the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from lensai_integrations import Profiler
+        >>> profiler = Profiler(convention="lensai-edge")
+        >>> profiler.update(inputs=np.zeros((4, 8, 8, 1), np.uint8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     [path.name for path in write_stats(profiler.profile(), folder)]
+        ['brightness.bin', 'sharpness.bin', 'noise.bin', 'mean_0.bin', 'pixel_0.bin']
+    """
+    profile, root = profile_of(profile, "profile"), Path(folder)
+    if root.is_file():
+        raise InputError(f"folder={str(root)!r} is a file; pass a folder to write to")
+    named = {name: stream for stream in streams_of(profile) if (name := _file(stream)) is not None}
+    banks = {id(stream.bank): stream.bank for stream in named.values()}
+    written = {key: bank.to_bytes() for key, bank in banks.items()}  # once for all the streams of a bank
+    contents = {name: _bytes(stream, written[id(stream.bank)][stream.column]) for name, stream in named.items()}
+    if not contents:
+        raise InputError(f"profile has no stream that devices have: its groups are {sorted(profile.groups)}")
+    for name, content in contents.items():
+        write_file(root / name, content)
+    return tuple(root / name for name in contents)
+
+
+def _file(stream: Stream) -> str | None:
+    name = file_of(stream.group.name, stream.name, str(stream.group.info.get("model", "model")))
+    if name is not None and not all(NAME.fullmatch(part) for part in name.split("/")):
+        raise InputError(f"profile: {stream.group.name}/{stream.name} would be the file {name!r}, which is not safe")
+    if name is not None and name.count("/") != 1:
+        raise InputError(f"profile: {stream.group.name}/{stream.name} is not the name of a file")
+    return name
+
+
+def _bytes(stream: Stream, content: bytes) -> bytes:
+    """What a device would have of a stream."""
+    if stream.group.name not in (INPUTS, OLDER) or stream.name != "noise":
+        return content
+    sketch = wire.read(content)
+    items = np.where(sketch.items == np.float32(NO_NOISE), np.float32(np.inf), sketch.items)
+    ends = np.array([[sketch.minimum], [sketch.maximum]], np.float32)
+    ends[ends == np.float32(NO_NOISE)] = np.inf
+    return wire.write(sketch.k, sketch.sizes, items[None], ends[0], ends[1], sketch.min_k)[0]
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace a file in one step: readers see the old content or the new, never half of it.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_file(Path(folder, "new", "a.bin"), b"1")
+        ...     Path(folder, "new", "a.bin").read_bytes()
+        b'1'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(6)}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
