@@ -28,7 +28,7 @@ def run(script: str, *arguments: object, cwd: Path, **variables: str) -> str:
 
 
 def verdicts(output: str) -> dict[str, str]:
-    rows = re.findall(r"│ (clean|blurred|darkened)\s+│\s+[\d,]+ │ (drift|no drift)\s+│", output)
+    rows = re.findall(r"│ (clean|blurred|darkened)\s+│\s+[\d,]+ │ (drift|no drift)(?:, harmful|, benign)?\s+│", output)
     return dict(rows)
 
 

@@ -38,6 +38,9 @@ def experiment(monkeypatch, tmp_path, uri):
         monkeypatch.delenv(key)
     for key, value in QUIET.items():
         monkeypatch.setenv(key, value)
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)  # put back when the test is over
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
     mlflow.set_tracking_uri(uri)
     yield mlflow.set_experiment(tmp_path.name).experiment_id
     while mlflow.active_run() is not None:

@@ -67,7 +67,8 @@ def here(embedded_store):
                 patch.setenv(key, value)
             warnings.simplefilter("ignore")  # MLflow's own, on pickle and on requirements
             mlflow.set_tracking_uri(embedded_store.uri)
-            mlflow.set_experiment(experiment_id=embedded_store.experiment_id)
+            patch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+            patch.setenv("MLFLOW_EXPERIMENT_ID", embedded_store.experiment_id)  # set_experiment would stay behind
             yield
             mlflow.set_tracking_uri(None)
 
