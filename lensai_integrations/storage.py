@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import secrets
 import struct
 import zipfile
 import zlib
@@ -82,9 +83,9 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Replace the file in one step: readers see the old content or the new, never half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(6)}.partial")
     try:
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.measures.edge import NO_NOISE
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.sketches import wire
+from lensai_integrations.storage import replace_file
 
 
 def write_stats(profile: Profile | Baseline, folder: str | Path) -> tuple[Path, ...]:
@@ -92,12 +91,4 @@ def write_file(path: Path, content: bytes) -> None:
         b'1'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(6)}.partial")
-    try:
-        with partial.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_file(path, content)

@@ -158,7 +158,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     writing.write_file(tmp_path / "a.bin", b"old")
-    monkeypatch.setattr(writing.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         writing.write_file(tmp_path / "a.bin", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
