@@ -30,7 +30,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --progress-bar on --editable ".[lightning,keras,torchvision,mlflow]" --group dev
+	$(BIN)/python -m pip install --progress-bar on --editable ".[lightning,keras,torchvision,mlflow,server,postgresql]" --group dev
 	touch $@
 
 clean: ## Remove what the demo and the tests wrote
