@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,8 @@ _LOWEST: Final = -1.0
 _IMAGES: Final = ("noise", "brightness", "sharpness")
 #: What NOISE is where the baseline does not know it: nothing is outside, but an image without noise.
 _ANY_NOISE: Final = (-1000.0, 1000.0)
+#: Thresholds have six digits, rounded outwards: else a device would save what is exactly on one.
+_OUTWARDS: Final = (Context(prec=6, rounding=ROUND_FLOOR), Context(prec=6, rounding=ROUND_CEILING))
 _TEXT: Final = re.compile(r"[^\s,;=#\[\]\"'][^\n\r,;#\[\]\"']*")
 
 
@@ -131,7 +134,10 @@ def _ends(stream: Stream, low: float, high: float) -> tuple[float, float]:
 
 
 def _range(known: Mapping[str, tuple[float, float]], name: str) -> str:
-    return "{:.6g},{:.6g}".format(*known[name]) if name in known else "NaN"
+    if name not in known:
+        return "NaN"
+    rounded = [context.create_decimal_from_float(end) for context, end in zip(_OUTWARDS, known[name], strict=True)]
+    return ",".join(f"{float(end):.6g}" for end in rounded)
 
 
 def _sections(

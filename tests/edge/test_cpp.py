@@ -155,7 +155,7 @@ def test_the_commands_of_its_readme_run(binary, tmp_path):
     (tmp_path / "frames").mkdir()
     images = [photos()[0][y : y + 24, :32] for y in (0, 100, 200)]
     save_raw(images, tmp_path / "frames")
-    edge.write_config(python_profile(images), tmp_path / "config.ini")
+    edge.write_config(python_profile(images), tmp_path / "config.ini", percentiles=(0.0, 1.0))
     commands = (EXAMPLE / "README.md").read_text().split("## Run")[1].split("```bash\n")[1].split("```")[0]
     done = subprocess.run(["bash", "-ec", commands], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -177,14 +177,29 @@ def test_thresholds_are_the_baselines_quantiles(baseline, tmp_path):
     config = parsed(edge.write_config(Baseline(baseline), tmp_path / "config.ini", percentiles=(0.05, 0.9)))
     group = baseline.groups["inputs"]
     low, high = group.bank.quantiles([0.05, 0.9])[group.streams.index("noise")]
-    assert config["image"]["NOISE"] == f"{min(low, -1):.6g},{high:.6g}"
+    found = [*map(float, config["image"]["NOISE"].split(","))]
+    assert found == pytest.approx([min(low, -1), high], rel=1e-5)
     high = group.bank.quantiles([0.9])[group.streams.index("brightness")][0]
-    assert config["image"]["BRIGHTNESS"] == f"-1,{high:.6g}"
+    found = [*map(float, config["image"]["BRIGHTNESS"].split(","))]
+    assert found == pytest.approx([-1, high], rel=1e-5)
     outputs = baseline.groups["outputs"]
     high = outputs.bank.quantiles([0.9])[outputs.streams.index("margin_confidence")][0]
-    assert config["sampling"]["MARGINCONFIDENCE"] == f"0,{high:.6g}"
+    found = [*map(float, config["sampling"]["MARGINCONFIDENCE"].split(","))]
+    assert found == pytest.approx([0, high], rel=1e-5)
     assert config["image"]["CHANNELS"] == "3"
     assert config["image"]["MEAN"] == config["image"]["HISTOGRAM"] == "NaN"
+
+
+def test_thresholds_are_rounded_outwards(tmp_path):
+    """Else every image of a scene that does not change would be saved, being above 127.333."""
+    profiler = Profiler(convention="lensai-edge", seed=0)
+    profiler.update(inputs=np.tile(np.array([127, 127, 128], np.uint8)[:, None], (4, 6, 4, 1)))
+    image = parsed(edge.write_config(profiler.profile(), tmp_path / "config.ini"))["image"]
+    group = profiler.profile().groups["inputs"]
+    for name in ("brightness", "sharpness", "noise"):
+        exact = group.bank.max[group.streams.index(name)]
+        assert exact <= float(image[name.upper()].split(",")[1]) <= exact * (1 + 1e-5)
+    assert image["BRIGHTNESS"] == "-1,127.334"
 
 
 def test_the_bugs_of_devices_are_not_met(baseline, tmp_path):
