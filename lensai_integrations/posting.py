@@ -69,6 +69,17 @@ def checked_url(name: str, url: Any) -> SplitResult:
     return parts
 
 
+def server_of(url: str) -> str:
+    """What messages call a server.
+
+    Example:
+        >>> server_of("https://lensai.example/upload/?key=secret")
+        'https://lensai.example'
+    """
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def post(url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
     """Post once, through the proxy that the environment names, if any.
 

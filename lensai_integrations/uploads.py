@@ -22,7 +22,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from lensai_integrations.errors import InputError, TrackingError
-from lensai_integrations.posting import Answer, checked_url, post
+from lensai_integrations.posting import Answer, checked_url, post, server_of
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -31,12 +31,13 @@ NEW, KNOWN = 201, 200
 _NEVER: Final = (400, 413, 415, 422)
 #: What to do about an answer.
 _ADVICE: Final = {
-    301: "redirects are not followed, the token would go with them: pass the address it leads to",
     401: "pass the token that the server was started with",
     403: "pass a token that may upload",
     404: "is this the address of uploads? It usually ends in /upload/",
     413: "the upload is larger than the server takes",
-} | dict.fromkeys((302, 303, 307, 308), "redirects are not followed: pass the address it leads to")
+} | dict.fromkeys(
+    (301, 302, 303, 307, 308), "redirects are not followed, the token would go with them: pass the address it leads to"
+)
 
 #: Seconds before the first retry, doubled before each further one, and the longest that is waited, whoever asks for it.
 BACKOFF, LONGEST_WAIT = 1.0, 60.0
@@ -84,8 +85,7 @@ class Upload:
     @property
     def server(self) -> str:
         """What messages call it: `https://lensai.example`."""
-        parts = urlsplit(self.endpoint)
-        return f"{parts.scheme}://{parts.netloc}"
+        return server_of(self.endpoint)
 
 
 def send(
