@@ -93,7 +93,7 @@ def _contents(what: Profile | Baseline | str | Path) -> dict[str, bytes]:
             f"profile_or_dir={str(what)!r} holds sketches of {len(found)} sensors or times: publish each folder"
         )
     for problem in problems:
-        _LOG.warning("%s is not sent: %s", what, problem)
+        _LOG.warning("%s: %s; it is not sent", what, problem)
     for contents in found.values():
         return contents
     raise InputError(f"profile_or_dir={str(what)!r} holds no readable LensAI sketch: pass the folder with imgstats/")
