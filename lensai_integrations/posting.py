@@ -124,10 +124,12 @@ def _pool(url: str) -> urllib3.PoolManager:
 
 def _detail(answer: urllib3.BaseHTTPResponse) -> str:
     """What FastAPI, and so LensAI's server, says of a refusal."""
+    import urllib3
+
     try:
-        told = json.loads(answer.read1(_MOST_READ))
-    except (ValueError, RecursionError):
-        return ""
+        told = json.loads(answer.read1(_MOST_READ, decode_content=False))
+    except (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError):
+        return ""  # its status says enough
     detail = told.get("detail") if isinstance(told, dict) else None
     return "".join(each for each in detail if each.isprintable()) if isinstance(detail, str) else ""
 

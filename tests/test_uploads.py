@@ -154,8 +154,8 @@ def test_a_lost_answer_is_made_up_for(server, pauses):
 
 
 @contextmanager
-def raw_server(answer, endless=b""):
-    """A server that sends these bytes, and then more of them without an end."""
+def raw_server(answer, endless=b"", *, hold=False):
+    """A server that sends these bytes, and then more of them without an end, or waits for the client to go."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve():
@@ -166,6 +166,8 @@ def raw_server(answer, endless=b""):
                     connection.sendall(answer)
                     while endless:
                         connection.sendall(endless)
+                    while hold and connection.recv(65536):
+                        pass
                 except OSError:
                     pass
 
@@ -187,6 +189,21 @@ def test_an_answer_without_an_end_is_not_read(status):
     head = b"HTTP/1.1 " + status + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
     with raw_server(head, b"10000\r\n" + b"x" * 65536 + b"\r\n") as url, pytest.raises(TrackingError):
         send(upload(url), retries=0, timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "timeout"),
+    [(b"401 No\r\nContent-Length: 9\r\n\r\n", 0.1), (b"401 No\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 5)],
+)
+def test_an_answer_whose_text_does_not_come_still_counts(pauses, answer, timeout):
+    with raw_server(b"HTTP/1.1 " + answer, hold=timeout < 1) as url, pytest.raises(TrackingError, match="401"):
+        send(upload(url), timeout=timeout)
+    assert pauses == []
+
+
+def test_https_to_a_server_without_it_is_raised(server):
+    with pytest.raises(TrackingError, match=r"could not be reached within 5 s: .*SSL"):
+        send(upload(server.url.replace("http:", "https:")), retries=0, timeout=5)
 
 
 @pytest.mark.parametrize(

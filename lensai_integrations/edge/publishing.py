@@ -34,7 +34,8 @@ def publish(
 
     No connection, no answer, 429 and 5xx are tried again, after 1, 2, 4, ... seconds. What could not be delivered is
     kept in the spool, and `lensai push` delivers it, under the same timestamp: if only the answer was lost, the server
-    answers that it has it. An upload that the server will never take (400, 413, 415, 422) is raised and not kept.
+    answers that it has it. An upload that the server will never take (400, 413, 415, 422) is raised and not kept. Of a
+    process that is killed before this returns, the upload is not kept.
 
     Args:
         profile_or_dir: A profile made with `convention="lensai-edge"` or read from a device, of a baseline its

@@ -113,9 +113,12 @@ def recognised(source: Path) -> tuple[dict[Key, dict[str, bytes]], list[str]]:
     """
     found = find(source)
     files = _by_key(found, _base(source))
-    contents = {
-        key: {"/".join(file.path.parts[-2:]): found.sketches[file.path] for file in each} for key, each in files.items()
-    }
+    contents: dict[Key, dict[str, bytes]] = {key: {} for key in files}
+    for key, each in files.items():
+        for file in each:
+            name = "/".join(file.path.parts[-2:])
+            if contents[key].setdefault(name, found.sketches[file.path]) is not found.sketches[file.path]:
+                found.problem(file.path, "another file of the same sensor, time and name came before")
     return contents, found.problems
 
 

@@ -137,13 +137,22 @@ def claimed(path: Path) -> Iterator[None]:
     file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK) if fcntl is not None else None
     try:
         if file is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
             if os.fstat(file).st_nlink == 0:
                 raise FileNotFoundError(f"{path} has been delivered")
         yield
     finally:
         if file is not None:
             os.close(file)
+
+
+def _lock(file: int) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks: as on Windows
+        return
 
 
 def read_endpoint(path: Path) -> str:
@@ -196,12 +205,11 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _size(folder: Path, but: str) -> int:
-    """Bytes of all files, one name left out."""
+    """Bytes of all uploads, those that were refused and those that are not whole included, one name left out."""
     total = 0
-    for path in folder.rglob("*"):
+    for path in [*folder.glob("*.upload"), *folder.glob(".*.partial"), *folder.glob(f"{REFUSED}/*.upload")]:
         with contextlib.suppress(FileNotFoundError):  # another process has just delivered it
-            about = path.lstat()
-            total += about.st_size if stat.S_ISREG(about.st_mode) and path.name != but else 0
+            total += path.lstat().st_size if path.name != but else 0
     return total
 
 

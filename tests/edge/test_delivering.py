@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from receivers import ACCEPT, free_address, receiving
 
 from lensai_integrations import edge, uploads
@@ -199,6 +203,30 @@ def test_one_that_cannot_be_removed_is_told_and_sent_again(server, spool, monkey
         assert edge.deliver(spool).problems == {path.name: "[Errno 13] Permission denied"}
     assert edge.deliver(spool).delivered == 1
     assert len(server.stored) == 1
+
+
+def test_without_locks_it_is_delivered_all_the_same(server, spool, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    keep(spool, server.url, 1)
+    monkeypatch.setattr(spools.fcntl, "flock", none)
+    assert edge.deliver(spool).delivered == 1
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", fullmatch=True),
+    st.integers(0, 2**40 - 1),
+    st.binary(max_size=99),
+)
+def test_what_is_kept_reads_back(sensor, timestamp, content):
+    upload = Upload("https://lensai.example/upload/?a=\u00fc", sensor, timestamp, content)
+    with tempfile.TemporaryDirectory() as folder:
+        path = spools.keep(Path(folder), upload, 2**20)
+        assert spools.waiting(Path(folder)) == [path]
+        assert spools.read_upload(path) == upload
+        assert spools.read_endpoint(path) == upload.endpoint
 
 
 def test_what_killed_processes_left_is_removed(server, spool):

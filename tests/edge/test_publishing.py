@@ -121,6 +121,17 @@ def test_of_a_folder_only_the_sketches_are_sent(server, profile, here, caplog):
     ]  # fmt: skip
 
 
+def test_of_two_files_of_one_name_the_first_is_sent(server, profile, here, caplog):
+    edge.write_stats(profile, here / "a" / "door")
+    sketch = (here / "a" / "door" / "imgstats" / "noise.bin").read_bytes()
+    other = here / "a" / "door" / "other" / "door" / "imgstats"
+    other.mkdir(parents=True)
+    (other / "noise.bin").write_bytes((here / "a" / "door" / "imgstats" / "sharpness.bin").read_bytes())
+    edge.publish(here / "a" / "door", server.url, "a")
+    assert server.requests[0].members()["imgstats/noise.bin"] == sketch
+    assert "same sensor, time and name came before" in caplog.text
+
+
 def test_a_folder_of_several_times_is_refused(server, profile, here):
     for when in ("1719393854", "1719397454"):
         edge.write_stats(profile, here / "sensor1" / when)
