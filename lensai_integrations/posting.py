@@ -32,6 +32,10 @@ class Answer:
         status: The HTTP status.
         detail: What a JSON answer says under `detail`, as one line; empty where it says nothing.
         wait: Seconds it asks to wait before another try.
+
+    Example:
+        >>> str(Answer(429, wait=5.0))
+        '429 Too Many Requests'
     """
 
     status: int

@@ -115,6 +115,11 @@ def send(
         InputError: If an argument is out of range.
         RefusedUploadError: If the server will never take it: 400, 413, 415 or 422.
         TrackingError: If the server could not be reached, refused, or did not answer in time.
+
+    Example:
+        >>> send(Upload("http://127.0.0.1:9/upload/", "door-3", 1719393854, b""), retries=0, timeout=5)
+        Traceback (most recent call last):
+        lensai_integrations.errors.TrackingError: http://127.0.0.1:9 could not be reached within 5 s: ...
     """
     check_settings(token, timeout, retries)
     body, kind = _form(upload)

@@ -91,6 +91,13 @@ def keep(folder: Path, upload: Upload, max_bytes: int) -> Path:
 
     Raises:
         OSError: If the spool or the disk is full, or the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> upload = Upload("https://lensai.example/upload/", "door-3", 1719393854, b"...")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     read_upload(keep(Path(folder), upload, 2**20)) == upload
+        True
     """
     head = {
         "format": _FORMAT, "version": _VERSION,

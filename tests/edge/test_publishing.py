@@ -121,6 +121,17 @@ def test_of_a_folder_only_the_sketches_are_sent(server, profile, here, caplog):
     ]  # fmt: skip
 
 
+def test_a_real_device_is_sent_as_it_is(server, data_dir):
+    source = data_dir / "lensai_edge" / "sensor1" / "1719393854"
+    if not source.is_dir():
+        pytest.skip(f"no real device files at {source}")
+    assert edge.publish(source, server.url, "sensor1", timestamp=1719393854)
+    sent = server.requests[0].members()
+    assert sent == {name: (source / name).read_bytes() for name in sent}
+    files = {path.relative_to(source).as_posix() for path in source.rglob("*.bin") if not path.name.startswith(".")}
+    assert set(sent) == files
+
+
 def test_of_two_files_of_one_name_the_first_is_sent(server, profile, here, caplog):
     edge.write_stats(profile, here / "a" / "door")
     sketch = (here / "a" / "door" / "imgstats" / "noise.bin").read_bytes()
