@@ -117,9 +117,9 @@ def send(
         TrackingError: If the server could not be reached, refused, or did not answer in time.
 
     Example:
-        >>> send(Upload("http://127.0.0.1:9/upload/", "door-3", 1719393854, b""), retries=0, timeout=5)
+        >>> send(Upload("https://lensai.example/upload/", "door-3", 1719393854, b""), retries=-1)
         Traceback (most recent call last):
-        lensai_integrations.errors.TrackingError: http://127.0.0.1:9 could not be reached within 5 s: ...
+        lensai_integrations.errors.InputError: retries=-1 should be a whole number from 0 to 100
     """
     check_settings(token, timeout, retries)
     body, kind = _form(upload)
