@@ -6,6 +6,7 @@ pipeline without anybody reading its output.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lensai_integrations import __version__
-from lensai_integrations.errors import LensAIError
+from lensai_integrations.errors import InputError, LensAIError
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.progress import progress_bar
 from lensai_integrations.segments import DEFAULT_SEGMENTS
@@ -183,6 +184,12 @@ def profile(
 @click.option("--artifact-path", default="lensai", show_default=True, help="Where in the run's artifacts.")
 @click.option("--deadline", type=float, default=600.0, show_default=True, help="Seconds after which to give up.")
 @_tracking_uri
+@click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the token for a LensAI server; by default the environment's LENSAI_TOKEN.",
+)
+@click.option("--endpoint", help="Deliver only the uploads to this address.")
 def push(
     folder: Path,
     run_id: str | None,
@@ -190,8 +197,21 @@ def push(
     artifact_path: str,
     deadline: float,
     tracking_uri: str | None,
+    token_file: Path | None,
+    endpoint: str | None,
 ) -> None:
-    """Upload a saved baseline to MLflow, e.g. to a run whose server could not be reached when training ended."""
+    """Upload what a server that could not be reached has not got yet.
+
+    FOLDER is a saved baseline, which goes to MLflow; or a spool of edge.publish, which goes to its LensAI server: then
+    exits 0 (all delivered) or 2 (something was not, a line each).
+    """
+    from lensai_integrations.edge.spool import is_spool
+
+    if is_spool(folder):
+        _push_spool(folder, token_file, endpoint, for_mlflow=bool(run_id or model_id or tracking_uri))
+        return
+    if token_file or endpoint:
+        raise InputError(f"{folder} is no spool of edge.publish: --token-file and --endpoint are for spools")
     from lensai_integrations.mlflow import push as push_folder
 
     source = push_folder(
@@ -237,6 +257,26 @@ def main() -> None:
         sys.exit(ERROR)
     except Exception as error:  # noqa: BLE001  a crash must not look like "drift" to a pipeline
         click.secho(f"error: {type(error).__name__}: {error}", fg="red", err=True)
+        sys.exit(ERROR)
+
+
+def _push_spool(folder: Path, token_file: Path | None, endpoint: str | None, *, for_mlflow: bool) -> None:
+    """Deliver uploads; what was not delivered is a line each and exit code 2."""
+    from lensai_integrations.edge import deliver
+
+    if for_mlflow:
+        raise InputError(
+            f"{folder} is a spool of edge.publish: --run, --model and --tracking-uri are for saved baselines"
+        )
+    token = (token_file.read_text(encoding="utf-8") if token_file else os.environ.get("LENSAI_TOKEN", "")).strip()
+    if token_file and not token:
+        raise InputError(f"--token-file {token_file} is empty: write the server's token into it")
+    done = deliver(folder, token=token or None, endpoint=endpoint)
+    for name, why in done.problems.items():
+        click.secho(f"not delivered: {name}: {why}", fg="red", err=True)
+    elsewhere = f"; {done.elsewhere} to other addresses stay" if done.elsewhere else ""
+    click.echo(f"{done.delivered} uploads of {folder} delivered{elsewhere}")
+    if done.problems:
         sys.exit(ERROR)
 
 

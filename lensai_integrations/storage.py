@@ -7,6 +7,7 @@ written last: a folder whose writing was cut short has none and is refused, neve
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -81,17 +82,65 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     return manifest, unpack((folder / ARRAYS).read_bytes())
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace the file in one step: readers see the old content or the new, never half of it."""
+def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Replace a file in one step: readers see the old content or the new, never a part of it.
+
+    Every step goes through `os`, so that a test can stop the process at each of them.
+
+    Args:
+        path: The file. Until it is whole, its content is in a hidden file beside it, which ends in `.partial`.
+        content: Its new content.
+        sync: Wait until the disk has it, so that the new content outlives a loss of power too.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written; nothing has changed then.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     replace_file(Path(folder) / "a", b"new")
+        ...     (Path(folder) / "a").read_bytes()
+        b'new'
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(6)}.partial")
     try:
-        with partial.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_file(partial, content, sync=sync)
+        os.replace(partial, path)  # noqa: PTH105 - see above
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    if sync:
+        sync_folder(path.parent)
+
+
+def write_file(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Write a file, by default until the disk has it. A crash may leave a part of it."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        write_all(file, content)
+        if sync:
+            os.fsync(file)
     finally:
-        partial.unlink(missing_ok=True)
+        os.close(file)
+
+
+def write_all(file: int, content: bytes) -> None:
+    """Write to an open file; the operating system may take it in several pieces."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk knows the names of a folder's files."""
+    if os.name != "posix":
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:

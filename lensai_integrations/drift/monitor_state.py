@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from lensai_integrations.archive import from_bytes, to_bytes
-from lensai_integrations.drift.durable import lock, replace_file, write_synced
+from lensai_integrations.drift.durable import lock
 from lensai_integrations.errors import FormatError, InputError, InUseError
 from lensai_integrations.profile import Profile
+from lensai_integrations.storage import replace_file, write_file
 
 HEAD: Final = "head.json"
 FORMAT: Final = "lensai-monitor"
@@ -34,7 +35,7 @@ MAX_HEAD_BYTES: Final = 16 * 2**20
 MAX_PROFILE_BYTES: Final = 512 * 2**20
 
 _PROFILE = re.compile(r"[0-9a-f]{64}\.npz")
-_OURS = re.compile(r"[0-9a-f]{64}\.npz|head\.json\.[0-9]+\.partial")
+_OURS = re.compile(r"[0-9a-f]{64}\.npz|\.?head\.json\.[0-9a-f.]+\.partial")
 
 
 class Store:
@@ -108,14 +109,14 @@ class Store:
     def set_aside(self) -> Path:
         """Rename the head, so that the monitor can begin anew and a person can look at it."""
         aside = self.folder / f"{HEAD}.damaged-{secrets.token_hex(4)}"
-        os.replace(self.folder / HEAD, aside)  # noqa: PTH105 - see durable.py
+        os.replace(self.folder / HEAD, aside)  # noqa: PTH105 - see storage.py
         return aside
 
     def put(self, profile: Profile) -> str:
         """Write a profile; it counts once a head names the file that is returned."""
         content = to_bytes(profile)
         name = f"{hashlib.sha256(content).hexdigest()}.npz"
-        write_synced(self.folder / name, content)
+        write_file(self.folder / name, content)
         return name
 
     def get(self, name: Any) -> Profile:
@@ -149,4 +150,4 @@ class Store:
         for path in list(self.folder.iterdir()):
             if _OURS.fullmatch(path.name) and path.name not in files:
                 with contextlib.suppress(OSError):
-                    os.unlink(path)  # noqa: PTH108 - see durable.py
+                    os.unlink(path)  # noqa: PTH108 - see storage.py

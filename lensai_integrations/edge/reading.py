@@ -91,6 +91,37 @@ def read_stats(dir_or_tar: str | Path, *, merge: bool = True) -> Profile | dict[
     return profiles
 
 
+def recognised(source: Path) -> tuple[dict[Key, dict[str, bytes]], list[str]]:
+    """The sketches that `read_stats` reads, as the bytes they are.
+
+    Args:
+        source: Folder or upload.
+
+    Returns:
+        By sensor and unix time, content by path within their folder, e.g. `imgstats/noise.bin`; and what should have
+        been a sketch and is none.
+
+    Raises:
+        InputError: If there is no such folder or file.
+        FormatError: If it is no archive or is too large.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     recognised(Path(folder))
+        ({}, [])
+    """
+    found = find(source)
+    files = _by_key(found, _base(source))
+    contents: dict[Key, dict[str, bytes]] = {key: {} for key in files}
+    for key, each in files.items():
+        for file in each:
+            name = "/".join(file.path.parts[-2:])
+            if contents[key].setdefault(name, found.sketches[file.path]) is not found.sketches[file.path]:
+                found.problem(file.path, "another file of the same sensor, time and name came before")
+    return contents, found.problems
+
+
 def _base(source: Path) -> tuple[str, ...]:
     """What the names around the files say of the sensor."""
     if source.is_dir():

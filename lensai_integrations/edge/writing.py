@@ -43,18 +43,37 @@ def write_stats(profile: Profile | Baseline, folder: str | Path) -> tuple[Path, 
         ...     [path.name for path in write_stats(profiler.profile(), folder)]
         ['brightness.bin', 'sharpness.bin', 'noise.bin', 'mean_0.bin', 'pixel_0.bin']
     """
-    profile, root = profile_of(profile, "profile"), Path(folder)
+    root = Path(folder)
     if root.is_file():
         raise InputError(f"folder={str(root)!r} is a file; pass a folder to write to")
+    contents = contents_of(profile)
+    for name, content in contents.items():
+        write_file(root / name, content)
+    return tuple(root / name for name in contents)
+
+
+def contents_of(profile: Profile | Baseline) -> dict[str, bytes]:
+    """What `write_stats` writes, by path within the folder.
+
+    Raises:
+        DefinitionError: If its image measures are not those of devices.
+        InputError: If it has no stream that devices have, or a name is no file's.
+
+    Example:
+        >>> from lensai_integrations import Profiler
+        >>> profiler = Profiler(convention="lensai-edge")
+        >>> profiler.update(inputs=np.zeros((4, 8, 8, 1), np.uint8))
+        >>> list(contents_of(profiler.profile()))[-1]
+        'imgstats/pixel_0.bin'
+    """
+    profile = profile_of(profile, "profile")
     named = {name: stream for stream in streams_of(profile) if (name := _file(stream)) is not None}
     banks = {id(stream.bank): stream.bank for stream in named.values()}
     written = {key: bank.to_bytes() for key, bank in banks.items()}  # once for all the streams of a bank
     contents = {name: _bytes(stream, written[id(stream.bank)][stream.column]) for name, stream in named.items()}
     if not contents:
         raise InputError(f"profile has no stream that devices have: its groups are {sorted(profile.groups)}")
-    for name, content in contents.items():
-        write_file(root / name, content)
-    return tuple(root / name for name in contents)
+    return contents
 
 
 def _file(stream: Stream) -> str | None:

@@ -180,7 +180,7 @@ def test_a_full_disk_stops_nothing_and_is_made_up_for(tmp_path, monkeypatch, cap
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(monitor_state, "write_synced", full)
+        patched.setattr(monitor_state, "write_file", full)
         (window,) = monitor.update(outputs=numbers(3, shift=99))
         assert (window.level, heard) == ("alarm", ["alarm"])
     assert monitor.status.failures["state"] > 0

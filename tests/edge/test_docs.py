@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from receivers import receiving
 from snippets import run_section
 
-from lensai_integrations import Profiler, edge
+from lensai_integrations import Profiler, edge, posting, uploads
 
 
 @pytest.fixture
@@ -35,3 +36,17 @@ def test_snippets_run(heading, devices, capsys, tmp_path):
         assert not devices["report"].drift
     else:
         assert "sensorId = door-3" in (tmp_path / "device" / "config.ini").read_text()
+
+
+def test_sending_runs_and_keeps(devices, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(uploads, "_pause", lambda seconds: None)
+    with receiving() as server:
+        server.answers = [201, 200, 401]
+        monkeypatch.setattr(uploads, "post", lambda _, *rest: posting.post(server.url, *rest))
+        for _ in range(3):
+            run_section("edge.md", "Send to a server", devices | {"token": "t0ken"})
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == ["delivered", "the server had it"]
+    assert told[2].endswith("; it is kept, deliver it with: lensai push lensai_spool")
+    assert len(server.requests) == 3
+    assert len(list((tmp_path / "lensai_spool").glob("*.upload"))) == 1

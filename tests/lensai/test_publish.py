@@ -92,8 +92,8 @@ def test_no_server_is_raised(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"endpoint_url": "file:///etc/passwd"}, "endpoint_url="),
-        ({"endpoint_url": "localhost/upload"}, "endpoint_url="),
+        ({"endpoint_url": "file:///etc/passwd"}, "endpoint_url should begin"),
+        ({"endpoint_url": "localhost/upload"}, "endpoint_url should begin"),
         ({"sensor_id": "a\r\nX: 1"}, "sensor_id="),
         ({"token": "a\nb"}, "token should be"),
         ({"timeout": 0}, "timeout=0"),

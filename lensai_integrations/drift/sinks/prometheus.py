@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from lensai_integrations.drift.durable import replace_file
 from lensai_integrations.drift.events import RUNNING, STATUS, WINDOW, Event
 from lensai_integrations.drift.levels import LEVELS
 from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.errors import InputError
+from lensai_integrations.storage import replace_file
 
 Sample = tuple[Mapping[str, str], float]
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event
 from lensai_integrations.drift.sinks.queued import QueuedSink, RefusedError
 from lensai_integrations.errors import InputError
+from lensai_integrations.posting import checked_url, post
 
 #: Answers below 500 that are worth another try: timeout, too early, too many requests.
 _AGAIN: Final = (408, 425, 429)
@@ -36,7 +34,7 @@ class WebhookSink(QueuedSink):
     Example:
         >>> WebhookSink("file:///etc/passwd")
         Traceback (most recent call last):
-        lensai_integrations.errors.InputError: url should begin with http:// or https://, not with 'file:'
+        lensai_integrations.errors.InputError: url should begin with http:// or https:// and name a server, ...
     """
 
     def __init__(
@@ -49,10 +47,7 @@ class WebhookSink(QueuedSink):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        parts = urlsplit(url) if isinstance(url, str) else None
-        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-            scheme = parts.scheme if parts is not None else type(url).__name__
-            raise InputError(f"url should begin with http:// or https://, not with {scheme + ':'!r}")
+        checked_url("url", url)
         if isinstance(types, str) or not set(types) <= {WINDOW, NOTICE, STATUS}:
             raise InputError(f"types={types!r} should be some of 'window', 'notice' and 'status'")
         if not isinstance(timeout, int | float) or not timeout > 0:
@@ -60,25 +55,13 @@ class WebhookSink(QueuedSink):
         self.types = tuple(types)
         self._url, self._timeout = url, timeout
         self._headers = {"Content-Type": "application/json", "User-Agent": "lensai-integrations", **(headers or {})}
-        self._opener = urllib.request.build_opener(_NoRedirects)
 
     def deliver(self, event: Event) -> None:
         """Post one event. The URL is in no message: it often is a secret."""
         body = json.dumps(event.to_dict(), allow_nan=False).encode()
         headers = self._headers | {"Idempotency-Key": event.id}
-        request = urllib.request.Request(self._url, body, headers, method="POST")  # noqa: S310 - checked above
-        try:
-            with self._opener.open(request, timeout=self._timeout) as answer:
-                answer.read(1024)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code < 500 and error.code not in _AGAIN:
-                raise RefusedError(f"the server answered {error.code} {error.reason}") from None
-            raise OSError(f"the server answered {error.code} {error.reason}") from None
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect would turn the post into a get, and could lead anywhere: it is refused like any other answer."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """No."""
+        answer = post(self._url, body, headers, self._timeout)
+        if answer.status >= 500 or answer.status in _AGAIN:
+            raise OSError(f"the server answered {answer}")
+        if answer.status >= 300:
+            raise RefusedError(f"the server answered {answer}")

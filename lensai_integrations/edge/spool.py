@@ -1,0 +1,243 @@
+"""A folder of uploads that could not be delivered, each in one file that is there whole or not at all.
+
+A file is a line of JSON (where the upload goes, of which sensor, of when) and the archive, and is named by its
+timestamp and the sha256 of all of that. So the same upload is kept once, a damaged file is recognised, and sorting the
+names gives the oldest first. The token is in no file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.storage import MANIFEST, replace_file
+from lensai_integrations.uploads import Upload
+
+try:
+    import fcntl
+except ImportError:  # Windows: two pushes may send one upload twice, which servers answer with 200
+    fcntl = None  # type: ignore[assignment]
+
+#: Says to people what the folder is, and to `lensai push` that it is one, when it is empty too.
+MARK: Final = "lensai-spool.txt"
+#: Where uploads go that a server will never take.
+REFUSED: Final = "refused"
+#: Largest upload that is kept or read, in bytes.
+MAX_UPLOAD_BYTES: Final = 2**28
+#: Seconds after which an unfinished file is of a process that was killed.
+ABANDONED: Final = 3600.0
+
+_FORMAT, _VERSION = "lensai-upload", 1
+_MAX_HEAD_BYTES = 2**14
+_NAME = re.compile(r"([0-9]{10,13})-([0-9a-f]{32})\.upload")
+_TEXT = """Uploads to a LensAI server that could not be delivered. Deliver them with
+
+    lensai push FOLDER
+
+with the token in LENSAI_TOKEN or --token-file. Delete a .upload file to give it up.
+"""
+
+
+def is_spool(folder: Path) -> bool:
+    """Whether a folder is one of undelivered uploads.
+
+    Example:
+        >>> is_spool(Path("/nonexistent"))
+        False
+    """
+    return folder.is_dir() and (
+        (folder / MARK).is_file() or any(_NAME.fullmatch(each.name) for each in waiting(folder))
+    )
+
+
+def checked_spool(spool: str | Path) -> Path:
+    """A folder that is or may become a spool.
+
+    Raises:
+        InputError: If it is a file, or holds a saved profile: `lensai push` could not tell what to do with both.
+
+    Example:
+        >>> checked_spool("lensai_spool").name
+        'lensai_spool'
+    """
+    folder = Path(spool)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"spool={str(folder)!r} is a file: pass a folder, or None to keep nothing")
+    if (folder / MANIFEST).exists():
+        raise InputError(f"spool={str(folder)!r} holds a saved profile: pass a folder of its own")
+    return folder
+
+
+def keep(folder: Path, upload: Upload, max_bytes: int) -> Path:
+    """Keep an upload. Of a crash at any point it is there whole, or not at all.
+
+    Args:
+        folder: The spool; made if absent.
+        upload: What could not be delivered.
+        max_bytes: Most bytes that all files of the spool may have together, what was refused included.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: If the spool or the disk is full, or the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> upload = Upload("https://lensai.example/upload/", "door-3", 1719393854, b"...")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     read_upload(keep(Path(folder), upload, 2**20)) == upload
+        True
+    """
+    head = {
+        "format": _FORMAT, "version": _VERSION,
+        "endpoint": upload.endpoint, "sensor_id": upload.sensor_id, "timestamp": upload.timestamp,
+    }  # fmt: skip
+    content = json.dumps(head).encode() + b"\n" + upload.archive
+    path = folder / f"{upload.timestamp:010d}-{_digest(content)}.upload"
+    folder.mkdir(parents=True, exist_ok=True)
+    held = _size(folder, but=path.name)
+    if held + len(content) > max_bytes or len(content) > MAX_UPLOAD_BYTES:
+        raise OSError(f"it has {held} of at most {max_bytes} bytes, and the upload {len(content)}")
+    if not (folder / MARK).exists():
+        replace_file(folder / MARK, _TEXT.encode())
+    replace_file(path, content)
+    return path
+
+
+def waiting(folder: Path) -> list[Path]:
+    """The files of uploads, oldest first, and last those whose names are not as they should be.
+
+    Raises:
+        OSError: If the folder cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     waiting(Path(folder))
+        []
+    """
+    files = [path for path in folder.iterdir() if path.suffix == ".upload" and not path.name.startswith(".")]
+    times = {path: int(found[1]) if (found := _NAME.fullmatch(path.name)) else math.inf for path in files}
+    return sorted(files, key=lambda path: (times[path], path.name))
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Hold a file, so that no other push sends it; a process that ends lets go of it, however it ends.
+
+    Raises:
+        BlockingIOError: If another push has it.
+        FileNotFoundError: If another push has delivered it.
+        OSError: If it is a link, or cannot be opened.
+    """
+    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK) if fcntl is not None else None
+    try:
+        if file is not None:
+            _lock(file)
+            if os.fstat(file).st_nlink == 0:
+                raise FileNotFoundError(f"{path} has been delivered")
+        yield
+    finally:
+        if file is not None:
+            os.close(file)
+
+
+def _lock(file: int) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks: as on Windows
+        return
+
+
+def read_endpoint(path: Path) -> str:
+    """Where an upload goes, without reading all of it.
+
+    Raises:
+        FormatError: If it is no file of an upload.
+        OSError: If it cannot be read.
+    """
+    with _regular(path).open("rb") as file:
+        return str(_head(file.readline(_MAX_HEAD_BYTES))["endpoint"])
+
+
+def read_upload(path: Path) -> Upload:
+    """An upload, after every check.
+
+    Raises:
+        FormatError: If it is no file of an upload, was changed or cut short, or is too large.
+        OSError: If it cannot be read.
+    """
+    with _regular(path).open("rb") as file:
+        content = file.read(MAX_UPLOAD_BYTES + 1)  # one more makes another digest
+    line, _, archive = content.partition(b"\n")
+    head = _head(line)
+    if path.name != f"{head['timestamp']:010d}-{_digest(content)}.upload":
+        raise FormatError("it is not what was written: truncated or changed")
+    try:
+        return Upload(head["endpoint"], head["sensor_id"], head["timestamp"], archive)
+    except InputError as error:
+        raise FormatError(f"it is no upload: {error}") from error
+
+
+def set_aside(path: Path) -> None:
+    """Move an upload to those that were refused."""
+    (path.parent / REFUSED).mkdir(exist_ok=True)
+    os.replace(path, path.parent / REFUSED / path.name)  # noqa: PTH105 - like `remove`
+
+
+def remove(path: Path) -> None:
+    """Remove an upload that was delivered; through `os`, so that a test can stop the process here."""
+    os.unlink(path)  # noqa: PTH108
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left."""
+    for path in folder.glob(".*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime > ABANDONED:
+                path.unlink()
+
+
+def _size(folder: Path, but: str) -> int:
+    """Bytes of all uploads, those that were refused and those that are not whole included, one name left out."""
+    total = 0
+    for path in [*folder.glob("*.upload"), *folder.glob(".*.partial"), *folder.glob(f"{REFUSED}/*.upload")]:
+        with contextlib.suppress(FileNotFoundError):  # another process has just delivered it
+            total += path.lstat().st_size if path.name != but else 0
+    return total
+
+
+def _regular(path: Path) -> Path:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise FormatError("it is no regular file")
+    return path
+
+
+def _head(line: bytes) -> dict[str, Any]:
+    try:
+        head = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise FormatError("it does not begin with a line of JSON") from error
+    if not isinstance(head, dict) or head.get("format") != _FORMAT or head.get("version") != _VERSION:
+        raise FormatError(f"it is no upload of this release (format {_FORMAT!r}, version {_VERSION})")
+    kinds = {"endpoint": str, "sensor_id": str, "timestamp": int}
+    if wrong := [name for name, kind in kinds.items() if type(head.get(name)) is not kind]:
+        raise FormatError(f"its {wrong[0]} is missing or of the wrong kind")
+    return head
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]

@@ -1,0 +1,217 @@
+"""The one upload that LensAI's servers take: a form with an archive of sketches, and when it is tried again.
+
+urllib3 makes the form. The retries are a loop here because urllib3's own read all that a refusal holds, wait up to six
+hours if they are asked to, and try a 413 again.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import ipaddress
+import logging
+import math
+import random
+import re
+import tarfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+from urllib.parse import urlsplit
+
+from lensai_integrations.errors import InputError, TrackingError
+from lensai_integrations.posting import Answer, checked_url, post, server_of
+
+_LOG: Final = logging.getLogger(__name__)
+
+NEW, KNOWN = 201, 200
+#: Answers that mean that this upload will never be taken: malformed, too large, or of another kind.
+_NEVER: Final = (400, 413, 415, 422)
+#: What to do about an answer.
+_ADVICE: Final = {
+    401: "pass the token that the server was started with",
+    403: "pass a token that may upload",
+    404: "is this the address of uploads? It usually ends in /upload/",
+    413: "the upload is larger than the server takes",
+} | dict.fromkeys(
+    (301, 302, 303, 307, 308), "redirects are not followed, the token would go with them: pass the address it leads to"
+)
+
+#: Seconds before the first retry, doubled before each further one, and the longest that is waited, whoever asks for it.
+BACKOFF, LONGEST_WAIT = 1.0, 60.0
+
+_SENSOR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_pause = time.sleep
+_jitter = random.SystemRandom().uniform  # leaves the generators of a training run alone
+
+
+class RefusedUploadError(TrackingError):
+    """The server answered that it will never take this upload: there is no point in trying again."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Sketches of one sensor at one time, and where they go.
+
+    Args:
+        endpoint: `http://` or `https://`, with the path, such as `/upload/`.
+        sensor_id: Whose they are: letters, digits, `.`, `_` and `-`, at most 128.
+        timestamp: Of when, unix time in whole seconds. A server takes one upload of each sensor and timestamp.
+        archive: What `archive` made.
+
+    Raises:
+        InputError: If one is not like that.
+
+    Example:
+        >>> Upload("https://lensai.example/upload/", "../door", 1719393854, b"")
+        Traceback (most recent call last):
+        lensai_integrations.errors.InputError: sensor_id='../door' should be letters, digits, '.', '_' and '-', ...
+    """
+
+    endpoint: str
+    sensor_id: str
+    timestamp: int
+    archive: bytes
+
+    def __post_init__(self) -> None:
+        checked_url("endpoint", self.endpoint)
+        if not isinstance(self.sensor_id, str) or not _SENSOR.fullmatch(self.sensor_id):
+            raise InputError(f"sensor_id={self.sensor_id!r} should be letters, digits, '.', '_' and '-', at most 128")
+        if isinstance(self.timestamp, bool) or not isinstance(self.timestamp, int) or not 0 <= self.timestamp < 2**40:
+            raise InputError(f"timestamp={self.timestamp!r} should be unix time in whole seconds")
+
+    @property
+    def server(self) -> str:
+        """What messages call it: `https://lensai.example`."""
+        return server_of(self.endpoint)
+
+
+def send(
+    upload: Upload,
+    *,
+    token: str | None = None,
+    timeout: float = 30.0,
+    retries: int = 3,
+    headers: Mapping[str, str] | None = None,
+) -> bool:
+    """Deliver an upload, in LensAI's C++ protocol.
+
+    Tried again are: no connection, no answer, 429 and 5xx; after 1, 2, 4, ... seconds, a random part of it less, and
+    not before the server's `Retry-After`. A server that asks for more than 60 seconds is not tried again.
+
+    Args:
+        upload: What, and to where.
+        token: Sent as `Authorization: Bearer`.
+        timeout: Seconds to wait for a connection, and for each piece of the answer.
+        retries: How often it is tried again.
+        headers: Further headers.
+
+    Returns:
+        Whether the server had none of this sensor and timestamp before.
+
+    Raises:
+        InputError: If an argument is out of range.
+        RefusedUploadError: If the server will never take it: 400, 413, 415 or 422.
+        TrackingError: If the server could not be reached, refused, or did not answer in time.
+
+    Example:
+        >>> send(Upload("https://lensai.example/upload/", "door-3", 1719393854, b""), retries=-1)
+        Traceback (most recent call last):
+        lensai_integrations.errors.InputError: retries=-1 should be a whole number from 0 to 100
+    """
+    check_settings(token, timeout, retries)
+    body, kind = _form(upload)
+    sent = {"User-Agent": "lensai-integrations", **(headers or {}), "Content-Type": kind}
+    if token:
+        _warn_of_plain_http(upload.server)
+        sent["Authorization"] = f"Bearer {token}"
+    for pause in _pauses(retries):
+        try:
+            answer = post(upload.endpoint, body, sent, timeout)
+        except ConnectionError as error:
+            answer = Answer(0)
+            failure = TrackingError(f"{upload.server} could not be reached within {timeout:g} s: {error}")
+        else:
+            if answer.status in (NEW, KNOWN):
+                return answer.status == NEW
+            failure = _failure(upload.server, answer, token)
+        if answer.status not in (0, 429) and answer.status < 500:
+            break
+        if pause is None or answer.wait > LONGEST_WAIT:
+            break
+        _pause(max(pause, answer.wait))
+    raise failure
+
+
+def check_settings(token: str | None, timeout: float, retries: int) -> None:
+    """Hold the settings of `send` against what it takes.
+
+    Raises:
+        InputError: If one is out of range. A token is in no message.
+
+    Example:
+        >>> check_settings(None, 0, 3)
+        Traceback (most recent call last):
+        lensai_integrations.errors.InputError: timeout=0 should be a positive number of seconds
+    """
+    if token is not None and not (isinstance(token, str) and token.isascii() and token.isprintable()):
+        raise InputError("token should be printable ASCII characters, without a newline")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+        raise InputError(f"timeout={timeout!r} should be a positive number of seconds")
+    if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= 100:
+        raise InputError(f"retries={retries!r} should be a whole number from 0 to 100")
+
+
+def archive(contents: Mapping[str, bytes], timestamp: int) -> bytes:
+    """Files as a gzipped GNU tar; the same files always give the same bytes.
+
+    Args:
+        contents: Content by path, e.g. `imgstats/noise.bin`.
+        timestamp: Unix time in seconds that the members get.
+
+    Example:
+        >>> blob = archive({"imgstats/noise.bin": b"..."}, 1719393854)
+        >>> tarfile.open(fileobj=io.BytesIO(blob)).getnames()
+        ['imgstats/noise.bin']
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(content), timestamp
+            tar.addfile(member, io.BytesIO(content))
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+def _form(upload: Upload) -> tuple[bytes, str]:
+    from urllib3 import encode_multipart_formdata
+
+    fields = {"sensor_id": upload.sensor_id, "timestamp": str(upload.timestamp), "file_type": "stats"}
+    return encode_multipart_formdata({**fields, "file": ("stats.tar.gz", upload.archive, "application/gzip")})
+
+
+def _pauses(retries: int) -> Iterator[float | None]:
+    """Seconds after each attempt; None after the last."""
+    yield from (_jitter(0.5, 1.0) * min(LONGEST_WAIT, BACKOFF * 2.0**n) for n in range(retries))
+    yield None
+
+
+def _failure(server: str, answer: Answer, token: str | None) -> TrackingError:
+    detail = answer.detail.replace(token, "***") if token else answer.detail
+    said = [f"{server} did not take the sketches: it answered {answer}", detail[:200], _ADVICE.get(answer.status, "")]
+    kind = RefusedUploadError if answer.status in _NEVER else TrackingError
+    return kind("; ".join(each for each in said if each))
+
+
+@lru_cache(64)
+def _warn_of_plain_http(server: str) -> None:
+    """Say once of a server that everybody on the way can read the token."""
+    host = urlsplit(server).hostname or ""
+    try:
+        near = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        near = host == "localhost"
+    if server.startswith("http://") and not near:
+        _LOG.warning("the token goes to %s without encryption: use https://", server)
