@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 
 from lensai_integrations.edge.layout import INPUTS, SAMPLES, TRACKED
+from lensai_integrations.edge.saving import checked_rate, upper_bounds
 from lensai_integrations.edge.streams import Stream, profile_of, streams_of
 from lensai_integrations.edge.writing import write_file
 from lensai_integrations.errors import InputError
@@ -38,6 +39,7 @@ def write_config(
     path: str | Path,
     *,
     percentiles: tuple[float, float] = (0.01, 0.99),
+    save_rate: float | None = None,
     stats_dir: str = "stats",
     data_dir: str = "data",
     endpoint: str = "http://localhost:8000/upload/",
@@ -52,10 +54,15 @@ def write_config(
     only predictions that are less sure than that are worth saving. What the baseline does not know is `NaN`, which
     means compute only.
 
+    Quantiles are of each measure alone: with five measures and 0.99, up to 5% of the images are saved. `save_rate` is
+    the share of images, and that of predictions, of which any measure is outside.
+
     Args:
         baseline: Made with `convention="lensai-edge"`, or read from a device.
         path: The file; replaced in one step.
         percentiles: Lower and upper one as fractions, e.g. 0.01 and 0.99.
+        save_rate: Instead of percentiles: the share of images like the baseline's that a device is to save, and of
+            predictions. Found in the baseline's joint rows; without rows, at most this share is saved.
         stats_dir: Where the device keeps its sketches.
         data_dir: Where it keeps images worth saving.
         endpoint: URL of the server's `/upload/`.
@@ -67,8 +74,9 @@ def write_config(
         The file.
 
     Raises:
-        InputError: If the percentiles are not ascending fractions, a text holds what the parser takes for its own
-            (commas, semicolons, quotes, brackets, line ends), or the baseline has no threshold to give.
+        InputError: If the percentiles are not ascending fractions, `save_rate` is no share, a text holds what the
+            parser takes for its own (commas, semicolons, quotes, brackets, line ends), or the baseline has no threshold
+            to give.
         DefinitionError: If the baseline's image measures are not those of devices.
 
     Example:
@@ -81,20 +89,24 @@ def write_config(
         >>> [line for line in lines if line.startswith("BRIGHTNESS")]
         ['BRIGHTNESS = -1,200']
     """
-    low, high = _checked_percentiles(percentiles)
+    percentiles = _checked_percentiles(percentiles)
     texts = {"stats_dir": stats_dir, "data_dir": data_dir, "endpoint": endpoint, "token": token, "sensor_id": sensor_id}
     _check_texts(texts)
     if isinstance(upload_interval, bool) or not isinstance(upload_interval, int) or upload_interval < 1:
         raise InputError(f"upload_interval={upload_interval!r} should be whole seconds, 1 or more")
     profile = profile_of(baseline, "baseline")
     streams = list(streams_of(profile))
-    known = {stream.name: _ends(stream, low, high) for stream in streams if _is_wanted(stream)}
+    wanted = [stream for stream in streams if _is_wanted(stream)]
+    if save_rate is None:
+        known = {stream.name: _ends(stream, *percentiles) for stream in wanted}
+    else:
+        known = _ends_by_rate(profile, wanted, checked_rate(save_rate))
     if not known:
         raise InputError(
             f"baseline has neither image measures nor sampling scores; its groups are {sorted(profile.groups)}"
         )
     channels = sum(s.name.startswith("mean/") and s.group.name == INPUTS for s in streams) or 3
-    title = f"; Thresholds: the quantiles {low:g} and {high:g} of {profile.n} images and predictions."
+    title = f"; Thresholds: {_rule(percentiles, save_rate)} of {profile.n} images and predictions."
     sections = _sections(known, channels, texts, upload_interval)
     lines = [title, *(line for name, values in sections.items() for line in _section(name, values))]
     write_file(Path(path), ("\n".join(lines) + "\n").encode())
@@ -131,6 +143,22 @@ def _ends(stream: Stream, low: float, high: float) -> tuple[float, float]:
     if stream.name in SAMPLES:
         return 0.0, upper
     return min(lower, _LOWEST), min(upper, NO_NOISE) if stream.name == "noise" else upper
+
+
+def _ends_by_rate(profile: Profile, wanted: Sequence[Stream], rate: float) -> dict[str, tuple[float, float]]:
+    """No lower bounds: they can hardly be asked for, see the module."""
+    known: dict[str, tuple[float, float]] = {}
+    for scores in (False, True):
+        streams = [stream for stream in wanted if (stream.name in SAMPLES) is scores]
+        for stream, upper in zip(streams, upper_bounds(profile, streams, rate), strict=True):
+            lower = 0.0 if scores else _ANY_NOISE[0] if stream.name == "noise" else _LOWEST
+            known[stream.name] = lower, min(upper, NO_NOISE) if stream.name == "noise" else upper
+    return known
+
+
+def _rule(percentiles: tuple[float, float], save_rate: float | None) -> str:
+    low, high = percentiles
+    return f"the quantiles {low:g} and {high:g}" if save_rate is None else f"to save {save_rate:g}"
 
 
 def _range(known: Mapping[str, tuple[float, float]], name: str) -> str:
