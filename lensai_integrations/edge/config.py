@@ -42,7 +42,7 @@ def write_config(
     save_rate: float | None = None,
     stats_dir: str = "stats",
     data_dir: str = "data",
-    endpoint: str = "http://localhost:8000/upload/",
+    endpoint: str = "http://localhost:8080/upload/",
     token: str = "none",  # noqa: S107
     sensor_id: str = "sensor",
     upload_interval: int = 3600,

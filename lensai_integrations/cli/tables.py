@@ -1,0 +1,51 @@
+"""Profiles as tables in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lensai_integrations.cli.sources import width
+from lensai_integrations.profile import Profile
+
+if TYPE_CHECKING:
+    from lensai_integrations.summary import StreamSummary
+
+
+def print_streams(sources: Mapping[str, Profile], show_all: bool) -> None:
+    """A table per source; of an embedding only its size, unless all is asked for."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from lensai_integrations.summary import summarize
+
+    console = Console(width=width(), highlight=False)
+    for source, profile in sources.items():
+        table = Table(title=f"{source}: {profile.n:,} rows", title_justify="left")
+        table.add_column("stream", overflow="fold")
+        for heading in ("n", "min", "5%", "median", "95%", "max"):
+            table.add_column(heading, justify="right")
+        for row in summarize(profile):
+            if row.stream.startswith("embeddings/") and not show_all:
+                continue
+            table.add_row(*_cells(row))
+        for name, group in profile.groups.items():
+            if name.startswith("embeddings/") and not show_all:
+                table.add_row(f"{name} ({len(group.streams)} streams)", f"{group.n:,}", *[""] * 5)
+        console.print(table)
+        if profile.segments:
+            console.print(_segments_line(profile), markup=False)
+
+
+def _segments_line(profile: Profile) -> str:
+    """Names and rows of the segments."""
+    names = ", ".join(f"{name} ({segment.n:,} rows)" for name, segment in profile.segments.items())
+    return f"{len(profile.segments)} segments by {profile.info.get('segment_by')}: {names}\n"
+
+
+def _cells(row: StreamSummary) -> list[str]:
+    if row.kind == "categories":
+        top = ", ".join(f"{name}: {count:,}" for name, count in row.top[:3])
+        return [f"{row.stream}  {top}", f"{row.n:,}", *[""] * 5]
+    numbers = [row.min, row.quantiles[0.05], row.quantiles[0.5], row.quantiles[0.95], row.max]
+    return [row.stream, f"{row.n:,}", *(f"{number:.4g}" for number in numbers)]
