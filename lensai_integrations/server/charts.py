@@ -99,7 +99,7 @@ def effect_svg(
 
     Example:
         >>> effect_svg([HourDrift("door", 3600, 1, 10, drift=True, effect=1.0)], Span(0, 7200), "a < b", 38)
-        Markup('<svg viewBox="0 0 2 152" ...><title>a &lt; b</title><path class="moved" d="M1 0h1v20h-1zM1 152V32h1V152"/></svg>')
+        Markup('<svg ...<path class="moved" d="M1 0h1v20h-1zM1 152V32h1V152"/></svg>')
     """
     shown = [hour for hour in hours if _within(hour, span)]
     tall = _FINE * height
@@ -112,8 +112,8 @@ def effect_svg(
     parts = [Markup('<path class="{}" d="{}"/>').format(_STYLE[key], "".join(d)) for key, d in paths.items()]
     if told:
         parts += [_hit(hour, span, tall, text) for hour, text in zip(hours, told, strict=True) if _within(hour, span)]
-    frame = '<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img"><title>{}</title>{}</svg>'
-    return Markup(frame).format(span.hours, tall, title, Markup("").join(parts))
+    frame = Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img"><title>{}</title>{}</svg>')
+    return frame.format(span.hours, tall, title, Markup("").join(parts))
 
 
 def in_words(name: str, hours: Sequence[HourDrift], span: Span) -> str:
