@@ -31,7 +31,7 @@ _FINE: Final = 4
 _FLAG: Final = 5 * _FINE
 #: Units of an hour without a verdict, and the least of one with a verdict, so that it is seen.
 _STUB: Final = {WAITING: 3 * _FINE, FAILED: 7 * _FINE}
-_LEAST: Final = 6
+_LEAST: Final = 8
 _STYLE: Final = {GOOD: "s0", DRIFT: "moved", WAITING: "waiting", FAILED: "failed"}
 _MOST_LABELS: Final = 8
 
@@ -101,14 +101,13 @@ def effect_svg(
         >>> effect_svg([HourDrift("door", 3600, 1, 10, drift=True, effect=1.0)], Span(0, 7200), "a < b", 38)
         Markup('<svg ...<path class="moved" d="M1 0h1v20h-1zM1 152V32h1V152"/></svg>')
     """
-    shown = [hour for hour in hours if _within(hour, span)]
     tall = _FINE * height
     paths: dict[str, list[str]] = {}
-    for verdict, run in _runs(shown):
-        left = (run[0].hour - span.start) // HOUR
+    for verdict, left, levels in _runs(hours, span, tall - FLAGS * _FINE):
+        path = paths.setdefault(verdict, [])
         if verdict == DRIFT:
-            paths.setdefault(verdict, []).append(f"M{left} 0h{len(run)}v{_FLAG}h-{len(run)}z")
-        paths.setdefault(verdict, []).append(f"M{left} {tall}{_steps(run, tall)}V{tall}")
+            path.append(f"M{left} 0h{len(levels)}v{_FLAG}h-{len(levels)}z")
+        path.append(f"M{left} {tall}{_steps(levels, tall)}V{tall}")
     parts = [Markup('<path class="{}" d="{}"/>').format(_STYLE[key], "".join(d)) for key, d in paths.items()]
     if told:
         parts += [_hit(hour, span, tall, text) for hour, text in zip(hours, told, strict=True) if _within(hour, span)]
@@ -152,29 +151,35 @@ def _within(hour: HourDrift, span: Span) -> bool:
     return span.start <= hour.hour < span.end
 
 
-def _runs(hours: Sequence[HourDrift]) -> Iterator[tuple[str, list[HourDrift]]]:
-    """Hours of one verdict that follow each other without a gap."""
-    placed = enumerate(hours)
-    for (verdict, _), run in groupby(placed, lambda entry: (verdict_of(entry[1]), entry[1].hour // HOUR - entry[0])):
-        yield verdict, [hour for _, hour in run]
+def _runs(hours: Sequence[HourDrift], span: Span, full: int) -> Iterator[tuple[str, int, list[int]]]:
+    """Hours of one verdict that follow each other without a gap: the verdict, the first one's place, their levels."""
+    verdict, first, levels = "", 0, list[int]()
+    for hour in hours:
+        if not _within(hour, span):
+            continue
+        place, found = (hour.hour - span.start) // HOUR, verdict_of(hour)
+        if found != verdict or place != first + len(levels):
+            if levels:
+                yield verdict, first, levels
+            verdict, first, levels = found, place, []
+        levels.append(_level(hour, found, full))
+    if levels:
+        yield verdict, first, levels
 
 
-def _steps(run: Sequence[HourDrift], height: int) -> str:
+def _steps(levels: Sequence[int], height: int) -> str:
     """The upper edge of a run; neighbours of the same height are one step."""
-    levels = groupby(_level(hour, height) for hour in run)
-    return "".join(f"V{height - level}h{len(list(same))}" for level, same in levels)
+    return "".join(f"V{height - level}h{len(list(same))}" for level, same in groupby(levels))
+
+
+def _level(hour: HourDrift, verdict: str, full: int) -> int:
+    """Units above the bottom."""
+    if verdict in _STUB:
+        return _STUB[verdict]
+    return min(max(round(full * (hour.effect or 0.0)), _LEAST), full)
 
 
 def _hit(hour: HourDrift, span: Span, height: int, text: str) -> Markup:
     """A column that cannot be seen, and says on hovering what the hour was."""
     place = f"M{(hour.hour - span.start) // HOUR} 0h1v{height}h-1z"
     return Markup('<path class="hit" d="{}"><title>{}</title></path>').format(place, text)
-
-
-def _level(hour: HourDrift, height: int) -> int:
-    """Units above the bottom."""
-    verdict = verdict_of(hour)
-    if verdict in _STUB:
-        return _STUB[verdict]
-    full = height - FLAGS * _FINE
-    return max(round(full * min(max(hour.effect or 0.0, 0.0), 1.0)), _LEAST)

@@ -70,7 +70,7 @@ def index_page(sensors: Sequence[Sensor], about: About) -> str:
         about,
         headline=_headline([stand for stand, _ in stands]),
         tiles=_tiles([stand for stand, _ in stands]),
-        rows=[sensor_row(sensor, about.now) for _, sensor in ordered],
+        rows=[sensor_row(sensor, stand, about.now) for stand, sensor in ordered],
         filtered=len(sensors) > _MANY,
         address=about.address.rstrip("/"),
     )
@@ -186,4 +186,5 @@ def _lead(hours: Sequence[HourDrift], about: About) -> str:
         return ""
     moved, chance = sum(hour.drift is True for hour in judged), about.false_alarm_rate * len(judged)
     drifted = f"{count(moved)} of {count(len(judged), 'judged hour')} drifted"
-    return f"{drifted}; about {number(chance, 0 if chance >= 10 else 1)} would be false alarms without any drift."
+    expected = "fewer than 0.1" if chance < 0.1 else f"about {number(chance, 0 if chance >= 10 else 1)}"
+    return f"{drifted}; {expected} would be false alarms without any drift."

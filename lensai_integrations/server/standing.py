@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Final
 
-from lensai_integrations.server.records import HOUR, HourDrift, Sensor, hour_of
+from lensai_integrations.server.records import HOUR, HourDrift, Sensor
 from lensai_integrations.server.times import duration
 
 DAY: Final = 24 * HOUR
@@ -70,12 +70,12 @@ def standing(sensor: Sensor, now: float) -> Standing:
         >>> found.verdict, found.images, found.silence
         ('drift', 60, '')
     """
-    told = [hour for hour in sensor.hours if verdict_of(hour) != WAITING]
+    told = next((hour for hour in reversed(sensor.hours) if verdict_of(hour) != WAITING), None)
     return Standing(
-        verdict=verdict_of(told[-1]) if told else WAITING,
-        hour=told[-1] if told else None,
+        verdict=verdict_of(told) if told else WAITING,
+        hour=told,
         silence=_silence(sensor, now),
-        images=sum(hour.rows for hour in sensor.hours if now - DAY < hour.hour + HOUR <= hour_of(int(now)) + HOUR),
+        images=sum(hour.rows for hour in sensor.hours if now - DAY < hour.hour <= now),
         uploads_today=sum(hour.uploads for hour in sensor.hours if 0 <= hour.hour - (now - now % DAY) < DAY),
         doubts=(*_clock(sensor), *sensor.problems),
     )

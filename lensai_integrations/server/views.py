@@ -12,7 +12,7 @@ from markupsafe import Markup
 from lensai_integrations.report.words import count, listing
 from lensai_integrations.server.charts import effect_svg, in_words, last_week
 from lensai_integrations.server.records import HourDrift, Sensor
-from lensai_integrations.server.standing import DRIFT, FAILED, GOOD, WAITING, standing, verdict_of
+from lensai_integrations.server.standing import DRIFT, FAILED, GOOD, WAITING, Standing, verdict_of
 from lensai_integrations.server.times import ago, utc
 
 #: Streams that are named in a line.
@@ -104,6 +104,7 @@ def web_address(url: str) -> str:
         >>> web_address("https://mlflow.example/#/runs/1"), web_address("javascript:alert(1)")
         ('https://mlflow.example/#/runs/1', '')
     """
+    url = url.strip()
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -124,9 +125,9 @@ def hour_moment(hour: int, now: float) -> Moment:
     return Moment(text, f"the hour from {utc(hour)}, {ago(hour, now)}", utc(hour, "%Y-%m-%dT%H:%M:%SZ"))
 
 
-def sensor_row(sensor: Sensor, now: float) -> SensorRow:
+def sensor_row(sensor: Sensor, stands: Standing, now: float) -> SensorRow:
     """A sensor as a line of the list."""
-    stands, week = standing(sensor, now), last_week(now)
+    week = last_week(now)
     return SensorRow(
         name=sensor.name,
         address=sensor_address(sensor.name),
