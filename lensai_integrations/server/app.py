@@ -17,10 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lensai_integrations import __version__
 from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import InputError
+from lensai_integrations.mlflow.sensors import SensorRuns
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server import api, intake, web
 from lensai_integrations.server.inbox import Inbox
 from lensai_integrations.server.metrics import Metrics
+from lensai_integrations.server.reporting import Reporter
 from lensai_integrations.server.service import Service, Turns
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Listener, Settler
@@ -50,6 +52,7 @@ def create_app(
     *,
     name: str = "baseline",
     on_judged: Listener | None = None,
+    runs: SensorRuns | None = None,
 ) -> FastAPI:
     """The application; its worker runs while its lifespan does.
 
@@ -60,6 +63,7 @@ def create_app(
         tokens: Who may upload and read; None: everyone.
         name: What the baseline is called on pages.
         on_judged: Told of every hour that was judged, in the worker's thread.
+        runs: Where reports are logged in MLflow; then nobody else is told.
 
     Raises:
         InputError: If the baseline has no measures of devices.
@@ -81,7 +85,8 @@ def create_app(
     if store.judged_against(hashlib.sha256(to_bytes(baseline)).hexdigest()):
         _LOG.warning("the store was judged against another baseline: every hour in it is judged anew")
     metrics = Metrics(store)
-    settler = Settler(store, baseline, settings, metrics, on_judged)
+    reporter = Reporter(store, baseline, settings, metrics, runs) if runs is not None else None
+    settler = Settler(store, baseline, settings, metrics, reporter.judged if reporter is not None else on_judged)
     inbox, turns = Inbox(store, settings.sensors), Turns(settings.uploads_at_once, settings.uploads_waiting)
     app = FastAPI(
         title="LensAI receiver",
@@ -91,7 +96,7 @@ def create_app(
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
     )
-    app.state.service = Service(baseline, name, store, settings, tokens, metrics, settler, inbox, turns)
+    app.state.service = Service(baseline, name, store, settings, tokens, metrics, settler, inbox, turns, reporter)
     for part in (intake, api, web):
         app.include_router(part.router)
     app.add_middleware(_Headers)
@@ -121,11 +126,14 @@ def check_baseline(baseline: Baseline) -> None:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    service.settler.start()
+    workers = [worker for worker in (service.settler, service.reporter) if worker is not None]
+    for worker in workers:
+        worker.start()
     try:
         yield
     finally:
-        service.settler.stop()
+        for worker in workers:
+            worker.stop()
 
 
 async def _unavailable(_: Request, error: Exception) -> JSONResponse:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lensai_integrations.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from lensai_integrations.mlflow import SensorRuns
 
 
 @click.command()
 @click.option("--baseline", required=True, help="Folder, or models:/... or runs:/... of MLflow.")
 @click.option("--store", required=True, help="Folder for a SQLite file, or postgresql://user:password@host/name.")
 @click.option("--tracking-uri", help="MLflow tracking URI; by default MLflow's own setting.")
+@click.option("--experiment", default="lensai-devices", show_default=True, help="MLflow experiment of the reports.")
+@click.option("--no-reports", is_flag=True, help="Log nothing to MLflow.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port to listen at.")
 @click.option("--token-file", type=click.Path(dir_okay=False, path_type=Path), help="A line each: <token> [<sensor>].")
@@ -28,6 +35,8 @@ def serve(
     baseline: str,
     store: str,
     tracking_uri: str | None,
+    experiment: str,
+    no_reports: bool,
     host: str,
     port: int,
     token_file: Path | None,
@@ -62,4 +71,16 @@ def serve(
         no_tokens=no_tokens,
         settings=settings,
         name=baseline,
+        runs=None if no_reports else _runs(baseline, tracking_uri, experiment),
     )
+
+
+def _runs(baseline: str, tracking_uri: str | None, experiment: str) -> SensorRuns | None:
+    """Where reports are logged: nowhere if MLflow was not spoken of, whose default is a file in the current folder."""
+    from lensai_integrations.mlflow import SensorRuns
+    from lensai_integrations.mlflow.resolve import is_tracked
+
+    if not (tracking_uri or is_tracked(baseline) or os.environ.get("MLFLOW_TRACKING_URI")):
+        click.echo("reports are not logged to MLflow: pass --tracking-uri", err=True)
+        return None
+    return SensorRuns(experiment, tracking_uri)

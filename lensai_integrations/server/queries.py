@@ -14,7 +14,8 @@ from lensai_integrations.server.records import HOUR, HourDrift, Sensor
 from lensai_integrations.server.store import Store
 from lensai_integrations.server.tables import HOURS, META, SENSORS, UPLOADS
 
-_VERDICT = (
+#: Columns of a verdict.
+VERDICT = (
     HOURS.c.sensor, HOURS.c.hour, HOURS.c.uploads, HOURS.c.rows, HOURS.c.drift, HOURS.c.effect, HOURS.c.moved,
     HOURS.c.judged, HOURS.c.problem,
 )  # fmt: skip
@@ -58,7 +59,7 @@ def list_sensors(store: Store, *, most: int, after: str = "", recent: int = 48) 
             return []
         within = (SENSORS.c.name > after) & (SENSORS.c.name <= sensors[-1].name)
         hours = (
-            select(*_VERDICT)
+            select(*VERDICT)
             .join(SENSORS, SENSORS.c.name == HOURS.c.sensor)
             .where(within, HOURS.c.hour > SENSORS.c.last - recent * HOUR)
             .order_by(HOURS.c.sensor, HOURS.c.hour)
@@ -95,14 +96,14 @@ def list_hours(
         end: Hours that begin before this.
         most: How many at most.
     """
-    wanted: Select[Any] = select(*_VERDICT).where(HOURS.c.sensor == sensor)
+    wanted: Select[Any] = select(*VERDICT).where(HOURS.c.sensor == sensor)
     if start is not None:
         wanted = wanted.where(HOURS.c.hour > start - HOUR)
     if end is not None:
         wanted = wanted.where(HOURS.c.hour < end)
     with store.reading() as db:
         rows = list(db.execute(wanted.order_by(HOURS.c.hour.desc()).limit(most)))
-    return [_hour(row) for row in reversed(rows)]
+    return [verdict_of_row(row) for row in reversed(rows)]
 
 
 def hour_sketches(store: Store, sensor: str, hour: int) -> Sketches | None:
@@ -120,11 +121,11 @@ def hour_sketches(store: Store, sensor: str, hour: int) -> Sketches | None:
 def hour_report(store: Store, sensor: str, hour: int) -> tuple[HourDrift, dict[str, Any] | None] | None:
     """What was found of an hour, and the whole report where there is one; None if there is no such hour."""
     with store.reading() as db:
-        wanted = select(*_VERDICT, HOURS.c.report).where(HOURS.c.sensor == sensor, HOURS.c.hour == hour)
+        wanted = select(*VERDICT, HOURS.c.report).where(HOURS.c.sensor == sensor, HOURS.c.hour == hour)
         row = db.execute(wanted).first()
     if row is None:
         return None
-    return _hour(row), (None if row.report is None else json.loads(row.report))
+    return verdict_of_row(row), (None if row.report is None else json.loads(row.report))
 
 
 def latest(store: Store, *, since: float, most: int) -> list[HourDrift]:
@@ -137,14 +138,14 @@ def latest(store: Store, *, since: float, most: int) -> list[HourDrift]:
     """
     newest = select(func.max(HOURS.c.hour)).where(HOURS.c.sensor == SENSORS.c.name, HOURS.c.judged.is_not(None))
     wanted = (
-        select(*_VERDICT)
+        select(*VERDICT)
         .join(SENSORS, SENSORS.c.name == HOURS.c.sensor)
         .where(SENSORS.c.received >= since, HOURS.c.hour == newest.correlate(SENSORS).scalar_subquery())
         .order_by(HOURS.c.sensor)
         .limit(most)
     )
     with store.reading() as db:
-        return [_hour(row) for row in db.execute(wanted)]
+        return [verdict_of_row(row) for row in db.execute(wanted)]
 
 
 def counts(store: Store) -> Counts:
@@ -191,7 +192,8 @@ def _sensor(row: Any) -> Sensor:
     )
 
 
-def _hour(row: Any) -> HourDrift:
+def verdict_of_row(row: Any) -> HourDrift:
+    """The hour of a row with the columns `VERDICT`."""
     drift = None if row.drift is None else bool(row.drift)
     moved = tuple(json.loads(row.moved))
     return HourDrift(row.sensor, row.hour, row.uploads, row.rows, drift, row.effect, moved, row.judged, row.problem)
@@ -200,5 +202,5 @@ def _hour(row: Any) -> HourDrift:
 def _by_sensor(rows: Iterable[Any]) -> dict[str, list[HourDrift]]:
     found: dict[str, list[HourDrift]] = {}
     for row in rows:
-        found.setdefault(row.sensor, []).append(_hour(row))
+        found.setdefault(row.sensor, []).append(verdict_of_row(row))
     return found

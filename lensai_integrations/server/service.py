@@ -14,6 +14,7 @@ from fastapi import Depends, HTTPException, Request
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server.inbox import Inbox
 from lensai_integrations.server.metrics import Metrics
+from lensai_integrations.server.reporting import Reporter
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Settler
 from lensai_integrations.server.store import Store
@@ -70,6 +71,7 @@ class Service:
         settler: The worker.
         inbox: Where uploads are left.
         turns: Of uploads.
+        reporter: The worker that logs to MLflow; None where nothing is.
     """
 
     baseline: Baseline
@@ -81,6 +83,7 @@ class Service:
     settler: Settler
     inbox: Inbox
     turns: Turns
+    reporter: Reporter | None = None
     _disk: tuple[float, bool] = field(default=(0.0, True), repr=False)
 
     def grant(self, request: Request) -> Grant | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import uvicorn
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.mlflow.sensors import SensorRuns
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server.app import create_app
 from lensai_integrations.server.settings import Settings
@@ -30,6 +31,7 @@ def serve(
     settings: Settings | None = None,
     name: str = "baseline",
     on_judged: Listener | None = None,
+    runs: SensorRuns | None = None,
 ) -> None:
     """Take uploads until SIGINT or SIGTERM; requests under way are answered first.
 
@@ -43,6 +45,7 @@ def serve(
         settings: Limits and intervals.
         name: What the baseline is called on pages.
         on_judged: Told of every hour that was judged.
+        runs: Where reports are logged in MLflow; then nobody else is told.
 
     Raises:
         InputError: If there is no token file and `host` can be reached from elsewhere, or an argument is wrong.
@@ -55,7 +58,7 @@ def serve(
         )
     opened = Store(store)
     try:
-        app = create_app(baseline, opened, settings, tokens, name=name, on_judged=on_judged)
+        app = create_app(baseline, opened, settings, tokens, name=name, on_judged=on_judged, runs=runs)
         uvicorn.run(
             app,
             host=host,

@@ -24,6 +24,7 @@ class Settings:
         sensors: Most sensors.
         keep_days: Hours, and which uploads are in them, are forgotten so long after the last upload of that hour came.
         judge_seconds: An hour is compared with the baseline at most so often.
+        report_seconds: An hour's report is logged to MLflow at most so often.
         settle_uploads: Most uploads that are merged in one transaction.
         free_bytes: With less space on the disk of a SQLite store uploads are refused.
         hours: Most hours of an answer.
@@ -47,6 +48,7 @@ class Settings:
     sensors: int = 10_000
     keep_days: float = 90.0
     judge_seconds: float = 60.0
+    report_seconds: float = 600.0
     settle_uploads: int = 500
     free_bytes: int = 64 * MIB
     hours: int = 2_400
@@ -56,7 +58,7 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            may_be_zero = field.name in ("judge_seconds", "free_bytes")
+            may_be_zero = field.name in ("judge_seconds", "report_seconds", "free_bytes")
             if not (value > 0 or (may_be_zero and value == 0)):
                 raise InputError(f"{field.name}={value!r} should be a positive number")
         if self.false_alarm_rate >= 1:

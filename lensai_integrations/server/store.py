@@ -110,7 +110,7 @@ class Store:
                 db.execute(insert(META).values(key="baseline", value=digest))
                 return False
             db.execute(update(META).where(META.c.key == "baseline").values(value=digest))
-            db.execute(update(HOURS).values(judged_version=0, claimed=0.0))
+            db.execute(update(HOURS).values(judged_version=0, claimed=0.0, logged_version=0))
             return True
 
     def _prepare(self) -> None:

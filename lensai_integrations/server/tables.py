@@ -52,7 +52,8 @@ Index(
 )
 Index("lensai_uploads_hour", UPLOADS.c.sensor, UPLOADS.c.hour)
 
-#: A row per sensor and hour. `version` counts what was merged; the verdict is of `judged_version`.
+#: A row per sensor and hour. `version` counts what was merged; the verdict is of `judged_version`, and MLflow
+#: has that of `logged_version`.
 HOURS: Final = Table(
     "lensai_hours",
     METADATA,
@@ -71,9 +72,13 @@ HOURS: Final = Table(
     Column("moved", Text, nullable=False, default="[]", server_default="[]"),
     Column("problem", Text, nullable=False, default="", server_default=""),
     Column("report", Text),
+    Column("logged_version", Integer, nullable=False, default=0, server_default="0"),
+    Column("logged", Double, nullable=False, default=0.0, server_default="0"),
 )
 _DUE: Final = text("judged_version < version")
 Index("lensai_hours_due", HOURS.c.claimed, sqlite_where=_DUE, postgresql_where=_DUE)
+_UNLOGGED: Final = text("logged_version < judged_version")
+Index("lensai_hours_unlogged", HOURS.c.logged, sqlite_where=_UNLOGGED, postgresql_where=_UNLOGGED)
 Index("lensai_hours_updated", HOURS.c.updated)
 
 SENSORS: Final = Table(

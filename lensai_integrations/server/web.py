@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import re
+import time
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from lensai_integrations.drift.compare import compare
@@ -16,7 +17,7 @@ from lensai_integrations.report import drift_html
 from lensai_integrations.server import queries
 from lensai_integrations.server.answers import refusals
 from lensai_integrations.server.api import no_such
-from lensai_integrations.server.records import Sensor
+from lensai_integrations.server.pages import About, index_page, sensor_page
 from lensai_integrations.server.service import Reader, Service
 
 router = APIRouter(default_response_class=HTMLResponse, tags=["people"])
@@ -25,24 +26,27 @@ _ALL: Final = refusals(_401="No valid token.", _403="The token is for uploads on
 _SENSOR: Final = _ALL | refusals(_404="There is no such sensor or hour.")
 #: What a page says itself of what a browser may load for it.
 _OWN_POLICY: Final = re.compile(r'http-equiv="Content-Security-Policy" content="([^"]*)"')
+#: Most hours of a sensor's page: a month.
+_HOURS: Final = 31 * 24
 _NOTHING_ELSE: Final = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 @router.get("/", responses=_ALL)
-def index(service: Reader) -> HTMLResponse:
+def index(service: Reader, request: Request) -> HTMLResponse:
     """All sensors, with drift over time."""
     most = service.settings.listed
     sensors = queries.list_sensors(service.store, most=most, recent=168)
-    return page(_index_page(sensors, service))
+    return page(index_page(sensors, about(service, request, cut=len(sensors) >= most)))
 
 
 @router.get("/sensors/{sensor}", responses=_SENSOR)
-def sensor_page(service: Reader, sensor: str) -> HTMLResponse:
+def one_sensor(service: Reader, request: Request, sensor: str) -> HTMLResponse:
     """One sensor, hour by hour."""
     found = queries.find_sensor(service.store, sensor)
     if found is None:
         raise no_such(sensor)
-    return page(_sensor_page(found, service))
+    hours = queries.list_hours(service.store, sensor, most=_HOURS + 1)
+    return page(sensor_page(found, hours[-_HOURS:], about(service, request, cut=len(hours) > _HOURS)))
 
 
 @router.get("/sensors/{sensor}/hours/{hour}/report", responses=_SENSOR)
@@ -66,14 +70,21 @@ def page(content: str) -> HTMLResponse:
     return HTMLResponse(content, headers={"Content-Security-Policy": f"{policy}; {_NOTHING_ELSE}"})
 
 
-def _index_page(sensors: list[Sensor], service: Service) -> str:
-    """Placeholder for `pages.index_page`."""
-    rows = "".join(f'<li><a href="sensors/{each.name}">{html.escape(each.name)}</a>' for each in sensors)
-    return f"<!doctype html><title>Sensors</title><h1>{html.escape(service.name)}</h1><ul>{rows}</ul>"
+def about(service: Service, request: Request, cut: bool) -> About:
+    """What pages say of the server.
 
-
-def _sensor_page(sensor: Sensor, service: Service) -> str:
-    """Placeholder for `pages.sensor_page`."""
-    place = f"{sensor.name}/hours"
-    rows = "".join(f'<li><a href="{place}/{h.hour}/report">{h.hour}</a> {h.drift}' for h in sensor.hours)
-    return f"<!doctype html><title>{html.escape(sensor.name)}</title>{html.escape(service.name)}<ul>{rows}</ul>"
+    Args:
+        service: The server.
+        request: Of the page, for the address at which the server is reached.
+        cut: Whether there is more than is shown.
+    """
+    reporter = service.reporter
+    return About(
+        baseline=service.name,
+        baseline_rows=service.baseline.n,
+        false_alarm_rate=service.settings.false_alarm_rate,
+        now=time.time(),
+        problems=(reporter.problem,) if reporter is not None and reporter.problem else (),
+        cut=cut,
+        address=str(request.base_url),
+    )
