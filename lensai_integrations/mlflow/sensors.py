@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 TAG: Final = "lensai.sensor"
 #: Directory of the reports below a run.
 PATH: Final = "lensai/drift"
+#: What a run's page says of it.
+_NOTE: Final = (
+    "What a LensAI device sent, hour by hour, held against a baseline: `drift/verdict` is 1 where an hour drifted, and "
+    f"`{PATH}` has a report of every hour, in UTC."
+)
+#: So MLflow's pages open with metrics, not with traces.
+_KIND: Final = {"mlflow.experimentKind": "custom_model_development"}
 _HOUR: Final = 3600
 #: Runs of one sensor that are looked at; more than one is rare.
 _MOST: Final = 20
@@ -136,7 +143,8 @@ class SensorRuns:
         found = _oldest(client, experiment, sensor)
         if found is None:
             checkpoint()
-            made = client.create_run(experiment, tags={TAG: sensor}, run_name=sensor)
+            tags = {TAG: sensor, "mlflow.source.name": "lensai serve", "mlflow.note.content": _NOTE}
+            made = client.create_run(experiment, tags=tags, run_name=sensor)
             found = _oldest(client, experiment, sensor) or made
             if found.info.run_id != made.info.run_id:
                 client.delete_run(made.info.run_id)
@@ -183,7 +191,7 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name))
+            return str(client.create_experiment(name, tags=_KIND))
         except MlflowException:  # another server made it in the meantime, or this one refuses
             found = client.get_experiment_by_name(name)
             if found is None:

@@ -34,6 +34,8 @@ _STUB: Final = {WAITING: 3 * _FINE, FAILED: 7 * _FINE}
 _LEAST: Final = 8
 _STYLE: Final = {GOOD: "s0", DRIFT: "moved", WAITING: "waiting", FAILED: "failed"}
 _MOST_LABELS: Final = 8
+#: Percent of the width from which on a date would stand over the edge: only its line is drawn.
+_EDGE: Final = 95
 
 
 @dataclass(frozen=True)
@@ -141,10 +143,8 @@ def days(span: Span) -> list[Label]:
     first = span.start + -span.start % DAY
     midnights = range(first, span.end, DAY)
     every = -(-len(midnights) // _MOST_LABELS)
-    return [
-        Label(utc(midnight, "%d %b").lstrip("0"), round(100 * (midnight - span.start) / (span.end - span.start), 2))
-        for midnight in midnights[::every]
-    ]
+    places = [(midnight, round(100 * (midnight - span.start) / (span.end - span.start), 2)) for midnight in midnights]
+    return [Label(utc(day, "%d %b").lstrip("0") if left < _EDGE else "", left) for day, left in places[::every]]
 
 
 def _within(hour: HourDrift, span: Span) -> bool:

@@ -31,6 +31,7 @@ class Standing:
         hour: That hour; None without.
         silence: Why it is taken to be silent; empty if it is not.
         images: Images of the last 24 hours.
+        drifted: Hours of these that drifted.
         uploads_today: Uploads of the present day, in UTC.
         doubts: What may be wrong with its clock, and with its newest upload.
     """
@@ -39,6 +40,7 @@ class Standing:
     hour: HourDrift | None
     silence: str
     images: int
+    drifted: int
     uploads_today: int
     doubts: tuple[str, ...]
 
@@ -71,11 +73,13 @@ def standing(sensor: Sensor, now: float) -> Standing:
         ('drift', 60, '')
     """
     told = next((hour for hour in reversed(sensor.hours) if verdict_of(hour) != WAITING), None)
+    day = [hour for hour in sensor.hours if now - DAY < hour.hour <= now]
     return Standing(
         verdict=verdict_of(told) if told else WAITING,
         hour=told,
         silence=_silence(sensor, now),
-        images=sum(hour.rows for hour in sensor.hours if now - DAY < hour.hour <= now),
+        images=sum(hour.rows for hour in day),
+        drifted=sum(hour.drift is True for hour in day),
         uploads_today=sum(hour.uploads for hour in sensor.hours if 0 <= hour.hour - (now - now % DAY) < DAY),
         doubts=(*_clock(sensor), *sensor.problems),
     )

@@ -133,7 +133,7 @@ def sensor_row(sensor: Sensor, stands: Standing, now: float) -> SensorRow:
         address=sensor_address(sensor.name),
         pill=PILLS[stands.verdict],
         judged=hour_moment(stands.hour.hour, now) if stands.hour else None,
-        detail=_detail(stands.hour),
+        detail=_detail(stands),
         silence=stands.silence,
         doubts=stands.doubts,
         chart=effect_svg(sensor.hours, week, in_words(sensor.name, sensor.hours, week)),
@@ -168,8 +168,13 @@ def moved_words(moved: Sequence[str], most: int = _NAMED) -> str:
     return listing(moved, most)
 
 
-def _detail(hour: HourDrift | None) -> str:
+def _detail(stands: Standing) -> str:
+    """What is told below a verdict; a sensor that drifts now and then is not taken for a quiet one."""
+    hour = stands.hour
     if hour is None or hour.drift is None:
         return hour.problem if hour else ""
     effect = "" if hour.effect is None else f"effect {hour.effect:.2f}"
-    return ": ".join(filter(None, (effect, moved_words(hour.moved)))) if hour.drift else effect
+    if hour.drift:
+        return ": ".join(filter(None, (effect, moved_words(hour.moved))))
+    lately = f"{count(stands.drifted, 'hour')} of the last day drifted" if stands.drifted else ""
+    return "; ".join(filter(None, (effect, lately)))

@@ -104,3 +104,8 @@ def test_dates_stand_at_midnights():
     assert [label.text for label in labels] == [f"{day} Nov" for day in range(15, 22)]
     assert all(0 <= label.left < 100 for label in labels)
     assert len(days(Span(THIS_HOUR - 31 * DAY, THIS_HOUR))) <= 8
+
+
+def test_no_date_stands_over_the_edge():
+    midnight = THIS_HOUR - THIS_HOUR % DAY
+    assert [label.text for label in days(Span(midnight - DAY, midnight + HOUR))] == ["20 Nov", ""]

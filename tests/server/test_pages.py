@@ -68,6 +68,7 @@ def test_sensors_are_listed_worst_first_then_by_name():
     [
         ("gd", "▲ drift 22:00 effect 0.50: inputs/brightness, inputs/noise and 1 more"),
         ("gg", "✓ no drift 22:00 effect 0.05"),
+        ("gdg", "✓ no drift 22:00 effect 0.05; 1 hour of the last day drifted"),
         ("gf", "! could not be judged 22:00 too few images"),
         ("ww", "… not judged yet"),
     ],

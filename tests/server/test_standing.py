@@ -56,8 +56,9 @@ def test_an_outage_does_not_change_the_habit():
 
 
 def test_images_of_a_day_and_uploads_of_today():
-    found = standing(make_sensor(kinds="g" * 40), NOW)
+    found = standing(make_sensor(kinds="d" * 30 + "g" * 10), NOW)
     assert found.images == 100 * 24
+    assert found.drifted == 14
     assert found.uploads_today == 2 * 23  # the hours from 00:00 to 22:00
 
 
