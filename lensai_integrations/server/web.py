@@ -17,13 +17,14 @@ from lensai_integrations.report import drift_html
 from lensai_integrations.server import queries
 from lensai_integrations.server.answers import refusals
 from lensai_integrations.server.api import no_such
+from lensai_integrations.server.describing import HourStart, SensorName
 from lensai_integrations.server.pages import About, index_page, sensor_page
 from lensai_integrations.server.service import Reader, Service
 
 router = APIRouter(default_response_class=HTMLResponse, tags=["people"])
 
 _ALL: Final = refusals(_401="No valid token.", _403="The token is for uploads only.", _503="The store cannot be used.")
-_SENSOR: Final = _ALL | refusals(_404="There is no such sensor or hour.")
+_SENSOR: Final = _ALL | refusals(_400="A parameter is wrong.", _404="There is no such sensor or hour.")
 #: What a page says itself of what a browser may load for it.
 _OWN_POLICY: Final = re.compile(r'http-equiv="Content-Security-Policy" content="([^"]*)"')
 #: Most hours of a sensor's page: a month.
@@ -40,7 +41,7 @@ def index(service: Reader, request: Request) -> HTMLResponse:
 
 
 @router.get("/sensors/{sensor}", responses=_SENSOR)
-def one_sensor(service: Reader, request: Request, sensor: str) -> HTMLResponse:
+def one_sensor(service: Reader, request: Request, sensor: SensorName) -> HTMLResponse:
     """One sensor, hour by hour."""
     found = queries.find_sensor(service.store, sensor)
     if found is None:
@@ -50,8 +51,8 @@ def one_sensor(service: Reader, request: Request, sensor: str) -> HTMLResponse:
 
 
 @router.get("/sensors/{sensor}/hours/{hour}/report", responses=_SENSOR)
-def report(service: Reader, sensor: str, hour: int) -> HTMLResponse:
-    """The whole report of an hour. `hour` is when it begins, unix time in seconds."""
+def report(service: Reader, sensor: SensorName, hour: HourStart) -> HTMLResponse:
+    """The whole report of an hour."""
     sketches = queries.hour_sketches(service.store, sensor, hour)
     if sketches is None:
         raise no_such(sensor, hour)

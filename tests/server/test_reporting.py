@@ -7,7 +7,6 @@ import tarfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,13 +48,6 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
             archive.add(folder, ".")
         found[name] = packed.getvalue()
     return found
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")
