@@ -39,6 +39,13 @@ def claim(store: Store, now: float, interval: float) -> Unlogged | None:
 
     Raises:
         StoreError: If the store cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> store = Store(tempfile.mkdtemp())
+        >>> claim(store, now=1719392400.0, interval=600.0) is None
+        True
+        >>> store.close()
     """
     judged = HOURS.c.drift.is_not(None) & (HOURS.c.logged_version < HOURS.c.judged_version)
     waiting = select(HOURS.c.sensor, HOURS.c.hour, HOURS.c.logged).where(judged, HOURS.c.logged <= now - interval)

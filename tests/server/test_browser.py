@@ -70,16 +70,41 @@ def test_sensors_are_seen_with_marks_where_they_drifted(browser: Any, pages: dic
         assert "door: 24 of 48 judged hours drifted" in door.locator("svg title").text_content()
 
 
-def test_the_filter_leaves_what_was_asked_for_also_after_a_reload(browser: Any, pages: dict[str, str]) -> None:
+def test_the_filter_leaves_what_was_asked_for(browser: Any, pages: dict[str, str]) -> None:
     with browser_page(width=1280, browser=browser) as page:
         page.goto(pages["index"])
         page.get_by_label("Filter").fill("CAM")
         assert page.locator("tr[data-name]:visible").count() == 8
-        page.reload()
-        assert page.locator("tr[data-name]:visible").count() == 8
         assert page.locator("output").inner_text() == "8 of 12"
         page.get_by_label("Filter").fill("nothing like it")
         assert page.get_by_text("No sensor has such a name.").is_visible()
+
+
+def test_every_minute_the_page_is_fresh_and_nothing_else_changes(browser: Any) -> None:
+    answers = [[make_sensor(f"cam {n}") for n in range(9)], [make_sensor(f"cam {n}", "gd") for n in range(10)]]
+    with browser_page(width=1280, height=400, browser=browser) as page:
+        complaints = listen(page)
+        page.clock.install()
+        page.route(
+            "**/*", lambda route: route.fulfill(body=index_page(answers.pop(0), about()), content_type="text/html")
+        )
+        page.goto("http://sensors.test/")
+        page.get_by_label("Filter").fill("CAM")
+        page.get_by_text("How to read it").click()
+        page.get_by_label("Filter").focus()
+        page.evaluate("scrollTo(0, 300)")
+        page.clock.run_for(61_000)
+        page.get_by_text("10 of 10 sensors drift").wait_for()
+        assert page.locator("output").inner_text() == "10 of 10"
+        assert page.evaluate("[scrollY, document.activeElement.value, document.querySelector('details').open]") == [
+            300,
+            "CAM",
+            True,
+        ]
+        page.get_by_label("Filter").fill("cam 9")
+        assert page.locator("tr[data-name]:visible").count() == 1
+        assert "10 of 10" in page.title()
+        assert (complaints.console, complaints.exceptions, answers) == ([], [], [])
 
 
 def test_a_server_that_is_gone_is_told_and_the_page_stays(browser: Any, pages: dict[str, str]) -> None:

@@ -102,7 +102,7 @@ class Refusing:
     """Logs nothing of one sensor."""
 
     def __init__(self, error: Exception) -> None:
-        self.error, self.logged = error, list[str]()
+        self.error, self.logged, self.closed = error, list[str](), False
 
     def log(self, sensor: str, *_: Any) -> str:
         if sensor == "refused":
@@ -111,7 +111,7 @@ class Refusing:
         return "0123"
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 @pytest.fixture(autouse=True)
@@ -193,6 +193,19 @@ def test_another_baseline_logs_every_hour_anew(serve, store, archives):
     server.judge(WHEN + 120.0)
     server.reporter.work(WHEN + 121.0)
     assert len(runs.logged) == 2
+
+
+def test_a_server_that_ends_closes_the_runs(serve, archives):
+    server = serve(runs := Refusing(InputError("")))
+    server.upload(archives["clean"])
+    server.judge()
+    with server.client:
+        end = time.monotonic() + 20
+        while server.waiting() and time.monotonic() < end:
+            server.reporter._wake.set()
+            time.sleep(0.05)
+        assert not runs.closed
+    assert (runs.logged, runs.closed) == (["door"], True)
 
 
 def test_pages_say_that_mlflow_is_down_and_uploads_go_on(serve, archives):
