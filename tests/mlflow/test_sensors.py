@@ -171,7 +171,7 @@ def test_servers_that_race_end_up_with_one_run(server_store, experiment, compare
 
 
 def test_names_that_look_alike_are_told_apart(embedded_store, experiment, compared):
-    names = ["door", "Door", "door%", "d_or", "door'; DROP TABLE runs", 'a "door"', "Tür ٣"]
+    names = ["door", "Door", "d_o%", "door'; DROP TABLE runs", 'a "door" ٣']
     runs = SensorRuns(experiment, embedded_store.uri)
     addresses = {runs.log(name, hour(name), *compared) for name in names}
     assert len(addresses) == len(names)
