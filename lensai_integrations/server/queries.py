@@ -195,7 +195,7 @@ def _sensor(row: Any) -> Sensor:
 def verdict_of_row(row: Any) -> HourDrift:
     """The hour of a row with the columns `VERDICT`."""
     drift = None if row.drift is None else bool(row.drift)
-    moved = tuple(json.loads(row.moved))
+    moved = tuple(json.loads(row.moved)) if row.moved != "[]" else ()
     return HourDrift(row.sensor, row.hour, row.uploads, row.rows, drift, row.effect, moved, row.judged, row.problem)
 
 

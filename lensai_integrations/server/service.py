@@ -13,6 +13,7 @@ from fastapi import Depends, HTTPException, Request
 
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server.inbox import Inbox
+from lensai_integrations.server.kept import KeptPage
 from lensai_integrations.server.metrics import Metrics
 from lensai_integrations.server.reporting import Reporter
 from lensai_integrations.server.settings import Settings
@@ -72,6 +73,7 @@ class Service:
         inbox: Where uploads are left.
         turns: Of uploads.
         reporter: The worker that logs to MLflow; None where nothing is.
+        index: The page of all sensors.
     """
 
     baseline: Baseline
@@ -84,6 +86,7 @@ class Service:
     inbox: Inbox
     turns: Turns
     reporter: Reporter | None = None
+    index: KeptPage = field(default_factory=KeptPage)
     _disk: tuple[float, bool] = field(default=(0.0, True), repr=False)
 
     def grant(self, request: Request) -> Grant | None:

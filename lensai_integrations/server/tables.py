@@ -63,7 +63,6 @@ HOURS: Final = Table(
     Column("updated", Double, nullable=False),
     Column("uploads", Integer, nullable=False),
     Column("rows", BigInteger, nullable=False),
-    Column("sketches", LargeBinary, nullable=False),
     Column("claimed", Double, nullable=False, default=0.0, server_default="0"),
     Column("judged_version", Integer, nullable=False, default=0, server_default="0"),
     Column("judged", Double),
@@ -71,9 +70,11 @@ HOURS: Final = Table(
     Column("effect", Double),
     Column("moved", Text, nullable=False, default="[]", server_default="[]"),
     Column("problem", Text, nullable=False, default="", server_default=""),
-    Column("report", Text),
     Column("logged_version", Integer, nullable=False, default=0, server_default="0"),
     Column("logged", Double, nullable=False, default=0.0, server_default="0"),
+    # last, for SQLite reads through what is large to get at the columns behind it
+    Column("sketches", LargeBinary, nullable=False),
+    Column("report", Text),
 )
 _DUE: Final = text("judged_version < version")
 Index("lensai_hours_due", HOURS.c.claimed, sqlite_where=_DUE, postgresql_where=_DUE)

@@ -35,9 +35,13 @@ _NOTHING_ELSE: Final = "base-uri 'none'; form-action 'none'; frame-ancestors 'no
 @router.get("/", responses=_ALL)
 def index(service: Reader, request: Request) -> HTMLResponse:
     """All sensors, with drift over time."""
-    most = service.settings.listed
-    sensors = queries.list_sensors(service.store, most=most, recent=168)
-    return page(index_page(sensors, about(service, request, cut=len(sensors) >= most)))
+
+    def make() -> str:
+        most = service.settings.listed
+        sensors = queries.list_sensors(service.store, most=most, recent=168)
+        return index_page(sensors, about(service, request, cut=len(sensors) >= most))
+
+    return page(service.index.get(make))
 
 
 @router.get("/sensors/{sensor}", responses=_SENSOR)
