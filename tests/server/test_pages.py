@@ -160,12 +160,12 @@ def test_a_sensor_without_hours_has_a_page():
     assert "Not judged yet" in page.text
 
 
-def test_five_hundred_sensors_take_a_second_and_two_megabytes():
+def test_five_hundred_sensors_take_seconds_and_less_than_two_megabytes():
     sensors = [make_sensor(f"camera-{number}", "gggdgfggw.gg" * 14, problems=("a",)) for number in range(500)]
     index_page(sensors[:2], about())
     before = time.process_time()
     page = index_page(sensors, about())
-    assert time.process_time() - before < 1
+    assert time.process_time() - before < 3  # 0.4 s on an idle machine
     assert len(page) < 2_000_000
     assert 'id="filter"' in page
     assert 'id="filter"' not in index_page(sensors[:3], about())
