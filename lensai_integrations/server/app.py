@@ -22,11 +22,12 @@ from lensai_integrations.server import api, intake, web
 from lensai_integrations.server.describing import describe
 from lensai_integrations.server.inbox import Inbox
 from lensai_integrations.server.metrics import Metrics
-from lensai_integrations.server.service import Service, Turns
+from lensai_integrations.server.service import Service
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Listener, Settler
 from lensai_integrations.server.store import Store, StoreError
 from lensai_integrations.server.tokens import Tokens
+from lensai_integrations.server.turns import Turns
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def create_app(
         _LOG.warning("the store was judged against another baseline: every hour in it is judged anew")
     metrics = Metrics(store)
     settler = Settler(store, baseline, settings, metrics, on_judged)
-    inbox, turns = Inbox(store, settings.sensors), Turns(settings.uploads_at_once, settings.uploads_waiting)
+    inbox, turns = Inbox(store, settings.sensors), Turns(settings)
     app = FastAPI(
         title="LensAI receiver",
         version=__version__,
