@@ -24,11 +24,12 @@ from lensai_integrations.server.describing import describe
 from lensai_integrations.server.inbox import Inbox
 from lensai_integrations.server.metrics import Metrics
 from lensai_integrations.server.reporting import Reporter
-from lensai_integrations.server.service import Service, Turns
+from lensai_integrations.server.service import Service
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Listener, Settler
 from lensai_integrations.server.store import Store, StoreError
 from lensai_integrations.server.tokens import Tokens
+from lensai_integrations.server.turns import Turns
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def create_app(
     metrics = Metrics(store)
     reporter = Reporter(store, baseline, settings, metrics, runs) if runs is not None else None
     settler = Settler(store, baseline, settings, metrics, reporter.judged if reporter is not None else on_judged)
-    inbox, turns = Inbox(store, settings.sensors), Turns(settings.uploads_at_once, settings.uploads_waiting)
+    inbox, turns = Inbox(store, settings.sensors), Turns(settings)
     app = FastAPI(
         title="LensAI receiver",
         version=__version__,

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--baseline", required=True, help="Folder, or models:/... or runs:/... of MLflow.")
-@click.option("--store", required=True, help="Folder for a SQLite file, or postgresql://user:password@host/name.")
+@click.option(
+    "--store",
+    required=True,
+    envvar="LENSAI_STORE",
+    show_envvar=True,
+    help="Folder for a SQLite file, or postgresql://user:password@host/name.",
+)
 @click.option("--tracking-uri", help="MLflow tracking URI; by default MLflow's own setting.")
 @click.option("--experiment", default="lensai-devices", show_default=True, help="MLflow experiment of the reports.")
 @click.option("--no-reports", is_flag=True, help="Log nothing to MLflow.")

@@ -89,8 +89,7 @@ async def upload(request: Request, response: Response) -> UploadAnswer:
 async def _stored(request: Request, service: Service) -> tuple[Received, Outcome]:
     grant = sender(request)  # before the body is read
     service.check_disk()
-    async with service.turns.turn():
-        received = await receive(request, service.settings, grant, time.time())
+    received = await receive(request, service.settings, service.turns, grant, time.time())
     outcome = await service.inbox.put(received)
     if outcome is Outcome.NO_ROOM:
         most = service.settings.sensors
