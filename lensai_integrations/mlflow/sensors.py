@@ -125,7 +125,7 @@ class SensorRuns:
             client = self._client()
             for run_id in sorted(self._written):
                 checkpoint()
-                client.set_terminated(run_id)
+                client.update_run(run_id, status="FINISHED")  # set_terminated would print two lines for each
                 self._written.discard(run_id)
 
         if self._written:
