@@ -37,6 +37,7 @@ class Service:
         settler: The worker.
         inbox: Where uploads are left.
         turns: Of uploads.
+        differing: Sensors that have sent something else for a timestamp again, which is logged once.
     """
 
     baseline: Baseline
@@ -48,6 +49,7 @@ class Service:
     settler: Settler
     inbox: Inbox
     turns: Turns
+    differing: set[str] = field(default_factory=set)
     _disk: tuple[float, bool] = field(default=(0.0, True), repr=False)
 
     def grant(self, request: Request) -> Grant | None:
@@ -80,9 +82,12 @@ def sender(request: Request) -> Grant:
     """Whoever uploads.
 
     Raises:
-        HTTPException: 401 without a valid token.
+        HTTPException: 401 without a valid token; 403 if a page of somebody else has a browser send it.
     """
-    grant = service_of(request).grant(request)
+    service = service_of(request)
+    if service.tokens is None and "origin" in request.headers:
+        raise HTTPException(403, "devices upload, browsers do not")
+    grant = service.grant(request)
     if grant is None:
         raise HTTPException(
             401, "a valid token is needed: Authorization: Bearer <token>", {"WWW-Authenticate": "Bearer"}
