@@ -41,6 +41,7 @@ class Service:
         turns: Of uploads.
         reporter: The worker that logs to MLflow; None where nothing is.
         index: The page of all sensors.
+        differing: Sensors that have sent something else for a timestamp again, which is logged once.
     """
 
     baseline: Baseline
@@ -54,6 +55,7 @@ class Service:
     turns: Turns
     reporter: Reporter | None = None
     index: KeptPage = field(default_factory=KeptPage)
+    differing: set[str] = field(default_factory=set)
     _disk: tuple[float, bool] = field(default=(0.0, True), repr=False)
 
     def grant(self, request: Request) -> Grant | None:
@@ -86,9 +88,12 @@ def sender(request: Request) -> Grant:
     """Whoever uploads.
 
     Raises:
-        HTTPException: 401 without a valid token.
+        HTTPException: 401 without a valid token; 403 if a page of somebody else has a browser send it.
     """
-    grant = service_of(request).grant(request)
+    service = service_of(request)
+    if service.tokens is None and "origin" in request.headers:
+        raise HTTPException(403, "devices upload, browsers do not")
+    grant = service.grant(request)
     if grant is None:
         raise HTTPException(
             401, "a valid token is needed: Authorization: Bearer <token>", {"WWW-Authenticate": "Bearer"}

@@ -54,7 +54,7 @@ class Settings:
     settle_uploads: int = 500
     free_bytes: int = 64 * MIB
     hours: int = 2_400
-    listed: int = 1_000
+    listed: int = 500
     false_alarm_rate: float = 0.01
 
     def __post_init__(self) -> None:

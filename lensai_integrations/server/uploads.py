@@ -96,25 +96,42 @@ async def _form(request: Request, settings: Settings) -> FormData:
     # In memory, not in temporary files; the attribute has had two names.
     parser.max_file_size = parser.spool_max_size = settings.upload_bytes + _AROUND  # type: ignore[attr-defined]
     try:
-        async with asyncio.timeout(settings.upload_seconds):
-            return await parser.parse()
-    except TimeoutError as error:
-        raise HTTPException(408, "the body did not come in time", {"Connection": "close"}) from error
+        return await parser.parse()
+    except _StoppedError as stopped:
+        raise stopped.answer from None
     except MultiPartException as error:
         raise HTTPException(400, f"the form cannot be read: {error.message}") from error
-    except ClientDisconnect as error:
-        raise HTTPException(400, "the body was cut short") from error
     except (FormParserError, UnicodeDecodeError, KeyError) as error:
         raise HTTPException(400, "the form cannot be read") from error
 
 
+class _StoppedError(MultiPartException):
+    """The body is not read on. The parser closes what it holds when it meets an error of this kind."""
+
+    def __init__(self, answer: HTTPException) -> None:
+        super().__init__(str(answer.detail))
+        self.answer = answer
+
+
 async def _counted(request: Request, settings: Settings) -> AsyncGenerator[bytes, None]:
-    """The body, up to the limit, whatever its head says of its length."""
+    """The body, up to the limits, whatever its head says of its length."""
     left = settings.upload_bytes + _AROUND
-    async for chunk in request.stream():
+    end = asyncio.get_running_loop().time() + settings.upload_seconds
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout_at(end):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            late = HTTPException(408, "the body did not come in time", {"Connection": "close"})
+            raise _StoppedError(late) from None
+        except ClientDisconnect:
+            raise _StoppedError(HTTPException(400, "the body was cut short")) from None
+        if chunk is None:
+            return
         left -= len(chunk)
         if left < 0:
-            raise _too_large(settings)
+            raise _StoppedError(_too_large(settings))
         yield chunk
 
 

@@ -205,6 +205,9 @@ def test_another_baseline_judges_what_is_there_anew(baseline, sqlite, caplog):
 
     same = client_of(Baseline(profile_of_files(device(), "door-3", WHEN)), sqlite)
     assert "every hour in it is judged anew" in caplog.text
+    again = client_of(Baseline(profile_of_files(device(), "door-3", WHEN)), sqlite)
+    assert caplog.text.count("every hour in it is judged anew") == 1
     same.work(2e6)
+    again.work(3e6)
     (found,) = same.get("/sensors/door-3/drift").json()["hours"]
     assert (found["drift"], found["judged"]) == (False, 2e6)

@@ -46,7 +46,7 @@ def test_the_command_and_its_options(run, baseline, tmp_path):
     assert service.tokens.grant("Bearer " + "a" * 32)
     assert service.name == folder
     assert (tmp_path / "store" / "lensai.db").exists()
-    assert "64 images; http://0.0.0.0:9/" in done.stderr
+    assert "64 images; http://0.0.0.0:9/" in done.output
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
