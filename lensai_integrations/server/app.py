@@ -27,7 +27,7 @@ from lensai_integrations.server.metrics import Metrics
 from lensai_integrations.server.reporting import Reporter
 from lensai_integrations.server.service import Service
 from lensai_integrations.server.settings import Settings
-from lensai_integrations.server.settling import Listener, Settler
+from lensai_integrations.server.settling import Judged, Listener, Settler
 from lensai_integrations.server.store import Store, StoreError
 from lensai_integrations.server.tokens import Tokens
 from lensai_integrations.server.turns import Turns
@@ -67,7 +67,7 @@ def create_app(
         tokens: Who may upload and read; None: everyone.
         name: What the baseline is called on pages.
         on_judged: Told of every hour that was judged, in the worker's thread.
-        runs: Where reports are logged in MLflow; then nobody else is told.
+        runs: Where reports are logged in MLflow.
 
     Raises:
         InputError: If the baseline has no measures of devices.
@@ -90,7 +90,7 @@ def create_app(
         _LOG.warning("the store was judged against another baseline, or otherwise: every hour in it is judged anew")
     metrics = Metrics(store)
     reporter = Reporter(store, baseline, settings, metrics, runs) if runs is not None else None
-    settler = Settler(store, baseline, settings, metrics, reporter.judged if reporter is not None else on_judged)
+    settler = Settler(store, baseline, settings, metrics, _listener(reporter, on_judged))
     inbox, turns = Inbox(store, settings.sensors), Turns(settings)
     app = FastAPI(
         title="LensAI receiver",
@@ -109,6 +109,19 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _wrong)
     app.add_exception_handler(Exception, _failed)
     return app
+
+
+def _listener(reporter: Reporter | None, on_judged: Listener | None) -> Listener | None:
+    """One that tells both; the reporter first, which never fails."""
+    if reporter is None:
+        return on_judged
+
+    def tell(judged: Judged) -> None:
+        reporter.judged(judged)
+        if on_judged is not None:
+            on_judged(judged)
+
+    return tell
 
 
 def _digest(baseline: Baseline, settings: Settings) -> str:

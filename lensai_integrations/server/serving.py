@@ -48,7 +48,7 @@ def serve(
         settings: Limits and intervals.
         name: What the baseline is called on pages.
         on_judged: Told of every hour that was judged.
-        runs: Where reports are logged in MLflow; then nobody else is told.
+        runs: Where reports are logged in MLflow.
 
     Raises:
         InputError: If there is no token file and `host` can be reached from elsewhere, or an argument is wrong.

@@ -77,9 +77,9 @@ def serve(baseline: Baseline, store: Store) -> Callable[..., Server]:
 class Server:
     """A server whose workers work when they are told to."""
 
-    def __init__(self, baseline: Baseline, store: Store, runs: Any, **settings: float) -> None:
+    def __init__(self, baseline: Baseline, store: Store, runs: Any, on_judged: Any = None, **settings: float) -> None:
         known = {"judge_seconds": 0, "report_seconds": 0, **settings}
-        self.app = create_app(baseline, store, Settings(**known), runs=runs)  # type: ignore[arg-type]
+        self.app = create_app(baseline, store, Settings(**known), on_judged=on_judged, runs=runs)  # type: ignore[arg-type]
         self.client, self.store = TestClient(self.app), store
         self.reporter, self.settler = self.app.state.service.reporter, self.app.state.service.settler
 
@@ -162,6 +162,15 @@ def test_an_hour_that_cannot_be_logged_does_not_hold_up_the_others(serve, archiv
     assert sorted(runs.logged) == ["a", "b"]
     assert not server.waiting()
     assert b'lensai_failures_total{topic="report"} 1.0' in server.app.state.service.metrics.exposition()
+
+
+def test_whoever_else_wants_to_be_told_is_told(serve, archives):
+    told: list[str] = []
+    server = serve(runs := Refusing(InputError("")), on_judged=lambda judged: told.append(judged.verdict.sensor))
+    server.upload(archives["clean"])
+    server.judge()
+    server.reporter.work(WHEN + 61.0)
+    assert told == runs.logged == ["door"]
 
 
 def test_an_hour_is_logged_again_when_it_was_judged_anew_but_not_at_once(serve, archives):
