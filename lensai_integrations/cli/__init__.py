@@ -16,6 +16,7 @@ from lensai_integrations.cli.making import calibrate, check, profile
 from lensai_integrations.cli.reading import compare, merge, show
 from lensai_integrations.cli.sources import ERROR
 from lensai_integrations.errors import LensAIError
+from lensai_integrations.server.command import serve
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,7 +29,7 @@ def cli() -> None:
     """
 
 
-for _command in (compare, show, calibrate, merge, profile, push, export, check):
+for _command in (compare, show, calibrate, merge, profile, push, export, serve, check):
     cli.add_command(_command)
 
 

@@ -57,12 +57,13 @@ class WindowReport:
         report = self.report
         streams = sorted((s for group in report.groups for s in group.streams), key=lambda s: (not s.drift, -s.effect))
         own = {key: getattr(self, key) for key in ("number", "level", "rows", "warm_rows", "opened", "closed")}
+        effects = [(group, worst_effect(group)) for group in report.groups]
         return own | {
             "false_alarm_rate": report.false_alarm_rate,
             "drift": self.drift,
             "moved": len(report.moved),
             "tested": report.tested,
-            "groups": {group.name: {"drift": bool(group.drift), "effect": _worst(group)} for group in report.groups},
+            "groups": {group.name: {"drift": bool(group.drift), "effect": worst} for group, worst in effects},
             "streams": [
                 {"stream": s.stream, "effect": _number(s.effect), "drift": bool(s.drift), "words": s.words}
                 for s in streams[:WORST]
@@ -70,7 +71,14 @@ class WindowReport:
         }
 
 
-def _worst(group: GroupDrift) -> float:
+def worst_effect(group: GroupDrift) -> float:
+    """The largest effect of a group's streams; 0 if none could be computed.
+
+    Example:
+        >>> from lensai_integrations.drift.result import GroupDrift
+        >>> worst_effect(GroupDrift("inputs", 100, 50, 0, 0))
+        0.0
+    """
     return max((_number(stream.effect) for stream in group.streams), default=0.0)
 
 

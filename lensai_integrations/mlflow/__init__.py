@@ -13,17 +13,19 @@ if TYPE_CHECKING:
     from lensai_integrations.mlflow.load import load_baseline
     from lensai_integrations.mlflow.log import log_baseline, push
     from lensai_integrations.mlflow.monitoring import MLflowSink
+    from lensai_integrations.mlflow.sensors import SensorRuns
     from lensai_integrations.mlflow.wrapping import monitored
 
 _HOME = {
     "MLflowSink": "monitoring",
+    "SensorRuns": "sensors",
     "load_baseline": "load",
     "log_baseline": "log",
     "monitored": "wrapping",
     "push": "log",
 }
 
-__all__ = ["MLflowSink", "load_baseline", "log_baseline", "monitored", "push"]
+__all__ = ["MLflowSink", "SensorRuns", "load_baseline", "log_baseline", "monitored", "push"]
 
 
 def __getattr__(name: str) -> Any:

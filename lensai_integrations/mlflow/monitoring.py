@@ -29,7 +29,7 @@ class MLflowSink(QueuedSink):
     """Logs every window to an MLflow run, on a thread of its own; a server that is down keeps nobody waiting.
 
     Metrics `drift/level` (0 ok, 1 warning, 2 alarm), `drift/rows`, `drift/streams_moved`, `drift/effect` (the largest)
-    and `drift/effect/<group>`, each with the time of the window's last row, and the window's number as step. With a
+    and `drift/effects/<group>`, each with the time of the window's last row, and the window's number as step. With a
     warning, an alarm and a reminder comes the artifact `lensai/drift/window-000007.html`, or, if it is told again after
     a crash, `.json`. The tag `lensai.monitor.<name>` is the status. Logging a window twice changes nothing.
 
@@ -116,13 +116,27 @@ def metrics(window: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
     Example:
         >>> window = {"level": "alarm", "rows": 200, "moved": 1, "groups": {"inputs": {"drift": True, "effect": 0.5}}}
-        >>> dict(metrics(window))["drift/effect/inputs"]
+        >>> dict(metrics(window))["drift/effects/inputs"]
         0.5
     """
-    effects = {name: float(group["effect"]) for name, group in window["groups"].items()}
     yield "drift/level", float(LEVELS.index(window["level"]))
-    yield "drift/rows", float(window["rows"])
-    yield "drift/streams_moved", float(window["moved"])
-    yield "drift/effect", max(effects.values(), default=0.0)
+    yield from measured(window["rows"], window["moved"], {n: group["effect"] for n, group in window["groups"].items()})
+
+
+def measured(rows: int, moved: int, effects: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """Names and values of the metrics that any comparison has; none is the folder of another, for stores of files.
+
+    Args:
+        rows: Of the window.
+        moved: How many streams moved.
+        effects: The largest effect of each group.
+
+    Example:
+        >>> list(measured(200, 1, {"inputs": 0.5}))[-1]
+        ('drift/effects/inputs', 0.5)
+    """
+    yield "drift/rows", float(rows)
+    yield "drift/streams_moved", float(moved)
+    yield "drift/effect", max(map(float, effects.values()), default=0.0)
     for name, effect in effects.items():
-        yield f"drift/effect/{_UNKNOWN.sub('_', name)}", effect
+        yield f"drift/effects/{_UNKNOWN.sub('_', name)}", float(effect)

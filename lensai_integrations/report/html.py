@@ -11,11 +11,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lensai_integrations.profile import Baseline, Profile
@@ -24,6 +25,9 @@ from lensai_integrations.report.page import Page
 
 if TYPE_CHECKING:
     from lensai_integrations.drift.compare import DriftReport
+
+#: The package whose templates and style every page of ours shares.
+REPORT: Final = "lensai_integrations.report"
 
 
 def baseline_html(baseline: Baseline | Profile) -> str:
@@ -62,11 +66,20 @@ def drift_html(report: DriftReport, baseline: Baseline | Profile, window: Profil
 
 def render(page: Page) -> str:
     """Mark a page up."""
-    script = _asset("script.js")
+    own = parts_of_page((asset(REPORT, "style.css"),), asset(REPORT, "script.js"))
+    return environment(REPORT).get_template("page.html.j2").render(page=page, **own).lstrip()
+
+
+def parts_of_page(styles: Sequence[str], script: str) -> dict[str, str]:
+    """What every page's head needs: `style`, `script`, and `script_hash` for its content security policy.
+
+    Args:
+        styles: Our own style sheets, in order.
+        script: Our own script, the only one that runs.
+    """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    template = _environment().get_template("page.html.j2")
-    own = {"style": Markup(_asset("style.css")), "script": Markup(script)}  # noqa: S704  files of this package
-    return template.render(page=page, script_hash=f"sha256-{digest}", **own).lstrip()
+    marked = {"style": Markup("\n".join(styles)), "script": Markup(script)}  # noqa: S704  files of this package
+    return {**marked, "script_hash": f"sha256-{digest}"}
 
 
 def breakable(name: str) -> Markup:
@@ -80,18 +93,20 @@ def breakable(name: str) -> Markup:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("lensai_integrations.report"),
+def environment(*packages: str) -> Environment:
+    """Templates that escape everything, of the `templates` folders of these packages, looked for in this order."""
+    found = Environment(
+        loader=ChoiceLoader([PackageLoader(package) for package in packages]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["breakable"] = breakable
-    return environment
+    found.filters["breakable"] = breakable
+    return found
 
 
 @cache
-def _asset(name: str) -> str:
-    return (files("lensai_integrations.report") / "templates" / name).read_text(encoding="utf-8")
+def asset(package: str, name: str) -> str:
+    """Text of a file in a package's `templates` folder."""
+    return (files(package) / "templates" / name).read_text(encoding="utf-8")

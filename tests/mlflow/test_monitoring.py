@@ -34,7 +34,7 @@ def test_windows_are_metrics_and_an_alarm_brings_its_report(embedded_store):
     ]
     run = client.get_run(run_id)
     assert run.data.metrics["drift/rows"] == 60
-    assert run.data.metrics["drift/effect/inputs"] > 0.5
+    assert run.data.metrics["drift/effects/inputs"] > 0.5
     assert run.data.tags["lensai.monitor.camera 3"] == "Completed"
     assert [f.path for f in client.list_artifacts(run_id, "lensai/drift")] == ["lensai/drift/window-000002.html"]
 

@@ -13,8 +13,9 @@ WITHOUT_MLFLOW = """
 import sys
 sys.modules["mlflow"] = None
 import lensai_integrations.mlflow
-from lensai_integrations.mlflow import load_baseline, log_baseline, monitored, push
+from lensai_integrations.mlflow import SensorRuns, load_baseline, log_baseline, monitored, push
 calls = {load_baseline: ["runs:/0"], log_baseline: [None], monitored: ["runs:/0/cats"], push: ["folder"]}
+calls[SensorRuns] = []
 for function, arguments in calls.items():
     try:
         function(*arguments)
@@ -41,4 +42,4 @@ def test_importing_it_does_not_import_mlflow() -> None:
 
 def test_without_mlflow_every_function_names_the_extra() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_MLFLOW], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["MissingDependencyError True"] * 4
+    assert done.stdout.splitlines() == ["MissingDependencyError True"] * 5

@@ -8,38 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from browser import Complaints, browser_page, find_browser, listen
+from browser import CONTRAST, FAINT_TEXT, Complaints, browser_page, find_browser, listen
 
 from lensai_integrations import Baseline, compare
 from lensai_integrations.report import baseline_html, drift_html
 
 pytestmark = pytest.mark.slow
-
-#: WCAG 2.2, success criterion 1.4.3: contrast of text.
-CONTRAST = 4.5
-#: Every piece of text with too little contrast to what is behind it.
-FAINT_TEXT = """(least) => {
-  const channels = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
-  const luminance = ([r, g, b]) => [r, g, b].map((c) => c / 255)
-    .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (element) => {
-    for (let e = element; e; e = e.parentElement) {
-      const colour = channels(getComputedStyle(e).backgroundColor);
-      if (colour.length === 3 || colour[3] === 1) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const faint = [];
-  for (const element of document.body.querySelectorAll("*")) {
-    const own = [...element.childNodes].filter((n) => n.nodeType === 3 && n.textContent.trim());
-    if (!own.length || element.closest("svg, script, style")) continue;
-    const pair = [channels(getComputedStyle(element).color), behind(element)].map(luminance);
-    const ratio = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
-    if (ratio < least) faint.push([element.textContent.slice(0, 40), ratio]);
-  }
-  return faint;
-}"""
 
 
 @contextmanager

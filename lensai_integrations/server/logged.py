@@ -1,0 +1,87 @@
+"""Which verdicts are in MLflow already; kept in the store, so that none is lost to a restart or a server down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, select, update
+
+from lensai_integrations.server import queries
+from lensai_integrations.server.records import HourDrift
+from lensai_integrations.server.store import Store
+from lensai_integrations.server.tables import HOURS
+
+
+@dataclass(frozen=True)
+class Unlogged:
+    """An hour whose newest verdict is not in MLflow yet.
+
+    Attributes:
+        verdict: The verdict.
+        version: Of the sketches that it is of.
+        sketches: Packed; of this version or a newer one.
+        before: When it was tried last, unix time in seconds.
+    """
+
+    verdict: HourDrift
+    version: int
+    sketches: bytes
+    before: float
+
+
+def claim(store: Store, now: float, interval: float) -> Unlogged | None:
+    """The hour that has waited longest, for this server to log; None if there is none.
+
+    Args:
+        store: Where from.
+        now: Unix time in seconds.
+        interval: Seconds after which the same hour is logged again, if it has been judged anew.
+
+    Raises:
+        StoreError: If the store cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> store = Store(tempfile.mkdtemp())
+        >>> claim(store, now=1719392400.0, interval=600.0) is None
+        True
+        >>> store.close()
+    """
+    judged = HOURS.c.drift.is_not(None) & (HOURS.c.logged_version < HOURS.c.judged_version)
+    waiting = select(HOURS.c.sensor, HOURS.c.hour, HOURS.c.logged).where(judged, HOURS.c.logged <= now - interval)
+    with store.reading() as db:
+        found = db.execute(waiting.order_by(HOURS.c.logged, HOURS.c.judged).limit(1)).first()
+    if found is None:
+        return None
+    mine = _is(found.sensor, found.hour) & (HOURS.c.logged == found.logged)
+    wanted = (*queries.VERDICT, HOURS.c.judged_version, HOURS.c.sketches)
+    with store.writing() as db:
+        row = db.execute(update(HOURS).where(mine).values(logged=now).returning(*wanted)).first()
+    if row is None:  # another server was faster
+        return claim(store, now, interval)
+    return Unlogged(queries.verdict_of_row(row), row.judged_version, bytes(row.sketches), found.logged)
+
+
+def done(store: Store, hour: Unlogged) -> None:
+    """Remember that an hour is logged, or cannot be.
+
+    Raises:
+        StoreError: If the store cannot be used.
+    """
+    with store.writing() as db:
+        mine = _is(hour.verdict.sensor, hour.verdict.hour)
+        db.execute(update(HOURS).where(mine).values(logged_version=hour.version))
+
+
+def put_back(store: Store, hour: Unlogged) -> None:
+    """Let an hour be tried again at once.
+
+    Raises:
+        StoreError: If the store cannot be used.
+    """
+    with store.writing() as db:
+        db.execute(update(HOURS).where(_is(hour.verdict.sensor, hour.verdict.hour)).values(logged=hour.before))
+
+
+def _is(sensor: str, hour: int) -> ColumnElement[bool]:
+    return (HOURS.c.sensor == sensor) & (HOURS.c.hour == hour)

@@ -1,0 +1,119 @@
+"""How a sensor stands now: its newest verdict, whether it fell silent, what it sent lately."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Final
+
+from lensai_integrations.server.records import HOUR, HourDrift, Sensor
+from lensai_integrations.server.times import duration
+
+DAY: Final = 24 * HOUR
+#: A sensor is silent when nothing came for so many times its usual gap.
+_PATIENCE: Final = 3
+#: The usual gap of a sensor that has sent once: it is silent after a day.
+_UNKNOWN_GAP: Final = 8 * HOUR
+#: What a verdict is, worst first; a silent sensor comes after those of which something bad is known.
+DRIFT, FAILED, SILENT, WAITING, GOOD = "drift", "failed", "silent", "waiting", "good"
+_WORST_FIRST: Final = (DRIFT, FAILED, SILENT, WAITING, GOOD)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a sensor stands.
+
+    Attributes:
+        verdict: Of the newest hour that has one: `"drift"`, `"good"`, `"failed"` (it could not be judged), or
+            `"waiting"` where no hour has one yet.
+        hour: That hour; None without.
+        silence: Why it is taken to be silent; empty if it is not.
+        images: Images of the last 24 hours.
+        drifted: Hours of these that drifted.
+        uploads_today: Uploads of the present day, in UTC.
+        doubts: What may be wrong with its clock, and with its newest upload.
+    """
+
+    verdict: str
+    hour: HourDrift | None
+    silence: str
+    images: int
+    drifted: int
+    uploads_today: int
+    doubts: tuple[str, ...]
+
+    @property
+    def rank(self) -> int:
+        """0 for the sensors to look at first."""
+        worst = self.verdict if not self.silence or self.verdict in (DRIFT, FAILED) else SILENT
+        return _WORST_FIRST.index(worst)
+
+
+def verdict_of(hour: HourDrift) -> str:
+    """`"drift"`, `"good"`, `"failed"` or `"waiting"`.
+
+    Example:
+        >>> verdict_of(HourDrift("door", 0, 1, 10, drift=False)), verdict_of(HourDrift("door", 0, 1, 10))
+        ('good', 'waiting')
+    """
+    if hour.drift is not None:
+        return DRIFT if hour.drift else GOOD
+    return FAILED if hour.problem else WAITING
+
+
+def standing(sensor: Sensor, now: float) -> Standing:
+    """How a sensor stands at a time, unix seconds.
+
+    Example:
+        >>> hour = HourDrift("door", 7200, 1, 60, drift=True, effect=0.5)
+        >>> found = standing(Sensor("door", 1, 7300, 7300, 7310.0, hours=(hour,)), 9000.0)
+        >>> found.verdict, found.images, found.silence
+        ('drift', 60, '')
+    """
+    told = next((hour for hour in reversed(sensor.hours) if verdict_of(hour) != WAITING), None)
+    day = [hour for hour in sensor.hours if now - DAY < hour.hour <= now]
+    return Standing(
+        verdict=verdict_of(told) if told else WAITING,
+        hour=told,
+        silence=_silence(sensor, now),
+        images=sum(hour.rows for hour in day),
+        drifted=sum(hour.drift is True for hour in day),
+        uploads_today=sum(hour.uploads for hour in sensor.hours if 0 <= hour.hour - (now - now % DAY) < DAY),
+        doubts=(*_clock(sensor), *sensor.problems),
+    )
+
+
+def usual_gap(sensor: Sensor) -> float:
+    """Seconds that usually lie between a sensor's uploads, as far as its recent hours tell; at least 20 minutes.
+
+    Example:
+        >>> hours = tuple(HourDrift("door", hour, 1, 10) for hour in (0, 3600, 7200, 90000))
+        >>> usual_gap(Sensor("door", 4, 0, 90000, 90000.0, hours=hours))
+        3600
+    """
+    hours = [hour.hour for hour in sensor.hours]
+    gaps = [after - before for before, after in pairwise(hours)]
+    if not gaps:
+        within = (sensor.last - sensor.first) / (sensor.uploads - 1) if sensor.uploads > 1 else _UNKNOWN_GAP
+        return max(within, HOUR / _PATIENCE)
+    return median(gaps)
+
+
+def _silence(sensor: Sensor, now: float) -> str:
+    passed, usual = now - sensor.received, usual_gap(sensor)
+    if passed <= _PATIENCE * usual:
+        return ""
+    often = f"; it used to send every {duration(usual)}" if sensor.uploads > 1 else ""
+    return f"nothing came for {duration(passed)}{often}"
+
+
+def _clock(sensor: Sensor) -> Sequence[str]:
+    """A device without a network has no idea of the time, and nothing else on the page would tell."""
+    ahead = sensor.last - sensor.received
+    if ahead > HOUR:
+        return (f"its clock is ahead by {duration(ahead)}",)
+    if -ahead > DAY:
+        return (f"its newest upload is {duration(-ahead)} older than its arrival",)
+    return ()

@@ -1,0 +1,73 @@
+"""How sensors stand: the newest verdict, silence by their own habits, clocks that are wrong."""
+
+from __future__ import annotations
+
+import pytest
+from sensors import NOW, THIS_HOUR, make_sensor
+
+from lensai_integrations.server.records import HOUR
+from lensai_integrations.server.standing import DAY, standing, usual_gap
+
+
+@pytest.mark.parametrize(
+    ("kinds", "verdict", "age"),
+    [("gd", "drift", 0), ("dg", "good", 0), ("dw", "drift", 1), ("df", "failed", 0), ("ww", "waiting", None)],
+)
+def test_the_newest_hour_with_a_verdict_counts(kinds, verdict, age):
+    found = standing(make_sensor(kinds=kinds), NOW)
+    assert found.verdict == verdict
+    assert (found.hour and (THIS_HOUR - found.hour.hour) // HOUR) == age
+
+
+def test_worst_come_first():
+    kinds = ["gd", "gf", "gg", "ww", "gg"]
+    sensors = [make_sensor(kinds=kind) for kind in kinds]
+    sensors[2] = make_sensor(kinds="gg", end=THIS_HOUR - 5 * HOUR)
+    assert [standing(sensor, NOW).rank for sensor in sensors] == [0, 1, 2, 3, 4]
+    old_drift = make_sensor(kinds="gd", end=THIS_HOUR - 5 * HOUR)
+    assert standing(old_drift, NOW).rank == 0
+    assert standing(old_drift, NOW).silence
+
+
+@pytest.mark.parametrize(
+    ("kinds", "hours_ago", "silence"),
+    [
+        ("gggg", 2, ""),
+        ("gggg", 4, "nothing came for 4 h; it used to send every 1 h"),
+        ("g....g....g", 14, ""),
+        ("g....g....g", 16, "nothing came for 16 h; it used to send every 5 h"),
+        ("g", 25, "nothing came for 1 day; it used to send every 20 min"),
+    ],
+)
+def test_silence_is_measured_by_the_sensors_habit(kinds, hours_ago, silence):
+    end = THIS_HOUR - hours_ago * HOUR
+    assert standing(make_sensor(kinds=kinds, end=end), NOW).silence == silence
+
+
+def test_a_sensor_that_sent_once_is_silent_after_a_day():
+    once = {"uploads": 1, "first": THIS_HOUR, "last": THIS_HOUR, "received": NOW - 23 * HOUR}
+    assert standing(make_sensor(kinds="g", **once), NOW).silence == ""
+    silent = make_sensor(kinds="g", **{**once, "received": NOW - 25 * HOUR})
+    assert standing(silent, NOW).silence == "nothing came for 1 day"
+
+
+def test_an_outage_does_not_change_the_habit():
+    assert usual_gap(make_sensor(kinds="ggggg" + "." * 100 + "ggg")) == HOUR
+
+
+def test_images_of_a_day_and_uploads_of_today():
+    found = standing(make_sensor(kinds="d" * 30 + "g" * 10), NOW)
+    assert found.images == 100 * 24
+    assert found.drifted == 14
+    assert found.uploads_today == 2 * 23  # the hours from 00:00 to 22:00
+
+
+def test_a_clock_that_is_wrong_is_told():
+    assert standing(make_sensor(last=int(NOW) + 7 * HOUR, received=NOW), NOW).doubts == ("its clock is ahead by 7 h",)
+    late = standing(make_sensor(last=int(NOW) - 3 * DAY, received=NOW, problems=("noise.bin is empty",)), NOW)
+    assert late.doubts == ("its newest upload is 3 days older than its arrival", "noise.bin is empty")
+
+
+def test_a_sensor_of_which_no_hour_is_kept():
+    found = standing(make_sensor(hours=()), NOW)
+    assert (found.verdict, found.hour, found.images) == ("waiting", None, 0)
