@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 @click.option("--baseline", required=True, help="Folder, or models:/... or runs:/... of MLflow.")
 @click.option(
     "--store",
-    required=True,
+    default="lensai_store",
+    show_default=True,
     envvar="LENSAI_STORE",
     show_envvar=True,
     help="Folder for a SQLite file, or postgresql://user:password@host/name.",

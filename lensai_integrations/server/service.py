@@ -42,6 +42,7 @@ class Service:
         reporter: The worker that logs to MLflow; None where nothing is.
         index: The page of all sensors.
         differing: Sensors that have sent something else for a timestamp again, which is logged once.
+        warned: When it was last logged that the store cannot be used, on the monotonic clock.
     """
 
     baseline: Baseline
@@ -56,6 +57,7 @@ class Service:
     reporter: Reporter | None = None
     index: KeptPage = field(default_factory=KeptPage)
     differing: set[str] = field(default_factory=set)
+    warned: float = float("-inf")
     _disk: tuple[float, bool] = field(default=(0.0, True), repr=False)
 
     def grant(self, request: Request) -> Grant | None:
