@@ -136,7 +136,9 @@ def merge(sources: tuple[str, ...], output: Path, tracking_uri: str | None) -> N
 @click.option(
     "--exif", default="", help="EXIF data to keep, e.g. make,model,iso. It may identify people; default none."
 )
-@click.option("--convention", type=click.Choice(["lensai", "lensai-edge"]), default="lensai", show_default=True)
+@click.option(
+    "--convention", type=click.Choice(["lensai", "lensai-edge"]), default=["lensai"], show_default=True, multiple=True
+)
 @click.option("--segment-by", help="Also a profile per value: label (the folder), format, mode, or a name in --exif.")
 @click.option("--max-segments", type=int, default=DEFAULT_SEGMENTS, show_default=True, help="Values with a profile.")
 def profile(
@@ -144,7 +146,7 @@ def profile(
     output: Path,
     jobs: int | None,
     exif: str,
-    convention: str,
+    convention: tuple[str, ...],
     segment_by: str | None,
     max_segments: int,
 ) -> None:

@@ -50,7 +50,7 @@ def write_config(
     means compute only.
 
     Args:
-        baseline: Made with `convention="lensai-edge"`, or read from a device.
+        baseline: Made with `convention="lensai-edge"`, alone or among others, or read from a device.
         path: The file; replaced in one step.
         percentiles: Lower and upper one as fractions, e.g. 0.01 and 0.99.
         stats_dir: Where the device keeps its sketches.
