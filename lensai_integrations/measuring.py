@@ -79,6 +79,15 @@ class ImageMeasurer:
         self._reader, self._conventions = reader, conventions
         self._compiled = Compiled(self._by_one if len(conventions) == 1 else self._by_several)
         self.errors: dict[str, Exception] = {}
+        self._new: set[str] = set()
+
+    def error_of(self, convention: str) -> Exception:
+        """What failed in a convention last; once with where that was, then without, since tracing fails only once."""
+        error = self.errors[convention]
+        if convention not in self._new:
+            return error.with_traceback(None)
+        self._new.discard(convention)
+        return error
 
     def __call__(self, array: Array) -> dict[str, dict[str, Any]]:
         """By convention, `rows` and what pixels there are: as bytes `pixels`, or as `counts` `[C, 256]`.
@@ -101,6 +110,7 @@ class ImageMeasurer:
     def _by_several(self, array: Array) -> dict[str, dict[str, Any]]:
         rows, failed, counts, n = measure_by_conventions(self._reader.read(array), self._conventions)
         self.errors |= failed
+        self._new |= failed.keys()
         counted = {} if n is None else {"counted": n}
         return {
             name: {"rows": each, "counts": in_order_of(name, counts, axis=0), **counted} for name, each in rows.items()
@@ -158,7 +168,7 @@ class ImageBatch:
         if self._found is None:
             self._found = measure(self.images(key))
         if convention not in self._found:
-            raise measure.errors[convention].with_traceback(None)
+            raise measure.error_of(convention)
         return dict(self._found[convention])
 
 
