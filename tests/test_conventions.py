@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import reduce
 from itertools import permutations
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from libraries import IMMUTABLE, as_if_elsewhere, maker
 from photographs import patches
 
-from lensai_integrations import Baseline, DriftMonitor, ImageInputs, Profile, Profiler, calibrate, compare, measure
+from lensai_integrations import Baseline, DriftMonitor, ImageInputs, Profile, Profiler, calibrate, cli, compare, measure
 from lensai_integrations.conventions import (
     checked_conventions,
     conventions_of,
@@ -23,6 +24,7 @@ from lensai_integrations.conventions import (
     title_of,
     with_conventions,
 )
+from lensai_integrations.datasets import profile_dataset
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.group import Group
 from lensai_integrations.measures import images as image_measures_module
@@ -297,3 +299,80 @@ def test_monitors_measure_the_first(order, warm, dark):
     assert {name for each in (*clean, *moved) for name in each.profile.groups} == {"inputs", "outputs", "labels"}
     assert moved[-1].profile.rows is not None
     assert (clean[-1].level, moved[-1].level) == ("ok", "alarm")
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """`command(*arguments)`: the exit code of the command, run in this process."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lensai", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("frames")
+    for number, patch in enumerate(patches(120, 48)):
+        Image.fromarray(patch).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("made", ["files", "samples", "transform", "collector", "command"])
+def test_images_as_they_were_delivered_have_one_convention(made, files, tmp_path, capsys, command):
+    from lensai_integrations.raw.collector import Collector
+    from lensai_integrations.transforms import ProfileImages
+
+    calls = {
+        "files": lambda: profile_dataset(files, convention=BOTH),
+        "samples": lambda: profile_dataset([(image, 0) for image in patches(4)], convention=BOTH),
+        "transform": lambda: ProfileImages(convention=BOTH),
+        "collector": lambda: Collector(convention=BOTH),
+    }
+    if made != "command":
+        with pytest.raises(InputError, match=r"convention=.*by one convention at a time"):
+            calls[made]()
+        return
+    flags = [each for name in BOTH for each in ("--convention", name)]
+    assert command("profile", files, "-o", tmp_path / "out", "--jobs", "0", *flags) == 2
+    assert "by one convention at a time" in capsys.readouterr().err
+
+
+def test_batches_of_a_loader_are_measured_by_both_and_like_a_baseline_by_the_first(baseline):
+    batches = [(part, np.zeros(len(part), int)) for part in np.split(patches(64), 4)]
+    assert list(profile_dataset(iter(batches), convention=BOTH).groups) == ["inputs", EDGE, "labels"]
+    assert list(profile_dataset(iter(batches), like=baseline).groups) == ["inputs", "labels"]
+
+
+def test_files_profiled_before_the_resize_are_what_a_device_is_held_against(files, tmp_path, capsys, command):
+    from lensai_integrations import edge
+
+    assert command("profile", files, "-o", tmp_path / "frames", "--jobs", "0", "--convention", "lensai-edge") == 0
+    capsys.readouterr()
+    for name, share in (("same", 1.0), ("dark", 0.6)):
+        camera = Profiler(convention="lensai-edge", seed=1)
+        camera.update(inputs=(patches(120, 48) * share).astype(np.uint8))
+        edge.write_stats(camera.profile(), tmp_path / name)
+        device = edge.read_stats(tmp_path / name)
+        device.save(tmp_path / f"{name}-profile")
+        report = compare(Profile.load(tmp_path / "frames"), device)
+        assert ([group.name for group in report.groups], report.drift) == (["raw"], name == "dark")
+        assert command("compare", tmp_path / "frames", tmp_path / f"{name}-profile") == int(name == "dark")
+    assert "raw/brightness" in capsys.readouterr().out
+
+
+def test_show_names_both(tmp_path, capsys, command):
+
+    profiled(BOTH, n=32).save(tmp_path / "both")
+    assert command("show", tmp_path / "both") == 0
+    shown = capsys.readouterr().out
+    assert "inputs/lensai-edge/noise" in shown
+    assert "inputs/noise_sigma" in shown
