@@ -186,7 +186,7 @@ def paired(profile: Profile, reference: Profile) -> Profile:
 
     Frames that a device measured belong to images as they were delivered (`raw`) where the reference has these by the
     same convention, else to those that the model was fed. A group that the reference has no counterpart of gets a name
-    that the reference does not know. If no group has one, all keep their names, so that comparing them says why not.
+    that the reference does not know; if no group of its kind has one, its own, so that comparing them says why not.
 
     Example:
         >>> device = Profile({"inputs": Group("inputs", info={"convention": "lensai-edge"})})
@@ -198,12 +198,12 @@ def paired(profile: Profile, reference: Profile) -> Profile:
     for _, own, other in sorted(_pairs(profile, reference), key=lambda pair: pair[0]):
         if own not in found and other not in found.values():
             found[own] = other
-    if not found:
-        return profile
+    families = {own.split("/")[0] for own in found}
+    taken = {*reference.groups, *found.values()}
     for group in _of_images(profile):
-        if group.name not in found:
-            alone = group.name not in reference.groups and group.name not in found.values()
-            found[group.name] = group.name if alone else f"{group.name.split('/')[0]}/{convention_of(group) or 'other'}"
+        family = group.name.split("/")[0]
+        if group.name not in found and family in families and group.name in taken:
+            found[group.name] = f"{family}/{convention_of(group) or 'other'}"
     return renamed(profile, found) if any(own != other for own, other in found.items()) else profile
 
 

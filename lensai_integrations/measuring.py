@@ -140,7 +140,7 @@ class ImageBatch:
         >>> import numpy as np
         >>> batch, measure = ImageBatch(np.zeros((2, 8, 8), np.uint8)), image_measurer(ImageInputs("NHW", 1), "lensai")
         >>> batch.measured(measure, "lensai")["rows"].shape
-        (2, 17)
+        (2, 13)
     """
 
     def __init__(self, batch: Any) -> None:

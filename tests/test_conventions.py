@@ -138,6 +138,35 @@ def test_any_order_and_choice_of_them_is_taken(names):
     )
 
 
+def stub(conventions, **more):
+    names = {**image_groups(conventions), **more}
+    return Profile({name: Group(name, info={"convention": convention}) for name, convention in names.items()})
+
+
+some = st.sampled_from([*[(each,) for each in BOTH], *ORDERS])
+
+
+@drawn(some, some)
+def test_groups_of_one_convention_are_called_alike_and_no_others(ours, theirs):
+    window, reference = stub(ours), stub(theirs)
+    found = paired(window, reference).groups
+    shared = set(ours) & set(theirs)
+    assert len(found) == len(ours)
+    assert {group.name for group in found.values()} == found.keys()
+    for name, group in found.items():
+        other = reference.groups.get(name)
+        if group.info["convention"] in shared:
+            assert other is not None
+            assert other.info == group.info
+        else:
+            assert (other is None) == bool(shared)
+
+
+def test_a_match_of_delivered_images_does_not_hide_that_the_models_were_measured_otherwise():
+    window, reference = stub(["lensai-edge"], raw="lensai"), stub(["lensai"], raw="lensai")
+    assert list(paired(window, reference).groups) == ["inputs", "raw"]
+
+
 def test_a_custom_measure_cannot_be_called_as_a_group_is():
     with pytest.raises(InputError, match="lensai-edge"):
         measure("lensai-edge")(lambda images: images.mean((1, 2, 3)))
