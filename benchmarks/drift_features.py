@@ -230,7 +230,7 @@ def measured(network: Network, images: Bytes, labels: NDArray[np.int64]) -> Feat
     parts = []
     for i in range(0, len(images), 500):
         features, logits = (each.numpy() for each in network(tensor_of(images[i : i + 500])))
-        rows = inputs(images[i : i + 500])["rows"], outputs(logits)["rows"], reduce(features), logits
+        rows = inputs(images[i : i + 500])["lensai"]["rows"], outputs(logits)["rows"], reduce(features), logits
         parts.append(rows)
     names = ("inputs", "outputs", "embeddings", "logits")
     found: Features = {

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ os.environ.update(ONE_THREAD)
 
 import numpy as np  # noqa: E402
 
-from lensai_integrations.measures.images import image_measures, measure_images_and_bytes  # noqa: E402
+from lensai_integrations.measures.images import image_measures  # noqa: E402
 from lensai_integrations.measures.inputs import ImageInputs  # noqa: E402
+from lensai_integrations.measuring import image_measurer  # noqa: E402
 from lensai_integrations.sketches.bank import KLLBank  # noqa: E402
 from lensai_integrations.sketches.counts import PixelCounts  # noqa: E402
 
@@ -62,30 +64,36 @@ def patches(n: int) -> np.ndarray:
     return np.stack([photos[i % 2][top : top + SIZE, left : left + SIZE] for i, (top, left) in enumerate(corners)])
 
 
-def variants(images: np.ndarray) -> dict[str, tuple[np.ndarray, ImageInputs, str]]:
-    """What is timed: the pixels, how they are read, and the convention, by name."""
+def variants(images: np.ndarray) -> dict[str, tuple[np.ndarray, ImageInputs, tuple[str, ...]]]:
+    """What is timed: the pixels, how they are read, and the conventions, by name."""
     first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     floats = first.astype(np.float32) / 255
     normalized = (floats - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
     undo = ImageInputs(mean=MEAN, std=STD)
     return {
-        "uint8 NCHW": (first, ImageInputs(), "lensai"),
-        "uint8 NHWC": (images, ImageInputs(), "lensai"),
-        "float32 NCHW in [0, 1]": (floats, ImageInputs(), "lensai"),
-        "float32 NCHW normalised": (normalized.astype(np.float32), undo, "lensai"),
-        "uint8 NCHW, lensai-edge": (first, ImageInputs(), "lensai-edge"),
+        "uint8 NCHW": (first, ImageInputs(), ("lensai",)),
+        "uint8 NHWC": (images, ImageInputs(), ("lensai",)),
+        "float32 NCHW in [0, 1]": (floats, ImageInputs(), ("lensai",)),
+        "float32 NCHW normalised": (normalized.astype(np.float32), undo, ("lensai",)),
+        "uint8 NCHW, lensai-edge": (first, ImageInputs(), ("lensai-edge",)),
+        "uint8 NCHW, both": (first, ImageInputs(), ("lensai", "lensai-edge")),
+        "normalised, both": (normalized.astype(np.float32), undo, ("lensai", "lensai-edge")),
     }
 
 
-def profile(batches: list[Any], inputs: ImageInputs, convention: str) -> Callable[[], None]:
-    """One turn over the batches: measures into a bank, pixels into counts."""
-    bank, counts = KLLBank(len(image_measures(3, convention)), seed=0), PixelCounts(3)
+def profile(batches: list[Any], inputs: ImageInputs, conventions: tuple[str, ...]) -> Callable[[], None]:
+    """One turn over the batches: measures into banks, pixels into counts."""
+    measure, counts = image_measurer(replace(inputs, key=None), *conventions), PixelCounts(3)
+    banks = {name: KLLBank(len(image_measures(3, name)), seed=0) for name in conventions}
 
     def turn() -> None:
         for batch in batches:
-            _, rows, pixels = measure_images_and_bytes(inputs.read(batch), convention)
-            bank.update(rows)
-            counts.update(pixels)
+            for name, found in measure(batch).items():
+                banks[name].update(found["rows"])
+                if "pixels" in found:
+                    counts.update(found["pixels"])
+                else:
+                    counts.add(found["counts"], found["counted"])
 
     return turn
 
@@ -146,9 +154,9 @@ def compare(device: str, n: int, turns: int) -> bool:
     """One line per variant; whether the first reaches the target."""
     images, wait = patches(n), None
     timed = {}
-    for name, (pixels, inputs, convention) in variants(images).items():
+    for name, (pixels, inputs, conventions) in variants(images).items():
         batches = on_cuda(pixels) if device == "cuda" else np.split(pixels, n // BATCH)
-        timed[name] = profile(batches, inputs.resolve(batches[0]), convention)
+        timed[name] = profile(batches, inputs.resolve(batches[0]), conventions)
     if device == "cuda":
         import torch
 

@@ -17,12 +17,13 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
 from lensai_integrations.measures.custom import CustomMeasure, registered
 from lensai_integrations.measures.custom_rows import custom_measurer
+from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.sketches.bank import KLLBank
 
 if TYPE_CHECKING:
     from lensai_integrations.profile import Profile
-    from lensai_integrations.recorders import Settings
+    from lensai_integrations.settings import Settings
 
 _ROWS_AT_ONCE = 4096
 
@@ -43,7 +44,8 @@ def chosen_measures(
     if measures is not None or like is None:
         return tuple(measures or ()), []
     apart = [each for group in like.groups.values() for each in group.apart.items()]
-    found = {id: registered(id) for id in (group.definition_of(name) for name, group in apart)}
+    ids = [group.definition_of(name) for name, group in apart]
+    found = {id: registered(id) for id in ids if id.split("/")[0] not in CONVENTIONS}  # a device's are not custom
     return tuple(each for each in found.values() if each), [id for id, each in found.items() if each is None]
 
 
@@ -53,17 +55,20 @@ class CustomStreams:
     Args:
         group: The group of images, which is told which measures it has; it gets a bank for each that works.
         reader: How images are read, with nothing left to be decided.
-        settings: What is measured, and how it is sketched.
+        settings: How it is sketched.
+        measures: What is measured.
     """
 
-    def __init__(self, group: Group, reader: ImageInputs, settings: Settings) -> None:
+    def __init__(
+        self, group: Group, reader: ImageInputs, settings: Settings, measures: tuple[CustomMeasure, ...]
+    ) -> None:
         self._group, self._settings = group, settings
-        self._measurer = custom_measurer(reader, settings.measures)
+        self._measurer = custom_measurer(reader, measures)
         self._widths: dict[str, int] = {}
         self._errors: dict[str, Exception] = {}
-        self._missed = dict.fromkeys((each.name for each in settings.measures), 0)
-        if settings.measures:
-            told = {each.name: asdict(each.definition) for each in settings.measures}
+        self._missed = dict.fromkeys((each.name for each in measures), 0)
+        if measures:
+            told = {each.name: asdict(each.definition) for each in measures}
             group.definitions |= {name: each["id"] for name, each in told.items()}
             group.info["measures"] = {name: {**each, "range": list(each["range"])} for name, each in told.items()}
 

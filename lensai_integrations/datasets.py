@@ -30,7 +30,7 @@ def profile_dataset(
     metadata: Mapping[str, Metadata] | None = None,
     exif: Sequence[str] = (),
     measures: Sequence[CustomMeasure] = (),
-    convention: str = "lensai",
+    convention: str | Sequence[str] | None = None,
     k: int = 200,
     rows: int = 2000,
     seed: int = 0,
@@ -58,7 +58,8 @@ def profile_dataset(
         metadata: Of samples: functions by name, each given the sample.
         exif: Of files and Pillow's images: what of the EXIF data is kept.
         measures: Custom measures of samples and batches, functions decorated with `measure`.
-        convention: Of the image measures.
+        convention: Of the image measures. Of batches it may be several, see `Profiler`; None: the first of `like`, or
+            `"lensai"`.
         k: Size of the KLL sketches.
         rows: Of batches: how many rows the joint sample keeps.
         seed: Of what is random in the sketches.

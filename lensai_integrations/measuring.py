@@ -14,8 +14,14 @@ from typing import Any, TypeAlias
 from lensai_integrations.arrays import Array, is_immutable, local, namespace, start_copy, strings, to_host
 from lensai_integrations.compiled import Compiled
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, reduce_embedding
-from lensai_integrations.measures.images import measure_images_and_bytes, measure_images_and_counts
+from lensai_integrations.measures.images import (
+    in_order_of,
+    measure_by_conventions,
+    measure_images_and_bytes,
+    measure_images_and_counts,
+)
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import Kind, measure_outputs
 
@@ -58,27 +64,112 @@ class Measured:
         return Measured(rows, {name: function(value) for name, value in self.rest.items()})
 
 
-@lru_cache(maxsize=16)
-def image_measurer(reader: ImageInputs, convention: str) -> Compiled:
-    """From an array of images to `rows`, and `pixels` as bytes or their `counts` `[C, 256]`.
+class ImageMeasurer:
+    """Measures arrays of images by one or several conventions; each array is read once.
 
-    Bytes are what sketches count best where they can go on living beside the images, in numpy and torch.
+    Args:
+        reader: How images are read, with nothing left to be decided.
+        conventions: What is measured.
+
+    Attributes:
+        errors: By convention, what failed in it last; it left the others as they are.
+    """
+
+    def __init__(self, reader: ImageInputs, conventions: tuple[str, ...]) -> None:
+        self._reader, self._conventions = reader, conventions
+        self._compiled = Compiled(self._by_one if len(conventions) == 1 else self._by_several)
+        self.errors: dict[str, Exception] = {}
+        self._new: set[str] = set()
+
+    def error_of(self, convention: str) -> Exception:
+        """What failed in a convention last; once with where that was, then without, since tracing fails only once."""
+        error = self.errors[convention]
+        if convention not in self._new:
+            return error.with_traceback(None)
+        self._new.discard(convention)
+        return error
+
+    def __call__(self, array: Array) -> dict[str, dict[str, Any]]:
+        """By convention, `rows` and what pixels there are: as bytes `pixels`, or as `counts` `[C, 256]`.
+
+        Bytes are what sketches count best where they can go on living beside the images, in numpy and torch; but for
+        several conventions they are counted here, once. `counted` are the images whose pixels these are, where that
+        may be fewer.
+        """
+        found: dict[str, dict[str, Any]] = self._compiled(array)
+        return found
+
+    def _by_one(self, array: Array) -> dict[str, dict[str, Any]]:
+        images, (convention,) = self._reader.read(array), self._conventions
+        if is_immutable(images.pixels):
+            _, rows, counts = measure_images_and_counts(images, convention)
+            return {convention: {"rows": rows, "counts": counts}}
+        _, rows, pixels = measure_images_and_bytes(images, convention)
+        return {convention: {"rows": rows, "pixels": pixels}}
+
+    def _by_several(self, array: Array) -> dict[str, dict[str, Any]]:
+        rows, failed, counts, n = measure_by_conventions(self._reader.read(array), self._conventions)
+        self.errors |= failed
+        self._new |= failed.keys()
+        counted = {} if n is None else {"counted": n}
+        return {
+            name: {"rows": each, "counts": in_order_of(name, counts, axis=0), **counted} for name, each in rows.items()
+        }
+
+
+@lru_cache(maxsize=16)
+def image_measurer(reader: ImageInputs, *conventions: str) -> ImageMeasurer:
+    """The measurer of these conventions, made once in a process.
 
     Example:
         >>> import numpy as np
-        >>> list(image_measurer(ImageInputs(layout="NHW", scale=1), "lensai")(np.zeros((2, 8, 8), np.uint8)))
-        ['rows', 'pixels']
+        >>> measure = image_measurer(ImageInputs(layout="NHW", scale=1), "lensai")
+        >>> {convention: list(found) for convention, found in measure(np.zeros((2, 8, 8), np.uint8)).items()}
+        {'lensai': ['rows', 'pixels']}
+    """
+    return ImageMeasurer(reader, conventions)
+
+
+class ImageBatch:
+    """A batch that several groups are made of: whichever comes first measures it, for all of them.
+
+    Args:
+        batch: What `ImageInputs` can read.
+
+    Example:
+        >>> import numpy as np
+        >>> batch, measure = ImageBatch(np.zeros((2, 8, 8), np.uint8)), image_measurer(ImageInputs("NHW", 1), "lensai")
+        >>> batch.measured(measure, "lensai")["rows"].shape
+        (2, 13)
     """
 
-    def measure(array: Array) -> dict[str, Array]:
-        images = reader.read(array)
-        if is_immutable(images.pixels):
-            _, rows, counts = measure_images_and_counts(images, convention)
-            return {"rows": rows, "counts": counts}
-        _, rows, pixels = measure_images_and_bytes(images, convention)
-        return {"rows": rows, "pixels": pixels}
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+        self._images: Array | None = None
+        self._found: dict[str, dict[str, Any]] | None = None
 
-    return Compiled(measure)
+    @classmethod
+    def of(cls, batch: Any) -> ImageBatch:
+        """The batch, if it is not one already."""
+        return batch if isinstance(batch, cls) else cls(batch)
+
+    def images(self, key: str | int | None) -> Array:
+        """The array of images, with `key` its place in the batch."""
+        if self._images is None:
+            self._images = find_images(self.batch, key)
+        return self._images
+
+    def measured(self, measure: ImageMeasurer, convention: str, key: str | int | None = None) -> dict[str, Any]:
+        """What was measured by one convention.
+
+        Raises:
+            Exception: Whatever failed in it.
+        """
+        if self._found is None:
+            self._found = measure(self.images(key))
+        if convention not in self._found:
+            raise measure.error_of(convention)
+        return dict(self._found[convention])
 
 
 @lru_cache(maxsize=16)

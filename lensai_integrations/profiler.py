@@ -16,16 +16,19 @@ from typing import Any, Final
 
 import numpy as np
 
+from lensai_integrations.alike import check_alike, sketched_alike
 from lensai_integrations.arrays import Array, namespace
+from lensai_integrations.conventions import kept_apart
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import Kind, Task
-from lensai_integrations.measuring import Measured, Rows
+from lensai_integrations.measuring import ImageBatch, Measured, Rows
 from lensai_integrations.profile import Baseline, Group, Profile
-from lensai_integrations.recorders import RECORDERS, Recorder, Settings
+from lensai_integrations.recorders import RECORDERS, Recorder
 from lensai_integrations.segmenting import Segmenter
 from lensai_integrations.segments import DEFAULT_SEGMENTS, checked_segment_by
+from lensai_integrations.settings import Settings
 from lensai_integrations.sketches.rows import RowSample
 
 #: Batches on their way from an accelerator of JAX or TensorFlow. When there are more, all but the newest are taken: one
@@ -44,7 +47,9 @@ class Profiler:
 
     Args:
         inputs: How to read image batches.
-        convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.
+        convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute. Several, as in
+            `("lensai", "lensai-edge")`, measure every image by each: the first is the group `inputs`, others are
+            `inputs/<convention>`. None: the first of `like`, which production is held against, else `"lensai"`.
         measures: Custom measures of images, functions decorated with `lensai_integrations.measure`. None: those of
             `like`, as far as this process has declared them; a warning names the others. What fails in one of them
             is logged once, and leaves out its own rows.
@@ -55,7 +60,9 @@ class Profiler:
         seed: One or several integers, for a profile that can be made again; by default the operating system draws one.
             Profiles that will be merged need different ones.
         source: What is profiled: `"production"`, `"validation"`, `"training"`...
-        like: Read and sketch as this baseline was, so that the two can be compared in everything.
+        like: Read and sketch as this baseline was, so that the two can be compared in everything; a batch of another
+            width is an error. It may be read from a device (`edge.read_stats`): then no rows are kept, and streams
+            have sketches of their own.
         segment_by: Keep a profile per value beside the whole: `"label"`, or the name of what `update` is given as
             `segments`. None keeps none.
         max_segments: How many values get one, first come, first served; the rows of others are in the segment "other".
@@ -75,7 +82,7 @@ class Profiler:
         self,
         *,
         inputs: ImageInputs | None = None,
-        convention: str = "lensai",
+        convention: str | Sequence[str] | None = None,
         measures: Sequence[CustomMeasure] | None = None,
         task: Task | Kind = "auto",
         k: int = 200,
@@ -90,7 +97,7 @@ class Profiler:
     ) -> None:
         self.source = source
         self._settings = Settings(
-            inputs=inputs or ImageInputs(),
+            inputs=inputs,
             convention=convention,
             task=task,
             k=k,
@@ -100,7 +107,8 @@ class Profiler:
             measures=None if measures is None else checked_measures(measures),
         )
         self._settings.on_custom_failure = self._custom_failed
-        self._row_count = rows
+        like = self._settings.like
+        self._row_count = 0 if like is not None and any(map(kept_apart, like.groups.values())) else rows
         self._segment_by, self._max_segments = checked_segment_by(segment_by, max_segments), max_segments
         self._on_error = on_error
         for id in self._settings.missing:
@@ -150,7 +158,8 @@ class Profiler:
             InputError: If something cannot be read, or the numbers of rows differ.
         """
         values = self._segment_values(labels, segments)
-        batches: dict[str, Any] = {"inputs": inputs, "outputs": outputs}
+        images = None if inputs is None else ImageBatch(inputs)
+        batches: dict[str, Any] = {**dict.fromkeys(self._settings.image_groups, images), "outputs": outputs}
         batches |= {f"embeddings/{layer}": rows for layer, rows in (embeddings or {}).items()}
         batches["labels"] = labels
         measured: dict[str, Measured] = {}
@@ -177,11 +186,12 @@ class Profiler:
         if self._segmenter is not None:
             with self._segment_errors():
                 self._segmenter.split()
-        groups = {name: _host_copy(recorder.group) for name, recorder in self._recorders.items()}
-        apart = {f"{name}/{own}": each for name, group in groups.items() for own, each in group.apart.items()}
+        own = {name: _host_copy(recorder.group) for name, recorder in self._recorders.items()}
+        groups = {name: sketched_alike(group, self._settings.like) for name, group in own.items()}
+        apart = {f"{name}/{stream}": each for name, group in own.items() for stream, each in group.apart.items()}
         warnings = list(self._problems.values()) + [
             f"{group.invalid:,} of {group.n + group.invalid:,} rows of {name} were left out: a value was not finite"
-            for name, group in (groups | apart).items()
+            for name, group in (own | apart).items()
             if group.invalid
         ]
         warnings += [warning for recorder in self._recorders.values() for warning in recorder.warnings()]
@@ -191,7 +201,7 @@ class Profiler:
         info: dict[str, Any] = {"source": self.source, "created": created, "warnings": warnings}
         if self._segmenter is None:
             return Profile(groups, rows, info)
-        segments = self._segmenter.profiles(groups, {"source": self.source})
+        segments = self._segmenter.profiles(own, {"source": self.source})
         return Profile(groups, rows, info | self._segmenter.info(), segments)
 
     def _segment_values(self, labels: Any, segments: Any) -> Any:
@@ -226,6 +236,7 @@ class Profiler:
             recorder = self._recorders.get(name)
             if recorder is None:
                 recorder = RECORDERS[name.split("/", maxsplit=1)[0]](name, batch, self._settings)
+                check_alike(recorder.group, self._settings.like)
             measured = recorder.update(batch)
             self._recorders[name] = recorder
             return {name: measured}

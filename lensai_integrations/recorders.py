@@ -11,35 +11,31 @@ between: `update` leaves `take` to the caller then, who does it when that no lon
 from __future__ import annotations
 
 import math
-import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from lensai_integrations.arrays import Array, namespace
-from lensai_integrations.custom_recorder import CustomStreams, chosen_measures
+from lensai_integrations.conventions import INPUTS, plain_name
+from lensai_integrations.custom_recorder import CustomStreams
 from lensai_integrations.group import Group, Sketch
-from lensai_integrations.measures.batches import find_images
-from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import REDUCTIONS, embedding_definition
 from lensai_integrations.measures.images import CONVENTIONS, image_measures
-from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import (
     LABEL,
     LABEL_VALUE,
     NO_CLASS,
     TOP_CLASS,
-    Kind,
-    Task,
     measure_outputs,
     output_measures,
     pick_output,
     resolve,
 )
 from lensai_integrations.measuring import (
+    ImageBatch,
     Measured,
     column,
     embedding_measurer,
@@ -49,18 +45,10 @@ from lensai_integrations.measuring import (
     projection,
     reduced,
 )
-from lensai_integrations.profile import Profile
+from lensai_integrations.settings import Settings
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.sketches.counts import PixelCounts
-from lensai_integrations.sketches.kernel_mean import KernelMean
-from lensai_integrations.sketches.moments import Moments
-
-#: Wider embeddings keep variances and no covariance matrix: 1024 columns are 8 MB.
-MAX_COVARIANCE_DIM = 1024
-
-#: What a profile says of a layer and how its output was reduced.
-_TAKEN_OVER = ("layer", "reduce", "axes", "channels_last")
 
 
 class Recorder(ABC):
@@ -70,9 +58,7 @@ class Recorder(ABC):
         group: The group with its sketches, as far as batches were taken.
 
     Example:
-        >>> how = {"inputs": ImageInputs(), "convention": "lensai", "task": "auto", "like": None}
-        >>> settings = Settings(k=200, max_dim=8, seed=[1], **how)
-        >>> recorder = Labels("labels", np.arange(4), settings)
+        >>> recorder = Labels("labels", np.arange(4), Settings(seed=[1]))
         >>> recorder.take(recorder.measure(np.arange(4)))
         >>> recorder.group.categories[""].n
         4
@@ -101,116 +87,40 @@ class Recorder(ABC):
         return []
 
 
-class Settings:
-    """What all recorders of a profiler share, and what the first batches decided.
-
-    Args:
-        inputs: How to read image batches.
-        convention: Convention of the image measures.
-        task: What the outputs are for.
-        k: Size of the KLL sketches.
-        max_dim: Wider embeddings are projected to this width.
-        seed: Integers all seeds are derived from.
-        like: A profile whose ways of reading and sketching are taken over.
-        measures: Custom measures of images; None for those of `like`.
-
-    Attributes:
-        missing: Ids of custom measures of `like` that this process has not declared.
-        on_custom_failure: Told a stream's name and the error when a custom measure fails for the first time.
-    """
-
-    def __init__(
-        self,
-        *,
-        inputs: ImageInputs,
-        convention: str,
-        task: Task | Kind,
-        k: int,
-        max_dim: int,
-        seed: Sequence[int],
-        like: Profile | None,
-        measures: Sequence[CustomMeasure] | None = None,
-    ) -> None:
-        self.inputs, self.convention, self.task, self.k, self.max_dim = inputs, convention, task, k, max_dim
-        self.seed, self.like = list(seed), like
-        self.descriptions: dict[str, dict[str, Any]] = {}
-        self.resolved_inputs: ImageInputs | None = None
-        self.resolved_kind: Kind | None = None
-        self.measures, self.missing = chosen_measures(measures, like)
-        self.on_custom_failure: Callable[[str, Exception], None] = lambda stream, error: None
-        if like is not None:
-            self._take_over(like)
-
-    def _take_over(self, like: Profile) -> None:
-        inputs, outputs = like.groups.get("inputs"), like.groups.get("outputs")
-        if inputs is not None:
-            self.convention = inputs.info["convention"]
-            if self.inputs == ImageInputs():
-                self.inputs = ImageInputs(**inputs.info["reader"])
-        if outputs is not None and self.task == "auto":
-            self.task = outputs.info["kind"]
-
-    def described(self, group: str) -> dict[str, Any]:
-        """What is known of a group beforehand: what was said of it, else what the profile to be alike says."""
-        known = self.like.groups.get(group) if self.like is not None else None
-        taken_over = {key: known.info[key] for key in _TAKEN_OVER if key in known.info} if known else {}
-        return taken_over | self.descriptions.get(group, {})
-
-    def max_dim_of(self, group: str) -> int:
-        """Wider embeddings of this group are projected to this width."""
-        known = self.like.groups.get(group) if self.like is not None else None
-        return int(known.info.get("width", self.max_dim)) if known is not None else self.max_dim
-
-    def output_task(self, group: str, columns: int) -> Task | Kind:
-        """What the outputs are for. What a linear layer answers for classes are logits, even if all lie in [0, 1]."""
-        classes = self.task == "classification" or (self.task == "auto" and columns > 1)
-        return "logits" if classes and self.described(group).get("linear", False) else self.task
-
-    def seed_of(self, name: str) -> int:
-        """A seed for one sketch: the same in every run, different for every sketch."""
-        return int(np.random.SeedSequence([*self.seed, zlib.crc32(name.encode())]).generate_state(1)[0])
-
-    def vectors(self, name: str, dim: int) -> dict[str, Sketch]:
-        """The sketches of rows that are looked at as vectors."""
-        known = self.like.groups.get(name) if self.like is not None else None
-        exponents = known.kernel_mean.exponents if known is not None and known.kernel_mean is not None else None
-        return {
-            "bank": KLLBank(dim, self.k, seed=self.seed_of(name)),
-            "kernel_mean": KernelMean(dim, exponents=exponents),
-            "moments": Moments(dim, covariance=dim <= MAX_COVARIANCE_DIM),
-        }
-
-
 class Inputs(Recorder):
     """Image measures and exact pixel counts."""
 
     def __init__(self, name: str, batch: Any, settings: Settings) -> None:
+        given = ImageBatch.of(batch).batch
         if settings.resolved_inputs is None:
-            settings.resolved_inputs = settings.inputs.resolve(batch)
-        reader, convention = settings.resolved_inputs, settings.convention
-        self._key, self._measure = reader.key, image_measurer(replace(reader, key=None), convention)
-        images = reader.read(batch)
+            settings.resolved_inputs = settings.inputs.resolve(given)
+        reader, convention = settings.resolved_inputs, settings.image_groups[name]
+        self._key, self._convention = reader.key, convention
+        self._measure = image_measurer(replace(reader, key=None), *settings.image_groups.values())
+        images = reader.read(given)
         definitions = image_measures(images.channels, convention)
         streams = tuple(definitions)
         info = {"note": images.note, "convention": convention, "reader": asdict(reader)}
         info["size"] = f"{images.height}x{images.width}"
-        sketches: dict[str, Sketch] = {"bank": KLLBank(len(streams), settings.k, seed=settings.seed_of(name))}
+        seed = settings.seed_of(plain_name(name))  # the same sketches whether or not there are other conventions
+        sketches: dict[str, Sketch] = {"bank": KLLBank(len(streams), settings.k, seed=seed)}
         sketches["pixels"] = PixelCounts(images.channels)
         self.group = Group(name, streams, {**definitions, "pixel": CONVENTIONS[convention].pixel.id}, sketches, info)
-        self._custom = CustomStreams(self.group, replace(reader, key=None), settings)
+        measures = settings.measures if name == INPUTS else ()  # once, with the first convention
+        self._custom = CustomStreams(self.group, replace(reader, key=None), settings, measures)
 
     def measure(self, batch: Any) -> Measured:
         """Measure one batch of images, and round or count their pixels."""
-        images = find_images(batch, self._key)
-        found = self._measure(images)
-        return Measured({self.group.name: found.pop("rows"), **self._custom.measure(images)}, found)
+        shared = ImageBatch.of(batch)
+        found = shared.measured(self._measure, self._convention, self._key)
+        return Measured({self.group.name: found.pop("rows"), **self._custom.measure(shared.images(self._key))}, found)
 
     def take(self, measured: Measured) -> None:
         """Sketch the measures and count the pixels."""
         rows, pixels = measured.rows[self.group.name], self.group.sketches["pixels"]
         self.group.sketches["bank"].update(rows)  # type: ignore[attr-defined]
         if "counts" in measured.rest:
-            pixels.add(measured.rest["counts"], len(rows))  # type: ignore[attr-defined]
+            pixels.add(measured.rest["counts"], measured.rest.get("counted", len(rows)))  # type: ignore[attr-defined]
         else:
             pixels.update(measured.rest["pixels"])  # type: ignore[attr-defined]
         self._custom.take(measured.rows, len(rows))

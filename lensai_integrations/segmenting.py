@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.arrays import Array, is_array, is_immutable, local, namespace, strings, to_host
+from lensai_integrations.conventions import plain_name
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
 from lensai_integrations.measures.outputs import NO_CLASS
 from lensai_integrations.measuring import Measured, label_array
 from lensai_integrations.profile import Profile
-from lensai_integrations.recorders import Settings
 from lensai_integrations.segments import LABEL, MOST_SEGMENTS, OTHER, OTHER_CODE, segment_name
+from lensai_integrations.settings import Settings
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
 
@@ -145,7 +146,7 @@ class Segmenter:
             return Categories()
         dim, k = rows.shape[1], self._settings.k
         segment = next(known for known, number in self._codes.items() if number == code)
-        return KLLBank(dim, segment_k(k, dim), seed=self._settings.seed_of(f"{name} of segment {segment}"))
+        return KLLBank(dim, segment_k(k, dim), seed=self._settings.seed_of(f"{plain_name(name)} of segment {segment}"))
 
     def _coded(self, values: Values) -> NDArray[np.intp] | None:
         """The number of the segment of each row; None where there is no value."""

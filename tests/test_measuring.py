@@ -35,9 +35,9 @@ def test_numpy_and_torch_do_not_fly():
 def test_pixels_come_as_bytes_in_host_memory_and_as_counts_elsewhere(library, monkeypatch):
     images = maker(library)(np.full((2, 6, 5, 3), 7, np.uint8))
     measure = image_measurer(ImageInputs(layout="NHWC", scale=1), "lensai")
-    assert measure(images)["pixels"].shape == (2, 3, 6, 5)
+    assert measure(images)["lensai"]["pixels"].shape == (2, 3, 6, 5)
     as_if_elsewhere(monkeypatch)
-    found = measure(images)
+    found = measure(images)["lensai"]
     assert set(found) == {"rows", "counts"}
     assert np.asarray(found["counts"])[:, 7].tolist() == [60, 60, 60]
 

@@ -144,7 +144,7 @@ def test_images_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     measure = Inputs.measure
 
     def counting(self: Inputs, images: Any) -> Measured:
-        seen.append(len(images))
+        seen.append(len(images.batch))
         return measure(self, images)
 
     monkeypatch.setattr(Inputs, "measure", counting)

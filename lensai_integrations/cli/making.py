@@ -24,7 +24,9 @@ MOST_LISTED = 10
 @click.option(
     "--exif", default="", help="EXIF data to keep, e.g. make,model,iso. It may identify people; default none."
 )
-@click.option("--convention", type=click.Choice(["lensai", "lensai-edge"]), default="lensai", show_default=True)
+@click.option(
+    "--convention", type=click.Choice(["lensai", "lensai-edge"]), default=["lensai"], show_default=True, multiple=True
+)
 @click.option("--segment-by", help="Also a profile per value: label (the folder), format, mode, or a name in --exif.")
 @click.option("--max-segments", type=int, default=DEFAULT_SEGMENTS, show_default=True, help="Values with a profile.")
 def profile(
@@ -32,7 +34,7 @@ def profile(
     output: Path,
     jobs: int | None,
     exif: str,
-    convention: str,
+    convention: tuple[str, ...],
     segment_by: str | None,
     max_segments: int,
 ) -> None:

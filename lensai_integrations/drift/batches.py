@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -56,12 +56,6 @@ class Batch:
         parts = {key: None if value is None else value[cut] for key, value in whole.items()}
         layers = None if self.embeddings is None else {name: rows[cut] for name, rows in self.embeddings.items()}
         return Batch(embeddings=layers, **parts)
-
-    def without(self, groups: Collection[str]) -> Batch:
-        """The batch without some groups, named as in a profile."""
-        own = {key: None if key in groups else getattr(self, key) for key in ("inputs", "outputs", "labels")}
-        layers = {key: rows for key, rows in (self.embeddings or {}).items() if f"embeddings/{key}" not in groups}
-        return Batch(embeddings=layers or None, segments=self.segments, **own)
 
 
 def read_batch(given: Batch, reader: ImageInputs, caught: Caught) -> Batch:

@@ -8,6 +8,9 @@ Being certain is not enough: of a million rows, every stream differs from its ba
 effect of at least `min_effect`, a share of the rows: 0.1 is the Kolmogorov-Smirnov distance of a shift by a quarter of
 a standard deviation, or a tenth of the rows in another category.
 
+Images that were measured by several conventions are compared convention by convention (`conventions.py`), whatever
+their groups are called on the two sides; the report has the baseline's names.
+
 Where both profiles have segments, these are compared too (`segments.py`): one half of the rate is theirs then.
 """
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from lensai_integrations.conventions import paired
 from lensai_integrations.drift.accuracy import estimate_accuracy
 from lensai_integrations.drift.adjusted import Judged, judge
 from lensai_integrations.drift.calibrate import calibration_of
@@ -52,7 +56,7 @@ def compare(
 
     Args:
         baseline: What to hold the window against.
-        window: Profile of some consecutive rows of production, one or more.
+        window: Profile of some consecutive rows of production, one or more; or of a device (`edge.read_stats`).
         false_alarm_rate: Chance of a false alarm of the whole report, 0 to 1.
         min_effect: Smallest effect that counts as drift, 0 to 1: Kolmogorov-Smirnov distance of a stream, total
             variation of categories; without calibration also the MMD of rows as vectors, in standard deviations.
@@ -80,6 +84,7 @@ def compare(
     _check_choices(against, correction)
     limits = _checked_limits(false_alarm_rate, min_effect)
     reference = _reference(baseline, window, against)
+    window = paired(window, reference)
     ours, theirs = _sides(reference, "baseline"), _sides(window, "window")
     found = [compare_group(side, theirs[name]) for name, side in ours.items() if name in theirs]
     if not count_families(found):

@@ -92,7 +92,7 @@ class Memory:
 
     def take(self, batch: Batch, now: float) -> None:
         """Measure a batch into the open pane."""
-        taken = self.open.take(batch, now, self._measuring)
+        taken = self.open.take(batch, now)
         self.rows += taken
         self._unjudged += taken
 
@@ -211,8 +211,7 @@ class Memory:
     def _pane(self, entry: Mapping[str, Any]) -> Pane:
         assert self._store is not None
         profile = self._store.get(entry["file"])
-        for error in self._measuring.odd(profile).values():
-            raise error
+        self._measuring.check(profile)
         opened, closed = float(entry["opened"]), float(entry["closed"])
         if not math.isfinite(opened + closed):
             raise FormatError(f"the time of pane {entry['number']} is not a number")

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lensai_integrations.alike import check_alike
+from lensai_integrations.conventions import chosen_conventions, reader_of, with_conventions
 from lensai_integrations.custom_recorder import chosen_measures
 from lensai_integrations.drift.batches import Batch
-from lensai_integrations.errors import DefinitionError, InputError, LensAIError
+from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.profile import Baseline, Profile, check_comparable
+from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
 
 
@@ -28,7 +30,7 @@ class Measuring:
         on_error: Told a group and an error when a group cannot take a batch.
 
     Attributes:
-        reference: The profile that windows are held against.
+        reference: The profile that windows are held against: of images measured by several conventions, the first.
         reader: Where images are in a batch, and how they are read.
         source: What the profiles say they are of.
 
@@ -47,8 +49,9 @@ class Measuring:
         source: str = "production",
         on_error: Callable[[str, Exception], None] | None = None,
     ) -> None:
-        self.reference = _reference(baseline, against)
-        self.reader = inputs or reader_of(self.reference)
+        whole = _reference(baseline, against)
+        self.reference = with_conventions(whole, chosen_conventions(None, whole))
+        self.reader = inputs or reader_of(whole) or ImageInputs()
         Profiler(like=self.reference, measures=measures, rows=rows)  # says once what of the baseline is not declared
         declared, _ = chosen_measures(measures, self.reference)
         info = self.reference.info
@@ -56,24 +59,14 @@ class Measuring:
         self._settings: dict[str, Any] = {"like": self.reference, "measures": declared, "source": source, **segments}
         self._rows, self._on_error, self.source = rows, on_error, source
 
-    def odd(self, profile: Profile) -> dict[str, LensAIError]:
-        """What is wrong with the groups that were measured otherwise than the reference's, or have other streams."""
-        found: dict[str, LensAIError] = {}
-        for name, group in profile.groups.items():
-            known = self.reference.groups.get(name, group)
-            try:
-                check_comparable(known, group)
-            except DefinitionError as error:
-                found[name] = error
-            if known.streams != group.streams:
-                here, there = len(group.streams), len(known.streams)
-                found[name] = InputError(f"{name} has other streams than the baseline's: {here} here, {there} there")
-        return found
+    def check(self, profile: Profile) -> None:
+        """Refuse a profile of groups that were measured otherwise than the reference's, or have other streams.
 
-    def complain(self, name: str, error: Exception) -> None:
-        """Note that a group was left out."""
-        if self._on_error is not None:
-            self._on_error(name, error)
+        Raises:
+            LensAIError: Naming the group.
+        """
+        for group in profile.groups.values():
+            check_alike(group, self.reference)
 
     def profiler(self, rows: int | None = None) -> Profiler:
         """A profiler of images that were taken out of their batch.
@@ -101,17 +94,6 @@ def _reference(baseline: Baseline | Profile, against: str) -> Profile:
     return profile
 
 
-def reader_of(reference: Profile) -> ImageInputs:
-    """How the images of a profile were read.
-
-    Example:
-        >>> reader_of(Profile()).layout
-        'auto'
-    """
-    inputs = reference.groups.get("inputs")
-    return ImageInputs(**inputs.info["reader"]) if inputs is not None else ImageInputs()
-
-
 @dataclass
 class OpenPane:
     """Rows on their way to a full pane.
@@ -124,7 +106,6 @@ class OpenPane:
         opened: When the first came, seconds since 1970.
         closed: When the last did.
         file: Where all of them are on disk; empty if that is not so.
-        left_out: Groups that were not as the baseline's in the first batch.
     """
 
     number: int
@@ -134,23 +115,14 @@ class OpenPane:
     opened: float = 0.0
     closed: float = 0.0
     file: str = field(default="", compare=False)
-    left_out: frozenset[str] = frozenset()
 
-    def take(self, batch: Batch, now: float, measuring: Measuring) -> int:
-        """Measure a batch. Groups that are not as the baseline's are left out, or later batches would not fit them.
+    def take(self, batch: Batch, now: float) -> int:
+        """Measure a batch. Groups that cannot be measured as the baseline's are left out.
 
         Returns:
             Rows that were measured: all, or none if every group failed.
         """
-        fresh = self.profiler.n == 0
-        batch = batch.without(self.left_out) if self.left_out else batch
         taken = self._measure(batch)
-        if fresh and taken and (odd := measuring.odd(self.profiler.profile())):
-            for name, error in odd.items():
-                measuring.complain(name, error)
-            self.profiler = measuring.profiler()
-            taken = self._measure(batch.without(odd))
-            self.left_out = self.left_out | odd.keys() if taken else self.left_out
         if taken:
             self.opened = self.opened if self.rows else now
             self.rows, self.closed, self.file = self.rows + taken, now, ""

@@ -58,7 +58,7 @@ def write_config(
     the share of images, and that of predictions, of which any measure is outside.
 
     Args:
-        baseline: Made with `convention="lensai-edge"`, or read from a device.
+        baseline: Made with `convention="lensai-edge"`, alone or among others, or read from a device.
         path: The file; replaced in one step.
         percentiles: Lower and upper one as fractions, e.g. 0.01 and 0.99.
         save_rate: Instead of percentiles: the share of images like the baseline's that a device is to save, and of

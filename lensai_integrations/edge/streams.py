@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from lensai_integrations.edge.layout import IMAGE_IDS, INPUTS, OLDER
+from lensai_integrations.conventions import RAW, convention_of, conventions_of, is_images, renamed, with_conventions
+from lensai_integrations.edge.layout import CONVENTION, IMAGE_IDS, INPUTS, OLDER
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.group import Group
 from lensai_integrations.profile import Baseline, Profile
@@ -38,7 +39,7 @@ class Stream:
 
 
 def profile_of(what: Profile | Baseline, name: str) -> Profile:
-    """A profile, or the reference of a baseline.
+    """A profile, or the reference of a baseline, with `inputs` as devices measure them if it has them so.
 
     Args:
         what: Either.
@@ -53,7 +54,24 @@ def profile_of(what: Profile | Baseline, name: str) -> Profile:
     """
     if not isinstance(what, Profile | Baseline):
         raise InputError(f"{name} is a {type(what).__name__}: pass a Profile or a Baseline")
-    return what.reference if isinstance(what, Baseline) else what
+    return for_devices(what.reference if isinstance(what, Baseline) else what)
+
+
+def for_devices(profile: Profile) -> Profile:
+    """The profile with images by the devices' convention alone, called as on devices; itself if it has none of these.
+
+    Images as they were delivered (`raw`) are what devices measure, if these were profiled by that convention.
+
+    Example:
+        >>> raw = Group("raw", info={"convention": "lensai-edge"})
+        >>> list(for_devices(Profile({"inputs": Group("inputs", info={"convention": "lensai"}), "raw": raw})).groups)
+        ['inputs']
+    """
+    raw = profile.groups.get(RAW)
+    if raw is not None and convention_of(raw) == CONVENTION:
+        others = {name: None for name in profile.groups if is_images(name)}
+        return renamed(profile, {**others, RAW: INPUTS})
+    return with_conventions(profile, (CONVENTION,)) if CONVENTION in conventions_of(profile) else profile
 
 
 def streams_of(profile: Profile) -> Iterator[Stream]:

@@ -23,7 +23,8 @@ def write_stats(profile: Profile | Baseline, folder: str | Path) -> tuple[Path, 
     a device has no file for is left out: contrast, embeddings by component, categories, sketches of rows, row samples.
 
     Args:
-        profile: Read from a device, or made with `convention="lensai-edge"`; of a baseline, its reference.
+        profile: Read from a device, or made with `convention="lensai-edge"`, alone or among others; of a baseline, its
+            reference. Images as they were delivered (`raw`) go before those the model was fed.
         folder: Made if absent; files of the same names are replaced, others stay.
 
     Returns:

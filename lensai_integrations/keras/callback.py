@@ -72,7 +72,8 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         training: What is profiled of training batches: `"inputs"` (and labels), `"all"` (layers too), or None.
         reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
             function of the backend's tensor, in a graph where there is one; or a dict of these by layer.
-        convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.
+        convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute; or both, `("lensai",
+            "lensai-edge")`, for a baseline that servers and devices can be held against (see `Profiler`).
         measures: Custom measures of images: functions decorated with `lensai_integrations.measure`.
         k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
         rows: Rows the joint sample keeps; 0 keeps none.
@@ -112,7 +113,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         reference: Literal["validation", "training", "test"] = "validation",
         training: Literal["inputs", "all"] | None = "inputs",
         reduce: Reduce | Mapping[str, Reduce] = "mean",
-        convention: str = "lensai",
+        convention: str | Sequence[str] = "lensai",
         measures: Sequence[CustomMeasure] = (),
         k: int = 200,
         rows: int = 2000,

@@ -25,6 +25,7 @@ def configuration(options: Options) -> dict[str, Any]:
     values = {field.name: getattr(options, field.name) for field in fields(options) if field.name not in NOT_OURS}
     values["layers"] = options.layers if isinstance(options.layers, str | None) else list(options.layers)
     values["inputs"] = asdict(options.inputs) if isinstance(options.inputs, ImageInputs) else options.inputs
+    values["convention"] = options.convention if isinstance(options.convention, str) else list(options.convention)
     values["directory"] = None if options.directory is None else str(options.directory)
     values["reduce"] = _by_name(options.reduce)
     values["measures"] = [each.definition.id for each in options.measures]

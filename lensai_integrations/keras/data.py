@@ -21,7 +21,7 @@ def profile_dataset(
     metadata: Mapping[str, Metadata] | None = None,
     inputs: ImageInputs | None = None,
     measures: Sequence[CustomMeasure] = (),
-    convention: str = "lensai",
+    convention: str | Sequence[str] | None = None,
     k: int = 200,
     seed: int = 0,
     segment_by: str | None = None,

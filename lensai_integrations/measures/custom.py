@@ -27,7 +27,9 @@ MAX_FORMULA: Final = 2000
 #: What `Definition.source` says of a formula.
 PYTHON, WITHOUT_SOURCE = "Python source", "docstring; the Python source was not to be had"
 
-_TAKEN = {"pixel", "invalid"} | {m.definition.name for each in CONVENTIONS.values() for m in each.measures}
+_TAKEN = {"pixel", "invalid", *CONVENTIONS} | {  # `inputs/lensai-edge` is a group
+    m.definition.name for each in CONVENTIONS.values() for m in each.measures
+}
 _REGISTERED: dict[str, CustomMeasure] = {}
 
 

@@ -24,6 +24,7 @@ from lensai_integrations.measures.pixels import (
     as_float32,
     centre,
     clip,
+    combined,
     extremes,
     mean_over_pixels,
     mean_square,
@@ -82,7 +83,8 @@ def opencv_gray(values: Array, xp: Any) -> Array:
     """OpenCV's 8-bit gray of RGB `[n, 3, H, W]`, whole numbers 0-255 in float32: `[n, H, W]`; grey is as it is."""
     if values.shape[1] == 1:
         return values[:, 0]
-    return xp.floor((weighted(values, _OPENCV) + 16384.0) * 2.0**-15)
+    (weighed,) = combined(values, (_OPENCV,), xp)  # whole numbers below 2^24, exact in whatever order they are added
+    return xp.floor((weighed + 16384.0) * 2.0**-15)
 
 
 def brightness(sums: EdgeSums, xp: Any) -> Array:

@@ -8,7 +8,7 @@ what LensAI's devices compute (`edge.py`), for baselines that are held against a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -129,7 +129,8 @@ def measure_images(images: Images, convention: str = "lensai") -> tuple[tuple[st
         >>> dict(zip(names[:3], rows[0, :3].tolist()))
         {'brightness': 200.0, 'contrast': 0.0, 'sharpness': 0.0}
     """
-    return _measured(images, convention, lambda planes: None)
+    rows, failed = _measured(images, (convention,), lambda planes: None)
+    return _one(images, convention, rows, failed)
 
 
 def measure_images_and_bytes(images: Images, convention: str = "lensai") -> tuple[tuple[str, ...], Array, Array]:
@@ -145,8 +146,8 @@ def measure_images_and_bytes(images: Images, convention: str = "lensai") -> tupl
         ('brightness', 127.5, 128)
     """
     rounded: list[Array] = []
-    names, rows = _measured(images, convention, lambda planes: rounded.append(_rounded(planes)))
-    return names, rows, _bytes(images, convention, rounded)
+    rows, failed = _measured(images, (convention,), lambda planes: rounded.append(_rounded(planes)))
+    return *_one(images, convention, rows, failed), _bytes(images, convention, rounded)
 
 
 def measure_images_and_counts(images: Images, convention: str = "lensai") -> tuple[tuple[str, ...], Array, Array]:
@@ -164,11 +165,51 @@ def measure_images_and_counts(images: Images, convention: str = "lensai") -> tup
         >>> names[0], rows[0, 0].item(), counts[0, 128].item()
         ('brightness', 127.5, 128)
     """
-    xp, blue_first = namespace(images.pixels), _convention_named(convention).blue_first
-    counts = [xp.zeros((images.channels, 256), dtype=xp.int32)] if not images.n else []
-    names, rows = _measured(images, convention, lambda planes: counts.append(planes.counts), counted=True)
-    total = sum(counts[1:], start=counts[0])
-    return names, rows, xp.flip(total, axis=0) if blue_first and images.channels > 1 else total
+    rows, failed, counts = _counted(images, (convention,))
+    return *_one(images, convention, rows, failed), in_order_of(convention, counts, axis=0)
+
+
+def measure_by_conventions(
+    images: Images, conventions: Sequence[str]
+) -> tuple[dict[str, Array], dict[str, Exception], Array, int | None]:
+    """The rows of `measure_images` by convention, those that failed with their errors, and the pixel counts of all.
+
+    The images are read, converted and counted once, whatever the number of conventions. One that fails leaves the
+    others as they are.
+
+    Returns:
+        Rows by convention; errors by convention; whole numbers `[C, 256]`, red first (see `in_order_of`); and the
+        images that these are of, None for all.
+
+    Raises:
+        InputError: If a convention is unknown.
+
+    Example:
+        >>> from lensai_integrations.measures.inputs import ImageInputs
+        >>> images = ImageInputs().read(np.full((2, 8, 8, 3), 200, np.uint8))
+        >>> rows, failed, counts, n = measure_by_conventions(images, ("lensai", "lensai-edge"))
+        >>> {name: each.shape for name, each in rows.items()}, failed, counts[0, 200].item(), n
+        ({'lensai': (2, 20), 'lensai-edge': (2, 7)}, {}, 128, 2)
+    """
+    if is_immutable(images.pixels):
+        return *_counted(images, conventions), None
+    rounded: list[Array] = []
+    rows, failed = _measured(images, conventions, lambda planes: rounded.append(_rounded(planes)))
+    pixels = _as_one(images, rounded)
+    empty = np.zeros((images.channels, 256), np.int64)
+    return rows, failed, count_images(pixels) if pixels.shape[0] else empty, int(pixels.shape[0])
+
+
+def in_order_of(convention: str, pixels: Array, axis: int) -> Array:
+    """What there is of each channel, red first, in the order that the convention has them.
+
+    Example:
+        >>> in_order_of("lensai-edge", np.array([3, 2, 1]), axis=0).tolist()
+        [1, 2, 3]
+    """
+    if not _convention_named(convention).blue_first or pixels.shape[axis] == 1:
+        return pixels
+    return namespace(pixels).flip(pixels, axis=axis)
 
 
 def pixel_bytes(images: Images, convention: str = "lensai") -> Array:
@@ -191,27 +232,62 @@ def pixel_bytes(images: Images, convention: str = "lensai") -> Array:
     return _bytes(images, convention, rounded)
 
 
-def _measured(
-    images: Images, convention: str, each: Callable[[Planes], None], *, counted: bool = False
+def _one(
+    images: Images, convention: str, rows: dict[str, Array], failed: dict[str, Exception]
 ) -> tuple[tuple[str, ...], Array]:
-    chosen = _convention_named(convention)
-    names, xp = tuple(image_measures(images.channels, convention)), namespace(images.pixels)
+    """Names and rows of the only convention."""
+    if convention in failed:
+        raise failed[convention]
+    return tuple(image_measures(images.channels, convention)), rows[convention]
+
+
+def _counted(images: Images, conventions: Sequence[str]) -> tuple[dict[str, Array], dict[str, Exception], Array]:
+    """Rows, errors, and the counts of all pixels, red first, counted as the images are gone through."""
+    xp = namespace(images.pixels)
+    counts = [xp.zeros((images.channels, 256), dtype=xp.int32)] if not images.n else []
+    rows, failed = _measured(images, conventions, lambda planes: counts.append(planes.counts), counted=True)
+    return rows, failed, sum(counts[1:], start=counts[0])
+
+
+def _measured(
+    images: Images, conventions: Sequence[str], each: Callable[[Planes], None], *, counted: bool = False
+) -> tuple[dict[str, Array], dict[str, Exception]]:
+    """Rows by convention, and the errors of those that failed; every block of images is made once for all of them."""
+    chosen = {name: _convention_named(name) for name in conventions}
+    xp = namespace(images.pixels)
     if not images.n:
         where = {} if is_immutable(images.pixels) else {"device": device(images.pixels)}
-        return names, xp.zeros((0, len(names)), dtype=xp.float32, **where)
-    sums, valid = [], []
+        widths = {name: len(image_measures(images.channels, name)) for name in chosen}
+        return {name: xp.zeros((0, width), dtype=xp.float32, **where) for name, width in widths.items()}, {}
+    sums: dict[str, list[Any]] = {name: [] for name in chosen}
+    rows: dict[str, Array] = {}
+    failed: dict[str, Exception] = {}
+    valid = []
     with np.errstate(over="ignore", invalid="ignore"):
         for planes in blocks(images):
             if counted:
                 planes = replace(planes, counts=count_images(_rounded(planes)))  # noqa: PLW2901
-            sums.append(chosen.over_pixels(planes))
+            for name in (name for name in chosen if name not in failed):
+                try:
+                    sums[name].append(chosen[name].over_pixels(planes))
+                except Exception as error:  # noqa: BLE001  what one convention does wrong is no other's
+                    failed[name] = error
             valid.append(planes.valid)
             each(planes)
-        together = _joined(sums, xp)
-        used = _used(images.channels, convention)
-        plain = np if is_numpy_array(images.pixels) else xp  # saves a wrapper's time, which counts for one image
-        rows = xp.concatenate([_columns(measure.formula(together, plain)) for measure in used], axis=1)
-    return names, rows if valid[0] is None else xp.where(xp.concatenate(valid)[:, None], rows, math.nan)
+        for name in (name for name in chosen if name not in failed):
+            try:
+                rows[name] = _rows(images, name, _joined(sums[name], xp), valid)
+            except Exception as error:  # noqa: BLE001
+                failed[name] = error
+    return rows, failed
+
+
+def _rows(images: Images, convention: str, sums: Any, valid: list[Array | None]) -> Array:
+    xp = namespace(images.pixels)
+    used = _used(images.channels, convention)
+    plain = np if is_numpy_array(images.pixels) else xp  # saves a wrapper's time, which counts for one image
+    rows = xp.concatenate([_columns(measure.formula(sums, plain)) for measure in used], axis=1)
+    return rows if valid[0] is None else xp.where(xp.concatenate(valid)[:, None], rows, math.nan)
 
 
 def _columns(values: Array) -> Array:
@@ -243,9 +319,13 @@ def _as_they_lie(images: Images) -> bool:
 
 
 def _bytes(images: Images, convention: str, rounded: list[Array]) -> Array:
+    return in_order_of(convention, _as_one(images, rounded), axis=1)
+
+
+def _as_one(images: Images, rounded: list[Array]) -> Array:
+    """The bytes of all images, red first."""
     xp = namespace(images.pixels)
-    whole = xp.astype(images.pixels, xp.uint8, copy=False) if _as_they_lie(images) else xp.concatenate(rounded, axis=0)
-    return xp.flip(whole, axis=1) if _convention_named(convention).blue_first and images.channels > 1 else whole
+    return xp.astype(images.pixels, xp.uint8, copy=False) if _as_they_lie(images) else xp.concatenate(rounded, axis=0)
 
 
 def _convention_named(name: str) -> Convention:

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from lensai_integrations.conventions import single_convention
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
-from lensai_integrations.measures.images import image_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Profile
 from lensai_integrations.raw.columns import Columns
@@ -50,7 +50,7 @@ class Collector:
         exif: What of a file's EXIF data is kept; nothing by default, since it may identify people.
         inputs: How arrays are read that are no bytes and not inside [0, 1].
         measures: Custom measures, functions decorated with `measure`, of one number an image.
-        convention: Of the image measures.
+        convention: Of the image measures, one; None is `"lensai"`.
         k: Size of the KLL sketches.
         seed: Of what is random in them.
         segment_by: A name of metadata or of EXIF data, `"mode"`, `"format"`, or `"label"`: a profile for each value.
@@ -76,7 +76,7 @@ class Collector:
         exif: Sequence[str] = (),
         inputs: ImageInputs | None = None,
         measures: Sequence[CustomMeasure] = (),
-        convention: str = "lensai",
+        convention: str | Sequence[str] | None = None,
         k: int = 200,
         seed: int = 0,
         segment_by: str | None = None,
@@ -86,11 +86,10 @@ class Collector:
     ) -> None:
         self.metadata = dict(metadata or {})
         _check(name, self.metadata)
-        image_measures(3, convention)
         self.name, self.inputs, self._exif, self._seed, self._k = name, inputs, checked_exif(exif), seed, k
         kept = (*FILE, *self._exif, *self.metadata)
         by = checked_stream(segment_by, max_segments, kept, labels=labels)
-        self.columns = Columns(convention, kept, checked_measures(measures), by)
+        self.columns = Columns(single_convention(convention), kept, checked_measures(measures), by)
         self._capacity, self._most = capacity, max_segments
         self._notes: set[str] = set()
         self._begin()

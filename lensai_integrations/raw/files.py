@@ -23,6 +23,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from lensai_integrations.conventions import single_convention
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.group import Group
 from lensai_integrations.measures.outputs import LABEL
@@ -76,7 +77,7 @@ def profile_files(
     *,
     jobs: int | None = None,
     exif: Sequence[str] = (),
-    convention: str = "lensai",
+    convention: str | Sequence[str] | None = None,
     k: int = 200,
     seed: int = 0,
     segment_by: str | None = None,
@@ -93,7 +94,7 @@ def profile_files(
         source: A folder, an image, or a pattern.
         jobs: Worker processes; by default as many as there are cores. 0: none.
         exif: What of the files' EXIF data is kept; see `ProfileImages`.
-        convention: Of the image measures.
+        convention: Of the image measures, one; None is `"lensai"`.
         k: Size of the KLL sketches.
         seed: Of what is random in them.
         segment_by: `"format"`, `"mode"`, a name in `exif`, or `"label"`: also keeps a profile for each value.
@@ -111,10 +112,11 @@ def profile_files(
         1000
     """
     _check_pillow()
+    measured_by = single_convention(convention)
     root, paths = images_in(source)
     kept = (*FILE, *checked_exif(exif))
     by = checked_stream(segment_by, max_segments, kept, labels=_have_labels(root, paths))
-    columns = Columns(convention, kept, segment_by=by)
+    columns = Columns(measured_by, kept, segment_by=by)
     digest = _digest(root, paths, (columns, k, seed, max_segments))
     work = _Work(RawSketches(columns, k, [seed]), digest, max_segments)
     store = Path(resume) / _STATE if resume is not None else None

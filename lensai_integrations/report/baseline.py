@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lensai_integrations.conventions import plain_name, title_of
 from lensai_integrations.drift.calibrate import calibration_of
 from lensai_integrations.errors import FormatError
 from lensai_integrations.profile import Baseline, Group, Profile
@@ -58,7 +59,11 @@ def key_facts(sources: Sequence[Source]) -> list[Fact]:
         for name, group in source.profile.groups.items():
             groups.setdefault(name, group)
     makers = {"inputs": _inputs, "outputs": _outputs, "labels": _labels}
-    facts += [Fact(name.capitalize(), make(groups[name])) for name, make in makers.items() if name in groups]
+    for name, make in makers.items():
+        own = [group for each, group in groups.items() if plain_name(each) == name]
+        facts += [
+            Fact(title_of(group.name, [group]) if len(own) > 1 else name.capitalize(), make(group)) for group in own
+        ]
     layers = [_layer(group) for name, group in groups.items() if name.startswith("embeddings/")]
     return facts + ([Fact("Embeddings", tuple(layers))] if layers else [])
 

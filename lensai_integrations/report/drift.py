@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lensai_integrations.conventions import paired, title_of
 from lensai_integrations.drift.text import (
     certainty,
     count_segments,
@@ -50,6 +51,7 @@ _USE = (
 def drift_page(report: DriftReport, baseline: Baseline | Profile, window: Profile) -> Page:
     """Everything the page of a drift report says."""
     reference = baseline.sources().get(report.against, next(iter(baseline.sources().values())))
+    window = paired(window, reference)
     sources = [Source(0, "baseline", reference), Source(1, "window", window)]
     sections = [_moved_section(report, sources)] if report.moved or _points(report) else []
     sections += _segment_sections(report, sources)
@@ -159,7 +161,7 @@ def _group_section(group: GroupDrift, sources: Sequence[Source]) -> Section:
     embedded = group.name.startswith("embeddings/")
     vectors = [f"Rows as vectors: {_vectors(group)}."] if group.vectors is not None else []
     return Section(
-        title=group.name if embedded else group.name.capitalize(),
+        title=group.name if embedded else title_of(group.name, [part.group for part in parts]),
         lead=(f"{_counted(group)}.", *vectors),
         points=(*_told(group), *group.notes),
         legend=legend(parts),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from lensai_integrations.conventions import is_images, title_of
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.profile import Group
 from lensai_integrations.raw.sketches import METADATA
@@ -51,7 +52,13 @@ def stream_section(sources: Sequence[Source], name: str) -> Section | None:
     if not rows and not pixels:
         return None
     lead = _nonempty((_note(parts), *_gap_sentences(rows, sources)))
-    base = Section(name.capitalize(), lead, legend=legend(parts), rows=tuple(rows), pixels=tuple(pixels))
+    base = Section(
+        title_of(name, [part.group for part in parts]),
+        lead,
+        legend=legend(parts),
+        rows=tuple(rows),
+        pixels=tuple(pixels),
+    )
     return _with_gaps(base, rows)
 
 
@@ -123,7 +130,7 @@ def rows_noun(groups: Iterable[str]) -> str:
         >>> rows_noun(["inputs", "outputs"]), rows_noun(["outputs"])
         ('image', 'row')
     """
-    return "image" if {"inputs", "raw"} & set(groups) else "row"
+    return "image" if any(name == "raw" or is_images(name) for name in groups) else "row"
 
 
 def _unknown(id: str) -> Definition:

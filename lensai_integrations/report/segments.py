@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from lensai_integrations.conventions import is_images
 from lensai_integrations.profile import Profile
 from lensai_integrations.report.plots import bar_svg, ranges_svg
 from lensai_integrations.report.streams import Source
@@ -135,7 +136,9 @@ def _main_streams(profile: Profile) -> list[str]:
     held = {name for segment in profile.segments.values() for name in segment.groups}
     plain = [group for name, group in profile.groups.items() if name in held and not name.startswith("embeddings/")]
     every = [(group.name, stream) for group in plain if group.bank is not None for stream in group.streams]
-    groups = {name for name, _ in every} - ({"raw"} if any(name == "inputs" for name, _ in every) else set())
+    images = [name for name in dict.fromkeys(name for name, _ in every) if is_images(name)]
+    further = {"raw", *images[1:]} if images else set()
+    groups = {name for name, _ in every} - further
     main = [(name, stream) for wanted in MAIN for name, stream in every if stream == wanted and name in groups]
     return [f"{name}/{stream}" for name, stream in main or every[:_FIRST]]
 
@@ -157,7 +160,8 @@ def _span(found: Mapping[tuple[int, str], Quantiles], stream: str) -> tuple[floa
 
 
 def _measure(stream: str, profile: Profile, span: tuple[float, float]) -> Measure:
-    group = next((g for g in profile.groups.values() if stream.startswith(f"{g.name}/")), None)
+    groups = (group for group in profile.groups.values() if stream.startswith(f"{group.name}/"))
+    group = max(groups, key=lambda each: len(each.name), default=None)
     short = stream if group is None else stream.removeprefix(f"{group.name}/")
     known = group.definition(group.definition_of(short)) if group is not None else None
     unit = known.unit if known is not None and known.unit != "1" else ""

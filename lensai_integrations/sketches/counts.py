@@ -89,11 +89,11 @@ class PixelCounts:
             self._counts = held + more
         self.n += int(values.shape[0])
 
-    def add(self, counts: NDArray[np.integer[Any]], n: int) -> None:
+    def add(self, counts: Array, n: int) -> None:
         """Take in pixels that were counted elsewhere.
 
         Args:
-            counts: Whole numbers `[C, 256]` in host memory, as `count_images` makes them.
+            counts: Whole numbers `[C, 256]` of numpy or torch, as `count_images` makes them.
             n: Images they are of.
 
         Raises:
@@ -105,9 +105,10 @@ class PixelCounts:
             >>> counts.n, counts.counts[0, 9].item()
             (2, 32)
         """
-        if counts.shape != (self.channels, 256):
+        if tuple(counts.shape) != (self.channels, 256):
             raise InputError(f"counts should be [{self.channels}, 256], not {list(counts.shape)}")
-        held, more = together(self._counts, counts.astype(np.int64))
+        xp = namespace(counts)
+        held, more = together(self._counts, xp.astype(counts, xp.int64))
         self._counts = held + more
         self.n += n
 

@@ -130,6 +130,21 @@ class RowSample:
             self._hold(both[keep], {name: np.concatenate([data[name] for _, data in parts])[keep] for name in names})
         self.n += other.n
 
+    def renamed(self, names: Mapping[str, str]) -> RowSample:
+        """The same rows under other names, `names` by the old; what has none is left out. The arrays are shared.
+
+        Example:
+            >>> sample = RowSample(size=2, seed=0)
+            >>> sample.update({"inputs": np.zeros((5, 3)), "labels": np.arange(5.0)})
+            >>> sample.renamed({"inputs": "raw"}).widths
+            {'raw': 3}
+        """
+        result = RowSample(self.size, self.seed)
+        result.n, result._priorities = self.n, self._priorities
+        result._buffers = {new: self._buffers[name] for name, new in names.items() if name in self._buffers}
+        result.widths = {new: self.widths[name] for name, new in names.items() if name in self.widths}
+        return result
+
     def _hold(self, kept: NDArray[np.uint64], data: Mapping[str, NDArray[np.float32]]) -> None:
         """Take these rows as the whole sample."""
         self._priorities, self._buffers = kept, dict(data)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lensai_integrations.conventions import checked_conventions
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.embeddings import Reduce, check_reduce
-from lensai_integrations.measures.images import image_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import KINDS, TASKS
 from lensai_integrations.mlflow.address import checked_path
@@ -44,7 +44,7 @@ class Options:
     reference: str
     training: str | None
     reduce: Reduce | Mapping[str, Reduce]
-    convention: str
+    convention: str | Sequence[str]
     k: int
     rows: int
     max_dim: int
@@ -69,7 +69,7 @@ class Options:
             _check_kind("inputs", self.inputs, (ImageInputs, type(None)), "'auto', ImageInputs(...) or None")
         for reduce in self.reduce.values() if isinstance(self.reduce, Mapping) else [self.reduce]:
             check_reduce(reduce)
-        image_measures(3, self.convention)
+        checked_conventions(self.convention)
         checked_measures(self.measures)
         checked_segment_by(self.segment_by, self.max_segments)
         if self.segment_by == "label" and self.target is None:

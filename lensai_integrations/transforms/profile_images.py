@@ -38,7 +38,7 @@ class ProfileImages(v2.Transform):  # type: ignore[misc]
             `"orientation"`, `"exposure"` (seconds), `"iso"`. Nothing by default: it can identify people.
         inputs: How tensors are read that are neither bytes nor inside [0, 1]: `ImageInputs(mean=..., std=...)`.
         measures: Custom measures, functions decorated with `lensai_integrations.measure`, of one number an image.
-        convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.
+        convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute; one of them.
         k: Size of the KLL sketches.
         seed: Of what is random in them; nothing else is touched.
         segment_by: A name in `metadata` or `exif`, `"mode"` or `"format"`: keeps a profile for each value beside the
@@ -63,7 +63,7 @@ class ProfileImages(v2.Transform):  # type: ignore[misc]
         exif: Sequence[str] = (),
         inputs: ImageInputs | None = None,
         measures: Sequence[CustomMeasure] = (),
-        convention: str = "lensai",
+        convention: str | Sequence[str] = "lensai",
         k: int = 200,
         seed: int = 0,
         segment_by: str | None = None,

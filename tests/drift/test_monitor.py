@@ -244,7 +244,7 @@ def test_one_group_that_fails_leaves_the_others(images, caplog):
     assert "embeddings/avgpool" not in window.profile.groups
 
 
-def test_a_group_that_is_not_as_the_baselines_stays_out_of_its_window(images, caplog):
+def test_rows_that_are_not_as_the_baselines_stay_out_of_the_window_and_no_others(images, caplog):
     rng = np.random.default_rng(9)
     monitor = DriftMonitor(images, 60)
     for _ in range(2):
@@ -254,7 +254,9 @@ def test_a_group_that_is_not_as_the_baselines_stays_out_of_its_window(images, ca
         "inputs": 60,
         "embeddings/avgpool": 60,
         "labels": 60,
+        "outputs": 10,
     }
+    assert "outputs: batches were left out from row 0 on" in window.profile.warnings[0]
 
 
 def test_a_comparison_that_fails_is_counted_and_the_next_window_judged(monkeypatch, caplog):

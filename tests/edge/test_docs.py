@@ -34,6 +34,8 @@ def test_snippets_run(heading, devices, capsys, tmp_path):
         assert told == "False [] []\nreference 1719393854 60\nsensor1 1719393854 60\n"
     elif heading.startswith("Compare"):
         assert not devices["report"].drift
+        assert {group.name for group in devices["report"].groups} == {"inputs/lensai-edge", "outputs"}
+        assert (tmp_path / "config.ini").exists()
     else:
         assert "sensorId = door-3" in (tmp_path / "device" / "config.ini").read_text()
 

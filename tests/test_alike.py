@@ -1,0 +1,134 @@
+"""`Profiler(like=...)`: batches of another width are refused, and a device's profile can be matched, too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from photographs import patches
+from profiles import batch, make_profile
+
+from lensai_integrations import DriftMonitor, Profile, Profiler, compare, edge
+from lensai_integrations.alike import check_alike, sketched_alike
+from lensai_integrations.errors import DefinitionError, InputError
+from lensai_integrations.group import Group
+
+IMAGES = patches(200)
+LOGITS = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def like():
+    return make_profile(100)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("outputs", {"outputs": np.zeros((5, 9))}, "outputs has other streams.*: 13 here, 8 there"),
+        ("embeddings/avgpool", {"embeddings": {"avgpool": np.zeros((5, 7))}}, "avgpool has other.*: 7 here, 24 there"),
+        ("inputs", {"inputs": np.zeros((5, 8, 8, 1), np.uint8)}, "inputs has other.*: 13 here, 20 there"),
+        ("labels", {"labels": np.zeros(5)}, "labels has other streams.*: 1 here, 0 there"),
+    ],
+)
+def test_a_batch_of_another_width_is_refused_and_decides_nothing(name, given, message, like):
+    profiler = Profiler(like=like, seed=1)
+    with pytest.raises(InputError, match=message):
+        profiler.update(**given)
+    profiler.update(**batch(np.random.default_rng(1), 10))
+    assert {group.n for group in profiler.profile().groups.values()} == {10}
+    told = []
+    lenient = Profiler(like=like, seed=1, on_error=lambda *what: told.append(what))
+    lenient.update(**batch(np.random.default_rng(1), 5) | given)
+    lenient.update(**batch(np.random.default_rng(2), 10))
+    assert [group for group, _ in told] == [name]
+    found = {name: group.n for name, group in lenient.profile().groups.items()}
+    assert found == {each: 10 if each == name else 15 for each in found}
+    assert len(found) == 4
+
+
+def test_a_group_that_was_measured_otherwise_is_refused(like):
+    wide = Profiler(max_dim=24)
+    wide.update(embeddings={"avgpool": np.random.default_rng(0).normal(size=(30, 100))})
+    with pytest.raises(DefinitionError, match="embeddings/avgpool"):
+        Profiler(like=wide.profile()).update(embeddings={"avgpool": np.zeros((5, 24))})
+    check_alike(Group("other", ("a",)), like)
+
+
+def test_streams_of_another_order_are_told_apart():
+    like = Profile({"outputs": Group("outputs", ("a", "b"))})
+    with pytest.raises(InputError, match="none, in another order"):
+        check_alike(Group("outputs", ("b", "a")), like)
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("device")
+    profiler = Profiler(convention="lensai-edge", seed=5)
+    profiler.update(inputs=IMAGES, outputs=LOGITS)
+    edge.write_stats(profiler.profile(), folder)
+    return edge.read_stats(folder)
+
+
+def like_device(device, images=IMAGES, **given):
+    profiler = Profiler(like=device, seed=7)
+    profiler.update(inputs=images, **given)
+    return profiler.profile()
+
+
+def test_a_profile_like_a_devices_has_its_streams_and_merges_with_it(device, caplog):
+    own = like_device(device, outputs=LOGITS)
+    assert not caplog.messages
+    assert own.rows is None
+    for name in ("inputs", "outputs"):
+        assert own.groups[name].streams == ()
+        assert own.groups[name].sketches.keys() == device.groups[name].sketches.keys()
+        for stream, each in own.groups[name].apart.items():
+            theirs = device.groups[name].apart[stream]
+            np.testing.assert_array_equal(each.bank.min, theirs.bank.min)
+            assert (each.bank.n, each.bank.k) == (theirs.bank.n, 200)
+    assert {name: group.n for name, group in device.merge(own).groups.items()} == {"inputs": 400, "outputs": 400}
+    assert device.merge(own).groups["inputs"].apart["pixel/1"].bank.n == 2 * 200 * 32 * 32
+    assert device.merge(own).groups["inputs"].info["convention"] == "lensai-edge"
+
+
+def test_it_is_compared_and_watched(device):
+    dark = (IMAGES * 0.6).astype(np.uint8)
+    assert not compare(device, like_device(device)).drift
+    report = compare(device, like_device(device, dark))
+    assert "inputs/brightness" in [stream.stream for stream in report.moved]
+    with DriftMonitor(device, 100) as monitor:
+        levels = [window.level for images in (IMAGES, dark) for window in monitor.update(inputs=images)]
+        assert monitor.status.failures == {}
+    assert levels == ["ok", "ok", "alarm", "alarm"]
+
+
+def test_outputs_of_a_device_do_not_say_how_others_are_to_be_read(device):
+    """A device keeps probabilities; the batch may be logits."""
+    found = like_device(device, outputs=LOGITS).groups["outputs"].apart["softmax/0"].bank
+    assert (found.min[0] >= 0, found.max[0] <= 1) == (True, True)
+
+
+def test_warnings_of_rows_that_were_left_out_are_kept(device):
+    bad = IMAGES[:20].astype(np.float32)
+    bad[4] = np.nan
+    own = like_device(device, bad)
+    assert own.groups["inputs"].n == 19
+    assert any("1 of 20 rows of inputs were left out" in warning for warning in own.warnings)
+
+
+def test_another_profile_is_let_be():
+    group = Group("labels")
+    assert sketched_alike(group, Profile({"labels": Group("labels")})) is group
+
+
+@pytest.mark.parametrize("sensor", ["reference", "sensor1"])
+def test_real_devices_can_be_matched(sensor, data_dir):
+    device = edge.read_stats(data_dir / "lensai_edge" / sensor)
+    own = like_device(device)
+    streams = own.groups["inputs"].apart
+    assert streams.keys() == device.groups["inputs"].apart.keys()
+    report = compare(device, own)
+    assert {stream.stream.removeprefix("inputs/") for group in report.groups for stream in group.streams} == set(
+        streams
+    )
+    assert device.merge(own).groups["inputs"].n == device.groups["inputs"].n + 200
