@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from lensai_integrations.report.histogram import Distribution, Histogram, count_distribution, histogram
+from lensai_integrations.group import Group
+from lensai_integrations.report.histogram import (
+    Distribution,
+    Histogram,
+    bank_distributions,
+    count_distribution,
+    histogram,
+)
 from lensai_integrations.report.plots import histogram_svg
 from lensai_integrations.report.streams import CHANNELS, Part
 from lensai_integrations.report.words import number, percent
@@ -45,24 +52,27 @@ class PixelChart:
 
 
 def pixel_charts(parts: Sequence[Part]) -> list[PixelChart]:
-    """One chart per channel of the groups' pixel counts.
+    """One chart per channel of the groups' pixel counts; beside these, what a device has sketched of its pixels.
 
     Example:
         >>> pixel_charts([])
         []
     """
-    counted = [part for part in parts if part.group.pixels is not None]
-    channels = max((part.group.pixels.channels for part in counted if part.group.pixels), default=0)
-    return [_pixel_chart(counted, channel, channels) for channel in range(channels)]
+    channels = max((part.group.pixels.channels for part in parts if part.group.pixels is not None), default=0)
+    return [_pixel_chart(parts, channel, channels) for channel in range(channels)]
+
+
+def _pixels(group: Group, channel: int) -> Distribution | None:
+    """The pixel values of a channel; None if the group has none."""
+    if group.pixels is not None:
+        return count_distribution(group.pixels.counts[channel]) if channel < group.pixels.channels else None
+    sketched = group.apart.get(f"pixel/{channel}")
+    return bank_distributions(sketched.bank)[0] if sketched is not None and sketched.bank is not None else None
 
 
 def _pixel_chart(parts: Sequence[Part], channel: int, channels: int) -> PixelChart:
-    entries = [
-        (part, count_distribution(part.group.pixels.counts[channel]))
-        for part in parts
-        if part.group.pixels is not None and channel < part.group.pixels.channels
-    ]
-    colours = CHANNELS.get(str(parts[0].group.info.get("convention", "lensai")), ())
+    entries = [(part, d) for part in parts if (d := _pixels(part.group, channel)) is not None]
+    colours = CHANNELS.get(str(entries[0][0].group.info.get("convention", "lensai")), ())
     tint = colours[channel] if channels in (3, 4) and channel < len(colours) else ""
     name = tint or ("alpha" if channels == 4 else f"channel {channel}")
     drawn = histogram([d for _, d in entries], (-0.5, 255.5), BARS)

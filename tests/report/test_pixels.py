@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from lensai_integrations import Profiler, edge
 from lensai_integrations.profile import Group
 from lensai_integrations.report.pixels import pixel_charts
 from lensai_integrations.report.streams import Part
@@ -72,3 +73,18 @@ def test_pixels_of_no_image() -> None:
     assert chart.chart is None
     assert chart.rows[0].median == "no pixels"
     assert pixel_charts([]) == [] == pixel_charts([Part(0, "validation", Group("inputs"))])
+
+
+def test_what_a_device_has_sketched_is_drawn_over_what_was_counted(tmp_path) -> None:
+    images = np.random.default_rng(0).integers(0, 128, (4, 8, 8, 3), dtype=np.uint8)
+    profiler = Profiler(convention="lensai-edge")
+    profiler.update(inputs=images)
+    edge.write_stats(profiler.profile(), tmp_path)
+    device = Part(1, "window", edge.read_stats(tmp_path).groups["inputs"])
+    assert pixel_charts([device]) == []  # without counts they are in the table of streams
+    charts = pixel_charts([Part(0, "baseline", profiler.profile().groups["inputs"]), device])
+    assert [chart.name for chart in charts] == ["blue", "green", "red"]
+    for chart, channel in zip(charts, (2, 1, 0), strict=True):
+        assert re.findall(r'class="(s\d)"', chart.chart) == ["s0", "s1"]
+        assert [cell.source for cell in chart.rows] == ["baseline", "window"]
+        assert abs(float(chart.rows[1].median) - np.median(images[..., channel])) <= 0.05 * 128
