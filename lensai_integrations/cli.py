@@ -21,6 +21,7 @@ from lensai_integrations.errors import LensAIError
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.progress import progress_bar
 from lensai_integrations.segments import DEFAULT_SEGMENTS
+from lensai_integrations.server.command import serve
 
 if TYPE_CHECKING:
     from lensai_integrations.summary import StreamSummary
@@ -221,6 +222,9 @@ def check(path: Path, layout: str, scale: str, mean: str | None, std: str | None
     found = check_path(path, layout=layout, scale=scale, mean=mean, std=std)
     click.echo(str(found), nl=False)
     sys.exit(0 if found.ok else 1)
+
+
+cli.add_command(serve)
 
 
 def main() -> None:

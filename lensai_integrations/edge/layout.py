@@ -161,6 +161,18 @@ def file_of(group: str, stream: str, model: str) -> str | None:
     return f"{folder}/{stream}.bin" if folder else None
 
 
+def canonical(place: Place) -> str:
+    """The name that the file of a stream has, whichever release has written it.
+
+    Example:
+        >>> [canonical(place) for place in (place_of("imagestats", "mean_2"), place_of("samples", "ratioconfidence"))
+        ...  if place]
+        ['imgstats/mean_2.bin', 'samples/ratioconfidence.bin']
+    """
+    group = OLDER if place.old else place.group
+    return file_of(group, place.stream, place.model) or f"imgstats/{place.stream}.bin"
+
+
 def _image_file(measure: str, channel: str, *, old: bool) -> str | None:
     if measure not in IMAGE_IDS or measure == "contrast":  # devices compute it and never save it
         return None

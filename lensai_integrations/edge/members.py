@@ -15,7 +15,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from lensai_integrations.errors import FormatError, InputError
 
@@ -30,6 +30,25 @@ MAX_MEMBERS: Final = 100_000
 _MOST_NAMED = 100
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How much is read of one folder or archive.
+
+    Attributes:
+        archive_bytes: Of an archive after decompression, whatever is in it.
+        sketches_bytes: All sketch files together.
+        members: Files and folders that are looked at.
+
+    Example:
+        >>> Limits(members=2000).members
+        2000
+    """
+
+    archive_bytes: int = field(default_factory=lambda: MAX_ARCHIVE_BYTES)
+    sketches_bytes: int = field(default_factory=lambda: MAX_SKETCHES_BYTES)
+    members: int = field(default_factory=lambda: MAX_MEMBERS)
+
+
 @dataclass
 class Found:
     """What is in a folder or archive.
@@ -38,11 +57,13 @@ class Found:
         sketches: Bytes by path, in the order of the paths.
         problems: What a reader should know: files that are empty, damaged, unsafe or of another kind than they say.
         ignored: Files that are no sketches, e.g. `.DS_Store`, at most 100 by name.
+        limits: How much is read.
     """
 
     sketches: dict[PurePosixPath, bytes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    limits: Limits = field(default_factory=Limits)
     _members: int = 0
     _bytes: int = 0
 
@@ -53,8 +74,8 @@ class Found:
             FormatError: If there are too many.
         """
         self._members += 1
-        if self._members > MAX_MEMBERS:
-            raise FormatError(f"more than {MAX_MEMBERS} files: this is no LensAI folder or upload")
+        if self._members > self.limits.members:
+            raise FormatError(f"more than {self.limits.members} files: this is no LensAI folder or upload")
 
     def ignore(self, path: PurePosixPath, why: str) -> None:
         """A file that is no sketch."""
@@ -91,13 +112,17 @@ class Found:
             FormatError: If all of them together are too many.
         """
         self._bytes += len(content)
-        if self._bytes > MAX_SKETCHES_BYTES:
-            raise FormatError(f"its .bin files have more than the {MAX_SKETCHES_BYTES} bytes that are read")
+        if self._bytes > self.limits.sketches_bytes:
+            raise FormatError(f"its .bin files have more than the {self.limits.sketches_bytes} bytes that are read")
         self.sketches[path] = content
 
 
-def find(source: Path) -> Found:
+def find(source: Path | bytes, limits: Limits | None = None) -> Found:
     """The sketch files of a folder, or of a tar archive, plain or gzipped.
+
+    Args:
+        source: Folder or archive; or an archive's bytes.
+        limits: How much is read; by default enough for folders of many devices.
 
     Raises:
         InputError: If there is neither.
@@ -110,11 +135,14 @@ def find(source: Path) -> Found:
         ...     len(find(Path(folder)).ignored)
         1
     """
-    found = Found()
-    if source.is_dir():
+    found = Found(limits=limits or Limits())
+    if isinstance(source, bytes):
+        _untar(io.BytesIO(source), "the upload", found)
+    elif source.is_dir():
         _walk(source, found)
     elif source.is_file():
-        _untar(source, found)
+        with source.open("rb") as file:
+            _untar(file, str(source), found)
     else:
         raise InputError(f"dir_or_tar={str(source)!r} does not exist: pass a LensAI folder, or an upload's .tar.gz")
     found.sketches = dict(sorted(found.sketches.items()))
@@ -145,22 +173,21 @@ def _add_file(place: Path, path: PurePosixPath, found: Found) -> None:
         found.problem(path, error.strerror or str(error))
 
 
-def _untar(archive: Path, found: Found) -> None:
+def _untar(file: IO[bytes], name: str, found: Found) -> None:
     try:
-        with archive.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            stream = _Bounded(gzip.GzipFile(fileobj=file) if zipped else file)
-            with tarfile.open(fileobj=stream, mode="r|", errorlevel=0) as members:
-                for member in members:
-                    _take(members, member, found)
-            while rest := stream.read(1 << 20):  # to the end, where gzip has its checksum
-                if rest.strip(b"\0"):
-                    raise FormatError(f"{archive} is damaged: something comes after the end of the archive")
+        zipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = _Bounded(gzip.GzipFile(fileobj=file) if zipped else file, found.limits.archive_bytes)
+        with tarfile.open(fileobj=stream, mode="r|", errorlevel=0) as members:
+            for member in members:
+                _take(members, member, found)
+        while rest := stream.read(1 << 20):  # to the end, where gzip has its checksum
+            if rest.strip(b"\0"):
+                raise FormatError(f"{name} is damaged: something comes after the end of the archive")
     except FormatError:
         raise
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
-        raise FormatError(f"{archive} is not a readable tar archive: {error}") from error
+        raise FormatError(f"{name} is not a readable tar archive: {error}") from error
 
 
 def _take(members: tarfile.TarFile, member: tarfile.TarInfo, found: Found) -> None:
@@ -177,10 +204,10 @@ def _take(members: tarfile.TarFile, member: tarfile.TarInfo, found: Found) -> No
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that ends in an error after `MAX_ARCHIVE_BYTES`."""
+    """A stream that ends in an error after so many bytes."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream, self._left = stream, MAX_ARCHIVE_BYTES
+    def __init__(self, stream: Any, most: int) -> None:
+        self._stream, self._left, self._most = stream, most, most
 
     def readable(self) -> bool:
         return True
@@ -189,7 +216,7 @@ class _Bounded(io.RawIOBase):
         content: bytes = self._stream.read(min(size, self._left + 1) if size >= 0 else self._left + 1)
         self._left -= len(content)
         if self._left < 0:
-            raise FormatError(f"the archive unpacks to more than the {MAX_ARCHIVE_BYTES} bytes that are read")
+            raise FormatError(f"the archive unpacks to more than the {self._most} bytes that are read")
         return content
 
 

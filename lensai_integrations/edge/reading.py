@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path, PurePosixPath
@@ -131,6 +131,24 @@ def bank_of(content: bytes, name: str, *, noise: bool = False) -> KLLBank:
         >>> bank_of(bytes.fromhex("02 02 0f 04 c8 00 08 00 00 00 80 7f"), "noise.bin", noise=True).max.tolist()
         [200.0]
     """
+    content = checked(content, noise=noise)
+    return KLLBank.from_bytes([content], seed=zlib.crc32(content, zlib.crc32(name.encode(errors="replace"))))
+
+
+def checked(content: bytes, *, noise: bool = False) -> bytes:
+    """One file's sketch as profiles have it: with values, all of them finite.
+
+    Args:
+        content: The file's bytes.
+        noise: Whether +inf stands for an image without noise; it becomes `NO_NOISE`.
+
+    Raises:
+        FormatError: If it is damaged, has no values, or has infinite ones that mean nothing.
+
+    Example:
+        >>> checked(bytes.fromhex("02 02 0f 04 c8 00 08 00 00 00 80 7f"), noise=True)[-4:].hex(" ")  # 200 as float32
+        '00 00 48 43'
+    """
     sketch = wire.read(content)
     if sketch.n == 0:
         raise FormatError("its sketch has seen no values")
@@ -142,7 +160,7 @@ def bank_of(content: bytes, name: str, *, noise: bool = False) -> KLLBank:
         (content,) = wire.write(sketch.k, sketch.sizes, items[None], *ends, sketch.min_k)
     if not (math.isfinite(sketch.minimum) and math.isfinite(sketch.maximum)):
         raise FormatError(f"it has infinite values: its range is {sketch.minimum} to {sketch.maximum}")
-    return KLLBank.from_bytes([content], seed=zlib.crc32(content, zlib.crc32(name.encode(errors="replace"))))
+    return content
 
 
 def _profile(key: Key, files: Sequence[_File], models: Sequence[str]) -> Profile:
@@ -216,3 +234,28 @@ def _all_of(profiles: dict[Key, Profile], warnings: list[str], about: dict[str, 
     told = {"source": source, "sensors": sensors, "timestamps": times, **about}
     kept = {key: value for key, value in whole.info.items() if key not in ("sensor", "timestamp")}
     return replace(whole, info=kept | told | {"warnings": list(dict.fromkeys([*warnings, *whole.warnings]))})
+
+
+def profile_of_files(contents: Mapping[str, bytes], sensor: str, timestamp: int) -> Profile:
+    """The profile of one device's files that are in memory.
+
+    Args:
+        contents: Bytes by path, e.g. `"imgstats/noise.bin"`.
+        sensor: Whose they are.
+        timestamp: Of when, unix time in seconds.
+
+    Raises:
+        FormatError: If not one of them is a readable sketch.
+
+    Example:
+        >>> noise = bytes.fromhex("02 02 0f 04 c8 00 08 00 00 00 80 7f")
+        >>> profile_of_files({"imgstats/noise.bin": noise}, "door-3", 1719393854).source
+        'door-3'
+    """
+    found = Found({PurePosixPath(path): content for path, content in contents.items()})
+    files = [file for each in _by_key(found, (sensor,)).values() for file in each]
+    if not files:
+        raise FormatError(f"sensor {sensor!r} has no readable sketch: {'; '.join(found.problems[:3])}")
+    profile = _profile((sensor, timestamp), files, sorted({file.place.model for file in files} - {""}))
+    profile.info["warnings"] = [*found.problems, *profile.warnings]
+    return profile

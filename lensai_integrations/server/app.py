@@ -1,0 +1,160 @@
+"""The server as an ASGI application."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lensai_integrations import __version__
+from lensai_integrations.archive import to_bytes
+from lensai_integrations.errors import InputError
+from lensai_integrations.profile import Baseline
+from lensai_integrations.server import api, intake, web
+from lensai_integrations.server.inbox import Inbox
+from lensai_integrations.server.metrics import Metrics
+from lensai_integrations.server.service import Service, Turns
+from lensai_integrations.server.settings import Settings
+from lensai_integrations.server.settling import Listener, Settler
+from lensai_integrations.server.store import Store, StoreError
+from lensai_integrations.server.tokens import Tokens
+
+_LOG = logging.getLogger(__name__)
+
+_ABOUT: Final = """Takes what LensAI devices upload, merges it by sensor and hour, and holds each hour
+against a baseline.
+
+Devices need a token for uploads, `Authorization: Bearer <token>`; programs and people one for reading, as Bearer or as
+the password of HTTP Basic."""
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def create_app(
+    baseline: Baseline,
+    store: Store,
+    settings: Settings | None = None,
+    tokens: Tokens | None = None,
+    *,
+    name: str = "baseline",
+    on_judged: Listener | None = None,
+) -> FastAPI:
+    """The application; its worker runs while its lifespan does.
+
+    Args:
+        baseline: What hours are held against; made with `convention="lensai-edge"`, or with both.
+        store: Where everything is kept; left open.
+        settings: Limits and intervals.
+        tokens: Who may upload and read; None: everyone.
+        name: What the baseline is called on pages.
+        on_judged: Told of every hour that was judged, in the worker's thread.
+
+    Raises:
+        InputError: If the baseline has no measures of devices.
+        StoreError: If the store cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from lensai_integrations import Baseline, Profiler
+        >>> profiler = Profiler(convention="lensai-edge")
+        >>> profiler.update(inputs=np.zeros((4, 8, 8, 3), np.uint8))
+        >>> store = Store(tempfile.mkdtemp())
+        >>> create_app(Baseline(profiler.profile()), store).title
+        'LensAI receiver'
+        >>> store.close()
+    """
+    settings = settings or Settings()
+    check_baseline(baseline)
+    if store.judged_against(hashlib.sha256(to_bytes(baseline)).hexdigest()):
+        _LOG.warning("the store was judged against another baseline: every hour in it is judged anew")
+    metrics = Metrics(store)
+    settler = Settler(store, baseline, settings, metrics, on_judged)
+    inbox, turns = Inbox(store, settings.sensors), Turns(settings.uploads_at_once, settings.uploads_waiting)
+    app = FastAPI(
+        title="LensAI receiver",
+        version=__version__,
+        description=_ABOUT,
+        lifespan=_lifespan,
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.service = Service(baseline, name, store, settings, tokens, metrics, settler, inbox, turns)
+    for part in (intake, api, web):
+        app.include_router(part.router)
+    app.add_middleware(_Headers)
+    app.add_exception_handler(StoreError, _unavailable)
+    app.add_exception_handler(RequestValidationError, _wrong)
+    app.add_exception_handler(Exception, _failed)
+    return app
+
+
+def check_baseline(baseline: Baseline) -> None:
+    """Refuse a baseline that no device can be held against.
+
+    Args:
+        baseline: The baseline.
+
+    Raises:
+        InputError: If it has no measures of devices.
+    """
+    ids = {id for group in baseline.reference.groups.values() for id in group.definitions.values()}
+    if not any(id.startswith("lensai-edge/") for id in ids):
+        raise InputError(
+            "the baseline has no measures that devices have: make it with convention='lensai-edge', or with both,"
+            " convention=('lensai', 'lensai-edge')"
+        )
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    service.settler.start()
+    try:
+        yield
+    finally:
+        service.settler.stop()
+
+
+async def _unavailable(_: Request, error: Exception) -> JSONResponse:
+    _LOG.warning("answered 503: %s", error)
+    return JSONResponse({"detail": "the store cannot be used now: send it again"}, 503, {"Retry-After": "5"})
+
+
+async def _wrong(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first: Any = error.errors()[0]
+    return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 400)
+
+
+async def _failed(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": f"this is a defect of the server: {type(error).__name__}"}, 500)
+
+
+class _Headers:
+    """Headers that every answer has."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def answered(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, answered if scope["type"] == "http" else send)

@@ -1,0 +1,205 @@
+"""Hours of sensors: what is merged of their uploads, each exactly once, and what was found of it.
+
+Merging takes no lock. Whoever merges reads an hour's version, and writes only if it is still that version, in the
+transaction that clears the payloads; of two servers that merge the same uploads one is told to try again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, delete, exists, select, update
+
+from lensai_integrations.server.ledger import upsert
+from lensai_integrations.server.records import HourDrift
+from lensai_integrations.server.store import Store
+from lensai_integrations.server.tables import HOURS, SENSORS, UPLOADS
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is to be merged into an hour.
+
+    Attributes:
+        sensor: Whose.
+        hour: When it begins, unix time in seconds.
+        version: Of the hour when it was read; 0 if there is none yet.
+        sketches: What is merged so far, packed; None as above.
+        payloads: By timestamp.
+    """
+
+    sensor: str
+    hour: int
+    version: int
+    sketches: bytes | None
+    payloads: dict[int, bytes]
+
+
+@dataclass(frozen=True)
+class Due:
+    """An hour that is to be judged.
+
+    Attributes:
+        sensor: Whose.
+        hour: When it begins, unix time in seconds.
+        version: Of its sketches.
+        uploads: How many are merged in it.
+        rows: Images.
+        sketches: Packed.
+    """
+
+    sensor: str
+    hour: int
+    version: int
+    uploads: int
+    rows: int
+    sketches: bytes
+
+
+class _SupersededError(Exception):
+    """Another server was faster; the transaction is given up."""
+
+
+def pending(store: Store) -> list[tuple[str, int]]:
+    """Sensors and hours that have uploads to merge."""
+    columns = (UPLOADS.c.sensor, UPLOADS.c.hour)
+    with store.reading() as db:
+        found = db.execute(select(*columns).where(UPLOADS.c.payload.is_not(None)).distinct())
+        return [(sensor, hour) for sensor, hour in found]
+
+
+def take(store: Store, sensor: str, hour: int, most: int) -> Batch:
+    """The uploads of an hour that are not merged yet, the oldest first, and what they are to be merged into.
+
+    Args:
+        store: Where from.
+        sensor: Whose.
+        hour: When it begins.
+        most: How many at most.
+    """
+    mine = (UPLOADS.c.sensor == sensor) & (UPLOADS.c.hour == hour) & UPLOADS.c.payload.is_not(None)
+    waiting = select(UPLOADS.c.timestamp, UPLOADS.c.payload).where(mine).order_by(UPLOADS.c.timestamp).limit(most)
+    with store.reading() as db:
+        row = db.execute(select(HOURS.c.version, HOURS.c.sketches).where(_is(sensor, hour))).first()
+        payloads = {timestamp: bytes(payload) for timestamp, payload in db.execute(waiting)}
+    version, sketches = (row.version, bytes(row.sketches)) if row else (0, None)
+    return Batch(sensor, hour, version, sketches, payloads)
+
+
+def put(store: Store, batch: Batch, sketches: bytes, rows: int, now: float, damaged: Sequence[int] = ()) -> bool:
+    """Write what was merged, and clear the payloads, in one transaction.
+
+    Args:
+        store: Where to.
+        batch: What was merged.
+        sketches: All of the hour, packed.
+        rows: Images of the hour.
+        now: Unix time in seconds.
+        damaged: Timestamps of payloads that could not be merged.
+
+    Returns:
+        Whether it was written; False if another server was faster.
+    """
+    values = {"sketches": sketches, "rows": rows, "updated": now}
+    try:
+        with store.writing() as db:
+            _put_hour(db, batch, values, len(batch.payloads) - len(damaged))
+            clear = _mine(batch) & UPLOADS.c.payload.is_not(None)
+            cleared = db.execute(update(UPLOADS).where(clear).values(payload=None)).rowcount
+            if cleared != len(batch.payloads):
+                raise _SupersededError
+            if damaged:
+                marked = _mine(batch) & UPLOADS.c.timestamp.in_(damaged)
+                db.execute(update(UPLOADS).where(marked).values(problems='["what was stored of it was damaged"]'))
+    except _SupersededError:
+        return False
+    return True
+
+
+def _put_hour(db: Connection, batch: Batch, values: dict[str, object], uploads: int) -> None:
+    if batch.version:
+        same = _is(batch.sensor, batch.hour) & (HOURS.c.version == batch.version)
+        changed = {**values, "version": batch.version + 1, "uploads": HOURS.c.uploads + uploads}
+        done = db.execute(update(HOURS).where(same).values(changed)).rowcount == 1
+    else:
+        row = {**values, "sensor": batch.sensor, "hour": batch.hour, "version": 1, "uploads": uploads}
+        statement = upsert(db, HOURS).values(row).on_conflict_do_nothing().returning(HOURS.c.version)
+        done = db.execute(statement).first() is not None
+    if not done:
+        raise _SupersededError
+
+
+def claim(store: Store, now: float, interval: float) -> Due | None:
+    """The hour that has waited longest for a verdict, for this server to judge; None if no one is due.
+
+    Args:
+        store: Where from.
+        now: Unix time in seconds.
+        interval: Seconds after which the same hour is judged again, if something has been merged since.
+    """
+    is_due = (HOURS.c.judged_version < HOURS.c.version) & (HOURS.c.claimed <= now - interval)
+    columns = (HOURS.c.sensor, HOURS.c.hour, HOURS.c.claimed)
+    with store.reading() as db:
+        found = db.execute(select(*columns).where(is_due).order_by(HOURS.c.claimed).limit(1)).first()
+    if found is None:
+        return None
+    mine = _is(found.sensor, found.hour) & (HOURS.c.claimed == found.claimed)
+    wanted = (HOURS.c.version, HOURS.c.uploads, HOURS.c.rows, HOURS.c.sketches)
+    with store.writing() as db:
+        row = db.execute(update(HOURS).where(mine).values(claimed=now).returning(*wanted)).first()
+    if row is None:
+        return claim(store, now, interval)
+    return Due(found.sensor, found.hour, row.version, row.uploads, row.rows, bytes(row.sketches))
+
+
+def put_verdict(store: Store, verdict: HourDrift, version: int, report: str | None) -> None:
+    """Write what was found of an hour.
+
+    Args:
+        store: Where to.
+        verdict: What was found.
+        version: Of the sketches that were judged.
+        report: As JSON; None where there is none.
+    """
+    values = {
+        "judged_version": version,
+        "judged": verdict.judged,
+        "drift": verdict.drift,
+        "effect": verdict.effect,
+        "moved": json.dumps(verdict.moved),
+        "problem": verdict.problem,
+        "report": report,
+    }
+    newer = _is(verdict.sensor, verdict.hour) & (HOURS.c.judged_version <= version)
+    with store.writing() as db:
+        db.execute(update(HOURS).where(newer).values(values))
+
+
+def forget(store: Store, before: float) -> int:
+    """Delete hours into which nothing came any more, with the uploads in them, and sensors without any.
+
+    Args:
+        store: Where from.
+        before: Unix time in seconds, as this server's clock said when an hour was last written.
+
+    Returns:
+        How many hours.
+    """
+    kept = exists().where(HOURS.c.sensor == UPLOADS.c.sensor, HOURS.c.hour == UPLOADS.c.hour)
+    with store.writing() as db:
+        hours = db.execute(delete(HOURS).where(HOURS.c.updated < before)).rowcount
+        merged = UPLOADS.c.payload.is_(None) & (UPLOADS.c.received < before)
+        db.execute(delete(UPLOADS).where(merged, ~kept))
+        left = exists().where(UPLOADS.c.sensor == SENSORS.c.name)
+        db.execute(delete(SENSORS).where(SENSORS.c.received < before, ~left))
+    return hours
+
+
+def _is(sensor: str, hour: int) -> ColumnElement[bool]:
+    return (HOURS.c.sensor == sensor) & (HOURS.c.hour == hour)
+
+
+def _mine(batch: Batch) -> ColumnElement[bool]:
+    return (UPLOADS.c.sensor == batch.sensor) & UPLOADS.c.timestamp.in_(list(batch.payloads))

@@ -1,0 +1,55 @@
+"""What an upload says of itself: the sensor's name and the time, checked."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from lensai_integrations.errors import InputError
+
+SENSOR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+#: 2000-01-01, before which no device has uploaded anything.
+EARLIEST: Final = 946_684_800
+#: Seconds by which a device's clock may be ahead.
+AHEAD: Final = 86_400
+
+
+def checked_sensor(name: str) -> str:
+    """The name of a sensor.
+
+    Raises:
+        InputError: If it is not one.
+
+    Example:
+        >>> checked_sensor("door-3")
+        'door-3'
+    """
+    if not SENSOR.fullmatch(name):
+        raise InputError(
+            f"sensor_id={name[:140]!r} should be 1 to 128 letters, digits, dots, dashes and underscores, beginning with"
+            " a letter or digit"
+        )
+    return name
+
+
+def checked_timestamp(text: str, now: float) -> int:
+    """Unix time in whole seconds.
+
+    Args:
+        text: As it was sent.
+        now: Unix time in seconds.
+
+    Raises:
+        InputError: If it is not one, before 2000, or more than a day ahead.
+
+    Example:
+        >>> checked_timestamp("1719393854", now=1719393860.0)
+        1719393854
+    """
+    value = int(text) if text.isascii() and text.isdecimal() and len(text) <= 12 else -1
+    if not EARLIEST < value <= now + AHEAD:
+        raise InputError(
+            f"timestamp={text[:40]!r} should be unix time in whole seconds, after 2000 and at most a day ahead of"
+            f" {int(now)}, which it is here"
+        )
+    return value

@@ -1,0 +1,68 @@
+"""How much the server takes, keeps and answers, and how often it judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from lensai_integrations.edge.members import Limits
+from lensai_integrations.errors import InputError
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits and intervals.
+
+    Attributes:
+        upload_bytes: Largest body of an upload.
+        unpacked_bytes: Largest archive after decompression.
+        members: Most files and folders of an archive.
+        upload_seconds: How long the body of an upload may take to arrive.
+        uploads_at_once: Bodies that are in memory at the same time; further ones wait.
+        uploads_waiting: How many may wait; further ones are answered 503 at once.
+        sensors: Most sensors.
+        keep_days: Hours, and which uploads are in them, are forgotten so long after the last upload of that hour came.
+        judge_seconds: An hour is compared with the baseline at most so often.
+        settle_uploads: Most uploads that are merged in one transaction.
+        free_bytes: With less space on the disk of a SQLite store uploads are refused.
+        hours: Most hours of an answer.
+        listed: Most sensors of an answer.
+        false_alarm_rate: Chance of a false alarm of one comparison.
+
+    Raises:
+        InputError: If a number is not positive.
+
+    Example:
+        >>> Settings(keep_days=7).keep_days
+        7
+    """
+
+    upload_bytes: int = 32 * MIB
+    unpacked_bytes: int = 64 * MIB
+    members: int = 2_000
+    upload_seconds: float = 60.0
+    uploads_at_once: int = 16
+    uploads_waiting: int = 512
+    sensors: int = 10_000
+    keep_days: float = 90.0
+    judge_seconds: float = 60.0
+    settle_uploads: int = 500
+    free_bytes: int = 64 * MIB
+    hours: int = 2_400
+    listed: int = 1_000
+    false_alarm_rate: float = 0.01
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            may_be_zero = field.name in ("judge_seconds", "free_bytes")
+            if not (value > 0 or (may_be_zero and value == 0)):
+                raise InputError(f"{field.name}={value!r} should be a positive number")
+        if self.false_alarm_rate >= 1:
+            raise InputError(f"false_alarm_rate={self.false_alarm_rate!r} is a chance: pass less than 1, e.g. 0.01")
+
+    @property
+    def archive(self) -> Limits:
+        """How much is read of an archive."""
+        return Limits(self.unpacked_bytes, self.unpacked_bytes, self.members)

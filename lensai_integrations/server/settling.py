@@ -1,0 +1,238 @@
+"""In the background: uploads are merged into their hours, and hours held against the baseline.
+
+What goes wrong with one hour stays with that hour; the worker goes on. A store that cannot be used is tried again, at
+growing intervals.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from lensai_integrations.drift.compare import compare
+from lensai_integrations.drift.result import DriftReport
+from lensai_integrations.edge.reading import profile_of_files
+from lensai_integrations.edge.uploads import Sketches, merged, pack_sketches, rows_of, unpack_sketches
+from lensai_integrations.errors import FormatError, LensAIError
+from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.server import hours
+from lensai_integrations.server.metrics import Metrics
+from lensai_integrations.server.records import HourDrift
+from lensai_integrations.server.settings import Settings
+from lensai_integrations.server.store import Store, StoreError
+
+_LOG = logging.getLogger(__name__)
+#: Seconds for which uploads are let come together, between looks where nothing woke the worker, and between clean-ups.
+GATHER: Final = 0.2
+LOOK: Final = 2.0
+CLEAN: Final = 3600.0
+_MOST_BACK_OFF: Final = 30.0
+#: Seconds for which an hour that could not be merged is left alone.
+_LEAVE: Final = 300.0
+#: Streams that are named of those that moved.
+_MOST_MOVED: Final = 20
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An hour with its report, for whoever wants to be told.
+
+    Attributes:
+        verdict: What was found.
+        report: The whole report.
+        window: The profile of the hour.
+        baseline: What it was held against.
+    """
+
+    verdict: HourDrift
+    report: DriftReport
+    window: Profile
+    baseline: Baseline
+
+
+#: Told of every hour that was judged. May raise: that is logged and counted.
+Listener = Callable[[Judged], None]
+
+
+class Settler:
+    """The worker.
+
+    Args:
+        store: Where uploads are.
+        baseline: What hours are held against.
+        settings: How often, and how many at once.
+        metrics: Counts what is done and what failed.
+        on_judged: Told of every hour that was judged.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        baseline: Baseline,
+        settings: Settings,
+        metrics: Metrics,
+        on_judged: Listener | None = None,
+    ) -> None:
+        self._store, self._baseline, self._settings, self._metrics = store, baseline, settings, metrics
+        self._on_judged = on_judged
+        self._left_alone: dict[tuple[str, int], float] = {}
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lensai-settler", daemon=True)
+        self._cleaned = 0.0
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._wake.set()
+
+    def stop(self, seconds: float = 20.0) -> None:
+        """Finish the hour at hand, and end."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it works."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        pause = 0.0
+        while not self._stop.is_set():
+            self._wake.wait(LOOK)
+            self._wake.clear()
+            self._stop.wait(max(GATHER, pause))
+            try:
+                self.work(time.time())
+                pause = 0.0
+            except Exception as error:  # noqa: BLE001  the worker must outlive whatever happens
+                pause = min(max(1.0, 2 * pause), _MOST_BACK_OFF)
+                self._metrics.failures.labels("store" if isinstance(error, StoreError) else "settle").inc()
+                _LOG.warning("merging and judging is tried again in %.0f s: %s", pause, error)
+
+    def work(self, now: float) -> None:
+        """Merge what is pending, judge what is due, and forget what is old.
+
+        Args:
+            now: Unix time in seconds.
+
+        Raises:
+            StoreError: If the store cannot be used.
+        """
+        waiting = hours.pending(self._store)
+        random.shuffle(waiting)  # of several servers, each begins elsewhere
+        for sensor, hour in waiting:
+            if self._stop.is_set():
+                return
+            self._settle(sensor, hour, now)
+        while not self._stop.is_set() and (due := hours.claim(self._store, now, self._settings.judge_seconds)):
+            self._judge(due, now)
+        if now - self._cleaned > CLEAN:
+            self._cleaned = now
+            hours.forget(self._store, now - 86_400 * self._settings.keep_days)
+
+    def _settle(self, sensor: str, hour: int, now: float) -> None:
+        if self._left_alone.get((sensor, hour), 0.0) > now:
+            return
+        try:
+            while self._merge(hours.take(self._store, sensor, hour, self._settings.settle_uploads), now):
+                pass
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001  one sensor's trouble is not another's
+            self._left_alone[sensor, hour] = now + _LEAVE
+            self._metrics.failures.labels("settle").inc()
+            _LOG.warning("uploads of %s, hour %d, were not merged: %s", sensor, hour, error)
+
+    def _merge(self, batch: hours.Batch, now: float) -> bool:
+        """Whether there may be more."""
+        if not batch.payloads:
+            return False
+        whole, damaged = folded(batch)
+        for timestamp in damaged:
+            self._metrics.failures.labels("settle").inc()
+            _LOG.warning("what was stored of upload %s %d is damaged", batch.sensor, timestamp)
+        if hours.put(self._store, batch, pack_sketches(whole), rows_of(whole), now, damaged):
+            self._metrics.merged.inc(len(batch.payloads) - len(damaged))
+        return True
+
+    def _judge(self, due: hours.Due, now: float) -> None:
+        verdict, report, window = judge(self._baseline, due, now, self._settings.false_alarm_rate)
+        self._metrics.judged.labels("failed" if report is None else "drift" if report.drift else "no drift").inc()
+        if report is None:
+            self._metrics.failures.labels("judge").inc()
+        hours.put_verdict(self._store, verdict, due.version, None if report is None else report.to_json(indent=None))
+        if report is None or window is None or self._on_judged is None:
+            return
+        try:
+            self._on_judged(Judged(verdict, report, window, self._baseline))
+        except Exception as error:  # noqa: BLE001  what is told elsewhere must not stop the worker
+            self._metrics.failures.labels("report").inc()
+            _LOG.warning("the report of %s, hour %d, was not logged: %s", due.sensor, due.hour, error)
+
+
+def folded(batch: hours.Batch) -> tuple[Sketches, list[int]]:
+    """An hour's sketches with a batch of uploads merged into them.
+
+    Args:
+        batch: The hour and the uploads.
+
+    Returns:
+        The sketches, and the timestamps of uploads that could not be merged.
+
+    Raises:
+        FormatError: If what is stored of the hour is damaged.
+
+    Example:
+        >>> folded(hours.Batch("door-3", 1719392400, 0, None, {1719393854: b"damaged"}))
+        ({}, [1719393854])
+    """
+    known = unpack_sketches(batch.sketches) if batch.sketches is not None else {}
+    try:
+        return merged([known, *map(unpack_sketches, batch.payloads.values())]), []
+    except FormatError:
+        whole, damaged = merged([known]), []
+    for timestamp, payload in batch.payloads.items():
+        try:
+            whole = merged([whole, unpack_sketches(payload)])
+        except FormatError:
+            damaged.append(timestamp)
+    return whole, damaged
+
+
+def judge(
+    baseline: Baseline, due: hours.Due, now: float, false_alarm_rate: float
+) -> tuple[HourDrift, DriftReport | None, Profile | None]:
+    """Hold an hour against the baseline.
+
+    Args:
+        baseline: To hold it against.
+        due: The hour.
+        now: Unix time in seconds.
+        false_alarm_rate: Chance of a false alarm of the comparison.
+
+    Returns:
+        The verdict, the report and the hour's profile; only the verdict, with its problem, where that fails.
+    """
+    about = HourDrift(due.sensor, due.hour, due.uploads, due.rows, judged=now)
+    try:
+        window = profile_of_files(unpack_sketches(due.sketches), due.sensor, due.hour)
+        report = compare(baseline, window, false_alarm_rate=false_alarm_rate)
+    except Exception as error:  # noqa: BLE001  an hour that cannot be judged says why, and the next one is judged
+        if not isinstance(error, LensAIError):
+            _LOG.exception("hour %d of %s could not be judged", due.hour, due.sensor)
+        problem = str(error) if isinstance(error, LensAIError) else f"{type(error).__name__}: {error}"
+        return replace(about, problem=problem[:1000], judged=None), None, None
+    streams = [stream for group in report.groups for stream in group.streams if stream.kind != "pixels"]
+    effect = max((stream.effect for stream in report.moved or streams), default=None)
+    moved = tuple(stream.stream for stream in report.moved[:_MOST_MOVED])
+    return replace(about, drift=report.drift, effect=effect, moved=moved), report, window

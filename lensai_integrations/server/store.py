@@ -1,0 +1,186 @@
+"""The database behind the server: SQLite in a folder, or PostgreSQL by URL.
+
+What is answered 201 is on disk: SQLite writes ahead and syncs every commit, PostgreSQL does so by itself. Whatever a
+database refuses (locked, full, not reachable) becomes one `StoreError`, which a device is answered as 503: send again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select, text, update
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from lensai_integrations.errors import InputError, LensAIError, MissingDependencyError
+from lensai_integrations.server.tables import HOURS, META, METADATA, SCHEMA_VERSION
+
+FILE: Final = "lensai.db"
+#: Seconds to wait for a connection, for another's lock, for an answer of PostgreSQL.
+WAIT: Final = 5
+_STATEMENT_SECONDS: Final = 30
+_POSTGRESQL: Final = "postgresql+psycopg"
+#: Of servers that start at the same time, one makes the tables.
+_STARTING: Final = 7_305_361
+
+
+class StoreError(LensAIError, RuntimeError):
+    """The store is locked, full, damaged or cannot be reached; what was asked of it has not been done."""
+
+
+class Store:
+    """Connections to the database, with the tables made and their version checked.
+
+    Args:
+        place: Folder for a SQLite file, made if absent; or the URL of a PostgreSQL database,
+            `postgresql://user:password@host/name`.
+
+    Raises:
+        InputError: If it is neither, or was written by another release.
+        MissingDependencyError: If PostgreSQL's driver is not installed.
+        StoreError: If it cannot be reached or written.
+
+    Example:
+        >>> import tempfile
+        >>> store = Store(tempfile.mkdtemp())
+        >>> store.kind
+        'sqlite'
+        >>> store.close()
+    """
+
+    def __init__(self, place: str | Path) -> None:
+        self.folder, url = _place(place)
+        #: Where it is, without a password.
+        self.address = str(self.folder or url.render_as_string(hide_password=True))
+        self.kind = url.get_backend_name()
+        self._engine = _engine(url)
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection to read with."""
+        with self._connected() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection to write with, in one transaction: committed at the end, or not at all."""
+        with self._connected(writes=True) as connection:
+            yield connection
+
+    @contextmanager
+    def _connected(self, writes: bool = False) -> Iterator[Connection]:
+        try:
+            with self._engine.connect().execution_options(writes=writes) as connection, connection.begin():
+                yield connection
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise StoreError(f"the store {self.address} cannot be used: {_reason(error)}") from error
+
+    def free_bytes(self) -> int | None:
+        """Space left on the disk of a SQLite store; None for other stores."""
+        return shutil.disk_usage(self.folder).free if self.folder is not None else None
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self._engine.dispose()
+
+    def judged_against(self, digest: str) -> bool:
+        """Say which baseline hours are judged against; with another one than before, all are judged anew.
+
+        Args:
+            digest: Of the baseline.
+
+        Returns:
+            Whether it is another one.
+        """
+        with self.writing() as db:
+            known = db.scalar(select(META.c.value).where(META.c.key == "baseline"))
+            if known == digest:
+                return False
+            if known is None:
+                db.execute(insert(META).values(key="baseline", value=digest))
+                return False
+            db.execute(update(META).where(META.c.key == "baseline").values(value=digest))
+            db.execute(update(HOURS).values(judged_version=0, claimed=0.0))
+            return True
+
+    def _prepare(self) -> None:
+        with self.writing() as db:
+            if self.kind == "postgresql":
+                db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _STARTING})
+            METADATA.create_all(db)
+            found = db.scalar(select(META.c.value).where(META.c.key == "schema"))
+            if found is None:
+                db.execute(insert(META).values(key="schema", value=str(SCHEMA_VERSION)))
+        if found not in (None, str(SCHEMA_VERSION)):
+            raise InputError(
+                f"the store {self.address} has tables of version {found}; this release reads {SCHEMA_VERSION}: pass"
+                " another store, or the release that made it"
+            )
+
+
+def _place(place: str | Path) -> tuple[Path | None, URL]:
+    if isinstance(place, str) and "://" in place:
+        return None, _postgresql(place)
+    folder = Path(place)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"store={str(place)!r} is no folder that can be written: {error.strerror}") from error
+    return folder, URL.create("sqlite", database=str(folder / FILE))
+
+
+def _postgresql(place: str) -> URL:
+    try:
+        url = make_url(place)
+    except ArgumentError as error:
+        raise InputError("store is not the URL of a database: pass postgresql://user:password@host/name") from error
+    if url.drivername not in ("postgres", "postgresql", _POSTGRESQL):
+        raise InputError(f"store={url.drivername!r} is no database that is known: pass a folder, or postgresql://...")
+    return url.set(drivername=_POSTGRESQL)
+
+
+def _engine(url: URL) -> Engine:
+    pool: dict[str, Any] = {"pool_size": 8, "max_overflow": 8, "pool_timeout": WAIT}
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, connect_args={"timeout": WAIT, "check_same_thread": False}, **pool)
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    options = f"-c statement_timeout={1000 * _STATEMENT_SECONDS} -c lock_timeout={1000 * WAIT} -c synchronous_commit=on"
+    connect = {"connect_timeout": WAIT, "options": options, "keepalives_idle": 30, "tcp_user_timeout": 15_000}
+    try:
+        return create_engine(url, connect_args=connect, pool_pre_ping=True, **pool)
+    except (ImportError, NoSuchModuleError) as error:
+        raise MissingDependencyError(
+            "PostgreSQL's driver is not installed: pip install 'lensai-integrations[server,postgresql]'"
+        ) from error
+
+
+def _set_up_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # transactions begin where _begin_sqlite says
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A transaction that will write takes the lock at once: it then never has to give up half-way."""
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _reason(error: Exception) -> str:
+    """In one line, without statements and parameters."""
+    cause = getattr(error, "orig", None) or error
+    return " ".join(str(cause).split())[:300] or type(cause).__name__

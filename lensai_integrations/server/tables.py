@@ -1,0 +1,90 @@
+"""The tables of the store: which uploads came, what is merged of them by hour, and whose they are."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+#: Raised when a release changes the tables.
+SCHEMA_VERSION: Final = 1
+
+METADATA: Final = MetaData()
+
+#: What the store says of itself: `schema`, `baseline`.
+META: Final = Table(
+    "lensai_meta", METADATA, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False)
+)
+
+#: A row per upload that was answered 201. Its payload is there until it is merged into its hour.
+UPLOADS: Final = Table(
+    "lensai_uploads",
+    METADATA,
+    Column("sensor", String(128), primary_key=True),
+    Column("timestamp", BigInteger, primary_key=True),
+    Column("hour", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("received", Double, nullable=False),
+    Column("problems", Text, nullable=False),
+    Column("payload", LargeBinary),
+)
+_PENDING: Final = text("payload IS NOT NULL")
+Index(
+    "lensai_uploads_pending",
+    UPLOADS.c.sensor,
+    UPLOADS.c.hour,
+    sqlite_where=_PENDING,
+    postgresql_where=_PENDING,
+)
+Index("lensai_uploads_hour", UPLOADS.c.sensor, UPLOADS.c.hour)
+
+#: A row per sensor and hour. `version` counts what was merged; the verdict is of `judged_version`.
+HOURS: Final = Table(
+    "lensai_hours",
+    METADATA,
+    Column("sensor", String(128), primary_key=True),
+    Column("hour", BigInteger, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("updated", Double, nullable=False),
+    Column("uploads", Integer, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("sketches", LargeBinary, nullable=False),
+    Column("claimed", Double, nullable=False, default=0.0, server_default="0"),
+    Column("judged_version", Integer, nullable=False, default=0, server_default="0"),
+    Column("judged", Double),
+    Column("drift", Boolean),
+    Column("effect", Double),
+    Column("moved", Text, nullable=False, default="[]", server_default="[]"),
+    Column("problem", Text, nullable=False, default="", server_default=""),
+    Column("report", Text),
+)
+_DUE: Final = text("judged_version < version")
+Index("lensai_hours_due", HOURS.c.claimed, sqlite_where=_DUE, postgresql_where=_DUE)
+Index("lensai_hours_updated", HOURS.c.updated)
+
+SENSORS: Final = Table(
+    "lensai_sensors",
+    METADATA,
+    Column("name", String(128), primary_key=True),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("received", Double, nullable=False),
+    Column("uploads", Integer, nullable=False),
+    Column("problems", Text, nullable=False),
+    Column("run_id", Text, nullable=False, default="", server_default=""),
+    Column("run_url", Text, nullable=False, default="", server_default=""),
+)

@@ -1,0 +1,137 @@
+"""Who may upload and who may read: bearer tokens from a file.
+
+A token is compared with every one there is, as digests under a key of this process, so that the time an answer takes
+says nothing about which token was nearly right.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import logging
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from lensai_integrations.errors import InputError
+from lensai_integrations.server.names import SENSOR
+
+_LOG = logging.getLogger(__name__)
+#: Shorter tokens can be guessed.
+SHORTEST: Final = 16
+_LONGEST = 4096
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a token allows.
+
+    Attributes:
+        sensor: The only sensor whose uploads it is for; empty: any sensor's, and reading.
+    """
+
+    sensor: str = ""
+
+    def uploads(self, sensor: str) -> bool:
+        """Whether that sensor's uploads are allowed."""
+        return self.sensor in ("", sensor)
+
+    @property
+    def reads(self) -> bool:
+        """Whether pages and answers may be read."""
+        return not self.sensor
+
+
+class Tokens:
+    """The tokens that are known.
+
+    Args:
+        lines: `"<token>"` (any sensor, and reading) or `"<token> <sensor>"` (uploads of that sensor only); what is
+            empty or begins with `#` is passed over.
+
+    Raises:
+        InputError: If a line is neither, or there is no token at all.
+
+    Example:
+        >>> tokens = Tokens(["0123456789abcdef", "fedcba9876543210 door-3"])
+        >>> tokens.grant("Bearer fedcba9876543210")
+        Grant(sensor='door-3')
+        >>> tokens.grant("Bearer wrong") is None
+        True
+    """
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._key = secrets.token_bytes(32)
+        self._grants: list[tuple[bytes, Grant]] = []
+        for number, line in enumerate(lines, 1):
+            if words := line.split("#", 1)[0].split():
+                self._grants.append(self._read(number, words))
+        if not self._grants:
+            raise InputError("the token file has no token: write one per line, e.g. what `openssl rand -hex 32` prints")
+
+    def _read(self, number: int, words: list[str]) -> tuple[bytes, Grant]:
+        token, *sensor = words
+        if len(sensor) > 1 or not token.isascii() or not SHORTEST <= len(token) <= _LONGEST:
+            raise InputError(
+                f"line {number} of the token file is not '<token>' or '<token> <sensor>', the token of {SHORTEST}"
+                " ASCII characters or more"
+            )
+        if sensor and not SENSOR.fullmatch(sensor[0]):
+            raise InputError(f"line {number} of the token file: {sensor[0]!r} is not the name of a sensor")
+        return self._digest(token), Grant(*sensor)
+
+    def _digest(self, token: str) -> bytes:
+        return hmac.digest(self._key, token.encode(errors="replace"), "sha256")
+
+    def grant(self, authorization: str) -> Grant | None:
+        """What the `Authorization` header of a request allows; None if nothing.
+
+        Args:
+            authorization: `Bearer <token>`, or `Basic` with the token as password, as browsers send it.
+        """
+        given = self._digest(_token_of(authorization[: 2 * _LONGEST]))
+        found: Grant | None = None
+        for digest, grant in self._grants:  # all of them, whichever it is
+            if hmac.compare_digest(digest, given):
+                found = grant
+        return found
+
+
+def read_tokens(path: Path) -> Tokens:
+    """Tokens from a file; a warning says if others may read it.
+
+    Raises:
+        InputError: If it cannot be read, or a line is not what `Tokens` takes.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "tokens")
+        >>> _ = path.write_text("# all\\n0123456789abcdef\\n")
+        >>> path.chmod(0o600)
+        >>> read_tokens(path).grant("Bearer 0123456789abcdef").reads
+        True
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        mode = path.stat().st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the token file {str(path)!r} cannot be read: {error}") from error
+    if mode & 0o077:
+        _LOG.warning("others may read the token file %s: run `chmod 600 %s`", path, path)
+    return Tokens(text.splitlines())
+
+
+def _token_of(authorization: str) -> str:
+    scheme, _, credentials = authorization.partition(" ")
+    credentials = credentials.strip()
+    if scheme.lower() == "bearer":
+        return credentials
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+        except (binascii.Error, ValueError):
+            return ""
+    return ""
