@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,8 +45,9 @@ def asking(command: Sequence[str | Path], environment: Mapping[str, str] | None 
     with subprocess.Popen(command, env={**os.environ, **(environment or {})}, **pipes) as process:
 
         def ask(line: str) -> str:
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
+            with suppress(BrokenPipeError):
+                process.stdin.write(line + "\n")
+                process.stdin.flush()
             answer = process.stdout.readline()
             if not answer:
                 raise SystemExit(f"{command[0]} ended; its own message is above")
@@ -57,4 +58,5 @@ def asking(command: Sequence[str | Path], environment: Mapping[str, str] | None 
         try:
             yield ask
         finally:
-            process.stdin.close()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
