@@ -18,6 +18,7 @@ from lensai_integrations.server.answers import (
     SensorsAnswer,
     refusals,
 )
+from lensai_integrations.server.describing import HourStart, SensorName
 from lensai_integrations.server.service import Reader, service_of
 from lensai_integrations.server.store import StoreError
 
@@ -32,7 +33,7 @@ _WHEN: Final = "Unix time in seconds, or ISO 8601 (UTC where it has no offset), 
 def sensors(
     service: Reader,
     limit: Annotated[int, Query(ge=1, le=10_000, description="How many at most.")] = 100,
-    after: Annotated[str, Query(max_length=128, description="Only names after this one.")] = "",
+    after: Annotated[str, Query(max_length=128, pattern="^[A-Za-z0-9._-]*$", description="Only names after this one.")] = "",
 ) -> SensorsAnswer:
     """Sensors by name, each with its newest judged hour."""
     most = min(limit, service.settings.listed)
@@ -44,7 +45,7 @@ def sensors(
 @router.get("/sensors/{sensor}/drift", responses=_SENSOR, tags=["programs"])
 def drift(
     service: Reader,
-    sensor: str,
+    sensor: SensorName,
     start: Annotated[str | None, Query(alias="from", max_length=40, description="From when on. " + _WHEN)] = None,
     end: Annotated[str | None, Query(alias="to", max_length=40, description="Until when. " + _WHEN)] = None,
 ) -> DriftAnswer:
@@ -58,8 +59,8 @@ def drift(
 
 
 @router.get("/sensors/{sensor}/hours/{hour}", responses=_SENSOR, tags=["programs"])
-def hour(service: Reader, sensor: str, hour: int) -> ReportAnswer:
-    """An hour of a sensor with its whole report. `hour` is when it begins, unix time in seconds."""
+def hour(service: Reader, sensor: SensorName, hour: HourStart) -> ReportAnswer:
+    """An hour of a sensor with its whole report."""
     found = queries.hour_report(service.store, sensor, hour)
     if found is None:
         raise no_such(sensor, hour)

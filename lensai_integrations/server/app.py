@@ -19,6 +19,7 @@ from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server import api, intake, web
+from lensai_integrations.server.describing import describe
 from lensai_integrations.server.inbox import Inbox
 from lensai_integrations.server.metrics import Metrics
 from lensai_integrations.server.service import Service, Turns
@@ -94,6 +95,7 @@ def create_app(
     app.state.service = Service(baseline, name, store, settings, tokens, metrics, settler, inbox, turns)
     for part in (intake, api, web):
         app.include_router(part.router)
+    describe(app, tokens=tokens is not None)
     app.add_middleware(_Headers)
     app.add_exception_handler(StoreError, _unavailable)
     app.add_exception_handler(RequestValidationError, _wrong)

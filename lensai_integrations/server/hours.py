@@ -177,6 +177,19 @@ def put_verdict(store: Store, verdict: HourDrift, version: int, report: str | No
         db.execute(update(HOURS).where(newer).values(values))
 
 
+def put_problem(store: Store, sensor: str, hour: int, problem: str) -> None:
+    """Say of an hour, if it is there, what is wrong with it.
+
+    Args:
+        store: Where to.
+        sensor: Whose.
+        hour: When it begins.
+        problem: What is wrong.
+    """
+    with store.writing() as db:
+        db.execute(update(HOURS).where(_is(sensor, hour)).values(problem=problem))
+
+
 def forget(store: Store, before: float) -> int:
     """Delete hours into which nothing came any more, with the uploads in them, and sensors without any.
 

@@ -108,9 +108,10 @@ class Settler:
     def _run(self) -> None:
         pause = 0.0
         while not self._stop.is_set():
-            self._wake.wait(LOOK)
+            if not pause:
+                self._wake.wait(LOOK)
             self._wake.clear()
-            self._stop.wait(max(GATHER, pause))
+            self._stop.wait(pause or GATHER)
             try:
                 self.work(time.time())
                 pause = 0.0
@@ -152,6 +153,7 @@ class Settler:
             self._left_alone[sensor, hour] = now + _LEAVE
             self._metrics.failures.labels("settle").inc()
             _LOG.warning("uploads of %s, hour %d, were not merged: %s", sensor, hour, error)
+            hours.put_problem(self._store, sensor, hour, f"uploads could not be merged: {error}"[:1000])
 
     def _merge(self, batch: hours.Batch, now: float) -> bool:
         """Whether there may be more."""

@@ -16,13 +16,14 @@ from lensai_integrations.report import drift_html
 from lensai_integrations.server import queries
 from lensai_integrations.server.answers import refusals
 from lensai_integrations.server.api import no_such
+from lensai_integrations.server.describing import HourStart, SensorName
 from lensai_integrations.server.records import Sensor
 from lensai_integrations.server.service import Reader, Service
 
 router = APIRouter(default_response_class=HTMLResponse, tags=["people"])
 
 _ALL: Final = refusals(_401="No valid token.", _403="The token is for uploads only.", _503="The store cannot be used.")
-_SENSOR: Final = _ALL | refusals(_404="There is no such sensor or hour.")
+_SENSOR: Final = _ALL | refusals(_400="A parameter is wrong.", _404="There is no such sensor or hour.")
 #: What a page says itself of what a browser may load for it.
 _OWN_POLICY: Final = re.compile(r'http-equiv="Content-Security-Policy" content="([^"]*)"')
 _NOTHING_ELSE: Final = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -37,7 +38,7 @@ def index(service: Reader) -> HTMLResponse:
 
 
 @router.get("/sensors/{sensor}", responses=_SENSOR)
-def sensor_page(service: Reader, sensor: str) -> HTMLResponse:
+def sensor_page(service: Reader, sensor: SensorName) -> HTMLResponse:
     """One sensor, hour by hour."""
     found = queries.find_sensor(service.store, sensor)
     if found is None:
@@ -46,8 +47,8 @@ def sensor_page(service: Reader, sensor: str) -> HTMLResponse:
 
 
 @router.get("/sensors/{sensor}/hours/{hour}/report", responses=_SENSOR)
-def report(service: Reader, sensor: str, hour: int) -> HTMLResponse:
-    """The whole report of an hour. `hour` is when it begins, unix time in seconds."""
+def report(service: Reader, sensor: SensorName, hour: HourStart) -> HTMLResponse:
+    """The whole report of an hour."""
     sketches = queries.hour_sketches(service.store, sensor, hour)
     if sketches is None:
         raise no_such(sensor, hour)

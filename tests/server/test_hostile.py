@@ -1,0 +1,138 @@
+"""Through a socket, as a stranger would: what is read of a body, and when."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+
+import pytest
+from receiving import WHEN, client_of, form, listening
+
+from lensai_integrations.server import queries
+from lensai_integrations.server.settings import Settings
+from lensai_integrations.server.tokens import Tokens
+
+TOKEN = "a" * 32
+SIGNED = f"Authorization: Bearer {TOKEN}"
+MULTIPART = "Content-Type: multipart/form-data; boundary=abc"
+LIMIT = 100_000
+
+
+@pytest.fixture(scope="module")
+def server(baseline, tmp_path_factory):
+    from lensai_integrations.server.store import Store
+
+    store = Store(tmp_path_factory.mktemp("store"))
+    settings = Settings(upload_bytes=LIMIT, upload_seconds=1.0)
+    client = client_of(baseline, store, settings, Tokens([TOKEN]))
+    with listening(client.app) as port:
+        yield port, store
+    store.close()
+
+
+def talk(port, *headers, body=(), method="POST /upload/"):
+    """The status and the JSON that come back, and how much of the body was taken."""
+    sent = 0
+    with socket.create_connection(("127.0.0.1", port), timeout=15) as link:
+        lines = [f"{method} HTTP/1.1", "Host: here", *headers, "", ""]
+        link.sendall("\r\n".join(lines).encode("latin-1"))
+        link.settimeout(15)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for chunk in body:
+                link.sendall(chunk)
+                sent += len(chunk)
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            while chunk := link.recv(65536):
+                received += chunk
+                if _complete(received):
+                    break
+    head, _, content = received.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(content), sent
+
+
+def _complete(received):
+    head, end, content = received.partition(b"\r\n\r\n")
+    lengths = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+    return bool(end) and len(content) >= sum(lengths)
+
+
+def chunked(n, size=10_000):
+    for _ in range(n):
+        yield b"%x\r\n" % size + b"x" * size + b"\r\n"
+
+
+FIELDS = b"".join(
+    b'--abc\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (name.encode(), value.encode())
+    for name, value in form()["data"].items()
+)
+FILE = b'--abc\r\nContent-Disposition: form-data; name="file"; filename="a.tar.gz"\r\n\r\n'
+
+
+def test_without_a_token_nothing_is_read(server):
+    """The answer comes though not one byte of the body has."""
+    status, answer, _ = talk(server[0], MULTIPART, "Content-Length: 50000")
+    assert (status, set(answer)) == (401, {"detail"})
+
+
+def test_a_length_beyond_the_limit_is_refused_before_the_body(server):
+    for length in ("100000000", "9" * 18):
+        status, answer, _ = talk(server[0], SIGNED, MULTIPART, f"Content-Length: {length}")
+        assert status == 413
+        assert "upload more often" in answer["detail"]
+
+
+def test_a_body_without_a_length_is_counted(server):
+    body = (b"%x\r\n%s\r\n" % (len(part), part) for part in (FIELDS, FILE))
+    status, _, sent = talk(
+        server[0], SIGNED, MULTIPART, "Transfer-Encoding: chunked", body=[*body, *chunked(1000)][:60]
+    )
+    assert status == 413
+    assert sent <= 700_000
+
+
+def test_endless_fields_and_headers_of_parts_are_counted(server):
+    endless = [b"--abc\r\n", *[b"X-Header: " + b"y" * 9000 + b"\r\n"] * 40]
+    body = [b"%x\r\n%s\r\n" % (len(part), part) for part in endless]
+    status, _, _ = talk(server[0], SIGNED, MULTIPART, "Transfer-Encoding: chunked", body=body)
+    assert status in (400, 413)
+
+
+def test_a_body_that_does_not_come_is_waited_for_in_vain(server):
+    """It says more than it sends."""
+    started = time.monotonic()
+    status, answer, _ = talk(server[0], SIGNED, MULTIPART, "Content-Length: 5000", body=[FIELDS])
+    assert (status, answer["detail"]) == (408, "the body did not come in time")
+    assert time.monotonic() - started < 10
+
+
+def test_a_device_that_is_gone_leaves_nothing(server):
+    port, store = server
+    with socket.create_connection(("127.0.0.1", port)) as link:
+        link.sendall(
+            f"POST /upload/ HTTP/1.1\r\nHost: a\r\n{SIGNED}\r\n{MULTIPART}\r\nContent-Length: 999\r\n\r\n".encode()
+        )
+        link.sendall(FIELDS)
+    assert talk(port, method="GET /healthz")[0] == 200
+    assert queries.counts(store).sensors == 0
+
+
+@pytest.mark.parametrize("length", ["-1", "abc", "1e3", "+5", "5, 6"])
+def test_lengths_that_are_none(server, length):
+    try:
+        status, _, _ = talk(server[0], SIGNED, MULTIPART, f"Content-Length: {length}", body=[b"12345"])
+    except ValueError:  # the protocol's own answer is no JSON
+        return
+    assert status == 400
+
+
+def test_a_real_upload_still_works(server):
+    import httpx
+
+    request = form()
+    answer = httpx.post(
+        f"http://127.0.0.1:{server[0]}/upload/", headers={"Authorization": f"Bearer {TOKEN}"}, **request
+    )
+    assert (answer.status_code, answer.json()["timestamp"]) == (201, WHEN)

@@ -1,0 +1,218 @@
+"""Each upload is merged once, whatever order, batching or number of servers; verdicts belong to what was judged."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from datasketches import kll_floats_sketch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from receiving import HOUR, WHEN, device, sketch_of
+from sqlalchemy import select, update
+
+from lensai_integrations.edge.uploads import pack_sketches, rows_of, unpack_sketches
+from lensai_integrations.server import hours, queries
+from lensai_integrations.server.ledger import Received, add_uploads
+from lensai_integrations.server.records import HourDrift, hour_of
+from lensai_integrations.server.settling import folded
+from lensai_integrations.server.store import Store
+from lensai_integrations.server.tables import HOURS, SENSORS, UPLOADS
+
+
+def upload(sensor="a", timestamp=WHEN, content=None, received=5.0):
+    payload = pack_sketches(content or device(timestamp % 1000, n=10))
+    return Received(sensor, timestamp, str(timestamp), 3, received, (), payload)
+
+
+def settle(store, sensor="a", hour=HOUR, most=500, now=10.0):
+    """One transaction; how many uploads it merged, None if another server was faster."""
+    batch = hours.take(store, sensor, hour, most)
+    if not batch.payloads:
+        return 0
+    whole, damaged = folded(batch)
+    done = hours.put(store, batch, pack_sketches(whole), rows_of(whole), now, damaged)
+    return len(batch.payloads) if done else None
+
+
+def counted(store, sensor="a", hour=HOUR):
+    sketches = queries.hour_sketches(store, sensor, hour)
+    return {path: kll_floats_sketch.deserialize(content).n for path, content in sketches.items()}
+
+
+def of(store, column):
+    with store.reading() as db:
+        return db.scalars(select(column)).all()
+
+
+def test_uploads_become_an_hour(store):
+    add_uploads(store, [upload(), upload(timestamp=WHEN + 1), upload("b"), upload(timestamp=HOUR + 3600)], 10)
+    assert sorted(hours.pending(store)) == [("a", HOUR), ("a", HOUR + 3600), ("b", HOUR)]
+    assert settle(store) == 2
+    assert counted(store) == {f"imgstats/{name}.bin": 20 for name in ("brightness", "noise", "sharpness")}
+    assert settle(store) == 0
+    assert sorted(hours.pending(store)) == [("a", HOUR + 3600), ("b", HOUR)]
+    assert [h.uploads for h in queries.list_hours(store, "a", most=9)] == [2]
+    assert sum(payload is None for payload in of(store, UPLOADS.c.payload)) == 2
+
+
+def test_an_upload_that_comes_later_is_merged_too(store):
+    for n in range(3):
+        add_uploads(store, [upload(timestamp=WHEN + n)], 10)
+        assert settle(store, most=1) == 1
+    (found,) = queries.list_hours(store, "a", most=9)
+    assert (found.uploads, found.rows, found.drift, found.judged) == (3, 30, None, None)
+    assert of(store, HOURS.c.version) == [3]
+
+
+def test_of_two_servers_with_the_same_batch_one_writes(store):
+    add_uploads(store, [upload(), upload(timestamp=WHEN + 1)], 10)
+    for _ in range(2):  # an hour that is new, and one that is there already
+        slow = hours.take(store, "a", HOUR, 500)
+        assert settle(store) == len(slow.payloads)
+        assert hours.put(store, slow, b"{}\n", 0, 11.0) is False
+        add_uploads(store, [upload(timestamp=WHEN + 2)], 10)
+    assert settle(store) == 0
+    assert set(counted(store).values()) == {30}
+
+
+def test_what_came_between_reading_and_writing_waits_for_the_next_time(store):
+    add_uploads(store, [upload()], 10)
+    batch = hours.take(store, "a", HOUR, 500)
+    add_uploads(store, [upload(timestamp=WHEN + 1)], 10)
+    whole, _ = folded(batch)
+    assert hours.put(store, batch, pack_sketches(whole), 10, 10.0)
+    assert settle(store) == 1
+    assert set(counted(store).values()) == {20}
+
+
+def test_a_transaction_that_is_cut_short_has_merged_nothing(store, monkeypatch):
+    """Whatever dies in between: the hour and the payloads are of one transaction."""
+    add_uploads(store, [upload()], 10)
+    monkeypatch.setattr(hours, "_mine", lambda batch: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        settle(store)
+    monkeypatch.undo()
+    assert queries.hour_sketches(store, "a", HOUR) is None
+    assert settle(store) == 1
+    assert set(counted(store).values()) == {10}
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(st.integers(1, 400), min_size=1, max_size=7).flatmap(
+        lambda sizes: st.tuples(st.permutations(list(enumerate(sizes))), st.integers(1, 4))
+    )
+)
+def test_counts_and_extremes_are_exact_in_any_order_and_batching(given):
+    """Without a database between: what `take` hands out is folded batch by batch."""
+    order, most = given
+    sketches, seen = None, [float(100 * k + i) for k, size in order for i in range(size)]
+    uploads = {k: pack_sketches({"imgstats/noise.bin": sketch_of(100 * k + i for i in range(n))}) for k, n in order}
+    for at in range(0, len(order), most):
+        batch = hours.Batch("a", HOUR, 1, sketches, {k: uploads[k] for k, _ in order[at : at + most]})
+        whole, damaged = folded(batch)
+        assert not damaged
+        sketches = pack_sketches(whole)
+    sketch = kll_floats_sketch.deserialize(unpack_sketches(sketches)["imgstats/noise.bin"])
+    assert (sketch.n, sketch.get_min_value(), sketch.get_max_value()) == (len(seen), min(seen), max(seen))
+
+
+def test_several_servers_merge_what_keeps_coming(place):
+    """Four workers settle while two devices upload: every upload is in its hour, once."""
+    stores = [Store(place) for _ in range(6)]
+    done = threading.Event()
+
+    def send(store, sensor):
+        for n in range(25):
+            add_uploads(store, [upload(sensor, WHEN + n)], 10)
+
+    def work(store):
+        while True:
+            last = done.is_set()
+            for sensor, hour in hours.pending(store):
+                settle(store, sensor, hour, most=4)
+            if last and not hours.pending(store):
+                return
+
+    with ThreadPoolExecutor(6) as pool:
+        workers = [pool.submit(work, store) for store in stores[:4]]
+        senders = [pool.submit(send, store, sensor) for store, sensor in zip(stores[4:], "ab", strict=True)]
+        [sender.result(60) for sender in senders]
+        done.set()
+        [worker.result(60) for worker in workers]
+    for sensor in "ab":
+        assert set(counted(stores[0], sensor).values()) == {250}
+        assert [h.uploads for h in queries.list_hours(stores[0], sensor, most=9)] == [25]
+    [store.close() for store in stores]
+
+
+def test_what_was_stored_and_is_damaged_is_left_out_and_said(store):
+    add_uploads(store, [upload(), upload(timestamp=WHEN + 1), upload("b")], 10)
+    with store.writing() as db:
+        bad = (UPLOADS.c.sensor == "a") & (UPLOADS.c.timestamp == WHEN)
+        db.execute(update(UPLOADS).where(bad).values(payload=b'{"imgstats/noise.bin": 3}\nabc'))
+    assert settle(store) == 2
+    assert set(counted(store).values()) == {10}
+    assert [h.uploads for h in queries.list_hours(store, "a", most=9)] == [1]
+    assert set(of(store, UPLOADS.c.problems)) == {"[]", '["what was stored of it was damaged"]'}
+    assert settle(store, "b") == 1
+
+
+def claimed(store, now, interval=60.0):
+    due = hours.claim(store, now, interval)
+    return due and (due.sensor, due.hour, due.version)
+
+
+def test_an_hour_is_judged_once_per_version_and_interval(store):
+    add_uploads(store, [upload(), upload("b")], 10)
+    settle(store), settle(store, "b")
+    assert {claimed(store, 100.0), claimed(store, 100.0)} == {("a", HOUR, 1), ("b", HOUR, 1)}
+    assert claimed(store, 130.0) is None  # they are being judged
+    hours.put_verdict(store, HourDrift("a", HOUR, 1, 10, False, 0.1, ("x",), 101.0), 1, "{}")
+    assert claimed(store, 161.0) == ("b", HOUR, 1)  # whoever was to judge it has not
+    add_uploads(store, [upload(timestamp=WHEN + 1)], 10)
+    settle(store)
+    assert claimed(store, 161.0) == ("a", HOUR, 2)
+    hours.put_verdict(store, HourDrift("a", HOUR, 2, 20, True, 0.5, ("x", "y"), 162.0), 2, '{"drift": true}')
+    hours.put_verdict(store, HourDrift("a", HOUR, 1, 10, False, 0.1, (), 163.0), 1, "{}")  # late, of an older version
+    assert queries.list_hours(store, "a", most=9) == [HourDrift("a", HOUR, 2, 20, True, 0.5, ("x", "y"), 162.0)]
+    assert queries.hour_report(store, "a", HOUR)[1] == {"drift": True}
+    assert claimed(store, 1e6) == ("b", HOUR, 1)
+
+
+def test_no_two_servers_are_handed_the_same_hour(place):
+    stores = [Store(place) for _ in range(4)]
+    add_uploads(stores[0], [upload(f"s{n}") for n in range(12)], 20)
+    [settle(stores[0], f"s{n}") for n in range(12)]
+    found = []
+
+    def work(store):
+        while (due := hours.claim(store, 100.0, 60.0)) is not None:
+            found.append(due.sensor)
+
+    with ThreadPoolExecutor(4) as pool:
+        [each.result(60) for each in [pool.submit(work, store) for store in stores]]
+    assert sorted(found) == sorted(f"s{n}" for n in range(12))
+    [store.close() for store in stores]
+
+
+def test_hours_are_forgotten_by_when_something_came_for_them(store):
+    old, new = upload("old", received=5.0), upload("new", received=5.0)
+    add_uploads(store, [old, new], 10)
+    settle(store, "old", now=10.0), settle(store, "new", now=10.0)
+    add_uploads(store, [upload("new", WHEN + 1, received=50.0)], 10)
+    settle(store, "new", now=50.0)
+    assert hours.forget(store, before=40.0) == 1
+    assert queries.list_hours(store, "old", most=9) == []
+    assert of(store, SENSORS.c.name) == ["new"]
+    assert of(store, UPLOADS.c.timestamp) == [WHEN, WHEN + 1]  # what is in an hour that stays is remembered
+    assert hours.forget(store, before=5.0) == 0
+
+
+def test_what_is_not_merged_yet_is_not_forgotten(store):
+    add_uploads(store, [upload(received=5.0)], 10)
+    assert hours.forget(store, before=1e9) == 0
+    assert settle(store) == 1
+    assert hour_of(WHEN) == HOUR

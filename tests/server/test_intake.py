@@ -1,0 +1,262 @@
+"""Uploads over HTTP: both dialects, every refusal, and what a device may count on."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections import Counter, namedtuple
+
+import pytest
+from receiving import HOUR, WHEN, TestClient, client_of, device, emptied, form, sketch_of, tarred
+from sqlalchemy import event
+
+from lensai_integrations.server import queries
+from lensai_integrations.server import uploads as reading
+from lensai_integrations.server.settings import Settings
+from lensai_integrations.server.store import Store
+from lensai_integrations.server.tokens import Tokens
+
+ALL, DOOR = "a" * 32, "b" * 32
+
+
+def post(client, headers=None, **request):
+    return client.post("/upload/", headers=headers, **form(**request))
+
+
+def uploads(client, result):
+    return client.service.metrics.registry.get_sample_value("lensai_uploads_total", {"result": result})
+
+
+def stored(client):
+    return queries.counts(client.service.store).pending
+
+
+def test_the_newer_dialect(service):
+    response = post(service)
+    assert (response.status_code, response.json()) == (
+        201,
+        {"sensor": "door-3", "timestamp": WHEN, "status": "created", "problems": []},
+    )
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_older_dialect(service):
+    """Headers, only the file in the form, members below the folder's name."""
+    archive = tarred({f"stats/{name}": content for name, content in device().items()} | {"stats/.DS_Store": b"x"})
+    headers = {"metrictype": "stats", "sensorid": "door-3", "timestamp": str(WHEN)}
+    request = {"files": {"file": ("stats.tar.gz", archive, "application/gzip")}}
+    assert service.post("/upload/", headers=headers, **request).status_code == 201
+    assert post(service).json()["status"] == "repeated"  # it is the same upload
+    assert service.post("/upload", headers=headers, **request).status_code == 200
+
+
+@pytest.mark.parametrize("tar", ["w", "w:gz"])
+def test_archives_plain_and_gzipped(service, tar):
+    assert post(service, archive=tarred(device(), tar)).status_code == 201
+
+
+def test_again_and_different(service, caplog):
+    assert [post(service).status_code for _ in range(3)] == [201, 200, 200]
+    response = post(service, content=device(1))
+    assert (response.status_code, response.json()["status"]) == (200, "different")
+    assert [uploads(service, each) for each in ("created", "repeated", "different")] == [1, 2, 1]
+    assert caplog.text.count("the first stays") == 1
+    assert stored(service) == 1
+    service.work()
+    assert queries.list_hours(service.service.store, "door-3", most=9)[0].rows == 50
+    assert post(service).json()["status"] == "repeated"  # also after it was merged
+
+
+def test_at_the_same_time(baseline, store):
+    client, found = client_of(baseline, store), Counter()
+    with client:
+        requests = [form(timestamp=WHEN + n) for n in range(3)]
+
+        def send(k):
+            for n in range(6):
+                found[client.post("/upload/", **requests[(n + k) % 3]).status_code] += 1
+
+        threads = [threading.Thread(target=send, args=(k,)) for k in range(4)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+    client_of(baseline, store).work()
+    assert found == {201: 3, 200: 21}
+    assert [(each.uploads, each.rows) for each in queries.list_hours(store, "door-3", most=9)] == [(3, 150)]
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_is_kept(service):
+    content = {**device(), "imgstats/mean_0.bin": b"", "samples/ratioconfidence.bin": b"x", "data/1.jpg": b"image"}
+    answer = post(service, content=content)
+    assert answer.status_code == 201
+    first, second = answer.json()["problems"]
+    assert first.startswith("imgstats/mean_0.bin was not read: empty")
+    assert second.startswith("samples/ratioconfidence.bin was not read: not a readable KLL sketch")
+    assert service.get("/sensors").json()["sensors"][0]["problems"] == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("request_", "detail"),
+    [
+        ({"sensor": "../etc"}, "sensor_id='../etc' should be"),
+        ({"sensor": ""}, "sensor_id is missing"),
+        ({"timestamp": "yesterday"}, "timestamp='yesterday' should be unix time"),
+        ({"timestamp": int(time.time()) + 200_000}, "at most a day ahead"),
+        ({"kind": "data"}, "no image is kept here"),
+        ({"kind": "other"}, "file_type='other' is not known"),
+        ({"archive": b"no archive"}, "not a readable tar archive"),
+        ({"archive": b""}, "not a readable tar archive"),
+        ({"archive": tarred(device())[:-20]}, "not a readable tar archive"),
+        ({"archive": tarred({"data/1.jpg": b"image"})}, "no .bin file in a folder such as imgstats/"),
+        ({"archive": tarred({"../../imgstats/noise.bin": sketch_of([1])})}, "its path leads out of the folder"),
+        ({"archive": tarred({"imgstats/noise.bin": sketch_of([])})}, "has seen no values"),
+    ],
+)
+def test_what_is_refused(service, request_, detail):
+    response = post(service, **request_)
+    assert response.status_code == 400
+    assert set(response.json()) == {"detail"}
+    assert detail in response.json()["detail"]
+    assert stored(service) == 0
+    assert uploads(service, "refused") == 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"content": b"x", "headers": {"content-type": "application/json"}},
+        {"content": b"x"},
+        {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
+        {"content": b"no form", "headers": {"content-type": "multipart/form-data; boundary=abc"}},
+        {"content": b"--abc\r\nbroken", "headers": {"content-type": "multipart/form-data; boundary=abc"}},
+        {"content": b"--abc\r\n\r\n\r\n--abc--\r\n", "headers": {"content-type": "multipart/form-data; boundary=abc"}},
+        {"data": {"sensor_id": "a"}, "files": {"other": b"x"}},
+        {"data": form()["data"], "files": {"other": b"x"}},
+        {"data": {**form()["data"], "file": "text"}, "files": {"other": b"x"}},
+        {"data": form()["data"], "files": [("file", b"x"), ("file", b"y")]},
+        {"data": {f"field{n}": "x" for n in range(20)}, "files": {"file": b"x"}},
+        {"data": {**form()["data"], "note": "x" * 5000}, "files": {"file": b"x"}},
+        {"files": {"sensor_id": b"a"}},
+        {"content": b"x", "headers": {"content-type": b"multipart/form-data; boundary=" + b"\xff" * 300}},
+    ],
+)
+def test_forms_that_are_none(service, request_):
+    response = service.post("/upload/", **request_)
+    assert response.status_code == 400, response.text
+    assert response.json()["detail"]
+    assert stored(service) == 0
+
+
+def test_names_in_archives_reach_nothing_as_they_are(service):
+    """Control characters, surrogates and markup of a member's name are in no answer, log or page."""
+    bad = {"imgstats/<b>\x1b[31m\udcff\n.bin": b"x"}
+    answer = post(service, archive=tarred({**device(), **bad}))
+    assert answer.status_code == 201
+    (problem,) = answer.json()["problems"] or [""]
+    assert problem.isprintable()
+    assert service.get("/").status_code == 200
+
+
+def test_too_large(baseline, sqlite):
+    client = client_of(baseline, sqlite, Settings(upload_bytes=10_000, unpacked_bytes=200_000, members=5))
+    assert post(client).status_code == 201
+    assert post(client, archive=b"x" * 10_001).status_code == 413
+    assert post(client, archive=b"x" * 1_000_000).status_code == 413
+    bomb = tarred({"imgstats/noise.bin": bytes(1_000_000)})
+    assert len(bomb) < 10_000
+    assert "unpacks to more than the 200000 bytes" in post(client, archive=bomb).json()["detail"]
+    many = tarred({f"{n}.txt": b"" for n in range(9)})
+    assert "more than 5 files" in post(client, archive=many).json()["detail"]
+    assert uploads(client, "too large") == 2
+    assert stored(client) == 1
+
+
+def test_tokens_for_uploads(baseline, sqlite):
+    client = client_of(baseline, sqlite, tokens=Tokens([ALL, f"{DOOR} door-3"]))
+    headers = {"authorization": f"Bearer {DOOR}"}
+    assert post(client).status_code == 401
+    assert post(client).headers["www-authenticate"] == "Bearer"
+    assert post(client, {"authorization": "Bearer wrong"}).status_code == 401
+    assert post(client, headers).status_code == 201
+    assert post(client, headers, sensor="door-4").status_code == 403
+    assert post(client, {"authorization": f"Bearer {ALL}"}, sensor="door-4").status_code == 201
+    assert uploads(client, "unauthorised") == 4
+
+
+def test_there_are_so_many_sensors(baseline, sqlite):
+    client = client_of(baseline, sqlite, Settings(sensors=1))
+    assert post(client).status_code == 201
+    refused = post(client, sensor="door-4")
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "3600")
+    assert post(client, timestamp=WHEN + 1).status_code == 201
+
+
+def test_the_disk_is_nearly_full_and_then_is_not(service, monkeypatch):
+    usage, free = namedtuple("usage", "total used free"), [10]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 90, free[0]))
+    refused = post(service)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "60")
+    assert service.get("/healthz").json()["disk"] is False
+    free[0] = 2**40
+    assert post(service).status_code == 201
+
+
+def test_the_store_is_full_in_the_middle(service):
+    """The database's own error, not ours: nothing is stored, the device is told to send again, and can."""
+    store = service.service.store
+    with store.reading() as db:
+        pages = db.exec_driver_sql("PRAGMA page_count").scalar()
+    large = device(n=20_000) | {f"custom/{n}.bin": sketch_of(range(3000), k=2000) for n in range(40)}
+    engine = store._engine
+
+    def limited(connection, *_):
+        connection.execute(f"PRAGMA max_page_count={pages + 4}")
+
+    event.listen(engine, "checkout", limited)
+    refused = post(service, content=large)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+    assert "Traceback" not in refused.text
+    event.remove(engine, "checkout", limited)
+    engine.dispose()
+    assert post(service, content=large).status_code == 201
+
+
+def test_the_store_is_locked_and_then_is_not(service):
+    store = service.service.store
+    with store.writing():
+        with store.reading() as db:
+            db.exec_driver_sql("PRAGMA busy_timeout=50")
+        started = time.monotonic()
+        assert post(service).status_code == 503
+        assert time.monotonic() - started < 10
+    assert uploads(service, "unavailable") == 1
+    assert post(service).status_code == 201
+
+
+@pytest.mark.slow
+def test_the_database_goes_and_comes_back(baseline, postgresql_server):
+    emptied(postgresql_server.url)
+    store = Store(postgresql_server.url)
+    client = client_of(baseline, store)
+    assert post(client).status_code == 201
+    postgresql_server.stop()
+    try:
+        assert post(client, timestamp=WHEN + 1).status_code == 503
+        assert client.get("/sensors").status_code == 503
+        assert client.get("/healthz").json()["store"] is False
+        assert b"lensai_store_up 0.0" in client.get("/metrics").content
+    finally:
+        postgresql_server.start()
+    assert post(client, timestamp=WHEN + 1).status_code == 201
+    client.work()
+    assert [each.hour for each in queries.list_hours(store, "door-3", most=9)] == [HOUR]
+    store.close()
+
+
+def test_a_defect_is_answered_without_a_traceback(baseline, sqlite, monkeypatch):
+    client = client_of(baseline, sqlite)
+    monkeypatch.setattr(reading, "read_upload", lambda *_: 1 / 0)
+    calm = TestClient(client.app, raise_server_exceptions=False)
+    response = calm.post("/upload/", **form())
+    assert response.status_code == 500
+    assert response.json() == {"detail": "this is a defect of the server: ZeroDivisionError"}

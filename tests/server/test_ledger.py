@@ -1,0 +1,95 @@
+"""Each upload is stored once, whoever sends it how often and at the same time."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+
+import pytest
+from receiving import WHEN
+from sqlalchemy import select
+
+from lensai_integrations.server.ledger import Outcome, Received, add_uploads
+from lensai_integrations.server.store import Store
+from lensai_integrations.server.tables import SENSORS, UPLOADS
+
+CREATED, REPEATED, DIFFERENT, NO_ROOM = Outcome
+
+
+def sent(sensor="door-3", timestamp=WHEN, digest="a", received=5.0, problems=()):
+    return Received(sensor, timestamp, digest, 3, received, problems, digest.encode())
+
+
+def add(store, *uploads, most=10):
+    return add_uploads(store, uploads, most)
+
+
+def rows(store, table):
+    with store.reading() as db:
+        return [row._mapping for row in db.execute(select(table).order_by(*table.primary_key))]
+
+
+def test_once_and_again(store):
+    assert add(store, sent()) == [CREATED]
+    assert add(store, sent(), sent(digest="b"), sent(timestamp=WHEN + 1)) == [REPEATED, DIFFERENT, CREATED]
+    stored = rows(store, UPLOADS)
+    assert [(row["timestamp"], row["digest"], bytes(row["payload"])) for row in stored] == [
+        (WHEN, "a", b"a"),
+        (WHEN + 1, "a", b"a"),
+    ]
+    assert {row["hour"] for row in stored} == {1719392400}
+
+
+def test_the_first_of_two_in_one_transaction_is_stored(store):
+    assert add(store, sent(digest="b"), sent(digest="a"), sent(digest="b")) == [CREATED, DIFFERENT, REPEATED]
+    assert rows(store, UPLOADS)[0]["digest"] == "b"
+
+
+def test_sensors_are_counted(store):
+    add(store, sent(timestamp=WHEN), sent(timestamp=WHEN + 9, received=6.0, problems=("x was empty",)))
+    add(store, sent(timestamp=WHEN - 9, received=7.0), sent("other"), sent(timestamp=WHEN, received=99.0))
+    first, second = rows(store, SENSORS)
+    assert (first["uploads"], first["first"], first["last"], first["received"]) == (3, WHEN - 9, WHEN + 9, 7.0)
+    assert json.loads(first["problems"]) == []
+    assert (second["name"], second["uploads"]) == ("other", 1)
+
+
+def test_there_is_room_for_so_many_sensors(store):
+    assert add(store, sent("a"), sent("b"), sent("c"), most=2) == [CREATED, CREATED, NO_ROOM]
+    assert add(store, sent("a", WHEN + 1), sent("c"), sent("b"), most=2) == [CREATED, NO_ROOM, REPEATED]
+    assert [row["name"] for row in rows(store, SENSORS)] == ["a", "b"]
+
+
+def test_at_the_same_time_from_several_servers(place):
+    """Every server sends every upload, in another order."""
+    uploads = [sent(f"s{n % 3}", WHEN + n) for n in range(30)]
+    found, failed = Counter(), []
+
+    def send(k):
+        store = Store(place)
+        try:
+            for start in range(0, 30, 6):
+                at = (start + 7 * k) % 30
+                part = (uploads + uploads)[at : at + 6]
+                found.update(add(store, *(part if k % 2 else part[::-1])))
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            store.close()
+
+    threads = [threading.Thread(target=send, args=(k,)) for k in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    store = Store(place)
+    assert not failed
+    assert found == {CREATED: 30, REPEATED: 90}
+    assert len(rows(store, UPLOADS)) == 30
+    assert [row["uploads"] for row in rows(store, SENSORS)] == [10, 10, 10]
+    store.close()
+
+
+@pytest.mark.parametrize("uploads", [(), (sent("a"), sent("b"))])
+def test_nothing_is_stored_where_there_is_no_room_at_all(store, uploads):
+    assert add(store, *uploads, most=0) == [NO_ROOM] * len(uploads)
+    assert rows(store, UPLOADS) == []

@@ -1,0 +1,88 @@
+"""Who may upload and read."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+
+import pytest
+
+from lensai_integrations.errors import InputError
+from lensai_integrations.server.tokens import Grant, Tokens, read_tokens
+
+ALL, DOOR = "a" * 32, "b" * 32
+
+
+def basic(password, user="anyone"):
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.fixture
+def tokens():
+    return Tokens(["# everything", f"{ALL}   # the fleet's", "", f"{DOOR} door-3"])
+
+
+def test_what_tokens_allow(tokens):
+    everything, door = tokens.grant(f"Bearer {ALL}"), tokens.grant(f"bearer  {DOOR} ")
+    assert (everything.reads, everything.uploads("any")) == (True, True)
+    assert (door.reads, door.uploads("door-3"), door.uploads("door-4")) == (False, True, False)
+    assert tokens.grant(basic(ALL)) == Grant()
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer", "Bearer ", f"Bearer {ALL[:-1]}", f"Bearer {ALL}a", f"Token {ALL}", ALL, basic(""), "Basic ???",
+     "Basic //79", f"Bearer {ALL.upper()}", "Bearer \udcff", "Bearer #", f"Bearer {DOOR} door-3"],
+)  # fmt: skip
+def test_what_is_no_token(tokens, header):
+    assert tokens.grant(header) is None
+
+
+def test_every_token_is_compared_whichever_is_right(tokens, monkeypatch):
+    compared = []
+    compare = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append(len(a)) or compare(a, b))
+    for header in (f"Bearer {ALL}", f"Bearer {DOOR}", "Bearer wrong", "Bearer " + "x" * 100_000):
+        compared.clear()
+        tokens.grant(header)
+        assert compared == [32, 32]
+
+
+def test_tokens_are_not_kept_as_they_are(tokens):
+    assert ALL not in repr(vars(tokens))
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ([], "has no token"),
+        (["# none"], "has no token"),
+        (["short"], "line 1 of the token file"),
+        ([f"{ALL} door-3 more"], "line 1 of the token file"),
+        ([ALL, f"{DOOR} ../door"], "line 2 of the token file: '../door'"),
+        (["ä" * 32], "line 1"),
+    ],
+)
+def test_lines_that_are_no_tokens(lines, problem):
+    with pytest.raises(InputError, match=problem) as failed:
+        Tokens(lines)
+    assert ALL not in str(failed.value)
+
+
+def test_a_file_that_others_may_read_is_warned_of(tmp_path, caplog):
+    path = tmp_path / "tokens"
+    path.write_text(ALL)
+    path.chmod(0o600)
+    assert read_tokens(path).grant(f"Bearer {ALL}")
+    assert not caplog.text
+    path.chmod(0o644)
+    read_tokens(path)
+    assert "others may read the token file" in caplog.text
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_file_that_cannot_be_read(tmp_path, content):
+    if content:
+        (tmp_path / "tokens").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_tokens(tmp_path / "tokens")

@@ -1,0 +1,42 @@
+"""What people are shown."""
+
+from __future__ import annotations
+
+import pytest
+from receiving import HOUR, WHEN, device, form
+
+
+@pytest.fixture
+def filled(service):
+    service.post("/upload/", **form())
+    service.post("/upload/", **form("other", content={"custom/own.bin": device()["imgstats/noise.bin"]}))
+    service.work()
+    return service
+
+
+@pytest.mark.parametrize("path", ["/", "/sensors/door-3", f"/sensors/door-3/hours/{HOUR}/report"])
+def test_pages(filled, path):
+    page = filled.get(path)
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert page.headers["cache-control"] == "no-store"
+    assert page.headers["x-frame-options"] == "DENY"
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "frame-ancestors 'none'" in policy
+    assert "script-src 'unsafe-inline'" not in policy
+    assert "door-3" in page.text
+
+
+def test_the_report_says_what_the_verdict_says(filled):
+    page = filled.get(f"/sensors/door-3/hours/{HOUR}/report").text
+    assert "brightness" in page
+    assert "DRIFT" in page
+    assert "sha256-" in filled.get(f"/sensors/door-3/hours/{HOUR}/report").headers["content-security-policy"]
+
+
+def test_an_hour_that_cannot_be_judged(filled):
+    page = filled.get(f"/sensors/other/hours/{HOUR}/report")
+    assert page.status_code == 200
+    assert "nothing to compare" in page.text
+    assert WHEN // 3600 * 3600 == HOUR
