@@ -33,7 +33,9 @@ _WHEN: Final = "Unix time in seconds, or ISO 8601 (UTC where it has no offset), 
 def sensors(
     service: Reader,
     limit: Annotated[int, Query(ge=1, le=10_000, description="How many at most.")] = 100,
-    after: Annotated[str, Query(max_length=128, pattern="^[A-Za-z0-9._-]*$", description="Only names after this one.")] = "",
+    after: Annotated[
+        str, Query(max_length=128, pattern="^[A-Za-z0-9._-]*$", description="Only names after this one.")
+    ] = "",
 ) -> SensorsAnswer:
     """Sensors by name, each with its newest judged hour."""
     most = min(limit, service.settings.listed)

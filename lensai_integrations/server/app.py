@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,11 +23,13 @@ from lensai_integrations.server import api, intake, web
 from lensai_integrations.server.describing import describe
 from lensai_integrations.server.inbox import Inbox
 from lensai_integrations.server.metrics import Metrics
-from lensai_integrations.server.service import Service, Turns
+from lensai_integrations.server.service import Service
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Listener, Settler
 from lensai_integrations.server.store import Store, StoreError
 from lensai_integrations.server.tokens import Tokens
+from lensai_integrations.server.turns import Turns
+from lensai_integrations.storage import unpack
 
 _LOG = logging.getLogger(__name__)
 
@@ -79,11 +82,11 @@ def create_app(
     """
     settings = settings or Settings()
     check_baseline(baseline)
-    if store.judged_against(hashlib.sha256(to_bytes(baseline)).hexdigest()):
-        _LOG.warning("the store was judged against another baseline: every hour in it is judged anew")
+    if store.judged_against(_digest(baseline, settings)):
+        _LOG.warning("the store was judged against another baseline, or otherwise: every hour in it is judged anew")
     metrics = Metrics(store)
     settler = Settler(store, baseline, settings, metrics, on_judged)
-    inbox, turns = Inbox(store, settings.sensors), Turns(settings.uploads_at_once, settings.uploads_waiting)
+    inbox, turns = Inbox(store, settings.sensors), Turns(settings)
     app = FastAPI(
         title="LensAI receiver",
         version=__version__,
@@ -101,6 +104,15 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _wrong)
     app.add_exception_handler(Exception, _failed)
     return app
+
+
+def _digest(baseline: Baseline, settings: Settings) -> str:
+    """Of what verdicts follow from, whichever versions of other packages wrote it."""
+    arrays = unpack(to_bytes(baseline))
+    manifest = json.loads(arrays.pop("manifest").tobytes())
+    parts = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in sorted(arrays.items())}
+    about = {**manifest, "versions": {}, "parts": parts, "false_alarm_rate": settings.false_alarm_rate}
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def check_baseline(baseline: Baseline) -> None:

@@ -12,7 +12,13 @@ from lensai_integrations.errors import MissingDependencyError
 
 @click.command()
 @click.option("--baseline", required=True, help="Folder, or models:/... or runs:/... of MLflow.")
-@click.option("--store", required=True, help="Folder for a SQLite file, or postgresql://user:password@host/name.")
+@click.option(
+    "--store",
+    required=True,
+    envvar="LENSAI_STORE",
+    show_envvar=True,
+    help="Folder for a SQLite file, or postgresql://user:password@host/name.",
+)
 @click.option("--tracking-uri", help="MLflow tracking URI; by default MLflow's own setting.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port to listen at.")

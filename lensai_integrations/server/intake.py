@@ -89,8 +89,7 @@ async def upload(request: Request, response: Response) -> UploadAnswer:
 async def _stored(request: Request, service: Service) -> tuple[Received, Outcome]:
     grant = sender(request)  # before the body is read
     service.check_disk()
-    async with service.turns.turn():
-        received = await receive(request, service.settings, grant, time.time())
+    received = await receive(request, service.settings, service.turns, grant, time.time())
     outcome = await service.inbox.put(received)
     if outcome is Outcome.NO_ROOM:
         most = service.settings.sensors
@@ -104,7 +103,8 @@ def _answer(service: Service, received: Received, outcome: Outcome, response: Re
         service.settler.wake()
     else:
         response.status_code = 200
-    if outcome is Outcome.DIFFERENT:
+    if outcome is Outcome.DIFFERENT and received.sensor not in service.differing:
+        service.differing.add(received.sensor)
         _LOG.warning("sensor %s sent something else for %d again; the first stays", received.sensor, received.timestamp)
     about = {"sensor": received.sensor, "timestamp": received.timestamp, "problems": list(received.problems)}
     return UploadAnswer.model_validate({**about, "status": outcome.value})

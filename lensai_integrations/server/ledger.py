@@ -85,14 +85,18 @@ def add_uploads(store: Store, uploads: Sequence[Received], most_sensors: int) ->
     """
     with store.writing() as db:
         admitted = _admitted(db, {upload.sensor for upload in uploads}, most_sensors)
-        wanted: dict[Key, Received] = {}
-        for upload in uploads:
+        firsts: dict[Key, int] = {}
+        for position, upload in enumerate(uploads):
             if upload.sensor in admitted:
-                wanted.setdefault(upload.key, upload)
+                firsts.setdefault(upload.key, position)
+        wanted = {key: uploads[position] for key, position in firsts.items()}
         created = _insert(db, [wanted[key] for key in sorted(wanted)])
         _count(db, [wanted[key] for key in sorted(created)])
         digests = {key: wanted[key].digest for key in created} | _digests(db, sorted(wanted.keys() - created))
-    return [_outcome(upload, upload is wanted.get(upload.key), created, digests) for upload in uploads]
+    return [
+        _outcome(upload, position == firsts.get(upload.key), created, digests)
+        for position, upload in enumerate(uploads)
+    ]
 
 
 def _outcome(upload: Received, first: bool, created: set[Key], digests: dict[Key, str]) -> Outcome:

@@ -1,11 +1,8 @@
-"""The parts of a running server, and what every request goes through: a token, room on the disk, a turn."""
+"""The parts of a running server, and what every request goes through: a token, and room on the disk."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -18,42 +15,12 @@ from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Settler
 from lensai_integrations.server.store import Store
 from lensai_integrations.server.tokens import Grant, Tokens
+from lensai_integrations.server.turns import Turns
 
 #: How a browser is asked for a token, too.
 _CHALLENGE = 'Basic realm="LensAI, token as password", charset="UTF-8", Bearer realm="LensAI"'
 #: Seconds for which what the disk said is believed.
 _DISK_SECONDS = 1.0
-
-
-class Turns:
-    """Lets so many at once, and so many wait.
-
-    Args:
-        at_once: How many have a turn at the same time.
-        waiting: How many may wait for one.
-    """
-
-    def __init__(self, at_once: int, waiting: int) -> None:
-        self._turns, self._waiting, self._most_waiting = asyncio.Semaphore(at_once), 0, waiting
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn, and have it.
-
-        Raises:
-            HTTPException: 503 if too many wait.
-        """
-        if self._waiting >= self._most_waiting:
-            raise HTTPException(503, "too many uploads at once: send it again", {"Retry-After": "2"})
-        self._waiting += 1
-        try:
-            await self._turns.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._turns.release()
 
 
 @dataclass
@@ -70,6 +37,7 @@ class Service:
         settler: The worker.
         inbox: Where uploads are left.
         turns: Of uploads.
+        differing: Sensors that have sent something else for a timestamp again, which is logged once.
     """
 
     baseline: Baseline
@@ -81,6 +49,7 @@ class Service:
     settler: Settler
     inbox: Inbox
     turns: Turns
+    differing: set[str] = field(default_factory=set)
     _disk: tuple[float, bool] = field(default=(0.0, True), repr=False)
 
     def grant(self, request: Request) -> Grant | None:
@@ -113,9 +82,12 @@ def sender(request: Request) -> Grant:
     """Whoever uploads.
 
     Raises:
-        HTTPException: 401 without a valid token.
+        HTTPException: 401 without a valid token; 403 if a page of somebody else has a browser send it.
     """
-    grant = service_of(request).grant(request)
+    service = service_of(request)
+    if service.tokens is None and "origin" in request.headers:
+        raise HTTPException(403, "devices upload, browsers do not")
+    grant = service.grant(request)
     if grant is None:
         raise HTTPException(
             401, "a valid token is needed: Authorization: Bearer <token>", {"WWW-Authenticate": "Bearer"}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
+import threading
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Baseline
@@ -56,17 +59,24 @@ def serve(
     opened = Store(store)
     try:
         app = create_app(baseline, opened, settings, tokens, name=name, on_judged=on_judged)
-        uvicorn.run(
-            app,
-            host=host,
-            port=port,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_GRACE,
-            log_level="warning",
-        )
+        _run(app, host, port)
     finally:
         opened.close()
+
+
+def _run(app: FastAPI, host: str, port: int) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for each in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has ended by them
+            signal.signal(each, lambda *_: None)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+        log_level="warning",
+    )
 
 
 def is_loopback(host: str) -> bool:

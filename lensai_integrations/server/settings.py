@@ -19,8 +19,9 @@ class Settings:
         unpacked_bytes: Largest archive after decompression.
         members: Most files and folders of an archive.
         upload_seconds: How long the body of an upload may take to arrive.
-        uploads_at_once: Bodies that are in memory at the same time; further ones wait.
+        memory_bytes: Bodies that are in memory at the same time, all together; further ones wait.
         uploads_waiting: How many may wait; further ones are answered 503 at once.
+        archives_at_once: How many archives are unpacked at the same time.
         sensors: Most sensors.
         keep_days: Hours, and which uploads are in them, are forgotten so long after the last upload of that hour came.
         judge_seconds: An hour is compared with the baseline at most so often.
@@ -42,15 +43,16 @@ class Settings:
     unpacked_bytes: int = 64 * MIB
     members: int = 2_000
     upload_seconds: float = 60.0
-    uploads_at_once: int = 16
+    memory_bytes: int = 512 * MIB
     uploads_waiting: int = 512
+    archives_at_once: int = 4
     sensors: int = 10_000
     keep_days: float = 90.0
     judge_seconds: float = 60.0
     settle_uploads: int = 500
     free_bytes: int = 64 * MIB
     hours: int = 2_400
-    listed: int = 1_000
+    listed: int = 500
     false_alarm_rate: float = 0.01
 
     def __post_init__(self) -> None:

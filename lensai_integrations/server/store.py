@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,8 @@ class Store:
         #: Where it is, without a password.
         self.address = str(self.folder or url.render_as_string(hide_password=True))
         self.kind = url.get_backend_name()
+        #: SQLite has one writer at a time. Of this process they queue here: its own waiting is sleeping, ever longer.
+        self._writer = threading.Lock() if self.kind == "sqlite" else None
         self._engine = _engine(url)
         try:
             self._prepare()
@@ -74,8 +77,20 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A connection to write with, in one transaction: committed at the end, or not at all."""
-        with self._connected(writes=True) as connection:
+        with self._alone(), self._connected(writes=True) as connection:
             yield connection
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._writer is None:
+            yield
+            return
+        if not self._writer.acquire(timeout=WAIT):
+            raise StoreError(f"the store {self.address} cannot be used: it is locked by another thread")
+        try:
+            yield
+        finally:
+            self._writer.release()
 
     @contextmanager
     def _connected(self, writes: bool = False) -> Iterator[Connection]:

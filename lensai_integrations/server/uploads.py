@@ -25,6 +25,7 @@ from lensai_integrations.server.ledger import Received
 from lensai_integrations.server.names import checked_sensor, checked_timestamp
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.tokens import Grant
+from lensai_integrations.server.turns import Turns
 
 #: Headers of the older dialect by the form fields of the newer one.
 HEADERS: Final = {"sensor_id": "sensorid", "timestamp": "timestamp", "file_type": "metrictype"}
@@ -34,20 +35,29 @@ _FIELD_BYTES: Final = 4096
 _AROUND: Final = 64 * 1024
 
 
-async def receive(request: Request, settings: Settings, grant: Grant, now: float) -> Received:
+async def receive(request: Request, settings: Settings, turns: Turns, grant: Grant, now: float) -> Received:
     """Read the body and check all of it.
 
     Args:
         request: Its body has not been read.
         settings: Limits.
+        turns: Of which it has one while the body is in memory.
         grant: What the sender's token allows.
         now: Unix time in seconds.
 
     Raises:
         HTTPException: 400 if anything is wrong with it, 403 if the token is another sensor's, 408 if it does not come
-            in time, 413 if it is too large.
+            in time, 413 if it is too large, 503 if too many wait.
     """
-    _check_head(request.headers, settings)
+    size = _announced(request.headers, settings)
+    async with turns.turn(size):
+        content, sensor, timestamp = await _read(request, settings, grant, now)
+        async with turns.unpacking:
+            return await run_in_threadpool(_received, content, sensor, timestamp, settings, now)
+
+
+async def _read(request: Request, settings: Settings, grant: Grant, now: float) -> tuple[bytes, str, int]:
+    """The archive, the sensor and the timestamp."""
     form = await _form(request, settings)
     try:
         said = {name: _text(form, request.headers, name) for name in HEADERS}
@@ -57,20 +67,22 @@ async def receive(request: Request, settings: Settings, grant: Grant, now: float
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise HTTPException(400, "the form has no file in a field called 'file'")
-        content = await file.read()
+        return await file.read(), sensor, timestamp
     finally:
         await form.close()
-    return await run_in_threadpool(_received, content, sensor, timestamp, settings, now)
 
 
-def _check_head(headers: Headers, settings: Settings) -> None:
-    length = headers.get("content-length", "0")
+def _announced(headers: Headers, settings: Settings) -> int:
+    """Bytes the body may have, as its head says; what is sent without a length may have as many as there may be."""
+    most = settings.upload_bytes + _AROUND
+    length = headers.get("content-length", str(most))
     if not (length.isascii() and length.isdecimal()):
         raise HTTPException(400, f"Content-Length {length[:40]!r} is not a number of bytes")
-    if len(length) > 18 or int(length) > settings.upload_bytes + _AROUND:
+    if len(length) > 18 or int(length) > most:
         raise _too_large(settings)
     if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise HTTPException(400, "the body should be multipart/form-data with the archive in the field 'file'")
+    return int(length)
 
 
 def _too_large(settings: Settings) -> HTTPException:
@@ -84,25 +96,42 @@ async def _form(request: Request, settings: Settings) -> FormData:
     # In memory, not in temporary files; the attribute has had two names.
     parser.max_file_size = parser.spool_max_size = settings.upload_bytes + _AROUND  # type: ignore[attr-defined]
     try:
-        async with asyncio.timeout(settings.upload_seconds):
-            return await parser.parse()
-    except TimeoutError as error:
-        raise HTTPException(408, "the body did not come in time", {"Connection": "close"}) from error
+        return await parser.parse()
+    except _StoppedError as stopped:
+        raise stopped.answer from None
     except MultiPartException as error:
         raise HTTPException(400, f"the form cannot be read: {error.message}") from error
-    except ClientDisconnect as error:
-        raise HTTPException(400, "the body was cut short") from error
     except (FormParserError, UnicodeDecodeError, KeyError) as error:
         raise HTTPException(400, "the form cannot be read") from error
 
 
+class _StoppedError(MultiPartException):
+    """The body is not read on. The parser closes what it holds when it meets an error of this kind."""
+
+    def __init__(self, answer: HTTPException) -> None:
+        super().__init__(str(answer.detail))
+        self.answer = answer
+
+
 async def _counted(request: Request, settings: Settings) -> AsyncGenerator[bytes, None]:
-    """The body, up to the limit, whatever its head says of its length."""
+    """The body, up to the limits, whatever its head says of its length."""
     left = settings.upload_bytes + _AROUND
-    async for chunk in request.stream():
+    end = asyncio.get_running_loop().time() + settings.upload_seconds
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout_at(end):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            late = HTTPException(408, "the body did not come in time", {"Connection": "close"})
+            raise _StoppedError(late) from None
+        except ClientDisconnect:
+            raise _StoppedError(HTTPException(400, "the body was cut short")) from None
+        if chunk is None:
+            return
         left -= len(chunk)
         if left < 0:
-            raise _too_large(settings)
+            raise _StoppedError(_too_large(settings))
         yield chunk
 
 

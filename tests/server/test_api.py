@@ -52,26 +52,28 @@ def test_sensors_page_by_page(filled):
     assert seen == [["a", "b"], ["c"]]
 
 
-@pytest.mark.parametrize(
-    ("query", "hours"),
-    [
-        ({}, [0, 1, 2]),
-        ({"from": HOUR + 3600}, [1, 2]),
-        ({"from": HOUR + 3599}, [0, 1, 2]),
-        ({"to": HOUR + 3600}, [0]),
-        ({"from": WHEN + 3600, "to": WHEN + 3600}, [1]),
-        ({"from": "2024-06-26T10:00:00Z"}, [1, 2]),
-        ({"from": "2024-06-26T12:00:00+02:00"}, [1, 2]),
-        ({"to": "2024-06-26T10:00"}, [0]),
-        ({"from": "2024-06-27"}, []),
-    ],
-)
-def test_drift(service, query, hours):
+BETWEEN = [
+    ({}, [0, 1, 2]),
+    ({"from": HOUR + 3600}, [1, 2]),
+    ({"from": HOUR + 3599}, [0, 1, 2]),
+    ({"to": HOUR + 3600}, [0]),
+    ({"from": WHEN + 3600, "to": WHEN + 3600}, [1]),
+    ({"from": "2024-06-26T10:00:00Z"}, [1, 2]),
+    ({"from": "2024-06-26T12:00:00+02:00"}, [1, 2]),
+    ({"to": "2024-06-26T10:00"}, [0]),
+    ({"from": "2024-06-27"}, []),
+]
+
+
+def test_drift(service):
     fill(service, hours=3)
-    answer = service.get("/sensors/door-3/drift", params=query).json()
-    assert [each["hour"] for each in answer["hours"]] == [HOUR + 3600 * n for n in hours]
-    assert answer["cut"] is False
-    assert all(each["drift"] is True and each["judged"] == 1e6 for each in answer["hours"])
+    for query, hours in BETWEEN:
+        answer = service.get("/sensors/door-3/drift", params=query).json()
+        assert [each["hour"] for each in answer["hours"]] == [HOUR + 3600 * n for n in hours], query
+        assert answer["cut"] is False
+        assert all(each["drift"] is True and each["judged"] == 1e6 for each in answer["hours"])
+    plus = service.get("/sensors/door-3/drift?from=2024-06-26T12:00:00+02:00")  # as people type it
+    assert [each["hour"] for each in plus.json()["hours"]] == [HOUR + 3600, HOUR + 7200]
 
 
 def test_the_newest_of_many_hours(baseline, sqlite):
@@ -203,6 +205,9 @@ def test_another_baseline_judges_what_is_there_anew(baseline, sqlite, caplog):
 
     same = client_of(Baseline(profile_of_files(device(), "door-3", WHEN)), sqlite)
     assert "every hour in it is judged anew" in caplog.text
+    again = client_of(Baseline(profile_of_files(device(), "door-3", WHEN)), sqlite)
+    assert caplog.text.count("every hour in it is judged anew") == 1
     same.work(2e6)
+    again.work(3e6)
     (found,) = same.get("/sensors/door-3/drift").json()["hours"]
     assert (found["drift"], found["judged"]) == (False, 2e6)
