@@ -1,7 +1,7 @@
 """Devices for `receive.py`: what they upload, and what a receiver should have made of it.
 
-An upload has 14 sketches in a gzipped tar archive, as devices send them: those of the shared LensAI data where they are,
-else of generated images. Some archives are made and sent again and again under other names and times; a sensor sends one
+An upload has 14 sketches in a gzipped tar archive, as devices send them: generated ones, and those of the shared LensAI
+data where they are. Some archives are made and sent again and again under other names and times; a sensor sends one
 every minute.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,8 +19,11 @@ import numpy as np
 from datasketches import kll_floats_sketch
 
 from lensai_integrations import Baseline, Profiler
-from lensai_integrations.edge.uploads import read_upload, rows_of
+from lensai_integrations.edge.uploads import read_upload
 from lensai_integrations.server.records import hour_of
+
+#: Uploads, and values of each sketch, by sensor and hour.
+Hours = dict[tuple[str, int], tuple[int, Counter[str]]]
 
 BOUNDARY: Final = "lensai-benchmark"
 CONTENT_TYPE: Final = f"multipart/form-data; boundary={BOUNDARY}"
@@ -34,10 +37,10 @@ _SCORES: Final = ("marginconfidence", "leastconfidence", "ratioconfidence", "ent
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive, and how many images it is of."""
+    """An archive, and how many values each of its sketches has seen, by the newest name of its file."""
 
     content: bytes
-    rows: int
+    values: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,12 @@ def archive_of(files: dict[str, bytes]) -> Archive:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    return Archive(packed.getvalue(), rows_of(read_upload(packed.getvalue()).sketches))
+    return Archive(packed.getvalue(), values_of(read_upload(packed.getvalue()).sketches))
+
+
+def values_of(sketches: Mapping[str, bytes]) -> Counter[str]:
+    """How many values each sketch has seen, as DataSketches says."""
+    return Counter({path: kll_floats_sketch.deserialize(content).n for path, content in sketches.items()})
 
 
 def made_up(seed: int) -> Archive:
@@ -114,15 +122,15 @@ def uploads_of(archives: Sequence[Archive], n: int, sensors: int, start: int) ->
     return [Upload(f"door-{i % sensors}", start + i // sensors * EVERY, archives[i % len(archives)]) for i in range(n)]
 
 
-def expected(uploads: Sequence[Upload]) -> dict[tuple[str, int], tuple[int, int]]:
-    """Uploads and images of every sensor and hour."""
+def expected(uploads: Sequence[Upload]) -> Hours:
+    """What a receiver should have of every sensor and hour."""
     number: Counter[tuple[str, int]] = Counter()
-    rows: Counter[tuple[str, int]] = Counter()
+    values: dict[tuple[str, int], Counter[str]] = {}
     for upload in uploads:
         key = upload.sensor, hour_of(upload.timestamp)
         number[key] += 1
-        rows[key] += upload.archive.rows
-    return {key: (number[key], rows[key]) for key in number}
+        values.setdefault(key, Counter()).update(upload.archive.values)
+    return {key: (number[key], values[key]) for key in number}
 
 
 def baseline() -> Baseline:

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
+from receive_devices import Hours, values_of
 from sqlalchemy import select
 
 from lensai_integrations.server import queries
@@ -125,27 +127,21 @@ def running(baseline: str, store: str, *options: str) -> Iterator[Server]:
         server.stop()
 
 
-def kept(place: str) -> tuple[list[tuple[str, int]], dict[tuple[str, int], tuple[int, int]]]:
-    """What is in a store: sensor and timestamp of every upload, and uploads and images of every sensor and hour.
+def kept(place: str) -> tuple[list[tuple[str, int]], Hours, int]:
+    """What is in a store: sensor and timestamp of every upload, what is merged of every hour, and images in all.
 
-    Images are counted in the merged sketches themselves, and have to be what the table of hours says.
+    Values are counted in the merged sketches themselves.
     """
-    from lensai_integrations.edge.uploads import rows_of
-
     store = Store(place)
     try:
         with store.reading() as db:
             keys = [(row.sensor, row.timestamp) for row in db.execute(select(UPLOADS.c.sensor, UPLOADS.c.timestamp))]
-            listed = list(db.execute(select(HOURS.c.sensor, HOURS.c.hour, HOURS.c.uploads, HOURS.c.rows)))
-        hours = {}
-        for row in listed:
+            rows = list(db.execute(select(HOURS.c.sensor, HOURS.c.hour, HOURS.c.uploads, HOURS.c.rows)))
+        hours: Hours = {}
+        for row in rows:
             sketches = queries.hour_sketches(store, row.sensor, row.hour) or {}
-            if rows_of(sketches) != row.rows:
-                raise SystemExit(
-                    f"{row.sensor}, {row.hour}: {row.rows} images, but {rows_of(sketches)} in the sketches"
-                )
-            hours[row.sensor, row.hour] = (row.uploads, row.rows)
-        return keys, hours
+            hours[row.sensor, row.hour] = (row.uploads, values_of(sketches))
+        return keys, hours, sum(row.rows for row in rows)
     finally:
         store.close()
 
@@ -157,8 +153,6 @@ def size_of(place: str) -> int | None:
 
 def trend(samples: list[tuple[int, int]]) -> dict[str, Any]:
     """How memory `(uploads, bytes)` grows: MiB at the first and the last sample, and KiB for 1,000 uploads."""
-    import numpy as np
-
     uploads, sizes = np.array(samples, float).T
     slope = float(np.polyfit(uploads, sizes, 1)[0]) if len(samples) > 1 else 0.0
     return {

@@ -28,7 +28,7 @@ from lensai_integrations.server.store import Store, StoreError
 
 _LOG = logging.getLogger(__name__)
 #: Seconds for which uploads are let come together, between looks where nothing woke the worker, and between clean-ups.
-GATHER: Final = 0.2
+GATHER: Final = 1.0
 LOOK: Final = 2.0
 CLEAN: Final = 3600.0
 _MOST_BACK_OFF: Final = 30.0
