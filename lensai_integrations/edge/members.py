@@ -12,7 +12,6 @@ import io
 import os
 import stat
 import tarfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
@@ -26,6 +25,10 @@ MAX_ARCHIVE_BYTES: Final = 512 * 2**20
 MAX_SKETCHES_BYTES: Final = 128 * 2**20
 #: Most files and folders that are looked at.
 MAX_MEMBERS: Final = 100_000
+#: Longest extended header of an archive's member, in bytes.
+_MOST_HEADER: Final = 1024
+#: So often an archive is asked for more at its end.
+_MOST_ENDS: Final = 100
 #: As many files that were passed over are named.
 _MOST_NAMED = 100
 
@@ -178,16 +181,26 @@ def _untar(file: IO[bytes], name: str, found: Found) -> None:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         stream = _Bounded(gzip.GzipFile(fileobj=file) if zipped else file, found.limits.archive_bytes)
-        with tarfile.open(fileobj=stream, mode="r|", errorlevel=0) as members:
+        with tarfile.open(fileobj=stream, mode="r|", errorlevel=0, tarinfo=_Member) as members:
             for member in members:
                 _take(members, member, found)
         while rest := stream.read(1 << 20):  # to the end, where gzip has its checksum
             if rest.strip(b"\0"):
                 raise FormatError(f"{name} is damaged: something comes after the end of the archive")
-    except FormatError:
+    except (FormatError, MemoryError):
         raise
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+    except Exception as error:  # made-up headers make `tarfile` raise IndexError, RecursionError and more
         raise FormatError(f"{name} is not a readable tar archive: {error}") from error
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose extended header, if it has one, is as short as that of a name and a time."""
+
+    def _proc_member(self, tarfile_: tarfile.TarFile) -> Any:
+        extended = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        if self.type in extended and not 0 <= self.size <= _MOST_HEADER:  # they are searched in quadratic time
+            raise FormatError(f"a member has an extended header of {self.size} bytes; {_MOST_HEADER} are read")
+        return super()._proc_member(tarfile_)  # type: ignore[misc]
 
 
 def _take(members: tarfile.TarFile, member: tarfile.TarInfo, found: Found) -> None:
@@ -204,10 +217,13 @@ def _take(members: tarfile.TarFile, member: tarfile.TarInfo, found: Found) -> No
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that ends in an error after so many bytes."""
+    """A stream that ends in an error after so many bytes, and if it is read on and on beyond its end.
+
+    `tarfile` passes over a member in as many steps as its size takes, whether there is anything or not.
+    """
 
     def __init__(self, stream: Any, most: int) -> None:
-        self._stream, self._left, self._most = stream, most, most
+        self._stream, self._left, self._most, self._ends = stream, most, most, 0
 
     def readable(self) -> bool:
         return True
@@ -217,6 +233,9 @@ class _Bounded(io.RawIOBase):
         self._left -= len(content)
         if self._left < 0:
             raise FormatError(f"the archive unpacks to more than the {self._most} bytes that are read")
+        self._ends += not content
+        if self._ends > _MOST_ENDS:
+            raise FormatError("the archive is cut short: a member says to be longer than what there is")
         return content
 
 

@@ -7,6 +7,7 @@ import io
 import struct
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,58 @@ def test_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     read_upload(tarred(GOOD))
     assert list(tmp_path.rglob("*")) == []
+
+
+def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, size: int | None = None) -> bytes:
+    """A member of an archive, with any size in its header."""
+    about = tarfile.TarInfo(name)
+    about.size, about.type = len(content) if size is None else size, kind
+    return about.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
+
+
+END = bytes(1024)
+
+
+def extended_sparse() -> bytes:
+    """A sparse member whose list of holes goes on beyond the end of the archive."""
+    block = bytearray(member("x", b"", tarfile.GNUTYPE_SPARSE))
+    block[482], block[148:156] = 1, b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block) + b"\1" * 512 * 2
+
+
+def test_names_and_times_in_extended_headers_are_read():
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
+        about = tarfile.TarInfo("é" * 90 + "/imgstats/noise.bin")
+        about.size, about.mtime = len(sketch_of([1])), 1719393854.123
+        archive.addfile(about, io.BytesIO(sketch_of([1])))
+    assert list(read_upload(file.getvalue()).sketches) == ["imgstats/noise.bin"]
+
+
+@pytest.mark.parametrize(
+    ("archive", "problem"),
+    [
+        (member("x", b"1" * 2**20, tarfile.XHDTYPE), "an extended header of 1048576 bytes"),  # would take hours
+        (member("x", b"1" * 2**20, tarfile.XGLTYPE), "an extended header of 1048576 bytes"),
+        (member("x", b"", tarfile.XHDTYPE, -5), "an extended header of -5 bytes"),
+        (member("x", b"y\0", tarfile.GNUTYPE_LONGNAME) * 5000, "not a readable tar archive"),  # each within the last
+        (member("x", b"9 a=1234\n", tarfile.XHDTYPE) * 5000, "not a readable tar archive"),
+        (member("imgstats/noise.bin", b"", size=-512), "tar archive|empty"),  # points at itself
+        (member("imgstats/noise.bin", b"", size=2**62), "tar archive|cut short"),
+        (member("x", b"", size=2**62), "tar archive|cut short"),
+        (member("x", b"29 size=4611686018427387904\n", tarfile.XHDTYPE) + member("y"), "tar archive|cut short"),
+        (member("x", b"12 size=-99\n", tarfile.XHDTYPE) + member("y"), "tar archive|no .bin file"),
+        (member("imgstats/noise.bin", b"", tarfile.GNUTYPE_SPARSE), "a link, device or other special member"),
+        (extended_sparse(), "not a readable tar archive"),
+        (END * 100, "no .bin file in a folder"),
+    ],
+)
+def test_headers_that_are_made_up(archive, problem):
+    started = time.monotonic()
+    with pytest.raises(FormatError, match=problem):
+        read_upload(archive + END)
+    assert time.monotonic() - started < 5
 
 
 def test_a_sketch_that_says_too_much_is_left_out(monkeypatch):
