@@ -6,7 +6,7 @@ By default 4,000 uploads from 16 clients into SQLite in a temporary folder, then
 in the middle of the load, started again on the same store, and everything is sent again, what was acknowledged too.
 Then every upload has to be in the store exactly once, and the sketches of every sensor's every hour have seen exactly
 as many values as were sent. Exit status 1 if not, or if an aim is missed: 200 uploads a second, a 99th percentile below
-100 ms, and memory that grows by less than 1 MiB over 1,000 uploads.
+100 ms, and memory that grows by less than 1 MiB over 1,000 uploads in the second half.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ def load(server: Server, uploads: Sequence[Upload], clients: int, limit: float) 
     busy = server.processor() - before
     settled = server.settled()
     warm = [sample for sample in memory if sample[0] >= min(WARM, len(uploads) // 2)] or memory
+    later = [sample for sample in memory if sample[0] >= len(uploads) // 2] or memory
     return latencies(sent) | {
         "memory": memory,
-        "grows": trend(warm),
+        "grows": trend(warm) | {"kib_per_1000_later": trend(later)["kib_per_1000"]},
         "after": server.resident() / 2**20,
         "processor_ms": 1e3 * busy / max(1, len(sent.answers)),
         "cores": busy / sent.wall,
@@ -129,7 +130,7 @@ def show_load(found: dict[str, Any], place: str) -> bool:
     fine = {
         f"{RATE} uploads a second": found["rate"] >= RATE,
         f"99th percentile below {PERCENTILE * 1e3:.0f} ms": found["p99"] < PERCENTILE * 1e3,
-        f"memory grows by less than {GROWTH} KiB over 1,000 uploads": grows["kib_per_1000"] < GROWTH,
+        f"memory grows by less than {GROWTH} KiB over 1,000 uploads": grows["kib_per_1000_later"] < GROWTH,
         "every upload answered 201": found["statuses"] == {"201": found["uploads"]} and not found["failed"],
     }
     print("\n| | |\n|---|---|")
@@ -137,7 +138,10 @@ def show_load(found: dict[str, Any], place: str) -> bool:
     print(f"| latency, median / 99% / longest | {found['p50']:.0f} / {found['p99']:.0f} / {found['most']:.0f} ms |")
     print(f"| processor time of the server | {found['processor_ms']:.1f} ms an upload, {found['cores']:.2f} cores |")
     print(f"| memory at {WARM:,} uploads / at the end | {grows['early']:.0f} / {grows['last']:.0f} MiB |")
-    print(f"| growth over 1,000 uploads | {grows['kib_per_1000']:.0f} KiB |")
+    print(
+        f"| growth over 1,000 uploads, and in the second half | {grows['kib_per_1000']:.0f} KiB,"
+        f" {grows['kib_per_1000_later']:.0f} KiB |"
+    )
     print(f"| until all was merged and judged | {found['settled']:.1f} s after the last answer |")
     print(f"| store | {'PostgreSQL' if size is None else f'{size / 2**20:.1f} MiB'} |\n")
     for aim, met in fine.items():
