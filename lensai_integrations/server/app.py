@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -23,7 +24,7 @@ from lensai_integrations.server import api, intake, web
 from lensai_integrations.server.describing import describe
 from lensai_integrations.server.inbox import Inbox
 from lensai_integrations.server.metrics import Metrics
-from lensai_integrations.server.service import Service
+from lensai_integrations.server.service import Service, service_of
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Listener, Settler
 from lensai_integrations.server.store import Store, StoreError
@@ -38,6 +39,8 @@ against a baseline.
 
 Devices need a token for uploads, `Authorization: Bearer <token>`; programs and people one for reading, as Bearer or as
 the password of HTTP Basic."""
+#: Seconds for which nothing more is logged of a store that cannot be used.
+_QUIET: Final = 10.0
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -142,8 +145,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.settler.stop()
 
 
-async def _unavailable(_: Request, error: Exception) -> JSONResponse:
-    _LOG.warning("answered 503: %s", error)
+async def _unavailable(request: Request, error: Exception) -> JSONResponse:
+    service, now = service_of(request), time.monotonic()
+    if now - service.warned > _QUIET:
+        service.warned = now
+        _LOG.warning("answered 503: %s", error)
     return JSONResponse({"detail": "the store cannot be used now: send it again"}, 503, {"Retry-After": "5"})
 
 

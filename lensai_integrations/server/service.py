@@ -38,6 +38,7 @@ class Service:
         inbox: Where uploads are left.
         turns: Of uploads.
         differing: Sensors that have sent something else for a timestamp again, which is logged once.
+        warned: When it was last logged that the store cannot be used, on the monotonic clock.
     """
 
     baseline: Baseline
@@ -50,6 +51,7 @@ class Service:
     inbox: Inbox
     turns: Turns
     differing: set[str] = field(default_factory=set)
+    warned: float = float("-inf")
     _disk: tuple[float, bool] = field(default=(0.0, True), repr=False)
 
     def grant(self, request: Request) -> Grant | None:

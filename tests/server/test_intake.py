@@ -250,7 +250,7 @@ def test_another_program_locks_the_store(service, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_database_goes_and_comes_back(baseline, postgresql_server):
+def test_the_database_goes_and_comes_back(baseline, postgresql_server, caplog):
     emptied(postgresql_server.url)
     store = Store(postgresql_server.url)
     client = client_of(baseline, store)
@@ -259,6 +259,7 @@ def test_the_database_goes_and_comes_back(baseline, postgresql_server):
     try:
         assert post(client, timestamp=WHEN + 1).status_code == 503
         assert client.get("/sensors").status_code == 503
+        assert caplog.text.count("answered 503") == 1
         assert client.get("/healthz").json()["store"] is False
         assert b"lensai_store_up 0.0" in client.get("/metrics").content
     finally:
