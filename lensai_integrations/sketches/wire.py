@@ -235,7 +235,8 @@ def _read_full(data: bytes, k: int, zero_sorted: bool) -> Sketch:
     starts = struct.unpack_from(f"<{levels}I", data, _FULL.size)
     sizes = tuple(map(operator.sub, (*starts[1:], total_capacity(k, levels)), starts))
     _require(min(sizes) >= 0, f"levels that begin at {list(starts)}, which do not ascend to the capacity")
-    _require(0 < total_weight(sizes) == n < 1 << MAX_LEVELS, f"n={n}, while its items stand for {total_weight(sizes)}")
+    weight = total_weight(sizes)
+    _require(0 < weight == n < 1 << MAX_LEVELS, f"n={n}, while its items stand for {weight}")
     numbers = _numbers(data, start, 2 + sum(sizes))
     low, high, items = float(numbers[0]), float(numbers[1]), numbers[2:]
     _require(bool(low <= items.min() and items.max() <= high), f"items outside its own range {low}..{high}")
