@@ -27,10 +27,11 @@ import drift_speed
 import numpy as np
 from drift_features import CLASSES, SHIFTS, Features, add_arguments, features, file_of, missing_data
 from drift_ours import COMBINED, judge_of
-from drift_peers import ENVIRONMENTS, TURNS, Scores, peer_answers, scores_of, share_below
+from drift_peers import TURNS, Scores, peer_answers, scores_of, share_below
 from drift_tables import Row, ahead, alarm_table, detection, detection_table, false_alarms
 from drift_windows import EASY, Draws, Rows, drawn, table_of
 from numpy.typing import NDArray
+from peers import ENVIRONMENTS
 from tqdm.auto import tqdm
 
 SIZES = (10, 25, 50, 100, 200, 1000)

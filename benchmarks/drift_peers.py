@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -21,33 +20,20 @@ from typing import Any, Final
 import numpy as np
 from drift_windows import Draws, Windows
 from numpy.typing import NDArray
+from peers import ONE_THREAD, python_of
 from scipy.stats import ks_2samp
 from tqdm.auto import tqdm
 
-ENVIRONMENTS: Final = Path(__file__).resolve().parent.parent / ".benchmark-envs"
 PACKAGES: Final = {
     "evidently": ("evidently==0.7.23", "pandas==2.3.3"),  # it fails to import with pandas 3
     "frouros": ("frouros==0.9.0", "numpy==2.1.3", "scipy==1.14.1"),
 }
 KS: Final = "KS softmax"
-ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 #: Windows for each reference, clean and of each shift: the slower, the fewer.
 TURNS: Final = {"evidently": (25, 3), "frouros": (25, 5), "permutation": (5, 0), "speed": (1, 0), "scipy": (10**6,) * 2}
 
 #: Scores of windows by method, the larger the more drift; NaN where a method was not asked.
 Scores = dict[str, NDArray[np.float64]]
-
-
-def python_of(peer: str, environments: Path) -> Path:
-    """The Python of a peer's environment, made if it is not there."""
-    folder = environments / peer
-    python, ready = folder / "bin" / "python", folder / ".ready"
-    if not ready.exists():
-        print(f"making {folder} ...", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES[peer]], check=True)
-        ready.touch()
-    return python
 
 
 def asked(
@@ -139,7 +125,8 @@ def _answer(
     def make() -> dict[str, Any]:
         if peer == "scipy":
             return ks_scores(table, references, windows)
-        python = python_of("evidently" if peer == "evidently" else "frouros", environments)
+        name = "evidently" if peer == "evidently" else "frouros"
+        python = python_of(name, PACKAGES[name], environments)
         return asked(peer, table, references, windows, python)
 
     return kept(cache, f"{peer}_{size}", key_of(table, references, windows.rows), make)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from drift_peers import asked, python_of
+from drift_peers import PACKAGES, asked
 from drift_windows import CLEAN, Windows
+from peers import python_of
 
 from lensai_integrations import Baseline, Profile, Profiler, calibrate, compare
 from lensai_integrations.drift.vector_distances import mmd_test
@@ -60,5 +61,6 @@ def frouros(environments: Path) -> dict[str, Any]:
     table = np.concatenate([correlated(ROWS, DIM, 1), correlated(ROWS, DIM, 2)])
     zero = np.zeros(1, np.int64)
     window = Windows(ROWS, np.array([CLEAN]), zero, zero, np.arange(ROWS, 2 * ROWS)[None])
-    answer = asked("speed", table, np.arange(ROWS)[None], window, python_of("frouros", environments))
+    python = python_of("frouros", PACKAGES["frouros"], environments)
+    answer = asked("speed", table, np.arange(ROWS)[None], window, python)
     return {"seconds": answer["scores"][0]["seconds"], "version": answer["version"]}

@@ -12,31 +12,29 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+from peers import ONE_THREAD, asking, python_of
+
 os.environ.update(ONE_THREAD)
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from lensai_integrations.measures.images import image_measures  # noqa: E402
-from lensai_integrations.measures.inputs import ImageInputs  # noqa: E402
-from lensai_integrations.measuring import image_measurer  # noqa: E402
-from lensai_integrations.sketches.bank import KLLBank  # noqa: E402
-from lensai_integrations.sketches.counts import PixelCounts  # noqa: E402
+from lensai_integrations.measures.images import image_measures
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measuring import image_measurer
+from lensai_integrations.sketches.bank import KLLBank
+from lensai_integrations.sketches.counts import PixelCounts
 
 TARGET = 15
 SIZE, BATCH = 224, 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-ENVIRONMENT = Path(__file__).resolve().parent.parent / ".benchmark-envs" / "whylogs"
 PACKAGES = ("whylogs==1.6.4", "numpy==1.26.4", "scipy==1.14.1", "pandas==2.3.3", "Pillow==10.4.0")
 PEER = """
 import logging, sys, time
@@ -108,39 +106,15 @@ def seconds(turn: Callable[[], None], wait: Callable[[], Any] | None) -> float:
     return clock() - start
 
 
-def make_environment() -> Path:
-    """The Python of whylogs' environment; made if it is not there."""
-    python, ready = ENVIRONMENT / "bin" / "python", ENVIRONMENT / ".ready"
-    if not ready.exists():
-        print(f"making {ENVIRONMENT} for whylogs 1.6.4 ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--progress-bar=on", *PACKAGES], check=True)
-        ready.touch()
-    return python
-
-
 @contextmanager
 def whylogs(images: np.ndarray) -> Iterator[Callable[[int], float]]:
     """A process that logs images with whylogs when asked to and answers with the time it took."""
-    python = make_environment()
+    python = python_of("whylogs", PACKAGES)
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/images.npy", images)
-        with subprocess.Popen(
-            [python, "-c", PEER, f"{folder}/images.npy"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **ONE_THREAD, "WHYLOGS_NO_ANALYTICS": "1"},
-        ) as process:
-            if process.stdout is None or process.stdin is None or process.stdout.readline() != "ready\n":
-                raise SystemExit("whylogs did not start; its own message is above")
-
-            def log(n: int) -> float:
-                print(n, file=process.stdin, flush=True)
-                return float(process.stdout.readline())
-
-            yield log
-            process.stdin.close()
+        command = [python, "-c", PEER, f"{folder}/images.npy"]
+        with asking(command, {**ONE_THREAD, "WHYLOGS_NO_ANALYTICS": "1"}) as ask:
+            yield lambda n: float(ask(str(n)))
 
 
 def on_cuda(pixels: np.ndarray) -> list[Any]:

@@ -39,8 +39,8 @@ def _someone_else() -> dict[str, object]:
 class Server:
     """The server: its URL, and the process, which tests may stop and start."""
 
-    def __init__(self, binaries: Path, folder: Path) -> None:
-        self.binaries, self.folder, self.user = binaries, folder, _someone_else()
+    def __init__(self, binaries: Path, folder: Path, fsync: str = "off") -> None:
+        self.binaries, self.folder, self.fsync, self.user = binaries, folder, fsync, _someone_else()
         self.url = f"postgresql://lensai@/postgres?host={folder}"
         if self.user:
             os.chown(folder, self.user["user"], self.user["group"])  # type: ignore[arg-type]
@@ -55,7 +55,16 @@ class Server:
 
     def start(self) -> None:
         command = [str(self.binaries / "postgres"), "-D", str(self.folder / "data"), "-k", str(self.folder)]
-        quiet = ["-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=60"]
+        quiet = [
+            "-c",
+            "listen_addresses=",
+            "-c",
+            f"fsync={self.fsync}",
+            "-c",
+            "shared_buffers=16MB",
+            "-c",
+            "max_connections=60",
+        ]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen([*command, *quiet], cwd=self.folder, stdout=log, stderr=log, **self.user)
         deadline = time.monotonic() + 30
@@ -72,7 +81,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Server]:
+def running(fsync: str = "off") -> Iterator[Server]:
     """A server that runs as long as it is needed; the test is skipped where there is none."""
     binaries = _binaries()
     if binaries is None:
@@ -81,7 +90,7 @@ def running() -> Iterator[Server]:
         pytest.skip("PostgreSQL's server is not installed: no initdb")
     folder = Path(tempfile.mkdtemp(prefix="lensai_pg_", dir="/tmp"))
     try:
-        server = Server(binaries, folder)
+        server = Server(binaries, folder, fsync)
         try:
             yield server
         finally:

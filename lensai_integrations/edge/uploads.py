@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from datasketches import kll_floats_sketch
@@ -61,22 +62,28 @@ def read_upload(archive: bytes, limits: Limits | None = None) -> Upload:
     found = find(archive, limits)
     sketches: Sketches = {}
     for path, content in found.sketches.items():
-        place = place_of(path.parent.name, path.stem)
-        if place is None:
+        name, noise = _named(path.parent.name, path.stem)
+        if name is None:
             found.ignore(path, "no name that LensAI gives")
             continue
-        name = canonical(place)
         if name in sketches:
             found.problem(path, "another file of the upload is the same stream")
             continue
         try:
-            sketches[name] = _bounded(name, checked(content, noise=place.measure == "noise"))
+            sketches[name] = _bounded(name, checked(content, noise=noise))
         except FormatError as error:
             found.problem(path, str(error))
     if not sketches:
         why = "; ".join(found.problems[:3]) or "no .bin file in a folder such as imgstats/ or modelstats/"
         raise FormatError(f"the upload holds no readable LensAI sketch: {why}")
     return Upload(dict(sorted(sketches.items())), tuple(found.problems))
+
+
+@lru_cache(maxsize=4096)
+def _named(folder: str, stem: str) -> tuple[str | None, bool]:
+    """A file's newest name, None where LensAI gives no such name, and whether it is of noise. Devices repeat theirs."""
+    place = place_of(folder, stem)
+    return (None, False) if place is None else (canonical(place), place.measure == "noise")
 
 
 def _bounded(path: str, content: bytes) -> bytes:

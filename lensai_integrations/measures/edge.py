@@ -1,8 +1,9 @@
 """What LensAI's C++ profiler on devices computes, so that a training baseline can be held against a device's files.
 
 It is reproduced as it is: devices see bytes in blue, green, red order and weigh them as if red came first, so blue gets
-red's weight. Gray is OpenCV's 8-bit one, in its 15-bit fixed-point arithmetic, which float32 holds exactly (the largest
-sum is 255 * 32768 + 16384 < 2^24). Floats are rounded to bytes first, since a device never sees anything else.
+red's weight. Gray is OpenCV's 8-bit one, in its 15-bit fixed-point arithmetic, which float32 holds exactly (in steps
+of 2^-15 the largest sum is 255 * 32768 + 16384 < 2^24), in whatever order it is added up. Floats are rounded to bytes
+first, since a device never sees anything else.
 
 One value is stored differently. A device's noise of a constant image is +inf, and a row with a value that is not finite
 would be left out with everything else it holds. `NO_NOISE`, 200 dB, stands for it. No image of bytes below 10^15 pixels
@@ -34,7 +35,7 @@ from lensai_integrations.measures.pixels import (
 #: What stands for a device's noise of +inf, in dB.
 NO_NOISE: Final = 200.0
 
-_OPENCV = (9798.0, 19235.0, 3735.0)  # 0.299, 0.587 and 0.114 times 2^15, rounded
+_OPENCV = (9798.0 / 2**15, 19235.0 / 2**15, 3735.0 / 2**15)  # 0.299, 0.587 and 0.114 in steps of 2^-15
 _SOURCE = "LensAI C++ profiler"
 _GRAY = "8-bit gray (9798 R + 19235 G + 3735 B + 16384) >> 15 (OpenCV BGR2GRAY)"
 
@@ -83,8 +84,8 @@ def opencv_gray(values: Array, xp: Any) -> Array:
     """OpenCV's 8-bit gray of RGB `[n, 3, H, W]`, whole numbers 0-255 in float32: `[n, H, W]`; grey is as it is."""
     if values.shape[1] == 1:
         return values[:, 0]
-    (weighed,) = combined(values, (_OPENCV,), xp)  # whole numbers below 2^24, exact in whatever order they are added
-    return xp.floor((weighed + 16384.0) * 2.0**-15)
+    # Whole numbers below 2^24 in steps of 2^-15: exact in whatever order they are added.
+    return xp.floor(combined(values, (_OPENCV,), xp)[0] + 0.5)
 
 
 def brightness(sums: EdgeSums, xp: Any) -> Array:

@@ -31,6 +31,8 @@ _LOG = logging.getLogger(__name__)
 GATHER: Final = 1.0
 LOOK: Final = 2.0
 CLEAN: Final = 3600.0
+#: Seconds of judging after which it is looked again for uploads to merge: thousands of hours may be due at once.
+JUDGING: Final = 1.0
 _MOST_BACK_OFF: Final = 30.0
 #: Seconds for which an hour that could not be merged is left alone.
 _LEAVE: Final = 300.0
@@ -121,7 +123,7 @@ class Settler:
                 _LOG.warning("merging and judging is tried again in %.0f s: %s", pause, error)
 
     def work(self, now: float) -> None:
-        """Merge what is pending, judge what is due, and forget what is old.
+        """Merge what is pending, judge what is due, for about `JUDGING` seconds, and forget what is old.
 
         Args:
             now: Unix time in seconds.
@@ -135,8 +137,12 @@ class Settler:
             if self._stop.is_set():
                 return
             self._settle(sensor, hour, now)
+        until = time.monotonic() + JUDGING
         while not self._stop.is_set() and (due := hours.claim(self._store, now, self._settings.judge_seconds)):
             self._judge(due, now)
+            if time.monotonic() > until:
+                self.wake()  # the rest after what has come meanwhile
+                break
         if now - self._cleaned > CLEAN:
             self._cleaned = now
             hours.forget(self._store, now - 86_400 * self._settings.keep_days)

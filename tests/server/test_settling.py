@@ -133,6 +133,20 @@ def test_an_open_hour_is_judged_again_after_the_interval(baseline, sqlite):
     assert hour(client).uploads == 5
 
 
+def test_uploads_are_merged_between_the_verdicts_of_many_hours(service, monkeypatch):
+    monkeypatch.setattr(settling, "JUDGING", -1.0)  # over after the first
+    for sensor in ("door-1", "door-2"):
+        send(service, sensor=sensor)
+    service.work(1000.0)
+    assert queries.counts(service.service.store).due == 1
+    send(service, sensor="door-3")
+    service.work(1001.0)
+    found = queries.counts(service.service.store)
+    assert (found.pending, found.due) == (0, 1)
+    service.work(1002.0)
+    assert queries.counts(service.service.store).due == 0
+
+
 def test_old_hours_are_forgotten(baseline, sqlite):
     client = client_of(baseline, sqlite, Settings(keep_days=1))
     send(client)
