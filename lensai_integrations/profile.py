@@ -51,7 +51,13 @@ class Profile:
 
     @property
     def n(self) -> int:
-        """Rows seen, those left out included. Images that were delivered count where nothing else was profiled."""
+        """Rows seen, those left out included. Images that were delivered count where nothing else was profiled.
+
+        Streams of devices have no common rows: there it is how many images were measured, whatever else was counted.
+        """
+        images = self.groups.get("inputs")
+        if images is not None and images.bank is None and images.n:
+            return images.n + images.invalid
         used = [group for group in self.groups.values() if not group.delivered]
         return max((group.n + group.invalid for group in used or self.groups.values()), default=0)
 

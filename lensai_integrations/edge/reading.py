@@ -11,14 +11,12 @@ from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, overload
 
-import numpy as np
-
 from lensai_integrations.edge.layout import CONVENTION, INPUTS, OLDER, OUTPUTS, Place, place_of
 from lensai_integrations.edge.members import Found, find, sensor_and_time
 from lensai_integrations.errors import FormatError
 from lensai_integrations.group import Group
 from lensai_integrations.measures.definitions import DEFINITIONS
-from lensai_integrations.measures.edge import NO_NOISE
+from lensai_integrations.measures.edge_noise import without_infinity
 from lensai_integrations.profile import Profile
 from lensai_integrations.sketches import wire
 from lensai_integrations.sketches.bank import KLLBank
@@ -65,6 +63,7 @@ def read_stats(dir_or_tar: str | Path, *, merge: bool = True) -> Profile | dict[
 
     Example:
         >>> import tempfile
+        >>> import numpy as np
         >>> from lensai_integrations import Profiler, edge
         >>> profiler = Profiler(convention="lensai-edge")
         >>> profiler.update(inputs=np.full((4, 8, 8, 3), 200, np.uint8))
@@ -186,11 +185,8 @@ def checked(content: bytes, *, noise: bool = False) -> bytes:
     if len(sketch.sizes) > sketch.n.bit_length():  # DataSketches would write beyond its memory when it merges it
         raise FormatError(f"its sketch has {len(sketch.sizes)} levels for {sketch.n} values, which no program writes")
     if noise and math.isinf(sketch.maximum):
-        items = np.where(np.isposinf(sketch.items), np.float32(NO_NOISE), sketch.items)
-        low = NO_NOISE if sketch.minimum == math.inf else sketch.minimum
-        sketch = replace(sketch, items=items, minimum=low, maximum=NO_NOISE)
-        ends = (np.array([low], np.float32), np.array([NO_NOISE], np.float32))
-        (content,) = wire.write(sketch.k, sketch.sizes, items[None], *ends, sketch.min_k)
+        content = without_infinity(content)
+        sketch = wire.read(content)
     if not (math.isfinite(sketch.minimum) and math.isfinite(sketch.maximum)):
         raise FormatError(f"it has infinite values: its range is {sketch.minimum} to {sketch.maximum}")
     return content

@@ -60,7 +60,8 @@ def profile_of(what: Profile | Baseline, name: str) -> Profile:
 def for_devices(profile: Profile) -> Profile:
     """The profile with images by the devices' convention alone, called as on devices; itself if it has none of these.
 
-    Images as they were delivered (`raw`) are what devices measure, if these were profiled by that convention.
+    Images as they were delivered (`raw`) are what devices measure, if these were profiled by that convention. Where
+    there are no others they are called so by any convention, so that `streams_of` can say what is wrong.
 
     Example:
         >>> raw = Group("raw", info={"convention": "lensai-edge"})
@@ -68,7 +69,7 @@ def for_devices(profile: Profile) -> Profile:
         ['inputs']
     """
     raw = profile.groups.get(RAW)
-    if raw is not None and convention_of(raw) == CONVENTION:
+    if raw is not None and (convention_of(raw) == CONVENTION or not any(map(is_images, profile.groups))):
         others = {name: None for name in profile.groups if is_images(name)}
         return renamed(profile, {**others, RAW: INPUTS})
     return with_conventions(profile, (CONVENTION,)) if CONVENTION in conventions_of(profile) else profile

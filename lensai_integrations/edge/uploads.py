@@ -93,13 +93,16 @@ def _bounded(path: str, content: bytes) -> bytes:
 
 
 def rows_of(sketches: Mapping[str, bytes]) -> int:
-    """How many images they are of; or the most values of a stream that has one of an image.
+    """How many images they are of; without image measures, the most values of a stream.
 
     Example:
         >>> rows_of({"imgstats/noise.bin": bytes.fromhex("02 02 0f 04 c8 00 08 00 00 00 c0 3f")})
         1
     """
-    return max((_deserialized(path, sketch).n for path, sketch in sketches.items() if not _several(path)), default=0)
+    single = [path for path in sketches if not _several(path)]
+    images = [path for path in single if path.startswith("imgstats/")]
+    newest = [path for path in images if not path.startswith("imgstats/kll_")]
+    return max((_deserialized(path, sketches[path]).n for path in newest or images or single), default=0)
 
 
 def _several(path: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.measures.edge_noise import without_infinity
 from lensai_integrations.sketches import wire
 from lensai_integrations.storage import replace_file
 
@@ -102,6 +103,6 @@ def _checked(path: Path) -> bytes:
     blob = path.read_bytes()
     try:
         wire.read(blob)
+        return without_infinity(blob) if path.stem == "noise" else blob
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
-    return blob

@@ -28,6 +28,7 @@ LIMITS = {
     MANIFEST: MAX_MANIFEST_BYTES,
     ARRAYS: MAX_FILE_BYTES,
     "streams.csv": MAX_FILE_BYTES,
+    "segments.csv": MAX_FILE_BYTES,
     "report.html": MAX_FILE_BYTES,
 }
 

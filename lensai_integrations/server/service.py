@@ -87,15 +87,16 @@ def service_of(request: Request) -> Service:
 
 
 def sender(request: Request) -> Grant:
-    """Whoever uploads.
+    """Whoever uploads: with a token as Bearer only, for a browser adds the password it knows to what any page sends.
 
     Raises:
         HTTPException: 401 without a valid token; 403 if a page of somebody else has a browser send it.
     """
     service = service_of(request)
-    if service.tokens is None and "origin" in request.headers:
+    bearer = request.headers.get("authorization", "").lower().startswith("bearer ")
+    if "origin" in request.headers and not (bearer and service.tokens is not None):
         raise HTTPException(403, "devices upload, browsers do not")
-    grant = service.grant(request)
+    grant = service.grant(request) if bearer or service.tokens is None else None
     if grant is None:
         raise HTTPException(
             401, "a valid token is needed: Authorization: Bearer <token>", {"WWW-Authenticate": "Bearer"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -70,16 +71,25 @@ def serve(
 def _run(app: FastAPI, host: str, port: int) -> None:
     if threading.current_thread() is threading.main_thread():
         for each in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has ended by them
-            signal.signal(each, lambda *_: None)
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE,
-        log_level="warning",
-    )
+            signal.signal(each, _stop)
+    with suppress(_StoppedError):
+        uvicorn.run(
+            app,
+            host=host,
+            port=port,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE,
+            log_level="warning",
+        )
+
+
+class _StoppedError(SystemExit):
+    """A signal asked the server to end; nothing is wrong."""
+
+
+def _stop(*_: object) -> None:
+    raise _StoppedError(0)
 
 
 def is_loopback(host: str) -> bool:

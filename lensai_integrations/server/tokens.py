@@ -10,6 +10,7 @@ import base64
 import binascii
 import hmac
 import logging
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _LOG = logging.getLogger(__name__)
 #: Shorter tokens can be guessed.
 SHORTEST: Final = 16
 _LONGEST = 4096
+_COMMENT: Final = re.compile(r"(?:^|\s)#")
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,11 @@ class Tokens:
     """The tokens that are known.
 
     Args:
-        lines: `"<token>"` (any sensor, and reading) or `"<token> <sensor>"` (uploads of that sensor only); what is
-            empty or begins with `#` is passed over.
+        lines: `"<token>"` (any sensor, and reading) or `"<token> <sensor>"` (uploads of that sensor only); passed over
+            are empty lines, and what follows a `#` at the beginning of a line or after a space.
 
     Raises:
-        InputError: If a line is neither, or there is no token at all.
+        InputError: If a line is neither, a token stands twice, or there is no token at all.
 
     Example:
         >>> tokens = Tokens(["0123456789abcdef", "fedcba9876543210 door-3"])
@@ -67,8 +69,8 @@ class Tokens:
         self._key = secrets.token_bytes(32)
         self._grants: list[tuple[bytes, Grant]] = []
         for number, line in enumerate(lines, 1):
-            if words := line.split("#", 1)[0].split():
-                self._grants.append(self._read(number, words))
+            if words := _COMMENT.split(line, maxsplit=1)[0].split():
+                self._add(number, *self._read(number, words))
         if not self._grants:
             raise InputError("the token file has no token: write one per line, e.g. what `openssl rand -hex 32` prints")
 
@@ -82,6 +84,11 @@ class Tokens:
         if sensor and not SENSOR.fullmatch(sensor[0]):
             raise InputError(f"line {number} of the token file: {sensor[0]!r} is not the name of a sensor")
         return self._digest(token), Grant(*sensor)
+
+    def _add(self, number: int, digest: bytes, grant: Grant) -> None:
+        if any(hmac.compare_digest(digest, known) for known, _ in self._grants):
+            raise InputError(f"line {number} of the token file has the token of an earlier line: give each its own")
+        self._grants.append((digest, grant))
 
     def _digest(self, token: str) -> bytes:
         return hmac.digest(self._key, token.encode(errors="replace"), "sha256")

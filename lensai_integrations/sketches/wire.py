@@ -161,6 +161,7 @@ def write(
     head = _FULL.pack(5, 1, _FAMILY, _SORTED, k, _WIDTH, 0, n, k if min_k is None else min_k, levels, 0)
     ascending = [np.sort(part, axis=1) for part in np.split(items, np.cumsum(sizes)[:-1], axis=1)]
     body = np.concatenate([minimum[:, None], maximum[:, None], *ascending], axis=1)
+    body += np.float32(0)  # -0.0 becomes 0.0: they are equal, so sorting puts them anyhow
     return _rows(head + starts.astype("<u4").tobytes(), body)
 
 

@@ -128,7 +128,7 @@ def test_a_profile_of_a_device_is_saved_and_reported(devices, tmp_path):
     loaded = Profile.load(profile.save(tmp_path / "profile"))
     assert [row.stream for row in loaded.summaries()] == [row.stream for row in profile.summaries()]
     assert bank(loaded, "outputs/softmax/1").quantiles([0.5]) == bank(profile, "outputs/softmax/1").quantiles([0.5])
-    assert loaded.n == 4192  # not the number of pixels
+    assert loaded.n == 3094  # images: neither pixels nor the 4,192 predictions
 
 
 @pytest.mark.parametrize(

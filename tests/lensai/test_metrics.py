@@ -173,3 +173,12 @@ def test_this_packages_own_convention(images: np.ndarray) -> None:
 def test_unknown_names_are_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(InputError, match="is unknown; pass one of"):
         Metrics(**wrong)
+
+
+@pytest.mark.parametrize("framework", ["tf", "pt"])
+def test_a_black_batch_settles_nothing(images: np.ndarray, framework: str) -> None:
+    batch = (images if framework == "tf" else images.transpose(0, 3, 1, 2)).astype(np.float32)
+    metrics = Metrics(framework)
+    assert metrics.process_batch(np.zeros_like(batch))[0].tolist() == [0.0] * len(batch)
+    for found, expected in zip(metrics.process_batch(batch), Metrics(framework).process_batch(batch), strict=True):
+        np.testing.assert_array_equal(found, expected)

@@ -10,7 +10,7 @@ import pytest
 from datasketches import kll_floats_sketch
 from libraries import LIBRARIES, maker
 
-from lensai_integrations import Metrics, Sketches
+from lensai_integrations import Metrics, Sketches, get_histogram_sketch
 from lensai_integrations.errors import FormatError, InputError
 
 
@@ -201,3 +201,17 @@ def test_damaged_files_replace_nothing(tmp_path: Path) -> None:
     assert sketches.sketch_registry["brightness"].n == 3
     with pytest.raises(InputError, match="has no sketches"):
         sketches.load_sketches(tmp_path / "imgstats")
+
+
+def test_a_devices_infinite_noise_is_no_noise(tmp_path: Path) -> None:
+    device = kll_floats_sketch(200)
+    for value in (8.0, 9.0, 10.0, float("inf")):
+        device.update(value)
+    (tmp_path / "imgstats").mkdir()
+    (tmp_path / "imgstats" / "noise.bin").write_bytes(device.serialize())
+    sketches = Sketches()
+    sketches.load_sketches(tmp_path)
+    assert sketches.compute_thresholds(0.0, 1.0)["noise"] == (8.0, 200.0)
+    bins, shares = get_histogram_sketch(sketches.sketch_registry["noise"], 4)
+    assert np.isfinite(bins).all()
+    assert np.sum(shares) == pytest.approx(1)

@@ -13,7 +13,7 @@ import pytest
 from tracking import Store, contents
 
 import lensai_integrations.mlflow.load as load_module
-from lensai_integrations import Baseline
+from lensai_integrations import Baseline, Profiler
 from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import FormatError, InputError, MissingDependencyError, TrackingError
 from lensai_integrations.mlflow import load_baseline, log_baseline
@@ -62,6 +62,15 @@ def test_a_lone_profile_becomes_a_reference(baseline: Baseline, tmp_path: Path) 
 def test_from_a_run(store: Store, baseline: Baseline, run_id: str) -> None:
     assert same(load_baseline(f"runs:/{run_id}", tracking_uri=store.uri), baseline)
     assert same(load_baseline(f"runs:/{run_id}/lensai/", tracking_uri=store.uri), baseline)
+
+
+def test_with_segments(store: Store) -> None:
+    profiler = Profiler(source="validation", segment_by="label", seed=0)
+    profiler.update(inputs=np.zeros((6, 8, 8, 3), np.uint8), labels=np.arange(6) % 2)
+    made = Baseline(profiler.profile())
+    run_id = store.new_run()
+    log_baseline(made, run_id=run_id, tracking_uri=store.uri)
+    assert same(load_baseline(f"runs:/{run_id}", tracking_uri=store.uri), made)
 
 
 def test_from_the_tracking_uri_that_mlflow_is_set_to(
@@ -122,7 +131,7 @@ def test_only_the_files_of_a_baseline_are_fetched(
     original = Baseline.load
     monkeypatch.setattr(Baseline, "load", lambda folder: fetched.extend(contents(Path(folder))) or original(folder))
     load_baseline(f"runs:/{run_id}", tracking_uri=store.uri)
-    assert set(fetched) == set(load_module.LIMITS)
+    assert set(fetched) == set(load_module.LIMITS) - {"segments.csv"}  # it has no segments
 
 
 def test_a_run_without_a_baseline_is_answered_with_what_it_holds(store: Store, tmp_path: Path) -> None:

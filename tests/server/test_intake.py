@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from base64 import b64encode
 from collections import Counter, namedtuple
 
 import pytest
@@ -188,9 +189,14 @@ def test_tokens_for_uploads(baseline, sqlite):
 
 
 def test_pages_of_others_cannot_have_a_browser_upload(service, baseline, sqlite):
-    assert post(service, {"origin": "https://example.org"}).status_code == 403
+    origin = {"origin": "https://example.org"}
+    assert post(service, origin).status_code == 403
     with_tokens = client_of(baseline, sqlite, tokens=Tokens([ALL]))  # which such pages do not have
-    assert post(with_tokens, {"origin": "https://example.org", "authorization": f"Bearer {ALL}"}).status_code == 201
+    known_to_the_browser = {"authorization": f"Basic {b64encode(f'me:{ALL}'.encode()).decode()}"}
+    assert with_tokens.get("/sensors", headers=known_to_the_browser).status_code == 200
+    assert post(with_tokens, origin | known_to_the_browser).status_code == 403
+    assert post(with_tokens, known_to_the_browser).status_code == 401
+    assert post(with_tokens, origin | {"authorization": f"Bearer {ALL}"}).status_code == 201
 
 
 def test_there_are_so_many_sensors(baseline, sqlite):

@@ -86,3 +86,15 @@ def test_a_file_that_cannot_be_read(tmp_path, content):
         (tmp_path / "tokens").write_bytes(content)
     with pytest.raises(InputError, match="cannot be read"):
         read_tokens(tmp_path / "tokens")
+
+
+def test_a_token_may_hold_the_sign_of_comments():
+    tokens = Tokens(["0123456789abcdef#more", "#nothing", "fedcba9876543210\t# the fleet's"])
+    assert tokens.grant("Bearer 0123456789abcdef") is None
+    assert tokens.grant("Bearer 0123456789abcdef#more") == Grant()
+    assert tokens.grant("Bearer fedcba9876543210") == Grant()
+
+
+def test_a_token_stands_once():
+    with pytest.raises(InputError, match="line 2 of the token file has the token of an earlier line"):
+        Tokens([f"{DOOR} door-3", f"{DOOR} door-4"])
