@@ -278,6 +278,18 @@ def test_the_disk_is_nearly_full_and_then_is_not(service, monkeypatch):
     assert post(service).status_code == 201
 
 
+def test_the_folder_of_the_store_is_gone(service, monkeypatch):
+    def gone(_):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(shutil, "disk_usage", gone)
+    assert post(service).status_code == 503
+    assert service.get("/healthz").json()["disk"] is False
+    assert b"lensai_store_up 0.0" in service.get("/metrics").content
+    monkeypatch.undo()
+    assert post(service).status_code == 201
+
+
 def test_the_store_is_full_in_the_middle(service):
     """The database's own error, not ours: nothing is stored, the device is told to send again, and can."""
     store = service.service.store
