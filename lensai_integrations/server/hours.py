@@ -7,6 +7,7 @@ transaction that clears the payloads; of two servers that merge the same uploads
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -62,7 +63,9 @@ class Due:
 
 #: Most bytes of uploads that are taken to be merged at once, and most hours that are forgotten in one transaction.
 TAKEN_BYTES: Final = 32 * 2**20
-FORGOTTEN: Final = 100
+FORGOTTEN: Final = 50
+#: Seconds between such transactions, in which uploads have their turn: a lock is not given to who waited longest.
+_BETWEEN: Final = 0.01
 _DAMAGED: Final = "what was stored of an upload was damaged"
 _FEWER: Final = "streams of an upload were left out: its hour has as many of them, or as large ones, as there may be"
 
@@ -240,6 +243,7 @@ def forget(store: Store, before: float) -> int:
     forgotten = 0
     while (found := _forget_some(store, before)) > 0:
         forgotten += found
+        time.sleep(_BETWEEN)
     left = exists().where(UPLOADS.c.sensor == SENSORS.c.name)
     with store.writing() as db:
         db.execute(delete(SENSORS).where(SENSORS.c.received < before, ~left))
