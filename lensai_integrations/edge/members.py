@@ -27,6 +27,14 @@ MAX_SKETCHES_BYTES: Final = 128 * 2**20
 MAX_MEMBERS: Final = 100_000
 #: Longest extended header of an archive's member, in bytes.
 _MOST_HEADER: Final = 1024
+#: Members that say something of the next one, its name among them.
+_EXTENDED: Final = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 #: So often an archive is asked for more at its end.
 _MOST_ENDS: Final = 100
 #: As many files that were passed over are named.
@@ -194,11 +202,10 @@ def _untar(file: IO[bytes], name: str, found: Found) -> None:
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose extended header, if it has one, is as short as that of a name and a time."""
+    """A member whose extended header or long name, if it has one, is as short as that of a name and a time."""
 
     def _proc_member(self, tarfile_: tarfile.TarFile) -> Any:
-        extended = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
-        if self.type in extended and not 0 <= self.size <= _MOST_HEADER:  # they are searched in quadratic time
+        if self.type in _EXTENDED and not 0 <= self.size <= _MOST_HEADER:  # they are searched in quadratic time
             raise FormatError(f"a member has an extended header of {self.size} bytes; {_MOST_HEADER} are read")
         return super()._proc_member(tarfile_)  # type: ignore[misc]
 

@@ -24,6 +24,8 @@ Sketches = dict[str, bytes]
 
 #: Most values a sketch of an upload may have seen: a million of them merged can still be counted.
 MOST_VALUES: Final = 2**40
+#: No folder and file of a device have longer names together.
+_LONGEST_NAME: Final = 300
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def read_upload(archive: bytes, limits: Limits | None = None) -> Upload:
     found = find(archive, limits)
     sketches: Sketches = {}
     for path, content in found.sketches.items():
-        name, noise = _named(path.parent.name, path.stem)
+        name, noise = _name(path.parent.name, path.stem)
         if name is None:
             found.ignore(path, "no name that LensAI gives")
             continue
@@ -79,14 +81,21 @@ def read_upload(archive: bytes, limits: Limits | None = None) -> Upload:
     return Upload(dict(sorted(sketches.items())), tuple(found.problems))
 
 
+def _name(folder: str, stem: str) -> tuple[str | None, bool]:
+    """A file's newest name, None where LensAI gives no such name, and whether it is of noise."""
+    return (None, False) if len(folder) + len(stem) > _LONGEST_NAME else _named(folder, stem)
+
+
 @lru_cache(maxsize=4096)
 def _named(folder: str, stem: str) -> tuple[str | None, bool]:
-    """A file's newest name, None where LensAI gives no such name, and whether it is of noise. Devices repeat theirs."""
+    """Devices repeat their names; what is too long for one must not stay in memory."""
     place = place_of(folder, stem)
     return (None, False) if place is None else (canonical(place), place.measure == "noise")
 
 
 def _bounded(path: str, content: bytes) -> bytes:
+    if place_of(*path.removesuffix(".bin").split("/")) is None:  # the newest name may be longer than what was sent
+        raise FormatError("its name is too long")
     if (n := _deserialized(path, content).n) > MOST_VALUES:
         raise FormatError(f"its sketch says to have seen {n} values, more than any device has")
     return content

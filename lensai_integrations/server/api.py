@@ -80,7 +80,7 @@ def healthz(request: Request, response: Response) -> HealthAnswer:
         store = False
     try:
         service.check_disk()
-    except HTTPException:
+    except (HTTPException, StoreError):
         disk = False
     fine = store and disk and service.settler.alive
     response.status_code = 200 if fine else 503

@@ -7,10 +7,13 @@ transaction that clears the payloads; of two servers that merge the same uploads
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, update
 
 from lensai_integrations.server.ledger import upsert
 from lensai_integrations.server.records import HourDrift
@@ -58,6 +61,15 @@ class Due:
     sketches: bytes
 
 
+#: Most bytes of uploads that are taken to be merged at once, and most hours that are forgotten in one transaction.
+TAKEN_BYTES: Final = 32 * 2**20
+FORGOTTEN: Final = 50
+#: Seconds between such transactions, in which uploads have their turn: a lock is not given to who waited longest.
+_BETWEEN: Final = 0.01
+_DAMAGED: Final = "what was stored of an upload was damaged"
+_FEWER: Final = "streams of an upload were left out: its hour has as many of them, or as large ones, as there may be"
+
+
 class _SupersededError(Exception):
     """Another server was faster; the transaction is given up."""
 
@@ -70,7 +82,7 @@ def pending(store: Store) -> list[tuple[str, int]]:
         return [(sensor, hour) for sensor, hour in found]
 
 
-def take(store: Store, sensor: str, hour: int, most: int) -> Batch:
+def take(store: Store, sensor: str, hour: int, most: int, most_bytes: int = TAKEN_BYTES) -> Batch:
     """The uploads of an hour that are not merged yet, the oldest first, and what they are to be merged into.
 
     Args:
@@ -78,17 +90,37 @@ def take(store: Store, sensor: str, hour: int, most: int) -> Batch:
         sensor: Whose.
         hour: When it begins.
         most: How many at most.
+        most_bytes: As many bytes of them, too; one of them is taken whatever it has.
     """
     mine = (UPLOADS.c.sensor == sensor) & (UPLOADS.c.hour == hour) & UPLOADS.c.payload.is_not(None)
-    waiting = select(UPLOADS.c.timestamp, UPLOADS.c.payload).where(mine).order_by(UPLOADS.c.timestamp).limit(most)
+    sizes = select(UPLOADS.c.timestamp, func.length(UPLOADS.c.payload)).where(mine).order_by(UPLOADS.c.timestamp)
     with store.reading() as db:
         row = db.execute(select(HOURS.c.version, HOURS.c.sketches).where(_is(sensor, hour))).first()
-        payloads = {timestamp: bytes(payload) for timestamp, payload in db.execute(waiting)}
+        within = _within([(timestamp, size) for timestamp, size in db.execute(sizes.limit(most))], most_bytes)
+        waiting = select(UPLOADS.c.timestamp, UPLOADS.c.payload).where(mine, UPLOADS.c.timestamp.in_(within))
+        found = db.execute(waiting.order_by(UPLOADS.c.timestamp))
+        payloads = {timestamp: bytes(payload) for timestamp, payload in found}
     version, sketches = (row.version, bytes(row.sketches)) if row else (0, None)
     return Batch(sensor, hour, version, sketches, payloads)
 
 
-def put(store: Store, batch: Batch, sketches: bytes, rows: int, now: float, damaged: Sequence[int] = ()) -> bool:
+def _within(sizes: list[tuple[int, int]], most: int) -> list[int]:
+    """The first timestamps whose payloads have no more bytes together; one at least."""
+    sums = accumulate(size for _, size in sizes)
+    return [
+        timestamp for at, ((timestamp, _), total) in enumerate(zip(sizes, sums, strict=True)) if not at or total <= most
+    ]
+
+
+def put(
+    store: Store,
+    batch: Batch,
+    sketches: bytes,
+    rows: int,
+    now: float,
+    damaged: Sequence[int] = (),
+    fewer: Sequence[int] = (),
+) -> bool:
     """Write what was merged, and clear the payloads, in one transaction.
 
     Args:
@@ -98,6 +130,7 @@ def put(store: Store, batch: Batch, sketches: bytes, rows: int, now: float, dama
         rows: Images of the hour.
         now: Unix time in seconds.
         damaged: Timestamps of payloads that could not be merged.
+        fewer: Timestamps of payloads of which streams were left out.
 
     Returns:
         Whether it was written; False if another server was faster.
@@ -110,12 +143,19 @@ def put(store: Store, batch: Batch, sketches: bytes, rows: int, now: float, dama
             cleared = db.execute(update(UPLOADS).where(clear).values(payload=None)).rowcount
             if cleared != len(batch.payloads):
                 raise _SupersededError
-            if damaged:
-                marked = _mine(batch) & UPLOADS.c.timestamp.in_(damaged)
-                db.execute(update(UPLOADS).where(marked).values(problems='["what was stored of it was damaged"]'))
+            _mark(db, batch, damaged, _DAMAGED)
+            _mark(db, batch, fewer, _FEWER)
     except _SupersededError:
         return False
     return True
+
+
+def _mark(db: Connection, batch: Batch, timestamps: Sequence[int], problem: str) -> None:
+    """Say of uploads, and of whose they are, what is wrong with them."""
+    if timestamps:
+        marked, values = _mine(batch) & UPLOADS.c.timestamp.in_(timestamps), {"problems": json.dumps([problem])}
+        db.execute(update(UPLOADS).where(marked).values(values))
+        db.execute(update(SENSORS).where(SENSORS.c.name == batch.sensor).values(values))
 
 
 def _put_hour(db: Connection, batch: Batch, values: dict[str, object], uploads: int) -> None:
@@ -200,14 +240,30 @@ def forget(store: Store, before: float) -> int:
     Returns:
         How many hours.
     """
-    kept = exists().where(HOURS.c.sensor == UPLOADS.c.sensor, HOURS.c.hour == UPLOADS.c.hour)
+    forgotten = 0
+    while (found := _forget_some(store, before)) > 0:
+        forgotten += found
+        time.sleep(_BETWEEN)
+    left = exists().where(UPLOADS.c.sensor == SENSORS.c.name)
     with store.writing() as db:
-        hours = db.execute(delete(HOURS).where(HOURS.c.updated < before)).rowcount
-        merged = UPLOADS.c.payload.is_(None) & (UPLOADS.c.received < before)
-        db.execute(delete(UPLOADS).where(merged, ~kept))
-        left = exists().where(UPLOADS.c.sensor == SENSORS.c.name)
         db.execute(delete(SENSORS).where(SENSORS.c.received < before, ~left))
-    return hours
+    return forgotten
+
+
+def _forget_some(store: Store, before: float) -> int:
+    """Some hours in a transaction of their own, for uploads wait meanwhile where there is one writer at a time."""
+    key = (HOURS.c.sensor, HOURS.c.hour)
+    old = select(*key).where(HOURS.c.updated < before).order_by(HOURS.c.updated).limit(FORGOTTEN)
+    with store.writing() as db:
+        found = [(sensor, hour) for sensor, hour in db.execute(old)]
+        gone = 0
+        for sensor, hour in found:
+            done = db.execute(delete(HOURS).where(_is(sensor, hour), HOURS.c.updated < before)).rowcount
+            mine = (UPLOADS.c.sensor == sensor) & (UPLOADS.c.hour == hour) & UPLOADS.c.payload.is_(None)
+            if done:
+                db.execute(delete(UPLOADS).where(mine))
+            gone += done
+    return gone
 
 
 def _is(sensor: str, hour: int) -> ColumnElement[bool]:

@@ -89,8 +89,8 @@ async def upload(request: Request, response: Response) -> UploadAnswer:
 async def _stored(request: Request, service: Service) -> tuple[Received, Outcome]:
     grant = sender(request)  # before the body is read
     service.check_disk()
-    received = await receive(request, service.settings, service.turns, grant, time.time())
-    outcome = await service.inbox.put(received)
+    async with receive(request, service.settings, service.turns, grant, time.time()) as received:
+        outcome = await service.inbox.put(received)
     if outcome is Outcome.NO_ROOM:
         most = service.settings.sensors
         raise HTTPException(429, f"there are {most} sensors, the most there may be", {"Retry-After": "3600"})

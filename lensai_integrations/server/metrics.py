@@ -75,6 +75,7 @@ class _FromStore(Collector):
         try:
             found = queries.counts(self._store)
             newest = queries.latest(self._store, since=time.time() - _RECENT, most=_MOST_SENSORS)
+            free = self._store.free_bytes()
         except StoreError:
             yield GaugeMetricFamily("lensai_store_up", "Whether the store can be used.", value=0)
             return
@@ -82,7 +83,7 @@ class _FromStore(Collector):
         yield GaugeMetricFamily("lensai_sensors", "Sensors in the store.", value=found.sensors)
         yield GaugeMetricFamily("lensai_uploads_pending", "Uploads stored and not merged yet.", value=found.pending)
         yield GaugeMetricFamily("lensai_hours_due", "Hours changed since they were judged.", value=found.due)
-        if (free := self._store.free_bytes()) is not None:
+        if free is not None:
             yield GaugeMetricFamily("lensai_store_free_bytes", "Space left on the store's disk.", value=free)
         yield from _of_sensors(newest)
 

@@ -17,9 +17,11 @@ class Settings:
     Attributes:
         upload_bytes: Largest body of an upload.
         unpacked_bytes: Largest archive after decompression.
+        sketches_bytes: Sketches of an archive, all together; devices send some 50 KB.
         members: Most files and folders of an archive.
         upload_seconds: How long the body of an upload may take to arrive.
-        memory_bytes: Bodies that are in memory at the same time, all together; further ones wait.
+        memory_bytes: Bodies that are in memory at the same time, all together; further ones wait. An eighth as much
+            is for sketches that wait until they are on disk.
         uploads_waiting: How many may wait; further ones are answered 503 at once.
         archives_at_once: How many archives are unpacked at the same time.
         sensors: Most sensors.
@@ -42,6 +44,7 @@ class Settings:
 
     upload_bytes: int = 32 * MIB
     unpacked_bytes: int = 64 * MIB
+    sketches_bytes: int = 4 * MIB
     members: int = 2_000
     upload_seconds: float = 60.0
     memory_bytes: int = 512 * MIB
@@ -69,4 +72,4 @@ class Settings:
     @property
     def archive(self) -> Limits:
         """How much is read of an archive."""
-        return Limits(self.unpacked_bytes, self.unpacked_bytes, self.members)
+        return Limits(self.unpacked_bytes, self.sketches_bytes, self.members)

@@ -17,10 +17,11 @@ from typing import Final
 from lensai_integrations.drift.compare import compare
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.edge.reading import profile_of_files
-from lensai_integrations.edge.uploads import Sketches, merged, pack_sketches, rows_of, unpack_sketches
-from lensai_integrations.errors import FormatError, LensAIError
+from lensai_integrations.edge.uploads import pack_sketches, rows_of, unpack_sketches
+from lensai_integrations.errors import LensAIError
 from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.server import hours
+from lensai_integrations.server import hours, queries
+from lensai_integrations.server.folding import fitting, folded
 from lensai_integrations.server.metrics import Metrics
 from lensai_integrations.server.records import HourDrift
 from lensai_integrations.server.settings import Settings
@@ -34,7 +35,7 @@ CLEAN: Final = 3600.0
 #: Seconds of judging after which it is looked again for uploads to merge: thousands of hours may be due at once.
 JUDGING: Final = 1.0
 _MOST_BACK_OFF: Final = 30.0
-#: Seconds for which an hour that could not be merged is left alone.
+#: Seconds for which an hour that could not be merged is left alone; where the store refused it, only as long as above.
 _LEAVE: Final = 300.0
 #: Streams that are named of those that moved.
 _MOST_MOVED: Final = 20
@@ -108,68 +109,85 @@ class Settler:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        pause = 0.0
+        pause, more = 0.0, False
         while not self._stop.is_set():
-            if not pause:
+            if not (pause or more):
                 self._wake.wait(LOOK)
             self._wake.clear()
-            self._stop.wait(pause or GATHER)
+            self._stop.wait(pause or (0.0 if more else GATHER))
             try:
-                self.work(time.time())
+                more = self.work(time.time())
                 pause = 0.0
             except Exception as error:  # noqa: BLE001  the worker must outlive whatever happens
                 pause = min(max(1.0, 2 * pause), _MOST_BACK_OFF)
                 self._metrics.failures.labels("store" if isinstance(error, StoreError) else "settle").inc()
                 _LOG.warning("merging and judging is tried again in %.0f s: %s", pause, error)
 
-    def work(self, now: float) -> None:
+    def work(self, now: float) -> bool:
         """Merge what is pending, judge what is due, for about `JUDGING` seconds, and forget what is old.
 
         Args:
             now: Unix time in seconds.
 
+        Returns:
+            Whether more hours may be due.
+
         Raises:
             StoreError: If the store cannot be used.
         """
+        self._left_alone = {key: until for key, until in self._left_alone.items() if until > now}
         waiting = hours.pending(self._store)
         random.shuffle(waiting)  # of several servers, each begins elsewhere
         for sensor, hour in waiting:
             if self._stop.is_set():
-                return
+                return False
             self._settle(sensor, hour, now)
+        more = self._judge_some(now)
+        if now - self._cleaned > CLEAN:
+            self._cleaned = now
+            hours.forget(self._store, now - 86_400 * self._settings.keep_days)
+        return more
+
+    def _judge_some(self, now: float) -> bool:
+        """Whether more may be due, to be judged after what has come meanwhile is merged."""
         until = time.monotonic() + JUDGING
         while not self._stop.is_set() and (due := hours.claim(self._store, now, self._settings.judge_seconds)):
             self._judge(due, now)
             if time.monotonic() > until:
-                self.wake()  # the rest after what has come meanwhile
-                break
-        if now - self._cleaned > CLEAN:
-            self._cleaned = now
-            hours.forget(self._store, now - 86_400 * self._settings.keep_days)
+                return True
+        return False
 
     def _settle(self, sensor: str, hour: int, now: float) -> None:
-        if self._left_alone.get((sensor, hour), 0.0) > now:
+        if (sensor, hour) in self._left_alone:
             return
         try:
             while self._merge(hours.take(self._store, sensor, hour, self._settings.settle_uploads), now):
                 pass
-        except StoreError:
-            raise
+        except StoreError as error:  # of this hour only, e.g. too large for a row, or of everything
+            queries.ping(self._store)
+            self._leave_alone(sensor, hour, now + _MOST_BACK_OFF, error)
         except Exception as error:  # noqa: BLE001  one sensor's trouble is not another's
-            self._left_alone[sensor, hour] = now + _LEAVE
-            self._metrics.failures.labels("settle").inc()
-            _LOG.warning("uploads of %s, hour %d, were not merged: %s", sensor, hour, error)
-            hours.put_problem(self._store, sensor, hour, f"uploads could not be merged: {error}"[:1000])
+            self._leave_alone(sensor, hour, now + _LEAVE, error)
+
+    def _leave_alone(self, sensor: str, hour: int, until: float, error: Exception) -> None:
+        hours.put_problem(self._store, sensor, hour, f"uploads could not be merged: {error}"[:1000])
+        self._left_alone[sensor, hour] = until
+        self._metrics.failures.labels("settle").inc()
+        _LOG.warning("uploads of %s, hour %d, were not merged: %s", sensor, hour, error)
 
     def _merge(self, batch: hours.Batch, now: float) -> bool:
         """Whether there may be more."""
         if not batch.payloads:
             return False
+        batch, fewer = fitting(batch)
         whole, damaged = folded(batch)
         for timestamp in damaged:
             self._metrics.failures.labels("settle").inc()
             _LOG.warning("what was stored of upload %s %d is damaged", batch.sensor, timestamp)
-        if hours.put(self._store, batch, pack_sketches(whole), rows_of(whole), now, damaged):
+        if fewer:
+            self._metrics.failures.labels("settle").inc(len(fewer))
+            _LOG.warning("hour %d of %s has no room for more streams: some were left out", batch.hour, batch.sensor)
+        if hours.put(self._store, batch, pack_sketches(whole), rows_of(whole), now, damaged, fewer):
             self._metrics.merged.inc(len(batch.payloads) - len(damaged))
         return True
 
@@ -186,35 +204,6 @@ class Settler:
         except Exception as error:  # noqa: BLE001  what is told elsewhere must not stop the worker
             self._metrics.failures.labels("report").inc()
             _LOG.warning("the report of %s, hour %d, was not logged: %s", due.sensor, due.hour, error)
-
-
-def folded(batch: hours.Batch) -> tuple[Sketches, list[int]]:
-    """An hour's sketches with a batch of uploads merged into them.
-
-    Args:
-        batch: The hour and the uploads.
-
-    Returns:
-        The sketches, and the timestamps of uploads that could not be merged.
-
-    Raises:
-        FormatError: If what is stored of the hour is damaged.
-
-    Example:
-        >>> folded(hours.Batch("door-3", 1719392400, 0, None, {1719393854: b"damaged"}))
-        ({}, [1719393854])
-    """
-    known = unpack_sketches(batch.sketches) if batch.sketches is not None else {}
-    try:
-        return merged([known, *map(unpack_sketches, batch.payloads.values())]), []
-    except FormatError:
-        whole, damaged = merged([known]), []
-    for timestamp, payload in batch.payloads.items():
-        try:
-            whole = merged([whole, unpack_sketches(payload)])
-        except FormatError:
-            damaged.append(timestamp)
-    return whole, damaged
 
 
 def judge(

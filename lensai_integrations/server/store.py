@@ -101,8 +101,15 @@ class Store:
             raise StoreError(f"the store {self.address} cannot be used: {_reason(error)}") from error
 
     def free_bytes(self) -> int | None:
-        """Space left on the disk of a SQLite store; None for other stores."""
-        return shutil.disk_usage(self.folder).free if self.folder is not None else None
+        """Space left on the disk of a SQLite store; None for other stores.
+
+        Raises:
+            StoreError: If its folder is gone or may not be looked at.
+        """
+        try:
+            return shutil.disk_usage(self.folder).free if self.folder is not None else None
+        except OSError as error:
+            raise StoreError(f"the store {self.address} cannot be used: {_reason(error)}") from error
 
     def close(self) -> None:
         """Let the connections go."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fastapi import HTTPException, Request
@@ -35,13 +36,16 @@ _FIELD_BYTES: Final = 4096
 _AROUND: Final = 64 * 1024
 
 
-async def receive(request: Request, settings: Settings, turns: Turns, grant: Grant, now: float) -> Received:
-    """Read the body and check all of it.
+@asynccontextmanager
+async def receive(
+    request: Request, settings: Settings, turns: Turns, grant: Grant, now: float
+) -> AsyncIterator[Received]:
+    """Read the body and check all of it; there is room in memory for it until the context ends.
 
     Args:
         request: Its body has not been read.
         settings: Limits.
-        turns: Of which it has one while the body is in memory.
+        turns: Of which it has one while the body and what it unpacks to are in memory.
         grant: What the sender's token allows.
         now: Unix time in seconds.
 
@@ -53,7 +57,12 @@ async def receive(request: Request, settings: Settings, turns: Turns, grant: Gra
     async with turns.turn(size):
         content, sensor, timestamp = await _read(request, settings, grant, now)
         async with turns.unpacking:
-            return await run_in_threadpool(_received, content, sensor, timestamp, settings, now)
+            received = await run_in_threadpool(_received, content, sensor, timestamp, settings, now)
+            await turns.sketches.take(len(received.payload))  # no more is unpacked while there is no room for it
+        try:
+            yield received
+        finally:
+            await asyncio.shield(turns.sketches.give(len(received.payload)))
 
 
 async def _read(request: Request, settings: Settings, grant: Grant, now: float) -> tuple[bytes, str, int]:
@@ -75,7 +84,8 @@ async def _read(request: Request, settings: Settings, grant: Grant, now: float) 
 def _announced(headers: Headers, settings: Settings) -> int:
     """Bytes the body may have, as its head says; what is sent without a length may have as many as there may be."""
     most = settings.upload_bytes + _AROUND
-    length = headers.get("content-length", str(most))
+    chunked = "transfer-encoding" in headers  # then a length says nothing
+    length = str(most) if chunked else headers.get("content-length", str(most))
     if not (length.isascii() and length.isdecimal()):
         raise HTTPException(400, f"Content-Length {length[:40]!r} is not a number of bytes")
     if len(length) > 18 or int(length) > most:
@@ -101,7 +111,7 @@ async def _form(request: Request, settings: Settings) -> FormData:
         raise stopped.answer from None
     except MultiPartException as error:
         raise HTTPException(400, f"the form cannot be read: {error.message}") from error
-    except (FormParserError, UnicodeDecodeError, KeyError) as error:
+    except (FormParserError, ValueError, KeyError) as error:  # of made-up encodings, too
         raise HTTPException(400, "the form cannot be read") from error
 
 

@@ -160,11 +160,35 @@ def test_names_and_times_in_extended_headers_are_read():
     assert list(read_upload(file.getvalue()).sketches) == ["imgstats/noise.bin"]
 
 
+def test_long_names_of_gnu_tar_are_read_up_to_a_length():
+    folder = "é" * 60 + "/" + "b" * 180
+    assert list(read_upload(tarred({f"{folder}/imgstats/noise.bin": sketch_of([1])})).sketches) == [
+        "imgstats/noise.bin"
+    ]
+
+
+def test_names_that_no_device_has_do_not_stay_in_memory():
+    uploads._named.cache_clear()
+    for folder, stem in (("a" * 301, "noise"), ("custom", "b" * 301)):
+        with pytest.raises(FormatError, match=r"no \.bin file in a folder"):
+            read_upload(tarred({f"{folder}/{stem}.bin": sketch_of([1])}))
+    assert uploads._named.cache_info().currsize == 0
+
+
+def test_a_name_that_would_become_too_long_is_said():
+    upload = read_upload(tarred({**GOOD, f"modelstats/{'m' * 126}7.bin": sketch_of([1])}))
+    assert list(upload.sketches) == ["imgstats/brightness.bin"]
+    assert "its name is too long" in upload.problems[0]
+    assert len(read_upload(tarred({f"modelstats/{'m' * 125}7.bin": sketch_of([1])})).sketches) == 1
+
+
 @pytest.mark.parametrize(
     ("archive", "problem"),
     [
         (member("x", b"1" * 2**20, tarfile.XHDTYPE), "an extended header of 1048576 bytes"),  # would take hours
         (member("x", b"1" * 2**20, tarfile.XGLTYPE), "an extended header of 1048576 bytes"),
+        (member("x", b"a/" * 2**19, tarfile.GNUTYPE_LONGNAME), "an extended header of 1048576 bytes"),
+        (member("x", b"a/" * 2**19, tarfile.GNUTYPE_LONGLINK), "an extended header of 1048576 bytes"),
         (member("x", b"", tarfile.XHDTYPE, -5), "an extended header of -5 bytes"),
         (member("x", b"y\0", tarfile.GNUTYPE_LONGNAME) * 5000, "not a readable tar archive"),  # each within the last
         (member("x", b"9 a=1234\n", tarfile.XHDTYPE) * 5000, "not a readable tar archive"),

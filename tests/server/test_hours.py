@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,13 +11,13 @@ from datasketches import kll_floats_sketch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from receiving import HOUR, WHEN, device, sketch_of
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from lensai_integrations.edge.uploads import pack_sketches, rows_of, unpack_sketches
 from lensai_integrations.server import hours, queries
+from lensai_integrations.server.folding import folded
 from lensai_integrations.server.ledger import Received, add_uploads
 from lensai_integrations.server.records import HourDrift, hour_of
-from lensai_integrations.server.settling import folded
 from lensai_integrations.server.store import Store
 from lensai_integrations.server.tables import HOURS, SENSORS, UPLOADS
 
@@ -156,7 +157,7 @@ def test_what_was_stored_and_is_damaged_is_left_out_and_said(store):
     assert settle(store) == 2
     assert set(counted(store).values()) == {10}
     assert [h.uploads for h in queries.list_hours(store, "a", most=9)] == [1]
-    assert set(of(store, UPLOADS.c.problems)) == {"[]", '["what was stored of it was damaged"]'}
+    assert set(of(store, UPLOADS.c.problems)) == {"[]", '["what was stored of an upload was damaged"]'}
     assert settle(store, "b") == 1
 
 
@@ -209,6 +210,38 @@ def test_hours_are_forgotten_by_when_something_came_for_them(store):
     assert of(store, SENSORS.c.name) == ["new"]
     assert of(store, UPLOADS.c.timestamp) == [WHEN, WHEN + 1]  # what is in an hour that stays is remembered
     assert hours.forget(store, before=5.0) == 0
+
+
+def test_hours_are_forgotten_some_at_a_time(sqlite, monkeypatch):
+    """Uploads come in between: SQLite has one writer at a time."""
+    monkeypatch.setattr(hours, "FORGOTTEN", 2)
+    for n in range(5):
+        add_uploads(sqlite, [upload(timestamp=WHEN + 3600 * n + k) for k in range(3)], 10)
+        settle(sqlite, hour=HOUR + 3600 * n, now=10.0 + n)
+    add_uploads(sqlite, [upload(timestamp=WHEN + 10)], 10)  # of a forgotten hour, and not merged
+    deleted, writing = [], sqlite.writing
+
+    @contextlib.contextmanager
+    def counting():
+        with writing() as db:
+            before = db.scalar(select(func.count()).select_from(HOURS))
+            yield db
+            deleted.append(before - db.scalar(select(func.count()).select_from(HOURS)))
+
+    monkeypatch.setattr(sqlite, "writing", counting)
+    assert hours.forget(sqlite, before=13.5) == 4
+    assert [n for n in deleted if n] == [2, 2]
+    assert sorted(of(sqlite, UPLOADS.c.timestamp)) == [WHEN + 10, *(WHEN + 4 * 3600 + k for k in range(3))]
+    assert of(sqlite, HOURS.c.hour) == [HOUR + 4 * 3600]
+
+
+def test_as_many_bytes_are_taken_at_once_as_are_wanted(store):
+    add_uploads(store, [upload(timestamp=WHEN + n, content={"custom/a.bin": sketch_of([n])}) for n in range(4)], 10)
+    size = len(upload(content={"custom/a.bin": sketch_of([1])}).payload)
+    for most_bytes, expected in ((1, 1), (2 * size, 2), (3 * size - 1, 2), (9 * size, 4)):
+        taken = hours.take(store, "a", HOUR, 500, most_bytes).payloads
+        assert list(taken) == [WHEN + n for n in range(expected)]
+    assert len(hours.take(store, "a", HOUR, 3, 9 * size).payloads) == 3
 
 
 def test_what_is_not_merged_yet_is_not_forgotten(store):

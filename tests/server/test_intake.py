@@ -9,10 +9,12 @@ import threading
 import time
 from base64 import b64encode
 from collections import Counter, namedtuple
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from receiving import HOUR, WHEN, TestClient, client_of, device, emptied, form, sketch_of, tarred
 from sqlalchemy import event
+from starlette.datastructures import Headers
 
 from lensai_integrations.server import queries
 from lensai_integrations.server import store as stores
@@ -143,6 +145,13 @@ def test_what_is_refused(service, request_, detail):
         {"data": {**form()["data"], "note": "x" * 5000}, "files": {"file": b"x"}},
         {"files": {"sensor_id": b"a"}},
         {"content": b"x", "headers": {"content-type": b"multipart/form-data; boundary=" + b"\xff" * 300}},
+        *(
+            {
+                "content": b'--abc\r\nContent-Disposition: form-data; name="\xff"\r\n\r\n\xff\r\n--abc--\r\n',
+                "headers": {"content-type": b"multipart/form-data; boundary=abc; charset=" + charset},
+            }
+            for charset in (b"punycode", b"undefined", b'"a\0b"', b"idna", b"hex")
+        ),
     ],
 )
 def test_forms_that_are_none(service, request_):
@@ -154,12 +163,14 @@ def test_forms_that_are_none(service, request_):
 
 def test_names_in_archives_reach_nothing_as_they_are(service):
     """Control characters, surrogates and markup of a member's name are in no answer, log or page."""
-    bad = {"imgstats/<b>\x1b[31m\udcff\n.bin": b"x"}
+    bad = {"imgstats/<b>\x1b[31m\udcff\n.bin": b""}
     answer = post(service, archive=tarred({**device(), **bad}))
     assert answer.status_code == 201
-    (problem,) = answer.json()["problems"] or [""]
-    assert problem.isprintable()
-    assert service.get("/").status_code == 200
+    (problem,) = answer.json()["problems"]
+    assert problem.startswith("imgstats/<b>?[31m??.bin was not read: empty")
+    page = service.get("/")
+    assert page.status_code == 200
+    assert "<b>?[31m" not in page.text
 
 
 def test_too_large(baseline, sqlite):
@@ -174,6 +185,62 @@ def test_too_large(baseline, sqlite):
     assert "more than 5 files" in post(client, archive=many).json()["detail"]
     assert uploads(client, "too large") == 2
     assert stored(client) == 1
+
+
+def test_sketches_that_unpack_to_more_than_a_device_has(baseline, sqlite):
+    """An archive of 70 KB can hold 66 MB of sketches that are all valid."""
+    assert Settings().archive.sketches_bytes == 4 * 2**20
+    client = client_of(baseline, sqlite, Settings(sketches_bytes=2_000))
+    assert post(client, content={"custom/a.bin": sketch_of([1.0]), "custom/b.bin": sketch_of([2.0])}).status_code == 201
+    refused = post(client, content={f"custom/{n}.bin": sketch_of(range(200)) for n in range(3)}, timestamp=WHEN + 1)
+    assert refused.status_code == 400
+    assert "more than the 2000 bytes" in refused.json()["detail"]
+
+
+def test_there_is_room_in_memory_for_an_upload_until_it_is_on_disk(service, monkeypatch):
+    inbox, turns, most = service.service.inbox, service.service.turns, Settings().memory_bytes
+    put, room = inbox.put, []
+
+    async def watched(upload):
+        room.append((turns.bodies.fits(most), turns.sketches.fits(most)))
+        return await put(upload)
+
+    monkeypatch.setattr(inbox, "put", watched)
+    assert post(service).status_code == 201
+    assert room == [(False, False)]
+    monkeypatch.setattr(inbox, "put", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        post(service)
+    assert (turns.bodies.fits(most), turns.sketches.fits(most)) == (True, True)
+
+
+def test_no_more_is_unpacked_while_what_was_unpacked_waits(baseline, sqlite, monkeypatch):
+    """Of sketches that are on their way to the disk only so many are in memory; all of them get there."""
+    client, most, now = client_of(baseline, sqlite, Settings(memory_bytes=8 * 20_000)), 0, 0
+    put = client.service.inbox.put
+    content = {"custom/a.bin": sketch_of(range(4000), k=1500)}
+
+    async def watched(upload):
+        nonlocal most, now
+        now += len(upload.payload)
+        most = max(most, now)
+        try:
+            return await put(upload)
+        finally:
+            now -= len(upload.payload)
+
+    monkeypatch.setattr(client.service.inbox, "put", watched)
+    with client, ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda n: post(client, content=content, timestamp=WHEN + n).status_code, range(6)))
+    assert answers == [201] * 6
+    assert 8_000 < most <= 20_000
+
+
+def test_a_length_says_nothing_of_a_body_in_chunks():
+    settings = Settings(upload_bytes=1000)
+    head = {"content-type": "multipart/form-data; boundary=a", "content-length": "1"}
+    assert reading._announced(Headers(head), settings) == 1
+    assert reading._announced(Headers({**head, "transfer-encoding": "chunked"}), settings) > 1000
 
 
 def test_tokens_for_uploads(baseline, sqlite):
@@ -214,6 +281,18 @@ def test_the_disk_is_nearly_full_and_then_is_not(service, monkeypatch):
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "60")
     assert service.get("/healthz").json()["disk"] is False
     free[0] = 2**40
+    assert post(service).status_code == 201
+
+
+def test_the_folder_of_the_store_is_gone(service, monkeypatch):
+    def gone(_):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(shutil, "disk_usage", gone)
+    assert post(service).status_code == 503
+    assert service.get("/healthz").json()["disk"] is False
+    assert b"lensai_store_up 0.0" in service.get("/metrics").content
+    monkeypatch.undo()
     assert post(service).status_code == 201
 
 

@@ -106,6 +106,60 @@ def test_a_damaged_hour_is_left_alone_and_others_are_merged(service, caplog):
     assert "the stored sketches are damaged" in hour(service).problem
 
 
+def test_an_hour_that_the_store_refuses_is_left_alone_and_others_are_judged(service, monkeypatch, caplog):
+    """E.g. because it is too large for a row: the store itself is fine."""
+    put = hours.put
+
+    def refusing(store, batch, *rest):
+        if batch.sensor == "door-3":
+            raise StoreError("string or blob too big")
+        return put(store, batch, *rest)
+
+    send(service)
+    service.work(now=0.0)
+    monkeypatch.setattr(hours, "put", refusing)
+    send(service, timestamp=WHEN + 1)
+    send(service, "fine")
+    for now in (10.0, 20.0):
+        service.work(now)
+    assert hour(service, "fine").drift is True
+    assert failures(service, "settle") == 1
+    assert "too big" in hour(service).problem
+    monkeypatch.undo()
+    service.work(now=50.0)
+    assert (hour(service).uploads, hour(service).problem) == (2, "")
+
+
+def test_a_store_that_refuses_everything_is_told_apart(service, monkeypatch):
+    send(service)
+
+    def refusing(*_):
+        raise StoreError("it is gone")
+
+    monkeypatch.setattr(hours, "put", refusing)
+    monkeypatch.setattr(queries, "ping", refusing)
+    with pytest.raises(StoreError, match="it is gone"):
+        service.work()
+    monkeypatch.undo()
+    service.work()  # at once, for it is not left alone
+    assert hour(service).drift is True
+
+
+def test_hours_that_are_due_are_not_waited_for(service, monkeypatch):
+    """The worker gathers uploads before it merges them, and judges on without a pause."""
+    monkeypatch.setattr(settling, "JUDGING", -1.0)  # over after the first
+    monkeypatch.setattr(settling, "GATHER", 0.5)
+    pauses, settler = [], service.service.settler
+    wait = settler._stop.wait
+    monkeypatch.setattr(settler._stop, "wait", lambda seconds: pauses.append(seconds) or wait(seconds))
+    for n in range(4):
+        send(service, f"door-{n}")
+    store = service.service.store
+    with service:
+        until(lambda: (queries.counts(store).pending, queries.counts(store).due) == (0, 0))
+    assert pauses[:4] == [0.5, 0.0, 0.0, 0.0]
+
+
 def test_whoever_is_told_of_verdicts_may_fail(baseline, sqlite, caplog):
     told = []
 

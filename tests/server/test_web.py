@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 from receiving import HOUR, WHEN, device, form
+from sqlalchemy import update
+
+from lensai_integrations.server.tables import HOURS
 
 
 @pytest.fixture
@@ -40,3 +43,11 @@ def test_an_hour_that_cannot_be_judged(filled):
     assert page.status_code == 200
     assert "nothing to compare" in page.text
     assert WHEN // 3600 * 3600 == HOUR
+
+
+def test_an_hour_that_is_damaged(filled):
+    with filled.service.store.writing() as db:
+        db.execute(update(HOURS).values(sketches=b"damaged"))
+    page = filled.get(f"/sensors/door-3/hours/{HOUR}/report")
+    assert page.status_code == 200
+    assert "the stored sketches are damaged" in page.text
