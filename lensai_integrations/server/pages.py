@@ -164,7 +164,7 @@ def _verdict(stands: Standing, about: About) -> tuple[str, ...]:
     if stands.hour is None:
         return ("No hour of the last days was held against the baseline yet.",)
     when = hour_moment(stands.hour.hour, about.now)
-    named = (stands.hour.problem,) if stands.hour.drift is None else ()
+    named = (stands.hour.problem,) if stands.hour.problem else ()
     moved = f"{count(len(stands.hour.moved), 'stream')} moved" if stands.hour.moved else ""
     effect = "" if stands.hour.effect is None else f"effect {stands.hour.effect:.2f}"
     facts = ", ".join(filter(None, (count(stands.hour.rows, "image"), moved, effect)))

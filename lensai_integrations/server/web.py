@@ -20,6 +20,7 @@ from lensai_integrations.server.api import no_such
 from lensai_integrations.server.describing import HourStart, SensorName
 from lensai_integrations.server.pages import About, index_page, sensor_page
 from lensai_integrations.server.service import Reader, Service
+from lensai_integrations.server.store import StoreError
 
 router = APIRouter(default_response_class=HTMLResponse, tags=["people"])
 
@@ -57,12 +58,14 @@ def one_sensor(service: Reader, request: Request, sensor: SensorName) -> HTMLRes
 @router.get("/sensors/{sensor}/hours/{hour}/report", responses=_SENSOR)
 def report(service: Reader, sensor: SensorName, hour: HourStart) -> HTMLResponse:
     """The whole report of an hour."""
-    sketches = queries.hour_sketches(service.store, sensor, hour)
-    if sketches is None:
-        raise no_such(sensor, hour)
     try:
+        sketches = queries.hour_sketches(service.store, sensor, hour)
+        if sketches is None:
+            raise no_such(sensor, hour)
         window = profile_of_files(sketches, sensor, hour)
         found = compare(service.baseline, window, false_alarm_rate=service.settings.false_alarm_rate)
+    except StoreError:
+        raise
     except LensAIError as error:
         return page(f"<!doctype html><title>No report</title><p>This hour cannot be judged: {html.escape(str(error))}")
     return page(drift_html(found, service.baseline, window))

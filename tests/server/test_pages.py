@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -75,6 +76,23 @@ def test_sensors_are_listed_worst_first_then_by_name():
 )
 def test_a_verdict_is_told_with_its_hour(kinds, text):
     assert text in index(make_sensor(kinds=kinds)).text
+
+
+@pytest.mark.parametrize(
+    ("kinds", "listed", "told"),
+    [
+        ("dg", "! could not be judged 22:00 it is damaged; effect 0.05; 1 hour of the last day drifted", "! Could not"),
+        ("gd", "▲ drift 22:00 it is damaged; effect 0.50: inputs/brightness, inputs/noise and 1 more", "▲ Drift"),
+    ],
+)
+def test_an_hour_into_which_something_was_not_merged_says_so(kinds, listed, told):
+    """Its verdict is that of what was merged before."""
+    *before, newest = make_hours("door", kinds)
+    sensor = make_sensor(hours=(*before, replace(newest, problem="it is damaged")))
+    assert listed in index(sensor).text
+    page = one(sensor).text
+    assert told in page
+    assert page.count("it is damaged") == 2  # below the verdict, and in the hour's row
 
 
 def test_key_figures():

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import pytest
 from receiving import HOUR, WHEN, device, form
+from sqlalchemy import update
+
+from lensai_integrations.server import queries
+from lensai_integrations.server.store import StoreError
+from lensai_integrations.server.tables import HOURS
 
 
 @pytest.fixture
@@ -40,3 +45,25 @@ def test_an_hour_that_cannot_be_judged(filled):
     assert page.status_code == 200
     assert "nothing to compare" in page.text
     assert WHEN // 3600 * 3600 == HOUR
+
+
+def test_a_damaged_hour_is_not_shown_as_what_it_was(filled):
+    with filled.service.store.writing() as db:
+        db.execute(update(HOURS).where(HOURS.c.sensor == "door-3").values(sketches=b"damaged", drift=False))
+    filled.post("/upload/", **form(timestamp=WHEN + 1))
+    filled.work()
+    for path in ("/", "/sensors/door-3"):
+        page = filled.get(path).text
+        assert "uploads could not be merged: the stored sketches are damaged" in page
+        assert "no drift" not in page
+    report = filled.get(f"/sensors/door-3/hours/{HOUR}/report")
+    assert report.status_code == 200
+    assert "This hour cannot be judged: the stored sketches are damaged" in report.text
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_a_damaged_hour(filled, monkeypatch):
+    def refuse(*_):
+        raise StoreError("the store is locked")
+
+    monkeypatch.setattr(queries, "hour_sketches", refuse)
+    assert filled.get(f"/sensors/door-3/hours/{HOUR}/report").status_code == 503
