@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from receiving import HOUR, WHEN, device, form
+from receiving import HOUR, WHEN, client_of, device, form
 from sqlalchemy import update
 
 from lensai_integrations.server import queries
+from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.store import StoreError
 from lensai_integrations.server.tables import HOURS
 
@@ -67,3 +68,18 @@ def test_a_store_that_does_not_answer_is_not_taken_for_a_damaged_hour(filled, mo
 
     monkeypatch.setattr(queries, "hour_sketches", refuse)
     assert filled.get(f"/sensors/door-3/hours/{HOUR}/report").status_code == 503
+
+
+@pytest.mark.parametrize(("sensors", "links"), [("abc", 1), ("ab", 0)])
+def test_drift_is_seen_beyond_the_sensors_that_can_be_listed(baseline, sqlite, sensors, links):
+    client = client_of(baseline, sqlite, Settings(judge_seconds=0, listed=2))
+    own = {"custom/own.bin": device()["imgstats/noise.bin"]}
+    for sensor in sensors:
+        client.post("/upload/", **form(sensor, content=None if sensor == sensors[-1] else own))
+    client.work()
+    page = client.get("/").text
+    assert f"<h1>1 of {len(sensors)} sensors drift, {len(sensors) - 1} could not be judged</h1>" in page
+    assert page.index("sensors/" + sensors[-1]) < page.index("sensors/a")
+    assert page.count("page by page") == links
+    answer = client.get("/sensors").json()
+    assert (len(answer["sensors"]), answer["next"]) == (2, "b" if links else None)
