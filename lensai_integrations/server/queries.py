@@ -93,8 +93,9 @@ def sensors_to_look_at(store: Store, *, most: int, recent: int = 168) -> tuple[l
         verdicts = {row.name: row.verdict or WAITING for row in db.execute(all_sensors)}
         first = sorted(verdicts, key=lambda name: _FIRST.get(verdicts[name], len(_FIRST)))[:most]
         found = [row for some in _parts(first) for row in db.execute(select(SENSORS).where(SENSORS.c.name.in_(some)))]
-        sensors = {row.name: _sensor(row) for row in found}
-        return _with_hours(db, [sensors[name] for name in first], recent), Counter(verdicts.values())
+        sensors = {row.name: _sensor(row) for row in found}  # without those that were forgotten this moment
+        listed = [sensors[name] for name in first if name in sensors]
+        return _with_hours(db, listed, recent), Counter(verdicts.values())
 
 
 def find_sensor(store: Store, name: str, *, recent: int = 168) -> Sensor | None:
