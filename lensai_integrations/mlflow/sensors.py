@@ -3,7 +3,8 @@
 A run is found by its tag every time it is written to, so nothing has to be remembered: a server that starts anew goes
 on with the same runs, a run that someone deleted is made anew, and of two that two servers made at the same moment
 both go on with the older. MLflow keeps every value of a metric and shows the largest of one step and time as the
-newest; so an hour that is judged again, since more came, is written some milliseconds later than before.
+newest; so an hour is written a millisecond later for every second that passed between its beginning and the verdict:
+judged again, since more came or with another baseline, it takes the place of what was found before.
 """
 
 from __future__ import annotations
@@ -181,7 +182,8 @@ def _checked(sensor: str) -> None:
 def _metrics(hour: HourDrift, values: dict[str, float]) -> list[Metric]:
     from mlflow.entities import Metric
 
-    when = 1000 * hour.hour + min(hour.uploads, 1000 * _HOUR - 1)
+    passed = max(int((hour.judged or hour.hour) - hour.hour), 0)  # a device's clock may be ahead
+    when = 1000 * hour.hour + min(passed, 1000 * _HOUR - 1)
     return [Metric(key, value, when, hour.hour // _HOUR) for key, value in values.items()]
 
 

@@ -42,7 +42,9 @@ class HourAnswer(BaseModel):
     effect: float | None = Field(description="Of the stream that moved most, 0 to 1.", examples=[0.31])
     moved: list[str] = Field(description="Streams that moved, worst first.", examples=[["inputs/sharpness"]])
     judged: float | None = Field(description="When it was judged. " + _UNIX, examples=[1719394000.5])
-    problem: str = Field(description="Why it could not be judged; empty otherwise.", examples=[""])
+    problem: str = Field(
+        description="Why it, or what came after the verdict, could not be judged; else empty.", examples=[""]
+    )
 
 
 class SensorAnswer(BaseModel):

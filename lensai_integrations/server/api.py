@@ -39,9 +39,9 @@ def sensors(
 ) -> SensorsAnswer:
     """Sensors by name, each with its newest judged hour."""
     most = min(limit, service.settings.listed)
-    found = queries.list_sensors(service.store, most=most, after=after)
-    answers = [SensorAnswer.of(sensor) for sensor in found]
-    return SensorsAnswer(sensors=answers, next=found[-1].name if len(found) == most else None)
+    found = queries.list_sensors(service.store, most=most + 1, after=after)
+    answers = [SensorAnswer.of(sensor) for sensor in found[:most]]
+    return SensorsAnswer(sensors=answers, next=answers[-1].name if len(found) > most else None)
 
 
 @router.get("/sensors/{sensor}/drift", responses=_SENSOR, tags=["programs"])

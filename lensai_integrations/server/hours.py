@@ -218,7 +218,7 @@ def put_verdict(store: Store, verdict: HourDrift, version: int, report: str | No
 
 
 def put_problem(store: Store, sensor: str, hour: int, problem: str) -> None:
-    """Say of an hour, if it is there, what is wrong with it.
+    """Say of an hour, if it is there, what is wrong with it; a verdict that it has stays.
 
     Args:
         store: Where to.

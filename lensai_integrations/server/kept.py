@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Final
 
 #: Seconds below which a page is made anew every time.
@@ -14,7 +15,7 @@ _TIMES: Final = 9
 
 
 class KeptPage:
-    """The newest of one page; who asks while it is being made waits for that one.
+    """The newest of one page; who asks while it is being made gets that one, or the error that came of it.
 
     Args:
         clock: Seconds, of a clock that is never set back.
@@ -28,19 +29,36 @@ class KeptPage:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._lock = clock, threading.Lock()
         self._text, self._until = "", -1.0
+        self._coming: Future[str] | None = None
 
     def get(self, make: Callable[[], str]) -> str:
-        """The page as it was made a moment ago, or made now.
+        """The page as it was made a moment ago, as it is being made, or made now.
 
         Args:
-            make: Makes it.
+            make: Makes it. What it raises is raised, also where others wait for it: each trying for itself, one after
+                the other, would keep threads from uploads for as long as the store does not answer.
         """
         with self._lock:
-            began = self._clock()
-            if began < self._until:
+            if self._clock() < self._until:
                 return self._text
+            coming, first = self._coming or Future[str](), self._coming is None
+            self._coming = coming
+        if first:
+            self._make(make, coming)
+        return coming.result()
+
+    def _make(self, make: Callable[[], str], coming: Future[str]) -> None:
+        began = self._clock()
+        try:
             text = make()
-            ended = self._clock()
+        except BaseException as error:  # noqa: BLE001  raised by `result`, here and wherever it is waited for
+            with self._lock:
+                self._coming = None
+            coming.set_exception(error)
+            return
+        ended = self._clock()
+        with self._lock:
+            self._coming = None
             if ended - began > QUICK:
                 self._text, self._until = text, ended + _TIMES * (ended - began)
-            return text
+        coming.set_result(text)

@@ -8,7 +8,8 @@ relative, so that the pages work below any path of a proxy.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from lensai_integrations.report.page import Fact
 from lensai_integrations.report.words import count, number
 from lensai_integrations.server.charts import FLAGS, days, effect_svg, in_words, span_of
 from lensai_integrations.server.records import HourDrift, Sensor
-from lensai_integrations.server.standing import DRIFT, Standing, standing, verdict_of
+from lensai_integrations.server.standing import DRIFT, FAILED, GOOD, WAITING, Standing, standing, verdict_of
 from lensai_integrations.server.times import duration, utc
 from lensai_integrations.server.views import PILLS, hour_moment, hour_row, moment, sensor_row, web_address
 
@@ -52,12 +53,13 @@ class About:
     address: str = "http://localhost:8000"
 
 
-def index_page(sensors: Sequence[Sensor], about: About) -> str:
-    """All sensors as one HTML page, those to look at first at the top.
+def index_page(sensors: Sequence[Sensor], about: About, verdicts: Mapping[str, int] | None = None) -> str:
+    """Sensors as one HTML page, those to look at first at the top.
 
     Args:
         sensors: In any order, each with its hours of the last seven days.
         about: The server.
+        verdicts: How many sensors have which verdict, with those that are not shown; by default all are shown.
 
     Example:
         >>> "How to send the first upload" in index_page([], About("models:/digits/1", 2000, 0.01, 1.8e9))
@@ -65,11 +67,13 @@ def index_page(sensors: Sequence[Sensor], about: About) -> str:
     """
     stands = [(standing(sensor, about.now), sensor) for sensor in sensors]
     ordered = sorted(stands, key=lambda pair: (pair[0].rank, _by_name(pair[1].name)))
+    found = Counter(verdicts) if verdicts is not None else Counter(stand.verdict for stand, _ in stands)
     return _render(
         "index.html.j2",
         about,
-        headline=_headline([stand for stand, _ in stands]),
-        tiles=_tiles([stand for stand, _ in stands]),
+        headline=_headline(found),
+        tiles=_tiles(found, [stand for stand, _ in stands]),
+        total=count(found.total(), "sensor"),
         rows=[sensor_row(sensor, stand, about.now) for stand, sensor in ordered],
         filtered=len(sensors) > _MANY,
         address=about.address.rstrip("/"),
@@ -125,27 +129,38 @@ def _render(template: str, about: About, **said: Any) -> str:
     return page.render(about=about, **words, **said, **own).lstrip()
 
 
-def _headline(stands: Sequence[Standing]) -> str:
-    if not stands:
+def _headline(verdicts: Counter[str]) -> str:
+    """No sensor without a verdict is counted as one without drift."""
+    total, good, drifting = verdicts.total(), verdicts[GOOD], verdicts[DRIFT]
+    sensors = count(total, "sensor")
+    if not total:
         return "No sensor has sent anything yet"
-    drifting = sum(stand.verdict == DRIFT for stand in stands)
-    sensors = count(len(stands), "sensor")
-    if drifting:
-        return f"{drifting} of {sensors} drift{'s' if len(stands) == 1 else ''}"
-    if all(stand.hour is None for stand in stands):
+    if verdicts[FAILED] == total:
+        return f"{sensors} could not be judged"
+    if verdicts[WAITING] == total:
         return f"{sensors}, not judged yet"
-    return f"No drift at {sensors}"
+    if drifting:
+        begin = f"{count(drifting)} of {sensors} drift{'s' if total == 1 else ''}"
+    else:
+        begin = f"No drift at {sensors if good == total else f'{count(good)} of {sensors}'}" if good else sensors
+    failed = f"{count(verdicts[FAILED])} could not be judged" if verdicts[FAILED] else ""
+    waiting = f"{count(verdicts[WAITING])} not judged yet" if verdicts[WAITING] else ""
+    return ", ".join(filter(None, (begin, failed, waiting)))
 
 
-def _tiles(stands: Sequence[Standing]) -> list[tuple[str, Fact]]:
-    """Key figures, each with a tone."""
-    drifting, silent = sum(stand.verdict == DRIFT for stand in stands), sum(bool(stand.silence) for stand in stands)
+def _tiles(verdicts: Counter[str], stands: Sequence[Standing]) -> list[tuple[str, Fact]]:
+    """Key figures, each with a tone; some are known of the sensors shown only."""
+    total, drifting, failed = verdicts.total(), verdicts[DRIFT], verdicts[FAILED]
+    silent = sum(bool(stand.silence) for stand in stands)
+    part = () if len(stands) == total else (f"of the {count(len(stands))} shown",)
+    judged = [("notice", Fact("Could not be judged", (count(failed),)))] if failed else []
     return [
-        ("", Fact("Sensors", (count(len(stands)),))),
+        ("", Fact("Sensors", (count(total),))),
         ("bad" if drifting else "", Fact("Drifting", (count(drifting),))),
-        ("notice" if silent else "", Fact("Silent", (count(silent),))),
-        ("", Fact("Images, last 24 h", (count(sum(stand.images for stand in stands)),))),
-        ("", Fact("Uploads today, UTC", (count(sum(stand.uploads_today for stand in stands)),))),
+        *judged,
+        ("notice" if silent else "", Fact("Silent", (count(silent), *part))),
+        ("", Fact("Images, last 24 h", (count(sum(stand.images for stand in stands)), *part))),
+        ("", Fact("Uploads today, UTC", (count(sum(stand.uploads_today for stand in stands)), *part))),
     ]
 
 
@@ -164,7 +179,7 @@ def _verdict(stands: Standing, about: About) -> tuple[str, ...]:
     if stands.hour is None:
         return ("No hour of the last days was held against the baseline yet.",)
     when = hour_moment(stands.hour.hour, about.now)
-    named = (stands.hour.problem,) if stands.hour.drift is None else ()
+    named = (stands.hour.problem,) if stands.hour.problem else ()
     moved = f"{count(len(stands.hour.moved), 'stream')} moved" if stands.hour.moved else ""
     effect = "" if stands.hour.effect is None else f"effect {stands.hour.effect:.2f}"
     facts = ", ".join(filter(None, (count(stands.hour.rows, "image"), moved, effect)))

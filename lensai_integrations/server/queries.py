@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Connection, Select, case, func, select, update
 
 from lensai_integrations.edge.uploads import Sketches, unpack_sketches
 from lensai_integrations.server.records import HOUR, HourDrift, Sensor
+from lensai_integrations.server.standing import DRIFT, FAILED, GOOD, WAITING
 from lensai_integrations.server.store import Store
 from lensai_integrations.server.tables import HOURS, META, SENSORS, UPLOADS
 
@@ -19,6 +21,10 @@ VERDICT = (
     HOURS.c.sensor, HOURS.c.hour, HOURS.c.uploads, HOURS.c.rows, HOURS.c.drift, HOURS.c.effect, HOURS.c.moved,
     HOURS.c.judged, HOURS.c.problem,
 )  # fmt: skip
+#: Verdicts of sensors that are looked at before all others.
+_FIRST: Final = {DRIFT: 0, FAILED: 1}
+#: Sensors that are named in one statement.
+_AT_ONCE: Final = 5_000
 
 
 @dataclass(frozen=True)
@@ -54,18 +60,42 @@ def list_sensors(store: Store, *, most: int, after: str = "", recent: int = 48) 
     """
     named = select(SENSORS).where(SENSORS.c.name > after).order_by(SENSORS.c.name).limit(most)
     with store.reading() as db:
-        sensors = [_sensor(row) for row in db.execute(named)]
-        if not sensors:
-            return []
-        within = (SENSORS.c.name > after) & (SENSORS.c.name <= sensors[-1].name)
-        hours = (
-            select(*VERDICT)
-            .join(SENSORS, SENSORS.c.name == HOURS.c.sensor)
-            .where(within, HOURS.c.hour > SENSORS.c.last - recent * HOUR)
-            .order_by(HOURS.c.sensor, HOURS.c.hour)
-        )
-        by_sensor = _by_sensor(db.execute(hours))
-    return [replace(sensor, hours=tuple(by_sensor.get(sensor.name, ()))) for sensor in sensors]
+        return _with_hours(db, [_sensor(row) for row in db.execute(named)], recent)
+
+
+def sensors_to_look_at(store: Store, *, most: int, recent: int = 168) -> tuple[list[Sensor], Counter[str]]:
+    """The sensors to look at first, each with its last hours, and how all sensors stand.
+
+    First are those that drift, then those whose newest hour could not be judged; of the others, those of which nothing
+    came for longest.
+
+    Args:
+        store: Where from.
+        most: How many sensors at most.
+        recent: Hours before a sensor's last upload from which verdicts are given, and count.
+
+    Returns:
+        The sensors, and of all sensors how many have which verdict: `standing.DRIFT`, `FAILED`, `WAITING`, `GOOD`.
+
+    Example:
+        >>> import tempfile
+        >>> store = Store(tempfile.mkdtemp())
+        >>> sensors_to_look_at(store, most=10)
+        ([], Counter())
+        >>> store.close()
+    """
+    of_sensor = (HOURS.c.sensor == SENSORS.c.name) & (HOURS.c.hour > SENSORS.c.last - recent * HOUR)
+    verdict = case((HOURS.c.drift.is_(True), DRIFT), (HOURS.c.problem != "", FAILED), else_=GOOD)  # as `verdict_of`
+    told = of_sensor & (HOURS.c.drift.is_not(None) | (HOURS.c.problem != ""))
+    newest = select(verdict).where(told).order_by(HOURS.c.hour.desc()).limit(1).correlate(SENSORS).scalar_subquery()
+    all_sensors = select(SENSORS.c.name, newest.label("verdict")).order_by(SENSORS.c.received, SENSORS.c.name)
+    with store.reading() as db:
+        verdicts = {row.name: row.verdict or WAITING for row in db.execute(all_sensors)}
+        first = sorted(verdicts, key=lambda name: _FIRST.get(verdicts[name], len(_FIRST)))[:most]
+        found = [row for some in _parts(first) for row in db.execute(select(SENSORS).where(SENSORS.c.name.in_(some)))]
+        sensors = {row.name: _sensor(row) for row in found}  # without those that were forgotten this moment
+        listed = [sensors[name] for name in first if name in sensors]
+        return _with_hours(db, listed, recent), Counter(verdicts.values())
 
 
 def find_sensor(store: Store, name: str, *, recent: int = 168) -> Sensor | None:
@@ -184,6 +214,25 @@ def set_run(store: Store, sensor: str, run_id: str, run_url: str) -> None:
     """
     with store.writing() as db:
         db.execute(update(SENSORS).where(SENSORS.c.name == sensor).values(run_id=run_id, run_url=run_url))
+
+
+def _with_hours(db: Connection, sensors: list[Sensor], recent: int) -> list[Sensor]:
+    """The sensors with their hours since so many before their last uploads."""
+    by_sensor: dict[str, list[HourDrift]] = {}
+    for some in _parts([sensor.name for sensor in sensors]):
+        hours = (
+            select(*VERDICT)
+            .join(SENSORS, SENSORS.c.name == HOURS.c.sensor)
+            .where(SENSORS.c.name.in_(some), HOURS.c.hour > SENSORS.c.last - recent * HOUR)
+            .order_by(HOURS.c.sensor, HOURS.c.hour)
+        )
+        by_sensor |= _by_sensor(db.execute(hours))
+    return [replace(sensor, hours=tuple(by_sensor.get(sensor.name, ()))) for sensor in sensors]
+
+
+def _parts(names: list[str]) -> Iterator[list[str]]:
+    """Databases take only so many parameters of a statement."""
+    return (names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE))
 
 
 def _sensor(row: Any) -> Sensor:

@@ -22,7 +22,7 @@ class HourDrift:
         effect: Of the stream that moved most, 0 to 1; None as above.
         moved: Streams that moved, worst first.
         judged: Unix time in seconds of the verdict; None as above.
-        problem: Why it could not be judged; empty otherwise.
+        problem: Why it could not be judged, or why what came after the verdict is not in it; empty otherwise.
     """
 
     sensor: str

@@ -31,7 +31,7 @@ class Settings:
         settle_uploads: Most uploads that are merged in one transaction.
         free_bytes: With less space on the disk of a SQLite store uploads are refused.
         hours: Most hours of an answer.
-        listed: Most sensors of an answer.
+        listed: Most sensors of an answer, and of the page that lists them.
         false_alarm_rate: Chance of a false alarm of one comparison.
 
     Raises:

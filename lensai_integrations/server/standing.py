@@ -54,13 +54,19 @@ class Standing:
 def verdict_of(hour: HourDrift) -> str:
     """`"drift"`, `"good"`, `"failed"` or `"waiting"`.
 
+    A drift that was found stays one; that none was found says little of an hour into which something was not merged.
+
     Example:
         >>> verdict_of(HourDrift("door", 0, 1, 10, drift=False)), verdict_of(HourDrift("door", 0, 1, 10))
         ('good', 'waiting')
+        >>> verdict_of(HourDrift("door", 0, 1, 10, drift=False, problem="uploads could not be merged: ..."))
+        'failed'
     """
-    if hour.drift is not None:
-        return DRIFT if hour.drift else GOOD
-    return FAILED if hour.problem else WAITING
+    if hour.drift:
+        return DRIFT
+    if hour.problem:
+        return FAILED
+    return WAITING if hour.drift is None else GOOD
 
 
 def standing(sensor: Sensor, now: float) -> Standing:

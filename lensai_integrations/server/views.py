@@ -151,7 +151,7 @@ def hour_row(hour: HourDrift, now: float) -> HourRow:
         pill=PILLS[verdict_of(hour)],
         effect="" if hour.effect is None else f"{hour.effect:.2f}",
         share=min(max(hour.effect or 0.0, 0.0), 1.0),
-        detail=hour.problem if hour.drift is None else moved_words(hour.moved, 4),
+        detail="; ".join(filter(None, (hour.problem, moved_words(hour.moved, 4)))),
         images=count(hour.rows),
         uploads=count(hour.uploads),
         report=report_address(hour.sensor, hour).removeprefix("sensors/"),
@@ -171,10 +171,11 @@ def moved_words(moved: Sequence[str], most: int = _NAMED) -> str:
 def _detail(stands: Standing) -> str:
     """What is told below a verdict; a sensor that drifts now and then is not taken for a quiet one."""
     hour = stands.hour
-    if hour is None or hour.drift is None:
-        return hour.problem if hour else ""
+    if hour is None:
+        return ""
     effect = "" if hour.effect is None else f"effect {hour.effect:.2f}"
     if hour.drift:
-        return ": ".join(filter(None, (effect, moved_words(hour.moved))))
+        moved = ": ".join(filter(None, (effect, moved_words(hour.moved))))
+        return "; ".join(filter(None, (hour.problem, moved)))
     lately = f"{count(stands.drifted, 'hour')} of the last day drifted" if stands.drifted else ""
-    return "; ".join(filter(None, (effect, lately)))
+    return "; ".join(filter(None, (hour.problem, effect, lately)))

@@ -38,9 +38,8 @@ def index(service: Reader, request: Request) -> HTMLResponse:
     """All sensors, with drift over time."""
 
     def make() -> str:
-        most = service.settings.listed
-        sensors = queries.list_sensors(service.store, most=most, recent=168)
-        return index_page(sensors, about(service, request, cut=len(sensors) >= most))
+        sensors, verdicts = queries.sensors_to_look_at(service.store, most=service.settings.listed)
+        return index_page(sensors, about(service, request, cut=len(sensors) < verdicts.total()), verdicts)
 
     return page(service.index.get(make))
 

@@ -35,8 +35,10 @@ def experiment() -> str:
     return f"devices {next(_numbers)}"
 
 
-def hour(sensor: str = "door", *, later: int = 0, uploads: int = 2) -> HourDrift:
-    return HourDrift(sensor, HOUR + 3600 * later, uploads, 100, drift=True, effect=0.5)
+def hour(sensor: str = "door", *, later: int = 0, after: float = 60.5) -> HourDrift:
+    """An hour that was judged so many seconds after it began."""
+    begins = HOUR + 3600 * later
+    return HourDrift(sensor, begins, 2, 100, drift=True, effect=0.5, judged=begins + after)
 
 
 def runs_of(store: Store, experiment: str) -> list[Any]:
@@ -97,8 +99,8 @@ def test_an_hour_judged_again_is_the_newest_although_its_effect_fell(embedded_st
     _, baseline, _ = compared
     clean = make_profile(300, seed=8)
     runs = SensorRuns(experiment, embedded_store.uri)
-    runs.log("door", hour(uploads=1), *compared)
-    runs.log("door", hour(uploads=2), compare(baseline, clean), baseline, clean)
+    runs.log("door", hour(after=60.5), *compared)
+    runs.log("door", hour(after=660.5), compare(baseline, clean), baseline, clean)
     (run,) = runs_of(embedded_store, experiment)
     assert run.data.metrics["drift/verdict"] == 0
     (file,) = embedded_store.client.list_artifacts(run.info.run_id, "lensai/drift")
@@ -205,6 +207,14 @@ def test_a_file_store_takes_all_metrics(tmp_path, monkeypatch, compared):
     run = MlflowClient(tracking_uri=uri).get_run(run_id)
     assert run.data.metrics["drift/verdict"] == 1
     assert "drift/effect" in run.data.metrics
+
+
+@pytest.mark.parametrize(("after", "milliseconds"), [(-7200.0, 0), (0.5, 0), (61.9, 61), (1e9, 3_599_999)])
+def test_an_hours_metrics_stay_within_it(embedded_store, experiment, compared, after, milliseconds):
+    SensorRuns(experiment, embedded_store.uri).log("door", hour(after=after), *compared)
+    (run,) = runs_of(embedded_store, experiment)
+    (found,) = embedded_store.client.get_metric_history(run.info.run_id, "drift/verdict")
+    assert found.timestamp == 1000 * HOUR + milliseconds
 
 
 @pytest.mark.parametrize(("settings", "named"), [({"deadline": 0}, "deadline=0"), ({"experiment": " "}, "experiment=")])

@@ -8,13 +8,15 @@ import shlex
 import shutil
 import subprocess
 
+import httpx
 import pytest
 from click.testing import CliRunner
 from receiving import HOUR, client_of, device, form, listening
 from snippets import DOCS, run_section
 
 from lensai_integrations.cli import cli
-from lensai_integrations.server import serving
+from lensai_integrations.server import intake, serving
+from lensai_integrations.server.ledger import Outcome
 from lensai_integrations.server.tokens import Tokens, read_tokens
 
 TOKEN = "a" * 32
@@ -73,6 +75,24 @@ def test_asking(baseline, sqlite, capsys):
     with listening(client.app) as port:
         run_section("receiver.md", "Ask", {"server": f"http://127.0.0.1:{port}", "token": TOKEN})
     assert capsys.readouterr().out.startswith(f"{HOUR} 50 True ['inputs/")
+
+
+def test_behind_the_proxy_commands_that_send_have_its_address(baseline, sqlite):
+    headers = dict(re.findall(r"proxy_set_header (\S+) (\S+);", "".join(snippets("nginx"))))
+    proxy = {"$host": "lensai.example", "$scheme": "https"}
+    with listening(client_of(baseline, sqlite).app) as port:
+        page = httpx.get(f"http://127.0.0.1:{port}/", headers={key: proxy[value] for key, value in headers.items()})
+    assert "https://lensai.example/upload/" in page.text
+
+
+def test_what_needs_no_token_and_every_result_of_an_upload_are_named(baseline, sqlite):
+    (named,) = re.findall(r"((?:`/[^`]+`\s(?:and\s)?)+)need none", PAGE)
+    client = client_of(baseline, sqlite, tokens=Tokens([TOKEN]))
+    paths = [path for path in client.get("/openapi.json").json()["paths"] if "{" not in path and path != "/upload/"]
+    free = {path for path in [*paths, "/openapi.json"] if client.get(path).status_code != 401}
+    assert set(re.findall(r"`([^`]+)`", named)) == free
+    results = re.search(r"`lensai_uploads_total.result.` \| (.*) \|", PAGE)[1]
+    assert set(re.findall("`([^`]+)`", results)) == {*Outcome, *intake._RESULTS.values(), "refused", "failed"}
 
 
 def test_from_python(baseline, tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -47,8 +48,8 @@ class Reader(HTMLParser):
             self._texts.append(data)
 
 
-def index(*sensors, **settings):
-    return Reader(index_page(sensors, about(**settings)))
+def index(*sensors, verdicts=None, **settings):
+    return Reader(index_page(sensors, about(**settings), verdicts))
 
 
 def one(sensor, hours=None, **settings):
@@ -77,6 +78,23 @@ def test_a_verdict_is_told_with_its_hour(kinds, text):
     assert text in index(make_sensor(kinds=kinds)).text
 
 
+@pytest.mark.parametrize(
+    ("kinds", "listed", "told"),
+    [
+        ("dg", "! could not be judged 22:00 it is damaged; effect 0.05; 1 hour of the last day drifted", "! Could not"),
+        ("gd", "▲ drift 22:00 it is damaged; effect 0.50: inputs/brightness, inputs/noise and 1 more", "▲ Drift"),
+    ],
+)
+def test_an_hour_into_which_something_was_not_merged_says_so(kinds, listed, told):
+    """Its verdict is that of what was merged before."""
+    *before, newest = make_hours("door", kinds)
+    sensor = make_sensor(hours=(*before, replace(newest, problem="it is damaged")))
+    assert listed in index(sensor).text
+    page = one(sensor).text
+    assert told in page
+    assert page.count("it is damaged") == 2  # below the verdict, and in the hour's row
+
+
 def test_key_figures():
     sensors = [make_sensor("a", "g" * 24), make_sensor("b", "d"), make_sensor("c", "gg", end=THIS_HOUR - 9 * HOUR)]
     text = index(*sensors).text
@@ -90,11 +108,28 @@ def test_key_figures():
         ([], "No sensor has sent anything yet"),
         ([make_sensor(kinds="d")], "1 of 1 sensor drifts"),
         ([make_sensor(kinds="g")], "No drift at 1 sensor"),
-        ([make_sensor("a", "w"), make_sensor("b", "w")], "2 sensors, not judged yet"),
+        ("ww", "2 sensors, not judged yet"),
+        ("fff", "3 sensors could not be judged"),
+        ("f", "1 sensor could not be judged"),
+        ("fg", "No drift at 1 of 2 sensors, 1 could not be judged"),
+        ("ggwwf", "No drift at 2 of 5 sensors, 1 could not be judged, 2 not judged yet"),
+        ("gw", "No drift at 1 of 2 sensors, 1 not judged yet"),
+        ("fww", "3 sensors, 1 could not be judged, 2 not judged yet"),
+        ("gdf", "1 of 3 sensors drift, 1 could not be judged"),
     ],
 )
 def test_the_headline_is_the_answer(sensors, headline):
-    assert headline in index(*sensors).text
+    shown = [make_sensor(f"cam {place}", each) if isinstance(each, str) else each for place, each in enumerate(sensors)]
+    assert re.search("<h1>(.*?)</h1>", index_page(shown, about()))[1] == headline
+
+
+def test_sensors_that_are_not_shown_are_counted():
+    verdicts = {"drift": 3, "failed": 2, "good": 1200}
+    text = index(make_sensor("a", "d"), make_sensor("b", "d"), verdicts=verdicts, cut=True).text
+    assert "3 of 1,205 sensors drift, 2 could not be judged Held" in text
+    assert "Sensors 1,205 Drifting 3 Could not be judged 2 Silent 0 of the 2 shown Images, last 24 h 200 of" in text
+    assert "The 2 of 1,205 sensors to look at first are shown" in text
+    assert "No sensor that is shown has such a name." in text
 
 
 def test_without_sensors_the_page_says_how_to_send_the_first_upload():
@@ -108,7 +143,7 @@ def test_problems_of_the_server_of_uploads_and_lists_that_are_cut_are_told():
     text = index(sensor, problems=("MLflow does not answer",), cut=True).text
     assert "1 problem MLflow does not answer" in text
     assert "noise.bin is empty b and 1 more" in text
-    assert "There are more sensors than are shown here" in text
+    assert "All sensors as JSON, page by page." in text
 
 
 def test_links():

@@ -150,7 +150,7 @@ def test_what_was_judged_while_mlflow_was_down_is_logged_by_the_next_server(serv
     serve(SensorRuns(tracking_uri=uri)).reporter.work(WHEN + 62.0)
     assert not down.waiting()
     history = MlflowClient(tracking_uri=uri).get_metric_history(queries.run_of(store, "door"), "drift/verdict")
-    assert sorted(m.timestamp // 1000 for m in history) == [HOUR - 3600, HOUR]
+    assert sorted(3600 * m.step for m in history) == [HOUR - 3600, HOUR]
 
 
 def test_an_hour_that_cannot_be_logged_does_not_hold_up_the_others(serve, archives):
@@ -202,6 +202,18 @@ def test_another_baseline_logs_every_hour_anew(serve, store, archives):
     server.judge(WHEN + 120.0)
     server.reporter.work(WHEN + 121.0)
     assert len(runs.logged) == 2
+
+
+def test_mlflow_shows_what_another_baseline_says(serve, store, uri, archives):
+    server, sensor = serve(SensorRuns(tracking_uri=uri)), f"anew-{store.kind}"
+    server.upload(archives["dark"], sensor)
+    server.judge()
+    server.reporter.work(WHEN + 61.0)
+    assert metric(uri, store, sensor, "drift/verdict") == 1
+    server = Server(Baseline(profile(2, 0.5)), store, SensorRuns(tracking_uri=uri))
+    server.judge(WHEN + 120.0)
+    server.reporter.work(WHEN + 121.0)
+    assert metric(uri, store, sensor, "drift/verdict") == 0
 
 
 def test_a_server_that_ends_closes_the_runs(serve, archives):
