@@ -45,9 +45,9 @@ def class_names(paths: Iterable[PurePosixPath]) -> tuple[dict[PurePosixPath, str
         ids = _ids(files)
         if ids is None or _one_within_another({*ids.values()}):
             doubtful += [path for digits, path in files.items() if len(digits) > 1]
-        for digits, id in (ids or {}).items():
-            if id:  # else the name alone says so
-                names[files[digits]] = f"{start[1]}{id}_{digits.removeprefix(id)}"
+        for digits, path in files.items():
+            if ids and (id := ids[digits]):  # else the name alone says so
+                names[path] = f"{start[1]}{id}_{digits.removeprefix(id)}"
     return names, [_told(doubtful)] if doubtful else []
 
 
