@@ -16,6 +16,7 @@ from lensai_integrations.group import Group
 from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Profile
+from lensai_integrations.sketches.rows import RowSample
 
 INPUTS, RAW, DEVICE = "inputs", "raw", "lensai-edge"
 DEFAULT: Final = ("lensai",)
@@ -187,6 +188,8 @@ def paired(profile: Profile, reference: Profile) -> Profile:
     Frames that a device measured belong to images as they were delivered (`raw`) where the reference has these by the
     same convention, else to those that the model was fed. A group that the reference has no counterpart of gets a name
     that the reference does not know; if no group of its kind has one, its own, so that comparing them says why not.
+    Custom measures do not depend on the convention: they go where the reference has them, to a group of theirs alone if
+    the profile has no such group.
 
     Example:
         >>> device = Profile({"inputs": Group("inputs", info={"convention": "lensai-edge"})})
@@ -204,11 +207,13 @@ def paired(profile: Profile, reference: Profile) -> Profile:
         family = group.name.split("/")[0]
         if group.name not in found and family in families and group.name in taken:
             found[group.name] = f"{family}/{convention_of(group) or 'other'}"
-    return renamed(profile, found) if any(own != other for own, other in found.items()) else profile
+    return renamed(profile, found, _homes(reference))
 
 
 def with_conventions(profile: Profile, conventions: Sequence[str]) -> Profile:
     """The profile with its images by these conventions and no others, called as a profiler with them calls them.
+
+    Its custom measures are with the first, where a profiler has them.
 
     Example:
         >>> groups = {n: Group(n, info={"convention": c}) for n, c in image_groups(("lensai", "lensai-edge")).items()}
@@ -217,31 +222,85 @@ def with_conventions(profile: Profile, conventions: Sequence[str]) -> Profile:
     """
     wanted = {convention: name for name, convention in image_groups(conventions).items()}
     own = {g.name: wanted.get(convention_of(g) or conventions[0]) for g in _of_images(profile) if is_images(g.name)}
-    return renamed(profile, own) if any(name != new for name, new in own.items()) else profile
+    return renamed(profile, own, dict.fromkeys(_homes(profile), INPUTS) if INPUTS in own.values() else {})
 
 
-def renamed(profile: Profile, names: Mapping[str, str | None]) -> Profile:
+def renamed(profile: Profile, names: Mapping[str, str | None], homes: Mapping[str, str] | None = None) -> Profile:
     """The profile with some groups under other names, or left out where that is None; the sketches are shared.
 
     Args:
-        profile: Its segments and the columns of its rows are renamed as well.
+        profile: Its segments and the columns of its rows are renamed as well. It is returned itself if nothing is.
         names: New names by the old.
+        homes: New names of the groups of custom measures of images, by measure; others go with their group.
 
     Example:
         >>> renamed(Profile({"inputs": Group("inputs")}), {"inputs": "raw"}).groups["raw"].name
         'raw'
     """
+    moves = {(name, own): home for name, own, home in _moves(profile, names, homes or {})}
+    if not moves and all(name == new for name, new in names.items()):
+        return profile
     groups = {new: _called(group, new) for name, group in profile.groups.items() if (new := names.get(name, name))}
-    rows = profile.rows
-    if rows is not None:
-        columns = {name: names.get(name, name) for name in rows.widths}
-        for name, group in profile.groups.items():
-            new = names.get(name, name)
-            columns |= {f"{name}/{own}": new and f"{new}/{own}" for own in group.apart if f"{name}/{own}" in columns}
-        kept = {name: new for name, new in columns.items() if new}
-        rows = rows.renamed(kept) if kept else None
-    segments = {name: renamed(segment, names) for name, segment in profile.segments.items()}
-    return Profile(groups, rows, profile.info, segments)
+    for (name, own), home in moves.items():
+        if new := names.get(name, name):
+            groups[new] = _without(groups[new], own)
+        groups[home] = _with(groups.get(home, Group(home)), profile.groups[name], own)
+    segments = {name: renamed(segment, names, homes) for name, segment in profile.segments.items()}
+    return Profile(groups, _renamed_rows(profile, names, moves), profile.info, segments)
+
+
+def _renamed_rows(
+    profile: Profile, names: Mapping[str, str | None], moves: Mapping[tuple[str, str], str]
+) -> RowSample | None:
+    if profile.rows is None:
+        return None
+    columns = {name: names.get(name, name) for name in profile.rows.widths}
+    for name, group in profile.groups.items():
+        for own in group.apart:
+            new = moves.get((name, own), names.get(name, name))
+            if f"{name}/{own}" in columns:
+                columns[f"{name}/{own}"] = new and f"{new}/{own}"
+    kept = {name: new for name, new in columns.items() if new}
+    return profile.rows.renamed(kept) if kept else None
+
+
+def _homes(profile: Profile) -> dict[str, str]:
+    """The group of images that has a custom measure, by measure."""
+    groups = [group for group in profile.groups.values() if is_images(group.name)]
+    return {name: group.name for group in reversed(groups) for name in group.custom if _bank(name) in group.sketches}
+
+
+def _moves(
+    profile: Profile, names: Mapping[str, str | None], homes: Mapping[str, str]
+) -> Iterator[tuple[str, str, str]]:
+    """Group, custom measure, and the new name of the group that it goes to, unless that is its own."""
+    taken = {(names.get(name, name), own) for name, group in profile.groups.items() for own in group.apart}
+    for measure, name in _homes(profile).items():
+        home = homes.get(measure, names.get(name, name))
+        if home and (home, measure) not in taken:
+            yield name, measure, home
+
+
+def _bank(measure: str) -> str:
+    return f"bank/{measure}"
+
+
+def _with(home: Group, group: Group, measure: str) -> Group:
+    """The first group with a custom measure of the second."""
+    definitions = home.definitions | {measure: group.definition_of(measure)}
+    sketches = home.sketches | {_bank(measure): group.sketches[_bank(measure)]}
+    info = home.info | {"measures": home.custom | {measure: group.custom[measure]}}
+    return Group(home.name, home.streams, definitions, sketches, info)
+
+
+def _without(group: Group, measure: str) -> Group:
+    """The group without one of its custom measures."""
+    definitions = {name: id for name, id in group.definitions.items() if name != measure}
+    sketches = {key: sketch for key, sketch in group.sketches.items() if key != _bank(measure)}
+    info = {key: value for key, value in group.info.items() if key != "measures"}
+    if measures := {name: told for name, told in group.custom.items() if name != measure}:
+        info["measures"] = measures
+    return Group(group.name, group.streams, definitions, sketches, info)
 
 
 def _called(group: Group, name: str) -> Group:

@@ -103,6 +103,17 @@ class Group:
         names = [key[len(_APART) :] for key in self.sketches if key.startswith(_APART)]
         return {name: self._only(name, self.sketches[_APART + name]) for name in names}
 
+    @property
+    def custom(self) -> dict[str, dict[str, Any]]:
+        """The definitions of custom measures by name, as the group tells them; whatever a file says else is left out.
+
+        Example:
+            >>> Group("inputs", info={"measures": {"glare": {"id": "custom/glare@1"}, "hue": "junk"}}).custom
+            {'glare': {'id': 'custom/glare@1'}}
+        """
+        told = self.info.get("measures")
+        return {name: each for name, each in told.items() if isinstance(each, dict)} if isinstance(told, dict) else {}
+
     def _only(self, measure: str, bank: Any) -> Group:
         streams = (measure,) if bank.dim == 1 else tuple(f"{measure}/{column}" for column in range(bank.dim))
         return Group(self.name, streams, {measure: self.definition_of(measure)}, {"bank": bank}, self.info)
@@ -143,7 +154,7 @@ class Group:
             >>> Group("inputs").definition("custom/of-another-program@1") is None
             True
         """
-        for told in _custom(self).values():
+        for told in self.custom.values():
             if told.get("id") == id:
                 try:
                     return Definition(**{**told, "range": tuple(told["range"])})
@@ -169,7 +180,7 @@ class Group:
         sketches = {key: sketch for key, sketch in merged.items() if sketch is not None}
         sketches |= {key: one for key, one in (self.sketches | other.sketches).items() if _is_alone(key, self, other)}
         info = shared_info(self.info, other.info)
-        if measures := _custom(other) | _custom(self):
+        if measures := other.custom | self.custom:
             info["measures"] = measures
         return Group(self.name, self.streams, other.definitions | self.definitions, sketches, info)
 
@@ -191,11 +202,11 @@ def check_comparable(a: Group, b: Group) -> None:
                 f"stream {a.name}/{measure} was computed as {one!r} in one profile and as {two!r} in the other: "
                 "profile both with the same convention and release"
             )
-    for measure in _custom(a).keys() & _custom(b).keys():
-        if not same_formula(_custom(a)[measure], _custom(b)[measure]):
+    for measure in a.custom.keys() & b.custom.keys():
+        if not same_formula(a.custom[measure], b.custom[measure]):
             raise DefinitionError(
                 f"stream {a.name}/{measure} is {a.definitions.get(measure)!r} in both profiles, but computed by two"
-                f" functions: {_custom(a)[measure].get('formula')!r} and {_custom(b)[measure].get('formula')!r}; give a"
+                f" functions: {a.custom[measure].get('formula')!r} and {b.custom[measure].get('formula')!r}; give a"
                 " changed measure a new version, and profile both with the same"
             )
     for detail in ("reduce", "projected_from", "seed"):
@@ -209,12 +220,6 @@ def check_comparable(a: Group, b: Group) -> None:
 def _differing(a: Group, b: Group) -> str:
     only_a, only_b = sorted(set(a.streams) - set(b.streams)), sorted(set(b.streams) - set(a.streams))
     return f"only in the first: {only_a[:5]}, only in the second: {only_b[:5]} ({len(a.streams)} and {len(b.streams)})"
-
-
-def _custom(group: Group) -> dict[str, dict[str, Any]]:
-    """What the group says of its custom measures, by name; whatever a file says else is passed over."""
-    told = group.info.get("measures")
-    return {name: each for name, each in told.items() if isinstance(each, dict)} if isinstance(told, dict) else {}
 
 
 def _is_alone(key: str, a: Group, b: Group) -> bool:

@@ -102,10 +102,12 @@ def _apart(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
             yield from _numbers(Side.of(one), Side.of(two), notes)
         else:
             yield from _numbers(Side.of(one), Side.of(two), [])  # that the other streams are not there is no news
-    if missing:
-        notes.append(f"custom measures only on one side, not compared: {', '.join(sorted(missing))}")
-    if joint := _joint_alone(a, b) or _joint_alone(b, a):
-        notes.append(f"only on one side, not compared: {', '.join(joint[:5])}{', ...' if len(joint) > 5 else ''}")
+    custom = [name for name in missing if name in a.custom or name in b.custom]
+    if custom:
+        notes.append(f"custom measures only on one side, not compared: {', '.join(sorted(custom))}")
+    alone = [*sorted({*missing} - {*custom}), *(_joint_alone(a, b) or _joint_alone(b, a))]
+    if alone:
+        notes.append(f"only on one side, not compared: {', '.join(alone[:5])}{', ...' if len(alone) > 5 else ''}")
 
 
 def _with_stream(group: Group, name: str) -> Group | None:
@@ -142,6 +144,8 @@ def _pixel_sketches(group: Group, name: str, one: View, two: View) -> Iterator[S
 
 def _invalid(a: Side, b: Side, name: str | None = None) -> Iterator[StreamDrift]:
     """The share of rows that were left out, as a stream: production that turns into NaN has moved."""
+    if (a.group.bank is None) != (b.group.bank is None):  # where every stream is apart, no row is left out as a whole
+        return
     n, m = a.n + a.invalid, b.n + b.invalid
     if not (n and m and a.invalid + b.invalid):
         return

@@ -11,6 +11,7 @@ from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, overload
 
+from lensai_integrations.edge.classes import class_names
 from lensai_integrations.edge.layout import CONVENTION, INPUTS, OLDER, OUTPUTS, Place, place_of
 from lensai_integrations.edge.members import Found, find, sensor_and_time
 from lensai_integrations.errors import FormatError
@@ -30,6 +31,7 @@ _ARCHIVES: Final = (".tar.gz", ".tgz", ".tar", ".gz")
 @dataclass(frozen=True)
 class _File:
     path: PurePosixPath
+    name: str
     place: Place
     bank: KLLBank
     digest: bytes
@@ -75,14 +77,14 @@ def read_stats(dir_or_tar: str | Path, *, merge: bool = True) -> Profile | dict[
     """
     source = Path(dir_or_tar)
     found = find(source)
-    files = _by_key(found, _base(source))
+    files, doubts = _by_key(found, _base(source))
     if not files:
         why = "; ".join(found.problems[:3]) or "no .bin file in a folder such as imgstats/ or modelstats/"
         raise FormatError(f"dir_or_tar={str(source)!r} holds no readable LensAI sketch: {why}")
     models = sorted({file.place.model for each in files.values() for file in each} - {""})
     profiles = {key: _profile(key, each, models) for key, each in files.items()}
     about = {"ignored": found.ignored, "files": sum(map(len, files.values()))}
-    general = [*found.problems, *_repeats(files)]
+    general = [*found.problems, *doubts, *_repeats(files)]
     if merge:
         return _all_of(profiles, general, about)
     for profile in profiles.values():
@@ -97,8 +99,9 @@ def recognised(source: Path) -> tuple[dict[Key, dict[str, bytes]], list[str]]:
         source: Folder or upload.
 
     Returns:
-        By sensor and unix time, content by path within their folder, e.g. `imgstats/noise.bin`; and what should have
-        been a sketch and is none.
+        By sensor and unix time, content by path within their folder, e.g. `imgstats/noise.bin`, with an underscore
+        before a class where only all the files together say where it begins; and what should have been a sketch and is
+        none.
 
     Raises:
         InputError: If there is no such folder or file.
@@ -111,12 +114,11 @@ def recognised(source: Path) -> tuple[dict[Key, dict[str, bytes]], list[str]]:
         ({}, [])
     """
     found = find(source)
-    files = _by_key(found, _base(source))
+    files, _ = _by_key(found, _base(source))
     contents: dict[Key, dict[str, bytes]] = {key: {} for key in files}
     for key, each in files.items():
         for file in each:
-            name = "/".join(file.path.parts[-2:])
-            if contents[key].setdefault(name, found.sketches[file.path]) is not found.sketches[file.path]:
+            if contents[key].setdefault(file.name, found.sketches[file.path]) is not found.sketches[file.path]:
                 found.problem(file.path, "another file of the same sensor, time and name came before")
     return contents, found.problems
 
@@ -129,10 +131,13 @@ def _base(source: Path) -> tuple[str, ...]:
     return (source.name.removesuffix(ending),)
 
 
-def _by_key(found: Found, base: tuple[str, ...]) -> dict[Key, list[_File]]:
+def _by_key(found: Found, base: tuple[str, ...]) -> tuple[dict[Key, list[_File]], list[str]]:
+    """The files whose sketches can be read, and which of them may be of another class."""
     files: dict[Key, list[_File]] = {}
+    names, doubts = class_names(found.sketches)
     for path, content in found.sketches.items():
-        place = place_of(path.parent.name, path.stem)
+        stem = names.get(path, path.stem)
+        place = place_of(path.parent.name, stem)
         if place is None:
             found.ignore(path, "no name that LensAI gives")
             continue
@@ -141,9 +146,9 @@ def _by_key(found: Found, base: tuple[str, ...]) -> dict[Key, list[_File]]:
         except FormatError as error:
             found.problem(path, str(error))
             continue
-        file = _File(path, place, bank, hashlib.sha256(content).digest())
+        file = _File(path, f"{path.parent.name}/{stem}.bin", place, bank, hashlib.sha256(content).digest())
         files.setdefault(sensor_and_time(path, base), []).append(file)
-    return dict(sorted(files.items()))
+    return dict(sorted(files.items())), doubts
 
 
 def bank_of(content: bytes, name: str, *, noise: bool = False) -> KLLBank:
@@ -282,9 +287,10 @@ def profile_of_files(contents: Mapping[str, bytes], sensor: str, timestamp: int)
         'door-3'
     """
     found = Found({PurePosixPath(path): content for path, content in contents.items()})
-    files = [file for each in _by_key(found, (sensor,)).values() for file in each]
+    by_key, doubts = _by_key(found, (sensor,))
+    files = [file for each in by_key.values() for file in each]
     if not files:
         raise FormatError(f"sensor {sensor!r} has no readable sketch: {'; '.join(found.problems[:3])}")
     profile = _profile((sensor, timestamp), files, sorted({file.place.model for file in files} - {""}))
-    profile.info["warnings"] = [*found.problems, *profile.warnings]
+    profile.info["warnings"] = [*found.problems, *doubts, *profile.warnings]
     return profile

@@ -14,6 +14,7 @@ from typing import Final
 
 from datasketches import kll_floats_sketch
 
+from lensai_integrations.edge.classes import class_names
 from lensai_integrations.edge.layout import canonical, place_of
 from lensai_integrations.edge.members import Limits, find
 from lensai_integrations.edge.reading import checked
@@ -34,7 +35,7 @@ class Upload:
 
     Attributes:
         sketches: By path, in the order of the paths.
-        problems: Files that were not read, and why.
+        problems: Files that were not read, and why; and those that may be of another class.
     """
 
     sketches: Sketches
@@ -63,8 +64,9 @@ def read_upload(archive: bytes, limits: Limits | None = None) -> Upload:
     """
     found = find(archive, limits)
     sketches: Sketches = {}
+    names, doubts = class_names(found.sketches)
     for path, content in found.sketches.items():
-        name, noise = _name(path.parent.name, path.stem)
+        name, noise = _name(path.parent.name, names.get(path, path.stem))
         if name is None:
             found.ignore(path, "no name that LensAI gives")
             continue
@@ -78,7 +80,7 @@ def read_upload(archive: bytes, limits: Limits | None = None) -> Upload:
     if not sketches:
         why = "; ".join(found.problems[:3]) or "no .bin file in a folder such as imgstats/ or modelstats/"
         raise FormatError(f"the upload holds no readable LensAI sketch: {why}")
-    return Upload(dict(sorted(sketches.items())), tuple(found.problems))
+    return Upload(dict(sorted(sketches.items())), (*found.problems, *doubts))
 
 
 def _name(folder: str, stem: str) -> tuple[str | None, bool]:

@@ -14,6 +14,8 @@ from lensai_integrations.drift import evidence
 from lensai_integrations.drift.evidence import OTHER, Side, compare_group
 from lensai_integrations.drift.significance import ks_p_value
 from lensai_integrations.errors import DefinitionError
+from lensai_integrations.group import Group
+from lensai_integrations.profile import Profile
 from lensai_integrations.sketches.bank import KLLBank
 
 NAMES = {"inputs": ("brightness", "contrast", "mean/0")}
@@ -179,6 +181,21 @@ def test_streams_by_name_wherever_they_stand(build, rng):
     group = found_in(one, two)
     assert {stream.stream: stream.effect for stream in group.streams} == {"inputs/a": 0.0, "inputs/b": 0.0}
     assert group.notes == ("only on one side, not compared: c",)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_only_custom_measures_are_called_so(both, rng):
+    def group_of(*names, **info):
+        sketches = {}
+        for name in names:
+            sketches[f"bank/{name}"] = bank = KLLBank(1, seed=len(sketches))
+            bank.update(rng.normal(size=(50, 1)).astype(np.float32))
+        return Profile({"outputs": Group("outputs", (), {"softmax": "lensai/softmax@1"}, sketches, info)})
+
+    told = {"measures": {"glare": {"id": "custom/glare@1"}}}
+    one, two = group_of("softmax/0", "softmax/500"), group_of("softmax/0", *["glare"] * both, **told)
+    notes = [*["custom measures only on one side, not compared: glare"] * both]
+    assert found_in(one, two, "outputs").notes == (*notes, "only on one side, not compared: softmax/500")
 
 
 def test_components_of_a_layer_of_another_width_are_other_streams(build, rng):
