@@ -44,7 +44,7 @@ class Received:
         digest: sha256 of its sketches, hexadecimal.
         size: Of the archive in bytes.
         received: Unix time in seconds at which it came.
-        problems: Files that were not read, and why.
+        problems: Files that were not read or may be misread, and why.
         payload: Its sketches, packed.
     """
 
