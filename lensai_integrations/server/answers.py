@@ -57,7 +57,9 @@ class SensorAnswer(BaseModel):
     first: int = Field(description="Timestamp of the earliest upload. " + _UNIX, examples=[1719393854])
     last: int = Field(description="Timestamp of the latest upload. " + _UNIX, examples=[1719882112])
     received: float = Field(description="When the newest came. " + _UNIX, examples=[1719882113.2])
-    problems: list[str] = Field(description="Files of the newest that were not read or may be misread, and why.", examples=[[]])
+    problems: list[str] = Field(
+        description="Files of the newest that were not read or may be misread, and why.", examples=[[]]
+    )
     run_url: str = Field(description="Page of its MLflow run; empty if there is none.", examples=[""])
     latest: HourAnswer | None = Field(None, description="Its newest judged hour.")
 
