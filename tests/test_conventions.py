@@ -333,6 +333,7 @@ def test_monitors_measure_the_first(order, warm, dark):
 @pytest.fixture
 def command(monkeypatch):
     """`command(*arguments)`: the exit code of the command, run in this process."""
+    monkeypatch.setenv("COLUMNS", "120")
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["lensai", *map(str, arguments)])

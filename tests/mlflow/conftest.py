@@ -123,10 +123,17 @@ def denying() -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.fixture
-def healthy_but_hanging() -> Iterator[str]:
-    """The address of a server that says it is healthy and answers nothing else."""
+def healthy_but_hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server that says it is healthy and answers nothing else.
+
+    What still waits for it at the end is waited for: MLflow opens no other store of the process meanwhile.
+    """
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with _serving(_Hanging) as (address, _):
         yield address
+    for thread in threading.enumerate():
+        if thread.name == "lensai-mlflow":
+            thread.join(60)
 
 
 @pytest.fixture
