@@ -35,7 +35,7 @@ BOTH, EDGE = ("lensai", "lensai-edge"), "inputs/lensai-edge"
 ORDERS = list(permutations(BOTH))
 
 
-@measure("lightest")
+@measure("brightest_pixel")
 def lightest(images):
     """The lightest value."""
     return images.max((1, 2, 3))
@@ -174,7 +174,7 @@ def test_a_custom_measure_cannot_be_called_as_a_group_is():
 
 def test_custom_measures_are_measured_once():
     groups = profiled(BOTH, measures=[lightest]).groups
-    assert (list(groups["inputs"].apart), list(groups[EDGE].apart)) == (["lightest"], [])
+    assert (list(groups["inputs"].apart), list(groups[EDGE].apart)) == (["brightest_pixel"], [])
 
 
 @pytest.mark.parametrize("failing", BOTH)
@@ -301,7 +301,7 @@ def test_renaming_takes_rows_custom_measures_and_segments_along():
     window = profiled("lensai", n=64, measures=[lightest], segment_by="label")
     other = renamed(window, {"inputs": "inputs/lensai", "labels": None})
     assert list(other.groups) == ["inputs/lensai", "outputs"]
-    assert list(other.rows.widths) == ["inputs/lensai", "inputs/lensai/lightest", "outputs", "outputs/top_class"]
+    assert list(other.rows.widths) == ["inputs/lensai", "inputs/lensai/brightest_pixel", "outputs", "outputs/top_class"]
     assert all(list(segment.groups) == list(other.groups) for segment in other.segments.values())
     assert list(window.groups) == ["inputs", "outputs", "labels"]
     assert renamed(window, dict.fromkeys([*window.groups])).rows.widths == {"outputs/top_class": 1}
