@@ -7,6 +7,7 @@ holds an address.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -153,3 +154,16 @@ def _cause(error: BaseException) -> str:
     while inner := error.__cause__ or next((each for each in error.args if isinstance(each, Exception)), None):
         error = inner
     return str(error) or type(error).__name__
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address.
+
+    Example:
+        >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+        (True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import ipaddress
 import logging
 import math
 import random
@@ -22,7 +21,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from lensai_integrations.errors import InputError, TrackingError
-from lensai_integrations.posting import Answer, checked_url, post, server_of
+from lensai_integrations.posting import Answer, checked_url, is_loopback, post, server_of
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -42,7 +41,8 @@ _ADVICE: Final = {
 #: Seconds before the first retry, doubled before each further one, and the longest that is waited, whoever asks for it.
 BACKOFF, LONGEST_WAIT = 1.0, 60.0
 
-_SENSOR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+#: A sensor's name, for those who send and those who receive.
+SENSOR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _pause = time.sleep
 _jitter = random.SystemRandom().uniform  # leaves the generators of a training run alone
 
@@ -77,7 +77,7 @@ class Upload:
 
     def __post_init__(self) -> None:
         checked_url("endpoint", self.endpoint)
-        if not isinstance(self.sensor_id, str) or not _SENSOR.fullmatch(self.sensor_id):
+        if not isinstance(self.sensor_id, str) or not SENSOR.fullmatch(self.sensor_id):
             raise InputError(f"sensor_id={self.sensor_id!r} should be letters, digits, '.', '_' and '-', at most 128")
         if isinstance(self.timestamp, bool) or not isinstance(self.timestamp, int) or not 0 <= self.timestamp < 2**40:
             raise InputError(f"timestamp={self.timestamp!r} should be unix time in whole seconds")
@@ -208,10 +208,5 @@ def _failure(server: str, answer: Answer, token: str | None) -> TrackingError:
 @lru_cache(64)
 def _warn_of_plain_http(server: str) -> None:
     """Say once of a server that everybody on the way can read the token."""
-    host = urlsplit(server).hostname or ""
-    try:
-        near = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        near = host == "localhost"
-    if server.startswith("http://") and not near:
+    if server.startswith("http://") and not is_loopback(urlsplit(server).hostname or ""):
         _LOG.warning("the token goes to %s without encryption: use https://", server)

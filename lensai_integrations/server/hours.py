@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, 
 from lensai_integrations.server.ledger import upsert
 from lensai_integrations.server.records import HourDrift
 from lensai_integrations.server.store import Store
-from lensai_integrations.server.tables import HOURS, SENSORS, UPLOADS
+from lensai_integrations.server.tables import HOURS, SENSORS, UPLOADS, of_hour
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def take(store: Store, sensor: str, hour: int, most: int, most_bytes: int = TAKE
     mine = (UPLOADS.c.sensor == sensor) & (UPLOADS.c.hour == hour) & UPLOADS.c.payload.is_not(None)
     sizes = select(UPLOADS.c.timestamp, func.length(UPLOADS.c.payload)).where(mine).order_by(UPLOADS.c.timestamp)
     with store.reading() as db:
-        row = db.execute(select(HOURS.c.version, HOURS.c.sketches).where(_is(sensor, hour))).first()
+        row = db.execute(select(HOURS.c.version, HOURS.c.sketches).where(of_hour(sensor, hour))).first()
         within = _within([(timestamp, size) for timestamp, size in db.execute(sizes.limit(most))], most_bytes)
         waiting = select(UPLOADS.c.timestamp, UPLOADS.c.payload).where(mine, UPLOADS.c.timestamp.in_(within))
         found = db.execute(waiting.order_by(UPLOADS.c.timestamp))
@@ -160,7 +160,7 @@ def _mark(db: Connection, batch: Batch, timestamps: Sequence[int], problem: str)
 
 def _put_hour(db: Connection, batch: Batch, values: dict[str, object], uploads: int) -> None:
     if batch.version:
-        same = _is(batch.sensor, batch.hour) & (HOURS.c.version == batch.version)
+        same = of_hour(batch.sensor, batch.hour) & (HOURS.c.version == batch.version)
         changed = {**values, "version": batch.version + 1, "uploads": HOURS.c.uploads + uploads}
         done = db.execute(update(HOURS).where(same).values(changed)).rowcount == 1
     else:
@@ -185,7 +185,7 @@ def claim(store: Store, now: float, interval: float) -> Due | None:
         found = db.execute(select(*columns).where(is_due).order_by(HOURS.c.claimed).limit(1)).first()
     if found is None:
         return None
-    mine = _is(found.sensor, found.hour) & (HOURS.c.claimed == found.claimed)
+    mine = of_hour(found.sensor, found.hour) & (HOURS.c.claimed == found.claimed)
     wanted = (HOURS.c.version, HOURS.c.uploads, HOURS.c.rows, HOURS.c.sketches)
     with store.writing() as db:
         row = db.execute(update(HOURS).where(mine).values(claimed=now).returning(*wanted)).first()
@@ -212,7 +212,7 @@ def put_verdict(store: Store, verdict: HourDrift, version: int, report: str | No
         "problem": verdict.problem,
         "report": report,
     }
-    newer = _is(verdict.sensor, verdict.hour) & (HOURS.c.judged_version <= version)
+    newer = of_hour(verdict.sensor, verdict.hour) & (HOURS.c.judged_version <= version)
     with store.writing() as db:
         db.execute(update(HOURS).where(newer).values(values))
 
@@ -227,7 +227,7 @@ def put_problem(store: Store, sensor: str, hour: int, problem: str) -> None:
         problem: What is wrong.
     """
     with store.writing() as db:
-        db.execute(update(HOURS).where(_is(sensor, hour)).values(problem=problem))
+        db.execute(update(HOURS).where(of_hour(sensor, hour)).values(problem=problem))
 
 
 def forget(store: Store, before: float) -> int:
@@ -258,16 +258,12 @@ def _forget_some(store: Store, before: float) -> int:
         found = [(sensor, hour) for sensor, hour in db.execute(old)]
         gone = 0
         for sensor, hour in found:
-            done = db.execute(delete(HOURS).where(_is(sensor, hour), HOURS.c.updated < before)).rowcount
+            done = db.execute(delete(HOURS).where(of_hour(sensor, hour), HOURS.c.updated < before)).rowcount
             mine = (UPLOADS.c.sensor == sensor) & (UPLOADS.c.hour == hour) & UPLOADS.c.payload.is_(None)
             if done:
                 db.execute(delete(UPLOADS).where(mine))
             gone += done
     return gone
-
-
-def _is(sensor: str, hour: int) -> ColumnElement[bool]:
-    return (HOURS.c.sensor == sensor) & (HOURS.c.hour == hour)
 
 
 def _mine(batch: Batch) -> ColumnElement[bool]:

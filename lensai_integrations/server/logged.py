@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import select, update
 
 from lensai_integrations.server import queries
 from lensai_integrations.server.records import HourDrift
 from lensai_integrations.server.store import Store
-from lensai_integrations.server.tables import HOURS
+from lensai_integrations.server.tables import HOURS, of_hour
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def claim(store: Store, now: float, interval: float) -> Unlogged | None:
         found = db.execute(waiting.order_by(HOURS.c.logged, HOURS.c.judged).limit(1)).first()
     if found is None:
         return None
-    mine = _is(found.sensor, found.hour) & (HOURS.c.logged == found.logged)
+    mine = of_hour(found.sensor, found.hour) & (HOURS.c.logged == found.logged)
     wanted = (*queries.VERDICT, HOURS.c.judged_version, HOURS.c.sketches)
     with store.writing() as db:
         row = db.execute(update(HOURS).where(mine).values(logged=now).returning(*wanted)).first()
@@ -69,7 +69,7 @@ def done(store: Store, hour: Unlogged) -> None:
         StoreError: If the store cannot be used.
     """
     with store.writing() as db:
-        mine = _is(hour.verdict.sensor, hour.verdict.hour)
+        mine = of_hour(hour.verdict.sensor, hour.verdict.hour)
         db.execute(update(HOURS).where(mine).values(logged_version=hour.version))
 
 
@@ -80,8 +80,4 @@ def put_back(store: Store, hour: Unlogged) -> None:
         StoreError: If the store cannot be used.
     """
     with store.writing() as db:
-        db.execute(update(HOURS).where(_is(hour.verdict.sensor, hour.verdict.hour)).values(logged=hour.before))
-
-
-def _is(sensor: str, hour: int) -> ColumnElement[bool]:
-    return (HOURS.c.sensor == sensor) & (HOURS.c.hour == hour)
+        db.execute(update(HOURS).where(of_hour(hour.verdict.sensor, hour.verdict.hour)).values(logged=hour.before))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.uploads import SENSOR
 
-SENSOR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 #: 2000-01-01, before which no device has uploaded anything.
 EARLIEST: Final = 946_684_800
 #: Seconds by which a device's clock may be ahead.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import signal
 import threading
 from contextlib import suppress
@@ -13,6 +12,7 @@ from fastapi import FastAPI
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow.sensors import SensorRuns
+from lensai_integrations.posting import is_loopback
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server.app import create_app
 from lensai_integrations.server.settings import Settings
@@ -90,16 +90,3 @@ class _StoppedError(SystemExit):
 
 def _stop(*_: object) -> None:
     raise _StoppedError(0)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address.
-
-    Example:
-        >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
-        (True, True, False)
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Double,
     Index,
     Integer,
@@ -94,3 +95,13 @@ SENSORS: Final = Table(
     Column("run_id", Text, nullable=False, default="", server_default=""),
     Column("run_url", Text, nullable=False, default="", server_default=""),
 )
+
+
+def of_hour(sensor: str, hour: int) -> ColumnElement[bool]:
+    """Which row of the hours is that of a sensor's hour.
+
+    Example:
+        >>> str(of_hour("door-3", 1719392400))
+        'lensai_hours.sensor = :sensor_1 AND lensai_hours.hour = :hour_1'
+    """
+    return (HOURS.c.sensor == sensor) & (HOURS.c.hour == hour)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.server.names import SENSOR
+from lensai_integrations.uploads import SENSOR
 
 _LOG = logging.getLogger(__name__)
 #: Shorter tokens can be guessed.

@@ -16,8 +16,9 @@ from receiving import form
 
 from lensai_integrations.cli import cli
 from lensai_integrations.errors import InputError
+from lensai_integrations.posting import is_loopback
 from lensai_integrations.server import serving
-from lensai_integrations.server.serving import is_loopback, serve
+from lensai_integrations.server.serving import serve
 from lensai_integrations.server.settings import Settings
 
 
