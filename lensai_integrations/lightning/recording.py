@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -49,6 +50,11 @@ class LoaderPass:
         self._taken: Taken | None = None
 
     @property
+    def has_layers(self) -> bool:
+        """Whether layers are read along."""
+        return self._taps is not None
+
+    @property
     def started(self) -> bool:
         """Whether a pass has begun and not ended."""
         return self._recording.started
@@ -63,6 +69,16 @@ class LoaderPass:
         self._taken = self._recording.take(batch)
         if self._taken is not None and self._taps is not None:
             self._taps.open()
+
+    def hint_labels(self, place: tuple[int | str, ...] | None, batch: Any = None) -> None:
+        """The loss has shown where the labels are; those of the batch that is open are taken again from there."""
+        reader: Any = self._recording.reader
+        if place is None or not hasattr(reader, "hint_labels"):
+            return
+        reader.hint_labels(place[0] if len(place) == 1 else place)
+        if self._taken is not None:
+            again = self._recording.take(batch)
+            self._taken = again if again is None else replace(again, images=self._taken.images)
 
     def close(self) -> None:
         """After the step: hand everything of this batch to the profiler."""

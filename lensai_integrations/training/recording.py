@@ -103,6 +103,11 @@ class Recording:
         self._seen: set[str] = set()
         self.started = True
 
+    @property
+    def reader(self) -> Reader | None:
+        """What takes images and labels from batches, once a pass has begun."""
+        return self._prepared[0] if self._prepared is not None else None
+
     def take(self, batch: Any) -> Taken | None:
         """Copies of a batch's images and labels, for `record`; None outside of a pass."""
         if not self.started or self._prepared is None:
@@ -133,8 +138,12 @@ class Recording:
     def _update(self, batch: dict[str, Any]) -> None:
         assert self._prepared is not None
         layers = {key.removeprefix(LAYER): rows for key, rows in batch.items() if key.startswith(LAYER)}
-        groups = {key: rows for key, rows in batch.items() if not key.startswith(LAYER)}
-        self._prepared[1].update(**groups, embeddings=layers)
+        groups = {
+            key: rows for key, rows in batch.items() if key.split("/")[0] != OUTPUTS and not key.startswith(LAYER)
+        }
+        heads = {key.removeprefix(f"{OUTPUTS}/"): rows for key, rows in batch.items() if key.startswith(f"{OUTPUTS}/")}
+        outputs = heads or batch.get(OUTPUTS)
+        self._prepared[1].update(**groups, outputs=outputs, embeddings=layers)
 
     def _describe(self, answers: Mapping[str, Any]) -> None:
         """Tell the profiler where a group comes from, when its first rows are there."""
