@@ -175,10 +175,11 @@ def parts_beside(batch: Any, images: Any) -> Parts:
         ([(1, 'label')], [(1, 'box')])
     """
     found = Parts()
-    leaves = dict(_leaves(batch, found.positions))
     if images is None:
-        images = next((each for each in leaves.values() if _axes(each) > 2), next(iter(leaves.values()), None))
+        every = dict(_leaves(batch, -1, {})).values()
+        images = next((each for each in every if _axes(each) > 2), next(iter(every), None))
     n = _rows(images)
+    leaves = dict(_leaves(batch, n, found.positions))
     own = {id(images), *(map(id, images) if isinstance(images, list | tuple) else ())}
     found.images = next((path for path, leaf in leaves.items() if leaf is images), ())
     for path, leaf in leaves.items():
@@ -193,25 +194,25 @@ def parts_beside(batch: Any, images: Any) -> Parts:
     return found
 
 
-def _leaves(part: Any, positions: dict[Path, Path], path: Path = (), places: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """All arrays, lists of plain values, and lists with a dict or an array of its own per image."""
+def _leaves(
+    part: Any, n: int, positions: dict[Path, Path], path: Path = (), places: Path = ()
+) -> Iterator[tuple[Path, Any]]:
+    """All arrays, lists of plain values, and lists with a dict or an array of its own for each of n images."""
     parts = None if len(path) == _MAX_DEPTH else inside(part)
-    if parts is None or (path and _is_per_image(part)):
+    if parts is None or (path and len(parts) == n and _is_per_image(part, n)):
         positions[places] = path
         yield path, part
         return
     for position, (step, each) in enumerate(parts.items()):
         place = step if isinstance(part, Mapping) else position
-        yield from _leaves(each, positions, (*path, step), (*places, place))
+        yield from _leaves(each, n, positions, (*path, step), (*places, place))
 
 
-def _is_per_image(part: Any) -> bool:
+def _is_per_image(part: Any, n: int) -> bool:
     """Whether it is a list of what belongs to one image each: dicts of boxes, or arrays of different lengths."""
-    if not isinstance(part, list | tuple) or hasattr(part, "_fields") or not part:
+    if not isinstance(part, list | tuple) or hasattr(part, "_fields"):
         return False
-    if all(isinstance(each, Mapping) for each in part):
-        return True
-    return all(map(is_array, part)) and (len({shape_of(each) for each in part}) > 1 or not shape_of(part[0]))
+    return all(isinstance(each, Mapping) for each in part) or all(is_array(each) and _rows(each) != n for each in part)
 
 
 def _rows(part: Any) -> int:
