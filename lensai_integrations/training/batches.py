@@ -180,6 +180,8 @@ class BatchReader:
         with self._problems.caught("labels"):
             found: dict[Path, Any] = {}
             for path in self._finder.paths or ():
+                if _is_absent(batch, path):
+                    continue
                 part = part_at(batch, path if len(path) > 1 else path[0])
                 for inner, leaf in _named_parts(part, path).items():
                     if leaf is not None and not self._is_unread(inner, leaf):

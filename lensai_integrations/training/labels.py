@@ -27,6 +27,8 @@ _ID_KEYS: Final = ("id", "ids", "idx", "index", "indices", "image_id", "path", "
 #: Rows from which on their values tell an index, and the value from which on one that never comes twice is no class.
 _SEVERAL, _LARGE = 8, 1000
 _MAX_DEPTH: Final = 8
+#: Parts of a batch that a message names.
+_MOST_NAMED: Final = 6
 _FILE: Final = re.compile(r".*([/\\].*|\.\w{2,5})")
 
 
@@ -122,6 +124,8 @@ def listed(parts: Mapping[Path, Any]) -> str:
         "0 (NoneType) and (1, 'ids') (list of 2 str)"
     """
     told = [f"{place_of(path)!r} ({_looks(part)})" for path, part in parts.items()]
+    if len(told) > _MOST_NAMED:
+        told[_MOST_NAMED - 1 :] = [f"{len(told) - _MOST_NAMED + 1} more"]
     return " and ".join(filter(None, (", ".join(told[:-1]), *told[-1:])))
 
 
@@ -165,7 +169,8 @@ def parts_beside(batch: Any, images: Any) -> Parts:
 
     Args:
         batch: Any batch.
-        images: The part of it with the images; None if that is not known, then it is the first that looks like some.
+        images: The part of it with the images; None if that is not known: then the first that looks like some tells how
+            many images there are.
 
     Example:
         >>> import numpy as np
@@ -175,19 +180,20 @@ def parts_beside(batch: Any, images: Any) -> Parts:
         ([(1, 'label')], [(1, 'box')])
     """
     found = Parts()
+    like = images
     if images is None:
         every = dict(_leaves(batch, -1, {})).values()
-        images = next((each for each in every if _axes(each) > 2), next(iter(every), None))
-    n = _rows(images)
+        like = next((each for each in every if _axes(each) > 2), next(iter(every), None))
+    n = _rows(like)
     leaves = dict(_leaves(batch, n, found.positions))
     own = {id(images), *(map(id, images) if isinstance(images, list | tuple) else ())}
-    found.images = next((path for path, leaf in leaves.items() if leaf is images), ())
+    found.images = next((path for path, leaf in leaves.items() if leaf is images and leaf is not None), ())
     for path, leaf in leaves.items():
-        if id(leaf) in own or _rows(leaf) != n:
+        if id(leaf) in own or leaf is like or _rows(leaf) != n:
             continue
         if _axes(leaf) in (1, 2):
             found.candidates[path] = leaf
-        elif is_array(leaf) and _axes(leaf) == _axes(images) and dtype_name(leaf) == dtype_name(images):
+        elif is_array(leaf) and _axes(leaf) == _axes(like) and dtype_name(leaf) == dtype_name(like):
             found.views[path] = leaf
         else:
             found.unread[path] = leaf
@@ -280,7 +286,8 @@ _NOT_READ: Final = (
 
 
 def _advice(parts: Iterable[Path]) -> str:
-    return f"{' or '.join(f'target={place_of(path)!r}' for path in parts)}, or target=None to leave labels out"
+    places = [f"target={place_of(path)!r}" for path in parts][:_MOST_NAMED]
+    return f"{' or '.join(places)}, or target=None to leave labels out"
 
 
 def _usual(path: Path) -> Path:

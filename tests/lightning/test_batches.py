@@ -81,7 +81,7 @@ def test_two_labels_without_a_sign_are_said_once_and_target_settles_it(fitted, i
     (warning,) = callback.baseline_.warnings
     assert warning.startswith("labels: several parts of the batch may be the labels, 1 (int64 [8]) and 2 (int64 [8])")
     assert "labels" not in callback.baseline_.reference.groups
-    assert sum("several parts" in record.getMessage() for record in said.records) == 1
+    assert sum(record.getMessage().startswith("labels: several") for record in said.records) == 1
 
     callback = fitted(shape, pick, target=1)
     assert callback.baseline_.warnings == []

@@ -215,3 +215,18 @@ def test_of_a_dict_of_batches_the_one_with_the_images_counts():
 def test_errors_say_what_there_is():
     with pytest.raises(InputError, match=r"target=\(1, 'age'\) is not in the batch, which is a tuple of 0 \(float32 \["):
         part_at((IMAGES, {"label": CLASSES}), (1, "age"))
+
+
+def test_where_it_is_not_known_which_images_are_meant_the_labels_are_not_either():
+    problems = Problems(quiet=True)
+    taken = take({"l": (IMAGES, CLASSES), "u": (IMAGES.clone(), OTHERS)}, problems=problems)
+    assert taken.images is None
+    assert taken.labels is None
+    assert [message.split(":")[0] for message in problems.messages] == ["inputs", "labels"]
+    assert "target=('l', 1) or target=('u', 1)" in problems.messages[1]
+
+
+def test_a_message_names_a_few_parts():
+    problems = Problems(quiet=True)
+    take((IMAGES, *(CLASSES + i for i in range(9))), problems=problems)
+    assert "5 (int64 [16]) and 4 more, so nothing is taken: pass target=1 or" in problems.messages[0]
