@@ -204,8 +204,8 @@ def different_readings(profiles: Mapping[str, Profile], one: str, two: str) -> s
     """
     for name in filter(is_images, profiles[one].groups.keys() & profiles[two].groups.keys()):
         infos = [profiles[source].groups[name].info for source in (one, two)]
-        readers = [info.get("reader") for info in infos]
-        if all(readers) and any(readers[0].get(key) != readers[1].get(key) for key in _READING):
+        first, second = (info.get("reader") for info in infos)
+        if first and second and any(first.get(key) != second.get(key) for key in _READING):
             return _READ_OTHERWISE.format(one, two, *(_told(info) for info in infos))
     return ""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 from lensai_integrations.arrays import dtype_name, is_array, namespace, shape_of, strings, to_host
@@ -53,7 +54,7 @@ def place_of(path: Path) -> Place:
 
 
 def inside(part: Any) -> dict[int | str, Any] | None:
-    """What a part of a batch is made of, by key, field or position; None for an array, a text, a number, a list of such.
+    """What a part is made of, by key, field or position; None for an array, a text, a number; for lists of them, too.
 
     Example:
         >>> inside({"image": 1}), inside((2, [3])), inside(["cat", "dog"]), inside(0)
@@ -275,9 +276,7 @@ def by_evidence(parts: Parts) -> tuple[tuple[Path, ...], str]:
     return (), _NOT_READ.format(listed(parts.unread)) if parts.unread else ""
 
 
-_LIKE_AN_INDEX: Final = (
-    "{} may be an index or the paths of the images rather than labels, so nothing is taken: pass {}"
-)
+_LIKE_AN_INDEX: Final = "{} may be an index or the paths of the images rather than labels, so nothing is taken: pass {}"
 _SEVERAL_ARE_LEFT: Final = "several parts of the batch may be the labels, {}, so nothing is taken: pass {}"
 _NOT_READ: Final = (
     "the batch has no labels of a kind that is read, which is one entry or one row of numbers per image, but {}; masks,"
@@ -307,7 +306,7 @@ def _nearest(paths: Iterable[Path], images: Path) -> list[Path]:
 
 
 def _is_index(path: Path, leaf: Any) -> bool:
-    """Whether it tells the images apart: by its name, as file names, or as numbers that rise or are large, each once."""
+    """Whether it tells the images apart: by its name, as file names, or as numbers that rise or are large."""
     if isinstance(path[-1], str) and path[-1].lower() in _ID_KEYS:
         return True
     texts = strings(leaf)
@@ -316,7 +315,7 @@ def _is_index(path: Path, leaf: Any) -> bool:
     values = _whole_numbers(leaf)
     if len(values) < _SEVERAL or len(set(values)) < len(values):
         return False
-    return max(values) >= _LARGE or all(a < b for a, b in zip(values, values[1:], strict=False))
+    return max(values) >= _LARGE or all(a < b for a, b in pairwise(values))
 
 
 def _whole_numbers(leaf: Any) -> list[int]:

@@ -49,7 +49,9 @@ def fitted(trainer, lit, images):
         callback = BaselineCallback(**{"layers": None, "clean_windows": 0, **options})
         torch.manual_seed(0)
         model = Picks()
-        trainer(callback).fit(model, made(32, 0) if training is None else training, made(16, 1) if validation is None else validation)
+        trainer(callback).fit(
+            model, made(32, 0) if training is None else training, made(16, 1) if validation is None else validation
+        )
         callback.model = model
         return callback
 
@@ -57,7 +59,7 @@ def fitted(trainer, lit, images):
 
 
 def counted(profile):
-    return {label: n for label, n in profile.groups["labels"].categories[""].top(99)}
+    return dict(profile.groups["labels"].categories[""].top(99))
 
 
 def expected(data):

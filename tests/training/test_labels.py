@@ -1,4 +1,4 @@
-"""Where the labels of a batch are: names, values, what the loss was given; and what is said where that is not enough."""
+"""Where the labels of a batch are: names, values, what the loss was given; what is said where that is not enough."""
 
 from __future__ import annotations
 
@@ -89,7 +89,10 @@ def test_names_and_values_tell_the_labels(batch, place, labels):
         ((IMAGES, (CLASSES, OTHERS)), r"target=\(1, 0\) or target=\(1, 1\)"),
         ({"image": IMAGES, "species": CLASSES, "age": OTHERS}, "target='species' or target='age'"),
         ({"image": IMAGES, "label": CLASSES, "target": OTHERS}, "target='label' or target='target'"),
-        ((IMAGES, RISING), r"1 \(int64 \[16\]\) may be an index or the paths of the images.*: pass target=1, or target"),
+        (
+            (IMAGES, RISING),
+            r"1 \(int64 \[16\]\) may be an index or the paths of the images.*: pass target=1, or target",
+        ),
         ((IMAGES, PATHS), r"1 \(list of 16 str\) may be an index"),
         ((IMAGES, [f"row {i}" for i in range(N)]), "may be an index"),
         ((IMAGES, torch.zeros(N, 8, 8)), r"no labels of a kind that is read.*1 \(float32 \[16, 8, 8\]\); masks, boxes"),
@@ -213,7 +216,9 @@ def test_of_a_dict_of_batches_the_one_with_the_images_counts():
 
 
 def test_errors_say_what_there_is():
-    with pytest.raises(InputError, match=r"target=\(1, 'age'\) is not in the batch, which is a tuple of 0 \(float32 \["):
+    with pytest.raises(
+        InputError, match=r"target=\(1, 'age'\) is not in the batch, which is a tuple of 0 \(float32 \["
+    ):
         part_at((IMAGES, {"label": CLASSES}), (1, "age"))
 
 
