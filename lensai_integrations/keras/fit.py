@@ -57,6 +57,7 @@ class KerasFit(Fit[Recording]):
         self._reader = KerasBatches(inputs, options.target, self.problems)  # type: ignore[arg-type]
         self._steps = steps()
         self._taps = self._attached(model, self.problems)
+        self._reader.answer = self._taps.answer
         self._model = weakref.ref(model)
         self._exchanges = {kind: self._exchange(model, kind) for kind in _KINDS}
         self._running: str | None = None
@@ -86,7 +87,7 @@ class KerasFit(Fit[Recording]):
             return False
         self.stop()
         self.begin()
-        self._attached(model, self.problems)  # what it has to say, it says of every fit
+        self._taps.begin_again()  # what it has to say, it says of every fit
         return True
 
     def end_others(self, fits: Sequence[KerasFit]) -> None:
