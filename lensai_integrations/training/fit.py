@@ -6,10 +6,12 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
 from lensai_integrations.training.batches import BatchReader, Reader, image_inputs
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
+from lensai_integrations.training.labels import Chosen
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.raw import RawImages
@@ -49,6 +51,7 @@ class Fit(Generic[P]):
             images, or tuples and dicts with images and labels in them.
 
     Attributes:
+        options: What was asked for.
         problems: What went wrong or is missing.
         profiles: The latest complete profile by source; on the first rank only.
         recordings: By source, the passes that are recorded.
@@ -64,8 +67,9 @@ class Fit(Generic[P]):
         gather: Callable[[Profile | None, Problems], Profile | None] = lambda profile, _: profile,
         reader: Callable[[Any], Reader] | None = None,
     ) -> None:
-        self._options, self._rank, self._gather = options, rank, gather
-        self._make_reader = reader or self._batch_reader
+        self.options = self._options = options
+        self._rank, self._gather = rank, gather
+        self._make_reader = reader
         self.problems = Problems(quiet=rank != 0)
         self.begin()
 
@@ -77,6 +81,7 @@ class Fit(Generic[P]):
         self.raw = RawImages(self.problems)
         self.reference = self._options.reference
         self._cache = StateCache()
+        self._chosen = Chosen()
 
     def use_training_as_reference(self) -> None:
         """Nothing is held out: what training saw has to do."""
@@ -87,15 +92,24 @@ class Fit(Generic[P]):
         """What makes the reader and the profiler of a source."""
         return lambda loader: self._prepared(source, loader)
 
-    def _batch_reader(self, loader: Any) -> Reader:
-        inputs = image_inputs(self._options.inputs, loader, self.problems)
-        segment_by = self._options.segment_by
-        return BatchReader(inputs, self._options.target, self.problems, None if segment_by == LABEL else segment_by)
+    def _reader_of(self, source: str, loader: Any) -> Reader:
+        if self._make_reader is not None:
+            return self._make_reader(loader)
+        options = self._options
+        return BatchReader(
+            image_inputs(options.inputs_of(source), loader, self.problems),
+            options.target_of(source),
+            self.problems,
+            None if options.segment_by == LABEL else options.segment_by,
+            source=source,
+            chosen=self._chosen,
+            class_names=class_names_of(loader),
+        )
 
     def _prepared(self, source: str, loader: Any) -> tuple[Reader, Measurer]:
         options = self._options
         self.raw.find(source, loader)
-        reader = self._make_reader(loader)
+        reader = self._reader_of(source, loader)
         profiler = Profiler(
             inputs=reader.inputs,
             convention=options.convention,
