@@ -172,9 +172,9 @@ class KerasFit(Fit[Recording]):
     def _measure(self, recording: Recording, seen: dict[str, Any]) -> None:
         batch = {key: together(values) for key, values in seen.items()}
         taken = recording.take(batch)
-        layers = {layer.key for layer in recording.layers}
+        layers = [layer.key for layer in recording.layers]  # in an order that does not depend on which answers first
         if taken is not None:
-            recording.record(taken, lambda: {key: rows for key, rows in batch.items() if key in layers})
+            recording.record(taken, lambda: {key: batch[key] for key in layers if key in batch})
 
 
 def _batches_per_call(model: Any) -> int:
