@@ -105,7 +105,7 @@ class DriftOptions:
             inputs=(self.inputs or reader_of(self.reference) or ImageInputs()) if "inputs" in groups else None,
             outputs=(known_output(self.reference) or "auto") if OUTPUTS in groups else None,
             task="auto",
-            target=self.target if "labels" in groups else None,
+            target=self.target if any(name.split("/")[0] == "labels" for name in groups) else None,
             reference="test",
             training=None,
             reduce={layer.name: layer.reduce for layer in self.known},
