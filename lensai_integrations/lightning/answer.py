@@ -32,7 +32,7 @@ _MOST_NAMED: Final = 6
 _REPRESENTATION, _OUTPUT = "embedding", "output"
 
 
-class Unclear(Exception):
+class UnclearError(Exception):
     """Says why nothing is called an output."""
 
 
@@ -138,7 +138,7 @@ class _Decision:
         try:
             heads = self.heads()
             kinds = {head.name: self.kind(head, heads) for head in heads}
-        except Unclear as why:
+        except UnclearError as why:
             found.problems.append(f"{why}. {self.advice()}")
             return found
         for head in heads:
@@ -163,10 +163,10 @@ class _Decision:
             heads = [self.head(roots[0], name, name) for name in roots[0].head_nodes]
         problem = next((root.heads.problem for root in roots if root.heads.problem), "")
         if not heads:
-            raise Unclear(problem or f"{_of(roots[0])} returned no tensor with a row for each image")
+            raise UnclearError(problem or f"{_of(roots[0])} returned no tensor with a row for each image")
         vectors = [head for head in heads if self.is_read(head)]
         if not vectors:
-            raise Unclear(
+            raise UnclearError(
                 f"{_of(heads[0].root)} returned {_shapes(heads)}, and maps and sequences are not read as outputs yet"
             )
         return vectors
@@ -205,11 +205,11 @@ class _Decision:
         if own and (has_forward(self.model) or len(trace.calls) == len(own)):
             fed = [call for call in own if self.is_fed(call)]
             if not fed:
-                raise Unclear(f"{_of(own[0])} is called with what is not made of the batch, as a generator is")
+                raise UnclearError(f"{_of(own[0])} is called with what is not made of the batch, as a generator is")
             return fed[:1]
         ends = self.ends()
         if not ends:
-            raise Unclear("no module with parameters takes the images of the batch")
+            raise UnclearError("no module with parameters takes the images of the batch")
         if len(ends) > 1:
             ends = self.chosen(ends)
         return ends
@@ -239,7 +239,7 @@ class _Decision:
         if all(made) and set.intersection(*made):
             return ends
         names = ", ".join(repr(end.path) for end in ends)
-        raise Unclear(f"the batch goes through {names}, and nothing shows which of them answers")
+        raise UnclearError(f"the batch goes through {names}, and nothing shows which of them answers")
 
     def trace_images(self) -> set[int]:
         leaves = self.trace.all_leaves()
@@ -255,7 +255,7 @@ class _Decision:
         """Whether a head is an output or an embedding.
 
         Raises:
-            Unclear: If it is neither.
+            UnclearError: If it is neither.
         """
         if self.held_against_labels(head):
             return _OUTPUT
@@ -270,19 +270,19 @@ class _Decision:
         for trace, loss in self.direct(head):
             images, near = self.images(trace, head), self.target_leaves(trace, loss)
             if near and near <= images:
-                raise Unclear(f"the loss holds {what} against the images themselves, as an autoencoder's does")
+                raise UnclearError(f"the loss holds {what} against the images themselves, as an autoencoder's does")
             made = trace.layers_behind(loss.target) if loss.target is not None else [0]
             if not near and not made and not trace.texts_in_batch and trace.ends:
-                raise Unclear(f"the loss holds {what} against nothing of the batch, as a discriminator's does")
+                raise UnclearError(f"the loss holds {what} against nothing of the batch, as a discriminator's does")
         training = next((trace for trace in self.traces if trace.ends), None)
         if training is not None and not self.uses_labels(training, head):
-            raise Unclear(
+            raise UnclearError(
                 f"the training loss uses nothing of the batch but the images, so {what} may be an embedding, a"
                 " reconstruction or a score"
             )
         sizes = {math.prod(self.trace.nodes[leaf].shape[1:]) for leaf in self.images(self.trace, head)}
         if math.prod(head.shape[1:]) in sizes and math.prod(head.shape[1:]) > 1:
-            raise Unclear(f"{what} has as many numbers as an image, as an autoencoder's answer does")
+            raise UnclearError(f"{what} has as many numbers as an image, as an autoencoder's answer does")
 
     def uses_labels(self, trace: Trace, head: Head) -> bool:
         """Whether the gradients depend on more of the batch than the images; yes, where that cannot be seen."""
@@ -327,7 +327,7 @@ class _Decision:
                     continue
                 sides = [self.paths(trace, trace.layers_behind(p)) for p in node.parents if trace.nodes[p].data]
                 if sides and all(side & head.paths for side in sides) and (
-                    node.name in COMPARISONS or len(node.shape) == 2 and node.shape[0] == node.shape[1]
+                    node.name in COMPARISONS or (len(node.shape) == 2 and node.shape[0] == node.shape[1])
                 ):  # fmt: skip
                     return True
         return False

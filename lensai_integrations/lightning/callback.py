@@ -28,6 +28,7 @@ from lensai_integrations.profile import Baseline
 from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
 from lensai_integrations.training.guard import guarded
+from lensai_integrations.training.labels import Place
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.tracking import TrackedRun, active_run
 
@@ -47,11 +48,14 @@ class BaselineCallback(Checkable, LightningCallback):
         layers: Layers whose answers are profiled as embeddings, by name; `"fc.input"` is what goes into `fc`.
             `"auto"`: the input of the last Linear layer. None: no embeddings.
         inputs: How image batches are read. `"auto"`: dtype and shape decide, and a torchvision `Normalize` in the data
-            set's transforms is undone. None: no images.
+            set's transforms is undone. None: no images. A dict by `"training"`, `"validation"` and `"test"` says it for
+            each kind of pass; those that it lacks are `"auto"`.
         outputs: The layer whose answers are the model's outputs; `"auto"`: the last Linear layer. None: no outputs.
         task: `"auto"`, `"classification"` or `"regression"`, or what the outputs are: `"logits"`, `"probabilities"`,
             `"values"`.
-        target: Key or place of the labels in a batch. `"auto"`: the usual ones. None: no labels.
+        target: Key or place of the labels in a batch, a tuple of these for what is nested, e.g. `(1, "species")`; of a
+            dict, all of its labels are kept, each by its name. `"auto"`: what the loss is given, else the usual names
+            and places, if these leave one. None: no labels. A dict says it for each kind of pass, as for `inputs`.
         reference: Which pass is the reference: `"validation"`, `"training"`, or `"test"` (of `trainer.test` after fit).
         training: What is profiled of training batches: `"inputs"` (and labels), `"all"` (layers too), or None.
         reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
@@ -95,10 +99,10 @@ class BaselineCallback(Checkable, LightningCallback):
         self,
         layers: Literal["auto"] | Sequence[str] | None = "auto",
         *,
-        inputs: Literal["auto"] | ImageInputs | None = "auto",
+        inputs: Literal["auto"] | ImageInputs | Mapping[str, str | ImageInputs | None] | None = "auto",
         outputs: str | None = "auto",
         task: str = "auto",
-        target: int | str | None = "auto",
+        target: Place | Mapping[str, Place | None] | None = "auto",
         reference: Literal["validation", "training", "test"] = "validation",
         training: Literal["inputs", "all"] | None = "inputs",
         reduce: Reduce | Mapping[str, Reduce] = "mean",
@@ -191,7 +195,7 @@ class BaselineCallback(Checkable, LightningCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Close a training batch: measure it."""
-        self._close(TRAINING, batch)
+        self._close(TRAINING)
 
     @guarded("ending a training epoch")
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -230,7 +234,7 @@ class BaselineCallback(Checkable, LightningCallback):
             self._traced()
             self._listen(False)
         else:
-            self._close(VALIDATION, batch)
+            self._close(VALIDATION)
 
     @guarded("ending validation")
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -267,7 +271,7 @@ class BaselineCallback(Checkable, LightningCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """Close a test batch: measure it."""
-        self._close(TEST, batch)
+        self._close(TEST)
 
     @guarded("ending the test")
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -311,7 +315,7 @@ class BaselineCallback(Checkable, LightningCallback):
         recording = self._recording(source)
         if recording is not None:
             recording.start(one_loader(loaders, index))
-            self._hint(recording, None)
+            self._hint(recording)
 
     def _open(self, source: str, batch: Any) -> None:
         recording = self._recording(source)
@@ -319,11 +323,11 @@ class BaselineCallback(Checkable, LightningCallback):
             recording.open(batch)
         self._trace(batch, recorded=recording is not None and recording.has_layers)
 
-    def _close(self, source: str, batch: Any) -> None:
+    def _close(self, source: str) -> None:
         recording, traced = self._recording(source), self._traced()
         if recording is not None:
             if traced:
-                self._hint(recording, batch)
+                self._hint(recording)
             recording.close()
 
     def _trace(self, batch: Any, *, recorded: bool = False, exact: bool = True) -> None:
@@ -335,10 +339,11 @@ class BaselineCallback(Checkable, LightningCallback):
         finder = self._fit.finder if self._fit is not None else None
         return finder is not None and finder.close()
 
-    def _hint(self, recording: LoaderPass, batch: Any) -> None:
+    def _hint(self, recording: LoaderPass) -> None:
+        """Tell it where the loss has shown the labels to be."""
         finder = self._fit.finder if self._fit is not None else None
-        if finder is not None:
-            recording.hint_labels(finder.place, batch)
+        if finder is not None and finder.place is not None:
+            recording.hint_labels(finder.place if len(finder.place) > 1 else finder.place[0])
 
     def _complete(self, source: str, trainer: Trainer, *, whole: bool = True) -> None:
         if self._fit is not None:

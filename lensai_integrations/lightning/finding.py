@@ -7,7 +7,7 @@ compiled model's guess is held against what the model returns, value by value, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch

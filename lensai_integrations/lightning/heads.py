@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.outputs import heads_of
 
 
 @dataclass
@@ -54,19 +55,3 @@ def is_vector(shape: tuple[int, ...]) -> bool:
         (True, True, False)
     """
     return bool(shape) and math.prod(shape[1:]) == max(shape[1:], default=1)
-
-
-def heads_of(answer: Any) -> dict[str, Any]:  # until measures/outputs.py has it
-    if hasattr(answer, "shape"):
-        return {"": answer} if len(answer.shape) else {}
-    if isinstance(answer, list) and any(isinstance(part, dict) for part in answer):
-        raise InputError("outputs are a mapping per image (object detection?): detections are not read yet")
-    for name in ("logits", "out"):
-        one = answer.get(name) if hasattr(answer, "get") else getattr(answer, name, None)
-        if one is not None:
-            return {"": one}
-    if hasattr(answer, "_asdict"):
-        answer = answer._asdict()
-    parts = dict(enumerate(answer)) if isinstance(answer, list | tuple) else dict(answer or {})
-    found = {str(name): part for name, part in parts.items() if len(getattr(part, "shape", ()))}
-    return {"": next(iter(found.values()))} if len(found) == 1 else found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ import torch
 from lensai_integrations.lightning.ranks import padding_of
 from lensai_integrations.lightning.taps import Taps
 from lensai_integrations.profile import Profile
-from lensai_integrations.training.batches import Reader, Taken
+from lensai_integrations.training.batches import Place, Reader, Taken
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import Measurer, Recording
 from lensai_integrations.training.threads import one_blas_thread
@@ -70,15 +69,9 @@ class LoaderPass:
         if self._taken is not None and self._taps is not None:
             self._taps.open()
 
-    def hint_labels(self, place: tuple[int | str, ...] | None, batch: Any = None) -> None:
-        """The loss has shown where the labels are; those of the batch that is open are taken again from there."""
-        reader: Any = self._recording.reader
-        if place is None or not hasattr(reader, "hint_labels"):
-            return
-        reader.hint_labels(place[0] if len(place) == 1 else place)
-        if self._taken is not None:
-            again = self._recording.take(batch)
-            self._taken = again if again is None else replace(again, images=self._taken.images)
+    def hint_labels(self, place: Place) -> None:
+        """Tell that the loss was given what is at this place of the batch as its target."""
+        self._recording.hint_labels(place)
 
     def close(self) -> None:
         """After the step: hand everything of this batch to the profiler."""

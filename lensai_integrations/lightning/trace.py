@@ -204,7 +204,7 @@ class Trace(TorchFunctionMode):
         if self._watching():
             try:
                 self._note(func, args, kwargs or {}, result)
-            except Exception as error:  # a trace is given up, never the computation
+            except Exception as error:  # noqa: BLE001  a trace is given up, never the computation
                 self.error = self.error or error
         return result
 
@@ -310,7 +310,7 @@ class Trace(TorchFunctionMode):
         try:
             with torch.no_grad():
                 rows = reduce_embedding(first, self._keep)
-        except Exception:  # a reduction that does not fit this layer; where it is wanted, the taps say so
+        except Exception:  # noqa: BLE001  it does not fit this layer; where it is wanted, the taps say so
             return
         finally:
             self._on = on
@@ -395,7 +395,7 @@ class _Hook:
             return
         try:
             self._tell(self._path, module, args, kwargs, answer)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             trace.error = trace.error or error
 
     def __reduce__(self) -> Any:
