@@ -106,7 +106,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         self,
         layers: Literal["auto"] | Sequence[str] | None = "auto",
         *,
-        inputs: Literal["auto"] | ImageInputs | None = "auto",
+        inputs: Literal["auto"] | ImageInputs | None | Mapping[str, str | ImageInputs | None] = "auto",
         outputs: str | None = "auto",
         task: str = "auto",
         target: int | str | None = "auto",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -127,8 +128,11 @@ class Fit(Generic[P]):
         options = self._options
         self.raw.find(source, loader)
         reader = self._reader_of(source, loader)
+        inputs, told = reader.inputs, options.inputs_of(source)
+        if isinstance(options.inputs, Mapping) and isinstance(told, ImageInputs):  # a reader may serve all passes
+            inputs = replace(told, key=None)
         profiler = Profiler(
-            inputs=reader.inputs,
+            inputs=inputs,
             convention=options.convention,
             measures=options.measures,
             task=options.task,  # type: ignore[arg-type]
