@@ -77,8 +77,16 @@ def test_an_index_between_image_and_label_is_no_label(fitted, images):
     assert callback.baseline_.warnings == []
 
 
+def test_what_the_loss_is_given_are_the_labels_from_the_first_batch_on(fitted, images):
+    callback = fitted(lambda i, x, y: (x, (y + 1) % CLASSES, y), lambda b: (b[0], b[2]))
+
+    for source, data in (("validation", images(16, 1)), ("training", images(32, 0))):
+        assert counted(callback.baseline_.sources()[source]) == expected(data)
+    assert callback.baseline_.warnings == []
+
+
 def test_two_labels_without_a_sign_are_said_once_and_target_settles_it(fitted, images, said):
-    shape, pick = lambda i, x, y: (x, y, (y + 1) % CLASSES), lambda b: (b[0], b[1] + 0)
+    shape, pick = lambda i, x, y: (x, y, (y + 1) % CLASSES), lambda b: (b[0], torch.zeros(len(b[0]), dtype=torch.long))
     callback = fitted(shape, pick)
     warning = callback.baseline_.warnings[0]
     assert warning.startswith("labels: several parts of the batch may be the labels, 1 (int64 [8]) and 2 (int64 [8])")
@@ -86,7 +94,7 @@ def test_two_labels_without_a_sign_are_said_once_and_target_settles_it(fitted, i
     assert sum(record.getMessage().startswith("labels: several") for record in said.records) == 1
 
     callback = fitted(shape, pick, target=1)
-    assert callback.baseline_.warnings == []
+    assert not any(warning.startswith("labels") for warning in callback.baseline_.warnings)
     assert counted(callback.baseline_.reference) == expected(images(16, 1))
 
 
@@ -180,7 +188,9 @@ def test_check_compares_the_loaders_of_a_data_module(images, loaders):
             return DataLoader(Shaped(images(16, 1), lambda i, x, y: (x * self.scale, y)), batch_size=8)
 
     check = BaselineCallback(layers=None).check(None, Module())
-    assert any("those of training are read as NCHW float32 x 255, those of validation" in each for each in check.warnings)
+    assert any(
+        "those of training are read as NCHW float32 x 255, those of validation" in each for each in check.warnings
+    )
     Module.scale = 1
     assert not any("are read as" in each for each in BaselineCallback(layers=None).check(None, Module()).warnings)
 
