@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lensai_integrations.group import Group
-from lensai_integrations.heads import is_outputs, partner_of
+from lensai_integrations.heads import is_labels, is_outputs, partner_of
 from lensai_integrations.measures.outputs import CLASSES, MULTILABEL, PER_IMAGE
+
+if TYPE_CHECKING:
+    from lensai_integrations.profile import Profile
 
 #: Names that are kept, and characters of one.
 MOST_NAMES: Final = 10_000
@@ -58,17 +61,28 @@ def shown(category: str, names: Sequence[str]) -> str:
     return f"{name} ({category})" if names.count(names[int(category)]) > 1 else name
 
 
-def name_of(stream: str, group: Group) -> str:
-    """The class that a stream of a group is of, such as `softmax/3`; empty where it is of none, or that has no name.
+def label_names(*profiles: Profile) -> tuple[str, ...]:
+    """The names that the labels of some profiles have.
 
     Example:
-        >>> name_of("softmax/1", Group("outputs", info={"class_names": ["cat", "dog"]}))
-        'dog'
+        >>> from lensai_integrations import Profile
+        >>> label_names(Profile())
+        ()
+    """
+    return class_names(*(group for each in profiles for name, group in each.groups.items() if is_labels(name)))
+
+
+def name_of(stream: str, names: Sequence[str]) -> str:
+    """The class that a stream within a group is of, such as `softmax/3`; empty where it is of none, or of no name.
+
+    Example:
+        >>> name_of("softmax/1", ["cat", "dog"]), name_of("value/1", ["cat", "dog"])
+        ('dog', '')
     """
     measure, _, number = stream.partition("/")
     if measure not in PER_CLASS or not number.isdecimal():
         return ""
-    name = shown(number, class_names(group))
+    name = shown(number, names)
     return "" if name == number else name
 
 
