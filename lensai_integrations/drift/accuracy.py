@@ -108,7 +108,7 @@ def rights(profile: Profile, outputs: str) -> NDArray[Any] | None:
     columns = int(profile.groups[outputs].info.get("columns", 0))
     if columns and np.nanmax(truths, initial=-1) >= max(columns, 2):
         return None
-    known = np.isfinite(truths) & np.isfinite(answers) & (answers >= 0)
+    known = (truths >= 0) & (answers >= 0)  # a label below 0 says that there is none
     return np.where(known, answers == truths, np.nan)
 
 

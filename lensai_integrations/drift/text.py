@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from lensai_integrations.heads import OUTPUTS
+
 if TYPE_CHECKING:
     from lensai_integrations.drift.accuracy import AccuracyEstimate
     from lensai_integrations.drift.result import DriftReport, GroupDrift, SegmentDrift, StreamDrift, VectorDrift
@@ -72,8 +74,7 @@ def meaning(report: DriftReport) -> list[str]:
         "benign": "Benign so far: what the model is shown moved, what it answers did not.",
     }
     lines = [told[report.harm]] if report.harm else []
-    several = len(report.accuracies) > 1
-    return lines + [_accuracy(each, f" of {name}" if several else "") for name, each in report.accuracies]
+    return lines + [_accuracy(each, "" if name == OUTPUTS else f" of {name}") for name, each in report.accuracies]
 
 
 def _accuracy(found: AccuracyEstimate, of: str) -> str:

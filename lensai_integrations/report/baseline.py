@@ -10,7 +10,7 @@ import numpy as np
 from lensai_integrations.conventions import is_images, title_of
 from lensai_integrations.drift.calibrate import calibration_of
 from lensai_integrations.errors import FormatError
-from lensai_integrations.heads import is_labels, is_outputs
+from lensai_integrations.heads import OUTPUTS, is_labels, is_outputs
 from lensai_integrations.profile import Baseline, Group, Profile
 from lensai_integrations.report.embeddings import reading
 from lensai_integrations.report.page import Commands, Fact, Page, when
@@ -81,7 +81,7 @@ def _calibration(what: Baseline | Profile) -> list[Fact]:
         return [Fact("Calibration", ("none: drift is judged by formulas",))]
     lines = [f"{count(known.draws, 'clean window')} of each size", f"{known.sizes[0]} to {known.sizes[-1]:,} rows"]
     for name, confidence in known.confidences.items():
-        of = f" of {name}" if len(known.confidences) > 1 else ""
+        of = "" if name == OUTPUTS else f" of {name}"
         lines.append(f"accuracy{of} {number(100 * confidence.accuracy)}% by its labels")
     return [Fact("Calibration", tuple(lines))]
 
