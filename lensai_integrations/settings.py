@@ -44,6 +44,8 @@ class Settings:
         image_groups: The convention of each group of images by the group's name.
         missing: Ids of custom measures of `like` that this process has not declared.
         on_custom_failure: Told a stream's name and the error when a custom measure fails for the first time.
+        on_note: Told what a reader of the profile should know, a sentence once.
+        notes: These sentences, by group.
 
     Raises:
         InputError: If a convention is unknown, or `like` was not measured by it.
@@ -74,6 +76,8 @@ class Settings:
         self.resolved_kind: Kind | None = None
         self.measures, self.missing = chosen_measures(measures, like)
         self.on_custom_failure: Callable[[str, Exception], None] = lambda stream, error: None
+        self.on_note: Callable[[str], None] = lambda note: None
+        self.notes: dict[str, list[str]] = {}
         if like is not None:
             self._take_over(like)
 
@@ -85,6 +89,13 @@ class Settings:
             self.task = outputs.info["kind"]
         apart = [each.bank for group in like.groups.values() if kept_apart(group) for each in group.apart.values()]
         self.k = max((bank.k for bank in apart if bank is not None), default=self.k)
+
+    def note(self, group: str, note: str) -> None:
+        """Keep a sentence about a group, and tell it once, unless the profile to be alike says the same."""
+        known = self.notes.setdefault(group, [])
+        if note not in known and (self.like is None or note not in self.like.warnings):
+            known.append(note)
+            self.on_note(note)
 
     def described(self, group: str) -> dict[str, Any]:
         """What is known of a group beforehand: what was said of it, else what the profile to be alike says."""

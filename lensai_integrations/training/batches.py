@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol
 
 from array_api_compat import is_numpy_array, is_torch_array
 
-from lensai_integrations.arrays import Array
+from lensai_integrations.arrays import Array, is_array
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.batches import Found, Key, locate
 from lensai_integrations.measures.inputs import ImageInputs, normalization_of
 from lensai_integrations.training.problems import Problems
 
@@ -28,13 +28,13 @@ class Taken:
     """What was taken from a batch; None where there is nothing or it is not wanted.
 
     Attributes:
-        images: A copy of the images.
+        images: A copy of the images: an array, or a list of arrays of one image each.
         labels: A copy of the labels.
         place: Key or place of the labels in the batch.
         segments: What the rows are told apart by, `[n]` strings, whole numbers or None.
     """
 
-    images: Array | None
+    images: Found
     labels: Array | Sequence[str] | None
     place: int | str | None
     segments: list[Any] | None = None
@@ -71,6 +71,7 @@ class BatchReader:
         segment_by: str | None = None,
     ) -> None:
         self._inputs, self._target, self._problems, self._segment_by = inputs, target, problems, segment_by
+        self._place: Key = None
 
     @property
     def inputs(self) -> ImageInputs | None:
@@ -82,7 +83,7 @@ class BatchReader:
         images = labels = place = segments = None
         if self._inputs is not None:
             with self._problems.caught("inputs"):
-                images = _copy(find_images(batch, self._inputs.key))
+                images = _copy(self._located(batch, self._inputs))
         with self._problems.caught("labels"):
             place, found = find_labels(batch, self._target)
             labels = _copy(found)
@@ -91,13 +92,23 @@ class BatchReader:
                 segments = _values_under(batch, self._segment_by)
         return Taken(images, labels, place, segments)
 
+    def _located(self, batch: Any, inputs: ImageInputs) -> Found:
+        """The images, found in the first batch, and in the others where they were in that."""
+        place = inputs.key if self._place is None else self._place
+        found = locate(batch, place, inputs.layout)
+        if self._place is None:
+            self._place = found.place
+            if found.note:
+                self._problems.note("images", found.note)
+        return found.images
+
 
 def image_inputs(inputs: ImageInputs | str | None, loader: Any, problems: Problems) -> ImageInputs | None:
     """How the images of a loader are read: as given, or `"auto"` with the normalisation its data set applies.
 
     Example:
         >>> image_inputs("auto", None, Problems())
-        ImageInputs(layout='auto', scale='auto', mean=None, std=None, key=None, kind='any')
+        ImageInputs(layout='auto', scale='auto', mean=None, std=None, key=None, kind='any', channels='auto', ...)
     """
     if not isinstance(inputs, str):
         return inputs
@@ -147,6 +158,8 @@ def _is_one_per_image(labels: Any) -> bool:
 
 
 def _copy(values: Any) -> Any:
+    if isinstance(values, list) and all(map(is_array, values)):
+        return [_copy(value) for value in values]
     if is_torch_array(values):
         return values.detach().clone()
     return values.copy() if is_numpy_array(values) else values
