@@ -76,8 +76,14 @@ def find_images(batch: Any, key: Key = None, layout: str = "auto") -> Found:
     return locate(batch, key, layout).images
 
 
-def locate(batch: Any, key: Key = None, layout: str = "auto") -> Located:
+def locate(batch: Any, key: Key = None, layout: str = "auto", *, pictures: bool = False) -> Located:
     """What `find_images` finds, and where.
+
+    Args:
+        batch: As there.
+        key: As there.
+        layout: As there.
+        pictures: Leave Pillow's images as they are, instead of making arrays of them.
 
     Raises:
         InputError: As there.
@@ -96,6 +102,8 @@ def locate(batch: Any, key: Key = None, layout: str = "auto") -> Located:
     if not found:
         return Located(_first(value, key), place)
     images = found[0].images
+    if pictures:
+        return found[0]
     return replace(found[0], images=[_as_array(image) for image in images] if _is_list(images) else _as_array(images))
 
 
@@ -223,7 +231,8 @@ def _in_dict(
     """The images under a usual name; else what looks most like images."""
     found = {name: _search(each, (*place, name), layout, depth + 1, inside) for name, each in named.items()}
     found = {name: each for name, each in found.items() if each}
-    usual = {name: each for name, each in found.items() if name in USUAL_KEYS and each[0].likeness < _OTHER}
+    best = min((each[0].likeness for each in found.values()), default=_NONE)
+    usual = {name: each for name, each in found.items() if name in USUAL_KEYS and each[0].likeness <= max(best, _ODD)}
     return _likeliest((usual or found).values())
 
 

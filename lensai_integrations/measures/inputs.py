@@ -46,7 +46,7 @@ _ROUNDING = 0.01  # bfloat16 moves a normalised value by up to 0.008 standard de
 _FULL_SCALE_FROM = 32.0  # farther than anything normalised, and few batches on the 0-255 scale do not reach it
 _OUTSIDE = 25.5  # farther outside 0-255 than any resizing overshoots
 _SOMETIMES = ("RandomApply", "RandomChoice", "OneOf", "SomeOf", "OneOrOther", "Sometimes")
-_BY_NUMBER: Final = {1: "L", 3: "RGB", 4: "RGB?"}
+_BY_NUMBER: Final = {1: "L", 2: "L?", 3: "RGB", 4: "RGB?"}
 _LOOKED_AT = 4  # images of the first batch that are looked at closely
 
 
@@ -275,18 +275,20 @@ class ImageInputs:
             if len(self.channels) != count:
                 raise InputError(_other_channels(count, self.channels, self.layout))
             return self.channels
-        if count not in _BY_NUMBER:
-            raise InputError(_other_channels(count, "", self.layout))
         known = "".join(each for each in self.channels if each in "RGB") if self.channels != "auto" else ""
-        letters = (known or "RGB") + "?" if count == 4 else known or _BY_NUMBER[count]
-        return letters[:3] + "A" if count == 4 and self._is_opaque(arrays) else letters
+        letters = known + "?" * (count - 3) if known else _BY_NUMBER.get(count, "")
+        if letters.endswith("?") and self._is_opaque(arrays):
+            return letters[:-1] + "A"
+        if letters == "L?" or not letters:  # two bands, of radar maybe, are no image in grey unless one is alpha
+            raise InputError(_other_channels(count, "", self.layout))
+        return letters
 
     def _is_opaque(self, arrays: Sequence[Array]) -> bool:
-        """Whether the fourth channel is as high as can be in every pixel: 255, or of floats 1."""
+        """Whether the last channel is as high as can be in every pixel: 255, or of floats 1."""
         if self.mean is not None or not all(map(shape_of, arrays)) or any(0 in shape_of(array) for array in arrays):
             return False
         xp, top = namespace(arrays[0]), (255.0,) if kind_of(arrays[0]) == "uint8" else (1.0, 255.0)
-        ends = {float(to_host(end(array[:, 3:]))) for array in arrays for end in (xp.min, xp.max)}
+        ends = {float(to_host(end(array[:, -1:]))) for array in arrays for end in (xp.min, xp.max)}
         return len(ends) == 1 and ends <= set(top)
 
     def _per_channel(self, letters: str) -> Normalization:
