@@ -81,9 +81,9 @@ def read_batch(given: Batch, reader: ImageInputs, reference: Profile, caught: Ca
             parts["inputs"] = images[None] if single else images
     with caught("outputs"):
         if given.outputs is not None:
-            picked = pick_output(given.outputs)
-            parts["outputs"] = _row(with_rows(picked, "outputs", reference), single)
-            single = single or parts["outputs"] is not picked
+            row = with_rows(given.outputs, "outputs", reference)
+            single = single or row is not given.outputs
+            parts["outputs"] = _row(pick_output(row), single)
     layers: dict[str, Any] = {}
     for layer, rows in (given.embeddings or {}).items():
         with caught(f"embeddings/{layer}"):
