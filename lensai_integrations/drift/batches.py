@@ -83,11 +83,11 @@ def read_batch(given: Batch, reader: ImageInputs, reference: Profile, caught: Ca
             parts["inputs"] = images[None] if single else images
     with caught("outputs"):
         if given.outputs is not None:
-            heads = heads_of(given.outputs)
-            read = {
-                head: _row(with_rows(rows, group_of(OUTPUTS, head), reference), single) for head, rows in heads.items()
-            }
-            single = single or any(read[head] is not rows for head, rows in heads.items())
+            row = with_rows(given.outputs, OUTPUTS, reference)
+            heads = heads_of(row)
+            read = {head: with_rows(rows, group_of(OUTPUTS, head), reference) for head, rows in heads.items()}
+            single = single or row is not given.outputs or any(read[head] is not heads[head] for head in heads)
+            read = {head: _row(rows, single) for head, rows in read.items()}
             parts["outputs"] = read.get("", read)
     layers: dict[str, Any] = {}
     for layer, rows in (given.embeddings or {}).items():

@@ -220,8 +220,10 @@ class ImageInputs:
         known = replace(known, scale=scale)
         if self.kind == "any" and kind == "uint8":
             known._check_bytes(len(known.channels))
-        whole = known._is_whole(arrays[0], dtype_name(groups[0][0])) if self.whole is None else self.whole
-        return replace(known, whole=whole)
+        dtype = dtype_name(groups[0][0])
+        if self.whole is None and (dtype in HALVES or isinstance(self.scale, str)):
+            known = replace(known, whole=known._is_whole(arrays[0], dtype))
+        return known
 
     def read(self, batch: Any) -> Images:
         """The images of a batch. Nothing is copied, and nothing waited for if these inputs come from `resolve`.
@@ -277,19 +279,11 @@ class ImageInputs:
             return self.channels
         known = "".join(each for each in self.channels if each in "RGB") if self.channels != "auto" else ""
         letters = known + "?" * (count - 3) if known else _BY_NUMBER.get(count, "")
-        if letters.endswith("?") and self._is_opaque(arrays):
+        if letters.endswith("?") and self.mean is None and all(map(is_opaque, arrays)):
             return letters[:-1] + "A"
         if letters == "L?" or not letters:  # two bands, of radar maybe, are no image in grey unless one is alpha
             raise InputError(_other_channels(count, "", self.layout))
         return letters
-
-    def _is_opaque(self, arrays: Sequence[Array]) -> bool:
-        """Whether the last channel is as high as can be in every pixel: 255, or of floats 1."""
-        if self.mean is not None or not all(map(shape_of, arrays)) or any(0 in shape_of(array) for array in arrays):
-            return False
-        xp, top = namespace(arrays[0]), (255.0,) if kind_of(arrays[0]) == "uint8" else (1.0, 255.0)
-        ends = {float(to_host(end(array[:, -1:]))) for array in arrays for end in (xp.min, xp.max)}
-        return len(ends) == 1 and ends <= set(top)
 
     def _per_channel(self, letters: str) -> Normalization:
         """Mean and std of the channels that are read, red first."""
@@ -400,6 +394,20 @@ class ImageInputs:
 _CLEAR, _CLOSE = 0.125, 0.02
 #: So many of so many pixels at least are.
 _NEARLY_ALL, _ENOUGH = 0.99, 64
+
+
+def is_opaque(pixels: Array) -> bool:
+    """Whether the last channel of `[n, C, H, W]` is as high as can be in every pixel: 255, or of floats 1. Waits.
+
+    Example:
+        >>> is_opaque(np.full((2, 4, 8, 8), 255, np.uint8)), is_opaque(np.zeros((2, 4, 8, 8)))
+        (True, False)
+    """
+    if 0 in shape_of(pixels):
+        return False
+    xp, top = namespace(pixels), (255.0,) if kind_of(pixels) == "uint8" else (1.0, 255.0)
+    ends = {float(to_host(end(pixels[:, -1:]))) for end in (xp.min, xp.max)}
+    return len(ends) == 1 and ends <= set(top)
 
 
 def _colours(pixels: Array, letters: str) -> Array:

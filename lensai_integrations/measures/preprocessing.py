@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
@@ -26,6 +27,7 @@ MODES: Final[dict[str, Undone]] = {
 _PROBE: Final = np.array(
     [[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [50, 150, 200]], np.float64
 )
+_AMONG_OTHERS: Final = np.concatenate([_PROBE, np.full((3, 3), 200.0)])  # which a function of one pixel does not see
 _EXACT = 1e-5  # of the range: what float32 leaves
 
 
@@ -58,18 +60,19 @@ def preprocessing_of(preprocess: Any) -> Undone:
             f"preprocess={preprocess!r} should be one of {', '.join(map(repr, MODES))}, a module of keras.applications,"
             " or a function"
         )
-    return _undone(_tried(function))
+    made, beside_others = (_tried(function, probe)[: len(_PROBE)] for probe in (_PROBE, _AMONG_OTHERS))
+    return _undone(made if np.array_equal(made, beside_others) else made * math.nan)
 
 
-def _tried(function: Callable[..., Any]) -> NDArray[np.float64]:
-    """What a function makes of the probe."""
+def _tried(function: Callable[..., Any], probe: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a function makes of a few pixels."""
     try:
         named = "data_format" in inspect.signature(function).parameters
     except (TypeError, ValueError):
         named = False
     try:
-        answer = function(_PROBE.reshape(1, 1, -1, 3).copy(), **({"data_format": "channels_last"} if named else {}))
-        return to_host(answer).astype(np.float64).reshape(_PROBE.shape)
+        answer = function(probe.reshape(1, 1, -1, 3).copy(), **({"data_format": "channels_last"} if named else {}))
+        return to_host(answer).astype(np.float64).reshape(probe.shape)
     except Exception as error:
         raise InputError(
             f"preprocess={function!r} should make an image [n, H, W, 3] of one, but of a few pixels it made: {error!r}."

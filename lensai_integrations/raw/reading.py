@@ -18,8 +18,8 @@ from array_api_compat import is_numpy_array
 
 from lensai_integrations.arrays import Array, dtype_name, is_array, namespace, shape_of
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import is_picture
-from lensai_integrations.measures.inputs import HALVES, ImageInputs, Images
+from lensai_integrations.measures.batches import channels_first, is_picture
+from lensai_integrations.measures.inputs import HALVES, ImageInputs, Images, is_opaque
 
 #: 16 bits to 0-255.
 _DEEP: Final = 255 / 65535
@@ -104,7 +104,10 @@ def _array(image: Array, inputs: ImageInputs) -> Delivered:
         )
     scale: float | str = _DEEP if inputs.scale == "auto" and name == "uint16" else inputs.scale
     whole = inputs.whole if name in HALVES else False  # of no account, and looking for it takes time
-    reader = replace(inputs, layout=layout, scale=scale, key=None, kind="any", whole=whole).resolve(image)
+    reader = replace(inputs, layout=layout, scale=scale, key=None, kind="any", whole=whole)
+    if inputs.channels == "auto" and layout != "NHW" and shape[layout.index("C")] == 2:
+        reader = replace(reader, channels="LA" if is_opaque(channels_first(image, layout)) else "L?")
+    reader = reader.resolve(image)
     letters = reader.channels
     remark = "" if "?" not in letters or "?" in inputs.channels else _OTHER_BAND.format(letters[:-1])
     suffix = "" if name == "uint8" else ";16" if name == "uint16" else " float"
