@@ -79,8 +79,8 @@ class KerasBatches:
             axes = " x ".join("?" if size is None else str(size) for size in shape[1:])
             self._problems.note(
                 f"{LABELS} at {place}" if place != Y else LABELS,
-                f"{where} has {axes} numbers for each image, a mask or the like, which is not read yet: pass target= the"
-                " place of one label per image, or target=None",
+                f"{where} has {axes} numbers for each image, a mask or the like, which is not read yet: pass target="
+                " the place of one label per image, or target=None",
             )
         return False
 
@@ -111,7 +111,9 @@ class KerasBatches:
         belong = by_name or in_order
         left = [repr(self._places[key]) for key in found if key not in belong.values()]
         if belong and left:
-            self._problems.note(f"{LABELS} without a head", f"y at {', '.join(left)} is of no head of the model: not read")
+            self._problems.note(
+                f"{LABELS} without a head", f"y at {', '.join(left)} is of no head of the model: not read"
+            )
         return belong
 
     def _usual(self, found: Mapping[str, Any]) -> str | None:
