@@ -2,19 +2,20 @@
 
 Copies, because a training step may normalise or augment in place, and what is profiled is what the step was handed.
 Beside a forward pass the copy costs nothing that can be measured. Arrays that cannot be written to (JAX's and
-TensorFlow's) are taken as they are. Where the labels are is decided in `labels.py`, at the end of the first batch: until
-then all that may be labels is taken.
+TensorFlow's) are taken as they are. Where the labels are is decided in `labels.py`, at the end of the first batch:
+until then all that may be labels is taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from array_api_compat import is_numpy_array, is_torch_array
 
-from lensai_integrations.arrays import Array, dtype_name, is_array, namespace, shape_of
+from lensai_integrations.arrays import Array, is_array, namespace, shape_of
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.inputs import ImageInputs, normalization_of
@@ -163,10 +164,8 @@ class BatchReader:
 
     def _parts(self, batch: Any, images: Any) -> Parts:
         if images is None:
-            try:
+            with suppress(InputError):
                 images = find_images(batch)
-            except Exception:
-                images = None
         return parts_beside(batch, images)
 
     def _settled(self, taken: Taken, parts: Parts) -> Taken:
@@ -180,6 +179,8 @@ class BatchReader:
         with self._problems.caught("labels"):
             found: dict[Path, Any] = {}
             for path in self._finder.paths or ():
+                if _is_absent(batch, path):
+                    continue
                 part = part_at(batch, path if len(path) > 1 else path[0])
                 for inner, leaf in _named_parts(part, path).items():
                     if leaf is not None and not self._is_unread(inner, leaf):

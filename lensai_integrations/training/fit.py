@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+from lensai_integrations.conventions import is_images
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
@@ -23,6 +25,14 @@ LABEL = "label"
 NO_HELD_OUT = (
     "there was no {} pass, so the reference is the training data: augmented, seen with dropout on and while the weights"
     " changed; clean production data may look drifted against it"
+)
+
+#: What of a reader says which values the model sees.
+_READING = ("layout", "scale", "mean", "std", "kind")
+_READ_OTHERWISE = (
+    "those of {0} are read as {2}, those of {1} as {3}, so the model sees other values in the one than in the other,"
+    " unless it makes them alike itself: is a rescale or a normalisation missing? If it is meant, say so with"
+    " inputs={{{0!r}: ImageInputs(...), {1!r}: ImageInputs(...)}}"
 )
 
 #: Given the first pass's loader, the reader of its batches and what measures them.
@@ -148,6 +158,18 @@ class Fit(Generic[P]):
                 if not whole:
                     merged.info["warnings"] = [*merged.warnings, f"the profile is of a part of a {source} epoch"]
                 self.profiles[source] = merged
+                self._compare_readings(source)
+
+    def _compare_readings(self, source: str) -> None:
+        """Say it if the images of two passes are not read alike: then the model sees them on different scales."""
+        for other in self.profiles.keys() - {source}:
+            told = self.options.inputs if isinstance(self.options.inputs, Mapping) else {}
+            if all(isinstance(told.get(each), ImageInputs) for each in (source, other)):
+                continue  # the user has said that they differ
+            first, second = sorted((source, other))
+            difference = different_readings(self.profiles, first, second)
+            if difference:
+                self.problems.note(f"inputs of {first} and {second}", difference)
 
     def baseline(self, profiles: Mapping[str, Profile]) -> Baseline | None:
         """The baseline that these profiles make, or None if there is nothing to hold a model against."""
@@ -171,3 +193,23 @@ class Fit(Generic[P]):
         with self.problems.caught("checkpoint"):
             if self._rank == 0:
                 self.profiles = profiles_of(state)
+
+
+def different_readings(profiles: Mapping[str, Profile], one: str, two: str) -> str:
+    """What is to be said if the images of two sources are not read alike, else nothing.
+
+    Example:
+        >>> different_readings({"training": Profile(), "validation": Profile()}, "training", "validation")
+        ''
+    """
+    for name in filter(is_images, profiles[one].groups.keys() & profiles[two].groups.keys()):
+        infos = [profiles[source].groups[name].info for source in (one, two)]
+        first, second = (info.get("reader") for info in infos)
+        if first and second and any(first.get(key) != second.get(key) for key in _READING):
+            return _READ_OTHERWISE.format(one, two, *(_told(info) for info in infos))
+    return ""
+
+
+def _told(info: Mapping[str, Any]) -> str:
+    mean, std = (info["reader"].get(key) for key in ("mean", "std"))
+    return f"{info['note']} with mean={mean} and std={std}" if mean else str(info["note"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 from lensai_integrations.arrays import dtype_name, is_array, namespace, shape_of, strings, to_host
@@ -27,6 +28,8 @@ _ID_KEYS: Final = ("id", "ids", "idx", "index", "indices", "image_id", "path", "
 #: Rows from which on their values tell an index, and the value from which on one that never comes twice is no class.
 _SEVERAL, _LARGE = 8, 1000
 _MAX_DEPTH: Final = 8
+#: Parts of a batch that a message names.
+_MOST_NAMED: Final = 6
 _FILE: Final = re.compile(r".*([/\\].*|\.\w{2,5})")
 
 
@@ -51,7 +54,7 @@ def place_of(path: Path) -> Place:
 
 
 def inside(part: Any) -> dict[int | str, Any] | None:
-    """What a part of a batch is made of, by key, field or position; None for an array, a text, a number, a list of such.
+    """What a part is made of, by key, field or position; None for an array, a text, a number; for lists of them, too.
 
     Example:
         >>> inside({"image": 1}), inside((2, [3])), inside(["cat", "dog"]), inside(0)
@@ -122,6 +125,8 @@ def listed(parts: Mapping[Path, Any]) -> str:
         "0 (NoneType) and (1, 'ids') (list of 2 str)"
     """
     told = [f"{place_of(path)!r} ({_looks(part)})" for path, part in parts.items()]
+    if len(told) > _MOST_NAMED:
+        told[_MOST_NAMED - 1 :] = [f"{len(told) - _MOST_NAMED + 1} more"]
     return " and ".join(filter(None, (", ".join(told[:-1]), *told[-1:])))
 
 
@@ -165,7 +170,8 @@ def parts_beside(batch: Any, images: Any) -> Parts:
 
     Args:
         batch: Any batch.
-        images: The part of it with the images; None if that is not known, then it is the first that looks like some.
+        images: The part of it with the images; None if that is not known: then the first that looks like some tells how
+            many images there are.
 
     Example:
         >>> import numpy as np
@@ -175,43 +181,45 @@ def parts_beside(batch: Any, images: Any) -> Parts:
         ([(1, 'label')], [(1, 'box')])
     """
     found = Parts()
-    leaves = dict(_leaves(batch, found.positions))
+    like = images
     if images is None:
-        images = next((each for each in leaves.values() if _axes(each) > 2), next(iter(leaves.values()), None))
-    n = _rows(images)
+        every = dict(_leaves(batch, -1, {})).values()
+        like = next((each for each in every if _axes(each) > 2), next(iter(every), None))
+    n = _rows(like)
+    leaves = dict(_leaves(batch, n, found.positions))
     own = {id(images), *(map(id, images) if isinstance(images, list | tuple) else ())}
-    found.images = next((path for path, leaf in leaves.items() if leaf is images), ())
+    found.images = next((path for path, leaf in leaves.items() if leaf is images and leaf is not None), ())
     for path, leaf in leaves.items():
-        if id(leaf) in own or _rows(leaf) != n:
+        if id(leaf) in own or leaf is like or _rows(leaf) != n:
             continue
         if _axes(leaf) in (1, 2):
             found.candidates[path] = leaf
-        elif is_array(leaf) and _axes(leaf) == _axes(images) and dtype_name(leaf) == dtype_name(images):
+        elif is_array(leaf) and _axes(leaf) == _axes(like) and dtype_name(leaf) == dtype_name(like):
             found.views[path] = leaf
         else:
             found.unread[path] = leaf
     return found
 
 
-def _leaves(part: Any, positions: dict[Path, Path], path: Path = (), places: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """All arrays, lists of plain values, and lists with a dict or an array of its own per image."""
+def _leaves(
+    part: Any, n: int, positions: dict[Path, Path], path: Path = (), places: Path = ()
+) -> Iterator[tuple[Path, Any]]:
+    """All arrays, lists of plain values, and lists with a dict or an array of its own for each of n images."""
     parts = None if len(path) == _MAX_DEPTH else inside(part)
-    if parts is None or (path and _is_per_image(part)):
+    if parts is None or (path and len(parts) == n and _is_per_image(part, n)):
         positions[places] = path
         yield path, part
         return
     for position, (step, each) in enumerate(parts.items()):
         place = step if isinstance(part, Mapping) else position
-        yield from _leaves(each, positions, (*path, step), (*places, place))
+        yield from _leaves(each, n, positions, (*path, step), (*places, place))
 
 
-def _is_per_image(part: Any) -> bool:
+def _is_per_image(part: Any, n: int) -> bool:
     """Whether it is a list of what belongs to one image each: dicts of boxes, or arrays of different lengths."""
-    if not isinstance(part, list | tuple) or hasattr(part, "_fields") or not part:
+    if not isinstance(part, list | tuple) or hasattr(part, "_fields"):
         return False
-    if all(isinstance(each, Mapping) for each in part):
-        return True
-    return all(map(is_array, part)) and (len({shape_of(each) for each in part}) > 1 or not shape_of(part[0]))
+    return all(isinstance(each, Mapping) for each in part) or all(is_array(each) and _rows(each) != n for each in part)
 
 
 def _rows(part: Any) -> int:
@@ -268,9 +276,7 @@ def by_evidence(parts: Parts) -> tuple[tuple[Path, ...], str]:
     return (), _NOT_READ.format(listed(parts.unread)) if parts.unread else ""
 
 
-_LIKE_AN_INDEX: Final = (
-    "{} may be an index or the paths of the images rather than labels, so nothing is taken: pass {}"
-)
+_LIKE_AN_INDEX: Final = "{} may be an index or the paths of the images rather than labels, so nothing is taken: pass {}"
 _SEVERAL_ARE_LEFT: Final = "several parts of the batch may be the labels, {}, so nothing is taken: pass {}"
 _NOT_READ: Final = (
     "the batch has no labels of a kind that is read, which is one entry or one row of numbers per image, but {}; masks,"
@@ -279,7 +285,8 @@ _NOT_READ: Final = (
 
 
 def _advice(parts: Iterable[Path]) -> str:
-    return f"{' or '.join(f'target={place_of(path)!r}' for path in parts)}, or target=None to leave labels out"
+    places = [f"target={place_of(path)!r}" for path in parts][:_MOST_NAMED]
+    return f"{' or '.join(places)}, or target=None to leave labels out"
 
 
 def _usual(path: Path) -> Path:
@@ -299,7 +306,7 @@ def _nearest(paths: Iterable[Path], images: Path) -> list[Path]:
 
 
 def _is_index(path: Path, leaf: Any) -> bool:
-    """Whether it tells the images apart: by its name, as file names, or as numbers that rise or are large, each once."""
+    """Whether it tells the images apart: by its name, as file names, or as numbers that rise or are large."""
     if isinstance(path[-1], str) and path[-1].lower() in _ID_KEYS:
         return True
     texts = strings(leaf)
@@ -308,7 +315,7 @@ def _is_index(path: Path, leaf: Any) -> bool:
     values = _whole_numbers(leaf)
     if len(values) < _SEVERAL or len(set(values)) < len(values):
         return False
-    return max(values) >= _LARGE or all(a < b for a, b in zip(values, values[1:], strict=False))
+    return max(values) >= _LARGE or all(a < b for a, b in pairwise(values))
 
 
 def _whole_numbers(leaf: Any) -> list[int]:

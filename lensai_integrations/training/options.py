@@ -38,10 +38,10 @@ class Options:
     """
 
     layers: str | Sequence[str] | None
-    inputs: str | ImageInputs | None | Mapping[str, str | ImageInputs | None]
+    inputs: str | ImageInputs | Mapping[str, str | ImageInputs | None] | None
     outputs: str | None
     task: str
-    target: Place | None | Mapping[str, Place | None]
+    target: Place | Mapping[str, Place | None] | None
     reference: str
     training: str | None
     reduce: Reduce | Mapping[str, Reduce]

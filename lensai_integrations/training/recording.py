@@ -14,7 +14,7 @@ from lensai_integrations.training.batches import BatchReader, Place, Reader, Tak
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.threads import one_blas_thread
 
-#: What the keys of embeddings begin with; the keys of the outputs and of the labels, or what those of several begin with.
+#: What the keys of embeddings begin with; the keys of outputs and labels, or what those of several begin with.
 LAYER, OUTPUTS, LABELS = "embeddings/", "outputs", "labels"
 NO_PADDING: Final = (0, 0)
 

@@ -80,7 +80,18 @@ def test_what_is_not_one_label_per_image_is_no_label(batch):
     assert not problems.messages
 
 
-@pytest.mark.parametrize("labels", [["cat", "dog"] * 2, ("cat", "dog") * 2, CLASSES[:, None], torch.rand(4), torch.rand(4, 20), torch.eye(4), [3, 1, 3, 1]])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["cat", "dog"] * 2,
+        ("cat", "dog") * 2,
+        CLASSES[:, None],
+        torch.rand(4),
+        torch.rand(4, 20),
+        torch.eye(4),
+        [3, 1, 3, 1],
+    ],
+)
 def test_words_columns_and_numbers_are_labels(labels):
     assert take((IMAGES, labels)).labels is not None
 
