@@ -14,7 +14,7 @@ from typing import Any, Final
 import keras
 
 from lensai_integrations.keras.layers import Layer, named_layers
-from lensai_integrations.keras.losses import losses_of
+from lensai_integrations.keras.losses import as_told, losses_of
 from lensai_integrations.keras.making import Call, Made, alone_of_its_shape, called, graph_of, is_whole, made, symbolic
 from lensai_integrations.measures.outputs import heads_of
 from lensai_integrations.training.problems import Problems
@@ -205,19 +205,26 @@ class Answer:
     def told_of(self, layer: Any) -> dict[str, Any]:
         """What the loss says of a layer's answers, if they are a head."""
         name = next((name for name, how in self.heads.items() if how.maker is layer), None)
-        return {} if name is None else losses_of(self.model, self._columns).get(name, {})
+        if name is None:
+            return {}
+        how, loss = self.heads[name], losses_of(self.model, self._columns).get(name, {})
+        return as_told(loss, {"linear": how.linear} | ({"activation": how.activation} if how.activation else {}))
 
     def info_of(self, name: str) -> dict[str, Any]:
         """What a profile notes of a head."""
         how, at = self.heads[name], self._paths.get(id(self.heads[name].maker))
         loss = losses_of(self.model, self._columns).get(name, {})
-        info: dict[str, Any] = {"layer": at.path if at else self.model.name, "linear": how.linear, "auto": True}
-        info["columns"] = self._columns[name]
         by = f", made by {at.path!r}" if at else ""
-        info["found"] = f"what the model returns{f' as {name!r}' if name else ''}{by}"
+        info: dict[str, Any] = {
+            "layer": at.path if at else self.model.name,
+            "linear": how.linear,
+            "auto": True,
+            "columns": self._columns[name],
+            "found": f"what the model returns{f' as {name!r}' if name else ''}{by}",
+        }
         if how.activation in ("softmax", "sigmoid"):
             info["activation"] = how.activation
-        return info | loss
+        return info | as_told(loss, info)
 
     def group_of(self, name: str) -> str:
         """The group of a head."""

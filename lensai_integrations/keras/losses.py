@@ -49,6 +49,25 @@ def losses_of(model: Any, heads: Mapping[str, int | None]) -> dict[str, dict[str
     }
 
 
+def as_told(loss: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """What a loss adds to what is known of the layer: the loss, and where the layer says nothing, what it takes.
+
+    Args:
+        loss: As `losses_of` has it.
+        layer: `linear` and `activation` of the layer, as far as they are known.
+
+    Example:
+        >>> as_told({"loss": "cross_entropy", "from_logits": True}, {"linear": False})
+        {'loss': 'cross_entropy', 'linear': True}
+        >>> as_told({"loss": "squared"}, {"linear": False})
+        {'loss': 'squared'}
+    """
+    told = {"loss": loss["loss"]} if loss else {}
+    if told.get("loss") != "cross_entropy" or layer.get("linear") or layer.get("activation") in ("softmax", "sigmoid"):
+        return told
+    return told | ({"linear": True} if loss["from_logits"] else {"activation": "softmax"})
+
+
 def _for_head(given: Any, head: str, place: int, count: int) -> Sequence[Any]:
     """The losses of a head: there may be several."""
     if isinstance(given, Mapping):

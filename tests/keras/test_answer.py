@@ -156,7 +156,7 @@ def test_the_answer_is_what_the_model_returns_and_the_embedding_what_feeds_it(ca
 def test_what_is_said_of_an_answer():
     assert read(all_convolutional(), np.zeros((1, SIDE, SIDE, 3)))[1] == {
         "outputs": {
-            "layer": "softmax", "linear": False, "auto": True, "activation": "softmax",
+            "layer": "softmax", "linear": False, "auto": True, "columns": 4, "activation": "softmax",
             "found": "what the model returns, made by 'softmax'",
         },
         "embeddings/classes.input": {
