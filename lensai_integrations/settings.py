@@ -112,6 +112,11 @@ class Settings:
         taken_over = {key: known.info[key] for key in _TAKEN_OVER if key in known.info} if known else {}
         return taken_over | self.descriptions.get(group, {})
 
+    def take_description(self, group: str, other: str) -> None:
+        """What was said of a group is said of this one too, which is the same by another name."""
+        if group != other and other in self.descriptions:
+            self.descriptions[group] = self.descriptions[other] | self.descriptions.get(group, {})
+
     def max_dim_of(self, group: str) -> int:
         """Wider embeddings of this group are projected to this width."""
         known = self.known(group)

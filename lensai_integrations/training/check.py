@@ -231,7 +231,7 @@ def _read(seen: Seen) -> str:
     if seen.group.name == "inputs":
         return f"{info['note']}, {info['size']}"
     if seen.group.name.split("/")[0] == OUTPUTS:
-        return f"{info['kind']} of {info.get('layer', 'the model')}: {info['why']}"
+        return f"{info['kind']} of {info.get('layer', 'the model')}, as {info['why']}"
     if seen.group.name.startswith(LAYER):
         return f"{info['reduce']} of {info['axes']} axes, {info['width']} wide"
     place = info.get("read_from")
