@@ -110,7 +110,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         self,
         layers: Literal["auto"] | Sequence[str] | None = "auto",
         *,
-        inputs: Literal["auto"] | ImageInputs | None | Mapping[str, str | ImageInputs | None] = "auto",
+        inputs: Literal["auto"] | ImageInputs | Mapping[str, str | ImageInputs | None] | None = "auto",
         outputs: str | None = "auto",
         task: str | Mapping[str, str] = "auto",
         target: int | str | None = "auto",
