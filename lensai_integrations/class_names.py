@@ -106,9 +106,9 @@ def _beyond(name: str, groups: Mapping[str, Group]) -> Iterator[str]:
     classes = [each for each in found if each >= 0]
     if classes and max(classes) >= wide:
         yield (
-            f"{labels.name} reach from {min(classes)} to {max(classes)}, but {name} have the classes 0 to {wide - 1}: are"
-            " they an embedding and not the answer, or do classes not begin at 0? Accuracy is not measured; name the"
-            " layer that answers (outputs=), or pass task='regression' for plain numbers"
+            f"{labels.name} reach from {min(classes)} to {max(classes)}, but {name} have the classes 0 to {wide - 1}:"
+            " are they an embedding and not the answer, or do classes not begin at 0? Accuracy is not measured; name"
+            " the layer that answers (outputs=), or pass task='regression' for plain numbers"
         )
     if len(classes) < len(found):
         yield f"{labels.name} below 0, such as {min(found)}, are no classes of {name}: accuracy is of the other rows"

@@ -21,7 +21,7 @@ from lensai_integrations.arrays import Array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
 from lensai_integrations.conventions import kept_apart
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import LABELS, OUTPUTS, is_labels, is_outputs, named, partner_of
+from lensai_integrations.heads import LABELS, OUTPUTS, group_of, is_labels, is_outputs, named, partner_of
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
@@ -149,7 +149,7 @@ class Profiler:
         self._rows = RowSample(self._row_count, seed=self._settings.seed_of("rows")) if self._row_count else None
         self._widths: dict[str, int] = {}
         self._problems: dict[str, str] = {}
-        self._has_heads = False
+        self._with_heads: set[str] = set()
         self._in_flight: list[tuple[dict[str, Measured], Rows]] = []
         by, most = self._segment_by, self._max_segments
         self._segmenter = Segmenter(by, most, self._settings) if by is not None else None
@@ -245,17 +245,30 @@ class Profiler:
         if given is None:
             return {}
         try:
-            heads = heads_of(given) if kind == OUTPUTS else given if isinstance(given, Mapping) else {"": given}
-            if len(heads) == 1 and kind == LABELS and not self._has_heads:
-                heads = {"": next(iter(heads.values()))}
-            if kind == OUTPUTS:
-                self._has_heads = len(heads) > 1
-            return named(kind, heads, self._settings.like.groups if self._settings.like is not None else ())
+            heads = self._told_apart(kind, given)
+            groups = named(kind, heads, self._settings.like.groups if self._settings.like is not None else ())
+            for group, head in zip(groups, heads, strict=True):
+                self._settings.take_description(group, group_of(kind, head))
+            return groups
         except Exception as error:
             if self._on_error is None:
                 raise
             self._left_out(kind, error)
             return {}
+
+    def _told_apart(self, kind: str, given: Any) -> dict[str, Any]:
+        """Arrays by head. One alone has none, unless a group of its name is there already, or answers have heads."""
+        heads = heads_of(given) if kind == OUTPUTS else dict(given) if isinstance(given, Mapping) else {"": given}
+        if len(heads) != 1:
+            self._with_heads.add(kind)
+            return {str(head): array for head, array in heads.items()}
+        array = next(iter(heads.values()))
+        keys = given.items() if isinstance(given, Mapping) else ()
+        key = next((str(key) for key, part in keys if part is array), "")
+        if self._with_heads & {kind, OUTPUTS} or group_of(kind, key) in (self._settings.like or Profile()).groups:
+            return {key: array}
+        self._settings.take_description(kind, group_of(kind, key))
+        return {"": array}
 
     def _left_out(self, name: str, error: Exception) -> None:
         """Note that a group could not take a batch."""

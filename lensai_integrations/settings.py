@@ -26,6 +26,7 @@ from lensai_integrations.measures.meaning import (
     decide_kind,
     decide_labels,
     label_form,
+    told_kind,
 )
 from lensai_integrations.measures.outputs import KINDS, Kind, Task, steps_of
 from lensai_integrations.profile import Profile
@@ -122,6 +123,11 @@ class Settings:
         taken_over = {key: known.info[key] for key in _TAKEN_OVER if key in known.info} if known else {}
         return taken_over | self.descriptions.get(group, {})
 
+    def take_description(self, group: str, other: str) -> None:
+        """What was said of a group is said of this one too, which is the same by another name."""
+        if group != other and other in self.descriptions:
+            self.descriptions[group] = self.descriptions[other] | self.descriptions.get(group, {})
+
     def max_dim_of(self, group: str) -> int:
         """Wider embeddings of this group are projected to this width."""
         known = self.known(group)
@@ -169,10 +175,12 @@ class Settings:
             kind = decided.kind if decided is not None else None
             if kind is None and self.task_of(head_of(group)) == "multilabel":
                 kind = "multilabel_logits"
+            told = self.described(partner_of(group))
+            kind = kind or told_kind(told, form.columns)
             answer = self.batch.get(partner_of(group))
             if answer is not None and steps_of(answer) and form.columns > 1:
                 raise InputError(f"{form.columns} labels for each image, beside as many answers, are not read yet")
-            width = math.prod(shape_of(answer)[1:]) if answer is not None else 0
+            width = math.prod(shape_of(answer)[1:]) if answer is not None else int(told.get("columns") or 0)
             self._meanings[group] = meaning_in(known) if known is not None else decide_labels(form, kind, width)
         return self._meanings[group], form
 

@@ -31,6 +31,7 @@ from lensai_integrations.drift.shares import hellinger, jensen_shannon, populati
 from lensai_integrations.drift.significance import category_p_value, ks_p_value
 from lensai_integrations.errors import DefinitionError
 from lensai_integrations.group import Group, check_comparable
+from lensai_integrations.measures.outputs import PER_IMAGE
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
 
@@ -89,12 +90,19 @@ def compare_group(a: Side, b: Side) -> GroupDrift:
     return GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, named, vectors, tuple(notes))
 
 
+def _labels_of_a_row(group: Group) -> float:
+    return (
+        group.categories[""].n / group.n if PER_IMAGE in group.streams and "" in group.categories and group.n else 1.0
+    )
+
+
 def _named(stream: StreamDrift, *groups: Group) -> StreamDrift:
-    """The stream with its classes by their names, where these were told."""
+    """The stream with its classes by their names, and the shares of labels, of several to a row, as shares of rows."""
     names = class_names(*groups)
-    if not names or stream.kind == "invalid":
+    if stream.kind == "invalid":
         return stream
-    shares = tuple((shown(category, names), before, after) for category, before, after in stream.shares)
+    one, two = (_labels_of_a_row(group) for group in groups)
+    shares = tuple((shown(category, names), one * before, two * after) for category, before, after in stream.shares)
     short = stream.stream.removeprefix(f"{groups[0].name}/")
     return replace(stream, shares=shares, label=name_of(short, names))
 

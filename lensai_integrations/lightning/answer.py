@@ -97,15 +97,19 @@ class Answer:
     place: tuple[int | str, ...] | None = None
 
 
-def decide(model: nn.Module, traces: list[Trace], arguments: str = "outputs= and layers=[...]") -> Answer:
+#: What to do about it, for the layers that may be meant to be put in.
+ADVICE: Final = "Pass outputs= and layers=[...], layers of the model by name{}; or None to read nothing"
+
+
+def decide(model: nn.Module, traces: list[Trace], advice: str = ADVICE) -> Answer:
     """What a model answers.
 
     Args:
         model: The traced model.
         traces: The first shows the answer; all of them what losses do with it. Best: of evaluation, then of training.
-        arguments: What a message tells to pass where the answer is not clear.
+        advice: What a message tells to do where the answer is not clear, with {} for layers to choose from.
     """
-    return _Decision(model, traces, arguments).answer()
+    return _Decision(model, traces, advice).answer()
 
 
 def loss_of(model: nn.Module, traces: list[Trace], layers: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -130,8 +134,8 @@ def loss_of(model: nn.Module, traces: list[Trace], layers: Mapping[str, str]) ->
 
 
 class _Decision:
-    def __init__(self, model: nn.Module, traces: list[Trace], arguments: str) -> None:
-        self.model, self.traces, self.trace, self.arguments = model, traces, traces[0], arguments
+    def __init__(self, model: nn.Module, traces: list[Trace], advised: str) -> None:
+        self.model, self.traces, self.trace, self.advised = model, traces, traces[0], advised
 
     def answer(self) -> Answer:
         found = Answer()
@@ -479,7 +483,9 @@ class _Decision:
         if skipped:
             told.append(f"{_listed(skipped)} of the answer are maps or sequences, which are not read as outputs yet")
         if not found.embeddings:
-            told.append(f"what goes into the last layer could not be found. {self.advice('layers=[...]')}")
+            told.append(
+                f"what goes into the last layer could not be found, so there are no embeddings. {self.advice()}"
+            )
         return told
 
     def image_count(self) -> int:
@@ -491,11 +497,10 @@ class _Decision:
             return batched.pop() if len(batched) == 1 else 0
         return single[0][0] if len(single) == 1 else len(single)
 
-    def advice(self, arguments: str = "") -> str:
-        """What to pass, and layers that may be meant, with the shapes of their answers."""
+    def advice(self) -> str:
+        """What to do, with layers that may be meant and the shapes of their answers."""
         layers = [f"{call.path} {'x'.join(map(str, call.shape))}" for call in self.candidates()]
-        named = f", such as {', '.join(layers)}" if layers else ""
-        return f"Pass {arguments or self.arguments}, layers of the model by name{named}; or None to read nothing"
+        return self.advised.format(f", such as {', '.join(layers)}" if layers else "")
 
     def candidates(self) -> list[Call]:
         """The parts of the network, below modules that only wrap one."""

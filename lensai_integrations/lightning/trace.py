@@ -170,10 +170,16 @@ class Trace(TorchFunctionMode):
         for place, tensor in placed_tensors(batch):
             self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place))
 
-    def start(self) -> None:
-        """Put hooks on all modules and watch operations."""
+    def start(self, *, called: bool = False) -> None:
+        """Put hooks on all modules and watch operations.
+
+        Args:
+            called: The model is being called already: its own call is told by `begin_call` and `end_call`.
+        """
         paths = paths_of(self.model)
         for module in self.model.modules():
+            if called and module is self.model:
+                continue
             if id(module) not in self._skipped and not is_metric(module) and hasattr(module, "register_forward_hook"):
                 self._hook(module, paths.get(id(module), ""))
         if self._with_mode:
@@ -195,6 +201,14 @@ class Trace(TorchFunctionMode):
         before, after = _Hook(path, self._enter_call), _Hook(path, self._leave_call)
         self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         self._handles.append(module.register_forward_hook(after, with_kwargs=True, always_call=True))
+
+    def begin_call(self, args: Any, kwargs: Any) -> None:
+        """The model is called already, and hooks on itself would come too late."""
+        _Hook("", self._enter_call)(self.model, args, kwargs)
+
+    def end_call(self, args: Any, kwargs: Any, answer: Any) -> None:
+        """What `begin_call` has begun is over."""
+        _Hook("", self._leave_call)(self.model, args, kwargs, answer)
 
     # What happened.
 
@@ -330,7 +344,7 @@ class Trace(TorchFunctionMode):
 
     def is_sound(self) -> bool:
         """Whether it went through."""
-        return self.error is None and bool(self.calls)
+        return self.error is None
 
     def layers_behind(self, *nodes: int) -> list[int]:
         """The nearest operations with parameters that nodes were made by, themselves among them."""

@@ -129,7 +129,8 @@ def _labels(group: Group) -> tuple[str, ...]:
     if group.streams and not group.categories:
         lines.append(f"{count(group.n, 'row')} of {count(len(group.streams), 'number')}")
     for sketch in group.categories.values():
-        lines.append(f"{count(sketch.n, 'label')}, {count(round(sketch.distinct), 'class', 'classes')}")
+        several = f" of {count(group.n, 'row')}, several at once" if group.streams else ""
+        lines.append(f"{count(sketch.n, 'label')}{several}, {count(round(sketch.distinct), 'class', 'classes')}")
     return tuple(lines) or (count(group.n, "label"),)
 
 

@@ -10,6 +10,8 @@ from markupsafe import Markup
 from lensai_integrations.class_names import class_names, shown
 from lensai_integrations.heads import LABELS as TRUTHS
 from lensai_integrations.heads import OUTPUTS, group_of
+from lensai_integrations.measures.outputs import PER_IMAGE
+from lensai_integrations.profile import Group
 from lensai_integrations.report.plots import bar_svg
 from lensai_integrations.report.streams import Source, parts_of
 from lensai_integrations.report.words import count, percent
@@ -25,13 +27,29 @@ LABELS = 2
 
 @dataclass(frozen=True)
 class Series:
-    """One sequence of categories: its name, a short heading, its colour number, its sketch, what classes are called."""
+    """One sequence of categories.
+
+    Attributes:
+        name: Of the sequence.
+        heading: A short one.
+        colour: Its number.
+        sketch: The counts.
+        names: What classes are called.
+        rows: Of how many rows the counts are, where that is not their sum: a row may have several labels.
+    """
 
     name: str
     heading: str
     colour: int
     sketch: Categories
     names: tuple[str, ...] = ()
+    rows: int = 0
+
+    @classmethod
+    def of(cls, name: str, heading: str, colour: int, group: Group, stream: str = "") -> Series:
+        """The categories of a group."""
+        rows = group.n if PER_IMAGE in group.streams else 0
+        return cls(name, heading, colour, group.categories[stream], class_names(group), rows)
 
 
 @dataclass(frozen=True)
@@ -66,14 +84,12 @@ def class_series(sources: Sequence[Source], head: str = "") -> list[Series]:
     """Predicted classes and labels of the first source, labels of the second."""
     found: list[Series] = []
     for part in parts_of(sources[:1], group_of(OUTPUTS, head)):
-        names = class_names(part.group)
         name = f"predicted, {part.source}"
-        found += [Series(name, "predicted", 0, s, names) for key, s in part.group.categories.items() if key]
+        found += [Series.of(name, "predicted", 0, part.group, key) for key in part.group.categories if key]
     for part in parts_of(sources, group_of(TRUTHS, head)):
         colour, heading = (LABELS, "labels") if part.number == 0 else (part.number, f"{part.source} labels")
         name = f"labels, {part.source}"
-        names = class_names(part.group)
-        found += [Series(name, heading, colour, s, names) for s in part.group.categories.values()]
+        found += [Series.of(name, heading, colour, part.group, key) for key in part.group.categories]
     return [series for series in found if series.sketch.n]
 
 
@@ -91,7 +107,7 @@ def class_charts(series: Sequence[Series]) -> list[ClassChart]:
 
 
 def _chart(series: Sequence[Series], tables: Sequence[Mapping[str, int]]) -> ClassChart:
-    totals = [max(s.sketch.n, 1) for s in series]
+    totals = [s.rows or max(s.sketch.n, 1) for s in series]
     shares = [{name: n / total for name, n in t.items()} for t, total in zip(tables, totals, strict=True)]
     names = sorted({name for table in tables for name in table}, key=lambda name: (-_largest(shares, name), name))
     listed = names[:MOST_CLASSES]

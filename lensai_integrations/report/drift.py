@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lensai_integrations.class_names import class_names
 from lensai_integrations.conventions import paired, title_of
 from lensai_integrations.drift.text import (
     certainty,
@@ -210,12 +209,8 @@ def _told(group: GroupDrift) -> list[str]:
 def _class_charts(parts: Sequence[Part]) -> Iterator[ClassChart]:
     """Shares of the classes, a chart per stream of categories: the baseline as bars, the window as marks."""
     for stream in dict.fromkeys(stream for part in parts for stream in part.group.categories):
-        sides = [(part, part.group.categories[stream]) for part in parts if stream in part.group.categories]
-        series = [
-            Series(part.source, part.source, part.number, sketch, class_names(part.group))
-            for part, sketch in sides
-            if sketch.n
-        ]
+        sides = [part for part in parts if stream in part.group.categories and part.group.categories[stream].n]
+        series = [Series.of(part.source, part.source, part.number, part.group, stream) for part in sides]
         yield from class_charts(series)
 
 

@@ -86,7 +86,7 @@ def outputs_section(sources: Sequence[Source], head: str = "") -> Section | None
     names = list(dict.fromkeys(stream for part in parts for stream in part.group.streams))
     per_column = [name for name in names if name.startswith(_PER_COLUMN)]
     span = axis(parts)
-    main = stream_rows(parts, set(names) - set(per_column), None if PER_IMAGE in names else span)
+    main = stream_rows(parts, set(names) - set(per_column), span)
     shown = stream_rows(parts, set(_first_columns(parts, per_column)), span)
     label_rows = [replace(row, name=f"labels/{row.name}") for row in stream_rows(labels)]
     folded = _folded_columns(shown, len(per_column)) if len(per_column) > MOST_OPEN else ()
@@ -203,7 +203,8 @@ def _outputs_read(parts: Sequence[Part]) -> str:
         return ""
     layer = f"of layer {info['layer']} " if info.get("layer") else ""
     why = f": {info['why']}" if info.get("why") else ""
-    found = f" {str(info['found']).rstrip('.')}." if info.get("found") else ""
+    text = str(info.get("found", "")).rstrip(".")
+    found = f" {text[:1].upper()}{text[1:]}." if text else ""
     return f"Outputs {layer}read as {KINDS.get(info['kind'], info['kind'])}{why}.{found}"
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from markupsafe import Markup
 
 from lensai_integrations.class_names import class_names, name_of
+from lensai_integrations.measures.outputs import PER_IMAGE
 from lensai_integrations.profile import Group, Profile
 from lensai_integrations.report.histogram import (
     Distribution,
@@ -150,7 +151,7 @@ def gap_sentence(rows: Sequence[StreamRow], first: str, second: str) -> str:
 def _row(stream: str, entries: Sequence[tuple[Part, Distribution]], span: tuple[float, float] | None) -> StreamRow:
     part = entries[0][0]
     distributions = [distribution for _, distribution in entries]
-    drawn = histogram(distributions, span)
+    drawn = histogram(distributions, None if stream == PER_IMAGE else span)
     known = part.group.definition(part.group.definition_of(stream))
     decimals = _decimals(distributions)
     cells = tuple(_cell(p, d, decimals) for p, d in entries)

@@ -236,14 +236,19 @@ def _read(seen: Seen) -> str:
     if seen.group.name == "inputs":
         return f"{info['note']}, {info['size']}"
     if seen.group.name.split("/")[0] == OUTPUTS:
-        return f"{info['kind']} of {info.get('layer', 'the model')}: {info['why']}"
+        return _with_reason(f"{info['kind']} of {info.get('layer') or 'the model'}, as {info['why']}", info)
     if seen.group.name.startswith(LAYER):
-        return f"{info['reduce']} of {info['axes']} axes, {info['width']} wide"
+        return _with_reason(f"{info['reduce']} of {info['axes']} axes, {info['width']} wide", info)
     place = info.get("read_from")
     counts = [len(sketch.top(1 << 20)) for sketch in seen.group.categories.values()]
     several = ("label", "labels, several at once") if counts and seen.group.streams else ("class", "classes")
     read = f"{counts[0]} {several[counts[0] != 1]}" if counts else "numbers"
     return f"{read}, from {place!r}" if place is not None else read
+
+
+def _with_reason(read: str, info: Mapping[str, Any]) -> str:
+    """How something was read, and how it was found."""
+    return f"{read}: {info['found']}" if info.get("found") else read
 
 
 def device_of(array: Any) -> str:

@@ -125,8 +125,8 @@ def _outputs(seen: Seen) -> Iterator[str]:
         inside = finite.min() >= 0 and finite.max() <= 1
         if inside and bool((np.abs(finite.sum(axis=1) - 1) <= SUM_TOLERANCE).all()):
             yield (
-                f"{seen.group.name} are read as logits, but they look like probabilities (inside [0, 1], rows sum to 1):"
-                " pass task='probabilities', or name the layer before the softmax"
+                f"{seen.group.name} are read as logits, but they look like probabilities (inside [0, 1], rows sum to"
+                " 1): pass task='probabilities', or name the layer before the softmax"
             )
 
 
