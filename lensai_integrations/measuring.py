@@ -6,6 +6,7 @@ them, and wide embeddings draw their projection, once, and not again in every ep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,7 +24,8 @@ from lensai_integrations.measures.images import (
     measure_images_and_counts,
 )
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.measures.outputs import Kind, measure_outputs
+from lensai_integrations.measures.meaning import label_rows
+from lensai_integrations.measures.outputs import NO_CLASS, ON, SUM_TOLERANCE, Kind, flattened, measure_outputs
 
 #: Rows of one batch by name, for the joint sample.
 Rows: TypeAlias = dict[str, Array]
@@ -45,6 +47,10 @@ class Measured:
 
     rows: Rows
     rest: dict[str, Any] = field(default_factory=dict)
+
+    def own(self, group: str) -> Array:
+        """The rows that the group's bank takes, be they in the joint sample or, several of an image, not."""
+        return self.rows[group] if group in self.rows else self.rest["rows"]
 
     @property
     def in_flight(self) -> bool:
@@ -173,8 +179,12 @@ class ImageBatch:
 
 
 @lru_cache(maxsize=16)
-def output_measurer(kind: Kind) -> Compiled:
+def output_measurer(kind: Kind, steps: bool = False) -> Compiled:
     """From outputs to `rows`, and of classes also `top_class` `[n]` and the same as a `column` of the joint sample.
+
+    Args:
+        kind: What they are.
+        steps: Whether outputs are `[n, T, C]`, which makes T rows of each image.
 
     Example:
         >>> output_measurer("values")([[1.0, 2.0]])
@@ -182,7 +192,7 @@ def output_measurer(kind: Kind) -> Compiled:
     """
 
     def measure(array: Array) -> dict[str, Array]:
-        measured = measure_outputs(array, kind=kind)
+        measured = measure_outputs(flattened(array) if steps else array, kind=kind)
         if measured.top_class is None:
             return {"rows": measured.rows}
         return {"rows": measured.rows, "top_class": measured.top_class, "column": column(measured.top_class)}
@@ -237,31 +247,106 @@ def reduced(batch: Array, reduce: str, channels_last: bool) -> Array:
     return reduce_embedding(batch, reduce, channels_last=channels_last)
 
 
-def label_array(batch: Any) -> Array:
-    """Labels as an array of classes or numbers `[n]`, or a list of strings.
+def class_labels(batch: Any) -> tuple[Array | list[str], Array | None]:
+    """Labels as a class per row, `[n]` integers or strings; and which rows are none, bool `[n]`, where that can be.
+
+    Those are `NO_CLASS`. Rows of several columns are one-hot or soft: the largest is the class. Nothing is waited for.
 
     Raises:
-        InputError: If it is not one label, or one vector of classes, per image.
+        InputError: If it is not one label, or one row of classes, per image.
 
     Example:
         >>> import numpy as np
-        >>> label_array(np.eye(3)).tolist(), label_array(("cat", "dog"))
-        ([0, 1, 2], ['cat', 'dog'])
+        >>> class_labels(np.eye(3))[0].tolist(), class_labels(("cat", "dog"))[0], class_labels([2.0, 0.5])[0].tolist()
+        ([0, 1, 2], ['cat', 'dog'], [2, -1])
     """
     texts = strings(batch)
     if texts is not None:
-        return texts
-    labels = local(batch)
-    shape = tuple(labels.shape)
-    if len(shape) == 2 and shape[1] > 1:
-        return namespace(labels).argmax(labels, axis=1)
-    if len(shape) not in (1, 2):
-        raise InputError(f"labels must be [n] or [n, C], got shape {shape}; pass one label per image")
-    return namespace(labels).reshape(labels, (-1,))
+        return texts, None
+    rows = label_rows(batch)
+    xp = namespace(rows)
+    whole = xp.isdtype(rows.dtype, ("integral", "bool"))
+    if rows.shape[1] == 1:
+        only = rows[:, 0]
+        if whole:
+            return only, None
+        odd = ~(only == xp.floor(only))
+        return xp.astype(xp.where(odd, float(NO_CLASS), only), xp.int64), odd
+    shares = xp.astype(rows, xp.float32)
+    odd = ~(xp.all(shares >= 0.0, axis=1) & (xp.abs(xp.sum(shares, axis=1) - 1.0) <= SUM_TOLERANCE))
+    return xp.where(odd, NO_CLASS, xp.argmax(shares, axis=1)), odd
 
 
-def column(values: Array) -> Array:
-    """Classes `[n]` as float32 `[n, 1]`.
+def multi_hot_labels(batch: Any) -> dict[str, Array]:
+    """Of labels `[n, k]` which are on, bool `labels`; how many, float32 `rows` `[n, 1]`; and `odd`, bool `[n]`.
+
+    Odd rows are not inside [0, 1]: nothing is on there, and their number is NaN. Nothing is waited for.
+
+    Raises:
+        InputError: If it is not a row of labels per image.
+
+    Example:
+        >>> {name: found.tolist() for name, found in multi_hot_labels([[1.0, 0.0, 1.0]]).items()}
+        {'labels': [[True, False, True]], 'rows': [[2.0]], 'odd': [False]}
+    """
+    rows = label_rows(batch)
+    xp = namespace(rows)
+    shares = xp.astype(rows, xp.float32)
+    odd = ~xp.all((shares >= 0.0) & (shares <= 1.0), axis=1)
+    on = (shares > ON) & ~odd[:, None]
+    count = xp.sum(xp.astype(on, xp.float32), axis=1)
+    return {"labels": on, "rows": xp.where(odd, math.nan, count)[:, None], "odd": odd}
+
+
+def value_labels(batch: Any, columns: int) -> Array:
+    """Labels that are numbers, float32 `[n, columns]`.
+
+    Raises:
+        InputError: If there are more or fewer to an image.
+
+    Example:
+        >>> value_labels([0.5, 2.0], 1).tolist()
+        [[0.5], [2.0]]
+    """
+    rows = label_rows(batch)
+    if rows.shape[1] != columns:
+        raise InputError(f"labels are {rows.shape[1]} numbers per image, but {columns} in the first batch")
+    xp = namespace(rows)
+    return xp.astype(rows, xp.float32)
+
+
+class Ones:
+    """Counts what is true in columns of batches, on the device they lie on.
+
+    Example:
+        >>> import numpy as np
+        >>> ones = Ones()
+        >>> ones.add(np.array([[True, False], [True, True]]))
+        >>> ones.total(), ones.taken().tolist(), ones.taken() is None
+        (3, [2, 1], True)
+    """
+
+    def __init__(self) -> None:
+        self._counts: Array | None = None
+
+    def add(self, true: Array) -> None:
+        """Count a batch, bool `[n]` or `[n, k]`; nothing is waited for."""
+        xp = namespace(true)
+        counts = xp.sum(xp.astype(true, xp.int64), axis=0)
+        self._counts = counts if self._counts is None else self._counts + counts
+
+    def total(self) -> int:
+        """All of them. Waits for the device."""
+        return 0 if self._counts is None else int(to_host(self._counts).sum())
+
+    def taken(self) -> Any:
+        """The counts as numpy, which begin again from nothing; None if there was no batch. Waits for the device."""
+        counts, self._counts = self._counts, None
+        return None if counts is None else to_host(counts)
+
+
+def column(values: Array, odd: Array | None = None) -> Array:
+    """Classes `[n]` as float32 `[n, 1]`, NaN where a row is odd.
 
     Example:
         >>> import numpy as np
@@ -269,4 +354,5 @@ def column(values: Array) -> Array:
         [[0.0], [1.0]]
     """
     xp = namespace(values)
-    return xp.astype(values, xp.float32)[:, None]
+    numbers = xp.astype(values, xp.float32)
+    return (numbers if odd is None else xp.where(odd, math.nan, numbers))[:, None]

@@ -18,16 +18,18 @@ import numpy as np
 
 from lensai_integrations.alike import check_alike, sketched_alike
 from lensai_integrations.arrays import Array, namespace
+from lensai_integrations.class_names import beyond_columns, wrong_names
 from lensai_integrations.conventions import kept_apart
 from lensai_integrations.errors import InputError
+from lensai_integrations.heads import LABELS, OUTPUTS, is_labels, is_outputs, named, partner_of
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.measures.outputs import Kind, Task
+from lensai_integrations.measures.outputs import Kind, Task, heads_of
 from lensai_integrations.measuring import ImageBatch, Measured, Rows
 from lensai_integrations.profile import Baseline, Group, Profile
 from lensai_integrations.recorders import RECORDERS, Recorder
-from lensai_integrations.segmenting import Segmenter
-from lensai_integrations.segments import DEFAULT_SEGMENTS, checked_segment_by
+from lensai_integrations.segmenting import Segmenter, label_values
+from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL, checked_segment_by
 from lensai_integrations.settings import Settings
 from lensai_integrations.sketches.rows import RowSample
 
@@ -53,7 +55,9 @@ class Profiler:
         measures: Custom measures of images, functions decorated with `lensai_integrations.measure`. None: those of
             `like`, as far as this process has declared them; a warning names the others. What fails in one of them
             is logged once, and leaves out its own rows.
-        task: What the outputs are for: `"auto"`, `"classification"`, `"regression"`.
+        task: What the outputs are for: `"auto"`, `"classification"` (classes that exclude each other), `"multilabel"`
+            (several labels of an image), `"regression"`; or what they are: `"logits"`, `"probabilities"`, `"values"`,
+            `"multilabel_logits"`, `"multilabel_probabilities"`. A dict by head where they differ.
         k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
         rows: How many rows the joint sample keeps; 0 keeps none.
         max_dim: Wider embeddings are projected to this width.
@@ -84,7 +88,7 @@ class Profiler:
         inputs: ImageInputs | None = None,
         convention: str | Sequence[str] | None = None,
         measures: Sequence[CustomMeasure] | None = None,
-        task: Task | Kind = "auto",
+        task: Task | Kind | Mapping[str, Task | Kind] = "auto",
         k: int = 200,
         rows: int = 2000,
         max_dim: int = 2048,
@@ -111,6 +115,7 @@ class Profiler:
         self._row_count = 0 if like is not None and any(map(kept_apart, like.groups.values())) else rows
         self._segment_by, self._max_segments = checked_segment_by(segment_by, max_segments), max_segments
         self._on_error = on_error
+        self._wrong_names: dict[str, str] = {}
         for id in self._settings.missing:
             _log.warning("%s", _NOT_DECLARED.format(id))
         self.reset()
@@ -119,10 +124,19 @@ class Profiler:
         """Say where a group comes from; kept in its `info`, shown in the report.
 
         Args:
-            group: `"outputs"`, `"labels"` or `"embeddings/<layer>"`.
-            info: JSON values. For embeddings `reduce` and `axes` (of the layer's output) choose the definition.
+            group: `"outputs"`, `"labels"`, one of their heads, or `"embeddings/<layer>"`.
+            info: JSON values. For embeddings `reduce` and `axes` (of the layer's output) choose the definition. For
+                outputs these decide what they are, all optional: `linear` (whether a linear map comes last),
+                `activation` (`"sigmoid"` or `"softmax"`), `loss` (`"cross_entropy"`, `"binary_cross_entropy"`,
+                `"binary_cross_entropy_with_logits"`, `"squared"` for any distance of numbers, `"other"`). For outputs
+                and labels `class_names`, a list of strings, the first for class 0.
         """
-        self._settings.descriptions[group] = info
+        names = info.pop("class_names", None)
+        if names is not None and (problem := wrong_names(names)):
+            self._wrong_names[group] = f"{group}: {problem}"
+        elif names is not None:
+            info["class_names"] = list(names)
+        self._settings.descriptions.setdefault(group, {}).update(info)
 
     def reset(self) -> None:
         """Forget all rows; how batches are read stays decided."""
@@ -131,6 +145,7 @@ class Profiler:
         self._rows = RowSample(self._row_count, seed=self._settings.seed_of("rows")) if self._row_count else None
         self._widths: dict[str, int] = {}
         self._problems: dict[str, str] = {}
+        self._has_heads = False
         self._in_flight: list[tuple[dict[str, Measured], Rows]] = []
         by, most = self._segment_by, self._max_segments
         self._segmenter = Segmenter(by, most, self._settings) if by is not None else None
@@ -148,24 +163,29 @@ class Profiler:
 
         Args:
             inputs: A batch that `ImageInputs` can read. Here and below: of numpy, torch, JAX or TensorFlow, anywhere.
-            outputs: What the model answered: `[n, C]`, or a structure with such a tensor in it.
+            outputs: What the model answered: `[n, C]`, or a structure of such arrays, as `heads_of` reads them. Several
+                heads are groups `outputs/<head>` each.
             embeddings: Layer name to `[n, D]`, or to the layer's output: that is reduced as in `like`, else averaged.
-            labels: `[n]` classes (integers or strings) or numbers; `[n, C]` one-hot or soft classes.
+            labels: `[n]` classes (integers or strings) or numbers; `[n, k]` one-hot or soft classes, several labels at
+                once (0 and 1), or k numbers. A dict of these by head.
             segments: `[n]` strings, whole numbers or None: each row's value of what `segment_by` names, unless that is
                 `"label"`.
 
         Raises:
             InputError: If something cannot be read, or the numbers of rows differ.
         """
-        values = self._segment_values(labels, segments)
+        values = self._segment_values(segments)
         images = None if inputs is None else ImageBatch(inputs)
-        batches: dict[str, Any] = {**dict.fromkeys(self._settings.image_groups, images), "outputs": outputs}
+        batches: dict[str, Any] = {**dict.fromkeys(self._settings.image_groups, images)}
+        batches |= self._heads(OUTPUTS, outputs)
         batches |= {f"embeddings/{layer}": rows for layer, rows in (embeddings or {}).items()}
-        batches["labels"] = labels
+        batches |= self._heads(LABELS, labels)
+        self._settings.batch = batches
         measured: dict[str, Measured] = {}
         for name, batch in batches.items():
             if batch is not None:
                 measured |= self._record(name, batch)
+        self._settings.batch = {}
         self._split(measured, values)
         joint: Rows = {name: rows for each in measured.values() for name, rows in each.rows.items()}
         waiting = {name: each for name, each in measured.items() if each.in_flight}
@@ -186,15 +206,19 @@ class Profiler:
         if self._segmenter is not None:
             with self._segment_errors():
                 self._segmenter.split()
+        for recorder in self._recorders.values():
+            recorder.settle()
         own = {name: _host_copy(recorder.group) for name, recorder in self._recorders.items()}
+        self._name_classes(own)
         groups = {name: sketched_alike(group, self._settings.like) for name, group in own.items()}
         apart = {f"{name}/{stream}": each for name, group in own.items() for stream, each in group.apart.items()}
-        warnings = list(self._problems.values()) + [
+        warnings = [*self._wrong_names.values(), *self._problems.values()] + [
             f"{group.invalid:,} of {group.n + group.invalid:,} rows of {name} were left out: a value was not finite"
             for name, group in (own | apart).items()
             if group.invalid
         ]
         warnings += [warning for recorder in self._recorders.values() for warning in recorder.warnings()]
+        warnings += beyond_columns(own)
         warnings += [_NOT_DECLARED.format(id) for id in self._settings.missing]
         created = datetime.now(UTC).isoformat(timespec="seconds")
         rows = _copy(self._rows.to_host()) if self._rows is not None and self._rows.n else None
@@ -204,11 +228,42 @@ class Profiler:
         segments = self._segmenter.profiles(own, {"source": self.source})
         return Profile(groups, rows, info | self._segmenter.info(), segments)
 
-    def _segment_values(self, labels: Any, segments: Any) -> Any:
+    def _name_classes(self, groups: Mapping[str, Group]) -> None:
+        """Class names that were told of an answer are those of its labels too, and the other way round."""
+        for name, group in groups.items():
+            both = (self._settings.described(each) for each in (name, partner_of(name)))
+            names = next((told["class_names"] for told in both if "class_names" in told), None)
+            if names is not None and (is_outputs(name) or is_labels(name)):
+                group.info["class_names"] = names
+
+    def _heads(self, kind: str, given: Any) -> dict[str, Any]:
+        """What was given of outputs or labels by the names of their groups, those of `like` where it has them."""
+        if given is None:
+            return {}
+        try:
+            heads = heads_of(given) if kind == OUTPUTS else given if isinstance(given, Mapping) else {"": given}
+            if len(heads) == 1 and kind == LABELS and not self._has_heads:
+                heads = {"": next(iter(heads.values()))}
+            if kind == OUTPUTS:
+                self._has_heads = len(heads) > 1
+            return named(kind, heads, self._settings.like.groups if self._settings.like is not None else ())
+        except Exception as error:
+            if self._on_error is None:
+                raise
+            self._left_out(kind, error)
+            return {}
+
+    def _left_out(self, name: str, error: Exception) -> None:
+        """Note that a group could not take a batch."""
+        assert self._on_error is not None
+        self._problems.setdefault(name, f"{name}: batches were left out from row {self.n} on: {error}")
+        self._on_error(name, error)
+
+    def _segment_values(self, segments: Any) -> Any:
         """What the rows of a batch are split by; None if there is nothing, and the rows go to the segment "other"."""
         if self._segmenter is not None:
             with self._segment_errors():
-                return self._segmenter.values(labels, segments)
+                return self._segmenter.values(segments)
         elif segments is not None:
             raise InputError("segments= was given to a Profiler without segment_by: pass segment_by='site', ...")
         return None
@@ -216,6 +271,9 @@ class Profiler:
     def _split(self, measured: Mapping[str, Measured], values: Any) -> None:
         """Hand what was measured of a batch to its segments, if there are any."""
         if self._segmenter is not None:
+            if self._segment_by == LABEL:
+                with self._segment_errors():
+                    values = label_values(measured)
             with self._segment_errors():
                 groups = {name: recorder.group for name, recorder in self._recorders.items()}
                 self._segmenter.take(measured, groups, values)
@@ -243,8 +301,7 @@ class Profiler:
         except Exception as error:
             if self._on_error is None:
                 raise
-            self._problems.setdefault(name, f"{name}: batches were left out from row {self.n} on: {error}")
-            self._on_error(name, error)
+            self._left_out(name, error)
             return {}
 
     def _custom_failed(self, stream: str, error: Exception) -> None:

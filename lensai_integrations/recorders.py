@@ -14,36 +14,43 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, namespace
+from lensai_integrations.arrays import Array, shape_of
 from lensai_integrations.conventions import INPUTS, plain_name
 from lensai_integrations.custom_recorder import CustomStreams
+from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
 from lensai_integrations.measures.embeddings import REDUCTIONS, embedding_definition
 from lensai_integrations.measures.images import CONVENTIONS, image_measures
+from lensai_integrations.measures.meaning import OPEN
 from lensai_integrations.measures.outputs import (
     LABEL,
     LABEL_VALUE,
+    LABELS_PER_IMAGE,
     NO_CLASS,
+    PER_IMAGE,
     TOP_CLASS,
+    flattened,
     measure_outputs,
     output_measures,
-    pick_output,
-    resolve,
+    steps_of,
 )
 from lensai_integrations.measuring import (
     ImageBatch,
     Measured,
+    Ones,
+    class_labels,
     column,
     embedding_measurer,
     image_measurer,
-    label_array,
+    multi_hot_labels,
     output_measurer,
     projection,
     reduced,
+    value_labels,
 )
 from lensai_integrations.settings import Settings
 from lensai_integrations.sketches.bank import KLLBank
@@ -81,6 +88,10 @@ class Recorder(ABC):
             return measured.sent()
         self.take(measured)
         return measured
+
+    def settle(self) -> None:
+        """Hand over what waits; the pass is at its end, and the device may be waited for."""
+        return
 
     def warnings(self) -> list[str]:
         """What a reader of the profile should know of this group."""
@@ -131,38 +142,61 @@ class Inputs(Recorder):
 
 
 class Outputs(Recorder):
-    """Probabilities and confidences of a classifier, or values."""
+    """Probabilities and confidences of a classifier, probabilities of labels, or values."""
 
-    def __init__(self, name: str, batch: Any, settings: Settings) -> None:
-        outputs = pick_output(batch)
-        if settings.resolved_kind is None:
-            settings.resolved_kind = resolve(outputs, settings.output_task(name, math.prod(outputs.shape[1:])))
-        kind = settings.resolved_kind
-        self._measure = output_measurer(kind)
-        measured = measure_outputs(outputs, kind=kind)
-        columns = math.prod(outputs.shape[1:])
+    def __init__(self, name: str, batch: Array, settings: Settings) -> None:
+        told = settings.described(name)
+        steps = steps_of(batch)
+        rows = flattened(batch) if steps else batch
+        decided = settings.kind_of(name, rows)
+        if steps and decided.why == OPEN and decided.kind != "probabilities" and not told.get("linear"):
+            raise InputError(
+                f"{name} of shape {shape_of(batch)} may be {steps} answers of {shape_of(batch)[-1]} classes for each"
+                " image, or a map: pass task='classification' or 'regression' if they are answers, or name a layer that"
+                " gives one vector per image"
+            )
+        self._decided = decided
+        kind, columns = decided.kind, math.prod(shape_of(rows)[1:])
+        self._measure, self._steps = output_measurer(kind, steps > 0), steps
+        measured = measure_outputs(rows, kind=kind)
         definitions = output_measures(columns, kind)
         sketches = settings.vectors(name, len(measured.names))
         if measured.top_class is not None:
             sketches["categories/top_class"] = Categories()
             definitions["top_class"] = TOP_CLASS
-        info = {"kind": kind, "columns": columns, **settings.described(name)}
+        info = {"kind": kind, "columns": columns, **told, "why": decided.why}
+        if steps:
+            info["steps"] = steps
         self.group = Group(name, measured.names, definitions, sketches, info)
 
-    def measure(self, batch: Any) -> Measured:
-        """Measure one batch of outputs."""
-        found = self._measure(pick_output(batch))
-        rows = {self.group.name: found["rows"]}
-        if "top_class" not in found:
-            return Measured(rows)
-        rows[f"{self.group.name}/top_class"] = found["column"]
-        return Measured(rows, {"top_class": found["top_class"]})
+    def measure(self, batch: Array) -> Measured:
+        """Measure one batch of outputs. Several rows of an image are in no joint sample with it."""
+        found = self._measure(batch)
+        own = {"rows": found["rows"]}
+        if "top_class" in found:
+            own["top_class"] = found["top_class"]
+        if self._steps:
+            return Measured({}, own)
+        rows = {self.group.name: own.pop("rows")}
+        if "top_class" in found:
+            rows[f"{self.group.name}/top_class"] = found["column"]
+        return Measured(rows, own)
 
     def take(self, measured: Measured) -> None:
         """Sketch probabilities, confidences and top classes, or values."""
-        _update_vectors(self.group, measured.rows[self.group.name])
+        _update_vectors(self.group, measured.own(self.group.name))
         if "top_class" in measured.rest:
             self.group.sketches["categories/top_class"].update(_classes(measured.rest["top_class"]))  # type: ignore[attr-defined]
+
+    def warnings(self) -> list[str]:
+        """What is not certain of how they are read."""
+        told = [f"{self.group.name}: {self._decided.doubt}"] if self._decided.doubt else []
+        if self._steps:
+            told.append(
+                f"{self.group.name}: each image has {self._steps} rows, which are profiled as rows; they are not in the"
+                " joint sample of images"
+            )
+        return told
 
 
 class Embedding(Recorder):
@@ -193,31 +227,79 @@ class Embedding(Recorder):
 
 
 class Labels(Recorder):
-    """Classes as categories, numbers as a stream."""
+    """Classes as categories, several labels of an image likewise and counted, numbers as streams."""
 
     def __init__(self, name: str, batch: Any, settings: Settings) -> None:
-        labels = label_array(batch)
-        if _is_number(labels):
-            sketches: dict[str, Sketch] = {"bank": KLLBank(1, settings.k, seed=settings.seed_of(name))}
-            self.group = Group(name, ("value/0",), {"value": LABEL_VALUE}, sketches)
+        self._meaning, form = settings.meaning_of(name, batch)
+        self._on = Ones()
+        self._odd = Ones()
+        info = {"read_as": self._meaning, "why": _WHY[form.form], **settings.described(name)}
+        seed = settings.seed_of(name)
+        if self._meaning == "classes":
+            self.group = Group(name, (), {"*": LABEL}, {"categories/": Categories()}, info)
+        elif self._meaning == "multi_hot":
+            sketches: dict[str, Sketch] = {"bank": KLLBank(1, settings.k, seed=seed), "categories/": Categories()}
+            self.group = Group(name, (PER_IMAGE,), {"*": LABEL, PER_IMAGE: LABELS_PER_IMAGE}, sketches, info)
         else:
-            self.group = Group(name, (), {"*": LABEL}, {"categories/": Categories()})
-        self.group.info |= settings.described(name)
+            streams = tuple(f"value/{place}" for place in range(form.columns))
+            bank = KLLBank(form.columns, settings.k, seed=seed)
+            self.group = Group(name, streams, {"value": LABEL_VALUE}, {"bank": bank}, info)
 
     def measure(self, batch: Any) -> Measured:
-        """Classes, numbers or strings, one for each row."""
-        labels = label_array(batch)
-        if self.group.bank is not None:
-            return Measured({self.group.name: labels[:, None]})
-        return Measured({} if isinstance(labels, list) else {self.group.name: column(labels)}, {"labels": labels})
+        """Classes, numbers or strings, one for each row; or all labels of a row, and how many are on."""
+        if self._meaning == "classes":
+            labels, odd = class_labels(batch)
+            if isinstance(labels, list):
+                return Measured({}, {"labels": labels})
+            rest = {"labels": labels} | ({} if odd is None else {"odd": odd})
+            return Measured({self.group.name: column(labels, odd)}, rest)
+        if self._meaning == "multi_hot":
+            return Measured({}, multi_hot_labels(batch))
+        return Measured({self.group.name: value_labels(batch, len(self.group.streams))})
 
     def take(self, measured: Measured) -> None:
         """Count the classes, or sketch the numbers."""
-        if self.group.bank is not None:
-            self.group.bank.update(measured.rows[self.group.name])
+        if self._meaning == "values":
+            self.group.sketches["bank"].update(measured.rows[self.group.name])  # type: ignore[attr-defined]
+            return
+        labels, odd = measured.rest["labels"], measured.rest.get("odd")
+        if odd is not None:
+            self._odd.add(odd)
+        if self._meaning == "multi_hot":
+            self.group.sketches["bank"].update(measured.rest["rows"])  # type: ignore[attr-defined]
+            self._on.add(labels)
         else:
-            self.group.categories[""].update(measured.rest["labels"])
+            self.group.categories[""].update(_classes(labels) if odd is not None else labels)
 
+    def settle(self) -> None:
+        """Count the labels that were on."""
+        if (counts := self._on.taken()) is not None:
+            self.group.categories[""].add({str(place): int(n) for place, n in enumerate(counts) if n})
+
+    def warnings(self) -> list[str]:
+        """Rows that contradict what the first ones were read as."""
+        odd = self._odd.total()
+        if not odd:
+            return []
+        if self._meaning == "classes":
+            told = "no single class, but the first ones were: pass task='multilabel' if several can be on at once"
+        else:
+            told = "not inside [0, 1], but the first ones were: pass task='regression' if these are numbers"
+        return [f"{self.group.name}: {odd:,} rows were left out; they are {told}"]
+
+
+#: Why labels are read as they are, by what they look like.
+_WHY: Final = {
+    "texts": "strings",
+    "whole": "one whole number per image",
+    "binary": "numbers that are all 0 or 1",
+    "whole floats": "numbers that are all whole",
+    "numbers": "one number per image",
+    "one-hot": "rows with one 1 each",
+    "multi-hot": "rows of 0 and 1, several or none on",
+    "soft": "rows of shares that sum to 1",
+    "rows": "rows of numbers",
+}
 
 #: The recorder of a group, by the first part of the group's name.
 RECORDERS: dict[str, Callable[[str, Any, Settings], Recorder]] = {
@@ -231,10 +313,6 @@ RECORDERS: dict[str, Callable[[str, Any, Settings], Recorder]] = {
 def _update_vectors(group: Group, rows: Array) -> None:
     for key in ("bank", "kernel_mean", "moments"):
         group.sketches[key].update(rows)  # type: ignore[attr-defined]
-
-
-def _is_number(labels: Array) -> bool:
-    return not isinstance(labels, list) and bool(namespace(labels).isdtype(labels.dtype, "real floating"))
 
 
 def _classes(top_class: Array) -> Array:

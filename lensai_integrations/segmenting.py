@@ -18,12 +18,13 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, is_array, is_immutable, local, namespace, strings, to_host
+from lensai_integrations.arrays import Array, is_array, is_immutable, local, namespace, shape_of, strings, to_host
 from lensai_integrations.conventions import plain_name
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
+from lensai_integrations.heads import is_labels
 from lensai_integrations.measures.outputs import NO_CLASS
-from lensai_integrations.measuring import Measured, label_array
+from lensai_integrations.measuring import Measured
 from lensai_integrations.profile import Profile
 from lensai_integrations.segments import LABEL, MOST_SEGMENTS, OTHER, OTHER_CODE, segment_name
 from lensai_integrations.settings import Settings
@@ -34,6 +35,8 @@ from lensai_integrations.sketches.categories import Categories
 Values: TypeAlias = Any
 Parts: TypeAlias = dict[str, Any]
 
+#: What to do where labels make no segments.
+_INSTEAD: Final = "pass segment_by=None, or the name of metadata with one value per image"
 #: Rows that wait to be split.
 _WAITING: Final = 512
 #: Groups of more streams than this are kept with a quarter of k: 1.2 MB for a segment of 2048 streams at k=200.
@@ -71,20 +74,17 @@ class Segmenter:
         self._waiting: list[tuple[Values, dict[str, Parts]]] = []
         self._rows = 0
 
-    def values(self, labels: Any, segments: Any) -> Values:
+    def values(self, segments: Any) -> Values:
         """The values of a batch: a list, an array, or None if it has none.
 
         Args:
-            labels: As for `Profiler.update`.
-            segments: Likewise.
+            segments: As for `Profiler.update`.
 
         Raises:
-            InputError: If they are no classes, or given for segments by something else.
+            InputError: If they are no classes, or given although it is by label.
         """
-        if self._by == LABEL:
-            if segments is not None:
-                raise InputError("segments= is for segments by metadata: with segment_by='label' the labels count")
-            return None if labels is None else _classes(label_array(labels), "labels")
+        if self._by == LABEL and segments is not None:
+            raise InputError("segments= is for segments by metadata: with segment_by='label' the labels count")
         if segments is None or not is_array(segments):
             return None if segments is None else _texts(segments)
         texts = strings(segments)
@@ -130,7 +130,10 @@ class Segmenter:
             self._hand_over(name, key, np.concatenate([codes for codes, _ in chunks]), rows)
 
     def _hand_over(self, name: str, key: str, codes: NDArray[np.intp], rows: NDArray[Any]) -> None:
-        if key == "categories/top_class":
+        if key.startswith("categories/") and rows.ndim == 2:  # of each row which labels are on
+            of_row, rows = np.nonzero(rows)
+            codes = codes[of_row]
+        elif key == "categories/top_class":
             codes, rows = codes[rows != NO_CLASS], rows[rows != NO_CLASS]
         order = np.argsort(codes, kind="stable")
         present, starts = np.unique(codes[order], return_index=True)
@@ -202,7 +205,9 @@ def _copy(sketch: Sketch) -> Sketch:
 
 def _kept(group: Group, measured: Measured) -> Parts:
     """What a segment keeps of what was measured: a group's rows, and its categories by the name of their stream."""
-    found: Parts = {"bank": measured.rows[group.name]} if group.bank is not None else {}
+    if not measured.rows and "steps" in group.info:  # several rows of an image
+        return {}
+    found: Parts = {"bank": measured.own(group.name)} if group.bank is not None else {}
     for stream in group.categories:
         if (stream or "labels") in measured.rest:
             found[f"categories/{stream}"] = measured.rest[stream or "labels"]
@@ -230,6 +235,28 @@ def _together(parts: list[Any]) -> NDArray[Any]:
     together = np.empty(len(texts), object)
     together[:] = texts
     return together
+
+
+def label_values(measured: Mapping[str, Measured]) -> Values:
+    """The classes that the rows of a batch are labelled with; None if it has no labels.
+
+    Raises:
+        InputError: If labels are no classes, or those of several heads.
+
+    Example:
+        >>> label_values({"labels": Measured({}, {"labels": ["cat", "dog"]})})
+        ['cat', 'dog']
+    """
+    of_labels = [name for name in measured if is_labels(name)]
+    if not of_labels:
+        return None
+    if len(of_labels) > 1:
+        raise InputError(f"segment_by='label' needs one label per image, there are {', '.join(of_labels)}: {_INSTEAD}")
+    labels = measured[of_labels[0]].rest.get("labels")
+    if labels is None or len(shape_of(labels) if is_array(labels) else "1") != 1:
+        what = "numbers" if labels is None else "several at once"
+        raise InputError(f"segment_by='label' needs one class per image, but labels are {what}: {_INSTEAD}")
+    return labels
 
 
 def _classes(values: Array | list[str], name: str) -> Array | list[str]:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from lensai_integrations.arrays import shape_of
 from lensai_integrations.conventions import chosen_conventions, image_groups, kept_apart, reader_of, with_conventions
 from lensai_integrations.custom_recorder import chosen_measures
-from lensai_integrations.group import Sketch
+from lensai_integrations.errors import InputError
+from lensai_integrations.group import Group, Sketch
+from lensai_integrations.heads import head_of, partner_of
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.measures.outputs import Kind, Task
+from lensai_integrations.measures.meaning import (
+    Decision,
+    LabelForm,
+    Meaning,
+    checked_task,
+    decide_kind,
+    decide_labels,
+    label_form,
+)
+from lensai_integrations.measures.outputs import KINDS, Kind, Task, steps_of
 from lensai_integrations.profile import Profile
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.kernel_mean import KernelMean
@@ -23,7 +37,7 @@ from lensai_integrations.sketches.moments import Moments
 MAX_COVARIANCE_DIM = 1024
 
 #: What a profile says of a layer and how its output was reduced.
-_TAKEN_OVER = ("layer", "reduce", "axes", "channels_last")
+_TAKEN_OVER = ("layer", "reduce", "axes", "channels_last", "class_names")
 
 
 class Settings:
@@ -33,7 +47,7 @@ class Settings:
         seed: Integers all seeds are derived from.
         inputs: How to read image batches.
         convention: Convention or conventions of the image measures; None for the first of `like`, else `"lensai"`.
-        task: What the outputs are for.
+        task: What the outputs are for, by head where they differ.
         k: Size of the KLL sketches.
         max_dim: Wider embeddings are projected to this width.
         like: A profile whose ways of reading and sketching are taken over.
@@ -42,6 +56,7 @@ class Settings:
     Attributes:
         like: That profile, its groups of images called as here.
         image_groups: The convention of each group of images by the group's name.
+        batch: What else was given with the batch that a recorder is made from, by group.
         missing: Ids of custom measures of `like` that this process has not declared.
         on_custom_failure: Told a stream's name and the error when a custom measure fails for the first time.
 
@@ -59,7 +74,7 @@ class Settings:
         seed: Sequence[int],
         inputs: ImageInputs | None = None,
         convention: str | Sequence[str] | None = None,
-        task: Task | Kind = "auto",
+        task: Task | Kind | Mapping[str, Task | Kind] = "auto",
         k: int = 200,
         max_dim: int = 2048,
         like: Profile | None = None,
@@ -71,36 +86,82 @@ class Settings:
         self.seed, self.like = list(seed), with_conventions(like, conventions) if like is not None else None
         self.descriptions: dict[str, dict[str, Any]] = {}
         self.resolved_inputs: ImageInputs | None = None
-        self.resolved_kind: Kind | None = None
+        self.batch: Mapping[str, Any] = {}
+        self._kinds: dict[str, Decision] = {}
+        self._meanings: dict[str, Meaning] = {}
         self.measures, self.missing = chosen_measures(measures, like)
         self.on_custom_failure: Callable[[str, Exception], None] = lambda stream, error: None
         if like is not None:
             self._take_over(like)
 
     def _take_over(self, like: Profile) -> None:
-        reader, outputs = reader_of(like), like.groups.get("outputs")
+        reader = reader_of(like)
         if reader is not None and self.inputs == ImageInputs():
             self.inputs = reader
-        if outputs is not None and self.task == "auto" and not kept_apart(outputs):
-            self.task = outputs.info["kind"]
         apart = [each.bank for group in like.groups.values() if kept_apart(group) for each in group.apart.values()]
         self.k = max((bank.k for bank in apart if bank is not None), default=self.k)
 
+    def known(self, group: str) -> Group | None:
+        """The group of the profile to be alike."""
+        return self.like.groups.get(group) if self.like is not None else None
+
     def described(self, group: str) -> dict[str, Any]:
         """What is known of a group beforehand: what was said of it, else what the profile to be alike says."""
-        known = self.like.groups.get(group) if self.like is not None else None
+        known = self.known(group)
         taken_over = {key: known.info[key] for key in _TAKEN_OVER if key in known.info} if known else {}
         return taken_over | self.descriptions.get(group, {})
 
     def max_dim_of(self, group: str) -> int:
         """Wider embeddings of this group are projected to this width."""
-        known = self.like.groups.get(group) if self.like is not None else None
+        known = self.known(group)
         return int(known.info.get("width", self.max_dim)) if known is not None else self.max_dim
 
-    def output_task(self, group: str, columns: int) -> Task | Kind:
-        """What the outputs are for. What a linear layer answers for classes are logits, even if all lie in [0, 1]."""
-        classes = self.task == "classification" or (self.task == "auto" and columns > 1)
-        return "logits" if classes and self.described(group).get("linear", False) else self.task
+    def task_of(self, head: str) -> Task | Kind:
+        """What the outputs of a head are for, as far as the user said.
+
+        Raises:
+            InputError: If there is no such task.
+        """
+        return checked_task(self.task.get(head, "auto") if isinstance(self.task, Mapping) else self.task)
+
+    def kind_of(self, group: str, outputs: Any) -> Decision:
+        """What a group of outputs is read as: decided from its first batch, and kept over resets.
+
+        Args:
+            group: Its name.
+            outputs: `[n, C]` or `[n]`.
+        """
+        if group not in self._kinds:
+            told, known = self.described(group), self.known(group)
+            read = known.info.get("kind") if known is not None else None
+            labels = self.batch.get(partner_of(group))
+            form = None
+            if labels is not None and read is None and not steps_of(self.batch[group]):
+                with suppress(InputError):  # told by their own recorder
+                    form = label_form(labels)
+            self._kinds[group] = decide_kind(
+                outputs,
+                task=self.task_of(head_of(group)),
+                known=read if read in KINDS else None,
+                described=told,
+                labels=form,
+            )
+        return self._kinds[group]
+
+    def meaning_of(self, group: str, labels: Any) -> tuple[Meaning, LabelForm]:
+        """What a group of labels is read as: decided from its first batch, and kept over resets; and how it looks."""
+        form = label_form(labels)
+        if group not in self._meanings:
+            decided, known = self._kinds.get(partner_of(group)), self.known(group)
+            kind = decided.kind if decided is not None else None
+            if kind is None and self.task_of(head_of(group)) == "multilabel":
+                kind = "multilabel_logits"
+            answer = self.batch.get(partner_of(group))
+            if answer is not None and steps_of(answer) and form.columns > 1:
+                raise InputError(f"{form.columns} labels for each image, beside as many answers, are not read yet")
+            width = math.prod(shape_of(answer)[1:]) if answer is not None else 0
+            self._meanings[group] = meaning_in(known) if known is not None else decide_labels(form, kind, width)
+        return self._meanings[group], form
 
     def seed_of(self, name: str) -> int:
         """A seed for one sketch: the same in every run, different for every sketch."""
@@ -108,10 +169,22 @@ class Settings:
 
     def vectors(self, name: str, dim: int) -> dict[str, Sketch]:
         """The sketches of rows that are looked at as vectors."""
-        known = self.like.groups.get(name) if self.like is not None else None
+        known = self.known(name)
         exponents = known.kernel_mean.exponents if known is not None and known.kernel_mean is not None else None
         return {
             "bank": KLLBank(dim, self.k, seed=self.seed_of(name)),
             "kernel_mean": KernelMean(dim, exponents=exponents),
             "moments": Moments(dim, covariance=dim <= MAX_COVARIANCE_DIM),
         }
+
+
+def meaning_in(group: Group) -> Meaning:
+    """What the labels of a group were read as.
+
+    Example:
+        >>> meaning_in(Group("labels"))
+        'values'
+    """
+    if not group.categories:
+        return "values"
+    return "multi_hot" if group.bank is not None else "classes"

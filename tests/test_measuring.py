@@ -11,7 +11,7 @@ from lensai_integrations import measuring
 from lensai_integrations.arrays import is_immutable
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.measuring import Measured, column, embedding_measurer, image_measurer, label_array, reduced
+from lensai_integrations.measuring import Measured, class_labels, column, embedding_measurer, image_measurer, reduced
 
 
 @pytest.mark.parametrize("library", IMMUTABLE)
@@ -58,9 +58,9 @@ def test_embeddings_come_reduced_or_not_but_not_half_known():
 
 
 def test_labels_are_one_for_each_image():
-    assert label_array(np.eye(3)[[2, 0]]).tolist() == [2, 0]
-    assert label_array(torch.tensor([[4], [5]])).tolist() == [4, 5]
-    assert label_array(np.array([b"a", b"b"])) == ["a", "b"]
+    assert class_labels(np.eye(3)[[2, 0]])[0].tolist() == [2, 0]
+    assert class_labels(torch.tensor([[4], [5]]))[0].tolist() == [4, 5]
+    assert class_labels(np.array([b"a", b"b"]))[0] == ["a", "b"]
     assert column(np.array([3])).dtype == np.float32
     with pytest.raises(InputError, match="one label per image"):
-        label_array(np.zeros((2, 3, 3)))
+        class_labels(np.zeros((2, 3, 3)))

@@ -7,11 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lensai_integrations.arrays import is_array, local, shape_of
+from lensai_integrations.arrays import is_array, local, shape_of, strings
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.measures.outputs import pick_output
-from lensai_integrations.measuring import label_array
+from lensai_integrations.measures.outputs import heads_of
 
 #: A context in which what fails for one group is noted and does not reach the others.
 Caught = Callable[[str], AbstractContextManager[Any]]
@@ -23,9 +22,9 @@ class Batch:
 
     Attributes:
         inputs: Images.
-        outputs: What the model answered.
+        outputs: What the model answered: an array, or by head.
         embeddings: By layer.
-        labels: Classes or numbers.
+        labels: Classes or numbers, or these by head.
         segments: Each row's value of what the profile is split by.
     """
 
@@ -45,7 +44,8 @@ class Batch:
             5
         """
         own = [self.inputs, self.outputs, self.labels, self.segments, *(self.embeddings or {}).values()]
-        return max((_length(part) for part in own if part is not None), default=0)
+        parts = [part for each in own for part in (each.values() if isinstance(each, Mapping) else [each])]
+        return max((_length(part) for part in parts if part is not None), default=0)
 
     def part(self, start: int, stop: int) -> Batch:
         """Some consecutive rows; the batch itself if that is all of them."""
@@ -53,7 +53,7 @@ class Batch:
             return self
         cut = slice(start, stop)
         whole = {key: getattr(self, key) for key in ("inputs", "outputs", "labels", "segments")}
-        parts = {key: None if value is None else value[cut] for key, value in whole.items()}
+        parts = {key: _cut(value, cut) for key, value in whole.items()}
         layers = None if self.embeddings is None else {name: rows[cut] for name, rows in self.embeddings.items()}
         return Batch(embeddings=layers, **parts)
 
@@ -75,10 +75,11 @@ def read_batch(given: Batch, reader: ImageInputs, caught: Caught) -> Batch:
             parts["inputs"] = images[None] if single else images
     with caught("outputs"):
         if given.outputs is not None:
-            parts["outputs"] = _row(pick_output(given.outputs), single)
+            heads = {head: _row(rows, single) for head, rows in heads_of(given.outputs).items()}
+            parts["outputs"] = heads.get("", heads)
     with caught("labels"):
         if given.labels is not None:
-            parts["labels"] = label_array(_listed(given.labels) if single else given.labels)
+            parts["labels"] = _labels(given.labels, single)
     layers: dict[str, Any] = {}
     for layer, rows in (given.embeddings or {}).items():
         with caught(f"embeddings/{layer}"):
@@ -91,6 +92,21 @@ def read_batch(given: Batch, reader: ImageInputs, caught: Caught) -> Batch:
 def _images(batch: Any, key: str | int | None) -> Any:
     """The images of a batch; those that were taken out of it already are found as well."""
     return find_images(batch, None if is_array(batch) else key)
+
+
+def _labels(given: Any, single: bool) -> Any:
+    """Labels as arrays or lists of strings."""
+    if isinstance(given, Mapping):
+        return {head: _labels(labels, single) for head, labels in given.items()}
+    labels = _listed(given) if single else given
+    texts = strings(labels)
+    return texts if texts is not None else labels if is_array(labels) else local(labels)
+
+
+def _cut(value: Any, cut: slice) -> Any:
+    if isinstance(value, Mapping):
+        return {head: rows[cut] for head, rows in value.items()}
+    return None if value is None else value[cut]
 
 
 def _row(rows: Any, single: bool) -> Any:

@@ -1,19 +1,20 @@
 """What is measured of a model's outputs: how probable each class is, and how sure the model is.
 
-What an output holds (logits, probabilities or plain values) is decided once, by `resolve`, because on an accelerator
-the decision has to wait for the values; afterwards the answer is passed along and nothing waits. Rows that contradict
-it, such as a negative "probability", become NaN and are counted as invalid: a wrong decision shows itself.
+What an output holds (logits or probabilities of classes that exclude each other, or of labels that do not, or plain
+values) is decided once, by `meaning.decide_kind`, because on an accelerator the decision has to wait for the values;
+afterwards the answer is passed along and nothing waits. Rows that contradict it, such as a negative "probability",
+become NaN and are counted as invalid: a wrong decision shows itself.
 
-`softmax` and `confidence_scores` need only functions that numpy, torch and `keras.ops` share under the same names, and
-none that carries a number from the host to the device, which waits (on torch `maximum(x, 1.0)` does, `where` does not).
-`1 - p1` is computed as the sum of the other probabilities, in ascending order: the scores of a very sure model, whose
-`1 - p1` is below float32's resolution of 6e-8, stay apart.
+`softmax`, `sigmoid` and `confidence_scores` need only functions that numpy, torch and `keras.ops` share under the same
+names, and none that carries a number from the host to the device, which waits (on torch `maximum(x, 1.0)` does, `where`
+does not). `1 - p1` is computed as the sum of the other probabilities, in ascending order: the scores of a very sure
+model, whose `1 - p1` is below float32's resolution of 6e-8, stay apart.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias
@@ -24,11 +25,14 @@ from lensai_integrations.arrays import Array, dtype_name, local, namespace, shap
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.definitions import Definition, register
 
-Task: TypeAlias = Literal["auto", "classification", "regression"]
-Kind: TypeAlias = Literal["logits", "probabilities", "values"]
+Task: TypeAlias = Literal["auto", "classification", "multilabel", "regression"]
+Kind: TypeAlias = Literal["logits", "probabilities", "values", "multilabel_logits", "multilabel_probabilities"]
 
-TASKS: Final = ("auto", "classification", "regression")
-KINDS: Final = ("logits", "probabilities", "values")
+TASKS: Final = ("auto", "classification", "multilabel", "regression")
+KINDS: Final = ("logits", "probabilities", "values", "multilabel_logits", "multilabel_probabilities")
+#: Kinds whose columns are classes that exclude each other, and labels that do not.
+CLASSES: Final = ("logits", "probabilities")
+MULTILABEL: Final = ("multilabel_logits", "multilabel_probabilities")
 SCORES: Final = ("margin_confidence", "least_confidence", "ratio_confidence", "entropy_confidence")
 #: With more classes than this the scores and the top class are kept, a stream per class is not.
 MAX_CLASS_STREAMS: Final = 2048
@@ -39,8 +43,20 @@ NO_CLASS: Final = -1
 TOP_CLASS: Final = "lensai/top_class@1"
 LABEL: Final = "lensai/label@1"
 LABEL_VALUE: Final = "lensai/label_value@1"
+LABELS_PER_IMAGE: Final = "lensai/labels_per_image@1"
+#: The stream of how many labels a row has, the model's and the data set's alike.
+PER_IMAGE: Final = "labels_per_image"
+#: A label is on where its probability, or its part in a soft label, is above this.
+ON: Final = 0.5
 
 _MAX_DEPTH = 8
+#: What values inside [0, 1] may be, of several columns and of one.
+_CANDIDATES: Final = (
+    "a score for each of several labels, logits, or plain values? Pass task='multilabel', task='logits' or"
+    " task='regression'",
+    "the probability of the second of two classes, its logit, or plain values? Pass task='probabilities',"
+    " task='logits' or task='regression'",
+)
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _SAMPLING = "LensAI sampling scores; B. Settles, Active Learning Literature Survey, 2009, section 3.1"
 _PROBABILITIES = "p1 >= p2 the two largest of n class probabilities"
@@ -83,6 +99,18 @@ register(
         "as given, in float32", "the data set",
     ),
     Definition(
+        "lensai/label_probability@1", "label probability", "1",
+        "Probability that the model gives to one of several labels, each for itself; stream i is label i.",
+        "1 / (1 + exp(-z_i)) of logits z; probabilities: p_i",
+        "D. R. Cox, The regression analysis of binary sequences, 1958", (0.0, 1.0),
+    ),
+    Definition(
+        LABELS_PER_IMAGE, "labels per image", "labels",
+        "How many labels are on: found by the model, or true by the data set.",
+        "number of i with p_i > 0.5; of labels 0 or 1: their sum", "G. Tsoumakas and I. Katakis, Multi-Label"
+        " Classification: An Overview, 2007, label cardinality", (0.0, None),
+    ),
+    Definition(
         "lensai/output_value@1", "output value", "the model's own",
         "One number the model answered; stream i is column i.", "as given, in float32", "the model",
     ),
@@ -96,7 +124,8 @@ class OutputRows:
     Attributes:
         names: Stream names, one per column, e.g. `("softmax/0", "softmax/1", "margin_confidence", ...)`.
         rows: float32 `[n, D]`, never sharing memory with the outputs. A row that is not valid is all NaN.
-        top_class: int64 (JAX: int32) `[n]`, `NO_CLASS` (-1) where the row is not valid; None for `"values"`.
+        top_class: int64 (JAX: int32) `[n]`, `NO_CLASS` (-1) where the row is not valid; None for `"values"` and for
+            several labels.
         kind: What the outputs were read as.
     """
 
@@ -109,7 +138,8 @@ class OutputRows:
 def measure_outputs(outputs: Array, task: Task | Kind = "auto", *, kind: Kind | None = None) -> OutputRows:
     """Measure one batch of outputs, `[n, C]` for classes, `[n, D]` or `[n]` for values.
 
-    One column of logits or probabilities speaks for the second of two classes. With `kind`, nothing is waited for.
+    One column of logits or probabilities speaks for the second of two classes; columns of several labels are labels
+    each. With `kind`, nothing is waited for.
 
     Args:
         outputs: numbers of any floating dtype (integers too for values), of any library, on any device.
@@ -131,16 +161,20 @@ def measure_outputs(outputs: Array, task: Task | Kind = "auto", *, kind: Kind | 
         _check_classes(matrix, xp)
     with np.errstate(over="ignore", invalid="ignore"):
         values = xp.astype(matrix, xp.float32)
-        rows, top_class = (values, None) if kind == "values" else _classification_rows(values, kind, xp)
+        if kind in CLASSES:
+            rows, top_class = _classification_rows(values, kind, xp)
+        else:
+            rows, top_class = (values if kind == "values" else _label_rows(values, kind, xp)), None
     return OutputRows(_names(int(matrix.shape[1]), kind), rows, top_class, kind)
 
 
 def resolve(outputs: Array, task: Task | Kind = "auto") -> Kind:
     """Decide what a model's outputs hold, from its first batch. On an accelerator this waits for the values, once.
 
-    `"auto"` takes one column as values and several as classification. Classification: rows inside [0, 1] that
-    sum to 1 are probabilities; anything outside [0, 1] is logits; what is neither (sigmoid scores of several labels,
-    or logits that happen to lie in [0, 1]) is not guessed. A kind given as task is the answer; no value is read.
+    Only what the values show; `meaning.decide_kind` weighs everything else that is known. `"auto"` takes one column as
+    values and several as classification. Classification: rows inside [0, 1] that sum to 1 are probabilities; anything
+    outside [0, 1] is logits; what is neither (sigmoid scores of several labels, or logits that happen to lie in [0, 1])
+    is not guessed. Multilabel: inside [0, 1] are probabilities. A kind given as task is the answer; no value is read.
 
     Raises:
         InputError: If `task` is unknown, the batch does not settle it, or the outputs are not one vector per row.
@@ -157,7 +191,8 @@ def resolve(outputs: Array, task: Task | Kind = "auto") -> Kind:
     if task == "regression" or (task == "auto" and matrix.shape[1] == 1):
         return "values"
     _check_classes(matrix, namespace(matrix))
-    return _tell_apart(np.asarray(to_host(matrix), dtype=np.float64))
+    values = np.asarray(to_host(matrix), dtype=np.float64)
+    return _labels_apart(values) if task == "multilabel" else _tell_apart(values)
 
 
 def output_measures(columns: int, kind: Kind) -> dict[str, str]:
@@ -169,27 +204,33 @@ def output_measures(columns: int, kind: Kind) -> dict[str, str]:
         >>> output_measures(2, "values")
         {'value/0': 'lensai/output_value@1', 'value/1': 'lensai/output_value@1'}
     """
-    base = {"value": "lensai/output_value@1"}
+    base = {"value": "lensai/output_value@1", "probability": "lensai/label_probability@1"}
     return {name: base.get(name.split("/")[0], f"lensai/{name.split('/')[0]}@1") for name in _names(columns, kind)}
 
 
-def pick_output(output: Any) -> Array:
-    """Find the tensor to profile in whatever a layer or a model returned.
+def heads_of(answer: Any) -> dict[str, Array]:
+    """The arrays with rows in whatever a model returned, by the name of their head; one alone has the name `""`.
 
-    That is: an array itself; the attribute `logits`; the key `"logits"` or `"out"` of a mapping; otherwise the first
-    array that has rows, in order, looking into tuples and mappings. Losses (arrays without axes) are passed over.
+    That is: an array itself; the attribute or key `logits`, else `out`; otherwise every array of a mapping, a tuple, a
+    list, a dataclass or an object by its key, field or place, nested ones with a dot between. Losses (arrays without
+    axes) and None are left out.
 
     Raises:
-        InputError: If there is none, or the output is a list with a mapping per image (object detection).
+        InputError: If there is none, or the answer is a list with a mapping per image (object detection).
 
     Example:
-        >>> pick_output({"loss": np.float32(0.3), "logits": np.zeros((4, 10))}).shape
-        (4, 10)
+        >>> list(heads_of({"loss": np.float32(0.3), "logits": np.zeros((4, 10))}))
+        ['']
+        >>> list(heads_of({"species": np.zeros((4, 10)), "age": np.zeros((4, 1))})), list(heads_of([np.zeros((4, 2))]))
+        (['species', 'age'], [''])
     """
-    found = _find(output)
-    if found is None:
-        raise InputError(f"found no array with rows in the output, a {type(output).__name__}; name another layer")
-    return found
+    found = dict(_heads(answer))
+    if not found:
+        raise InputError(
+            f"found no array with a row per image in what the model returned, a {type(answer).__name__}: name another"
+            " layer, or hand over the array"
+        )
+    return {"": next(iter(found.values()))} if len(found) == 1 else found
 
 
 def softmax(logits: Array, xp: Any) -> Array:
@@ -201,6 +242,17 @@ def softmax(logits: Array, xp: Any) -> Array:
     """
     exponentials = xp.exp(logits - xp.max(logits, axis=1, keepdims=True))
     return exponentials / xp.sum(exponentials, axis=1, keepdims=True)
+
+
+def sigmoid(logits: Array, xp: Any) -> Array:
+    """Sigmoid of each number; neither end overflows.
+
+    Example:
+        >>> sigmoid(np.asarray([[-1e4, 0.0, 1e4]]), np).tolist()
+        [[0.0, 0.5, 1.0]]
+    """
+    decayed = xp.exp(-xp.abs(logits))
+    return xp.where(logits >= 0.0, 1.0, decayed) / (1.0 + decayed)
 
 
 def confidence_scores(probabilities: Array, xp: Any) -> Array:
@@ -241,17 +293,46 @@ def _classification_rows(values: Array, kind: Kind, xp: Any) -> tuple[Array, Arr
     return rows, xp.where(valid[:, 0], xp.argmax(values, axis=1), NO_CLASS)
 
 
+def _label_rows(values: Array, kind: Kind, xp: Any) -> Array:
+    """Rows of float32 logits or probabilities of labels `[n, C]`: the probabilities, and how many are above a half."""
+    valid = xp.all(xp.isfinite(values), axis=1, keepdims=True)
+    if kind == "multilabel_logits":
+        probabilities = sigmoid(values, xp)
+    else:
+        valid = valid & _are_inside(values, xp)
+        probabilities = xp.where(values > 0.0, values, 0.0)
+        probabilities = xp.where(probabilities > 1.0, 1.0, probabilities)
+    on = xp.sum(xp.astype(probabilities > ON, xp.float32), axis=1, keepdims=True)
+    columns = [probabilities, on] if values.shape[1] <= MAX_CLASS_STREAMS else [on]
+    return xp.where(valid, xp.concat(columns, axis=1), math.nan)
+
+
+def _are_inside(values: Array, xp: Any) -> Array:
+    """bool `[n, 1]`: rows inside [0, 1], but for rounding."""
+    return xp.all((values >= -SUM_TOLERANCE) & (values <= 1.0 + SUM_TOLERANCE), axis=1, keepdims=True)
+
+
 def _are_probabilities(values: Array, xp: Any) -> Array:
     """bool `[n, 1]`: rows inside [0, 1] that sum to 1, but for rounding."""
-    inside = xp.all((values >= -SUM_TOLERANCE) & (values <= 1.0 + SUM_TOLERANCE), axis=1, keepdims=True)
-    return inside & (xp.abs(xp.sum(values, axis=1, keepdims=True) - 1.0) <= SUM_TOLERANCE)
+    return _are_inside(values, xp) & (xp.abs(xp.sum(values, axis=1, keepdims=True) - 1.0) <= SUM_TOLERANCE)
+
+
+def _finite(values: np.ndarray[Any, Any], example: str) -> np.ndarray[Any, Any]:
+    values = values[np.isfinite(values).all(axis=1)]
+    if not len(values):
+        raise InputError(f"outputs have no finite row that tells logits from probabilities; pass task={example!r}")
+    return values
+
+
+def _labels_apart(values: np.ndarray[Any, Any]) -> Kind:
+    """Logits or probabilities of labels, from the finite rows of a host batch `[n, C]`."""
+    inside = bool(_are_inside(_finite(values, "multilabel_logits"), np).all())
+    return "multilabel_probabilities" if inside else "multilabel_logits"
 
 
 def _tell_apart(values: np.ndarray[Any, Any]) -> Kind:
     """Logits or probabilities, from the finite rows of a host batch `[n, C]`."""
-    values = values[np.isfinite(values).all(axis=1)]
-    if not len(values):
-        raise InputError("outputs have no finite row that tells logits from probabilities; pass task='logits', for one")
+    values = _finite(values, "logits")
     if values.min() < -SUM_TOLERANCE or values.max() > 1.0 + SUM_TOLERANCE:
         return "logits"
     if values.shape[1] > 1 and bool(_are_probabilities(values, np).all()):
@@ -259,8 +340,7 @@ def _tell_apart(values: np.ndarray[Any, Any]) -> Kind:
     sums = values.sum(axis=1)
     raise InputError(
         f"outputs of shape {values.shape} lie in [0, 1] and their rows sum to {sums.min():.3g} to {sums.max():.3g}: are"
-        " they logits, probabilities of the second of two classes, or a score per label? Pass task='logits',"
-        " task='probabilities' or task='regression'"
+        f" they {_CANDIDATES[values.shape[1] == 1]}"
     )
 
 
@@ -272,11 +352,36 @@ def _matrix(outputs: Array) -> Array:
     if not shape or width <= 0:
         raise InputError(f"outputs must have a row per image and at least one column, got shape {shape}")
     if width != max(shape[1:], default=1):
+        what = (
+            "a map per image (segmentation?)" if len(shape) == 4 else "neither a vector nor rows of vectors per image"
+        )
         raise InputError(
-            f"outputs must be one vector per row, [n, C] or [n], got shape {shape}; for segmentation maps and sequences"
-            " name a layer that gives one vector per image, or profile this layer as an embedding (layers=[...])"
+            f"outputs must be one vector per row, [n, C] or [n], got shape {shape}: {what}, which is not read yet; name"
+            " a layer that gives one vector per image, or profile this layer as an embedding (layers=[...])"
         )
     return array if len(shape) == 2 else namespace(array).reshape(array, (shape[0], width))
+
+
+def steps_of(outputs: Array) -> int:
+    """T of answers `[n, T, C]`, which are T rows of an image; 0 of one row per image.
+
+    Example:
+        >>> steps_of(np.zeros((2, 5, 3))), steps_of(np.zeros((2, 3, 1, 1)))
+        (5, 0)
+    """
+    shape = shape_of(local(outputs))
+    return shape[1] if len(shape) == 3 and min(shape[1:]) > 1 else 0
+
+
+def flattened(outputs: Array) -> Array:
+    """Answers `[n, T, C]` as `[n T, C]`.
+
+    Example:
+        >>> flattened(np.zeros((2, 5, 3))).shape
+        (10, 3)
+    """
+    array = local(outputs)
+    return namespace(array).reshape(array, (-1, shape_of(array)[-1]))
 
 
 def _check_classes(matrix: Array, xp: Any) -> None:
@@ -291,21 +396,59 @@ def _check_classes(matrix: Array, xp: Any) -> None:
 def _names(columns: int, kind: Kind) -> tuple[str, ...]:
     if kind == "values":
         return tuple(f"value/{index}" for index in range(columns))
+    if kind in MULTILABEL:
+        return (*(f"probability/{index}" for index in range(columns if columns <= MAX_CLASS_STREAMS else 0)), PER_IMAGE)
     classes = max(columns, 2)
     return (*(f"softmax/{index}" for index in range(classes if classes <= MAX_CLASS_STREAMS else 0)), *SCORES)
 
 
-def _find(output: Any, depth: int = 0) -> Array | None:
-    """The first array with rows in an output, by `pick_output`'s rules."""
-    if hasattr(output, "shape") and hasattr(output, "dtype"):
-        return output if len(output.shape) else None
-    if output is None or depth > _MAX_DEPTH:
-        return None
-    candidates: list[Any] = [getattr(output, "logits", None)]
-    if isinstance(output, Mapping):
-        candidates += [output.get("logits"), output.get("out"), *output.values()]
-    elif isinstance(output, list | tuple):
-        if isinstance(output, list) and any(isinstance(part, Mapping) for part in output):
-            raise InputError("outputs are a mapping per image (object detection?); name a layer of the backbone")
-        candidates += output
-    return next((found for part in candidates if (found := _find(part, depth + 1)) is not None), None)
+def _heads(answer: Any, depth: int = 0) -> Iterator[tuple[str, Array]]:
+    """Arrays with rows by name, by the rules of `heads_of`."""
+    if hasattr(answer, "shape") and hasattr(answer, "dtype"):
+        if len(answer.shape):
+            yield "", answer
+        return
+    if answer is None or depth > _MAX_DEPTH or isinstance(answer, str | bytes | int | float):
+        return
+    main = _main(answer)
+    if main is not None:
+        yield from _heads(main, depth + 1)
+        return
+    if isinstance(answer, list) and any(isinstance(part, Mapping) for part in answer):
+        raise InputError(
+            "the answer is a list with a mapping per image (object detection?): detections are not read yet; name a"
+            " layer of the backbone instead"
+        )
+    if isinstance(answer, list) and _is_of_numbers(answer):
+        yield "", np.asarray(answer)
+        return
+    for name, part in _parts(answer):
+        for below, array in _heads(part, depth + 1):
+            yield (f"{name}.{below}" if below else name), array
+
+
+def _main(answer: Any) -> Any:
+    """What is the one answer by its name: of Hugging Face's models, and of torchvision's segmentation."""
+    for name in ("logits", "out"):
+        found = answer.get(name) if isinstance(answer, Mapping) else getattr(answer, name, None)
+        if found is not None and not callable(found):
+            return found
+    return None
+
+
+def _is_of_numbers(answer: list[Any]) -> bool:
+    first: Any = answer
+    while isinstance(first, list) and first:
+        first = first[0]
+    return isinstance(first, int | float)
+
+
+def _parts(answer: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(answer, Mapping):
+        yield from ((str(key), part) for key, part in answer.items())
+    elif isinstance(answer, tuple) and hasattr(answer, "_fields"):
+        yield from zip(answer._fields, answer, strict=True)
+    elif isinstance(answer, list | tuple):
+        yield from ((str(place), part) for place, part in enumerate(answer))
+    else:
+        yield from ((name, part) for name, part in getattr(answer, "__dict__", {}).items() if not name.startswith("_"))

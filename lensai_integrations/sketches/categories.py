@@ -82,6 +82,18 @@ class Categories:
         self._count({str(value): count for value, count in counts.items()})
         self.n += counts.total()
 
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Count categories that were counted already.
+
+        Example:
+            >>> labels = Categories()
+            >>> labels.add({"cat": 2})
+            >>> labels.n
+            2
+        """
+        self._count(counts)
+        self.n += sum(counts.values())
+
     def _count(self, counts: Mapping[str, int]) -> None:
         try:
             "".join(counts).encode()

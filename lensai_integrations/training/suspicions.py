@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lensai_integrations.arrays import strings, to_host
 from lensai_integrations.group import Group
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.measures.outputs import SUM_TOLERANCE, pick_output
+from lensai_integrations.measures.outputs import SUM_TOLERANCE
 from lensai_integrations.measures.pixels import OVERSHOOT
 
 #: Mean brightness of a batch beyond which a photograph is nearly black, or nearly white.
@@ -49,7 +49,7 @@ class Seen:
             images = ImageInputs(**{**self.group.info["reader"], "key": None}).read(self.array)
             gain, offset = (np.array(each, np.float64)[:, None, None] for each in (images.gain, images.offset))
             return np.asarray(to_host(images.pixels) * gain + offset, np.float64)
-        array = pick_output(self.array) if self.group.name == "outputs" else self.array
+        array = self.array
         return np.asarray(to_host(array), np.float64)
 
     @property

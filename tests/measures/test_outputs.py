@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,9 +28,9 @@ from lensai_integrations.measures.outputs import (
     TOP_CLASS,
     _classification_rows,
     confidence_scores,
+    heads_of,
     measure_outputs,
     output_measures,
-    pick_output,
     resolve,
     softmax,
 )
@@ -404,39 +405,71 @@ OTHER = np.zeros((4, 3))
     "output",
     [
         TENSOR,
-        (TENSOR, OTHER),
         [TENSOR],
-        Outputs(TENSOR, OTHER),
         SimpleNamespace(loss=np.float32(1), logits=TENSOR),
+        SimpleNamespace(loss=None, other=TENSOR),
         {"aux": OTHER, "logits": TENSOR},
         OrderedDict(aux=OTHER, out=TENSOR),
-        {"loss": np.float32(0.5), "first": TENSOR, "second": OTHER},
-        (np.float32(0.5), {"logits": TENSOR}),
-        (None, (TENSOR, OTHER)),
+        Outputs(TENSOR, None),
+        (np.float32(0.5), {"logits": TENSOR, "hidden": OTHER}),
+        (None, (TENSOR,)),
     ],
 )
-def test_pick_output_finds_the_tensor(output):
-    assert pick_output(output) is TENSOR
+def test_one_answer_is_found_in_any_structure(output):
+    heads = heads_of(output)
+    assert list(heads) == [""]
+    assert heads[""] is TENSOR
 
 
-def test_pick_output_takes_tensors_as_they_are():
+@dataclass
+class TwoHeads:
+    species: np.ndarray
+    age: np.ndarray
+    loss: float = 0.5
+
+
+@pytest.mark.parametrize(
+    ("output", "names"),
+    [
+        ((TENSOR, OTHER), ["0", "1"]),
+        ([TENSOR, np.float32(1), OTHER], ["0", "2"]),
+        (Outputs(TENSOR, OTHER), list(Outputs._fields)),
+        ({"loss": np.float32(0.5), "first": TENSOR, "second": OTHER}, ["first", "second"]),
+        ({3: TENSOR, 4: OTHER}, ["3", "4"]),
+        (TwoHeads(TENSOR, OTHER), ["species", "age"]),
+        (SimpleNamespace(species=TENSOR, age=OTHER, _own=OTHER), ["species", "age"]),
+        ({"coarse": TENSOR, "fine": (OTHER,)}, ["coarse", "fine.0"]),
+    ],
+)
+def test_heads_are_named_by_key_field_or_place(output, names):
+    heads = heads_of(output)
+    assert list(heads) == names
+    assert heads[names[0]] is TENSOR
+    assert heads[names[1]] is OTHER
+
+
+def test_heads_take_tensors_as_they_are():
     tensor = torch.zeros(2, 3, requires_grad=True)
-    assert pick_output({"out": tensor}) is tensor
+    assert heads_of({"out": tensor})[""] is tensor
+
+
+def test_lists_of_numbers_are_one_answer():
+    assert heads_of([[0.5, 1.5], [2.0, 0.0]])[""].tolist() == [[0.5, 1.5], [2.0, 0.0]]
 
 
 @pytest.mark.parametrize("output", [None, {}, (), "text", {"loss": np.float32(1)}, SimpleNamespace(logits=None), 3.0])
-def test_pick_output_says_when_there_is_none(output):
-    with pytest.raises(InputError, match="no array with rows"):
-        pick_output(output)
+def test_it_is_said_when_there_is_no_answer(output):
+    with pytest.raises(InputError, match="no array with a row per image"):
+        heads_of(output)
 
 
-def test_pick_output_refuses_detections():
-    with pytest.raises(InputError, match="a mapping per image"):
-        pick_output([{"boxes": np.zeros((5, 4)), "scores": np.zeros(5)}])
+def test_detections_are_refused():
+    with pytest.raises(InputError, match=r"a mapping per image.*detections are not read yet"):
+        heads_of([{"boxes": np.zeros((5, 4)), "scores": np.zeros(5)}])
 
 
-def test_pick_output_survives_an_output_that_holds_itself():
+def test_an_answer_that_holds_itself_ends():
     loop = []
     loop.append(loop)
     with pytest.raises(InputError, match="no array"):
-        pick_output(loop)
+        heads_of(loop)

@@ -1,0 +1,419 @@
+"""What the numbers of a model's answer mean, and those of its labels: decided once, from all that is known.
+
+One order for everything: what the user said (`task=`), what the baseline to be like was read as, the loss, the
+activation of the layer, the labels of the same batch, and last the values. What decided is told in a sentence; what
+stays open is told as a doubt that names the argument which settles it. The values of the first batch are waited for,
+and no others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.arrays import Array, local, namespace, shape_of, strings, to_host
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.outputs import (
+    CLASSES,
+    KINDS,
+    MULTILABEL,
+    SUM_TOLERANCE,
+    TASKS,
+    Kind,
+    Task,
+    resolve,
+)
+
+#: What a batch of labels looks like: strings; whole numbers `[n]`; numbers `[n]` that are all 0 or 1, that are whole,
+#: or others; rows `[n, k]` with one 1 each, of 0 and 1 alone, of shares that sum to 1, or of any numbers.
+Form: TypeAlias = Literal["texts", "whole", "binary", "whole floats", "numbers", "one-hot", "multi-hot", "soft", "rows"]
+#: What labels are read as: a class per row, several labels per row, or numbers.
+Meaning: TypeAlias = Literal["classes", "multi_hot", "values"]
+
+#: Losses by what their answer is.
+CROSS_ENTROPY: Final = "cross_entropy"
+BINARY_LOGITS: Final = "binary_cross_entropy_with_logits"
+BINARY: Final = "binary_cross_entropy"
+SQUARED: Final = "squared"
+#: Why, where nothing but the values is known.
+OPEN: Final = "its values alone"
+
+
+@dataclass(frozen=True)
+class LabelForm:
+    """What a batch of labels looks like.
+
+    Attributes:
+        form: See `Form`.
+        columns: Numbers of a row.
+        largest: The largest class of whole numbers; -1 otherwise.
+        inside: Whether all numbers lie in [0, 1].
+    """
+
+    form: Form
+    columns: int = 1
+    largest: int = -1
+    inside: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What an answer was decided to hold.
+
+    Attributes:
+        kind: What it is read as.
+        why: What decided, in a few words.
+        doubt: What stays open and which argument settles it; empty if nothing does.
+    """
+
+    kind: Kind
+    why: str
+    doubt: str = ""
+
+
+def label_form(labels: Any) -> LabelForm:
+    """What a batch of labels looks like; on an accelerator this waits for the values.
+
+    Raises:
+        InputError: If they are neither one label nor one row of numbers per image: masks, boxes, ids, lists of
+            different lengths.
+
+    Example:
+        >>> label_form(np.eye(3)).form, label_form([[1.0, 1.0, 0.0]]).form, label_form([3.5, 2.0]).form
+        ('one-hot', 'multi-hot', 'numbers')
+        >>> label_form([[0.2, 0.8]]).form, label_form(["cat", "dog"]).form, label_form([0, 7]).largest
+        ('soft', 'texts', 7)
+    """
+    if strings(labels) is not None:
+        return LabelForm("texts")
+    rows = np.asarray(to_host(label_rows(labels)))
+    whole = rows.dtype.kind in "iub"
+    zero_one = bool(np.isin(rows, (0, 1)).all()) and rows.size > 0
+    inside = rows.size > 0 and bool(((rows >= 0) & (rows <= 1)).all())
+    if rows.shape[1] == 1:
+        return _column_form(rows[:, 0], whole, zero_one, inside)
+    if zero_one:
+        one = bool((rows.sum(axis=1) == 1).all())
+        return LabelForm("one-hot" if one else "multi-hot", rows.shape[1], inside=True)
+    if whole:
+        raise InputError(
+            f"labels of shape {shape_of(rows)} are whole numbers from {rows.min()} to {rows.max()}, several per image:"
+            " ids, boxes, a mask? These are not read yet; pass target=, the place of one label per image, or"
+            " target=None. Numbers to be predicted are read as floating-point numbers"
+        )
+    soft = inside and bool((np.abs(rows.sum(axis=1) - 1) <= SUM_TOLERANCE).all())
+    return LabelForm("soft" if soft else "rows", rows.shape[1], inside=inside)
+
+
+def _column_form(column: NDArray[Any], whole: bool, zero_one: bool, inside: bool) -> LabelForm:
+    if whole:
+        return LabelForm("whole", largest=int(column.max(initial=-1)), inside=inside)
+    if zero_one:
+        return LabelForm("binary", largest=int(column.max()), inside=True)
+    with np.errstate(invalid="ignore"):
+        counted = column.size > 0 and bool(((column >= 0) & (column == np.floor(column)) & np.isfinite(column)).all())
+    return (
+        LabelForm("whole floats", largest=int(column.max()), inside=inside)
+        if counted
+        else LabelForm("numbers", inside=inside)
+    )
+
+
+def label_rows(labels: Any) -> Array:
+    """Labels as `[n, k]`; axes of length 1 do not count. Nothing is waited for.
+
+    Raises:
+        InputError: If they are neither `[n]` nor `[n, k]`.
+
+    Example:
+        >>> label_rows([0, 1]).shape, label_rows(np.zeros((4, 1, 3))).shape
+        ((2, 1), (4, 3))
+    """
+    if isinstance(labels, Mapping) or (
+        isinstance(labels, list | tuple) and any(isinstance(x, Mapping) for x in labels)
+    ):
+        raise InputError(
+            "labels are a mapping per image (boxes?), which is not read yet: pass target=, the place of one label per"
+            " image, or target=None"
+        )
+    try:
+        array = local(labels)
+    except ValueError as error:
+        raise InputError(
+            f"labels have different lengths, which is not read yet: pass one label per image ({error})"
+        ) from error
+    shape = shape_of(array)
+    kept = (*shape[:1], *(size for size in shape[1:] if size != 1))
+    if not shape or len(kept) > 2:
+        raise InputError(
+            f"labels must be [n] or [n, k], got shape {shape}: masks, boxes and sequences are not read yet; pass"
+            " target=, the place of one label per image, or target=None"
+        )
+    return namespace(array).reshape(array, (shape[0], kept[1] if len(kept) == 2 else 1))
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What is known of an answer `[n, C]`."""
+
+    outputs: Array
+    columns: int
+    loss: str
+    activation: str
+    linear: bool
+    labels: LabelForm | None
+
+    def classes(self) -> Kind:
+        """Logits or probabilities of classes that exclude each other."""
+        if self.activation == "softmax" or (self.activation == "sigmoid" and self.columns == 1):
+            return "probabilities"
+        return "logits" if self.linear else resolve(self.outputs, "classification")
+
+    def several(self) -> Kind:
+        """Logits or probabilities of labels that do not."""
+        if self.activation == "sigmoid":
+            return "multilabel_probabilities"
+        return "multilabel_logits" if self.linear else resolve(self.outputs, "multilabel")
+
+    def two(self) -> Kind:
+        """The one column of two classes."""
+        inside = resolve(self.outputs, "multilabel") == "multilabel_probabilities"
+        return "probabilities" if self.activation == "sigmoid" or (inside and not self.linear) else "logits"
+
+
+def decide_kind(
+    outputs: Array,
+    *,
+    task: Task | Kind = "auto",
+    known: Kind | None = None,
+    described: Mapping[str, Any] | None = None,
+    labels: LabelForm | None = None,
+) -> Decision:
+    """Decide what a model's answer holds, from its first batch. On an accelerator this waits for the values, once.
+
+    Args:
+        outputs: The answer, `[n, C]` or `[n]`.
+        task: What the user said.
+        known: What the baseline's was read as.
+        described: What an adapter knows: `loss`, `activation`, `linear`; see `Profiler.describe`.
+        labels: What the labels of the same batch look like.
+
+    Raises:
+        InputError: If `task` is unknown or does not fit the values, or nothing settles what they are.
+
+    Example:
+        >>> decide_kind([[0.3, -2.0]], labels=label_form([[1.0, 1.0]]))
+        Decision(kind='multilabel_logits', why='labels have several on at once, one per column', doubt='')
+        >>> decide_kind([[0.3], [2.0]], described={"loss": "squared"}).kind
+        'values'
+    """
+    about = described or {}
+    shape = shape_of(local(outputs))
+    columns = math.prod(shape[1:])
+    loss, activation = (str(about.get(key) or "") for key in ("loss", "activation"))
+    evidence = _Evidence(outputs, columns, loss, activation, about.get("linear") is True, labels)
+    if task != "auto":
+        return _as_told(evidence, task)
+    if known is not None:
+        return Decision(known, "as in the baseline")
+    rules = (_by_loss, _by_activation, _by_labels)
+    return next((found for rule in rules if (found := rule(evidence)) is not None), None) or _by_values(evidence, about)
+
+
+def _as_told(evidence: _Evidence, task: Task | Kind) -> Decision:
+    why = f"task={task!r}"
+    if task in KINDS:
+        kind: Kind = task
+    elif task == "multilabel":
+        kind = evidence.several()
+    elif task == "classification":
+        kind = (
+            evidence.two() if evidence.columns == 1 and (evidence.linear or evidence.activation) else evidence.classes()
+        )
+    else:
+        kind = resolve(evidence.outputs, task)
+    return Decision(kind, why, _scores_of_labels(evidence) if kind == "probabilities" else "")
+
+
+def _scores_of_labels(evidence: _Evidence) -> str:
+    """What is wrong with rows that should be probabilities of classes and are scores, each of its own label."""
+    if evidence.columns == 1 or resolve(evidence.outputs, "multilabel") != "multilabel_probabilities":
+        return ""
+    rows = np.asarray(to_host(local(evidence.outputs)), np.float64).reshape(-1, evidence.columns)
+    sums = rows[np.isfinite(rows).all(axis=1)].sum(axis=1)
+    if (np.abs(sums - 1) <= SUM_TOLERANCE).all():
+        return ""
+    return (
+        f"read as probabilities of classes, but rows sum to {sums.min():.3g} to {sums.max():.3g} and not to 1: such"
+        " rows are left out; if each column is the score of a label of its own, pass task='multilabel'"
+    )
+
+
+def _by_loss(evidence: _Evidence) -> Decision | None:
+    if evidence.activation == "softmax" and evidence.columns > 1:
+        return Decision("probabilities", "a softmax comes last")
+    rule = {CROSS_ENTROPY: _by_cross_entropy, BINARY: _by_binary, BINARY_LOGITS: _by_binary, SQUARED: _by_squared}
+    return rule[evidence.loss](evidence) if evidence.loss in rule else None
+
+
+def _by_cross_entropy(evidence: _Evidence) -> Decision | None:
+    if evidence.columns == 1:
+        return None
+    try:
+        kind = evidence.classes()
+    except InputError:  # inside [0, 1] and not summing to 1: these are no probabilities
+        kind = "logits"
+    doubt = ""
+    if evidence.labels is not None and evidence.labels.form == "multi-hot":
+        doubt = (
+            "the loss is a cross-entropy of classes, but labels have several on at once: pass task='multilabel' if that"
+            " is so"
+        )
+    return Decision(kind, "the loss is a cross-entropy", doubt)
+
+
+def _by_binary(evidence: _Evidence) -> Decision | None:
+    said = evidence.loss == BINARY_LOGITS
+    if evidence.columns == 1:
+        told = evidence.linear or evidence.activation == "sigmoid"
+        kind: Kind = evidence.two() if told or not said else "logits"
+        return Decision(kind, "the loss is a binary cross-entropy of one column")
+    if evidence.labels is not None and evidence.labels.form in ("whole", "texts"):
+        return Decision(
+            "logits" if said or evidence.linear else evidence.classes(),
+            "labels are one class per image",
+            "the loss is a binary cross-entropy for each column, but labels are one class per image: read as classes"
+            " that exclude each other; pass task='multilabel' if several can be on at once",
+        )
+    kind = "multilabel_logits" if said and evidence.activation != "sigmoid" else evidence.several()
+    return Decision(kind, "the loss is a binary cross-entropy for each column")
+
+
+def _by_squared(evidence: _Evidence) -> Decision:
+    doubt = ""
+    if evidence.labels is not None and evidence.columns > 1 and evidence.labels.form in ("whole", "texts", "one-hot"):
+        doubt = (
+            "the loss is a distance of numbers, but labels are classes: read as values; pass task='classification' if"
+            " each column is a class"
+        )
+    return Decision("values", "the loss is a distance of numbers", doubt)
+
+
+def _by_activation(evidence: _Evidence) -> Decision | None:
+    if evidence.activation != "sigmoid":
+        return None
+    form = evidence.labels.form if evidence.labels is not None else None
+    if form in ("rows", "numbers", "whole floats"):
+        return Decision("values", "labels are numbers")
+    why = "a sigmoid comes last"
+    if evidence.columns == 1:
+        doubt = (
+            ""
+            if form is not None
+            else f"{_OF_TWO} pass task='regression' if it is a number, task='probabilities' if not"
+        )
+        return Decision("probabilities", why, doubt)
+    doubt = ""
+    if form in ("whole", "texts"):
+        doubt = (
+            "a sigmoid comes last, so each column is read as a label of its own, but labels are one class per image:"
+            " pass task='multilabel', or name the layer before the sigmoid with task='classification'"
+        )
+    return Decision("multilabel_probabilities", why, doubt)
+
+
+def _by_labels(evidence: _Evidence) -> Decision | None:
+    labels = evidence.labels
+    if labels is None:
+        return None
+    if evidence.columns == 1:
+        return _column_by_labels(evidence, labels)
+    counted = labels.form == "whole floats" and labels.largest < evidence.columns
+    if counted or labels.form in ("whole", "texts", "binary"):
+        return Decision(evidence.classes(), "labels are one class per image")
+    return _rows_by_labels(evidence, labels) if labels.columns == evidence.columns else None
+
+
+def _rows_by_labels(evidence: _Evidence, labels: LabelForm) -> Decision:
+    """Of labels with a number for every column."""
+    if labels.form == "multi-hot":
+        return Decision(evidence.several(), "labels have several on at once, one per column")
+    if labels.form == "rows":
+        return Decision("values", "labels are as many numbers")
+    return Decision(evidence.classes(), f"labels are {labels.form} rows")
+
+
+def _column_by_labels(evidence: _Evidence, labels: LabelForm) -> Decision | None:
+    two = labels.form in ("binary", "texts") or (labels.form == "whole" and labels.inside)
+    if two or (labels.form in ("one-hot", "soft") and labels.columns == 2):
+        kind = evidence.two()
+        sure = kind == "probabilities" and evidence.activation == "sigmoid"
+        doubt = (
+            ""
+            if sure
+            else f"{_OF_TWO} the loss is not known: pass task={kind!r} if that is so, task='regression' if not"
+        )
+        return Decision(kind, "labels are two classes", doubt)
+    return Decision("values", "labels are numbers") if labels.columns == 1 else None
+
+
+_OF_TWO: Final = "one column is read as the second of two classes;"
+_SETTLES: Final = "pass task='classification', task='multilabel' or task='regression'"
+
+
+def _by_values(evidence: _Evidence, described: Mapping[str, Any]) -> Decision:
+    labels, classes = evidence.labels, evidence.linear and evidence.columns > 1
+    kind = "logits" if classes else resolve(evidence.outputs)
+    doubt = ""
+    if labels is not None:
+        beside = f"labels are {labels.form}" + (f" of {labels.columns}" if labels.columns > 1 else "")
+        doubt = f"{evidence.columns} columns are read as {kind}, but {beside} and settle nothing: {_SETTLES}"
+    elif described.get("layer") or "linear" in described:
+        doubt = f"read as {kind}, but neither the loss nor labels are known: {_SETTLES}"
+    return Decision(kind, OPEN, doubt)
+
+
+def decide_labels(form: LabelForm, kind: Kind | None, columns: int = 0) -> Meaning:
+    """Decide what labels are.
+
+    Args:
+        form: What the first batch looks like.
+        kind: What the answer of the same head is read as; None if it is not known.
+        columns: Of that answer.
+
+    Example:
+        >>> one_hot = label_form(np.eye(3))
+        >>> decide_labels(one_hot, "logits"), decide_labels(one_hot, "multilabel_logits")
+        ('classes', 'multi_hot')
+        >>> decide_labels(label_form([0.0, 1.0]), "logits", 1), decide_labels(label_form([0.0, 1.0]), "values")
+        ('classes', 'values')
+    """
+    if form.form in ("texts", "whole"):
+        return "classes"
+    if form.form == "multi-hot" or (kind in MULTILABEL and form.columns > 1 and form.inside):
+        return "multi_hot"
+    if form.form == "one-hot" or (form.form == "soft" and kind != "values"):
+        return "classes"
+    of_classes = kind in CLASSES or (kind in MULTILABEL and columns == 1)
+    counted = form.form == "binary" or (form.form == "whole floats" and form.largest < columns)
+    return "classes" if of_classes and counted else "values"
+
+
+def checked_task(task: Any) -> Task | Kind:
+    """The task, if there is such a one.
+
+    Raises:
+        InputError: If not.
+
+    Example:
+        >>> checked_task("multilabel")
+        'multilabel'
+    """
+    if task not in TASKS + KINDS:
+        raise InputError(f"task={task!r} is unknown; pass one of {', '.join(map(repr, TASKS + KINDS))}")
+    return task  # type: ignore[no-any-return]
