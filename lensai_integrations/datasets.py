@@ -18,7 +18,8 @@ from lensai_integrations.raw.collector import Collector, Metadata
 from lensai_integrations.raw.files import profile_files
 from lensai_integrations.raw.reading import is_picture
 from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL
-from lensai_integrations.training.batches import LABEL_KEYS, BatchReader, find_labels, image_inputs
+from lensai_integrations.training.batches import LABEL_KEYS, BatchReader, Place, image_inputs
+from lensai_integrations.training.labels import part_at
 from lensai_integrations.training.problems import Problems
 
 
@@ -26,7 +27,7 @@ def profile_dataset(
     data: Any,
     *,
     inputs: ImageInputs | str | None = "auto",
-    target: int | str | None = "auto",
+    target: Place | None = "auto",
     metadata: Mapping[str, Metadata] | None = None,
     exif: Sequence[str] = (),
     measures: Sequence[CustomMeasure] = (),
@@ -110,12 +111,15 @@ def _has_samples(data: Any) -> bool:
 
 
 def _of_batches(
-    batches: Iterable[Any], profiler: Profiler, target: int | str | None, key: str | None, limit: int | None
+    batches: Iterable[Any], profiler: Profiler, target: Place | None, key: str | None, limit: int | None
 ) -> Profile:
     problems = Problems()
     reader = BatchReader(ImageInputs(), target, problems, key)
     for batch in islice(iter(batches), limit):
         taken = reader.take(batch)
+        if taken is None:
+            continue
+        taken = taken.settled()
         if taken.images is None or (key is not None and taken.segments is None):
             missing = "images" if taken.images is None else "segments"
             raise InputError(f"a batch has no {missing} that can be read: {'; '.join(problems.messages)}")
@@ -124,7 +128,7 @@ def _of_batches(
 
 
 def _collected(
-    data: Any, collector: Collector, target: int | str | None, num_workers: int, limit: int | None
+    data: Any, collector: Collector, target: Place | None, num_workers: int, limit: int | None
 ) -> Profile | None:
     """Show all samples to the collector; the labels as a profile, or None."""
     samples = _Samples(data, collector, target, len(data) if limit is None else min(limit, len(data)))
@@ -151,7 +155,7 @@ def _known(labels: list[Any]) -> list[Any]:
 class _Samples:
     """A data set whose items are shown to a collector, wherever they are made; what is left of them is the label."""
 
-    def __init__(self, data: Any, collector: Collector, target: int | str | None, n: int) -> None:
+    def __init__(self, data: Any, collector: Collector, target: Place | None, n: int) -> None:
         self._data, self._collector, self._target, self._n = data, collector, target, n
 
     def __len__(self) -> int:
@@ -174,12 +178,12 @@ def _image(sample: Any) -> Any:
     return sample[0] if isinstance(sample, list | tuple) and sample else sample
 
 
-def _label(sample: Any, target: int | str | None) -> Any:
+def _label(sample: Any, target: Place | None) -> Any:
     """One label as a plain value; None without."""
     if target is None or is_picture(sample) or not isinstance(sample, Mapping | list | tuple):
         return None
     if target != "auto":
-        label = find_labels(sample, target)[1]
+        label = part_at(sample, target)
     elif isinstance(sample, Mapping):
         label = next((sample[key] for key in LABEL_KEYS if key in sample), None)
     else:

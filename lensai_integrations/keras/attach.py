@@ -3,58 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.keras.layers import Layer, find_layer, last_dense
-from lensai_integrations.keras.taps import Tap, Taps
+from lensai_integrations.keras.answer import Answer
+from lensai_integrations.keras.layers import Layer, find_layer, named_layers
+from lensai_integrations.keras.making import Made, graph_of, made, symbolic
+from lensai_integrations.keras.taps import Feeding, Tap, Taps, can_be_read
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import LAYER, OUTPUTS
 
 
 def attach(model: Any, options: Options, problems: Problems, place: Callable[[], Any] = lambda: None) -> Taps:
-    """Taps on the layers that the options name or leave to be found.
+    """Taps on the layers that the options name, and on what the model answers if that is to be found.
 
     Raises:
         InputError: If the model has no layer of a given name, or `reduce` is given for a layer that is not read.
     """
-    taps = [*_embeddings(model, options, problems), *_outputs(model, options, problems)]
-    if isinstance(options.reduce, Mapping):
-        read = {tap.key.removeprefix(LAYER) for tap in taps if tap.key != OUTPUTS}
+    auto = options.layers == "auto"
+    names = [] if auto or options.layers is None else list(options.layers)
+    taps = [Tap(LAYER + name, find_layer(model, name), options.reduce_of(name)) for name in names]
+    if options.outputs not in (None, "auto"):
+        named = find_layer(model, str(options.outputs))
+        taps += [Tap(OUTPUTS, named), *(_before(model, named, options, problems) if auto else [])]
+        auto = False
+    answer = Answer(model, problems, outputs=options.outputs == "auto", layers=auto)
+    taps = Taps([tap for tap in taps if can_be_read(tap, problems)], problems, place, answer, Feeding(options.reduce_of))
+    if isinstance(options.reduce, Mapping) and answer.settled:
+        read = {layer.key.removeprefix(LAYER) for layer in taps.layers if layer.key.startswith(LAYER)}
         unused = sorted(options.reduce.keys() - read)
         if unused:
             raise InputError(f"reduce has {unused}, but the layers that are read are {sorted(read)}")
-    return Taps([tap for tap in taps if _can_be_read(tap, problems)], problems, place)
+    return taps
 
 
-def _embeddings(model: Any, options: Options, problems: Problems) -> list[Tap]:
-    if options.layers is None:
+def _before(model: Any, outputs: Layer, options: Options, problems: Problems) -> list[Tap]:
+    """What feeds the layer that the user calls the outputs."""
+    graph, how = graph_of(outputs.layer), Made()
+    with suppress(AttributeError, ValueError):  # not built, or called several times
+        how = made(outputs.layer.output if graph is None else graph.outputs[0], symbolic())
+    at = next((each for each in named_layers(model).values() if each.layer is how.source), None)
+    if at is None and not outputs.before and outputs.layer.weights:
+        at = outputs
+    if at is None:
+        problems.note("layers", f"layers='auto' cannot tell what feeds {outputs.name!r}: pass layers=[...] or None")
         return []
-    if options.layers != "auto":
-        return [Tap(LAYER + name, find_layer(model, name), options.reduce_of(name)) for name in options.layers]
-    last = last_dense(model)
-    if last is None:
-        problems.note("layers", "layers='auto' found no Dense layer, so no embeddings are profiled: pass layers=[...]")
-        return []
-    before = Layer(last.path, last.layer, before=True, recomputed=last.recomputed)
+    before = Layer(at.path, at.layer, True, at.recomputed, at.frames)
     return [Tap(LAYER + before.name, before, options.reduce_of(before.name))]
-
-
-def _outputs(model: Any, options: Options, problems: Problems) -> list[Tap]:
-    if options.outputs is None:
-        return []
-    layer = last_dense(model) if options.outputs == "auto" else find_layer(model, options.outputs)
-    if layer is None:
-        layer = Layer(model.name, model)  # no Dense layer: what the model itself answers
-    return [Tap(OUTPUTS, layer)]
-
-
-def _can_be_read(tap: Tap, problems: Problems) -> bool:
-    if tap.layer.recomputed:
-        problems.note(
-            tap.key,
-            f"layer {tap.layer.path!r} is inside a keras.RematScope, where values are recomputed and cannot be read:"
-            " name a layer around it",
-        )
-    return not tap.layer.recomputed

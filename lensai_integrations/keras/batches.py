@@ -1,16 +1,20 @@
-"""What is taken from the `(x, y, sample_weight)` of a Keras batch: the images in x, the labels in y."""
+"""What is taken from the `(x, y, sample_weight)` of a Keras batch: the images in x, the labels in y.
+
+Until a step has run it may not be known what the heads of the model's answer are, and a step may work in place on what
+it is handed. So all of y that may be labels is picked beforehand, and which of it goes with which head is decided when
+the step has run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import keras
-import numpy as np
 
-from lensai_integrations.arrays import to_host
 from lensai_integrations.errors import InputError
+from lensai_integrations.keras.answer import Answer
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.training.batches import LABEL_KEYS, Taken
@@ -28,12 +32,17 @@ class KerasBatches:
         inputs: How to read the images, or None to leave them.
         target: Key or place of the labels in y, `"auto"` to look for them, or None to leave them.
         problems: Where it is reported what a batch lacks.
+
+    Attributes:
+        answer: What the model answers; its heads are what labels belong to.
+        class_names: What the data set calls its classes.
     """
 
     def __init__(self, inputs: ImageInputs | None, target: int | str | None, problems: Problems) -> None:
         self._inputs, self._target, self._problems = inputs, target, problems
-        self._are_classes: bool | None = None
-        self.place: int | str | None = None
+        self._places: dict[str, int | str] = {}
+        self.answer: Answer | None = None
+        self.class_names: Sequence[str] = ()
 
     @property
     def inputs(self) -> ImageInputs | None:
@@ -41,71 +50,121 @@ class KerasBatches:
         return None if self._inputs is None else replace(self._inputs, key=None)
 
     def pick(self, data: Any) -> dict[str, Any]:
-        """The arrays of a batch that are wanted, as they are, symbolic ones too: `"inputs"` and `"labels"`."""
+        """The arrays of a batch that are wanted, as they are, symbolic ones too.
+
+        They are `"inputs"`, and `"labels"` or, of a y with several parts, `"labels/<key or place>"`.
+        """
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         picked = {}
         if self._inputs is not None:
             with self._problems.caught(IMAGES):
                 picked[IMAGES] = find_images(x, self._inputs.key)
         with self._problems.caught(LABELS):
-            self.place, labels = labels_in(y, self._target)
-            if labels is not None:
-                picked[LABELS] = labels
+            self._places = {}
+            for place, labels in labels_in(y, self._target).items():
+                key = LABELS if place == Y or self._target != "auto" else f"{LABELS}/{place}"
+                if self._may_be_labels(place, labels):
+                    self._places[key], picked[key] = place, labels
         return picked
+
+    def _may_be_labels(self, place: int | str, labels: Any) -> bool:
+        shape = getattr(labels, "shape", None)
+        if shape is None:
+            return isinstance(labels, list | tuple) and bool(labels)
+        frames = self.answer is not None and any(how.frames for how in self.answer.heads.values())
+        if self._target != "auto" or len(shape) in ((1, 2, 3) if frames else (1, 2)):
+            return True
+        if len(shape) > 2:
+            where = "y" if place == Y else f"y at {place!r}"
+            axes = " x ".join("?" if size is None else str(size) for size in shape[1:])
+            self._problems.note(
+                f"{LABELS} at {place}" if place != Y else LABELS,
+                f"{where} has {axes} numbers for each image, a mask or the like, which is not read yet: pass target= the"
+                " place of one label per image, or target=None",
+            )
+        return False
 
     def take(self, picked: Mapping[str, Any]) -> Taken:
         """Images and labels of a batch whose arrays are there by now."""
-        labels = picked.get(LABELS)
-        if labels is not None and len(labels.shape) == 2 and labels.shape[1] > 1:
-            if self._are_classes is None:
-                self._are_classes = self._target != "auto" or are_classes(to_host(labels))
-            labels = labels if self._are_classes else None
-        return Taken(picked.get(IMAGES), labels, None if labels is None else self.place)
+        images = picked.get(IMAGES)
+        found = {key: rows for key, rows in picked.items() if key.split("/")[0] == LABELS}
+        by_head = self._by_head(found)
+        if by_head:
+            labels = {head: self._rows(head, found[key]) for head, key in by_head.items()}
+            return Taken(images, labels, {head: self._places[key] for head, key in by_head.items()})
+        key = self._usual(found)
+        if key is None:
+            return Taken(images, None, None)
+        heads = self._heads()
+        return Taken(images, self._rows(heads[0] if len(heads) == 1 else "", found[key]), self._places[key])
+
+    def _heads(self) -> list[str]:
+        return [] if self.answer is None else self.answer.names_of_all
+
+    def _by_head(self, found: Mapping[str, Any]) -> dict[str, str]:
+        """The key of what belongs to each of several heads: by its key, or by its place in a list."""
+        heads = self._heads()
+        if len(heads) < 2 or not found or LABELS in found:
+            return {}
+        by_name = {head: f"{LABELS}/{head}" for head in heads if f"{LABELS}/{head}" in found}
+        in_order = {head: f"{LABELS}/{place}" for place, head in enumerate(heads) if f"{LABELS}/{place}" in found}
+        belong = by_name or in_order
+        left = [repr(self._places[key]) for key in found if key not in belong.values()]
+        if belong and left:
+            self._problems.note(f"{LABELS} without a head", f"y at {', '.join(left)} is of no head of the model: not read")
+        return belong
+
+    def _usual(self, found: Mapping[str, Any]) -> str | None:
+        """The key of the labels among parts of y that do not belong to heads."""
+        keys = [f"{LABELS}/{key}" for key in LABEL_KEYS if f"{LABELS}/{key}" in found]
+        if LABELS in found:
+            return LABELS
+        if keys or len(found) == 1:
+            return (keys or list(found))[0]
+        first = f"{LABELS}/0"
+        if found:
+            read = f"that at {self._places[first]!r} is read" if first in found else "none is read"
+            self._problems.note(
+                f"{LABELS} of several",
+                f"y has several parts, {', '.join(repr(self._places[key]) for key in found)}, and the model one answer:"
+                f" {read}; pass target=, the key or place of the labels, or target=None",
+            )
+        return first if first in found else None
+
+    def _rows(self, head: str, labels: Any) -> Any:
+        """Labels as one row per image, or per frame where the head answers frame by frame."""
+        how = None if self.answer is None else self.answer.heads.get(head)
+        if how is None or not how.frames or len(getattr(labels, "shape", ())) < 2:
+            return labels
+        return labels.reshape((-1, *labels.shape[2:])) if hasattr(labels, "reshape") else _reshaped(labels)
 
 
-def labels_in(y: Any, target: int | str | None) -> tuple[int | str | None, Any]:
-    """Key or place of the labels in y, and the labels; None and None if there are none.
+def _reshaped(labels: Any) -> Any:
+    return keras.ops.reshape(labels, (-1, *labels.shape[2:]))
 
-    With `"auto"`: y itself, the first of several, or the usual key of a dict, if it has one value or one row of
-    classes per image; masks, boxes and the like are none.
+
+def labels_in(y: Any, target: int | str | None) -> dict[int | str, Any]:
+    """By key or place, what may be the labels in y; `"y"` is y itself.
 
     Raises:
         InputError: If `target` is given and y has no such place or key.
 
     Example:
-        >>> labels_in({"label": np.arange(3), "box": np.zeros((3, 2, 2))}, "auto")
-        ('label', array([0, 1, 2]))
+        >>> labels_in({"label": [0, 1], "box": [2, 3]}, "label"), labels_in([[0, 1]], "auto")
+        ({'label': [0, 1]}, {0: [0, 1]})
     """
     if target is None or y is None:
-        return None, None
+        return {}
     if target == "auto":
-        place, found = _usual(y)
-        return (place, found) if len(getattr(found, "shape", ())) in (1, 2) else (None, None)
+        if isinstance(y, Mapping):
+            return dict(y)
+        return dict(enumerate(y)) if isinstance(y, list | tuple) else {Y: y}
     if target == Y and hasattr(y, "shape"):
-        return Y, y
+        return {Y: y}
     try:
         if hasattr(y, "shape"):
             raise TypeError("y is one array")
-        return target, y[target]
+        return {target: y[target]}
     except (KeyError, IndexError, TypeError) as error:
         held = f"a dict of {list(y)}" if isinstance(y, Mapping) else f"a {type(y).__name__}"
         raise InputError(f"target={target!r} is not in y, which is {held}: pass a key or a place, or 'y'") from error
-
-
-def _usual(y: Any) -> tuple[int | str | None, Any]:
-    if isinstance(y, Mapping):
-        keys = [key for key in LABEL_KEYS if key in y] or (list(y) if len(y) == 1 else [])
-        return (keys[0], y[keys[0]]) if keys else (None, None)
-    if isinstance(y, list | tuple):
-        return (0, y[0]) if y else (None, None)
-    return Y, y
-
-
-def are_classes(rows: Any) -> bool:
-    """Whether `[n, C]` is a class per row, one-hot or soft: nothing negative, and rows that sum to 1.
-
-    Example:
-        >>> are_classes(np.eye(3)), are_classes(np.ones((2, 3)))
-        (True, False)
-    """
-    return bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3))

@@ -43,7 +43,7 @@ def check(options: Options, model: Any, batch: Any) -> Check:
     elif model is not None:
         with fit.problems.caught("the model"):
             taps = attach(model, options, fit.problems)
-            layers = taps.layers
+            layers, reader.answer = taps.layers, taps.answer
             with taps.listening() as caught:
                 _run(model, batch, fit)
             answers = caught

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,13 @@ import keras
 
 from lensai_integrations.arrays import to_host
 from lensai_integrations.errors import InputError
+from lensai_integrations.keras.answer import Answer
 from lensai_integrations.keras.fit import KerasFit, together
 from lensai_integrations.keras.layers import Layer, find_layer
-from lensai_integrations.keras.taps import Tap, Taps
+from lensai_integrations.keras.taps import Feeding, Tap, Taps
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
-from lensai_integrations.training.known_layers import known_output
+from lensai_integrations.training.known_layers import KnownLayer, known_output
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Recording
 
@@ -52,16 +53,34 @@ class KerasDriftFit(Monitored, KerasFit):
 def attach(model: Any, options: DriftOptions, problems: Problems, place: Callable[[], Any] = lambda: None) -> Taps:
     """Taps on the layers that the baseline knows, and on the one that its outputs are of.
 
-    A layer that the model does not have is a problem, and the others are read; without the layer of the outputs, what
+    What the baseline's callback found by itself is found here in the same way, whatever its layers are called by now. A
+    layer that the model does not have is a problem, and the others are read; without the layer of the outputs, what
     the model itself answers is read.
     """
-    taps = []
+    taps, found = [], [known for known in options.known if known.auto]
     for known in options.known:
-        with problems.caught(LAYER + known.name):
-            taps.append(Tap(LAYER + known.name, _found(model, known.path, known.name), known.reduce))
-    if OUTPUTS in options.reference.groups:
+        if not known.auto:
+            with problems.caught(LAYER + known.name):
+                taps.append(Tap(LAYER + known.name, _found(model, known.path, known.name), known.reduce))
+    groups = options.reference.groups
+    heads = [name for name in groups if name.split("/")[0] == OUTPUTS]
+    auto = bool(heads) and all(groups[name].info.get("auto", False) for name in heads)
+    if OUTPUTS in heads and not auto:
         taps.append(Tap(OUTPUTS, _output(model, known_output(options.reference))))
-    return Taps(taps, problems, place)
+    answer = Answer(model, problems, outputs=auto or (bool(heads) and OUTPUTS not in heads), layers=bool(found))
+    reduces = {known.name: known.reduce for known in found}
+    feeding = Feeding(lambda name: reduces.get(name, "mean"), [known.name for known in found], heads)
+    _say_if_fewer(answer, found, problems)
+    return Taps(taps, problems, place, answer, feeding)
+
+
+def _say_if_fewer(answer: Answer, found: Sequence[KnownLayer], problems: Problems) -> None:
+    if found and answer.settled and len(answer.embeddings) != len(found):
+        problems.note(
+            "layers",
+            f"the baseline has the embeddings {', '.join(each.name for each in found)}, but {len(answer.embeddings)}"
+            " are found in this model: pass layers=[...] with those that are to be read by their names",
+        )
 
 
 def _found(model: Any, path: str, name: str) -> Layer:

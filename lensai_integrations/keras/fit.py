@@ -57,6 +57,7 @@ class KerasFit(Fit[Recording]):
         self._reader = KerasBatches(inputs, options.target, self.problems)  # type: ignore[arg-type]
         self._steps = steps()
         self._taps = self._attached(model, self.problems)
+        self._reader.answer = self._taps.answer
         self._model = weakref.ref(model)
         self._exchanges = {kind: self._exchange(model, kind) for kind in _KINDS}
         self._running: str | None = None
@@ -86,7 +87,7 @@ class KerasFit(Fit[Recording]):
             return False
         self.stop()
         self.begin()
-        self._attached(model, self.problems)  # what it has to say, it says of every fit
+        self._taps.begin_again()  # what it has to say, it says of every fit
         return True
 
     def end_others(self, fits: Sequence[KerasFit]) -> None:
@@ -171,9 +172,9 @@ class KerasFit(Fit[Recording]):
     def _measure(self, recording: Recording, seen: dict[str, Any]) -> None:
         batch = {key: together(values) for key, values in seen.items()}
         taken = recording.take(batch)
-        layers = {layer.key for layer in recording.layers}
+        layers = [layer.key for layer in recording.layers]  # in an order that does not depend on which answers first
         if taken is not None:
-            recording.record(taken, lambda: {key: rows for key, rows in batch.items() if key in layers})
+            recording.record(taken, lambda: {key: batch[key] for key in layers if key in batch})
 
 
 def _batches_per_call(model: Any) -> int:

@@ -26,12 +26,14 @@ class Layer:
         before: Whether what goes into the layer is read, instead of what comes out.
         recomputed: Whether it runs inside something that is recomputed for the gradients (`keras.RematScope`), where
             values cannot be read.
+        frames: Whether it runs inside `TimeDistributed`, once for every step of time: all of these are rows.
     """
 
     path: str
     layer: Any
     before: bool = False
     recomputed: bool = False
+    frames: bool = False
 
     @property
     def name(self) -> str:
@@ -50,11 +52,12 @@ def named_layers(model: Any) -> dict[str, Layer]:
     return {layer.path: layer for layer in _walk(model, "", recomputed=_recomputes(model))}
 
 
-def _walk(parent: Any, path: str, *, recomputed: bool) -> Iterator[Layer]:
+def _walk(parent: Any, path: str, *, recomputed: bool, frames: bool = False) -> Iterator[Layer]:
+    frames = frames or isinstance(parent, keras.layers.TimeDistributed)
     for child in _children(parent):
         inner = f"{path}{SEPARATOR}{child.name}" if path else child.name
-        yield Layer(inner, child, recomputed=recomputed)
-        yield from _walk(child, inner, recomputed=recomputed or _recomputes(child))
+        yield Layer(inner, child, recomputed=recomputed, frames=frames)
+        yield from _walk(child, inner, recomputed=recomputed or _recomputes(child), frames=frames)
 
 
 def _recomputes(layer: Any) -> bool:
@@ -88,28 +91,7 @@ def find_layer(model: Any, name: str) -> Layer:
     layers = named_layers(model)
     path, before = find_named({path: layer.layer for path, layer in layers.items()}, name, SEPARATOR)
     found = layers[path]
-    return Layer(found.path, found.layer, before, found.recomputed)
-
-
-def last_dense(model: Any) -> Layer | None:
-    """The `Dense` layer that was defined last, or None. Attention's own projections are left out.
-
-    Example:
-        >>> last_dense(keras.Sequential([keras.layers.Dense(2, name="a"), keras.layers.Dense(2, name="b")])).path
-        'b'
-    """
-    layers = named_layers(model)
-    aside = [f"{path}{SEPARATOR}" for path, each in layers.items() if _is_attention(each.layer)]
-    dense = [
-        each
-        for path, each in layers.items()
-        if isinstance(each.layer, keras.layers.Dense) and not any(path.startswith(prefix) for prefix in aside)
-    ]
-    return dense[-1] if dense else None
-
-
-def _is_attention(layer: Any) -> bool:
-    return isinstance(layer, keras.layers.MultiHeadAttention | keras.layers.GroupQueryAttention)
+    return Layer(found.path, found.layer, before, found.recomputed, found.frames)
 
 
 def is_linear(layer: Layer) -> bool:

@@ -56,8 +56,11 @@ def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable
     step, make = getattr(model, name), model._make_function
 
     def tapped_step(state: Any, data: Any) -> Any:
+        heard = taps.heard
         with _carried(model, taps):
             outputs, state = step(state, data)
+        if taps.heard == heard and taps.answer is not None:
+            taps.answer.never_called([])
         state, caught = _unpacked(state)
         return (outputs, caught), state
 

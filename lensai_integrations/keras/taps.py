@@ -4,28 +4,38 @@ Keras shows a callback no layer's output. So the `call` of each wanted layer is 
 a step of ours runs: in graph modes that is while it is traced, so that outside of steps the model is untouched.
 What is caught are the backend's own tensors: symbolic in a graph, and handed out of it by the step (`steps_*.py`).
 
-A layer's first answer in a step counts, as in the Lightning adapter.
+A layer's first answer in a step counts, as in the Lightning adapter, but for those of `TimeDistributed`, which are rows
+each. In the first step of a model whose `call` is its own, every layer is listened to until it has answered, to see
+which of them make the answer (`answer.py`).
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import keras
 from keras import ops
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.keras.layers import Layer, is_linear
+from lensai_integrations.keras.answer import Answer, arrays_in
+from lensai_integrations.keras.layers import Layer, is_linear, named_layers
+from lensai_integrations.keras.making import Call, activation_of
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.training.problems import Problems
-from lensai_integrations.training.recording import Listened, reduce_name
+from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened, reduce_name
 
 #: Caught values of one step, by key.
 Caught = dict[str, Any]
+#: Called in the place of a layer's call, with that and its arguments.
+Around = Callable[[Callable[..., Any], Any, Any], Any]
+#: Calls whose tensors are held until a step's model has answered, where that takes memory.
+_MOST_CALLS: Final = 64
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,21 @@ class Tap:
     reduce: Reduce | None = None
 
 
+@dataclass(frozen=True)
+class Feeding:
+    """How what feeds a model's answer is kept as embeddings.
+
+    Attributes:
+        reduce_of: The reduction for a name.
+        named: The names in a baseline, in its order; None to name an embedding after its layer.
+        heads: The names of the heads' groups in a baseline, in its order; None for their own.
+    """
+
+    reduce_of: Callable[[str], Reduce]
+    named: Sequence[str] | None = None
+    heads: Sequence[str] | None = None
+
+
 class Taps:
     """The layers of a model that are read, and the buffer of the step that runs.
 
@@ -51,47 +76,93 @@ class Taps:
         problems: Where it is reported what cannot be caught.
         place: Tells where in which graph the caller is; what is caught elsewhere (inside a loop or a branch of the
             graph) cannot leave it.
+        answer: What is known of the model's answer, if that or what feeds it is wanted; completed in the first step.
+        feeding: How that is kept.
 
     Attributes:
         layers: What a recording has to know of them.
+        heard: How many steps were listened to.
     """
 
-    def __init__(self, taps: Sequence[Tap], problems: Problems, place: Callable[[], Any] = lambda: None) -> None:
-        self._taps, self._problems, self._place = list(taps), problems, place
+    def __init__(
+        self,
+        taps: Sequence[Tap],
+        problems: Problems,
+        place: Callable[[], Any] = lambda: None,
+        answer: Answer | None = None,
+        feeding: Feeding | None = None,
+    ) -> None:
+        self._asked, self._taps, self._problems, self._place = list(taps), list(taps), problems, place
+        self.answer, self._feeding = answer, feeding
         self._step = threading.local()  # replicas are traced in threads of their own
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._running = 0
-        self.layers = [Listened(tap.key, tap.layer.path, _info(tap)) for tap in taps]
+        self._undo: list[Callable[[], None]] = []
+        self.layers = [Listened(tap.key, tap.layer.path, _info(tap) | self._told(tap)) for tap in taps]
+        self.heard = 0
+        if answer is not None and answer.settled:
+            self._add_answer()
+
+    def _told(self, tap: Tap) -> dict[str, Any]:
+        """What the loss says of the layer that the user calls the outputs."""
+        named = tap.key == OUTPUTS and self.answer is not None and not tap.layer.before
+        return self.answer.told_of(tap.layer.layer) if named and self.answer is not None else {}
 
     def same_as(self, other: Taps) -> bool:
         """Whether the other reads the same of the same layers."""
-        return [(tap.key, id(tap.layer.layer), tap.layer.before, tap.reduce) for tap in self._taps] == [
-            (tap.key, id(tap.layer.layer), tap.layer.before, tap.reduce) for tap in other._taps
-        ]
+        return self._asks() == other._asks()
+
+    def _asks(self) -> Any:
+        answer = self.answer and (self.answer.outputs, self.answer.layers)
+        return answer, [(tap.key, id(tap.layer.layer), tap.layer.before, tap.reduce) for tap in self._asked]
+
+    def begin_again(self) -> None:
+        """Another fit of the same model begins: what was said and what the loss tells is said anew."""
+        if self.answer is not None and self.answer.settled:
+            self.answer.say_again()
+            self._describe_heads()
 
     @contextmanager
     def listening(self) -> Iterator[Caught]:
         """While a step runs: a dict that fills with what the layers answer in this thread."""
         caught: Caught = {}
-        missed: dict[str, Tap] = {}
-        self._step.caught, self._step.missed, self._step.place = caught, missed, self._place()
+        step = self._step
+        self.heard += 1
+        step.caught, step.missed, step.place = caught, {}, self._place()
+        step.calls, step.frames, step.passes, step.first_pass = _calls(step.place), {}, 0, {}
         self._patch(+1)
         try:
             yield caught
-            self._report(tap for key, tap in missed.items() if key not in caught)
+            for key, frames in step.frames.items():
+                with self._problems.caught(key):
+                    caught[key] = in_order(frames)
+            self._report(tap for key, tap in step.missed.items() if key not in caught)
+            if self.answer is not None and not step.passes:
+                self.answer.never_called(list(step.calls))
         finally:
             self._patch(-1)
-            self._step.caught = None
+            step.caught = None
+            step.calls.clear()
 
     def _patch(self, change: int) -> None:
         with self._lock:
             before, self._running = self._running, self._running + change
             if before == 0:
-                for tap in self._taps:
-                    _wrap(tap, self._catch)
+                self._undo = [_wrap(layer, around) for layer, around in self._wanted()]
             elif self._running == 0:
-                for tap in self._taps:
-                    _unwrap(tap)
+                for undo in reversed(self._undo):
+                    undo()
+
+    def _wanted(self) -> Iterator[tuple[Any, Around]]:
+        """The layers that are listened to, and how."""
+        if self.answer is not None:
+            if not self.answer.settled:
+                for layer in named_layers(self.answer.model).values():
+                    if not layer.recomputed:
+                        yield layer.layer, partial(self._noted, layer.layer)
+            yield self.answer.model, self._answered
+        for tap in self._taps:
+            yield tap.layer.layer, partial(self._tapped, tap)
 
     def _report(self, missed: Iterable[Tap]) -> None:
         for tap in missed:
@@ -101,66 +172,182 @@ class Taps:
                 " name a layer around it",
             )
 
+    def _here(self) -> bool:
+        """Whether the caller is in the step, and not in a loop of it, nor where Keras only finds out shapes."""
+        return getattr(self._step, "caught", None) is not None and bool(self._place() == self._step.place)
+
+    def _tapped(self, tap: Tap, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if tap.layer.before:
+            self._catch(tap, (args, kwargs))
+            return call(*args, **kwargs)
+        answer = call(*args, **kwargs)
+        self._catch(tap, answer)
+        return answer
+
+    def _noted(self, layer: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        answer = call(*args, **kwargs)
+        if self._here():
+            with self._problems.caught("the model's answer"):
+                self._step.calls.append(Call(layer, arrays_in((args, kwargs)), arrays_in(answer)))
+        return answer
+
+    def _answered(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        answer = call(*args, **kwargs)
+        if self._here():
+            self._step.passes += 1
+            if self._step.passes == 1:
+                with self._problems.caught(OUTPUTS):
+                    self._take(answer, (args, kwargs))
+        return answer
+
+    def _take(self, answer: Any, given: Any) -> None:
+        """Keep the heads of the model's answer; the first time, find out what they are."""
+        assert self.answer is not None
+        step = self._step
+        with self._lock:
+            if not self.answer.settled:
+                self.answer.found_in(answer, given, list(step.calls))
+                for tap, fed in self._add_answer():
+                    with self._problems.caught(tap.key):
+                        self._keep(tap, _all_fed(fed, tap, list(step.calls)))
+                self.answer.forget()
+        if self.answer.outputs:
+            for name, head in self.answer.read(answer).items():
+                whole = Tap(self._names[name], Layer(self.answer.model.name, self.answer.model))
+                step.caught[whole.key] = held(reduced(head, whole))
+
+    def _add_answer(self) -> list[tuple[Tap, Any]]:
+        """Listen to what the answer was found to be from now on."""
+        assert self.answer is not None and self._feeding is not None
+        answer, feeding, added = self.answer, self._feeding, []
+        own = [answer.group_of(name) for name in answer.heads]
+        known = feeding.heads
+        self._names = dict(zip(own, own, strict=True))
+        if known is not None and set(known) != set(own) and len(known) == len(own):
+            self._names = dict(zip(own, known, strict=True))
+        self._describe_heads()
+        for place, fed in enumerate(answer.embeddings if answer.layers else []):
+            if feeding.named is not None and place >= len(feeding.named):
+                break
+            name = fed.layer.name if feeding.named is None else feeding.named[place]
+            tap = Tap(LAYER + name, fed.layer, feeding.reduce_of(name))
+            if can_be_read(tap, self._problems) and all(each.key != tap.key for each in self._taps):
+                self._taps.append(tap)
+                of = f" {', '.join(map(repr, fed.heads))}" if fed.heads != [""] else ""
+                found = {"auto": True, "found": f"what goes into {fed.layer.path!r}, which the answer{of} comes from"}
+                self.layers.append(Listened(tap.key, fed.layer.path, _info(tap) | found))
+                added.append((tap, fed.tensor))
+        return added
+
+    def _describe_heads(self) -> None:
+        assert self.answer is not None
+        if not self.answer.outputs:
+            return
+        known = {layer.key: layer for layer in self.layers}
+        for name in self.answer.heads:
+            key, info = self._names[self.answer.group_of(name)], self.answer.info_of(name)
+            if key in known:
+                known[key].info = info
+            else:
+                self.layers.append(Listened(key, info["layer"], info))
+
     def _catch(self, tap: Tap, answer: Any) -> None:
-        caught = getattr(self._step, "caught", None)
-        if caught is None or tap.key in caught:
+        if getattr(self._step, "caught", None) is None:
             return
         with self._problems.caught(tap.key):
             if self._place() != self._step.place:
                 self._step.missed[tap.key] = tap  # a loop, or only Keras that builds the model and finds out shapes
                 return
+            if tap.key in self._step.caught and not tap.layer.frames:
+                self._again(tap)
+                return
             tensor = first_tensor(answer)
             if tensor is None:
                 raise InputError(f"layer {tap.layer.path!r} has no tensor in what it answers")
-            caught[tap.key] = held(reduced(tensor, tap))
-            for layer in self.layers:
-                if layer.key == tap.key and tap.reduce is not None:
-                    layer.info["axes"] = len(tensor.shape)
+            self._keep(tap, [tensor])
+
+    def _keep(self, tap: Tap, tensors: Sequence[Any]) -> None:
+        """Keep a layer's answer, or each of those that it gives by `TimeDistributed`."""
+        rows = [held(reduced(tensor, tap)) for tensor in tensors]
+        if tap.layer.frames:
+            self._step.frames.setdefault(tap.key, []).extend(rows)
+        else:
+            self._step.caught[tap.key] = rows[0]
+            self._step.first_pass[tap.key] = self._step.passes
+        for layer in self.layers:
+            if layer.key == tap.key and tap.reduce is not None:
+                layer.info["axes"] = len(tensors[0].shape)
+
+    def _again(self, tap: Tap) -> None:
+        """A layer answers once more: in the same pass of the model, it should be known which answer is read."""
+        if self._step.first_pass.get(tap.key) == self._step.passes and self.answer is not None:
+            self._problems.note(
+                f"{tap.key}, several calls",
+                f"layer {tap.layer.path!r} is called several times for a batch; its first answer is read, the others"
+                " are not: name the layer that joins them to read all",
+            )
+
+
+def _calls(place: Any) -> deque[Call]:
+    """Room for the calls of a step: of all in a graph, where tensors are symbols; else of the last, as they take memory."""
+    return deque(maxlen=None if place is not None else _MOST_CALLS)
+
+
+def _all_fed(fed: Any, tap: Tap, calls: Sequence[Call]) -> list[Any]:
+    """What went into a layer in a step that has run: once, or by `TimeDistributed` several times."""
+    if not tap.layer.frames:
+        return [fed]
+    return [call.given[0] for call in calls if call.layer is tap.layer.layer]
+
+
+def in_order(frames: Sequence[Any]) -> Any:
+    """The rows `[n, D]` of every frame as rows `[n * T, D]`: all of the first image first."""
+    return ops.reshape(ops.stack(list(frames), axis=1), (-1, frames[0].shape[-1]))
+
+
+def can_be_read(tap: Tap, problems: Problems) -> bool:
+    """Whether a layer's values can be read at all; if not, that is a problem."""
+    if tap.layer.recomputed:
+        problems.note(
+            tap.key,
+            f"layer {tap.layer.path!r} is inside a keras.RematScope, where values are recomputed and cannot be read:"
+            " name a layer around it",
+        )
+    return not tap.layer.recomputed
 
 
 def _info(tap: Tap) -> dict[str, Any]:
     if tap.reduce is None:
-        return {"layer": tap.layer.name, "linear": is_linear(tap.layer)}
+        activation = None if tap.layer.before else activation_of(tap.layer.layer)
+        known = {"activation": activation} if activation in ("softmax", "sigmoid") else {}
+        return {"layer": tap.layer.name, "linear": is_linear(tap.layer)} | known
     return {"layer": tap.layer.name, "reduce": reduce_name(tap.reduce)}
 
 
-def _wrap(tap: Tap, catch: Callable[[Tap, Any], None]) -> None:
-    layer = tap.layer.layer
+def _wrap(layer: Any, around: Around) -> Callable[[], None]:
+    """Put something around the call of a layer; what is returned undoes it."""
     method = _method(layer)
-    original = getattr(layer, method)
+    original, beneath = getattr(layer, method), layer.__dict__.get(method)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return _seen(tap, original, catch, args, kwargs)
+        return around(original, args, kwargs)
 
     def rematerialized_call(*given: Any, **also: Any) -> Any:
         recomputing = original(*given, **also)
-        return lambda *args, **kwargs: _seen(tap, recomputing, catch, args, kwargs)
+        return lambda *args, **kwargs: around(recomputing, args, kwargs)
 
-    wrapped: Any = call if method == "call" else rematerialized_call
-    wrapped.__dict__["_beneath"] = layer.__dict__.get(method)
-    layer.__dict__[method] = wrapped
+    def undo() -> None:
+        layer.__dict__.pop(method, None)
+        if beneath is not None:
+            layer.__dict__[method] = beneath
 
-
-def _unwrap(tap: Tap) -> None:
-    layer = tap.layer.layer
-    wrapped = layer.__dict__.pop(_method(layer), None)
-    beneath = getattr(wrapped, "_beneath", None)
-    if beneath is not None:
-        layer.__dict__[_method(layer)] = beneath
+    layer.__dict__[method] = call if method == "call" else rematerialized_call
+    return undo
 
 
 def _method(layer: Any) -> str:
     """Under `keras.RematScope` values inside `call` are recomputed, so there the call around it is watched."""
     return "call" if getattr(layer, "_remat_mode", None) is None else "rematerialized_call"
-
-
-def _seen(tap: Tap, call: Callable[..., Any], catch: Callable[[Tap, Any], None], args: Any, kwargs: Any) -> Any:
-    if tap.layer.before:
-        catch(tap, (args, kwargs))
-        return call(*args, **kwargs)
-    answer = call(*args, **kwargs)
-    catch(tap, answer)
-    return answer
 
 
 def reduced(tensor: Any, tap: Tap) -> Any:

@@ -27,6 +27,7 @@ from lensai_integrations.profile import Baseline
 from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
 from lensai_integrations.training.guard import guarded
+from lensai_integrations.training.labels import Place
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.tracking import TrackedRun, active_run
 
@@ -46,11 +47,14 @@ class BaselineCallback(Checkable, LightningCallback):
         layers: Layers whose answers are profiled as embeddings, by name; `"fc.input"` is what goes into `fc`.
             `"auto"`: the input of the last Linear layer. None: no embeddings.
         inputs: How image batches are read. `"auto"`: dtype and shape decide, and a torchvision `Normalize` in the data
-            set's transforms is undone. None: no images.
+            set's transforms is undone. None: no images. A dict by `"training"`, `"validation"` and `"test"` says it for
+            each kind of pass; those that it lacks are `"auto"`.
         outputs: The layer whose answers are the model's outputs; `"auto"`: the last Linear layer. None: no outputs.
         task: `"auto"`, `"classification"` or `"regression"`, or what the outputs are: `"logits"`, `"probabilities"`,
             `"values"`.
-        target: Key or place of the labels in a batch. `"auto"`: the usual ones. None: no labels.
+        target: Key or place of the labels in a batch, a tuple of these for what is nested, e.g. `(1, "species")`; of a
+            dict, all of its labels are kept, each by its name. `"auto"`: what the loss is given, else the usual names
+            and places, if these leave one. None: no labels. A dict says it for each kind of pass, as for `inputs`.
         reference: Which pass is the reference: `"validation"`, `"training"`, or `"test"` (of `trainer.test` after fit).
         training: What is profiled of training batches: `"inputs"` (and labels), `"all"` (layers too), or None.
         reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
@@ -94,10 +98,10 @@ class BaselineCallback(Checkable, LightningCallback):
         self,
         layers: Literal["auto"] | Sequence[str] | None = "auto",
         *,
-        inputs: Literal["auto"] | ImageInputs | None = "auto",
+        inputs: Literal["auto"] | ImageInputs | Mapping[str, str | ImageInputs | None] | None = "auto",
         outputs: str | None = "auto",
         task: str = "auto",
-        target: int | str | None = "auto",
+        target: Place | Mapping[str, Place | None] | None = "auto",
         reference: Literal["validation", "training", "test"] = "validation",
         training: Literal["inputs", "all"] | None = "inputs",
         reduce: Reduce | Mapping[str, Reduce] = "mean",

@@ -31,6 +31,7 @@ from lensai_integrations.training.drift_passes import Monitored, Passes
 from lensai_integrations.training.fit import TEST, VALIDATION
 from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.known_layers import known_output
+from lensai_integrations.training.labels import Place
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import LAYER, OUTPUTS
 from lensai_integrations.training.tracking import active_run
@@ -105,7 +106,7 @@ class DriftCallback(LightningCallback):
         layers: Sequence[str] | None = None,
         reduce: Reduce | Mapping[str, Reduce] | None = None,
         inputs: ImageInputs | None = None,
-        target: int | str | None = "auto",
+        target: Place | None = "auto",
         flush: bool = True,
         log_to_mlflow: bool = True,
         monitor: DriftMonitor | None = None,

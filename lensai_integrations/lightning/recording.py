@@ -15,7 +15,7 @@ import torch
 from lensai_integrations.lightning.ranks import padding_of
 from lensai_integrations.lightning.taps import Taps
 from lensai_integrations.profile import Profile
-from lensai_integrations.training.batches import Reader, Taken
+from lensai_integrations.training.batches import Place, Reader, Taken
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import Measurer, Recording
 from lensai_integrations.training.threads import one_blas_thread
@@ -63,6 +63,10 @@ class LoaderPass:
         self._taken = self._recording.take(batch)
         if self._taken is not None and self._taps is not None:
             self._taps.open()
+
+    def hint_labels(self, place: Place) -> None:
+        """Tell that the loss was given what is at this place of the batch as its target."""
+        self._recording.hint_labels(place)
 
     def close(self) -> None:
         """After the step: hand everything of this batch to the profiler."""

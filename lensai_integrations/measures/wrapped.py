@@ -46,6 +46,41 @@ def parts_inside(owner: Any, without: Collection[str] = ()) -> Iterator[Any]:
             pending += [getattr(each, attribute, None) for attribute in _INSIDE]
 
 
+def class_names_of(owner: Any) -> tuple[str, ...]:
+    """What the data set in a loader calls its classes, in their order; none if it does not say.
+
+    Looked for as `classes`, `class_names` or `categories`. A `target_transform` may count them otherwise, and the parts
+    of a `ConcatDataset` may differ: then none.
+
+    Example:
+        >>> class Pets:
+        ...     classes = ["cat", "dog"]
+        >>> class Subset:
+        ...     dataset = Pets()
+        >>> class_names_of(Subset())
+        ('cat', 'dog')
+    """
+    for each in parts_inside(owner, without=("Compose", "Sequential")):
+        parts = datasets_of(each)
+        if parts is not None:
+            found = {class_names_of(part) for part in parts}
+            return next(iter(found), ()) if len(found) == 1 else ()
+        for attribute in ("classes", "class_names", "categories"):
+            names = _texts(getattr(each, attribute, None))
+            if names:
+                return () if getattr(each, "target_transform", None) is not None else names
+    return ()
+
+
+def _texts(names: Any) -> tuple[str, ...]:
+    """The names, of several synonyms the first; none if they are something else or one comes twice."""
+    if not isinstance(names, list | tuple):
+        return ()
+    firsts = [name[0] if isinstance(name, tuple) and name else name for name in names]
+    texts = tuple(name for name in firsts if isinstance(name, str))
+    return texts if len(set(texts)) == len(names) else ()
+
+
 def datasets_of(owner: Any) -> list[Any] | None:
     """The data sets that a `ConcatDataset` puts together; None if it is none.
 

@@ -2,25 +2,40 @@
 
 Copies, because a training step may normalise or augment in place, and what is profiled is what the step was handed.
 Beside a forward pass the copy costs nothing that can be measured. Arrays that cannot be written to (JAX's and
-TensorFlow's) are taken as they are.
+TensorFlow's) are taken as they are. Where the labels are is decided in `labels.py`, at the end of the first batch:
+until then all that may be labels is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from array_api_compat import is_numpy_array, is_torch_array
 
-from lensai_integrations.arrays import Array
+from lensai_integrations.arrays import Array, is_array, namespace, shape_of
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.inputs import ImageInputs, normalization_of
+from lensai_integrations.training.labels import (
+    LABEL_KEYS,
+    Chosen,
+    LabelFinder,
+    Parts,
+    Path,
+    Place,
+    held,
+    inside,
+    part_at,
+    parts_beside,
+    path_of,
+    place_of,
+)
 from lensai_integrations.training.problems import Problems
 
-#: Where a dict's labels are looked for.
-LABEL_KEYS: Final = ("label", "labels", "target", "targets", "y", "class")
+__all__ = ["LABEL_KEYS", "BatchReader", "Place", "Reader", "Taken", "image_inputs"]
 
 
 @dataclass(frozen=True)
@@ -29,15 +44,23 @@ class Taken:
 
     Attributes:
         images: A copy of the images.
-        labels: A copy of the labels.
-        place: Key or place of the labels in the batch.
+        labels: A copy of the labels, or of several by name.
+        place: Place of the labels in the batch, or of several by name.
         segments: What the rows are told apart by, `[n]` strings, whole numbers or None.
+        class_names: What the labels' classes are called, as the data set says.
+        settle: Decides, once the model has seen the batch, what of it the labels are; None if that is known.
     """
 
     images: Array | None
-    labels: Array | Sequence[str] | None
-    place: int | str | None
+    labels: Any
+    place: Place | Mapping[str, Place] | None
     segments: list[Any] | None = None
+    class_names: Sequence[str] = ()
+    settle: Callable[[], Taken] | None = None
+
+    def settled(self) -> Taken:
+        """The same with its labels decided."""
+        return self if self.settle is None else self.settle()
 
 
 class Reader(Protocol):
@@ -48,8 +71,8 @@ class Reader(Protocol):
         """How to read what `take` returns as images."""
         ...
 
-    def take(self, batch: Any) -> Taken:
-        """Copies of the images and labels of a batch."""
+    def take(self, batch: Any) -> Taken | None:
+        """Copies of the images and labels of a batch; None of one that holds nothing."""
         ...
 
 
@@ -61,35 +84,180 @@ class BatchReader:
         target: Place or key of the labels, `"auto"` to look for them, or None to leave them.
         problems: Where it is reported what a batch lacks.
         segment_by: Key of what rows are told apart by, in batches that are dicts; None if by nothing of the batch.
+        source: Which kind of pass the batches are of, for messages.
+        chosen: Where other passes found the labels by their loss.
+        class_names: What the data set calls its classes.
     """
 
     def __init__(
         self,
         inputs: ImageInputs | None,
-        target: int | str | None,
+        target: Place | None,
         problems: Problems,
         segment_by: str | None = None,
+        *,
+        source: str = "",
+        chosen: Chosen | None = None,
+        class_names: Sequence[str] = (),
     ) -> None:
-        self._inputs, self._target, self._problems, self._segment_by = inputs, target, problems, segment_by
+        self._inputs, self._problems, self._segment_by, self._source = inputs, problems, segment_by, source
+        self._finder = LabelFinder(target, lambda text: self._say("labels", text), chosen)
+        self._looks_for_labels = target == "auto"
+        self._names, self._names_fit = class_names, len(class_names) > 1
+        self._images_at: Path | None = None if inputs is None or inputs.key is None else path_of(inputs.key)
+        self._knows_images = False
 
     @property
     def inputs(self) -> ImageInputs | None:
         """How to read what `take` returns as images."""
         return None if self._inputs is None else replace(self._inputs, key=None)
 
-    def take(self, batch: Any) -> Taken:
-        """Copies of the images and labels of a batch."""
-        images = labels = place = segments = None
+    def hint_labels(self, place: Place) -> None:
+        """Tell that the loss was given what is at this place as its target; it counts until the labels are decided."""
+        self._finder.hint(place)
+
+    def take(self, batch: Any) -> Taken | None:
+        """Copies of the images and labels of a batch; None of one that is None, or has None for its images."""
+        if batch is None or (self._images_at is not None and _is_absent(batch, self._images_at)):
+            return None
+        images = segments = None
         if self._inputs is not None:
             with self._problems.caught("inputs"):
-                images = _copy(find_images(batch, self._inputs.key))
-        with self._problems.caught("labels"):
-            place, found = find_labels(batch, self._target)
-            labels = _copy(found)
+                images = self._find_images(batch)
         if self._segment_by is not None:
             with self._problems.caught("segments"):
                 segments = _values_under(batch, self._segment_by)
-        return Taken(images, labels, place, segments)
+        taken = Taken(_copy(images), None, None, segments)
+        if self._finder.paths is not None:
+            return self._labelled(taken, batch)
+        with self._problems.caught("labels"):
+            parts = self._parts(batch, images)
+            copies = replace(parts, candidates={path: _copy(leaf) for path, leaf in parts.candidates.items()})
+            return replace(taken, settle=lambda: self._settled(taken, copies))
+        return taken
+
+    def _find_images(self, batch: Any) -> Any:
+        assert self._inputs is not None
+        key = self._inputs.key
+        try:
+            images = find_images(batch, key)
+        except InputError:
+            if key is None or self._knows_images or isinstance(batch, Mapping):
+                raise
+            images = self._find_elsewhere(batch, key)
+        if not self._knows_images:
+            self._knows_images = True
+            self._images_at = parts_beside(batch, images).images if is_array(images) else None
+        return images
+
+    def _find_elsewhere(self, batch: Any, key: Any) -> Any:
+        """The images of a batch that has no dict for the key to be in: that is for the batches of another pass."""
+        assert self._inputs is not None
+        images = find_images(batch)
+        self._inputs = replace(self._inputs, key=None)
+        self._say(
+            "inputs",
+            f"key={key!r} is not in the batches of {self._source}, which are {held(batch)}: the only images there are"
+            f" read; pass inputs={{{self._source!r}: ImageInputs(...), ...}} to say how each kind of batch is read",
+        )
+        return images
+
+    def _parts(self, batch: Any, images: Any) -> Parts:
+        if images is None:
+            with suppress(InputError):
+                images = find_images(batch)
+        return parts_beside(batch, images)
+
+    def _settled(self, taken: Taken, parts: Parts) -> Taken:
+        with self._problems.caught("labels"):
+            self._finder.decide(parts)
+            return self._with_labels(taken, {path: parts.candidates[path] for path in self._finder.paths or ()})
+        return taken
+
+    def _labelled(self, taken: Taken, batch: Any) -> Taken:
+        """What was taken, with labels whose place is known."""
+        with self._problems.caught("labels"):
+            found: dict[Path, Any] = {}
+            for path in self._finder.paths or ():
+                if _is_absent(batch, path):
+                    continue
+                part = part_at(batch, path if len(path) > 1 else path[0])
+                for inner, leaf in _named_parts(part, path).items():
+                    if leaf is not None and not self._is_unread(inner, leaf):
+                        found[inner] = _copy(leaf)
+            return self._with_labels(taken, found)
+        return taken
+
+    def _is_unread(self, path: Path, leaf: Any) -> bool:
+        unread = inside(leaf) is not None
+        if unread:
+            self._say(
+                "labels",
+                f"what is at target={place_of(path)!r} has a dict, or several parts, per image, which are not read as"
+                " labels: pass the place of one entry or one row of numbers per image, or target=None",
+            )
+        return unread
+
+    def _with_labels(self, taken: Taken, found: Mapping[Path, Any]) -> Taken:
+        if len(found) > 1:
+            places = {_name(path, found): place_of(path) for path in found}
+            return replace(taken, labels=dict(zip(places, found.values(), strict=True)), place=places, settle=None)
+        for path, labels in found.items():
+            return replace(taken, labels=labels, place=place_of(path), settle=None, class_names=self._named(labels))
+        return replace(taken, settle=None)
+
+    def _named(self, labels: Any) -> Sequence[str]:
+        """The names of the classes, if the first labels are numbers of such. Waits for an accelerator, once."""
+        if self._names_fit:
+            self._names_fit = False
+            self._names = self._names if are_numbers_of(labels, len(self._names)) else ()
+        return self._names
+
+    def _say(self, topic: str, text: str) -> None:
+        """Say it, once for all passes that it is true of."""
+        if not any(text in message for message in self._problems.messages):
+            known = any(message.startswith(f"{topic}: ") for message in self._problems.messages)
+            self._problems.note(f"{topic} of {self._source}" if known else topic, text)
+
+
+def are_numbers_of(labels: Any, classes: int) -> bool:
+    """Whether labels are whole numbers of so many classes, or rows with a number for each.
+
+    Example:
+        >>> import numpy as np
+        >>> are_numbers_of(np.array([0, 9]), 10), are_numbers_of(np.array([1, 10]), 10), are_numbers_of(["cat"], 1)
+        (True, False, False)
+    """
+    if not is_array(labels):
+        return not isinstance(labels, str) and all(isinstance(each, int) and 0 <= each < classes for each in labels)
+    shape = shape_of(labels)
+    if len(shape) == 2 and shape[1] > 1:
+        return shape[1] == classes
+    if not shape[0] or not namespace(labels).isdtype(labels.dtype, "integral"):
+        return False
+    return int(labels.min()) >= 0 and int(labels.max()) < classes
+
+
+def _is_absent(batch: Any, path: Path) -> bool:
+    """Whether a batch has None at a path, or on the way to it."""
+    try:
+        return any(part_at(batch, path[:depth]) is None for depth in range(1, len(path) + 1))
+    except InputError:
+        return False
+
+
+def _named_parts(part: Any, path: Path) -> dict[Path, Any]:
+    """A part as it is, or what a dict or named fields hold, by path."""
+    parts = inside(part)
+    if parts is None or not all(isinstance(step, str) for step in parts):
+        return {path: part}
+    return {(*path, step): each for step, each in parts.items()}
+
+
+def _name(path: Path, among: Mapping[Path, Any]) -> str:
+    """What one of several labels is called: its key, with those above it if another has the same."""
+    alone = sum(path[-1] == other[-1] for other in among) == 1
+    return str(path[-1]) if alone else ".".join(map(str, path))
 
 
 def image_inputs(inputs: ImageInputs | str | None, loader: Any, problems: Problems) -> ImageInputs | None:
@@ -108,44 +276,6 @@ def image_inputs(inputs: ImageInputs | str | None, loader: Any, problems: Proble
     return ImageInputs()
 
 
-def find_labels(batch: Any, target: int | str | None) -> tuple[int | str | None, Any]:
-    """Key or place of the labels of a batch, and the labels; None and None if there are none.
-
-    With `"auto"`, the second of a tuple or the usual key of a dict, if that is one label per image; masks, boxes and
-    the like are none.
-
-    Raises:
-        InputError: If `target` is given and the batch has no such place or key.
-
-    Example:
-        >>> find_labels({"image": 0, "label": ["cat", "dog"]}, "auto")
-        ('label', ['cat', 'dog'])
-    """
-    if target is None:
-        return None, None
-    if target == "auto":
-        place = _usual_place(batch)
-        return (None, None) if place is None or not _is_one_per_image(batch[place]) else (place, batch[place])
-    try:
-        return target, batch[target]
-    except (KeyError, IndexError, TypeError) as error:
-        held = f"a dict of {list(batch)}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
-        raise InputError(f"target={target!r} is not in the batch, which is {held}: pass a key or a place") from error
-
-
-def _usual_place(batch: Any) -> int | str | None:
-    if isinstance(batch, Mapping):
-        return next((key for key in LABEL_KEYS if key in batch), None)
-    return 1 if isinstance(batch, list | tuple) and len(batch) > 1 else None
-
-
-def _is_one_per_image(labels: Any) -> bool:
-    if isinstance(labels, list | tuple):
-        return bool(labels) and all(isinstance(label, str) for label in labels)
-    shape = getattr(labels, "shape", None)
-    return shape is not None and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
-
-
 def _copy(values: Any) -> Any:
     if is_torch_array(values):
         return values.detach().clone()
@@ -155,6 +285,7 @@ def _copy(values: Any) -> Any:
 def _values_under(batch: Any, key: str) -> list[Any]:
     """A batch's whole numbers or strings under a key. Waits for an accelerator."""
     if not isinstance(batch, Mapping) or key not in batch:
-        held = f"a dict of {list(batch)}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
-        raise InputError(f"segment_by={key!r} is not in the batch, which is {held}: pass 'label' or a key of the batch")
+        raise InputError(
+            f"segment_by={key!r} is not in the batch, which is {held(batch)}: pass 'label' or a key of the batch"
+        )
     return batch[key].tolist() if hasattr(batch[key], "tolist") else list(batch[key])

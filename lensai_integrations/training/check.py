@@ -17,8 +17,9 @@ from lensai_integrations.arrays import dtype_name, is_array, shape_of, strings
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Group
 from lensai_integrations.training.fit import Fit
+from lensai_integrations.training.labels import Place
 from lensai_integrations.training.options import Options
-from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened, Recording
+from lensai_integrations.training.recording import LABELS, LAYER, OUTPUTS, Listened, Recording, labels_of
 from lensai_integrations.training.suspicions import Seen, suspicions
 from lensai_integrations.training.threads import one_blas_thread
 
@@ -108,6 +109,7 @@ def run_check(
     loader: Any = None,
     aside: Callable[[], AbstractContextManager[Any]] = one_blas_thread,
     notes: Sequence[str] = (),
+    targets: Sequence[Place] = (),
 ) -> Check:
     """Take one batch in as a fit would, and look at what came out.
 
@@ -119,15 +121,20 @@ def run_check(
         loader: What the batch comes from, if known: its transforms may tell a normalisation.
         aside: What measuring is done in.
         notes: Warnings that are known already.
+        targets: Places in the batch of what the loss was given as its target, if it was seen.
     """
     recording = Recording(SOURCE, fit.prepare(SOURCE), layers, fit.problems, aside=aside)
     recording.start(loader)
     arrays: dict[str, Any] = {}
     with fit.problems.caught("the check"):
         taken = recording.take(batch)
-        assert taken is not None
+        if taken is None:
+            raise InputError("the batch holds no images, only None: pass another")
+        for place in targets:
+            recording.hint_labels(place)
+        taken = taken.settled()
         recording.record(taken, lambda: answers)
-        found = {"inputs": taken.images, **answers, "labels": taken.labels}
+        found = {"inputs": taken.images, **answers, **labels_of(taken)}
         arrays = {name: array for name, array in found.items() if array is not None}
     profile = recording.finish()
     seen = [Seen(profile.groups[name], array) for name, array in arrays.items() if name in profile.groups]
@@ -135,9 +142,16 @@ def run_check(
     rows += [_unread(name, array) for name, array in arrays.items() if name not in profile.groups]
     rows += [_own_row(name, own, each) for each in seen for name, own in each.group.apart.items()]
     told = [*notes, *fit.problems.messages, *map(_plainly, profile.warnings), *suspicions(seen)]
-    if "labels" not in arrays and isinstance(batch, Mapping | list | tuple) and len(batch) > 1:
+    if _lacks_labels(fit, arrays) and isinstance(batch, Mapping | list | tuple) and len(batch) > 1:
         told.append("no labels were found in the batch: pass target=, their key or place, or target=None")
     return Check(tuple(rows), tuple(dict.fromkeys(told)))
+
+
+def _lacks_labels(fit: Fit[Any], arrays: Mapping[str, Any]) -> bool:
+    """Whether there are none although they were looked for, and nothing was said of it."""
+    wanted = fit.options.target_of(SOURCE) is not None
+    said = any(message.startswith(LABELS) for message in fit.problems.messages)
+    return wanted and not said and not any(name.split("/")[0] == LABELS for name in arrays)
 
 
 def without_missing(options: Options, find: Callable[[str], Any]) -> tuple[Options, list[str]]:
@@ -199,7 +213,7 @@ def _read(seen: Seen) -> str:
     info = seen.group.info
     if seen.group.name == "inputs":
         return f"{info['note']}, {info['size']}"
-    if seen.group.name == OUTPUTS:
+    if seen.group.name.split("/")[0] == OUTPUTS:
         return f"{info['kind']} of {info.get('layer', 'the model')}"
     if seen.group.name.startswith(LAYER):
         return f"{info['reduce']} of {info['axes']} axes, {info['width']} wide"

@@ -16,6 +16,7 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.training.fit import LABEL
 from lensai_integrations.training.known_layers import KnownLayer, known_layers, known_output
+from lensai_integrations.training.labels import Place
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.recording import OUTPUTS
 
@@ -42,7 +43,7 @@ class DriftOptions:
     layers: Sequence[str] | None
     reduce: Reduce | Mapping[str, Reduce] | None
     inputs: ImageInputs | None
-    target: int | str | None
+    target: Place | None
     flush: bool
     log_to_mlflow: bool
     monitor: DriftMonitor | None
@@ -104,7 +105,7 @@ class DriftOptions:
             inputs=(self.inputs or reader_of(self.reference) or ImageInputs()) if "inputs" in groups else None,
             outputs=(known_output(self.reference) or "auto") if OUTPUTS in groups else None,
             task="auto",
-            target=self.target if "labels" in groups else None,
+            target=self.target if any(name.split("/")[0] == "labels" for name in groups) else None,
             reference="test",
             training=None,
             reduce={layer.name: layer.reduce for layer in self.known},

@@ -156,8 +156,8 @@ class Monitored:
     passes: Passes
     say: Callable[[str], None]
 
-    def _prepared(self: Any, _: str, loader: Any) -> tuple[Reader, Passes]:
-        return self._make_reader(loader), self.passes
+    def _prepared(self: Any, source: str, loader: Any) -> tuple[Reader, Passes]:
+        return self._reader_of(source, loader), self.passes
 
     def complete(self: Any, source: str, *, whole: bool = True, error: BaseException | None = None, **_: Any) -> None:
         """End a pass.

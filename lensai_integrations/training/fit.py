@@ -6,10 +6,14 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+from lensai_integrations.conventions import is_images
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
 from lensai_integrations.training.batches import BatchReader, Reader, image_inputs
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
+from lensai_integrations.training.labels import Chosen
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.raw import RawImages
@@ -21,6 +25,14 @@ LABEL = "label"
 NO_HELD_OUT = (
     "there was no {} pass, so the reference is the training data: augmented, seen with dropout on and while the weights"
     " changed; clean production data may look drifted against it"
+)
+
+#: What of a reader says which values the model sees.
+_READING = ("layout", "scale", "mean", "std", "kind")
+_READ_OTHERWISE = (
+    "those of {0} are read as {2}, those of {1} as {3}, so the model sees other values in the one than in the other,"
+    " unless it makes them alike itself: is a rescale or a normalisation missing? If it is meant, say so with"
+    " inputs={{{0!r}: ImageInputs(...), {1!r}: ImageInputs(...)}}"
 )
 
 #: Given the first pass's loader, the reader of its batches and what measures them.
@@ -49,6 +61,7 @@ class Fit(Generic[P]):
             images, or tuples and dicts with images and labels in them.
 
     Attributes:
+        options: What was asked for.
         problems: What went wrong or is missing.
         profiles: The latest complete profile by source; on the first rank only.
         recordings: By source, the passes that are recorded.
@@ -64,8 +77,9 @@ class Fit(Generic[P]):
         gather: Callable[[Profile | None, Problems], Profile | None] = lambda profile, _: profile,
         reader: Callable[[Any], Reader] | None = None,
     ) -> None:
-        self._options, self._rank, self._gather = options, rank, gather
-        self._make_reader = reader or self._batch_reader
+        self.options = self._options = options
+        self._rank, self._gather = rank, gather
+        self._make_reader = reader
         self.problems = Problems(quiet=rank != 0)
         self.begin()
 
@@ -77,6 +91,7 @@ class Fit(Generic[P]):
         self.raw = RawImages(self.problems)
         self.reference = self._options.reference
         self._cache = StateCache()
+        self._chosen = Chosen()
 
     def use_training_as_reference(self) -> None:
         """Nothing is held out: what training saw has to do."""
@@ -87,15 +102,24 @@ class Fit(Generic[P]):
         """What makes the reader and the profiler of a source."""
         return lambda loader: self._prepared(source, loader)
 
-    def _batch_reader(self, loader: Any) -> Reader:
-        inputs = image_inputs(self._options.inputs, loader, self.problems)
-        segment_by = self._options.segment_by
-        return BatchReader(inputs, self._options.target, self.problems, None if segment_by == LABEL else segment_by)
+    def _reader_of(self, source: str, loader: Any) -> Reader:
+        if self._make_reader is not None:
+            return self._make_reader(loader)
+        options = self._options
+        return BatchReader(
+            image_inputs(options.inputs_of(source), loader, self.problems),
+            options.target_of(source),
+            self.problems,
+            None if options.segment_by == LABEL else options.segment_by,
+            source=source,
+            chosen=self._chosen,
+            class_names=class_names_of(loader),
+        )
 
     def _prepared(self, source: str, loader: Any) -> tuple[Reader, Measurer]:
         options = self._options
         self.raw.find(source, loader)
-        reader = self._make_reader(loader)
+        reader = self._reader_of(source, loader)
         profiler = Profiler(
             inputs=reader.inputs,
             convention=options.convention,
@@ -134,6 +158,18 @@ class Fit(Generic[P]):
                 if not whole:
                     merged.info["warnings"] = [*merged.warnings, f"the profile is of a part of a {source} epoch"]
                 self.profiles[source] = merged
+                self._compare_readings(source)
+
+    def _compare_readings(self, source: str) -> None:
+        """Say it if the images of two passes are not read alike: then the model sees them on different scales."""
+        for other in self.profiles.keys() - {source}:
+            told = self.options.inputs if isinstance(self.options.inputs, Mapping) else {}
+            if all(isinstance(told.get(each), ImageInputs) for each in (source, other)):
+                continue  # the user has said that they differ
+            first, second = sorted((source, other))
+            difference = different_readings(self.profiles, first, second)
+            if difference:
+                self.problems.note(f"inputs of {first} and {second}", difference)
 
     def baseline(self, profiles: Mapping[str, Profile]) -> Baseline | None:
         """The baseline that these profiles make, or None if there is nothing to hold a model against."""
@@ -157,3 +193,23 @@ class Fit(Generic[P]):
         with self.problems.caught("checkpoint"):
             if self._rank == 0:
                 self.profiles = profiles_of(state)
+
+
+def different_readings(profiles: Mapping[str, Profile], one: str, two: str) -> str:
+    """What is to be said if the images of two sources are not read alike, else nothing.
+
+    Example:
+        >>> different_readings({"training": Profile(), "validation": Profile()}, "training", "validation")
+        ''
+    """
+    for name in filter(is_images, profiles[one].groups.keys() & profiles[two].groups.keys()):
+        infos = [profiles[source].groups[name].info for source in (one, two)]
+        first, second = (info.get("reader") for info in infos)
+        if first and second and any(first.get(key) != second.get(key) for key in _READING):
+            return _READ_OTHERWISE.format(one, two, *(_told(info) for info in infos))
+    return ""
+
+
+def _told(info: Mapping[str, Any]) -> str:
+    mean, std = (info["reader"].get(key) for key in ("mean", "std"))
+    return f"{info['note']} with mean={mean} and std={std}" if mean else str(info["note"])

@@ -19,11 +19,13 @@ class KnownLayer:
         name: Of the embeddings in the baseline.
         path: Of the layer in the model that the baseline was made of.
         reduce: From the layer's answer to `[n, D]`.
+        auto: Whether it was found by `layers="auto"`, and is to be found likewise in a model with other names.
     """
 
     name: str
     path: str
     reduce: Reduce
+    auto: bool = False
 
 
 def known_layers(
@@ -45,13 +47,16 @@ def known_layers(
         >>> profiler = Profiler()
         >>> profiler.update(embeddings={"pool": np.ones((9, 4))})
         >>> known_layers(profiler.profile())
-        [KnownLayer(name='pool', path='pool', reduce='mean')]
+        [KnownLayer(name='pool', path='pool', reduce='mean', auto=False)]
     """
     if layers is None:
         names = [name.removeprefix(LAYER) for name in reference.groups if name.startswith(LAYER)]
     else:
         names = list(layers)
-    return [KnownLayer(name, _path(reference, name), _reduction(reference, name, reduce)) for name in names]
+    auto = {name for name in names if layers is None and reference.groups[LAYER + name].info.get("auto", False)}
+    return [
+        KnownLayer(name, _path(reference, name), _reduction(reference, name, reduce), name in auto) for name in names
+    ]
 
 
 def known_output(reference: Profile) -> str | None:

@@ -15,6 +15,7 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import KINDS, TASKS
 from lensai_integrations.mlflow.address import checked_path
 from lensai_integrations.segments import checked_segment_by
+from lensai_integrations.training.labels import Place
 
 REFERENCES = ("validation", "training", "test")
 TRAININGS = ("inputs", "all", None)
@@ -37,10 +38,10 @@ class Options:
     """
 
     layers: str | Sequence[str] | None
-    inputs: str | ImageInputs | None
+    inputs: str | ImageInputs | Mapping[str, str | ImageInputs | None] | None
     outputs: str | None
     task: str
-    target: int | str | None
+    target: Place | Mapping[str, Place | None] | None
     reference: str
     training: str | None
     reduce: Reduce | Mapping[str, Reduce]
@@ -64,9 +65,11 @@ class Options:
         _check_one_of("reference", self.reference, REFERENCES)
         _check_one_of("training", self.training, TRAININGS)
         _check_kind("outputs", self.outputs, (str, type(None)), "'auto', a layer name or None")
-        _check_kind("target", self.target, (int, str, type(None)), "'auto', a key, a place in the batch or None")
-        if self.inputs != "auto":
-            _check_kind("inputs", self.inputs, (ImageInputs, type(None)), "'auto', ImageInputs(...) or None")
+        for inputs in _by_source("inputs", self.inputs):
+            if inputs != "auto":
+                _check_kind("inputs", inputs, (ImageInputs, type(None)), "'auto', ImageInputs(...) or None")
+        for target in _by_source("target", self.target):
+            _check_target(target)
         for reduce in self.reduce.values() if isinstance(self.reduce, Mapping) else [self.reduce]:
             check_reduce(reduce)
         checked_conventions(self.convention)
@@ -81,6 +84,18 @@ class Options:
         checked_path(self.artifact_path)
         if not self.upload_deadline > 0:
             raise InputError(f"upload_deadline={self.upload_deadline!r} must be a positive number of seconds")
+
+    def inputs_of(self, source: str) -> str | ImageInputs | None:
+        """How the images of a kind of pass are read; those of a dry run as in the reference."""
+        if not isinstance(self.inputs, Mapping):
+            return self.inputs
+        return self.inputs.get(source if source in REFERENCES else self.reference, "auto")
+
+    def target_of(self, source: str) -> Place | None:
+        """The place of the labels in the batches of a kind of pass; in those of a dry run as in the reference."""
+        if not isinstance(self.target, Mapping):
+            return self.target
+        return self.target.get(source if source in REFERENCES else self.reference, "auto")
 
     def reduce_of(self, layer: str) -> Reduce:
         """How a layer's answers become vectors."""
@@ -104,6 +119,22 @@ def _check_one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
 def _check_kind(name: str, value: Any, kinds: tuple[type, ...], accepted: str) -> None:
     if not isinstance(value, kinds) or isinstance(value, bool):
         raise InputError(f"{name}={value!r} should be {accepted}")
+
+
+def _by_source(name: str, given: Any) -> list[Any]:
+    """The values of an argument that may be given for each kind of pass."""
+    if not isinstance(given, Mapping):
+        return [given]
+    unknown = [key for key in given if key not in REFERENCES]
+    if unknown or not given:
+        raise InputError(f"{name}={given!r} has {unknown}: as a dict it takes {', '.join(map(repr, REFERENCES))}")
+    return list(given.values())
+
+
+def _check_target(target: Any) -> None:
+    accepted = "'auto', a key, a place in the batch, a tuple of these for what is nested, or None"
+    for step in target if isinstance(target, tuple) and target else [target]:
+        _check_kind("target", step, (int, str, type(None)) if step is target else (int, str), accepted)
 
 
 def _check_number(name: str, value: Any, low: int, high: int | None) -> None:

@@ -7,14 +7,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from lensai_integrations.arrays import is_array
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.profile import Profile
-from lensai_integrations.training.batches import Reader, Taken
+from lensai_integrations.training.batches import BatchReader, Place, Reader, Taken
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.threads import one_blas_thread
 
-#: What the keys of embeddings begin with; the key of the outputs.
-LAYER, OUTPUTS = "embeddings/", "outputs"
+#: What the keys of embeddings begin with; the keys of outputs and labels, or what those of several begin with.
+LAYER, OUTPUTS, LABELS = "embeddings/", "outputs", "labels"
 NO_PADDING: Final = (0, 0)
 
 
@@ -99,16 +100,23 @@ class Recording:
         self._prepared = self._prepared or self._prepare(loader)
         self._prepared[1].reset()
         self._own, self._padding = padding
-        self._rows = self._left_out = self._batches = self._failed = 0
+        self._rows = self._left_out = self._batches = self._failed = self._empty = 0
         self._seen: set[str] = set()
         self.started = True
 
     def take(self, batch: Any) -> Taken | None:
-        """Copies of a batch's images and labels, for `record`; None outside of a pass."""
+        """Copies of a batch's images and labels, for `record`; None outside of a pass, or if there is nothing in it."""
         if not self.started or self._prepared is None:
             return None
         with self._aside():
-            return self._prepared[0].take(batch)
+            taken = self._prepared[0].take(batch)
+        self._empty += taken is None
+        return taken
+
+    def hint_labels(self, place: Place) -> None:
+        """Tell that the loss was given what is at this place of the batch as its target."""
+        if self._prepared is not None and isinstance(reader := self._prepared[0], BatchReader):
+            reader.hint_labels(place)
 
     def record(self, taken: Taken, caught: Callable[[], Mapping[str, Any]]) -> None:
         """Hand everything of one batch to the profiler. A batch that this fails for is counted.
@@ -123,26 +131,45 @@ class Recording:
         self._failed += 1
         with self._aside():
             answers = caught()
-            self._describe(answers)
-            if taken.place is not None:
-                self._prepared[1].describe("labels", read_from=taken.place)
-            given = {"inputs": taken.images, "labels": taken.labels, "segments": taken.segments, **answers}
+            taken = taken.settled()
+            self._describe(answers, taken.class_names)
+            labels = self._described_labels(taken)
+            given = {"inputs": taken.images, **labels, "segments": taken.segments, **answers}
             self._update(self._trimmed(given))
         self._failed -= 1
 
     def _update(self, batch: dict[str, Any]) -> None:
         assert self._prepared is not None
-        layers = {key.removeprefix(LAYER): rows for key, rows in batch.items() if key.startswith(LAYER)}
-        groups = {key: rows for key, rows in batch.items() if not key.startswith(LAYER)}
-        self._prepared[1].update(**groups, embeddings=layers)
+        groups: dict[str, Any] = {"embeddings": {}}
+        for key, rows in batch.items():
+            origin, _, name = key.partition("/")
+            if name:
+                groups.setdefault(origin, {})[name] = rows
+            else:
+                groups[key] = rows
+        self._prepared[1].update(**groups)
 
-    def _describe(self, answers: Mapping[str, Any]) -> None:
+    def _describe(self, answers: Mapping[str, Any], class_names: Sequence[str]) -> None:
         """Tell the profiler where a group comes from, when its first rows are there."""
         assert self._prepared is not None
         for layer in self.layers:
             if layer.key in answers and layer.key not in self._seen:
                 self._seen.add(layer.key)
-                self._prepared[1].describe(layer.key, **layer.info)
+                named = layer.key == OUTPUTS and class_names and _columns(answers[layer.key]) == len(class_names)
+                info = layer.info | {"class_names": list(class_names)} if named else layer.info
+                self._prepared[1].describe(layer.key, **info)
+
+    def _described_labels(self, taken: Taken) -> dict[str, Any]:
+        """The labels of a batch by the name of their group, told to the profiler when the first are there."""
+        assert self._prepared is not None
+        labels = labels_of(taken)
+        for key in labels.keys() - self._seen:
+            place = taken.place[key.removeprefix(f"{LABELS}/")] if isinstance(taken.place, Mapping) else taken.place
+            if place is not None:
+                self._seen.add(key)
+                info = {"class_names": list(taken.class_names)} if taken.class_names else {}
+                self._prepared[1].describe(key, read_from=place, **info)
+        return labels
 
     def _trimmed(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch without the rows that the sampler repeats; if rows are not samples, as it is."""
@@ -180,11 +207,33 @@ class Recording:
                 )
                 self._problems.note(layer.key, problem, listed=False)
                 complaints.append(problem)
+        if self._empty:
+            complaints.append(
+                f"{self._empty} of {self._empty + self._batches} batches of {self.source} held no images (None), and"
+                " nothing of them is in the profile"
+            )
         if self._failed:
             complaints.append(
                 f"{self._failed} of {self._batches} batches of {self.source} were left out after an error"
             )
         return complaints
+
+
+def labels_of(taken: Taken) -> dict[str, Any]:
+    """The labels of a batch by the name of their group.
+
+    Example:
+        >>> labels_of(Taken(None, [1, 2], 1)), labels_of(Taken(None, {"species": [1, 2]}, {"species": "species"}))
+        ({'labels': [1, 2]}, {'labels/species': [1, 2]})
+    """
+    if isinstance(taken.labels, Mapping):
+        return {f"{LABELS}/{name}": labels for name, labels in taken.labels.items()}
+    return {LABELS: taken.labels}
+
+
+def _columns(answer: Any) -> int:
+    """How many numbers a layer answered per image; 0 if that is no plain array."""
+    return int(answer.shape[1]) if is_array(answer) and len(answer.shape) == 2 else 0
 
 
 def reduce_name(reduce: Reduce) -> str:

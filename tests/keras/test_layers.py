@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.keras.layers import find_layer, is_linear, last_dense, named_layers
+from lensai_integrations.keras.layers import find_layer, is_linear, named_layers
 
 layers = keras.layers
 
@@ -72,14 +72,6 @@ def test_the_end_of_two_names_is_refused_with_both():
 
     with pytest.raises(InputError, match=r"'pool' could be one/pool, two/pool: pass the full name"):
         find_layer(keras.Sequential(inner), "pool")
-
-
-def test_the_last_dense_layer_is_the_one_defined_last_and_attention_has_none():
-    assert last_dense(Subclassed()).path == "right"
-    given = keras.Input((5, 8))
-    attention = layers.MultiHeadAttention(2, 4)(layers.Dense(8, name="before")(given), given)
-    assert last_dense(keras.Model(given, attention)).path == "before"
-    assert last_dense(backbone()) is None
 
 
 def test_only_a_dense_layer_without_an_activation_is_linear():

@@ -59,7 +59,7 @@ def record(model, device, arguments, strict, steps=2):
     problems = Problems(quiet=True)
     taps = attach(model, BaselineCallback(**arguments)._options, problems)
     profiler = Profiler(inputs=RESOLVED, task="logits", max_dim=5)
-    recording = LoaderPass("training", lambda _: (BatchReader(RESOLVED, "auto", problems), profiler), taps, problems)
+    recording = LoaderPass("training", lambda _: (BatchReader(RESOLVED, 1, problems), profiler), taps, problems)
     recording.start(None)
     for step in range(steps):
         batch = torch.rand(64, 3, 16, 16, device=device), torch.zeros(64, dtype=torch.int64, device=device)

@@ -8,7 +8,8 @@ from torchvision.transforms import v2
 
 from lensai_integrations import ImageInputs
 from lensai_integrations.errors import InputError
-from lensai_integrations.training.batches import BatchReader, find_labels, image_inputs
+from lensai_integrations.training.batches import BatchReader, image_inputs
+from lensai_integrations.training.labels import part_at
 from lensai_integrations.training.problems import Problems
 
 IMAGES = torch.rand(4, 3, 8, 8)
@@ -16,14 +17,14 @@ CLASSES = torch.tensor([3, 1, 2, 0])
 
 
 def take(batch, inputs=None, target="auto", problems=None):
-    return BatchReader(inputs or ImageInputs(), target, problems or Problems()).take(batch)
+    return BatchReader(inputs or ImageInputs(), target, problems or Problems()).take(batch).settled()
 
 
 @pytest.mark.parametrize(
     ("batch", "place"),
     [
         ((IMAGES, CLASSES), 1),
-        ([IMAGES, CLASSES, torch.zeros(4, 4)], 1),
+        ([IMAGES, CLASSES, torch.zeros(4, 8, 8)], 1),
         ({"image": IMAGES, "label": CLASSES}, "label"),
         ({"pixel_values": IMAGES, "labels": CLASSES}, "labels"),
         ({"target": CLASSES, "x": IMAGES}, "target"),
@@ -66,12 +67,8 @@ def test_copies_keep_the_memory_format():
     [
         IMAGES,
         (IMAGES,),
-        (IMAGES, torch.zeros(4, 8, 8)),  # masks
-        (IMAGES, torch.zeros(4, 20)),  # several labels per image
-        (IMAGES, [{"boxes": torch.zeros(2, 4)}]),
         (IMAGES, None),
         (IMAGES, torch.tensor(0.5)),
-        {"image": IMAGES, "mask": CLASSES},
     ],
 )
 def test_what_is_not_one_label_per_image_is_no_label(batch):
@@ -83,7 +80,18 @@ def test_what_is_not_one_label_per_image_is_no_label(batch):
     assert not problems.messages
 
 
-@pytest.mark.parametrize("labels", [["cat", "dog"], ("cat", "dog"), CLASSES[:, None], torch.rand(4)])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["cat", "dog"] * 2,
+        ("cat", "dog") * 2,
+        CLASSES[:, None],
+        torch.rand(4),
+        torch.rand(4, 20),
+        torch.eye(4),
+        [3, 1, 3, 1],
+    ],
+)
 def test_words_columns_and_numbers_are_labels(labels):
     assert take((IMAGES, labels)).labels is not None
 
@@ -92,7 +100,7 @@ def test_words_columns_and_numbers_are_labels(labels):
 def test_a_given_target_is_taken_whatever_it_is(target, expected):
     batch = {"kind": 8} if isinstance(target, str) else (IMAGES, CLASSES, 7)
 
-    assert find_labels(batch, target) == (target, expected)
+    assert part_at(batch, target) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,7 +113,7 @@ def test_a_given_target_is_taken_whatever_it_is(target, expected):
 )
 def test_a_given_target_that_is_not_there_is_an_error(batch, target, message):
     with pytest.raises(InputError, match=message):
-        find_labels(batch, target)
+        part_at(batch, target)
 
 
 def test_what_cannot_be_found_is_a_problem_and_the_rest_is_taken():
@@ -127,7 +135,7 @@ def test_key_finds_the_images_and_is_done_with_then():
 
 def test_without_inputs_no_images_are_taken():
     reader = BatchReader(None, "auto", Problems())
-    taken = reader.take((IMAGES, CLASSES))
+    taken = reader.take((IMAGES, CLASSES)).settled()
 
     assert taken.images is None
     assert reader.inputs is None

@@ -80,7 +80,7 @@ WRONG_STD = ImageInputs(mean=(0.5,), std=(3.0,), scale=255)
         ({"answers": {"embeddings/pool": RNG.normal(size=(9, 4))}}, "different numbers of rows"),
         ({"layers": [Listened("embeddings/x", "x")]}, "layer 'x' answered nothing"),
         ({"images": [], "labels": []}, "inputs"),
-        ({"labels": np.zeros((16, 5, 5))}, "no labels were found in the batch: pass target="),
+        ({"labels": np.zeros((16, 5, 5))}, "labels: the batch has no labels of a kind that is read"),
     ],
 )  # fmt: skip
 def test_what_looks_wrong_is_said(arguments, message):

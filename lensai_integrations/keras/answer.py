@@ -1,0 +1,300 @@
+"""What a model answers, in heads, and what feeds them: decided from its graph, or from the first step that runs.
+
+The answer is what the model's `call` returns in the step that runs anyway. Where it is no answer of a classifier or a
+regression (a picture like the one that went in, a map), or the step calls parts of the model and never the model
+itself, nothing is called its outputs, and what there is to choose from is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import keras
+
+from lensai_integrations.keras.layers import Layer, named_layers
+from lensai_integrations.keras.losses import losses_of
+from lensai_integrations.keras.making import Call, Made, alone_of_its_shape, called, graph_of, is_whole, made, symbolic
+from lensai_integrations.training.problems import Problems
+from lensai_integrations.training.recording import LAYER, OUTPUTS
+
+_MOST_LISTED: Final = 8
+#: Fewer numbers of a row than this are no picture, even if as many come out as went in.
+_A_PICTURE: Final = 64
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What is the same for the embeddings of a model: what goes into a layer that heads come from.
+
+    Attributes:
+        layer: That layer, read before it.
+        heads: The heads that come from it.
+        tensor: What went into it in the step in which it was found; None if it was found in the graph.
+    """
+
+    layer: Layer
+    heads: list[str]
+    tensor: Any = None
+
+
+@dataclass
+class Answer:
+    """What is known of what a model answers.
+
+    Args:
+        model: The model.
+        problems: Where it is said what is not read.
+        outputs: Whether the answer is wanted as outputs.
+        layers: Whether what feeds it is wanted as embeddings.
+
+    Attributes:
+        settled: Whether it is known by now.
+        heads: The heads by name, in Keras's order, and how each is made; those that are read.
+        embeddings: What feeds them.
+    """
+
+    model: Any
+    problems: Problems
+    outputs: bool = True
+    layers: bool = True
+    settled: bool = field(default=False, init=False)
+    heads: dict[str, Made] = field(default_factory=dict, init=False)
+    embeddings: list[Fed] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self._notes: dict[str, str] = {}
+        self._paths = {id(each.layer): each for each in reversed(named_layers(self.model).values())}
+        self._columns: dict[str, int | None] = {}
+        graph = graph_of(self.model)
+        if graph is not None:
+            self._settle_by(graph)
+        self.settled = self.settled or not (self.outputs or self.layers)
+
+    def _settle_by(self, graph: Any) -> None:
+        """Settle it by the graph, unless a layer with layers of its own in it makes a head: a step shows these."""
+        heads, producer = heads_in(graph._outputs_struct, self.names), symbolic()
+        if not any(is_whole(made(tensor, producer).source) for tensor in heads.values()):
+            self.settle(heads, producer, graph.inputs, self._shapes())
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What Keras calls the outputs of a model that is a graph."""
+        graph = graph_of(self.model)
+        return list(getattr(graph, "output_names", ())) if graph is not None else ()
+
+    @property
+    def names_of_all(self) -> list[str]:
+        """The heads, those too that are not read, in Keras's order."""
+        return list(self._columns)
+
+    def _shapes(self) -> dict[str, Any]:
+        shapes = {}
+        for path, each in named_layers(self.model).items():
+            try:
+                shapes[path] = each.layer.output.shape
+            except (AttributeError, ValueError):  # of several calls, or of none
+                continue
+        return shapes
+
+    def found_in(self, answer: Any, given: Any, calls: Sequence[Call]) -> None:
+        """Settle it by a step: what the model answered and was given, and the calls of its layers."""
+        heads, producer = heads_in(answer, self.names), called(calls)
+        shapes = {self._paths[id(call.layer)].path: call.answered[0].shape for call in reversed(calls) if call.answered}
+        self.settle(heads, producer, arrays_in(given), shapes, calls)
+
+    def settle(
+        self,
+        heads: Mapping[str, Any],
+        producer: Callable[[Any], Call | None],
+        given: Iterable[Any],
+        shapes: Mapping[str, Any],
+        calls: Sequence[Call] = (),
+    ) -> None:
+        """Decide which heads are read, and what feeds them.
+
+        Args:
+            heads: The heads, as tensors with values or without.
+            producer: What makes tensors.
+            given: What the model is given.
+            shapes: Of what layers answer, to choose from.
+            calls: Of the layers in this step, if it is one.
+        """
+        self.settled = True
+        self._columns = {name: _columns(tensor) for name, tensor in heads.items()}
+        losses = losses_of(self.model, self._columns)
+        given = list(given)
+        inputs = {_size(each.shape) for each in given}
+        for name, tensor in heads.items():
+            how = made(tensor, producer)
+            if how.source is None or is_whole(how.source):
+                inner = alone_of_its_shape(tensor, calls)
+                how = how if inner.source is None else replace(how, source=inner.source, fed=inner.fed, linear=False)
+            if any(how.fed is each for each in given):
+                how = replace(how, source=None, fed=None)
+            how_read = "" if self._is_reconstruction(tensor, inputs, losses.get(name, {})) else _rows_of(tensor, how)
+            if how_read == "":
+                self._say(OUTPUTS, _RECONSTRUCTION.format(self.model.name, _shape(tensor.shape), _choice(shapes)))
+                continue
+            if how_read == "map":
+                topic = f"{OUTPUTS}/{name}" if name else OUTPUTS
+                self._say(topic, _MAP.format(_shape(tensor.shape), _choice(shapes)), outputs_only=True)
+            else:
+                self.heads[name] = how
+            self._feed(name, how)
+        fed = {name for each in self.embeddings for name in each.heads}
+        if any(name not in fed for name in self.heads):
+            self._say("layers", _UNFED.format(_choice(shapes)), layers_only=True)
+
+    def _feed(self, name: str, how: Made) -> None:
+        at = self._paths.get(id(how.source))
+        if at is None or how.fed is None:
+            return
+        for each in self.embeddings:
+            if each.layer.layer is at.layer or each.tensor is how.fed:
+                each.heads.append(name)
+                return
+        self.embeddings.append(Fed(Layer(at.path, at.layer, True, at.recomputed, at.frames), [name], how.fed))
+
+    def _is_reconstruction(self, tensor: Any, inputs: set[int | None], loss: Mapping[str, Any]) -> bool:
+        size = _size(tensor.shape)
+        return size is not None and size >= _A_PICTURE and size in inputs and loss.get("loss") != "cross_entropy"
+
+    def never_called(self, calls: Sequence[Call]) -> None:
+        """A step never called the model itself: whatever it called, say that."""
+        if self.settled:
+            return
+        shapes = {self._paths[id(call.layer)].path: call.answered[0].shape for call in reversed(calls) if call.answered}
+        shapes = shapes or self._shapes()
+        self._say(OUTPUTS, _PARTS.format(type(self.model).__name__, _choice(shapes)))
+
+    def _say(self, topic: str, text: str, *, outputs_only: bool = False, layers_only: bool = False) -> None:
+        unwanted = not (self.outputs or self.layers)
+        if unwanted or (outputs_only and not self.outputs) or (layers_only and not self.layers):
+            return
+        self._notes[topic] = text
+        self.problems.note(topic, text)
+
+    def forget(self) -> None:
+        """Let go of the tensors of the step that settled it."""
+        self.heads = {name: replace(how, fed=None) for name, how in self.heads.items()}
+        self.embeddings = [replace(each, tensor=None) for each in self.embeddings]
+
+    def say_again(self) -> None:
+        """What was said of the model holds for another fit, too."""
+        for topic, text in self._notes.items():
+            self.problems.note(topic, text)
+
+    def told_of(self, layer: Any) -> dict[str, Any]:
+        """What the loss says of a layer's answers, if they are a head."""
+        name = next((name for name, how in self.heads.items() if how.maker is layer), None)
+        return {} if name is None else losses_of(self.model, self._columns).get(name, {})
+
+    def info_of(self, name: str) -> dict[str, Any]:
+        """What a profile notes of a head."""
+        how, at = self.heads[name], self._paths.get(id(self.heads[name].maker))
+        loss = losses_of(self.model, self._columns).get(name, {})
+        info: dict[str, Any] = {"layer": at.path if at else self.model.name, "linear": how.linear, "auto": True}
+        by = f", made by {at.path!r}" if at else ""
+        info["found"] = f"what the model returns{f' as {name!r}' if name else ''}{by}"
+        if how.activation in ("softmax", "sigmoid"):
+            info["activation"] = how.activation
+        return info | loss
+
+    def group_of(self, name: str) -> str:
+        """The group of a head."""
+        return f"{OUTPUTS}/{name}" if name else OUTPUTS
+
+    def read(self, answer: Any) -> dict[str, Any]:
+        """The heads of an answer that are read, `[n, C]`, by their groups."""
+        found = heads_in(answer, self.names)
+        return {
+            self.group_of(name): keras.ops.reshape(found[name], (-1, found[name].shape[-1])) if how.frames else found[name]
+            for name, how in self.heads.items()
+            if name in found
+        }
+
+
+_RECONSTRUCTION: Final = (
+    "{} answers as many numbers as it is given, {}, as an autoencoder does: that is no answer to profile, so nothing is"
+    " taken as its outputs or embedding. Pass layers=[the layer with the code], and outputs= a layer or None; {}"
+)
+_MAP: Final = (
+    "the model answers {} for each image, a map or a sequence, which is not read yet: pass outputs= a layer that answers"
+    " one vector per image, or outputs=None; {}"
+)
+_PARTS: Final = (
+    "a step of {} calls layers and never the model itself, so which of their answers is the model's is not known, and"
+    " nothing is taken as outputs or embedding. Pass outputs= and layers=, names of layers or None; {}"
+)
+_UNFED: Final = (
+    "layers='auto' cannot tell what feeds the model's answer, which is made of several tensors or outside of layers:"
+    " pass layers=[...] or None; {}"
+)
+
+
+def heads_in(answer: Any, names: Sequence[str] = ()) -> dict[str, Any]:
+    """The tensors with rows in a structure, by key or place, or by Keras's names if there are as many; one alone is "".
+
+    Example:
+        >>> import numpy as np
+        >>> list(heads_in({"b": np.zeros((2, 3)), "a": np.zeros((2, 1))})), list(heads_in([np.zeros((2, 3))]))
+        (['a', 'b'], [''])
+    """
+    leaves = [(path, leaf) for path, leaf in keras.tree.flatten_with_path(answer) if _has_rows(leaf)]
+    if len(leaves) == 1:
+        return {"": leaves[0][1]}
+    places = isinstance(answer, list | tuple) and len(names) == len(leaves) == len(set(names))
+    return {
+        names[number] if places else ".".join(map(str, path)): leaf for number, (path, leaf) in enumerate(leaves)
+    }
+
+
+def arrays_in(given: Any) -> list[Any]:
+    """The tensors with rows in a structure.
+
+    Example:
+        >>> arrays_in((1, None))
+        []
+    """
+    return [leaf for leaf in keras.tree.flatten(given) if _has_rows(leaf)]
+
+
+def _has_rows(leaf: Any) -> bool:
+    shape = getattr(leaf, "shape", None)
+    return shape is not None and len(shape) > 0
+
+
+def _columns(tensor: Any) -> int | None:
+    return int(tensor.shape[-1]) if len(tensor.shape) > 1 and tensor.shape[-1] is not None else 1
+
+
+def _size(shape: Sequence[int | None]) -> int | None:
+    """How many numbers a row has, if that is known."""
+    size = 1
+    for each in shape[1:]:
+        if each is None:
+            return None
+        size *= int(each)
+    return size
+
+
+def _rows_of(tensor: Any, how: Made) -> str:
+    """`"rows"` if it is one vector for every image or frame, else `"map"`."""
+    sizes = [size for size in tensor.shape[2 if how.frames else 1 :] if size != 1]
+    return "rows" if len(sizes) <= 1 else "map"
+
+
+def _shape(shape: Sequence[int | None]) -> str:
+    return " x ".join("?" if size is None else str(size) for size in shape[1:]) or "1"
+
+
+def _choice(shapes: Mapping[str, Any]) -> str:
+    """The layers to choose from: those that answer a vector, and those that stand at the top."""
+    vectors = {path: shape for path, shape in shapes.items() if len(shape) == 2}
+    chosen = {path: shape for path, shape in shapes.items() if "/" not in path and path not in vectors} | vectors
+    if len(chosen) > _MOST_LISTED:
+        chosen = vectors or chosen
+    listed = [f"{path!r} ({_shape(shape)})" for path, shape in list(chosen.items())[-_MOST_LISTED:]]
+    return f"it has {', '.join(listed)}" if listed else "it has no layers that were seen"

@@ -1,0 +1,93 @@
+"""What the compiled loss says of each head of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import keras
+
+_BINARY: Final = "binary_cross_entropy"
+#: From a loss's class or function to what it says of the answer.
+_MEANINGS: Final = {
+    "SparseCategoricalCrossentropy": "cross_entropy",
+    "CategoricalCrossentropy": "cross_entropy",
+    "CategoricalFocalCrossentropy": "cross_entropy",
+    "BinaryCrossentropy": _BINARY,
+    "BinaryFocalCrossentropy": _BINARY,
+    "MeanSquaredError": "squared",
+    "MeanAbsoluteError": "squared",
+    "MeanAbsolutePercentageError": "squared",
+    "MeanSquaredLogarithmicError": "squared",
+    "Huber": "squared",
+    "LogCosh": "squared",
+}
+_ONE_COLUMN: Final = "Crossentropy"
+
+
+def losses_of(model: Any, heads: Mapping[str, int | None]) -> dict[str, dict[str, Any]]:
+    """By head, the `loss` in the words of `Profiler.describe`, and whether it takes logits; without what is unknown.
+
+    Args:
+        model: The model, compiled or not.
+        heads: The heads of the answer in Keras's order, and how many columns they have.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+        >>> losses_of(model, {"": 2})
+        {'': {'loss': 'binary_cross_entropy_with_logits', 'from_logits': True}}
+    """
+    given = getattr(getattr(model, "_compile_loss", None), "_user_loss", None)
+    if given is None:
+        return {}
+    by_head = {head: _for_head(given, head, place, len(heads)) for place, head in enumerate(heads)}
+    told = {head: [_meaning(each, heads[head]) for each in given] for head, given in by_head.items()}
+    known = {head: [each for each in meanings if each] for head, meanings in told.items()}
+    return {head: meanings[0] for head, meanings in known.items() if meanings and meanings == meanings[:1] * len(meanings)}
+
+
+def _for_head(given: Any, head: str, place: int, count: int) -> Sequence[Any]:
+    """The losses of a head: there may be several."""
+    if isinstance(given, Mapping):
+        given = given.get(head) if head or len(given) != 1 else next(iter(given.values()))
+    elif isinstance(given, list | tuple) and count > 1:
+        given = given[place] if place < len(given) else None
+    losses = given if isinstance(given, list | tuple) else [given]
+    return [each for each in losses if each is not None]
+
+
+def _meaning(loss: Any, columns: int | None) -> dict[str, Any]:
+    """What one loss says; empty for a function that is not Keras's."""
+    name, from_logits = _name(loss)
+    if name == _ONE_COLUMN:
+        name = "BinaryCrossentropy" if columns == 1 else "CategoricalCrossentropy"
+    meaning = _MEANINGS.get(name)
+    if meaning is None:
+        return {"loss": "other"} if hasattr(keras.losses, name) else {}
+    if meaning == "squared":
+        return {"loss": meaning}
+    suffix = "_with_logits" if from_logits and meaning == _BINARY else ""
+    return {"loss": meaning + suffix, "from_logits": from_logits}
+
+
+def _name(loss: Any) -> tuple[str, bool]:
+    """The name of the class in `keras.losses` that a loss is one of, and whether it takes logits."""
+    if isinstance(loss, str):
+        if loss.lower() == _ONE_COLUMN.lower():
+            return _ONE_COLUMN, False
+        loss = keras.losses.get(loss)
+    from_logits = bool(getattr(loss, "from_logits", False) or getattr(loss, "_fn_kwargs", {}).get("from_logits", False))
+    classes = type(loss).__mro__ if isinstance(loss, keras.losses.Loss) else ()
+    for each in classes:
+        if each.__name__ in _MEANINGS or (hasattr(keras.losses, each.__name__) and each is not keras.losses.Loss):
+            return each.__name__, from_logits
+    function = getattr(loss, "fn", loss)
+    if str(getattr(function, "__module__", "")).startswith("keras."):
+        return _class_of(str(getattr(function, "__name__", ""))), from_logits
+    return "", from_logits
+
+
+def _class_of(function: str) -> str:
+    """`"mean_squared_error"` is what `MeanSquaredError` computes."""
+    return "".join(word.capitalize() for word in function.split("_")) if "_" in function else function.capitalize()
