@@ -17,7 +17,7 @@ from lensai_integrations.keras.layers import Layer, named_layers
 from lensai_integrations.keras.losses import losses_of
 from lensai_integrations.keras.making import Call, Made, alone_of_its_shape, called, graph_of, is_whole, made, symbolic
 from lensai_integrations.training.problems import Problems
-from lensai_integrations.training.recording import LAYER, OUTPUTS
+from lensai_integrations.training.recording import OUTPUTS
 
 _MOST_LISTED: Final = 8
 #: Fewer numbers of a row than this are no picture, even if as many come out as went in.
@@ -210,7 +210,9 @@ class Answer:
         """The heads of an answer that are read, `[n, C]`, by their groups."""
         found = heads_in(answer, self.names)
         return {
-            self.group_of(name): keras.ops.reshape(found[name], (-1, found[name].shape[-1])) if how.frames else found[name]
+            self.group_of(name): keras.ops.reshape(found[name], (-1, found[name].shape[-1]))
+            if how.frames
+            else found[name]
             for name, how in self.heads.items()
             if name in found
         }
@@ -246,9 +248,7 @@ def heads_in(answer: Any, names: Sequence[str] = ()) -> dict[str, Any]:
     if len(leaves) == 1:
         return {"": leaves[0][1]}
     places = isinstance(answer, list | tuple) and len(names) == len(leaves) == len(set(names))
-    return {
-        names[number] if places else ".".join(map(str, path)): leaf for number, (path, leaf) in enumerate(leaves)
-    }
+    return {names[number] if places else ".".join(map(str, path)): leaf for number, (path, leaf) in enumerate(leaves)}
 
 
 def arrays_in(given: Any) -> list[Any]:

@@ -111,7 +111,9 @@ class KerasBatches:
         belong = by_name or in_order
         left = [repr(self._places[key]) for key in found if key not in belong.values()]
         if belong and left:
-            self._problems.note(f"{LABELS} without a head", f"y at {', '.join(left)} is of no head of the model: not read")
+            self._problems.note(
+                f"{LABELS} without a head", f"y at {', '.join(left)} is of no head of the model: not read"
+            )
         return belong
 
     def _usual(self, found: Mapping[str, Any]) -> str | None:

@@ -44,7 +44,9 @@ def losses_of(model: Any, heads: Mapping[str, int | None]) -> dict[str, dict[str
     by_head = {head: _for_head(given, head, place, len(heads)) for place, head in enumerate(heads)}
     told = {head: [_meaning(each, heads[head]) for each in given] for head, given in by_head.items()}
     known = {head: [each for each in meanings if each] for head, meanings in told.items()}
-    return {head: meanings[0] for head, meanings in known.items() if meanings and meanings == meanings[:1] * len(meanings)}
+    return {
+        head: meanings[0] for head, meanings in known.items() if meanings and meanings == meanings[:1] * len(meanings)
+    }
 
 
 def _for_head(given: Any, head: str, place: int, count: int) -> Sequence[Any]:

@@ -15,12 +15,12 @@ from lensai_integrations.training.recording import LAYER, OUTPUTS
 
 
 def attach(model: nn.Module, options: Options, problems: Problems) -> Taps:
-    """Hooks on the layers that the options name or leave to be found.
+    """Hooks on the layers that the options name; for those left to be found, on a first guess: the last Linear.
 
     Raises:
         InputError: If the model has no layer of a given name, or `reduce` is given for a layer that is not read.
     """
-    taps = [*_embeddings(model, options, problems), *_outputs(model, options, problems)]
+    taps = [*_embeddings(model, options), *_outputs(model, options)]
     if isinstance(options.reduce, Mapping):
         read = {tap.key.removeprefix(LAYER) for tap in taps if tap.key != OUTPUTS}
         unused = sorted(options.reduce.keys() - read)
@@ -29,27 +29,19 @@ def attach(model: nn.Module, options: Options, problems: Problems) -> Taps:
     return Taps(taps, problems)
 
 
-def _embeddings(model: nn.Module, options: Options, problems: Problems) -> list[Tap]:
+def _embeddings(model: nn.Module, options: Options) -> list[Tap]:
     if options.layers is None:
         return []
     if options.layers == "auto":
         last = last_linear(model)
-        if last is None:
-            problems.note(
-                "layers", "layers='auto' found no Linear layer, so no embeddings are profiled: pass layers=[...]"
-            )
-            return []
-        names = [f"{last.path}.input"]
+        names = [] if last is None else [f"{last.path}.input"]
     else:
         names = list(options.layers)
     return [Tap(LAYER + name, find_layer(model, name), options.reduce_of(name)) for name in names]
 
 
-def _outputs(model: nn.Module, options: Options, problems: Problems) -> list[Tap]:
+def _outputs(model: nn.Module, options: Options) -> list[Tap]:
     if options.outputs is None:
         return []
     layer = last_linear(model) if options.outputs == "auto" else find_layer(model, options.outputs)
-    if layer is None:
-        problems.note(OUTPUTS, "outputs='auto' found no Linear layer, so no outputs are profiled: pass outputs=<layer>")
-        return []
-    return [Tap(OUTPUTS, layer)]
+    return [] if layer is None else [Tap(OUTPUTS, layer)]

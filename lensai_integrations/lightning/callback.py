@@ -17,6 +17,7 @@ from lensai_integrations.lightning import finish
 from lensai_integrations.lightning.attach import attach
 from lensai_integrations.lightning.base import LightningCallback
 from lensai_integrations.lightning.check import check
+from lensai_integrations.lightning.finding import Finder
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.lightning.loaders import has_validation, is_fitting, one_loader
 from lensai_integrations.lightning.recording import LoaderPass
@@ -153,7 +154,7 @@ class BaselineCallback(Checkable, LightningCallback):
         """Find the layers and put hooks on them, before anything is compiled."""
         assert self._fit is not None
         self._active_run = active_run()
-        self._fit.taps = attach(pl_module, self._options, self._fit.problems)
+        self._attach(pl_module)
 
     @guarded("ending the sanity check")
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -214,6 +215,7 @@ class BaselineCallback(Checkable, LightningCallback):
         """Open a validation batch."""
         if trainer.sanity_checking:
             self._listen(True)  # so that a compiled model is compiled once, not once more after the sanity check
+            self._trace(batch, exact=False)
         elif is_fitting(trainer) and dataloader_idx == self._options.dataloader_idx:
             self._open(VALIDATION, batch)
 
@@ -229,6 +231,7 @@ class BaselineCallback(Checkable, LightningCallback):
     ) -> None:
         """Close a validation batch: measure it."""
         if trainer.sanity_checking:
+            self._traced()
             self._listen(False)
         else:
             self._close(VALIDATION)
@@ -245,7 +248,7 @@ class BaselineCallback(Checkable, LightningCallback):
         if self._options.reference == TEST:
             assert self._fit is not None
             self._pending = True
-            self._fit.taps = attach(pl_module, self._options, self._fit.problems)
+            self._attach(pl_module)
             self._fit.record(TEST, everything=True)
             self._start(TEST, trainer.test_dataloaders, self._options.dataloader_idx)
 
@@ -302,20 +305,45 @@ class BaselineCallback(Checkable, LightningCallback):
     def _recording(self, source: str) -> LoaderPass | None:
         return self._fit.recordings.get(source) if self._fit is not None else None
 
+    def _attach(self, pl_module: LightningModule) -> None:
+        """Hooks on the layers, and what finds those that are left to be found."""
+        assert self._fit is not None
+        self._fit.taps = taps = attach(pl_module, self._options, self._fit.problems)
+        self._fit.finder = Finder(pl_module, self._options, taps, self._fit.problems, self._fit.finder)
+
     def _start(self, source: str, loaders: Any, index: int = 0) -> None:
         recording = self._recording(source)
         if recording is not None:
             recording.start(one_loader(loaders, index))
+            self._hint(recording)
 
     def _open(self, source: str, batch: Any) -> None:
         recording = self._recording(source)
         if recording is not None:
             recording.open(batch)
+        self._trace(batch, recorded=recording is not None and recording.has_layers)
 
     def _close(self, source: str) -> None:
-        recording = self._recording(source)
+        recording, traced = self._recording(source), self._traced()
         if recording is not None:
+            if traced:
+                self._hint(recording)
             recording.close()
+
+    def _trace(self, batch: Any, *, recorded: bool = False, exact: bool = True) -> None:
+        finder = self._fit.finder if self._fit is not None else None
+        if finder is not None:
+            finder.open(batch, recorded=recorded, exact=exact)
+
+    def _traced(self) -> bool:
+        finder = self._fit.finder if self._fit is not None else None
+        return finder is not None and finder.close()
+
+    def _hint(self, recording: LoaderPass) -> None:
+        """Tell it where the loss has shown the labels to be."""
+        finder = self._fit.finder if self._fit is not None else None
+        if finder is not None and finder.place is not None:
+            recording.hint_labels(finder.place if len(finder.place) > 1 else finder.place[0])
 
     def _complete(self, source: str, trainer: Trainer, *, whole: bool = True) -> None:
         if self._fit is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lensai_integrations.lightning.finding import Finder
 from lensai_integrations.lightning.ranks import gathered
 from lensai_integrations.lightning.recording import LoaderPass
 from lensai_integrations.lightning.taps import Taps
@@ -19,11 +20,13 @@ class LightningFit(Fit[LoaderPass]):
 
     Attributes:
         taps: Hooks on the model, while there are any.
+        finder: Decides where these are, while there are any; the last one afterwards.
     """
 
     def __init__(self, options: Options, rank: int, world_size: int) -> None:
         super().__init__(options, rank=rank, gather=lambda profile, problems: gathered(profile, world_size, problems))
         self.taps: Taps | None = None
+        self.finder: Finder | None = None
 
     def record(self, source: str, *, everything: bool) -> None:
         """Record the passes of a source.
@@ -38,6 +41,8 @@ class LightningFit(Fit[LoaderPass]):
     def stop(self) -> None:
         """Take the hooks off the model and forget unfinished passes; complete profiles stay."""
         self.recordings = {}
+        if self.finder is not None:
+            self.finder.settle()
         if self.taps is not None:
             self.taps.remove()
             self.taps = None

@@ -55,6 +55,19 @@ def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
         yield from _walk(child, inner)
 
 
+def paths_of(model: nn.Module) -> dict[int, str]:
+    """The full name of each module by its `id`, wrappers' words left out; of the model itself, "".
+
+    Example:
+        >>> list(paths_of(nn.Sequential(nn.ReLU())).values())
+        ['', '0']
+    """
+    paths = {id(model): ""}
+    for path, module in _walk(model, ""):
+        paths.setdefault(id(module), path)
+    return paths
+
+
 def find_layer(model: nn.Module, name: str) -> Layer:
     """The layer of a name: a full name, the end of one if only one layer has it, or either with `.input` behind.
 
@@ -87,6 +100,10 @@ def last_linear(model: nn.Module) -> Layer | None:
     return found
 
 
+def is_metric(module: nn.Module) -> bool:
+    """Whether a module is a metric of torchmetrics, and so no part of the model."""
+    return any(c.__module__.startswith("torchmetrics.") for c in type(module).__mro__)
+
+
 def _is_aside(module: nn.Module) -> bool:
-    metric = any(c.__module__.startswith("torchmetrics.") for c in type(module).__mro__)
-    return metric or isinstance(module, nn.MultiheadAttention)
+    return is_metric(module) or isinstance(module, nn.MultiheadAttention)

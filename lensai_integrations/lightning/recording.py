@@ -49,6 +49,11 @@ class LoaderPass:
         self._taken: Taken | None = None
 
     @property
+    def has_layers(self) -> bool:
+        """Whether layers are read along."""
+        return self._taps is not None
+
+    @property
     def started(self) -> bool:
         """Whether a pass has begun and not ended."""
         return self._recording.started

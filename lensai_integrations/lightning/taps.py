@@ -8,8 +8,8 @@ keeps a plain copy, and the reduction comes after the forward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -17,10 +17,11 @@ from torch import Tensor
 
 from lensai_integrations.arrays import Array
 from lensai_integrations.errors import InputError
+from lensai_integrations.lightning.heads import heads_in
 from lensai_integrations.lightning.layers import Layer
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.training.problems import Problems
-from lensai_integrations.training.recording import OUTPUTS, Listened, reduce_name
+from lensai_integrations.training.recording import Listened, reduce_name
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,27 @@ class Tap:
     """What is caught where.
 
     Attributes:
-        key: Under which the answer is kept: `"outputs"` or `"embeddings/<layer>"`.
+        key: Under which the answer is kept: `"outputs"`, `"outputs/<head>"` or `"embeddings/<layer>"`.
         layer: Where.
         reduce: From the answer to `[n, D]`; None keeps it as it is.
+        head: Which head of the answer; None for its first tensor.
+        info: What the profile notes of it besides.
     """
 
     key: str
     layer: Layer
     reduce: Reduce | None = None
+    head: str | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def reads(self, other: Tap) -> bool:
+        """Whether another tap catches the same."""
+        same = self.layer.module is other.layer.module and self.layer.before == other.layer.before
+        return same and (self.key, self.reduce, self.head) == (other.key, other.reduce, other.head)
+
+
+#: The key of what the model itself answered, where that is only looked at.
+ANSWER = "answer"
 
 
 class _Kept(NamedTuple):
@@ -53,15 +67,19 @@ class Taps:
 
     Attributes:
         layers: What a recording has to know of them.
+        verify: Looks at the rows of each batch and says which of them count; None for all.
     """
 
     def __init__(self, taps: Sequence[Tap], problems: Problems) -> None:
-        self._taps = {tap.key: tap for tap in taps}
+        self._taps: dict[str, Tap] = {}
         self._problems = problems
         self._open = False
         self._kept: dict[str, _Kept] = {}
-        self.layers = [Listened(tap.key, tap.layer.path, _info(tap)) for tap in taps]
-        self._handles = [_registered(tap, self._catch) for tap in taps]
+        self.layers: list[Listened] = []
+        self._handles: dict[str, Any] = {}
+        self.verify: Callable[[dict[str, Array]], dict[str, Array]] | None = None
+        for tap in taps:
+            self._add(tap)
 
     def __iter__(self) -> Iterator[Tap]:
         return iter(self._taps.values())
@@ -81,15 +99,58 @@ class Taps:
             with self._problems.caught(key):
                 rows[key] = kept.values if kept.reduced or reduce is None else reduce_embedding(kept.values, reduce)
         for layer in self.layers:
-            if layer.key in rows and layer.key != OUTPUTS:
+            if layer.key in rows and self._taps[layer.key].reduce is not None:
                 layer.info["axes"] = all_kept[layer.key].axes
-        return rows
+        return rows if self.verify is None else self.verify(rows)
+
+    def replace(self, before: Iterable[str], taps: Sequence[Tap], caught: Mapping[str, tuple[int, Tensor]]) -> None:
+        """Put other taps in the place of some; those that catch the same go on, with what is noted of them now.
+
+        Args:
+            before: Keys of the taps that there were.
+            taps: Those that there are to be.
+            caught: Of the batch that is open, number of axes and rows by key, for taps that come too late for it.
+        """
+        wanted = {tap.key: tap for tap in taps}
+        for key in list(before):
+            if key in self._taps and not (key in wanted and wanted[key].reads(self._taps[key])):
+                self._drop(key)
+        for tap in taps:
+            if tap.key in self._taps:
+                self._note(tap)
+                continue
+            self._add(tap)
+            if self._open and tap.key in caught:
+                axes, rows = caught[tap.key]
+                self._kept[tap.key] = _Kept(axes, rows, tap.reduce is not None)
+
+    def describe(self, key: str, **info: Any) -> None:
+        """Note more of what a tap catches."""
+        for layer in self.layers:
+            if layer.key == key:
+                layer.info |= info
+
+    def _add(self, tap: Tap) -> None:
+        self._taps[tap.key] = tap
+        if tap.key != ANSWER:
+            self.layers.append(Listened(tap.key, tap.layer.path or type(tap.layer.module).__name__, _info(tap)))
+        self._handles[tap.key] = _registered(tap, self._catch)
+
+    def _note(self, tap: Tap) -> None:
+        self._taps[tap.key] = tap
+        self.describe(tap.key, **_info(tap))
+
+    def _drop(self, key: str) -> None:
+        del self._taps[key]
+        self._kept.pop(key, None)
+        self._handles.pop(key).remove()
+        self.layers[:] = [layer for layer in self.layers if layer.key != key]
 
     def remove(self) -> None:
         """Take all hooks off the model, so that it can be pickled."""
-        for handle in self._handles:
+        for handle in self._handles.values():
             handle.remove()
-        self._handles = []
+        self._handles = {}
         self.close()
 
     def _catch(self, key: str, answer: Any) -> None:
@@ -107,8 +168,10 @@ class Taps:
 def _info(tap: Tap) -> dict[str, Any]:
     info: dict[str, Any] = {"layer": tap.layer.path + (".input" if tap.layer.before else "")}
     if tap.reduce is None:
-        return info | {"linear": isinstance(tap.layer.module, torch.nn.Linear) and not tap.layer.before}
-    return info | {"reduce": reduce_name(tap.reduce)}
+        info["linear"] = isinstance(tap.layer.module, torch.nn.Linear) and not tap.layer.before
+    else:
+        info["reduce"] = reduce_name(tap.reduce)
+    return info | dict(tap.info)
 
 
 class _Hook:
@@ -140,8 +203,10 @@ def _registered(tap: Tap, catch: Callable[[str, Any], None]) -> Any:
 
 
 def _copied(tap: Tap, answer: Any) -> _Kept:
-    tensor = first_tensor(answer)
+    tensor = first_tensor(answer) if tap.head is None else heads_in(answer).tensors.get(tap.head)
     if tensor is None:
+        if tap.head is not None:
+            raise InputError(f"what {tap.layer.path or 'the model'!r} answers has no {tap.head!r}, or is no tensor")
         raise InputError(f"layer {tap.layer.path!r} has no tensor in what it answers, a {type(answer).__name__}")
     if tap.reduce is None:
         return _Kept(tensor.ndim, tensor.detach().clone(), False)

@@ -130,13 +130,15 @@ def test_a_model_compiled_and_called_before_is_warned_about(trainer, lit, loader
     assert list(callback.baseline_.reference.groups) == ["inputs", "labels"]
 
 
-def test_a_model_without_a_linear_layer_has_its_inputs_profiled(trainer, lit, loaders, caplog):
+def test_a_model_without_a_linear_layer_has_its_answer_profiled(trainer, lit, loaders):
     convolutional = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     callback = BaselineCallback()
     trainer(callback).fit(lit(convolutional), loaders(16), loaders(16))
 
-    assert list(callback.baseline_.reference.groups) == ["inputs", "labels"]
-    assert sum("no Linear layer" in warning for warning in callback.baseline_.warnings) == 2
+    assert {name: group.n for name, group in callback.baseline_.reference.groups.items()} == dict.fromkeys(
+        ["inputs", "outputs", "embeddings/model.0.input", "labels"], 16
+    )
+    assert callback.baseline_.warnings == []
 
 
 @pytest.mark.parametrize("package", [pl, pytorch_lightning], ids=lambda module: module.__name__)

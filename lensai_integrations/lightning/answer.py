@@ -1,0 +1,538 @@
+"""What a model answers, decided by what was seen of one batch, or of two.
+
+The answer is what `forward` returns in evaluation: the LightningModule's, if somebody wrote one and the pass calls it,
+else that of the modules that take the batch. Its heads are outputs, and what goes into the last layer before a head is
+the embedding. A training batch beside it shows what the loss does with it: holds it against labels, compares rows with
+one another, or has another layer in between; then the answer is no output. What is not clear is called nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from torch import Tensor, nn
+
+from lensai_integrations.lightning.heads import is_vector
+from lensai_integrations.lightning.layers import Layer
+from lensai_integrations.lightning.trace import COMPARISONS, PRODUCTS, Call, Loss, Trace
+
+#: Operations that leave a linear map a linear one.
+_LINEAR_STEPS: Final = {
+    "flatten", "squeeze", "unsqueeze", "view", "reshape", "__getitem__", "mean", "add", "sub", "mul", "div", "__add__",
+    "__truediv__", "__mul__", "__rmul__", "__radd__", "float", "to", "permute", "transpose", "dropout", "__get__",
+    "contiguous", "stack", "cat", "clone", "detach", "adaptive_avg_pool2d", "avg_pool2d", "alias",
+}  # fmt: skip
+_LINEAR_LAYERS: Final = {"linear", "conv1d", "conv2d", "conv3d", "addmm", "matmul", "mm", "__matmul__", "bilinear"}
+_ACTIVATIONS: Final = {"softmax", "sigmoid"}
+#: Layers that a message names, at most.
+_MOST_NAMED: Final = 6
+_REPRESENTATION, _OUTPUT = "embedding", "output"
+
+
+class UnclearError(Exception):
+    """Says why nothing is called an output."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """One part of what a model returned.
+
+    Attributes:
+        name: Its key, field or index; "" if it is the whole answer.
+        root: The call that returned it.
+        node: Its number in the trace.
+        shape: Its shape.
+        layers: The numbers of the nearest operations with parameters that made it.
+        paths: The layers that these are in.
+        giver: The innermost call that returned it as it is.
+    """
+
+    name: str
+    root: Call
+    node: int
+    shape: tuple[int, ...]
+    layers: tuple[int, ...]
+    paths: frozenset[str]
+    giver: Call
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One thing to read.
+
+    Attributes:
+        layer: Where: a module's answer, or what goes into it.
+        head: Which part of the module's answer; None for its first tensor.
+        info: What the profile notes of it.
+        rows: What it was in the traced batch; None if no copies were kept.
+        axes: Of an embedding, how many axes it had before it was reduced.
+        is_answer: Whether it is what the model returned.
+    """
+
+    layer: Layer
+    head: str | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    rows: Tensor | None = None
+    axes: int | None = None
+    is_answer: bool = False
+
+
+@dataclass
+class Answer:
+    """What was decided.
+
+    Attributes:
+        outputs: By the head's name.
+        embeddings: By the layer's name.
+        problems: What is not clear, in sentences.
+        place: Where the labels are in a batch, if the loss shows it.
+    """
+
+    outputs: dict[str, Reading] = field(default_factory=dict)
+    embeddings: dict[str, Reading] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    place: tuple[int | str, ...] | None = None
+
+
+def decide(model: nn.Module, traces: list[Trace], arguments: str = "outputs= and layers=[...]") -> Answer:
+    """What a model answers.
+
+    Args:
+        model: The traced model.
+        traces: The first shows the answer; all of them what losses do with it. Best: of evaluation, then of training.
+        arguments: What a message tells to pass where the answer is not clear.
+    """
+    return _Decision(model, traces, arguments).answer()
+
+
+def loss_of(model: nn.Module, traces: list[Trace], layers: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The loss that holds what layers answer against labels, for `describe`.
+
+    Args:
+        model: The traced model.
+        traces: Of evaluation and of training, or one of them.
+        layers: Paths of layers by any keys.
+
+    Returns:
+        By key, of those that have one.
+    """
+    found = {}
+    for key, path in layers.items():
+        calls = [call for call in traces[0].calls if call.path == path and call.outputs]
+        decision = _Decision(model, traces, "")
+        for call in calls[:1]:
+            loss = decision.held_against_labels(decision.head_at(call, call.outputs[0], ""))
+            found |= {key: {"loss": loss[1].name}} if loss is not None else {}
+    return found
+
+
+class _Decision:
+    def __init__(self, model: nn.Module, traces: list[Trace], arguments: str) -> None:
+        self.model, self.traces, self.trace, self.arguments = model, traces, traces[0], arguments
+
+    def answer(self) -> Answer:
+        found = Answer()
+        try:
+            heads = self.heads()
+            kinds = {head.name: self.kind(head, heads) for head in heads}
+        except UnclearError as why:
+            found.problems.append(f"{why}. {self.advice()}")
+            return found
+        for head in heads:
+            if kinds[head.name] == _OUTPUT:
+                found.outputs[head.name] = self.output(head)
+            elif not any(self.feeds(head, other) for other in heads):
+                found.embeddings |= self.representation(head)
+            if kinds[head.name] == _OUTPUT:
+                found.embeddings |= self.penultimate(head)
+        found.problems += self.complaints(found)
+        places = {loss_place for head in heads if (loss_place := self.place(head)) is not None}
+        found.place = places.pop() if len(places) == 1 else None
+        return found
+
+    # The answer.
+
+    def heads(self) -> list[Head]:
+        roots = self.roots()
+        if len(roots) > 1:
+            heads = [self.head(root, name, root.path) for root in roots for name in root.head_nodes]
+        else:
+            heads = [self.head(roots[0], name, name) for name in roots[0].head_nodes]
+        problem = next((root.heads.problem for root in roots if root.heads.problem), "")
+        if not heads:
+            raise UnclearError(problem or f"{_of(roots[0])} returned no tensor with a row for each image")
+        vectors = [head for head in heads if self.is_read(head)]
+        if not vectors:
+            raise UnclearError(
+                f"{_of(heads[0].root)} returned {_shapes(heads)}, and maps and sequences are not read as outputs yet"
+            )
+        return vectors
+
+    def is_read(self, head: Head) -> bool:
+        return is_vector(head.shape)
+
+    def head(self, root: Call, key: str, name: str) -> Head:
+        return self.head_at(root, root.head_nodes[key], name)
+
+    def head_at(self, root: Call, node: int, name: str) -> Head:
+        layers = tuple(self.trace.layers_behind(node))
+        paths = frozenset(self.path_of(layer) for layer in layers)
+        giving = self.trace.calls_giving(node)
+        giver = giving[-1] if giving else root
+        beside = [call for call in giving if not self.is_within(giver, call) and _has_parameters(call.module)]
+        if not _has_parameters(giver.module) and beside:
+            giver = beside[-1]
+        return Head(name, root, node, self.trace.nodes[node].shape, layers, paths or frozenset([giver.path]), giver)
+
+    def path_of(self, layer: int) -> str:
+        call = self.trace.nodes[layer].call
+        return self.trace.calls[call].path if call >= 0 else ""
+
+    def is_within(self, inner: Call, outer: Call) -> bool:
+        while inner.parent >= 0:
+            inner = self.trace.calls[inner.parent]
+            if inner is outer:
+                return True
+        return False
+
+    def roots(self) -> list[Call]:
+        """The calls whose answers are the model's."""
+        trace = self.trace
+        own = [call for call in trace.calls if call.module is self.model and call.parent == -1]
+        if own and (has_forward(self.model) or len(trace.calls) == len(own)):
+            fed = [call for call in own if self.is_fed(call)]
+            if not fed:
+                raise UnclearError(f"{_of(own[0])} is called with what is not made of the batch, as a generator is")
+            return fed[:1]
+        ends = self.ends()
+        if not ends:
+            raise UnclearError("no module with parameters takes the images of the batch")
+        if len(ends) > 1:
+            ends = self.chosen(ends)
+        return ends
+
+    def ends(self) -> list[Call]:
+        """Outermost calls that the images go into, and whose answers go into no other such call; one per module."""
+        images, anything = self.trace_images(), self.trace.all_leaves()
+        taking = []
+        for call in self.trace.calls:
+            leaves = self.trace.leaves(*call.inputs)
+            fed = bool(leaves) and leaves <= images if anything else True
+            if call.parent == -1 and call.module is not self.model and fed and _has_parameters(call.module):
+                taking.append(call)
+        used = {node for call in taking for node in self.trace.ancestors(*call.inputs)}
+        ends = [call for call in taking if call.outputs and not used.intersection(call.outputs)]
+        return list({id(call.module): call for call in reversed(ends)}.values())[::-1]
+
+    def chosen(self, ends: list[Call]) -> list[Call]:
+        """Of several ends those that a loss holds against labels; without one, heads of a common trunk."""
+        told = [end for end in ends if any(self.held_against_labels(self.head(end, n, n)) for n in end.head_nodes)]
+        if told:
+            return told
+        trained = [end for end in ends if any(p.requires_grad for p in end.module.parameters())]
+        if len(trained) == 1:
+            return trained
+        made = [{self.trace.nodes[n].call for n in self.trace.ancestors(*end.inputs)} - {-1} for end in ends]
+        if all(made) and set.intersection(*made):
+            return ends
+        names = ", ".join(repr(end.path) for end in ends)
+        raise UnclearError(f"the batch goes through {names}, and nothing shows which of them answers")
+
+    def trace_images(self) -> set[int]:
+        leaves = self.trace.all_leaves()
+        maps = {leaf for leaf in leaves if len(self.trace.nodes[leaf].shape) >= 3}
+        return maps or set(sorted(leaves)[:1])
+
+    def is_fed(self, call: Call) -> bool:
+        return bool(self.trace.leaves(*call.inputs)) or not self.trace.all_leaves()
+
+    # What losses say of it.
+
+    def kind(self, head: Head, heads: list[Head]) -> str:
+        """Whether a head is an output or an embedding.
+
+        Raises:
+            UnclearError: If it is neither.
+        """
+        if self.held_against_labels(head):
+            return _OUTPUT
+        if self.is_compared(head) or self.is_before_the_loss(head) or any(self.feeds(head, each) for each in heads):
+            return _REPRESENTATION
+        self.refuse(head)
+        return _OUTPUT
+
+    def refuse(self, head: Head) -> None:
+        """Raise what speaks against calling it an output."""
+        what = f"what {_of(head.root)} returned"
+        for trace, loss in self.direct(head):
+            images, near = self.images(trace, head), self.target_leaves(trace, loss)
+            if near and near <= images:
+                raise UnclearError(f"the loss holds {what} against the images themselves, as an autoencoder's does")
+            made = trace.layers_behind(loss.target) if loss.target is not None else [0]
+            if not near and not made and not trace.texts_in_batch and trace.ends:
+                raise UnclearError(f"the loss holds {what} against nothing of the batch, as a discriminator's does")
+        training = next((trace for trace in self.traces if trace.ends), None)
+        if training is not None and not self.uses_labels(training, head):
+            raise UnclearError(
+                f"the training loss uses nothing of the batch but the images, so {what} may be an embedding, a"
+                " reconstruction or a score"
+            )
+        sizes = {math.prod(self.trace.nodes[leaf].shape[1:]) for leaf in self.images(self.trace, head)}
+        if math.prod(head.shape[1:]) in sizes and math.prod(head.shape[1:]) > 1:
+            raise UnclearError(f"{what} has as many numbers as an image, as an autoencoder's answer does")
+
+    def uses_labels(self, trace: Trace, head: Head) -> bool:
+        """Whether the gradients depend on more of the batch than the images; yes, where that cannot be seen."""
+        labels = trace.all_leaves() - self.images(trace, head)
+        return trace.texts_in_batch or bool(trace.leaves(*trace.ends) & labels)
+
+    def images(self, trace: Trace, head: Head) -> set[int]:
+        """The batch's tensors that a head is made of, images first of all."""
+        calls = [call for call in trace.calls if call.path in head.paths and call.module is not self.model]
+        calls = calls or [call for call in trace.calls if call.parent == -1]
+        leaves = {leaf for call in calls for leaf in trace.leaves(*call.inputs)}
+        return {leaf for leaf in leaves if len(trace.nodes[leaf].shape) >= 3} or leaves
+
+    def direct(self, head: Head) -> Iterator[tuple[Trace, Loss]]:
+        """The losses that take a head with nothing but operations without parameters between; of training first."""
+        for trace in reversed(self.traces):
+            for loss in trace.losses:
+                if self.paths(trace, trace.layers_behind(loss.given)) & head.paths:
+                    yield trace, loss
+
+    def paths(self, trace: Trace, nodes: list[int]) -> set[str]:
+        return {trace.calls[call].path for node in nodes if (call := trace.nodes[node].call) >= 0}
+
+    def target_leaves(self, trace: Trace, loss: Loss) -> set[int]:
+        return trace.leaves(loss.target, near=True) if loss.target is not None else set()
+
+    def held_against_labels(self, head: Head) -> tuple[Trace, Loss] | None:
+        """The loss that holds a head against something of the batch that is not its images."""
+        for trace, loss in self.direct(head):
+            if self.target_leaves(trace, loss) - self.images(trace, head):
+                return trace, loss
+        for trace, loss in self.direct(head):  # labels that came as texts or numbers
+            if trace.texts_in_batch and loss.target is not None and not trace.leaves(loss.target):
+                return trace, loss
+        return None
+
+    def is_compared(self, head: Head) -> bool:
+        """Whether rows of a head are compared with one another."""
+        for trace in self.traces:
+            for node in trace.nodes:
+                if node.name not in COMPARISONS | PRODUCTS or node.layer:
+                    continue
+                sides = [self.paths(trace, trace.layers_behind(p)) for p in node.parents if trace.nodes[p].data]
+                if sides and all(side & head.paths for side in sides) and (
+                    node.name in COMPARISONS or (len(node.shape) == 2 and node.shape[0] == node.shape[1])
+                ):  # fmt: skip
+                    return True
+        return False
+
+    def is_before_the_loss(self, head: Head) -> bool:
+        """Whether labels meet what further layers make of a head."""
+        for trace in self.traces:
+            for loss in trace.losses:
+                if not self.target_leaves(trace, loss) - self.images(trace, head):
+                    continue
+                layers = [node for node in trace.ancestors(loss.given) if trace.nodes[node].layer]
+                if self.paths(trace, layers) >= head.paths:
+                    return True
+        return False
+
+    def feeds(self, head: Head, other: Head) -> bool:
+        """Whether another head is made of this one by further layers."""
+        return head is not other and head.node in self.trace.ancestors(
+            *(parent for layer in other.layers for parent in self.trace.nodes[layer].parents)
+        )
+
+    def place(self, head: Head) -> tuple[int | str, ...] | None:
+        """Where the labels are that a head is held against."""
+        found = self.held_against_labels(head)
+        if found is None:
+            return None
+        trace, loss = found
+        leaves = self.target_leaves(trace, loss) - self.images(trace, head)
+        return trace.nodes[leaves.pop()].place if len(leaves) == 1 else None
+
+    # What is read.
+
+    def output(self, head: Head) -> Reading:
+        layer, part = self.where(head)
+        info: dict[str, Any] = {"layer": layer.path, "auto": True}
+        info |= self.form(head)
+        if (found := self.held_against_labels(head)) is not None:
+            info["loss"] = found[1].name
+        info["found"] = self.sentence(head)
+        rows = head.root.heads.tensors.get(self.key_of(head))
+        return Reading(layer, part, info, rows, is_answer=True)
+
+    def key_of(self, head: Head) -> str:
+        """The head's name in the answer of its call."""
+        return next((key for key, node in head.root.head_nodes.items() if node == head.node), "")
+
+    def where(self, head: Head) -> tuple[Layer, str | None]:
+        """The innermost module that returns a head, if it is called once; else the one that returns the answer."""
+        giver = head.giver
+        if giver.path and giver.outputs[0] == head.node and self.trace.times(giver.module) == 1:
+            return Layer(giver.path, giver.path, giver.module), None
+        return Layer(head.root.path, head.root.path, head.root.module), self.key_of(head)
+
+    def form(self, head: Head) -> dict[str, Any]:
+        """Whether a head is a linear map of the layer before, and which activation it went through."""
+        nodes = self.trace.nodes
+        names = {nodes[node].name for node in self.trace.steps_behind(head.node) if not nodes[node].layer}
+        layers = {nodes[layer].name for layer in head.layers}
+        linear = bool(layers) and layers <= _LINEAR_LAYERS and names <= _LINEAR_STEPS
+        info: dict[str, Any] = {"linear": linear or isinstance(head.giver.module, nn.Linear)}
+        activations = names & _ACTIVATIONS
+        return info | ({"activation": activations.pop()} if len(activations) == 1 else {})
+
+    def sentence(self, head: Head) -> str:
+        part = f", part {head.name!r}" if head.name else ""
+        text = f"what {_of(head.root)} returned{part}, made by {_listed(sorted(head.paths))}"
+        found = self.held_against_labels(head)
+        if found is None:
+            return text
+        place = self.place(head)
+        against = f"what is at {_place(place)} in the batch" if place is not None else "the labels"
+        return f"{text}; its loss, {found[1].name}, holds it against {against}"
+
+    def representation(self, head: Head) -> dict[str, Reading]:
+        """The answer itself as an embedding."""
+        layer, part = self.where(head)
+        name = head.giver.path or head.name or "answer"
+        call = head.giver if part is None else head.root
+        info = {"auto": True, "answer": True, "layer": layer.path}
+        info["found"] = f"what {_of(head.root)} returned; the loss compares it, or further layers take it"
+        kept = self.trace.kept(call, before=False)
+        axes, rows = kept if kept is not None else (None, None)
+        return {name: Reading(Layer(name, layer.path, layer.module), part, info, rows, axes, is_answer=True)}
+
+    def penultimate(self, head: Head) -> dict[str, Reading]:
+        """What goes into the last layers before a head."""
+        found = {}
+        for call, before in self.last_inputs(head):
+            name = f"{call.path}.input" if before else call.path
+            verb = "goes into" if before else "comes out of"
+            text = f"what {verb} {call.path!r}, before the last layer of {head.name or 'the answer'}"
+            info = {"auto": True, "layer": name, "found": text}
+            kept = self.trace.kept(call, before=before)
+            axes, rows = kept if kept is not None else (None, None)
+            found[name] = Reading(Layer(name, call.path, call.module, before), None, info, rows, axes)
+        return found
+
+    def last_inputs(self, head: Head) -> list[tuple[Call, bool]]:
+        giver, places = head.giver, []
+        if giver.path and (not head.layers or any(self.takes(giver, layer) for layer in head.layers)):
+            return [(giver, True)] if head.layers or _has_own_parameters(giver.module) else []
+        for layer in head.layers:
+            place = self.input_of(layer)
+            if place is not None and place not in places:
+                places.append(place)
+        return list({self.source(call, before): (call, before) for call, before in places}.values())
+
+    def source(self, call: Call, before: bool) -> int:
+        return (call.inputs if before else call.outputs)[0]
+
+    def takes(self, call: Call, layer: int) -> bool:
+        """Whether what a call was given goes straight into a layer."""
+        parents = [parent for parent in self.trace.nodes[layer].parents if self.trace.nodes[parent].data]
+        return bool(set(call.inputs[:1]) & set(self.trace.steps_behind(*parents)))
+
+    def input_of(self, layer: int) -> tuple[Call, bool] | None:
+        """Where what goes into a layer can be read: before its module, or after the one that returned it."""
+        index = self.trace.nodes[layer].call
+        call = self.trace.calls[index] if index >= 0 else None
+        if call is not None and call.path and self.takes(call, layer):
+            return call, True
+        parents = [parent for parent in self.trace.nodes[layer].parents if self.trace.nodes[parent].data]
+        for node in self.trace.steps_behind(*parents):
+            giving = [call for call in self.trace.calls_giving(node) if call.path and call.outputs[0] == node]
+            if giving:
+                return giving[-1], False
+        return None
+
+    # What is said.
+
+    def complaints(self, found: Answer) -> list[str]:
+        told = []
+        for reading in (*found.outputs.values(), *found.embeddings.values()):
+            times = self.trace.times(reading.layer.module)
+            if times > 1:
+                told.append(f"{reading.layer.path or _class(reading.layer.module)!r} is called {times} times in a"
+                            " batch: its first call is read")  # fmt: skip
+            images = self.image_count()
+            if reading.is_answer and reading.rows is not None and images and len(reading.rows) != images:
+                told.append(f"the answer has {len(reading.rows)} rows for {images} images")
+        skipped = [key for root in {id(r): r for r in self.roots()}.values() for key, node in root.head_nodes.items()
+                   if not is_vector(self.trace.nodes[node].shape)]  # fmt: skip
+        if skipped:
+            told.append(f"{_listed(skipped)} of the answer are maps or sequences, which are not read as outputs yet")
+        if not found.embeddings:
+            told.append(f"what goes into the last layer could not be found. {self.advice('layers=[...]')}")
+        return told
+
+    def image_count(self) -> int:
+        """How many images the batch has; 0 if that is not clear. Images that come in a list have no axis for it."""
+        shapes = [self.trace.nodes[leaf].shape for leaf in self.trace_images()]
+        batched = {shape[0] for shape in shapes if len(shape) != 3}
+        single = [shape for shape in shapes if len(shape) == 3]
+        if batched:
+            return batched.pop() if len(batched) == 1 else 0
+        return single[0][0] if len(single) == 1 else len(single)
+
+    def advice(self, arguments: str = "") -> str:
+        """What to pass, and layers that may be meant, with the shapes of their answers."""
+        layers = [f"{call.path} {'x'.join(map(str, call.shape))}" for call in self.candidates()]
+        named = f", such as {', '.join(layers)}" if layers else ""
+        return f"Pass {arguments or self.arguments}, layers of the model by name{named}; or None to read nothing"
+
+    def candidates(self) -> list[Call]:
+        """The parts of the network, below modules that only wrap one."""
+        n = self.image_count()
+        calls = [call for call in self.trace.calls if call.path and call.shape and n in (0, call.shape[0])]
+        by_parent: dict[int, list[Call]] = {}
+        for call in calls:
+            by_parent.setdefault(call.parent, []).append(call)
+        level = [call for call in calls if call.parent < 0 or not self.trace.calls[call.parent].path]
+        parts = [part for call in level for part in (by_parent.get(call.index) or [call])]
+        parts = parts if len(parts) > 1 else level
+        return list({call.path: call for call in parts}.values())[-_MOST_NAMED:]
+
+
+def has_forward(model: nn.Module) -> bool:
+    """Whether somebody has written a module's forward: torch's and Lightning's own only say that there is none."""
+    owner = str(getattr(type(model).forward, "__module__", ""))
+    return owner.partition(".")[0] not in ("pytorch_lightning", "lightning") and owner != "torch.nn.modules.module"
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
+
+
+def _has_own_parameters(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters(recurse=False))
+
+
+def _class(module: nn.Module) -> str:
+    return type(module).__name__
+
+
+def _of(call: Call) -> str:
+    return f"{_class(call.module)}.forward"
+
+
+def _shapes(heads: list[Head]) -> str:
+    return ", ".join((f"{head.name}: " if head.name else "") + "x".join(map(str, head.shape)) for head in heads)
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(repr(name) for name in names) if names != [""] else "the model itself"
+
+
+def _place(place: tuple[int | str, ...]) -> str:
+    return "batch" + "".join(f"[{key!r}]" for key in place)

@@ -1,0 +1,486 @@
+"""One batch seen from inside: which modules were called, and which tensor was made of which.
+
+Hooks on all modules give the calls, a `TorchFunctionMode` gives the operations on tensors in and between them, losses
+among them. A tensor is known by a weak reference and becomes a number as soon as it is seen, so nothing is kept alive:
+only numbers, shapes, and the copies that are asked for. An operation in place makes a new number of the same tensor.
+
+A traced batch computes what it computes otherwise. But torch's attention takes another path, with other rounding, where
+a mode is active or its modules have hooks; so where results matter to the bit it is passed over (`beside_attention`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from lensai_integrations.lightning.heads import Heads, heads_in
+from lensai_integrations.lightning.layers import is_metric, paths_of
+from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
+
+#: Losses by the function that computes them, in the words of `describe(loss=...)`.
+LOSSES: Final = {
+    **dict.fromkeys(("cross_entropy", "nll_loss"), "cross_entropy"),
+    **dict.fromkeys(("binary_cross_entropy_with_logits", "binary_cross_entropy"), ""),
+    **dict.fromkeys(("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss"), "squared"),
+    **dict.fromkeys(("kl_div", "poisson_nll_loss", "soft_margin_loss", "multi_margin_loss", "ctc_loss"), "other"),
+    **dict.fromkeys(("multilabel_margin_loss", "multilabel_soft_margin_loss"), "other"),
+}
+#: What compares rows with one another, as only embeddings are.
+COMPARISONS: Final = {
+    "triplet_margin_loss", "triplet_margin_with_distance_loss", "cosine_embedding_loss", "margin_ranking_loss",
+    "hinge_embedding_loss", "cdist", "pdist", "pairwise_distance", "cosine_similarity",
+}  # fmt: skip
+PRODUCTS: Final = {"matmul", "mm", "__matmul__", "__rmatmul__", "bmm", "einsum"}
+#: What takes the shape of a tensor and none of its values, and what takes all but the first only for their shape.
+_SHAPE_ONLY: Final = {
+    "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like", "new_zeros",
+    "new_ones", "new_full", "new_empty", "new_empty_strided",
+}  # fmt: skip
+_FIRST_ONLY: Final = {"type_as", "to", "view_as", "expand_as", "reshape_as"}
+#: How values leave tensors, and how they come back.
+_LEAVING: Final = {"tolist", "numpy", "item", "__int__", "__array__", "__index__"}
+_COMING: Final = {"tensor", "as_tensor", "from_numpy", "asarray", "new_tensor"}
+_BATCH, _PARAMETER, _UNKNOWN = "batch", "parameter", "unknown"
+#: Attention that torch computes otherwise where it is watched.
+_FUSED: Final = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+#: Bytes of copies that are kept of one batch; the oldest go first.
+MOST_KEPT: Final = 256 << 20
+#: How deep tensors are looked for in what is passed along.
+_DEPTH: Final = 5
+
+
+@dataclasses.dataclass
+class Node:
+    """A tensor as it was at one time.
+
+    Attributes:
+        name: The operation it came from, or `"batch"`, `"parameter"`, `"unknown"`.
+        shape: Its shape.
+        parents: The nodes it was made of.
+        call: The innermost call it was made in; -1 outside of all.
+        data: Whether something else than parameters and buffers went into it.
+        weight: Whether parameters went into it, and nothing of the batch.
+        layer: Whether data and parameters meet in this operation.
+        place: Where it was in the batch.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    parents: tuple[int, ...] = ()
+    call: int = -1
+    data: bool = True
+    weight: bool = False
+    layer: bool = False
+    place: tuple[int | str, ...] | None = None
+
+
+@dataclasses.dataclass
+class Call:
+    """A module's forward pass.
+
+    Attributes:
+        index: Its place in `Trace.calls`, in the order in which they began.
+        path: The module's name, without wrappers' words; of the traced model itself, "".
+        module: The module.
+        parent: The call it was made in; -1 if in none.
+        inputs: Nodes of the tensors it was given.
+        outputs: Nodes of the tensors it gave.
+        shape: Of the first of these.
+        heads: What it returned as heads, of outermost calls.
+    """
+
+    index: int
+    path: str
+    module: nn.Module
+    parent: int
+    inputs: list[int]
+    outputs: list[int] = dataclasses.field(default_factory=list)
+    shape: tuple[int, ...] = ()
+    heads: Heads = dataclasses.field(default_factory=Heads)
+    head_nodes: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """A loss, by its name in `describe`, and the nodes of what it compares."""
+
+    name: str
+    given: int
+    target: int | None
+
+
+class Trace(TorchFunctionMode):
+    """Traces one batch between `start` and `stop`.
+
+    Args:
+        model: The module whose parts' calls are wanted.
+        batch: Of which the tensors are known by their place.
+        keep: How a layer's values are reduced that are kept along; None to keep nothing.
+        beside_attention: Pass over torch's attention, so that all results are the same to the bit.
+
+    Attributes:
+        calls: In the order in which they began.
+        nodes: All tensors.
+        losses: All losses.
+        ends: The tensors that gradients were computed of.
+        error: What failed in here, if anything did.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: Any,
+        *,
+        keep: Reduce | None = None,
+        beside_attention: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model, self._keep = model, keep
+        self.training = model.training
+        self.calls: list[Call] = []
+        self.nodes: list[Node] = []
+        self.losses: list[Loss] = []
+        self.ends: list[int] = []
+        self.error: Exception | None = None
+        self.texts_in_batch = _has_values_beside_tensors(batch)
+        self._ids: Any = WeakIdKeyDictionary()
+        self._stack: list[int] = []
+        self._left: set[int] = set()
+        self._kept: dict[tuple[int, bool], tuple[int, Tensor]] = {}
+        self._order: deque[tuple[tuple[int, bool], int]] = deque()
+        self._bytes = 0
+        self._on, self._thread, self._handles = False, threading.get_ident(), []  # type: ignore[var-annotated]
+        self._skipped = _inside_fused(model) if beside_attention else set()
+        self._with_mode = not self._skipped
+        self._begin(batch)
+
+    def _begin(self, batch: Any) -> None:
+        for parameter in self.model.parameters():
+            self._new(parameter, Node(_PARAMETER, tuple(parameter.shape), data=False, weight=True))
+        for buffer in self.model.buffers():
+            self._new(buffer, Node("buffer", tuple(buffer.shape), data=False))
+        for place, tensor in placed_tensors(batch):
+            self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place))
+
+    def start(self) -> None:
+        """Put hooks on all modules and watch operations."""
+        paths = paths_of(self.model)
+        for module in self.model.modules():
+            if id(module) not in self._skipped and not is_metric(module) and hasattr(module, "register_forward_hook"):
+                self._hook(module, paths.get(id(module), ""))
+        if self._with_mode:
+            self.__enter__()
+        self._on = True
+
+    def stop(self) -> None:
+        """Take the hooks off again. May be called twice."""
+        if self._on and self._with_mode and _get_current_function_mode() is self:
+            self.__exit__(None, None, None)
+        self._on = False
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _hook(self, module: nn.Module, path: str) -> None:
+        if isinstance(module, torch.jit.ScriptModule):
+            return  # takes no hooks; what is returned by the module around it is known
+        before, after = _Hook(path, self._enter_call), _Hook(path, self._leave_call)
+        self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        self._handles.append(module.register_forward_hook(after, with_kwargs=True, always_call=True))
+
+    # What happened.
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Compute, and note what was made of what."""
+        result = func(*args, **(kwargs or {}))
+        if self._watching():
+            try:
+                self._note(func, args, kwargs or {}, result)
+            except Exception as error:  # noqa: BLE001  a trace is given up, never the computation
+                self.error = self.error or error
+        return result
+
+    def _watching(self) -> bool:
+        return self._on and self.error is None and threading.get_ident() == self._thread
+
+    def _note(self, func: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
+        name = getattr(func, "__name__", "")
+        made = list(tensors_in(result))
+        changed = _changed_in_place(name, args, kwargs)
+        if not made and changed is None and name != "backward" and name not in _LEAVING:
+            return
+        parents = tuple(dict.fromkeys(self._id(tensor) for tensor in tensors_in((args, kwargs))))
+        if name == "backward":
+            self.ends += parents[:1]
+        elif name in _LEAVING:
+            self._left.update(parents)
+        if name in _COMING and not parents:
+            parents = tuple(self._left)
+        if name in _SHAPE_ONLY:
+            parents = ()
+        elif name in _FIRST_ONLY:
+            parents = parents[:1]
+        if name in LOSSES:
+            self._note_loss(name, args, kwargs)
+        for tensor in [changed] if changed is not None else made:
+            if tensor is changed or tensor not in self._ids:
+                self._new(tensor, self._made(name, tensor, parents))
+
+    def _note_loss(self, name: str, args: Any, kwargs: Mapping[str, Any]) -> None:
+        given = args[0] if args else kwargs.get("input")
+        target = args[1] if len(args) > 1 else kwargs.get("target")
+        if isinstance(given, Tensor):
+            held = self._id(target) if isinstance(target, Tensor) else None
+            self.losses.append(Loss(LOSSES[name] or name, self._id(given), held))
+
+    def _made(self, name: str, tensor: Tensor, parents: tuple[int, ...]) -> Node:
+        of = [self.nodes[parent] for parent in parents]
+        data = any(node.data for node in of)
+        weights = any(node.weight and _size(node.shape) > 1 for node in of)
+        if not of:
+            data = tensor.numel() > 1  # noise, or a number that is calculated with
+        here = self._stack[-1] if self._stack else -1
+        return Node(name, tuple(tensor.shape), parents, here, data, not data and weights, data and weights)
+
+    def _id(self, tensor: Tensor) -> int:
+        """The number of a tensor; of one that comes out of the blue, it is made of what its module was given."""
+        number = self._ids.get(tensor)
+        if number is None:
+            here = self._stack[-1] if self._stack else -1
+            if isinstance(tensor, nn.Parameter):
+                return self._new(tensor, Node(_PARAMETER, tuple(tensor.shape), data=False, weight=True))
+            parents = tuple(self.calls[here].inputs) if here >= 0 else ()
+            data = tensor.numel() > 1 or bool(parents)
+            number = self._new(tensor, Node(_UNKNOWN, tuple(tensor.shape), parents, here, data=data))
+        return int(number)
+
+    def _new(self, tensor: Tensor, node: Node) -> int:
+        self.nodes.append(node)
+        self._ids[tensor] = len(self.nodes) - 1
+        return len(self.nodes) - 1
+
+    def _enter_call(self, path: str, module: nn.Module, args: Any, kwargs: Any, _: Any) -> None:
+        if self._is_apart(module):
+            return
+        call = Call(len(self.calls), path, module, self._stack[-1] if self._stack else -1, [])
+        given = list(tensors_in((args, kwargs)))
+        call.inputs = [self._id(tensor) for tensor in given]
+        self._keep_rows((call.index, True), given)
+        self.calls.append(call)
+        self._stack.append(call.index)
+
+    def _leave_call(self, path: str, module: nn.Module, args: Any, kwargs: Any, answer: Any) -> None:
+        if not self._stack or self.calls[self._stack[-1]].module is not module or self._is_apart(module, leaving=True):
+            return
+        call = self.calls[self._stack.pop()]
+        heads = heads_in(answer).tensors if call.parent == -1 else {}
+        made = list({id(tensor): tensor for tensor in (*tensors_in(answer), *heads.values())}.values())
+        for tensor in made:
+            if tensor not in self._ids:  # torch does not tell of it: a script, a function with its own gradient
+                layer = any(True for _ in module.parameters())
+                node = Node(_UNKNOWN, tuple(tensor.shape), tuple(call.inputs), call.index, layer=layer)
+                self._new(tensor, node)
+        call.outputs = [self._id(tensor) for tensor in made]
+        call.shape = self.nodes[call.outputs[0]].shape if call.outputs else ()
+        self._keep_rows((call.index, False), made)
+        if call.parent == -1:
+            call.heads = heads_in(answer, copies=self._keep is not None)
+            call.head_nodes = {name: self._id(tensor) for name, tensor in heads.items()}
+
+    def _is_apart(self, module: nn.Module, *, leaving: bool = False) -> bool:
+        """Whether a call is no part of the forward pass: a step that a strategy sends through `forward`, a layer that
+        is computed again for its gradient."""
+        if not leaving and "_ForwardRedirection" in getattr(module.forward, "__qualname__", ""):
+            return True
+        return torch._C._current_graph_task_id() != -1
+
+    def _keep_rows(self, key: tuple[int, bool], tensors: list[Tensor]) -> None:
+        first = next((tensor for tensor in tensors if tensor.ndim > 0), None)
+        if self._keep is None or first is None:
+            return
+        self._on, on = False, self._on
+        try:
+            with torch.no_grad():
+                rows = reduce_embedding(first, self._keep)
+        except Exception:  # noqa: BLE001  it does not fit this layer; where it is wanted, the taps say so
+            return
+        finally:
+            self._on = on
+        self._kept[key] = first.ndim, rows
+        self._order.append((key, _size(tuple(rows.shape)) * 4))
+        self._bytes += _size(tuple(rows.shape)) * 4
+        while self._bytes > MOST_KEPT and len(self._order) > 1:
+            oldest, size = self._order.popleft()
+            del self._kept[oldest]
+            self._bytes -= size
+
+    # What it means.
+
+    def kept(self, call: Call, *, before: bool) -> tuple[int, Tensor] | None:
+        """Number of axes and reduced copy of what went into a call, or came out."""
+        return self._kept.get((call.index, before))
+
+    def is_sound(self) -> bool:
+        """Whether it went through."""
+        return self.error is None and bool(self.calls)
+
+    def layers_behind(self, *nodes: int) -> list[int]:
+        """The nearest operations with parameters that nodes were made by, themselves among them."""
+        return [node for node in self._back(nodes, lambda node: node.layer) if self.nodes[node].layer]
+
+    def steps_behind(self, *nodes: int) -> list[int]:
+        """All nodes between these and the nearest operations with parameters, both included."""
+        return list(self._back(nodes, lambda node: node.layer))
+
+    def ancestors(self, *nodes: int) -> list[int]:
+        """All nodes that these were made of, themselves included."""
+        return list(self._back(nodes, lambda node: False))
+
+    def leaves(self, *nodes: int, near: bool = False) -> set[int]:
+        """The batch's tensors that nodes were made of; with `near` without an operation with parameters between."""
+        behind = self.steps_behind(*nodes) if near else self.ancestors(*nodes)
+        return {node for node in behind if self.nodes[node].place is not None}
+
+    def all_leaves(self) -> set[int]:
+        """The batch's tensors."""
+        return {number for number, node in enumerate(self.nodes) if node.place is not None}
+
+    def calls_giving(self, node: int) -> list[Call]:
+        """The calls that returned a tensor as it is, the innermost last."""
+        giving = [call for call in self.calls if node in call.outputs]
+        return sorted(giving, key=lambda call: (self.depth(call), call.index))
+
+    def depth(self, call: Call) -> int:
+        """How many calls it was made in."""
+        depth = 0
+        while call.parent >= 0:
+            call, depth = self.calls[call.parent], depth + 1
+        return depth
+
+    def times(self, module: nn.Module) -> int:
+        """How often a module was called."""
+        return sum(call.module is module for call in self.calls)
+
+    def _back(self, nodes: Iterable[int], ends: Callable[[Node], bool]) -> Iterator[int]:
+        waiting, seen = deque(nodes), set(nodes)
+        while waiting:
+            number = waiting.popleft()
+            yield number
+            node = self.nodes[number]
+            if ends(node):
+                continue
+            for parent in node.parents:
+                if parent not in seen and self.nodes[parent].data:
+                    seen.add(parent)
+                    waiting.append(parent)
+
+
+class _Hook:
+    """A hook that is inert where its module is copied or pickled."""
+
+    def __init__(self, path: str, tell: Callable[..., None]) -> None:
+        self._path, self._tell = path, tell
+
+    def __call__(self, module: Any, args: Any, kwargs: Any, answer: Any = None) -> None:
+        trace = self._tell.__self__  # type: ignore[attr-defined]
+        if not trace._watching() or torch.compiler.is_compiling():
+            return
+        try:
+            self._tell(self._path, module, args, kwargs, answer)
+        except Exception as error:  # noqa: BLE001
+            trace.error = trace.error or error
+
+    def __reduce__(self) -> Any:
+        return _inert, ()
+
+
+def _inert() -> Callable[..., None]:
+    return _nothing
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+def tensors_in(value: Any, depth: int = 0) -> Iterator[Tensor]:
+    """All tensors in what is passed along: itself, or in tuples, lists, mappings and dataclasses.
+
+    Example:
+        >>> len(list(tensors_in((torch.zeros(1), {"a": [torch.zeros(2)], "b": 3}))))
+        2
+    """
+    if isinstance(value, Tensor):
+        yield value
+    elif depth < _DEPTH:
+        for part in _parts(value).values():
+            yield from tensors_in(part, depth + 1)
+
+
+def placed_tensors(batch: Any, place: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], Tensor]]:
+    """The tensors of a batch with their place: keys and indices from the outside in.
+
+    Example:
+        >>> [place for place, _ in placed_tensors((torch.zeros(2), {"label": torch.ones(2)}))]
+        [(0,), (1, 'label')]
+    """
+    if isinstance(batch, Tensor):
+        yield place, batch
+    elif len(place) < _DEPTH:
+        for key, part in _parts(batch).items():
+            yield from placed_tensors(part, (*place, key))
+
+
+def _parts(value: Any) -> dict[Any, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, list | tuple):
+        return dict(enumerate(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: getattr(value, each.name, None) for each in dataclasses.fields(value)}
+    return {}
+
+
+def _has_values_beside_tensors(batch: Any, depth: int = 0) -> bool:
+    """Whether there is something in a batch whose way cannot be followed."""
+    if isinstance(batch, Tensor) or batch is None or depth >= _DEPTH:
+        return False
+    parts = _parts(batch)
+    if not parts and not isinstance(batch, list | tuple | Mapping):
+        return True
+    return any(_has_values_beside_tensors(part, depth + 1) for part in parts.values())
+
+
+def _changed_in_place(name: str, args: Any, kwargs: Mapping[str, Any]) -> Tensor | None:
+    """The tensor that an operation changes, if it works in place."""
+    if isinstance(kwargs.get("out"), Tensor):
+        return kwargs["out"]
+    if not args or not isinstance(args[0], Tensor):
+        return None
+    in_place = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
+    flagged = kwargs.get("inplace") is True or (name in _MAY_BE_IN_PLACE and any(each is True for each in args[1:]))
+    return args[0] if in_place or flagged else None
+
+
+_MAY_BE_IN_PLACE: Final = {
+    "relu", "relu6", "elu", "selu", "celu", "leaky_relu", "hardtanh", "silu", "mish", "hardswish", "hardsigmoid",
+    "threshold",
+}  # fmt: skip
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for side in shape:
+        size *= side
+    return size
+
+
+def _inside_fused(model: nn.Module) -> set[int]:
+    return {id(part) for module in model.modules() if isinstance(module, _FUSED) for part in module.modules()}
