@@ -133,15 +133,17 @@ class Settings:
         """
         if group not in self._kinds:
             told, known = self.described(group), self.known(group)
-            read = known.info.get("kind") if known is not None else None
+            read = known.info.get("kind") if known is not None and not kept_apart(known) else None
             labels = self.batch.get(partner_of(group))
             form = None
-            if labels is not None and read is None and not steps_of(self.batch[group]):
+            task = self.task_of(head_of(group))
+            open = read is None and task == "auto"
+            if labels is not None and open and not steps_of(self.batch[group]):
                 with suppress(InputError):  # told by their own recorder
                     form = label_form(labels)
             self._kinds[group] = decide_kind(
                 outputs,
-                task=self.task_of(head_of(group)),
+                task=task,
                 known=read if read in KINDS else None,
                 described=told,
                 labels=form,
@@ -150,7 +152,7 @@ class Settings:
 
     def meaning_of(self, group: str, labels: Any) -> tuple[Meaning, LabelForm]:
         """What a group of labels is read as: decided from its first batch, and kept over resets; and how it looks."""
-        form = label_form(labels)
+        form = label_form(labels, look=False)
         if group not in self._meanings:
             decided, known = self._kinds.get(partner_of(group)), self.known(group)
             kind = decided.kind if decided is not None else None

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.class_names import class_names, name_of, shown
 from lensai_integrations.drift.distances import (
     Distances,
     Reference,
@@ -84,7 +85,18 @@ def compare_group(a: Side, b: Side) -> GroupDrift:
     streams = [*_invalid(a, b), *_numbers(a, b, notes), *_apart(a.group, b.group, notes)]
     streams += [*_categories(a.group, b.group, notes), *_pixels(a.group, b.group, notes)]
     vectors = _vectors(a, b, notes)
-    return GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, tuple(streams), vectors, tuple(notes))
+    named = tuple(_named(stream, a.group, b.group) for stream in streams)
+    return GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, named, vectors, tuple(notes))
+
+
+def _named(stream: StreamDrift, *groups: Group) -> StreamDrift:
+    """The stream with its classes by their names, where these were told."""
+    names = class_names(*groups)
+    if not names or stream.kind == "invalid":
+        return stream
+    shares = tuple((shown(category, names), before, after) for category, before, after in stream.shares)
+    short = stream.stream.removeprefix(f"{groups[0].name}/")
+    return replace(stream, shares=shares, label=name_of(short, names))
 
 
 def _apart(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:

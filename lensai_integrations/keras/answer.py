@@ -17,7 +17,7 @@ from lensai_integrations.keras.layers import Layer, named_layers
 from lensai_integrations.keras.losses import losses_of
 from lensai_integrations.keras.making import Call, Made, alone_of_its_shape, called, graph_of, is_whole, made, symbolic
 from lensai_integrations.training.problems import Problems
-from lensai_integrations.training.recording import OUTPUTS
+from lensai_integrations.training.recording import LAYER, OUTPUTS
 
 _MOST_LISTED: Final = 8
 #: Fewer numbers of a row than this are no picture, even if as many come out as went in.

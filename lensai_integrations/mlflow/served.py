@@ -20,6 +20,7 @@ from lensai_integrations.drift.failures import Failures
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks import FunctionSink, JSONLinesSink, Sink, WebhookSink
 from lensai_integrations.errors import InputError, InUseError
+from lensai_integrations.heads import is_outputs
 from lensai_integrations.measures.batches import find_images, kind_of
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.mlflow.wrapping import BASELINE, CONFIGURATION, MODEL
@@ -81,7 +82,7 @@ class MonitoredModel:
         answer = self.model.predict(model_input, params=params)
         with self._failures.caught("monitoring"):
             if monitor is not None:
-                outputs = plain(answer) if "outputs" in self._known else None
+                outputs = plain(answer) if any(map(is_outputs, self._known)) else None
                 monitor.update(inputs=images, outputs=outputs)
         return answer
 
@@ -103,8 +104,8 @@ class MonitoredModel:
         reader = None if inputs is None else ImageInputs(**inputs)
         root = Path(os.environ.get(DIRECTORY) or configuration["directory"])
         monitor = _in_free_folder(root, baseline, inputs=reader, **configuration["monitor"])
-        left_out = () if configuration.get("outputs", True) else ("outputs",)
-        self._known = frozenset(monitor.reference.groups) - set(left_out)
+        wanted = configuration.get("outputs", True)
+        self._known = frozenset(name for name in monitor.reference.groups if wanted or not is_outputs(name))
         self._key = None if reader is None else reader.key
         atexit.register(_close, weakref.ref(monitor), os.getpid())
         return monitor

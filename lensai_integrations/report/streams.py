@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
+from lensai_integrations.class_names import class_names, name_of
 from lensai_integrations.profile import Group, Profile
 from lensai_integrations.report.histogram import (
     Distribution,
@@ -204,7 +205,9 @@ def _title(stream: str, entries: Sequence[tuple[Part, Distribution]], drawn: His
 
 
 def _channel(stream: str, group: Group) -> str:
-    """The colour of a channel's stream such as `mean/0`; empty for what is no measure of images."""
+    """The colour of a channel's stream such as `mean/0`, the class of one such as `softmax/0`; else empty."""
+    if name := name_of(stream, class_names(group)):
+        return name
     colours = CHANNELS.get(str(group.info.get("convention")), ())
     measure, _, index = stream.rpartition("/")
     if not measure or f"{measure}/2" not in group.streams or f"{measure}/4" in group.streams:

@@ -214,12 +214,13 @@ def _read(seen: Seen) -> str:
     if seen.group.name == "inputs":
         return f"{info['note']}, {info['size']}"
     if seen.group.name.split("/")[0] == OUTPUTS:
-        return f"{info['kind']} of {info.get('layer', 'the model')}"
+        return f"{info['kind']} of {info.get('layer', 'the model')}: {info['why']}"
     if seen.group.name.startswith(LAYER):
         return f"{info['reduce']} of {info['axes']} axes, {info['width']} wide"
     place = info.get("read_from")
     counts = [len(sketch.top(1 << 20)) for sketch in seen.group.categories.values()]
-    read = f"{counts[0]} {'class' if counts[0] == 1 else 'classes'}" if counts else "numbers"
+    several = ("label", "labels, several at once") if counts and seen.group.streams else ("class", "classes")
+    read = f"{counts[0]} {several[counts[0] != 1]}" if counts else "numbers"
     return f"{read}, from {place!r}" if place is not None else read
 
 

@@ -49,8 +49,7 @@ class Seen:
             images = ImageInputs(**{**self.group.info["reader"], "key": None}).read(self.array)
             gain, offset = (np.array(each, np.float64)[:, None, None] for each in (images.gain, images.offset))
             return np.asarray(to_host(images.pixels) * gain + offset, np.float64)
-        array = self.array
-        return np.asarray(to_host(array), np.float64)
+        return np.asarray(to_host(self.array), np.float64)
 
     @property
     def range(self) -> tuple[float, float]:
@@ -75,9 +74,7 @@ def suspicions(seen: Sequence[Seen]) -> list[str]:
         >>> suspicions([])
         []
     """
-    by_name = {each.group.name: each for each in seen}
-    found = [text for each in seen for text in _ABOUT.get(each.group.name.split("/")[0], _nothing)(each)]
-    return found + list(_labels_and_outputs(by_name))
+    return [text for each in seen for text in _ABOUT.get(each.group.name.split("/")[0], _nothing)(each)]
 
 
 def _images(seen: Seen) -> Iterator[str]:
@@ -116,8 +113,8 @@ def _outputs(seen: Seen) -> Iterator[str]:
         inside = finite.min() >= 0 and finite.max() <= 1
         if inside and bool((np.abs(finite.sum(axis=1) - 1) <= SUM_TOLERANCE).all()):
             yield (
-                "outputs are read as logits, but they look like probabilities (inside [0, 1], rows sum to 1): pass"
-                " task='probabilities', or name the layer before the softmax"
+                f"{seen.group.name} are read as logits, but they look like probabilities (inside [0, 1], rows sum to 1):"
+                " pass task='probabilities', or name the layer before the softmax"
             )
 
 
@@ -146,14 +143,3 @@ _ABOUT: Final[Mapping[str, Callable[[Seen], Iterator[str]]]] = {
     "embeddings": _embeddings,
     "labels": _labels,
 }
-
-
-def _labels_and_outputs(seen: Mapping[str, Seen]) -> Iterator[str]:
-    """Whether there is an output for every label."""
-    outputs, labels = seen.get("outputs"), seen.get("labels")
-    if outputs is None or labels is None or outputs.group.info["kind"] == "values" or not labels.group.categories:
-        return
-    columns = max(int(outputs.group.info["columns"]), 2)
-    low, high = labels.range if labels.values.ndim == 1 else (math.nan, math.nan)
-    if low < 0 or high >= columns:
-        yield f"labels reach from {low:g} to {high:g}, but outputs have the classes 0 to {columns - 1}"
