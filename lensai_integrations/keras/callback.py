@@ -61,7 +61,8 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
             model; `"fc.input"` is what goes into `fc`. `"auto"`: the input of the last Dense layer. None: no
             embeddings. Of a layer that is called several times in a step, the first answer counts.
         inputs: How image batches are read; `ImageInputs(key=...)` names the images among several inputs. `"auto"`:
-            dtype, shape and range of the first batch decide. None: no images.
+            dtype, shape and range of the first batch decide. None: no images. A dict by `"training"`, `"validation"`
+            and `"test"` says it for each kind of pass; those that it lacks are `"auto"`.
         outputs: The layer whose answers are the model's outputs; `"auto"`: the last Dense layer, or the model itself if
             it has none. None: no outputs.
         task: `"auto"`, `"classification"` or `"regression"`, or what the outputs are: `"logits"`, `"probabilities"`,
@@ -106,7 +107,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         self,
         layers: Literal["auto"] | Sequence[str] | None = "auto",
         *,
-        inputs: Literal["auto"] | ImageInputs | None = "auto",
+        inputs: Literal["auto"] | ImageInputs | None | Mapping[str, str | ImageInputs | None] = "auto",
         outputs: str | None = "auto",
         task: str = "auto",
         target: int | str | None = "auto",

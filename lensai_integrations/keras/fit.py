@@ -52,9 +52,10 @@ class KerasFit(Fit[Recording]):
     def __init__(self, options: Options, model: Any) -> None:
         if options.segment_by not in (LABEL, None):
             raise InputError(f"segment_by={options.segment_by!r} is unknown in Keras; pass 'label' or None")
-        inputs = ImageInputs() if options.inputs == "auto" else options.inputs
         super().__init__(options, reader=lambda _: self._reader)
-        self._reader = KerasBatches(inputs, options.target, self.problems)  # type: ignore[arg-type]
+        told = options.inputs_of(options.reference)
+        inputs = ImageInputs() if isinstance(told, str) else told
+        self._reader = KerasBatches(inputs, options.target_of(options.reference), self.problems)  # type: ignore[arg-type]
         self._steps = steps()
         self._taps = self._attached(model, self.problems)
         self._reader.answer = self._taps.answer

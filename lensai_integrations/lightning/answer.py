@@ -141,13 +141,13 @@ class _Decision:
         except UnclearError as why:
             found.problems.append(f"{why}. {self.advice()}")
             return found
+        outputs = [head for head in heads if kinds[head.name] == _OUTPUT]
+        for head in outputs:
+            found.outputs[head.name if len(outputs) > 1 else ""] = self.output(head)
+        found.embeddings = self.penultimate(outputs)
         for head in heads:
-            if kinds[head.name] == _OUTPUT:
-                found.outputs[head.name] = self.output(head)
-            elif not any(self.feeds(head, other) for other in heads):
+            if head not in outputs and not any(self.feeds(head, other) for other in heads):
                 found.embeddings |= self.representation(head)
-            if kinds[head.name] == _OUTPUT:
-                found.embeddings |= self.penultimate(head)
         found.problems += self.complaints(found)
         places = {loss_place for head in heads if (loss_place := self.place(head)) is not None}
         found.place = places.pop() if len(places) == 1 else None
@@ -300,7 +300,10 @@ class _Decision:
         """The losses that take a head with nothing but operations without parameters between; of training first."""
         for trace in reversed(self.traces):
             for loss in trace.losses:
-                if self.paths(trace, trace.layers_behind(loss.given)) & head.paths:
+                steps = trace.steps_behind(loss.given)
+                if self.paths(trace, [step for step in steps if trace.nodes[step].layer]) & head.paths and not any(
+                    self.compares(trace, step, head) for step in steps
+                ):
                     yield trace, loss
 
     def paths(self, trace: Trace, nodes: list[int]) -> set[str]:
@@ -321,16 +324,16 @@ class _Decision:
 
     def is_compared(self, head: Head) -> bool:
         """Whether rows of a head are compared with one another."""
-        for trace in self.traces:
-            for node in trace.nodes:
-                if node.name not in COMPARISONS | PRODUCTS or node.layer:
-                    continue
-                sides = [self.paths(trace, trace.layers_behind(p)) for p in node.parents if trace.nodes[p].data]
-                if sides and all(side & head.paths for side in sides) and (
-                    node.name in COMPARISONS or (len(node.shape) == 2 and node.shape[0] == node.shape[1])
-                ):  # fmt: skip
-                    return True
-        return False
+        return any(self.compares(trace, node, head) for trace in self.traces for node in range(len(trace.nodes)))
+
+    def compares(self, trace: Trace, number: int, head: Head) -> bool:
+        """Whether an operation compares rows of a head with one another."""
+        node = trace.nodes[number]
+        if node.layer or node.name not in COMPARISONS | PRODUCTS:
+            return False
+        square = len(node.shape) == 2 and node.shape[0] == node.shape[1]
+        sides = [self.paths(trace, trace.layers_behind(p)) for p in node.parents if trace.nodes[p].data]
+        return (square or node.name in COMPARISONS) and bool(sides) and all(side & head.paths for side in sides)
 
     def is_before_the_loss(self, head: Head) -> bool:
         """Whether labels meet what further layers make of a head."""
@@ -412,13 +415,16 @@ class _Decision:
         axes, rows = kept if kept is not None else (None, None)
         return {name: Reading(Layer(name, layer.path, layer.module), part, info, rows, axes, is_answer=True)}
 
-    def penultimate(self, head: Head) -> dict[str, Reading]:
-        """What goes into the last layers before a head."""
+    def penultimate(self, heads: list[Head]) -> dict[str, Reading]:
+        """What goes into the last layers before heads; what goes into several of them, once."""
+        places: dict[int, tuple[Call, bool]] = {}
+        for head in heads:
+            for call, before in self.last_inputs(head):
+                places.setdefault(self.source(call, before), (call, before))
         found = {}
-        for call, before in self.last_inputs(head):
+        for call, before in places.values():
             name = f"{call.path}.input" if before else call.path
-            verb = "goes into" if before else "comes out of"
-            text = f"what {verb} {call.path!r}, before the last layer of {head.name or 'the answer'}"
+            text = f"what {'goes into' if before else 'comes out of'} {call.path!r}, the last layer before the answer"
             info = {"auto": True, "layer": name, "found": text}
             kept = self.trace.kept(call, before=before)
             axes, rows = kept if kept is not None else (None, None)
@@ -433,7 +439,7 @@ class _Decision:
             place = self.input_of(layer)
             if place is not None and place not in places:
                 places.append(place)
-        return list({self.source(call, before): (call, before) for call, before in places}.values())
+        return places
 
     def source(self, call: Call, before: bool) -> int:
         return (call.inputs if before else call.outputs)[0]
@@ -493,15 +499,16 @@ class _Decision:
 
     def candidates(self) -> list[Call]:
         """The parts of the network, below modules that only wrap one."""
-        n = self.image_count()
-        calls = [call for call in self.trace.calls if call.path and call.shape and n in (0, call.shape[0])]
-        by_parent: dict[int, list[Call]] = {}
-        for call in calls:
-            by_parent.setdefault(call.parent, []).append(call)
+        calls = [call for call in self.trace.calls if call.path]
         level = [call for call in calls if call.parent < 0 or not self.trace.calls[call.parent].path]
-        parts = [part for call in level for part in (by_parent.get(call.index) or [call])]
-        parts = parts if len(parts) > 1 else level
-        return list({call.path: call for call in parts}.values())[-_MOST_NAMED:]
+        while len({call.path for call in level}) == 1:
+            below = [call for call in calls if call.parent == level[0].index]
+            if not below:
+                break
+            level = below
+        n = self.image_count()
+        fitting = {call.path: call for call in level if call.shape and n in (0, call.shape[0])}
+        return list(fitting.values())[-_MOST_NAMED:]
 
 
 def has_forward(model: nn.Module) -> bool:

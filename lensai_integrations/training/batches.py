@@ -87,6 +87,7 @@ class BatchReader:
         source: Which kind of pass the batches are of, for messages.
         chosen: Where other passes found the labels by their loss.
         class_names: What the data set calls its classes.
+        known: Where the labels of a baseline were.
     """
 
     def __init__(
@@ -99,9 +100,10 @@ class BatchReader:
         source: str = "",
         chosen: Chosen | None = None,
         class_names: Sequence[str] = (),
+        known: Sequence[Place] = (),
     ) -> None:
         self._inputs, self._problems, self._segment_by, self._source = inputs, problems, segment_by, source
-        self._finder = LabelFinder(target, lambda text: self._say("labels", text), chosen)
+        self._finder = LabelFinder(target, lambda text: self._say("labels", text), chosen, known)
         self._looks_for_labels = target == "auto"
         self._names, self._names_fit = class_names, len(class_names) > 1
         self._images_at: Path | None = None if inputs is None or inputs.key is None else path_of(inputs.key)

@@ -147,6 +147,23 @@ def run_check(
     return Check(tuple(rows), tuple(dict.fromkeys(told)))
 
 
+def reading_difference(fit: Fit[Any], first_batches: Mapping[str, tuple[Any, Any]]) -> str:
+    """What is to be said if two kinds of batches are not read alike, else nothing.
+
+    Args:
+        fit: A fit that is not going to be.
+        first_batches: A loader and its first batch, by source; two of them.
+    """
+    profiles = {}
+    for source, (loader, batch) in first_batches.items():
+        reader, profiler = fit.prepare(source)(loader)
+        taken = reader.take(batch)
+        if taken is not None and taken.images is not None:
+            profiler.update(inputs=taken.images)
+        profiles[source] = profiler.profile()
+    return fit.reading_difference(profiles)
+
+
 def _lacks_labels(fit: Fit[Any], arrays: Mapping[str, Any]) -> bool:
     """Whether there are none although they were looked for, and nothing was said of it."""
     wanted = fit.options.target_of(SOURCE) is not None

@@ -347,6 +347,7 @@ class LabelFinder:
         target: Place of the labels, `"auto"` to look for them, or None to leave them.
         say: Told what could not be decided, and what to pass.
         chosen: What the loss settled in other passes, and where it is noted if it settles it here.
+        known: Where the labels of a baseline were: that counts where the batch alone leaves it open.
 
     Attributes:
         paths: Where the labels are; several for the several labels of a dict; None if it is not decided yet.
@@ -360,11 +361,18 @@ class LabelFinder:
         ((2,),)
     """
 
-    def __init__(self, target: Place | None, say: Callable[[str], None], chosen: Chosen | None = None) -> None:
+    def __init__(
+        self,
+        target: Place | None,
+        say: Callable[[str], None],
+        chosen: Chosen | None = None,
+        known: Iterable[Place] = (),
+    ) -> None:
         self._looks = target == "auto"
         self.paths: tuple[Path, ...] | None = None if self._looks else () if target is None else (path_of(target),)
         self._say, self._chosen = say, chosen or Chosen()
         self._hints: list[Path] = []
+        self._known = tuple(map(path_of, known))
 
     def hint(self, place: Place) -> None:
         """Tell what a loss was given as its target. It counts if it is not decided otherwise yet."""
@@ -379,6 +387,8 @@ class LabelFinder:
         self.paths, problem = self._by_loss(parts), ""
         if not self.paths:
             self.paths, problem = by_evidence(parts)
+        if not self.paths and self._known and parts.candidates.keys() >= set(self._known):
+            self.paths, problem = self._known, ""
         if problem:
             self._say(problem)
 

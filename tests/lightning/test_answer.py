@@ -1,0 +1,570 @@
+"""What a model answers, of models of many kinds: the right thing is read, or nothing, and it is said."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.data import DataLoader
+
+from lensai_integrations.lightning import BaselineCallback
+
+N, BATCH = 24, 8
+
+
+class Body(nn.Module):
+    """3 x 16 x 16 in, 6 features out."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+        self.fc = nn.Linear(8, 6)
+
+    def forward(self, images):
+        return torch.relu(self.fc(torch.relu(self.conv(images)).mean((2, 3))))
+
+
+class Base(pl.LightningModule):
+    """A classifier whose parts cases replace."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = Body(), nn.Linear(6, 4)
+
+    def forward(self, images):
+        return self.head(self.body(images))
+
+    def loss(self, batch):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def training_step(self, batch, _):
+        return self.loss(batch)
+
+    def validation_step(self, batch, _):
+        self.log("loss", self.loss(batch), batch_size=BATCH)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+@pytest.fixture
+def fitted(trainer, images):
+    """`fitted(model, ...)`: the callback after a fit; 24 pictures for training, 24 for validation."""
+
+    def run(model, callback=None, collate=None, **options):
+        callback = callback or BaselineCallback(clean_windows=0)
+        loaders = [DataLoader(images(N, seed), BATCH, collate_fn=collate) for seed in (1, 2)]
+        trainer(callback, **options).fit(model, *loaders)
+        return callback
+
+    return run
+
+
+def read(callback):
+    """What the baseline has of outputs and embeddings: rows by group."""
+    groups = callback.baseline_.reference.groups
+    return {name: group.n for name, group in groups.items() if name.split("/")[0] in ("outputs", "embeddings")}
+
+
+def info(callback, group="outputs"):
+    return callback.baseline_.reference.groups[group].info
+
+
+def sorted_rows(callback, group):
+    return np.sort(callback.baseline_.reference.rows.data[group], axis=0)
+
+
+def answers(model, images):
+    model.eval()
+    with torch.no_grad():
+        return model(torch.stack([picture for picture, _ in images(N, 2)]))
+
+
+def said(callback):
+    (warning,) = [each for each in callback.baseline_.warnings if each.startswith("the model's answer: ")]
+    return warning
+
+
+@pytest.mark.parametrize("options", [{}, {"num_sanity_val_steps": 0}], ids=str)
+def test_what_forward_returns_and_what_feeds_it(fitted, images, options):
+    model = Base()
+    callback = fitted(model, **options)
+
+    assert read(callback) == {"outputs": N, "embeddings/head.input": N}
+    assert {key: info(callback)[key] for key in ("layer", "linear", "loss", "auto", "kind")} == {
+        "layer": "head", "linear": True, "loss": "cross_entropy", "auto": True, "kind": "logits",
+    }  # fmt: skip
+    assert "what Base.forward returned, made by 'head'" in info(callback)["found"]
+    assert "batch[1]" in info(callback)["found"]
+    assert callback.baseline_.warnings == []
+    expected = np.sort(answers(model, images).softmax(1).numpy(), axis=0)
+    np.testing.assert_allclose(sorted_rows(callback, "outputs")[:, :4], expected, rtol=1e-4)
+    with torch.no_grad():
+        features = model.body(torch.stack([picture for picture, _ in images(N, 2)])).numpy()
+    np.testing.assert_allclose(sorted_rows(callback, "embeddings/head.input"), np.sort(features, axis=0), rtol=1e-4)
+
+
+class Lora(nn.Module):
+    """As of peft: a layer, and beside it a narrow one that is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.base_layer = nn.Linear(6, 4)
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(6, 2, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(2, 4, bias=False)})
+
+    def forward(self, features):
+        return self.base_layer(features) + self.lora_B["default"](self.lora_A["default"](features)) * 0.5
+
+
+class WithLora(Base):
+    def __init__(self):
+        super().__init__()
+        self.head = Lora()
+
+
+class Distilled(Base):
+    """As timm's deit: two heads, trained on their own, averaged in evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.head_dist = nn.Linear(6, 4)
+
+    def forward(self, images):
+        features = self.body(images)
+        both = self.head(features), self.head_dist(features * 2)
+        return both if self.training else (both[0] + both[1]) / 2
+
+    def loss(self, batch):
+        answer = self(batch[0])
+        return sum(F.cross_entropy(each, batch[1]) for each in (answer if self.training else [answer]))
+
+
+class Student(Base):
+    """A student and the teacher that it learns from, which is defined last."""
+
+    def __init__(self):
+        super().__init__()
+        self.teacher = nn.Sequential(Body(), nn.Linear(6, 4)).requires_grad_(False)
+
+    def loss(self, batch):
+        answer, wanted = self(batch[0]), self.teacher(batch[0])
+        distance = F.kl_div(answer.log_softmax(1), wanted.softmax(1), reduction="batchmean")
+        return distance + F.cross_entropy(answer, batch[1])
+
+
+class Auxiliary(Base):
+    """A layer that only the loss uses, defined last."""
+
+    def __init__(self):
+        super().__init__()
+        self.projector = nn.Linear(4, 3)
+
+    def loss(self, batch):
+        answer = self(batch[0])
+        return F.cross_entropy(answer, batch[1]) + self.projector(answer).square().mean()
+
+
+class Convolutional(Base):
+    """As squeezenet: the classifier is a convolution, averaged."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 1)
+
+    def forward(self, images):
+        return F.adaptive_avg_pool2d(torch.relu(self.head(self.body(images))), 1).flatten(1)
+
+
+class Functional(Base):
+    """No forward: the steps call the parts."""
+
+    forward = pl.LightningModule.forward
+
+    def loss(self, batch):
+        return F.cross_entropy(self.head(self.body(batch[0])), batch[1])
+
+
+class Trained(Functional):
+    """No forward, the loss is a module, and there is a frozen teacher."""
+
+    def __init__(self):
+        super().__init__()
+        self.teacher = nn.Sequential(Body(), nn.Linear(6, 4)).requires_grad_(False)
+        self.criterion = nn.CrossEntropyLoss()
+
+    def loss(self, batch):
+        self.teacher(batch[0])
+        return self.criterion(self.head(self.body(batch[0])), batch[1])
+
+
+class Probabilities(Base):
+    def __init__(self):
+        super().__init__()
+        self.softmax = nn.Softmax(1)
+
+    def forward(self, images):
+        return self.softmax(super().forward(images))
+
+    def loss(self, batch):
+        return F.nll_loss(self(batch[0]).log(), batch[1])
+
+
+class Accuracy(Base):
+    """The loss is written out, and validation has none."""
+
+    def loss(self, batch):
+        answer = self(batch[0])
+        if not self.training:
+            return (answer.argmax(1) == batch[1]).float().mean()
+        return -answer.log_softmax(1)[torch.arange(len(answer)), batch[1]].mean()
+
+
+class Mixed(Base):
+    """Labels that are mixed on their way to the loss."""
+
+    def loss(self, batch):
+        wanted = F.one_hot(batch[1], 4).float()
+        return F.cross_entropy(self(batch[0]), 0.7 * wanted + 0.3 * wanted.roll(1, 0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer", "embeddings", "form"),
+    [
+        (WithLora, "head", ["head.input"], {"linear": True, "loss": "cross_entropy"}),
+        (Distilled, "", ["head.input", "head_dist.input"], {"linear": True, "loss": "cross_entropy"}),
+        (Student, "head", ["head.input"], {"linear": True, "loss": "cross_entropy"}),
+        (Auxiliary, "head", ["head.input"], {"linear": True, "loss": "cross_entropy"}),
+        (Convolutional, "", ["head.input"], {"linear": False, "loss": "cross_entropy"}),
+        (Functional, "head", ["head.input"], {"linear": True, "loss": "cross_entropy"}),
+        (Trained, "head", ["head.input"], {"linear": True, "loss": "cross_entropy"}),
+        (Probabilities, "softmax", ["head.input"], {"linear": False, "activation": "softmax"}),
+        (Accuracy, "head", ["head.input"], {"linear": True}),
+        (Mixed, "head", ["head.input"], {"linear": True, "loss": "cross_entropy"}),
+    ],
+)
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_the_answer_and_not_the_linear_that_is_defined_last(fitted, kind, layer, embeddings, form, sanity):
+    callback = fitted(kind(), num_sanity_val_steps=sanity)
+
+    assert read(callback) == {"outputs": N} | {f"embeddings/{name}": N for name in embeddings}
+    told = info(callback)
+    assert {key: told[key] for key in form} == form
+    assert (told["layer"], told["columns"]) == (layer, 4)
+    assert callback.baseline_.warnings == []
+
+
+def test_the_mean_of_two_heads_is_what_is_recorded(fitted, images):
+    model = Distilled()
+    callback = fitted(model)
+
+    expected = np.sort(answers(model, images).softmax(1).numpy(), axis=0)
+    np.testing.assert_allclose(sorted_rows(callback, "outputs")[:, :4], expected, rtol=1e-4)
+
+
+class TwoHeads(Base):
+    def __init__(self):
+        super().__init__()
+        self.depth = nn.Linear(6, 1)
+
+    def forward(self, images):
+        features = self.body(images)
+        return {"species": self.head(features), "depth": self.depth(features)}
+
+    def loss(self, batch):
+        answer = self(batch[0])
+        distance = F.mse_loss(answer["depth"][:, 0], batch[1].float())
+        return F.cross_entropy(answer["species"], batch[1]) + distance
+
+
+class TwoHeadsWithoutForward(TwoHeads):
+    forward = pl.LightningModule.forward
+
+    def loss(self, batch):
+        features = self.body(batch[0])
+        distance = F.mse_loss(self.depth(features)[:, 0], batch[1].float())
+        return F.cross_entropy(self.head(features), batch[1]) + distance
+
+
+@pytest.mark.parametrize(("kind", "first"), [(TwoHeads, "species"), (TwoHeadsWithoutForward, "head")])
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_several_heads_are_several_outputs(fitted, kind, first, sanity):
+    callback = fitted(kind(), num_sanity_val_steps=sanity)
+
+    embedding = "head.input" if kind is TwoHeads else "depth.input"  # one for both, of the head that is called first
+    assert read(callback) == {f"outputs/{first}": N, "outputs/depth": N, f"embeddings/{embedding}": N}
+    assert (info(callback, f"outputs/{first}")["kind"], info(callback, "outputs/depth")["kind"]) == ("logits", "values")
+    assert info(callback, "outputs/depth")["loss"] == "squared"
+
+
+class Logits(Base):
+    """Returns its features beside the logits."""
+
+    def forward(self, images):
+        features = self.body(images)
+        return self.head(features), features
+
+    def loss(self, batch):
+        return F.cross_entropy(self(batch[0])[0], batch[1])
+
+
+def test_features_beside_the_answer_are_no_output(fitted):
+    assert read(fitted(Logits())) == {"outputs": N, "embeddings/head.input": N}
+
+
+class ArcFace(Base):
+    """The answer is an embedding; classes exist only in the loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.centres = nn.Parameter(torch.randn(4, 4))
+
+    def loss(self, batch):
+        scores = F.linear(F.normalize(self(batch[0])), F.normalize(self.centres))
+        return F.cross_entropy(scores * 8, batch[1])
+
+
+class Probe(Base):
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Linear(4, 4)
+
+    def loss(self, batch):
+        return F.cross_entropy(self.classifier(self(batch[0])), batch[1])
+
+
+class Triplets(Base):
+    def loss(self, batch):
+        answer = self(batch[0])
+        order = batch[1].argsort()
+        return F.triplet_margin_loss(answer, answer[order], answer[order.flip(0)])
+
+
+class Contrastive(Base):
+    def loss(self, batch):
+        answer = F.normalize(self(batch[0]))
+        same = (batch[1][:, None] == batch[1][None]).float()
+        return F.binary_cross_entropy_with_logits(answer @ answer.T, same)
+
+
+@pytest.mark.parametrize("kind", [ArcFace, Probe, Triplets, Contrastive])
+def test_an_answer_that_only_the_loss_makes_something_of_is_an_embedding(fitted, images, kind):
+    model = kind()
+    callback = fitted(model)
+
+    assert read(callback) == {"embeddings/head": N}
+    np.testing.assert_allclose(
+        sorted_rows(callback, "embeddings/head"), np.sort(answers(model, images).numpy(), axis=0), rtol=1e-4, atol=1e-6
+    )
+
+
+class Autoencoder(Base):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3 * 16 * 16)
+
+    def loss(self, batch):
+        return F.mse_loss(self(batch[0]), batch[0].flatten(1))
+
+
+class Variational(Autoencoder):
+    def forward(self, images):
+        features = self.body(images)
+        return self.head(features), features, features.exp()
+
+    def loss(self, batch):
+        made, mean, variance = self(batch[0])
+        return (made - batch[0].flatten(1)).square().sum() + (mean.square() + variance).mean()
+
+
+class Byol(Base):
+    def __init__(self):
+        super().__init__()
+        self.target = nn.Sequential(Body(), nn.Linear(6, 4)).requires_grad_(False)
+
+    def loss(self, batch):
+        with torch.no_grad():
+            wanted = self.target(batch[0].flip(-1))
+        return F.mse_loss(F.normalize(self(batch[0])), F.normalize(wanted))
+
+
+class Gan(Base):
+    """Forward is the generator's, as in Lightning's own example."""
+
+    automatic_optimization = False
+
+    def __init__(self):
+        super().__init__()
+        self.generator = nn.Linear(5, 3 * 16 * 16)
+        self.discriminator = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 1))
+
+    def forward(self, noise):
+        return self.generator(noise)
+
+    def training_step(self, batch, _):
+        noise = torch.randn(len(batch[0]), 5).type_as(batch[0])
+        scores = self.discriminator(batch[0])
+        self.manual_backward(F.binary_cross_entropy_with_logits(scores, torch.ones_like(scores)))
+        made = self.discriminator(self(noise))
+        self.manual_backward(F.binary_cross_entropy_with_logits(made, torch.zeros_like(made)))
+
+    def validation_step(self, batch, _):
+        self.log("score", self.discriminator(batch[0]).mean(), batch_size=BATCH)
+
+
+class Discriminates(Gan):
+    """The same without loss functions."""
+
+    def training_step(self, batch, _):
+        self.manual_backward(F.softplus(-self.discriminator(batch[0])).mean())
+
+
+class Generates(Gan):
+    def validation_step(self, batch, _):
+        self(torch.randn(len(batch[0]), 5))
+
+
+class Ensemble(Base):
+    """Two networks, and nothing tells which of them answers."""
+
+    forward = pl.LightningModule.forward
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = (nn.Sequential(Body(), nn.Linear(6, 4)) for _ in range(2))
+
+    def loss(self, batch):
+        both = self.one(batch[0]).log_softmax(1), self.two(batch[0]).log_softmax(1)
+        return -sum(each[torch.arange(len(each)), batch[1]].mean() for each in both)
+
+
+class Segmentation(Base):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
+
+    def loss(self, batch):
+        return F.cross_entropy(self(batch[0]), (batch[0][:, 0] * 3).long())
+
+
+class Detection(Base):
+    def forward(self, images):
+        features = self.body(images)
+        boxes = self.head(features.repeat(5, 1))
+        return [{"boxes": boxes[place::5]} for place in range(5)]
+
+    def loss(self, batch):
+        return self(batch[0])[0]["boxes"].sum()
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (Autoencoder, "against the images themselves"),
+        (Variational, "uses nothing of the batch but the images"),
+        (Byol, "uses nothing of the batch but the images"),
+        (Gan, "against nothing of the batch, as a discriminator"),
+        (Discriminates, "uses nothing of the batch but the images"),
+        (Generates, "not made of the batch, as a generator"),
+        (Ensemble, "the batch goes through 'one', 'two', and nothing shows which of them answers"),
+        (Segmentation, "Segmentation.forward returned 8x4x16x16, and maps"),
+        (Detection, "detections are not read yet"),
+    ],
+)
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_what_is_not_clear_is_called_nothing_and_said_with_layers_to_choose_from(fitted, kind, why, sanity):
+    callback = fitted(kind(), num_sanity_val_steps=sanity)
+
+    assert read(callback) == {}
+    assert why in said(callback)
+    assert "Pass outputs= and layers=[...], layers of the model by name, such as " in said(callback)
+    assert {"inputs", "labels"} <= callback.baseline_.reference.groups.keys()
+
+
+def test_the_advice_works(fitted):
+    callback = BaselineCallback(outputs=None, layers=["body"], clean_windows=0)
+    fitted(Byol(), callback)
+
+    assert "body 8x6" in said(fitted(Byol()))
+    assert read(callback) == {"embeddings/body": N}
+    assert callback.baseline_.warnings == []
+
+
+def test_training_batches_are_read_like_evaluation(fitted):
+    for sanity in (0, 2):
+        callback = BaselineCallback(training="all", clean_windows=0)
+        fitted(WithLora(), callback, num_sanity_val_steps=sanity)
+        groups = callback.baseline_.training.groups
+
+        assert {name: group.n for name, group in groups.items()} == dict.fromkeys(
+            ["inputs", "outputs", "embeddings/head.input", "labels"], N
+        )
+
+
+def test_without_validation_the_training_batch_decides(fitted, images):
+    callback = BaselineCallback(reference="training", training=None, clean_windows=0)
+    fitted(WithLora(), callback, limit_val_batches=0)
+
+    assert read(callback) == {"outputs": N, "embeddings/head.input": N}
+    callback = BaselineCallback(reference="training", training=None, clean_windows=0)
+    fitted(Byol(), callback, limit_val_batches=0)
+    assert read(callback) == {}
+    assert "uses nothing of the batch but the images" in said(callback)
+
+
+def test_a_test_pass_decides_by_itself_and_with_the_fit_before_it(trainer, images):
+    data = DataLoader(images(N, 2), BATCH)
+
+    class Tested(WithLora):
+        def test_step(self, batch, _):
+            self(batch[0])
+
+    callback, model = BaselineCallback(reference="test", clean_windows=0), Tested()
+    running = trainer(callback)
+    running.test(model, data, verbose=False)
+    assert read(callback) == {"outputs": N, "embeddings/head.input": N}
+    assert "loss" not in info(callback)
+    running.fit(model, data, data)
+    running.test(model, data, verbose=False)
+    assert read(callback) == {"outputs": N, "embeddings/head.input": N}
+    assert info(callback)["loss"] == "cross_entropy"
+
+
+def test_the_loss_shows_where_the_labels_are(fitted):
+    """Batches of image, index and label: in second place is not what the loss is given."""
+
+    class Indexed(Base):
+        def loss(self, batch):
+            return F.cross_entropy(self(batch[0]), batch[2])
+
+    def collate(samples):
+        pictures, labels = zip(*samples, strict=True)
+        return torch.stack(pictures), torch.arange(len(pictures)) + 100, torch.stack(labels)
+
+    callback = fitted(Indexed(), collate=collate)
+    assert info(callback, "labels")["read_from"] == 2
+    assert max(int(label) for label, _ in callback.baseline_.reference.groups["labels"].categories[""].top(9)) < 4
+    assert callback.baseline_.training.groups["labels"].info["read_from"] == 2
+
+
+def test_an_output_that_was_named_is_told_its_loss(fitted):
+    class Several(Base):
+        def loss(self, batch):
+            return F.binary_cross_entropy_with_logits(self(batch[0]), F.one_hot(batch[1], 4).float())
+
+    callback = BaselineCallback(outputs="head", layers=None, clean_windows=0)
+    assert info(fitted(Several(), callback))["loss"] == "binary_cross_entropy_with_logits"
+
+
+def test_a_layer_that_is_called_twice_is_stated(fitted):
+    class Twice(Base):
+        def forward(self, images):
+            return self.head(self.body(images)) + self.head(self.body(images.flip(-1)))
+
+    callback = fitted(Twice())
+    assert read(callback) == {"outputs": N, "embeddings/head.input": N}
+    assert info(callback)["layer"] == ""
+    assert "'head' is called 2 times in a batch: its first call is read" in said(callback)
