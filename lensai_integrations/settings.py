@@ -26,6 +26,7 @@ from lensai_integrations.measures.meaning import (
     decide_kind,
     decide_labels,
     label_form,
+    told_kind,
 )
 from lensai_integrations.measures.outputs import KINDS, Kind, Task, steps_of
 from lensai_integrations.profile import Profile
@@ -158,10 +159,12 @@ class Settings:
             kind = decided.kind if decided is not None else None
             if kind is None and self.task_of(head_of(group)) == "multilabel":
                 kind = "multilabel_logits"
+            told = self.described(partner_of(group))
+            kind = kind or told_kind(told, form.columns)
             answer = self.batch.get(partner_of(group))
             if answer is not None and steps_of(answer) and form.columns > 1:
                 raise InputError(f"{form.columns} labels for each image, beside as many answers, are not read yet")
-            width = math.prod(shape_of(answer)[1:]) if answer is not None else 0
+            width = math.prod(shape_of(answer)[1:]) if answer is not None else int(told.get("columns") or 0)
             self._meanings[group] = meaning_in(known) if known is not None else decide_labels(form, kind, width)
         return self._meanings[group], form
 

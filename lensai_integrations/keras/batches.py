@@ -79,8 +79,8 @@ class KerasBatches:
             axes = " x ".join("?" if size is None else str(size) for size in shape[1:])
             self._problems.note(
                 f"{LABELS} at {place}" if place != Y else LABELS,
-                f"{where} has {axes} numbers for each image, a mask or the like, which is not read yet: pass target= the"
-                " place of one label per image, or target=None",
+                f"{where} has {axes} numbers for each image, a mask or the like, which is not read yet: pass target="
+                " the place of one label per image, or target=None",
             )
         return False
 

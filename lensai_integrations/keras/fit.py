@@ -104,9 +104,9 @@ class KerasFit(Fit[Recording]):
             source: Whose passes.
             everything: Layers too, not only what the model is fed.
         """
-        layers = self._taps.layers if everything else []
+        layers, known = (self._taps.layers, []) if everything else ([], self._taps.layers)
         prepare = self.prepare(source)
-        self.recordings[source] = Recording(source, prepare, layers, self.problems, aside=aside)
+        self.recordings[source] = Recording(source, prepare, layers, self.problems, aside=aside, known=known)
 
     def listen(self, *kinds: str) -> None:
         """Exchange the model's functions for these kinds of steps."""

@@ -42,8 +42,8 @@ def losses_of(model: Any, heads: Mapping[str, int | None]) -> dict[str, dict[str
     if given is None:
         return {}
     by_head = {head: _for_head(given, head, place, len(heads)) for place, head in enumerate(heads)}
-    told = {head: [_meaning(each, heads[head]) for each in given] for head, given in by_head.items()}
-    known = {head: [each for each in meanings if each] for head, meanings in told.items()}
+    meanings = {head: [_meaning(each, heads[head]) for each in given] for head, given in by_head.items()}
+    known = {head: [each for each in told if each] for head, told in meanings.items()}
     return {
         head: meanings[0] for head, meanings in known.items() if meanings and meanings == meanings[:1] * len(meanings)
     }

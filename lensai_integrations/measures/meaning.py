@@ -411,6 +411,23 @@ def decide_labels(form: LabelForm, kind: Kind | None, columns: int = 0) -> Meani
     return "classes" if of_classes and counted else "values"
 
 
+def told_kind(described: Mapping[str, Any], columns: int) -> Kind | None:
+    """What an answer that is not in the profile is, as far as its loss tells what its labels mean.
+
+    Args:
+        described: What an adapter knows of the answer.
+        columns: Of its labels.
+
+    Example:
+        >>> told_kind({"loss": "binary_cross_entropy"}, 5), told_kind({"loss": "squared"}, 1), told_kind({}, 1)
+        ('multilabel_logits', 'values', None)
+    """
+    loss = described.get("loss")
+    if loss in (BINARY, BINARY_LOGITS):
+        return "multilabel_logits" if columns > 1 else "logits"
+    return {CROSS_ENTROPY: "logits", SQUARED: "values"}.get(str(loss))  # type: ignore[return-value]
+
+
 def checked_task(task: Any) -> Task | Kind:
     """The task, if there is such a one.
 
