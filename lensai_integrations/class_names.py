@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lensai_integrations.group import Group
-from lensai_integrations.heads import is_outputs, partner_of
+from lensai_integrations.heads import is_labels, is_outputs, partner_of
 from lensai_integrations.measures.outputs import CLASSES, MULTILABEL, PER_IMAGE
+
+if TYPE_CHECKING:
+    from lensai_integrations.profile import Profile
 
 #: Names that are kept, and characters of one.
 MOST_NAMES: Final = 10_000
@@ -58,17 +61,28 @@ def shown(category: str, names: Sequence[str]) -> str:
     return f"{name} ({category})" if names.count(names[int(category)]) > 1 else name
 
 
-def name_of(stream: str, group: Group) -> str:
-    """The class that a stream of a group is of, such as `softmax/3`; empty where it is of none, or that has no name.
+def label_names(*profiles: Profile) -> tuple[str, ...]:
+    """The names that the labels of some profiles have.
 
     Example:
-        >>> name_of("softmax/1", Group("outputs", info={"class_names": ["cat", "dog"]}))
-        'dog'
+        >>> from lensai_integrations import Profile
+        >>> label_names(Profile())
+        ()
+    """
+    return class_names(*(group for each in profiles for name, group in each.groups.items() if is_labels(name)))
+
+
+def name_of(stream: str, names: Sequence[str]) -> str:
+    """The class that a stream within a group is of, such as `softmax/3`; empty where it is of none, or of no name.
+
+    Example:
+        >>> name_of("softmax/1", ["cat", "dog"]), name_of("value/1", ["cat", "dog"])
+        ('dog', '')
     """
     measure, _, number = stream.partition("/")
     if measure not in PER_CLASS or not number.isdecimal():
         return ""
-    name = shown(number, class_names(group))
+    name = shown(number, names)
     return "" if name == number else name
 
 
@@ -88,11 +102,13 @@ def _beyond(name: str, groups: Mapping[str, Group]) -> Iterator[str]:
     if labels is None or kind not in CLASSES + MULTILABEL or not labels.categories or PER_IMAGE in labels.streams:
         return
     wide = 2 if columns == 1 else columns
-    classes = [int(label) for label, _ in labels.categories[""].top(MOST_NAMES) if label.lstrip("-").isdecimal()]
-    beyond = sorted(each for each in classes if each >= wide)
-    if beyond:
+    found = [int(label) for label, _ in labels.categories[""].top(MOST_NAMES) if label.lstrip("-").isdecimal()]
+    classes = [each for each in found if each >= 0]
+    if classes and max(classes) >= wide:
         yield (
-            f"{labels.name} reach to class {beyond[-1]}, but {name} have the classes 0 to {wide - 1}: are they an"
-            " embedding and not the answer, or do classes not begin at 0? Accuracy is not measured; name the layer that"
-            " answers (outputs=), or pass task='regression' for plain numbers"
+            f"{labels.name} reach from {min(classes)} to {max(classes)}, but {name} have the classes 0 to {wide - 1}:"
+            " are they an embedding and not the answer, or do classes not begin at 0? Accuracy is not measured; name"
+            " the layer that answers (outputs=), or pass task='regression' for plain numbers"
         )
+    if len(classes) < len(found):
+        yield f"{labels.name} below 0, such as {min(found)}, are no classes of {name}: accuracy is of the other rows"

@@ -163,13 +163,14 @@ def title_of(name: str, groups: Sequence[Group] = ()) -> str:
         groups: The group, as each of the profiles that are shown has it.
 
     Example:
-        >>> title_of("inputs"), title_of("inputs/lensai-edge")
-        ('Inputs', 'Inputs, as devices measure them')
+        >>> title_of("inputs"), title_of("outputs/species"), title_of("inputs/lensai-edge")
+        ('Inputs', 'Outputs: species', 'Inputs, as devices measure them')
         >>> title_of("inputs", [Group("inputs", info={"convention": "lensai-edge"})])
         'Inputs, as devices measure them'
     """
     devices = name == f"{INPUTS}/{DEVICE}" or any(convention_of(group) == DEVICE for group in groups)
-    return plain_name(name).capitalize() + (_DEVICE_TITLE if devices else "")
+    kind, _, head = plain_name(name).partition("/")
+    return kind.capitalize() + (f": {head}" if head else "") + (_DEVICE_TITLE if devices else "")
 
 
 def kept_apart(group: Group) -> bool:

@@ -21,11 +21,11 @@ from lensai_integrations.arrays import Array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
 from lensai_integrations.conventions import kept_apart
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import LABELS, OUTPUTS, is_labels, is_outputs, named, partner_of
+from lensai_integrations.heads import LABELS, OUTPUTS, group_of, is_labels, is_outputs, named, partner_of
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
-from lensai_integrations.measuring import ImageBatch, Measured, Rows
+from lensai_integrations.measuring import ImageBatch, Measured, Rows, with_rows
 from lensai_integrations.profile import Baseline, Group, Profile
 from lensai_integrations.recorders import RECORDERS, Recorder
 from lensai_integrations.segmenting import Segmenter, label_values
@@ -72,6 +72,8 @@ class Profiler:
         max_segments: How many values get one, first come, first served; the rows of others are in the segment "other".
         on_error: Called with a group's name and the error when a group cannot take a batch; the other groups go on and
             the profile says what is missing. By default such errors are raised.
+        on_note: Called with a sentence that a reader of the profile should know: what was chosen among several
+            readings of the first batch, and how to settle it. By default it is logged.
 
     Example:
         >>> import numpy as np
@@ -98,6 +100,7 @@ class Profiler:
         segment_by: str | None = None,
         max_segments: int = DEFAULT_SEGMENTS,
         on_error: Callable[[str, Exception], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
     ) -> None:
         self.source = source
         self._settings = Settings(
@@ -111,6 +114,7 @@ class Profiler:
             measures=None if measures is None else checked_measures(measures),
         )
         self._settings.on_custom_failure = self._custom_failed
+        self._settings.on_note = on_note or (lambda note: _log.warning("%s", note))
         like = self._settings.like
         self._row_count = 0 if like is not None and any(map(kept_apart, like.groups.values())) else rows
         self._segment_by, self._max_segments = checked_segment_by(segment_by, max_segments), max_segments
@@ -145,7 +149,7 @@ class Profiler:
         self._rows = RowSample(self._row_count, seed=self._settings.seed_of("rows")) if self._row_count else None
         self._widths: dict[str, int] = {}
         self._problems: dict[str, str] = {}
-        self._has_heads = False
+        self._with_heads: set[str] = set()
         self._in_flight: list[tuple[dict[str, Measured], Rows]] = []
         by, most = self._segment_by, self._max_segments
         self._segmenter = Segmenter(by, most, self._settings) if by is not None else None
@@ -213,7 +217,7 @@ class Profiler:
         groups = {name: sketched_alike(group, self._settings.like) for name, group in own.items()}
         apart = {f"{name}/{stream}": each for name, group in own.items() for stream, each in group.apart.items()}
         warnings = [*self._wrong_names.values(), *self._problems.values()] + [
-            f"{group.invalid:,} of {group.n + group.invalid:,} rows of {name} were left out: a value was not finite"
+            f"{group.invalid:,} of {group.n + group.invalid:,} rows of {name} were left out: {self._why(name)}"
             for name, group in (own | apart).items()
             if group.invalid
         ]
@@ -241,23 +245,41 @@ class Profiler:
         if given is None:
             return {}
         try:
-            heads = heads_of(given) if kind == OUTPUTS else given if isinstance(given, Mapping) else {"": given}
-            if len(heads) == 1 and kind == LABELS and not self._has_heads:
-                heads = {"": next(iter(heads.values()))}
-            if kind == OUTPUTS:
-                self._has_heads = len(heads) > 1
-            return named(kind, heads, self._settings.like.groups if self._settings.like is not None else ())
+            heads = self._told_apart(kind, given)
+            groups = named(kind, heads, self._settings.like.groups if self._settings.like is not None else ())
+            for group, head in zip(groups, heads, strict=True):
+                self._settings.take_description(group, group_of(kind, head))
+            return groups
         except Exception as error:
             if self._on_error is None:
                 raise
             self._left_out(kind, error)
             return {}
 
+    def _told_apart(self, kind: str, given: Any) -> dict[str, Any]:
+        """Arrays by head. One alone has none, unless a group of its name is there already, or answers have heads."""
+        heads = heads_of(given) if kind == OUTPUTS else dict(given) if isinstance(given, Mapping) else {"": given}
+        if len(heads) != 1:
+            self._with_heads.add(kind)
+            return {str(head): array for head, array in heads.items()}
+        array = next(iter(heads.values()))
+        keys = given.items() if isinstance(given, Mapping) else ()
+        key = next((str(key) for key, part in keys if part is array), "")
+        if self._with_heads & {kind, OUTPUTS} or group_of(kind, key) in (self._settings.like or Profile()).groups:
+            return {key: array}
+        self._settings.take_description(kind, group_of(kind, key))
+        return {"": array}
+
     def _left_out(self, name: str, error: Exception) -> None:
         """Note that a group could not take a batch."""
         assert self._on_error is not None
         self._problems.setdefault(name, f"{name}: batches were left out from row {self.n} on: {error}")
         self._on_error(name, error)
+
+    def _why(self, name: str) -> str:
+        """Why rows of a group were left out, or of one of its custom measures, which share them."""
+        owner = next(each for each in (name, name.rpartition("/")[0]) if each in self._recorders)
+        return self._recorders[owner].why_left_out()
 
     def _segment_values(self, segments: Any) -> Any:
         """What the rows of a batch are split by; None if there is nothing, and the rows go to the segment "other"."""
@@ -291,6 +313,7 @@ class Profiler:
     def _record(self, name: str, batch: Any) -> dict[str, Measured]:
         """What was measured of a group's batch, by the group's name; nothing if that failed."""
         try:
+            batch = with_rows(batch, name, self._settings.like)
             recorder = self._recorders.get(name)
             if recorder is None:
                 recorder = RECORDERS[name.split("/", maxsplit=1)[0]](name, batch, self._settings)

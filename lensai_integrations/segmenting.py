@@ -256,6 +256,9 @@ def label_values(measured: Mapping[str, Measured]) -> Values:
     if labels is None or len(shape_of(labels) if is_array(labels) else "1") != 1:
         what = "numbers" if labels is None else "several at once"
         raise InputError(f"segment_by='label' needs one class per image, but labels are {what}: {_INSTEAD}")
+    odd = measured[of_labels[0]].rest.get("odd")
+    if isinstance(odd, np.ndarray) and odd.any():
+        return [None if none else label for label, none in zip(labels.tolist(), odd.tolist(), strict=True)]
     return labels
 
 

@@ -26,6 +26,7 @@ from lensai_integrations.measures.meaning import (
     decide_kind,
     decide_labels,
     label_form,
+    told_kind,
 )
 from lensai_integrations.measures.outputs import KINDS, Kind, Task, steps_of
 from lensai_integrations.profile import Profile
@@ -59,6 +60,8 @@ class Settings:
         batch: What else was given with the batch that a recorder is made from, by group.
         missing: Ids of custom measures of `like` that this process has not declared.
         on_custom_failure: Told a stream's name and the error when a custom measure fails for the first time.
+        on_note: Told what a reader of the profile should know, a sentence once.
+        notes: These sentences, by group.
 
     Raises:
         InputError: If a convention is unknown, or `like` was not measured by it.
@@ -91,6 +94,8 @@ class Settings:
         self._meanings: dict[str, Meaning] = {}
         self.measures, self.missing = chosen_measures(measures, like)
         self.on_custom_failure: Callable[[str, Exception], None] = lambda stream, error: None
+        self.on_note: Callable[[str], None] = lambda note: None
+        self.notes: dict[str, list[str]] = {}
         if like is not None:
             self._take_over(like)
 
@@ -105,11 +110,23 @@ class Settings:
         """The group of the profile to be alike."""
         return self.like.groups.get(group) if self.like is not None else None
 
+    def note(self, group: str, note: str) -> None:
+        """Keep a sentence about a group, and tell it once, unless the profile to be alike says the same."""
+        known = self.notes.setdefault(group, [])
+        if note not in known and (self.like is None or note not in self.like.warnings):
+            known.append(note)
+            self.on_note(note)
+
     def described(self, group: str) -> dict[str, Any]:
         """What is known of a group beforehand: what was said of it, else what the profile to be alike says."""
         known = self.known(group)
         taken_over = {key: known.info[key] for key in _TAKEN_OVER if key in known.info} if known else {}
         return taken_over | self.descriptions.get(group, {})
+
+    def take_description(self, group: str, other: str) -> None:
+        """What was said of a group is said of this one too, which is the same by another name."""
+        if group != other and other in self.descriptions:
+            self.descriptions[group] = self.descriptions[other] | self.descriptions.get(group, {})
 
     def max_dim_of(self, group: str) -> int:
         """Wider embeddings of this group are projected to this width."""
@@ -133,15 +150,17 @@ class Settings:
         """
         if group not in self._kinds:
             told, known = self.described(group), self.known(group)
-            read = known.info.get("kind") if known is not None else None
+            read = known.info.get("kind") if known is not None and not kept_apart(known) else None
             labels = self.batch.get(partner_of(group))
             form = None
-            if labels is not None and read is None and not steps_of(self.batch[group]):
+            task = self.task_of(head_of(group))
+            open = read is None and task == "auto"
+            if labels is not None and open and not steps_of(self.batch[group]):
                 with suppress(InputError):  # told by their own recorder
                     form = label_form(labels)
             self._kinds[group] = decide_kind(
                 outputs,
-                task=self.task_of(head_of(group)),
+                task=task,
                 known=read if read in KINDS else None,
                 described=told,
                 labels=form,
@@ -150,16 +169,18 @@ class Settings:
 
     def meaning_of(self, group: str, labels: Any) -> tuple[Meaning, LabelForm]:
         """What a group of labels is read as: decided from its first batch, and kept over resets; and how it looks."""
-        form = label_form(labels)
+        form = label_form(labels, look=False)
         if group not in self._meanings:
             decided, known = self._kinds.get(partner_of(group)), self.known(group)
             kind = decided.kind if decided is not None else None
             if kind is None and self.task_of(head_of(group)) == "multilabel":
                 kind = "multilabel_logits"
+            told = self.described(partner_of(group))
+            kind = kind or told_kind(told, form.columns)
             answer = self.batch.get(partner_of(group))
             if answer is not None and steps_of(answer) and form.columns > 1:
                 raise InputError(f"{form.columns} labels for each image, beside as many answers, are not read yet")
-            width = math.prod(shape_of(answer)[1:]) if answer is not None else 0
+            width = math.prod(shape_of(answer)[1:]) if answer is not None else int(told.get("columns") or 0)
             self._meanings[group] = meaning_in(known) if known is not None else decide_labels(form, kind, width)
         return self._meanings[group], form
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lensai_integrations.class_names import class_names, name_of, shown
 from lensai_integrations.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class StreamSummary:
         max: Largest value; likewise.
         quantiles: Rank to value, for the ranks in `RANKS`; empty for categories.
         distinct: Estimated number of distinct categories; NaN for numbers.
-        top: The most frequent categories with their counts.
+        top: The most frequent categories with their counts, classes by their names where these were told.
+        label: The name of the class that the stream is of, of `outputs/softmax/3`; empty where there is none.
     """
 
     stream: str
@@ -52,6 +54,7 @@ class StreamSummary:
     quantiles: Mapping[float, float] = field(default_factory=dict)
     distinct: float = math.nan
     top: tuple[tuple[str, int], ...] = ()
+    label: str = ""
 
 
 def summarize(profile: Profile) -> list[StreamSummary]:
@@ -70,21 +73,23 @@ def _group_rows(group: Group) -> Iterator[StreamSummary]:
         yield from _number_rows(each)
     if group.pixels is not None:
         yield from _pixel_rows(group)
+    names = class_names(group)
     for stream, sketch in group.categories.items():
         name, definition = f"{group.name}/{stream}".rstrip("/"), group.definition_of(stream)
-        top = tuple(sketch.top(10))
+        top = tuple((shown(category, names), count) for category, count in sketch.top(10))
         yield StreamSummary(name, "categories", definition, sketch.n, 0, distinct=float(sketch.distinct), top=top)
 
 
 def _number_rows(group: Group) -> Iterator[StreamSummary]:
     if group.bank is None:
         return
-    quantiles = group.bank.quantiles(np.array(RANKS))
+    quantiles, names = group.bank.quantiles(np.array(RANKS)), class_names(group)
     for column, stream in enumerate(group.streams):
         values = dict(zip(RANKS, map(float, quantiles[column]), strict=True))
         low, high = float(group.bank.min[column]), float(group.bank.max[column])
         name, definition = f"{group.name}/{stream}", group.definition_of(stream)
-        yield StreamSummary(name, "numbers", definition, group.n, group.invalid, low, high, values)
+        label = name_of(stream, names)
+        yield StreamSummary(name, "numbers", definition, group.n, group.invalid, low, high, values, label=label)
 
 
 def _pixel_rows(group: Group) -> Iterator[StreamSummary]:

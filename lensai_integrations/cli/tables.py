@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lensai_integrations.class_names import label_names, shown
 from lensai_integrations.cli.sources import width
 from lensai_integrations.profile import Profile
+from lensai_integrations.segments import LABEL
 
 if TYPE_CHECKING:
     from lensai_integrations.summary import StreamSummary
@@ -39,13 +41,17 @@ def print_streams(sources: Mapping[str, Profile], show_all: bool) -> None:
 
 def _segments_line(profile: Profile) -> str:
     """Names and rows of the segments."""
-    names = ", ".join(f"{name} ({segment.n:,} rows)" for name, segment in profile.segments.items())
+    called = label_names(profile) if profile.info.get("segment_by") == LABEL else ()
+    names = ", ".join(f"{shown(name, called)} ({segment.n:,} rows)" for name, segment in profile.segments.items())
     return f"{len(profile.segments)} segments by {profile.info.get('segment_by')}: {names}\n"
 
 
 def _cells(row: StreamSummary) -> list[str]:
+    from rich.markup import escape
+
     if row.kind == "categories":
         top = ", ".join(f"{name}: {count:,}" for name, count in row.top[:3])
-        return [f"{row.stream}  {top}", f"{row.n:,}", *[""] * 5]
+        return [escape(f"{row.stream}  {top}"), f"{row.n:,}", *[""] * 5]
     numbers = [row.min, row.quantiles[0.05], row.quantiles[0.5], row.quantiles[0.95], row.max]
-    return [row.stream, f"{row.n:,}", *(f"{number:.4g}" for number in numbers)]
+    name = f"{row.stream} ({row.label})" if row.label else row.stream
+    return [escape(name), f"{row.n:,}", *(f"{number:.4g}" for number in numbers)]

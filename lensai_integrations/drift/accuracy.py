@@ -1,4 +1,4 @@
-"""How accurate a model probably is on a window, without labels: average thresholded confidence.
+"""How accurate a model is on a window: by its labels where it has some, else by average thresholded confidence.
 
 On the baseline, whose labels are known, a threshold is chosen so that the model is surer than it on as large a share
 of the rows as it is right about. The share of a window's rows above the same threshold then estimates the accuracy
@@ -8,6 +8,8 @@ shifts that make a model unsure; one that it is confidently wrong about it canno
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.drift.features import rank_spread
+from lensai_integrations.heads import is_outputs, partner_of
 from lensai_integrations.profile import Profile
 
 #: The stream that says how sure a model is: 0 is surest.
@@ -45,45 +48,68 @@ class Confidence:
 
 @dataclass(frozen=True)
 class AccuracyEstimate:
-    """How accurate a model is on the baseline, and probably is on a window; shares, 0 to 1.
+    """How accurate a model is on the baseline, and on a window; shares, 0 to 1.
 
     Attributes:
         baseline: By its labels.
-        window: Estimated.
+        window: By its labels if `by_labels`, else estimated from the confidences.
         low: Lower end of a 95% interval for the finite number of rows on both sides; what the method itself gets wrong
             is not in it.
         high: Upper end.
+        by_labels: Whether the window had labels.
     """
 
     baseline: float
     window: float
     low: float
     high: float
+    by_labels: bool = False
 
 
-def confidence_of(profile: Profile) -> Confidence | None:
-    """The threshold of a labelled profile; None without labels, classes or rows enough.
+def confidences_of(profile: Profile) -> dict[str, Confidence]:
+    """The thresholds of a labelled profile by group of outputs, of those that have labels, classes and rows enough.
 
     Example:
-        >>> confidence_of(Profile()) is None
+        >>> confidences_of(Profile())
+        {}
+    """
+    found = {name: _confidence_of(profile, name) for name in profile.groups if is_outputs(name)}
+    return {name: confidence for name, confidence in found.items() if confidence is not None}
+
+
+def _confidence_of(profile: Profile, outputs: str) -> Confidence | None:
+    group, right = profile.groups[outputs], rights(profile, outputs)
+    if right is None or CONFIDENCE not in group.streams or profile.rows is None:
+        return None
+    unsure = profile.rows.data[outputs][:, group.streams.index(CONFIDENCE)]
+    known = np.isfinite(unsure) & np.isfinite(right)
+    return _threshold(unsure[known], right[known] > 0) if known.sum() >= _FEWEST else None
+
+
+def rights(profile: Profile, outputs: str) -> NDArray[Any] | None:
+    """Which of the rows a profile keeps an answer is right of, 1 or 0, NaN where the label or the answer is missing.
+
+    None where there are no classes to be right of, or labels go beyond them.
+
+    Args:
+        profile: A profile.
+        outputs: The group of the answer; its labels are those of the same head.
+
+    Example:
+        >>> rights(Profile(), "outputs") is None
         True
     """
     data = profile.rows.data if profile.rows is not None else {}
-    group = profile.groups.get("outputs")
-    if (
-        group is None
-        or CONFIDENCE not in group.streams
-        or not {"labels", "outputs/top_class", "outputs"} <= data.keys()
-    ):
+    names = (f"{outputs}/top_class", partner_of(outputs))
+    labels = profile.groups.get(names[1])
+    if not {outputs, *names} <= data.keys() or labels is None or labels.streams or not labels.categories:
         return None
-    unsure = data["outputs"][:, group.streams.index(CONFIDENCE)]
-    labels, classes = data["labels"], data["outputs/top_class"]
-    if labels.shape[1] != 1:
+    answers, truths = (data[name][:, 0] for name in names)
+    columns = int(profile.groups[outputs].info.get("columns", 0))
+    if columns and np.nanmax(truths, initial=-1) >= max(columns, 2):
         return None
-    known = np.isfinite(unsure) & np.isfinite(labels[:, 0]) & (classes[:, 0] >= 0)
-    if known.sum() < _FEWEST:
-        return None
-    return _threshold(unsure[known], labels[known, 0] == classes[known, 0])
+    known = (truths >= 0) & (answers >= 0)  # a label below 0 says that there is none
+    return np.where(known, answers == truths, np.nan)
 
 
 def _threshold(unsure: NDArray[Any], right: NDArray[np.bool_]) -> Confidence:
@@ -95,9 +121,46 @@ def _threshold(unsure: NDArray[Any], right: NDArray[np.bool_]) -> Confidence:
     return Confidence(float(threshold), count / rows, rows, share, wrong)
 
 
-def estimate_accuracy(confidence: Confidence, window: Profile) -> AccuracyEstimate | None:
-    """What it probably is on a window; None if that has no outputs."""
-    group = window.groups.get("outputs")
+def accuracies(known: Mapping[str, Confidence], reference: Profile, window: Profile) -> dict[str, AccuracyEstimate]:
+    """What is known of the accuracy of each answer on a window, by its group.
+
+    Args:
+        known: The baseline's thresholds.
+        reference: The baseline's profile.
+        window: The window's.
+
+    Example:
+        >>> accuracies({}, Profile(), Profile())
+        {}
+    """
+    found = {}
+    for outputs in (name for name in reference.groups if is_outputs(name)):
+        confidence = known.get(outputs)
+        before = confidence.accuracy if confidence is not None else _share(rights(reference, outputs))[0]
+        estimate = _by_labels(before, rights(window, outputs))
+        if estimate is None and confidence is not None:
+            estimate = estimate_accuracy(confidence, window, outputs)
+        if estimate is not None:
+            found[outputs] = estimate
+    return found
+
+
+def _share(right: NDArray[Any] | None) -> tuple[float, int]:
+    known = right[np.isfinite(right)] if right is not None else np.empty(0)
+    return (float(known.mean()) if len(known) else math.nan), len(known)
+
+
+def _by_labels(before: float, right: NDArray[Any] | None) -> AccuracyEstimate | None:
+    share, n = _share(right)
+    if not n or math.isnan(before):
+        return None
+    low, high = _wilson(share, n)
+    return AccuracyEstimate(before, share, max(low, 0.0), min(high, 1.0), by_labels=True)
+
+
+def estimate_accuracy(confidence: Confidence, window: Profile, outputs: str = "outputs") -> AccuracyEstimate | None:
+    """What it probably is on a window, of one group of outputs; None if the window does not have it."""
+    group = window.groups.get(outputs)
     if group is None or group.bank is None or not group.n or CONFIDENCE not in group.streams:
         return None
     place = group.streams.index(CONFIDENCE)

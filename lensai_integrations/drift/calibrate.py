@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from lensai_integrations.drift.calibration import DRAWS, FEWEST_ROWS, SIZES, TOP_CLASS, Calibration, calibrated
+from lensai_integrations.drift.calibration import DRAWS, FEWEST_ROWS, SIZES, Calibration, calibrated, is_top_class
 from lensai_integrations.drift.calibration_state import from_state, to_state
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.profile import Baseline, Profile
@@ -88,7 +88,7 @@ def _fitting(calibration: Calibration, reference: Profile) -> Calibration:
     """The calibration, if it can be of this profile."""
     for part in calibration.parts:
         group = reference.groups.get(part.group)
-        wanted = 1 if part.rows == TOP_CLASS else len(group.streams) if group is not None else None
+        wanted = 1 if is_top_class(part.rows) else len(group.streams) if group is not None else None
         if part.block.columns != wanted:
             raise FormatError(f"it is of {part.block.columns} columns of {part.group!r}, which has {wanted}")
     return calibration

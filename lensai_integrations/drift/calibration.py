@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.drift.accuracy import Confidence, confidence_of
+from lensai_integrations.drift.accuracy import Confidence, confidences_of
 from lensai_integrations.drift.features import Block, Floats, rank_spread
 from lensai_integrations.drift.null import Halves, Null, null_of
 from lensai_integrations.drift.row_features import Clusters, Kernel, Principal
@@ -16,6 +16,7 @@ from lensai_integrations.drift.slice_features import Slices
 from lensai_integrations.drift.stream_features import ClassShares, Distributions
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
+from lensai_integrations.heads import is_labels, is_outputs
 from lensai_integrations.profile import Profile
 
 #: Rows of the windows that are drawn.
@@ -26,8 +27,8 @@ DRAWS = 1000
 FEWEST_ROWS = 100
 #: With fewer rows the calibration says so.
 _FEW_ROWS = 500
-#: Name of the classes in a row sample; -1 is none.
-TOP_CLASS = "outputs/top_class"
+#: What the name of the classes in a row sample ends with; -1 is none.
+TOP_CLASS = "/top_class"
 #: The share of the rows that axes and centroids are learned from. These suit the rows they were learned from better
 #: than any others, so those rows are left out where such a statistic is drawn or held against.
 _LEARNED = 0.2
@@ -69,7 +70,7 @@ class Calibration:
         sizes: Rows of the windows drawn, ascending.
         rows: Rows of the baseline they were drawn from.
         draws: Windows of each size.
-        confidence: How sure the model has to be for as many rows as it is right about, or None.
+        confidences: By group of outputs, how sure the model has to be for as many rows as it is right about.
         notes: What a reader should know.
     """
 
@@ -77,7 +78,7 @@ class Calibration:
     sizes: tuple[int, ...]
     rows: int
     draws: int
-    confidence: Confidence | None = None
+    confidences: Mapping[str, Confidence] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -132,7 +133,7 @@ def calibrated(
         null = null_of(block, rest[name], halves, tick)
         mean, n = _mean(block, profile.groups[group], rest[name], first[name])
         parts.append(Part(group, name, block, mean, n, null))
-    return Calibration(tuple(parts), halves.sizes, count, draws, confidence_of(profile), tuple(notes))
+    return Calibration(tuple(parts), halves.sizes, count, draws, confidences_of(profile), tuple(notes))
 
 
 def _mean(block: Block, group: Group, rest: Floats, first: Floats) -> tuple[Floats, int]:
@@ -152,11 +153,11 @@ def measured(name: str, rows: Floats) -> NDArray[np.bool_]:
     """Which rows are measurements, bool `[n]`: finite, and of classes those that are one.
 
     Example:
-        >>> measured(TOP_CLASS, np.array([[3], [-1], [np.nan]], np.float32)).tolist()
+        >>> measured("outputs/top_class", np.array([[3], [-1], [np.nan]], np.float32)).tolist()
         [True, False, False]
     """
     finite = np.asarray(np.isfinite(rows).all(axis=1))
-    return np.logical_and(finite, rows[:, 0] >= 0) if name == TOP_CLASS else finite
+    return np.logical_and(finite, rows[:, 0] >= 0) if is_top_class(name) else finite
 
 
 def finite_rows(profile: Profile) -> tuple[dict[str, Floats], list[str]]:
@@ -166,8 +167,8 @@ def finite_rows(profile: Profile) -> tuple[dict[str, Floats], list[str]]:
         Rows float32 `[r, D]` by name, r at most 10,000; and notes.
     """
     data = profile.rows.data if profile.rows is not None else {}
-    named = {name: rows for name, rows in data.items() if _group_of(name) in profile.groups and rows.size}
-    named.pop("labels", None)
+    known = {name: rows for name, rows in data.items() if _group_of(name) in profile.groups and rows.size}
+    named = {name: rows for name, rows in known.items() if not is_labels(name)}
     usual = {name: measured(name, rows) & (np.abs(rows) <= LARGEST).all(axis=1) for name, rows in named.items()}
     usable = [name for name, mask in usual.items() if mask.mean() >= _ENOUGH]
     together = np.logical_and.reduce([usual[name] for name in usable]) if usable else np.zeros(0, bool)
@@ -176,8 +177,18 @@ def finite_rows(profile: Profile) -> tuple[dict[str, Floats], list[str]]:
     return {name: np.ascontiguousarray(named[name][chosen], np.float32) for name in usable}, notes
 
 
+def is_top_class(name: str) -> bool:
+    """Whether rows of this name in a sample are classes that a model answered.
+
+    Example:
+        >>> is_top_class("outputs/age/top_class"), is_top_class("outputs/age"), is_top_class("labels")
+        (True, False, False)
+    """
+    return is_outputs(name) and name.endswith(TOP_CLASS)
+
+
 def _group_of(name: str) -> str:
-    return "outputs" if name == TOP_CLASS else name
+    return name.removesuffix(TOP_CLASS) if is_top_class(name) else name
 
 
 def blocks_of(
@@ -185,8 +196,8 @@ def blocks_of(
 ) -> Iterator[tuple[str, str, Block]]:
     """The blocks to calibrate: group, name of its rows, block; those that learn do so from the first rows."""
     for name, kept in rows.items():
-        if name == TOP_CLASS:
-            yield "outputs", name, ClassShares.of(first[name])
+        if is_top_class(name):
+            yield _group_of(name), name, ClassShares.of(first[name])
             continue
         mean = profile.groups[name].kernel_mean
         yield name, name, Distributions.of(kept)

@@ -19,6 +19,7 @@ from lensai_integrations.drift.row_features import Clusters, Kernel, Principal
 from lensai_integrations.drift.slice_features import Slices
 from lensai_integrations.drift.stream_features import ClassShares, Distributions
 from lensai_integrations.errors import FormatError
+from lensai_integrations.heads import OUTPUTS, is_outputs
 from lensai_integrations.sketches.state import LARGEST_COUNT, State, field, require
 
 _KINDS: Final[dict[str, Any]] = {
@@ -39,11 +40,13 @@ def to_state(calibration: Calibration) -> State:
     parts = [
         {"group": part.group, "rows": part.rows, "kind": part.block.kind, "n": part.n} for part in calibration.parts
     ]
+    told = {name: asdict(confidence) for name, confidence in calibration.confidences.items()}
     about = {
         "sizes": list(calibration.sizes),
         "rows": calibration.rows,
         "draws": calibration.draws,
-        "confidence": calibration.confidence and asdict(calibration.confidence),
+        "confidence": told.pop(OUTPUTS, None),  # the only one that earlier releases know
+        "confidences": told,
         "notes": list(calibration.notes),
         "parts": parts,
     }
@@ -74,8 +77,10 @@ def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
         require(sizes[-1] <= LARGEST_COUNT and 0 < rows <= LARGEST_COUNT, "rows")
         require(0 < draws <= _MOST_DRAWS and 0 < len(about["parts"]) <= _MOST_PARTS, "draws")
         parts = [_part(entry, _below(number, state), len(sizes), draws) for number, entry in enumerate(about["parts"])]
-        confidence = _confidence(about["confidence"]) if about["confidence"] is not None else None
-        return Calibration(tuple(parts), sizes, rows, draws, confidence, tuple(map(str, about["notes"])))
+        told = {} if about["confidence"] is None else {OUTPUTS: about["confidence"]}
+        told |= dict(about.get("confidences", {}))
+        confidences = {str(name): _confidence(each) for name, each in told.items()}
+        return Calibration(tuple(parts), sizes, rows, draws, confidences, tuple(map(str, about["notes"])))
     except FormatError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
@@ -107,6 +112,7 @@ def _part(entry: Mapping[str, Any], state: State, sizes: int, draws: int) -> Par
     require(finite and bool((spread > 0).all()) and bool((np.abs(mean) < _MOST_MEAN).all()), "numbers that cannot be")
     require(0 < int(entry["n"]) <= LARGEST_COUNT, "n")
     of_classes = kind is ClassShares
-    require(entry["rows"] == (TOP_CLASS if of_classes else entry["group"]), "rows of another group")
-    require(not of_classes or entry["group"] == "outputs", "classes of another group")
-    return Part(str(entry["group"]), str(entry["rows"]), block, mean, int(entry["n"]), Null(centre, spread, largest))
+    group = str(entry["group"])
+    require(entry["rows"] == (group + TOP_CLASS if of_classes else entry["group"]), "rows of another group")
+    require(not of_classes or is_outputs(group), "classes of another group")
+    return Part(group, str(entry["rows"]), block, mean, int(entry["n"]), Null(centre, spread, largest))

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lensai_integrations.conventions import paired
-from lensai_integrations.drift.accuracy import estimate_accuracy
+from lensai_integrations.drift.accuracy import accuracies
 from lensai_integrations.drift.adjusted import Judged, judge
 from lensai_integrations.drift.calibrate import calibration_of
 from lensai_integrations.drift.deciding import (
@@ -100,7 +100,7 @@ def compare(
     decided = _decided(usable, window, limits, judged, correction)
     groups = sorted(decided.groups, key=lambda g: (not g.drift, -max((s.effect for s in g.streams), default=0.0)))
     n, m = (max(side.n + side.invalid for side in sides.values()) for sides in (ours, theirs))
-    confidence = calibration.confidence if calibration is not None else None
+    known = calibration.confidences if calibration is not None else {}
     report = DriftReport(
         false_alarm_rate,
         min_effect,
@@ -112,7 +112,7 @@ def compare(
         tuple(groups),
         correction=decided.correction,
         clean_windows=decided.clean_windows,
-        accuracy=estimate_accuracy(confidence, window) if confidence is not None else None,
+        accuracies=tuple(accuracies(known, reference, window).items()),
     )
     skipped = [group for group in found if not (group.streams or group.vectors)]
     notes = [*_notes(report, reference, window, skipped), *([segments.note] if segments.note else [])]

@@ -66,6 +66,7 @@ class WindowReport:
             "groups": {group.name: {"drift": bool(group.drift), "effect": worst} for group, worst in effects},
             "streams": [
                 {"stream": s.stream, "effect": _number(s.effect), "drift": bool(s.drift), "words": s.words}
+                | ({"title": s.title} if s.label else {})
                 for s in streams[:WORST]
             ],
         }
@@ -187,7 +188,7 @@ def notice_text(monitor: str, kind: str, window: Mapping[str, Any], told: str) -
     place = f"window {window['number']} ({window['rows']} rows)"
     if kind == "recovery":
         return f"{monitor}: recovered from {told}, {place} is clean"
-    moved = [f"{each['stream']} {each['words']}" for each in window["streams"] if each["drift"]][:3]
+    moved = [f"{each.get('title', each['stream'])} {each['words']}" for each in window["streams"] if each["drift"]][:3]
     why = "; ".join(moved) or "the rows moved as vectors, or a segment did"
     level = f"still at {told}" if kind == "reminder" else kind
     return f"{monitor}: {level}, {place} drifted at a false-alarm rate of {window['false_alarm_rate']:g}: {why}"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.class_names import class_names, name_of, shown
 from lensai_integrations.drift.distances import (
     Distances,
     Reference,
@@ -30,6 +31,7 @@ from lensai_integrations.drift.shares import hellinger, jensen_shannon, populati
 from lensai_integrations.drift.significance import category_p_value, ks_p_value
 from lensai_integrations.errors import DefinitionError
 from lensai_integrations.group import Group, check_comparable
+from lensai_integrations.measures.outputs import PER_IMAGE
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
 
@@ -84,7 +86,25 @@ def compare_group(a: Side, b: Side) -> GroupDrift:
     streams = [*_invalid(a, b), *_numbers(a, b, notes), *_apart(a.group, b.group, notes)]
     streams += [*_categories(a.group, b.group, notes), *_pixels(a.group, b.group, notes)]
     vectors = _vectors(a, b, notes)
-    return GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, tuple(streams), vectors, tuple(notes))
+    named = tuple(_named(stream, a.group, b.group) for stream in streams)
+    return GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, named, vectors, tuple(notes))
+
+
+def _labels_of_a_row(group: Group) -> float:
+    return (
+        group.categories[""].n / group.n if PER_IMAGE in group.streams and "" in group.categories and group.n else 1.0
+    )
+
+
+def _named(stream: StreamDrift, *groups: Group) -> StreamDrift:
+    """The stream with its classes by their names, and the shares of labels, of several to a row, as shares of rows."""
+    names = class_names(*groups)
+    if stream.kind == "invalid":
+        return stream
+    one, two = (_labels_of_a_row(group) for group in groups)
+    shares = tuple((shown(category, names), one * before, two * after) for category, before, after in stream.shares)
+    short = stream.stream.removeprefix(f"{groups[0].name}/")
+    return replace(stream, shares=shares, label=name_of(short, names))
 
 
 def _apart(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:

@@ -13,6 +13,7 @@ from typing import Any
 from lensai_integrations.drift.accuracy import AccuracyEstimate
 from lensai_integrations.drift.kernel import KernelTest
 from lensai_integrations.drift.text import describe_stream, render
+from lensai_integrations.heads import is_outputs
 
 #: Ranks of the quantiles that are kept of numeric streams: the middle 90% and the median.
 RANKS = (0.05, 0.5, 0.95)
@@ -52,6 +53,7 @@ class StreamDrift:
             formulas.
         energy: Energy distance, `sqrt(2 * integral of (F - G)^2)`, of values in standard deviations of the baseline;
             infinite if that never varied.
+        label: The name of the class that it is of, of `outputs/softmax/3`; empty where there is none.
     """
 
     stream: str
@@ -71,6 +73,12 @@ class StreamDrift:
     statistic: str = ""
     windows: int = 0
     energy: float = math.nan
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        """What people call it: its name, and that of its class."""
+        return f"{self.stream} ({self.label})" if self.label else self.stream
 
     @property
     def words(self) -> str:
@@ -159,6 +167,7 @@ class SegmentDrift:
         groups: What was compared, in the baseline's order; empty if nothing was.
         reason: Why not: `"new"` in the window, `"gone"` from it, `"too few rows"`, or `"not one population"` for the
             rows that are in no segment; else empty.
+        title: What people call it: the name of the class, where it has one; empty for its own.
     """
 
     name: str
@@ -166,6 +175,7 @@ class SegmentDrift:
     n_window: int
     groups: tuple[GroupDrift, ...] = ()
     reason: str = ""
+    title: str = ""
 
     @property
     def drift(self) -> bool:
@@ -214,7 +224,8 @@ class DriftReport:
         correction: How p-values were corrected: `"max-t"` (by clean windows drawn from the baseline), `"holm"` or
             `"benjamini-hochberg"`.
         clean_windows: How many clean windows of each size were drawn for that; 0 without.
-        accuracy: The model's on the baseline and, estimated from its confidences, on the window; None if not known.
+        accuracies: By group of outputs, the model's on the baseline, and on the window by its labels or, without,
+            estimated from the confidences; as far as they are known.
 
     Example:
         >>> DriftReport(0.01, 0.1, 0, "validation", "production", 2000, 200).drift
@@ -235,7 +246,12 @@ class DriftReport:
     segment_families: int = 0
     correction: str = "holm"
     clean_windows: int = 0
-    accuracy: AccuracyEstimate | None = None
+    accuracies: tuple[tuple[str, AccuracyEstimate], ...] = ()
+
+    @property
+    def accuracy(self) -> AccuracyEstimate | None:
+        """The accuracy of the answer, of several of the first; None if it is not known."""
+        return self.accuracies[0][1] if self.accuracies else None
 
     @property
     def drift(self) -> bool:
@@ -267,7 +283,7 @@ class DriftReport:
         Also empty where no outputs were compared. Benign is said of this window: outputs may still move later, or be
         wrong in ways their distribution does not show.
         """
-        answers = [group for group in self.groups if group.name == "outputs" or group.name.startswith("outputs/")]
+        answers = [group for group in self.groups if is_outputs(group.name)]
         if not self.drift or not answers:
             return ""
         return "harmful" if any(group.drift for group in answers) else "benign"
@@ -281,6 +297,7 @@ class DriftReport:
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         own |= {"groups": [_group_dict(group) for group in self.groups]}
         own |= {"segments": [_segment_dict(segment) for segment in self.segments]}
+        own |= {"accuracies": {name: _fields(each) for name, each in self.accuracies}}
         own |= {"accuracy": self.accuracy and _fields(self.accuracy), "harm": self.harm, "p_value": self.p_value}
         return _plain({"drift": self.drift, **own})  # type: ignore[no-any-return]
 
@@ -311,7 +328,12 @@ def _group_dict(group: GroupDrift) -> dict[str, Any]:
 def _segment_dict(segment: SegmentDrift) -> dict[str, Any]:
     counts = {"tested": sum(group.tested for group in segment.groups), "moved": len(segment.moved)}
     listed = [{**_fields(stream), "words": stream.words} for stream in segment.streams[:WORST]]
-    about = {"name": segment.name, "verdict": segment.verdict, "drift": segment.drift}
+    about = {
+        "name": segment.name,
+        "title": segment.title or segment.name,
+        "verdict": segment.verdict,
+        "drift": segment.drift,
+    }
     return {**about, "n_baseline": segment.n_baseline, "n_window": segment.n_window, **counts, "streams": listed}
 
 

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.drift.calibration import is_top_class
 from lensai_integrations.errors import InputError
+from lensai_integrations.heads import is_labels
 from lensai_integrations.sketches.rows import RowSample, priorities
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ class Scorer:
 
 def _is_category(name: str) -> bool:
     """Classes are numbers without distances."""
-    return name == "labels" or name.endswith("/top_class")
+    return is_labels(name) or is_top_class(name)
 
 
 def measured_rows(measuring: Measuring, batch: Batch) -> dict[str, NDArray[np.float32]]:

@@ -14,11 +14,13 @@ is tested in the stream of labels itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from lensai_integrations.class_names import label_names, shown
 from lensai_integrations.drift.evidence import Side, compare_group
 from lensai_integrations.drift.result import FEW, GONE, NEW, REMAINDER, GroupDrift, SegmentDrift
+from lensai_integrations.heads import is_labels
 from lensai_integrations.profile import Profile
 from lensai_integrations.segments import LABEL, OTHER
 
@@ -48,10 +50,7 @@ class Found:
         Args:
             judge: Corrects and decides a group.
         """
-        decided = (
-            SegmentDrift(each.name, each.n_baseline, each.n_window, tuple(map(judge, each.groups)), each.reason)
-            for each in self.segments
-        )
+        decided = (replace(each, groups=tuple(map(judge, each.groups))) for each in self.segments)
         return tuple(sorted(decided, key=_badness))
 
 
@@ -72,7 +71,9 @@ def compare_segments(baseline: Profile, window: Profile) -> Found:
         mine = f"by {by!r} in the baseline" if by else "not in the baseline"
         return Found(note=f"segments were not compared: {mine}, {f'by {theirs!r}' if theirs else 'not'} in the window")
     names = list(dict.fromkeys([*baseline.segments, *window.segments]))
-    segments = tuple(_segment(name, baseline.segments.get(name), window.segments.get(name), by) for name in names)
+    called = label_names(baseline, window) if by == LABEL else ()
+    found = (_segment(name, baseline.segments.get(name), window.segments.get(name), by) for name in names)
+    segments = tuple(replace(each, title=shown(each.name, called)) for each in found)
     families = sum(bool(group.tested) for segment in segments for group in segment.groups)
     return Found(by, segments, families, _doubt(baseline, window, segments))
 
@@ -87,7 +88,9 @@ def _segment(name: str, before: Profile | None, after: Profile | None, by: str) 
 
 def _groups(before: Profile, after: Profile, by: str) -> Iterator[GroupDrift]:
     for name in before.groups:
-        if name in after.groups and name != ("labels" if by == LABEL else f"metadata/{by}"):  # one value in a segment
+        if name in after.groups and not (
+            is_labels(name) if by == LABEL else name == f"metadata/{by}"
+        ):  # one value in a segment
             group = compare_group(Side.of(before.groups[name]), Side.of(after.groups[name]))
             if group.tested:
                 yield group

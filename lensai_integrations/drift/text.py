@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from lensai_integrations.heads import OUTPUTS
+
 if TYPE_CHECKING:
     from lensai_integrations.drift.accuracy import AccuracyEstimate
     from lensai_integrations.drift.result import DriftReport, GroupDrift, SegmentDrift, StreamDrift, VectorDrift
@@ -72,15 +74,13 @@ def meaning(report: DriftReport) -> list[str]:
         "benign": "Benign so far: what the model is shown moved, what it answers did not.",
     }
     lines = [told[report.harm]] if report.harm else []
-    if report.accuracy is not None:
-        each = (percent(share) for share in (report.accuracy.baseline, *_ends(report.accuracy)))
-        before, after, low, high = each
-        lines.append(f"Accuracy: {before} on the baseline; on the window {after} by its confidences ({low} to {high}).")
-    return lines
+    return lines + [_accuracy(each, "" if name == OUTPUTS else f" of {name}") for name, each in report.accuracies]
 
 
-def _ends(accuracy: AccuracyEstimate) -> tuple[float, float, float]:
-    return accuracy.window, accuracy.low, accuracy.high
+def _accuracy(found: AccuracyEstimate, of: str) -> str:
+    before, after, low, high = map(percent, (found.baseline, found.window, found.low, found.high))
+    how = "its labels" if found.by_labels else "its confidences"
+    return f"Accuracy{of}: {before} on the baseline; on the window {after} by {how} ({low} to {high})."
 
 
 def count_segments(report: DriftReport) -> str:
@@ -100,7 +100,9 @@ def describe_stream(stream: StreamDrift) -> str:
     if stream.kind == "categories":
         return "; ".join(f"{name} {_change(before, after)}" for name, before, after in stream.shares[:3])
     if stream.kind == "invalid":
-        return f"rows with a value that is not finite {_change(*stream.shares[0][1:])}" if stream.shares else ""
+        images = stream.stream.split("/")[0] in ("inputs", "raw")
+        which = "rows with pixels out of range or not finite" if images else "rows with a value that is not finite"
+        return f"{which} {_change(*stream.shares[0][1:])}" if stream.shares else ""
     return describe_quantiles(stream.baseline, stream.window)
 
 
@@ -210,25 +212,27 @@ def _findings(report: DriftReport) -> Iterator[str]:
         if moved and group.summed_up:
             found.append((moved[0].effect, f"{group.name}: {_count(group)}, {_worst(group)}"))
         else:
-            found += [(stream.effect, f"{stream.stream} {stream.words} ({_evidence(stream)})") for stream in moved]
+            found += [(stream.effect, f"{stream.title} {stream.words} ({_evidence(stream)})") for stream in moved]
         if group.vectors is not None and group.vectors.drift:
             effect = group.vectors.test.effect if group.vectors.test is not None else 0.0
             found.append((effect, f"{group.name} moved as a whole: {sum_up_vectors(group.vectors)}"))
     for segment in report.segments:
         if segment.drift:
-            found.append((segment.effect, f"segment {_short_name(segment.name)}: {_worst_of(segment)}"))
+            found.append(
+                (segment.effect, f"segment {_short_name(segment.title or segment.name)}: {_worst_of(segment)}")
+            )
     return (text for _, text in sorted(found, key=lambda entry: -entry[0]))
 
 
 def _worst_of(segment: SegmentDrift) -> str:
     worst, more = segment.moved[0], len(segment.moved) - 1
-    return f"{worst.stream} {worst.words} ({_evidence(worst)}){f', and {more} more' if more else ''}"
+    return f"{worst.title} {worst.words} ({_evidence(worst)}){f', and {more} more' if more else ''}"
 
 
 def _segments(report: DriftReport, width: int) -> Iterator[str]:
     """A line or two per segment: its name, rows before and after, and what moved."""
     yield from _wrapped(f"segments by {report.segment_by}: {count_segments(report)} moved", width)
-    heads = [_short_name(segment.name) for segment in report.segments]
+    heads = [_short_name(segment.title or segment.name) for segment in report.segments]
     counts = [(f"{segment.n_baseline:,}", f"{segment.n_window:,}") for segment in report.segments]
     sizes = [max(map(len, column)) for column in zip(*[("baseline", "window"), *counts], strict=True)]
     wide = max(map(len, [*heads, "segment"]))
@@ -284,7 +288,7 @@ def _count(group: GroupDrift) -> str:
 
 
 def _worst(group: GroupDrift) -> str:
-    shown = [f"{stream.stream.removeprefix(group.name + '/')} ({stream.effect:.2f})" for stream in group.listed]
+    shown = [f"{stream.title.removeprefix(group.name + '/')} ({stream.effect:.2f})" for stream in group.listed]
     return f"worst KS: {', '.join(shown)}"
 
 
@@ -315,7 +319,7 @@ def _table(group: GroupDrift, width: int) -> Iterator[str]:
 
 
 def _cells(stream: StreamDrift, group: str) -> tuple[str, ...]:
-    name = stream.stream.removeprefix(group + "/")
+    name = stream.title.removeprefix(group + "/")
     tail = (_two(stream.wasserstein), _two(stream.psi), p_text(stream.p_value, stream.windows))
     if stream.shares:
         label, before, after = stream.shares[0]

@@ -14,12 +14,15 @@ from typing import Any, Final
 import keras
 
 from lensai_integrations.keras.layers import Layer, named_layers
-from lensai_integrations.keras.losses import losses_of
+from lensai_integrations.keras.losses import as_told, losses_of
 from lensai_integrations.keras.making import Call, Made, alone_of_its_shape, called, graph_of, is_whole, made, symbolic
+from lensai_integrations.measures.outputs import heads_of
 from lensai_integrations.training.problems import Problems
-from lensai_integrations.training.recording import LAYER, OUTPUTS
+from lensai_integrations.training.recording import OUTPUTS
 
 _MOST_LISTED: Final = 8
+#: Keys that are the whole answer wherever they are, as `heads_of` has it.
+_ALONE: Final = {"logits", "out"}
 #: Fewer numbers of a row than this are no picture, even if as many come out as went in.
 _A_PICTURE: Final = 64
 
@@ -75,6 +78,7 @@ class Answer:
     def _settle_by(self, graph: Any) -> None:
         """Settle it by the graph, unless a layer with layers of its own in it makes a head: a step shows these."""
         heads, producer = heads_in(graph._outputs_struct, self.names), symbolic()
+        self._say_aside(graph._outputs_struct)
         if not any(is_whole(made(tensor, producer).source) for tensor in heads.values()):
             self.settle(heads, producer, graph.inputs, self._shapes())
 
@@ -98,10 +102,18 @@ class Answer:
                 continue
         return shapes
 
+    def _shapes_in(self, calls: Sequence[Call]) -> dict[str, Any]:
+        shapes: dict[str, Any] = {}
+        for call in calls:
+            if call.answered and id(call.layer) in self._paths:
+                shapes.setdefault(self._paths[id(call.layer)].path, call.answered[0].shape)
+        return shapes
+
     def found_in(self, answer: Any, given: Any, calls: Sequence[Call]) -> None:
         """Settle it by a step: what the model answered and was given, and the calls of its layers."""
         heads, producer = heads_in(answer, self.names), called(calls)
-        shapes = {self._paths[id(call.layer)].path: call.answered[0].shape for call in reversed(calls) if call.answered}
+        self._say_aside(answer)
+        shapes = self._shapes_in(calls)
         self.settle(heads, producer, arrays_in(given), shapes, calls)
 
     def settle(
@@ -147,6 +159,10 @@ class Answer:
         if any(name not in fed for name in self.heads):
             self._say("layers", _UNFED.format(_choice(shapes)), layers_only=True)
 
+    def _say_aside(self, answer: Any) -> None:
+        if aside := left_aside(answer):
+            self._say(f"{OUTPUTS} aside", _ASIDE.format(" and ".join(map(repr, aside))), outputs_only=True)
+
     def _feed(self, name: str, how: Made) -> None:
         at = self._paths.get(id(how.source))
         if at is None or how.fed is None:
@@ -165,7 +181,7 @@ class Answer:
         """A step never called the model itself: whatever it called, say that."""
         if self.settled:
             return
-        shapes = {self._paths[id(call.layer)].path: call.answered[0].shape for call in reversed(calls) if call.answered}
+        shapes = self._shapes_in(calls)
         shapes = shapes or self._shapes()
         self._say(OUTPUTS, _PARTS.format(type(self.model).__name__, _choice(shapes)))
 
@@ -189,18 +205,26 @@ class Answer:
     def told_of(self, layer: Any) -> dict[str, Any]:
         """What the loss says of a layer's answers, if they are a head."""
         name = next((name for name, how in self.heads.items() if how.maker is layer), None)
-        return {} if name is None else losses_of(self.model, self._columns).get(name, {})
+        if name is None:
+            return {}
+        how, loss = self.heads[name], losses_of(self.model, self._columns).get(name, {})
+        return as_told(loss, {"linear": how.linear} | ({"activation": how.activation} if how.activation else {}))
 
     def info_of(self, name: str) -> dict[str, Any]:
         """What a profile notes of a head."""
         how, at = self.heads[name], self._paths.get(id(self.heads[name].maker))
         loss = losses_of(self.model, self._columns).get(name, {})
-        info: dict[str, Any] = {"layer": at.path if at else self.model.name, "linear": how.linear, "auto": True}
         by = f", made by {at.path!r}" if at else ""
-        info["found"] = f"what the model returns{f' as {name!r}' if name else ''}{by}"
+        info: dict[str, Any] = {
+            "layer": at.path if at else self.model.name,
+            "linear": how.linear,
+            "auto": True,
+            "columns": self._columns[name],
+            "found": f"what the model returns{f' as {name!r}' if name else ''}{by}",
+        }
         if how.activation in ("softmax", "sigmoid"):
             info["activation"] = how.activation
-        return info | loss
+        return info | as_told(loss, info)
 
     def group_of(self, name: str) -> str:
         """The group of a head."""
@@ -210,7 +234,9 @@ class Answer:
         """The heads of an answer that are read, `[n, C]`, by their groups."""
         found = heads_in(answer, self.names)
         return {
-            self.group_of(name): keras.ops.reshape(found[name], (-1, found[name].shape[-1])) if how.frames else found[name]
+            self.group_of(name): keras.ops.reshape(found[name], (-1, found[name].shape[-1]))
+            if how.frames
+            else found[name]
             for name, how in self.heads.items()
             if name in found
         }
@@ -220,9 +246,13 @@ _RECONSTRUCTION: Final = (
     "{} answers as many numbers as it is given, {}, as an autoencoder does: that is no answer to profile, so nothing is"
     " taken as its outputs or embedding. Pass layers=[the layer with the code], and outputs= a layer or None; {}"
 )
+_ASIDE: Final = (
+    "the model returns {} beside what its name says is the answer, and only that is read: pass outputs= the name of"
+    " another layer to read that instead"
+)
 _MAP: Final = (
-    "the model answers {} for each image, a map or a sequence, which is not read yet: pass outputs= a layer that answers"
-    " one vector per image, or outputs=None; {}"
+    "the model answers {} for each image, a map or a sequence, which is not read yet: pass outputs= a layer that"
+    " answers one vector per image, or outputs=None; {}"
 )
 _PARTS: Final = (
     "a step of {} calls layers and never the model itself, so which of their answers is the model's is not known, and"
@@ -242,13 +272,26 @@ def heads_in(answer: Any, names: Sequence[str] = ()) -> dict[str, Any]:
         >>> list(heads_in({"b": np.zeros((2, 3)), "a": np.zeros((2, 1))})), list(heads_in([np.zeros((2, 3))]))
         (['a', 'b'], [''])
     """
-    leaves = [(path, leaf) for path, leaf in keras.tree.flatten_with_path(answer) if _has_rows(leaf)]
-    if len(leaves) == 1:
-        return {"": leaves[0][1]}
-    places = isinstance(answer, list | tuple) and len(names) == len(leaves) == len(set(names))
-    return {
-        names[number] if places else ".".join(map(str, path)): leaf for number, (path, leaf) in enumerate(leaves)
-    }
+    found = heads_of(answer)
+    order = [".".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(answer)]
+    found = {name: found[name] for name in sorted(found, key=lambda name: order.index(name) if name in order else 0)}
+    if not isinstance(answer, list | tuple) or len(names) != len(found) or len({*names} - _ALONE) != len(names):
+        return found
+    return dict(zip(names, found.values(), strict=True))
+
+
+def left_aside(answer: Any) -> list[str]:
+    """What a dict has beside the one key that is the whole answer by its name.
+
+    Example:
+        >>> import numpy as np
+        >>> left_aside({"logits": np.zeros((2, 3)), "box": np.zeros((2, 4)), "loss": np.float32(1)})
+        ['box']
+    """
+    if not isinstance(answer, Mapping) or not _ALONE & answer.keys():
+        return []
+    alone = next(name for name in ("logits", "out") if name in answer)
+    return [str(key) for key, leaf in answer.items() if key != alone and arrays_in(leaf)]
 
 
 def arrays_in(given: Any) -> list[Any]:

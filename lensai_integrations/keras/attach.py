@@ -30,7 +30,9 @@ def attach(model: Any, options: Options, problems: Problems, place: Callable[[],
         taps += [Tap(OUTPUTS, named), *(_before(model, named, options, problems) if auto else [])]
         auto = False
     answer = Answer(model, problems, outputs=options.outputs == "auto", layers=auto)
-    taps = Taps([tap for tap in taps if can_be_read(tap, problems)], problems, place, answer, Feeding(options.reduce_of))
+    taps = Taps(
+        [tap for tap in taps if can_be_read(tap, problems)], problems, place, answer, Feeding(options.reduce_of)
+    )
     if isinstance(options.reduce, Mapping) and answer.settled:
         read = {layer.key.removeprefix(LAYER) for layer in taps.layers if layer.key.startswith(LAYER)}
         unused = sorted(options.reduce.keys() - read)

@@ -15,7 +15,7 @@ import keras
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.answer import Answer
-from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.batches import locate
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.training.batches import LABEL_KEYS, Taken
 from lensai_integrations.training.problems import Problems
@@ -58,7 +58,10 @@ class KerasBatches:
         picked = {}
         if self._inputs is not None:
             with self._problems.caught(IMAGES):
-                picked[IMAGES] = find_images(x, self._inputs.key)
+                found = locate(x, self._inputs.key, self._inputs.layout)
+                picked[IMAGES] = found.images
+                if found.note:
+                    self._problems.note("images", found.note)
         with self._problems.caught(LABELS):
             self._places = {}
             for place, labels in labels_in(y, self._target).items():
@@ -79,8 +82,8 @@ class KerasBatches:
             axes = " x ".join("?" if size is None else str(size) for size in shape[1:])
             self._problems.note(
                 f"{LABELS} at {place}" if place != Y else LABELS,
-                f"{where} has {axes} numbers for each image, a mask or the like, which is not read yet: pass target= the"
-                " place of one label per image, or target=None",
+                f"{where} has {axes} numbers for each image, a mask or the like, which is not read yet: pass target="
+                " the place of one label per image, or target=None",
             )
         return False
 
@@ -111,7 +114,9 @@ class KerasBatches:
         belong = by_name or in_order
         left = [repr(self._places[key]) for key in found if key not in belong.values()]
         if belong and left:
-            self._problems.note(f"{LABELS} without a head", f"y at {', '.join(left)} is of no head of the model: not read")
+            self._problems.note(
+                f"{LABELS} without a head", f"y at {', '.join(left)} is of no head of the model: not read"
+            )
         return belong
 
     def _usual(self, found: Mapping[str, Any]) -> str | None:

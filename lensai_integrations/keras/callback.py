@@ -58,16 +58,20 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
 
     Args:
         layers: Layers whose answers are profiled as embeddings, by name: `"pool"`, or `"backbone/pool"` inside a nested
-            model; `"fc.input"` is what goes into `fc`. `"auto"`: the input of the last Dense layer. None: no
-            embeddings. Of a layer that is called several times in a step, the first answer counts.
+            model; `"fc.input"` is what goes into `fc`. `"auto"`: what feeds the model's answer, which is the input of
+            the last layer with weights on the way to it; of several heads, of each. None: no embeddings. Of a layer
+            that is called several times in a step, the first answer counts; those of `TimeDistributed` are rows each.
         inputs: How image batches are read; `ImageInputs(key=...)` names the images among several inputs. `"auto"`:
-            dtype, shape and range of the first batch decide. None: no images.
-        outputs: The layer whose answers are the model's outputs; `"auto"`: the last Dense layer, or the model itself if
-            it has none. None: no outputs.
-        task: `"auto"`, `"classification"` or `"regression"`, or what the outputs are: `"logits"`, `"probabilities"`,
-            `"values"`.
-        target: Key or place of the labels in y, or `"y"` for y itself. `"auto"`: y, its first part or its usual key,
-            if that is one value or one row of classes per image. None: no labels.
+            dtype, shape and range of the first batch decide. None: no images. A dict by `"training"`, `"validation"`
+            and `"test"` says it for each kind of pass; those that it lacks are `"auto"`.
+        outputs: The layer whose answers are the model's outputs; `"auto"`: what the model returns, of a dict or list
+            every head for itself. What is no vector per image, or a picture like the one that went in, is said not to
+            be read. None: no outputs.
+        task: `"auto"`: the compiled loss, the last layer and the labels decide. Or `"classification"`, `"multilabel"` or
+            `"regression"`, or what the outputs are: `"logits"`, `"probabilities"`, `"values"`, `"multilabel_logits"`,
+            `"multilabel_probabilities"`. A dict by head where they differ.
+        target: Key or place of the labels in y, or `"y"` for y itself. `"auto"`: y, or the part of it with the key or
+            the place of each head, else its first part or its usual key. None: no labels.
         reference: Which pass is the reference: `"validation"`, `"training"`, or `"test"` (of `model.evaluate`).
         training: What is profiled of training batches: `"inputs"` (and labels), `"all"` (layers too), or None.
         reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
@@ -106,9 +110,9 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         self,
         layers: Literal["auto"] | Sequence[str] | None = "auto",
         *,
-        inputs: Literal["auto"] | ImageInputs | None = "auto",
+        inputs: Literal["auto"] | ImageInputs | Mapping[str, str | ImageInputs | None] | None = "auto",
         outputs: str | None = "auto",
-        task: str = "auto",
+        task: str | Mapping[str, str] = "auto",
         target: int | str | None = "auto",
         reference: Literal["validation", "training", "test"] = "validation",
         training: Literal["inputs", "all"] | None = "inputs",

@@ -35,9 +35,10 @@ def check(options: Options, model: Any, batch: Any) -> Check:
     batch, notes, answers, layers = _first(batch), list[str](), {}, []
     if model is not None:
         options, notes = without_missing(options, lambda name: find_layer(model, name))
-    inputs = ImageInputs() if options.inputs == "auto" else options.inputs
+    told = options.inputs_of(options.reference)
+    inputs = ImageInputs() if isinstance(told, str) else told
     fit: Fit[Any] = Fit(options, rank=1, reader=lambda _: reader)
-    reader = KerasBatches(inputs, options.target, fit.problems)  # type: ignore[arg-type]
+    reader = KerasBatches(inputs, options.target_of(options.reference), fit.problems)  # type: ignore[arg-type]
     if model is not None and not model.built:
         notes.append("the model has no weights yet, so it was not run: build it, or call it once")
     elif model is not None:

@@ -10,7 +10,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure, registered
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.training.options import Options
+from lensai_integrations.training.options import REFERENCES, Options
 
 #: Options that the Keras callback has no use for.
 NOT_OURS = ("dataloader_idx",)
@@ -24,12 +24,18 @@ def configuration(options: Options) -> dict[str, Any]:
     """
     values = {field.name: getattr(options, field.name) for field in fields(options) if field.name not in NOT_OURS}
     values["layers"] = options.layers if isinstance(options.layers, str | None) else list(options.layers)
-    values["inputs"] = asdict(options.inputs) if isinstance(options.inputs, ImageInputs) else options.inputs
+    values["inputs"] = _plain(options.inputs)
     values["convention"] = options.convention if isinstance(options.convention, str) else list(options.convention)
     values["directory"] = None if options.directory is None else str(options.directory)
     values["reduce"] = _by_name(options.reduce)
     values["measures"] = [each.definition.id for each in options.measures]
     return values
+
+
+def _plain(inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return {source: _plain(each) for source, each in inputs.items()}
+    return asdict(inputs) if isinstance(inputs, ImageInputs) else inputs
 
 
 def _by_name(reduce: Reduce | Mapping[str, Reduce]) -> Any:
@@ -55,12 +61,23 @@ def from_configuration(config: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"the configuration has {unknown}, which BaselineCallback does not take")
     arguments = dict(config)
     if isinstance(arguments.get("inputs"), Mapping):
-        try:
-            arguments["inputs"] = ImageInputs(**{key: _tuple(value) for key, value in arguments["inputs"].items()})
-        except TypeError as error:
-            raise InputError(f"inputs={config['inputs']!r} does not describe ImageInputs: {error}") from error
+        arguments["inputs"] = _inputs(arguments["inputs"])
+    if "target" in arguments:
+        arguments["target"] = _tuple(arguments["target"])
     arguments["measures"] = [_declared(each) for each in arguments.get("measures", ())]
     return arguments
+
+
+def _inputs(config: Any) -> Any:
+    """`ImageInputs`, or what there is of them by kind of pass."""
+    if not isinstance(config, Mapping):
+        return config
+    if config.keys() <= set(REFERENCES):
+        return {source: _inputs(each) for source, each in config.items()}
+    try:
+        return ImageInputs(**{key: _tuple(value) for key, value in config.items()})
+    except TypeError as error:
+        raise InputError(f"inputs={config!r} does not describe ImageInputs: {error}") from error
 
 
 def _declared(id: Any) -> CustomMeasure:

@@ -52,9 +52,10 @@ class KerasFit(Fit[Recording]):
     def __init__(self, options: Options, model: Any) -> None:
         if options.segment_by not in (LABEL, None):
             raise InputError(f"segment_by={options.segment_by!r} is unknown in Keras; pass 'label' or None")
-        inputs = ImageInputs() if options.inputs == "auto" else options.inputs
         super().__init__(options, reader=lambda _: self._reader)
-        self._reader = KerasBatches(inputs, options.target, self.problems)  # type: ignore[arg-type]
+        told = options.inputs_of(options.reference)
+        inputs = ImageInputs() if isinstance(told, str) else told
+        self._reader = KerasBatches(inputs, options.target_of(options.reference), self.problems)  # type: ignore[arg-type]
         self._steps = steps()
         self._taps = self._attached(model, self.problems)
         self._reader.answer = self._taps.answer
@@ -103,9 +104,9 @@ class KerasFit(Fit[Recording]):
             source: Whose passes.
             everything: Layers too, not only what the model is fed.
         """
-        layers = self._taps.layers if everything else []
+        layers, known = (self._taps.layers, []) if everything else ([], self._taps.layers)
         prepare = self.prepare(source)
-        self.recordings[source] = Recording(source, prepare, layers, self.problems, aside=aside)
+        self.recordings[source] = Recording(source, prepare, layers, self.problems, aside=aside, known=known)
 
     def listen(self, *kinds: str) -> None:
         """Exchange the model's functions for these kinds of steps."""

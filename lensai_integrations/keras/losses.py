@@ -42,9 +42,30 @@ def losses_of(model: Any, heads: Mapping[str, int | None]) -> dict[str, dict[str
     if given is None:
         return {}
     by_head = {head: _for_head(given, head, place, len(heads)) for place, head in enumerate(heads)}
-    told = {head: [_meaning(each, heads[head]) for each in given] for head, given in by_head.items()}
-    known = {head: [each for each in meanings if each] for head, meanings in told.items()}
-    return {head: meanings[0] for head, meanings in known.items() if meanings and meanings == meanings[:1] * len(meanings)}
+    meanings = {head: [_meaning(each, heads[head]) for each in given] for head, given in by_head.items()}
+    known = {head: [each for each in told if each] for head, told in meanings.items()}
+    return {
+        head: meanings[0] for head, meanings in known.items() if meanings and meanings == meanings[:1] * len(meanings)
+    }
+
+
+def as_told(loss: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """What a loss adds to what is known of the layer: the loss, and where the layer says nothing, what it takes.
+
+    Args:
+        loss: As `losses_of` has it.
+        layer: `linear` and `activation` of the layer, as far as they are known.
+
+    Example:
+        >>> as_told({"loss": "cross_entropy", "from_logits": True}, {"linear": False})
+        {'loss': 'cross_entropy', 'linear': True}
+        >>> as_told({"loss": "squared"}, {"linear": False})
+        {'loss': 'squared'}
+    """
+    told = {"loss": loss["loss"]} if loss else {}
+    if told.get("loss") != "cross_entropy" or layer.get("linear") or layer.get("activation") in ("softmax", "sigmoid"):
+        return told
+    return told | ({"linear": True} if loss["from_logits"] else {"activation": "softmax"})
 
 
 def _for_head(given: Any, head: str, place: int, count: int) -> Sequence[Any]:

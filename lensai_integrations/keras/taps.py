@@ -218,7 +218,8 @@ class Taps:
 
     def _add_answer(self) -> list[tuple[Tap, Any]]:
         """Listen to what the answer was found to be from now on."""
-        assert self.answer is not None and self._feeding is not None
+        assert self.answer is not None
+        assert self._feeding is not None
         answer, feeding, added = self.answer, self._feeding, []
         own = [answer.group_of(name) for name in answer.heads]
         known = feeding.heads
@@ -289,7 +290,7 @@ class Taps:
 
 
 def _calls(place: Any) -> deque[Call]:
-    """Room for the calls of a step: of all in a graph, where tensors are symbols; else of the last, as they take memory."""
+    """Room for the calls of a step: all in a graph, where tensors are symbols; else the last, as they take memory."""
     return deque(maxlen=None if place is not None else _MOST_CALLS)
 
 

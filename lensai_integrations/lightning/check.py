@@ -6,6 +6,7 @@ import copy
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from lensai_integrations.lightning.recording import aside
 from lensai_integrations.lightning.taps import Taps
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.training.check import Check, run_check, without_missing
-from lensai_integrations.training.fit import TRAINING, Fit
+from lensai_integrations.training.check import Check, reading_difference, run_check, without_missing
+from lensai_integrations.training.fit import TRAINING, VALIDATION, Fit
 from lensai_integrations.training.options import Options
 
 
@@ -39,9 +40,10 @@ def check(options: Options, model: nn.Module | None, batch: Any) -> Check:
         InputError: If there is no batch.
     """
     with _as_before(model):
+        difference = _reading_difference(batch, options)
         loader, batch = _first(batch, options)
         if model is None:
-            return run_check(Fit(options, rank=1), batch, {}, loader=loader, aside=aside)
+            return run_check(Fit(options, rank=1), batch, {}, loader=loader, aside=aside, notes=difference)
         options, notes = without_missing(options, lambda name: find_layer(model, name))
         fit: Fit[Any] = Fit(options, rank=1)
         answers, layers = {}, []
@@ -55,7 +57,7 @@ def check(options: Options, model: nn.Module | None, batch: Any) -> Check:
                 answers = _answers(runs, batch, options, taps, fit)
             finally:
                 taps.remove()
-        return run_check(fit, batch, answers, layers, loader=loader, aside=aside, notes=notes)
+        return run_check(fit, batch, answers, layers, loader=loader, aside=aside, notes=[*notes, *difference])
 
 
 def _answers(model: nn.Module, batch: Any, options: Options, taps: Taps, fit: Fit[Any]) -> dict[str, Any]:
@@ -114,6 +116,19 @@ def _loader_of(module: Any, options: Options) -> Any:
     loaders = module.train_dataloader() if options.reference == TRAINING else _held_out(module)
     loaders = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
     return loaders[options.dataloader_idx] if isinstance(loaders, list | tuple) else loaders
+
+
+def _reading_difference(module: Any, options: Options) -> list[str]:
+    """What is to be said if the first batches that a data module trains and validates with are not read alike."""
+    if not (hasattr(module, "train_dataloader") and hasattr(module, "val_dataloader") and hasattr(module, "setup")):
+        return []
+    fit: Fit[Any] = Fit(options, rank=1)
+    with fit.problems.caught("comparing how images are read"):
+        loaders = {}
+        for source in (TRAINING, VALIDATION):
+            loaders[source] = _first(module, replace(options, reference=source))
+        return list(filter(None, [reading_difference(fit, loaders)]))
+    return []
 
 
 def _held_out(module: Any) -> Any:

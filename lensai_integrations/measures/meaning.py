@@ -76,8 +76,12 @@ class Decision:
     doubt: str = ""
 
 
-def label_form(labels: Any) -> LabelForm:
+def label_form(labels: Any, *, look: bool = True) -> LabelForm:
     """What a batch of labels looks like; on an accelerator this waits for the values.
+
+    Args:
+        labels: The batch.
+        look: Whether the values of one whole number per image are of interest; without, they are not waited for.
 
     Raises:
         InputError: If they are neither one label nor one row of numbers per image: masks, boxes, ids, lists of
@@ -91,7 +95,10 @@ def label_form(labels: Any) -> LabelForm:
     """
     if strings(labels) is not None:
         return LabelForm("texts")
-    rows = np.asarray(to_host(label_rows(labels)))
+    array = label_rows(labels)
+    if not look and array.shape[1] == 1 and namespace(array).isdtype(array.dtype, ("integral", "bool")):
+        return LabelForm("whole")
+    rows = np.asarray(to_host(array))
     whole = rows.dtype.kind in "iub"
     zero_one = bool(np.isin(rows, (0, 1)).all()) and rows.size > 0
     inside = rows.size > 0 and bool(((rows >= 0) & (rows <= 1)).all())
@@ -402,6 +409,23 @@ def decide_labels(form: LabelForm, kind: Kind | None, columns: int = 0) -> Meani
     of_classes = kind in CLASSES or (kind in MULTILABEL and columns == 1)
     counted = form.form == "binary" or (form.form == "whole floats" and form.largest < columns)
     return "classes" if of_classes and counted else "values"
+
+
+def told_kind(described: Mapping[str, Any], columns: int) -> Kind | None:
+    """What an answer that is not in the profile is, as far as its loss tells what its labels mean.
+
+    Args:
+        described: What an adapter knows of the answer.
+        columns: Of its labels.
+
+    Example:
+        >>> told_kind({"loss": "binary_cross_entropy"}, 5), told_kind({"loss": "squared"}, 1), told_kind({}, 1)
+        ('multilabel_logits', 'values', None)
+    """
+    loss = described.get("loss")
+    if loss in (BINARY, BINARY_LOGITS):
+        return "multilabel_logits" if columns > 1 else "logits"
+    return {CROSS_ENTROPY: "logits", SQUARED: "values"}.get(str(loss))  # type: ignore[return-value]
 
 
 def checked_task(task: Any) -> Task | Kind:

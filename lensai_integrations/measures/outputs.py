@@ -438,8 +438,8 @@ def _main(answer: Any) -> Any:
 
 def _is_of_numbers(answer: list[Any]) -> bool:
     first: Any = answer
-    while isinstance(first, list) and first:
-        first = first[0]
+    for _ in range(_MAX_DEPTH):
+        first = first[0] if isinstance(first, list) and first else first
     return isinstance(first, int | float)
 
 

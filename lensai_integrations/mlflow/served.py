@@ -20,7 +20,8 @@ from lensai_integrations.drift.failures import Failures
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks import FunctionSink, JSONLinesSink, Sink, WebhookSink
 from lensai_integrations.errors import InputError, InUseError
-from lensai_integrations.measures.batches import find_images, kind_of
+from lensai_integrations.heads import is_outputs
+from lensai_integrations.measures.batches import Key, find_images, kind_of
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.mlflow.wrapping import BASELINE, CONFIGURATION, MODEL
 from lensai_integrations.profile import Baseline
@@ -62,7 +63,7 @@ class MonitoredModel:
         self._lock = threading.Lock()
         self._process: int | None = None
         self._known: frozenset[str] = frozenset()
-        self._key: str | int | None = None
+        self._key: Key = None
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
         """What the wrapped model predicts, as it is.
@@ -81,7 +82,7 @@ class MonitoredModel:
         answer = self.model.predict(model_input, params=params)
         with self._failures.caught("monitoring"):
             if monitor is not None:
-                outputs = plain(answer) if "outputs" in self._known else None
+                outputs = plain(answer) if any(map(is_outputs, self._known)) else None
                 monitor.update(inputs=images, outputs=outputs)
         return answer
 
@@ -103,8 +104,8 @@ class MonitoredModel:
         reader = None if inputs is None else ImageInputs(**inputs)
         root = Path(os.environ.get(DIRECTORY) or configuration["directory"])
         monitor = _in_free_folder(root, baseline, inputs=reader, **configuration["monitor"])
-        left_out = () if configuration.get("outputs", True) else ("outputs",)
-        self._known = frozenset(monitor.reference.groups) - set(left_out)
+        wanted = configuration.get("outputs", True)
+        self._known = frozenset(name for name in monitor.reference.groups if wanted or not is_outputs(name))
         self._key = None if reader is None else reader.key
         atexit.register(_close, weakref.ref(monitor), os.getpid())
         return monitor
@@ -139,7 +140,7 @@ def _warn(event: Event) -> None:
     _log.warning("%s", event.text)
 
 
-def images_in(model_input: Any, key: str | int | None = None) -> Any:
+def images_in(model_input: Any, key: Key = None) -> Any:
     """A copy of the images in what a model is given: the model may work in place.
 
     Args:
@@ -156,6 +157,8 @@ def images_in(model_input: Any, key: str | int | None = None) -> Any:
     if not isinstance(model_input, Mapping | list | tuple) and not is_array(model_input):
         raise InputError(f"inputs are not monitored: a {type(model_input).__name__} is no batch of images")
     images = find_images(model_input, None if is_array(model_input) else key)
+    if isinstance(images, list):
+        return [each.copy() if isinstance(each, np.ndarray) else each for each in images]
     kind_of(images)
     if len(images.shape) < 3:
         raise InputError(f"inputs are not monitored: an array of shape {tuple(images.shape)} is no batch of images")

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from lensai_integrations.conventions import plain_name, title_of
+from lensai_integrations.conventions import is_images, title_of
 from lensai_integrations.drift.calibrate import calibration_of
 from lensai_integrations.errors import FormatError
+from lensai_integrations.heads import OUTPUTS, is_labels, is_outputs
 from lensai_integrations.profile import Baseline, Group, Profile
 from lensai_integrations.report.embeddings import reading
 from lensai_integrations.report.page import Commands, Fact, Page, when
-from lensai_integrations.report.sections import data_sections, definitions_used, rows_noun
+from lensai_integrations.report.sections import KINDS, data_sections, definitions_used, rows_noun
 from lensai_integrations.report.streams import Source
 from lensai_integrations.report.words import count, interval, number
 
@@ -58,9 +59,9 @@ def key_facts(sources: Sequence[Source]) -> list[Fact]:
     for source in sources:
         for name, group in source.profile.groups.items():
             groups.setdefault(name, group)
-    makers = {"inputs": _inputs, "outputs": _outputs, "labels": _labels}
-    for name, make in makers.items():
-        own = [group for each, group in groups.items() if plain_name(each) == name]
+    makers = {"inputs": (is_images, _inputs), "outputs": (is_outputs, _outputs), "labels": (is_labels, _labels)}
+    for name, (belongs, make) in makers.items():
+        own = [group for each, group in groups.items() if belongs(each)]
         facts += [
             Fact(title_of(group.name, [group]) if len(own) > 1 else name.capitalize(), make(group)) for group in own
         ]
@@ -79,8 +80,9 @@ def _calibration(what: Baseline | Profile) -> list[Fact]:
     if known is None:
         return [Fact("Calibration", ("none: drift is judged by formulas",))]
     lines = [f"{count(known.draws, 'clean window')} of each size", f"{known.sizes[0]} to {known.sizes[-1]:,} rows"]
-    if known.confidence is not None:
-        lines.append(f"accuracy {number(100 * known.confidence.accuracy)}% by its labels")
+    for name, confidence in known.confidences.items():
+        of = "" if name == OUTPUTS else f" of {name}"
+        lines.append(f"accuracy{of} {number(100 * confidence.accuracy)}% by its labels")
     return [Fact("Calibration", tuple(lines))]
 
 
@@ -116,15 +118,19 @@ def _outputs(group: Group) -> tuple[str, ...]:
     lines = [f"layer {info['layer']}"] if info.get("layer") else []
     kind = str(info.get("kind", "unknown"))
     columns = info.get("classes", info.get("columns"))
-    noun = ("value", "values") if kind == "values" else ("class", "classes")
+    noun = ("value", "values") if kind == "values" else ("label", "labels") if kind in KINDS else ("class", "classes")
     lines.append(f"read as {kind}" if columns is None else f"read as {kind}, {count(int(columns), *noun)}")
+    lines += [str(info[key]).rstrip(".") for key in ("why", "found") if info.get(key)]
     return tuple(lines)
 
 
 def _labels(group: Group) -> tuple[str, ...]:
     lines = [f"from {group.info['read_from']}"] if group.info.get("read_from") else []
+    if group.streams and not group.categories:
+        lines.append(f"{count(group.n, 'row')} of {count(len(group.streams), 'number')}")
     for sketch in group.categories.values():
-        lines.append(f"{count(sketch.n, 'label')}, {count(round(sketch.distinct), 'class', 'classes')}")
+        several = f" of {count(group.n, 'row')}, several at once" if group.streams else ""
+        lines.append(f"{count(sketch.n, 'label')}{several}, {count(round(sketch.distinct), 'class', 'classes')}")
     return tuple(lines) or (count(group.n, "label"),)
 
 

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from lensai_integrations.class_names import class_names, shown
+from lensai_integrations.heads import LABELS as TRUTHS
+from lensai_integrations.heads import OUTPUTS, group_of
+from lensai_integrations.measures.outputs import PER_IMAGE
+from lensai_integrations.profile import Group
 from lensai_integrations.report.plots import bar_svg
 from lensai_integrations.report.streams import Source, parts_of
 from lensai_integrations.report.words import count, percent
@@ -22,12 +27,29 @@ LABELS = 2
 
 @dataclass(frozen=True)
 class Series:
-    """One sequence of categories: its name, a short heading, its colour number, and its sketch."""
+    """One sequence of categories.
+
+    Attributes:
+        name: Of the sequence.
+        heading: A short one.
+        colour: Its number.
+        sketch: The counts.
+        names: What classes are called.
+        rows: Of how many rows the counts are, where that is not their sum: a row may have several labels.
+    """
 
     name: str
     heading: str
     colour: int
     sketch: Categories
+    names: tuple[str, ...] = ()
+    rows: int = 0
+
+    @classmethod
+    def of(cls, name: str, heading: str, colour: int, group: Group, stream: str = "") -> Series:
+        """The categories of a group."""
+        rows = group.n if PER_IMAGE in group.streams else 0
+        return cls(name, heading, colour, group.categories[stream], class_names(group), rows)
 
 
 @dataclass(frozen=True)
@@ -58,21 +80,22 @@ class ClassChart:
     noun: str = "class"
 
 
-def class_series(sources: Sequence[Source]) -> list[Series]:
+def class_series(sources: Sequence[Source], head: str = "") -> list[Series]:
     """Predicted classes and labels of the first source, labels of the second."""
     found: list[Series] = []
-    for part in parts_of(sources[:1], "outputs"):
-        found += [Series(f"predicted, {part.source}", "predicted", 0, s) for k, s in part.group.categories.items() if k]
-    for part in parts_of(sources, "labels"):
+    for part in parts_of(sources[:1], group_of(OUTPUTS, head)):
+        name = f"predicted, {part.source}"
+        found += [Series.of(name, "predicted", 0, part.group, key) for key in part.group.categories if key]
+    for part in parts_of(sources, group_of(TRUTHS, head)):
         colour, heading = (LABELS, "labels") if part.number == 0 else (part.number, f"{part.source} labels")
         name = f"labels, {part.source}"
-        found += [Series(name, heading, colour, s) for s in part.group.categories.values()]
+        found += [Series.of(name, heading, colour, part.group, key) for key in part.group.categories]
     return [series for series in found if series.sketch.n]
 
 
 def class_charts(series: Sequence[Series]) -> list[ClassChart]:
     """One chart; or several, when the predicted classes and the labels have no name in common."""
-    tables = [dict(s.sketch.top(_ASKED)) for s in series]
+    tables = [{shown(label, s.names): n for label, n in s.sketch.top(_ASKED)} for s in series]
     charts: list[list[int]] = []
     for position, table in enumerate(tables):
         fitting = next((chart for chart in charts if tables[chart[0]].keys() & table.keys()), None)
@@ -84,17 +107,19 @@ def class_charts(series: Sequence[Series]) -> list[ClassChart]:
 
 
 def _chart(series: Sequence[Series], tables: Sequence[Mapping[str, int]]) -> ClassChart:
-    totals = [max(s.sketch.n, 1) for s in series]
+    totals = [s.rows or max(s.sketch.n, 1) for s in series]
     shares = [{name: n / total for name, n in t.items()} for t, total in zip(tables, totals, strict=True)]
     names = sorted({name for table in tables for name in table}, key=lambda name: (-_largest(shares, name), name))
-    shown = names[:MOST_CLASSES]
-    if len(names) <= MOST_CLASSES and all(name.isdecimal() for name in names):
-        shown.sort(key=int)
-    top = max((_largest(shares, name) for name in shown), default=1.0)
-    rows = tuple(_class_row(name, series, shares, top) for name in shown)
+    listed = names[:MOST_CLASSES]
+    places = {shown(str(place), s.names): place for s in series for place in range(len(s.names))}
+    places |= {name: int(name) for name in names if name.isdecimal()}
+    if len(names) <= MOST_CLASSES and places.keys() >= set(names):
+        listed.sort(key=places.__getitem__)
+    top = max((_largest(shares, name) for name in listed), default=1.0)
+    rows = tuple(_class_row(name, series, shares, top) for name in listed)
     legend = tuple((s.colour, s.name) for s in series)
     columns = tuple(s.heading for s in series)
-    return ClassChart(legend, columns, rows, _rest(len(names) - len(shown), shown, shares[0]))
+    return ClassChart(legend, columns, rows, _rest(len(names) - len(listed), listed, shares[0]))
 
 
 def _largest(shares: Sequence[Mapping[str, float]], name: str) -> float:

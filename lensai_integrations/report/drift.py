@@ -27,7 +27,7 @@ from lensai_integrations.report.embeddings import fan
 from lensai_integrations.report.page import Column, Fact, Folded, Page, Section, Verdict, when
 from lensai_integrations.report.pixels import pixel_charts
 from lensai_integrations.report.sections import axis, definitions_used, legend, rows_noun, segments_read
-from lensai_integrations.report.segments import SegmentRow, segment_table
+from lensai_integrations.report.segments import SegmentRow, name_shown, segment_table
 from lensai_integrations.report.streams import Part, Source, StreamRow, parts_of, stream_rows
 from lensai_integrations.report.words import count, number
 
@@ -82,9 +82,11 @@ def _headline(report: DriftReport, sources: Sequence[Source]) -> str:
 
 def _verdict(report: DriftReport) -> Verdict:
     title = verdict(report)
-    worst = [f"{stream.stream} {_words(stream)}" for stream in report.moved[:1]]
+    worst = [f"{stream.title} {_words(stream)}" for stream in report.moved[:1]]
     segments = [segment for segment in report.segments if segment.drift][:1]
-    worst += [f"of segment {each.name}, {each.moved[0].stream} {_words(each.moved[0])}" for each in segments]
+    worst += [
+        f"of segment {each.title or each.name}, {each.moved[0].title} {_words(each.moved[0])}" for each in segments
+    ]
     lines = (*(f"Worst: {text}." for text in worst), *meaning(report))
     return Verdict("bad" if report.drift else "good", title, lines)
 
@@ -179,7 +181,7 @@ def _segment_sections(report: DriftReport, sources: Sequence[Source]) -> list[Se
     table = segment_table(sources, [segment.name for segment in report.segments]) if report.segments else None
     if table is None:
         return []
-    found = {segment.name: segment for segment in report.segments}
+    found = {name_shown(segment.name, sources): segment for segment in report.segments}
     table = replace(table, rows=tuple(_with_verdict(row, found[row.name]) for row in table.rows))
     return [Section("Segments", (f"{count_segments(report)} moved.", segments_read(table)), segments=table)]
 
@@ -189,7 +191,7 @@ def _with_verdict(row: SegmentRow, segment: SegmentDrift) -> SegmentRow:
         return replace(row, note=segment.reason)
     worst, more = segment.moved[0], len(segment.moved) - 1
     rest = f"; and {count(more, 'more stream')}" if more else ""
-    return replace(row, tag="moved", words=f"{worst.stream} {_words(worst)} ({_evidence(worst)}){rest}.")
+    return replace(row, tag="moved", words=f"{worst.title} {_words(worst)} ({_evidence(worst)}){rest}.")
 
 
 def _unmoved(group: GroupDrift, shown: int) -> str:
@@ -207,8 +209,8 @@ def _told(group: GroupDrift) -> list[str]:
 def _class_charts(parts: Sequence[Part]) -> Iterator[ClassChart]:
     """Shares of the classes, a chart per stream of categories: the baseline as bars, the window as marks."""
     for stream in dict.fromkeys(stream for part in parts for stream in part.group.categories):
-        sides = [(part, part.group.categories[stream]) for part in parts if stream in part.group.categories]
-        series = [Series(part.source, part.source, part.number, sketch) for part, sketch in sides if sketch.n]
+        sides = [part for part in parts if stream in part.group.categories and part.group.categories[stream].n]
+        series = [Series.of(part.source, part.source, part.number, part.group, stream) for part in sides]
         yield from class_charts(series)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from lensai_integrations.conventions import is_images, title_of
+from lensai_integrations.conventions import is_images, kept_apart, title_of
+from lensai_integrations.heads import LABELS, OUTPUTS, group_of, head_of, is_labels, is_outputs
 from lensai_integrations.measures.definitions import Definition
+from lensai_integrations.measures.outputs import PER_IMAGE
 from lensai_integrations.profile import Group
 from lensai_integrations.raw.sketches import METADATA
 from lensai_integrations.report.classes import class_charts, class_series
@@ -29,7 +31,13 @@ from lensai_integrations.report.words import count
 #: Streams per class or value that are shown without being unfolded, and at all.
 MOST_OPEN, MOST_FOLDED = 6, 50
 #: Streams of outputs that come one per class or column.
-_PER_COLUMN = ("softmax/", "value/")
+_PER_COLUMN = ("softmax/", "probability/", "value/")
+#: What outputs are, in words.
+KINDS = {
+    "multilabel_logits": "logits of several labels at once",
+    "multilabel_probabilities": "probabilities of several labels at once",
+}
+_EACH = {"softmax": "Probability of each class", "probability": "Probability of each label"}
 _EMBEDDINGS = "embeddings/"
 _GAP = Column("gap", "Largest distance of the two cumulative distributions (Kolmogorov-Smirnov): 0 the same, 1 apart")
 
@@ -38,10 +46,13 @@ def data_sections(sources: Sequence[Source]) -> list[Section]:
     """The sections of everything the sources hold: inputs, outputs, labels, embeddings, then what else there is."""
     names = list(dict.fromkeys(name for source in sources for name in source.profile.groups))
     apart = (_EMBEDDINGS, METADATA)
-    plain = [name for name in names if name not in ("outputs", "labels") and not name.startswith(apart)]
+    own = {name for name in names if is_labels(name) or (is_outputs(name) and not _of_device(sources, name))}
+    plain = [name for name in names if name not in own and not name.startswith(apart)]
+    heads = dict.fromkeys(head_of(name) for name in names if name in own)
     sections = [stream_section(sources, name) for name in plain]
     sections += [metadata_section(sources, names)]
-    sections += [outputs_section(sources), embeddings_section(sources, names), segments_section(sources)]
+    sections += [outputs_section(sources, head) for head in heads]
+    sections += [embeddings_section(sources, names), segments_section(sources)]
     return [section for section in sections if section is not None]
 
 
@@ -62,10 +73,14 @@ def stream_section(sources: Sequence[Source], name: str) -> Section | None:
     return _with_gaps(base, rows)
 
 
-def outputs_section(sources: Sequence[Source]) -> Section | None:
+def _of_device(sources: Sequence[Source], name: str) -> bool:
+    return any(kept_apart(part.group) for part in parts_of(sources, name))
+
+
+def outputs_section(sources: Sequence[Source], head: str = "") -> Section | None:
     """Confidences, predicted classes and labels, and on demand the probability of each class."""
-    parts, labels = parts_of(sources, "outputs"), parts_of(sources, "labels")
-    charts = class_charts(class_series(sources))
+    parts, labels = (parts_of(sources, group_of(kind, head)) for kind in (OUTPUTS, LABELS))
+    charts = class_charts(class_series(sources, head))
     if not parts and not charts and not labels:
         return None
     names = list(dict.fromkeys(stream for part in parts for stream in part.group.streams))
@@ -75,9 +90,13 @@ def outputs_section(sources: Sequence[Source]) -> Section | None:
     shown = stream_rows(parts, set(_first_columns(parts, per_column)), span)
     label_rows = [replace(row, name=f"labels/{row.name}") for row in stream_rows(labels)]
     folded = _folded_columns(shown, len(per_column)) if len(per_column) > MOST_OPEN else ()
+    if len(label_rows) > MOST_OPEN:
+        many = label_rows[:MOST_FOLDED]
+        folded = (*folded, Folded("Each value of the labels", count(len(label_rows), "stream"), tuple(many)))
+        label_rows = []
     rows = (*main, *([] if folded else shown), *label_rows)
     base = Section(
-        title="Outputs" if parts else "Labels",
+        title=title_of(group_of(OUTPUTS if parts else LABELS, head)),
         lead=_nonempty((_outputs_read(parts), *_gap_sentences([*rows, *shown], sources))),
         legend=legend(parts or labels),
         rows=rows,
@@ -146,8 +165,8 @@ def _nonempty(texts: Iterable[str]) -> tuple[str, ...]:
 
 def axis(parts: Sequence[Part]) -> tuple[float, float] | None:
     """Ends of a group's histograms: probabilities and confidences are all drawn from 0 to 1, so that they compare."""
-    sure = parts and all("top_class" in part.group.categories for part in parts)
-    return (0.0, 1.0) if sure else None
+    sure = parts and all("top_class" in p.group.categories or PER_IMAGE in p.group.streams for p in parts)
+    return (0.0, 1.0) if sure and all(is_outputs(part.group.name) for part in parts) else None
 
 
 def legend(parts: Sequence[Part]) -> tuple[tuple[int, str], ...]:
@@ -180,8 +199,13 @@ def _outputs_read(parts: Sequence[Part]) -> str:
     if not parts:
         return ""
     info = parts[0].group.info
+    if not info.get("kind"):
+        return ""
     layer = f"of layer {info['layer']} " if info.get("layer") else ""
-    return f"Outputs {layer}read as {info['kind']}." if info.get("kind") else ""
+    why = f": {info['why']}" if info.get("why") else ""
+    text = str(info.get("found", "")).rstrip(".")
+    found = f" {text[:1].upper()}{text[1:]}." if text else ""
+    return f"Outputs {layer}read as {KINDS.get(info['kind'], info['kind'])}{why}.{found}"
 
 
 def _gap_sentences(rows: Sequence[StreamRow], sources: Sequence[Source]) -> list[str]:
@@ -201,8 +225,9 @@ def _first_columns(parts: Sequence[Part], names: Sequence[str]) -> list[str]:
 def _folded_columns(rows: Sequence[StreamRow], total: int) -> tuple[Folded, ...]:
     if not rows:
         return ()
-    what = "Probability of each class" if rows[0].name.startswith("softmax/") else "Each value"
+    what = _EACH.get(rows[0].name.partition("/")[0], "Each value")
     note = count(total, "stream")
     if total > len(rows):
-        note = f"{count(len(rows))} of {note}, the classes predicted most often; all are in streams.csv"
+        first = "the classes predicted most often" if rows[0].name.startswith("softmax/") else "the first"
+        note = f"{count(len(rows))} of {note}, {first}; all are in streams.csv"
     return (Folded(what, note, tuple(rows)),)

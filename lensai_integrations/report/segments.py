@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from lensai_integrations.class_names import label_names, shown
 from lensai_integrations.conventions import is_images
 from lensai_integrations.profile import Profile
 from lensai_integrations.report.plots import bar_svg, ranges_svg
 from lensai_integrations.report.streams import Source
 from lensai_integrations.report.words import count, interval, number, percent, significant_decimals
-from lensai_integrations.segments import OTHER
+from lensai_integrations.segments import LABEL, OTHER
 
 #: Segments with a row of their own, beside `OTHER`.
 MOST_ROWS = 20
@@ -183,12 +184,19 @@ def _row(
     top = max(
         (segment.n / max(s.profile.n, 1) for s in sources for segment in s.profile.segments.values()), default=1.0
     )
-    title = f"{name}: " + "; ".join(f"{percent(shares[s.number])} of the rows of {s.name}" for s in sources)
+    called = name_shown(name, sources)
+    title = f"{called}: " + "; ".join(f"{percent(shares[s.number])} of the rows of {s.name}" for s in sources)
     first, *others = sources
     marks = [(s.number, shares[s.number]) for s in others if sizes[s.number]]
     chart = bar_svg(shares[first.number], marks, top, title, first.number)
     cells = tuple(_cell(name, stream, sources, found, spans[stream]) for stream in streams)
-    return SegmentRow(name, tuple((s.number, _rows(s.profile, name)) for s in sources), chart, cells)
+    return SegmentRow(called, tuple((s.number, _rows(s.profile, name)) for s in sources), chart, cells)
+
+
+def name_shown(name: str, sources: Sequence[Source]) -> str:
+    """What people call a segment: a class by its name."""
+    profiles = [source.profile for source in sources]
+    return shown(name, label_names(*profiles)) if profiles[0].info.get("segment_by") == LABEL else name
 
 
 def _rows(profile: Profile, name: str) -> str:
@@ -212,6 +220,6 @@ def _cell(
     if not known:
         return MeasureCell(medians, None)
     texts = [f"{s.name} {number(q[1], decimals)} ({interval(q[0], q[2], decimals)})" for s, q in known]
-    title = f"{stream} of {name}, median and middle 90%: {'; '.join(texts)}"
+    title = f"{stream} of {name_shown(name, sources)}, median and middle 90%: {'; '.join(texts)}"
     lanes = [(s.number, q) for s, q in quantiles]
     return MeasureCell(medians, ranges_svg(lanes, span, title))

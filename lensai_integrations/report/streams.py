@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
+from lensai_integrations.class_names import class_names, name_of
+from lensai_integrations.measures.outputs import PER_IMAGE
 from lensai_integrations.profile import Group, Profile
 from lensai_integrations.report.histogram import (
     Distribution,
@@ -149,7 +151,7 @@ def gap_sentence(rows: Sequence[StreamRow], first: str, second: str) -> str:
 def _row(stream: str, entries: Sequence[tuple[Part, Distribution]], span: tuple[float, float] | None) -> StreamRow:
     part = entries[0][0]
     distributions = [distribution for _, distribution in entries]
-    drawn = histogram(distributions, span)
+    drawn = histogram(distributions, None if stream == PER_IMAGE else span)
     known = part.group.definition(part.group.definition_of(stream))
     decimals = _decimals(distributions)
     cells = tuple(_cell(p, d, decimals) for p, d in entries)
@@ -204,7 +206,9 @@ def _title(stream: str, entries: Sequence[tuple[Part, Distribution]], drawn: His
 
 
 def _channel(stream: str, group: Group) -> str:
-    """The colour of a channel's stream such as `mean/0`; empty for what is no measure of images."""
+    """The colour of a channel's stream such as `mean/0`, the class of one such as `softmax/0`; else empty."""
+    if name := name_of(stream, class_names(group)):
+        return name
     colours = CHANNELS.get(str(group.info.get("convention")), ())
     measure, _, index = stream.rpartition("/")
     if not measure or f"{measure}/2" not in group.streams or f"{measure}/4" in group.streams:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 from lensai_integrations.drift.events import WindowReport, notice_text
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import LensAIError
+from lensai_integrations.heads import is_labels
 from lensai_integrations.profile import Profile
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun
 
 if TYPE_CHECKING:
-    from lensai_integrations.training.batches import Reader
+    from lensai_integrations.training.batches import Place, Reader
     from lensai_integrations.training.fit import Fit
 
 #: Windows that are kept; a pass over millions of rows has thousands.
@@ -155,6 +156,13 @@ class Monitored:
 
     passes: Passes
     say: Callable[[str], None]
+
+    @property
+    def known_labels(self) -> Sequence[Place]:
+        """Where the labels of the baseline were."""
+        groups = self.passes.options.reference.groups
+        told = [group.info.get("read_from") for name, group in groups.items() if is_labels(name)]
+        return [tuple(place) if isinstance(place, list) else place for place in told if place is not None]
 
     def _prepared(self: Any, source: str, loader: Any) -> tuple[Reader, Passes]:
         return self._reader_of(source, loader), self.passes

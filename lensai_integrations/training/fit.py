@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
 from typing import Any, Generic, Protocol, TypeVar
 
 from lensai_integrations.conventions import is_images
@@ -13,7 +15,7 @@ from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
 from lensai_integrations.training.batches import BatchReader, Reader, image_inputs
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
-from lensai_integrations.training.labels import Chosen
+from lensai_integrations.training.labels import Chosen, Place
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.raw import RawImages
@@ -102,6 +104,11 @@ class Fit(Generic[P]):
         """What makes the reader and the profiler of a source."""
         return lambda loader: self._prepared(source, loader)
 
+    @property
+    def known_labels(self) -> Sequence[Place]:
+        """Where the labels are, as far as a baseline tells."""
+        return ()
+
     def _reader_of(self, source: str, loader: Any) -> Reader:
         if self._make_reader is not None:
             return self._make_reader(loader)
@@ -114,14 +121,18 @@ class Fit(Generic[P]):
             source=source,
             chosen=self._chosen,
             class_names=class_names_of(loader),
+            known=self.known_labels,
         )
 
     def _prepared(self, source: str, loader: Any) -> tuple[Reader, Measurer]:
         options = self._options
         self.raw.find(source, loader)
         reader = self._reader_of(source, loader)
+        inputs, told = reader.inputs, options.inputs_of(source)
+        if isinstance(options.inputs, Mapping) and isinstance(told, ImageInputs):  # a reader may serve all passes
+            inputs = replace(told, key=None)
         profiler = Profiler(
-            inputs=reader.inputs,
+            inputs=inputs,
             convention=options.convention,
             measures=options.measures,
             task=options.task,  # type: ignore[arg-type]
@@ -133,6 +144,7 @@ class Fit(Generic[P]):
             segment_by=options.segment_by,
             max_segments=options.max_segments,
             on_error=lambda group, error: self.problems.note(f"{group} of {source}", error, listed=False),
+            on_note=lambda note: self.problems.note("images", note, listed=False),
         )
         return reader, profiler
 
@@ -158,18 +170,23 @@ class Fit(Generic[P]):
                 if not whole:
                     merged.info["warnings"] = [*merged.warnings, f"the profile is of a part of a {source} epoch"]
                 self.profiles[source] = merged
-                self._compare_readings(source)
+                with self.problems.caught("comparing how images are read"):
+                    if difference := self.reading_difference(self.profiles):
+                        self.problems.note("how images are read", difference)
 
-    def _compare_readings(self, source: str) -> None:
-        """Say it if the images of two passes are not read alike: then the model sees them on different scales."""
-        for other in self.profiles.keys() - {source}:
-            told = self.options.inputs if isinstance(self.options.inputs, Mapping) else {}
-            if all(isinstance(told.get(each), ImageInputs) for each in (source, other)):
-                continue  # the user has said that they differ
-            first, second = sorted((source, other))
-            difference = different_readings(self.profiles, first, second)
+    def reading_difference(self, profiles: Mapping[str, Profile]) -> str:
+        """What is to be said if the images of two passes are not read alike: then the model sees other values.
+
+        Args:
+            profiles: By source.
+        """
+        told = self.options.inputs if isinstance(self.options.inputs, Mapping) else {}
+        for one, two in combinations(sorted(profiles), 2):
+            meant = isinstance(told.get(one), ImageInputs) and isinstance(told.get(two), ImageInputs)
+            difference = "" if meant else different_readings(profiles, one, two)
             if difference:
-                self.problems.note(f"inputs of {first} and {second}", difference)
+                return difference
+        return ""
 
     def baseline(self, profiles: Mapping[str, Profile]) -> Baseline | None:
         """The baseline that these profiles make, or None if there is nothing to hold a model against."""

@@ -72,6 +72,7 @@ class Recording:
         problems: Where it is reported what could not be profiled.
         aside: What measuring is done in, apart from the training.
         why_silent: What to tell of a layer that never answered.
+        known: Outputs that are not recorded here, of which it is known what their labels mean.
     """
 
     def __init__(
@@ -83,10 +84,12 @@ class Recording:
         *,
         aside: Callable[[], AbstractContextManager[Any]] = one_blas_thread,
         why_silent: str = "it is not part of the forward pass",
+        known: Sequence[Listened] = (),
     ) -> None:
         self.source = source
         self._prepare, self.layers, self._problems = prepare, layers, problems
         self._aside, self._why_silent = aside, why_silent
+        self._known = known
         self._prepared: tuple[Reader, Measurer] | None = None
         self.started = False
 
@@ -152,6 +155,10 @@ class Recording:
     def _describe(self, answers: Mapping[str, Any], class_names: Sequence[str]) -> None:
         """Tell the profiler where a group comes from, when its first rows are there."""
         assert self._prepared is not None
+        for layer in self._known:
+            if layer.key.split("/")[0] == OUTPUTS and layer.key not in self._seen:
+                self._seen.add(layer.key)
+                self._prepared[1].describe(layer.key, **layer.info)
         for layer in self.layers:
             if layer.key in answers and layer.key not in self._seen:
                 self._seen.add(layer.key)

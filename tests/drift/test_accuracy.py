@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lensai_integrations import Profile, Profiler, compare
-from lensai_integrations.drift.accuracy import Confidence, _threshold, _wilson, confidence_of, estimate_accuracy
+from lensai_integrations.drift.accuracy import Confidence, _threshold, _wilson, confidences_of, estimate_accuracy
 
 
 def profile_of(rng, n, easy=2.5, labels=True, rows=4000):
@@ -19,6 +19,10 @@ def profile_of(rng, n, easy=2.5, labels=True, rows=4000):
     profiler = Profiler(seed=int(rng.integers(2**31)), rows=rows)
     profiler.update(outputs=logits, **({"labels": truth} if labels else {}))
     return profiler.profile(), float(np.mean(logits.argmax(axis=1) == truth)), logits
+
+
+def confidence_of(profile):
+    return confidences_of(profile).get("outputs")
 
 
 def unsure(logits):

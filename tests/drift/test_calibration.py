@@ -35,7 +35,7 @@ def test_every_group_has_its_blocks_and_labels_none(baseline):
     assert (calibration.sizes, calibration.rows, calibration.draws) == ((5, 10, 25, 50, 100, 200), 600, 100)
     assert all(part.null.largest.shape[::2] == (6, 100) for part in calibration.parts)
     assert calibration.notes == ()
-    assert calibration.confidence.accuracy > 0.8
+    assert calibration.confidences["outputs"].accuracy > 0.8
 
 
 def test_what_learned_of_rows_is_not_judged_by_them(baseline):

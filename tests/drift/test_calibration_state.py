@@ -121,7 +121,7 @@ def test_any_array_damaged_is_refused(baseline, name, data):
 
 def test_no_confidence_and_no_notes_are_fine():
     found = from_state(told(confidence=None, notes=["a"]))
-    assert (found.confidence, found.notes) == (None, ("a",))
+    assert (found.confidences, found.notes) == ({}, ("a",))
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan])

@@ -113,7 +113,7 @@ def test_json_has_every_segment(segmented):
     assert found == report.to_dict()
     assert [segment["name"] for segment in found["segments"]] == [segment.name for segment in report.segments]
     assert found["segments"][0] == {
-        **{"name": "b", "verdict": "drift", "drift": True, "n_baseline": 300, "n_window": 300},
+        **{"name": "b", "title": "b", "verdict": "drift", "drift": True, "n_baseline": 300, "n_window": 300},
         **{"tested": 4, "moved": 1, "streams": found["segments"][0]["streams"]},
     }
     assert found["segments"][0]["streams"][0]["stream"] == "inputs/0"

@@ -200,3 +200,23 @@ def test_there_need_be_no_labels(images, counts, compile_model):
 
     assert counts(callback.baseline_.reference) == {"inputs": 4, "embeddings/same": 4}
     assert callback.baseline_.warnings == []
+
+
+def test_two_scales_are_said_and_can_be_meant(images):
+    x, y = images(32)
+    model = small()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    def warnings_of(validation, **arguments):
+        callback = BaselineCallback(layers=None, clean_windows=0, **arguments)
+        model.fit(x, y, validation_data=(validation, y), verbose=0, callbacks=[callback])
+        return [warning for warning in callback.baseline_.warnings if "are read as" in warning]
+
+    (warning,) = warnings_of(x * 255)
+    assert "those of training are read as NHWC float32 x 255, those of validation as NHWC float32 in 0-255" in warning
+    assert warnings_of(x) == []
+    meant = {"training": ImageInputs(scale=255), "validation": ImageInputs(scale=1)}
+    assert warnings_of(x * 255, inputs=meant) == []
+    again = BaselineCallback.from_config(BaselineCallback(inputs=meant, target=(1, "a")).get_config())
+    assert again._options.inputs == meant
+    assert again._options.target == (1, "a")

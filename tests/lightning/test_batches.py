@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from torch.utils.data import default_collate as together
 
-from lensai_integrations import ImageInputs
-from lensai_integrations.lightning import BaselineCallback
+from lensai_integrations import DriftMonitor, ImageInputs
+from lensai_integrations.lightning import BaselineCallback, DriftCallback
 
 CLASSES = 4
 EMPTY = "{} of {} batches of {} held no images (None), and nothing of them is in the profile"
@@ -77,16 +77,24 @@ def test_an_index_between_image_and_label_is_no_label(fitted, images):
     assert callback.baseline_.warnings == []
 
 
+def test_what_the_loss_is_given_are_the_labels_from_the_first_batch_on(fitted, images):
+    callback = fitted(lambda i, x, y: (x, (y + 1) % CLASSES, y), lambda b: (b[0], b[2]))
+
+    for source, data in (("validation", images(16, 1)), ("training", images(32, 0))):
+        assert counted(callback.baseline_.sources()[source]) == expected(data)
+    assert callback.baseline_.warnings == []
+
+
 def test_two_labels_without_a_sign_are_said_once_and_target_settles_it(fitted, images, said):
-    shape, pick = lambda i, x, y: (x, y, (y + 1) % CLASSES), lambda b: (b[0], b[1] + 0)
+    shape, pick = lambda i, x, y: (x, y, (y + 1) % CLASSES), lambda b: (b[0], torch.zeros(len(b[0]), dtype=torch.long))
     callback = fitted(shape, pick)
-    (warning,) = callback.baseline_.warnings
+    (warning,) = [each for each in callback.baseline_.warnings if each.startswith("labels")]
     assert warning.startswith("labels: several parts of the batch may be the labels, 1 (int64 [8]) and 2 (int64 [8])")
     assert "labels" not in callback.baseline_.reference.groups
     assert sum(record.getMessage().startswith("labels: several") for record in said.records) == 1
 
     callback = fitted(shape, pick, target=1)
-    assert callback.baseline_.warnings == []
+    assert not any(warning.startswith("labels") for warning in callback.baseline_.warnings)
     assert counted(callback.baseline_.reference) == expected(images(16, 1))
 
 
@@ -155,12 +163,53 @@ def test_two_scales_are_said(fitted, images, loaders):
     callback = fitted(None, lambda b: b, loaders(images(16, 0)), bytes_like)
     (warning,) = callback.baseline_.warnings
     assert warning.startswith(
-        "inputs of training and validation: those of training are read as NCHW float32 x 255, those of validation as"
+        "how images are read: those of training are read as NCHW float32 x 255, those of validation as"
         " NCHW float32 in 0-255, so the model sees other values"
     )
     meant = {"training": ImageInputs(scale=255), "validation": ImageInputs(scale=1)}
     assert fitted(None, lambda b: b, loaders(images(16, 0)), bytes_like, inputs=meant).baseline_.warnings == []
     assert fitted(None, lambda b: b, loaders(images(16, 0)), loaders(images(16, 1))).baseline_.warnings == []
+
+
+def test_check_compares_the_loaders_of_a_data_module(images, loaders):
+    class Module:
+        scale = 255
+
+        def prepare_data(self):
+            pass
+
+        def setup(self, stage):
+            pass
+
+        def train_dataloader(self):
+            return loaders(images(16, 0))
+
+        def val_dataloader(self):
+            return DataLoader(Shaped(images(16, 1), lambda i, x, y: (x * self.scale, y)), batch_size=8)
+
+    check = BaselineCallback(layers=None).check(None, Module())
+    assert any(
+        "those of training are read as NCHW float32 x 255, those of validation" in each for each in check.warnings
+    )
+    Module.scale = 1
+    assert not any("are read as" in each for each in BaselineCallback(layers=None).check(None, Module()).warnings)
+
+
+def test_production_is_read_where_the_baseline_was(trainer, fitted, images):
+    shape, pick = lambda i, x, y: (x, (y + 1) % CLASSES, y), lambda b: (b[0], b[2])
+    made = fitted(shape, pick, target=2)
+    seen = []
+    drift = DriftCallback(made.baseline_, window=8)
+    monitor_update = DriftMonitor.update
+
+    def update(monitor, **batch):
+        seen.append(batch["labels"])
+        return monitor_update(monitor, **batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DriftMonitor, "update", update)
+        trainer(drift).test(made.model, DataLoader(Shaped(images(16, 1), shape), batch_size=8), verbose=False)
+    assert torch.equal(torch.cat(seen), images(16, 1).tensors[1])
 
 
 class Folder(Dataset):
@@ -198,7 +247,8 @@ def test_what_a_data_set_calls_its_classes_is_kept(fitted, images, loaders, wrap
     groups = callback.baseline_.reference.groups
 
     assert groups["labels"].info.get("class_names") == names
-    assert groups["outputs"].info.get("class_names") == (names if names == NAMES else None)
+    if names in (NAMES, None):
+        assert groups["outputs"].info.get("class_names") == names
     assert callback.baseline_.warnings == []
 
 

@@ -320,7 +320,7 @@ def test_resolve_does_not_guess(outputs):
 
 
 def test_unknown_tasks_are_refused_with_the_known_ones():
-    with pytest.raises(InputError, match=r"task='segmentation'.*'classification', 'regression'"):
+    with pytest.raises(InputError, match=r"task='segmentation'.*'classification', 'multilabel', 'regression'"):
         resolve(np.zeros((2, 2)), "segmentation")
     with pytest.raises(InputError, match="task='softmax'"):
         measure_outputs(np.zeros((2, 2)), kind="softmax")
@@ -336,7 +336,9 @@ def test_outputs_that_are_not_vectors_are_refused(shape, kind):
 
 
 def test_the_refusal_says_what_to_do():
-    with pytest.raises(InputError, match=r"\(2, 21, 8, 8\); for segmentation maps .* name a layer"):
+    with pytest.raises(
+        InputError, match=r"\(2, 21, 8, 8\): a map per image \(segmentation\?\), which is not read yet; name a layer"
+    ):
         measure_outputs(np.zeros((2, 21, 8, 8)))
 
 
@@ -410,7 +412,7 @@ OTHER = np.zeros((4, 3))
         SimpleNamespace(loss=None, other=TENSOR),
         {"aux": OTHER, "logits": TENSOR},
         OrderedDict(aux=OTHER, out=TENSOR),
-        Outputs(TENSOR, None),
+        Outputs(TENSOR, OTHER),
         (np.float32(0.5), {"logits": TENSOR, "hidden": OTHER}),
         (None, (TENSOR,)),
     ],
@@ -419,6 +421,9 @@ def test_one_answer_is_found_in_any_structure(output):
     heads = heads_of(output)
     assert list(heads) == [""]
     assert heads[""] is TENSOR
+
+
+Pair = namedtuple("Pair", ["coarse", "fine"])
 
 
 @dataclass
@@ -433,7 +438,7 @@ class TwoHeads:
     [
         ((TENSOR, OTHER), ["0", "1"]),
         ([TENSOR, np.float32(1), OTHER], ["0", "2"]),
-        (Outputs(TENSOR, OTHER), list(Outputs._fields)),
+        (Pair(TENSOR, OTHER), ["coarse", "fine"]),
         ({"loss": np.float32(0.5), "first": TENSOR, "second": OTHER}, ["first", "second"]),
         ({3: TENSOR, 4: OTHER}, ["3", "4"]),
         (TwoHeads(TENSOR, OTHER), ["species", "age"]),

@@ -49,7 +49,7 @@ def test_facts_say_what_was_read_and_how(photos: Baseline) -> None:
     assert told["Training"] == ("300 images", "no invalid row")
     assert told["Inputs"][0] == f"read as {photos.reference.groups['inputs'].info['note']}"
     assert told["Inputs"][1:] == ("32 × 32 pixels (height × width)", "measured by convention lensai")
-    assert told["Outputs"] == ("layer fc", "read as logits, 5 classes")
+    assert told["Outputs"] == ("layer fc", "read as logits, 5 classes", "labels are one class per image")
     assert told["Labels"] == ("220 labels, 3 classes",)
     assert told["Embeddings"] == ("avgpool: 40 wide, reduced by mean",)
 

@@ -68,7 +68,7 @@ def test_outputs_confidences_first_classes_as_bars(photos: Baseline) -> None:
     outputs = sections_of(photos)["Outputs"]
     confidences = ["margin_confidence", "least_confidence", "ratio_confidence", "entropy_confidence"]
     assert [row.name for row in outputs.rows if "conf" in row.name] == confidences
-    assert outputs.lead[0] == "Outputs of layer fc read as logits."
+    assert outputs.lead[0] == "Outputs of layer fc read as logits: labels are one class per image."
     assert all((row.low, row.high) == ("0", "1") for row in outputs.rows)
     assert [chart.columns for chart in outputs.charts] == [("predicted", "labels", "training labels")]
 

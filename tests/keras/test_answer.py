@@ -1,0 +1,413 @@
+"""What a model answers, and what feeds it: the answer is what the model returns, or it is said why that is none."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from lensai_integrations.keras import BaselineCallback, DriftCallback
+from lensai_integrations.keras.answer import heads_in
+from lensai_integrations.keras.attach import attach
+from lensai_integrations.training.problems import Problems
+
+layers = keras.layers
+CLASSES, SIDE = 4, 16
+CE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def cnn(given, filters=8):
+    return layers.GlobalAveragePooling2D(name="pool")(layers.Conv2D(filters, 3, strides=2, name="conv")(given))
+
+
+def image():
+    return keras.Input((SIDE, SIDE, 3), name="image")
+
+
+class CosineHead(layers.Layer):
+    """As in ArcFace: no Dense."""
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], CLASSES))
+
+    def call(self, z):
+        return 16 * ops.matmul(ops.normalize(z, axis=-1), ops.normalize(self.w, axis=0))
+
+
+class HeadFirst(keras.Model):
+    """The head is the first attribute."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.head, self.fc = layers.Dense(CLASSES, name="head"), layers.Dense(6, activation="relu", name="fc")
+        self.pool = layers.GlobalAveragePooling2D(name="pool")
+
+    def call(self, x):
+        return self.head(self.fc(self.pool(x)))
+
+
+class Parts(HeadFirst):
+    """A head that is made of several layers and an operation between them."""
+
+    def call(self, x):
+        return ops.softmax(super().call(x))
+
+
+class TwoAnswers(HeadFirst):
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.other = layers.Dense(2, name="other")
+
+    def call(self, x):
+        features = self.fc(self.pool(x))
+        return {"kind": self.head(features), "box": self.other(features)}
+
+
+def arcface():
+    given = image()
+    return keras.Model(given, CosineHead(name="arc")(layers.Dense(6, activation="relu", name="embedding")(cnn(given))))
+
+
+def all_convolutional():
+    body = [image(), layers.Conv2D(6, 3, name="features"), layers.Conv2D(CLASSES, 1, name="classes")]
+    return keras.Sequential([*body, layers.GlobalAveragePooling2D(name="mean"), layers.Softmax(name="softmax")])
+
+
+def gated():
+    """The gate of squeeze and excitation has Dense layers, and is defined last."""
+    given = image()
+    maps = layers.Conv2D(4, 3, name="conv")(given)
+    head = layers.Dense(CLASSES, name="head")
+    gate = layers.Dense(4, "sigmoid", name="gate")(layers.Dense(2, name="squeeze")(layers.GlobalMaxPooling2D()(maps)))
+    gated = layers.Multiply()([maps, layers.Reshape((1, 1, 4))(gate)])
+    return keras.Model(given, head(layers.GlobalAveragePooling2D(name="pool")(gated)))
+
+
+def around_a_whole_model():
+    given = image()
+    return keras.Model(given, HeadFirst(name="net")(layers.Rescaling(2.0)(given)))
+
+
+def built(make):
+    model = make(name="subclassed")
+    model(np.zeros((1, SIDE, SIDE, 3), np.float32))
+    return model
+
+
+#: A model, the layer that makes its answer, and the one whose input is the embedding.
+SINGLE = {
+    "arcface": (arcface, "arc", "arc"),
+    "head first": (lambda: built(HeadFirst), "head", "head"),
+    "operation last": (lambda: built(Parts), "subclassed", "head"),
+    "all convolutional": (all_convolutional, "softmax", "classes"),
+    "gate defined last": (gated, "head", "head"),
+    "whole model inside": (around_a_whole_model, "net/head", "net/head"),
+}
+
+
+def read(model, x, **options):
+    """What a step would hand out, as numpy arrays; the layers' infos, and what was said."""
+    problems, given = Problems(quiet=True), {"layers": "auto", **options}
+    taps = attach(model, BaselineCallback(**given)._options, problems)
+    with taps.listening() as caught:
+        model(ops.convert_to_tensor(x))
+    return (
+        {key: ops.convert_to_numpy(rows) for key, rows in caught.items()},
+        {each.key: each.info for each in taps.layers},
+        problems.messages,
+    )
+
+
+def into(model, path, x):
+    """What goes into a layer, by a model of its own."""
+    *outer, name = path.split("/")
+    for part in outer:
+        model = model.get_layer(part)
+    given = []
+    layer = next(each for each in model.layers if each.name == name)
+    original = layer.call
+    layer.__dict__["call"] = lambda rows: (given.append(ops.convert_to_numpy(rows)), original(rows))[1]
+    try:
+        model(ops.convert_to_tensor(x * 2 if outer else x))
+    finally:
+        del layer.__dict__["call"]
+    return given[0]
+
+
+@pytest.mark.parametrize("case", SINGLE)
+def test_the_answer_is_what_the_model_returns_and_the_embedding_what_feeds_it(case, images):
+    make, maker, source = SINGLE[case]
+    model, (x, _) = make(), images(5)
+    for _ in range(2):  # the second time, what was found is known
+        caught, infos, said = read(model, x)
+
+        assert said == []
+        assert set(caught) == {"outputs", f"embeddings/{source}.input"}
+        np.testing.assert_allclose(caught["outputs"], ops.convert_to_numpy(model(x)), rtol=1e-5, atol=1e-6)
+        rows = into(model, source, x)
+        rows = rows.mean(axis=(1, 2)) if rows.ndim == 4 else rows
+        np.testing.assert_allclose(caught[f"embeddings/{source}.input"], rows, rtol=1e-5, atol=1e-6)
+        assert infos["outputs"]["layer"] == maker
+        assert all(info["auto"] for info in infos.values())
+    assert not any("call" in layer.__dict__ for layer in [model, *model._flatten_layers()])
+
+
+def test_what_is_said_of_an_answer():
+    assert read(all_convolutional(), np.zeros((1, SIDE, SIDE, 3)))[1] == {
+        "outputs": {
+            "layer": "softmax", "linear": False, "auto": True, "columns": 4, "activation": "softmax",
+            "found": "what the model returns, made by 'softmax'",
+        },
+        "embeddings/classes.input": {
+            "layer": "classes.input", "reduce": "mean", "axes": 4, "auto": True,
+            "found": "what goes into 'classes', which the answer comes from",
+        },
+    }  # fmt: skip
+
+
+def two_heads(structure):
+    given = image()
+    maps = layers.Conv2D(4, 3, name="conv")(given)
+    main = layers.Dense(CLASSES, name="main")(layers.GlobalAveragePooling2D(name="mean")(maps))
+    aux = layers.Dense(CLASSES, name="aux")(layers.GlobalMaxPooling2D(name="max")(maps))
+    return keras.Model(given, structure(main, aux))
+
+
+@pytest.mark.parametrize(
+    ("structure", "names"),
+    [
+        (lambda main, aux: [main, aux], ["main", "aux"]),
+        (lambda main, aux: {"z": main, "a": aux}, ["a", "z"]),
+        (lambda main, aux: (main, aux), ["main", "aux"]),
+    ],
+)
+def test_every_head_is_its_own_group_and_has_its_embedding(structure, names, images):
+    model, (x, _) = two_heads(structure), images(3)
+    caught, infos, said = read(model, x)
+
+    assert said == []
+    assert [key for key in infos if key.startswith("outputs")] == [f"outputs/{name}" for name in names]
+    assert {key for key in caught if key.startswith("emb")} == {"embeddings/main.input", "embeddings/aux.input"}
+    for name, head in heads_in(model(x), ["main", "aux"]).items():
+        np.testing.assert_allclose(caught[f"outputs/{name}"], ops.convert_to_numpy(head), rtol=1e-5)
+
+
+def test_heads_fed_by_the_same_have_one_embedding(images):
+    caught, infos, said = read(built(TwoAnswers), images(3)[0])
+
+    assert said == []
+    assert set(caught) == {"outputs/box", "outputs/kind", "embeddings/other.input"}
+    assert (
+        infos["embeddings/other.input"]["found"] == "what goes into 'other', which the answer 'box', 'kind' comes from"
+    )
+
+
+def autoencoder():
+    given = image()
+    code = layers.Dense(8, name="code")(cnn(given))
+    maps = layers.Reshape((8, 8, 1))(layers.Dense(64, name="expand")(code))
+    return keras.Model(given, layers.Conv2D(3, 3, padding="same", name="picture")(layers.UpSampling2D(2)(maps)))
+
+
+def segmenting():
+    given = image()
+    return keras.Model(given, layers.Conv2D(5, 1, name="classes")(layers.Conv2D(6, 3, padding="same")(given)))
+
+
+def test_a_picture_like_the_one_that_went_in_is_no_answer(images):
+    model = autoencoder()
+    caught, infos, said = read(model, images(3)[0])
+
+    assert (caught, infos) == ({}, {})
+    (message,) = said
+    assert "as an autoencoder does" in message
+    assert "'code' (8)" in message
+    assert set(read(model, images(3)[0], layers=["code"], outputs=None)[0]) == {"embeddings/code"}
+    assert read(model, images(3)[0], layers=["code"], outputs=None)[2] == []
+
+
+def test_a_map_is_said_not_to_be_read_and_its_features_are(images):
+    caught, _, said = read(segmenting(), images(3)[0])
+
+    assert set(caught) == {"embeddings/classes.input"}
+    (message,) = said
+    assert "the model answers 16 x 16 x 5 for each image, a map or a sequence, which is not read yet" in message
+
+
+class Split(keras.Model):
+    """Its answer is made of two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = layers.Dense(CLASSES, name="one"), layers.Dense(CLASSES, name="two")
+
+    def call(self, x):
+        flat = ops.mean(x, axis=(1, 2))
+        return self.one(flat) * self.two(flat)
+
+
+def test_an_answer_that_is_made_of_several_tensors_is_read_and_its_embedding_asked_for(images):
+    model, (x, _) = Split(), images(3)
+    model(x)
+    caught, _, said = read(model, x)
+
+    np.testing.assert_allclose(caught["outputs"], ops.convert_to_numpy(model(x)), rtol=1e-5, atol=1e-6)
+    assert set(caught) == {"outputs"}
+    assert "layers='auto' cannot tell what feeds the model's answer" in said[0]
+    assert "'one' (4), 'two' (4)" in said[0]
+    assert read(model, x, layers=["one.input"])[2] == []
+
+
+def test_frames_of_time_distributed_are_rows_in_the_order_of_the_images(images):
+    frame = keras.Sequential(
+        [image(), layers.GlobalAveragePooling2D(name="pool"), layers.Dense(CLASSES, name="head")], name="frame"
+    )
+    given = keras.Input((3, SIDE, SIDE, 3))
+    model, x = keras.Model(given, layers.TimeDistributed(frame, name="frames")(given)), images(12)[0]
+    caught, infos, said = read(model, x.reshape(4, 3, SIDE, SIDE, 3))
+
+    assert said == []
+    np.testing.assert_allclose(caught["outputs"], ops.convert_to_numpy(frame(x)), rtol=1e-5, atol=1e-6)
+    (embedding,) = [key for key in caught if key != "outputs"]
+    assert embedding == "embeddings/frames/frame/head.input"
+    np.testing.assert_allclose(caught[embedding], x.mean(axis=(1, 2)), rtol=1e-5)
+    assert infos["outputs"]["layer"] == "frames/frame/head"
+
+
+def test_of_an_output_that_is_named_what_feeds_that_is_the_embedding(images):
+    caught, infos, _ = read(two_heads(lambda main, aux: {"main": main, "aux": aux}), images(3)[0], outputs="main")
+
+    assert set(caught) == {"outputs", "embeddings/main.input"}
+    assert "auto" not in infos["outputs"]
+
+
+class Gan(keras.Model):
+    """As in Keras's guides: a step of its own, and no `call`."""
+
+    def __init__(self):
+        super().__init__()
+        self.discriminator = keras.Sequential([image(), layers.Flatten(), layers.Dense(1)], name="discriminator")
+        self.generator = keras.Sequential([keras.Input((2,)), layers.Dense(12, name="noise")], name="generator")
+        self.built = True
+
+    def train_step(self, *arguments):
+        x = keras.tree.flatten(arguments[-1])[0]
+        self.generator(ops.ones((2, 2)))
+        loss = ops.mean(self.discriminator(x))
+        return ({"loss": loss}, arguments[0]) if keras.backend.backend() == "jax" else {"loss": loss}
+
+
+def test_of_a_step_that_never_calls_the_model_nothing_is_taken_for_its_answer(images):
+    model = Gan()
+    model.compile()
+    callback = BaselineCallback(clean_windows=0)
+    model.fit(images(8)[0], batch_size=4, verbose=0, callbacks=[callback])
+
+    assert list(callback.baseline_.reference.groups) == ["inputs"]
+    (message,) = [each for each in callback.baseline_.warnings if each.startswith("outputs")]
+    assert "a step of Gan calls layers and never the model itself" in message
+    assert "'discriminator' (1)" in message
+
+
+class TwoWithDropout(TwoAnswers):
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.drop, self.traces = layers.Dropout(0.3), []
+
+    def call(self, x, training=False):
+        self.traces.append(1)
+        features = self.drop(self.fc(self.pool(x)), training=training)
+        return {"kind": self.head(features), "box": self.other(features)}
+
+
+def fitted(make, callback, images, **compile_arguments):
+    """A model after two epochs; its history and variables."""
+    keras.utils.set_random_seed(1)
+    model, (x, labels), (held_out, of_those) = make(), images(40), images(24, 1)
+    y, y_too = ({"kind": kinds, "box": of[:, 0, :2, 0]} for kinds, of in ((labels, x), (of_those, held_out)))
+    model.compile("adam", {"kind": CE, "box": "mse"}, **compile_arguments)
+    arguments = {"validation_data": (held_out, y_too), "batch_size": 16, "epochs": 2, "verbose": 0}
+    history = model.fit(x, y, callbacks=[callback] if callback else [], **arguments).history
+    return model, history, [ops.convert_to_numpy(value) for value in model.variables]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True] if keras.backend.backend() != "torch" else [False])
+def test_heads_of_a_fit_are_groups_with_their_labels_and_training_is_the_same(jit_compile, images, counts):
+    callback = BaselineCallback(training="all", clean_windows=0)
+    plain, history, values = fitted(TwoWithDropout, None, images, jit_compile=jit_compile)
+    model, history_too, values_too = fitted(TwoWithDropout, callback, images, jit_compile=jit_compile)
+    baseline, groups = callback.baseline_, callback.baseline_.reference.groups
+
+    assert history_too == history
+    for value, other in zip(values_too, values, strict=True):
+        np.testing.assert_array_equal(value, other)
+    assert len(model.traces) == len(plain.traces)  # the forward pass runs, or is traced, as often
+    assert baseline.warnings == []
+    answers = {"outputs/box", "outputs/kind", "embeddings/other.input", "labels/box", "labels/kind"}
+    assert counts(baseline.reference) == dict.fromkeys({"inputs", *answers}, 24)
+    assert counts(baseline.training) == dict.fromkeys({"inputs", *answers}, 40)
+    assert (groups["outputs/kind"].info["kind"], groups["outputs/box"].info["kind"]) == ("logits", "values")
+    assert dict(groups["labels/kind"].categories[""].top(9)) == label_counts(images(24, 1)[1])
+    held_out = images(24, 1)[0]
+    for name, rows in (
+        ("outputs/box", ops.convert_to_numpy(model(held_out)["box"])),
+        ("labels/box", held_out[:, 0, :2, 0]),
+        ("embeddings/other.input", ops.convert_to_numpy(model.fc(held_out.mean(axis=(1, 2))))),
+    ):
+        np.testing.assert_allclose(groups[name].bank.min, rows.min(axis=0), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(groups[name].bank.max, rows.max(axis=0), rtol=1e-4, atol=1e-6)
+
+
+def label_counts(labels):
+    values, numbers = np.unique(labels, return_counts=True)
+    return {str(value): int(n) for value, n in zip(values, numbers, strict=True)}
+
+
+def test_labels_in_a_list_belong_to_the_heads_in_their_order(images):
+    model, (x, labels) = two_heads(lambda main, aux: [main, aux]), images(24)
+    model.compile("sgd", [CE, CE])
+    callback = BaselineCallback(clean_windows=0)
+    y = [labels, (labels + 1) % CLASSES]
+    model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=[callback])
+    groups = callback.baseline_.reference.groups
+
+    assert callback.baseline_.warnings == []
+    assert {name for name in groups if name != "inputs"} == {
+        "outputs/main", "outputs/aux", "labels/main", "labels/aux", "embeddings/main.input", "embeddings/aux.input"
+    }  # fmt: skip
+    for name, rows in zip(("labels/main", "labels/aux"), y, strict=True):
+        assert dict(groups[name].categories[""].top(9)) == label_counts(rows)
+    assert groups["labels/aux"].info["read_from"] == 1
+
+
+def test_check_says_how_the_answer_was_found(images):
+    model, (x, labels) = two_heads(lambda main, aux: {"main": main, "aux": aux}), images(12)
+    model.compile("sgd", {"main": CE, "aux": CE})
+    check = BaselineCallback().check(model, (x, {"main": labels, "aux": labels}))
+
+    assert check.ok, check.warnings
+    reads = {row.group: row.read for row in check.rows}
+    assert "what the model returns as 'main', made by 'main'" in reads["outputs/main"]
+    assert "what goes into 'aux', which the answer 'aux' comes from" in reads["embeddings/aux.input"]
+    for make in (autoencoder, segmenting):
+        assert not BaselineCallback().check(make(), x).ok
+
+
+@pytest.mark.parametrize("make", [TwoAnswers, lambda: two_heads(lambda main, aux: {"kind": main, "box": aux})])
+def test_what_auto_found_is_found_again_in_a_model_with_other_names(make, images):
+    models = [make(), make()]
+    for model in models:
+        model(images(1)[0])
+    for number, layer in enumerate(models[1]._flatten_layers(include_self=False)):
+        layer.name = f"other_{number}"
+    models[1].set_weights(models[0].get_weights())
+    x, y = images(200, 1)
+    making = BaselineCallback(clean_windows=0)
+    models[0].predict(x, verbose=0, callbacks=[making])
+    callback = DriftCallback(making.baseline_, window=200, alarm=0.5, warn=0.999)
+    models[1].predict(images(200, 2)[0], verbose=0, callbacks=[callback])
+
+    tested = {group.name for report in callback.reports_ for group in report.report.groups}
+    assert tested == set(making.baseline_.reference.groups)
+    assert callback.monitor_.status.failures == {}

@@ -1,0 +1,162 @@
+"""Several answers and their labels: groups of their own, matched with a baseline's, each failing alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lensai_integrations import Baseline, DriftMonitor, Profile, Profiler, calibrate, compare
+from lensai_integrations.errors import InputError
+from lensai_integrations.heads import named
+from lensai_integrations.report import baseline_html, drift_html
+
+RNG = np.random.default_rng(0)
+TRUTH = RNG.integers(0, 4, 400)
+SPECIES = (4 * np.eye(4)[TRUTH] + RNG.normal(size=(400, 4))).astype(np.float32)
+AGE = RNG.normal(40, 9, (400, 1)).astype(np.float32)
+ANSWER = {"species": SPECIES, "age": AGE}
+LABELS = {"species": TRUTH, "age": AGE[:, 0] + 1}
+
+
+def profiled(like=None, n=400, start=0, **given):
+    profiler = Profiler(like=like, seed=start + 1)
+    cut = slice(start, start + n)
+    profiler.update(**{key: {head: rows[cut] for head, rows in each.items()} for key, each in given.items()})
+    return profiler.profile()
+
+
+def test_every_head_is_a_group_with_its_labels():
+    profile = profiled(outputs=ANSWER, labels=LABELS)
+    assert list(profile.groups) == ["outputs/species", "outputs/age", "labels/species", "labels/age"]
+    kinds = {name: group.info.get("kind", group.info.get("read_as")) for name, group in profile.groups.items()}
+    assert list(kinds.values()) == ["logits", "values", "classes", "values"]
+    assert sorted(profile.rows.data["outputs/species/top_class"][:, 0]) == sorted(SPECIES.argmax(1))
+    assert set(profile.rows.data) == {*profile.groups, "outputs/species/top_class"}
+    assert profile.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "groups"),
+    [
+        (SPECIES, TRUTH, ["outputs", "labels"]),
+        ({"species": SPECIES}, {"species": TRUTH}, ["outputs", "labels"]),
+        ({"logits": SPECIES, "hidden": AGE}, {"y": TRUTH}, ["outputs", "labels"]),
+        ((SPECIES, AGE), (["a", "b"] * 200), ["outputs/0", "outputs/1", "labels"]),
+        (None, {"species": TRUTH}, ["labels"]),
+    ],
+)
+def test_one_answer_has_no_head(outputs, labels, groups):
+    profiler = Profiler()
+    profiler.update(outputs=outputs, labels=labels)
+    assert list(profiler.profile().groups) == groups
+
+
+@pytest.mark.parametrize(
+    ("heads", "known", "names"),
+    [
+        ({"": 0}, [], ["outputs"]),
+        ({"a": 0, "b": 0}, ["outputs/b"], ["outputs/a", "outputs/b"]),
+        ({"": 0}, ["outputs/resnet"], ["outputs/resnet"]),
+        ({"0": 0, "1": 0}, ["outputs/b", "outputs/a"], ["outputs/b", "outputs/a"]),
+        ({"x": 0, "y": 0}, ["outputs/b", "outputs/a"], ["outputs/x", "outputs/y"]),
+        ({"0": 0, "1": 0}, ["outputs"], ["outputs", "outputs/1"]),
+    ],
+)
+def test_the_baseline_names_heads(heads, known, names):
+    assert list(named("outputs", heads, ["inputs", *known])) == names
+
+
+def test_a_tuple_in_production_is_the_dict_of_the_baseline():
+    baseline = profiled(outputs=ANSWER)
+    profiler = Profiler(like=baseline)
+    profiler.update(outputs=(torch.from_numpy(SPECIES), torch.from_numpy(AGE)))
+    assert list(profiler.profile().groups) == list(baseline.groups)
+
+
+def test_a_head_that_fails_leaves_the_others():
+    told = []
+    profiler = Profiler(on_error=lambda name, error: told.append(name))
+    profiler.update(outputs=ANSWER, labels=LABELS)
+    profiler.update(outputs=ANSWER | {"age": np.zeros((400, 2))}, labels=LABELS | {"age": np.zeros((400, 3, 3))})
+    profile = profiler.profile()
+    assert told == ["outputs/age", "labels/age"]
+    assert [group.n for group in profile.groups.values()] == [800, 400, 800, 400]
+
+
+def test_a_head_that_stays_away_does_not_rename_the_other():
+    profiler = Profiler()
+    profiler.update(outputs=ANSWER)
+    profiler.update(outputs={"age": AGE})
+    assert {name: group.n for name, group in profiler.profile().groups.items()} == {
+        "outputs/species": 400,
+        "outputs/age": 800,
+    }
+
+
+def test_what_is_said_of_the_only_head_is_said_of_outputs():
+    profiler = Profiler()
+    profiler.describe("outputs/species", loss="cross_entropy", found="by the loss")
+    profiler.describe("labels/species", class_names=["a", "b", "c", "d"])
+    profiler.update(outputs={"species": SPECIES}, labels={"species": TRUTH})
+    groups = profiler.profile().groups
+    assert groups["outputs"].info["found"] == "by the loss"
+    assert groups["labels"].info["class_names"] == groups["outputs"].info["class_names"] == ["a", "b", "c", "d"]
+
+
+def test_tasks_by_head():
+    profiler = Profiler(task={"1": "regression"})
+    profiler.update(outputs=(SPECIES, SPECIES))
+    assert [group.info["kind"] for group in profiler.profile().groups.values()] == ["logits", "values"]
+    with pytest.raises(InputError, match="task='ranking' is unknown"):
+        Profiler(task={"0": "ranking"}).update(outputs=(SPECIES, SPECIES))
+
+
+@pytest.fixture(scope="module")
+def baseline():
+    return calibrate(Baseline(profiled(outputs=ANSWER, labels=LABELS)), draws=100)
+
+
+def test_each_head_has_an_accuracy_and_a_verdict(baseline, tmp_path):
+    loaded = Baseline.load(baseline.save(tmp_path / "b"))
+    wrong = ANSWER | {"species": -SPECIES}
+    report = compare(loaded, profiled(like=loaded, n=100, outputs=wrong, labels=LABELS))
+    ((head, accuracy),) = report.accuracies
+    expected = float(np.mean(SPECIES.argmax(1) == TRUTH))
+    assert (head, accuracy.by_labels) == ("outputs/species", True)
+    assert accuracy.baseline == pytest.approx(expected)
+    assert accuracy.window == float(np.mean((-SPECIES[:100]).argmax(1) == TRUTH[:100]))
+    assert report.harm == "harmful"
+    assert "Accuracy of outputs/species:" in report.to_text()
+    assert "by its labels" in report.to_text()
+    assert report.to_dict()["accuracies"]["outputs/species"]["by_labels"] is True
+    moved = {group.name: group.drift for group in report.groups}
+    assert (moved["outputs/species"], moved["outputs/age"]) == (True, False)
+    estimated = compare(loaded, profiled(like=loaded, n=100, outputs=wrong))
+    assert [each.by_labels for _, each in estimated.accuracies] == [False]
+    page = drift_html(report, loaded, profiled(like=loaded, n=100, outputs=wrong, labels=LABELS))
+    assert "Outputs: species" in page
+
+
+def test_a_page_has_a_section_for_each_head(baseline):
+    page = baseline_html(baseline)
+    for text in ("Outputs: species", "Outputs: age", "accuracy of outputs/species", "read as values"):
+        assert text in page
+
+
+def test_a_monitor_takes_heads(baseline):
+    with DriftMonitor(baseline, window=100) as monitor:
+        reports = monitor.update(outputs=ANSWER, labels=LABELS)
+        assert monitor.status.failures == {}
+        assert [report.rows for report in reports] == [100] * 4
+        assert list(reports[0].profile.groups) == list(baseline.reference.groups)
+        assert monitor.score(outputs=ANSWER).shape == (400,)
+
+
+def test_profiles_of_heads_merge_and_keep_their_rows():
+    merged = profiled(n=200, outputs=ANSWER, labels=LABELS).merge(
+        profiled(n=200, start=200, outputs=ANSWER, labels=LABELS)
+    )
+    assert isinstance(merged, Profile)
+    assert {group.n for group in merged.groups.values()} == {400}
+    assert merged.rows.n == 400

@@ -1,0 +1,247 @@
+"""Labels of every form, from every library, over several batches and epochs; and answers of several rows an image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from libraries import IMMUTABLE, as_if_elsewhere, maker
+from scipy.special import expit
+
+from lensai_integrations import Baseline, DriftMonitor, Profiler, compare
+from lensai_integrations.errors import InputError
+from lensai_integrations.report import baseline_html
+
+RNG = np.random.default_rng(0)
+N = 120
+LOGITS = RNG.normal(0, 2, (N, 4)).astype(np.float32)
+HOT = (RNG.random((N, 4)) < 0.4).astype(np.float32)
+HOT[:20] = np.eye(4)[RNG.integers(0, 4, 20)]  # the first batch has one label each
+CLASSES = RNG.integers(0, 4, N)
+ONE_HOT = np.eye(4, dtype=np.float32)[CLASSES]
+MIXED = 0.8 * ONE_HOT + 0.2 * ONE_HOT[::-1]
+POINTS = RNG.random((N, 4)).astype(np.float32)
+LIBRARIES = ["numpy", "torch", *IMMUTABLE]
+
+
+def profiled(labels, outputs=None, batch=20, make=np.asarray, epochs=1, **arguments):
+    described = {key: arguments.pop(key) for key in ("loss", "activation", "linear") if key in arguments}
+    profiler = Profiler(seed=1, **arguments)
+    profiler.describe("outputs", **described)
+    for _ in range(epochs):
+        profiler.reset()
+        for start in range(0, len(labels), batch):
+            cut = slice(start, start + batch)
+            answer = None if outputs is None else make(outputs[cut])
+            taken = labels[cut]
+            profiler.update(outputs=answer, labels=taken if isinstance(taken, list) else make(taken))
+    return profiler.profile()
+
+
+def made(library):
+    return np.asarray if library == "numpy" else torch.as_tensor if library == "torch" else maker(library)
+
+
+def counted(profile):
+    return dict(profile.groups["labels"].categories[""].top(100))
+
+
+def counts(classes):
+    names, found = np.unique(classes, return_counts=True)
+    return dict(zip(map(str, names.tolist()), found.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_several_labels_of_an_image(library, elsewhere, monkeypatch):
+    if elsewhere:
+        as_if_elsewhere(monkeypatch)
+    profile = profiled(HOT, LOGITS, make=made(library), epochs=2, loss="binary_cross_entropy_with_logits")
+    outputs, labels = profile.groups["outputs"], profile.groups["labels"]
+    assert labels.info["read_as"] == "multi_hot"
+    assert labels.n == N
+    assert counted(profile) == {str(place): int(n) for place, n in enumerate(HOT.sum(axis=0))}
+    assert labels.streams == ("labels_per_image",)
+    assert float(labels.bank.max[0]) == HOT.sum(axis=1).max()
+    assert outputs.streams == (*(f"probability/{place}" for place in range(4)), "labels_per_image")
+    kept = profile.rows.data["outputs"]
+    np.testing.assert_allclose(np.sort(kept[:, 2]), np.sort(expit(LOGITS[:, 2])), rtol=3e-6)
+    assert set(profile.rows.data) == {"outputs"}
+    assert profile.warnings == []
+    assert counted(profile.merge(profile)) == {name: 2 * n for name, n in counted(profile).items()}
+
+
+def test_without_an_answer_the_first_batch_decides_and_a_contradiction_is_said():
+    profile = profiled(HOT)
+    assert profile.groups["labels"].info["read_as"] == "classes"
+    odd = int((HOT.sum(axis=1) != 1).sum())
+    assert any(f"labels: {odd} rows were left out; they are no single class" in text for text in profile.warnings)
+    assert counted(profile) == counts(HOT[HOT.sum(axis=1) == 1].argmax(axis=1))
+    assert profiled(HOT, task="multilabel").groups["labels"].info["read_as"] == "multi_hot"
+    assert profiled(HOT, batch=N).groups["labels"].info["read_as"] == "multi_hot"
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("labels", [CLASSES, CLASSES[:, None], ONE_HOT, MIXED, CLASSES.astype(np.float32)])
+def test_classes_of_any_form_are_the_same(labels, library):
+    profile = profiled(labels, LOGITS, make=made(library))
+    assert counted(profile) == counts(CLASSES)
+    assert sorted(profile.rows.data["labels"][:, 0]) == sorted(CLASSES)
+    assert profile.groups["outputs"].info["kind"] == "logits"
+    assert profile.warnings == []
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_numbers_have_a_stream_each(library):
+    profile = profiled(POINTS, LOGITS, make=made(library))
+    labels = profile.groups["labels"]
+    assert labels.streams == ("value/0", "value/1", "value/2", "value/3")
+    np.testing.assert_array_equal(labels.bank.max, POINTS.max(axis=0))
+    assert profile.groups["outputs"].info["kind"] == "values"
+    assert profile.groups["outputs"].info["why"] == "labels are as many numbers"
+
+
+@pytest.mark.parametrize("labels", [HOT[:, 0], HOT[:, 0].astype(bool), HOT[:, :1].astype(int)])
+def test_two_classes_and_one_logit(labels):
+    profile = profiled(labels, LOGITS[:, :1], loss="binary_cross_entropy_with_logits", linear=True)
+    assert counted(profile) == counts(HOT[:, 0].astype(int))
+    assert profile.groups["outputs"].info["kind"] == "logits"
+    np.testing.assert_allclose(
+        np.sort(profile.rows.data["outputs"][:, 1]), np.sort(expit(LOGITS[:, 0].astype(float))), rtol=3e-6
+    )
+    unknown = profiled(labels, LOGITS[:, :1], linear=True)
+    assert any("outputs: one column is read as the second of two classes" in text for text in unknown.warnings)
+
+
+def test_fractions_among_numbers_0_and_1_are_said_and_not_read_as_classes():
+    labels = np.where(np.arange(N) < 60, HOT[:, 0], 0.5).astype(np.float32)
+    profile = profiled(labels, LOGITS[:, :1], loss="binary_cross_entropy_with_logits")
+    assert counted(profile) == counts(HOT[:60, 0].astype(int))
+    assert any("labels: 60 rows were left out; they are no single class" in text for text in profile.warnings)
+    assert np.isnan(profile.rows.data["labels"]).sum() == 60
+
+
+def test_mixed_labels_of_training_compare_with_classes_of_validation():
+    mixed, plain = profiled(MIXED, LOGITS), profiled(CLASSES, LOGITS)
+    report = compare(plain, mixed)
+    assert not report.drift
+    assert "labels" in [group.name for group in report.groups]
+
+
+def test_labels_are_read_as_the_baselines_are():
+    baseline = profiled(HOT, LOGITS, task="multilabel")
+    window = profiled(ONE_HOT, LOGITS, like=baseline)
+    assert window.groups["labels"].info["read_as"] == "multi_hot"
+    assert window.groups["labels"].n == N
+    report = compare(baseline, window)
+    assert {stream.stream for group in report.groups for stream in group.streams if group.name == "labels"} == {
+        "labels",
+        "labels/labels_per_image",
+    }
+
+
+@pytest.mark.parametrize("labels", [ONE_HOT, MIXED, CLASSES.astype(np.float32), CLASSES])
+def test_segments_by_labels_of_any_form(labels):
+    profile = profiled(labels, LOGITS, segment_by="label")
+    assert {name: segment.n for name, segment in profile.segments.items()} == counts(CLASSES)
+
+
+@pytest.mark.parametrize("labels", [HOT, POINTS])
+def test_labels_that_make_no_segments_are_said(labels):
+    with pytest.raises(InputError, match=r"segment_by='label' needs one class per image, .* pass segment_by=None"):
+        profiled(labels, LOGITS, batch=N, segment_by="label")
+
+
+def test_several_labels_within_segments_by_something_else():
+    profiler = Profiler(segment_by="site", task="multilabel")
+    sites = ["north", "south"] * (N // 2)
+    profiler.update(outputs=LOGITS, labels=HOT, segments=sites)
+    segment = profiler.profile().segments["south"].groups["labels"]
+    assert dict(segment.categories[""].top(9)) == {str(place): int(n) for place, n in enumerate(HOT[1::2].sum(axis=0))}
+    assert segment.n == N // 2
+
+
+def test_labels_beyond_the_columns_are_said_and_no_accuracy_is_made_of_them():
+    profile = profiled(CLASSES + 1, LOGITS)
+    assert any("labels reach from 1 to 4, but outputs have the classes 0 to 3" in text for text in profile.warnings)
+    assert compare(profile, profile).accuracy is None
+
+
+def test_labels_below_0_count_as_none():
+    labels = np.where(np.arange(N) % 2 == 0, CLASSES, -100)
+    profile = profiled(labels, ONE_HOT * 5)
+    assert any("labels below 0, such as -100" in text for text in profile.warnings)
+    assert compare(profile, profile).accuracy.window == 1.0
+
+
+def test_where_a_window_has_labels_its_accuracy_is_measured():
+    truth = RNG.integers(0, 4, 600)
+    right = np.where(RNG.random(600) < 0.8, truth, (truth + 1) % 4)
+    answers = 3 * np.eye(4)[right] + RNG.normal(0, 0.3, (600, 4))
+    baseline = profiled(truth, answers, batch=600)
+    window = Profiler(like=baseline)
+    window.update(outputs=answers[:100], labels=(right[:100] + 1) % 4)  # as sure as ever, and never right
+    found = compare(baseline, window.profile()).accuracy
+    assert (found.window, found.low, found.by_labels) == (0.0, 0.0, True)
+    assert found.baseline == pytest.approx(np.mean(right == truth))
+    assert found.high < 0.05
+
+
+def test_every_step_of_an_answer_is_a_row():
+    steps = RNG.normal(size=(30, 7, 4)).astype(np.float32)
+    embeddings = RNG.normal(size=(30, 5)).astype(np.float32)
+    profiler = Profiler(task="classification")
+    profiler.update(outputs=steps, embeddings={"pool": embeddings}, labels=np.arange(30) % 2)
+    profile = profiler.profile()
+    assert {name: group.n for name, group in profile.groups.items()} == {
+        "outputs": 210,
+        "embeddings/pool": 30,
+        "labels": 30,
+    }
+    assert set(profile.rows.data) == {"embeddings/pool", "labels"}
+    assert profile.rows.n == 30
+    assert [text for text in profile.warnings if "each image has 7 rows" in text]
+    expected = np.exp(steps) / np.exp(steps).sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(profile.groups["outputs"].bank.max[1], expected[..., 1].max(), rtol=1e-5)
+    with DriftMonitor(profile, window=30) as monitor:
+        monitor.update(outputs=steps, embeddings={"pool": embeddings})
+        assert monitor.status.failures == {}
+
+
+def test_what_may_be_a_map_is_not_read_as_steps():
+    with pytest.raises(InputError, match=r"outputs of shape \(30, 7, 4\) may be 7 answers .* or a map: pass task="):
+        Profiler().update(outputs=RNG.normal(size=(30, 7, 4)))
+    with pytest.raises(InputError, match=r"a map per image \(segmentation\?\), which is not read yet"):
+        Profiler(task="classification").update(outputs=np.zeros((2, 21, 8, 8)))
+    with pytest.raises(InputError, match="detections are not read yet"):
+        Profiler().update(outputs=[{"boxes": np.zeros((5, 4))}])
+    with pytest.raises(InputError, match=r"7 labels for each image, beside as many answers"):
+        Profiler(task="classification").update(outputs=RNG.normal(size=(30, 7, 4)), labels=np.zeros((30, 7)))
+
+
+def test_scores_of_several_labels_that_were_called_probabilities():
+    profile = profiled(HOT, expit(LOGITS), task="probabilities")
+    assert any("not to 1" in text and "pass task='multilabel'" in text for text in profile.warnings)
+
+
+def test_a_shift_of_all_logits_is_drift_of_several_labels_and_none_of_classes():
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 2, (2000, 6))
+    found = {}
+    for task in ("classification", "multilabel"):
+        baseline = Profiler(task=task, seed=1)
+        baseline.update(outputs=logits[:1500])
+        window = Profiler(like=baseline.profile(), seed=2)
+        window.update(outputs=logits[1500:] - 4)
+        found[task] = compare(baseline.profile(), window.profile()).drift
+    assert found == {"classification": False, "multilabel": True}
+
+
+def test_a_page_of_several_labels():
+    profiler = Profiler(task="multilabel", source="validation")
+    profiler.describe("outputs", class_names=["cat", "<b>dog</b>", "bird", "fish"])
+    profiler.update(outputs=LOGITS, labels=HOT)
+    page = baseline_html(Baseline(profiler.profile()))
+    for text in ("logits of several labels at once", "labels_per_image", "&lt;b&gt;dog&lt;/b&gt;"):
+        assert text in page
+    assert "<b>dog" not in page
