@@ -502,8 +502,11 @@ class _Decision:
 
     def advice(self) -> str:
         """What to do, with layers that may be meant and the shapes of their answers."""
-        layers = [f"{call.path} {'x'.join(map(str, call.shape))}" for call in self.candidates()]
-        return self.advised.format(f", such as {', '.join(layers)}" if layers else "")
+        candidates = self.candidates()
+        layers = [f"{call.path} {'x'.join(map(str, call.shape))}" for call in candidates]
+        vectors = any(is_vector(call.shape) for call in candidates)
+        advised = self.advised if vectors else self.advised.replace("outputs= and", "outputs=None and")
+        return advised.format(f", such as {', '.join(layers)}" if layers else "")
 
     def candidates(self) -> list[Call]:
         """The parts of the network, below modules that only wrap one."""
