@@ -107,7 +107,7 @@ class BatchReader:
         self._looks_for_labels = target == "auto"
         self._names, self._names_fit = class_names, len(class_names) > 1
         self._images_at: Path | None = None if inputs is None or inputs.key is None else path_of(inputs.key)
-        self._knows_images = False
+        self._knows_images = self._is_open = False
 
     @property
     def inputs(self) -> ImageInputs | None:
@@ -123,7 +123,7 @@ class BatchReader:
         if batch is None or (self._images_at is not None and _is_absent(batch, self._images_at)):
             return None
         images = segments = None
-        if self._inputs is not None:
+        if self._inputs is not None and not self._is_open:
             with self._problems.caught("inputs"):
                 images = self._find_images(batch, self._inputs)
         if self._segment_by is not None:
@@ -145,6 +145,8 @@ class BatchReader:
             found = locate(batch, place, inputs.layout)
         except InputError:
             if place is None or self._knows_images or isinstance(batch, Mapping):
+                # Where it is open which images are meant, a later batch with one of them does not settle it.
+                self._is_open = not self._knows_images
                 raise
             found = locate(batch, None, inputs.layout)
             self._say(

@@ -190,7 +190,7 @@ def parts_beside(batch: Any, images: Any, place: Path = ()) -> Parts:
     leaves = dict(_leaves(batch, n, found.positions))
     own = {id(images), *(map(id, images) if isinstance(images, list | tuple) else ())}
     for path, leaf in leaves.items():
-        if id(leaf) in own or leaf is like or _rows(leaf) != n:
+        if id(leaf) in own or leaf is like or (images is not None and path == place) or _rows(leaf) != n:
             continue
         if _axes(leaf) in (1, 2):
             found.candidates[path] = leaf

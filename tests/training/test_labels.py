@@ -235,3 +235,17 @@ def test_a_message_names_a_few_parts():
     problems = Problems(quiet=True)
     take((IMAGES, *(CLASSES + i for i in range(9))), problems=problems)
     assert "5 (int64 [16]) and 4 more, so nothing is taken: pass target=1 or" in problems.messages[0]
+
+
+def test_a_batch_without_the_other_images_does_not_settle_which_are_meant():
+    reader = BatchReader(ImageInputs(), "auto", Problems(quiet=True))
+    both = {"a": (IMAGES, CLASSES), "b": (IMAGES.clone(), OTHERS)}
+    assert reader.take(both).settled().images is None
+    assert reader.take({**both, "a": None}).settled().images is None
+
+
+def test_images_in_a_list_are_no_labels():
+    problems = Problems(quiet=True)
+    boxes = tuple({"boxes": torch.zeros(1, 4), "labels": torch.zeros(1)} for _ in range(N))
+    take((tuple(torch.rand(1, 8 + i, 8) for i in range(N)), boxes), problems=problems)
+    assert "but 1 (tuple of 16 dict);" in problems.messages[0]
