@@ -234,7 +234,10 @@ def test_where_it_is_not_known_which_images_are_meant_the_labels_are_not_either(
 def test_a_message_names_a_few_parts():
     problems = Problems(quiet=True)
     take((IMAGES, *(CLASSES + i for i in range(9))), problems=problems)
-    assert "5 (int64 [16]) and 4 more, so nothing is taken: pass target=1 or" in problems.messages[0]
+    assert (
+        "5 (int64 [16]) and 4 more, and no loss was seen that shows which, so nothing is taken: pass target=1 or"
+        in problems.messages[0]
+    )
 
 
 def test_a_batch_without_the_other_images_does_not_settle_which_are_meant():
