@@ -8,6 +8,7 @@ until then all that may be labels is taken.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -215,8 +216,9 @@ class BatchReader:
         return self._names
 
     def _say(self, topic: str, text: str) -> None:
-        """Say it, once for all passes that it is true of."""
-        if not any(text in message for message in self._problems.messages):
+        """Say it, once for all passes that it is true of, however large their batches are."""
+        said = [_sizeless(message) for message in self._problems.messages]
+        if not any(_sizeless(text) in message for message in said):
             known = any(message.startswith(f"{topic}: ") for message in self._problems.messages)
             self._problems.note(f"{topic} of {self._source}" if known else topic, text)
 
@@ -237,6 +239,11 @@ def are_numbers_of(labels: Any, classes: int) -> bool:
     if not shape[0] or not namespace(labels).isdtype(labels.dtype, "integral"):
         return False
     return int(labels.min()) >= 0 and int(labels.max()) < classes
+
+
+def _sizeless(text: str) -> str:
+    """A message without the number of rows of the arrays and lists in it."""
+    return re.sub(r"\[\d+|of \d+", "", text)
 
 
 def _is_absent(batch: Any, path: Path) -> bool:

@@ -252,3 +252,13 @@ def test_images_in_a_list_are_no_labels():
     boxes = tuple({"boxes": torch.zeros(1, 4), "labels": torch.zeros(1)} for _ in range(N))
     take((tuple(torch.rand(1, 8 + i, 8) for i in range(N)), boxes), problems=problems)
     assert "but 1 (tuple of 16 dict);" in problems.messages[0]
+
+
+def test_two_passes_with_batches_of_other_sizes_say_the_same_once():
+    problems = Problems(quiet=True)
+    for source, n in (("training", N), ("validation", N // 2)):
+        reader = BatchReader(ImageInputs(), "auto", problems, source=source)
+        reader.take((IMAGES[:n], CLASSES[:n], OTHERS[:n])).settled()
+    assert len(problems.messages) == 1
+    BatchReader(ImageInputs(), "auto", problems, source="test").take((IMAGES, HOT, CLASSES)).settled()
+    assert problems.messages[1].startswith("labels of test: several parts")
