@@ -67,8 +67,9 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         outputs: The layer whose answers are the model's outputs; `"auto"`: what the model returns, of a dict or list
             every head for itself. What is no vector per image, or a picture like the one that went in, is said not to
             be read. None: no outputs.
-        task: `"auto"`, `"classification"` or `"regression"`, or what the outputs are: `"logits"`, `"probabilities"`,
-            `"values"`.
+        task: `"auto"`, `"classification"`, `"multilabel"` or `"regression"`, or what the outputs are: `"logits"`,
+            `"probabilities"`, `"values"`, `"multilabel_logits"`, `"multilabel_probabilities"`. By head, where they
+            differ: `{"species": "classification", "age": "regression"}`.
         target: Key or place of the labels in y, or `"y"` for y itself. `"auto"`: y, or the part of it with the key or
             the place of each head, else its first part or its usual key. None: no labels.
         reference: Which pass is the reference: `"validation"`, `"training"`, or `"test"` (of `model.evaluate`).
@@ -111,7 +112,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         *,
         inputs: Literal["auto"] | ImageInputs | None | Mapping[str, str | ImageInputs | None] = "auto",
         outputs: str | None = "auto",
-        task: str = "auto",
+        task: str | Mapping[str, str] = "auto",
         target: int | str | None = "auto",
         reference: Literal["validation", "training", "test"] = "validation",
         training: Literal["inputs", "all"] | None = "inputs",

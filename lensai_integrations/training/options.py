@@ -40,7 +40,7 @@ class Options:
     layers: str | Sequence[str] | None
     inputs: str | ImageInputs | Mapping[str, str | ImageInputs | None] | None
     outputs: str | None
-    task: str
+    task: str | Mapping[str, str]
     target: Place | Mapping[str, Place | None] | None
     reference: str
     training: str | None
@@ -61,7 +61,8 @@ class Options:
 
     def __post_init__(self) -> None:
         _check_layers(self.layers)
-        _check_one_of("task", self.task, (*TASKS, *KINDS))
+        for task in self.task.values() if isinstance(self.task, Mapping) else [self.task]:
+            _check_one_of("task", task, (*TASKS, *KINDS))
         _check_one_of("reference", self.reference, REFERENCES)
         _check_one_of("training", self.training, TRAININGS)
         _check_kind("outputs", self.outputs, (str, type(None)), "'auto', a layer name or None")
