@@ -5,22 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from pathlib import Path as FilePath
+from typing import Any, Final
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import USUAL_KEYS
+from lensai_integrations.measures.batches import fields_of, is_picture, locate
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
 from lensai_integrations.raw.collector import Collector, Metadata
 from lensai_integrations.raw.files import profile_files
-from lensai_integrations.raw.reading import is_picture
 from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL
 from lensai_integrations.training.batches import LABEL_KEYS, BatchReader, Place, image_inputs
-from lensai_integrations.training.labels import part_at
+from lensai_integrations.training.labels import Parts, Path, by_evidence, inside, part_at, path_of
 from lensai_integrations.training.problems import Problems
+
+#: Samples whose values tell which of their parts are labels.
+_FIRST_SAMPLES: Final = 256
 
 
 def profile_dataset(
@@ -55,7 +58,8 @@ def profile_dataset(
     Args:
         data: One of these. A sample or batch is an image (or several), or a tuple or dict with one in it.
         inputs: How images are read; `"auto"`: dtype, shape and the data set's `Normalize` decide.
-        target: Key or place of the labels; `"auto"`: the usual ones. None: no labels.
+        target: Key or place of the labels; `"auto"`: the usual names, or the only part that may be some. None: no
+            labels.
         metadata: Of samples: functions by name, each given the sample.
         exif: Of files and Pillow's images: what of the EXIF data is kept.
         measures: Custom measures of samples and batches, functions decorated with `measure`.
@@ -86,19 +90,22 @@ def profile_dataset(
         raise InputError("segment_by='label' needs labels: leave target='auto', or name their place")
     settings: dict[str, Any] = {"convention": convention, "k": k, "seed": seed}
     settings |= {"segment_by": segment_by, "max_segments": max_segments}
-    if isinstance(data, str | Path):
+    if isinstance(data, str | FilePath):
         profile = profile_files(data, jobs=num_workers, exif=exif, **settings)
     elif _has_samples(data):
         how = inputs if isinstance(inputs, ImageInputs) else None
         collector = Collector(metadata=metadata, exif=exif, inputs=how, measures=measures, **settings)
         labels = _collected(data, collector, target, num_workers, limit)
         profile = collector.profile(source)
-        if labels is not None:
-            profile.groups["labels"] = labels.groups["labels"]
+        profile.groups |= labels.groups
+        profile.info["warnings"] = [*profile.warnings, *labels.warnings]
     else:
-        how = image_inputs(inputs, data, Problems())
-        profiler = Profiler(inputs=how, measures=measures or None, rows=rows, like=like, **settings)
-        profile = _of_batches(data, profiler, target, None if segment_by == LABEL else segment_by, limit)
+        problems = Problems()
+        how = image_inputs(inputs, data, problems) or ImageInputs()
+        key = None if segment_by == LABEL else segment_by
+        reader = BatchReader(how, target, problems, key, class_names=class_names_of(data))
+        profiler = Profiler(inputs=reader.inputs, measures=measures or None, rows=rows, like=like, **settings)
+        profile = _of_batches(islice(iter(data), limit), profiler, reader, problems, key)
     profile.info["source"] = source
     if not profile.n:
         raise InputError("data has nothing in it that could be profiled: pass a data set, a loader or a folder")
@@ -111,11 +118,9 @@ def _has_samples(data: Any) -> bool:
 
 
 def _of_batches(
-    batches: Iterable[Any], profiler: Profiler, target: Place | None, key: str | None, limit: int | None
+    batches: Iterable[Any], profiler: Profiler, reader: BatchReader, problems: Problems, key: str | None
 ) -> Profile:
-    problems = Problems()
-    reader = BatchReader(ImageInputs(), target, problems, key)
-    for batch in islice(iter(batches), limit):
+    for batch in batches:
         taken = reader.take(batch)
         if taken is None:
             continue
@@ -123,33 +128,70 @@ def _of_batches(
         if taken.images is None or (key is not None and taken.segments is None):
             missing = "images" if taken.images is None else "segments"
             raise InputError(f"a batch has no {missing} that can be read: {'; '.join(problems.messages)}")
+        if taken.place is not None and not isinstance(taken.place, Mapping):
+            profiler.describe("labels", read_from=taken.place, **_names(taken.class_names))
         profiler.update(inputs=taken.images, labels=taken.labels, segments=taken.segments)
-    return profiler.profile()
+    profile = profiler.profile()
+    profile.info["warnings"] = [*profile.warnings, *problems.messages]
+    return profile
 
 
-def _collected(
-    data: Any, collector: Collector, target: Place | None, num_workers: int, limit: int | None
-) -> Profile | None:
-    """Show all samples to the collector; the labels as a profile, or None."""
+def _names(class_names: Sequence[str]) -> dict[str, Any]:
+    return {"class_names": list(class_names)} if class_names else {}
+
+
+def _collected(data: Any, collector: Collector, target: Place | None, num_workers: int, limit: int | None) -> Profile:
+    """Show all samples to the collector; the labels as a profile, which is empty if there are none."""
     samples = _Samples(data, collector, target, len(data) if limit is None else min(limit, len(data)))
-    labels = Profiler(rows=0)
+    labels = _Labels()
     for found in _through(samples, num_workers):
-        if found:
-            labels.update(labels=[str(label) for label in found])
-    profile = labels.profile()
-    return profile if "labels" in profile.groups else None
+        labels.add(found)
+    return labels.profile()
 
 
-def _through(samples: _Samples, num_workers: int) -> Iterable[list[Any]]:
+def _through(samples: _Samples, num_workers: int) -> Iterable[list[dict[Path, Any]]]:
     torch = sys.modules.get("torch")
     if num_workers and torch is not None:
         loader: Any = torch.utils.data.DataLoader
-        return loader(samples, batch_size=64, num_workers=num_workers, collate_fn=_known)  # type: ignore[no-any-return]
-    return ([label] if (label := samples[i]) is not None else [] for i in range(len(samples)))
+        return loader(samples, batch_size=64, num_workers=num_workers, collate_fn=list)  # type: ignore[no-any-return]
+    return ([samples[i]] for i in range(len(samples)))
 
 
-def _known(labels: list[Any]) -> list[Any]:
-    return [label for label in labels if label is not None]
+class _Labels:
+    """The labels of samples: which of their parts that is, the first few hundred samples tell."""
+
+    def __init__(self) -> None:
+        self._profiler = Profiler(rows=0)
+        self._waiting: list[dict[Path, Any]] = []
+        self._paths: tuple[Path, ...] | None = None
+        self._problems: list[str] = []
+
+    def add(self, found: list[dict[Path, Any]]) -> None:
+        """Take what may be the labels of some samples, by its place in each."""
+        self._waiting += found
+        if self._paths is not None or len(self._waiting) >= _FIRST_SAMPLES:
+            self._take()
+
+    def _take(self) -> None:
+        if self._paths is None:
+            values: dict[Path, list[Any]] = {}
+            for sample in self._waiting:
+                for path, value in sample.items():
+                    values.setdefault(path, []).append(value)
+            self._paths, problem = by_evidence(Parts((0,), values)) if len(values) > 1 else (tuple(values), "")
+            self._problems = [f"labels: {problem}"] if problem else []
+        waiting, self._waiting = self._waiting, []
+        for path in self._paths[:1]:
+            labels = [str(sample[path]) for sample in waiting if path in sample]
+            if labels:
+                self._profiler.update(labels=labels)
+
+    def profile(self) -> Profile:
+        """What there was of them."""
+        self._take()
+        profile = self._profiler.profile()
+        profile.info["warnings"] = [*profile.warnings, *self._problems]
+        return profile
 
 
 class _Samples:
@@ -163,31 +205,37 @@ class _Samples:
 
     def __getitem__(self, index: int) -> Any:
         sample = self._data[index]
-        label = _label(sample, self._target)
-        self._collector.add(_image(sample), sample, label)
-        return label
+        image = _image(sample)
+        labels = _labels(sample, image, self._target)
+        self._collector.add(image, sample, next(iter(labels.values())) if len(labels) == 1 else None)
+        return labels
 
 
 def _image(sample: Any) -> Any:
-    """The image of a sample: the sample, the first of a tuple, or the usual key of a dict."""
-    if isinstance(sample, Mapping):
-        key = next((key for key in USUAL_KEYS if key in sample), None)
-        if key is None:
-            raise InputError(f"a sample has none of {', '.join(USUAL_KEYS)}, only {list(sample)}")
-        return sample[key]
-    return sample[0] if isinstance(sample, list | tuple) and sample else sample
+    """The image of a sample, wherever it is in it; of several views the first."""
+    if is_picture(sample):
+        return sample
+    try:
+        found = locate(sample, pictures=True).images
+    except InputError:
+        if fields_of(sample) is not None or not isinstance(sample, list | tuple) or not sample:
+            raise
+        return sample[0]  # the collector says what is wrong with it
+    return found[0] if isinstance(found, list) else found
 
 
-def _label(sample: Any, target: Place | None) -> Any:
-    """One label as a plain value; None without."""
+def _labels(sample: Any, image: Any, target: Place | None) -> dict[Path, Any]:
+    """What may be the label of a sample, a plain value, by its place; those with the usual names if there are any."""
     if target is None or is_picture(sample) or not isinstance(sample, Mapping | list | tuple):
-        return None
+        return {}
     if target != "auto":
-        label = part_at(sample, target)
-    elif isinstance(sample, Mapping):
-        label = next((sample[key] for key in LABEL_KEYS if key in sample), None)
+        found = {path_of(target): part_at(sample, target)}
     else:
-        label = sample[1] if len(sample) > 1 else None
-    if getattr(label, "ndim", None) == 0 and label is not None:
-        label = label.item()
-    return label if isinstance(label, int | str) else None
+        found = {(step,): part for step, part in (inside(sample) or {}).items() if part is not image}
+        found = {path: part for path, part in found.items() if path[0] in LABEL_KEYS} or found
+    plain = {path: _plain(part) for path, part in found.items()}
+    return {path: value for path, value in plain.items() if isinstance(value, int | str)}
+
+
+def _plain(part: Any) -> Any:
+    return part.item() if getattr(part, "ndim", None) == 0 else part

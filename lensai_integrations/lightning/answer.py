@@ -97,15 +97,19 @@ class Answer:
     place: tuple[int | str, ...] | None = None
 
 
-def decide(model: nn.Module, traces: list[Trace], arguments: str = "outputs= and layers=[...]") -> Answer:
+#: What to do about it, for the layers that may be meant to be put in.
+ADVICE: Final = "Pass outputs= and layers=[...], layers of the model by name{}; or None to read nothing"
+
+
+def decide(model: nn.Module, traces: list[Trace], advice: str = ADVICE) -> Answer:
     """What a model answers.
 
     Args:
         model: The traced model.
         traces: The first shows the answer; all of them what losses do with it. Best: of evaluation, then of training.
-        arguments: What a message tells to pass where the answer is not clear.
+        advice: What a message tells to do where the answer is not clear, with {} for layers to choose from.
     """
-    return _Decision(model, traces, arguments).answer()
+    return _Decision(model, traces, advice).answer()
 
 
 def loss_of(model: nn.Module, traces: list[Trace], layers: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -119,7 +123,7 @@ def loss_of(model: nn.Module, traces: list[Trace], layers: Mapping[str, str]) ->
     Returns:
         By key, of those that have one.
     """
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for key, path in layers.items():
         calls = [call for call in traces[0].calls if call.path == path and call.outputs]
         decision = _Decision(model, traces, "")
@@ -130,8 +134,8 @@ def loss_of(model: nn.Module, traces: list[Trace], layers: Mapping[str, str]) ->
 
 
 class _Decision:
-    def __init__(self, model: nn.Module, traces: list[Trace], arguments: str) -> None:
-        self.model, self.traces, self.trace, self.arguments = model, traces, traces[0], arguments
+    def __init__(self, model: nn.Module, traces: list[Trace], advised: str) -> None:
+        self.model, self.traces, self.trace, self.advised = model, traces, traces[0], advised
 
     def answer(self) -> Answer:
         found = Answer()
@@ -217,12 +221,15 @@ class _Decision:
     def ends(self) -> list[Call]:
         """Outermost calls that the images go into, and whose answers go into no other such call; one per module."""
         images, anything = self.trace_images(), self.trace.all_leaves()
-        taking = []
-        for call in self.trace.calls:
-            leaves = self.trace.leaves(*call.inputs)
-            fed = bool(leaves) and leaves <= images if anything else True
-            if call.parent == -1 and call.module is not self.model and fed and _has_parameters(call.module):
-                taking.append(call)
+        outermost = [
+            call
+            for call in self.trace.calls
+            if call.parent == -1 and call.module is not self.model and _has_parameters(call.module)
+        ]
+        leaves = {call.index: self.trace.leaves(*call.inputs) for call in outermost}
+        fed = [call for call in outermost if leaves[call.index] & images or not anything]
+        alone = [call for call in fed if leaves[call.index] <= images]
+        taking = alone or fed  # else the model is given labels as well, and computes its loss itself
         used = {node for call in taking for node in self.trace.ancestors(*call.inputs)}
         ends = [call for call in taking if call.outputs and not used.intersection(call.outputs)]
         return list({id(call.module): call for call in reversed(ends)}.values())[::-1]
@@ -479,7 +486,9 @@ class _Decision:
         if skipped:
             told.append(f"{_listed(skipped)} of the answer are maps or sequences, which are not read as outputs yet")
         if not found.embeddings:
-            told.append(f"what goes into the last layer could not be found. {self.advice('layers=[...]')}")
+            told.append(
+                f"what goes into the last layer could not be found, so there are no embeddings. {self.advice()}"
+            )
         return told
 
     def image_count(self) -> int:
@@ -491,11 +500,10 @@ class _Decision:
             return batched.pop() if len(batched) == 1 else 0
         return single[0][0] if len(single) == 1 else len(single)
 
-    def advice(self, arguments: str = "") -> str:
-        """What to pass, and layers that may be meant, with the shapes of their answers."""
+    def advice(self) -> str:
+        """What to do, with layers that may be meant and the shapes of their answers."""
         layers = [f"{call.path} {'x'.join(map(str, call.shape))}" for call in self.candidates()]
-        named = f", such as {', '.join(layers)}" if layers else ""
-        return f"Pass {arguments or self.arguments}, layers of the model by name{named}; or None to read nothing"
+        return self.advised.format(f", such as {', '.join(layers)}" if layers else "")
 
     def candidates(self) -> list[Call]:
         """The parts of the network, below modules that only wrap one."""

@@ -310,7 +310,15 @@ class BaselineCallback(Checkable, LightningCallback):
         """Hooks on the layers, and what finds those that are left to be found."""
         assert self._fit is not None
         self._fit.taps = taps = attach(pl_module, self._options, self._fit.problems)
-        self._fit.finder = Finder(pl_module, self._options, taps, self._fit.problems, self._fit.finder)
+        self._fit.finder = Finder(
+            pl_module,
+            taps,
+            self._fit.problems,
+            outputs=self._options.outputs == "auto",
+            layers=self._options.layers == "auto",
+            reduce=self._options.reduce,
+            before=self._fit.finder,
+        )
 
     def _start(self, source: str, loaders: Any, index: int = 0) -> None:
         recording = self._recording(source)
@@ -348,6 +356,8 @@ class BaselineCallback(Checkable, LightningCallback):
 
     def _complete(self, source: str, trainer: Trainer, *, whole: bool = True) -> None:
         if self._fit is not None:
+            if self._fit.finder is not None:
+                self._fit.finder.stop_tracing()  # a batch that was skipped never ended
             self._fit.complete(source, whole=whole, epoch=trainer.current_epoch, step=trainer.global_step)
 
     def _listen(self, on: bool) -> None:

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from lensai_integrations.arrays import is_array
 from lensai_integrations.errors import InputError
+from lensai_integrations.lightning.answer import has_forward
 from lensai_integrations.lightning.attach import attach
+from lensai_integrations.lightning.finding import Finder
 from lensai_integrations.lightning.layers import find_layer
 from lensai_integrations.lightning.recording import aside
+from lensai_integrations.lightning.taps import Taps
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.training.check import Check, reading_difference, run_check, without_missing
@@ -47,22 +50,34 @@ def check(options: Options, model: nn.Module | None, batch: Any) -> Check:
         with fit.problems.caught("the model"):
             place = next((each.device for each in [*model.parameters(), *model.buffers()]), None)
             batch = batch if place is None else _moved(batch, place)
-            runs = model if _has_forward(model) else copy.deepcopy(model)
+            runs = model if has_forward(model) else copy.deepcopy(model)
             taps = attach(runs, options, fit.problems)
             layers = taps.layers
             try:
-                taps.open()
-                with fit.problems.caught("the model's forward pass"):
-                    _forward(runs, batch, options)
-                answers = taps.close()
+                answers = _answers(runs, batch, options, taps, fit)
             finally:
                 taps.remove()
         return run_check(fit, batch, answers, layers, loader=loader, aside=aside, notes=[*notes, *difference])
 
 
+def _answers(model: nn.Module, batch: Any, options: Options, taps: Taps, fit: Fit[Any]) -> dict[str, Any]:
+    """What layers answer in one forward pass, those found that are left to be found."""
+    outputs, layers = options.outputs == "auto", options.layers == "auto"
+    finder = Finder(model, taps, fit.problems, outputs=outputs, layers=layers, reduce=options.reduce)
+    taps.open()
+    finder.open(batch, recorded=True, exact=False)
+    try:
+        with fit.problems.caught("the model's forward pass"):
+            _forward(model, batch, options)
+            finder.close()
+    finally:
+        finder.settle()
+    return taps.close()
+
+
 def _forward(model: nn.Module, batch: Any, options: Options) -> None:
     """The forward pass; of a module without one, its validation step, whose logging goes nowhere."""
-    if _has_forward(model):
+    if has_forward(model):
         key = options.inputs.key if isinstance(options.inputs, ImageInputs) else None
         model(find_images(batch, key))
         return
@@ -73,12 +88,6 @@ def _forward(model: nn.Module, batch: Any, options: Options) -> None:
 
 def _nowhere(*_: Any, **__: Any) -> None:
     return None
-
-
-def _has_forward(model: nn.Module) -> bool:
-    """Whether somebody has written it: torch's and Lightning's own only say that there is none."""
-    owner = str(getattr(type(model).forward, "__module__", ""))
-    return owner.partition(".")[0] not in ("pytorch_lightning", "lightning") and owner != "torch.nn.modules.module"
 
 
 def _first(batch: Any, options: Options) -> tuple[Any, Any]:

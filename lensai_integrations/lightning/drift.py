@@ -17,10 +17,12 @@ from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning.base import LightningCallback
+from lensai_integrations.lightning.finding import Finder, MatchingFinder
 from lensai_integrations.lightning.finish import say
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.lightning.layers import Layer, find_layer
 from lensai_integrations.lightning.loaders import one_loader
+from lensai_integrations.lightning.matching import match
 from lensai_integrations.lightning.taps import Tap, Taps
 from lensai_integrations.lightning.tracking import runs_of_loggers
 from lensai_integrations.measures.embeddings import Reduce
@@ -186,7 +188,7 @@ class DriftCallback(LightningCallback):
         active = active_run()
         runs = (runs_of_loggers(trainer) or ([active] if active else [])) if rank == 0 else []
         self._passes.begin(fit.problems, runs=runs, rank=rank, world_size=size)
-        fit.taps = attach(pl_module, self._passes.options, fit.problems)
+        fit.taps, fit.finder = attach(pl_module, self._passes.options, fit.problems)
         fit.record(source, everything=True)
         self._source, self._loader = source, 0
         fit.recordings[source].start(one_loader(getattr(trainer, _LOADERS[source]), 0))
@@ -201,9 +203,13 @@ class DriftCallback(LightningCallback):
             recording.finish()
             recording.start(one_loader(getattr(trainer, _LOADERS[self._source]), loader))
         recording.open(batch)
+        if self._this_fit.finder is not None:
+            self._this_fit.finder.open(batch, recorded=True)
 
     @guarded("measuring a batch")
     def _close(self) -> None:
+        if self._this_fit.finder is not None:
+            self._this_fit.finder.close()
         if recording := self._this_fit.recordings.get(self._source):
             recording.close()
 
@@ -229,19 +235,25 @@ class _DriftFit(Monitored, LightningFit):
         self.passes, self.say = passes, say
 
 
-def attach(model: nn.Module, options: DriftOptions, problems: Problems) -> Taps:
+def attach(model: nn.Module, options: DriftOptions, problems: Problems) -> tuple[Taps, Finder | None]:
     """Hooks on the layers that the baseline knows, and on the one that its outputs are of.
 
-    A layer that the model does not have is a problem, and the others are read; without the layer of the outputs, what
-    the model itself answers is read.
+    What `"auto"` found for the baseline and has no layer of that name here is found by the second of what is returned.
+    Another layer that the model does not have is a problem, and the others are read; without the layer of the outputs,
+    what the model itself answers is read.
     """
-    taps = []
+    reference, ways = options.reference, {known.name: known.reduce for known in options.known}
+    same = match(model, reference, options.known)
+    taps = [Tap(group, layer, ways.get(group.removeprefix(LAYER))) for group, layer in same.layers.items()]
     for known in options.known:
-        with problems.caught(LAYER + known.name):
-            taps.append(Tap(LAYER + known.name, _found(model, known.path, known.name), known.reduce))
-    if OUTPUTS in options.reference.groups:
-        taps.append(Tap(OUTPUTS, _output(model, known_output(options.reference))))
-    return Taps(taps, problems)
+        if not known.auto:
+            with problems.caught(LAYER + known.name):
+                taps.append(Tap(LAYER + known.name, _found(model, known.path, known.name), known.reduce))
+    if OUTPUTS in reference.groups and not reference.groups[OUTPUTS].info.get("auto", False):
+        taps.append(Tap(OUTPUTS, _output(model, known_output(reference))))
+    made = Taps(taps, problems)
+    finder = MatchingFinder(model, made, problems, reference, same.missing, ways) if same.missing else None
+    return made, finder
 
 
 def _found(model: nn.Module, path: str, name: str) -> Layer:

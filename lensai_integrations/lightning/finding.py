@@ -7,24 +7,27 @@ compiled model's guess is held against what the model returns, value by value, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
 from torch import nn
 
 from lensai_integrations.arrays import Array
-from lensai_integrations.lightning.answer import Answer, Reading, decide, has_forward, loss_of
+from lensai_integrations.heads import OUTPUTS, is_outputs
+from lensai_integrations.lightning.answer import ADVICE, Answer, Reading, decide, has_forward, loss_of
 from lensai_integrations.lightning.layers import Layer
+from lensai_integrations.lightning.matching import matched
 from lensai_integrations.lightning.taps import ANSWER, Tap, Taps
 from lensai_integrations.lightning.trace import Trace
 from lensai_integrations.measures.embeddings import Reduce
-from lensai_integrations.training.options import Options
+from lensai_integrations.profile import Profile
 from lensai_integrations.training.problems import Problems
-from lensai_integrations.training.recording import LAYER, OUTPUTS
+from lensai_integrations.training.recording import LAYER
 
 #: The topic of what is said of it.
 TOPIC: Final = "the model's answer"
+_BY_HAND: Final = "Hand what is to be held against the baseline to `DriftMonitor.update` yourself{}"
 _STEPS: Final = ("forward", "training_step", "validation_step", "test_step", "predict_step")
 
 
@@ -33,9 +36,11 @@ class Finder:
 
     Args:
         model: The model.
-        options: Which of outputs and layers are `"auto"`.
         taps: The hooks that there are so far.
         problems: Where it is said what is not clear.
+        outputs: Whether outputs are to be found.
+        layers: Whether embeddings are.
+        reduce: How embeddings become vectors: for all, or by name.
         before: The finder of an earlier pass of the same model, whose training batch shows the loss.
 
     Attributes:
@@ -43,10 +48,18 @@ class Finder:
     """
 
     def __init__(
-        self, model: nn.Module, options: Options, taps: Taps, problems: Problems, before: Finder | None = None
+        self,
+        model: nn.Module,
+        taps: Taps,
+        problems: Problems,
+        *,
+        outputs: bool,
+        layers: bool,
+        reduce: Reduce | Mapping[str, Reduce] = "mean",
+        before: Finder | None = None,
     ) -> None:
-        self._model, self._options, self._taps, self._problems = model, options, taps, problems
-        self._outputs, self._layers = options.outputs == "auto", options.layers == "auto"
+        self._model, self._taps, self._problems, self._reduce = model, taps, problems, reduce
+        self._outputs, self._layers = outputs, layers
         same = before is not None and before._model is model
         self._evaluation: Trace | None = None
         self._training: Trace | None = before._training if before is not None and same else None
@@ -54,8 +67,9 @@ class Finder:
         self._unsaid: list[str] = []
         self.place: tuple[int | str, ...] | None = before.place if before is not None and same else None
         self._compiled = is_compiled(model)
-        if self._compiled and (self._outputs or self._layers):
-            self._look_at_answer()
+        self._agrees: bool | None = None
+        if self._compiled and (outputs or layers):
+            self._cannot_trace()
 
     def open(self, batch: Any, *, recorded: bool, exact: bool = True) -> None:
         """Before a batch: trace it, if it is the first of its kind.
@@ -69,7 +83,7 @@ class Finder:
         training = self._model.training
         if self._compiled or (self._training if training else self._evaluation) is not None:
             return
-        keep = _reduction(self._options.reduce) if recorded else None
+        keep = _reduction(self._reduce) if recorded else None
         self._open = Trace(self._model, batch, keep=keep, beside_attention=exact and not training)
         with self._problems.caught(TOPIC):
             self._open.start()
@@ -85,14 +99,15 @@ class Finder:
         if trace is None:
             return False
         if not trace.is_sound():
-            if trace.error is not None:
-                self._problems.note(TOPIC, f"a batch could not be followed through the model: {trace.error!r}")
+            text = "a batch could not be followed through the model, whose last Linear is taken for its answer: "
+            self._problems.note(TOPIC, f"{text}{trace.error!r}")
         elif trace.training:
             self._training = trace
         else:
             self._evaluation = trace
         with self._problems.caught(TOPIC):
             self._decide(trace)
+        trace.forget_values()
         return True
 
     def stop_tracing(self) -> None:
@@ -108,27 +123,41 @@ class Finder:
             self._problems.note(TOPIC, "; ".join(self._unsaid))
 
     def _decide(self, trace: Trace) -> None:
-        traces = [each for each in (self._evaluation, self._training) if each is not None]
+        both = [each for each in (self._evaluation, self._training) if each is not None]
+        traces = [each for each in both if each.calls] or both[:1]
         if not traces:
             return
         for key, info in loss_of(self._model, traces, self._named()).items():
             self._taps.describe(key, **info)
-        answer = decide(self._model, traces, self._arguments())
+        answer = decide(self._model, traces, self._advice())
         self.place = answer.place or self.place
         readings = self._readings(answer)
         taps = [self._tap(key, reading) for key, reading in readings.items()]
         self._taps.replace(self._keys(), taps, _caught(readings) if traces[0] is trace else {})
-        self._unsaid = answer.problems if self._outputs or self._layers else []
-        if len(traces) == 2:
+        self._unsaid = [*(answer.problems if self._outputs or self._layers else []), *self._asked_for(traces[0])]
+        if len(both) == 2:
             self.settle()
+
+    def _asked_for(self, trace: Trace) -> list[str]:
+        """What is to be said of arguments, now that the model is known from inside."""
+        auto, told = set(self._keys()), []
+        for tap in self._taps:
+            times = trace.times(tap.layer.module)
+            if tap.key not in auto and times > 1:
+                told.append(f"{tap.layer.path!r} is called {times} times in a batch: its first call is read")
+        if self._layers and isinstance(self._reduce, Mapping):
+            read = {key.removeprefix(LAYER) for key in auto if key.startswith(LAYER)}
+            if unused := sorted(self._reduce.keys() - read):
+                told.append(f"reduce has {unused}, but the layers that are read are {sorted(read)}")
+        return told
 
     def _named(self) -> dict[str, str]:
         """The outputs that were asked for by a layer's name."""
         return {} if self._outputs else {tap.key: tap.layer.path for tap in self._taps if tap.key == OUTPUTS}
 
-    def _arguments(self) -> str:
+    def _advice(self) -> str:
         both = self._outputs and self._layers
-        return "outputs= and layers=[...]" if both else "outputs=" if self._outputs else "layers=[...]"
+        return ADVICE if both else ADVICE.replace(" and layers=[...]" if self._outputs else "outputs= and ", "")
 
     def _keys(self) -> list[str]:
         """The keys of the taps that "auto" has put there."""
@@ -136,7 +165,7 @@ class Finder:
         return outputs + [tap.key for tap in self._taps if self._layers and tap.key.startswith(LAYER)]
 
     def _readings(self, answer: Answer) -> dict[str, Reading]:
-        found = {}
+        found: dict[str, Reading] = {}
         if self._outputs:
             found |= {f"{OUTPUTS}/{name}" if name else OUTPUTS: each for name, each in answer.outputs.items()}
         if self._layers:
@@ -144,39 +173,82 @@ class Finder:
         return found
 
     def _tap(self, key: str, reading: Reading) -> Tap:
-        reduce = self._options.reduce_of(key.removeprefix(LAYER)) if key.startswith(LAYER) else None
+        reduce = reduce_of(self._reduce, key.removeprefix(LAYER)) if key.startswith(LAYER) else None
         return Tap(key, reading.layer, reduce, reading.head, reading.info)
 
     # Compiled models.
 
-    def _look_at_answer(self) -> None:
+    def _cannot_trace(self) -> None:
+        """Hold the guess against what the model returns, if that can be seen."""
         root = _root_of_compiled(self._model)
         if root is None:
-            self._problems.note(TOPIC, "the model is compiled as a whole: its last Linear is taken for its answer,"
-                                " unverified; name the layers with outputs= and layers=[...]")  # fmt: skip
+            text = "the model is compiled as a whole: its last Linear is taken for its answer, unverified. "
+            self._problems.note(TOPIC, text + self._advice().format(""))
             return
         self._taps.replace([], [Tap(ANSWER, Layer(ANSWER, "", root))], {})
         self._taps.verify = self._verified
-        self._agrees: bool | None = None
 
     def _verified(self, rows: dict[str, Array]) -> dict[str, Array]:
         """The rows of a batch, those of the guess only if the guess is what the model answered in the first batch."""
         answer = rows.pop(ANSWER, None)
-        if not rows:
-            return rows
         if self._agrees is None and answer is not None:
             self._agrees = self._is_guess(answer, rows)
-        if self._agrees is False:
-            return {key: each for key, each in rows.items() if key not in self._keys()}
-        return rows
+        if self._agrees is not False:
+            return rows
+        found = set(self._keys())
+        return {key: each for key, each in rows.items() if key not in found}
 
     def _is_guess(self, answer: Any, rows: Mapping[str, Any]) -> bool:
         guess = rows.get(OUTPUTS)
         if guess is not None and guess.shape == answer.shape and bool(torch.equal(guess, answer)):
             return True
-        self._problems.note(TOPIC, "the model is compiled, and what it returns is not what its last Linear answers, so"
-                            f" neither is read: name the layers. Pass {self._arguments()}, or None")  # fmt: skip
+        text = "the model is compiled, and what it returns is not what its last Linear answers, so neither is read. "
+        self._problems.note(TOPIC, text + self._advice().format(""))
+        self._taps.replace(self._keys(), [], {})
         return False
+
+
+class MatchingFinder(Finder):
+    """Finds again in a model what `"auto"` found for a baseline.
+
+    Args:
+        model: The model.
+        taps: The hooks that there are so far.
+        problems: Where it is said what is not clear.
+        reference: The baseline's profile.
+        missing: Its groups that are to be found.
+        reduce: How embeddings become vectors, by name.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        taps: Taps,
+        problems: Problems,
+        reference: Profile,
+        missing: Sequence[str],
+        reduce: Mapping[str, Reduce],
+    ) -> None:
+        self._reference, self._missing = reference, list(missing)
+        layers = any(group.startswith(LAYER) for group in missing)
+        outputs = any(map(is_outputs, missing))
+        super().__init__(model, taps, problems, outputs=outputs, layers=layers, reduce=reduce)
+
+    def _keys(self) -> list[str]:
+        return self._missing
+
+    def _advice(self) -> str:
+        return _BY_HAND
+
+    def _readings(self, answer: Answer) -> dict[str, Reading]:
+        readings, answer.problems = matched(answer, self._reference, self._missing)
+        return readings
+
+    def _cannot_trace(self) -> None:
+        lacking = ", ".join(self._missing)
+        self._problems.note(
+            TOPIC, f"the model is compiled, and has no layers of the names that the baseline has {lacking} of"
+        )
 
 
 def is_compiled(model: nn.Module) -> bool:
@@ -204,9 +276,21 @@ def _root_of_compiled(model: nn.Module) -> nn.Module | None:
     return wrappers[0] if len(wrappers) == 1 else None
 
 
+def reduce_of(reduce: Reduce | Mapping[str, Reduce], name: str) -> Reduce:
+    """How a layer's answers become vectors.
+
+    Example:
+        >>> reduce_of({"pool": "max"}, "pool"), reduce_of({"pool": "max"}, "fc"), reduce_of("cls", "fc")
+        ('max', 'mean', 'cls')
+    """
+    return reduce.get(name, "mean") if isinstance(reduce, Mapping) else reduce
+
+
 def _reduction(reduce: Reduce | Mapping[str, Reduce]) -> Reduce:
+    """The reduction of a layer that has no name yet."""
     if isinstance(reduce, Mapping):
-        return next(iter(reduce.values())) if len(set(map(id, reduce.values()))) == 1 else "mean"
+        ways = list(reduce.values())
+        return ways[0] if ways and ways == ways[:1] * len(ways) else "mean"
     return reduce
 
 

@@ -170,19 +170,25 @@ class Trace(TorchFunctionMode):
         for place, tensor in placed_tensors(batch):
             self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place))
 
-    def start(self) -> None:
-        """Put hooks on all modules and watch operations."""
+    def start(self, *, called: bool = False) -> None:
+        """Put hooks on all modules and watch operations.
+
+        Args:
+            called: The model is being called already: its own call is told by `begin_call` and `end_call`.
+        """
         paths = paths_of(self.model)
         for module in self.model.modules():
+            if called and module is self.model:
+                continue
             if id(module) not in self._skipped and not is_metric(module) and hasattr(module, "register_forward_hook"):
                 self._hook(module, paths.get(id(module), ""))
         if self._with_mode:
-            self.__enter__()
+            self.__enter__()  # type: ignore[no-untyped-call]
         self._on = True
 
     def stop(self) -> None:
         """Take the hooks off again. May be called twice."""
-        if self._on and self._with_mode and _get_current_function_mode() is self:
+        if self._on and self._with_mode and _get_current_function_mode() is self:  # type: ignore[no-untyped-call]
             self.__exit__(None, None, None)
         self._on = False
         for handle in self._handles:
@@ -195,6 +201,14 @@ class Trace(TorchFunctionMode):
         before, after = _Hook(path, self._enter_call), _Hook(path, self._leave_call)
         self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         self._handles.append(module.register_forward_hook(after, with_kwargs=True, always_call=True))
+
+    def begin_call(self, args: Any, kwargs: Any) -> None:
+        """The model is called already, and hooks on itself would come too late."""
+        _Hook("", self._enter_call)(self.model, args, kwargs)
+
+    def end_call(self, args: Any, kwargs: Any, answer: Any) -> None:
+        """What `begin_call` has begun is over."""
+        _Hook("", self._leave_call)(self.model, args, kwargs, answer)
 
     # What happened.
 
@@ -322,6 +336,12 @@ class Trace(TorchFunctionMode):
             del self._kept[oldest]
             self._bytes -= size
 
+    def forget_values(self) -> None:
+        """Let go of all copies; what was made of what stays known."""
+        self._kept, self._order, self._ids = {}, deque(), WeakIdKeyDictionary()
+        for call in self.calls:
+            call.heads.tensors.clear()
+
     # What it means.
 
     def kept(self, call: Call, *, before: bool) -> tuple[int, Tensor] | None:
@@ -330,7 +350,7 @@ class Trace(TorchFunctionMode):
 
     def is_sound(self) -> bool:
         """Whether it went through."""
-        return self.error is None and bool(self.calls)
+        return self.error is None
 
     def layers_behind(self, *nodes: int) -> list[int]:
         """The nearest operations with parameters that nodes were made by, themselves among them."""
@@ -460,8 +480,9 @@ def _has_values_beside_tensors(batch: Any, depth: int = 0) -> bool:
 
 def _changed_in_place(name: str, args: Any, kwargs: Mapping[str, Any]) -> Tensor | None:
     """The tensor that an operation changes, if it works in place."""
-    if isinstance(kwargs.get("out"), Tensor):
-        return kwargs["out"]
+    out = kwargs.get("out")
+    if isinstance(out, Tensor):
+        return out
     if not args or not isinstance(args[0], Tensor):
         return None
     in_place = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"

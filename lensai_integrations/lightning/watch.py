@@ -17,11 +17,18 @@ from torch import Tensor, nn
 
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import InputError
+from lensai_integrations.lightning.answer import decide
+from lensai_integrations.lightning.finding import is_compiled
+from lensai_integrations.lightning.heads import heads_in
 from lensai_integrations.lightning.layers import Layer, find_layer
+from lensai_integrations.lightning.matching import match, matched
 from lensai_integrations.lightning.taps import first_tensor
+from lensai_integrations.lightning.trace import Trace
+from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.profile import Profile
 from lensai_integrations.training.known_layers import known_layers, known_output
+from lensai_integrations.training.recording import LAYER
 
 #: Given the positional and the keyword arguments of a forward pass, the images among them, or None.
 Inputs = Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
@@ -42,7 +49,8 @@ def watch(
         monitor: What to hand them to. It is not closed at the end.
         module: Its forward passes count; those of its parts alone do not. Compile it after entering, if at all.
         layers: Whose answers are embeddings; None for those of the baseline.
-        inputs: True for the first tensor among the arguments, a function that picks the images, or False.
+        inputs: True for the images among the arguments, one tensor or a list of images (see `find_images`); a function
+            that picks them; or False.
         outputs: True for the layer that the baseline's outputs are of, if the module has it, else for what the module
             returns; the name of a layer; or False.
         reduce: From a layer's answer to `[n, D]`, for all layers or by name; None for as in the baseline.
@@ -68,9 +76,12 @@ def watch(
         raise InputError(f"inputs={inputs!r} should be True, False, or a function that picks the images")
     reference = monitor.reference
     known = known_layers(reference, layers, reduce)
-    found = {layer.name: find_layer(module, layer.path) for layer in known}
+    same = match(module, reference, known)
+    found = {layer.name: find_layer(module, layer.path) for layer in known if not layer.auto}
+    found |= {group.removeprefix(LAYER): layer for group, layer in same.layers.items() if group.startswith(LAYER)}
     ways = {layer.name: layer.reduce for layer in known}
-    return Watch(monitor, module, found, ways, inputs, _output_layer(reference, module, outputs))
+    missing = [group for group in same.missing if group.startswith(LAYER)]
+    return Watch(monitor, module, found, ways, inputs, _output_layer(reference, module, outputs), missing)
 
 
 def _output_layer(reference: Profile, module: nn.Module, outputs: str | bool) -> Layer | bool:
@@ -93,6 +104,7 @@ class _Pass(threading.local):
 
     images: Any = None
     answers: dict[str, Any] | None = None
+    trace: Trace | None = None
 
 
 class Watch:
@@ -106,10 +118,11 @@ class Watch:
         ways: Mapping[str, Reduce],
         inputs: Inputs | bool,
         outputs: Layer | bool,
+        missing: Sequence[str] = (),
     ) -> None:
         self._monitor, self._module, self._layers, self._ways = monitor, module, layers, ways
-        self._inputs, self._outputs = inputs, outputs
-        self._pass = _Pass()
+        self._inputs, self._outputs, self._missing = inputs, outputs, list(missing)
+        self._pass, self._finding = _Pass(), threading.Lock()
         self._handles: list[Any] = []
 
     def __enter__(self) -> DriftMonitor:
@@ -119,7 +132,8 @@ class Watch:
             self._module.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True),
             *(self._tap(layer, f"embeddings/{name}", self._ways[name]) for name, layer in self._layers.items()),
             *([self._tap(self._outputs, "outputs", None)] if isinstance(self._outputs, Layer) else []),
-            self._module.register_forward_hook(self._end),
+            self._module.register_forward_hook(self._end, with_kwargs=True),
+            self._module.register_forward_hook(self._stop_tracing, always_call=True),
         ]
         return self._monitor
 
@@ -137,17 +151,61 @@ class Watch:
         self._pass.answers, self._pass.images = {}, None
         with self._monitor.caught("watch inputs"):
             if self._inputs is not False:
-                picked = self._inputs(args, kwargs) if callable(self._inputs) else first_tensor((args, kwargs))
                 # A copy, because the module may work in place.
-                self._pass.images = _copy(picked) if isinstance(picked, Tensor) else picked
+                self._pass.images = _copies(self._picked(args, kwargs))
+        if self._missing and self._finding.acquire(blocking=False):
+            with self._monitor.caught("watch layers"):
+                self._trace(args, kwargs)
 
-    def _tap(self, layer: Layer, key: str, reduce: Reduce | None) -> Any:
+    def _picked(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The images that the module is given, as they are."""
+        if callable(self._inputs):
+            return self._inputs(args, kwargs)
+        reader = self._monitor.reader
+        if isinstance(reader.key, str) and reader.key in kwargs:
+            return kwargs[reader.key]
+        given = (*args, *kwargs.values()) if args else kwargs
+        return find_images(args[0] if len(given) == 1 and args else given, layout=reader.layout)
+
+    def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Follow this pass, to find the layers that have other names than in the baseline."""
+        missing, self._missing = self._missing, []  # one try
+        self._wanted = missing
+        if is_compiled(self._module):
+            raise InputError(f"the module is compiled, and has no layers of the names that {missing} have")
+        reduce = self._ways[missing[0].removeprefix(LAYER)]
+        self._pass.trace = Trace(self._module, (args, kwargs), keep=reduce, beside_attention=True)
+        self._pass.trace.start(called=True)
+        self._pass.trace.begin_call(args, kwargs)
+
+    def _find(self, trace: Trace, kept: dict[str, Any]) -> None:
+        """Put taps on what was found, and take what it was in this pass."""
+        if not trace.is_sound():
+            raise InputError(f"the pass could not be followed through the module: {trace.error!r}")
+        answer = decide(self._module, [trace], "Hand it to `DriftMonitor.update` yourself{}")
+        readings, problems = matched(answer, self._monitor.reference, self._wanted)
+        for group, reading in readings.items():
+            self._layers = {**self._layers, group.removeprefix(LAYER): reading.layer}
+            reduce = self._ways[group.removeprefix(LAYER)]
+            self._handles.append(self._tap(reading.layer, group, reduce, reading.head))
+            if reading.rows is not None:
+                kept[group] = reading.rows
+        if len(readings) < len(self._wanted):
+            raise InputError("; ".join(problems))
+
+    def _stop_tracing(self, *_: Any) -> None:
+        """Also where the module raises."""
+        trace, self._pass.trace = self._pass.trace, None
+        if trace is not None:
+            trace.stop()
+
+    def _tap(self, layer: Layer, key: str, reduce: Reduce | None, head: str | None = None) -> Any:
         def keep(answer: Any) -> None:
             kept = self._pass.answers
             if kept is None or key in kept:  # of a layer that is used several times, the first answer
                 return
             with self._monitor.caught(f"watch {key}"):
-                tensor = first_tensor(answer)
+                tensor = first_tensor(answer) if head is None else heads_in(answer).tensors.get(head)
                 if tensor is None:
                     raise InputError(f"layer {layer.path!r} has no tensor in what it answers")
                 with torch.inference_mode(False), torch.no_grad():
@@ -157,17 +215,28 @@ class Watch:
             return layer.module.register_forward_pre_hook(lambda _, a, k: keep((a, k)), with_kwargs=True)
         return layer.module.register_forward_hook(lambda _, a, answer: keep(answer))
 
-    def _end(self, module: nn.Module, args: tuple[Any, ...], answer: Any) -> None:
-        kept, images = self._pass.answers, self._pass.images
+    def _end(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], answer: Any) -> None:
+        kept, images, trace = self._pass.answers, self._pass.images, self._pass.trace
         self._pass.answers = self._pass.images = None
         if kept is None:
             return
+        if trace is not None:
+            trace.end_call(args, kwargs, answer)
+            self._stop_tracing()
+            with self._monitor.caught("watch layers"):
+                self._find(trace, kept)
         with self._monitor.caught("watch"), torch.inference_mode(False), torch.no_grad():
             if self._outputs is True:
                 kept["outputs"] = answer
             outputs = kept.pop("outputs", None)
             layers = {key.removeprefix("embeddings/"): rows for key, rows in kept.items()}
             self._monitor.update(inputs=images, outputs=outputs, embeddings=layers or None)
+
+
+def _copies(picked: Any) -> Any:
+    if isinstance(picked, list | tuple):
+        return [_copies(each) for each in picked]
+    return _copy(picked) if isinstance(picked, Tensor) else picked
 
 
 def _copy(tensor: Tensor) -> Tensor:

@@ -144,6 +144,7 @@ class Fit(Generic[P]):
             segment_by=options.segment_by,
             max_segments=options.max_segments,
             on_error=lambda group, error: self.problems.note(f"{group} of {source}", error, listed=False),
+            on_note=lambda note: self.problems.note("images", note, listed=False),
         )
         return reader, profiler
 
@@ -181,10 +182,11 @@ class Fit(Generic[P]):
         """
         told = self.options.inputs if isinstance(self.options.inputs, Mapping) else {}
         for one, two in combinations(sorted(profiles), 2):
-            if not (isinstance(told.get(one), ImageInputs) and isinstance(told.get(two), ImageInputs)):
-                if difference := different_readings(profiles, one, two):
-                    return difference
-        return ""  # or the user has said that they differ
+            meant = isinstance(told.get(one), ImageInputs) and isinstance(told.get(two), ImageInputs)
+            difference = "" if meant else different_readings(profiles, one, two)
+            if difference:
+                return difference
+        return ""
 
     def baseline(self, profiles: Mapping[str, Profile]) -> Baseline | None:
         """The baseline that these profiles make, or None if there is nothing to hold a model against."""

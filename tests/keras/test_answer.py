@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from lensai_integrations.keras import BaselineCallback
+from lensai_integrations.keras import BaselineCallback, DriftCallback
 from lensai_integrations.keras.answer import heads_in
 from lensai_integrations.keras.attach import attach
 from lensai_integrations.training.problems import Problems
@@ -308,3 +308,106 @@ def test_of_a_step_that_never_calls_the_model_nothing_is_taken_for_its_answer(im
     (message,) = [each for each in callback.baseline_.warnings if each.startswith("outputs")]
     assert "a step of Gan calls layers and never the model itself" in message
     assert "'discriminator' (1)" in message
+
+
+class TwoWithDropout(TwoAnswers):
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.drop, self.traces = layers.Dropout(0.3), []
+
+    def call(self, x, training=False):
+        self.traces.append(1)
+        features = self.drop(self.fc(self.pool(x)), training=training)
+        return {"kind": self.head(features), "box": self.other(features)}
+
+
+def fitted(make, callback, images, **compile_arguments):
+    """A model after two epochs; its history and variables."""
+    keras.utils.set_random_seed(1)
+    model, (x, labels), (held_out, of_those) = make(), images(40), images(24, 1)
+    y, y_too = ({"kind": kinds, "box": of[:, 0, :2, 0]} for kinds, of in ((labels, x), (of_those, held_out)))
+    model.compile("adam", {"kind": CE, "box": "mse"}, **compile_arguments)
+    arguments = {"validation_data": (held_out, y_too), "batch_size": 16, "epochs": 2, "verbose": 0}
+    history = model.fit(x, y, callbacks=[callback] if callback else [], **arguments).history
+    return model, history, [ops.convert_to_numpy(value) for value in model.variables]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True] if keras.backend.backend() != "torch" else [False])
+def test_heads_of_a_fit_are_groups_with_their_labels_and_training_is_the_same(jit_compile, images, counts):
+    callback = BaselineCallback(training="all", clean_windows=0)
+    plain, history, values = fitted(TwoWithDropout, None, images, jit_compile=jit_compile)
+    model, history_too, values_too = fitted(TwoWithDropout, callback, images, jit_compile=jit_compile)
+    baseline, groups = callback.baseline_, callback.baseline_.reference.groups
+
+    assert history_too == history
+    for value, other in zip(values_too, values, strict=True):
+        np.testing.assert_array_equal(value, other)
+    assert len(model.traces) == len(plain.traces)  # the forward pass runs, or is traced, as often
+    assert baseline.warnings == []
+    answers = {"outputs/box", "outputs/kind", "embeddings/other.input", "labels/box", "labels/kind"}
+    assert counts(baseline.reference) == dict.fromkeys({"inputs", *answers}, 24)
+    assert counts(baseline.training) == dict.fromkeys({"inputs", *answers}, 40)
+    assert (groups["outputs/kind"].info["kind"], groups["outputs/box"].info["kind"]) == ("logits", "values")
+    assert dict(groups["labels/kind"].categories[""].top(9)) == label_counts(images(24, 1)[1])
+    held_out = images(24, 1)[0]
+    for name, rows in (
+        ("outputs/box", ops.convert_to_numpy(model(held_out)["box"])),
+        ("labels/box", held_out[:, 0, :2, 0]),
+        ("embeddings/other.input", ops.convert_to_numpy(model.fc(held_out.mean(axis=(1, 2))))),
+    ):
+        np.testing.assert_allclose(groups[name].bank.min, rows.min(axis=0), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(groups[name].bank.max, rows.max(axis=0), rtol=1e-4, atol=1e-6)
+
+
+def label_counts(labels):
+    values, numbers = np.unique(labels, return_counts=True)
+    return {str(value): int(n) for value, n in zip(values, numbers, strict=True)}
+
+
+def test_labels_in_a_list_belong_to_the_heads_in_their_order(images):
+    model, (x, labels) = two_heads(lambda main, aux: [main, aux]), images(24)
+    model.compile("sgd", [CE, CE])
+    callback = BaselineCallback(clean_windows=0)
+    y = [labels, (labels + 1) % CLASSES]
+    model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=[callback])
+    groups = callback.baseline_.reference.groups
+
+    assert callback.baseline_.warnings == []
+    assert {name for name in groups if name != "inputs"} == {
+        "outputs/main", "outputs/aux", "labels/main", "labels/aux", "embeddings/main.input", "embeddings/aux.input"
+    }  # fmt: skip
+    for name, rows in zip(("labels/main", "labels/aux"), y, strict=True):
+        assert dict(groups[name].categories[""].top(9)) == label_counts(rows)
+    assert groups["labels/aux"].info["read_from"] == 1
+
+
+def test_check_says_how_the_answer_was_found(images):
+    model, (x, labels) = two_heads(lambda main, aux: {"main": main, "aux": aux}), images(12)
+    model.compile("sgd", {"main": CE, "aux": CE})
+    check = BaselineCallback().check(model, (x, {"main": labels, "aux": labels}))
+
+    assert check.ok, check.warnings
+    reads = {row.group: row.read for row in check.rows}
+    assert "what the model returns as 'main', made by 'main'" in reads["outputs/main"]
+    assert "what goes into 'aux', which the answer 'aux' comes from" in reads["embeddings/aux.input"]
+    for make in (autoencoder, segmenting):
+        assert not BaselineCallback().check(make(), x).ok
+
+
+@pytest.mark.parametrize("make", [TwoAnswers, lambda: two_heads(lambda main, aux: {"kind": main, "box": aux})])
+def test_what_auto_found_is_found_again_in_a_model_with_other_names(make, images):
+    models = [make(), make()]
+    for model in models:
+        model(images(1)[0])
+    for number, layer in enumerate(models[1]._flatten_layers(include_self=False)):
+        layer.name = f"other_{number}"
+    models[1].set_weights(models[0].get_weights())
+    x, y = images(200, 1)
+    making = BaselineCallback(clean_windows=0)
+    models[0].predict(x, verbose=0, callbacks=[making])
+    callback = DriftCallback(making.baseline_, window=200, alarm=0.5, warn=0.999)
+    models[1].predict(images(200, 2)[0], verbose=0, callbacks=[callback])
+
+    tested = {group.name for report in callback.reports_ for group in report.report.groups}
+    assert tested == set(making.baseline_.reference.groups)
+    assert callback.monitor_.status.failures == {}

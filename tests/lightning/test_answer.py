@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
+from torch.overrides import _get_current_function_mode
 from torch.utils.data import DataLoader
 
-from lensai_integrations.lightning import BaselineCallback
+from lensai_integrations import DriftMonitor
+from lensai_integrations.lightning import BaselineCallback, DriftCallback
 
 N, BATCH = 24, 8
 
@@ -519,7 +521,7 @@ def test_a_test_pass_decides_by_itself_and_with_the_fit_before_it(trainer, image
     data = DataLoader(images(N, 2), BATCH)
 
     class Tested(WithLora):
-        def test_step(self, batch, _):
+        def test_step(self, batch, batch_idx):
             self(batch[0])
 
     callback, model = BaselineCallback(reference="test", clean_windows=0), Tested()
@@ -568,3 +570,243 @@ def test_a_layer_that_is_called_twice_is_stated(fitted):
     assert read(callback) == {"outputs": N, "embeddings/head.input": N}
     assert info(callback)["layer"] == ""
     assert "'head' is called 2 times in a batch: its first call is read" in said(callback)
+
+
+def test_a_model_that_is_given_the_labels_too_and_computes_its_loss_itself(fitted):
+    class Whole(nn.Module):
+        """As of Hugging Face."""
+
+        def __init__(self):
+            super().__init__()
+            self.body, self.classifier = Body(), nn.Linear(6, 4)
+
+        def forward(self, pixels, labels=None):
+            logits = self.classifier(self.body(pixels))
+            return {"loss": None if labels is None else F.cross_entropy(logits, labels), "logits": logits}
+
+    class Steps(Functional):
+        def __init__(self):
+            super().__init__()
+            self.model = Whole()
+
+        def loss(self, batch):
+            return self.model(pixels=batch[0], labels=batch[1])["loss"]
+
+    callback = fitted(Steps())
+    assert read(callback) == {"outputs": N, "embeddings/model.classifier.input": N}
+    assert (info(callback)["layer"], info(callback)["loss"]) == ("model.classifier", "cross_entropy")
+    assert callback.baseline_.warnings == []
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_scripted_network_has_an_answer_and_no_layers(fitted):
+    class Scripted(Base):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)))
+
+        def forward(self, images):
+            return self.net(images)
+
+    callback = fitted(Scripted())
+    assert read(callback) == {"outputs": N}
+    assert "there are no embeddings" in said(callback)
+
+
+class Attention(Base):
+    """Torch computes its attention otherwise in evaluation, unless somebody watches."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.body, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(8, 4)
+
+    def forward(self, images):
+        return self.head(self.body(self.patches(images).flatten(2).transpose(1, 2)).mean(1))
+
+
+@pytest.mark.parametrize("kind", [Attention, Distilled, Functional])
+def test_metrics_of_the_batch_that_is_traced_are_the_same_to_the_bit(trainer, images, kind):
+    results = []
+    for callbacks in ([], [BaselineCallback(clean_windows=0)]):
+        torch.manual_seed(3)
+        model = kind()
+        running = trainer(*callbacks, num_sanity_val_steps=0)
+        running.fit(model, DataLoader(images(N, 1), BATCH), DataLoader(images(BATCH, 2), BATCH))
+        results.append([running.callback_metrics["loss"], torch.get_rng_state(), *model.state_dict().values()])
+
+    assert {group.n for group in callbacks[0].baseline_.reference.groups.values()} == {BATCH}
+    assert {"outputs", "embeddings/head.input"} <= callbacks[0].baseline_.reference.groups.keys()
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_a_reduction_by_the_name_that_is_found(fitted):
+    callback = fitted(Convolutional(), BaselineCallback(reduce={"head.input": "max"}, clean_windows=0))
+    assert info(callback, "embeddings/head.input")["reduce"] == "max"
+    assert callback.baseline_.warnings == []
+    callback = fitted(Convolutional(), BaselineCallback(reduce={"fc.input": "max"}, clean_windows=0))
+    assert "reduce has ['fc.input'], but the layers that are read are ['head.input']" in said(callback)
+
+
+def test_a_layer_that_was_named_and_is_called_twice_is_stated(fitted):
+    class Twice(Base):
+        def forward(self, images):
+            return self.head(self.body(images) + self.body(images.flip(-1)))
+
+    callback = fitted(Twice(), BaselineCallback(layers=["body"], clean_windows=0))
+    assert "'body' is called 2 times in a batch: its first call is read" in said(callback)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_compiled_model_whose_answer_is_not_its_last_linear_says_so(fitted, whole):
+    torch._dynamo.reset()
+    model = Probabilities()
+    if whole:
+        model = torch.compile(model, backend="eager")
+    else:
+        model.body = torch.compile(model.body, backend="eager")
+    callback = fitted(model)
+    torch._dynamo.reset()
+
+    assert read(callback) == {}
+    assert "compiled, and what it returns is not what its last Linear answers" in said(callback)
+
+
+@pytest.mark.parametrize(("kind", "why"), [(Autoencoder, "as many numbers as an image"), (Segmentation, "maps")])
+def test_check_is_not_ok_where_something_was_not_decided(images, kind, why):
+    found = BaselineCallback().check(kind(), DataLoader(images(N, 1), BATCH))
+    assert not found.ok
+    assert any(why in warning and "Pass outputs= and layers=[...]" in warning for warning in found.warnings)
+    assert [row.group for row in found.rows] == ["inputs", "labels"]
+
+
+def test_check_says_how_it_was_decided(images):
+    found = BaselineCallback().check(WithLora(), DataLoader(images(N, 1), BATCH))
+    rows = {row.group: row.read for row in found.rows}
+    assert found.ok, found.warnings
+    assert rows["outputs"].endswith(
+        "of head: what WithLora.forward returned, made by 'head.base_layer' and 'head.lora_B.default'"
+    )
+    assert "what goes into 'head', the last layer before the answer" in rows["embeddings/head.input"]
+
+
+# Production: other names.
+
+
+class Deployed(pl.LightningModule):
+    """The same network under other names, called by predict_step alone."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.network = nn.ModuleDict({"stem": model.body, "top": model.head})
+
+    def predict_step(self, batch, batch_idx):
+        return self.network["top"](self.network["stem"](batch[0]))
+
+
+class Passed(Base):
+    """Its answer is made of two heads, so no layer gives it."""
+
+    def __init__(self):
+        super().__init__()
+        self.head_dist = nn.Linear(6, 4)
+
+    def forward(self, images):
+        features = self.body(images)
+        return (self.head(features) + self.head_dist(features)) / 2
+
+
+class PassedOn(pl.LightningModule):
+    def __init__(self, model):
+        super().__init__()
+        self.inner = model
+
+    def predict_step(self, batch, batch_idx):
+        return self.inner(batch[0])
+
+
+def watched(baseline):
+    """A monitor, and the windows that it will have judged, with their profiles."""
+    monitor, found = DriftMonitor(baseline, N), []
+    update = monitor.update
+
+    def kept(**batch):
+        reports = update(**batch)
+        found.extend(reports)
+        return reports
+
+    monitor.update = kept
+    return monitor, found
+
+
+@pytest.mark.parametrize(
+    ("kind", "deploy"), [(Base, Deployed), (WithLora, Deployed), (Passed, PassedOn), (ArcFace, Deployed)]
+)
+def test_what_auto_found_is_found_again_in_a_model_with_other_names(fitted, trainer, images, kind, deploy):
+    model = kind()
+    callback = fitted(model)
+    monitor, found = watched(callback.baseline_)
+    trainer(DriftCallback(monitor=monitor)).predict(deploy(model), DataLoader(images(N, 2), BATCH))
+    ours, theirs = found[0].profile.rows.data, callback.baseline_.reference.rows.data
+
+    assert monitor.status.failures == {}
+    assert ours.keys() == theirs.keys()
+    for group in read(callback):
+        np.testing.assert_allclose(np.sort(ours[group], 0), np.sort(theirs[group], 0), rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_not_found_again_is_said(fitted, trainer, images, caplog):
+    class Other(pl.LightningModule):
+        def predict_step(self, batch, batch_idx):
+            return F.adaptive_avg_pool2d(batch[0], 2)
+
+    drift = DriftCallback(fitted(Base()).baseline_, window=N)
+    trainer(drift).predict(Other(), DataLoader(images(N, 2), BATCH))
+
+    assert "the model's answer: no module with parameters takes the images of the batch" in caplog.text
+    assert "Pass outputs=" not in caplog.text  # which a DriftCallback does not take
+    assert drift.monitor_.status.rows == N
+
+
+def test_a_watched_module_with_other_names(fitted, images):
+    model = Base()
+    callback = fitted(model)
+    renamed = nn.Sequential(model.body, model.head).eval()
+    monitor, found = watched(callback.baseline_)
+    pictures = torch.stack([picture for picture, _ in images(N, 2)])
+    with torch.no_grad():
+        expected = renamed(pictures)
+        with monitor.watch(renamed):
+            answers = [renamed(part) for part in pictures.split(BATCH)]
+    theirs = callback.baseline_.reference.rows.data
+
+    assert torch.equal(torch.cat(answers), expected) or torch.allclose(torch.cat(answers), expected)
+    assert monitor.status.failures == {}
+    for group in ("outputs", "embeddings/head.input"):
+        ours = found[0].profile.rows.data[group]
+        np.testing.assert_allclose(np.sort(ours, 0), np.sort(theirs[group], 0), rtol=1e-4, atol=1e-6)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in renamed.modules())
+
+
+def test_a_watched_module_that_raises_while_it_is_followed(fitted, images):
+    class Raises(nn.Sequential):
+        fails = True
+
+        def forward(self, pictures):
+            answer = super().forward(pictures)
+            if self.fails:
+                raise RuntimeError("out of memory")
+            return answer
+
+    model = Base()
+    monitor = DriftMonitor(fitted(model).baseline_, N)
+    renamed = Raises(model.body, model.head).eval()
+    with monitor.watch(renamed), torch.no_grad():
+        with pytest.raises(RuntimeError, match="out of memory"):
+            renamed(images(N, 2).tensors[0])
+        assert _get_current_function_mode() is None
+        renamed.fails = False
+        renamed(images(N, 2).tensors[0])
+    assert monitor.status.rows == N
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in renamed.modules())
