@@ -93,6 +93,11 @@ class Answer:
         """The heads, those too that are not read, in Keras's order."""
         return list(self._columns)
 
+    @property
+    def columns(self) -> list[int | None]:
+        """How many numbers each head has."""
+        return list(self._columns.values())
+
     def _shapes(self) -> dict[str, Any]:
         shapes = {}
         for path, each in named_layers(self.model).items():

@@ -195,6 +195,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         self._backup = Backup(around.siblings, self._options.artifact_path)
         for source, data in zip((TRAINING, VALIDATION), around.data, strict=True):
             fit.raw.begin(source, data)
+        fit.name_classes(around.data)
         if self._options.reference == VALIDATION:
             fit.record(VALIDATION, everything=True)
             if around.validates is False:
@@ -318,6 +319,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
     @guarded("starting the pass")
     def _record_alone(self, source: str, steps: str) -> None:
         fit = self._this_fit
+        fit.name_classes(look_around(self).data)
         fit.reference = source
         fit.record(source, everything=True)
         fit.listen(steps)

@@ -3,8 +3,8 @@
 Each hook does one thing and hands over; what it does is in the module of that name. The way of a batch: opened in
 `on_*_batch_start` (`batches.py` copies images and labels), caught in the forward pass (`taps.py`), closed in
 `on_*_batch_end` (`recording.py` hands it to the profiler). Which layers `"auto"` means, the first batches show
-(`finding.py`). The way of a profile: made at the end of a pass, merged over
-ranks (`ranks.py`), put into checkpoints (`checkpoints.py`), and at the end of the fit saved and logged (`finish.py`).
+(`finding.py`). The way of a profile: made at the end of a pass, merged over ranks (`ranks.py`), put into checkpoints
+(`checkpoints.py`), and at the end of the fit saved and logged (`finish.py`).
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class BaselineCallback(Checkable, LightningCallback):
             each kind of pass; those that it lacks are `"auto"`.
         outputs: The layer whose answers are the model's outputs. `"auto"`: what the model returns in evaluation, which
             the first batch shows; several heads are several outputs. None: no outputs.
-        task: `"auto"`, `"classification"` or `"regression"`, or what the outputs are: `"logits"`, `"probabilities"`,
-            `"values"`.
+        task: `"auto"`, `"classification"`, `"multilabel"` or `"regression"`, or what the outputs are: `"logits"`,
+            `"probabilities"`, `"values"`, `"multilabel_logits"`, `"multilabel_probabilities"`. By head, where they
+            differ: `{"species": "classification", "age": "regression"}`.
         target: Key or place of the labels in a batch, a tuple of these for what is nested, e.g. `(1, "species")`; of a
             dict, all of its labels are kept, each by its name. `"auto"`: what the loss is given, else the usual names
             and places, if these leave one. None: no labels. A dict says it for each kind of pass, as for `inputs`.
@@ -103,7 +104,7 @@ class BaselineCallback(Checkable, LightningCallback):
         *,
         inputs: Literal["auto"] | ImageInputs | Mapping[str, str | ImageInputs | None] | None = "auto",
         outputs: str | None = "auto",
-        task: str = "auto",
+        task: str | Mapping[str, str] = "auto",
         target: Place | Mapping[str, Place | None] | None = "auto",
         reference: Literal["validation", "training", "test"] = "validation",
         training: Literal["inputs", "all"] | None = "inputs",

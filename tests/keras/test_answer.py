@@ -411,3 +411,21 @@ def test_what_auto_found_is_found_again_in_a_model_with_other_names(make, images
     tested = {group.name for report in callback.reports_ for group in report.report.groups}
     assert tested == set(making.baseline_.reference.groups)
     assert callback.monitor_.status.failures == {}
+
+
+@pytest.mark.backend("tensorflow")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_names_of_the_classes_of_a_folder_of_images_are_kept(images, tmp_path, compile_model):
+    x, _ = images(8)
+    for number, name in enumerate(["ant", "bee", "cow", "dog"]):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for place in (0, 1):
+            keras.utils.save_img(tmp_path / "set" / name / f"{place}.png", x[2 * number + place] * 255, scale=False)
+    data = keras.utils.image_dataset_from_directory(tmp_path / "set", image_size=(SIDE, SIDE), batch_size=8, verbose=0)
+    callback = BaselineCallback(clean_windows=0)
+    model = compile_model(all_convolutional(), loss="sparse_categorical_crossentropy")
+    train = data.map(lambda x, y: (x / 255, y)).prefetch(1)
+    model.fit(train, validation_data=data, shuffle=False, verbose=0, callbacks=[callback])
+
+    for name in ("outputs", "labels"):
+        assert callback.baseline_.reference.groups[name].info["class_names"] == ["ant", "bee", "cow", "dog"]
