@@ -15,7 +15,7 @@ from array_api_compat import is_numpy_array, is_torch_array
 
 from lensai_integrations.arrays import Array, is_array
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import Found, Key, locate
+from lensai_integrations.measures.batches import Found, Key, NoNamesError, SeveralError, locate
 from lensai_integrations.measures.inputs import ImageInputs, normalization_of
 from lensai_integrations.training.problems import Problems
 
@@ -72,6 +72,7 @@ class BatchReader:
     ) -> None:
         self._inputs, self._target, self._problems, self._segment_by = inputs, target, problems, segment_by
         self._place: Key = None
+        self._several: SeveralError | None = None
 
     @property
     def inputs(self) -> ImageInputs | None:
@@ -93,13 +94,22 @@ class BatchReader:
         return Taken(images, labels, place, segments)
 
     def _located(self, batch: Any, inputs: ImageInputs) -> Found:
-        """The images, found in the first batch, and in the others where they were in that."""
-        place = inputs.key if self._place is None else self._place
-        found = locate(batch, place, inputs.layout)
-        if self._place is None:
-            self._place = found.place
-            if found.note:
-                self._problems.note("images", found.note)
+        """The images, found in the first batch that has any, and in the others where they were in that."""
+        if self._several is not None:
+            raise self._several.with_traceback(None)
+        if self._place is not None:
+            return locate(batch, self._place, inputs.layout).images
+        try:
+            found = locate(batch, inputs.key, inputs.layout)
+        except SeveralError as error:
+            self._several = error
+            raise
+        except NoNamesError as error:  # of two loaders, only one may make dicts
+            found = locate(batch, None, inputs.layout)
+            self._problems.note("images", f"{error}; what looks like images there, at {found.place}, is read")
+        self._place = found.place
+        if found.note:
+            self._problems.note("images", found.note)
         return found.images
 
 
