@@ -160,3 +160,15 @@ def test_half_precision_against_full_and_the_other_way_round_is_the_same():
     for one in (rounded, with_profiler(half, like=full)):
         np.testing.assert_array_equal(one.groups["inputs"].pixels.counts, full.groups["inputs"].pixels.counts)
         np.testing.assert_allclose(one.groups["inputs"].bank.max, full.groups["inputs"].bank.max, rtol=1e-4)
+
+
+def test_precisions_that_no_rounding_makes_alike_are_said(caplog):
+    between = (UNIT * 0.93 + 0.013).astype(np.float32)
+    half = torch.from_numpy(between).bfloat16()
+    full, rounded = with_profiler(between), with_profiler(half)
+    (warning,) = with_profiler(half, like=full).warnings
+    assert warning.startswith("pixels are of bfloat16 here and of full precision in the baseline")
+    (warning,) = with_profiler(between, like=rounded).warnings
+    assert warning.startswith("pixels are of full precision here and of bfloat16 in the baseline")
+    assert with_profiler(half, like=rounded).warnings == with_profiler(between, like=full).warnings == []
+    assert len(caplog.records) == 2
