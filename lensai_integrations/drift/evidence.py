@@ -26,6 +26,7 @@ from lensai_integrations.drift.distances import (
 )
 from lensai_integrations.drift.kernel import kernel_test
 from lensai_integrations.drift.result import RANKS, GroupDrift, StreamDrift, VectorDrift
+from lensai_integrations.drift.rounding import without_rounded
 from lensai_integrations.drift.shares import hellinger, jensen_shannon, population_stability, total_variation
 from lensai_integrations.drift.significance import category_p_value, ks_p_value
 from lensai_integrations.errors import DefinitionError
@@ -84,7 +85,8 @@ def compare_group(a: Side, b: Side) -> GroupDrift:
     streams = [*_invalid(a, b), *_numbers(a, b, notes), *_apart(a.group, b.group, notes)]
     streams += [*_categories(a.group, b.group, notes), *_pixels(a.group, b.group, notes)]
     vectors = _vectors(a, b, notes)
-    return GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, tuple(streams), vectors, tuple(notes))
+    found = GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, tuple(streams), vectors, tuple(notes))
+    return without_rounded(found, a.group, b.group)
 
 
 def _apart(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
