@@ -13,11 +13,12 @@ from typing import Any
 
 import keras
 
+from lensai_integrations.arrays import strings, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.answer import Answer
 from lensai_integrations.measures.batches import locate
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.training.batches import LABEL_KEYS, Taken
+from lensai_integrations.training.batches import LABEL_KEYS, Taken, are_numbers_of
 from lensai_integrations.training.problems import Problems
 
 #: Where y itself is the labels.
@@ -43,6 +44,7 @@ class KerasBatches:
         self._places: dict[str, int | str] = {}
         self.answer: Answer | None = None
         self.class_names: Sequence[str] = ()
+        self._names_of: Sequence[str] = ()
 
     @property
     def inputs(self) -> ImageInputs | None:
@@ -99,7 +101,19 @@ class KerasBatches:
         if key is None:
             return Taken(images, None, None)
         heads = self._heads()
-        return Taken(images, self._rows(heads[0] if len(heads) == 1 else "", found[key]), self._places[key])
+        labels = self._rows(heads[0] if len(heads) == 1 else "", found[key])
+        return Taken(images, labels, self._places[key], class_names=self._named(labels))
+
+    def _named(self, labels: Any) -> Sequence[str]:
+        """The names of the classes, if labels and answer are of as many. The first labels are waited for."""
+        if self.class_names and self._names_of is not self.class_names:
+            columns = [] if self.answer is None else self.answer.columns
+            count = len(self.class_names)
+            fits = columns == [count] or (columns == [1] and count == 2)
+            if not (fits and strings(labels) is None and are_numbers_of(to_host(labels), count)):
+                self.class_names = ()
+            self._names_of = self.class_names
+        return self.class_names
 
     def _heads(self) -> list[str]:
         return [] if self.answer is None else self.answer.names_of_all

@@ -18,6 +18,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
 from lensai_integrations.keras.batches import KerasBatches
 from lensai_integrations.keras.functions import PREDICT, TEST, TRAIN, Exchange, abandoned, steps
+from lensai_integrations.keras.surroundings import class_names_in
 from lensai_integrations.keras.taps import Taps
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile
@@ -107,6 +108,11 @@ class KerasFit(Fit[Recording]):
         layers, known = (self._taps.layers, []) if everything else ([], self._taps.layers)
         prepare = self.prepare(source)
         self.recordings[source] = Recording(source, prepare, layers, self.problems, aside=aside, known=known)
+
+    def name_classes(self, data: Sequence[Any]) -> None:
+        """Take what data sets call their classes."""
+        with self.problems.caught("class names"):
+            self._reader.class_names = class_names_in(data)
 
     def listen(self, *kinds: str) -> None:
         """Exchange the model's functions for these kinds of steps."""

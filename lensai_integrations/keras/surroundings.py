@@ -7,8 +7,11 @@ start of a fit; where they are not found (another Keras, another loop), the call
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from lensai_integrations.measures.wrapped import class_names_of
 
 _MOST_FRAMES = 50
 
@@ -21,7 +24,7 @@ class Surroundings:
         siblings: The callbacks of the same fit, this one included.
         holder: The list that holds them: it goes when the loop ends, however that ends.
         validates: Whether fit was given validation data; None if that is not known.
-        data: What fit was given: to train on, and as validation data.
+        data: What fit was given: to train on, and as validation data; or what `evaluate` was given.
     """
 
     siblings: list[Any] = field(default_factory=list)
@@ -45,6 +48,8 @@ def look_around(callback: Any) -> Surroundings:
         callbacks = getattr(holder, "callbacks", None)
         if found.holder is None and isinstance(callbacks, list) and any(each is callback for each in callbacks):
             found.holder, found.siblings = holder, list(callbacks)
+        if frame.f_code.co_name == "evaluate" and "sample_weight" in names and found.data == (None, None):
+            found.data = names.get("x"), None
         is_fit = frame.f_code.co_name == "fit" and "validation_data" in names and "epochs" in names
         if is_fit and found.validates is None:
             found.validates = names["validation_data"] is not None
@@ -53,3 +58,31 @@ def look_around(callback: Any) -> Surroundings:
             break
         frame = frame.f_back
     return found
+
+
+def class_names_in(data: Sequence[Any]) -> tuple[str, ...]:
+    """What data sets call their classes; of several that differ, none.
+
+    `image_dataset_from_directory` notes it at a `tf.data.Dataset`, of which those are made that `map`, `prefetch` and
+    the like return.
+
+    Example:
+        >>> class Batches:
+        ...     class_names = ["cat", "dog"]
+        >>> class Mapped:
+        ...     _input_dataset = Batches()
+        >>> class_names_in([Mapped(), None]), class_names_in([])
+        (('cat', 'dog'), ())
+    """
+    found = {names for each in data if (names := _named(each))}
+    return next(iter(found)) if len(found) == 1 else ()
+
+
+def _named(data: Any) -> tuple[str, ...]:
+    for _ in range(_MOST_FRAMES):
+        if data is None:
+            break
+        if names := class_names_of(data):
+            return names
+        data = getattr(data, "_input_dataset", None)
+    return ()
