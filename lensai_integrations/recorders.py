@@ -210,6 +210,12 @@ class Outputs(Recorder):
         if "top_class" in measured.rest:
             self.group.sketches["categories/top_class"].update(_classes(measured.rest["top_class"]))  # type: ignore[attr-defined]
 
+    def why_left_out(self) -> str:
+        """What rows should have been."""
+        should = {"probabilities": "a row does not sum to 1", "multilabel_probabilities": "a value is not in [0, 1]"}
+        also = should.get(self.group.info["kind"])
+        return f"a value was not finite, or {also}" if also else super().why_left_out()
+
     def warnings(self) -> list[str]:
         """What is not certain of how they are read."""
         told = [f"{self.group.name}: {self._decided.doubt}"] if self._decided.doubt else []
@@ -291,7 +297,8 @@ class Labels(Recorder):
             self.group.sketches["bank"].update(measured.rest["rows"])  # type: ignore[attr-defined]
             self._on.add(labels)
         else:
-            self.group.categories[""].update(_classes(labels) if odd is not None else labels)
+            kept = labels[~odd] if isinstance(odd, np.ndarray) else labels
+            self.group.categories[""].update(kept)
 
     def settle(self) -> None:
         """Count the labels that were on."""
@@ -322,6 +329,7 @@ _WHY: Final = {
     "soft": "rows of shares that sum to 1",
     "rows": "rows of numbers",
 }
+
 
 def _note_choices(batch: Any, settings: Settings) -> None:
     """Say what the first batch of images did not settle beyond doubt."""

@@ -183,12 +183,12 @@ class Trace(TorchFunctionMode):
             if id(module) not in self._skipped and not is_metric(module) and hasattr(module, "register_forward_hook"):
                 self._hook(module, paths.get(id(module), ""))
         if self._with_mode:
-            self.__enter__()
+            self.__enter__()  # type: ignore[no-untyped-call]
         self._on = True
 
     def stop(self) -> None:
         """Take the hooks off again. May be called twice."""
-        if self._on and self._with_mode and _get_current_function_mode() is self:
+        if self._on and self._with_mode and _get_current_function_mode() is self:  # type: ignore[no-untyped-call]
             self.__exit__(None, None, None)
         self._on = False
         for handle in self._handles:
@@ -213,7 +213,9 @@ class Trace(TorchFunctionMode):
     # What happened.
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Compute, and note what was made of what."""
+        """Compute, and note what was made of what; of a function that is compiled here, what it was given and gave."""
+        if torch.compiler.is_compiling():
+            return func(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
         if self._watching():
             try:
@@ -336,6 +338,12 @@ class Trace(TorchFunctionMode):
             del self._kept[oldest]
             self._bytes -= size
 
+    def forget_values(self) -> None:
+        """Let go of all copies; what was made of what stays known."""
+        self._kept, self._order, self._ids = {}, deque(), WeakIdKeyDictionary()
+        for call in self.calls:
+            call.heads.tensors.clear()
+
     # What it means.
 
     def kept(self, call: Call, *, before: bool) -> tuple[int, Tensor] | None:
@@ -404,8 +412,10 @@ class _Hook:
         self._path, self._tell = path, tell
 
     def __call__(self, module: Any, args: Any, kwargs: Any, answer: Any = None) -> None:
+        if torch.compiler.is_compiling():
+            return
         trace = self._tell.__self__  # type: ignore[attr-defined]
-        if not trace._watching() or torch.compiler.is_compiling():
+        if not trace._watching():
             return
         try:
             self._tell(self._path, module, args, kwargs, answer)
@@ -474,8 +484,9 @@ def _has_values_beside_tensors(batch: Any, depth: int = 0) -> bool:
 
 def _changed_in_place(name: str, args: Any, kwargs: Mapping[str, Any]) -> Tensor | None:
     """The tensor that an operation changes, if it works in place."""
-    if isinstance(kwargs.get("out"), Tensor):
-        return kwargs["out"]
+    out = kwargs.get("out")
+    if isinstance(out, Tensor):
+        return out
     if not args or not isinstance(args[0], Tensor):
         return None
     in_place = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
