@@ -151,9 +151,9 @@ class BatchReader:
             found = locate(batch, None, inputs.layout)
             self._say(
                 "inputs",
-                f"key={inputs.key!r} is not in the batches of {self._source}, which are {held(batch)}: the images at"
-                f" {place_of(found.place)!r} are read; pass inputs={{{self._source!r}: ImageInputs(...), ...}} to say"
-                " how each kind of batch is read",
+                f"key={inputs.key!r} is not in the batches of {self._source or 'this pass'}, which are {held(batch)}:"
+                f" the images at {place_of(found.place)!r} are read; pass inputs={{'training': ImageInputs(...),"
+                " 'validation': ImageInputs(...)} to say how each kind of batch is read",
             )
         if not self._knows_images:
             self._knows_images, self._images_at = True, found.place
