@@ -96,6 +96,8 @@ def part_at(batch: Any, place: Place) -> Any:
 
 
 def _step(part: Any, step: int | str) -> Any:
+    if type(part) is dict or (isinstance(step, int) and type(part) in (list, tuple)):  # what most batches are
+        return part[step]
     parts = inside(part) or {}
     if isinstance(step, int) and not isinstance(part, Mapping):  # of named fields, too, and from the end
         return list(parts.values())[step]
