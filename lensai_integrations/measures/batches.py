@@ -98,7 +98,10 @@ def locate(batch: Any, key: Key = None, layout: str = "auto", *, pictures: bool 
     found = _search(value, place, layout, 0)
     if len(found) > 1:
         names = " and ".join(f"{_told(each.place)} {_shapes(each.images)}" for each in found)
-        raise InputError(f"several arrays in the batch may be the images, at {names}: pass key=, one of these places")
+        raise InputError(
+            f"several arrays in the batch may be the images, at {names}: pass one of these places, e.g."
+            f" ImageInputs(key={_told(found[0].place)})"
+        )
     if not found:
         return Located(_first(value, key), place)
     images = found[0].images
@@ -208,7 +211,8 @@ def _step(batch: Any, part: int | str, key: Key) -> tuple[Any, tuple[int | str, 
         named = fields_of(batch)
     if named is not None:
         raise InputError(f"key={key!r} was not found: there is only {list(named)}")
-    raise InputError(f"key={key!r} was not found: the batch is a {type(batch).__name__}, no dict or tuple")
+    problem = f"key={key!r} was not found: the batch is a {type(batch).__name__}, no dict or tuple"
+    raise InputError(problem)
 
 
 def _search(value: Any, place: tuple[int | str, ...], layout: str, depth: int, inside: bool = False) -> list[Located]:
