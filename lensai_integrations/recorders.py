@@ -124,6 +124,8 @@ class Inputs(Recorder):
         streams = tuple(definitions)
         info = {"note": _note_of(images, found), "convention": convention, "reader": asdict(reader)}
         info["size"] = _size(found, reader.layout)
+        if half := next((half for half in HALVES if half in images.note and not images.whole), None):
+            info["precision"] = half
         self._range = Range(images, settings.like, name)
         seed = settings.seed_of(plain_name(name))  # the same sketches whether or not there are other conventions
         sketches: dict[str, Sketch] = {"bank": KLLBank(len(streams), settings.k, seed=seed)}
@@ -356,7 +358,7 @@ def _note_precision(images: Images, whole: bool | None, settings: Settings) -> N
         settings.note(
             INPUTS,
             f"pixels are of {here} here and of {there} in the baseline, and do not lie at whole levels, to which they"
-            " could be rounded: noise and sharpness of smooth images may move by that alone. Profile both alike",
+            " could be rounded: noise, sharpness and entropy are not compared. Profile both alike for these",
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from libraries import IMMUTABLE, as_if_elsewhere, maker
 from profiles import batch
 
-from lensai_integrations import DriftMonitor, ImageInputs, Profiler
+from lensai_integrations import DriftMonitor, ImageInputs, Profiler, compare
 from lensai_integrations.recorders import RECORDERS, Settings
 
 ONE = batch(np.random.default_rng(0), 20)
@@ -172,3 +172,13 @@ def test_precisions_that_no_rounding_makes_alike_are_said(caplog):
     assert warning.startswith("pixels are of full precision here and of bfloat16 in the baseline")
     assert with_profiler(half, like=rounded).warnings == with_profiler(between, like=full).warnings == []
     assert len(caplog.records) == 2
+    for one, two in ((full, half), (rounded, between)):
+        report = compare(one, with_profiler(two, like=one))
+        (group,) = report.groups
+        compared = {stream.stream.removeprefix("inputs/") for stream in group.streams}
+        assert {"brightness", "contrast"} < compared
+        assert not compared & {"noise_sigma", "snr", "sharpness", "entropy"}
+        assert "would move by rounding alone and are not compared" in group.notes[0]
+        assert not report.drift
+    (group,) = compare(full, with_profiler(between, like=full)).groups
+    assert "inputs/noise_sigma" in {stream.stream for stream in group.streams}

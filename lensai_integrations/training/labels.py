@@ -277,7 +277,10 @@ def by_evidence(parts: Parts) -> tuple[tuple[Path, ...], str]:
 
 
 _LIKE_AN_INDEX: Final = "{} may be an index or the paths of the images rather than labels, so nothing is taken: pass {}"
-_SEVERAL_ARE_LEFT: Final = "several parts of the batch may be the labels, {}, and no loss was seen that shows which, so nothing is taken: pass {}"
+_SEVERAL_ARE_LEFT: Final = (
+    "several parts of the batch may be the labels, {}, and no loss was seen that shows which, so nothing is taken:"
+    " pass {}"
+)
 _NOT_READ: Final = (
     "the batch has no labels of a kind that is read, which is one entry or one row of numbers per image, but {}; masks,"
     " boxes and the like are not read: target=None says that there is nothing to read"
