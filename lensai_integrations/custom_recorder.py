@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, shape_of
+from lensai_integrations.arrays import Array
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
+from lensai_integrations.measures.batches import Found
 from lensai_integrations.measures.custom import CustomMeasure, registered
 from lensai_integrations.measures.custom_rows import custom_measurer
 from lensai_integrations.measures.images import CONVENTIONS
@@ -72,9 +73,9 @@ class CustomStreams:
             group.definitions |= {name: each["id"] for name, each in told.items()}
             group.info["measures"] = {name: {**each, "range": list(each["range"])} for name, each in told.items()}
 
-    def measure(self, images: Array) -> dict[str, Array]:
+    def measure(self, images: Found) -> dict[str, Array]:
         """Rows `[n, k]` by `"<group>/<measure>"`, of the measures that worked. Nothing is waited for."""
-        if not self._missed or shape_of(images)[0] == 0:
+        if not self._missed or len(images) == 0:
             return {}
         rows = self._measurer(images)
         for name in self._missed:

@@ -9,7 +9,7 @@ from pathlib import Path as FilePath
 from typing import Any, Final
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import USUAL_KEYS
+from lensai_integrations.measures.batches import fields_of, is_picture, locate
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import class_names_of
@@ -17,7 +17,6 @@ from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
 from lensai_integrations.raw.collector import Collector, Metadata
 from lensai_integrations.raw.files import profile_files
-from lensai_integrations.raw.reading import is_picture
 from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL
 from lensai_integrations.training.batches import LABEL_KEYS, BatchReader, Place, image_inputs
 from lensai_integrations.training.labels import Parts, Path, by_evidence, inside, part_at, path_of
@@ -213,13 +212,16 @@ class _Samples:
 
 
 def _image(sample: Any) -> Any:
-    """The image of a sample: the sample, the first of a tuple, or the usual key of a dict."""
-    if isinstance(sample, Mapping):
-        key = next((key for key in USUAL_KEYS if key in sample), None)
-        if key is None:
-            raise InputError(f"a sample has none of {', '.join(USUAL_KEYS)}, only {list(sample)}")
-        return sample[key]
-    return sample[0] if isinstance(sample, list | tuple) and sample else sample
+    """The image of a sample, wherever it is in it; of several views the first."""
+    if is_picture(sample):
+        return sample
+    try:
+        found = locate(sample, pictures=True).images
+    except InputError:
+        if fields_of(sample) is not None or not isinstance(sample, list | tuple) or not sample:
+            raise
+        return sample[0]  # the collector says what is wrong with it
+    return found[0] if isinstance(found, list) else found
 
 
 def _labels(sample: Any, image: Any, target: Place | None) -> dict[Path, Any]:

@@ -7,15 +7,27 @@ them, and wide embeddings draw their projection, once, and not again in every ep
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from lensai_integrations.arrays import Array, is_immutable, local, namespace, start_copy, strings, to_host
+import numpy as np
+
+from lensai_integrations.arrays import (
+    Array,
+    is_array,
+    is_immutable,
+    local,
+    namespace,
+    shape_of,
+    start_copy,
+    strings,
+    to_host,
+)
 from lensai_integrations.compiled import Compiled
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.batches import Found, Key, by_shape, find_images, in_order
 from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, reduce_embedding
 from lensai_integrations.measures.images import (
     in_order_of,
@@ -26,6 +38,8 @@ from lensai_integrations.measures.images import (
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import label_rows
 from lensai_integrations.measures.outputs import NO_CLASS, ON, SUM_TOLERANCE, Kind, flattened, measure_outputs
+from lensai_integrations.profile import Profile
+from lensai_integrations.sketches.counts import count_images
 
 #: Rows of one batch by name, for the joint sample.
 Rows: TypeAlias = dict[str, Array]
@@ -151,7 +165,7 @@ class ImageBatch:
 
     def __init__(self, batch: Any) -> None:
         self.batch = batch
-        self._images: Array | None = None
+        self._images: Found = None
         self._found: dict[str, dict[str, Any]] | None = None
 
     @classmethod
@@ -159,23 +173,48 @@ class ImageBatch:
         """The batch, if it is not one already."""
         return batch if isinstance(batch, cls) else cls(batch)
 
-    def images(self, key: str | int | None) -> Array:
-        """The array of images, with `key` its place in the batch."""
+    def images(self, key: Key = None, layout: str = "auto") -> Found:
+        """The array of images, or a list of one each, with `key` their place in the batch; see `find_images`."""
         if self._images is None:
-            self._images = find_images(self.batch, key)
+            self._images = find_images(self.batch, key, layout)
         return self._images
 
-    def measured(self, measure: ImageMeasurer, convention: str, key: str | int | None = None) -> dict[str, Any]:
-        """What was measured by one convention.
+    def measured(
+        self, measure: ImageMeasurer, convention: str, key: Key = None, layout: str = "auto"
+    ) -> dict[str, Any]:
+        """What was measured by one convention. Images of several sizes are measured one size at a time.
 
         Raises:
             Exception: Whatever failed in it.
         """
         if self._found is None:
-            self._found = measure(self.images(key))
+            images = self.images(key, layout)
+            parts = [(places, measure(array)) for places, array in by_shape(images)]
+            self._found = parts[0][1] if len(parts) == 1 else _of_all(parts)
         if convention not in self._found:
             raise measure.error_of(convention)
         return dict(self._found[convention])
+
+
+def _of_all(parts: Sequence[tuple[list[int], dict[str, dict[str, Any]]]]) -> dict[str, dict[str, Any]]:
+    """What was measured of images of several sizes, as of one batch: rows in order, pixels counted."""
+    together: dict[str, dict[str, Any]] = {}
+    for convention in parts[0][1]:
+        found = [(places, each[convention]) for places, each in parts if convention in each]
+        if len(found) == len(parts):
+            counts, counted = zip(*(_counts(len(places), each) for places, each in found), strict=True)
+            rows = in_order([(places, each["rows"]) for places, each in found])
+            together[convention] = {"rows": rows, "counts": sum(counts[1:], counts[0]), "counted": sum(counted)}
+    return together
+
+
+def _counts(n: int, found: dict[str, Any]) -> tuple[Array, int]:
+    """Pixel counts of images of one size, and the images that they are of."""
+    if "counts" in found:
+        return found["counts"], found.get("counted", n)
+    pixels = found["pixels"]
+    counted = int(pixels.shape[0])
+    return (count_images(pixels) if counted else np.zeros((pixels.shape[1], 256), np.int64)), counted
 
 
 @lru_cache(maxsize=16)
@@ -247,6 +286,44 @@ def reduced(batch: Array, reduce: str, channels_last: bool) -> Array:
     return reduce_embedding(batch, reduce, channels_last=channels_last)
 
 
+def with_rows(array: Any, name: str, like: Profile | None) -> Any:
+    """One vector of outputs or embeddings as one row, and one layer's output without rows as one of one row.
+
+    Args:
+        array: What was given; all but arrays and lists of numbers is returned as it is.
+        name: Of the group.
+        like: The profile that knows how wide a row is.
+
+    Raises:
+        InputError: If a vector is not as long as a row.
+
+    Example:
+        >>> import numpy as np
+        >>> from lensai_integrations import Profiler
+        >>> profiler = Profiler()
+        >>> profiler.update(outputs=np.eye(4))
+        >>> with_rows(np.zeros(4), "outputs", profiler.profile()).shape
+        (1, 4)
+    """
+    known = like.groups.get(name) if like is not None else None
+    if known is None or name.split("/", maxsplit=1)[0] not in ("outputs", "embeddings"):
+        return array
+    if isinstance(array, list | tuple) and array and all(isinstance(each, int | float) for each in array):
+        array = local(array)
+    if not is_array(array):
+        return array
+    shape, info = shape_of(array), known.info
+    width = info.get("columns") or info.get("projected_from") or info.get("width") or 0
+    if len(shape) == 1 and width > 1:
+        if shape[0] != width:
+            raise InputError(
+                f"{name} is a vector of {shape[0]} numbers, but a row of the baseline has {width}: pass one row"
+                f" [{width}], or several [n, {width}]"
+            )
+        return array[None]
+    return array[None] if len(shape) == 3 and info.get("axes") == 4 else array
+
+
 def class_labels(batch: Any) -> tuple[Array | list[str], Array | None]:
     """Labels as a class per row, `[n]` integers or strings; and which rows are none, bool `[n]`, where that can be.
 
@@ -271,7 +348,7 @@ def class_labels(batch: Any) -> tuple[Array | list[str], Array | None]:
         if whole:
             return only, None
         odd = ~(only == xp.floor(only))
-        return xp.astype(xp.where(odd, float(NO_CLASS), only), xp.int64), odd
+        return xp.astype(xp.where(odd, float(NO_CLASS), only), xp.int32), odd
     shares = xp.astype(rows, xp.float32)
     odd = ~(xp.all(shares >= 0.0, axis=1) & (xp.abs(xp.sum(shares, axis=1) - 1.0) <= SUM_TOLERANCE))
     return xp.where(odd, NO_CLASS, xp.argmax(shares, axis=1)), odd

@@ -25,7 +25,7 @@ from lensai_integrations.heads import LABELS, OUTPUTS, group_of, is_labels, is_o
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
-from lensai_integrations.measuring import ImageBatch, Measured, Rows
+from lensai_integrations.measuring import ImageBatch, Measured, Rows, with_rows
 from lensai_integrations.profile import Baseline, Group, Profile
 from lensai_integrations.recorders import RECORDERS, Recorder
 from lensai_integrations.segmenting import Segmenter, label_values
@@ -72,6 +72,8 @@ class Profiler:
         max_segments: How many values get one, first come, first served; the rows of others are in the segment "other".
         on_error: Called with a group's name and the error when a group cannot take a batch; the other groups go on and
             the profile says what is missing. By default such errors are raised.
+        on_note: Called with a sentence that a reader of the profile should know: what was chosen among several
+            readings of the first batch, and how to settle it. By default it is logged.
 
     Example:
         >>> import numpy as np
@@ -98,6 +100,7 @@ class Profiler:
         segment_by: str | None = None,
         max_segments: int = DEFAULT_SEGMENTS,
         on_error: Callable[[str, Exception], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
     ) -> None:
         self.source = source
         self._settings = Settings(
@@ -111,6 +114,7 @@ class Profiler:
             measures=None if measures is None else checked_measures(measures),
         )
         self._settings.on_custom_failure = self._custom_failed
+        self._settings.on_note = on_note or (lambda note: _log.warning("%s", note))
         like = self._settings.like
         self._row_count = 0 if like is not None and any(map(kept_apart, like.groups.values())) else rows
         self._segment_by, self._max_segments = checked_segment_by(segment_by, max_segments), max_segments
@@ -213,7 +217,7 @@ class Profiler:
         groups = {name: sketched_alike(group, self._settings.like) for name, group in own.items()}
         apart = {f"{name}/{stream}": each for name, group in own.items() for stream, each in group.apart.items()}
         warnings = [*self._wrong_names.values(), *self._problems.values()] + [
-            f"{group.invalid:,} of {group.n + group.invalid:,} rows of {name} were left out: a value was not finite"
+            f"{group.invalid:,} of {group.n + group.invalid:,} rows of {name} were left out: {self._why(name)}"
             for name, group in (own | apart).items()
             if group.invalid
         ]
@@ -272,6 +276,11 @@ class Profiler:
         self._problems.setdefault(name, f"{name}: batches were left out from row {self.n} on: {error}")
         self._on_error(name, error)
 
+    def _why(self, name: str) -> str:
+        """Why rows of a group were left out, or of one of its custom measures, which share them."""
+        owner = next(each for each in (name, name.rpartition("/")[0]) if each in self._recorders)
+        return self._recorders[owner].why_left_out()
+
     def _segment_values(self, segments: Any) -> Any:
         """What the rows of a batch are split by; None if there is nothing, and the rows go to the segment "other"."""
         if self._segmenter is not None:
@@ -304,6 +313,7 @@ class Profiler:
     def _record(self, name: str, batch: Any) -> dict[str, Measured]:
         """What was measured of a group's batch, by the group's name; nothing if that failed."""
         try:
+            batch = with_rows(batch, name, self._settings.like)
             recorder = self._recorders.get(name)
             if recorder is None:
                 recorder = RECORDERS[name.split("/", maxsplit=1)[0]](name, batch, self._settings)

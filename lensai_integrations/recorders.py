@@ -23,8 +23,11 @@ from lensai_integrations.conventions import INPUTS, plain_name
 from lensai_integrations.custom_recorder import CustomStreams
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
+from lensai_integrations.input_range import Range
+from lensai_integrations.measures.batches import Found, by_shape, locate, shapes_of
 from lensai_integrations.measures.embeddings import REDUCTIONS, embedding_definition
 from lensai_integrations.measures.images import CONVENTIONS, image_measures
+from lensai_integrations.measures.inputs import Images
 from lensai_integrations.measures.meaning import OPEN
 from lensai_integrations.measures.outputs import (
     LABEL,
@@ -97,34 +100,45 @@ class Recorder(ABC):
         """What a reader of the profile should know of this group."""
         return []
 
+    def why_left_out(self) -> str:
+        """Why rows were not valid, if some were."""
+        return "a value was not finite"
+
 
 class Inputs(Recorder):
     """Image measures and exact pixel counts."""
 
     def __init__(self, name: str, batch: Any, settings: Settings) -> None:
-        given = ImageBatch.of(batch).batch
+        shared = ImageBatch.of(batch)
         if settings.resolved_inputs is None:
-            settings.resolved_inputs = settings.inputs.resolve(given)
+            settings.resolved_inputs = settings.inputs.resolve(shared.batch)
+            _note_choices(shared.batch, settings)
         reader, convention = settings.resolved_inputs, settings.image_groups[name]
-        self._key, self._convention = reader.key, convention
-        self._measure = image_measurer(replace(reader, key=None), *settings.image_groups.values())
-        images = reader.read(given)
+        self._reader, self._convention = reader, convention
+        alone = replace(reader, key=None)
+        self._measure = image_measurer(alone, *settings.image_groups.values())
+        found = shared.images(reader.key, reader.layout)
+        images = alone.read(by_shape(found)[0][1])
         definitions = image_measures(images.channels, convention)
         streams = tuple(definitions)
-        info = {"note": images.note, "convention": convention, "reader": asdict(reader)}
-        info["size"] = f"{images.height}x{images.width}"
+        info = {"note": _note_of(images, found), "convention": convention, "reader": asdict(reader)}
+        info["size"] = _size(found, reader.layout)
+        self._range = Range(images, settings.like, name)
         seed = settings.seed_of(plain_name(name))  # the same sketches whether or not there are other conventions
         sketches: dict[str, Sketch] = {"bank": KLLBank(len(streams), settings.k, seed=seed)}
         sketches["pixels"] = PixelCounts(images.channels)
         self.group = Group(name, streams, {**definitions, "pixel": CONVENTIONS[convention].pixel.id}, sketches, info)
         measures = settings.measures if name == INPUTS else ()  # once, with the first convention
-        self._custom = CustomStreams(self.group, replace(reader, key=None), settings, measures)
+        self._custom = CustomStreams(self.group, alone, settings, measures)
+        self._notes = settings.notes.get(INPUTS, []) if name == INPUTS else []
 
     def measure(self, batch: Any) -> Measured:
         """Measure one batch of images, and round or count their pixels."""
-        shared = ImageBatch.of(batch)
-        found = shared.measured(self._measure, self._convention, self._key)
-        return Measured({self.group.name: found.pop("rows"), **self._custom.measure(shared.images(self._key))}, found)
+        shared, reader = ImageBatch.of(batch), self._reader
+        found = shared.measured(self._measure, self._convention, reader.key, reader.layout)
+        images, rows = shared.images(reader.key, reader.layout), found.pop("rows")
+        self._range.look(images, rows)
+        return Measured({self.group.name: rows, **self._custom.measure(images)}, found)
 
     def take(self, measured: Measured) -> None:
         """Sketch the measures and count the pixels."""
@@ -137,8 +151,13 @@ class Inputs(Recorder):
         self._custom.take(measured.rows, len(rows))
 
     def warnings(self) -> list[str]:
-        """Which custom measures failed."""
-        return self._custom.warnings()
+        """What was chosen among several readings, what looks like another scale, and which custom measures failed."""
+        scale = [] if self.group.invalid else self._range.warnings()
+        return [*self._notes, *scale, *self._custom.warnings()]
+
+    def why_left_out(self) -> str:
+        """How far pixels reach, and how far they should."""
+        return self._range.why()
 
 
 class Outputs(Recorder):
@@ -187,6 +206,12 @@ class Outputs(Recorder):
         _update_vectors(self.group, measured.own(self.group.name))
         if "top_class" in measured.rest:
             self.group.sketches["categories/top_class"].update(_classes(measured.rest["top_class"]))  # type: ignore[attr-defined]
+
+    def why_left_out(self) -> str:
+        """What rows should have been."""
+        should = {"probabilities": "a row does not sum to 1", "multilabel_probabilities": "a value is not in [0, 1]"}
+        also = should.get(self.group.info["kind"])
+        return f"a value was not finite, or {also}" if also else super().why_left_out()
 
     def warnings(self) -> list[str]:
         """What is not certain of how they are read."""
@@ -269,7 +294,8 @@ class Labels(Recorder):
             self.group.sketches["bank"].update(measured.rest["rows"])  # type: ignore[attr-defined]
             self._on.add(labels)
         else:
-            self.group.categories[""].update(_classes(labels) if odd is not None else labels)
+            kept = labels[~odd] if isinstance(odd, np.ndarray) else labels
+            self.group.categories[""].update(kept)
 
     def settle(self) -> None:
         """Count the labels that were on."""
@@ -300,6 +326,36 @@ _WHY: Final = {
     "soft": "rows of shares that sum to 1",
     "rows": "rows of numbers",
 }
+
+
+def _note_choices(batch: Any, settings: Settings) -> None:
+    """Say what the first batch of images did not settle beyond doubt."""
+    reader = settings.resolved_inputs
+    assert reader is not None
+    if note := locate(batch, reader.key, reader.layout).note:
+        settings.note(INPUTS, note)
+    if "?" in reader.channels and "?" not in settings.inputs.channels:
+        known = reader.channels[:3]
+        settings.note(
+            INPUTS,
+            f"images have 4 channels: three are read as {known}, and the fourth, which is not opaque alpha in the first"
+            " batch, is not read: nothing that happens in it is seen. Pass"
+            f" ImageInputs(channels='{known}A') if it is alpha, or '{known}?' if another band is meant to be left out",
+        )
+
+
+def _note_of(images: Images, found: Found) -> str:
+    return f"a list of {images.note}" if isinstance(found, list) else images.note
+
+
+def _size(found: Found, layout: str) -> str:
+    """Height x width; of images of several sizes, from the smallest to the largest."""
+    offset = int(not isinstance(found, list))
+    rows = layout.index("H") - 1 + offset
+    sizes = [shape[rows : rows + 2] for shape in shapes_of(found)]
+    low, high = (tuple(map(end, zip(*sizes, strict=True))) for end in (min, max))
+    return f"{low[0]}x{low[1]}" + (f" to {high[0]}x{high[1]}" if low != high else "")
+
 
 #: The recorder of a group, by the first part of the group's name.
 RECORDERS: dict[str, Callable[[str, Any, Settings], Recorder]] = {

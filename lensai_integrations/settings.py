@@ -60,6 +60,8 @@ class Settings:
         batch: What else was given with the batch that a recorder is made from, by group.
         missing: Ids of custom measures of `like` that this process has not declared.
         on_custom_failure: Told a stream's name and the error when a custom measure fails for the first time.
+        on_note: Told what a reader of the profile should know, a sentence once.
+        notes: These sentences, by group.
 
     Raises:
         InputError: If a convention is unknown, or `like` was not measured by it.
@@ -92,6 +94,8 @@ class Settings:
         self._meanings: dict[str, Meaning] = {}
         self.measures, self.missing = chosen_measures(measures, like)
         self.on_custom_failure: Callable[[str, Exception], None] = lambda stream, error: None
+        self.on_note: Callable[[str], None] = lambda note: None
+        self.notes: dict[str, list[str]] = {}
         if like is not None:
             self._take_over(like)
 
@@ -105,6 +109,13 @@ class Settings:
     def known(self, group: str) -> Group | None:
         """The group of the profile to be alike."""
         return self.like.groups.get(group) if self.like is not None else None
+
+    def note(self, group: str, note: str) -> None:
+        """Keep a sentence about a group, and tell it once, unless the profile to be alike says the same."""
+        known = self.notes.setdefault(group, [])
+        if note not in known and (self.like is None or note not in self.like.warnings):
+            known.append(note)
+            self.on_note(note)
 
     def described(self, group: str) -> dict[str, Any]:
         """What is known of a group beforehand: what was said of it, else what the profile to be alike says."""

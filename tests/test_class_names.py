@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from lensai_integrations import Baseline, DriftMonitor, Profile, Profiler, compare
 from lensai_integrations.class_names import class_names, wrong_names
-from lensai_integrations.cli import main
+from lensai_integrations.cli import cli
 from lensai_integrations.group import Group
 from lensai_integrations.report import baseline_html, drift_html
 
@@ -61,7 +61,7 @@ def test_they_are_in_texts_pages_and_notices(baseline, tmp_path):
     report = compare(baseline, window)
     text = " ".join(report.to_text().split())
     assert "outputs/softmax/1 (dog & <i>) rose" in text
-    assert "dog & <i> rose from" in text
+    assert "top_class dog & <i>: " in text
     shares = {name for group in report.groups for stream in group.streams for name, *_ in stream.shares}
     assert shares == set(NAMES)
     assert {segment.name: segment.title for segment in report.segments} == dict(zip("012", NAMES, strict=True))
@@ -71,7 +71,7 @@ def test_they_are_in_texts_pages_and_notices(baseline, tmp_path):
     with DriftMonitor(baseline, window=300) as monitor:
         monitor.update(outputs=LOGITS[:300] + np.array([0, 9, 0]))
         assert any("dog & <i>" in each["words"] for each in monitor._judging.last["streams"])
-    shown = CliRunner().invoke(main, ["show", str(baseline.save(tmp_path / "b"))], env={"COLUMNS": "200"})
+    shown = CliRunner().invoke(cli, ["show", str(baseline.save(tmp_path / "b"))], env={"COLUMNS": "200"})
     assert "outputs/softmax/1 (dog & <i>)" in shown.output
     assert "cat: " in shown.output
     assert "3 segments by label: " in shown.output

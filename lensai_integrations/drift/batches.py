@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lensai_integrations.arrays import is_array, local, shape_of, strings
-from lensai_integrations.measures.batches import find_images
+from lensai_integrations.heads import OUTPUTS, group_of
+from lensai_integrations.measures.batches import locate
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import heads_of
+from lensai_integrations.measuring import with_rows
+from lensai_integrations.profile import Profile
 
 #: A context in which what fails for one group is noted and does not reach the others.
 Caught = Callable[[str], AbstractContextManager[Any]]
@@ -26,6 +29,7 @@ class Batch:
         embeddings: By layer.
         labels: Classes or numbers, or these by head.
         segments: Each row's value of what the profile is split by.
+        note: What a person should know of how the images were found; empty if nothing.
     """
 
     inputs: Any = None
@@ -33,6 +37,7 @@ class Batch:
     embeddings: Mapping[str, Any] | None = None
     labels: Any = None
     segments: Any = None
+    note: str = ""
 
     @property
     def n(self) -> int:
@@ -55,43 +60,47 @@ class Batch:
         whole = {key: getattr(self, key) for key in ("inputs", "outputs", "labels", "segments")}
         parts = {key: _cut(value, cut) for key, value in whole.items()}
         layers = None if self.embeddings is None else {name: rows[cut] for name, rows in self.embeddings.items()}
-        return Batch(embeddings=layers, **parts)
+        return Batch(embeddings=layers, **parts, note=self.note)
 
 
-def read_batch(given: Batch, reader: ImageInputs, caught: Caught) -> Batch:
-    """The arrays of a batch as a model server has it: dicts, tuples, or one image without a batch axis.
+def read_batch(given: Batch, reader: ImageInputs, reference: Profile, caught: Caught) -> Batch:
+    """The arrays of a batch as a model server has it: dicts, tuples, lists of images, or one image or row alone.
 
     Args:
         given: What `update` was given.
         reader: How the images of the baseline were read: where in a batch they are, which axes they have.
+        reference: What the baseline knows: how wide a row is.
         caught: Notes what cannot be read; the other parts go on.
     """
     parts: dict[str, Any] = {"segments": given.segments}
     single = False
     with caught("inputs"):
         if given.inputs is not None:
-            images = _images(given.inputs, reader.key)
-            single = len(shape_of(images)) == len(reader.layout) - 1 and reader.layout in ("NCHW", "NHWC", "NHW")
+            located = locate(given.inputs, None if is_array(given.inputs) else reader.key, reader.layout)
+            images, parts["note"] = located.images, located.note
+            known = is_array(images) and reader.layout != "auto"
+            single = known and len(shape_of(images)) == len(reader.layout) - 1
             parts["inputs"] = images[None] if single else images
     with caught("outputs"):
         if given.outputs is not None:
-            heads = {head: _row(rows, single) for head, rows in heads_of(given.outputs).items()}
-            parts["outputs"] = heads.get("", heads)
-    with caught("labels"):
-        if given.labels is not None:
-            parts["labels"] = _labels(given.labels, single)
+            row = with_rows(given.outputs, OUTPUTS, reference)
+            heads = heads_of(row)
+            read = {head: with_rows(rows, group_of(OUTPUTS, head), reference) for head, rows in heads.items()}
+            single = single or row is not given.outputs or any(read[head] is not heads[head] for head in heads)
+            read = {head: _row(rows, single) for head, rows in read.items()}
+            parts["outputs"] = read.get("", read)
     layers: dict[str, Any] = {}
     for layer, rows in (given.embeddings or {}).items():
         with caught(f"embeddings/{layer}"):
-            layers[layer] = _row(rows if is_array(rows) else local(rows), single)
+            rows = rows if is_array(rows) else local(rows)  # noqa: PLW2901
+            layers[layer] = _row(with_rows(rows, f"embeddings/{layer}", reference), single)
+            single = single or layers[layer] is not rows
+    with caught("labels"):
+        if given.labels is not None:
+            parts["labels"] = _labels(given.labels, single)
     if single and parts["segments"] is not None:
         parts["segments"] = _listed(parts["segments"])
     return replace(Batch(**parts), embeddings=layers or None)
-
-
-def _images(batch: Any, key: str | int | None) -> Any:
-    """The images of a batch; those that were taken out of it already are found as well."""
-    return find_images(batch, None if is_array(batch) else key)
 
 
 def _labels(given: Any, single: bool) -> Any:

@@ -29,6 +29,7 @@ class Failures:
         self._name = name
         self.counts: dict[str, int] = {}
         self.causes: dict[str, str] = {}
+        self._remarks: set[str] = set()
 
     @property
     def total(self) -> int:
@@ -51,6 +52,12 @@ class Failures:
             trace = None if expected or isinstance(problem, str) else problem
             _log.warning("monitor %r, %s: %s (logged once; its status counts the rest)", self._name, topic, cause,
                          exc_info=trace)  # fmt: skip
+
+    def remark(self, sentence: str) -> None:
+        """Log what a reader should know, a sentence once. It is no failure."""
+        if sentence not in self._remarks:
+            self._remarks.add(sentence)
+            _log.warning("monitor %r: %s", self._name, sentence)
 
     @contextmanager
     def caught(self, topic: str) -> Iterator[None]:

@@ -109,7 +109,7 @@ class DriftMonitor:
         self._failures = Failures(name)
         self._measuring = Measuring(
             baseline, against=against, inputs=inputs, measures=measures, rows=rows, source=name,
-            on_error=self._failures.note,
+            on_error=self._failures.note, on_note=self._failures.remark,
         )  # fmt: skip
         if warm_start and stride is None and not isinstance(window, timedelta):
             stride = 1
@@ -129,6 +129,11 @@ class DriftMonitor:
     def reference(self) -> Profile:
         """The profile that windows are held against."""
         return self._measuring.reference
+
+    @property
+    def reader(self) -> ImageInputs:
+        """How images are read."""
+        return self._measuring.reader
 
     @property
     def level(self) -> str:
@@ -167,9 +172,11 @@ class DriftMonitor:
         A batch is cut where a window ends, so that windows hold exactly as many rows as asked for.
 
         Args:
-            inputs: A batch that the baseline's `ImageInputs` can read, or one image without a batch axis.
-            outputs: What the model answered: `[n, C]`, or a structure with such a tensor in it.
-            embeddings: Layer name to `[n, D]`, or to the layer's output, which is reduced as in the baseline.
+            inputs: A batch that the baseline's `ImageInputs` can read, a list of images of any sizes, or one image
+                without a batch axis.
+            outputs: What the model answered: `[n, C]`, one row `[C]`, or a structure with such a tensor in it.
+            embeddings: Layer name to `[n, D]`, one row `[D]`, or the layer's output, which is reduced as in the
+                baseline.
             labels: `[n]` classes or numbers, if they are known.
             segments: `[n]` values of what the baseline is split by.
 
@@ -183,7 +190,10 @@ class DriftMonitor:
             with self._failures.caught("update"):
                 now = self._clock()
                 self._advance(now, found)
-                self._take(read_batch(given, self._measuring.reader, self._failures.caught), now, found)
+                batch = read_batch(given, self._measuring.reader, self.reference, self._failures.caught)
+                if batch.note:
+                    self._failures.remark(batch.note)
+                self._take(batch, now, found)
             self._settle(found)
         return found
 
@@ -219,7 +229,8 @@ class DriftMonitor:
         Raises:
             InputError: If a batch cannot be read, or the baseline keeps no rows of what is given.
         """
-        batch = read_batch(Batch(inputs, outputs, embeddings), self._measuring.reader, lambda _: nullcontext())
+        given = Batch(inputs, outputs, embeddings)
+        batch = read_batch(given, self._measuring.reader, self.reference, lambda _: nullcontext())
         with self._lock:
             if self._scorer is None:
                 self._scorer = Scorer(self._measuring)

@@ -28,6 +28,7 @@ class Measuring:
         rows: Rows that the sample of a window keeps.
         source: What the profiles say they are of.
         on_error: Told a group and an error when a group cannot take a batch.
+        on_note: Told what a reader should know of how batches are read; of every window anew.
 
     Attributes:
         reference: The profile that windows are held against: of images measured by several conventions, the first.
@@ -48,6 +49,7 @@ class Measuring:
         rows: int = 2000,
         source: str = "production",
         on_error: Callable[[str, Exception], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
     ) -> None:
         whole = _reference(baseline, against)
         self.reference = with_conventions(whole, chosen_conventions(None, whole))
@@ -57,6 +59,7 @@ class Measuring:
         info = self.reference.info
         segments = {key: info[key] for key in ("segment_by", "max_segments") if info.get(key) is not None}
         self._settings: dict[str, Any] = {"like": self.reference, "measures": declared, "source": source, **segments}
+        self._settings["on_note"] = on_note
         self._rows, self._on_error, self.source = rows, on_error, source
 
     def check(self, profile: Profile) -> None:

@@ -100,7 +100,9 @@ def describe_stream(stream: StreamDrift) -> str:
     if stream.kind == "categories":
         return "; ".join(f"{name} {_change(before, after)}" for name, before, after in stream.shares[:3])
     if stream.kind == "invalid":
-        return f"rows with a value that is not finite {_change(*stream.shares[0][1:])}" if stream.shares else ""
+        images = stream.stream.split("/")[0] in ("inputs", "raw")
+        which = "rows with pixels out of range or not finite" if images else "rows with a value that is not finite"
+        return f"{which} {_change(*stream.shares[0][1:])}" if stream.shares else ""
     return describe_quantiles(stream.baseline, stream.window)
 
 

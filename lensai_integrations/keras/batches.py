@@ -16,7 +16,7 @@ import keras
 from lensai_integrations.arrays import strings, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.answer import Answer
-from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.batches import locate
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.training.batches import LABEL_KEYS, Taken, are_numbers_of
 from lensai_integrations.training.problems import Problems
@@ -60,7 +60,10 @@ class KerasBatches:
         picked = {}
         if self._inputs is not None:
             with self._problems.caught(IMAGES):
-                picked[IMAGES] = find_images(x, self._inputs.key)
+                found = locate(x, self._inputs.key, self._inputs.layout)
+                picked[IMAGES] = found.images
+                if found.note:
+                    self._problems.note("images", found.note)
         with self._problems.caught(LABELS):
             self._places = {}
             for place, labels in labels_in(y, self._target).items():

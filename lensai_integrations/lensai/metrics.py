@@ -15,7 +15,7 @@ import numpy as np
 
 from lensai_integrations.arrays import Array, is_symbolic, namespace, shape_of
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.batches import by_shape, find_images
 from lensai_integrations.measures.images import measure_images_and_bytes
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.tensorflow_arrays import is_tensorflow_array
@@ -76,7 +76,11 @@ class Metrics:
         Raises:
             InputError: If the images cannot be read without a guess; the message says what to pass as `inputs`.
         """
-        array = find_images(images, self._key)
+        (_, array), *others = by_shape(find_images(images, self._key))
+        if others:
+            raise InputError(
+                "images is a list of several sizes, whose pixels have no common shape: pass one size at a time"
+            )
         if is_tensorflow_array(array) and is_symbolic(array):
             return _when_run(self._measured, array)
         brightness, sharpness, mean, noise, pixel = self._measured(array)

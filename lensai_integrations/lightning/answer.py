@@ -123,7 +123,7 @@ def loss_of(model: nn.Module, traces: list[Trace], layers: Mapping[str, str]) ->
     Returns:
         By key, of those that have one.
     """
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for key, path in layers.items():
         calls = [call for call in traces[0].calls if call.path == path and call.outputs]
         decision = _Decision(model, traces, "")
@@ -221,12 +221,15 @@ class _Decision:
     def ends(self) -> list[Call]:
         """Outermost calls that the images go into, and whose answers go into no other such call; one per module."""
         images, anything = self.trace_images(), self.trace.all_leaves()
-        taking = []
-        for call in self.trace.calls:
-            leaves = self.trace.leaves(*call.inputs)
-            fed = bool(leaves) and leaves <= images if anything else True
-            if call.parent == -1 and call.module is not self.model and fed and _has_parameters(call.module):
-                taking.append(call)
+        outermost = [
+            call
+            for call in self.trace.calls
+            if call.parent == -1 and call.module is not self.model and _has_parameters(call.module)
+        ]
+        leaves = {call.index: self.trace.leaves(*call.inputs) for call in outermost}
+        fed = [call for call in outermost if leaves[call.index] & images or not anything]
+        alone = [call for call in fed if leaves[call.index] <= images]
+        taking = alone or fed  # else the model is given labels as well, and computes its loss itself
         used = {node for call in taking for node in self.trace.ancestors(*call.inputs)}
         ends = [call for call in taking if call.outputs and not used.intersection(call.outputs)]
         return list({id(call.module): call for call in reversed(ends)}.values())[::-1]

@@ -21,7 +21,7 @@ def attach(model: nn.Module, options: Options, problems: Problems) -> Taps:
         InputError: If the model has no layer of a given name, or `reduce` is given for a layer that is not read.
     """
     taps = [*_embeddings(model, options), *_outputs(model, options)]
-    if isinstance(options.reduce, Mapping):
+    if isinstance(options.reduce, Mapping) and options.layers != "auto":
         read = {tap.key.removeprefix(LAYER) for tap in taps if tap.key != OUTPUTS}
         unused = sorted(options.reduce.keys() - read)
         if unused:

@@ -51,8 +51,9 @@ class BaselineCallback(Checkable, LightningCallback):
             set's transforms is undone. None: no images. A dict by `"training"`, `"validation"` and `"test"` says it for
             each kind of pass; those that it lacks are `"auto"`.
         outputs: The layer whose answers are the model's outputs; `"auto"`: the last Linear layer. None: no outputs.
-        task: `"auto"`, `"classification"` or `"regression"`, or what the outputs are: `"logits"`, `"probabilities"`,
-            `"values"`.
+        task: `"auto"`, `"classification"`, `"multilabel"` or `"regression"`, or what the outputs are: `"logits"`,
+            `"probabilities"`, `"values"`, `"multilabel_logits"`, `"multilabel_probabilities"`. By head, where they
+            differ: `{"species": "classification", "age": "regression"}`.
         target: Key or place of the labels in a batch, a tuple of these for what is nested, e.g. `(1, "species")`; of a
             dict, all of its labels are kept, each by its name. `"auto"`: what the loss is given, else the usual names
             and places, if these leave one. None: no labels. A dict says it for each kind of pass, as for `inputs`.
@@ -101,7 +102,7 @@ class BaselineCallback(Checkable, LightningCallback):
         *,
         inputs: Literal["auto"] | ImageInputs | Mapping[str, str | ImageInputs | None] | None = "auto",
         outputs: str | None = "auto",
-        task: str = "auto",
+        task: str | Mapping[str, str] = "auto",
         target: Place | Mapping[str, Place | None] | None = "auto",
         reference: Literal["validation", "training", "test"] = "validation",
         training: Literal["inputs", "all"] | None = "inputs",

@@ -62,8 +62,8 @@ def check(options: Options, model: nn.Module | None, batch: Any) -> Check:
 
 def _answers(model: nn.Module, batch: Any, options: Options, taps: Taps, fit: Fit[Any]) -> dict[str, Any]:
     """What layers answer in one forward pass, those found that are left to be found."""
-    auto = {"outputs": options.outputs == "auto", "layers": options.layers == "auto"}
-    finder = Finder(model, taps, fit.problems, **auto, reduce=options.reduce)
+    outputs, layers = options.outputs == "auto", options.layers == "auto"
+    finder = Finder(model, taps, fit.problems, outputs=outputs, layers=layers, reduce=options.reduce)
     taps.open()
     finder.open(batch, recorded=True, exact=False)
     try:

@@ -99,13 +99,15 @@ class Finder:
         if trace is None:
             return False
         if not trace.is_sound():
-            self._problems.note(TOPIC, f"a batch could not be followed through the model: {trace.error!r}")
+            text = "a batch could not be followed through the model, whose last Linear is taken for its answer: "
+            self._problems.note(TOPIC, f"{text}{trace.error!r}")
         elif trace.training:
             self._training = trace
         else:
             self._evaluation = trace
         with self._problems.caught(TOPIC):
             self._decide(trace)
+        trace.forget_values()
         return True
 
     def stop_tracing(self) -> None:
@@ -132,9 +134,22 @@ class Finder:
         readings = self._readings(answer)
         taps = [self._tap(key, reading) for key, reading in readings.items()]
         self._taps.replace(self._keys(), taps, _caught(readings) if traces[0] is trace else {})
-        self._unsaid = answer.problems if self._outputs or self._layers else []
+        self._unsaid = [*(answer.problems if self._outputs or self._layers else []), *self._asked_for(traces[0])]
         if len(both) == 2:
             self.settle()
+
+    def _asked_for(self, trace: Trace) -> list[str]:
+        """What is to be said of arguments, now that the model is known from inside."""
+        auto, told = set(self._keys()), []
+        for tap in self._taps:
+            times = trace.times(tap.layer.module)
+            if tap.key not in auto and times > 1:
+                told.append(f"{tap.layer.path!r} is called {times} times in a batch: its first call is read")
+        if self._layers and isinstance(self._reduce, Mapping):
+            read = {key.removeprefix(LAYER) for key in auto if key.startswith(LAYER)}
+            if unused := sorted(self._reduce.keys() - read):
+                told.append(f"reduce has {unused}, but the layers that are read are {sorted(read)}")
+        return told
 
     def _named(self) -> dict[str, str]:
         """The outputs that were asked for by a layer's name."""
@@ -150,7 +165,7 @@ class Finder:
         return outputs + [tap.key for tap in self._taps if self._layers and tap.key.startswith(LAYER)]
 
     def _readings(self, answer: Answer) -> dict[str, Reading]:
-        found = {}
+        found: dict[str, Reading] = {}
         if self._outputs:
             found |= {f"{OUTPUTS}/{name}" if name else OUTPUTS: each for name, each in answer.outputs.items()}
         if self._layers:

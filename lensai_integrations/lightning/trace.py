@@ -183,12 +183,12 @@ class Trace(TorchFunctionMode):
             if id(module) not in self._skipped and not is_metric(module) and hasattr(module, "register_forward_hook"):
                 self._hook(module, paths.get(id(module), ""))
         if self._with_mode:
-            self.__enter__()
+            self.__enter__()  # type: ignore[no-untyped-call]
         self._on = True
 
     def stop(self) -> None:
         """Take the hooks off again. May be called twice."""
-        if self._on and self._with_mode and _get_current_function_mode() is self:
+        if self._on and self._with_mode and _get_current_function_mode() is self:  # type: ignore[no-untyped-call]
             self.__exit__(None, None, None)
         self._on = False
         for handle in self._handles:
@@ -336,6 +336,12 @@ class Trace(TorchFunctionMode):
             del self._kept[oldest]
             self._bytes -= size
 
+    def forget_values(self) -> None:
+        """Let go of all copies; what was made of what stays known."""
+        self._kept, self._order, self._ids = {}, deque(), WeakIdKeyDictionary()
+        for call in self.calls:
+            call.heads.tensors.clear()
+
     # What it means.
 
     def kept(self, call: Call, *, before: bool) -> tuple[int, Tensor] | None:
@@ -474,8 +480,9 @@ def _has_values_beside_tensors(batch: Any, depth: int = 0) -> bool:
 
 def _changed_in_place(name: str, args: Any, kwargs: Mapping[str, Any]) -> Tensor | None:
     """The tensor that an operation changes, if it works in place."""
-    if isinstance(kwargs.get("out"), Tensor):
-        return kwargs["out"]
+    out = kwargs.get("out")
+    if isinstance(out, Tensor):
+        return out
     if not args or not isinstance(args[0], Tensor):
         return None
     in_place = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"

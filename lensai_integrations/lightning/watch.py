@@ -24,6 +24,7 @@ from lensai_integrations.lightning.layers import Layer, find_layer
 from lensai_integrations.lightning.matching import match, matched
 from lensai_integrations.lightning.taps import first_tensor
 from lensai_integrations.lightning.trace import Trace
+from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.profile import Profile
 from lensai_integrations.training.known_layers import known_layers, known_output
@@ -48,7 +49,8 @@ def watch(
         monitor: What to hand them to. It is not closed at the end.
         module: Its forward passes count; those of its parts alone do not. Compile it after entering, if at all.
         layers: Whose answers are embeddings; None for those of the baseline.
-        inputs: True for the first tensor among the arguments, a function that picks the images, or False.
+        inputs: True for the images among the arguments, one tensor or a list of images (see `find_images`); a function
+            that picks them; or False.
         outputs: True for the layer that the baseline's outputs are of, if the module has it, else for what the module
             returns; the name of a layer; or False.
         reduce: From a layer's answer to `[n, D]`, for all layers or by name; None for as in the baseline.
@@ -149,12 +151,21 @@ class Watch:
         self._pass.answers, self._pass.images = {}, None
         with self._monitor.caught("watch inputs"):
             if self._inputs is not False:
-                picked = self._inputs(args, kwargs) if callable(self._inputs) else first_tensor((args, kwargs))
                 # A copy, because the module may work in place.
-                self._pass.images = _copy(picked) if isinstance(picked, Tensor) else picked
+                self._pass.images = _copies(self._picked(args, kwargs))
         if self._missing and self._finding.acquire(blocking=False):
             with self._monitor.caught("watch layers"):
                 self._trace(args, kwargs)
+
+    def _picked(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The images that the module is given, as they are."""
+        if callable(self._inputs):
+            return self._inputs(args, kwargs)
+        reader = self._monitor.reader
+        if isinstance(reader.key, str) and reader.key in kwargs:
+            return kwargs[reader.key]
+        given = (*args, *kwargs.values()) if args else kwargs
+        return find_images(args[0] if len(given) == 1 and args else given, layout=reader.layout)
 
     def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Follow this pass, to find the layers that have other names than in the baseline."""
@@ -220,6 +231,12 @@ class Watch:
             outputs = kept.pop("outputs", None)
             layers = {key.removeprefix("embeddings/"): rows for key, rows in kept.items()}
             self._monitor.update(inputs=images, outputs=outputs, embeddings=layers or None)
+
+
+def _copies(picked: Any) -> Any:
+    if isinstance(picked, list | tuple):
+        return [_copies(each) for each in picked]
+    return _copy(picked) if isinstance(picked, Tensor) else picked
 
 
 def _copy(tensor: Tensor) -> Tensor:

@@ -1,63 +1,445 @@
 """Where the images are in a batch, and which of its axes is which.
 
-Data loaders hand out arrays, tuples of images and labels, and dicts, one inside the other. What shapes and names settle
-is taken; where they leave two readings, an error asks.
+Data loaders hand out arrays, lists of images of any sizes, tuples of images and labels, dicts and objects with fields,
+one inside the other. What shapes, dtypes and names settle is taken; where they leave two readings, an error asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Final, TypeAlias
+
+import numpy as np
 
 from lensai_integrations.arrays import Array, dtype_name, is_array, local, namespace, shape_of
 from lensai_integrations.errors import InputError
 
-#: Where a dict's images are looked for.
+#: Names of images in a dict, which are believed before others.
 USUAL_KEYS: Final = ("image", "images", "x", "input", "inputs", "pixel_values")
 LAYOUTS: Final = ("auto", "NCHW", "NHWC", "NHW")
+#: Numbers of channels that are taken for channels unless others were named.
+CHANNELS: Final = (1, 3, 4)
 
-_CHANNELS = (1, 3, 4)
+#: Where something is in a batch: a key, a place, or several of them, from the outside in.
+Key: TypeAlias = int | str | tuple[int | str, ...] | None
+#: Images with rows `[n, ...]`, or a list of arrays of one image each.
+Found: TypeAlias = Any
+
 _MAX_DEPTH = 8
+_LEAST_SIDE = 8  # of a grey image in a list: what is smaller may be any two numbers per row
+_IMAGES, _PLAUSIBLE, _ODD, _OTHER, _NONE = range(5)  # how much an array looks like images
+_LIBRARIES: Final = ("torch", "tensorflow", "jax", "numpy", "keras", "pandas")  # their objects are no batches
+_PICTURES: Final = ("L", "RGB", "F", "I;16", "I;16L", "I;16B")
 
 
-def find_images(batch: Any, key: str | int | None = None) -> Array:
-    """The array of images in a batch: the batch itself, or what is inside tuples, lists and dicts, nested or not.
+@dataclass(frozen=True)
+class Located:
+    """Images, and where they were found.
+
+    Attributes:
+        images: An array of all of them, or a list of arrays of one image each, of any sizes.
+        place: Keys and places that lead to them, from the outside in; empty if they are the batch itself.
+        note: What a person should know of the choice, and how to settle it; empty if nothing.
+        likeness: How much they look like images; the smaller, the more.
+    """
+
+    images: Found
+    place: tuple[int | str, ...] = ()
+    note: str = ""
+    likeness: int = _NONE
+
+
+def find_images(batch: Any, key: Key = None, layout: str = "auto") -> Found:
+    """The images in a batch: an array of all of them, or a list of arrays of one image each.
+
+    Looks into tuples, lists, dicts, and objects with fields. A list of arrays of one image each is that many images,
+    and so is a list of samples that have one each. Of a tuple the first that looks like images is taken; of a dict the
+    one under a usual name, or the only one.
+
+    Args:
+        batch: What a loader hands out.
+        key: Where the images are: a key or place, or a tuple of them from the outside in. What is found there is
+            looked into.
+        layout: `"NCHW"`, `"NHWC"` or `"NHW"` if it is known: tells an array of one image from one of several.
 
     Raises:
-        InputError: If `key` is not there, or no key is given and a dict has none or several of `USUAL_KEYS`.
+        InputError: If `key` is not there, or several arrays may be the images; the message names them.
 
     Example:
-        >>> import numpy as np
         >>> find_images(({"image": np.zeros((2, 8, 8)), "mask": 1}, [0, 1])).shape
         (2, 8, 8)
+        >>> [image.shape for image in find_images(([np.zeros((3, 20, 30)), np.zeros((3, 40, 30))], [{}, {}]))]
+        [(3, 20, 30), (3, 40, 30)]
     """
-    for _ in range(_MAX_DEPTH):
-        if isinstance(batch, Mapping):
-            batch, key = batch[_name(batch, key)], None
-        elif isinstance(batch, list | tuple):
-            place = key if isinstance(key, int) else 0
-            if not -len(batch) <= place < len(batch):
+    return locate(batch, key, layout).images
+
+
+def locate(batch: Any, key: Key = None, layout: str = "auto", *, pictures: bool = False) -> Located:
+    """What `find_images` finds, and where.
+
+    Args:
+        batch: As there.
+        key: As there.
+        layout: As there.
+        pictures: Leave Pillow's images as they are, instead of making arrays of them.
+
+    Raises:
+        InputError: As there.
+
+    Example:
+        >>> locate((7, {"img": np.zeros((2, 3, 8, 8), np.float32)})).place
+        (1, 'img')
+    """
+    if is_array(batch) and key is None:
+        return Located(batch)
+    value, place = _under(batch, key)
+    found = _search(value, place, layout, 0)
+    if len(found) > 1:
+        names = " and ".join(f"{_told(each.place)} {_shapes(each.images)}" for each in found)
+        raise InputError(f"several arrays in the batch may be the images, at {names}: pass key=, one of these places")
+    if not found:
+        return Located(_first(value, key), place)
+    images = found[0].images
+    if pictures:
+        return found[0]
+    return replace(found[0], images=[_as_array(image) for image in images] if _is_list(images) else _as_array(images))
+
+
+def shapes_of(images: Found) -> list[tuple[int, ...]]:
+    """The shape of each array: one, or that of every image of a list.
+
+    Example:
+        >>> shapes_of(np.zeros((2, 8, 8))), shapes_of([np.zeros((8, 8))])
+        ([(2, 8, 8)], [(8, 8)])
+    """
+    return [shape_of(each) for each in images] if _is_list(images) else [shape_of(images)]
+
+
+def by_shape(images: Found) -> list[tuple[list[int], Array]]:
+    """Arrays `[n, ...]` of images of one shape each, with the places of their images in the list.
+
+    Example:
+        >>> [(places, each.shape) for places, each in by_shape([np.zeros((4, 6)), np.zeros((5, 6)), np.ones((4, 6))])]
+        [([0, 2], (2, 4, 6)), ([1], (1, 5, 6))]
+    """
+    if not _is_list(images):
+        return [(list(range(max(shape_of(images)[0], 0))), images)]
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        groups.setdefault(shape_of(image), []).append(place)
+    return [(places, namespace(images[0]).stack([images[place] for place in places])) for places in groups.values()]
+
+
+def in_order(parts: Sequence[tuple[list[int], Array]]) -> Array:
+    """Rows of `by_shape`'s groups, put back in the order of the list, without waiting for an accelerator.
+
+    Example:
+        >>> in_order([([0, 2], np.array([[0], [2]])), ([1], np.array([[1]]))]).tolist()
+        [[0], [1], [2]]
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    rows = {place: part[i : i + 1] for places, part in parts for i, place in enumerate(places)}
+    return namespace(parts[0][1]).concat([rows[place] for place in sorted(rows)], axis=0)
+
+
+def is_picture(value: Any) -> bool:
+    """Whether this is an image of Pillow's.
+
+    Example:
+        >>> is_picture(np.zeros((4, 4)))
+        False
+    """
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(value, pillow.Image)
+
+
+def fields_of(value: Any) -> Mapping[Any, Any] | None:
+    """What has names in a dict, a named tuple, a dataclass or another object; None if it is none of these.
+
+    Example:
+        >>> fields_of({"image": 1}), fields_of(Located(2))["images"], fields_of([1])
+        ({'image': 1}, 2, None)
+    """
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return dict(zip(value._fields, value, strict=True))
+    if is_array(value) or is_picture(value) or isinstance(value, type) or callable(value):
+        return None
+    if is_dataclass(value):
+        return {each.name: getattr(value, each.name, None) for each in fields(value)}
+    found = getattr(value, "__dict__", None)
+    if not found or type(value).__module__.split(".")[0] in _LIBRARIES:
+        return None
+    return {name: each for name, each in found.items() if not name.startswith("_")}
+
+
+def _is_list(images: Found) -> bool:
+    return isinstance(images, list)
+
+
+def _under(batch: Any, key: Key) -> tuple[Any, tuple[int | str, ...]]:
+    """What is at the key, and its place."""
+    place: tuple[int | str, ...] = ()
+    for part in key if isinstance(key, tuple) else () if key is None else (key,):
+        batch, steps = _step(batch, part, key)
+        place += steps
+    return batch, place
+
+
+def _step(batch: Any, part: int | str, key: Key) -> tuple[Any, tuple[int | str, ...]]:
+    named = fields_of(batch)
+    if named is not None and part in named:
+        return named[part], (part,)
+    if isinstance(batch, list | tuple):
+        if isinstance(part, int):
+            if not -len(batch) <= part < len(batch):
                 raise InputError(f"key={key!r} points past the end of a {type(batch).__name__} of {len(batch)}")
-            batch, key = batch[place], None if isinstance(key, int) else key
-        elif key is not None:
-            raise InputError(f"key={key!r} was not found: the batch is a {type(batch).__name__}, no dict or tuple")
+            return batch[part], (part,)
+        inside = [(i, each) for i, value in enumerate(batch) if (each := fields_of(value)) is not None and part in each]
+        if len(inside) == len(batch) and len(batch) > 1:
+            return [each[part] for _, each in inside], (part,)
+        if inside:
+            return inside[0][1][part], (inside[0][0], part)
+        batch = batch[0] if batch else batch
+        named = fields_of(batch)
+    if named is not None:
+        raise InputError(f"key={key!r} was not found: there is only {list(named)}")
+    raise InputError(f"key={key!r} was not found: the batch is a {type(batch).__name__}, no dict or tuple")
+
+
+def _search(value: Any, place: tuple[int | str, ...], layout: str, depth: int, inside: bool = False) -> list[Located]:
+    """What may be the images: nothing, one thing, or several that are equally likely."""
+    if depth > _MAX_DEPTH:
+        raise InputError(f"batch is nested more than {_MAX_DEPTH} deep: pass the images themselves")
+    if is_array(value) or is_picture(value):
+        likeness = _likeness(value)
+        return [Located(value, place, likeness=likeness)] if likeness < _NONE else []
+    named = fields_of(value)
+    if named is not None:
+        plain = not isinstance(value, Mapping | tuple) and not is_dataclass(value)
+        return [] if inside and plain else _in_dict(named, place, layout, depth, plain)
+    return _in_list(value, place, layout, depth) if isinstance(value, list | tuple) else []
+
+
+def _in_dict(
+    named: Mapping[Any, Any], place: tuple[int | str, ...], layout: str, depth: int, inside: bool
+) -> list[Located]:
+    """The images under a usual name; else what looks most like images."""
+    found = {name: _search(each, (*place, name), layout, depth + 1, inside) for name, each in named.items()}
+    found = {name: each for name, each in found.items() if each}
+    best = min((each[0].likeness for each in found.values()), default=_NONE)
+    usual = {name: each for name, each in found.items() if name in USUAL_KEYS and each[0].likeness <= max(best, _ODD)}
+    return _likeliest((usual or found).values())
+
+
+def _in_list(values: Sequence[Any], place: tuple[int | str, ...], layout: str, depth: int) -> list[Located]:
+    """A list of images or of samples; else the first that looks like images."""
+    if are_images(values, layout):
+        return [Located(list(values), place, _of_one(values, place, layout), _IMAGES)]
+    if images := _of_samples(values, layout, depth):
+        return [Located(images, place, likeness=_IMAGES)]
+    found = []
+    for i, each in enumerate(values):
+        found.append(_search(each, (*place, i), layout, depth + 1))
+        if i == 0 and found[0] and found[0][0].likeness == _IMAGES:
+            return _with_views(found[0], values)
+    found = [each for each in found if each]
+    first = next((each for each in found if each[0].likeness <= _PLAUSIBLE), None)
+    best = _likeliest(found)
+    if first is None or first[0].likeness == best[0].likeness:
+        return first or [each for each in best if each.place == best[0].place]
+    return first + best
+
+
+def _likeliest(found: Iterable[list[Located]]) -> list[Located]:
+    all_of_them = [each for some in found for each in some]
+    best = min((each.likeness for each in all_of_them), default=_NONE)
+    return [each for each in all_of_them if each.likeness == best]
+
+
+def _of_samples(values: Sequence[Any], layout: str, depth: int) -> list[Any]:
+    """The images of a list of samples that have one each, at the same place; empty if it is none."""
+    if not values or not all(isinstance(each, list | tuple) or fields_of(each) is not None for each in values):
+        return []
+    found = [_search(each, (), layout, depth + 1) for each in values]
+    if not all(len(each) == 1 and not _is_list(each[0].images) for each in found):
+        return []
+    images = [each[0].images for each in found]
+    return images if len({each[0].place for each in found}) == 1 and are_images(images, layout) else []
+
+
+def _with_views(found: list[Located], values: Sequence[Any]) -> list[Located]:
+    """The first of several, with a note if others are as likely: views, or images that go in and come out."""
+    first = found[0]
+    if len(found) > 1 or first.note or _is_list(first.images) or first.images is not values[0]:
+        return found
+    views = [i for i, each in enumerate(values) if _is_view(each, first.images)]
+    if len(views) < 2:
+        return found
+    places = ", ".join(_told((*first.place[:-1], i)) for i in views)
+    note = (
+        f"{len(views)} arrays of images are in the batch, at {places}: only the first is read; settle it with"
+        f" ImageInputs(key={_told(first.place)}), or another of these"
+    )
+    return [replace(first, note=note)]
+
+
+def _is_view(array: Any, other: Array) -> bool:
+    """Whether both are images of as many channels, of one library and kind."""
+    if not is_array(array) or type(array) is not type(other) or _likeness(array) != _IMAGES:
+        return False
+    shapes = shape_of(array), shape_of(other)
+    same = any(shapes[0][axis] == shapes[1][axis] and shapes[0][axis] in CHANNELS for axis in (1, 3))
+    return same and kind_of(array) == kind_of(other)
+
+
+def _likeness(array: Any) -> int:
+    """How much an array looks like images, by its axes and dtype."""
+    if is_picture(array):
+        return _PLAUSIBLE
+    shape, name = shape_of(array), dtype_name(array)
+    if len(shape) < 2:
+        return _NONE
+    if not (name.startswith(("float", "bfloat")) or name in ("uint8", "uint16")) or len(shape) == 2:
+        return _OTHER
+    if len(shape) == 4 and (shape[1] in CHANNELS or shape[3] in CHANNELS):
+        return _IMAGES
+    return _PLAUSIBLE if len(shape) == 3 else _ODD
+
+
+def are_images(values: Sequence[Any], layout: str = "auto") -> bool:
+    """Whether each is an array of one image: of three axes, one of them channels, or of two.
+
+    A pair of arrays that may be images and masks, or grey images and what belongs to them, is none.
+
+    Example:
+        >>> colour, grey = np.zeros((3, 20, 30)), np.zeros((16, 20, 30))
+        >>> are_images([colour, colour]), are_images((grey, grey)), are_images([grey, np.zeros(16)])
+        (True, False, False)
+    """
+    if not values or not all(is_array(each) or is_picture(each) for each in values):
+        return False
+    if any(map(is_picture, values)):
+        return all(map(is_picture, values))
+    shapes = [shape_of(each) for each in values]
+    axes = {len(shape) for shape in shapes}
+    if len(axes) > 1 or len({(type(each).__module__.split(".")[0], _kind(each)) for each in values}) > 1:
+        return False
+    if axes == {3}:
+        return _are_colour(shapes, layout)
+    return axes == {2} and layout in ("auto", "NHW") and (layout == "NHW" or _are_grey(values, shapes))
+
+
+def _are_colour(shapes: list[tuple[int, ...]], layout: str) -> bool:
+    counts = {axis: {shape[axis] for shape in shapes} for axis in (0, 2)}
+    alike = {axis: len(count) == 1 and count <= set(CHANNELS) for axis, count in counts.items()}
+    if layout == "NHW":
+        if len(shapes) > 2 and any(alike[axis] and counts[axis] != {1} for axis in (0, 2)):
+            raise InputError(
+                f"layout='NHW' is of grey images, but the batch is a list of {len(shapes)} arrays like"
+                f" {list(shapes[0])}, one image each: pass layout='NCHW' or 'NHWC', or leave it away"
+            )
+        return False
+    if layout != "auto" or any(alike.values()) or len(shapes) > 2:
+        return True
+    fit = [any(shape[axis] in CHANNELS for axis in (0, 2)) for shape in shapes]
+    return all(fit) and len({(shape[1:], shape[:2]) for shape in shapes}) > 1 and shapes[0][1:] != shapes[-1][1:]
+
+
+def _are_grey(values: Sequence[Any], shapes: list[tuple[int, ...]]) -> bool:
+    if min(map(min, shapes)) < _LEAST_SIDE:
+        return False
+    if all(dtype_name(each) == "uint8" for each in values):
+        return True
+    rows, columns = ({shape[axis] for shape in shapes} for axis in (0, 1))
+    square = len(shapes) > 1 and all(height == width for height, width in shapes)
+    return square or (len(shapes) > 2 and not (len(rows) == 1 and len(columns) > 1))
+
+
+def _of_one(values: Sequence[Any], place: tuple[int | str, ...], layout: str) -> str:
+    """A note on a list of one array that could be a batch of grey images as well, if nothing else tells."""
+    if len(values) > 1 or layout != "auto" or place or is_picture(values[0]):
+        return ""
+    shape = shape_of(values[0])
+    if len(shape) != 3 or not {shape[0], shape[2]} & {3, 4}:
+        return ""
+    return (
+        f"a list of one array {list(shape)} is read as one image in colour: if it is a batch of grey ones, pass"
+        " ImageInputs(layout='NHW')"
+    )
+
+
+def _kind(array: Any) -> str:
+    try:
+        return kind_of(array)
+    except InputError:
+        return dtype_name(array)
+
+
+def _first(value: Any, key: Key) -> Any:
+    """Where nothing looks like images: what is first, for the error of whoever reads it."""
+    for _ in range(_MAX_DEPTH + 1):
+        named = fields_of(value)
+        if named is not None:
+            usual = [name for name in USUAL_KEYS if name in named]
+            if not usual:
+                wanted = f"one of {', '.join(USUAL_KEYS)}" if key is None else "images"
+                raise InputError(f"expected {wanted}, but no array of images is in {list(named)}: pass key=")
+            value = named[usual[0]]
+        elif isinstance(value, list | tuple):
+            if not value:
+                raise InputError(f"there are no images in a {type(value).__name__} of 0")
+            value = value[0]
         else:
-            return batch if is_array(batch) else local(batch)
+            return value if is_array(value) else local(value)
     raise InputError(f"batch is nested more than {_MAX_DEPTH} deep: pass the images themselves")
 
 
-def _name(batch: Mapping[Any, Any], key: str | int | None) -> Any:
-    candidates: tuple[str | int, ...] = USUAL_KEYS if key is None else (key,)
-    found = [name for name in candidates if name in batch]
-    if len(found) == 1:
-        return found[0]
-    wanted = f"key={key!r}" if key is not None else f"one of {', '.join(USUAL_KEYS)}"
-    which = f"{' and '.join(map(repr, found))} are" if found else "it is not"
-    raise InputError(f"expected {wanted} in a dict batch, but {which} in {list(batch)}: pass key=")
+def _as_array(image: Any) -> Array:
+    """An array as it is; an image of Pillow's as grey or colour, without alpha."""
+    if not is_picture(image):
+        return image
+    if image.mode not in _PICTURES:
+        image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
+    return np.asarray(image)
 
 
-def layout_of(shape: tuple[int, ...]) -> str:
-    """`"NCHW"`, `"NHWC"` or `"NHW"`, whichever is the only one that a batch of images of this shape can have.
+def _told(place: tuple[int | str, ...]) -> str:
+    return repr(place[0]) if len(place) == 1 else repr(place)
+
+
+def _shapes(images: Found) -> str:
+    shapes = [getattr(each, "size", ()) if is_picture(each) else shape_of(each) for each in _listed(images)]
+    return f"{list(shapes[0])}" if not _is_list(images) else f"a list of {len(shapes)} images"
+
+
+def _listed(images: Found) -> list[Any]:
+    return images if _is_list(images) else [images]
+
+
+def fits(shape: tuple[int, ...], counts: Sequence[int] = CHANNELS) -> Iterator[str]:
+    """The layouts that a batch of images of this shape can have, if it has so many channels.
+
+    Example:
+        >>> list(fits((8, 3, 32, 3))), list(fits((8, 28, 28)))
+        (['NCHW', 'NHWC'], ['NHW'])
+    """
+    if len(shape) == 3:
+        yield "NHW"
+    elif len(shape) == 4:
+        yield from (name for name, axis in (("NCHW", 1), ("NHWC", 3)) if shape[axis] in counts)
+
+
+def layout_of(images: Found, counts: Sequence[int] = CHANNELS) -> str:
+    """`"NCHW"`, `"NHWC"` or `"NHW"`, whichever is the only one that a batch of images can have.
+
+    Args:
+        images: An array of images or a list of arrays of one image each; or the shape of an array.
+        counts: How many channels there may be.
 
     Raises:
         InputError: If none fits, or several do.
@@ -65,31 +447,58 @@ def layout_of(shape: tuple[int, ...]) -> str:
     Example:
         >>> layout_of((8, 224, 224, 3)), layout_of((8, 1, 28, 28)), layout_of((8, 28, 28))
         ('NHWC', 'NCHW', 'NHW')
+        >>> layout_of([np.zeros((3, 20, 3)), np.zeros((3, 20, 30))])
+        'NCHW'
     """
+    if _is_list(images):
+        shapes = [(1, *shape) for shape in shapes_of(images)]
+    else:
+        shapes = [images if isinstance(images, tuple) else shape_of(images)]
+    shape = shapes[0]
     if len(shape) not in (3, 4):
-        raise InputError(f"a batch of images is [n, C, H, W], [n, H, W, C] or [n, H, W], but this is {list(shape)}")
-    if len(shape) == 3:
-        if shape[0] in (3, 4) or shape[2] in (3, 4):
-            raise InputError(
-                f"layout='auto' cannot tell whether {list(shape)} is one colour image or a batch of grey ones:"
-                " pass layout='NHW' for grey ones, or add the batch axis to the one image"
-            )
-        return "NHW"
-    fits = [name for name, axis in (("NCHW", 1), ("NHWC", 3)) if shape[axis] in _CHANNELS]
-    if len(fits) == 1:
-        return fits[0]
-    why = "fits both NCHW and NHWC" if fits else "has no 1, 3 or 4 channels in second or last place"
-    raise InputError(f"layout='auto' cannot read {list(shape)}, which {why}: pass layout='NCHW' or layout='NHWC'")
+        raise InputError(
+            f"a batch of images is [n, C, H, W], [n, H, W, C] or [n, H, W], but this is {list(shape)}"
+            + (": of videos, pass the frames, e.g. batch.flatten(0, 1)" if len(shape) == 5 else "")
+        )
+    if len(shape) == 3 and not _is_list(images) and (shape[0] in (3, 4) or shape[2] in (3, 4)):
+        raise InputError(
+            f"layout='auto' cannot tell whether {list(shape)} is one colour image or a batch of grey ones:"
+            " pass layout='NHW' for grey ones, or add the batch axis to the one image"
+        )
+    found = [name for name in fits(shape, counts) if all(name in fits(each, counts) for each in shapes)]
+    if len(found) == 1:
+        return found[0]
+    shown = list(shape[1:] if _is_list(images) else shape)
+    if found:
+        raise InputError(f"layout='auto' cannot read {shown}, which fits both NCHW and NHWC: pass layout=")
+    if any(list(fits(each, counts)) for each in shapes):
+        raise InputError(
+            f"the images of a list have other numbers of channels, e.g. {shown} and"
+            f" {list(next(each for each in shapes if not set(fits(each, counts)) & set(fits(shape, counts)))[1:])}:"
+            " make them alike, all grey or all in colour"
+            if list(fits(shape, counts))
+            else _no_channels(shown, counts)
+        )
+    raise InputError(_no_channels(shown, counts))
+
+
+def _no_channels(shape: list[int], counts: Sequence[int]) -> str:
+    *most, last = map(str, counts)
+    which = f"{', '.join(most)} or {last}" if most else last
+    return (
+        f"layout='auto' cannot read {shape}, which has no {which} channels in second or last place: pass layout='NCHW'"
+        " or 'NHWC' and channels=, a letter for each channel: 'RGB???' reads the first three of six as colours and"
+        " leaves the others, 'L?' the first of two as grey"
+    )
 
 
 def channels_first(array: Array, layout: str) -> Array:
     """The images as `[n, C, H, W]`, without a copy.
 
     Raises:
-        InputError: If the array has other axes than the layout, other channels than 1, 3 or 4, or no pixels.
+        InputError: If the array has other axes than the layout, or no pixels.
 
     Example:
-        >>> import numpy as np
         >>> channels_first(np.zeros((8, 28, 20)), "NHW").shape
         (8, 1, 28, 20)
     """
@@ -103,10 +512,10 @@ def channels_first(array: Array, layout: str) -> Array:
     elif layout == "NHWC":
         array = namespace(array).permute_dims(array, (0, 3, 1, 2))
     channels, height, width = shape_of(array)[1:]
-    if channels not in _CHANNELS or not (height and width):
+    if not (channels and height and width):
         raise InputError(
             f"read as layout={layout!r}, images have {channels} channels and {height} x {width} pixels, but they should"
-            " be grey (1), RGB (3) or RGBA (4) and not empty: pass layout= or key="
+            " not be empty: pass layout= or key="
         )
     return array
 
@@ -118,7 +527,6 @@ def kind_of(array: Array) -> str:
         InputError: If the dtype is none of these.
 
     Example:
-        >>> import numpy as np
         >>> kind_of(np.zeros(1, np.uint16)), kind_of(np.zeros(1, np.float16))
         ('integer', 'float')
     """

@@ -14,7 +14,7 @@ from array_api_compat import is_jax_array, is_torch_array
 from lensai_integrations.arrays import Array, dtype_name, is_immutable, local, namespace, shape_of, to_host
 from lensai_integrations.compiled import Compiled
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.batches import by_shape, in_order
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs, Images
 from lensai_integrations.measures.pixels import as_float32, planes
@@ -56,7 +56,9 @@ class CustomMeasurer:
 
     def __call__(self, batch: Any) -> dict[str, Array]:
         """Float32 rows `[n, k]` by name, of the measures that worked, on the device of the images."""
-        return self._compiled(find_images(batch, self._reader.key))  # type: ignore[no-any-return]
+        parts = [(places, self._compiled(array)) for places, array in by_shape(self._reader.find(batch))]
+        names = [name for name in parts[0][1] if all(name in rows for _, rows in parts)]
+        return {name: in_order([(places, rows[name]) for places, rows in parts]) for name in names}
 
     def _measured(self, array: Array) -> dict[str, Array]:
         return self.of(self._reader.read(array), array)
@@ -103,7 +105,7 @@ def _pieces(images: Images) -> Iterator[Array]:
 def _values(pixels: Array, images: Images) -> tuple[Array, Array | None]:
     """Float32 `[n, H, W, C]` on the 0-255 scale, and which images are valid, if not all."""
     with np.errstate(over="ignore", invalid="ignore"):
-        read = planes(pixels, images.gain, images.offset)
+        read = planes(pixels, images.gain, images.offset, whole=images.whole)
     return read.xp.permute_dims(as_float32(read.values, read.xp), (0, 2, 3, 1)), read.valid
 
 

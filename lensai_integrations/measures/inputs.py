@@ -1,23 +1,37 @@
 """How a batch of images is read: where the images are in it, which axis is colour, and what the numbers mean.
 
-The same picture may arrive as bytes, as floats in [0, 1] or normalised, channels first or last, alone, in a tuple or in
-a dict; the measures are to come out the same. What can be told from the batch is told; what cannot is asked for by an
-error, because a wrong guess would make a baseline that looks right. The decision is made once, by `resolve`, since on
-an accelerator it has to wait for the values. What is read afterwards is held against it without waiting: shapes and
-dtypes by an error, values by `measure_images`, which makes the row of an image that is out of range NaN.
+The same picture may arrive as bytes, as floats in [0, 1] or normalised, channels first or last, alone, in a list, in a
+tuple or in a dict; the measures are to come out the same. What can be told from the batch is told; what cannot is asked
+for by an error, because a wrong guess would make a baseline that looks right. The decision is made once, by `resolve`,
+since on an accelerator it has to wait for the values. What is read afterwards is held against it without waiting:
+shapes and dtypes by an error, values by `measure_images`, which makes the row of an image that is out of range NaN.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, replace
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, dtype_name, namespace, shape_of, to_host
+from lensai_integrations.arrays import Array, dtype_name, is_symbolic, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import LAYOUTS, channels_first, find_images, kind_of, layout_of
+from lensai_integrations.measures.batches import (
+    CHANNELS,
+    LAYOUTS,
+    Found,
+    Key,
+    by_shape,
+    channels_first,
+    find_images,
+    kind_of,
+    layout_of,
+)
+from lensai_integrations.measures.preprocessing import preprocessing_of
 from lensai_integrations.measures.wrapped import datasets_of, parts_inside
 
 KINDS: Final = ("any", "uint8", "integer", "float")
@@ -25,9 +39,15 @@ KINDS: Final = ("any", "uint8", "integer", "float")
 #: `(mean, std)` of a normalisation, a number per channel.
 Normalization: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 
+#: How many bits of a number of half precision count.
+HALVES: Final = {"bfloat16": 8, "float16": 11}
+
 _ROUNDING = 0.01  # bfloat16 moves a normalised value by up to 0.008 standard deviations, 0.002 of the range
 _FULL_SCALE_FROM = 32.0  # farther than anything normalised, and few batches on the 0-255 scale do not reach it
-_SOMETIMES = ("RandomApply", "RandomChoice")
+_OUTSIDE = 25.5  # farther outside 0-255 than any resizing overshoots
+_SOMETIMES = ("RandomApply", "RandomChoice", "OneOf", "SomeOf", "OneOrOther", "Sometimes")
+_BY_NUMBER: Final = {1: "L", 2: "L?", 3: "RGB", 4: "RGB?"}
+_LOOKED_AT = 4  # images of the first batch that are looked at closely
 
 
 @dataclass(frozen=True)
@@ -39,6 +59,7 @@ class Images:
         gain: Factor of each channel, C numbers.
         offset: Added to each channel, C numbers: `pixels * gain + offset` is on the 0-255 scale.
         note: How the batch was read, e.g. `"NCHW float32 x 255"`.
+        whole: Whether that is to be rounded to whole numbers, which half precision has moved away from them.
 
     Example:
         >>> images = ImageInputs().read(np.zeros((2, 8, 6, 3), np.uint8))
@@ -50,6 +71,7 @@ class Images:
     gain: tuple[float, ...]
     offset: tuple[float, ...]
     note: str
+    whole: bool = False
 
     @property
     def n(self) -> int:
@@ -71,6 +93,19 @@ class Images:
         """Columns of pixels."""
         return int(self.pixels.shape[3])
 
+    @property
+    def expected(self) -> tuple[float, float]:
+        """The numbers that 0 and 255 are in the batch: of the channel where they are farthest apart.
+
+        Example:
+            >>> ImageInputs(mean=(0.5,), std=(0.5,), scale=255).read(np.zeros((2, 8, 6))).expected
+            (-1.0, 1.0)
+        """
+        ends = [
+            (each - offset) / gain for gain, offset in zip(self.gain, self.offset, strict=True) for each in (0, 255)
+        ]
+        return min(ends), max(ends)
+
 
 @dataclass(frozen=True)
 class ImageInputs:
@@ -83,10 +118,19 @@ class ImageInputs:
         scale: Factor to 0-255, or `"auto"`, decided by the first batch: 1 for uint8; 255 for floats inside [0, 1] once
             `mean` and `std` are undone; 1 for floats inside [0, 255] of which one is above 32, without `mean` and `std`
             (Keras's loaders give these). Ends are taken with a tolerance of 0.01. Everything else is an error.
-        mean: What a `Normalize` subtracted, a number per channel.
+        mean: What a `Normalize` subtracted, a number per channel, in the order that the batch has them.
         std: What it divided by.
-        key: The images' key in a dict, or their place in a tuple. None: the first of a tuple, the usual name in a dict.
+        key: Where the images are in a batch: a key of a dict, a place in a tuple, or a tuple of them from the outside
+            in. None: what looks like images, of a tuple the first, of a dict the usual name.
         kind: `"uint8"`, `"integer"` or `"float"` if batches of another dtype are to be refused; set by `resolve`.
+        channels: A letter for each channel: R, G and B, or L for grey; A for alpha and ? for another band, which are
+            not read. `"BGR"`, `"RGBA"`, `"?BGR?"`. `"auto"`: grey or RGB; a fourth is alpha if it is opaque
+            everywhere in the first batch, else another band, and that is said.
+        whole: Whether pixels are whole numbers on the 0-255 scale, to which those of half precision are then rounded;
+            None: the first batch decides. Set by `resolve`.
+        preprocess: In place of `mean`, `std` and `scale`: what Keras's applications do, `"tf"` (x / 127.5 - 1),
+            `"caffe"` (BGR, mean subtracted) or `"torch"`; a module of `keras.applications` or a function from RGB
+            images 0-255 `[n, H, W, 3]` to what the model is fed, which is tried out on a few pixels.
 
     Raises:
         InputError: If an argument is not one of these.
@@ -96,16 +140,26 @@ class ImageInputs:
         'NHW float64 (x std + mean) x 255'
         >>> ImageInputs().read(np.full((2, 5, 5), 200.0)).note
         'NHW float64 in 0-255'
+        >>> ImageInputs(preprocess="caffe").read(np.zeros((2, 5, 5, 3))).note
+        'NHWC float64 (x std + mean), BGR'
     """
 
     layout: str = "auto"
     scale: float | str = "auto"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    key: str | int | None = None
+    key: Key = None
     kind: str = "any"
+    channels: str = "auto"
+    whole: bool | None = None
+    preprocess: InitVar[Any] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, preprocess: Any) -> None:
+        if preprocess is not None:
+            self._take(preprocess)
+        key: Any = self.key
+        if isinstance(key, list):  # of JSON
+            object.__setattr__(self, "key", tuple(key))
         for name, value, known in (("layout", self.layout, LAYOUTS), ("kind", self.kind, KINDS)):
             if value not in known:
                 raise InputError(f"{name}={value!r} is unknown; pass one of {', '.join(map(repr, known))}")
@@ -118,11 +172,34 @@ class ImageInputs:
             object.__setattr__(self, "std", _numbers("std", self.std))
             if len(self.mean) != len(self.std) or min(self.std) <= 0:
                 raise InputError(f"mean={self.mean} and std={self.std} should be as many numbers, each std above 0")
+        _check_letters(self.channels)
+
+    def _take(self, preprocess: Any) -> None:
+        """Fill in what a preprocessing comes to."""
+        if (self.scale, self.mean, self.std) != ("auto", None, None):
+            raise InputError("preprocess= stands in place of mean=, std= and scale=: pass it, or these")
+        mean, std, scale, channels = preprocessing_of(preprocess)
+        if channels != "auto" and self.channels not in ("auto", channels):
+            raise InputError(f"channels={self.channels!r} contradicts preprocess=, which makes {channels!r} of RGB")
+        values = {"mean": mean, "std": std, "scale": scale}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        if channels != "auto":
+            object.__setattr__(self, "channels", channels)
+
+    def find(self, batch: Any) -> Found:
+        """The images in a batch, an array or a list of arrays of one image each; see `batches.find_images`.
+
+        Example:
+            >>> ImageInputs(key="photo").find({"photo": np.zeros((2, 8, 8)), "label": [0, 1]}).shape
+            (2, 8, 8)
+        """
+        return find_images(batch, self.key, self.layout)
 
     def resolve(self, batch: Any) -> ImageInputs:
-        """The same with `layout`, `scale` and `kind` decided from this batch, so that `read` never waits.
+        """The same with everything that is still open decided from this batch, so that `read` never waits.
 
-        With `scale="auto"`, floats on an accelerator are waited for, here and only here. They have to have values: not
+        Floats and fourth channels on an accelerator are waited for, here and only here. They have to have values: not
         inside a function that is being traced.
 
         Raises:
@@ -130,57 +207,114 @@ class ImageInputs:
 
         Example:
             >>> inputs = ImageInputs().resolve((np.ones((2, 3, 8, 6), np.float32), np.zeros(2)))
-            >>> inputs.layout, inputs.scale, inputs.kind
-            ('NCHW', 255.0, 'float')
+            >>> inputs.layout, inputs.scale, inputs.kind, inputs.channels
+            ('NCHW', 255.0, 'float', 'RGB')
         """
-        array = find_images(batch, self.key)
-        layout = layout_of(tuple(array.shape)) if self.layout == "auto" else self.layout
-        scale = self._scale(array, layout) if isinstance(self.scale, str) else float(self.scale)
-        return replace(self, layout=layout, scale=scale, kind=kind_of(array))
+        found = self.find(batch)
+        counts = CHANNELS if self.channels == "auto" else (len(self.channels), *_other_counts(self.channels))
+        layout = layout_of(found, counts) if self.layout == "auto" else self.layout
+        groups = [(array, channels_first(array, layout)) for _, array in by_shape(found)]
+        kind, arrays = kind_of(groups[0][0]), [each for _, each in groups]
+        known = replace(self, layout=layout, kind=kind, channels=self._letters(arrays))
+        scale = known._scale(arrays, dtype_name(groups[0][0])) if isinstance(self.scale, str) else float(self.scale)
+        known = replace(known, scale=scale)
+        if self.kind == "any" and kind == "uint8":
+            known._check_bytes(len(known.channels))
+        dtype = dtype_name(groups[0][0])
+        if self.whole is None and (dtype in HALVES or isinstance(self.scale, str)):
+            known = replace(known, whole=known._is_whole(arrays[0], dtype))
+        return known
 
     def read(self, batch: Any) -> Images:
         """The images of a batch. Nothing is copied, and nothing waited for if these inputs come from `resolve`.
 
         Args:
-            batch: An array of any library, `[n, C, H, W]`, `[n, H, W, C]` or `[n, H, W]`, or a tuple, list or dict with
-                one in it. RGB; alpha is dropped.
+            batch: An array of any library, `[n, C, H, W]`, `[n, H, W, C]` or `[n, H, W]`, a list of arrays of one image
+                each, all of one size, or a tuple, list, dict or object with one of these in it.
 
         Raises:
             InputError: If there are no images in it, or they are not as these inputs say.
         """
         if self.layout == "auto" or isinstance(self.scale, str):
             return self.resolve(batch).read(batch)
-        array = find_images(batch, self.key)
+        groups = by_shape(self.find(batch))
+        if len(groups) > 1:
+            raise InputError(f"images of {len(groups)} sizes are read one size at a time: see batches.by_shape")
+        array = groups[0][1]
         if self.kind not in ("any", kind_of(array)):
             raise InputError(
                 f"the first batch was {self.kind}, this one is {dtype_name(array)} and may be on another scale:"
                 " make the batches alike, or pass ImageInputs(scale=..., kind='any')"
             )
         pixels = channels_first(array, self.layout)
-        channels = int(pixels.shape[1])
-        colours = min(channels, 3)
-        mean, std = self._per_channel(colours)
+        letters = self._letters([pixels]) if self.channels == "auto" else self.channels
+        if len(letters) != int(pixels.shape[1]):
+            raise InputError(_other_channels(int(pixels.shape[1]), letters, self.layout))
+        mean, std = self._per_channel(letters)
+        gain, offset = tuple(each * float(self.scale) for each in std), tuple(each * float(self.scale) for each in mean)
+        note, whole = self._note(array, letters), dtype_name(array) in HALVES and self.whole is True
+        images = Images(_colours(pixels, letters), gain, offset, note, whole)
+        return replace(images, note=note + _rounding(images, dtype_name(array)))
+
+    def _note(self, array: Array, letters: str) -> str:
         note = f"{self.layout} {dtype_name(array)}"
         note += " (x std + mean)" if self.mean else ""
         note += f" x {self.scale:g}" if self.scale != 1 else ""
         note += " in 0-255" if self.scale == 1 and not self.mean and kind_of(array) == "float" else ""
-        note += ", alpha dropped" if channels > colours else ""
-        return Images(
-            pixels[:, :colours], tuple(s * self.scale for s in std), tuple(m * self.scale for m in mean), note
-        )
+        note += f", {letters}" if "".join(each for each in letters if each in "RGB") not in ("RGB", "") else ""
+        note += ", alpha dropped" if "A" in letters else ""
+        others = letters.count("?")
+        return note + (f", {others} other band{'s' if others > 1 else ''} not read" if others else "")
 
-    def _per_channel(self, colours: int) -> Normalization:
+    def _letters(self, arrays: Sequence[Array]) -> str:
+        """A letter for each channel. Waits for a fourth channel whose meaning is open."""
+        counts = {int(array.shape[1]) for array in arrays}
+        if len(counts) > 1:
+            raise InputError(f"the images of a list have {' and '.join(map(str, sorted(counts)))} channels: make them"
+                             " alike, all grey or all in colour")  # fmt: skip
+        (count,) = counts
+        if self.channels != "auto" and (len(self.channels) == count or count not in _other_counts(self.channels)):
+            if len(self.channels) != count:
+                raise InputError(_other_channels(count, self.channels, self.layout))
+            return self.channels
+        known = "".join(each for each in self.channels if each in "RGB") if self.channels != "auto" else ""
+        letters = known + "?" * (count - 3) if known else _BY_NUMBER.get(count, "")
+        if letters.endswith("?") and self.mean is None and all(map(is_opaque, arrays)):
+            return letters[:-1] + "A"
+        if letters == "L?" or not letters:  # two bands, of radar maybe, are no image in grey unless one is alpha
+            raise InputError(_other_channels(count, "", self.layout))
+        return letters
+
+    def _per_channel(self, letters: str) -> Normalization:
+        """Mean and std of the channels that are read, red first."""
+        places = _places(letters)
         if self.mean is None or self.std is None:
-            return (0.0,) * colours, (1.0,) * colours
+            return (0.0,) * len(places), (1.0,) * len(places)
         if len(self.mean) == 1:
-            return self.mean * colours, self.std * colours
-        if len(self.mean) not in (colours, 4) or colours == 1:
+            return self.mean * len(places), self.std * len(places)
+        if len(self.mean) == len(places):
+            own = [sorted(places).index(place) for place in places]
+        elif len(self.mean) == len(letters) or (len(self.mean) == 4 and len(places) == 3):
+            own = places
+        else:
+            colours = len(places)
             expected = "1 number for grey images" if colours == 1 else f"1 or {colours} numbers, one per channel"
             raise InputError(f"mean={self.mean} and std={self.std} should be {expected}")
-        return self.mean[:colours], self.std[:colours]
+        return tuple(self.mean[place] for place in own), tuple(self.std[place] for place in own)
 
-    def _scale(self, array: Array, layout: str) -> float:
-        kind, dtype = kind_of(array), dtype_name(array)
+    def _check_bytes(self, count: int) -> None:
+        """Refuse a normalisation of bytes, which are not normalised."""
+        if self.mean is not None and self.std is not None:
+            ends = [(each * std + mean) * float(self.scale) for mean, std in zip(self.mean, self.std, strict=True)
+                    for each in (0, 255)]  # fmt: skip
+            if min(ends) < -_OUTSIDE or max(ends) > 255 + _OUTSIDE:
+                raise InputError(
+                    "the batch is uint8, bytes as they were read, and mean= and std= or preprocess= are of floats:"
+                    " pass batches as the model is fed them, or leave these away"
+                )
+
+    def _scale(self, arrays: Sequence[Array], dtype: str) -> float:
+        kind = "float" if dtype.startswith(("float", "bfloat")) else dtype
         if kind == "uint8" and self.mean is None:
             return 1.0
         if kind != "float":
@@ -188,28 +322,151 @@ class ImageInputs:
                 f"scale='auto' cannot tell what {dtype} pixels mean with mean={self.mean}: pass scale=, the factor that"
                 " takes them to 0-255 (255 / 65535 for full 16 bit), and no mean and std for bytes as they were read"
             )
-        low, high = self._range(channels_first(array, layout))
+        low, high = self._range(arrays)
+        if self.mean is not None and max(self.mean) > 1 and low >= -_ROUNDING and high <= 255 + _ROUNDING:
+            return 1.0  # they are in grey levels
         if low >= -_ROUNDING and high <= 1 + _ROUNDING:
             return 255.0
         if self.mean is None and low >= -_ROUNDING and _FULL_SCALE_FROM < high <= 255 + _ROUNDING:
             return 1.0
         expected = "once mean and std are undone" if self.mean else "or inside [0, 255] and reaching beyond 32"
-        known = "scale=1 if they are 0-255 already, or " if low >= 0 else ""
         raise InputError(
             f"scale='auto' expects float pixels inside [0, 1] {expected}, but these reach from {low:.4g} to {high:.4g}:"
-            f" pass {known}the mean= and std= they were normalised with, or scale=, the factor that takes them to 0-255"
+            f" {self._advice(arrays, low, high)}"
         )
 
-    def _range(self, pixels: Array) -> tuple[float, float]:
-        pixels = pixels[:, :3]
-        mean, std = self._per_channel(int(pixels.shape[1]))
-        xp = namespace(pixels)
-        ends = [to_host(end(pixels, axis=(2, 3))).astype(np.float64) * std + mean for end in (xp.min, xp.max)]
-        finite = np.isfinite(ends).all(axis=(0, 2))
-        low, high = (end[finite] for end in ends)
+    def _advice(self, arrays: Sequence[Array], low: float, high: float) -> str:
+        """What to pass for floats that reach from low to high."""
+        if self.mean is None and _are_standardized(arrays):
+            return (
+                "every image has a mean of 0 and a standard deviation of 1 of its own, which cannot be undone: profile"
+                " the images before that, e.g. with transforms.ProfileImages, and pass inputs=None"
+            )
+        known = "scale=1 if they are 0-255 already, or " if low >= 0 else ""
+        rest = (
+            f"pass {known}the mean= and std= they were normalised with, or scale=, the factor that takes them to 0-255"
+        )
+        if self.mean is not None:
+            return rest
+        if -1 - _ROUNDING <= low < 0 and high <= 1 + _ROUNDING:
+            return (
+                "if they were made by x / 127.5 - 1, pass preprocess='tf', or what is the same, mean=(0.5,) and"
+                f" std=(0.5,); else {rest}"
+            )
+        if -124.5 < low < -4 and 32 < high < 152:
+            return f"if Keras's preprocess_input made them (BGR, mean subtracted), pass preprocess='caffe'; else {rest}"
+        deep = " (255 / 65535 for full 16 bit, 255 / 4095 for 12 bit)" if 256 < high <= 65535 and low >= 0 else ""
+        return rest + deep
+
+    def _range(self, arrays: Sequence[Array]) -> tuple[float, float]:
+        mean, std = self._per_channel(self.channels)
+        found: list[NDArray[np.float64]] = []
+        for array in arrays:
+            pixels = _colours(array, self.channels)
+            xp = namespace(pixels)
+            ends = [to_host(end(pixels, axis=(2, 3))).astype(np.float64) * std + mean for end in (xp.min, xp.max)]
+            found.append(np.stack(ends)[:, np.isfinite(ends).all(axis=(0, 2))])
+        low, high = np.concatenate(found, axis=1)
         if not low.size:
             raise InputError("scale='auto' needs a first batch with finite pixels; this one has none: pass scale=")
         return float(low.min()), float(high.max())
+
+    def _is_whole(self, array: Array, dtype: str) -> bool | None:
+        """Whether pixels lie at whole numbers on the 0-255 scale. Where their dtype cannot tell, as of few pixels or
+        bright ones of bfloat16, they are taken to: most images come from files of bytes."""
+        if not dtype.startswith(("float", "bfloat")):
+            return True
+        if is_symbolic(array):
+            return None
+        mean, std = self._per_channel(self.channels)
+        given = to_host(_colours(array[:_LOOKED_AT], self.channels)).astype(np.float64)
+        gain, offset = (np.reshape(each, (-1, 1, 1)) * float(self.scale) for each in (std, mean))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            levels = given * gain + offset
+            bits = HALVES.get(dtype, 24)
+            coarse = gain * np.exp2(np.floor(np.log2(np.abs(given))) - bits)
+            clear = (coarse < _CLEAR) & (levels > 0.5) & (levels < 254.5)
+            off = np.abs(levels - np.rint(levels))[clear] - coarse[clear]
+        return bool((off < _CLOSE).mean() >= _NEARLY_ALL) if off.size >= _ENOUGH else True
+
+
+#: A pixel tells whether it is a whole number if its dtype is this exact there, and is one if it is so close, in levels.
+_CLEAR, _CLOSE = 0.125, 0.02
+#: So many of so many pixels at least are.
+_NEARLY_ALL, _ENOUGH = 0.99, 64
+
+
+def is_opaque(pixels: Array) -> bool:
+    """Whether the last channel of `[n, C, H, W]` is as high as can be in every pixel: 255, or of floats 1. Waits.
+
+    Example:
+        >>> is_opaque(np.full((2, 4, 8, 8), 255, np.uint8)), is_opaque(np.zeros((2, 4, 8, 8)))
+        (True, False)
+    """
+    if 0 in shape_of(pixels):
+        return False
+    xp, top = namespace(pixels), (255.0,) if kind_of(pixels) == "uint8" else (1.0, 255.0)
+    ends = {float(to_host(end(pixels[:, -1:]))) for end in (xp.min, xp.max)}
+    return len(ends) == 1 and ends <= set(top)
+
+
+def _colours(pixels: Array, letters: str) -> Array:
+    """Red, green and blue, or grey, of `[n, C, H, W]`: a view, unless the order is another one."""
+    places = _places(letters)
+    if places == list(range(places[0], places[0] + len(places))):
+        return pixels if len(places) == len(letters) else pixels[:, places[0] : places[-1] + 1]
+    if isinstance(pixels, np.ndarray) and places == list(range(places[0], places[0] - len(places), -1)):
+        return pixels[:, places[-1] : places[0] + 1][:, ::-1]
+    return namespace(pixels).concat([pixels[:, place : place + 1] for place in places], axis=1)
+
+
+def _places(letters: str) -> list[int]:
+    return [letters.index(each) for each in ("L" if "L" in letters else "RGB")]
+
+
+def _other_counts(letters: str) -> tuple[int, ...]:
+    """How many channels there may be besides: alpha comes and goes."""
+    colours = letters.rstrip("A?")
+    return (3, 4) if len(letters) in (3, 4) and sorted(colours) == sorted("RGB") else ()
+
+
+def _check_letters(letters: Any) -> None:
+    known = isinstance(letters, str)
+    counts = Counter(letters) if known else Counter()
+    colours = {each: counts[each] for each in "RGBL" if counts[each]}
+    whole = colours in ({"R": 1, "G": 1, "B": 1}, {"L": 1})
+    if letters != "auto" and not (known and whole and not set(letters) - set("RGBLA?") and counts["A"] <= 1):
+        raise InputError(
+            f"channels={letters!r} should be 'auto' or a letter for each channel: R, G and B once each, or L for grey;"
+            " A for alpha and ? for others, which are not read; e.g. 'BGR', 'RGBA', 'RGB?'"
+        )
+
+
+def _other_channels(count: int, letters: str, layout: str) -> str:
+    asked = f"channels={letters!r} names {len(letters)}" if letters else "grey has 1, RGB 3 and RGBA 4"
+    return (
+        f"read as layout={layout!r}, images have {count} channels, but {asked}: pass layout=, or channels=, a letter"
+        " for each channel: 'RGB???' reads the first three of six as colours, 'L?' the first of two as grey, and leaves"
+        " the others"
+    )
+
+
+def _rounding(images: Images, dtype: str) -> str:
+    """How far half precision moves pixels, in words; empty for others."""
+    if dtype not in HALVES:
+        return ""
+    largest = max(map(abs, images.expected)) or 1.0
+    coarse = max(images.gain) * 2.0 ** (math.floor(math.log2(largest * (1 - 1e-9))) - HALVES[dtype])
+    off = f"{dtype} is up to {coarse:.2g} levels off"
+    return f", rounded to whole levels ({off})" if images.whole else f", {off}"
+
+
+def _are_standardized(arrays: Sequence[Array]) -> bool:
+    """Whether each of several images has mean 0 and standard deviation 1 of its own."""
+    given = [to_host(image).astype(np.float64) for array in arrays for image in array[:_LOOKED_AT]]
+    means = [np.abs([image.mean(), image.std() - 1]).max() for image in given]
+    apart = [np.abs([image.mean(axis=(1, 2)), image.std(axis=(1, 2)) - 1]).max() for image in given]
+    return len(given) > 1 and (max(means) < 0.02 or max(apart) < 0.02)
 
 
 def _is_number(value: Any) -> bool:
@@ -230,10 +487,11 @@ def normalization_of(transform: Any) -> Normalization | None:
     """Mean and std of the `Normalize` in a transform, a data set or what wraps them; None if there is none.
 
     Looks where `wrapped.parts_inside` does. A `Normalize` that is applied only sometimes (`RandomApply`,
-    `RandomChoice`) does not count.
+    `RandomChoice`, `p` below 1) does not count.
 
     Raises:
-        InputError: If there are several that differ, or only some parts of a `ConcatDataset` have one.
+        InputError: If there are several that differ, only some parts of a `ConcatDataset` have one, or one does
+            something else than subtracting a mean and dividing by a std (Albumentations has such).
 
     Example:
         >>> class Normalize:
@@ -254,8 +512,26 @@ def _normalizations(owner: Any) -> set[Normalization | None]:
     """All that are found; None stands for a part of a `ConcatDataset` that has none."""
     found: set[Normalization | None] = set()
     for each in parts_inside(owner, without=_SOMETIMES):
-        if type(each).__name__ == "Normalize":
-            found.add((_numbers("mean", each.mean), _numbers("std", each.std)))
+        if type(each).__name__ == "Normalize" and getattr(each, "p", 1) >= 1:
+            found |= _normalization(each)
         for part in datasets_of(each) or ():
             found |= _normalizations(part) or {None}
     return found
+
+
+def _normalization(transform: Any) -> set[Normalization | None]:
+    """Of one `Normalize`, as parts of white; nothing if it does not say."""
+    how = getattr(transform, "normalization", "standard")
+    if how != "standard":
+        raise InputError(
+            f"Normalize(normalization={how!r}) scales each image by what is in it, which cannot be undone: brightness,"
+            " contrast and the like are of what came out. Profile the images before it, with transforms.ProfileImages"
+            " or profile_dataset, and pass inputs=None"
+        )
+    mean, std = (getattr(transform, name, None) for name in ("mean", "std"))
+    if mean is None or std is None:
+        return set()
+    mean, std = _numbers("mean", mean), _numbers("std", std)
+    if getattr(transform, "max_pixel_value", None) == 1 and max(mean) > 1:  # they are in grey levels
+        mean, std = (tuple(value / 255 for value in values) for values in (mean, std))
+    return {(mean, std)}

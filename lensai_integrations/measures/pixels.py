@@ -67,9 +67,9 @@ def blocks(images: Images) -> Iterator[Planes]:
     if is_immutable(images.pixels):
         step = max(step, -(-images.n // _MOST_BLOCKS))
     if images.n < 0:  # traced by TensorFlow, which does not know how many there will be
-        yield planes(images.pixels, images.gain, images.offset)
+        yield planes(images.pixels, images.gain, images.offset, whole=images.whole)
     for start in range(0, images.n, step):
-        yield planes(images.pixels[start : start + step], images.gain, images.offset)
+        yield planes(images.pixels[start : start + step], images.gain, images.offset, whole=images.whole)
 
 
 @lru_cache(maxsize=1)
@@ -79,19 +79,21 @@ def _keep_freed_memory() -> None:
     np.empty(1 << 24, np.uint8)
 
 
-def planes(pixels: Array, gain: tuple[float, ...], offset: tuple[float, ...]) -> Planes:
+def planes(pixels: Array, gain: tuple[float, ...], offset: tuple[float, ...], *, whole: bool = False) -> Planes:
     """`pixels * gain + offset` as `Planes`, held inside 0-255 (to 0.001, where the host can see that it is so already).
 
     Args:
         pixels: `[n, C, H, W]` of any real dtype and any strides.
         gain: C factors to the 0-255 scale.
         offset: C numbers added after that.
+        whole: Whether what comes out is rounded to whole numbers.
     """
     xp = namespace(pixels)
     values = _contiguous(pixels, xp)
     if are_bytes(pixels, gain, offset):
         return Planes(values, None, None, xp)
     values = _affine(as_float32(values, xp), gain, offset, xp)
+    values = xp.floor(values + 0.5) if whole else values
     low, high = extremes(values, xp)
     valid = xp.all((low >= -OVERSHOOT) & (high <= 255 + OVERSHOOT), axis=-1)
     if is_numpy_array(values) and low.min() >= -_ROUNDING and high.max() <= 255 + _ROUNDING:

@@ -21,7 +21,7 @@ from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks import FunctionSink, JSONLinesSink, Sink, WebhookSink
 from lensai_integrations.errors import InputError, InUseError
 from lensai_integrations.heads import is_outputs
-from lensai_integrations.measures.batches import find_images, kind_of
+from lensai_integrations.measures.batches import Key, find_images, kind_of
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.mlflow.wrapping import BASELINE, CONFIGURATION, MODEL
 from lensai_integrations.profile import Baseline
@@ -63,7 +63,7 @@ class MonitoredModel:
         self._lock = threading.Lock()
         self._process: int | None = None
         self._known: frozenset[str] = frozenset()
-        self._key: str | int | None = None
+        self._key: Key = None
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
         """What the wrapped model predicts, as it is.
@@ -140,7 +140,7 @@ def _warn(event: Event) -> None:
     _log.warning("%s", event.text)
 
 
-def images_in(model_input: Any, key: str | int | None = None) -> Any:
+def images_in(model_input: Any, key: Key = None) -> Any:
     """A copy of the images in what a model is given: the model may work in place.
 
     Args:
@@ -157,6 +157,8 @@ def images_in(model_input: Any, key: str | int | None = None) -> Any:
     if not isinstance(model_input, Mapping | list | tuple) and not is_array(model_input):
         raise InputError(f"inputs are not monitored: a {type(model_input).__name__} is no batch of images")
     images = find_images(model_input, None if is_array(model_input) else key)
+    if isinstance(images, list):
+        return [each.copy() if isinstance(each, np.ndarray) else each for each in images]
     kind_of(images)
     if len(images.shape) < 3:
         raise InputError(f"inputs are not monitored: an array of shape {tuple(images.shape)} is no batch of images")

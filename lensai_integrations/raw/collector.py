@@ -132,6 +132,8 @@ class Collector:
         try:
             stay_on_one_core()
             delivered = read(image, self.inputs)
+            if delivered.remark:
+                self._note(f"{self.name}: {delivered.remark}")
             found = self.columns.measured(delivered)
             for problem in self.columns.problems():
                 self._note(problem)

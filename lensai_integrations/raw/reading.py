@@ -10,7 +10,7 @@ Pillow and torch are used where they are loaded already: an image of theirs cann
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,12 +18,15 @@ from array_api_compat import is_numpy_array
 
 from lensai_integrations.arrays import Array, dtype_name, is_array, namespace, shape_of
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.inputs import ImageInputs, Images
+from lensai_integrations.measures.batches import channels_first, is_picture
+from lensai_integrations.measures.inputs import HALVES, ImageInputs, Images, is_opaque
 
 #: 16 bits to 0-255.
 _DEEP: Final = 255 / 65535
-#: What arrays of so many channels are called, as Pillow does.
-_MODES: Final = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_OTHER_BAND: Final = (
+    "an array has a channel more than {0}, which is not opaque alpha and is not read: pass"
+    " inputs=ImageInputs(channels='{0}A') if it is alpha, or '{0}?' if another band is meant to be left out"
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Delivered:
         mode: Pillow's name of their colour mode: `"RGB"`, `"L"`, `"CMYK"`, `"I;16"`...; `"float"` is added for floats.
         format: The file's format where the image still knows it, e.g. `"JPEG"`; else empty.
         extra: Pillow's image, for what else is in its file; else None.
+        remark: What a person should know of how it was read; empty if nothing.
 
     Example:
         >>> delivered = read(np.zeros((4, 6), np.uint8))
@@ -46,17 +50,7 @@ class Delivered:
     mode: str
     format: str = ""
     extra: Any = field(default=None, repr=False)
-
-
-def is_picture(value: Any) -> bool:
-    """Whether this is an image of Pillow's.
-
-    Example:
-        >>> is_picture(np.zeros((4, 4)))
-        False
-    """
-    pillow = sys.modules.get("PIL.Image")
-    return pillow is not None and isinstance(value, pillow.Image)
+    remark: str = ""
 
 
 def read(image: Any, inputs: ImageInputs | None = None) -> Delivered:
@@ -64,9 +58,9 @@ def read(image: Any, inputs: ImageInputs | None = None) -> Delivered:
 
     Args:
         image: Pillow's; a torch tensor `[C, H, W]` or `[n, C, H, W]`; an array of another library `[H, W]`,
-            `[H, W, C]` or `[n, H, W, C]`. C is 1, 2 (grey and alpha), 3 (RGB) or 4 (and alpha). uint8, uint16, or
-            floats inside [0, 1].
-        inputs: How to read arrays that are none of these: `layout`, `scale`, `mean` and `std` count.
+            `[H, W, C]` or `[n, H, W, C]`. C is 1, 2 (grey and alpha), 3 (RGB) or 4 (and alpha), where alpha is opaque;
+            else the last channel is another band. uint8, uint16, or floats inside [0, 1].
+        inputs: How to read arrays that are none of these; all but `key` and `kind` counts.
 
     Raises:
         InputError: If it is no image, or its values cannot be told.
@@ -108,13 +102,16 @@ def _array(image: Array, inputs: ImageInputs) -> Delivered:
         raise InputError(
             f"layout={layout!r} does not fit an image of shape {list(shape)}: pass ImageInputs(layout=...)"
         )
-    channels = 1 if layout == "NHW" else shape[1 if layout == "NCHW" else 3]
-    if channels == 2:
-        image = image[:, :1] if layout == "NCHW" else image[..., :1]
     scale: float | str = _DEEP if inputs.scale == "auto" and name == "uint16" else inputs.scale
-    reader = ImageInputs(layout=layout, scale=scale, mean=inputs.mean, std=inputs.std)
-    mode = _MODES.get(channels, str(channels)) + ("" if name == "uint8" else ";16" if name == "uint16" else " float")
-    return Delivered(_as_rgb(reader.read(image)), mode)
+    whole = inputs.whole if name in HALVES else False  # of no account, and looking for it takes time
+    reader = replace(inputs, layout=layout, scale=scale, key=None, kind="any", whole=whole)
+    if inputs.channels == "auto" and layout != "NHW" and shape[layout.index("C")] == 2:
+        reader = replace(reader, channels="LA" if is_opaque(channels_first(image, layout)) else "L?")
+    reader = reader.resolve(image)
+    letters = reader.channels
+    remark = "" if "?" not in letters or "?" in inputs.channels else _OTHER_BAND.format(letters[:-1])
+    suffix = "" if name == "uint8" else ";16" if name == "uint16" else " float"
+    return Delivered(_as_rgb(reader.read(image)), letters + suffix, remark=remark)
 
 
 def _layout(image: Array, shape: tuple[int, ...]) -> str:

@@ -171,7 +171,7 @@ class Moments:
         n, _, products = self._host_arrays()
         if not self.keeps_covariance:
             return None
-        return products / (n - 1) if n > 1 else np.full_like(products, np.nan)
+        return _symmetric(products) / (n - 1) if n > 1 else np.full_like(products, np.nan)
 
     @property
     def variance(self) -> NDArray[np.float64]:
@@ -242,7 +242,12 @@ def _summed(rows: Array, covariance: bool) -> tuple[Array, Array, Array]:
 
 
 def _mirrored(triangle: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
-    """The symmetric matrix with this upper triangle."""
+    """The symmetric matrix with this upper triangle, given row by row."""
     matrix = np.zeros((dim, dim))
     matrix[np.triu_indices(dim)] = triangle
+    return _symmetric(matrix)
+
+
+def _symmetric(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The upper triangle twice. A matrix product need not round both triangles alike: that depends on the library."""
     return np.triu(matrix) + np.triu(matrix, 1).T

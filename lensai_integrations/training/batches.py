@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from array_api_compat import is_numpy_array, is_torch_array
 
-from lensai_integrations.arrays import Array, is_array, namespace, shape_of
+from lensai_integrations.arrays import is_array, namespace, shape_of
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.batches import Found, locate
 from lensai_integrations.measures.inputs import ImageInputs, normalization_of
 from lensai_integrations.training.labels import (
     LABEL_KEYS,
@@ -43,7 +43,7 @@ class Taken:
     """What was taken from a batch; None where there is nothing or it is not wanted.
 
     Attributes:
-        images: A copy of the images.
+        images: A copy of the images: an array, or a list of arrays of one image each.
         labels: A copy of the labels, or of several by name.
         place: Place of the labels in the batch, or of several by name.
         segments: What the rows are told apart by, `[n]` strings, whole numbers or None.
@@ -51,7 +51,7 @@ class Taken:
         settle: Decides, once the model has seen the batch, what of it the labels are; None if that is known.
     """
 
-    images: Array | None
+    images: Found
     labels: Any
     place: Place | Mapping[str, Place] | None
     segments: list[Any] | None = None
@@ -125,7 +125,7 @@ class BatchReader:
         images = segments = None
         if self._inputs is not None:
             with self._problems.caught("inputs"):
-                images = self._find_images(batch)
+                images = self._find_images(batch, self._inputs)
         if self._segment_by is not None:
             with self._problems.caught("segments"):
                 segments = _values_under(batch, self._segment_by)
@@ -138,37 +138,34 @@ class BatchReader:
             return replace(taken, settle=lambda: self._settled(taken, copies))
         return taken
 
-    def _find_images(self, batch: Any) -> Any:
-        assert self._inputs is not None
-        key = self._inputs.key
+    def _find_images(self, batch: Any, inputs: ImageInputs) -> Found:
+        """The images: found in the first batch, and in the others where they were in that."""
+        place = self._images_at
         try:
-            images = find_images(batch, key)
+            found = locate(batch, place, inputs.layout)
         except InputError:
-            if key is None or self._knows_images or isinstance(batch, Mapping):
+            if place is None or self._knows_images or isinstance(batch, Mapping):
                 raise
-            images = self._find_elsewhere(batch, key)
+            found = locate(batch, None, inputs.layout)
+            self._say(
+                "inputs",
+                f"key={inputs.key!r} is not in the batches of {self._source}, which are {held(batch)}: the images at"
+                f" {place_of(found.place)!r} are read; pass inputs={{{self._source!r}: ImageInputs(...), ...}} to say"
+                " how each kind of batch is read",
+            )
         if not self._knows_images:
-            self._knows_images = True
-            self._images_at = parts_beside(batch, images).images if is_array(images) else None
-        return images
-
-    def _find_elsewhere(self, batch: Any, key: Any) -> Any:
-        """The images of a batch that has no dict for the key to be in: that is for the batches of another pass."""
-        assert self._inputs is not None
-        images = find_images(batch)
-        self._inputs = replace(self._inputs, key=None)
-        self._say(
-            "inputs",
-            f"key={key!r} is not in the batches of {self._source}, which are {held(batch)}: the only images there are"
-            f" read; pass inputs={{{self._source!r}: ImageInputs(...), ...}} to say how each kind of batch is read",
-        )
-        return images
+            self._knows_images, self._images_at = True, found.place
+            if found.note:
+                self._say("images", found.note)
+        return found.images
 
     def _parts(self, batch: Any, images: Any) -> Parts:
+        place = self._images_at or ()
         if images is None:
             with suppress(InputError):
-                images = find_images(batch)
-        return parts_beside(batch, images)
+                found = locate(batch)
+                images, place = found.images, found.place
+        return parts_beside(batch, images, place)
 
     def _settled(self, taken: Taken, parts: Parts) -> Taken:
         with self._problems.caught("labels"):
@@ -267,7 +264,7 @@ def image_inputs(inputs: ImageInputs | str | None, loader: Any, problems: Proble
 
     Example:
         >>> image_inputs("auto", None, Problems())
-        ImageInputs(layout='auto', scale='auto', mean=None, std=None, key=None, kind='any')
+        ImageInputs(layout='auto', scale='auto', mean=None, std=None, key=None, kind='any', channels='auto', ...)
     """
     if not isinstance(inputs, str):
         return inputs
@@ -279,6 +276,8 @@ def image_inputs(inputs: ImageInputs | str | None, loader: Any, problems: Proble
 
 
 def _copy(values: Any) -> Any:
+    if isinstance(values, list) and all(map(is_array, values)):
+        return [_copy(value) for value in values]
     if is_torch_array(values):
         return values.detach().clone()
     return values.copy() if is_numpy_array(values) else values

@@ -35,7 +35,8 @@ class CheckRow:
 
     Attributes:
         group: `"inputs"`, `"outputs"`, `"embeddings/<layer>"`, `"labels"`, or the stream of a custom measure.
-        shape: Of the array that was read; of an embedding, once it is reduced.
+        shape: Of the array that was read; of an embedding, once it is reduced; of a list of images, with -1 for a side
+            that differs.
         dtype: Its dtype, e.g. `"float32"`; `"str"` for texts.
         device: Where it lies, e.g. `"cpu"`, `"cuda:0"`.
         read: How it was read.
@@ -87,7 +88,7 @@ class Check:
         for heading in ("group", "shape", "dtype", "device", "read as", "range", "rows", "invalid"):
             table.add_column(heading, overflow="fold")
         for row in self.rows:
-            shape = "x".join(map(str, row.shape))
+            shape = "x".join("?" if side < 0 else str(side) for side in row.shape)
             cells = (row.group, shape, row.dtype, row.device, row.read, _range(row), str(row.rows), str(row.invalid))
             table.add_row(*map(Text, cells))
         out = io.StringIO()
@@ -213,6 +214,10 @@ def _looks(array: Any) -> tuple[tuple[int, ...], str, str]:
     texts = strings(array)
     if texts is not None:
         return (len(texts),), "str", device_of(array)
+    if isinstance(array, list) and array and all(map(is_array, array)):  # images, which may be of several sizes
+        sides = zip(*map(shape_of, array), strict=True)
+        shape = tuple(side[0] if len(set(side)) == 1 else -1 for side in sides)
+        return (len(array), *shape), dtype_name(array[0]), device_of(array[0])
     known = is_array(array)
     return (shape_of(array) if known else ()), (dtype_name(array) if known else type(array).__name__), device_of(array)
 

@@ -144,6 +144,7 @@ class Fit(Generic[P]):
             segment_by=options.segment_by,
             max_segments=options.max_segments,
             on_error=lambda group, error: self.problems.note(f"{group} of {source}", error, listed=False),
+            on_note=lambda note: self.problems.note("images", note, listed=False),
         )
         return reader, profiler
 

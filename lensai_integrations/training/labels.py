@@ -165,22 +165,23 @@ class Parts:
         return path[: _shared(path, self.images) + 1]
 
 
-def parts_beside(batch: Any, images: Any) -> Parts:
+def parts_beside(batch: Any, images: Any, place: Path = ()) -> Parts:
     """The parts of a batch that have a row or an entry per image.
 
     Args:
         batch: Any batch.
         images: The part of it with the images; None if that is not known: then the first that looks like some tells how
             many images there are.
+        place: Where the images are.
 
     Example:
         >>> import numpy as np
         >>> images, labels = np.zeros((2, 8, 8, 3)), np.arange(2)
-        >>> parts = parts_beside((images, {"label": labels, "box": np.zeros((2, 4, 4))}), images)
+        >>> parts = parts_beside((images, {"label": labels, "box": np.zeros((2, 4, 4))}), images, (0,))
         >>> list(parts.candidates), list(parts.unread)
         ([(1, 'label')], [(1, 'box')])
     """
-    found = Parts()
+    found = Parts(place if images is not None else ())
     like = images
     if images is None:
         every = dict(_leaves(batch, -1, {})).values()
@@ -188,7 +189,6 @@ def parts_beside(batch: Any, images: Any) -> Parts:
     n = _rows(like)
     leaves = dict(_leaves(batch, n, found.positions))
     own = {id(images), *(map(id, images) if isinstance(images, list | tuple) else ())}
-    found.images = next((path for path, leaf in leaves.items() if leaf is images and leaf is not None), ())
     for path, leaf in leaves.items():
         if id(leaf) in own or leaf is like or _rows(leaf) != n:
             continue
@@ -356,7 +356,7 @@ class LabelFinder:
         >>> import numpy as np
         >>> finder = LabelFinder("auto", print)
         >>> images, index, labels = np.zeros((8, 4, 4, 3)), np.arange(1000, 1056, 7), np.arange(8) % 3
-        >>> finder.decide(parts_beside((images, index, labels), images))
+        >>> finder.decide(parts_beside((images, index, labels), images, (0,)))
         >>> finder.paths
         ((2,),)
     """

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lensai_integrations.arrays import strings, to_host
 from lensai_integrations.group import Group
+from lensai_integrations.measures.batches import by_shape
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import SUM_TOLERANCE
 from lensai_integrations.measures.pixels import OVERSHOOT
@@ -42,14 +43,23 @@ class Seen:
 
     @cached_property
     def values(self) -> NDArray[np.float64]:
-        """The values as float64 in host memory; images `[n, C, H, W]` on the 0-255 scale, not cut off; texts: none."""
+        """The values as float64 in host memory; of images all pixels on the 0-255 scale, not cut off; texts: none."""
         if strings(self.array) is not None:
             return np.empty(0)
         if self.group.name == "inputs":
-            images = ImageInputs(**{**self.group.info["reader"], "key": None}).read(self.array)
-            gain, offset = (np.array(each, np.float64)[:, None, None] for each in (images.gain, images.offset))
-            return np.asarray(to_host(images.pixels) * gain + offset, np.float64)
+            return np.concatenate([each.reshape(-1) for each in self.pixels])
         return np.asarray(to_host(self.array), np.float64)
+
+    @cached_property
+    def pixels(self) -> list[NDArray[np.float64]]:
+        """Images `[n, C, H, W]` on the 0-255 scale, not cut off, an array for each of their sizes."""
+        reader = ImageInputs(**{**self.group.info["reader"], "key": None})
+        found = []
+        for _, array in by_shape(self.array):
+            images = reader.read(array)
+            gain, offset = (np.array(each, np.float64)[:, None, None] for each in (images.gain, images.offset))
+            found.append(np.asarray(to_host(images.pixels) * gain + offset, np.float64))
+        return found
 
     @property
     def range(self) -> tuple[float, float]:
@@ -96,14 +106,16 @@ def _images(seen: Seen) -> Iterator[str]:
 
 
 def _shape(seen: Seen) -> Iterator[str]:
-    _, channels, height, width = seen.values.shape
-    if min(height, width) <= 4 < max(height, width):
-        yield f"images are {height} x {width} pixels: is layout={seen.group.info['reader']['layout']!r} right?"
+    channels = seen.pixels[0].shape[1]
+    for height, width in {each.shape[2:] for each in seen.pixels}:
+        if min(height, width) <= 4 < max(height, width):
+            yield f"images are {height} x {width} pixels: is layout={seen.group.info['reader']['layout']!r} right?"
+            break
     saturation = seen.stream("saturation")
     if channels == 3 and saturation.size and float(saturation.max()) == 0:
         yield "red, green and blue are the same in every pixel: these are grey images"
-    if len(seen.values) >= SEVERAL and float(np.ptp(seen.values, axis=0).max()) == 0:
-        yield f"all {len(seen.values)} images are the same"
+    if len(seen.pixels) == 1 and len(seen.pixels[0]) >= SEVERAL and float(np.ptp(seen.pixels[0], axis=0).max()) == 0:
+        yield f"all {len(seen.pixels[0])} images are the same"
 
 
 def _outputs(seen: Seen) -> Iterator[str]:

@@ -572,6 +572,125 @@ def test_a_layer_that_is_called_twice_is_stated(fitted):
     assert "'head' is called 2 times in a batch: its first call is read" in said(callback)
 
 
+def test_a_model_that_is_given_the_labels_too_and_computes_its_loss_itself(fitted):
+    class Whole(nn.Module):
+        """As of Hugging Face."""
+
+        def __init__(self):
+            super().__init__()
+            self.body, self.classifier = Body(), nn.Linear(6, 4)
+
+        def forward(self, pixels, labels=None):
+            logits = self.classifier(self.body(pixels))
+            return {"loss": None if labels is None else F.cross_entropy(logits, labels), "logits": logits}
+
+    class Steps(Functional):
+        def __init__(self):
+            super().__init__()
+            self.model = Whole()
+
+        def loss(self, batch):
+            return self.model(pixels=batch[0], labels=batch[1])["loss"]
+
+    callback = fitted(Steps())
+    assert read(callback) == {"outputs": N, "embeddings/model.classifier.input": N}
+    assert (info(callback)["layer"], info(callback)["loss"]) == ("model.classifier", "cross_entropy")
+    assert callback.baseline_.warnings == []
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_scripted_network_has_an_answer_and_no_layers(fitted):
+    class Scripted(Base):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)))
+
+        def forward(self, images):
+            return self.net(images)
+
+    callback = fitted(Scripted())
+    assert read(callback) == {"outputs": N}
+    assert "there are no embeddings" in said(callback)
+
+
+class Attention(Base):
+    """Torch computes its attention otherwise in evaluation, unless somebody watches."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.body, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(8, 4)
+
+    def forward(self, images):
+        return self.head(self.body(self.patches(images).flatten(2).transpose(1, 2)).mean(1))
+
+
+@pytest.mark.parametrize("kind", [Attention, Distilled, Functional])
+def test_metrics_of_the_batch_that_is_traced_are_the_same_to_the_bit(trainer, images, kind):
+    results = []
+    for callbacks in ([], [BaselineCallback(clean_windows=0)]):
+        torch.manual_seed(3)
+        model = kind()
+        running = trainer(*callbacks, num_sanity_val_steps=0)
+        running.fit(model, DataLoader(images(N, 1), BATCH), DataLoader(images(BATCH, 2), BATCH))
+        results.append([running.callback_metrics["loss"], torch.get_rng_state(), *model.state_dict().values()])
+
+    assert {group.n for group in callbacks[0].baseline_.reference.groups.values()} == {BATCH}
+    assert {"outputs", "embeddings/head.input"} <= callbacks[0].baseline_.reference.groups.keys()
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_a_reduction_by_the_name_that_is_found(fitted):
+    callback = fitted(Convolutional(), BaselineCallback(reduce={"head.input": "max"}, clean_windows=0))
+    assert info(callback, "embeddings/head.input")["reduce"] == "max"
+    assert callback.baseline_.warnings == []
+    callback = fitted(Convolutional(), BaselineCallback(reduce={"fc.input": "max"}, clean_windows=0))
+    assert "reduce has ['fc.input'], but the layers that are read are ['head.input']" in said(callback)
+
+
+def test_a_layer_that_was_named_and_is_called_twice_is_stated(fitted):
+    class Twice(Base):
+        def forward(self, images):
+            return self.head(self.body(images) + self.body(images.flip(-1)))
+
+    callback = fitted(Twice(), BaselineCallback(layers=["body"], clean_windows=0))
+    assert "'body' is called 2 times in a batch: its first call is read" in said(callback)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_compiled_model_whose_answer_is_not_its_last_linear_says_so(fitted, whole):
+    torch._dynamo.reset()
+    model = Probabilities()
+    if whole:
+        model = torch.compile(model, backend="eager")
+    else:
+        model.body = torch.compile(model.body, backend="eager")
+    callback = fitted(model)
+    torch._dynamo.reset()
+
+    assert read(callback) == {}
+    assert "compiled, and what it returns is not what its last Linear answers" in said(callback)
+
+
+@pytest.mark.parametrize(("kind", "why"), [(Autoencoder, "as many numbers as an image"), (Segmentation, "maps")])
+def test_check_is_not_ok_where_something_was_not_decided(images, kind, why):
+    found = BaselineCallback().check(kind(), DataLoader(images(N, 1), BATCH))
+    assert not found.ok
+    assert any(why in warning and "Pass outputs= and layers=[...]" in warning for warning in found.warnings)
+    assert [row.group for row in found.rows] == ["inputs", "labels"]
+
+
+def test_check_says_how_it_was_decided(images):
+    found = BaselineCallback().check(WithLora(), DataLoader(images(N, 1), BATCH))
+    rows = {row.group: row.read for row in found.rows}
+    assert found.ok, found.warnings
+    assert rows["outputs"].endswith(
+        "of head: what WithLora.forward returned, made by 'head.base_layer' and 'head.lora_B.default'"
+    )
+    assert "what goes into 'head', the last layer before the answer" in rows["embeddings/head.input"]
+
+
 # Production: other names.
 
 

@@ -56,8 +56,9 @@ def test_a_key_says_where_they_are(batch, key):
 @pytest.mark.parametrize(
     ("batch", "key", "message"),
     [
-        ({"photo": IMAGES}, None, r"one of image, images.*\['photo'\].*pass key="),
-        ({"image": IMAGES, "x": IMAGES}, None, "'image' and 'x'.*pass key="),
+        ({"photo": "1.jpg"}, None, r"one of image, images.*\['photo'\].*pass key="),
+        ({"image": IMAGES, "x": IMAGES}, None, r"'image' \[2, 3, 8, 6\] and 'x' \[2, 3, 8, 6\]: pass key="),
+        ({"a": [IMAGES, 1], "b": IMAGES}, None, r"\('a', 0\) \[2, 3, 8, 6\] and 'b'.*: pass key="),
         ({"image": IMAGES}, "photo", r"key='photo'.*\['image'\]"),
         ((IMAGES,), 1, "key=1 points past the end of a tuple of 1"),
         ([], None, "list of 0"),
@@ -126,8 +127,6 @@ def test_channels_first_is_a_view(make):
     [
         ((2, 3, 8), "NCHW", "layout='NCHW' does not fit"),
         ((2, 3, 8, 8), "NHW", "layout='NHW' does not fit"),
-        ((2, 8, 8, 3), "NCHW", "8 channels"),
-        ((2, 2, 8, 8), "NCHW", "2 channels"),
         ((2, 3, 0, 8), "NCHW", "0 x 8 pixels"),
         ((2, 8, 0, 3), "NHWC", "8 x 0 pixels"),
     ],

@@ -130,13 +130,29 @@ def test_dtype_scale_and_normalisation_change_nothing(batch, arguments, conventi
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float16, 0.07), (torch.bfloat16, 0.51)])
 def test_half_precision_costs_no_more_than_its_digits(dtype, error):
     tensor = torch.from_numpy(BATCH / 255).to(dtype)
-    names, rows = measure_images(ImageInputs().read(tensor))
+    names, rows = measure_images(ImageInputs(whole=False).read(tensor))
     exact = rows_of(BATCH)
     for name in ("brightness", "contrast", "mean/0", "mean/1", "mean/2", "std/0", "std/1", "std/2"):
         column = names.index(name)
         assert np.abs(rows[:, column] - exact[:, column]).max() < error, name
     _, by_torch = measure_images(generic(tensor))
     assert_same_measures(by_torch, rows, digits=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("mean", "std"), [(None, None), ((0.5,), (0.5,)), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+)
+def test_half_precision_of_images_of_bytes_costs_nothing(dtype, mean, std):
+    """Every byte and channel comes back: half a step of bfloat16 is less than half a level."""
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(3, axis=1)
+    shift, factor = (np.reshape(each or one, (1, -1, 1, 1)) for each, one in ((mean, 0.0), (std, 1.0)))
+    tensor = torch.from_numpy((levels / 255 - shift) / factor).to(dtype)
+    images = ImageInputs(mean=mean, std=std).read(tensor)
+    assert images.whole
+    assert "rounded to whole levels" in images.note
+    assert np.array_equal(pixel_bytes(images), levels)
+    assert np.array_equal(measure_images(images)[1], measure_images(ImageInputs(scale=1).read(levels * 1.0))[1])
 
 
 @given(
@@ -294,7 +310,7 @@ def test_measures_and_bytes_come_together_as_they_come_alone(convention, make):
 @CONVENTION
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("layout", "shape"), [("NCHW", (70, 3, 224, 224)), ("NHWC", (4, 32, 40, 4)), ("NHW", (4, 28, 28))]
+    ("layout", "shape"), [("NCHW", (70, 3, 224, 224)), ("NHWC", (4, 32, 40, 3)), ("NHW", (4, 28, 28))]
 )
 def test_no_decision_needs_a_value(convention, dtype, layout, shape):
     """Tensors of torch's meta device have none: whatever would wait for a value raises, with no accelerator at hand."""

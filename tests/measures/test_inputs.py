@@ -45,7 +45,11 @@ def normalized(dtype=np.float64):
         ((PIXELS / 255).astype(np.float32), ImageInputs(), "NCHW float32 x 255"),
         (PIXELS.astype(np.float32), ImageInputs(scale=1), "NCHW float32 in 0-255"),
         (PIXELS.astype(np.float32), ImageInputs(), "NCHW float32 in 0-255"),
-        (torch.from_numpy(PIXELS).permute(0, 2, 3, 1).half(), ImageInputs(), "NHWC float16 in 0-255"),
+        (
+            torch.from_numpy(PIXELS).permute(0, 2, 3, 1).half(),
+            ImageInputs(),
+            "NHWC float16 in 0-255, rounded to whole levels (float16 is up to 0.062 levels off)",
+        ),
         (PIXELS.astype(np.uint16) * 257, ImageInputs(scale=255 / 65535), "NCHW uint16 x 0.00389105"),
         (normalized(), ImageInputs(mean=MEAN, std=STD), "NCHW float64 (x std + mean) x 255"),
         (PIXELS / 127.5 - 1, ImageInputs(mean=(0.5,), std=(0.5,)), "NCHW float64 (x std + mean) x 255"),
@@ -54,7 +58,16 @@ def normalized(dtype=np.float64):
             ImageInputs(mean=(124, 117, 104), std=(1, 1, 1), scale=1),
             "NCHW float64 (x std + mean)",
         ),
-        (np.concatenate([PIXELS, PIXELS[:, :1]], axis=1), ImageInputs(), "NCHW uint8, alpha dropped"),
+        (np.concatenate([PIXELS, PIXELS[:, :1]], axis=1), ImageInputs(), "NCHW uint8, 1 other band not read"),
+        (np.concatenate([PIXELS, 0 * PIXELS[:, :1] + 255], axis=1), ImageInputs(), "NCHW uint8, alpha dropped"),
+        (np.concatenate([PIXELS, PIXELS[:, :1]], axis=1), ImageInputs(channels="RGBA"), "NCHW uint8, alpha dropped"),
+        (PIXELS[:, ::-1], ImageInputs(channels="BGR"), "NCHW uint8, BGR"),
+        (torch.from_numpy(PIXELS).flip(1), ImageInputs(channels="BGR"), "NCHW uint8, BGR"),
+        (
+            np.concatenate([PIXELS[:, :1], PIXELS[:, ::-1], PIXELS[:, :1]], axis=1).transpose(0, 2, 3, 1),
+            ImageInputs(channels="?BGR?"),
+            "NHWC uint8, ?BGR?, 2 other bands not read",
+        ),
         ({"image": (torch.from_numpy(PIXELS), 0)}, ImageInputs(), "NCHW uint8"),
         (torch.from_numpy(PIXELS / 255).requires_grad_(), ImageInputs(), "NCHW float64 x 255"),
         ([0, PIXELS], ImageInputs(key=1), "NCHW uint8"),
@@ -72,7 +85,7 @@ def test_one_picture_however_it_arrives(batch, inputs, note):
 
 def test_half_precision_keeps_its_name_and_its_numbers():
     images = ImageInputs().read(torch.from_numpy(PIXELS / 255).bfloat16())
-    assert images.note == "NCHW bfloat16 x 255"
+    assert images.note == "NCHW bfloat16 x 255, rounded to whole levels (bfloat16 is up to 0.5 levels off)"
     np.testing.assert_allclose(scaled(images), PIXELS, atol=0.51)
     images = ImageInputs(mean=MEAN, std=STD).read(torch.from_numpy(normalized()).bfloat16())
     np.testing.assert_allclose(scaled(images), PIXELS, atol=0.5)
@@ -152,9 +165,9 @@ def test_floats_that_lie_inside_0_to_255_and_reach_beyond_32_are_on_that_scale()
 
 def test_resolved_inputs_take_any_values_but_no_other_dtype_or_shape():
     inputs = ImageInputs().resolve(PIXELS / 255)
-    assert inputs == ImageInputs(layout="NCHW", scale=255.0, kind="float")
+    assert inputs == ImageInputs(layout="NCHW", scale=255.0, kind="float", channels="RGB", whole=True)
     assert inputs.read(PIXELS * 1000.0).gain == (255.0,) * 3
-    assert inputs.read((PIXELS / 255).astype(np.float16)).note == "NCHW float16 x 255"
+    assert inputs.read((PIXELS / 255).astype(np.float16)).note.startswith("NCHW float16 x 255, rounded to whole")
     with pytest.raises(InputError, match="first batch was float, this one is uint8"):
         inputs.read(PIXELS)
     with pytest.raises(InputError, match="channels"):

@@ -72,12 +72,22 @@ def test_arrays_and_tensors_are_read_where_their_libraries_have_the_channels(pho
 
 
 @pytest.mark.parametrize(
-    ("shape", "mode"), [((1, 9, 8), "L"), ((2, 9, 8), "LA"), ((3, 9, 8), "RGB"), ((4, 9, 8), "RGBA")]
+    ("channels", "mode", "remark"),
+    [(1, "L", ""), (2, "L?", "'LA') if it is alpha"), (3, "RGB", ""), (4, "RGB?", "'RGBA') if it is alpha")],
 )
-def test_tensors_of_one_to_four_channels(shape, mode):
+def test_tensors_of_one_to_four_channels(channels, mode, remark):
     torch = pytest.importorskip("torch")
-    delivered = read(torch.full(shape, 7, dtype=torch.uint8))
+    tensor = torch.full((channels, 9, 8), 7, dtype=torch.uint8)
+    delivered = read(tensor)
     assert (delivered.mode, delivered.images.channels, delivered.images.height) == (mode, 3, 9)
+    assert remark in delivered.remark
+    if channels in (2, 4):
+        tensor[-1] = 255
+        opaque = read(tensor)
+        assert (opaque.mode, opaque.remark) == (mode[:-1] + "A", "")
+        assert measures(opaque) == measures(delivered)
+        settled = read(tensor * 0, ImageInputs(channels=mode))
+        assert (settled.mode, settled.remark) == (mode, "")
 
 
 def test_what_is_no_image_is_refused():

@@ -208,6 +208,13 @@ def test_mixed_precision_does_not_reach_the_products():
     assert_equals_numpy(moments.to_host(), rows)
 
 
+def test_the_matrix_is_symmetric_and_survives_its_state_however_products_were_rounded():
+    moments = seen(correlated(300))
+    moments._products[1, 0] += 1e-9  # as a library does that computes each triangle by itself
+    np.testing.assert_array_equal(moments.covariance, moments.covariance.T)
+    np.testing.assert_array_equal(Moments.from_state(moments.state()).covariance, moments.covariance)
+
+
 def test_training_and_inference_mode_may_alternate():
     moments, rows = Moments(5), correlated(600)
     for step in range(60):

@@ -118,7 +118,7 @@ def test_a_given_target_that_is_not_there_is_an_error(batch, target, message):
 
 def test_what_cannot_be_found_is_a_problem_and_the_rest_is_taken():
     problems = Problems(quiet=True)
-    taken = take({"photo": IMAGES, "label": CLASSES}, problems=problems)
+    taken = take({"photo": IMAGES, "other": IMAGES, "label": CLASSES}, problems=problems)
 
     assert taken.images is None
     assert torch.equal(taken.labels, CLASSES)

@@ -34,6 +34,7 @@ def test_accepts(arguments):
         ({"layers": ["a", "a"]}, "names a layer twice"),
         ({"inputs": "NCHW"}, "inputs='NCHW' should be 'auto', ImageInputs"),
         ({"outputs": 3}, "outputs=3"),
+        ({"task": {"age": "detection"}}, "task='detection' is unknown"),
         ({"task": "detection"}, "task='detection' is unknown; pass 'auto', 'classification'"),
         ({"target": 1.5}, "target=1.5"),
         ({"target": True}, "target=True"),
