@@ -108,6 +108,16 @@ def decide(model: nn.Module, traces: list[Trace], advice: str = ADVICE) -> Answe
         model: The traced model.
         traces: The first shows the answer; all of them what losses do with it. Best: of evaluation, then of training.
         advice: What a message tells to do where the answer is not clear, with {} for layers to choose from.
+
+    Example:
+        >>> import torch
+        >>> model, images = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), torch.zeros(2, 3, 2, 2)
+        >>> trace = Trace(model, images)
+        >>> trace.start()
+        >>> answer = model(images)
+        >>> trace.stop()
+        >>> decide(model, [trace]).outputs[""].layer.path, list(decide(model, [trace]).embeddings)
+        ('1', ['1.input'])
     """
     return _Decision(model, traces, advice).answer()
 
@@ -502,8 +512,11 @@ class _Decision:
 
     def advice(self) -> str:
         """What to do, with layers that may be meant and the shapes of their answers."""
-        layers = [f"{call.path} {'x'.join(map(str, call.shape))}" for call in self.candidates()]
-        return self.advised.format(f", such as {', '.join(layers)}" if layers else "")
+        candidates = self.candidates()
+        layers = [f"{call.path} {'x'.join(map(str, call.shape))}" for call in candidates]
+        vectors = any(is_vector(call.shape) for call in candidates)
+        advised = self.advised if vectors else self.advised.replace("outputs= and", "outputs=None and")
+        return advised.format(f", such as {', '.join(layers)}" if layers else "")
 
     def candidates(self) -> list[Call]:
         """The parts of the network, below modules that only wrap one."""
@@ -520,7 +533,12 @@ class _Decision:
 
 
 def has_forward(model: nn.Module) -> bool:
-    """Whether somebody has written a module's forward: torch's and Lightning's own only say that there is none."""
+    """Whether somebody has written a module's forward: torch's and Lightning's own only say that there is none.
+
+    Example:
+        >>> has_forward(nn.Linear(2, 2)), has_forward(nn.ModuleList())
+        (True, False)
+    """
     owner = str(getattr(type(model).forward, "__module__", ""))
     return owner.partition(".")[0] not in ("pytorch_lightning", "lightning") and owner != "torch.nn.modules.module"
 

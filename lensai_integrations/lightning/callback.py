@@ -2,8 +2,9 @@
 
 Each hook does one thing and hands over; what it does is in the module of that name. The way of a batch: opened in
 `on_*_batch_start` (`batches.py` copies images and labels), caught in the forward pass (`taps.py`), closed in
-`on_*_batch_end` (`recording.py` hands it to the profiler). The way of a profile: made at the end of a pass, merged over
-ranks (`ranks.py`), put into checkpoints (`checkpoints.py`), and at the end of the fit saved and logged (`finish.py`).
+`on_*_batch_end` (`recording.py` hands it to the profiler). Which layers `"auto"` means, the first batches show
+(`finding.py`). The way of a profile: made at the end of a pass, merged over ranks (`ranks.py`), put into checkpoints
+(`checkpoints.py`), and at the end of the fit saved and logged (`finish.py`).
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ class BaselineCallback(Checkable, LightningCallback):
 
     Args:
         layers: Layers whose answers are profiled as embeddings, by name; `"fc.input"` is what goes into `fc`.
-            `"auto"`: the input of the last Linear layer. None: no embeddings.
+            `"auto"`: what goes into the last layer before the model's answer. None: no embeddings.
         inputs: How image batches are read. `"auto"`: dtype and shape decide, and a torchvision `Normalize` in the data
             set's transforms is undone. None: no images. A dict by `"training"`, `"validation"` and `"test"` says it for
             each kind of pass; those that it lacks are `"auto"`.
-        outputs: The layer whose answers are the model's outputs; `"auto"`: the last Linear layer. None: no outputs.
+        outputs: The layer whose answers are the model's outputs. `"auto"`: what the model returns in evaluation, which
+            the first batch shows; several heads are several outputs. None: no outputs.
         task: `"auto"`, `"classification"`, `"multilabel"` or `"regression"`, or what the outputs are: `"logits"`,
             `"probabilities"`, `"values"`, `"multilabel_logits"`, `"multilabel_probabilities"`. By head, where they
             differ: `{"species": "classification", "age": "regression"}`.

@@ -206,7 +206,8 @@ def _copied(tap: Tap, answer: Any) -> _Kept:
     tensor = first_tensor(answer) if tap.head is None else heads_in(answer).tensors.get(tap.head)
     if tensor is None:
         if tap.head is not None:
-            raise InputError(f"what {tap.layer.path or 'the model'!r} answers has no {tap.head!r}, or is no tensor")
+            of, part = tap.layer.path or type(tap.layer.module).__name__, f" {tap.head!r}" if tap.head else ""
+            raise InputError(f"what {of!r} returned in this pass is not the answer{part} that it was found to have")
         raise InputError(f"layer {tap.layer.path!r} has no tensor in what it answers, a {type(answer).__name__}")
     if tap.reduce is None:
         return _Kept(tensor.ndim, tensor.detach().clone(), False)

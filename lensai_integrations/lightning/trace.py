@@ -213,7 +213,9 @@ class Trace(TorchFunctionMode):
     # What happened.
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Compute, and note what was made of what."""
+        """Compute, and note what was made of what; of a function that is compiled here, what it was given and gave."""
+        if torch.compiler.is_compiling():
+            return func(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
         if self._watching():
             try:
@@ -410,8 +412,10 @@ class _Hook:
         self._path, self._tell = path, tell
 
     def __call__(self, module: Any, args: Any, kwargs: Any, answer: Any = None) -> None:
+        if torch.compiler.is_compiling():
+            return
         trace = self._tell.__self__  # type: ignore[attr-defined]
-        if not trace._watching() or torch.compiler.is_compiling():
+        if not trace._watching():
             return
         try:
             self._tell(self._path, module, args, kwargs, answer)

@@ -8,6 +8,7 @@ until then all that may be labels is taken.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from array_api_compat import is_numpy_array, is_torch_array
 
 from lensai_integrations.arrays import is_array, namespace, shape_of
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import Found, locate
+from lensai_integrations.measures.batches import Found, NoNamesError, SeveralError, locate
 from lensai_integrations.measures.inputs import ImageInputs, normalization_of
 from lensai_integrations.training.labels import (
     LABEL_KEYS,
@@ -104,10 +105,9 @@ class BatchReader:
     ) -> None:
         self._inputs, self._problems, self._segment_by, self._source = inputs, problems, segment_by, source
         self._finder = LabelFinder(target, lambda text: self._say("labels", text), chosen, known)
-        self._looks_for_labels = target == "auto"
         self._names, self._names_fit = class_names, len(class_names) > 1
         self._images_at: Path | None = None if inputs is None or inputs.key is None else path_of(inputs.key)
-        self._knows_images = False
+        self._knows_images = self._is_open = False
 
     @property
     def inputs(self) -> ImageInputs | None:
@@ -123,7 +123,7 @@ class BatchReader:
         if batch is None or (self._images_at is not None and _is_absent(batch, self._images_at)):
             return None
         images = segments = None
-        if self._inputs is not None:
+        if self._inputs is not None and not self._is_open:
             with self._problems.caught("inputs"):
                 images = self._find_images(batch, self._inputs)
         if self._segment_by is not None:
@@ -140,11 +140,13 @@ class BatchReader:
 
     def _find_images(self, batch: Any, inputs: ImageInputs) -> Found:
         """The images: found in the first batch, and in the others where they were in that."""
-        place = self._images_at
         try:
-            found = locate(batch, place, inputs.layout)
-        except InputError:
-            if place is None or self._knows_images or isinstance(batch, Mapping):
+            found = locate(batch, self._images_at, inputs.layout)
+        except SeveralError:
+            self._is_open = True  # a later batch with only one of them does not settle it
+            raise
+        except NoNamesError:
+            if self._knows_images:
                 raise
             found = locate(batch, None, inputs.layout)
             self._say(
@@ -213,8 +215,9 @@ class BatchReader:
         return self._names
 
     def _say(self, topic: str, text: str) -> None:
-        """Say it, once for all passes that it is true of."""
-        if not any(text in message for message in self._problems.messages):
+        """Say it, once for all passes that it is true of, however large their batches are."""
+        said = [_sizeless(message) for message in self._problems.messages]
+        if not any(_sizeless(text) in message for message in said):
             known = any(message.startswith(f"{topic}: ") for message in self._problems.messages)
             self._problems.note(f"{topic} of {self._source}" if known else topic, text)
 
@@ -235,6 +238,11 @@ def are_numbers_of(labels: Any, classes: int) -> bool:
     if not shape[0] or not namespace(labels).isdtype(labels.dtype, "integral"):
         return False
     return int(labels.min()) >= 0 and int(labels.max()) < classes
+
+
+def _sizeless(text: str) -> str:
+    """A message without the number of rows of the arrays and lists in it."""
+    return re.sub(r"\[\d+|of \d+", "", text)
 
 
 def _is_absent(batch: Any, path: Path) -> bool:

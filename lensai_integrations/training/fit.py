@@ -30,7 +30,7 @@ NO_HELD_OUT = (
 )
 
 #: What of a reader says which values the model sees.
-_READING = ("layout", "scale", "mean", "std", "kind")
+_READING = ("layout", "scale", "mean", "std", "kind", "channels")
 _READ_OTHERWISE = (
     "those of {0} are read as {2}, those of {1} as {3}, so the model sees other values in the one than in the other,"
     " unless it makes them alike itself: is a rescale or a normalisation missing? If it is meant, say so with"

@@ -190,7 +190,7 @@ def parts_beside(batch: Any, images: Any, place: Path = ()) -> Parts:
     leaves = dict(_leaves(batch, n, found.positions))
     own = {id(images), *(map(id, images) if isinstance(images, list | tuple) else ())}
     for path, leaf in leaves.items():
-        if id(leaf) in own or leaf is like or _rows(leaf) != n:
+        if id(leaf) in own or leaf is like or (images is not None and path == place) or _rows(leaf) != n:
             continue
         if _axes(leaf) in (1, 2):
             found.candidates[path] = leaf
@@ -277,7 +277,7 @@ def by_evidence(parts: Parts) -> tuple[tuple[Path, ...], str]:
 
 
 _LIKE_AN_INDEX: Final = "{} may be an index or the paths of the images rather than labels, so nothing is taken: pass {}"
-_SEVERAL_ARE_LEFT: Final = "several parts of the batch may be the labels, {}, so nothing is taken: pass {}"
+_SEVERAL_ARE_LEFT: Final = "several parts of the batch may be the labels, {}, and no loss was seen that shows which, so nothing is taken: pass {}"
 _NOT_READ: Final = (
     "the batch has no labels of a kind that is read, which is one entry or one row of numbers per image, but {}; masks,"
     " boxes and the like are not read: target=None says that there is nothing to read"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import lightning.pytorch as pl
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from lensai_integrations import DriftMonitor
@@ -482,7 +486,8 @@ def test_what_is_not_clear_is_called_nothing_and_said_with_layers_to_choose_from
 
     assert read(callback) == {}
     assert why in said(callback)
-    assert "Pass outputs= and layers=[...], layers of the model by name, such as " in said(callback)
+    advice = f"Pass outputs={'None' * (kind is Segmentation)} and layers=[...], layers of the model by name, such as "
+    assert advice in said(callback)
     assert {"inputs", "labels"} <= callback.baseline_.reference.groups.keys()
 
 
@@ -673,11 +678,71 @@ def test_a_compiled_model_whose_answer_is_not_its_last_linear_says_so(fitted, wh
     assert "compiled, and what it returns is not what its last Linear answers" in said(callback)
 
 
+def test_a_compiled_function_within_the_forward_pass_stays_whole(fitted):
+    torch._dynamo.reset()
+    twice = torch.compile(lambda images: torch.relu(images) * 2, backend="eager", fullgraph=True)
+
+    class Preprocessed(Base):
+        def forward(self, images):
+            return super().forward(twice(images))
+
+    callback = fitted(Preprocessed())
+    torch._dynamo.reset()
+    assert read(callback) == {"outputs": N, "embeddings/head.input": N}
+    assert callback.baseline_.warnings == []
+
+
+@pytest.mark.parametrize("where", ["training_step", "validation_step"])
+def test_a_step_that_raises_leaves_no_trace(fitted, where):
+    class Raises(Base):
+        def raises(self, *_):
+            self(_[0][0])
+            raise RuntimeError("out of memory")
+
+    model = Raises()
+    setattr(model, where, model.raises)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fitted(model)
+    assert _get_current_function_mode() is None
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_training_batch_that_is_skipped_leaves_no_trace(fitted):
+    class Skips(Base):
+        def on_train_batch_start(self, batch, batch_idx):
+            return -1
+
+    fitted(Skips())
+    assert _get_current_function_mode() is None
+
+
+def test_gradients_computed_again_are_no_second_call(fitted):
+    class Checkpointed(Base):
+        def forward(self, images):
+            return self.head(checkpoint(self.body, images, use_reentrant=False))
+
+    callback = fitted(Checkpointed(), BaselineCallback(training="all", clean_windows=0))
+    assert read(callback) == {"outputs": N, "embeddings/head.input": N}
+    assert callback.baseline_.warnings == []
+
+
+def test_a_model_that_is_copied_while_it_is_traced(fitted):
+    """Averaged weights: the copy is called without a hook that tells of it."""
+
+    class Averages(Base):
+        def training_step(self, batch, batch_idx):
+            copy.deepcopy(self.body)(batch[0])
+            pickle.loads(pickle.dumps(self.body))(batch[0])
+            return super().training_step(batch, batch_idx)
+
+    assert fitted(Averages()).baseline_.warnings == []
+
+
 @pytest.mark.parametrize(("kind", "why"), [(Autoencoder, "as many numbers as an image"), (Segmentation, "maps")])
 def test_check_is_not_ok_where_something_was_not_decided(images, kind, why):
     found = BaselineCallback().check(kind(), DataLoader(images(N, 1), BATCH))
     assert not found.ok
-    assert any(why in warning and "Pass outputs= and layers=[...]" in warning for warning in found.warnings)
+    assert any(why in warning and "and layers=[...]" in warning for warning in found.warnings)
     assert [row.group for row in found.rows] == ["inputs", "labels"]
 
 
@@ -685,9 +750,9 @@ def test_check_says_how_it_was_decided(images):
     found = BaselineCallback().check(WithLora(), DataLoader(images(N, 1), BATCH))
     rows = {row.group: row.read for row in found.rows}
     assert found.ok, found.warnings
-    assert rows["outputs"].endswith(
-        "of head: what WithLora.forward returned, made by 'head.base_layer' and 'head.lora_B.default'"
-    )
+    told = "what WithLora.forward returned, made by 'head.base_layer' and 'head.lora_B.default'"
+    assert rows["outputs"].startswith("logits of head")
+    assert rows["outputs"].endswith(told)
     assert "what goes into 'head', the last layer before the answer" in rows["embeddings/head.input"]
 
 

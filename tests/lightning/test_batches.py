@@ -123,6 +123,13 @@ def test_a_dict_of_batches_in_training_and_plain_ones_in_validation(fitted, imag
     assert {g: group.n for g, group in baseline.training.groups.items()} == {"inputs": 32, "labels": 32}
     assert baseline.warnings == []
 
+    callback = fitted(None, pick, combined, plain)
+    (said,) = [warning for warning in callback.baseline_.warnings if warning.startswith("inputs")]
+    assert "('l', 0) [8, 3, 16, 16] and 'u' [8, 3, 16, 16]: pass one of these places, e.g. ImageInputs(key=('l', 0))" in said
+    callback = fitted(None, pick, combined, plain, inputs={"training": ImageInputs(key=("l", 0))})
+    assert counted(callback.baseline_.training) == expected(data)
+    assert callback.baseline_.warnings == []
+
     callback = fitted(None, pick, combined, plain, inputs=ImageInputs(key="l"))
     assert callback.baseline_.reference.groups["inputs"].n == 16
     (warning,) = callback.baseline_.warnings

@@ -234,4 +234,31 @@ def test_where_it_is_not_known_which_images_are_meant_the_labels_are_not_either(
 def test_a_message_names_a_few_parts():
     problems = Problems(quiet=True)
     take((IMAGES, *(CLASSES + i for i in range(9))), problems=problems)
-    assert "5 (int64 [16]) and 4 more, so nothing is taken: pass target=1 or" in problems.messages[0]
+    assert (
+        "5 (int64 [16]) and 4 more, and no loss was seen that shows which, so nothing is taken: pass target=1 or"
+        in problems.messages[0]
+    )
+
+
+def test_a_batch_without_the_other_images_does_not_settle_which_are_meant():
+    reader = BatchReader(ImageInputs(), "auto", Problems(quiet=True))
+    both = {"a": (IMAGES, CLASSES), "b": (IMAGES.clone(), OTHERS)}
+    assert reader.take(both).settled().images is None
+    assert reader.take({**both, "a": None}).settled().images is None
+
+
+def test_images_in_a_list_are_no_labels():
+    problems = Problems(quiet=True)
+    boxes = tuple({"boxes": torch.zeros(1, 4), "labels": torch.zeros(1)} for _ in range(N))
+    take((tuple(torch.rand(1, 8 + i, 8) for i in range(N)), boxes), problems=problems)
+    assert "but 1 (tuple of 16 dict);" in problems.messages[0]
+
+
+def test_two_passes_with_batches_of_other_sizes_say_the_same_once():
+    problems = Problems(quiet=True)
+    for source, n in (("training", N), ("validation", N // 2)):
+        reader = BatchReader(ImageInputs(), "auto", problems, source=source)
+        reader.take((IMAGES[:n], CLASSES[:n], OTHERS[:n])).settled()
+    assert len(problems.messages) == 1
+    BatchReader(ImageInputs(), "auto", problems, source="test").take((IMAGES, HOT, CLASSES)).settled()
+    assert problems.messages[1].startswith("labels of test: several parts")
