@@ -301,7 +301,7 @@ def with_rows(array: Any, name: str, like: Profile | None) -> Any:
         >>> import numpy as np
         >>> from lensai_integrations import Profiler
         >>> profiler = Profiler()
-        >>> profiler.update(outputs=np.zeros((5, 4)))
+        >>> profiler.update(outputs=np.eye(4))
         >>> with_rows(np.zeros(4), "outputs", profiler.profile()).shape
         (1, 4)
     """
@@ -348,7 +348,7 @@ def class_labels(batch: Any) -> tuple[Array | list[str], Array | None]:
         if whole:
             return only, None
         odd = ~(only == xp.floor(only))
-        return xp.astype(xp.where(odd, float(NO_CLASS), only), xp.int64), odd
+        return xp.astype(xp.where(odd, float(NO_CLASS), only), xp.int32), odd
     shares = xp.astype(rows, xp.float32)
     odd = ~(xp.all(shares >= 0.0, axis=1) & (xp.abs(xp.sum(shares, axis=1) - 1.0) <= SUM_TOLERANCE))
     return xp.where(odd, NO_CLASS, xp.argmax(shares, axis=1)), odd

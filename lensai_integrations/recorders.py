@@ -27,7 +27,7 @@ from lensai_integrations.input_range import Range
 from lensai_integrations.measures.batches import Found, by_shape, locate, shapes_of
 from lensai_integrations.measures.embeddings import REDUCTIONS, embedding_definition
 from lensai_integrations.measures.images import CONVENTIONS, image_measures
-from lensai_integrations.measures.inputs import Images
+from lensai_integrations.measures.inputs import HALVES, Images
 from lensai_integrations.measures.meaning import OPEN
 from lensai_integrations.measures.outputs import (
     LABEL,
@@ -119,10 +119,13 @@ class Inputs(Recorder):
         self._measure = image_measurer(alone, *settings.image_groups.values())
         found = shared.images(reader.key, reader.layout)
         images = alone.read(by_shape(found)[0][1])
+        _note_precision(images, reader.whole, settings)
         definitions = image_measures(images.channels, convention)
         streams = tuple(definitions)
         info = {"note": _note_of(images, found), "convention": convention, "reader": asdict(reader)}
         info["size"] = _size(found, reader.layout)
+        if half := next((half for half in HALVES if half in images.note and not images.whole), None):
+            info["precision"] = half
         self._range = Range(images, settings.like, name)
         seed = settings.seed_of(plain_name(name))  # the same sketches whether or not there are other conventions
         sketches: dict[str, Sketch] = {"bank": KLLBank(len(streams), settings.k, seed=seed)}
@@ -341,6 +344,21 @@ def _note_choices(batch: Any, settings: Settings) -> None:
             f"images have 4 channels: three are read as {known}, and the fourth, which is not opaque alpha in the first"
             " batch, is not read: nothing that happens in it is seen. Pass"
             f" ImageInputs(channels='{known}A') if it is alpha, or '{known}?' if another band is meant to be left out",
+        )
+
+
+def _note_precision(images: Images, whole: bool | None, settings: Settings) -> None:
+    """Say if pixels and the baseline's are not of one precision, and no rounding to whole levels makes them alike."""
+    known = settings.like.groups.get(INPUTS) if settings.like is not None else None
+    if known is None or whole is not False:
+        return
+    notes = (images.note, str(known.info.get("note", "")))
+    here, there = (next((half for half in HALVES if half in note), "full precision") for note in notes)
+    if here != there:
+        settings.note(
+            INPUTS,
+            f"pixels are of {here} here and of {there} in the baseline, and do not lie at whole levels, to which they"
+            " could be rounded: noise, sharpness and entropy are not compared. Profile both alike for these",
         )
 
 

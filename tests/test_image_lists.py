@@ -10,6 +10,7 @@ import torch
 
 from lensai_integrations import DriftMonitor, ImageInputs, Profiler, measure, profile_dataset
 from lensai_integrations.errors import InputError
+from lensai_integrations.measuring import ImageBatch, image_measurer
 from lensai_integrations.training.batches import BatchReader
 from lensai_integrations.training.problems import Problems
 
@@ -267,3 +268,17 @@ def test_a_vector_of_another_width_is_refused_and_single_values_stay_rows():
         like.update(embeddings={"encoder": np.zeros(7)})
     like.update(outputs=np.zeros((7, 1)))
     assert like.profile().groups["outputs"].n == 7
+
+
+@pytest.mark.parametrize("convention", ["lensai", ("lensai", "lensai-edge")])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
+def test_lists_on_a_device_are_never_waited_for(convention, dtype):
+    """Tensors of torch's meta device have no values: whatever would wait for one raises."""
+    images = [torch.empty(3, *size, dtype=dtype, device="meta") for size in SIZES]
+    scale = 1.0 if dtype == torch.uint8 else 255.0
+    kind = "uint8" if dtype == torch.uint8 else "float"
+    reader = ImageInputs(layout="NCHW", scale=scale, kind=kind, channels="BGR", whole=True)
+    conventions = (convention,) if isinstance(convention, str) else convention
+    found = ImageBatch(images).measured(image_measurer(reader, *conventions), conventions[-1])
+    assert (found["rows"].device.type, found["rows"].shape[0]) == ("meta", 5)
+    assert (found["counts"].device.type, found["counted"]) == ("meta", 5)

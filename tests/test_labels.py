@@ -245,3 +245,24 @@ def test_a_page_of_several_labels():
     for text in ("logits of several labels at once", "labels_per_image", "&lt;b&gt;dog&lt;/b&gt;"):
         assert text in page
     assert "<b>dog" not in page
+
+
+@pytest.mark.parametrize("library", IMMUTABLE)
+@pytest.mark.parametrize("labels", [ONE_HOT, MIXED, CLASSES.astype(np.float32), CLASSES])
+def test_classes_on_their_way_from_an_accelerator(labels, library, monkeypatch):
+    as_if_elsewhere(monkeypatch)
+    profile = profiled(labels, LOGITS, make=maker(library), segment_by="label")
+    assert counted(profile) == counts(CLASSES)
+    assert {name: segment.n for name, segment in profile.segments.items()} == counts(CLASSES)
+    assert sorted(profile.rows.data["labels"][:, 0]) == sorted(CLASSES)
+
+
+def test_a_monitor_of_several_labels():
+    baseline = profiled(HOT, LOGITS, task="multilabel")
+    with DriftMonitor(baseline, window=40) as monitor:
+        reports = monitor.update(outputs=LOGITS, labels=HOT)
+        assert [report.level for report in reports] == ["ok"] * 3
+        assert [report.profile.groups["labels"].n for report in reports] == [40] * 3
+        assert monitor.score(outputs=LOGITS[:5]).shape == (5,)
+        assert monitor.update(outputs=LOGITS[0].tolist()) == []
+        assert (monitor.status.rows, monitor.status.failures) == (121, {})

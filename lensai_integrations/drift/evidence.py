@@ -27,6 +27,7 @@ from lensai_integrations.drift.distances import (
 )
 from lensai_integrations.drift.kernel import kernel_test
 from lensai_integrations.drift.result import RANKS, GroupDrift, StreamDrift, VectorDrift
+from lensai_integrations.drift.rounding import without_rounded
 from lensai_integrations.drift.shares import hellinger, jensen_shannon, population_stability, total_variation
 from lensai_integrations.drift.significance import category_p_value, ks_p_value
 from lensai_integrations.errors import DefinitionError
@@ -87,7 +88,8 @@ def compare_group(a: Side, b: Side) -> GroupDrift:
     streams += [*_categories(a.group, b.group, notes), *_pixels(a.group, b.group, notes)]
     vectors = _vectors(a, b, notes)
     named = tuple(_named(stream, a.group, b.group) for stream in streams)
-    return GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, named, vectors, tuple(notes))
+    found = GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, named, vectors, tuple(notes))
+    return without_rounded(found, a.group, b.group)
 
 
 def _labels_of_a_row(group: Group) -> float:

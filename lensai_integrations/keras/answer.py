@@ -8,6 +8,7 @@ itself, nothing is called its outputs, and what there is to choose from is said.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -101,10 +102,9 @@ class Answer:
     def _shapes(self) -> dict[str, Any]:
         shapes = {}
         for path, each in named_layers(self.model).items():
-            try:
-                shapes[path] = each.layer.output.shape
-            except (AttributeError, ValueError):  # of several calls, or of none
-                continue
+            graph = graph_of(each.layer)
+            with suppress(AttributeError, ValueError):  # of several calls, or of none
+                shapes[path] = (each.layer.output if graph is None else graph.outputs[0]).shape
         return shapes
 
     def _shapes_in(self, calls: Sequence[Call]) -> dict[str, Any]:

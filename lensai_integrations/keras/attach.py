@@ -30,15 +30,15 @@ def attach(model: Any, options: Options, problems: Problems, place: Callable[[],
         taps += [Tap(OUTPUTS, named), *(_before(model, named, options, problems) if auto else [])]
         auto = False
     answer = Answer(model, problems, outputs=options.outputs == "auto", layers=auto)
-    taps = Taps(
-        [tap for tap in taps if can_be_read(tap, problems)], problems, place, answer, Feeding(options.reduce_of)
-    )
+    readable = [tap for tap in taps if can_be_read(tap, problems)]
+    attached = Taps(readable, problems, place, answer, Feeding(options.reduce_of))
     if isinstance(options.reduce, Mapping) and answer.settled:
-        read = {layer.key.removeprefix(LAYER) for layer in taps.layers if layer.key.startswith(LAYER)}
+        read = {layer.key.removeprefix(LAYER) for layer in attached.layers if layer.key.startswith(LAYER)}
+        read |= {tap.key.removeprefix(LAYER) for tap in taps if tap.key != OUTPUTS}
         unused = sorted(options.reduce.keys() - read)
         if unused:
             raise InputError(f"reduce has {unused}, but the layers that are read are {sorted(read)}")
-    return taps
+    return attached
 
 
 def _before(model: Any, outputs: Layer, options: Options, problems: Problems) -> list[Tap]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from lensai_integrations.arrays import strings, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.answer import Answer
 from lensai_integrations.measures.batches import locate
@@ -109,7 +110,7 @@ class KerasBatches:
             columns = [] if self.answer is None else self.answer.columns
             count = len(self.class_names)
             fits = columns == [count] or (columns == [1] and count == 2)
-            if not (fits and are_numbers_of(labels, count)):
+            if not (fits and strings(labels) is None and are_numbers_of(to_host(labels), count)):
                 self.class_names = ()
             self._names_of = self.class_names
         return self.class_names

@@ -67,7 +67,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         outputs: The layer whose answers are the model's outputs; `"auto"`: what the model returns, of a dict or list
             every head for itself. What is no vector per image, or a picture like the one that went in, is said not to
             be read. None: no outputs.
-        task: `"auto"`: the compiled loss, the last layer and the labels decide. Or `"classification"`, `"multilabel"` or
+        task: `"auto"`: the compiled loss, the last layer and the labels decide. Or `"classification"`, `"multilabel"`,
             `"regression"`, or what the outputs are: `"logits"`, `"probabilities"`, `"values"`, `"multilabel_logits"`,
             `"multilabel_probabilities"`. A dict by head where they differ.
         target: Key or place of the labels in y, or `"y"` for y itself. `"auto"`: y, or the part of it with the key or

@@ -110,7 +110,7 @@ class Taps:
 
     def same_as(self, other: Taps) -> bool:
         """Whether the other reads the same of the same layers."""
-        return self._asks() == other._asks()
+        return bool(self._asks() == other._asks())
 
     def _asks(self) -> Any:
         answer = self.answer and (self.answer.outputs, self.answer.layers)

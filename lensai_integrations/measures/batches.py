@@ -34,6 +34,14 @@ _LIBRARIES: Final = ("torch", "tensorflow", "jax", "numpy", "keras", "pandas")  
 _PICTURES: Final = ("L", "RGB", "F", "I;16", "I;16L", "I;16B")
 
 
+class SeveralError(InputError):
+    """Several arrays of a batch may be the images."""
+
+
+class NoNamesError(InputError):
+    """A key names images in a dict, but the batch has no names at all: it is of another make than others."""
+
+
 @dataclass(frozen=True)
 class Located:
     """Images, and where they were found.
@@ -98,7 +106,10 @@ def locate(batch: Any, key: Key = None, layout: str = "auto", *, pictures: bool 
     found = _search(value, place, layout, 0)
     if len(found) > 1:
         names = " and ".join(f"{_told(each.place)} {_shapes(each.images)}" for each in found)
-        raise InputError(f"several arrays in the batch may be the images, at {names}: pass key=, one of these places")
+        raise SeveralError(
+            f"several arrays in the batch may be the images, at {names}: pass one of these places, e.g."
+            f" ImageInputs(key={_told(found[0].place)})"
+        )
     if not found:
         return Located(_first(value, key), place)
     images = found[0].images
@@ -208,7 +219,8 @@ def _step(batch: Any, part: int | str, key: Key) -> tuple[Any, tuple[int | str, 
         named = fields_of(batch)
     if named is not None:
         raise InputError(f"key={key!r} was not found: there is only {list(named)}")
-    raise InputError(f"key={key!r} was not found: the batch is a {type(batch).__name__}, no dict or tuple")
+    problem = f"key={key!r} was not found: the batch is a {type(batch).__name__}, no dict or tuple"
+    raise NoNamesError(problem) if isinstance(part, str) else InputError(problem)
 
 
 def _search(value: Any, place: tuple[int | str, ...], layout: str, depth: int, inside: bool = False) -> list[Located]:

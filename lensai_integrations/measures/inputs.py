@@ -512,7 +512,7 @@ def _normalizations(owner: Any) -> set[Normalization | None]:
     """All that are found; None stands for a part of a `ConcatDataset` that has none."""
     found: set[Normalization | None] = set()
     for each in parts_inside(owner, without=_SOMETIMES):
-        if type(each).__name__ == "Normalize" and getattr(each, "p", 1) >= 1:
+        if type(each).__name__ == "Normalize":
             found |= _normalization(each)
         for part in datasets_of(each) or ():
             found |= _normalizations(part) or {None}

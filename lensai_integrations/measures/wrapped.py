@@ -20,7 +20,8 @@ def parts_inside(owner: Any, without: Collection[str] = ()) -> Iterator[Any]:
 
     Args:
         owner: A loader, data set or transform.
-        without: Names of classes that are left out, with what is inside them.
+        without: Names of classes that are left out, with what is inside them, and so is what is applied with a chance
+            `p` below 1.
 
     Example:
         >>> class Flip: ...
@@ -34,7 +35,7 @@ def parts_inside(owner: Any, without: Collection[str] = ()) -> Iterator[Any]:
     while pending and len(seen) < _MOST_OBJECTS:
         each = pending.pop(0)
         name = type(each).__name__
-        if each is None or id(each) in seen or name in without:
+        if each is None or id(each) in seen or name in without or (without and _chance(each) < 1):
             continue
         if isinstance(each, list | tuple):
             pending += each
@@ -79,6 +80,12 @@ def _texts(names: Any) -> tuple[str, ...]:
     firsts = [name[0] if isinstance(name, tuple) and name else name for name in names]
     texts = tuple(name for name in firsts if isinstance(name, str))
     return texts if len(set(texts)) == len(names) else ()
+
+
+def _chance(transform: Any) -> float:
+    """How often a transform is applied, if it says."""
+    p = getattr(transform, "p", 1)
+    return float(p) if isinstance(p, int | float) else 1.0
 
 
 def datasets_of(owner: Any) -> list[Any] | None:

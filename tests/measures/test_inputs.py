@@ -316,3 +316,137 @@ def test_reading_images_imports_no_framework():
         "sys.exit(any(name in sys.modules for name in ('torch', 'torchvision', 'keras', 'cv2', 'PIL', 'skimage')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+class Normalize:
+    """Stands in for Albumentations', which is not always there."""
+
+    def __init__(self, mean=MEAN, std=STD, max_pixel_value=255.0, normalization="standard", p=1.0):
+        self.mean, self.std, self.max_pixel_value = mean, std, max_pixel_value
+        self.normalization, self.p = normalization, p
+
+
+def albumentations_normalize():
+    return pytest.importorskip("albumentations").Normalize
+
+
+@pytest.mark.parametrize("find", [lambda: Normalize, albumentations_normalize])
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, (MEAN, STD)),
+        ({"mean": (0.0,) * 3, "std": (1.0,) * 3}, ((0.0,) * 3, (1.0,) * 3)),
+        ({"max_pixel_value": 65535.0}, (MEAN, STD)),  # parts of white, whatever white is
+        ({"mean": (127.5,) * 3, "std": (51.0,) * 3, "max_pixel_value": 1.0}, ((0.5,) * 3, (0.2,) * 3)),
+        ({"max_pixel_value": 1.0}, (MEAN, STD)),
+        ({"p": 0.5}, None),
+    ],
+)
+def test_normalisations_of_albumentations_that_are_mean_and_std(find, arguments, expected):
+    class Compose:
+        transforms = (find()(**arguments),)
+
+    found = normalization_of(Compose())
+    assert found == expected or np.allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("find", [lambda: Normalize, albumentations_normalize])
+@pytest.mark.parametrize("how", ["image", "image_per_channel", "min_max", "min_max_per_channel"])
+def test_normalisations_by_what_is_in_an_image_are_not_undone(find, how):
+    with pytest.raises(InputError, match=f"'{how}'.*cannot be undone.*ProfileImages"):
+        normalization_of([find()(normalization=how)])
+
+
+@pytest.mark.parametrize("max_pixel_value", [255.0, 1.0])
+def test_what_albumentations_normalised_comes_back(max_pixel_value):
+    transform = albumentations_normalize()(
+        *((MEAN, STD) if max_pixel_value == 255 else ((120.0, 118.0, 110.0), (60.0, 50.0, 40.0))), max_pixel_value
+    )
+    made = np.stack([transform(image=image)["image"] for image in PIXELS.transpose(0, 2, 3, 1)])
+    mean, std = normalization_of(transform)
+    images = ImageInputs(mean=mean, std=std).read(made)
+    np.testing.assert_allclose(scaled(images), PIXELS, atol=1e-3)
+
+
+def test_a_pipeline_that_is_applied_sometimes_does_not_count():
+    class Sometimes:
+        transforms, p = (v2.Normalize(MEAN, STD),), 0.5
+
+    assert normalization_of(Sometimes()) is None
+    assert normalization_of([Sometimes(), Normalize()]) == (MEAN, STD)
+
+
+NEAR_INFRARED = PIXELS[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("batch", "letters"),
+    [
+        (PIXELS, "RGB"),
+        (NEAR_INFRARED, "L"),
+        (np.concatenate([PIXELS, NEAR_INFRARED], axis=1), "RGB?"),
+        (np.concatenate([PIXELS, 0 * NEAR_INFRARED], axis=1), "RGB?"),
+        (np.concatenate([PIXELS, 0 * NEAR_INFRARED + 255], axis=1), "RGBA"),
+        (np.concatenate([PIXELS / 255, 0 * NEAR_INFRARED + 1.0], axis=1), "RGBA"),
+        (np.concatenate([PIXELS / 255, NEAR_INFRARED / 255], axis=1), "RGB?"),
+    ],
+)
+def test_a_fourth_channel_is_alpha_only_if_it_is_opaque(batch, letters):
+    inputs = ImageInputs().resolve(batch)
+    assert inputs.channels == letters
+    np.testing.assert_allclose(scaled(inputs.read(batch)), PIXELS[:, : 1 if letters == "L" else 3], atol=1e-4)
+
+
+def test_what_was_resolved_fits_itself_to_images_with_and_without_alpha_but_not_within_one_pass():
+    rgb = ImageInputs().resolve(PIXELS)
+    with_alpha = np.concatenate([PIXELS, 0 * NEAR_INFRARED + 255], axis=1)
+    assert rgb.resolve(with_alpha).channels == "RGBA"
+    assert rgb.resolve(with_alpha).resolve(PIXELS).channels == "RGB"
+    assert ImageInputs(channels="BGR").resolve(with_alpha).channels == "BGRA"
+    with pytest.raises(InputError, match="images have 4 channels, but channels='RGB' names 3"):
+        rgb.read(with_alpha)
+
+
+@pytest.mark.parametrize(
+    ("shape", "letters"), [((2, 6, 8, 9), "RGB???"), ((2, 8, 9, 2), "L?"), ((2, 8, 9, 5), "??RGB")]
+)
+def test_images_of_other_bands_are_read_once_their_channels_are_named(shape, letters):
+    batch = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    with pytest.raises(InputError, match=r"no 1, 3 or 4 channels.*channels=, a letter for each channel"):
+        ImageInputs().resolve(batch)
+    with pytest.raises(InputError, match=r"\d channels, but grey has 1.*channels=, a letter for each channel"):
+        ImageInputs(layout="NCHW" if letters == "RGB???" else "NHWC").resolve(batch)
+    images = ImageInputs(channels=letters).read(batch)
+    first = batch if letters == "RGB???" else batch.transpose(0, 3, 1, 2)
+    places = [letters.index(letter) for letter in ("L" if "L" in letters else "RGB")]
+    assert np.array_equal(images.pixels, first[:, places])
+    assert f"{letters.count('?')} other band" in images.note
+
+
+@pytest.mark.parametrize("letters", ["", "RG", "RGBR", "RGBL", "rgb", "RGBAA", "LL", "A", 3, None])
+def test_channels_are_letters(letters):
+    with pytest.raises(InputError, match=r"channels=.*a letter for each channel"):
+        ImageInputs(channels=letters)
+
+
+def test_numbers_per_channel_are_in_the_order_of_the_batch():
+    mean, std = (10.0, 20.0, 30.0), (1.0, 2.0, 4.0)
+    levels = PIXELS.astype(np.float64)
+    made = (levels[:, ::-1] - np.reshape(mean, (1, 3, 1, 1))) / np.reshape(std, (1, 3, 1, 1))
+    bands = np.concatenate([made[:, :1] * 0, made, made[:, :1] * 0], axis=1)
+    for batch, letters, more in ((made, "BGR", ()), (bands, "?BGR?", ()), (bands, "?BGR?", (0.5,))):
+        own = tuple((*more, *each, *more) for each in (mean, std))
+        images = ImageInputs(channels=letters, mean=own[0], std=own[1], scale=1).read(batch)
+        np.testing.assert_allclose(scaled(images), PIXELS, atol=1e-9)
+
+
+def test_pixels_that_are_no_whole_numbers_are_not_rounded():
+    """Resized as floats, say: rounding would be a change of its own."""
+    between = PIXELS / 255 * 0.93 + 0.013
+    assert ImageInputs().resolve(PIXELS / 255).whole is True
+    assert ImageInputs().resolve(between).whole is False
+    for dtype in (torch.bfloat16, torch.float16):
+        images = ImageInputs().resolve(torch.from_numpy(between).to(dtype)).read(torch.from_numpy(between).to(dtype))
+        assert not images.whole
+        assert "levels off" in images.note
+        assert "rounded" not in images.note

@@ -123,7 +123,7 @@ def test_what_cannot_be_found_is_a_problem_and_the_rest_is_taken():
     assert taken.images is None
     assert torch.equal(taken.labels, CLASSES)
     assert problems.messages[0].startswith("inputs: ")
-    assert "pass key=" in problems.messages[0]
+    assert "ImageInputs(key='photo')" in problems.messages[0]
 
 
 def test_key_finds_the_images_and_is_done_with_then():
@@ -172,3 +172,25 @@ def test_normalisations_that_differ_are_a_problem():
 
     assert image_inputs("auto", DataLoader(data), problems) == ImageInputs()
     assert "several normalisations" in problems.messages[0]
+
+
+def test_what_the_first_batch_left_open_stays_open():
+    problems = Problems(quiet=True)
+    reader = BatchReader(ImageInputs(), None, problems)
+    assert reader.take({"a": IMAGES, "b": IMAGES}).images is None
+    assert reader.take({"a": None, "b": IMAGES}).images is None
+    assert problems.messages[0].endswith("e.g. ImageInputs(key='a')")
+    assert len(problems.messages) == 1
+
+
+def test_a_key_of_the_training_batches_may_be_missing_in_validation_batches_without_names():
+    problems = Problems(quiet=True)
+    for _ in range(2):
+        reader = BatchReader(ImageInputs(key=("labelled", 0)), None, problems)
+        assert torch.equal(reader.take({"labelled": [IMAGES, CLASSES], "unlabelled": IMAGES}).images, IMAGES)
+    assert problems.messages == []
+    reader = BatchReader(ImageInputs(key="labelled"), None, problems)
+    assert torch.equal(reader.take([IMAGES, CLASSES]).images, IMAGES)
+    (said,) = problems.messages
+    assert said.startswith("inputs: key='labelled' is not in the batches of this pass, which are a list of 0 (float32")
+    assert "the images at 0 are read; pass inputs={'training': ImageInputs(...)" in said

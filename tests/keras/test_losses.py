@@ -1,0 +1,118 @@
+"""What the compiled loss says of each head."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from lensai_integrations.keras import BaselineCallback
+from lensai_integrations.keras.losses import losses_of
+
+losses = keras.losses
+
+
+class Weighted(losses.BinaryCrossentropy):
+    """A loss of somebody's own that is one of Keras's."""
+
+
+class Own(losses.Loss):
+    def call(self, y_true, y_pred):
+        return keras.ops.mean(y_true - y_pred)
+
+
+def said(loss, heads=(("", 3),)):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="fc")])
+    model.compile(loss=loss)
+    return losses_of(model, dict(heads))
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("mse", ("squared", None)),
+        ("mae", ("squared", None)),
+        (losses.Huber(), ("squared", None)),
+        (losses.mean_squared_error, ("squared", None)),
+        ("binary_crossentropy", ("binary_cross_entropy", False)),
+        (losses.BinaryCrossentropy(from_logits=True), ("binary_cross_entropy_with_logits", True)),
+        (losses.BinaryFocalCrossentropy(), ("binary_cross_entropy", False)),
+        (Weighted(from_logits=True), ("binary_cross_entropy_with_logits", True)),
+        ("sparse_categorical_crossentropy", ("cross_entropy", False)),
+        (losses.CategoricalCrossentropy(from_logits=True), ("cross_entropy", True)),
+        ("categorical_focal_crossentropy", ("cross_entropy", False)),
+        ("crossentropy", ("cross_entropy", False)),
+        (losses.Dice(), ("other", None)),
+        ({"fc": "mse"}, ("squared", None)),
+        (["mse", "mae"], ("squared", None)),
+    ],
+)
+def test_losses_in_all_their_forms(loss, expected):
+    told = said(loss)[""]
+    assert (told["loss"], told.get("from_logits")) == expected
+
+
+@pytest.mark.parametrize("loss", [None, Own(), lambda y, p: keras.ops.mean(y - p), ["mse", "bce"]])
+def test_what_is_not_known_is_not_said(loss):
+    assert said(loss) == {}
+
+
+def test_every_head_has_its_own_by_name_or_in_order():
+    heads = {"box": 4, "kind": 3}
+    expected = {"box": {"loss": "squared"}, "kind": {"loss": "cross_entropy", "from_logits": False}}
+
+    assert said({"kind": "categorical_crossentropy", "box": "mse"}, heads) == expected
+    assert said(["mse", "categorical_crossentropy"], heads) == expected
+    assert said({"kind": "categorical_crossentropy"}, heads) == {"kind": expected["kind"]}
+    assert said("mse", heads) == {head: {"loss": "squared"} for head in heads}
+
+
+def dense(units, activation):
+    layers = [keras.Input((16, 16, 3)), keras.layers.GlobalAveragePooling2D(name="pool")]
+    return keras.Sequential([*layers, keras.layers.Dense(units, activation=activation, name="fc")])
+
+
+RNG = np.random.default_rng(0)
+TAGS = np.eye(5, dtype=np.float32)[RNG.integers(0, 5, 16)]  # one tag in every row of the first batch
+TAGS[8:] = RNG.random((8, 5)) < 0.5
+TWO = RNG.integers(0, 2, (16, 1)).astype(np.float32)
+ALIKE = np.eye(5, dtype=np.float32)[:1].repeat(16, 0)
+
+
+@pytest.mark.parametrize(
+    ("units", "activation", "loss", "y", "kind", "read_as"),
+    [
+        (4, None, "mse", RNG.random((16, 4), np.float32), "values", "values"),
+        (5, None, losses.BinaryCrossentropy(from_logits=True), TAGS, "multilabel_logits", "multi_hot"),
+        (5, "sigmoid", "binary_crossentropy", TAGS, "multilabel_probabilities", "multi_hot"),
+        (1, "sigmoid", "binary_crossentropy", TWO, "probabilities", "classes"),
+        (5, "softmax", "categorical_crossentropy", ALIKE, "probabilities", "classes"),
+    ],
+)  # fmt: skip
+def test_the_loss_decides_what_answers_and_labels_are(units, activation, loss, y, kind, read_as, images):
+    model, (x, _) = dense(units, activation), images(16)
+    model.compile("sgd", loss)
+    callback = BaselineCallback(clean_windows=0)
+    model.fit(x, y, validation_data=(x, y), batch_size=8, shuffle=False, verbose=0, callbacks=[callback])
+    baseline = callback.baseline_
+
+    assert baseline.warnings == []
+    assert baseline.reference.groups["outputs"].info["kind"] == kind
+    for profile in (baseline.reference, baseline.training):
+        assert profile.groups["labels"].info["read_as"] == read_as
+        assert profile.groups["labels"].n == 16
+
+
+def test_one_sigmoid_unit_is_two_classes_and_there_is_a_profile_of_each(images):
+    model, (x, labels) = dense(1, "sigmoid"), images(24)
+    model.compile("sgd", "binary_crossentropy")
+    callback = BaselineCallback(clean_windows=0, segment_by="label")
+    y = (labels % 2)[:, None].astype(np.float32)
+    model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=[callback])
+
+    assert callback.baseline_.warnings == []
+    for profile in (callback.baseline_.reference, callback.baseline_.training):
+        assert {name: segment.n for name, segment in profile.segments.items()} == {
+            "0": int((labels % 2 == 0).sum()),
+            "1": int((labels % 2 == 1).sum()),
+        }
