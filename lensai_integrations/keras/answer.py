@@ -73,14 +73,16 @@ class Answer:
         self._columns: dict[str, int | None] = {}
         graph = graph_of(self.model)
         if graph is not None:
-            self._settle_by(graph)
+            with self.problems.caught(OUTPUTS):
+                self._settle_by(graph)
         self.settled = self.settled or not (self.outputs or self.layers)
 
     def _settle_by(self, graph: Any) -> None:
         """Settle it by the graph, unless a layer with layers of its own in it makes a head: a step shows these."""
         heads, producer = heads_in(graph._outputs_struct, self.names), symbolic()
         self._say_aside(graph._outputs_struct)
-        if not any(is_whole(made(tensor, producer).source) for tensor in heads.values()):
+        sources = [made(tensor, producer).source for tensor in heads.values()]
+        if not any(source is not None and is_whole(source) for source in sources):
             self.settle(heads, producer, graph.inputs, self._shapes())
 
     @property

@@ -259,6 +259,15 @@ def test_an_answer_that_is_made_of_several_tensors_is_read_and_its_embedding_ask
     assert read(model, x, layers=["one.input"])[2] == []
 
 
+def test_an_answer_without_weights_is_read_and_its_embedding_asked_for(images):
+    model, (x, _) = keras.Sequential([image(), layers.GlobalMaxPooling2D(), layers.Rescaling(4.0)]), images(3)
+    caught, _, said = read(model, x)
+
+    np.testing.assert_allclose(caught["outputs"], x.max(axis=(1, 2)) * 4)
+    assert set(caught) == {"outputs"}
+    assert "layers='auto' cannot tell what feeds the model's answer" in said[0]
+
+
 def test_frames_of_time_distributed_are_rows_in_the_order_of_the_images(images):
     frame = keras.Sequential(
         [image(), layers.GlobalAveragePooling2D(name="pool"), layers.Dense(CLASSES, name="head")], name="frame"
