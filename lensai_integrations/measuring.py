@@ -291,7 +291,7 @@ def with_rows(array: Any, name: str, like: Profile | None) -> Any:
         >>> import numpy as np
         >>> from lensai_integrations import Profiler
         >>> profiler = Profiler()
-        >>> profiler.update(outputs=np.zeros((5, 4)))
+        >>> profiler.update(outputs=np.eye(4))
         >>> with_rows(np.zeros(4), "outputs", profiler.profile()).shape
         (1, 4)
     """
