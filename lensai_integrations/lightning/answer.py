@@ -439,7 +439,7 @@ class _Decision:
         for head in heads:
             for call, before in self.last_inputs(head):
                 places.setdefault(self.source(call, before), (call, before))
-        found = {}
+        found: dict[str, Reading] = {}
         for call, before in places.values():
             name = f"{call.path}.input" if before else call.path
             text = f"what {'goes into' if before else 'comes out of'} {call.path!r}, the last layer before the answer"
