@@ -88,13 +88,13 @@ class Answer:
         outputs: By the head's name.
         embeddings: By the layer's name.
         problems: What is not clear, in sentences.
-        place: Where the labels are in a batch, if the loss shows it.
+        places: Where in a batch the labels of each output are, as far as losses show it; "" if all are in one.
     """
 
     outputs: dict[str, Reading] = field(default_factory=dict)
     embeddings: dict[str, Reading] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    place: tuple[int | str, ...] | None = None
+    places: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
 
 
 #: What to do about it, for the layers that may be meant to be put in.
@@ -163,8 +163,7 @@ class _Decision:
             if head not in outputs and not any(self.feeds(head, other) for other in heads):
                 found.embeddings |= self.representation(head)
         found.problems += self.complaints(found)
-        places = {loss_place for head in heads if (loss_place := self.place(head)) is not None}
-        found.place = places.pop() if len(places) == 1 else None
+        found.places = self.places(heads)
         return found
 
     # The answer.
@@ -369,6 +368,10 @@ class _Decision:
         return head is not other and head.node in self.trace.ancestors(
             *(parent for layer in other.layers for parent in self.trace.nodes[layer].parents)
         )
+
+    def places(self, heads: list[Head]) -> dict[str, tuple[int | str, ...]]:
+        found = {head.name: place for head in heads if (place := self.place(head)) is not None}
+        return {"": next(iter(found.values()))} if len(set(found.values())) == 1 else found
 
     def place(self, head: Head) -> tuple[int | str, ...] | None:
         """Where the labels are that a head is held against."""

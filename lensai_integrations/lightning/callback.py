@@ -353,8 +353,8 @@ class BaselineCallback(Checkable, LightningCallback):
     def _hint(self, recording: LoaderPass) -> None:
         """Tell it where the loss has shown the labels to be."""
         finder = self._fit.finder if self._fit is not None else None
-        if finder is not None and finder.place is not None:
-            recording.hint_labels(finder.place if len(finder.place) > 1 else finder.place[0])
+        for head, place in finder.places.items() if finder is not None else ():
+            recording.hint_labels(place, head)
 
     def _complete(self, source: str, trainer: Trainer, *, whole: bool = True) -> None:
         if self._fit is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,13 @@ from lensai_integrations.lightning.attach import attach
 from lensai_integrations.lightning.finding import Finder
 from lensai_integrations.lightning.layers import find_layer
 from lensai_integrations.lightning.recording import aside
-from lensai_integrations.lightning.taps import Taps
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.training.check import Check, reading_difference, run_check, without_missing
 from lensai_integrations.training.fit import TRAINING, VALIDATION, Fit
 from lensai_integrations.training.options import Options
+from lensai_integrations.training.problems import Problems
+from lensai_integrations.training.recording import Listened
 
 
 def check(options: Options, model: nn.Module | None, batch: Any) -> Check:
@@ -46,44 +47,92 @@ def check(options: Options, model: nn.Module | None, batch: Any) -> Check:
             return run_check(Fit(options, rank=1), batch, {}, loader=loader, aside=aside, notes=difference)
         options, notes = without_missing(options, lambda name: find_layer(model, name))
         fit: Fit[Any] = Fit(options, rank=1)
-        answers, layers = {}, []
+        looked = _Looked()
         with fit.problems.caught("the model"):
             place = next((each.device for each in [*model.parameters(), *model.buffers()]), None)
             batch = batch if place is None else _moved(batch, place)
-            runs = model if has_forward(model) else copy.deepcopy(model)
-            taps = attach(runs, options, fit.problems)
-            layers = taps.layers
-            try:
-                answers = _answers(runs, batch, options, taps, fit)
-            finally:
-                taps.remove()
-        return run_check(fit, batch, answers, layers, loader=loader, aside=aside, notes=[*notes, *difference])
+            looked = _by_step(model, batch, options) or _by_forward(model, batch, options, fit.problems)
+        notes += looked.said
+        return run_check(
+            fit,
+            batch,
+            looked.answers,
+            looked.layers,
+            loader=loader,
+            aside=aside,
+            notes=[*notes, *difference],
+            targets=looked.targets,
+        )
 
 
-def _answers(model: nn.Module, batch: Any, options: Options, taps: Taps, fit: Fit[Any]) -> dict[str, Any]:
-    """What layers answer in one forward pass, those found that are left to be found."""
-    outputs, layers = options.outputs == "auto", options.layers == "auto"
-    finder = Finder(model, taps, fit.problems, outputs=outputs, layers=layers, reduce=options.reduce)
-    taps.open()
-    finder.open(batch, recorded=True, exact=False)
+@dataclass
+class _Looked:
+    """What one forward pass has shown.
+
+    Attributes:
+        answers: What layers answered, by key.
+        layers: The layers that are read.
+        targets: Where in the batch the labels of each output are, if a loss showed it.
+        said: What is not clear.
+    """
+
+    answers: dict[str, Any] = field(default_factory=dict)
+    layers: Sequence[Listened] = ()
+    targets: dict[str, Any] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+
+def _by_step(model: nn.Module, batch: Any, options: Options) -> _Looked | None:
+    """What the validation step shows, which fit runs as well; None if there is none, or it shows nothing.
+
+    It runs on a copy, whose logging goes nowhere: a step may keep things.
+    """
+    if not _is_written(model, "validation_step"):
+        return None
     try:
-        with fit.problems.caught("the model's forward pass"):
-            _forward(model, batch, options)
-            finder.close()
-    finally:
+        runs: Any = copy.deepcopy(model)
+        runs.__dict__.update(log=_nowhere, log_dict=_nowhere)
+        looked = _seen(runs, batch, options, lambda: runs.validation_step(batch, 0))
+    except Exception:
+        if not has_forward(model):
+            raise
+        return None
+    return looked if looked.answers or looked.said else None
+
+
+def _by_forward(model: nn.Module, batch: Any, options: Options, problems: Problems) -> _Looked:
+    """What `forward` shows of the images."""
+    key = options.inputs.key if isinstance(options.inputs, ImageInputs) else None
+
+    def forward() -> None:
+        with problems.caught("the model's forward pass"):
+            model(find_images(batch, key))
+
+    return _seen(model, batch, options, forward)
+
+
+def _seen(model: nn.Module, batch: Any, options: Options, run: Callable[[], Any]) -> _Looked:
+    """What layers answer in a pass, those found that are left to be found."""
+    problems = Problems(quiet=True)
+    taps = attach(model, options, problems)
+    outputs, layers = options.outputs == "auto", options.layers == "auto"
+    finder = Finder(model, taps, problems, outputs=outputs, layers=layers, reduce=options.reduce)
+    try:
+        taps.open()
+        finder.open(batch, recorded=True, exact=False)
+        run()
+        finder.close()
         finder.settle()
-    return taps.close()
+        return _Looked(taps.close(), taps.layers, finder.places, problems.messages)
+    finally:
+        finder.stop_tracing()
+        taps.remove()
 
 
-def _forward(model: nn.Module, batch: Any, options: Options) -> None:
-    """The forward pass; of a module without one, its validation step, whose logging goes nowhere."""
-    if has_forward(model):
-        key = options.inputs.key if isinstance(options.inputs, ImageInputs) else None
-        model(find_images(batch, key))
-        return
-    step: Any = model
-    step.__dict__.update(log=_nowhere, log_dict=_nowhere)
-    step.validation_step(batch, 0)
+def _is_written(model: nn.Module, name: str) -> bool:
+    """Whether somebody has written a method, and not only Lightning."""
+    owner = str(getattr(getattr(type(model), name, None), "__module__", "lightning"))
+    return owner.partition(".")[0] not in ("pytorch_lightning", "lightning")
 
 
 def _nowhere(*_: Any, **__: Any) -> None:

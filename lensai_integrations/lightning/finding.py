@@ -44,7 +44,7 @@ class Finder:
         before: The finder of an earlier pass of the same model, whose training batch shows the loss.
 
     Attributes:
-        place: Where the labels are in a batch, once the loss has shown it.
+        places: Where in a batch the labels of each output are, once losses have shown it; "" if all are in one.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Finder:
         self._training: Trace | None = before._training if before is not None and same else None
         self._open: Trace | None = None
         self._unsaid: list[str] = []
-        self.place: tuple[int | str, ...] | None = before.place if before is not None and same else None
+        self.places: dict[str, tuple[int | str, ...]] = before.places if before is not None and same else {}
         self._compiled = is_compiled(model)
         self._agrees: bool | None = None
         if self._compiled and (outputs or layers):
@@ -130,7 +130,7 @@ class Finder:
         for key, info in loss_of(self._model, traces, self._named()).items():
             self._taps.describe(key, **info)
         answer = decide(self._model, traces, self._advice())
-        self.place = answer.place or self.place
+        self.places = answer.places or self.places
         readings = self._readings(answer)
         taps = [self._tap(key, reading) for key, reading in readings.items()]
         self._taps.replace(self._keys(), taps, _caught(readings) if traces[0] is trace else {})

@@ -69,9 +69,9 @@ class LoaderPass:
         if self._taken is not None and self._taps is not None:
             self._taps.open()
 
-    def hint_labels(self, place: Place) -> None:
-        """Tell that the loss was given what is at this place of the batch as its target."""
-        self._recording.hint_labels(place)
+    def hint_labels(self, place: Place, head: str = "") -> None:
+        """Tell that the loss was given what is at this place of the batch as the target of an output."""
+        self._recording.hint_labels(place, head)
 
     def close(self) -> None:
         """After the step: hand everything of this batch to the profiler."""

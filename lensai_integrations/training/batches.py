@@ -114,9 +114,9 @@ class BatchReader:
         """How to read what `take` returns as images."""
         return None if self._inputs is None else replace(self._inputs, key=None)
 
-    def hint_labels(self, place: Place) -> None:
+    def hint_labels(self, place: Place, head: str = "") -> None:
         """Tell that the loss was given what is at this place as its target; it counts until the labels are decided."""
-        self._finder.hint(place)
+        self._finder.hint(place, head)
 
     def take(self, batch: Any) -> Taken | None:
         """Copies of the images and labels of a batch; None of one that is None, or has None for its images."""
@@ -206,7 +206,8 @@ class BatchReader:
 
     def _with_labels(self, taken: Taken, found: Mapping[Path, Any]) -> Taken:
         if len(found) > 1:
-            places = {_name(path, found): place_of(path) for path in found}
+            heads = self._finder.heads
+            places = {heads.get(path) or _name(path, found): place_of(path) for path in found}
             return replace(taken, labels=dict(zip(places, found.values(), strict=True)), place=places, settle=None)
         for path, labels in found.items():
             return replace(taken, labels=labels, place=place_of(path), settle=None, class_names=self._named(labels))

@@ -110,7 +110,7 @@ def run_check(
     loader: Any = None,
     aside: Callable[[], AbstractContextManager[Any]] = one_blas_thread,
     notes: Sequence[str] = (),
-    targets: Sequence[Place] = (),
+    targets: Mapping[str, Place] | None = None,
 ) -> Check:
     """Take one batch in as a fit would, and look at what came out.
 
@@ -122,7 +122,7 @@ def run_check(
         loader: What the batch comes from, if known: its transforms may tell a normalisation.
         aside: What measuring is done in.
         notes: Warnings that are known already.
-        targets: Places in the batch of what the loss was given as its target, if it was seen.
+        targets: Places in the batch of what the loss of each output was given as its target, if that was seen.
     """
     recording = Recording(SOURCE, fit.prepare(SOURCE), layers, fit.problems, aside=aside)
     recording.start(loader)
@@ -131,8 +131,8 @@ def run_check(
         taken = recording.take(batch)
         if taken is None:
             raise InputError("the batch holds no images, only None: pass another")
-        for place in targets:
-            recording.hint_labels(place)
+        for head, place in (targets or {}).items():
+            recording.hint_labels(place, head)
         taken = taken.settled()
         recording.record(taken, lambda: answers)
         found = {"inputs": taken.images, **answers, **labels_of(taken)}

@@ -339,10 +339,12 @@ class Chosen:
     Attributes:
         paths: Where.
         layout: The parts of the batches there: where others have the same, the labels are in the same place.
+        heads: Which of several outputs each is the target of.
     """
 
     paths: tuple[Path, ...] = ()
     layout: frozenset[Path] = frozenset()
+    heads: dict[Path, str] = field(default_factory=dict)
 
 
 class LabelFinder:
@@ -376,13 +378,18 @@ class LabelFinder:
         self._looks = target == "auto"
         self.paths: tuple[Path, ...] | None = None if self._looks else () if target is None else (path_of(target),)
         self._say, self._chosen = say, chosen or Chosen()
-        self._hints: list[Path] = []
+        self._hints: dict[Path, str] = {}
         self._known = tuple(map(path_of, known))
 
-    def hint(self, place: Place) -> None:
-        """Tell what a loss was given as its target. It counts if it is not decided otherwise yet."""
+    @property
+    def heads(self) -> Mapping[Path, str]:
+        """Of labels that losses showed, which of several outputs each belongs to."""
+        return self._chosen.heads
+
+    def hint(self, place: Place, head: str = "") -> None:
+        """Tell what the loss of an output was given as its target. It counts if it is not decided otherwise yet."""
         if self._looks and not self.paths and path_of(place) not in self._hints:
-            self._hints.append(path_of(place))
+            self._hints[path_of(place)] = head
             self.paths = None
 
     def decide(self, parts: Parts) -> None:
@@ -398,8 +405,9 @@ class LabelFinder:
             self._say(problem)
 
     def _by_loss(self, parts: Parts) -> tuple[Path, ...]:
-        hints = [parts.positions.get(path, path) for path in self._hints]
+        hints = {parts.positions.get(path, path): head for path, head in self._hints.items()}
         found = tuple(path for path in hints if path in parts.candidates)
         if found:
             self._chosen.paths, self._chosen.layout = found, parts.layout
+            self._chosen.heads = {path: hints[path] for path in found if hints[path]}
         return self._chosen.paths if self._chosen.layout == parts.layout else ()

@@ -116,10 +116,10 @@ class Recording:
         self._empty += taken is None
         return taken
 
-    def hint_labels(self, place: Place) -> None:
-        """Tell that the loss was given what is at this place of the batch as its target."""
+    def hint_labels(self, place: Place, head: str = "") -> None:
+        """Tell that the loss was given what is at this place of the batch as the target of an output."""
         if self._prepared is not None and isinstance(reader := self._prepared[0], BatchReader):
-            reader.hint_labels(place)
+            reader.hint_labels(place, head)
 
     def record(self, taken: Taken, caught: Callable[[], Mapping[str, Any]]) -> None:
         """Hand everything of one batch to the profiler. A batch that this fails for is counted.
