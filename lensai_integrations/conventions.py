@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
+from lensai_integrations.heads import is_labels, is_outputs
 from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Profile
@@ -170,7 +171,8 @@ def title_of(name: str, groups: Sequence[Group] = ()) -> str:
     """
     devices = name == f"{INPUTS}/{DEVICE}" or any(convention_of(group) == DEVICE for group in groups)
     kind, _, head = plain_name(name).partition("/")
-    return kind.capitalize() + (f": {head}" if head else "") + (_DEVICE_TITLE if devices else "")
+    between = ": " if is_outputs(name) or is_labels(name) else "/"
+    return kind.capitalize() + (between + head if head else "") + (_DEVICE_TITLE if devices else "")
 
 
 def kept_apart(group: Group) -> bool:

@@ -164,6 +164,7 @@ class Settings:
                 known=read if read in KINDS else None,
                 described=told,
                 labels=form,
+                alone=not head_of(group),
             )
         return self._kinds[group]
 

@@ -104,6 +104,14 @@ def test_what_is_said_of_the_only_head_is_said_of_outputs():
     assert groups["labels"].info["class_names"] == groups["outputs"].info["class_names"] == ["a", "b", "c", "d"]
 
 
+def test_a_head_that_nothing_is_known_of_is_doubted():
+    """Logits and the features they were made of: as classes, 16 features would be nonsense."""
+    profiler = Profiler()
+    profiler.update(outputs=(SPECIES, RNG.normal(size=(400, 16))), labels={"0": TRUTH})
+    (told,) = profiler.profile().warnings
+    assert told.startswith("outputs/1: read as logits, but neither the loss nor labels are known: pass task=")
+
+
 def test_tasks_by_head():
     profiler = Profiler(task={"1": "regression"})
     profiler.update(outputs=(SPECIES, SPECIES))

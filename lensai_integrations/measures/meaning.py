@@ -200,6 +200,7 @@ def decide_kind(
     known: Kind | None = None,
     described: Mapping[str, Any] | None = None,
     labels: LabelForm | None = None,
+    alone: bool = True,
 ) -> Decision:
     """Decide what a model's answer holds, from its first batch. On an accelerator this waits for the values, once.
 
@@ -209,6 +210,7 @@ def decide_kind(
         known: What the baseline's was read as.
         described: What an adapter knows: `loss`, `activation`, `linear`; see `Profiler.describe`.
         labels: What the labels of the same batch look like.
+        alone: Whether it is the only answer; of several, some may be no answers but features.
 
     Raises:
         InputError: If `task` is unknown or does not fit the values, or nothing settles what they are.
@@ -229,7 +231,9 @@ def decide_kind(
     if known is not None:
         return Decision(known, "as in the baseline")
     rules = (_by_loss, _by_activation, _by_labels)
-    return next((found for rule in rules if (found := rule(evidence)) is not None), None) or _by_values(evidence, about)
+    return next((found for rule in rules if (found := rule(evidence)) is not None), None) or _by_values(
+        evidence, about, alone
+    )
 
 
 def _as_told(evidence: _Evidence, task: Task | Kind) -> Decision:
@@ -373,14 +377,14 @@ _OF_TWO: Final = "one column is read as the second of two classes;"
 _SETTLES: Final = "pass task='classification', task='multilabel' or task='regression'"
 
 
-def _by_values(evidence: _Evidence, described: Mapping[str, Any]) -> Decision:
+def _by_values(evidence: _Evidence, described: Mapping[str, Any], alone: bool) -> Decision:
     labels, classes = evidence.labels, evidence.linear and evidence.columns > 1
     kind = "logits" if classes else resolve(evidence.outputs)
     doubt = ""
     if labels is not None:
         beside = f"labels are {labels.form}" + (f" of {labels.columns}" if labels.columns > 1 else "")
         doubt = f"{evidence.columns} columns are read as {kind}, but {beside} and settle nothing: {_SETTLES}"
-    elif described.get("layer") or "linear" in described:
+    elif not alone or described.get("layer") or "linear" in described:
         doubt = f"read as {kind}, but neither the loss nor labels are known: {_SETTLES}"
     return Decision(kind, OPEN, doubt)
 

@@ -875,3 +875,81 @@ def test_a_watched_module_that_raises_while_it_is_followed(fitted, images):
         renamed(images(N, 2).tensors[0])
     assert monitor.status.rows == N
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in renamed.modules())
+
+
+# Networks of libraries.
+
+
+class Whole(Base):
+    """A network of a library is all of it."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.body = self.head = None
+        self.net = net
+
+    def forward(self, images):
+        return self.net(images)
+
+
+def checked(net, images, side):
+    data = [(F.interpolate(picture[None], side)[0], label) for picture, label in images(2, 3)]
+    found = BaselineCallback().check(Whole(net), DataLoader(data, 2))
+    return {row.group: row.shape for row in found.rows}, found
+
+
+@pytest.mark.parametrize(
+    ("name", "embedding", "width"),
+    [
+        ("resnet18", "net.fc.input", 512),
+        ("squeezenet1_1", "net.classifier.1.input", 512),
+        ("mobilenet_v3_small", "net.classifier.3.input", 1024),
+        ("shufflenet_v2_x0_5", "net.fc.input", 1024),
+        ("swin_t", "net.head.input", 768),
+    ],
+)
+def test_classifiers_of_torchvision(images, name, embedding, width):
+    torchvision = pytest.importorskip("torchvision")
+    shapes, found = checked(getattr(torchvision.models, name)(weights=None, num_classes=4), images, 64)
+    assert shapes["outputs"] == (2, 4)
+    assert shapes[f"embeddings/{embedding}"] == (2, width)
+    assert not [warning for warning in found.warnings if "answer" in warning]
+
+
+def test_segmentation_and_detection_of_torchvision(images):
+    models = pytest.importorskip("torchvision").models
+    nothing = {"weights": None, "weights_backbone": None, "num_classes": 3}
+    net = models.segmentation.lraspp_mobilenet_v3_large(**nothing)
+    shapes, found = checked(net, images, 64)
+    assert shapes.keys() == {"inputs", "labels"}
+    assert any("2x3x64x64, and maps and sequences are not read" in warning for warning in found.warnings)
+
+    net = models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(**nothing, min_size=64, max_size=96)
+    shapes, found = checked(net, images, 64)
+    assert shapes.keys() == {"inputs", "labels"}
+    assert any("detections are not read yet" in warning for warning in found.warnings)
+    assert any("outputs=None and layers=[...]" in w and "net.backbone 2x256x" in w for w in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "embeddings"),
+    [
+        ("deit_tiny_distilled_patch16_224", ["net.head.input", "net.head_dist.input"]),
+        ("levit_128s", ["net.head.linear.input", "net.head_dist.linear.input"]),
+        ("efficientformer_l1", ["net.head_dist.input"]),
+        ("resnetv2_50x1_bit", ["net.head.fc.input"]),
+    ],
+)
+def test_classifiers_of_timm(images, name, embeddings):
+    net = pytest.importorskip("timm").create_model(name, num_classes=4)
+    shapes, _ = checked(net, images, 224)
+    assert shapes["outputs"] == (2, 4)
+    assert [group for group in shapes if group.startswith("embeddings/")] == [f"embeddings/{e}" for e in embeddings]
+
+
+def test_lora_of_peft(images):
+    peft = pytest.importorskip("peft")
+    net = peft.get_peft_model(nn.Sequential(Body(), nn.Linear(6, 4)), peft.LoraConfig(target_modules=["1"], r=2))
+    shapes, _ = checked(net, images, 16)
+    assert shapes["outputs"] == (2, 4)
+    assert shapes["embeddings/net.base_model.model.1.input"] == (2, 6)

@@ -15,6 +15,7 @@ from lensai_integrations.lightning.recording import LoaderPass
 from lensai_integrations.lightning.taps import Tap, Taps
 from lensai_integrations.training.batches import BatchReader
 from lensai_integrations.training.problems import Problems
+from lensai_integrations.training.threads import _blas_pools
 
 
 @pytest.fixture
@@ -287,6 +288,7 @@ def test_custom_reductions_are_known_by_name(recording):
 
 
 def test_every_batch_is_measured_on_one_thread(trainer, lit, loaders, monkeypatch):
+    _blas_pools.cache_clear()  # an earlier test may have loaded one more library
     pools = ThreadpoolController().select(user_api="blas")
     threads = lambda: {pool["num_threads"] for pool in pools.info()}  # noqa: E731
     seen = set()
