@@ -29,9 +29,11 @@ from lensai_integrations.drift.deciding import (
     by_false_discoveries,
     by_formulas,
     count_families,
+    is_of_rows,
 )
 from lensai_integrations.drift.evidence import Side, compare_group
 from lensai_integrations.drift.result import DriftReport, GroupDrift, SegmentDrift, StreamDrift, VectorDrift
+from lensai_integrations.drift.rounding import rounded_apart
 from lensai_integrations.drift.segments import Found, compare_segments
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Baseline, Profile
@@ -97,6 +99,7 @@ def compare(
     usable = [group for group in found if group.streams or group.vectors]
     calibration = calibration_of(baseline) if correction == "auto" and against == "reference" else None
     judged = judge(calibration, window, reference) if calibration is not None else []
+    judged = [each for each in judged if not (is_of_rows(each) and rounded_apart(each.part.group, reference, window))]
     decided = _decided(usable, window, limits, judged, correction)
     groups = sorted(decided.groups, key=lambda g: (not g.drift, -max((s.effect for s in g.streams), default=0.0)))
     n, m = (max(side.n + side.invalid for side in sides.values()) for sides in (ours, theirs))

@@ -76,7 +76,9 @@ def by_calibration(
         The groups, and how many families were judged by formulas.
     """
     known = {group.name: _known(group.name, judged, window) for group in groups}
-    whole = {group.name: [each for each in judged if _is_of_rows(each, group.name)] for group in groups}
+    whole = {
+        group.name: [each for each in judged if each.part.group == group.name and is_of_rows(each)] for group in groups
+    }
     rest = {group.name: _without(group, known[group.name]) for group in groups}
     ours = sum(bool(known[group.name]) + bool(whole[group.name]) for group in groups)
     theirs = sum(
@@ -136,8 +138,9 @@ def _with_p(stream: StreamDrift, p: float, limits: Limits, statistic: str, windo
     return replace(stream, p_value=p, drift=drift, statistic=statistic, windows=windows)
 
 
-def _is_of_rows(judged: Judged, group: str) -> bool:
-    return judged.part.group == group and judged.part.block.kind not in _OF_STREAMS
+def is_of_rows(judged: Judged) -> bool:
+    """Whether it is about whole rows, and not about each stream by itself."""
+    return judged.part.block.kind not in _OF_STREAMS
 
 
 def _known(group: str, judged: Sequence[Judged], window: Profile) -> dict[str, tuple[str, float]]:

@@ -7,10 +7,26 @@ from typing import Final
 
 from lensai_integrations.drift.result import GroupDrift
 from lensai_integrations.group import Group
+from lensai_integrations.profile import Profile
 
 #: What is of the differences between neighbouring pixels, or of how many values there are.
 SENSITIVE: Final = ("noise_sigma", "noise", "snr", "sharpness", "entropy")
 FULL: Final = "full precision"
+
+
+def rounded_apart(name: str, baseline: Profile, window: Profile) -> bool:
+    """Whether a group's pixels were of half precision on one side only, so that its rows are not compared as wholes.
+
+    Example:
+        >>> rounded_apart("inputs", Profile(), Profile())
+        False
+    """
+    groups = [profile.groups[name] for profile in (baseline, window) if name in profile.groups]
+    return len({_precision(group) for group in groups}) > 1
+
+
+def _precision(group: Group) -> str:
+    return str(group.info.get("precision", FULL))
 
 
 def without_rounded(drift: GroupDrift, baseline: Group, window: Group) -> GroupDrift:
@@ -23,7 +39,7 @@ def without_rounded(drift: GroupDrift, baseline: Group, window: Group) -> GroupD
         >>> without_rounded(GroupDrift("inputs", 9, 9, 0, 0), Group("inputs"), half).notes[0]
         'pixels are of full precision in the baseline and of bfloat16 in the window: noise_sigma, noise, ...'
     """
-    there, here = (str(group.info.get("precision", FULL)) for group in (baseline, window))
+    there, here = (_precision(group) for group in (baseline, window))
     if there == here:
         return drift
     names = {f"{drift.name}/{name}" for name in SENSITIVE}

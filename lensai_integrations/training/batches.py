@@ -140,6 +140,11 @@ class BatchReader:
 
     def _find_images(self, batch: Any, inputs: ImageInputs) -> Found:
         """The images: found in the first batch, and in the others where they were in that."""
+        if self._knows_images and self._images_at:
+            with suppress(InputError):
+                images = part_at(batch, self._images_at)
+                if is_array(images):
+                    return images
         try:
             found = locate(batch, self._images_at, inputs.layout)
         except SeveralError:
@@ -151,9 +156,9 @@ class BatchReader:
             found = locate(batch, None, inputs.layout)
             self._say(
                 "inputs",
-                f"key={inputs.key!r} is not in the batches of {self._source}, which are {held(batch)}: the images at"
-                f" {place_of(found.place)!r} are read; pass inputs={{{self._source!r}: ImageInputs(...), ...}} to say"
-                " how each kind of batch is read",
+                f"key={inputs.key!r} is not in the batches of {self._source or 'this pass'}, which are {held(batch)}:"
+                f" the images at {place_of(found.place)!r} are read; pass inputs={{'training': ImageInputs(...),"
+                " 'validation': ImageInputs(...)} to say how each kind of batch is read",
             )
         if not self._knows_images:
             self._knows_images, self._images_at = True, found.place
@@ -190,7 +195,7 @@ class BatchReader:
         return taken
 
     def _is_unread(self, path: Path, leaf: Any) -> bool:
-        unread = inside(leaf) is not None
+        unread = not is_array(leaf) and inside(leaf) is not None
         if unread:
             self._say(
                 "labels",
@@ -248,14 +253,18 @@ def _sizeless(text: str) -> str:
 def _is_absent(batch: Any, path: Path) -> bool:
     """Whether a batch has None at a path, or on the way to it."""
     try:
-        return any(part_at(batch, path[:depth]) is None for depth in range(1, len(path) + 1))
+        for step in path:
+            batch = part_at(batch, step)
+            if batch is None:
+                return True
     except InputError:
-        return False
+        pass
+    return False
 
 
 def _named_parts(part: Any, path: Path) -> dict[Path, Any]:
     """A part as it is, or what a dict or named fields hold, by path."""
-    parts = inside(part)
+    parts = None if is_array(part) else inside(part)
     if parts is None or not all(isinstance(step, str) for step in parts):
         return {path: part}
     return {(*path, step): each for step, each in parts.items()}

@@ -96,6 +96,8 @@ def part_at(batch: Any, place: Place) -> Any:
 
 
 def _step(part: Any, step: int | str) -> Any:
+    if type(part) is dict or (isinstance(step, int) and type(part) in (list, tuple)):  # what most batches are
+        return part[step]
     parts = inside(part) or {}
     if isinstance(step, int) and not isinstance(part, Mapping):  # of named fields, too, and from the end
         return list(parts.values())[step]
@@ -277,7 +279,10 @@ def by_evidence(parts: Parts) -> tuple[tuple[Path, ...], str]:
 
 
 _LIKE_AN_INDEX: Final = "{} may be an index or the paths of the images rather than labels, so nothing is taken: pass {}"
-_SEVERAL_ARE_LEFT: Final = "several parts of the batch may be the labels, {}, and no loss was seen that shows which, so nothing is taken: pass {}"
+_SEVERAL_ARE_LEFT: Final = (
+    "several parts of the batch may be the labels, {}, and no loss was seen that shows which, so nothing is taken:"
+    " pass {}"
+)
 _NOT_READ: Final = (
     "the batch has no labels of a kind that is read, which is one entry or one row of numbers per image, but {}; masks,"
     " boxes and the like are not read: target=None says that there is nothing to read"
