@@ -303,8 +303,9 @@ class _Decision:
 
     def uses_labels(self, trace: Trace, head: Head) -> bool:
         """Whether the gradients depend on more of the batch than the images; yes, where that cannot be seen."""
+        reached = trace.leaves(*trace.ends)
         labels = trace.all_leaves() - self.images(trace, head)
-        return trace.texts_in_batch or bool(trace.leaves(*trace.ends) & labels)
+        return trace.texts_in_batch or not reached or bool(reached & labels)
 
     def images(self, trace: Trace, head: Head) -> set[int]:
         """The batch's tensors that a head is made of, images first of all."""
@@ -438,11 +439,11 @@ class _Decision:
         for head in heads:
             for call, before in self.last_inputs(head):
                 places.setdefault(self.source(call, before), (call, before))
-        found = {}
+        found: dict[str, Reading] = {}
         for call, before in places.values():
             name = f"{call.path}.input" if before else call.path
             text = f"what {'goes into' if before else 'comes out of'} {call.path!r}, the last layer before the answer"
-            info = {"auto": True, "layer": name, "found": text}
+            info = {"auto": True, "layer": name, "found": text, "order": len(found)}
             kept = self.trace.kept(call, before=before)
             axes, rows = kept if kept is not None else (None, None)
             found[name] = Reading(Layer(name, call.path, call.module, before), None, info, rows, axes)

@@ -79,7 +79,7 @@ def _embeddings(answer: Answer, reference: Profile) -> Mapping[str, Reading]:
     theirs = {name: group.info for name, group in reference.groups.items() if name.startswith(LAYER)}
     found = {name: info for name, info in theirs.items() if info.get("auto", False)}
     whole = [name for name, info in found.items() if info.get("answer", False)]
-    before = [name for name in found if name not in whole]
+    before = sorted(found.keys() - set(whole), key=lambda name: int(found[name].get("order", 0)))
     answers = [each for each in (*answer.outputs.values(), *answer.embeddings.values()) if each.is_answer]
     others = [each for each in answer.embeddings.values() if not each.is_answer]
     pairs = [(whole, answers), (before, others)]

@@ -267,13 +267,14 @@ class Trace(TorchFunctionMode):
         return Node(name, tuple(tensor.shape), parents, here, data, not data and weights, data and weights)
 
     def _id(self, tensor: Tensor) -> int:
-        """The number of a tensor; of one that comes out of the blue, it is made of what its module was given."""
+        """The number of a tensor. One that comes out of the blue is made of what its module was given, or between
+        modules of the values that have left torch."""
         number = self._ids.get(tensor)
         if number is None:
             here = self._stack[-1] if self._stack else -1
             if isinstance(tensor, nn.Parameter):
                 return self._new(tensor, Node(_PARAMETER, tuple(tensor.shape), data=False, weight=True))
-            parents = tuple(self.calls[here].inputs) if here >= 0 else ()
+            parents = tuple(self.calls[here].inputs if here >= 0 else self._left)
             data = tensor.numel() > 1 or bool(parents)
             number = self._new(tensor, Node(_UNKNOWN, tuple(tensor.shape), parents, here, data=data))
         return int(number)
