@@ -177,6 +177,8 @@ class _Decision:
         problem = next((root.heads.problem for root in roots if root.heads.problem), "")
         if not heads:
             raise UnclearError(problem or f"{_of(roots[0])} returned no tensor with a row for each image")
+        for head in heads:
+            self.refuse_reconstruction(head)
         vectors = [head for head in heads if self.is_read(head)]
         if not vectors:
             raise UnclearError(
@@ -284,11 +286,8 @@ class _Decision:
         """Raise what speaks against calling it an output."""
         what = f"what {_of(head.root)} returned"
         for trace, loss in self.direct(head):
-            images, near = self.images(trace, head), self.target_leaves(trace, loss)
-            if near and near <= images:
-                raise UnclearError(f"the loss holds {what} against the images themselves, as an autoencoder's does")
             made = trace.layers_behind(loss.target) if loss.target is not None else [0]
-            if not near and not made and not trace.texts_in_batch and trace.ends:
+            if not self.target_leaves(trace, loss) and not made and not trace.texts_in_batch and trace.ends:
                 raise UnclearError(f"the loss holds {what} against nothing of the batch, as a discriminator's does")
         training = next((trace for trace in self.traces if trace.ends), None)
         if training is not None and not self.uses_labels(training, head):
@@ -299,6 +298,14 @@ class _Decision:
         sizes = {math.prod(self.trace.nodes[leaf].shape[1:]) for leaf in self.images(self.trace, head)}
         if math.prod(head.shape[1:]) in sizes and math.prod(head.shape[1:]) > 1:
             raise UnclearError(f"{what} has as many numbers as an image, as an autoencoder's answer does")
+
+    def refuse_reconstruction(self, head: Head) -> None:
+        """Raise if it is held against the images: then nothing that is returned beside it is an output."""
+        for trace, loss in self.direct(head):
+            near = self.target_leaves(trace, loss)
+            if near and near <= self.images(trace, head):
+                what = f"what {_of(head.root)} returned"
+                raise UnclearError(f"the loss holds {what} against the images themselves, as an autoencoder's does")
 
     def uses_labels(self, trace: Trace, head: Head) -> bool:
         """Whether the gradients depend on more of the batch than the images; yes, where that cannot be seen."""
@@ -311,7 +318,9 @@ class _Decision:
         calls = [call for call in trace.calls if call.path in head.paths and call.module is not self.model]
         calls = calls or [call for call in trace.calls if call.parent == -1]
         leaves = {leaf for call in calls for leaf in trace.leaves(*call.inputs)}
-        return {leaf for leaf in leaves if len(trace.nodes[leaf].shape) >= 3} or leaves
+        images = {leaf for leaf in leaves if len(trace.nodes[leaf].shape) >= 3} or leaves
+        shapes = {shape for leaf in images if len(shape := trace.nodes[leaf].shape) >= 3}
+        return images | {leaf for leaf in trace.all_leaves() if trace.nodes[leaf].shape in shapes}  # views of them
 
     def direct(self, head: Head) -> Iterator[tuple[Trace, Loss]]:
         """The losses that take a head with nothing but operations without parameters between; of training first."""

@@ -35,8 +35,9 @@ class LightningFit(Fit[LoaderPass]):
             source: `"validation"`, `"training"` or `"test"`.
             everything: Layers too, not only what the model is fed.
         """
-        taps = self.taps if everything else None
-        self.recordings[source] = LoaderPass(source, self.prepare(source), taps, self.problems)
+        layers = [] if self.taps is None else self.taps.layers
+        taps, known = (self.taps, []) if everything else (None, layers)
+        self.recordings[source] = LoaderPass(source, self.prepare(source), taps, self.problems, known)
 
     def stop(self) -> None:
         """Take the hooks off the model and forget unfinished passes; complete profiles stay."""

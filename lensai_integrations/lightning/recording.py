@@ -6,7 +6,7 @@ inference mode: a sketch's buffers outlive the pass they were made in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from lensai_integrations.lightning.taps import Taps
 from lensai_integrations.profile import Profile
 from lensai_integrations.training.batches import Place, Reader, Taken
 from lensai_integrations.training.problems import Problems
-from lensai_integrations.training.recording import Measurer, Recording
+from lensai_integrations.training.recording import Listened, Measurer, Recording
 from lensai_integrations.training.threads import one_blas_thread
 
 _WHY_SILENT = (
@@ -34,6 +34,7 @@ class LoaderPass:
         prepare: Given the first pass's loader, makes the reader of its batches and what measures them.
         taps: The layers that are read along, or None.
         problems: Where it is reported what could not be profiled.
+        known: Outputs that are not recorded here, of which it is known what their labels mean.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class LoaderPass:
         prepare: Callable[[Any], tuple[Reader, Measurer]],
         taps: Taps | None,
         problems: Problems,
+        known: Sequence[Listened] = (),
     ) -> None:
         layers = [] if taps is None else taps.layers
-        self._recording = Recording(source, prepare, layers, problems, aside=aside, why_silent=_WHY_SILENT)
+        self._recording = Recording(source, prepare, layers, problems, aside=aside, why_silent=_WHY_SILENT, known=known)
         self._taps = taps
         self._taken: Taken | None = None
 
