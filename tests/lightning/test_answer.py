@@ -413,6 +413,18 @@ class Variational(Autoencoder):
         return (made - batch[0].flatten(1)).square().sum() + (mean.square() + variance).mean()
 
 
+class Pictures(Autoencoder):
+    """Returns an image and two vectors; the loss holds only the image against the images."""
+
+    def forward(self, images):
+        features = self.body(images)
+        return self.head(features).view_as(images), features, features.exp()
+
+    def loss(self, batch):
+        made, mean, variance = self(batch[0])
+        return F.mse_loss(made, batch[0]) + (mean.square() + variance).mean() + 0 * batch[1].sum()
+
+
 class Byol(Base):
     def __init__(self):
         super().__init__()
@@ -480,7 +492,7 @@ class Segmentation(Base):
         self.body, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
 
     def loss(self, batch):
-        return F.cross_entropy(self(batch[0]), (batch[0][:, 0] * 3).long())
+        return F.cross_entropy(self(batch[0]), batch[1][:, None, None].expand(-1, 16, 16))
 
 
 class Detection(Base):
@@ -498,6 +510,7 @@ class Detection(Base):
     [
         (Autoencoder, "against the images themselves"),
         (Variational, "uses nothing of the batch but the images"),
+        (Pictures, "against the images themselves"),
         (Byol, "uses nothing of the batch but the images"),
         (Gan, "against nothing of the batch, as a discriminator"),
         (Discriminates, "uses nothing of the batch but the images"),
@@ -582,6 +595,72 @@ def test_the_loss_shows_where_the_labels_are(fitted):
     assert info(callback, "labels")["read_from"] == 2
     assert max(int(label) for label, _ in callback.baseline_.reference.groups["labels"].categories[""].top(9)) < 4
     assert callback.baseline_.training.groups["labels"].info["read_from"] == 2
+
+
+def test_two_views_are_images_and_no_labels(fitted):
+    class Views(Byol):
+        def loss(self, batch):
+            with torch.no_grad():
+                wanted = self.target(batch[0][1])
+            return F.mse_loss(F.normalize(self(batch[0][0])), F.normalize(wanted))
+
+    def collate(samples):
+        pictures = torch.stack([picture for picture, _ in samples])
+        return [pictures, pictures.flip(-1)], torch.stack([label for _, label in samples])
+
+    callback = fitted(Views(), collate=collate)
+    assert read(callback) == {}
+    assert "uses nothing of the batch but the images" in said(callback)
+
+
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_each_of_several_outputs_has_the_labels_that_its_loss_is_given(fitted, images, sanity):
+    class Both(Base):
+        def __init__(self):
+            super().__init__()
+            self.other = nn.Linear(6, 2)
+
+        def forward(self, pictures):
+            features = self.body(pictures)
+            return self.head(features), self.other(features)
+
+        def loss(self, batch):
+            one, two = self(batch[0])
+            return F.cross_entropy(one, batch[2]) + F.mse_loss(two, batch[1])
+
+    def collate(samples):
+        pictures, labels = map(torch.stack, zip(*samples, strict=True))
+        return pictures, torch.stack([labels / 2, labels / 3], dim=1), labels
+
+    callback = fitted(Both(), collate=collate, num_sanity_val_steps=sanity)
+    labels = torch.stack([label for _, label in images(N, 2)])
+    for profile in (callback.baseline_.reference, callback.baseline_.training):
+        assert {name for name in profile.groups if name.startswith("labels")} == {"labels/0", "labels/1"}
+    groups = callback.baseline_.reference.groups
+    assert [groups[f"labels/{head}"].info["read_from"] for head in (0, 1)] == [2, 1]
+    counted = {int(label): n for label, n in groups["labels/0"].categories[""].top(9)}
+    assert counted == {label: int((labels == label).sum()) for label in labels.unique().tolist()}
+    assert groups["labels/1"].bank.max.tolist() == pytest.approx([int(labels.max()) / 2, int(labels.max()) / 3])
+
+
+def test_labels_of_the_training_profile_mean_what_those_of_the_reference_do(fitted):
+    """Floats of 0 and 1 are classes beside a binary cross-entropy, also where the outputs are not profiled."""
+
+    class Binary(Base):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(6, 1)
+
+        def loss(self, batch):
+            return F.binary_cross_entropy_with_logits(self(batch[0])[:, 0], batch[1])
+
+    def collate(samples):
+        pictures, labels = map(torch.stack, zip(*samples, strict=True))
+        return pictures, (labels % 2).float()
+
+    baseline = fitted(Binary(), collate=collate).baseline_
+    for profile in (baseline.reference, baseline.training):
+        assert profile.groups["labels"].categories[""].n == N
 
 
 def test_an_output_that_was_named_is_told_its_loss(fitted):
@@ -765,7 +844,7 @@ def test_a_model_that_is_copied_while_it_is_traced(fitted):
     assert fitted(Averages()).baseline_.warnings == []
 
 
-@pytest.mark.parametrize(("kind", "why"), [(Autoencoder, "as many numbers as an image"), (Segmentation, "maps")])
+@pytest.mark.parametrize(("kind", "why"), [(Autoencoder, "against the images themselves"), (Segmentation, "maps")])
 def test_check_is_not_ok_where_something_was_not_decided(images, kind, why):
     found = BaselineCallback().check(kind(), DataLoader(images(N, 1), BATCH))
     assert not found.ok
@@ -779,7 +858,7 @@ def test_check_says_how_it_was_decided(images):
     assert found.ok, found.warnings
     told = "what WithLora.forward returned, made by 'head.base_layer' and 'head.lora_B.default'"
     assert rows["outputs"].startswith("logits of head")
-    assert rows["outputs"].endswith(told)
+    assert told in rows["outputs"]
     assert "what goes into 'head', the last layer before the answer" in rows["embeddings/head.input"]
 
 

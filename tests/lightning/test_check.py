@@ -148,6 +148,37 @@ def test_a_module_without_a_forward_runs_its_validation_step(net, loaders):
     assert_same(before, state_of(model))
 
 
+def test_a_step_that_uses_forward_otherwise_is_run_as_fit_runs_it(net):
+    """`forward` takes two images here, so it cannot be called with the batch's."""
+
+    class Pairs(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net, self.head, self.steps = net(), nn.Linear(8, 2), 0
+
+        def forward(self, left, right):
+            return self.head(torch.cat([self.net(left), self.net(right)], 1))
+
+        def validation_step(self, batch, _):
+            self.steps += 1
+            nn.functional.cross_entropy(self(batch[0], batch[0].flip(-1)), batch[2])
+
+    model = Pairs()
+    check = BaselineCallback().check(model, (torch.rand(8, 3, 16, 16), torch.arange(8) + 50, torch.arange(8) % 2))
+    assert check.ok, check.warnings
+    assert groups(check) == ["inputs", "embeddings/head.input", "outputs", "labels"]
+    assert next(row.read for row in check.rows if row.group == "labels").endswith("from 2")
+    assert model.steps == 0
+
+
+def test_where_the_step_fails_forward_is_called(lit, loaders):
+    class Attached(type(lit())):
+        def validation_step(self, batch, batch_idx):
+            return self.trainer.world_size
+
+    assert BaselineCallback().check(Attached(), loaders(8)).ok
+
+
 @pytest.mark.parametrize("arguments", [(), (1, 2, 3)])
 def test_other_arguments_are_refused(arguments):
     with pytest.raises(InputError, match="takes a model and a batch"):
