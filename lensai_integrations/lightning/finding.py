@@ -202,7 +202,7 @@ class Finder:
         guess = rows.get(OUTPUTS)
         if guess is not None and guess.shape == answer.shape and bool(torch.equal(guess, answer)):
             return True
-        text = "the model is compiled, and what it returns is not what its last Linear answers, so neither is read. "
+        text = "the model is compiled, and its last Linear was not seen to answer what it returns, so neither is read. "
         self._problems.note(TOPIC, text + self._advice().format(""))
         self._taps.replace(self._keys(), [], {})
         return False
