@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode, _get_current_function_mode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lensai_integrations.lightning.heads import Heads, heads_in
@@ -188,8 +188,8 @@ class Trace(TorchFunctionMode):
 
     def stop(self) -> None:
         """Take the hooks off again. May be called twice."""
-        if self._on and self._with_mode and _get_current_function_mode() is self:  # type: ignore[no-untyped-call]
-            self.__exit__(None, None, None)
+        if self._on and self._with_mode:
+            _leave(self)
         self._on = False
         for handle in self._handles:
             handle.remove()
@@ -404,6 +404,18 @@ class Trace(TorchFunctionMode):
                 if parent not in seen and self.nodes[parent].data:
                     seen.add(parent)
                     waiting.append(parent)
+
+
+def _leave(mode: TorchFunctionMode) -> None:
+    """Leave a mode, also from below others, which stay: another callback's trace may have begun later."""
+    stack = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    if not any(each is mode for each in stack):
+        return
+    above = []
+    while (last := _pop_mode()) is not mode:  # type: ignore[no-untyped-call]
+        above.append(last)
+    for each in reversed(above):
+        _push_mode(each)  # type: ignore[no-untyped-call]
 
 
 class _Hook:

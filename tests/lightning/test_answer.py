@@ -822,6 +822,17 @@ def test_a_training_batch_that_is_skipped_leaves_no_trace(fitted):
     assert _get_current_function_mode() is None
 
 
+def test_two_callbacks_trace_the_same_batches_and_leave_nothing(trainer, images):
+    callbacks = [BaselineCallback(clean_windows=0, artifact_path=path) for path in ("lensai", "again")]
+    loaders = [DataLoader(images(N, seed), BATCH) for seed in (1, 2)]
+    trainer(callbacks[0], callbacks[1]).fit(Base(), *loaders)
+
+    assert _get_current_function_mode() is None
+    for callback in callbacks:
+        assert read(callback) == {"outputs": N, "embeddings/head.input": N}
+        assert info(callback)["loss"] == "cross_entropy"
+
+
 def test_gradients_computed_again_are_no_second_call(fitted):
     class Checkpointed(Base):
         def forward(self, images):
