@@ -44,6 +44,7 @@ class CheckRow:
         high: Largest finite value.
         rows: Rows that were profiled.
         invalid: Rows that were left out as not valid.
+        found: How that was decided, where there was something to decide.
     """
 
     group: str
@@ -55,11 +56,12 @@ class CheckRow:
     high: float = math.nan
     rows: int = 0
     invalid: int = 0
+    found: str = ""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a dry run found. Printed, it is a table of 100 columns with the warnings below.
+    """What a dry run found. Printed, it is a table of 100 columns; below it, how things were decided, and the warnings.
 
     Attributes:
         rows: One for each group.
@@ -94,6 +96,9 @@ class Check:
         out = io.StringIO()
         console = Console(file=out, width=WIDTH, highlight=False, color_system=None)
         console.print(table)
+        for row in self.rows:
+            if row.found:
+                console.print(Text(f"{row.group}: {row.found}"))
         for warning in self.warnings:
             console.print(Text(f"warning: {warning}"))
         if self.ok:
@@ -202,7 +207,13 @@ def without_missing(options: Options, find: Callable[[str], Any]) -> tuple[Optio
 
 def _row(seen: Seen) -> CheckRow:
     group, (low, high) = seen.group, seen.range
-    return CheckRow(group.name, *_looks(seen.array), _read(seen), low, high, group.n, group.invalid)
+    return CheckRow(group.name, *_looks(seen.array), _read(seen), low, high, group.n, group.invalid, _found(group.info))
+
+
+def _found(info: Mapping[str, Any]) -> str:
+    """How an answer was found, and why it is read as it is."""
+    why = f"read as {info['kind'].replace('_', ' ')}: {info['why']}" if "kind" in info and "why" in info else ""
+    return "; ".join(filter(None, (info.get("found"), why)))
 
 
 def _unread(name: str, array: Any) -> CheckRow:
@@ -236,19 +247,14 @@ def _read(seen: Seen) -> str:
     if seen.group.name == "inputs":
         return f"{info['note']}, {info['size']}"
     if seen.group.name.split("/")[0] == OUTPUTS:
-        return _with_reason(f"{info['kind']} of {info.get('layer') or 'the model'}, as {info['why']}", info)
+        return f"{info['kind'].replace('_', ' ')} of {info.get('layer') or 'the model'}"
     if seen.group.name.startswith(LAYER):
-        return _with_reason(f"{info['reduce']} of {info['axes']} axes, {info['width']} wide", info)
+        return f"{info['reduce']} of {info['axes']} axes, {info['width']} wide"
     place = info.get("read_from")
     counts = [len(sketch.top(1 << 20)) for sketch in seen.group.categories.values()]
     several = ("label", "labels, several at once") if counts and seen.group.streams else ("class", "classes")
     read = f"{counts[0]} {several[counts[0] != 1]}" if counts else "numbers"
     return f"{read}, from {place!r}" if place is not None else read
-
-
-def _with_reason(read: str, info: Mapping[str, Any]) -> str:
-    """How something was read, and how it was found."""
-    return f"{read}: {info['found']}" if info.get("found") else read
 
 
 def device_of(array: Any) -> str:

@@ -397,7 +397,7 @@ def test_check_says_how_the_answer_was_found(images):
     check = BaselineCallback().check(model, (x, {"main": labels, "aux": labels}))
 
     assert check.ok, check.warnings
-    reads = {row.group: row.read for row in check.rows}
+    reads = {row.group: row.found for row in check.rows}
     assert "what the model returns as 'main', made by 'main'" in reads["outputs/main"]
     assert "what goes into 'aux', which the answer 'aux' comes from" in reads["embeddings/aux.input"]
     for make in (autoencoder, segmenting):

@@ -865,12 +865,12 @@ def test_check_is_not_ok_where_something_was_not_decided(images, kind, why):
 
 def test_check_says_how_it_was_decided(images):
     found = BaselineCallback().check(WithLora(), DataLoader(images(N, 1), BATCH))
-    rows = {row.group: row.read for row in found.rows}
+    rows = {row.group: row for row in found.rows}
     assert found.ok, found.warnings
     told = "what WithLora.forward returned, made by 'head.base_layer' and 'head.lora_B.default'"
-    assert rows["outputs"].startswith("logits of head")
-    assert told in rows["outputs"]
-    assert "what goes into 'head', the last layer before the answer" in rows["embeddings/head.input"]
+    assert rows["outputs"].read == "logits of head"
+    assert rows["outputs"].found.startswith(told)
+    assert rows["embeddings/head.input"].found == "what goes into 'head', the last layer before the answer"
 
 
 # Production: other names.

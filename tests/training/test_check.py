@@ -39,7 +39,9 @@ def test_a_good_batch_has_nothing_to_warn_of():
     assert row(check, "inputs") == CheckRow(
         "inputs", (16, 3, 12, 10), "uint8", "cpu", "NCHW uint8, 12x10", PICTURES.min(), PICTURES.max(), 16, 0
     )
-    assert row(check, "outputs").read == "logits of fc, as labels are one class per image"
+    assert row(check, "outputs").read == "logits of fc"
+    assert row(check, "outputs").found == "read as logits: labels are one class per image"
+    assert "\noutputs: read as logits: labels are one class per image\n" in str(check)
     assert row(check, "embeddings/pool").read == "mean of 4 axes, 5 wide"
     assert (row(check, "labels").read, row(check, "labels").low) == ("4 classes, from 1", 0)
 
