@@ -584,6 +584,21 @@ def test_the_loss_shows_where_the_labels_are(fitted):
     assert callback.baseline_.training.groups["labels"].info["read_from"] == 2
 
 
+def test_classes_that_are_floats_are_classes_in_training_too(fitted):
+    """Training batches have no answer beside the labels: how many classes there are is known from validation."""
+
+    class Floats(Base):
+        def loss(self, batch):
+            return F.cross_entropy(self(batch[0]), batch[1].long())
+
+    def collate(samples):
+        pictures, labels = zip(*samples, strict=True)
+        return torch.stack(pictures), torch.stack(labels).float()
+
+    baseline = fitted(Floats(), collate=collate).baseline_
+    assert [each.groups["labels"].info["read_as"] for each in baseline.sources().values()] == ["classes"] * 2
+
+
 def test_an_output_that_was_named_is_told_its_loss(fitted):
     class Several(Base):
         def loss(self, batch):
