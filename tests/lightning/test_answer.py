@@ -599,10 +599,11 @@ def test_classes_that_are_floats_are_classes_in_training_too(fitted):
     assert [each.groups["labels"].info["read_as"] for each in baseline.sources().values()] == ["classes"] * 2
 
 
-def test_an_output_that_was_named_is_told_its_loss(fitted):
+@pytest.mark.parametrize("loss", [F.binary_cross_entropy_with_logits, F.multilabel_soft_margin_loss])
+def test_an_output_that_was_named_is_told_its_loss(fitted, loss):
     class Several(Base):
         def loss(self, batch):
-            return F.binary_cross_entropy_with_logits(self(batch[0]), F.one_hot(batch[1], 4).float())
+            return loss(self(batch[0]), F.one_hot(batch[1], 4).float())
 
     callback = BaselineCallback(outputs="head", layers=None, clean_windows=0)
     assert info(fitted(Several(), callback))["loss"] == "binary_cross_entropy_with_logits"
