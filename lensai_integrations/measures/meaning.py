@@ -229,7 +229,7 @@ def decide_kind(
     if task != "auto":
         return _as_told(evidence, task)
     if known is not None:
-        return Decision(known, "as in the baseline")
+        return Decision(known, "as in the baseline", _after_a_softmax(evidence) if known == "logits" else "")
     rules = (_by_loss, _by_activation, _by_labels)
     return next((found for rule in rules if (found := rule(evidence)) is not None), None) or _by_values(
         evidence, about, alone
@@ -262,6 +262,22 @@ def _scores_of_labels(evidence: _Evidence) -> str:
     return (
         f"read as probabilities of classes, but rows sum to {sums.min():.3g} to {sums.max():.3g} and not to 1: such"
         " rows are left out; if each column is the score of a label of its own, pass task='multilabel'"
+    )
+
+
+def _after_a_softmax(evidence: _Evidence) -> str:
+    """What is wrong with rows that should be logits, as the baseline's were, and are probabilities."""
+    if evidence.columns == 1:
+        return ""
+    try:
+        found = resolve(evidence.outputs, "classification")
+    except InputError:
+        return ""
+    if found != "probabilities":
+        return ""
+    return (
+        "read as logits, as the baseline's were, but rows lie in [0, 1] and sum to 1, as after a softmax: hand over"
+        " what goes into it, or make the baseline of probabilities too"
     )
 
 

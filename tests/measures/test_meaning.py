@@ -138,6 +138,15 @@ def test_the_baseline_comes_before_all_but_the_user():
     assert decide_kind(LOGITS, task="regression", known="logits").kind == "values"
 
 
+def test_probabilities_are_no_logits_of_a_baseline_and_it_is_said():
+    shares = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+    found = decide_kind(shares, known="logits")
+    assert found.kind == "logits"
+    assert "as after a softmax" in found.doubt
+    others = [(LOGITS, "logits"), (SCORES, "logits"), (SCORES[:, :1], "logits"), (shares, "probabilities")]
+    assert [decide_kind(rows, known=known).doubt for rows, known in others] == [""] * 4
+
+
 @pytest.mark.parametrize(
     ("labels", "form"),
     [
