@@ -150,6 +150,8 @@ def label_rows(labels: Any) -> Array:
         )
     try:
         array = local(labels)
+    except InputError:  # texts among the numbers, or no numbers at all
+        raise
     except ValueError as error:
         raise InputError(
             f"labels have different lengths, which is not read yet: pass one label per image ({error})"
@@ -318,7 +320,13 @@ def _by_binary(evidence: _Evidence) -> Decision | None:
             " that exclude each other; pass task='multilabel' if several can be on at once",
         )
     kind = "multilabel_logits" if said and evidence.activation != "sigmoid" else evidence.several()
-    return Decision(kind, "the loss is a binary cross-entropy for each column")
+    doubt = ""
+    if evidence.labels is not None and evidence.labels.form == "rows" and not evidence.labels.inside:
+        doubt = (
+            "the loss is a binary cross-entropy for each column, but labels have numbers outside 0 to 1, as for labels"
+            " that are not known: they are read as numbers; target=None leaves them out"
+        )
+    return Decision(kind, "the loss is a binary cross-entropy for each column", doubt)
 
 
 def _by_squared(evidence: _Evidence) -> Decision:
