@@ -86,8 +86,8 @@ def local(array: Array) -> Array:
     """The array as numpy without a copy where it lies in host memory; on an accelerator, itself, detached.
 
     So does an array without values, of a function that is being traced. Half precision that numpy cannot hold
-    (bfloat16) is widened to float32. Anything that is not an array is handed to `numpy.asarray`; what that cannot turn
-    into numbers raises `InputError`.
+    (bfloat16) is widened to float32. A list of torch's tensors is one array of them, where they lie. Anything else that
+    is not an array is handed to `numpy.asarray`; what that cannot turn into numbers raises `InputError`.
 
     Example:
         >>> local([1.0, 2.0]).dtype
@@ -104,6 +104,9 @@ def local(array: Array) -> Array:
         return tensor.resolve_conj().resolve_neg().numpy()
     if is_immutable(array):
         return _as_numpy(array) if is_host(array) else array
+    if isinstance(array, list | tuple) and array and all(map(is_torch_array, array)):
+        rows = [local(each) for each in array]  # they may want gradients, or lie on an accelerator
+        return np.asarray(rows) if isinstance(rows[0], np.ndarray) else namespace(rows[0]).stack(rows)
     return _numbers(_checked(array), array)
 
 

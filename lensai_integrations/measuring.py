@@ -27,6 +27,7 @@ from lensai_integrations.arrays import (
 )
 from lensai_integrations.compiled import Compiled
 from lensai_integrations.errors import InputError
+from lensai_integrations.group import Group
 from lensai_integrations.measures.batches import Found, Key, by_shape, find_images, in_order
 from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, reduce_embedding
 from lensai_integrations.measures.images import (
@@ -305,15 +306,13 @@ def with_rows(array: Any, name: str, like: Profile | None) -> Any:
         >>> with_rows(np.zeros(4), "outputs", profiler.profile()).shape
         (1, 4)
     """
-    known = like.groups.get(name) if like is not None else None
-    if known is None or name.split("/", maxsplit=1)[0] not in ("outputs", "embeddings"):
+    known = _known_rows(name, like)
+    if known is None:
         return array
-    if isinstance(array, list | tuple) and array and all(isinstance(each, int | float) for each in array):
-        array = local(array)
+    array = from_list(array, name, like)
     if not is_array(array):
         return array
-    shape, info = shape_of(array), known.info
-    width = info.get("columns") or info.get("projected_from") or info.get("width") or 0
+    shape, info, width = shape_of(array), known.info, _width(known)
     if len(shape) == 1 and width > 1:
         if shape[0] != width:
             raise InputError(
@@ -322,6 +321,40 @@ def with_rows(array: Any, name: str, like: Profile | None) -> Any:
             )
         return array[None]
     return array[None] if len(shape) == 3 and info.get("axes") == 4 else array
+
+
+def from_list(array: Any, name: str, like: Profile | None) -> Any:
+    """A list of numbers, or of vectors that are as long as a row, as one array; all else as it is.
+
+    Args:
+        array: What was given of outputs or of a layer.
+        name: Of the group.
+        like: The profile that knows how wide a row is.
+
+    Example:
+        >>> import numpy as np
+        >>> from lensai_integrations import Profiler
+        >>> profiler = Profiler()
+        >>> profiler.update(outputs=np.eye(4))
+        >>> from_list([np.zeros(4), np.ones(4)], "outputs", profiler.profile()).shape
+        (2, 4)
+    """
+    known = _known_rows(name, like)
+    if known is None or not (isinstance(array, list | tuple) and array):
+        return array
+    vectors = _width(known) > 1 and all(is_array(each) and shape_of(each) == (_width(known),) for each in array)
+    return local(array) if vectors or all(isinstance(each, int | float) for each in array) else array
+
+
+def _known_rows(name: str, like: Profile | None) -> Group | None:
+    """What is known of outputs or embeddings of this name."""
+    of_rows = name.split("/", maxsplit=1)[0] in ("outputs", "embeddings")
+    return like.groups.get(name) if like is not None and of_rows else None
+
+
+def _width(known: Group) -> int:
+    """Numbers of a row; 0 if that is not known."""
+    return int(known.info.get("columns") or known.info.get("projected_from") or known.info.get("width") or 0)
 
 
 def class_labels(batch: Any) -> tuple[Array | list[str], Array | None]:

@@ -25,7 +25,7 @@ from lensai_integrations.heads import LABELS, OUTPUTS, group_of, is_labels, is_o
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
-from lensai_integrations.measuring import ImageBatch, Measured, Rows, with_rows
+from lensai_integrations.measuring import ImageBatch, Measured, Rows, from_list, with_rows
 from lensai_integrations.profile import Baseline, Group, Profile
 from lensai_integrations.recorders import RECORDERS, Recorder
 from lensai_integrations.segmenting import Segmenter, label_values
@@ -258,7 +258,10 @@ class Profiler:
 
     def _told_apart(self, kind: str, given: Any) -> dict[str, Any]:
         """Arrays by head. One alone has none, unless a group of its name is there already, or answers have heads."""
-        heads = heads_of(given) if kind == OUTPUTS else dict(given) if isinstance(given, Mapping) else {"": given}
+        if kind == OUTPUTS:
+            heads = heads_of(from_list(given, OUTPUTS, self._settings.like))
+        else:
+            heads = dict(given) if isinstance(given, Mapping) else {"": given}
         if len(heads) != 1:
             self._with_heads.add(kind)
             return {str(head): array for head, array in heads.items()}

@@ -6,7 +6,7 @@ import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from lensai_integrations.sketches.moments import Moments
 
 #: Wider embeddings keep variances and no covariance matrix: 1024 columns are 8 MB.
 MAX_COVARIANCE_DIM = 1024
+
+#: What an answer is by the task alone, as far as its labels have to know.
+_TOLD: Final[Mapping[str, Kind]] = {"multilabel": "multilabel_logits", "regression": "values"}
 
 #: What a profile says of a layer and how its output was reduced.
 _TAKEN_OVER = ("layer", "reduce", "axes", "channels_last", "class_names")
@@ -174,8 +177,7 @@ class Settings:
         if group not in self._meanings:
             decided, known = self._kinds.get(partner_of(group)), self.known(group)
             kind = decided.kind if decided is not None else None
-            if kind is None and self.task_of(head_of(group)) == "multilabel":
-                kind = "multilabel_logits"
+            kind = kind or _TOLD.get(self.task_of(head_of(group)))
             told = self.described(partner_of(group))
             kind = kind or told_kind(told, form.columns)
             answer = self.batch.get(partner_of(group))

@@ -41,6 +41,13 @@ def test_a_tensor_that_wants_gradients_is_detached() -> None:
     np.testing.assert_array_equal(local(tensor * 2), [2.0, 2.0])
 
 
+def test_a_list_of_tensors_is_one_array_where_they_lie() -> None:
+    rows = [torch.ones(2, requires_grad=True) * 2, torch.zeros(2)]
+    np.testing.assert_array_equal(local(rows), [[2.0, 2.0], [0.0, 0.0]])
+    elsewhere = local([row.to("meta") for row in rows])
+    assert (elsewhere.device.type, tuple(elsewhere.shape)) == ("meta", (2, 2))
+
+
 def test_bfloat16_is_widened() -> None:
     result = local(torch.tensor([1.5, -2.0], dtype=torch.bfloat16))
     assert result.dtype == np.float32

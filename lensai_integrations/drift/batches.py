@@ -12,7 +12,7 @@ from lensai_integrations.heads import OUTPUTS, group_of
 from lensai_integrations.measures.batches import locate
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import heads_of
-from lensai_integrations.measuring import with_rows
+from lensai_integrations.measuring import from_list, with_rows
 from lensai_integrations.profile import Profile
 
 #: A context in which what fails for one group is noted and does not reach the others.
@@ -73,20 +73,26 @@ def read_batch(given: Batch, reader: ImageInputs, reference: Profile, caught: Ca
         caught: Notes what cannot be read; the other parts go on.
     """
     parts: dict[str, Any] = {"segments": given.segments}
-    single = False
+    single = _is_one(given.labels)
     with caught("inputs"):
         if given.inputs is not None:
             located = locate(given.inputs, None if is_array(given.inputs) else reader.key, reader.layout)
             images, parts["note"] = located.images, located.note
-            known = is_array(images) and reader.layout != "auto"
-            single = known and len(shape_of(images)) == len(reader.layout) - 1
-            parts["inputs"] = images[None] if single else images
+            alone = is_array(images) and reader.layout != "auto" and len(shape_of(images)) < len(reader.layout)
+            parts["inputs"] = images[None] if alone else images
+            single = single or alone
     with caught("outputs"):
         if given.outputs is not None:
-            row = with_rows(given.outputs, OUTPUTS, reference)
-            heads = heads_of(row)
+            answer = from_list(given.outputs, OUTPUTS, reference)
+            if isinstance(answer, Mapping):  # a number without an axis is a loss, unless the baseline has such a head
+                known = [head for head in answer if group_of(OUTPUTS, str(head)) in reference.groups]
+                answer = {**answer, **{head: _listed(answer[head]) for head in known if _is_one(answer[head])}}
+            elif _is_one(answer):
+                answer, single = _listed(answer), True
+            row = with_rows(answer, OUTPUTS, reference)
+            heads = _by_name(row, reference)
             read = {head: with_rows(rows, group_of(OUTPUTS, head), reference) for head, rows in heads.items()}
-            single = single or row is not given.outputs or any(read[head] is not heads[head] for head in heads)
+            single = single or row is not answer or any(read[head] is not heads[head] for head in heads)
             read = {head: _row(rows, single) for head, rows in read.items()}
             parts["outputs"] = read.get("", read)
     layers: dict[str, Any] = {}
@@ -101,6 +107,22 @@ def read_batch(given: Batch, reader: ImageInputs, reference: Profile, caught: Ca
     if single and parts["segments"] is not None:
         parts["segments"] = _listed(parts["segments"])
     return replace(Batch(**parts), embeddings=layers or None)
+
+
+def _by_name(answer: Any, reference: Profile) -> dict[str, Any]:
+    """The heads of an answer; one of several that the baseline has keeps its name."""
+    heads = heads_of(answer)
+    if list(heads) != [""] or not isinstance(answer, Mapping):
+        return heads
+    names = (str(head) for head, rows in answer.items() if rows is heads[""])
+    return {next((name for name in names if group_of(OUTPUTS, name) in reference.groups), ""): heads[""]}
+
+
+def _is_one(value: Any) -> bool:
+    """Whether it is what belongs to one image, without an axis for rows: a number, a text, or these by head."""
+    if isinstance(value, Mapping):
+        return bool(value) and all(map(_is_one, value.values()))
+    return isinstance(value, str | int | float) or (is_array(value) and not shape_of(value))
 
 
 def _labels(given: Any, single: bool) -> Any:

@@ -395,7 +395,7 @@ class _Decision:
 
     def output(self, head: Head) -> Reading:
         layer, part = self.where(head)
-        info: dict[str, Any] = {"layer": layer.path, "auto": True}
+        info: dict[str, Any] = {"layer": layer.path, "auto": True, "columns": math.prod(head.shape[1:])}
         info |= self.form(head)
         if (found := self.held_against_labels(head)) is not None:
             info["loss"] = found[1].name

@@ -150,6 +150,8 @@ def label_rows(labels: Any) -> Array:
         )
     try:
         array = local(labels)
+    except InputError:  # texts among the numbers, or no numbers at all
+        raise
     except ValueError as error:
         raise InputError(
             f"labels have different lengths, which is not read yet: pass one label per image ({error})"
@@ -229,7 +231,7 @@ def decide_kind(
     if task != "auto":
         return _as_told(evidence, task)
     if known is not None:
-        return Decision(known, "as in the baseline")
+        return Decision(known, "as in the baseline", _after_a_softmax(evidence) if known == "logits" else "")
     rules = (_by_loss, _by_activation, _by_labels)
     return next((found for rule in rules if (found := rule(evidence)) is not None), None) or _by_values(
         evidence, about, alone
@@ -262,6 +264,22 @@ def _scores_of_labels(evidence: _Evidence) -> str:
     return (
         f"read as probabilities of classes, but rows sum to {sums.min():.3g} to {sums.max():.3g} and not to 1: such"
         " rows are left out; if each column is the score of a label of its own, pass task='multilabel'"
+    )
+
+
+def _after_a_softmax(evidence: _Evidence) -> str:
+    """What is wrong with rows that should be logits, as the baseline's were, and are probabilities."""
+    if evidence.columns == 1:
+        return ""
+    try:
+        found = resolve(evidence.outputs, "classification")
+    except InputError:
+        return ""
+    if found != "probabilities":
+        return ""
+    return (
+        "read as logits, as the baseline's were, but rows lie in [0, 1] and sum to 1, as after a softmax: hand over"
+        " what goes into it, or make the baseline of probabilities too"
     )
 
 
@@ -302,7 +320,13 @@ def _by_binary(evidence: _Evidence) -> Decision | None:
             " that exclude each other; pass task='multilabel' if several can be on at once",
         )
     kind = "multilabel_logits" if said and evidence.activation != "sigmoid" else evidence.several()
-    return Decision(kind, "the loss is a binary cross-entropy for each column")
+    doubt = ""
+    if evidence.labels is not None and evidence.labels.form == "rows" and not evidence.labels.inside:
+        doubt = (
+            "the loss is a binary cross-entropy for each column, but labels have numbers outside 0 to 1, as for labels"
+            " that are not known: they are read as numbers; target=None leaves them out"
+        )
+    return Decision(kind, "the loss is a binary cross-entropy for each column", doubt)
 
 
 def _by_squared(evidence: _Evidence) -> Decision:
@@ -403,7 +427,11 @@ def decide_labels(form: LabelForm, kind: Kind | None, columns: int = 0) -> Meani
         ('classes', 'multi_hot')
         >>> decide_labels(label_form([0.0, 1.0]), "logits", 1), decide_labels(label_form([0.0, 1.0]), "values")
         ('classes', 'values')
+        >>> decide_labels(label_form([31, 47]), "values", 1), decide_labels(label_form([31, 47]), None)
+        ('values', 'classes')
     """
+    if form.form == "whole" and kind == "values" and columns <= 1:  # ages, counts
+        return "values"
     if form.form in ("texts", "whole"):
         return "classes"
     if form.form == "multi-hot" or (kind in MULTILABEL and form.columns > 1 and form.inside):

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+import torch
 from monitors import Clock, by_mean, numbers, small_baseline
 from profiles import batch, make_baseline
 
@@ -77,6 +78,45 @@ def test_one_image_at_a_time_without_a_batch_axis(images):
     assert {n: g.n for n, g in found[0].profile.groups.items()} == {n: g.n for n, g in together.profile.groups.items()}
     ours, theirs = (np.sort(w.profile.rows.data["inputs"], axis=0) for w in (found[0], together))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+def heads_baseline():
+    """Two answers, of four columns and of one, with their labels."""
+    profiler, rng = Profiler(), np.random.default_rng(8)
+    answers = {"species": rng.normal(size=(60, 4)), "age": rng.normal(size=60)}
+    profiler.update(outputs=answers, labels={"species": np.arange(60) % 4, "age": rng.normal(size=60)})
+    return Baseline(profiler.profile())
+
+
+ONE_COLUMN = Profiler(task="regression")
+ONE_COLUMN.update(outputs=np.random.default_rng(8).normal(size=60), labels=np.random.default_rng(9).normal(size=60))
+FOUR, NUMBERS = numbers(6, seed=1).astype(np.float32), [0.5, -1.0, 0.25, 2.0, 0.0, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "given", "rows"),
+    [
+        (BASELINE, {"outputs": list(FOUR)}, {"outputs": 6}),
+        (BASELINE, {"outputs": FOUR.tolist()}, {"outputs": 6}),
+        (BASELINE, {"outputs": tuple(map(torch.tensor, FOUR))}, {"outputs": 6}),
+        (ONE_COLUMN.profile(), {"outputs": NUMBERS, "labels": NUMBERS}, {"outputs": 6, "labels": 6}),
+        (ONE_COLUMN.profile(), {"outputs": 0.5, "labels": 1.5}, {"outputs": 1, "labels": 1}),
+        (ONE_COLUMN.profile(), {"outputs": np.float32([0.5]), "labels": 1}, {"outputs": 1, "labels": 1}),
+        (ONE_COLUMN.profile(), {"outputs": np.float32(0.5)}, {"outputs": 1}),
+        (heads_baseline(), {"outputs": {"species": np.eye(4)}}, {"outputs/species": 4}),
+        (
+            heads_baseline(),
+            {"outputs": {"loss": 0.1, "species": np.ones(4), "age": 0.5}, "labels": {"species": 3, "age": 0.5}},
+            {"outputs/species": 1, "outputs/age": 1, "labels/species": 1, "labels/age": 1},
+        ),
+    ],
+)
+def test_rows_are_rows_however_they_are_handed_over(baseline, given, rows):
+    heard = []
+    monitor = DriftMonitor(baseline, max(rows.values()), sinks=[heard.append])
+    (window,) = monitor.update(**given)
+    assert {name: group.n for name, group in window.profile.groups.items()} == rows
+    assert monitor.status.failures.keys() <= {"compare"}  # of one row there is nothing to say
 
 
 def test_real_statistics_find_a_real_shift(images):

@@ -663,10 +663,48 @@ def test_labels_of_the_training_profile_mean_what_those_of_the_reference_do(fitt
         assert profile.groups["labels"].categories[""].n == N
 
 
-def test_an_output_that_was_named_is_told_its_loss(fitted):
+def test_classes_that_are_floats_are_classes_in_training_too(fitted):
+    """Training batches have no answer beside the labels: how many classes there are is known from validation."""
+
+    class Floats(Base):
+        def loss(self, batch):
+            return F.cross_entropy(self(batch[0]), batch[1].long())
+
+    def collate(samples):
+        pictures, labels = zip(*samples, strict=True)
+        return torch.stack(pictures), torch.stack(labels).float()
+
+    baseline = fitted(Floats(), collate=collate).baseline_
+    assert [each.groups["labels"].info["read_as"] for each in baseline.sources().values()] == ["classes"] * 2
+
+
+@pytest.mark.parametrize("task", ["auto", "regression"])
+def test_whole_numbers_beside_one_value_are_numbers(fitted, task):
+    """Ages and counts, in both profiles."""
+
+    class Ages(Base):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(6, 1)
+
+        def loss(self, batch):
+            error = self(batch[0])[:, 0] - batch[1]
+            return F.mse_loss(error, 0 * batch[1].float()) if task == "auto" else error.square().mean()
+
+    def collate(samples):
+        pictures, labels = map(torch.stack, zip(*samples, strict=True))
+        return pictures, 30 + labels
+
+    callback = BaselineCallback(task=task, clean_windows=0)
+    for profile in fitted(Ages(), callback, collate=collate).baseline_.sources().values():
+        assert (profile.groups["labels"].bank.n, profile.groups["labels"].bank.min.tolist()) == (N, [30.0])
+
+
+@pytest.mark.parametrize("loss", [F.binary_cross_entropy_with_logits, F.multilabel_soft_margin_loss])
+def test_an_output_that_was_named_is_told_its_loss(fitted, loss):
     class Several(Base):
         def loss(self, batch):
-            return F.binary_cross_entropy_with_logits(self(batch[0]), F.one_hot(batch[1], 4).float())
+            return loss(self(batch[0]), F.one_hot(batch[1], 4).float())
 
     callback = BaselineCallback(outputs="head", layers=None, clean_windows=0)
     assert info(fitted(Several(), callback))["loss"] == "binary_cross_entropy_with_logits"

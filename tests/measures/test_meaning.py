@@ -13,7 +13,7 @@ from scipy.special import expit
 from lensai_integrations.arrays import to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.definitions import DEFINITIONS
-from lensai_integrations.measures.meaning import decide_kind, decide_labels, label_form
+from lensai_integrations.measures.meaning import decide_kind, decide_labels, label_form, label_rows
 from lensai_integrations.measures.outputs import measure_outputs, output_measures, resolve, sigmoid
 
 RNG = np.random.default_rng(0)
@@ -112,6 +112,7 @@ def test_evidence_decides(outputs, labels, described, kind):
         (LOGITS, None, {"linear": True}, "logits", "neither the loss nor labels are known: pass task='classification'"),
         (LOGITS, POINTS[:, :3], {}, "logits", "labels are rows of 3 and settle nothing: pass task="),
         (SCORES, HOT, {"task": "probabilities"}, "probabilities", "not to 1.*pass task='multilabel'"),
+        (LOGITS, HOT - 1.0, {"loss": BCE_LOGITS}, "multilabel_logits", "outside 0 to 1.*read as numbers"),
     ],
 )
 def test_what_stays_open_is_said_with_what_settles_it(outputs, labels, described, kind, doubt):
@@ -136,6 +137,15 @@ def test_the_baseline_comes_before_all_but_the_user():
         == "multilabel_logits"
     )
     assert decide_kind(LOGITS, task="regression", known="logits").kind == "values"
+
+
+def test_probabilities_are_no_logits_of_a_baseline_and_it_is_said():
+    shares = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+    found = decide_kind(shares, known="logits")
+    assert found.kind == "logits"
+    assert "as after a softmax" in found.doubt
+    others = [(LOGITS, "logits"), (SCORES, "logits"), (SCORES[:, :1], "logits"), (shares, "probabilities")]
+    assert [decide_kind(rows, known=known).doubt for rows, known in others] == [""] * 4
 
 
 @pytest.mark.parametrize(
@@ -180,6 +190,11 @@ def test_forms_of_labels(labels, form, library):
 def test_what_is_not_read_is_said(labels, message):
     with pytest.raises(InputError, match=message):
         label_form(labels)
+
+
+def test_texts_where_numbers_should_be_are_called_that():
+    with pytest.raises(InputError, match=r"^expected an array of numbers, got list of dtype <U3$"):
+        label_rows(["1.5", "2.0"])
 
 
 @pytest.mark.parametrize(
