@@ -55,6 +55,7 @@ class Answer:
 
     Attributes:
         settled: Whether it is known by now.
+        provisional: Whether it is known from a step that trains only, where a model may have other heads.
         heads: The heads by name, in Keras's order, and how each is made; those that are read.
         embeddings: What feeds them.
     """
@@ -64,6 +65,7 @@ class Answer:
     outputs: bool = True
     layers: bool = True
     settled: bool = field(default=False, init=False)
+    provisional: bool = field(default=False, init=False)
     heads: dict[str, Made] = field(default_factory=dict, init=False)
     embeddings: list[Fed] = field(default_factory=list, init=False)
 
@@ -116,12 +118,21 @@ class Answer:
                 shapes.setdefault(self._paths[id(call.layer)].path, call.answered[0].shape)
         return shapes
 
-    def found_in(self, answer: Any, given: Any, calls: Sequence[Call]) -> None:
+    def found_in(self, answer: Any, given: Any, calls: Sequence[Call], *, training: bool = False) -> None:
         """Settle it by a step: what the model answered and was given, and the calls of its layers."""
+        self.provisional = training
         heads, producer = heads_in(answer, self.names), called(calls)
         self._say_aside(answer)
         shapes = self._shapes_in(calls)
         self.settle(heads, producer, arrays_in(given), shapes, calls)
+
+    def confirmed_by(self, answer: Any) -> bool:
+        """Whether an answer has the heads that were found; if not, it is open again what they are."""
+        heads = {name: _columns(tensor) for name, tensor in heads_in(answer, self.names).items()}
+        self.provisional = False
+        if heads != self._columns:
+            self.settled, self.heads, self.embeddings = False, {}, []
+        return self.settled
 
     def settle(
         self,

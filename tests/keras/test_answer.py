@@ -439,3 +439,38 @@ def test_the_names_of_the_classes_of_a_folder_of_images_are_kept(images, tmp_pat
 
     for name in ("outputs", "labels"):
         assert callback.baseline_.reference.groups[name].info["class_names"] == ["ant", "bee", "cow", "dog"]
+
+
+class Auxiliary(HeadFirst):
+    """A second head that answers in training only, as Inception has one."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.aux = layers.Dense(CLASSES, name="aux")
+
+    def call(self, x, training=False):
+        features = self.fc(self.pool(x))
+        return (self.head(features), self.aux(features)) if training else self.head(features)
+
+    def build(self, _):
+        self.fc.build((None, 3))
+        self.head.build((None, 6))
+        self.aux.build((None, 6))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return sum(CE(y, each) for each in keras.tree.flatten(y_pred))
+
+
+@pytest.mark.parametrize("training", ["inputs", "all"])
+def test_the_answer_is_that_of_evaluation_where_training_has_more_heads(images, fit, training, warned):
+    keras.utils.set_random_seed(0)
+    model, callback = Auxiliary(), BaselineCallback(training=training)
+    model.compile("sgd")
+    fit(model, callback)
+
+    groups = callback.baseline_.reference.groups
+    assert {name for name in groups if name != "inputs"} == {"outputs", "labels", "embeddings/head.input"}
+    assert (groups["outputs"].n, groups["outputs"].info["layer"]) == (24, "head")
+    probabilities = ops.convert_to_numpy(ops.softmax(model(images(24, 1)[0])))
+    np.testing.assert_allclose(groups["outputs"].moments.mean[:CLASSES], probabilities.mean(axis=0), atol=1e-5)
+    assert not [said for said in warned("answered nothing") if "validation" in said]
