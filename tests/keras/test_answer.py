@@ -391,6 +391,23 @@ def test_labels_in_a_list_belong_to_the_heads_in_their_order(images):
     assert groups["labels/aux"].info["read_from"] == 1
 
 
+def test_labels_and_loss_of_the_key_that_is_the_whole_answer_are_found_by_it(images):
+    given = image()
+    features, (x, labels) = cnn(given), images(24)
+    model = keras.Model(given, {"logits": layers.Dense(CLASSES, name="main")(features), "features": features})
+    model.compile("sgd", {"logits": CE, "features": None})
+    callback = BaselineCallback(clean_windows=0)
+    y = {"logits": labels, "features": np.zeros((24, 8), np.float32)}
+    model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=[callback])
+    groups = callback.baseline_.reference.groups
+
+    (said,) = callback.baseline_.warnings
+    assert "'features' beside what its name says is the answer" in said
+    assert groups["outputs"].info["loss"] == "cross_entropy"
+    assert groups["labels"].info["read_from"] == "logits"
+    assert dict(groups["labels"].categories[""].top(9)) == label_counts(labels)
+
+
 def test_check_says_how_the_answer_was_found(images):
     model, (x, labels) = two_heads(lambda main, aux: {"main": main, "aux": aux}), images(12)
     model.compile("sgd", {"main": CE, "aux": CE})
