@@ -23,7 +23,7 @@ from lensai_integrations.training.recording import OUTPUTS
 
 _MOST_LISTED: Final = 8
 #: Keys that are the whole answer wherever they are, as `heads_of` has it.
-_ALONE: Final = {"logits", "out"}
+_ALONE: Final = ("logits", "out")
 #: Fewer numbers of a row than this are no picture, even if as many come out as went in.
 _A_PICTURE: Final = 64
 
@@ -55,8 +55,10 @@ class Answer:
 
     Attributes:
         settled: Whether it is known by now.
+        provisional: Whether it is known from a step that trains only, where a model may have other heads.
         heads: The heads by name, in Keras's order, and how each is made; those that are read.
         embeddings: What feeds them.
+        key: The key that the answer has, if it is one of a dict and the whole answer by its name.
     """
 
     model: Any
@@ -64,8 +66,10 @@ class Answer:
     outputs: bool = True
     layers: bool = True
     settled: bool = field(default=False, init=False)
+    provisional: bool = field(default=False, init=False)
     heads: dict[str, Made] = field(default_factory=dict, init=False)
     embeddings: list[Fed] = field(default_factory=list, init=False)
+    key: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self._notes: dict[str, str] = {}
@@ -116,12 +120,21 @@ class Answer:
                 shapes.setdefault(self._paths[id(call.layer)].path, call.answered[0].shape)
         return shapes
 
-    def found_in(self, answer: Any, given: Any, calls: Sequence[Call]) -> None:
+    def found_in(self, answer: Any, given: Any, calls: Sequence[Call], *, training: bool = False) -> None:
         """Settle it by a step: what the model answered and was given, and the calls of its layers."""
+        self.provisional = training
         heads, producer = heads_in(answer, self.names), called(calls)
         self._say_aside(answer)
         shapes = self._shapes_in(calls)
         self.settle(heads, producer, arrays_in(given), shapes, calls)
+
+    def confirmed_by(self, answer: Any) -> bool:
+        """Whether an answer has the heads that were found; if not, it is open again what they are."""
+        heads = {name: _columns(tensor) for name, tensor in heads_in(answer, self.names).items()}
+        self.provisional = False
+        if heads != self._columns:
+            self.settled, self.heads, self.embeddings = False, {}, []
+        return self.settled
 
     def settle(
         self,
@@ -142,7 +155,7 @@ class Answer:
         """
         self.settled = True
         self._columns = {name: _columns(tensor) for name, tensor in heads.items()}
-        losses = losses_of(self.model, self._columns)
+        losses = self._losses()
         given = list(given)
         inputs = {_size(each.shape) for each in given}
         for name, tensor in heads.items():
@@ -167,6 +180,7 @@ class Answer:
             self._say("layers", _UNFED.format(_choice(shapes)), layers_only=True)
 
     def _say_aside(self, answer: Any) -> None:
+        self.key = whole_by_name(answer)
         if aside := left_aside(answer):
             self._say(f"{OUTPUTS} aside", _ASIDE.format(" and ".join(map(repr, aside))), outputs_only=True)
 
@@ -209,18 +223,24 @@ class Answer:
         for topic, text in self._notes.items():
             self.problems.note(topic, text)
 
+    def _losses(self) -> dict[str, dict[str, Any]]:
+        """What the compiled loss says, by head."""
+        if self.key and list(self._columns) == [""]:
+            return {"": losses_of(self.model, {self.key: self._columns[""]}).get(self.key, {})}
+        return losses_of(self.model, self._columns)
+
     def told_of(self, layer: Any) -> dict[str, Any]:
         """What the loss says of a layer's answers, if they are a head."""
         name = next((name for name, how in self.heads.items() if how.maker is layer), None)
         if name is None:
             return {}
-        how, loss = self.heads[name], losses_of(self.model, self._columns).get(name, {})
+        how, loss = self.heads[name], self._losses().get(name, {})
         return as_told(loss, {"linear": how.linear} | ({"activation": how.activation} if how.activation else {}))
 
     def info_of(self, name: str) -> dict[str, Any]:
         """What a profile notes of a head."""
         how, at = self.heads[name], self._paths.get(id(self.heads[name].maker))
-        loss = losses_of(self.model, self._columns).get(name, {})
+        loss = self._losses().get(name, {})
         by = f", made by {at.path!r}" if at else ""
         info: dict[str, Any] = {
             "layer": at.path if at else self.model.name,
@@ -282,7 +302,7 @@ def heads_in(answer: Any, names: Sequence[str] = ()) -> dict[str, Any]:
     found = heads_of(answer)
     order = [".".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(answer)]
     found = {name: found[name] for name in sorted(found, key=lambda name: order.index(name) if name in order else 0)}
-    if not isinstance(answer, list | tuple) or len(names) != len(found) or len({*names} - _ALONE) != len(names):
+    if not isinstance(answer, list | tuple) or len(names) != len(found) or len({*names} - {*_ALONE}) != len(names):
         return found
     return dict(zip(names, found.values(), strict=True))
 
@@ -295,10 +315,18 @@ def left_aside(answer: Any) -> list[str]:
         >>> left_aside({"logits": np.zeros((2, 3)), "box": np.zeros((2, 4)), "loss": np.float32(1)})
         ['box']
     """
-    if not isinstance(answer, Mapping) or not _ALONE & answer.keys():
-        return []
-    alone = next(name for name in ("logits", "out") if name in answer)
-    return [str(key) for key, leaf in answer.items() if key != alone and arrays_in(leaf)]
+    alone = whole_by_name(answer)
+    return [str(key) for key, leaf in answer.items() if key != alone and arrays_in(leaf)] if alone else []
+
+
+def whole_by_name(answer: Any) -> str:
+    """The key of a dict that is the whole answer by its name; empty if there is none.
+
+    Example:
+        >>> whole_by_name({"out": 1, "aux": 2}), whole_by_name({"kind": 1})
+        ('out', '')
+    """
+    return next((name for name in _ALONE if isinstance(answer, Mapping) and name in answer), "")
 
 
 def arrays_in(given: Any) -> list[Any]:

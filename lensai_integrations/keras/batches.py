@@ -138,6 +138,8 @@ class KerasBatches:
         keys = [f"{LABELS}/{key}" for key in LABEL_KEYS if f"{LABELS}/{key}" in found]
         if LABELS in found:
             return LABELS
+        if self.answer is not None and (own := f"{LABELS}/{self.answer.key}") in found:
+            return own
         if keys or len(found) == 1:
             return (keys or list(found))[0]
         first = f"{LABELS}/0"

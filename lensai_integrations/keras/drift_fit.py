@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import keras
 
@@ -15,6 +15,7 @@ from lensai_integrations.keras.answer import Answer
 from lensai_integrations.keras.fit import KerasFit, together
 from lensai_integrations.keras.layers import Layer, find_layer
 from lensai_integrations.keras.taps import Feeding, Tap, Taps
+from lensai_integrations.profile import Group
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
 from lensai_integrations.training.known_layers import KnownLayer, known_output
@@ -71,6 +72,7 @@ def attach(model: Any, options: DriftOptions, problems: Problems, place: Callabl
     reduces = {known.name: known.reduce for known in found}
     feeding = Feeding(lambda name: reduces.get(name, "mean"), [known.name for known in found], heads)
     _say_if_fewer(answer, found, problems)
+    _say_if_activated(answer, groups, problems)
     return Taps(taps, problems, place, answer, feeding)
 
 
@@ -81,6 +83,22 @@ def _say_if_fewer(answer: Answer, found: Sequence[KnownLayer], problems: Problem
             f"the baseline has the embeddings {', '.join(each.name for each in found)}, but {len(answer.embeddings)}"
             " are found in this model: pass layers=[...] with those that are to be read by their names",
         )
+
+
+#: What the baseline read, and what this model ends in: the same columns mean something else.
+_OTHERWISE: Final = {("logits", "softmax"), ("multilabel_logits", "sigmoid")}
+
+
+def _say_if_activated(answer: Answer, groups: Mapping[str, Group], problems: Problems) -> None:
+    for name, how in answer.heads.items():
+        group = answer.group_of(name)
+        kind = groups[group].info.get("kind") if group in groups else None
+        if (kind, how.activation) in _OTHERWISE:
+            problems.note(
+                f"{group} activated",
+                f"{group} of the baseline are {kind}, but this model ends in a {how.activation}: they differ by that"
+                " alone. Make the baseline with this model, by model.predict(..., callbacks=[BaselineCallback()])",
+            )
 
 
 def _found(model: Any, path: str, name: str) -> Layer:

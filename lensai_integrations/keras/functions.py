@@ -212,11 +212,11 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             owner.__dict__[name] = before
 
 
-def tapped(step: Callable[..., Any], taps: Taps) -> Callable[..., tuple[Any, Caught]]:
+def tapped(step: Callable[..., Any], taps: Taps, kind: str) -> Callable[..., tuple[Any, Caught]]:
     """The step, which also returns what its layers answered."""
 
     def run(*arguments: Any) -> tuple[Any, Caught]:
-        with taps.listening() as caught:
+        with taps.listening(training=kind == TRAIN) as caught:
             result = step(*arguments)
         return result, caught
 

@@ -34,7 +34,7 @@ def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable
     """A function like the model's, which hands out what was picked and caught."""
     if kind == PREDICT:
         return _predicting(model, taps, pick, sink)
-    one_step = _one_step(model, tapped(getattr(model, f"{kind}_step"), taps), pick, reduction="auto")
+    one_step = _one_step(model, tapped(getattr(model, f"{kind}_step"), taps, kind), pick, reduction="auto")
     original = getattr(model, f"{kind}_function")
     run = _several_steps(one_step, model.steps_per_execution)
     if not model.run_eagerly:
@@ -125,7 +125,7 @@ class _Rows:
 
 def _predicting(model: Any, taps: Taps, pick: Pick, sink: Sink) -> Callable[..., Any]:
     """Predicting is handed a list of batches."""
-    one_step = _one_step(model, tapped(model.predict_step, taps), pick, reduction="concat")
+    one_step = _one_step(model, tapped(model.predict_step, taps, PREDICT), pick, reduction="concat")
 
     @_plain  # type: ignore[untyped-decorator]
     def run(batches: Any) -> Any:

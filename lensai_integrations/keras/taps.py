@@ -123,12 +123,16 @@ class Taps:
             self._describe_heads()
 
     @contextmanager
-    def listening(self) -> Iterator[Caught]:
-        """While a step runs: a dict that fills with what the layers answer in this thread."""
+    def listening(self, *, training: bool = False) -> Iterator[Caught]:
+        """While a step runs: a dict that fills with what the layers answer in this thread.
+
+        Args:
+            training: Whether the step trains. A model may answer otherwise then, with auxiliary heads for example.
+        """
         caught: Caught = {}
         step = self._step
         self.heard += 1
-        step.caught, step.missed, step.place = caught, {}, self._place()
+        step.caught, step.missed, step.place, step.training = caught, {}, self._place(), training
         step.calls, step.frames, step.passes, step.first_pass = _calls(step.place), {}, 0, {}
         self._patch(+1)
         try:
@@ -156,7 +160,7 @@ class Taps:
     def _wanted(self) -> Iterator[tuple[Any, Around]]:
         """The layers that are listened to, and how."""
         if self.answer is not None:
-            if not self.answer.settled:
+            if not self.answer.settled or (self.answer.provisional and not self._step.training):
                 for layer in named_layers(self.answer.model).values():
                     if not layer.recomputed:
                         yield layer.layer, partial(self._noted, layer.layer)
@@ -205,8 +209,10 @@ class Taps:
         assert self.answer is not None
         step = self._step
         with self._lock:
+            if self.answer.provisional and not step.training:
+                self._confirm(answer)
             if not self.answer.settled:
-                self.answer.found_in(answer, given, list(step.calls))
+                self.answer.found_in(answer, given, list(step.calls), training=step.training)
                 for tap, fed in self._add_answer():
                     with self._problems.caught(tap.key):
                         self._keep(tap, _all_fed(fed, tap, list(step.calls)))
@@ -215,6 +221,16 @@ class Taps:
             for name, head in self.answer.read(answer).items():
                 whole = Tap(self._names[name], Layer(self.answer.model.name, self.answer.model))
                 step.caught[whole.key] = held(reduced(head, whole))
+
+    def _confirm(self, answer: Any) -> None:
+        """The first answer that is not for training counts: if it has other heads, what was found before is dropped."""
+        assert self.answer is not None
+        if not self.answer.confirmed_by(answer):
+            for tap in self._taps[len(self._asked) :]:
+                for kept in (self._step.caught, self._step.frames, self._step.first_pass):
+                    kept.pop(tap.key, None)
+            self._taps = list(self._asked)
+            del self.layers[len(self._asked) :]  # in place: recordings hold this list
 
     def _add_answer(self) -> list[tuple[Tap, Any]]:
         """Listen to what the answer was found to be from now on."""

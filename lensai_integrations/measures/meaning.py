@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -233,9 +233,25 @@ def decide_kind(
     if known is not None:
         return Decision(known, "as in the baseline", _after_a_softmax(evidence) if known == "logits" else "")
     rules = (_by_loss, _by_activation, _by_labels)
-    return next((found for rule in rules if (found := rule(evidence)) is not None), None) or _by_values(
-        evidence, about, alone
-    )
+    found = next((found for rule in rules if (found := rule(evidence)) is not None), None)
+    found = found or _by_values(evidence, about, alone)
+    open = found.kind == "logits" and not found.doubt and loss not in (CROSS_ENTROPY, BINARY, BINARY_LOGITS)
+    return replace(found, doubt=_OF_LENGTH_ONE) if open and _are_of_length_one(evidence) else found
+
+
+_OF_LENGTH_ONE: Final = (
+    "every row has length 1, as embeddings have that are compared by angle, and no loss tells: read as logits; if it is"
+    " an embedding, pass outputs=None and name its layer in layers=, else task='classification'"
+)
+#: What bfloat16 makes of a length of 1 is nearer than this.
+_LENGTH_TOLERANCE: Final = 0.01
+
+
+def _are_of_length_one(evidence: _Evidence) -> bool:
+    """Whether rows are normalised to a length, as no layer of a classifier leaves logits."""
+    rows = np.asarray(to_host(local(evidence.outputs)), np.float64).reshape(-1, evidence.columns)
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    return min(rows.shape) > 1 and bool((np.abs(np.linalg.norm(rows, axis=1) - 1) <= _LENGTH_TOLERANCE).all())
 
 
 def _as_told(evidence: _Evidence, task: Task | Kind) -> Decision:

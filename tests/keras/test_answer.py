@@ -391,6 +391,23 @@ def test_labels_in_a_list_belong_to_the_heads_in_their_order(images):
     assert groups["labels/aux"].info["read_from"] == 1
 
 
+def test_labels_and_loss_of_the_key_that_is_the_whole_answer_are_found_by_it(images):
+    given = image()
+    features, (x, labels) = cnn(given), images(24)
+    model = keras.Model(given, {"logits": layers.Dense(CLASSES, name="main")(features), "features": features})
+    model.compile("sgd", {"logits": CE, "features": None})
+    callback = BaselineCallback(clean_windows=0)
+    y = {"logits": labels, "features": np.zeros((24, 8), np.float32)}
+    model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=[callback])
+    groups = callback.baseline_.reference.groups
+
+    (said,) = callback.baseline_.warnings
+    assert "'features' beside what its name says is the answer" in said
+    assert groups["outputs"].info["loss"] == "cross_entropy"
+    assert groups["labels"].info["read_from"] == "logits"
+    assert dict(groups["labels"].categories[""].top(9)) == label_counts(labels)
+
+
 def test_check_says_how_the_answer_was_found(images):
     model, (x, labels) = two_heads(lambda main, aux: {"main": main, "aux": aux}), images(12)
     model.compile("sgd", {"main": CE, "aux": CE})
@@ -439,3 +456,38 @@ def test_the_names_of_the_classes_of_a_folder_of_images_are_kept(images, tmp_pat
 
     for name in ("outputs", "labels"):
         assert callback.baseline_.reference.groups[name].info["class_names"] == ["ant", "bee", "cow", "dog"]
+
+
+class Auxiliary(HeadFirst):
+    """A second head that answers in training only, as Inception has one."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.aux = layers.Dense(CLASSES, name="aux")
+
+    def call(self, x, training=False):
+        features = self.fc(self.pool(x))
+        return (self.head(features), self.aux(features)) if training else self.head(features)
+
+    def build(self, _):
+        self.fc.build((None, 3))
+        self.head.build((None, 6))
+        self.aux.build((None, 6))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return sum(CE(y, each) for each in keras.tree.flatten(y_pred))
+
+
+@pytest.mark.parametrize("training", ["inputs", "all"])
+def test_the_answer_is_that_of_evaluation_where_training_has_more_heads(images, fit, training, warned):
+    keras.utils.set_random_seed(0)
+    model, callback = Auxiliary(), BaselineCallback(training=training)
+    model.compile("sgd")
+    fit(model, callback)
+
+    groups = callback.baseline_.reference.groups
+    assert {name for name in groups if name != "inputs"} == {"outputs", "labels", "embeddings/head.input"}
+    assert (groups["outputs"].n, groups["outputs"].info["layer"]) == (24, "head")
+    probabilities = ops.convert_to_numpy(ops.softmax(model(images(24, 1)[0])))
+    np.testing.assert_allclose(groups["outputs"].moments.mean[:CLASSES], probabilities.mean(axis=0), atol=1e-5)
+    assert not [said for said in warned("answered nothing") if "validation" in said]

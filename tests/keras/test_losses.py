@@ -103,6 +103,23 @@ def test_the_loss_decides_what_answers_and_labels_are(units, activation, loss, y
         assert profile.groups["labels"].n == 16
 
 
+def test_an_embedding_of_length_one_is_not_silently_logits_and_what_is_said_of_it_works(images):
+    def pulled(y, z):
+        return keras.ops.mean(keras.ops.square(z - keras.ops.roll(z, 1, axis=0)))
+
+    x, labels = images(16)
+    layers = [keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(8)]
+    model = keras.Sequential([*layers, keras.layers.UnitNormalization(name="unit")])
+    model.compile("sgd", pulled)
+
+    (said,) = BaselineCallback().check(model, (x, labels)).warnings
+    assert "every row has length 1" in said
+    followed = BaselineCallback(["unit"], outputs=None).check(model, (x, labels))
+    assert followed.ok, followed.warnings
+    assert [row.group for row in followed.rows] == ["inputs", "embeddings/unit", "labels"]
+    assert BaselineCallback(task="classification").check(model, (x, labels)).ok
+
+
 def test_one_sigmoid_unit_is_two_classes_and_there_is_a_profile_of_each(images):
     model, (x, labels) = dense(1, "sigmoid"), images(24)
     model.compile("sgd", "binary_crossentropy")

@@ -18,6 +18,7 @@ from lensai_integrations.measures.outputs import measure_outputs, output_measure
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 3, (64, 5)).astype(np.float32)
+UNIT = LOGITS / np.linalg.norm(LOGITS, axis=1, keepdims=True)
 SCORES = expit(LOGITS)
 SURE = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
 HOT = (RNG.random((64, 5)) < 0.4).astype(np.float32)
@@ -40,6 +41,9 @@ def decided(outputs, labels=None, **described):
         # The loss says it.
         (LOGITS, None, {"loss": CE}, "logits"),
         (POINTS, None, {"loss": CE}, "logits"),
+        (UNIT, CLASSES, {"loss": CE}, "logits"),
+        (UNIT, CLASSES, {"task": "classification"}, "logits"),
+        (UNIT, POINTS, {}, "values"),
         (SURE, None, {"loss": CE, "activation": "softmax"}, "probabilities"),
         (SURE, CLASSES, {"loss": CE}, "probabilities"),
         (LOGITS, HOT, {"loss": BCE_LOGITS}, "multilabel_logits"),
@@ -111,6 +115,8 @@ def test_evidence_decides(outputs, labels, described, kind):
         (LOGITS, CLASSES, {"loss": "squared"}, "values", "pass task='classification' if each column is a class"),
         (LOGITS, None, {"linear": True}, "logits", "neither the loss nor labels are known: pass task='classification'"),
         (LOGITS, POINTS[:, :3], {}, "logits", "labels are rows of 3 and settle nothing: pass task="),
+        (UNIT, CLASSES, {}, "logits", "every row has length 1.*pass outputs=None and name its layer in layers="),
+        (UNIT.astype(np.float16), CLASSES, {"loss": "other"}, "logits", "every row has length 1"),
         (SCORES, HOT, {"task": "probabilities"}, "probabilities", "not to 1.*pass task='multilabel'"),
         (LOGITS, HOT - 1.0, {"loss": BCE_LOGITS}, "multilabel_logits", "outside 0 to 1.*read as numbers"),
     ],
