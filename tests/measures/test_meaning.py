@@ -207,7 +207,8 @@ def test_texts_where_numbers_should_be_are_called_that():
     ("labels", "kind", "columns", "meaning"),
     [
         (CLASSES, None, 0, "classes"),
-        (CLASSES, "values", 1, "classes"),
+        (CLASSES, "values", 1, "values"),
+        (CLASSES, "values", 4, "classes"),
         (["cat"], "values", 1, "classes"),
         (ONE_HOT, None, 0, "classes"),
         (ONE_HOT, "logits", 5, "classes"),
