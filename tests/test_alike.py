@@ -26,7 +26,11 @@ def like():
     [
         ("outputs", {"outputs": np.zeros((5, 9))}, "outputs has other streams.*: 13 here, 8 there"),
         ("embeddings/avgpool", {"embeddings": {"avgpool": np.zeros((5, 7))}}, "avgpool has other.*: 7 here, 24 there"),
-        ("inputs", {"inputs": np.zeros((5, 8, 8, 1), np.uint8)}, "inputs has other.*: 13 here, 20 there"),
+        (
+            "inputs",
+            {"inputs": np.zeros((5, 8, 8, 1), np.uint8)},
+            "images are grey .1 channel.*channels='RGB'.*make all alike, or pass channels='L'",
+        ),
         ("labels", {"labels": np.zeros((5, 2, 2))}, r"labels must be \[n\] or \[n, k\], got shape \(5, 2, 2\)"),
     ],
 )

@@ -443,6 +443,12 @@ def _check_letters(letters: Any) -> None:
 
 
 def _other_channels(count: int, letters: str, layout: str) -> str:
+    if (count, len(letters)) in ((1, 3), (3, 1)):
+        return (
+            f"images are {'grey' if count == 1 else 'in colour'} ({count} channel{'s' * (count > 1)}), but"
+            f" channels={letters!r}, as of the first batch or the baseline: make all alike, or pass"
+            f" channels={'L' if count == 1 else 'RGB'!r}"
+        )
     asked = f"channels={letters!r} names {len(letters)}" if letters else "grey has 1, RGB 3 and RGBA 4"
     return (
         f"read as layout={layout!r}, images have {count} channels, but {asked}: pass layout=, or channels=, a letter"
