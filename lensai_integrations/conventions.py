@@ -9,6 +9,7 @@ asks here first, and gets a profile whose groups have the other's names; nothing
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from lensai_integrations.errors import InputError
@@ -154,6 +155,25 @@ def reader_of(profile: Profile) -> ImageInputs | None:
     """
     readers = (group.info.get("reader") for group in profile.groups.values() if is_images(group.name))
     return next((ImageInputs(**reader) for reader in readers if reader), None)
+
+
+def reader_like(inputs: ImageInputs | None, like: Profile | None) -> ImageInputs:
+    """How images are read that are held against a profile: as given, or as those of the profile.
+
+    None is as those of the profile were, and a reader that says only where the images are (`key=`) is that in another
+    place. Everything else means what it says: `ImageInputs()` has the first batch decide.
+
+    Example:
+        >>> reader_like(None, None).layout, reader_like(ImageInputs("NHWC"), Profile()).layout
+        ('auto', 'NHWC')
+    """
+    known = reader_of(like) if like is not None else None
+    if known is None:
+        return inputs or ImageInputs()
+    if inputs is None:
+        return known
+    only_where = inputs.key is not None and inputs == ImageInputs(key=inputs.key)
+    return replace(known, key=inputs.key) if only_where else inputs
 
 
 def title_of(name: str, groups: Sequence[Group] = ()) -> str:

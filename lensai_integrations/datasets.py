@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any, Final
 
+from lensai_integrations.conventions import reader_like
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import fields_of, is_picture, locate
 from lensai_integrations.measures.custom import CustomMeasure
@@ -101,7 +102,9 @@ def profile_dataset(
         profile.info["warnings"] = [*profile.warnings, *labels.warnings]
     else:
         problems = Problems()
-        how = image_inputs(inputs, data, problems) or ImageInputs()
+        found = image_inputs(inputs, data, problems)
+        auto = isinstance(inputs, str) and found == ImageInputs()
+        how = reader_like(None if auto else found, like.reference if isinstance(like, Baseline) else like)
         key = None if segment_by == LABEL else segment_by
         reader = BatchReader(how, target, problems, key, class_names=class_names_of(data))
         profiler = Profiler(inputs=reader.inputs, measures=measures or None, rows=rows, like=like, **settings)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.alike import check_alike, sketched_alike
+from lensai_integrations.alike import check_alike, sketched_alike, unlike_in
 from lensai_integrations.arrays import Array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
 from lensai_integrations.conventions import kept_apart
@@ -48,7 +48,8 @@ class Profiler:
     """Takes batches and keeps their sketches; `profile()` gives what they amount to.
 
     Args:
-        inputs: How to read image batches.
+        inputs: How to read image batches. None: as those of `like` were, else the first batch decides, as it does with
+            `ImageInputs()`. One that says no more than `key=` is that of `like` in another place.
         convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute. Several, as in
             `("lensai", "lensai-edge")`, measure every image by each: the first is the group `inputs`, others are
             `inputs/<convention>`. None: the first of `like`, which production is held against, else `"lensai"`.
@@ -142,6 +143,11 @@ class Profiler:
             info["class_names"] = list(names)
         self._settings.descriptions.setdefault(group, {}).update(info)
 
+    @property
+    def reader(self) -> ImageInputs:
+        """How images are read, with all that the first of them decided."""
+        return self._settings.resolved_inputs or self._settings.inputs
+
     def reset(self) -> None:
         """Forget all rows; how batches are read stays decided."""
         self.n = 0
@@ -222,6 +228,7 @@ class Profiler:
             if group.invalid
         ]
         warnings += [warning for recorder in self._recorders.values() for warning in recorder.warnings()]
+        warnings += unlike_in(own, self._settings.known, warnings)
         warnings += beyond_columns(own)
         warnings += [_NOT_DECLARED.format(id) for id in self._settings.missing]
         created = datetime.now(UTC).isoformat(timespec="seconds")

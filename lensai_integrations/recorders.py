@@ -155,7 +155,7 @@ class Inputs(Recorder):
 
     def warnings(self) -> list[str]:
         """What was chosen among several readings, what looks like another scale, and which custom measures failed."""
-        scale = [] if self.group.invalid else self._range.warnings()
+        scale = [] if self.group.invalid else [f"{self.group.name}: {told}" for told in self._range.warnings()]
         return [*self._notes, *scale, *self._custom.warnings()]
 
     def why_left_out(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from lensai_integrations.arrays import shape_of
-from lensai_integrations.conventions import chosen_conventions, image_groups, kept_apart, reader_of, with_conventions
+from lensai_integrations.conventions import chosen_conventions, image_groups, kept_apart, reader_like, with_conventions
 from lensai_integrations.custom_recorder import chosen_measures
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
@@ -49,7 +49,7 @@ class Settings:
 
     Args:
         seed: Integers all seeds are derived from.
-        inputs: How to read image batches.
+        inputs: How to read image batches; see `conventions.reader_like`.
         convention: Convention or conventions of the image measures; None for the first of `like`, else `"lensai"`.
         task: What the outputs are for, by head where they differ.
         k: Size of the KLL sketches.
@@ -86,7 +86,7 @@ class Settings:
         like: Profile | None = None,
         measures: Sequence[CustomMeasure] | None = None,
     ) -> None:
-        self.inputs, self.task, self.k, self.max_dim = inputs or ImageInputs(), task, k, max_dim
+        self.inputs, self.task, self.k, self.max_dim = reader_like(inputs, like), task, k, max_dim
         conventions = chosen_conventions(convention, like)
         self.image_groups = image_groups(conventions)
         self.seed, self.like = list(seed), with_conventions(like, conventions) if like is not None else None
@@ -103,9 +103,6 @@ class Settings:
             self._take_over(like)
 
     def _take_over(self, like: Profile) -> None:
-        reader = reader_of(like)
-        if reader is not None and self.inputs == ImageInputs():
-            self.inputs = reader
         apart = [each.bank for group in like.groups.values() if kept_apart(group) for each in group.apart.values()]
         self.k = max((bank.k for bank in apart if bank is not None), default=self.k)
 

@@ -59,7 +59,8 @@ class DriftMonitor:
         remind: Tell again after so many windows, as long as it is not over; None for never.
         min_effect: Smallest effect that counts as drift, see `compare`; None for its default.
         against: `"reference"`, or `"training"` for the training profile of a baseline.
-        inputs: How to read images, if not as the baseline's were.
+        inputs: How to read images, if not as the baseline's were; with `ImageInputs()` the first images decide.
+            `ImageInputs(key=...)` says only where they are, and leaves the rest to the baseline.
         measures: Custom measures; None for the baseline's.
         rows: Rows that the sample of a window keeps.
         clock: The time in seconds since 1970.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lensai_integrations.alike import check_alike
-from lensai_integrations.conventions import chosen_conventions, reader_of, with_conventions
+from lensai_integrations.conventions import chosen_conventions, reader_like, with_conventions
 from lensai_integrations.custom_recorder import chosen_measures
 from lensai_integrations.drift.batches import Batch
 from lensai_integrations.errors import InputError
@@ -23,7 +23,7 @@ class Measuring:
     Args:
         baseline: A baseline, or a profile.
         against: `"reference"`, or `"training"` for the training profile of a baseline.
-        inputs: How to read images; None for how the baseline's were read.
+        inputs: How to read images, see `conventions.reader_like`; None for how the baseline's were read.
         measures: Custom measures; None for the baseline's, as far as this process has declared them.
         rows: Rows that the sample of a window keeps.
         source: What the profiles say they are of.
@@ -53,7 +53,7 @@ class Measuring:
     ) -> None:
         whole = _reference(baseline, against)
         self.reference = with_conventions(whole, chosen_conventions(None, whole))
-        self.reader = inputs or reader_of(whole) or ImageInputs()
+        self.reader = reader_like(inputs, whole)
         Profiler(like=self.reference, measures=measures, rows=rows)  # says once what of the baseline is not declared
         declared, _ = chosen_measures(measures, self.reference)
         info = self.reference.info
@@ -61,6 +61,7 @@ class Measuring:
         self._settings: dict[str, Any] = {"like": self.reference, "measures": declared, "source": source, **segments}
         self._settings["on_note"] = on_note
         self._rows, self._on_error, self.source = rows, on_error, source
+        self._last: Profiler | None = None  # what its first images decided holds for the windows that follow
 
     def check(self, profile: Profile) -> None:
         """Refuse a profile of groups that were measured otherwise than the reference's, or have other streams.
@@ -77,9 +78,10 @@ class Measuring:
         Args:
             rows: Rows that its sample keeps, if not as many as a window's.
         """
-        reader = replace(self.reader, key=None)
+        reader = replace(self._last.reader if self._last is not None else self.reader, key=None)
         if rows is None:
-            return Profiler(inputs=reader, rows=self._rows, on_error=self._on_error, **self._settings)
+            self._last = Profiler(inputs=reader, rows=self._rows, on_error=self._on_error, **self._settings)
+            return self._last
         settings = {key: value for key, value in self._settings.items() if key not in ("segment_by", "max_segments")}
         return Profiler(inputs=reader, rows=rows, **settings)
 

@@ -231,7 +231,7 @@ def decide_kind(
     if task != "auto":
         return _as_told(evidence, task)
     if known is not None:
-        return Decision(known, "as in the baseline", _after_a_softmax(evidence) if known == "logits" else "")
+        return Decision(known, "as in the baseline", _unlike_the_baseline(evidence, known))
     rules = (_by_loss, _by_activation, _by_labels)
     found = next((found for rule in rules if (found := rule(evidence)) is not None), None)
     found = found or _by_values(evidence, about, alone)
@@ -283,20 +283,39 @@ def _scores_of_labels(evidence: _Evidence) -> str:
     )
 
 
-def _after_a_softmax(evidence: _Evidence) -> str:
-    """What is wrong with rows that should be logits, as the baseline's were, and are probabilities."""
-    if evidence.columns == 1:
+def _unlike_the_baseline(evidence: _Evidence, known: Kind) -> str:
+    """What is wrong with rows that should be as the baseline's, and can be told from one batch.
+
+    Logits that are no logits show in all rows together (`alike.unlike`); a softmax shows in a row, too.
+    """
+    rows = np.asarray(to_host(local(evidence.outputs)), np.float64).reshape(-1, evidence.columns)
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    if not len(rows) or known in ("values", "multilabel_logits"):
         return ""
-    try:
-        found = resolve(evidence.outputs, "classification")
-    except InputError:
-        return ""
-    if found != "probabilities":
-        return ""
-    return (
-        "read as logits, as the baseline's were, but rows lie in [0, 1] and sum to 1, as after a softmax: hand over"
-        " what goes into it, or make the baseline of probabilities too"
-    )
+    low, high, sums = rows.min(), rows.max(), rows.sum(axis=1)
+    inside = bool(low >= -SUM_TOLERANCE and high <= 1 + SUM_TOLERANCE)
+    in_all = evidence.columns > 1 and bool((np.abs(sums - 1) <= SUM_TOLERANCE).all())
+    if known == "logits":
+        return (
+            "read as logits, as the baseline's were, but rows lie in [0, 1] and sum to 1, as after a softmax: hand over"
+            " what goes into it, or make the baseline of probabilities too"
+            if inside and in_all
+            else ""
+        )
+    of = "scores of labels that do not exclude each other" if known in MULTILABEL else "probabilities"
+    by = "sigmoid" if known in MULTILABEL or evidence.columns == 1 else "softmax"
+    if not inside:
+        return (
+            f"read as {of}, as the baseline's were, but numbers reach from {low:.3g} to {high:.3g}, as logits do: such"
+            f" rows are left out; hand over what a {by} makes of them, or make the baseline of logits too"
+        )
+    if known == "probabilities" and evidence.columns > 1 and not in_all:
+        return (
+            f"read as probabilities of classes, as the baseline's were, but rows sum to {sums.min():.3g} to"
+            f" {sums.max():.3g} and not to 1, as scores of labels that do not exclude each other: such rows are left"
+            " out; hand over what a softmax answers, or make the baseline of such scores too"
+        )
+    return ""
 
 
 def _by_loss(evidence: _Evidence) -> Decision | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lensai_integrations.conventions import reader_of
+from lensai_integrations.conventions import reader_like
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.errors import InputError
@@ -102,7 +102,7 @@ class DriftOptions:
         segment_by = self.reference.info.get("segment_by")
         return Options(
             layers=[layer.name for layer in self.known],
-            inputs=(self.inputs or reader_of(self.reference) or ImageInputs()) if "inputs" in groups else None,
+            inputs=reader_like(self.inputs, self.reference) if "inputs" in groups else None,
             outputs=(known_output(self.reference) or "auto") if OUTPUTS in groups else None,
             task="auto",
             target=self.target if any(name.split("/")[0] == "labels" for name in groups) else None,
