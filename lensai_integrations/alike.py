@@ -86,13 +86,11 @@ def unlike(group: Group, known: Group | None) -> str:
         )
     if kind == "values":
         ours, theirs = (_inside(each, range(len(each.streams)), 0.0, 1.0, SUM_TOLERANCE) for each in (group, known))
-        lost = _is_beyond_chance(ours, theirs, group.bank.n) or (theirs == 1 and ours < 0.5)
-        if lost:
-            reach = [f"{each.bank.min.min():.3g} to {each.bank.max.max():.3g}" for each in (group, known)]
+        if _is_beyond_chance(ours, theirs, group.n) or (theirs == 1 and ours < 0.5):
             return (
-                f"{name}: read as numbers, as the baseline's were, but they reach from {reach[0]}, and the baseline's"
-                f" from {reach[1]}: is a sigmoid, a softmax or another scale behind one of the two? Hand over what the"
-                " model of the baseline answers"
+                f"{name}: read as numbers, as the baseline's were, but they reach from {_reach(group)}, and the"
+                f" baseline's from {_reach(known)}: is a sigmoid, a softmax or another scale behind one of the two? Hand"
+                " over what the model of the baseline answers"
             )
     return ""
 
@@ -138,6 +136,11 @@ def _inside(group: Group, streams: Sequence[int], low: float, high: float, round
         return 1.0
     below, within = group.bank.cdf([np.nextafter(low - rounding, -np.inf), high + rounding])[list(streams)].T
     return float((within - below).min())
+
+
+def _reach(group: Group) -> str:
+    assert group.bank is not None
+    return f"{group.bank.min.min():.3g} to {group.bank.max.max():.3g}"
 
 
 def _is_beyond_chance(ours: float, theirs: float, n: int) -> bool:

@@ -21,7 +21,17 @@ from lensai_integrations.arrays import Array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
 from lensai_integrations.conventions import kept_apart
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import LABELS, OUTPUTS, group_of, is_labels, is_outputs, named, partner_of
+from lensai_integrations.heads import (
+    LABELS,
+    OUTPUTS,
+    group_of,
+    head_of,
+    is_labels,
+    is_outputs,
+    labels_by_head,
+    named,
+    partner_of,
+)
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
@@ -156,6 +166,7 @@ class Profiler:
         self._widths: dict[str, int] = {}
         self._problems: dict[str, str] = {}
         self._with_heads: set[str] = set()
+        self._head_names: dict[str, str] = {}
         self._in_flight: list[tuple[dict[str, Measured], Rows]] = []
         by, most = self._segment_by, self._max_segments
         self._segmenter = Segmenter(by, most, self._settings) if by is not None else None
@@ -186,6 +197,7 @@ class Profiler:
         """
         values = self._segment_values(segments)
         images = None if inputs is None else ImageBatch(inputs)
+        self._head_names = {}
         batches: dict[str, Any] = {**dict.fromkeys(self._settings.image_groups, images)}
         batches |= self._heads(OUTPUTS, outputs)
         batches |= {f"embeddings/{layer}": rows for layer, rows in (embeddings or {}).items()}
@@ -228,6 +240,7 @@ class Profiler:
             if group.invalid
         ]
         warnings += [warning for recorder in self._recorders.values() for warning in recorder.warnings()]
+        warnings += [note for kind in (OUTPUTS, LABELS) for note in self._settings.notes.get(kind, [])]
         warnings += unlike_in(own, self._settings.known, warnings)
         warnings += beyond_columns(own)
         warnings += [_NOT_DECLARED.format(id) for id in self._settings.missing]
@@ -253,9 +266,19 @@ class Profiler:
             return {}
         try:
             heads = self._told_apart(kind, given)
-            groups = named(kind, heads, self._settings.like.groups if self._settings.like is not None else ())
+            known = self._settings.like.groups if self._settings.like is not None else {}
+            if kind == LABELS:  # labels go with the answer of their head, whatever the baseline calls it
+                own = {head: self._head_names.get(head, head) for head in heads}
+                own = {head: name if group_of(kind, name) in known else head for head, name in own.items()}
+                heads = {own[head]: array for head, array in heads.items()}
+            columns = {name: int(group.info.get("columns") or 0) for name, group in known.items()}
+            groups, doubt = named(kind, heads, columns)
+            if doubt:
+                self._settings.note(kind, doubt)
             for group, head in zip(groups, heads, strict=True):
                 self._settings.take_description(group, group_of(kind, head))
+            if kind == OUTPUTS:
+                self._head_names = {head: head_of(group) for group, head in zip(groups, heads, strict=True)}
             return groups
         except Exception as error:
             if self._on_error is None:
@@ -268,7 +291,7 @@ class Profiler:
         if kind == OUTPUTS:
             heads = heads_of(from_list(given, OUTPUTS, self._settings.like))
         else:
-            heads = dict(given) if isinstance(given, Mapping) else {"": given}
+            heads = labels_by_head(given, self._heads_of_labels())
         if len(heads) != 1:
             self._with_heads.add(kind)
             return {str(head): array for head, array in heads.items()}
@@ -279,6 +302,13 @@ class Profiler:
             return {key: array}
         self._settings.take_description(kind, group_of(kind, key))
         return {"": array}
+
+    def _heads_of_labels(self) -> list[str]:
+        """The heads that labels without names may be of: of this batch's answer, else of the profile to be like."""
+        if len(self._head_names) > 1:
+            return list(self._head_names)
+        known = (self._settings.like or Profile()).groups
+        return next((found for of in (is_labels, is_outputs) if (found := [*map(head_of, filter(of, known))])), [])
 
     def _left_out(self, name: str, error: Exception) -> None:
         """Note that a group could not take a batch."""

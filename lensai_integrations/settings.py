@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Final
 
 import numpy as np
@@ -110,6 +110,12 @@ class Settings:
         """The group of the profile to be alike."""
         return self.like.groups.get(group) if self.like is not None else None
 
+    def is_extra(self, group: str) -> bool:
+        """Whether the profile to be alike has others of this kind, and not this one."""
+        kind = group.split("/", maxsplit=1)[0]
+        theirs = [name for name in (self.like.groups if self.like is not None else ()) if name.split("/")[0] == kind]
+        return bool(theirs) and group not in theirs
+
     def note(self, group: str, note: str) -> None:
         """Keep a sentence about a group, and tell it once, unless the profile to be alike says the same."""
         known = self.notes.setdefault(group, [])
@@ -158,14 +164,18 @@ class Settings:
             if labels is not None and open and not steps_of(self.batch[group]):
                 with suppress(InputError):  # told by their own recorder
                     form = label_form(labels)
-            self._kinds[group] = decide_kind(
-                outputs,
-                task=task,
-                known=read if read in KINDS else None,
-                described=told,
-                labels=form,
-                alone=not head_of(group),
-            )
+            with suppress(InputError) if self.is_extra(group) else nullcontext():
+                self._kinds[group] = decide_kind(
+                    outputs,
+                    task=task,
+                    known=read if read in KINDS else None,
+                    described=told,
+                    labels=form,
+                    alone=not head_of(group),
+                )
+            if self.is_extra(group):  # held against nothing, so nothing is to be settled
+                kind = self._kinds[group].kind if group in self._kinds else "values"
+                self._kinds[group] = Decision(kind, "it is no answer of the baseline's")
         return self._kinds[group]
 
     def meaning_of(self, group: str, labels: Any) -> tuple[Meaning, LabelForm]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lensai_integrations.arrays import is_array, local, shape_of, strings
-from lensai_integrations.heads import OUTPUTS, group_of
+from lensai_integrations.heads import OUTPUTS, group_of, head_of, is_labels, labels_by_head
 from lensai_integrations.measures.batches import locate
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import heads_of
@@ -103,7 +103,9 @@ def read_batch(given: Batch, reader: ImageInputs, reference: Profile, caught: Ca
             single = single or layers[layer] is not rows
     with caught("labels"):
         if given.labels is not None:
-            parts["labels"] = _labels(given.labels, single)
+            several = [head for head in _heads_of(parts.get("outputs"), reference) if not single]
+            heads = labels_by_head(given.labels, several)
+            parts["labels"] = _labels(heads.get("", heads), single)
     if single and parts["segments"] is not None:
         parts["segments"] = _listed(parts["segments"])
     return replace(Batch(**parts), embeddings=layers or None)
@@ -116,6 +118,13 @@ def _by_name(answer: Any, reference: Profile) -> dict[str, Any]:
         return heads
     names = (str(head) for head, rows in answer.items() if rows is heads[""])
     return {next((name for name in names if group_of(OUTPUTS, name) in reference.groups), ""): heads[""]}
+
+
+def _heads_of(outputs: Any, reference: Profile) -> list[str]:
+    """The heads that labels without names may be of: of the answer, else of the baseline's labels."""
+    if isinstance(outputs, Mapping) and len(outputs) > 1:
+        return list(outputs)
+    return [head_of(group) for group in reference.groups if is_labels(group)]
 
 
 def _is_one(value: Any) -> bool:
