@@ -89,8 +89,8 @@ def unlike(group: Group, known: Group | None) -> str:
         if _is_beyond_chance(ours, theirs, group.n) or (theirs == 1 and ours < 0.5):
             return (
                 f"{name}: read as numbers, as the baseline's were, but they reach from {_reach(group)}, and the"
-                f" baseline's from {_reach(known)}: is a sigmoid, a softmax or another scale behind one of the two? Hand"
-                " over what the model of the baseline answers"
+                f" baseline's from {_reach(known)}: is a sigmoid, a softmax or another scale behind one of the two?"
+                " Hand over what the model of the baseline answers"
             )
     return ""
 
