@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from lensai_integrations.alike import check_alike, sketched_alike, unlike_in
-from lensai_integrations.arrays import Array, namespace
+from lensai_integrations.arrays import Array, is_array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
 from lensai_integrations.conventions import kept_apart
 from lensai_integrations.errors import InputError
@@ -34,6 +34,7 @@ from lensai_integrations.heads import (
 )
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.meaning import check_rows
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
 from lensai_integrations.measuring import ImageBatch, Measured, Rows, from_list, with_rows
 from lensai_integrations.profile import Baseline, Group, Profile
@@ -195,18 +196,26 @@ class Profiler:
         Raises:
             InputError: If something cannot be read, or the numbers of rows differ.
         """
+        if embeddings is not None and not isinstance(embeddings, Mapping):
+            raise InputError(
+                f"embeddings= is a {type(embeddings).__name__}: pass a dict from the names of layers to their arrays,"
+                " such as embeddings={'avgpool': array}"
+            )
         values = self._segment_values(segments)
         images = None if inputs is None else ImageBatch(inputs)
         self._head_names = {}
         batches: dict[str, Any] = {**dict.fromkeys(self._settings.image_groups, images)}
         batches |= self._heads(OUTPUTS, outputs)
-        batches |= {f"embeddings/{layer}": rows for layer, rows in (embeddings or {}).items()}
+        batches |= {f"embeddings/{layer}": _array(rows) for layer, rows in (embeddings or {}).items()}
         batches |= self._heads(LABELS, labels)
         self._settings.batch = batches
         measured: dict[str, Measured] = {}
+        rows = 0
         for name, batch in batches.items():
             if batch is not None:
-                measured |= self._record(name, batch)
+                found = self._record(name, batch, rows if is_labels(name) else 0)
+                rows = rows or _rows_of(found)
+                measured |= found
         self._settings.batch = {}
         self._split(measured, values)
         joint: Rows = {name: rows for each in measured.values() for name, rows in each.rows.items()}
@@ -266,6 +275,8 @@ class Profiler:
             return {}
         try:
             heads = self._told_apart(kind, given)
+            if not heads:
+                return {}
             known = self._settings.like.groups if self._settings.like is not None else {}
             if kind == LABELS:  # labels go with the answer of their head, whatever the baseline calls it
                 own = {head: self._head_names.get(head, head) for head in heads}
@@ -292,6 +303,7 @@ class Profiler:
             heads = heads_of(from_list(given, OUTPUTS, self._settings.like))
         else:
             heads = labels_by_head(given, self._heads_of_labels())
+            heads = {head: array for head, array in heads.items() if array is not None}
         if len(heads) != 1:
             self._with_heads.add(kind)
             return {str(head): array for head, array in heads.items()}
@@ -350,9 +362,16 @@ class Profiler:
             self._problems.setdefault("segments", f"segments: rows are in 'other' from row {self.n} on: {error}")
             self._on_error("segments", error)
 
-    def _record(self, name: str, batch: Any) -> dict[str, Measured]:
-        """What was measured of a group's batch, by the group's name; nothing if that failed."""
+    def _record(self, name: str, batch: Any, images: int = 0) -> dict[str, Measured]:
+        """What was measured of a group's batch, by the group's name; nothing if that failed.
+
+        Args:
+            name: Of the group.
+            batch: Of this group.
+            images: How many there should be, 0 if that is not known.
+        """
         try:
+            check_rows(batch, images)
             batch = with_rows(batch, name, self._settings.like)
             recorder = self._recorders.get(name)
             if recorder is None:
@@ -363,8 +382,10 @@ class Profiler:
             return {name: measured}
         except Exception as error:
             if self._on_error is None:
+                if (told := _naming(name, error)) is not error:
+                    raise told from error
                 raise
-            self._left_out(name, error)
+            self._left_out(name, _naming(name, error))
             return {}
 
     def _custom_failed(self, stream: str, error: Exception) -> None:
@@ -420,6 +441,7 @@ class Profiler:
             error = InputError(f"the groups of a batch have different numbers of rows: {sizes}")
             if self._on_error is None:
                 raise error
+            self._on_error("rows", error)
             self._problems.setdefault("rows", f"rows of unequal groups are not in the joint sample: {error}")
         self.n += n
         return {name: rows for name, rows in joint.items() if sizes[name] == n}
@@ -441,6 +463,21 @@ def _seeds(seed: int | Sequence[int] | None) -> Sequence[int]:
     if seed is None:
         return [secrets.randbits(63)]
     return [seed] if isinstance(seed, int) else seed
+
+
+def _array(rows: Any) -> Any:
+    return np.asarray(rows) if isinstance(rows, list | tuple) and rows and not any(map(is_array, rows)) else rows
+
+
+def _rows_of(measured: Mapping[str, Measured]) -> int:
+    """Images of what was measured; 0 where it has several rows of an image, or none."""
+    return max((int(rows.shape[0]) for each in measured.values() for rows in each.rows.values()), default=0)
+
+
+def _naming(name: str, error: Exception) -> Exception:
+    """The error, with the group that it is of if it does not say."""
+    kind = name.split("/", maxsplit=1)[0]
+    return InputError(f"{name}: {error}") if type(error) is InputError and kind not in str(error) else error
 
 
 def _missing(like: Array, n: int, width: int) -> Array:

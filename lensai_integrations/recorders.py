@@ -231,7 +231,7 @@ class Embedding(Recorder):
     """A layer's answers, reduced to `[n, D]` if they are not yet, and projected where they are too wide."""
 
     def __init__(self, name: str, batch: Array, settings: Settings) -> None:
-        described: dict[str, Any] = {"axes": len(batch.shape), "reduce": "mean"} | settings.described(name)
+        described: dict[str, Any] = {"axes": len(shape_of(batch)), "reduce": "mean"} | settings.described(name)
         how, channels_last = described["reduce"], bool(described.get("channels_last", False))
         max_dim = settings.max_dim_of(name)
         self._measure = embedding_measurer(how, channels_last, max_dim)
@@ -261,6 +261,7 @@ class Labels(Recorder):
         self._meaning, form = settings.meaning_of(name, batch)
         self._on = Ones()
         self._odd = Ones()
+        self._alike = settings.known(name) is not None
         info = {"read_as": self._meaning, "why": _WHY[form.form], **settings.described(name)}
         seed = settings.seed_of(name)
         if self._meaning == "classes":
@@ -310,7 +311,10 @@ class Labels(Recorder):
         odd = self._odd.total()
         if not odd:
             return []
-        if self._meaning == "classes":
+        if self._alike:  # what production is held against cannot be chosen there
+            what = "one class" if self._meaning == "classes" else "0 or 1 for each label"
+            told = f"not {what} per image, as the baseline's are: hand over these, or make another baseline"
+        elif self._meaning == "classes":
             told = "no single class, but the first ones were: pass task='multilabel' if several can be on at once"
         else:
             told = "not inside [0, 1], but the first ones were: pass task='regression' if these are numbers"

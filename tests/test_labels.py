@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from scipy.special import expit
 
 from lensai_integrations import Baseline, DriftMonitor, Profiler, compare
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.meaning import label_rows
 from lensai_integrations.report import baseline_html
 
 RNG = np.random.default_rng(0)
@@ -266,3 +269,110 @@ def test_a_monitor_of_several_labels():
         assert monitor.score(outputs=LOGITS[:5]).shape == (5,)
         assert monitor.update(outputs=LOGITS[0].tolist()) == []
         assert (monitor.status.rows, monitor.status.failures) == (121, {})
+
+
+ROWS = np.random.default_rng(5).normal(size=(6, 3)).astype(np.float32)
+BESIDE = Profiler(seed=5)
+BESIDE.update(outputs=np.random.default_rng(6).normal(size=(200, 3)), labels=np.arange(200) % 3)
+OF_NONE = "labels have None for some images: leave out labels= for this batch, or pass -1 where a class is not known"
+ONE = "pass one label per image, or none"
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([[1, 2], [3], [1], [2], [1], [2]], f"labels have different lengths, which is not read yet: {ONE}"),
+        (np.arange(9) % 3, f"labels are of 9 images, but the batch has 6: {ONE}"),
+        (np.arange(4) % 3, f"labels are of 4 images, but the batch has 6: {ONE}"),
+        (["a"] * 4, f"labels are of 4 images, but the batch has 6: {ONE}"),
+        ([0, 1, None, 2, 0, 1], OF_NONE),
+        (["a", None, "a", "b", "c", "c"], OF_NONE),
+        (np.array([1, "a", 0, 1, 2, None], object), OF_NONE),
+        (np.array([1, "a", 0, 1, 2, 3], object), f"labels: expected an array of numbers, got .*object; {ONE}"),
+        (np.array(1), f"labels .*; {ONE}|labels are of 1 images, but the batch has 6: {ONE}"),
+        (1, f"labels .*; {ONE}|labels are of 1 images, but the batch has 6: {ONE}"),
+        ("cat", f"labels: .* got str .*; {ONE}|labels are of 1 images, but the batch has 6: {ONE}"),
+        ({1, 2}, f"labels: expected an array of numbers, got set .*; {ONE}"),
+        ((label for label in range(6)), f"labels: expected an array of numbers, got generator .*; {ONE}"),
+        ([{"boxes": 1}] * 6, f"labels are a mapping per image .*: {ONE}"),
+        (np.zeros((6, 4, 4)), f"labels must be .n. or .n, k., got shape .6, 4, 4.: .*; {ONE}"),
+        (np.array([[1, 0, 2]] * 6), f"labels of shape .6, 3. are whole numbers .*; {ONE}"),
+    ],
+)
+def test_labels_that_are_none_are_one_error_that_names_them(labels, message):
+    """The same alone, beside a baseline, and in a monitor, which goes on without them."""
+    for like in (None, BESIDE.profile()):
+        with pytest.raises(InputError, match=message):
+            Profiler(like=like).update(outputs=ROWS, labels=labels)
+    monitor = DriftMonitor(BESIDE.profile(), window=6)
+    (window,) = monitor.update(outputs=ROWS, labels=labels)
+    assert list(window.profile.groups) == ["outputs"]
+    assert re.search(message, monitor.status.causes["labels"])
+    assert list(monitor.status.failures) == ["labels"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([0, 1, 2, 0, 1, 2], object),
+        {"": None, "species": np.arange(6) % 3},
+        {"species": [0, 1, 2, 0, 1, 2], "age": None},
+        [0, 1, 2, 0, 1, -1],
+    ],
+)
+def test_labels_that_are_some_are_read(labels):
+    profiler = Profiler(like=BESIDE.profile())
+    profiler.update(outputs=ROWS, labels=labels)
+    monitor = DriftMonitor(BESIDE.profile(), window=6)
+    (window,) = monitor.update(outputs=ROWS, labels=labels)
+    assert monitor.status.failures == {}
+    for profile in (profiler.profile(), window.profile):
+        assert profile.groups["labels"].categories[""].n == 6
+    profiler.update(outputs=ROWS, labels={"species": None})
+    assert profiler.profile().groups["labels"].categories[""].n == 6
+
+
+def test_numbers_in_an_array_of_objects_keep_its_shape():
+    assert label_rows(np.array([[1.0, 0.0], [1.0, 1.0]], object)).tolist() == [[1.0, 0.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize("embeddings", [ROWS, [ROWS], ROWS.tolist(), "avgpool"])
+def test_embeddings_without_names_are_refused_by_name(embeddings):
+    message = f"embeddings= is a {type(embeddings).__name__}: pass a dict from the names of layers to their arrays"
+    with pytest.raises(InputError, match=message):
+        Profiler().update(embeddings=embeddings)
+    monitor = DriftMonitor(BESIDE.profile(), window=6)
+    assert len(monitor.update(outputs=ROWS, embeddings=embeddings)) == 1
+    assert message in monitor.status.causes["embeddings"]
+
+
+def test_embeddings_may_be_lists_or_missing():
+    profiler = Profiler()
+    profiler.update(outputs=ROWS, embeddings={"a": ROWS.tolist(), "b": None})
+    assert list(profiler.profile().groups) == ["outputs", "embeddings/a"]
+
+
+@pytest.mark.parametrize("what", ["outputs", "embeddings/f"])
+def test_what_is_no_array_of_numbers_is_named(what):
+    objects = np.array([[None] * 3] * 6, object)
+    given = {"outputs": objects} if what == "outputs" else {"embeddings": {"f": objects}}
+    with pytest.raises(InputError, match=f"^{what}: expected an array of numbers, got ndarray of dtype object"):
+        Profiler().update(**given)
+
+
+@pytest.mark.parametrize("given", [ROWS > 0, (ROWS > 0).astype(int)])
+def test_classes_already_chosen_are_no_answer_of_production(given):
+    """What is advised can be done where it is said: a monitor has no `task=`."""
+    monitor = DriftMonitor(BESIDE.profile(), window=6)
+    monitor.update(outputs=given)
+    assert "are read as logits, which are floating-point numbers: hand over these" in monitor.status.causes["outputs"]
+
+
+def test_odd_labels_of_production_are_held_against_the_baselines():
+    profiler = Profiler(like=BESIDE.profile())
+    profiler.update(outputs=ROWS, labels=[0.0, 1.0, np.nan, 2.0, 0.5, 1.0])
+    (told,) = profiler.profile().warnings
+    assert told == (
+        "labels: 2 rows were left out; they are not one class per image, as the baseline's are: hand over these, or"
+        " make another baseline"
+    )

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lensai_integrations.arrays import is_array, local, shape_of, strings
+from lensai_integrations.errors import InputError
 from lensai_integrations.heads import OUTPUTS, group_of, head_of, is_labels, labels_by_head
 from lensai_integrations.measures.batches import locate
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.meaning import check_rows, label_array, labels_given
 from lensai_integrations.measures.outputs import heads_of
 from lensai_integrations.measuring import from_list, with_rows
 from lensai_integrations.profile import Profile
@@ -96,7 +98,16 @@ def read_batch(given: Batch, reader: ImageInputs, reference: Profile, caught: Ca
             read = {head: _row(rows, single) for head, rows in read.items()}
             parts["outputs"] = read.get("", read)
     layers: dict[str, Any] = {}
-    for layer, rows in (given.embeddings or {}).items():
+    with caught("embeddings"):
+        if given.embeddings is not None and not isinstance(given.embeddings, Mapping):
+            raise InputError(
+                f"embeddings= is a {type(given.embeddings).__name__}: pass a dict from the names of layers to their"
+                " arrays, such as embeddings={'avgpool': array}"
+            )
+    arrays = given.embeddings if isinstance(given.embeddings, Mapping) else {}
+    for layer, rows in arrays.items():
+        if rows is None:
+            continue
         with caught(f"embeddings/{layer}"):
             rows = rows if is_array(rows) else local(rows)  # noqa: PLW2901
             layers[layer] = _row(with_rows(rows, f"embeddings/{layer}", reference), single)
@@ -105,7 +116,11 @@ def read_batch(given: Batch, reader: ImageInputs, reference: Profile, caught: Ca
         if given.labels is not None:
             several = [head for head in _heads_of(parts.get("outputs"), reference) if not single]
             heads = labels_by_head(given.labels, several)
-            parts["labels"] = _labels(heads.get("", heads), single)
+            heads = {head: labels for head, labels in heads.items() if labels is not None}
+            found = _labels(heads.get("", heads), single)
+            for labels in found.values() if isinstance(found, Mapping) else [found]:
+                check_rows(labels, Batch(parts.get("inputs"), parts.get("outputs"), layers).n)
+            parts["labels"] = found or None if isinstance(found, Mapping) else found
     if single and parts["segments"] is not None:
         parts["segments"] = _listed(parts["segments"])
     return replace(Batch(**parts), embeddings=layers or None)
@@ -139,8 +154,8 @@ def _labels(given: Any, single: bool) -> Any:
     if isinstance(given, Mapping):
         return {head: _labels(labels, single) for head, labels in given.items()}
     labels = _listed(given) if single else given
-    texts = strings(labels)
-    return texts if texts is not None else labels if is_array(labels) else local(labels)
+    texts = strings(labels) if None not in labels_given(labels) else None
+    return texts if texts is not None else labels if is_array(labels) else label_array(labels)
 
 
 def _cut(value: Any, cut: slice) -> Any:

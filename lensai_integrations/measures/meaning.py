@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, local, namespace, shape_of, strings, to_host
+from lensai_integrations.arrays import Array, is_array, local, namespace, shape_of, strings, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.outputs import (
     CLASSES,
@@ -40,6 +40,8 @@ CROSS_ENTROPY: Final = "cross_entropy"
 BINARY_LOGITS: Final = "binary_cross_entropy_with_logits"
 BINARY: Final = "binary_cross_entropy"
 SQUARED: Final = "squared"
+#: What to do about labels that are not read, whoever reads them.
+ONE_EACH: Final = "pass one label per image, or none (where batches are searched for them, by target=)"
 #: Why, where nothing but the values is known.
 OPEN: Final = "its values alone"
 
@@ -93,7 +95,7 @@ def label_form(labels: Any, *, look: bool = True) -> LabelForm:
         >>> label_form([[0.2, 0.8]]).form, label_form(["cat", "dog"]).form, label_form([0, 7]).largest
         ('soft', 'texts', 7)
     """
-    if strings(labels) is not None:
+    if None not in labels_given(labels) and strings(labels) is not None:
         return LabelForm("texts")
     array = label_rows(labels)
     if not look and array.shape[1] == 1 and namespace(array).isdtype(array.dtype, ("integral", "bool")):
@@ -110,8 +112,8 @@ def label_form(labels: Any, *, look: bool = True) -> LabelForm:
     if whole:
         raise InputError(
             f"labels of shape {shape_of(rows)} are whole numbers from {rows.min()} to {rows.max()}, several per image:"
-            " ids, boxes, a mask? These are not read yet; pass target=, the place of one label per image, or"
-            " target=None. Numbers to be predicted are read as floating-point numbers"
+            f" ids, boxes, a mask? These are not read yet; {ONE_EACH}. Numbers to be predicted are read as"
+            " floating-point numbers"
         )
     soft = inside and bool((np.abs(rows.sum(axis=1) - 1) <= SUM_TOLERANCE).all())
     return LabelForm("soft" if soft else "rows", rows.shape[1], inside=inside)
@@ -141,29 +143,74 @@ def label_rows(labels: Any) -> Array:
         >>> label_rows([0, 1]).shape, label_rows(np.zeros((4, 1, 3))).shape
         ((2, 1), (4, 3))
     """
-    if isinstance(labels, Mapping) or (
-        isinstance(labels, list | tuple) and any(isinstance(x, Mapping) for x in labels)
-    ):
-        raise InputError(
-            "labels are a mapping per image (boxes?), which is not read yet: pass target=, the place of one label per"
-            " image, or target=None"
-        )
-    try:
-        array = local(labels)
-    except InputError:  # texts among the numbers, or no numbers at all
-        raise
-    except ValueError as error:
-        raise InputError(
-            f"labels have different lengths, which is not read yet: pass one label per image ({error})"
-        ) from error
+    array = label_array(labels)
     shape = shape_of(array)
     kept = (*shape[:1], *(size for size in shape[1:] if size != 1))
     if not shape or len(kept) > 2:
         raise InputError(
-            f"labels must be [n] or [n, k], got shape {shape}: masks, boxes and sequences are not read yet; pass"
-            " target=, the place of one label per image, or target=None"
+            f"labels must be [n] or [n, k], got shape {shape}: masks, boxes and sequences are not read yet; {ONE_EACH}"
         )
     return namespace(array).reshape(array, (shape[0], kept[1] if len(kept) == 2 else 1))
+
+
+def labels_given(labels: Any) -> list[Any] | tuple[Any, ...]:
+    """Labels that are Python's own objects, one by one, and so may be anything; of an array of numbers none.
+
+    Example:
+        >>> labels_given([0, None]), labels_given(np.array([1, "a"], object)), labels_given(np.zeros(2))
+        ([0, None], [1, 'a'], ())
+    """
+    if isinstance(labels, np.ndarray) and labels.dtype.kind == "O":
+        return labels.reshape(-1).tolist()
+    return labels if isinstance(labels, list | tuple) else ()
+
+
+def label_array(labels: Any) -> Array:
+    """Labels that are no strings, as an array; nothing is waited for.
+
+    Raises:
+        InputError: If they are no numbers: mappings, None, lists of different lengths.
+
+    Example:
+        >>> label_array([[0, 1], [1, 1]]).shape
+        (2, 2)
+    """
+    each = labels_given(labels)
+    if isinstance(labels, Mapping) or any(isinstance(label, Mapping) for label in each):
+        raise InputError(f"labels are a mapping per image (boxes?), which is not read yet: {ONE_EACH}")
+    if any(label is None for label in each):
+        raise InputError(
+            "labels have None for some images: leave out labels= for this batch, or pass -1 where a class is not known"
+            " and NaN where a number is not"
+        )
+    numbers = all(isinstance(label, int | float | np.number) for label in each)
+    try:
+        return np.array(labels.tolist()) if each and numbers and isinstance(labels, np.ndarray) else local(labels)
+    except InputError as error:  # texts among the numbers, or no numbers at all
+        raise InputError(f"labels: {error}; {ONE_EACH}") from error
+    except ValueError as error:
+        raise InputError(f"labels have different lengths, which is not read yet: {ONE_EACH}") from error
+
+
+def check_rows(labels: Any, n: int) -> None:
+    """Refuse labels that are more or fewer than the images.
+
+    Args:
+        labels: An array, or a list.
+        n: Images; 0 if that is not known.
+
+    Raises:
+        InputError: If there is not one for each of them.
+
+    Example:
+        >>> check_rows([0, 1, 1], 3)
+        >>> check_rows([0, 1, 1], 2)
+        Traceback (most recent call last):
+        lensai_integrations.errors.InputError: labels are of 3 images, but the batch has 2: pass one label ...
+    """
+    shape = (len(labels),) if isinstance(labels, list | tuple) else shape_of(labels) if is_array(labels) else ()
+    if n and shape and shape[0] not in (n, -1):
+        raise InputError(f"labels are of {shape[0]} images, but the batch has {n}: {ONE_EACH}")
 
 
 @dataclass(frozen=True)
@@ -241,7 +288,8 @@ def decide_kind(
 
 _OF_LENGTH_ONE: Final = (
     "every row has length 1, as embeddings have that are compared by angle, and no loss tells: read as logits; if it is"
-    " an embedding, pass outputs=None and name its layer in layers=, else task='classification'"
+    " an embedding, hand it over as one (embeddings= of a Profiler; outputs=None and its layer in layers= of a"
+    " callback), else pass task='classification'"
 )
 #: What bfloat16 makes of a length of 1 is nearer than this.
 _LENGTH_TOLERANCE: Final = 0.01
@@ -359,7 +407,8 @@ def _by_binary(evidence: _Evidence) -> Decision | None:
     if evidence.labels is not None and evidence.labels.form == "rows" and not evidence.labels.inside:
         doubt = (
             "the loss is a binary cross-entropy for each column, but labels have numbers outside 0 to 1, as for labels"
-            " that are not known: they are read as numbers; target=None leaves them out"
+            " that are not known: they are read as numbers; leave them out (labels=None, target=None of a callback) or"
+            " put 0 there"
         )
     return Decision(kind, "the loss is a binary cross-entropy for each column", doubt)
 
