@@ -387,6 +387,19 @@ def class_labels(batch: Any) -> tuple[Array | list[str], Array | None]:
     return xp.where(odd, NO_CLASS, xp.argmax(shares, axis=1)), odd
 
 
+def from_signs(batch: Any) -> Array:
+    """Labels -1 and 1 as 0 and 1, float32 `[n, k]`; nothing is waited for, and what is neither is none of them.
+
+    Example:
+        >>> from_signs([-1, 1]).tolist()
+        [[0.0], [1.0]]
+    """
+    rows = label_rows(batch)
+    xp = namespace(rows)
+    numbers = xp.astype(rows, xp.float32)
+    return xp.where(xp.abs(numbers) == 1.0, (numbers + 1.0) / 2.0, math.nan)
+
+
 def multi_hot_labels(batch: Any) -> dict[str, Array]:
     """Of labels `[n, k]` which are on, bool `labels`; how many, float32 `rows` `[n, 1]`; and `odd`, bool `[n]`.
 

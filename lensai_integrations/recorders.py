@@ -48,6 +48,7 @@ from lensai_integrations.measuring import (
     class_labels,
     column,
     embedding_measurer,
+    from_signs,
     image_measurer,
     multi_hot_labels,
     output_measurer,
@@ -259,10 +260,17 @@ class Labels(Recorder):
 
     def __init__(self, name: str, batch: Any, settings: Settings) -> None:
         self._meaning, form = settings.meaning_of(name, batch)
+        self._signs = form.signs
         self._on = Ones()
         self._odd = Ones()
         self._alike = settings.known(name) is not None
-        info = {"read_as": self._meaning, "why": _WHY[form.form], **settings.described(name)}
+        info = {
+            "read_as": self._meaning,
+            "why": _OF_SIGNS if form.signs else _WHY[form.form],
+            **settings.described(name),
+        }
+        if form.signs:
+            info["signs"] = True
         seed = settings.seed_of(name)
         if self._meaning == "classes":
             self.group = Group(name, (), {"*": LABEL}, {"categories/": Categories()}, info)
@@ -276,6 +284,8 @@ class Labels(Recorder):
 
     def measure(self, batch: Any) -> Measured:
         """Classes, numbers or strings, one for each row; or all labels of a row, and how many are on."""
+        if self._signs:
+            batch = from_signs(batch)
         if self._meaning == "classes":
             labels, odd = class_labels(batch)
             if isinstance(labels, list):
@@ -313,6 +323,7 @@ class Labels(Recorder):
             return []
         if self._alike:  # what production is held against cannot be chosen there
             what = "one class" if self._meaning == "classes" else "0 or 1 for each label"
+            what = "-1 or 1" if self._signs else what
             told = f"not {what} per image, as the baseline's are: hand over these, or make another baseline"
         elif self._meaning == "classes":
             told = "no single class, but the first ones were: pass task='multilabel' if several can be on at once"
@@ -321,6 +332,7 @@ class Labels(Recorder):
         return [f"{self.group.name}: {odd:,} rows were left out; they are {told}"]
 
 
+_OF_SIGNS: Final = "numbers that are all -1 or 1, for off and on"
 #: Why labels are read as they are, by what they look like.
 _WHY: Final = {
     "texts": "strings",

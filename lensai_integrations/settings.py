@@ -6,6 +6,7 @@ import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +23,7 @@ from lensai_integrations.measures.meaning import (
     Decision,
     LabelForm,
     Meaning,
+    are_signs,
     checked_task,
     decide_kind,
     decide_labels,
@@ -95,6 +97,7 @@ class Settings:
         self.batch: Mapping[str, Any] = {}
         self._kinds: dict[str, Decision] = {}
         self._meanings: dict[str, Meaning] = {}
+        self._signs: dict[str, bool] = {}
         self.measures, self.missing = chosen_measures(measures, like)
         self.on_custom_failure: Callable[[str, Exception], None] = lambda stream, error: None
         self.on_note: Callable[[str], None] = lambda note: None
@@ -164,6 +167,8 @@ class Settings:
             if labels is not None and open and not steps_of(self.batch[group]):
                 with suppress(InputError):  # told by their own recorder
                     form = label_form(labels)
+                    if form.signs and form.columns != math.prod(shape_of(outputs)[1:]):
+                        form = label_form(labels, signs=False)
             with suppress(InputError) if self.is_extra(group) else nullcontext():
                 self._kinds[group] = decide_kind(
                     outputs,
@@ -191,8 +196,17 @@ class Settings:
             if answer is not None and steps_of(answer) and form.columns > 1:
                 raise InputError(f"{form.columns} labels for each image, beside as many answers, are not read yet")
             width = math.prod(shape_of(answer)[1:]) if answer is not None else int(told.get("columns") or 0)
-            self._meanings[group] = meaning_in(known) if known is not None else decide_labels(form, kind, width)
-        return self._meanings[group], form
+            if known is not None:
+                self._meanings[group], self._signs[group] = meaning_in(known), known.info.get("signs") is True
+            else:
+                of_two = form.form == "whole" and width <= 1 and kind not in (None, "values")
+                looked = label_form(labels) if of_two else form
+                self._signs[group] = are_signs(looked, kind, max(width, 1))
+                form = looked if self._signs[group] else label_form(labels, look=False, signs=False)
+                self._meanings[group] = decide_labels(form, kind, width)
+        elif form.signs and not self._signs[group]:
+            form = label_form(labels, look=False, signs=False)
+        return self._meanings[group], replace(form, signs=self._signs[group])
 
     def seed_of(self, name: str) -> int:
         """A seed for one sketch: the same in every run, different for every sketch."""

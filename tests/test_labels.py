@@ -376,3 +376,77 @@ def test_odd_labels_of_production_are_held_against_the_baselines():
         "labels: 2 rows were left out; they are not one class per image, as the baseline's are: hand over these, or"
         " make another baseline"
     )
+
+
+COLUMN = np.random.default_rng(7).normal(size=(200, 1)).astype(np.float32)
+SIGNS = np.where(COLUMN[:, 0] + np.random.default_rng(8).normal(0, 0.3, 200) > 0, 1, -1)
+SEVERAL = np.random.default_rng(9).normal(size=(200, 4)).astype(np.float32)
+SEVERAL_SIGNS = np.where(SEVERAL > 0.5, 1, -1)
+HINGE = {"loss": "hinge"}
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int8, np.float32])
+@pytest.mark.parametrize("as_array", [np.asarray, torch.tensor])
+@pytest.mark.parametrize(
+    ("answer", "signs", "told", "kind", "meaning"),
+    [
+        (COLUMN, SIGNS, HINGE, "logits", "classes"),
+        (COLUMN, SIGNS[:, None], HINGE, "logits", "classes"),
+        (COLUMN, SIGNS, {}, "logits", "classes"),
+        (SEVERAL, SEVERAL_SIGNS, HINGE, "multilabel_logits", "multi_hot"),
+        (SEVERAL, SEVERAL_SIGNS, {}, "multilabel_logits", "multi_hot"),
+        (SEVERAL, 2 * np.eye(4)[SEVERAL.argmax(1)] - 1, {}, "logits", "classes"),
+        (SEVERAL, 2 * np.eye(4)[SEVERAL.argmax(1)] - 1, HINGE, "multilabel_logits", "multi_hot"),
+    ],
+)
+def test_labels_minus_1_and_1_are_off_and_on(answer, signs, told, kind, meaning, as_array, dtype):
+    """As 0 and 1 in their place are, in the baseline and in a window beside it."""
+    signs = as_array(signs.astype(dtype))
+    profiler = Profiler(seed=1)
+    profiler.describe("outputs", **told)
+    profiler.update(outputs=answer[:100], labels=signs[:100])
+    baseline = profiler.profile()
+    window = Profiler(like=baseline, seed=2)
+    window.update(outputs=answer[100:], labels=signs[100:])
+    for profile, rows in ((baseline, signs[:100]), (window.profile(), signs[100:])):
+        groups = profile.groups
+        assert (groups["outputs"].info["kind"], groups["labels"].info["read_as"]) == (kind, meaning)
+        on = np.asarray(rows).reshape(100, -1) > 0
+        if meaning == "classes":
+            places = on[:, 0].astype(int) if on.shape[1] == 1 else on.argmax(axis=1)
+            expected = {str(place): int(n) for place, n in enumerate(np.bincount(places)) if n}
+        else:
+            expected = {str(place): int(n) for place, n in enumerate(on.sum(axis=0)) if n}
+        assert dict(groups["labels"].categories[""].top(9)) == expected
+    doubts = [] if told or answer is SEVERAL else ["outputs: one column is read as the second of two classes; the loss"]
+    assert [each[: len(doubt)] for each, doubt in zip(baseline.warnings, doubts, strict=True)] == doubts
+    if meaning == "classes":
+        (accuracy,) = (each for _, each in compare(baseline, window.profile()).accuracies)
+        top = (answer[100:, 0] > 0) == (np.asarray(signs[100:]).reshape(-1) > 0) if answer is COLUMN else [True]
+        assert accuracy.window == pytest.approx(np.mean(top))
+
+
+def test_labels_minus_1_and_1_that_are_predicted_as_numbers_stay_numbers():
+    for dtype in (np.float32, np.int64):
+        profiler = Profiler()
+        profiler.describe("outputs", loss="squared")
+        profiler.update(outputs=COLUMN, labels=SIGNS.astype(dtype))
+        assert profiler.profile().groups["labels"].streams == ("value/0",)
+
+
+def test_a_class_and_no_class_beside_several_columns_are_no_signs():
+    profiler = Profiler()
+    profiler.update(outputs=SEVERAL, labels=SIGNS)
+    profile = profiler.profile()
+    assert set(dict(profile.groups["labels"].categories[""].top(9))) == {"-1", "1"}
+    assert profile.warnings == ["labels below 0, such as -1, are no classes of outputs: accuracy is of the other rows"]
+
+
+def test_what_is_no_sign_later_on_is_left_out_and_said():
+    baseline = Profiler()
+    baseline.describe("outputs", **HINGE)
+    baseline.update(outputs=COLUMN, labels=SIGNS)
+    window = Profiler(like=baseline.profile())
+    window.update(outputs=COLUMN, labels=(SIGNS > 0).astype(int))
+    (told,) = window.profile().warnings
+    assert "they are not -1 or 1 per image, as the baseline's are: hand over these, or make another" in told

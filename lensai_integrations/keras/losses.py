@@ -21,6 +21,8 @@ _MEANINGS: Final = {
     "MeanSquaredLogarithmicError": "squared",
     "Huber": "squared",
     "LogCosh": "squared",
+    "Hinge": "hinge",
+    "SquaredHinge": "hinge",
 }
 _ONE_COLUMN: Final = "Crossentropy"
 
@@ -86,7 +88,7 @@ def _meaning(loss: Any, columns: int | None) -> dict[str, Any]:
     meaning = _MEANINGS.get(name)
     if meaning is None:
         return {"loss": "other"} if hasattr(keras.losses, name) else {}
-    if meaning == "squared":
+    if meaning in ("squared", "hinge"):
         return {"loss": meaning}
     suffix = "_with_logits" if from_logits and meaning == _BINARY else ""
     return {"loss": meaning + suffix, "from_logits": from_logits}

@@ -40,6 +40,8 @@ CROSS_ENTROPY: Final = "cross_entropy"
 BINARY_LOGITS: Final = "binary_cross_entropy_with_logits"
 BINARY: Final = "binary_cross_entropy"
 SQUARED: Final = "squared"
+#: Of margins between -1 and 1: the sign of a column is the answer.
+HINGE: Final = "hinge"
 #: What to do about labels that are not read, whoever reads them.
 ONE_EACH: Final = "pass one label per image, or none (where batches are searched for them, by target=)"
 #: Why, where nothing but the values is known.
@@ -55,12 +57,14 @@ class LabelForm:
         columns: Numbers of a row.
         largest: The largest class of whole numbers; -1 otherwise.
         inside: Whether all numbers lie in [0, 1].
+        signs: Whether all numbers are -1 or 1, and the rest is said of them as 0 and 1.
     """
 
     form: Form
     columns: int = 1
     largest: int = -1
     inside: bool = False
+    signs: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,13 @@ class Decision:
     doubt: str = ""
 
 
-def label_form(labels: Any, *, look: bool = True) -> LabelForm:
+def label_form(labels: Any, *, look: bool = True, signs: bool = True) -> LabelForm:
     """What a batch of labels looks like; on an accelerator this waits for the values.
 
     Args:
         labels: The batch.
         look: Whether the values of one whole number per image are of interest; without, they are not waited for.
+        signs: Whether -1 and 1 stand for off and on.
 
     Raises:
         InputError: If they are neither one label nor one row of numbers per image: masks, boxes, ids, lists of
@@ -94,6 +99,8 @@ def label_form(labels: Any, *, look: bool = True) -> LabelForm:
         ('one-hot', 'multi-hot', 'numbers')
         >>> label_form([[0.2, 0.8]]).form, label_form(["cat", "dog"]).form, label_form([0, 7]).largest
         ('soft', 'texts', 7)
+        >>> label_form([-1.0, 1.0]).form, label_form([-1.0, 1.0]).signs, label_form([-1.0, 1.0], signs=False).form
+        ('binary', True, 'numbers')
     """
     if None not in labels_given(labels) and strings(labels) is not None:
         return LabelForm("texts")
@@ -101,6 +108,9 @@ def label_form(labels: Any, *, look: bool = True) -> LabelForm:
     if not look and array.shape[1] == 1 and namespace(array).isdtype(array.dtype, ("integral", "bool")):
         return LabelForm("whole")
     rows = np.asarray(to_host(array))
+    if signs and rows.size and rows.dtype.kind != "u" and bool((np.abs(rows) == 1).all()) and bool((rows < 0).any()):
+        form = label_form((rows > 0).astype(rows.dtype), signs=False)
+        return replace(form, signs=True)
     whole = rows.dtype.kind in "iub"
     zero_one = bool(np.isin(rows, (0, 1)).all()) and rows.size > 0
     inside = rows.size > 0 and bool(((rows >= 0) & (rows <= 1)).all())
@@ -282,7 +292,7 @@ def decide_kind(
     rules = (_by_loss, _by_activation, _by_labels)
     found = next((found for rule in rules if (found := rule(evidence)) is not None), None)
     found = found or _by_values(evidence, about, alone)
-    open = found.kind == "logits" and not found.doubt and loss not in (CROSS_ENTROPY, BINARY, BINARY_LOGITS)
+    open = found.kind == "logits" and not found.doubt and loss not in (CROSS_ENTROPY, BINARY, BINARY_LOGITS, HINGE)
     return replace(found, doubt=_OF_LENGTH_ONE) if open and _are_of_length_one(evidence) else found
 
 
@@ -369,7 +379,13 @@ def _unlike_the_baseline(evidence: _Evidence, known: Kind) -> str:
 def _by_loss(evidence: _Evidence) -> Decision | None:
     if evidence.activation == "softmax" and evidence.columns > 1:
         return Decision("probabilities", "a softmax comes last")
-    rule = {CROSS_ENTROPY: _by_cross_entropy, BINARY: _by_binary, BINARY_LOGITS: _by_binary, SQUARED: _by_squared}
+    rule = {
+        CROSS_ENTROPY: _by_cross_entropy,
+        BINARY: _by_binary,
+        BINARY_LOGITS: _by_binary,
+        SQUARED: _by_squared,
+        HINGE: _by_hinge,
+    }
     return rule[evidence.loss](evidence) if evidence.loss in rule else None
 
 
@@ -411,6 +427,11 @@ def _by_binary(evidence: _Evidence) -> Decision | None:
             " put 0 there"
         )
     return Decision(kind, "the loss is a binary cross-entropy for each column", doubt)
+
+
+def _by_hinge(evidence: _Evidence) -> Decision:
+    why = "the loss is a margin between -1 and 1"
+    return Decision("logits" if evidence.columns == 1 else "multilabel_logits", why)
 
 
 def _by_squared(evidence: _Evidence) -> Decision:
@@ -527,6 +548,21 @@ def decide_labels(form: LabelForm, kind: Kind | None, columns: int = 0) -> Meani
     return "classes" if of_classes and counted else "values"
 
 
+def are_signs(form: LabelForm, kind: Kind | None, columns: int) -> bool:
+    """Whether labels that are all -1 or 1 stand for off and on: beside an answer of as many columns that says so.
+
+    Args:
+        form: What the first batch looks like.
+        kind: What the answer of the same head is read as; None if it is not known.
+        columns: Of that answer.
+
+    Example:
+        >>> are_signs(label_form([-1, 1]), "logits", 1), are_signs(label_form([-1, 1]), "logits", 5)
+        (True, False)
+    """
+    return form.signs and columns == form.columns and kind is not None and kind != "values"
+
+
 def told_kind(described: Mapping[str, Any], columns: int) -> Kind | None:
     """What an answer that is not in the profile is, as far as its loss tells what its labels mean.
 
@@ -539,7 +575,7 @@ def told_kind(described: Mapping[str, Any], columns: int) -> Kind | None:
         ('multilabel_logits', 'values', None)
     """
     loss = described.get("loss")
-    if loss in (BINARY, BINARY_LOGITS):
+    if loss in (BINARY, BINARY_LOGITS, HINGE):
         return "multilabel_logits" if columns > 1 else "logits"
     return {CROSS_ENTROPY: "logits", SQUARED: "values"}.get(str(loss))  # type: ignore[return-value]
 
