@@ -174,14 +174,8 @@ def _info(tap: Tap) -> dict[str, Any]:
     return info | dict(tap.info)
 
 
-class _Hook:
-    """A forward hook, or with `before` a forward pre-hook. Pickled or copied with a model it turns inert."""
-
-    def __init__(self, key: str, before: bool, catch: Callable[[str, Any], None]) -> None:
-        self._key, self._before, self._catch = key, before, catch
-
-    def __call__(self, _: Any, args: Any, kwargs: Any, answer: Any = None) -> None:
-        self._catch(self._key, (args, kwargs) if self._before else answer)
+class InertInCopies:
+    """A hook that does nothing in a model that was copied or pickled with it."""
 
     def __reduce__(self) -> Any:
         return _inert_hook, ()
@@ -193,6 +187,16 @@ def _inert_hook() -> Callable[..., None]:
 
 def _do_nothing(*_: Any) -> None:
     return None
+
+
+class _Hook(InertInCopies):
+    """A forward hook, or with `before` a forward pre-hook."""
+
+    def __init__(self, key: str, before: bool, catch: Callable[[str, Any], None]) -> None:
+        self._key, self._before, self._catch = key, before, catch
+
+    def __call__(self, _: Any, args: Any, kwargs: Any, answer: Any = None) -> None:
+        self._catch(self._key, (args, kwargs) if self._before else answer)
 
 
 def _registered(tap: Tap, catch: Callable[[str, Any], None]) -> Any:

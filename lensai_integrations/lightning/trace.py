@@ -23,6 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from lensai_integrations.lightning.heads import Heads, heads_in
 from lensai_integrations.lightning.layers import is_metric, paths_of
+from lensai_integrations.lightning.taps import InertInCopies
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 
 #: Losses by the function that computes them, in the words of `describe(loss=...)`.
@@ -419,8 +420,8 @@ def _leave(mode: TorchFunctionMode) -> None:
         _push_mode(each)  # type: ignore[no-untyped-call]
 
 
-class _Hook:
-    """A hook that is inert where its module is copied or pickled."""
+class _Hook(InertInCopies):
+    """Tells a trace of one call."""
 
     def __init__(self, path: str, tell: Callable[..., None]) -> None:
         self._path, self._tell = path, tell
@@ -435,17 +436,6 @@ class _Hook:
             self._tell(self._path, module, args, kwargs, answer)
         except Exception as error:  # noqa: BLE001
             trace.error = trace.error or error
-
-    def __reduce__(self) -> Any:
-        return _inert, ()
-
-
-def _inert() -> Callable[..., None]:
-    return _nothing
-
-
-def _nothing(*_: Any) -> None:
-    return None
 
 
 def tensors_in(value: Any, depth: int = 0) -> Iterator[Tensor]:
