@@ -261,8 +261,9 @@ class _Decision:
 
     def trace_images(self) -> set[int]:
         leaves = self.trace.all_leaves()
-        maps = {leaf for leaf in leaves if len(self.trace.nodes[leaf].shape) >= 3}
-        return maps or set(sorted(leaves)[:1])
+        nodes = self.trace.nodes
+        maps = {leaf for leaf in leaves if len(nodes[leaf].shape) >= 3}
+        return maps or {leaf for leaf in leaves if nodes[leaf].place == nodes[min(leaves)].place}
 
     def is_fed(self, call: Call) -> bool:
         return bool(self.trace.leaves(*call.inputs)) or not self.trace.all_leaves()
@@ -388,8 +389,8 @@ class _Decision:
         if found is None:
             return None
         trace, loss = found
-        leaves = self.target_leaves(trace, loss) - self.images(trace, head)
-        return trace.nodes[leaves.pop()].place if len(leaves) == 1 else None
+        places = {trace.nodes[leaf].place for leaf in self.target_leaves(trace, loss) - self.images(trace, head)}
+        return places.pop() if len(places) == 1 else None
 
     # What is read.
 
@@ -516,6 +517,8 @@ class _Decision:
 
     def image_count(self) -> int:
         """How many images the batch has; 0 if that is not clear. Images that come in a list have no axis for it."""
+        if self.trace.samples:
+            return self.trace.samples
         shapes = [self.trace.nodes[leaf].shape for leaf in self.trace_images()]
         batched = {shape[0] for shape in shapes if len(shape) != 3}
         single = [shape for shape in shapes if len(shape) == 3]

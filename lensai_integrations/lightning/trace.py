@@ -24,6 +24,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from lensai_integrations.lightning.heads import Heads, heads_in
 from lensai_integrations.lightning.layers import is_metric, paths_of
 from lensai_integrations.lightning.taps import InertInCopies
+from lensai_integrations.measures.batches import are_samples
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 
 #: Losses by the function that computes them, in the words of `describe(loss=...)`.
@@ -134,6 +135,7 @@ class Trace(TorchFunctionMode):
         losses: All losses.
         ends: The tensors that gradients were computed of.
         error: What failed in here, if anything did.
+        samples: How many samples the batch is a list of, whose tensors are known by their place in a sample; else 0.
     """
 
     def __init__(
@@ -153,6 +155,7 @@ class Trace(TorchFunctionMode):
         self.ends: list[int] = []
         self.error: Exception | None = None
         self.texts_in_batch = _has_values_beside_tensors(batch)
+        self.samples = len(batch) if are_samples(batch) else 0
         self._ids: Any = WeakIdKeyDictionary()
         self._stack: list[int] = []
         self._left: set[int] = set()
@@ -169,8 +172,9 @@ class Trace(TorchFunctionMode):
             self._new(parameter, Node(_PARAMETER, tuple(parameter.shape), data=False, weight=True))
         for buffer in self.model.buffers():
             self._new(buffer, Node("buffer", tuple(buffer.shape), data=False))
-        for place, tensor in placed_tensors(batch):
-            self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place))
+        for part in batch if self.samples else [batch]:
+            for place, tensor in placed_tensors(part):
+                self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place))
 
     def start(self, *, called: bool = False) -> None:
         """Put hooks on all modules and watch operations.

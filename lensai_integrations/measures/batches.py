@@ -284,6 +284,31 @@ def _of_samples(values: Sequence[Any], layout: str, depth: int) -> list[Any]:
     return images if len({each[0].place for each in found}) == 1 and are_images(images, layout) else []
 
 
+def are_samples(values: Any) -> bool:
+    """Whether a batch is a list of samples: tuples, dicts or objects with an image each, at the same places.
+
+    Example:
+        >>> image = np.zeros((3, 20, 30))
+        >>> are_samples([(image, 1), (image, 0)]), are_samples(([image, image], [1, 0]))
+        (True, False)
+    """
+    if not isinstance(values, list | tuple) or fields_of(values) is not None or not values:
+        return False
+    if not all(isinstance(each, list | tuple) or fields_of(each) is not None for each in values):
+        return False
+    if len(values) > 1 and all(isinstance(each, tuple) and len(each) == 1 for each in values):
+        return are_images([each[0] for each in values])
+    found = [_search(each, (), "auto", 1) for each in values]
+    if len({tuple(image.place for image in images) for images in found}) > 1:
+        return False
+    columns = [[image.images for image in column] for column in zip(*found, strict=True)]
+    return (
+        bool(columns)
+        and not any(_is_list(image) for column in columns for image in column)
+        and all(map(are_images, columns))
+    )
+
+
 def _with_views(found: list[Located], values: Sequence[Any]) -> list[Located]:
     """The first of several, with a note if others are as likely: views, or images that go in and come out."""
     first = found[0]
