@@ -95,6 +95,7 @@ class Settings:
         self.batch: Mapping[str, Any] = {}
         self._kinds: dict[str, Decision] = {}
         self._meanings: dict[str, Meaning] = {}
+        self._forms: dict[str, LabelForm] = {}
         self.measures, self.missing = chosen_measures(measures, like)
         self.on_custom_failure: Callable[[str, Exception], None] = lambda stream, error: None
         self.on_note: Callable[[str], None] = lambda note: None
@@ -144,6 +145,16 @@ class Settings:
         """
         return checked_task(self.task.get(head, "auto") if isinstance(self.task, Mapping) else self.task)
 
+    def share_labels(self, other: Settings) -> None:
+        """Read labels as another profiler of the same model does: the first batch that either sees decides for both."""
+        self._meanings, self._forms = other._meanings, other._forms
+
+    def _first_form(self, group: str, labels: Any) -> LabelForm:
+        """What the first labels of a group look like, which may wait for them; if these have other columns, they."""
+        form = label_form(labels)
+        first = self._forms.setdefault(group, form)
+        return first if first.columns == form.columns else form
+
     def kind_of(self, group: str, outputs: Any) -> Decision:
         """What a group of outputs is read as: decided from its first batch, and kept over resets.
 
@@ -160,7 +171,7 @@ class Settings:
             open = read is None and task == "auto"
             if labels is not None and open and not steps_of(self.batch[group]):
                 with suppress(InputError):  # told by their own recorder
-                    form = label_form(labels)
+                    form = self._first_form(partner_of(group), labels)
             self._kinds[group] = decide_kind(
                 outputs,
                 task=task,
@@ -179,12 +190,15 @@ class Settings:
             kind = decided.kind if decided is not None else None
             kind = kind or _TOLD.get(self.task_of(head_of(group)))
             told = self.described(partner_of(group))
-            kind = kind or told_kind(told, form.columns)
+            first = form
+            if known is None and (told or group in self._forms):
+                first = self._first_form(group, labels)
+                kind = kind or told_kind(told, first)
             answer = self.batch.get(partner_of(group))
             if answer is not None and steps_of(answer) and form.columns > 1:
                 raise InputError(f"{form.columns} labels for each image, beside as many answers, are not read yet")
             width = math.prod(shape_of(answer)[1:]) if answer is not None else int(told.get("columns") or 0)
-            self._meanings[group] = meaning_in(known) if known is not None else decide_labels(form, kind, width)
+            self._meanings[group] = meaning_in(known) if known is not None else decide_labels(first, kind, width)
         return self._meanings[group], form
 
     def seed_of(self, name: str) -> int:

@@ -169,7 +169,10 @@ class Taps:
 def _info(tap: Tap) -> dict[str, Any]:
     info: dict[str, Any] = {"layer": tap.layer.path + (".input" if tap.layer.before else "")}
     if tap.reduce is None:
-        info["linear"] = isinstance(tap.layer.module, torch.nn.Linear) and not tap.layer.before
+        linear = tap.layer.module if isinstance(tap.layer.module, torch.nn.Linear) and not tap.layer.before else None
+        info["linear"] = linear is not None
+        if linear is not None:
+            info["columns"] = linear.out_features
     else:
         info["reduce"] = reduce_name(tap.reduce)
     return info | dict(tap.info)

@@ -41,7 +41,16 @@ COMPARISONS: Final = {
     "triplet_margin_loss", "triplet_margin_with_distance_loss", "cosine_embedding_loss", "margin_ranking_loss",
     "hinge_embedding_loss", "cdist", "pdist", "pairwise_distance", "cosine_similarity",
 }  # fmt: skip
-PRODUCTS: Final = {"matmul", "mm", "__matmul__", "__rmatmul__", "bmm", "einsum"}
+PRODUCTS: Final = {"matmul", "mm", "__matmul__", "__rmatmul__", "bmm", "einsum", "inner", "tensordot"}
+DIFFERENCES: Final = {"sub", "__sub__", "__rsub__", "rsub", "dist"}
+#: What takes rows out of a tensor, or moves them.
+ROWS_MOVED: Final = {"__getitem__", "index_select", "roll", "flip", "chunk", "split", "unbind"}
+#: What a loss written by hand does with scores: of labels that are independent, of classes that exclude each other.
+SIGMOIDS: Final = {"sigmoid", "sigmoid_", "log_sigmoid", "logsigmoid", "softplus", "special_expit"}
+SOFTMAXES: Final = {"softmax", "log_softmax", "logsumexp", "special_softmax", "special_log_softmax", "gumbel_softmax"}
+#: What picks columns of scores by labels, and what picks the largest.
+GATHERS: Final = {"gather", "__getitem__", "take_along_dim"}
+LARGEST: Final = {"argmax", "topk"}
 #: What takes the shape of a tensor and none of its values, and what takes all but the first only for their shape.
 _SHAPE_ONLY: Final = {
     "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like", "new_zeros",
