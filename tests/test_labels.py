@@ -266,3 +266,36 @@ def test_a_monitor_of_several_labels():
         assert monitor.score(outputs=LOGITS[:5]).shape == (5,)
         assert monitor.update(outputs=LOGITS[0].tolist()) == []
         assert (monitor.status.rows, monitor.status.failures) == (121, {})
+
+
+def test_profilers_of_one_model_read_labels_as_the_first_of_them_to_see_some():
+    training, validation = Profiler(), Profiler()
+    validation.share_labels(training)
+    training.update(labels=np.eye(4)[[0, 1, 2]])
+    validation.update(labels=np.array([[1.0, 1, 0, 0], [0, 0, 1, 0]]))
+    assert {p.profile().groups["labels"].info["read_as"] for p in (training, validation)} == {"classes"}
+    (warning,) = validation.profile().warnings
+    assert "1 rows were left out; they are no single class" in warning
+
+
+@pytest.mark.parametrize(
+    ("described", "labels", "meaning"),
+    [
+        ({"columns": 4, "linear": True}, [0.0, 2.0, 3.0], "classes"),
+        ({"columns": 2, "linear": True}, [0.0, 2.0, 3.0], "values"),
+        ({"columns": 3, "loss": "sigmoid"}, np.eye(3), "multi_hot"),
+        ({"columns": 3, "loss": "softmax"}, np.eye(3), "classes"),
+        ({"columns": 1, "loss": "unseen"}, [0, 1, 1], "classes"),
+        ({"columns": 1, "loss": "unseen"}, [20, 31, 47], "values"),
+        ({}, [0.0, 2.0, 3.0], "values"),
+    ],
+)
+def test_labels_beside_no_answer_are_what_is_known_of_it(described, labels, meaning):
+    """As those of a training profile, whose answers are not recorded: alike with and without the answers."""
+    alone, beside = Profiler(), Profiler()
+    for profiler in (alone, beside):
+        profiler.describe("outputs", **described)
+    answers = np.random.default_rng(0).normal(size=(3, described.get("columns", 1))) * 3
+    alone.update(labels=labels)
+    beside.update(labels=labels, outputs=answers)
+    assert {p.profile().groups["labels"].info["read_as"] for p in (alone, beside)} == {meaning}

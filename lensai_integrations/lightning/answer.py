@@ -413,7 +413,7 @@ class _Decision:
         if node.name == "__getitem__" and len(node.shape) > 1:  # rows
             return False
         given = [parent for parent in node.parents if not trace.layers_behind(parent)]
-        return trace.texts_in_batch or bool(trace.leaves(*given) - self.images(trace, head))
+        return bool(given) and (trace.texts_in_batch or bool(trace.leaves(*given) - self.images(trace, head)))
 
     def picks_largest(self, trace: Trace, head: Head) -> bool:
         return any(
@@ -454,7 +454,9 @@ class _Decision:
         """Whether labels meet what further layers make of a head."""
         for trace in self.traces:
             for loss in trace.losses:
-                if self.target_leaves(trace, loss) - self.images(trace, head) and self.is_below(trace, loss.given, head):
+                if self.target_leaves(trace, loss) - self.images(trace, head) and self.is_below(
+                    trace, loss.given, head
+                ):
                     return True
             by_hand = trace.ancestors(*trace.ends) if trace.ends and self.uses_labels(trace, head) else []
             if any(

@@ -221,6 +221,10 @@ class Trace(TorchFunctionMode):
         """The model is called already, and hooks on itself would come too late."""
         _Hook("", self._enter_call)(self.model, args, kwargs)
 
+    def end_at(self, loss: Any) -> None:
+        """Tell what gradients would be computed of, where none are."""
+        self.ends += [self._id(tensor) for tensor in tensors_in(loss)]
+
     def end_call(self, args: Any, kwargs: Any, answer: Any) -> None:
         """What `begin_call` has begun is over."""
         _Hook("", self._leave_call)(self.model, args, kwargs, answer)

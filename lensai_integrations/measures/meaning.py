@@ -337,7 +337,11 @@ def _by_cross_entropy(evidence: _Evidence) -> Decision | None:
             "the loss is a cross-entropy of classes, but labels have several on at once: pass task='multilabel' if that"
             " is so"
         )
-    why = "the loss takes a softmax of it" if evidence.loss == SOFTMAX else "the loss is a cross-entropy"
+    why = (
+        "the loss takes a softmax of it, or a column by its label"
+        if evidence.loss == SOFTMAX
+        else "the loss is a cross-entropy"
+    )
     return Decision(kind, why, doubt)
 
 
