@@ -132,9 +132,9 @@ class Profiler:
             info: JSON values. For embeddings `reduce` and `axes` (of the layer's output) choose the definition. For
                 outputs these decide what they are, all optional: `linear` (whether a linear map comes last),
                 `activation` (`"sigmoid"` or `"softmax"`), `loss` (`"cross_entropy"`, `"binary_cross_entropy"`,
-                `"binary_cross_entropy_with_logits"`, `"squared"` for any distance of numbers, `"sigmoid"` and `"softmax"`
-                for one written by hand that takes these, `"unseen"` if none was found, `"other"`). For outputs and
-                labels `class_names`, a list of strings, the first for class 0.
+                `"binary_cross_entropy_with_logits"`, `"squared"` for distances of numbers, `"sigmoid"` or `"softmax"`
+                for one written by hand that takes it, `"unseen"` if none was found, `"other"`). For outputs and labels
+                `class_names`, a list of strings, the first for class 0.
         """
         names = info.pop("class_names", None)
         if names is not None and (problem := wrong_names(names)):

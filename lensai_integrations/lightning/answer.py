@@ -363,7 +363,7 @@ class _Decision:
         return None
 
     def loss(self, head: Head) -> dict[str, str]:
-        """What the loss does with a head, for `describe`; nothing if no training batch was seen, which would show it."""
+        """What the loss does with a head, for `describe`; nothing if no training batch was seen, which may show it."""
         found = self.held_against_labels(head)
         if found is not None:
             return {"loss": found[1].name}

@@ -52,8 +52,7 @@ def check(options: Options, model: nn.Module | None, batch: Any) -> Check:
         fit: Fit[Any] = Fit(options, rank=1)
         looked = _Looked()
         with fit.problems.caught("the model"):
-            place = next((each.device for each in [*model.parameters(), *model.buffers()]), None)
-            batch = batch if place is None else _moved(batch, place)
+            batch = _moved(batch, model)
             looked = _by_steps(model, batch, options, fit.problems)
         notes += looked.said
         return run_check(
@@ -176,11 +175,9 @@ def _by_forward(
     """What `forward` shows of the images."""
     key = options.inputs.key if isinstance(options.inputs, ImageInputs) else None
 
-    def forward() -> None:
-        with problems.caught("the model's forward pass"):
-            model(find_images(batch, key))
-
-    return _seen(model, batch, options, forward, trained)
+    with problems.caught("the model's forward pass"):
+        return _seen(model, batch, options, lambda: model(find_images(batch, key)), trained)
+    return _Looked()
 
 
 def _seen(
@@ -264,15 +261,24 @@ def _held_out(module: Any) -> Any:
     return loaders or module.train_dataloader()
 
 
-def _moved(batch: Any, device: torch.device) -> Any:
-    """The batch with its tensors on the model's device."""
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: _moved(value, device) for key, value in batch.items()}
-    if type(batch) in (list, tuple):
-        return type(batch)(_moved(value, device) for value in batch)
-    return batch
+def _moved(batch: Any, model: nn.Module) -> Any:
+    """The batch with its tensors on the model's device; beside a model of other floats, e.g. one that was fitted with
+    `precision="bf16-true"`, with its floats as those."""
+    parameters = [*model.parameters(), *model.buffers()]
+    floats = {each.dtype for each in parameters if each.is_floating_point()}
+    other = floats.pop() if len(floats) == 1 and floats != {torch.float32} else None
+
+    def moved(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            part = part.to(parameters[0].device)
+            return part.to(other) if other is not None and part.is_floating_point() else part
+        if isinstance(part, Mapping):
+            return {key: moved(value) for key, value in part.items()}
+        if isinstance(part, tuple) and hasattr(part, "_make"):
+            return part._make(map(moved, part))
+        return type(part)(map(moved, part)) if type(part) in (list, tuple) else part
+
+    return moved(batch) if parameters else batch
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, local, namespace, shape_of, strings, to_host
+from lensai_integrations.arrays import Array, is_array, local, namespace, shape_of, strings, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.outputs import (
     CLASSES,
@@ -153,14 +153,8 @@ def label_rows(labels: Any) -> Array:
             "labels are a mapping per image (boxes?), which is not read yet: pass target=, the place of one label per"
             " image, or target=None"
         )
-    try:
-        array = local(labels)
-    except InputError:  # texts among the numbers, or no numbers at all
-        raise
-    except ValueError as error:
-        raise InputError(
-            f"labels have different lengths, which is not read yet: pass one label per image ({error})"
-        ) from error
+    _refuse_several(labels)
+    array = local(labels)
     shape = shape_of(array)
     kept = (*shape[:1], *(size for size in shape[1:] if size != 1))
     if not shape or len(kept) > 2:
@@ -169,6 +163,24 @@ def label_rows(labels: Any) -> Array:
             " target=, the place of one label per image, or target=None"
         )
     return namespace(array).reshape(array, (shape[0], kept[1] if len(kept) == 2 else 1))
+
+
+def _refuse_several(labels: Any) -> None:
+    """Raise if each image has a list of its own, as long as it likes, or of texts."""
+    if not isinstance(labels, list | tuple):
+        return
+    rows = [each for each in labels if isinstance(each, list | tuple) or (is_array(each) and len(each.shape))]
+    lengths = {len(row) for row in rows} | ({1} if len(rows) < len(labels) else set())
+    if len(lengths) > 1:
+        raise InputError(
+            f"labels have different lengths, {min(lengths)} to {max(lengths)} for an image, which is not read yet: pass"
+            " one label per image, or a row of 0 and 1 with a column for each label"
+        )
+    if any(isinstance(each, str) for row in rows if isinstance(row, list | tuple) for each in row):
+        raise InputError(
+            "labels are several texts per image, which is not read yet: pass one per image, or a row of 0 and 1 with a"
+            " column for each"
+        )
 
 
 @dataclass(frozen=True)
@@ -249,8 +261,8 @@ def decide_kind(
 
 _OF_NO_LOSS: Final = (
     "{}, but no loss was seen to hold the answer against them: read as logits of classes that exclude each other; pass"
-    " task='classification' if that is so, task='multilabel' if several can be on at once, or outputs=None and its layer"
-    " in layers= if it is an embedding"
+    " task='classification' if that is so, task='multilabel' if several can be on at once, or outputs=None and its"
+    " layer in layers= if it is an embedding"
 )
 _OF_LENGTH_ONE: Final = (
     "every row has length 1, as embeddings have that are compared by angle, and no loss tells: read as logits; if it is"

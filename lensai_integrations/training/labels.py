@@ -181,7 +181,7 @@ def _column(values: Sequence[Any], of_objects: bool = False) -> Any:
         return list(values)
     nested = [value if isinstance(value, tuple) else fields_of(value) for value in values]
     if all(part is not None for part in nested):
-        keys = {str(key).lower() for part in nested if not isinstance(part, tuple) for key in part}
+        keys = {str(key).lower() for part in nested if isinstance(part, Mapping) for key in part}
         return list(values) if keys & _OBJECT_KEYS else _columns(values)
     axes = 0 if of_objects else 1
     if all(is_array(value) and len(value.shape) <= axes for value in values) and len(set(map(shape_of, values))) == 1:

@@ -431,10 +431,18 @@ SCORED = {
     "floats": (lambda z, y: -at(z.log_softmax(1), y).mean(), torch.Tensor.float, "logits"),
     "one-hot": (lambda z, y: -(y * z.log_softmax(1)).sum(1).mean(), one_hot, "logits"),
     "softplus": (lambda z, y: (F.softplus(z) - y * z).mean(), one_hot, "multilabel_logits"),
-    "logsigmoid": (lambda z, y: -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)).mean(), one_hot, "multilabel_logits"),
+    "logsigmoid": (
+        lambda z, y: -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)).mean(),
+        one_hot,
+        "multilabel_logits",
+    ),
     "sigmoid": (lambda z, y: -(y * (z.sigmoid() + 0.1).log()).mean(), one_hot, "multilabel_logits"),
-    "keypoints": (lambda z, y: (z.sigmoid() - y).square().mean(), lambda y: torch.stack([y / 8, y / 4, y / 9, y / 3]), "values"),
-}  # fmt: skip
+    "keypoints": (
+        lambda z, y: (z.sigmoid() - y).square().mean(),
+        lambda y: torch.stack([y / 8, y / 4, y / 9, y / 3]),
+        "values",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", SCORED)
@@ -459,10 +467,14 @@ COMPARED = {
     "einsum": lambda z, y: (torch.einsum("id,jd->ij", z, z) * pairs(y)).mean(),
     "contrast": lambda z, y: -((z @ z.mT).log_softmax(1) * pairs(y)).mean(),
     "distances": lambda z, y: (torch.cdist(z, z) * pairs(y)).mean(),
-    "triplets": lambda z, y: ((z - z[y.argsort()]).square() - (z - z[y.argsort().flip(0)]).square()).sum(1).relu().mean(),
+    "triplets": lambda z, y: (
+        ((z - z[y.argsort()]).square() - (z - z[y.argsort().flip(0)]).square()).sum(1).relu().mean()
+    ),
     "neighbours": lambda z, y: ((z - z.roll(1, 0)).square().sum(1) * (y == y.roll(1, 0))).mean(),
-    "prototypes": lambda z, y: -at((-torch.cdist(z, torch.stack([z[y == c].sum(0) for c in range(4)]))).log_softmax(1), y).mean(),
-}  # fmt: skip
+    "prototypes": lambda z, y: (
+        -at((-torch.cdist(z, torch.stack([z[y == c].sum(0) for c in range(4)]))).log_softmax(1), y).mean()
+    ),
+}
 
 
 class OtherNetwork(ByHand):

@@ -139,11 +139,15 @@ LISTS = {
     "one column": (lambda x, y: (x, torch.tensor([y])), lambda s: (s[0], int(s[1])), 1),
     "with an index": (lambda x, y: (x, torch.tensor(y + 2000), torch.tensor(y)), lambda s: (s[0], s[2]), 2),
     "dicts": (lambda x, y: {"label": y, "image": x}, lambda s: (s["image"], s["label"]), "label"),
-    "nested": (lambda x, y: {"image": x, "y": {"species": y}}, lambda s: (s["image"], s["y"]["species"]), ("y", "species")),
+    "nested": (
+        lambda x, y: {"image": x, "y": {"species": y}},
+        lambda s: (s["image"], s["y"]["species"]),
+        ("y", "species"),
+    ),
     "named tuples": (Named, lambda s: s, "species"),
     "dataclasses": (Sample, lambda s: (s.image, s.label), "label"),
     "one-hot": (lambda x, y: (x, torch.eye(4)[y]), lambda s: (s[0], int(s[1].argmax())), 1),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -190,11 +194,23 @@ def test_samples_are_told_apart_by_what_they_hold(lit, trainer):
 @pytest.mark.parametrize(
     ("shape", "label", "named"),
     [
-        (lambda x, y: (x, {"boxes": torch.zeros(1, 4), "labels": torch.tensor([y])}), lambda s: s[1]["labels"], "1 (list of 8 dict)"),
-        (lambda x, y: {"image": x, "boxes": torch.zeros(1, 4), "labels": torch.tensor([y])}, lambda s: s["labels"], "'labels' (list of 8 Tensor)"),
-        (lambda x, y: {"image": x, "label": y} if y else {"image": x}, lambda s: s.get("label", 0), "'label' (list of 8 NoneType and int)"),
+        (
+            lambda x, y: (x, {"boxes": torch.zeros(1, 4), "labels": torch.tensor([y])}),
+            lambda s: s[1]["labels"],
+            "1 (list of 8 dict)",
+        ),
+        (
+            lambda x, y: {"image": x, "boxes": torch.zeros(1, 4), "labels": torch.tensor([y])},
+            lambda s: s["labels"],
+            "'labels' (list of 8 Tensor)",
+        ),
+        (
+            lambda x, y: {"image": x, "label": y} if y else {"image": x},
+            lambda s: s.get("label", 0),
+            "'label' (list of 8 NoneType and int)",
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("target", ["auto", "given"])
 def test_labels_of_objects_and_labels_that_are_missing_are_said_not_to_be_read(
     lit, trainer, shape, label, named, target
