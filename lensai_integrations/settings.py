@@ -190,10 +190,11 @@ class Settings:
             kind = decided.kind if decided is not None else None
             kind = kind or _TOLD.get(self.task_of(head_of(group)))
             told = self.described(partner_of(group))
-            first = form
-            if known is None and (told or group in self._forms):
+            first = self._forms.get(group, form)
+            if kind is None and known is None and told:
                 first = self._first_form(group, labels)
-                kind = kind or told_kind(told, first)
+                kind = told_kind(told, first)
+            first = first if first.columns == form.columns else form
             answer = self.batch.get(partner_of(group))
             if answer is not None and steps_of(answer) and form.columns > 1:
                 raise InputError(f"{form.columns} labels for each image, beside as many answers, are not read yet")

@@ -8,9 +8,10 @@ keeps a plain copy, and the reduction comes after the forward pass.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +48,21 @@ class Tap:
         same = self.layer.module is other.layer.module and self.layer.before == other.layer.before
         return same and (self.key, self.reduce, self.head) == (other.key, other.reduce, other.head)
 
+
+class _Catching(threading.local):
+    """Open while a hook computes, which is no part of the forward pass: traces of it do not note what happens then."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.depth -= 1
+
+
+CATCHING: Final = _Catching()
 
 #: The key of what the model itself answered, where that is only looked at.
 ANSWER = "answer"
@@ -161,8 +177,7 @@ class Taps:
             if tensor is not None:
                 self._kept[key] = _Kept(tensor.ndim, tensor.detach().clone(), False)
             return
-        # What is done here is no part of the forward pass, for a trace of it neither.
-        with self._problems.caught(key), torch.no_grad(), torch._C.DisableTorchFunction():
+        with self._problems.caught(key), torch.no_grad(), CATCHING:
             self._kept[key] = _copied(self._taps[key], answer)
 
 

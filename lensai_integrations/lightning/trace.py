@@ -23,7 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from lensai_integrations.lightning.heads import Heads, heads_in
 from lensai_integrations.lightning.layers import is_metric, paths_of
-from lensai_integrations.lightning.taps import InertInCopies
+from lensai_integrations.lightning.taps import CATCHING, InertInCopies
 from lensai_integrations.measures.batches import are_samples
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 
@@ -244,7 +244,7 @@ class Trace(TorchFunctionMode):
         return result
 
     def _watching(self) -> bool:
-        return self._on and self.error is None and threading.get_ident() == self._thread
+        return self._on and self.error is None and not CATCHING.depth and threading.get_ident() == self._thread
 
     def _note(self, func: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
         name = getattr(func, "__name__", "")
