@@ -145,8 +145,8 @@ class Profiler:
                 outputs these decide what they are, all optional: `linear` (whether a linear map comes last),
                 `activation` (`"sigmoid"` or `"softmax"`), `loss` (`"cross_entropy"`, `"binary_cross_entropy"`,
                 `"binary_cross_entropy_with_logits"`, `"squared"` for any distance of numbers, `"hinge"` for margins of
-                labels -1 and 1, `"other"`). For outputs and labels `class_names`, a list of strings, the first for
-                class 0.
+                labels -1 and 1, `"sigmoid"` or `"softmax"` for one written by hand that takes it, `"unseen"` if none
+                was found, `"other"`). For outputs and labels `class_names`, a list of strings, the first for class 0.
         """
         names = info.pop("class_names", None)
         if names is not None and (problem := wrong_names(names)):
@@ -159,6 +159,10 @@ class Profiler:
     def reader(self) -> ImageInputs:
         """How images are read, with all that the first of them decided."""
         return self._settings.resolved_inputs or self._settings.inputs
+
+    def share_labels(self, other: Profiler) -> None:
+        """Read labels as another profiler of the same model does: the first batch that either sees decides for both."""
+        self._settings.share_labels(other._settings)
 
     def reset(self) -> None:
         """Forget all rows; how batches are read stays decided."""

@@ -98,6 +98,7 @@ class Settings:
         self._kinds: dict[str, Decision] = {}
         self._meanings: dict[str, Meaning] = {}
         self._signs: dict[str, bool] = {}
+        self._forms: dict[str, LabelForm] = {}
         self.measures, self.missing = chosen_measures(measures, like)
         self.on_custom_failure: Callable[[str, Exception], None] = lambda stream, error: None
         self.on_note: Callable[[str], None] = lambda note: None
@@ -150,6 +151,16 @@ class Settings:
         """
         return checked_task(self.task.get(head, "auto") if isinstance(self.task, Mapping) else self.task)
 
+    def share_labels(self, other: Settings) -> None:
+        """Read labels as another profiler of the same model does: the first batch that either sees decides for both."""
+        self._meanings, self._forms, self._signs = other._meanings, other._forms, other._signs
+
+    def _first_form(self, group: str, labels: Any) -> LabelForm:
+        """What the first labels of a group look like, which may wait for them; if these have other columns, they."""
+        form = label_form(labels)
+        first = self._forms.setdefault(group, form)
+        return first if first.columns == form.columns else form
+
     def kind_of(self, group: str, outputs: Any) -> Decision:
         """What a group of outputs is read as: decided from its first batch, and kept over resets.
 
@@ -166,7 +177,7 @@ class Settings:
             open = read is None and task == "auto"
             if labels is not None and open and not steps_of(self.batch[group]):
                 with suppress(InputError):  # told by their own recorder
-                    form = label_form(labels)
+                    form = self._first_form(partner_of(group), labels)
                     if form.signs and form.columns != math.prod(shape_of(outputs)[1:]):
                         form = label_form(labels, signs=False)
             with suppress(InputError) if self.is_extra(group) else nullcontext():
@@ -191,7 +202,11 @@ class Settings:
             kind = decided.kind if decided is not None else None
             kind = kind or _TOLD.get(self.task_of(head_of(group)))
             told = self.described(partner_of(group))
-            kind = kind or told_kind(told, form.columns)
+            first = self._forms.get(group, form)
+            if kind is None and known is None and told:
+                first = self._first_form(group, labels)
+                kind = told_kind(told, first)
+            first = first if first.columns == form.columns else form
             answer = self.batch.get(partner_of(group))
             if answer is not None and steps_of(answer) and form.columns > 1:
                 raise InputError(f"{form.columns} labels for each image, beside as many answers, are not read yet")
@@ -199,12 +214,15 @@ class Settings:
             if known is not None:
                 self._meanings[group], self._signs[group] = meaning_in(known), known.info.get("signs") is True
             else:
-                of_two = form.form == "whole" and width <= 1 and kind not in (None, "values")
-                looked = label_form(labels) if of_two else form
+                of_two = first.form == "whole" and width <= 1 and kind not in (None, "values")
+                looked = self._first_form(group, labels) if of_two else first
                 self._signs[group] = are_signs(looked, kind, max(width, 1))
-                form = looked if self._signs[group] else label_form(labels, look=False, signs=False)
-                self._meanings[group] = decide_labels(form, kind, width)
-        elif form.signs and not self._signs[group]:
+                if self._signs[group]:
+                    first = form = looked
+                elif first.signs:
+                    first = label_form(labels, look=False, signs=False)
+                self._meanings[group] = decide_labels(first, kind, width)
+        if form.signs and not self._signs[group]:
             form = label_form(labels, look=False, signs=False)
         return self._meanings[group], replace(form, signs=self._signs[group])
 

@@ -10,6 +10,7 @@ import torch
 
 from lensai_integrations import DriftMonitor, ImageInputs, Profiler, measure, profile_dataset
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measuring import ImageBatch, image_measurer
 from lensai_integrations.training.batches import BatchReader
 from lensai_integrations.training.problems import Problems
@@ -282,3 +283,22 @@ def test_lists_on_a_device_are_never_waited_for(convention, dtype):
     found = ImageBatch(images).measured(image_measurer(reader, *conventions), conventions[-1])
     assert (found["rows"].device.type, found["rows"].shape[0]) == ("meta", 5)
     assert (found["counts"].device.type, found["counted"]) == ("meta", 5)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("wrap", [lambda images: images, lambda images: (images, [0, 1])])
+def test_a_grey_and_a_colour_image_are_named_as_such(first, wrap):
+    pair = [np.zeros((1, 16, 16)), np.zeros((3, 16, 16))]
+    with pytest.raises(InputError, match="the images of a list have 1 and 3 channels: make them alike"):
+        find_images(wrap([pair[first], pair[1 - first]]))
+
+
+@pytest.mark.parametrize("wrap", [lambda image: image, list])
+def test_a_first_batch_without_a_finite_image_says_how_much_is_not_finite(wrap):
+    images = np.random.default_rng(0).random((4, 3, 16, 16), np.float32)
+    images[:, 0, 0, 0] = np.nan
+    with pytest.raises(InputError, match="4 of 3,072 values are not finite"):
+        Profiler().update(inputs=wrap(images))
+    profiler = Profiler(inputs=ImageInputs(scale=255.0))
+    profiler.update(inputs=wrap(images))
+    assert "4 of 4 rows of inputs were left out" in profiler.profile().warnings[0]

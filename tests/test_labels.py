@@ -281,7 +281,10 @@ ONE = "pass one label per image, or none"
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([[1, 2], [3], [1], [2], [1], [2]], f"labels have different lengths, which is not read yet: {ONE}"),
+        (
+            [[1, 2], [3], [1], [2], [1], [2]],
+            f"labels have different lengths, 1 to 2 for an image, which is not read yet: {ONE}",
+        ),
         (np.arange(9) % 3, f"labels are of 9 images, but the batch has 6: {ONE}"),
         (np.arange(4) % 3, f"labels are of 4 images, but the batch has 6: {ONE}"),
         (["a"] * 4, f"labels are of 4 images, but the batch has 6: {ONE}"),
@@ -450,3 +453,36 @@ def test_what_is_no_sign_later_on_is_left_out_and_said():
     window.update(outputs=COLUMN, labels=(SIGNS > 0).astype(int))
     (told,) = window.profile().warnings
     assert "they are not -1 or 1 per image, as the baseline's are: hand over these, or make another" in told
+
+
+def test_profilers_of_one_model_read_labels_as_the_first_of_them_to_see_some():
+    training, validation = Profiler(), Profiler()
+    validation.share_labels(training)
+    training.update(labels=np.eye(4)[[0, 1, 2]])
+    validation.update(labels=np.array([[1.0, 1, 0, 0], [0, 0, 1, 0]]))
+    assert {p.profile().groups["labels"].info["read_as"] for p in (training, validation)} == {"classes"}
+    (warning,) = validation.profile().warnings
+    assert "1 rows were left out; they are no single class" in warning
+
+
+@pytest.mark.parametrize(
+    ("described", "labels", "meaning"),
+    [
+        ({"columns": 4, "linear": True}, [0.0, 2.0, 3.0], "classes"),
+        ({"columns": 2, "linear": True}, [0.0, 2.0, 3.0], "values"),
+        ({"columns": 3, "loss": "sigmoid"}, np.eye(3), "multi_hot"),
+        ({"columns": 3, "loss": "softmax"}, np.eye(3), "classes"),
+        ({"columns": 1, "loss": "unseen"}, [0, 1, 1], "classes"),
+        ({"columns": 1, "loss": "unseen"}, [20, 31, 47], "values"),
+        ({}, [0.0, 2.0, 3.0], "values"),
+    ],
+)
+def test_labels_beside_no_answer_are_what_is_known_of_it(described, labels, meaning):
+    """As those of a training profile, whose answers are not recorded: alike with and without the answers."""
+    alone, beside = Profiler(), Profiler()
+    for profiler in (alone, beside):
+        profiler.describe("outputs", **described)
+    answers = np.random.default_rng(0).normal(size=(3, described.get("columns", 1))) * 3
+    alone.update(labels=labels)
+    beside.update(labels=labels, outputs=answers)
+    assert {p.profile().groups["labels"].info["read_as"] for p in (alone, beside)} == {meaning}

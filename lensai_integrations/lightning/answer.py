@@ -17,7 +17,20 @@ from torch import Tensor, nn
 
 from lensai_integrations.lightning.heads import is_vector
 from lensai_integrations.lightning.layers import Layer
-from lensai_integrations.lightning.trace import COMPARISONS, PRODUCTS, Call, Loss, Trace
+from lensai_integrations.lightning.trace import (
+    COMPARISONS,
+    DIFFERENCES,
+    GATHERS,
+    LARGEST,
+    PRODUCTS,
+    ROWS_MOVED,
+    SIGMOIDS,
+    SOFTMAXES,
+    Call,
+    Loss,
+    Trace,
+)
+from lensai_integrations.measures.meaning import SIGMOID, SOFTMAX, UNSEEN
 
 #: Operations that leave a linear map a linear one.
 _LINEAR_STEPS: Final = {
@@ -122,8 +135,8 @@ def decide(model: nn.Module, traces: list[Trace], advice: str = ADVICE) -> Answe
     return _Decision(model, traces, advice).answer()
 
 
-def loss_of(model: nn.Module, traces: list[Trace], layers: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """The loss that holds what layers answer against labels, for `describe`.
+def loss_of(model: nn.Module, traces: list[Trace], layers: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What the loss does with what layers answer, and how many columns that has, for `describe`.
 
     Args:
         model: The traced model.
@@ -131,15 +144,15 @@ def loss_of(model: nn.Module, traces: list[Trace], layers: Mapping[str, str]) ->
         layers: Paths of layers by any keys.
 
     Returns:
-        By key, of those that have one.
+        By key, of those that were called.
     """
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for key, path in layers.items():
         calls = [call for call in traces[0].calls if call.path == path and call.outputs]
         decision = _Decision(model, traces, "")
         for call in calls[:1]:
-            loss = decision.held_against_labels(decision.head_at(call, call.outputs[0], ""))
-            found |= {key: {"loss": loss[1].name}} if loss is not None else {}
+            head = decision.head_at(call, call.outputs[0], "")
+            found[key] = {"columns": math.prod(head.shape[1:]), **decision.loss(head)}
     return found
 
 
@@ -261,8 +274,9 @@ class _Decision:
 
     def trace_images(self) -> set[int]:
         leaves = self.trace.all_leaves()
-        maps = {leaf for leaf in leaves if len(self.trace.nodes[leaf].shape) >= 3}
-        return maps or set(sorted(leaves)[:1])
+        nodes = self.trace.nodes
+        maps = {leaf for leaf in leaves if len(nodes[leaf].shape) >= 3}
+        return maps or {leaf for leaf in leaves if nodes[leaf].place == nodes[min(leaves)].place}
 
     def is_fed(self, call: Call) -> bool:
         return bool(self.trace.leaves(*call.inputs)) or not self.trace.all_leaves()
@@ -275,7 +289,7 @@ class _Decision:
         Raises:
             UnclearError: If it is neither.
         """
-        if self.held_against_labels(head):
+        if self.held_against_labels(head) or self.is_scored_by_hand(head):
             return _OUTPUT
         if self.is_compared(head) or self.is_before_the_loss(head) or any(self.feeds(head, each) for each in heads):
             return _REPRESENTATION
@@ -348,29 +362,117 @@ class _Decision:
                 return trace, loss
         return None
 
+    def loss(self, head: Head) -> dict[str, str]:
+        """What the loss does with a head, for `describe`; nothing if no training batch was seen, which may show it."""
+        found = self.held_against_labels(head)
+        if found is not None:
+            return {"loss": found[1].name}
+        if told := self.by_hand(head):
+            return {"loss": told}
+        return {"loss": UNSEEN} if any(trace.ends for trace in self.traces) else {}
+
+    def is_scored_by_hand(self, head: Head) -> bool:
+        """Whether a loss written by hand makes probabilities of a head and needs labels."""
+        if self.by_hand(head, largest=False) == "":
+            return False
+        return all(self.uses_labels(trace, head) for trace in self.traces if trace.ends)
+
+    def by_hand(self, head: Head, *, largest: bool = True) -> str:
+        """What the steps show of a head that no known loss takes: whether its columns are labels or classes.
+
+        What the gradients depend on counts before what else is computed, of which metrics are made.
+        """
+        for trace in reversed(self.traces):
+            nodes = trace.ancestors(*trace.ends) if trace.ends else range(len(trace.nodes))
+            names = {self.use(trace, node, head) for node in nodes} - {""}
+            if names:
+                return names.pop() if len(names) == 1 else ""
+        if largest and any(self.picks_largest(trace, head) for trace in self.traces):
+            return SOFTMAX
+        return ""
+
+    def use(self, trace: Trace, number: int, head: Head) -> str:
+        """What an operation takes a head for."""
+        node = trace.nodes[number]
+        if node.layer or node.name not in SIGMOIDS | SOFTMAXES | GATHERS or not self.takes_head(trace, number, head):
+            return ""
+        if node.name in SIGMOIDS:
+            return SIGMOID
+        return SOFTMAX if node.name in SOFTMAXES or self.picks_by_labels(trace, number, head) else ""
+
+    def takes_head(self, trace: Trace, number: int, head: Head) -> bool:
+        """Whether a head goes into an operation with nothing but operations on each row for itself between."""
+        steps = trace.steps_behind(*trace.nodes[number].parents)
+        if not self.paths(trace, [step for step in steps if trace.nodes[step].layer]) & head.paths:
+            return False
+        return not any(self.compares(trace, step, head) for step in steps)
+
+    def picks_by_labels(self, trace: Trace, number: int, head: Head) -> bool:
+        """Whether labels say which of a row's columns are taken."""
+        node = trace.nodes[number]
+        if node.name == "__getitem__" and len(node.shape) > 1:  # rows
+            return False
+        given = [parent for parent in node.parents if not trace.layers_behind(parent)]
+        return bool(given) and (trace.texts_in_batch or bool(trace.leaves(*given) - self.images(trace, head)))
+
+    def picks_largest(self, trace: Trace, head: Head) -> bool:
+        return any(
+            node.name in LARGEST and not node.layer and self.takes_head(trace, number, head)
+            for number, node in enumerate(trace.nodes)
+        )
+
     def is_compared(self, head: Head) -> bool:
-        """Whether rows of a head are compared with one another."""
+        """Whether rows of a head are compared with one another, or with those of another network."""
         return any(self.compares(trace, node, head) for trace in self.traces for node in range(len(trace.nodes)))
 
     def compares(self, trace: Trace, number: int, head: Head) -> bool:
-        """Whether an operation compares rows of a head with one another."""
+        """Whether an operation compares rows of a head with one another, or with those of another network."""
         node = trace.nodes[number]
-        if node.layer or node.name not in COMPARISONS | PRODUCTS:
+        if node.layer or node.name not in COMPARISONS | PRODUCTS | DIFFERENCES:
             return False
-        square = len(node.shape) == 2 and node.shape[0] == node.shape[1]
-        sides = [self.paths(trace, trace.layers_behind(p)) for p in node.parents if trace.nodes[p].data]
-        return (square or node.name in COMPARISONS) and bool(sides) and all(side & head.paths for side in sides)
+        sides = [self.paths(trace, trace.layers_behind(parent)) for parent in node.parents]
+        if node.name in COMPARISONS and node.name.endswith("_loss"):  # whose last argument tells which belong together
+            sides = list(filter(None, sides))
+        if not (sides and all(sides) and any(side & head.paths for side in sides)):
+            return False
+        return node.name not in DIFFERENCES or self.are_rows(trace, node.parents, head)
+
+    def are_rows(self, trace: Trace, numbers: tuple[int, ...], head: Head) -> bool:
+        """Whether two tensors are rows as wide as a head, and not the same rows twice."""
+        if len(numbers) != 2:
+            return False
+        width = math.prod(head.shape[1:])
+        for number in numbers:
+            shape = trace.nodes[number].shape
+            if width < 2 or len(shape) < 2 or shape[-1] != width or math.prod(shape) <= width:
+                return False
+        one, two = ({*trace.steps_behind(number)} for number in numbers)
+        moved = any(trace.nodes[step].name in ROWS_MOVED for step in one ^ two)
+        return moved or not (numbers[0] in two or numbers[1] in one)
 
     def is_before_the_loss(self, head: Head) -> bool:
         """Whether labels meet what further layers make of a head."""
         for trace in self.traces:
             for loss in trace.losses:
-                if not self.target_leaves(trace, loss) - self.images(trace, head):
-                    continue
-                layers = [node for node in trace.ancestors(loss.given) if trace.nodes[node].layer]
-                if self.paths(trace, layers) >= head.paths:
+                if self.target_leaves(trace, loss) - self.images(trace, head) and self.is_below(
+                    trace, loss.given, head
+                ):
                     return True
+            by_hand = trace.ancestors(*trace.ends) if trace.ends and self.uses_labels(trace, head) else []
+            if any(
+                trace.nodes[number].name in SIGMOIDS | SOFTMAXES
+                and not trace.nodes[number].layer
+                and not self.takes_head(trace, number, head)
+                and self.is_below(trace, number, head)
+                for number in by_hand
+            ):
+                return True
         return False
+
+    def is_below(self, trace: Trace, number: int, head: Head) -> bool:
+        """Whether a tensor is made of a head."""
+        layers = [node for node in trace.ancestors(number) if trace.nodes[node].layer]
+        return self.paths(trace, layers) >= head.paths
 
     def feeds(self, head: Head, other: Head) -> bool:
         """Whether another head is made of this one by further layers."""
@@ -388,17 +490,15 @@ class _Decision:
         if found is None:
             return None
         trace, loss = found
-        leaves = self.target_leaves(trace, loss) - self.images(trace, head)
-        return trace.nodes[leaves.pop()].place if len(leaves) == 1 else None
+        places = {trace.nodes[leaf].place for leaf in self.target_leaves(trace, loss) - self.images(trace, head)}
+        return places.pop() if len(places) == 1 else None
 
     # What is read.
 
     def output(self, head: Head) -> Reading:
         layer, part = self.where(head)
         info: dict[str, Any] = {"layer": layer.path, "auto": True, "columns": math.prod(head.shape[1:])}
-        info |= self.form(head)
-        if (found := self.held_against_labels(head)) is not None:
-            info["loss"] = found[1].name
+        info |= self.form(head) | self.loss(head)
         info["found"] = self.sentence(head)
         rows = head.root.heads.tensors.get(self.key_of(head))
         return Reading(layer, part, info, rows, is_answer=True)
@@ -516,6 +616,8 @@ class _Decision:
 
     def image_count(self) -> int:
         """How many images the batch has; 0 if that is not clear. Images that come in a list have no axis for it."""
+        if self.trace.samples:
+            return self.trace.samples
         shapes = [self.trace.nodes[leaf].shape for leaf in self.trace_images()]
         batched = {shape[0] for shape in shapes if len(shape) != 3}
         single = [shape for shape in shapes if len(shape) == 3]

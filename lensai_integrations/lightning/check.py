@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 
 from lensai_integrations.arrays import is_array
 from lensai_integrations.errors import InputError
+from lensai_integrations.heads import is_outputs
 from lensai_integrations.lightning.answer import has_forward
 from lensai_integrations.lightning.attach import attach
 from lensai_integrations.lightning.finding import Finder
 from lensai_integrations.lightning.layers import find_layer
 from lensai_integrations.lightning.recording import aside
+from lensai_integrations.lightning.taps import Taps
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.training.check import Check, reading_difference, run_check, without_missing
@@ -49,9 +52,8 @@ def check(options: Options, model: nn.Module | None, batch: Any) -> Check:
         fit: Fit[Any] = Fit(options, rank=1)
         looked = _Looked()
         with fit.problems.caught("the model"):
-            place = next((each.device for each in [*model.parameters(), *model.buffers()]), None)
-            batch = batch if place is None else _moved(batch, place)
-            looked = _by_step(model, batch, options) or _by_forward(model, batch, options, fit.problems)
+            batch = _moved(batch, model)
+            looked = _by_steps(model, batch, options, fit.problems)
         notes += looked.said
         return run_check(
             fit,
@@ -82,41 +84,110 @@ class _Looked:
     said: list[str] = field(default_factory=list)
 
 
-def _by_step(model: nn.Module, batch: Any, options: Options) -> _Looked | None:
-    """What the validation step shows, which fit runs as well; None if there is none, or it shows nothing.
+def _by_steps(model: nn.Module, batch: Any, options: Options, problems: Problems) -> _Looked:
+    """What the validation step shows, or if there is none, or it shows nothing, `forward`; and the training step beside
+    it, as in a fit.
 
-    It runs on a copy, whose logging goes nowhere: a step may keep things.
+    They run on a copy, whose logging goes nowhere: a step may keep things.
     """
-    if not _is_written(model, "validation_step"):
-        return None
+    if not (_is_written(model, "validation_step") or _is_written(model, "training_step")):
+        return _by_forward(model, batch, options, problems)
     try:
         runs: Any = copy.deepcopy(model)
-        runs.__dict__.update(log=_nowhere, log_dict=_nowhere)
-        looked = _seen(runs, batch, options, lambda: runs.validation_step(batch, 0))
     except Exception:
         if not has_forward(model):
             raise
-        return None
-    return looked if looked.answers or looked.said else None
+        return _by_forward(model, batch, options, problems)
+    runs.__dict__.update(log=_nowhere, log_dict=_nowhere)
+    trained, failure = _trained(runs, batch, options)
+    looked = None
+    if _is_written(model, "validation_step"):
+        try:
+            looked = _seen(runs, batch, options, lambda: _call(runs.validation_step, batch), trained)
+        except Exception:
+            if not has_forward(model):
+                raise
+    if looked is None or not (looked.answers or looked.said):
+        looked = _by_forward(runs, batch, options, problems, trained)
+    is_open = options.outputs == "auto" and options.task == "auto"
+    if failure and is_open and any(is_outputs(layer.key) and "loss" not in layer.info for layer in looked.layers):
+        looked.said.append(_NO_TRAINING_STEP.format(failure))
+    return looked
 
 
-def _by_forward(model: nn.Module, batch: Any, options: Options, problems: Problems) -> _Looked:
+_NO_TRAINING_STEP: Final = (
+    "the validation step shows no loss, and the training step could not be run here ({}), so whether the model's answer"
+    " is an output, and of what, shows in fit only: pass task= to settle it, or outputs= and layers=[...]"
+)
+
+
+def _trained(model: Any, batch: Any, options: Options) -> tuple[Finder, str]:
+    """A finder that has seen a training step, and why it has not, if it could not. Weights and modes stay."""
+    problems = Problems(quiet=True)
+    finder = Finder(model, Taps([], problems), problems, outputs=False, layers=False)
+    if not _is_written(model, "training_step"):
+        return finder, ""
+    before = model.__dict__.copy()
+    with _as_before(model):
+        try:
+            optimizers = _idle(model)
+            model.__dict__.update(
+                dict.fromkeys(("toggle_optimizer", "untoggle_optimizer", "clip_gradients", "lr_schedulers"), _nowhere),
+                optimizers=lambda *_, **__: optimizers[0] if len(optimizers) == 1 else optimizers,
+                manual_backward=lambda loss, *_, **__: finder.end_at(loss),
+            )
+            model.train()
+            with torch.enable_grad():
+                finder.open(batch, recorded=False)
+                loss = _call(model.training_step, batch)
+                finder.end_at(loss.get("loss") if isinstance(loss, Mapping) else loss)
+            finder.close()
+        except Exception as error:  # noqa: BLE001  it may need the trainer
+            finder.stop_tracing()
+            return finder, repr(error)
+        finally:
+            model.__dict__.clear()
+            model.__dict__.update(before)
+    return finder, ""
+
+
+def _idle(model: Any) -> list[Any]:
+    """The optimizers of a model that optimises by itself, that leave its weights as they are."""
+    if getattr(model, "automatic_optimization", True):
+        return []
+    made = model.configure_optimizers()
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], list):
+        made = made[0]  # the others are schedulers
+    optimizers = [each["optimizer"] if isinstance(each, Mapping) else each
+                  for each in (made if isinstance(made, list | tuple) else [made])]  # fmt: skip
+    for optimizer in optimizers:
+        optimizer.step = lambda closure=None: closure() if closure is not None else None
+    return optimizers
+
+
+def _call(step: Callable[..., Any], batch: Any) -> Any:
+    return step(batch, 0) if len(inspect.signature(step).parameters) > 1 else step(batch)
+
+
+def _by_forward(
+    model: nn.Module, batch: Any, options: Options, problems: Problems, trained: Finder | None = None
+) -> _Looked:
     """What `forward` shows of the images."""
     key = options.inputs.key if isinstance(options.inputs, ImageInputs) else None
 
-    def forward() -> None:
-        with problems.caught("the model's forward pass"):
-            model(find_images(batch, key))
-
-    return _seen(model, batch, options, forward)
+    with problems.caught("the model's forward pass"):
+        return _seen(model, batch, options, lambda: model(find_images(batch, key)), trained)
+    return _Looked()
 
 
-def _seen(model: nn.Module, batch: Any, options: Options, run: Callable[[], Any]) -> _Looked:
+def _seen(
+    model: nn.Module, batch: Any, options: Options, run: Callable[[], Any], trained: Finder | None = None
+) -> _Looked:
     """What layers answer in a pass, those found that are left to be found."""
     problems = Problems(quiet=True)
     taps = attach(model, options, problems)
     outputs, layers = options.outputs == "auto", options.layers == "auto"
-    finder = Finder(model, taps, problems, outputs=outputs, layers=layers, reduce=options.reduce)
+    finder = Finder(model, taps, problems, outputs=outputs, layers=layers, reduce=options.reduce, before=trained)
     try:
         taps.open()
         finder.open(batch, recorded=True, exact=False)
@@ -190,15 +261,24 @@ def _held_out(module: Any) -> Any:
     return loaders or module.train_dataloader()
 
 
-def _moved(batch: Any, device: torch.device) -> Any:
-    """The batch with its tensors on the model's device."""
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: _moved(value, device) for key, value in batch.items()}
-    if type(batch) in (list, tuple):
-        return type(batch)(_moved(value, device) for value in batch)
-    return batch
+def _moved(batch: Any, model: nn.Module) -> Any:
+    """The batch with its tensors on the model's device; beside a model of other floats, e.g. one that was fitted with
+    `precision="bf16-true"`, with its floats as those."""
+    parameters = [*model.parameters(), *model.buffers()]
+    floats = {each.dtype for each in parameters if each.is_floating_point()}
+    other = floats.pop() if len(floats) == 1 and floats != {torch.float32} else None
+
+    def moved(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            part = part.to(parameters[0].device)
+            return part.to(other) if other is not None and part.is_floating_point() else part
+        if isinstance(part, Mapping):
+            return {key: moved(value) for key, value in part.items()}
+        if isinstance(part, tuple) and hasattr(part, "_make"):
+            return part._make(map(moved, part))
+        return type(part)(map(moved, part)) if type(part) in (list, tuple) else part
+
+    return moved(batch) if parameters else batch
 
 
 @contextmanager

@@ -110,6 +110,11 @@ class Finder:
         trace.forget_values()
         return True
 
+    def end_at(self, loss: Any) -> None:
+        """Tell a training batch's loss, where no gradients are computed of it."""
+        if self._open is not None:
+            self._open.end_at(loss)
+
     def stop_tracing(self) -> None:
         """Leave the batch that is traced, if there is one."""
         if self._open is not None:

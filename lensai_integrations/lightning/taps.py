@@ -8,9 +8,10 @@ keeps a plain copy, and the reduction comes after the forward pass.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +48,21 @@ class Tap:
         same = self.layer.module is other.layer.module and self.layer.before == other.layer.before
         return same and (self.key, self.reduce, self.head) == (other.key, other.reduce, other.head)
 
+
+class _Catching(threading.local):
+    """Open while a hook computes, which is no part of the forward pass: traces of it do not note what happens then."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.depth -= 1
+
+
+CATCHING: Final = _Catching()
 
 #: The key of what the model itself answered, where that is only looked at.
 ANSWER = "answer"
@@ -161,27 +177,24 @@ class Taps:
             if tensor is not None:
                 self._kept[key] = _Kept(tensor.ndim, tensor.detach().clone(), False)
             return
-        with self._problems.caught(key), torch.no_grad():
+        with self._problems.caught(key), torch.no_grad(), CATCHING:
             self._kept[key] = _copied(self._taps[key], answer)
 
 
 def _info(tap: Tap) -> dict[str, Any]:
     info: dict[str, Any] = {"layer": tap.layer.path + (".input" if tap.layer.before else "")}
     if tap.reduce is None:
-        info["linear"] = isinstance(tap.layer.module, torch.nn.Linear) and not tap.layer.before
+        linear = tap.layer.module if isinstance(tap.layer.module, torch.nn.Linear) and not tap.layer.before else None
+        info["linear"] = linear is not None
+        if linear is not None:
+            info["columns"] = linear.out_features
     else:
         info["reduce"] = reduce_name(tap.reduce)
     return info | dict(tap.info)
 
 
-class _Hook:
-    """A forward hook, or with `before` a forward pre-hook. Pickled or copied with a model it turns inert."""
-
-    def __init__(self, key: str, before: bool, catch: Callable[[str, Any], None]) -> None:
-        self._key, self._before, self._catch = key, before, catch
-
-    def __call__(self, _: Any, args: Any, kwargs: Any, answer: Any = None) -> None:
-        self._catch(self._key, (args, kwargs) if self._before else answer)
+class InertInCopies:
+    """A hook that does nothing in a model that was copied or pickled with it."""
 
     def __reduce__(self) -> Any:
         return _inert_hook, ()
@@ -193,6 +206,16 @@ def _inert_hook() -> Callable[..., None]:
 
 def _do_nothing(*_: Any) -> None:
     return None
+
+
+class _Hook(InertInCopies):
+    """A forward hook, or with `before` a forward pre-hook."""
+
+    def __init__(self, key: str, before: bool, catch: Callable[[str, Any], None]) -> None:
+        self._key, self._before, self._catch = key, before, catch
+
+    def __call__(self, _: Any, args: Any, kwargs: Any, answer: Any = None) -> None:
+        self._catch(self._key, (args, kwargs) if self._before else answer)
 
 
 def _registered(tap: Tap, catch: Callable[[str, Any], None]) -> Any:

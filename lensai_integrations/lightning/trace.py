@@ -23,6 +23,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from lensai_integrations.lightning.heads import Heads, heads_in
 from lensai_integrations.lightning.layers import is_metric, paths_of
+from lensai_integrations.lightning.taps import CATCHING, InertInCopies
+from lensai_integrations.measures.batches import are_samples
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 
 #: Losses by the function that computes them, in the words of `describe(loss=...)`.
@@ -40,7 +42,16 @@ COMPARISONS: Final = {
     "triplet_margin_loss", "triplet_margin_with_distance_loss", "cosine_embedding_loss", "margin_ranking_loss",
     "hinge_embedding_loss", "cdist", "pdist", "pairwise_distance", "cosine_similarity",
 }  # fmt: skip
-PRODUCTS: Final = {"matmul", "mm", "__matmul__", "__rmatmul__", "bmm", "einsum"}
+PRODUCTS: Final = {"matmul", "mm", "__matmul__", "__rmatmul__", "bmm", "einsum", "inner", "tensordot"}
+DIFFERENCES: Final = {"sub", "__sub__", "__rsub__", "rsub", "dist"}
+#: What takes rows out of a tensor, or moves them.
+ROWS_MOVED: Final = {"__getitem__", "index_select", "roll", "flip", "chunk", "split", "unbind"}
+#: What a loss written by hand does with scores: of labels that are independent, of classes that exclude each other.
+SIGMOIDS: Final = {"sigmoid", "sigmoid_", "log_sigmoid", "logsigmoid", "softplus", "special_expit"}
+SOFTMAXES: Final = {"softmax", "log_softmax", "logsumexp", "special_softmax", "special_log_softmax", "gumbel_softmax"}
+#: What picks columns of scores by labels, and what picks the largest.
+GATHERS: Final = {"gather", "__getitem__", "take_along_dim"}
+LARGEST: Final = {"argmax", "topk"}
 #: What takes the shape of a tensor and none of its values, and what takes all but the first only for their shape.
 _SHAPE_ONLY: Final = {
     "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like", "new_zeros",
@@ -134,6 +145,7 @@ class Trace(TorchFunctionMode):
         losses: All losses.
         ends: The tensors that gradients were computed of.
         error: What failed in here, if anything did.
+        samples: How many samples the batch is a list of, whose tensors are known by their place in a sample; else 0.
     """
 
     def __init__(
@@ -153,6 +165,7 @@ class Trace(TorchFunctionMode):
         self.ends: list[int] = []
         self.error: Exception | None = None
         self.texts_in_batch = _has_values_beside_tensors(batch)
+        self.samples = len(batch) if are_samples(batch) else 0
         self._ids: Any = WeakIdKeyDictionary()
         self._stack: list[int] = []
         self._left: set[int] = set()
@@ -169,8 +182,9 @@ class Trace(TorchFunctionMode):
             self._new(parameter, Node(_PARAMETER, tuple(parameter.shape), data=False, weight=True))
         for buffer in self.model.buffers():
             self._new(buffer, Node("buffer", tuple(buffer.shape), data=False))
-        for place, tensor in placed_tensors(batch):
-            self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place))
+        for part in batch if self.samples else [batch]:
+            for place, tensor in placed_tensors(part):
+                self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place))
 
     def start(self, *, called: bool = False) -> None:
         """Put hooks on all modules and watch operations.
@@ -208,6 +222,10 @@ class Trace(TorchFunctionMode):
         """The model is called already, and hooks on itself would come too late."""
         _Hook("", self._enter_call)(self.model, args, kwargs)
 
+    def end_at(self, loss: Any) -> None:
+        """Tell what gradients would be computed of, where none are."""
+        self.ends += [self._id(tensor) for tensor in tensors_in(loss)]
+
     def end_call(self, args: Any, kwargs: Any, answer: Any) -> None:
         """What `begin_call` has begun is over."""
         _Hook("", self._leave_call)(self.model, args, kwargs, answer)
@@ -227,7 +245,7 @@ class Trace(TorchFunctionMode):
         return result
 
     def _watching(self) -> bool:
-        return self._on and self.error is None and threading.get_ident() == self._thread
+        return self._on and self.error is None and not CATCHING.depth and threading.get_ident() == self._thread
 
     def _note(self, func: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
         name = getattr(func, "__name__", "")
@@ -420,8 +438,8 @@ def _leave(mode: TorchFunctionMode) -> None:
         _push_mode(each)  # type: ignore[no-untyped-call]
 
 
-class _Hook:
-    """A hook that is inert where its module is copied or pickled."""
+class _Hook(InertInCopies):
+    """Tells a trace of one call."""
 
     def __init__(self, path: str, tell: Callable[..., None]) -> None:
         self._path, self._tell = path, tell
@@ -436,17 +454,6 @@ class _Hook:
             self._tell(self._path, module, args, kwargs, answer)
         except Exception as error:  # noqa: BLE001
             trace.error = trace.error or error
-
-    def __reduce__(self) -> Any:
-        return _inert, ()
-
-
-def _inert() -> Callable[..., None]:
-    return _nothing
-
-
-def _nothing(*_: Any) -> None:
-    return None
 
 
 def tensors_in(value: Any, depth: int = 0) -> Iterator[Tensor]:

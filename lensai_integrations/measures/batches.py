@@ -252,6 +252,8 @@ def _in_list(values: Sequence[Any], place: tuple[int | str, ...], layout: str, d
     """A list of images or of samples; else the first that looks like images."""
     if are_images(values, layout):
         return [Located(list(values), place, _of_one(values, place, layout), _IMAGES)]
+    if (depth == 0 or place) and isinstance(values, list) and len(values) == 2:  # of a sample they may be a mask
+        _refuse_unlike(values)
     if images := _of_samples(values, layout, depth):
         return [Located(images, place, likeness=_IMAGES)]
     found = []
@@ -282,6 +284,31 @@ def _of_samples(values: Sequence[Any], layout: str, depth: int) -> list[Any]:
         return []
     images = [each[0].images for each in found]
     return images if len({each[0].place for each in found}) == 1 and are_images(images, layout) else []
+
+
+def are_samples(values: Any) -> bool:
+    """Whether a batch is a list of samples: tuples, dicts or objects with an image each, at the same places.
+
+    Example:
+        >>> image = np.zeros((3, 20, 30))
+        >>> are_samples([(image, 1), (image, 0)]), are_samples(([image, image], [1, 0]))
+        (True, False)
+    """
+    if not isinstance(values, list | tuple) or fields_of(values) is not None or not values:
+        return False
+    if not all(isinstance(each, list | tuple) or fields_of(each) is not None for each in values):
+        return False
+    if len(values) > 1 and all(isinstance(each, tuple) and len(each) == 1 for each in values):
+        return are_images([each[0] for each in values])
+    found = [_search(each, (), "auto", 1) for each in values]
+    if len({tuple(image.place for image in images) for images in found}) > 1:
+        return False
+    columns = [[image.images for image in column] for column in zip(*found, strict=True)]
+    return (
+        bool(columns)
+        and not any(_is_list(image) for column in columns for image in column)
+        and all(map(are_images, columns))
+    )
 
 
 def _with_views(found: list[Located], values: Sequence[Any]) -> list[Located]:
@@ -360,6 +387,20 @@ def _are_colour(shapes: list[tuple[int, ...]], layout: str) -> bool:
         return True
     fit = [any(shape[axis] in CHANNELS for axis in (0, 2)) for shape in shapes]
     return all(fit) and len({(shape[1:], shape[:2]) for shape in shapes}) > 1 and shapes[0][1:] != shapes[-1][1:]
+
+
+def _refuse_unlike(values: Sequence[Any]) -> None:
+    """Raise if two arrays are a grey image and one in colour: of images and what belongs to them, there are as many."""
+    if not all(is_array(each) and len(each.shape) == 3 for each in values):
+        return
+    one, two = map(shape_of, values)
+    for axis in (0, 2):
+        counts = {one[axis], two[axis]}
+        if len(counts) == 2 and counts <= set(CHANNELS) and one[1 - axis // 2 :][:2] == two[1 - axis // 2 :][:2]:
+            raise InputError(
+                f"the images of a list have {min(counts)} and {max(counts)} channels: make them alike, all grey or all"
+                " in colour"
+            )
 
 
 def _are_grey(values: Sequence[Any], shapes: list[tuple[int, ...]]) -> bool:

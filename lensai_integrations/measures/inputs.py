@@ -368,7 +368,12 @@ class ImageInputs:
             found.append(np.stack(ends)[:, np.isfinite(ends).all(axis=(0, 2))])
         low, high = np.concatenate(found, axis=1)
         if not low.size:
-            raise InputError("scale='auto' needs a first batch with finite pixels; this one has none: pass scale=")
+            pixels = [to_host(_colours(array, self.channels)) for array in arrays]
+            bad, values = map(sum, zip(*map(_not_finite, pixels), strict=True))
+            raise InputError(
+                "scale='auto' needs a first batch with an image of finite pixels, but there is none:"
+                f" {bad:,} of {values:,} values are not finite. Pass scale= if such images are meant to be left out"
+            )
         return float(low.min()), float(high.max())
 
     def _is_whole(self, array: Array, dtype: str) -> bool | None:
@@ -388,6 +393,11 @@ class ImageInputs:
             clear = (coarse < _CLEAR) & (levels > 0.5) & (levels < 254.5)
             off = np.abs(levels - np.rint(levels))[clear] - coarse[clear]
         return bool((off < _CLOSE).mean() >= _NEARLY_ALL) if off.size >= _ENOUGH else True
+
+
+def _not_finite(pixels: NDArray[Any]) -> tuple[int, int]:
+    """How many values are not, of how many."""
+    return int((~np.isfinite(pixels)).sum()), pixels.size
 
 
 #: A pixel tells whether it is a whole number if its dtype is this exact there, and is one if it is so close, in levels.

@@ -44,6 +44,11 @@ SQUARED: Final = "squared"
 HINGE: Final = "hinge"
 #: What to do about labels that are not read, whoever reads them.
 ONE_EACH: Final = "pass one label per image, or none (where batches are searched for them, by target=)"
+#: Losses written by hand: one that takes a sigmoid of each column; one that takes a softmax, or a column by the label;
+#: and one that was looked for in training and not seen to do anything with the answer.
+SIGMOID: Final = "sigmoid"
+SOFTMAX: Final = "softmax"
+UNSEEN: Final = "unseen"
 #: Why, where nothing but the values is known.
 OPEN: Final = "its values alone"
 
@@ -102,7 +107,7 @@ def label_form(labels: Any, *, look: bool = True, signs: bool = True) -> LabelFo
         >>> label_form([-1.0, 1.0]).form, label_form([-1.0, 1.0]).signs, label_form([-1.0, 1.0], signs=False).form
         ('binary', True, 'numbers')
     """
-    if None not in labels_given(labels) and strings(labels) is not None:
+    if all(label is not None for label in labels_given(labels)) and strings(labels) is not None:
         return LabelForm("texts")
     array = label_rows(labels)
     if not look and array.shape[1] == 1 and namespace(array).isdtype(array.dtype, ("integral", "bool")):
@@ -185,6 +190,7 @@ def label_array(labels: Any) -> Array:
         >>> label_array([[0, 1], [1, 1]]).shape
         (2, 2)
     """
+    _refuse_several(labels)
     each = labels_given(labels)
     if isinstance(labels, Mapping) or any(isinstance(label, Mapping) for label in each):
         raise InputError(f"labels are a mapping per image (boxes?), which is not read yet: {ONE_EACH}")
@@ -198,8 +204,6 @@ def label_array(labels: Any) -> Array:
         return np.array(labels.tolist()) if each and numbers and isinstance(labels, np.ndarray) else local(labels)
     except InputError as error:  # texts among the numbers, or no numbers at all
         raise InputError(f"labels: {error}; {ONE_EACH}") from error
-    except ValueError as error:
-        raise InputError(f"labels have different lengths, which is not read yet: {ONE_EACH}") from error
 
 
 def check_rows(labels: Any, n: int) -> None:
@@ -221,6 +225,24 @@ def check_rows(labels: Any, n: int) -> None:
     shape = (len(labels),) if isinstance(labels, list | tuple) else shape_of(labels) if is_array(labels) else ()
     if n and shape and shape[0] not in (n, -1):
         raise InputError(f"labels are of {shape[0]} images, but the batch has {n}: {ONE_EACH}")
+
+
+def _refuse_several(labels: Any) -> None:
+    """Raise if each image has a list of its own, as long as it likes, or of texts."""
+    if not isinstance(labels, list | tuple):
+        return
+    rows = [each for each in labels if isinstance(each, list | tuple) or (is_array(each) and len(each.shape))]
+    lengths = {len(row) for row in rows} | ({1} if len(rows) < len(labels) else set())
+    if len(lengths) > 1:
+        raise InputError(
+            f"labels have different lengths, {min(lengths)} to {max(lengths)} for an image, which is not read yet:"
+            f" {ONE_EACH}; several as a row of 0 and 1 with a column for each label"
+        )
+    if any(isinstance(each, str) for row in rows if isinstance(row, list | tuple) for each in row):
+        raise InputError(
+            f"labels are several texts per image, which is not read yet: {ONE_EACH}; several as a row of 0 and 1 with a"
+            " column for each label"
+        )
 
 
 @dataclass(frozen=True)
@@ -292,10 +314,18 @@ def decide_kind(
     rules = (_by_loss, _by_activation, _by_labels)
     found = next((found for rule in rules if (found := rule(evidence)) is not None), None)
     found = found or _by_values(evidence, about, alone)
-    open = found.kind == "logits" and not found.doubt and loss not in (CROSS_ENTROPY, BINARY, BINARY_LOGITS, HINGE)
-    return replace(found, doubt=_OF_LENGTH_ONE) if open and _are_of_length_one(evidence) else found
+    if found.kind != "logits" or found.doubt or loss in (CROSS_ENTROPY, BINARY, BINARY_LOGITS, SOFTMAX, HINGE):
+        return found
+    if _are_of_length_one(evidence):
+        return replace(found, doubt=_OF_LENGTH_ONE)
+    return replace(found, doubt=_OF_NO_LOSS.format(found.why)) if loss == UNSEEN and columns > 1 else found
 
 
+_OF_NO_LOSS: Final = (
+    "{}, but no loss was seen to hold the answer against them: read as logits of classes that exclude each other; pass"
+    " task='classification' if that is so, task='multilabel' if several can be on at once, or outputs=None and its"
+    " layer in layers= if it is an embedding"
+)
 _OF_LENGTH_ONE: Final = (
     "every row has length 1, as embeddings have that are compared by angle, and no loss tells: read as logits; if it is"
     " an embedding, hand it over as one (embeddings= of a Profiler; outputs=None and its layer in layers= of a"
@@ -380,9 +410,9 @@ def _by_loss(evidence: _Evidence) -> Decision | None:
     if evidence.activation == "softmax" and evidence.columns > 1:
         return Decision("probabilities", "a softmax comes last")
     rule = {
-        CROSS_ENTROPY: _by_cross_entropy,
-        BINARY: _by_binary,
-        BINARY_LOGITS: _by_binary,
+        **dict.fromkeys((CROSS_ENTROPY, SOFTMAX), _by_cross_entropy),
+        **dict.fromkeys((BINARY, BINARY_LOGITS), _by_binary),
+        SIGMOID: _by_sigmoid,
         SQUARED: _by_squared,
         HINGE: _by_hinge,
     }
@@ -402,11 +432,26 @@ def _by_cross_entropy(evidence: _Evidence) -> Decision | None:
             "the loss is a cross-entropy of classes, but labels have several on at once: pass task='multilabel' if that"
             " is so"
         )
-    return Decision(kind, "the loss is a cross-entropy", doubt)
+    why = (
+        "the loss takes a softmax of it, or a column by its label"
+        if evidence.loss == SOFTMAX
+        else "the loss is a cross-entropy"
+    )
+    return Decision(kind, why, doubt)
+
+
+def _by_sigmoid(evidence: _Evidence) -> Decision | None:
+    """Of a loss written by hand: of numbers, it may be any."""
+    if evidence.labels is not None and evidence.labels.form in ("rows", "numbers", "whole floats"):
+        return None
+    decision = _by_binary(evidence)
+    if decision is None or decision.why == "labels are one class per image":
+        return decision
+    return replace(decision, why="the loss takes a sigmoid of each column")
 
 
 def _by_binary(evidence: _Evidence) -> Decision | None:
-    said = evidence.loss == BINARY_LOGITS
+    said = evidence.loss in (BINARY_LOGITS, SIGMOID)
     if evidence.columns == 1:
         told = evidence.linear or evidence.activation == "sigmoid"
         kind: Kind = evidence.two() if told or not said else "logits"
@@ -563,21 +608,33 @@ def are_signs(form: LabelForm, kind: Kind | None, columns: int) -> bool:
     return form.signs and columns == form.columns and kind is not None and kind != "values"
 
 
-def told_kind(described: Mapping[str, Any], columns: int) -> Kind | None:
-    """What an answer that is not in the profile is, as far as its loss tells what its labels mean.
+def told_kind(described: Mapping[str, Any], labels: LabelForm) -> Kind | None:
+    """What an answer that is not in the profile is, as far as what is known of it tells what its labels mean.
 
     Args:
         described: What an adapter knows of the answer.
-        columns: Of its labels.
+        labels: What its labels look like.
 
     Example:
-        >>> told_kind({"loss": "binary_cross_entropy"}, 5), told_kind({"loss": "squared"}, 1), told_kind({}, 1)
-        ('multilabel_logits', 'values', None)
+        >>> one_hot, numbers = label_form(np.eye(5)), label_form([0.5])
+        >>> told_kind({"loss": "binary_cross_entropy"}, one_hot), told_kind({"loss": "squared"}, numbers)
+        ('multilabel_logits', 'values')
+        >>> told_kind({"columns": 4}, label_form([0.0, 3.0, 2.0])), told_kind({}, numbers)
+        ('logits', None)
     """
-    loss = described.get("loss")
+    loss, activation = (str(described.get(key) or "") for key in ("loss", "activation"))
     if loss in (BINARY, BINARY_LOGITS, HINGE):
-        return "multilabel_logits" if columns > 1 else "logits"
-    return {CROSS_ENTROPY: "logits", SQUARED: "values"}.get(str(loss))  # type: ignore[return-value]
+        return "multilabel_logits" if labels.columns > 1 else "logits"
+    if loss in (CROSS_ENTROPY, SQUARED):
+        return "logits" if loss == CROSS_ENTROPY else "values"
+    columns = int(described.get("columns") or 0)
+    if not columns:
+        return None
+    # Whether it is logits or probabilities, which only its values show, is the same to labels.
+    evidence = _Evidence(np.full((1, columns), 2.0), columns, loss, activation, True, labels)
+    rules = (_by_loss, _by_activation, _by_labels)
+    found = next((found for rule in rules if (found := rule(evidence)) is not None), None)
+    return None if found is None else found.kind
 
 
 def checked_task(task: Any) -> Task | Kind:

@@ -27,6 +27,7 @@ from lensai_integrations.training.labels import (
     Parts,
     Path,
     Place,
+    by_part,
     held,
     inside,
     part_at,
@@ -120,6 +121,7 @@ class BatchReader:
 
     def take(self, batch: Any) -> Taken | None:
         """Copies of the images and labels of a batch; None of one that is None, or has None for its images."""
+        batch = by_part(batch)
         if batch is None or (self._images_at is not None and _is_absent(batch, self._images_at)):
             return None
         images = segments = None
@@ -197,10 +199,12 @@ class BatchReader:
     def _is_unread(self, path: Path, leaf: Any) -> bool:
         unread = not is_array(leaf) and inside(leaf) is not None
         if unread:
+            lacking = isinstance(leaf, list) and any(each is None for each in leaf)
+            what = "nothing for some images" if lacking else "a dict, or several parts, per image"
             self._say(
                 "labels",
-                f"what is at target={place_of(path)!r} has a dict, or several parts, per image, which are not read as"
-                " labels: pass the place of one entry or one row of numbers per image, or target=None",
+                f"what is at target={place_of(path)!r} has {what}, which is not read as labels: pass the place of one"
+                " entry or one row of numbers per image, or target=None",
             )
         return unread
 

@@ -229,6 +229,8 @@ def _looks(array: Any) -> tuple[tuple[int, ...], str, str]:
         sides = zip(*map(shape_of, array), strict=True)
         shape = tuple(side[0] if len(set(side)) == 1 else -1 for side in sides)
         return (len(array), *shape), dtype_name(array[0]), device_of(array[0])
+    if isinstance(array, list) and array:  # numbers
+        return (len(array),), type(array[0]).__name__, device_of(array)
     known = is_array(array)
     return (shape_of(array) if known else ()), (dtype_name(array) if known else type(array).__name__), device_of(array)
 

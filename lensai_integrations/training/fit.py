@@ -94,6 +94,7 @@ class Fit(Generic[P]):
         self.reference = self._options.reference
         self._cache = StateCache()
         self._chosen = Chosen()
+        self._first_profiler: Profiler | None = None
 
     def use_training_as_reference(self) -> None:
         """Nothing is held out: what training saw has to do."""
@@ -146,6 +147,9 @@ class Fit(Generic[P]):
             on_error=lambda group, error: self.problems.note(f"{group} of {source}", error, listed=False),
             on_note=lambda note: self.problems.note("images", note, listed=False),
         )
+        if self._first_profiler is None:
+            self._first_profiler = profiler
+        profiler.share_labels(self._first_profiler)
         return reader, profiler
 
     def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:

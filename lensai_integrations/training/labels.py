@@ -9,13 +9,16 @@ Where several remain nothing is taken, and it is said what to pass.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any, Final, TypeAlias
+
+import numpy as np
 
 from lensai_integrations.arrays import dtype_name, is_array, namespace, shape_of, strings, to_host
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.batches import are_samples, fields_of
 
 #: From the whole batch to one of its parts.
 Path: TypeAlias = tuple[int | str, ...]
@@ -24,6 +27,8 @@ Place: TypeAlias = int | str | Path
 
 #: Usual names of labels.
 LABEL_KEYS: Final = ("label", "labels", "target", "targets", "y", "class")
+#: What a sample has of each of its objects; then its labels are theirs as well.
+_OBJECT_KEYS: Final = frozenset(("boxes", "bboxes", "bbox", "masks", "keypoints", "annotations", "objects"))
 _ID_KEYS: Final = ("id", "ids", "idx", "index", "indices", "image_id", "path", "paths", "file", "file_name", "filename")
 #: Rows from which on their values tell an index, and the value from which on one that never comes twice is no class.
 _SEVERAL, _LARGE = 8, 1000
@@ -139,6 +144,56 @@ def _looks(part: Any) -> str:
     return f"{type(part).__name__} of {len(part)} {' and '.join(kinds)}" if kinds else type(part).__name__
 
 
+def by_part(batch: Any) -> Any:
+    """A list of samples as the dict or tuple of lists that it would be if it were collated; any other batch as it is.
+
+    One number, or one row of numbers, of each sample is an array or list with an entry per image. What samples lack is
+    None. Boxes and masks stay what belongs to one image each, and so does all that stands beside them.
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.zeros((8, 8, 3))
+        >>> batch = by_part([{"image": image, "label": 3, "name": "a"}, {"image": image, "label": 1, "name": "b"}])
+        >>> batch["label"], batch["name"], len(batch["image"])
+        ([3, 1], ['a', 'b'], 2)
+        >>> by_part([(image, np.array(3)), (image, np.array(1))])[1]
+        array([3, 1])
+    """
+    return _columns(batch) if are_samples(batch) else batch
+
+
+def _columns(samples: Sequence[Any]) -> Any:
+    """Samples of one kind, turned about; samples of several kinds as they are."""
+    first = samples[0]
+    if isinstance(first, list | tuple) and all(type(sample) is type(first) for sample in samples):
+        columns = [_column(values) for values in zip_longest(*samples)]
+        return first._make(columns) if hasattr(first, "_make") else tuple(columns)
+    named = [fields_of(sample) for sample in samples]
+    keys = dict.fromkeys(key for each in named for key in each or ())
+    of_objects = any(str(key).lower() in _OBJECT_KEYS for key in keys)
+    return {key: _column([(each or {}).get(key) for each in named], of_objects) for key in keys}
+
+
+def _column(values: Sequence[Any], of_objects: bool = False) -> Any:
+    """One part of all samples."""
+    kinds = {type(value) for value in values}
+    if len(kinds) > 1:
+        return list(values)
+    nested = [value if isinstance(value, tuple) else fields_of(value) for value in values]
+    if all(part is not None for part in nested):
+        keys = {str(key).lower() for part in nested if isinstance(part, Mapping) for key in part}
+        return list(values) if keys & _OBJECT_KEYS else _columns(values)
+    axes = 0 if of_objects else 1
+    if all(is_array(value) and len(value.shape) <= axes for value in values) and len(set(map(shape_of, values))) == 1:
+        return namespace(values[0]).stack(list(values))
+    rows = axes and all(isinstance(value, list) and _is_row(value) for value in values)
+    return np.asarray(values) if rows and len(set(map(len, values))) == 1 else list(values)
+
+
+def _is_row(value: list[Any]) -> bool:
+    return bool(value) and all(isinstance(number, int | float) for number in value)
+
+
 @dataclass
 class Parts:
     """The parts of a batch beside its images, by path.
@@ -218,10 +273,15 @@ def _leaves(
 
 
 def _is_per_image(part: Any, n: int) -> bool:
-    """Whether it is a list of what belongs to one image each: dicts of boxes, or arrays of different lengths."""
+    """Whether it is a list of what belongs to one image each: dicts of boxes, arrays or lists of other lengths than a
+    column has, or something that some images lack."""
     if not isinstance(part, list | tuple) or hasattr(part, "_fields"):
         return False
-    return all(isinstance(each, Mapping) for each in part) or all(is_array(each) and _rows(each) != n for each in part)
+    if any(each is None for each in part):
+        return len(part) > 1 and any(not is_array(each) or len(each.shape) == 0 for each in part if each is not None)
+    return all(isinstance(each, Mapping) for each in part) or (
+        all(is_array(each) or isinstance(each, list) for each in part) and {_rows(each) for each in part} != {n}
+    )
 
 
 def _rows(part: Any) -> int:

@@ -32,6 +32,15 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.filterwarnings(pattern))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Models this tiny are slower on several threads, a hundred times so where others use the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Net(nn.Module):
     """Convolution, batch norm, dropout, two linear layers: 3 x 16 x 16 in, 4 classes out."""
 

@@ -394,6 +394,151 @@ def test_an_answer_that_only_the_loss_makes_something_of_is_an_embedding(fitted,
     )
 
 
+# Losses written by hand.
+
+
+class ByHand(Base):
+    """A loss that no function of torch computes; validation has none."""
+
+    def __init__(self, compare=None, label=lambda label: label):
+        super().__init__()
+        self.compare, self.label = compare, label
+
+    def loss(self, batch):
+        return self.compare(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, _):
+        self(batch[0])
+
+
+def labelled(label):
+    """A collation that makes other labels of the classes."""
+    return lambda batch: (torch.stack([x for x, _ in batch]), torch.stack([label(y) for _, y in batch]))
+
+
+def one_hot(label):
+    return F.one_hot(label, 4).float()
+
+
+def at(scores, labels):
+    return scores[torch.arange(len(scores)), labels.long()]
+
+
+SCORED = {
+    "log_softmax": (lambda z, y: -at(z.log_softmax(1), y).mean(), torch.clone, "logits"),
+    "gather": (lambda z, y: (z.logsumexp(1) - z.gather(1, y[:, None])[:, 0]).mean(), torch.clone, "logits"),
+    "margin": (lambda z, y: (z - at(z, y)[:, None] + 1).relu().mean(), torch.clone, "logits"),
+    "floats": (lambda z, y: -at(z.log_softmax(1), y).mean(), torch.Tensor.float, "logits"),
+    "one-hot": (lambda z, y: -(y * z.log_softmax(1)).sum(1).mean(), one_hot, "logits"),
+    "softplus": (lambda z, y: (F.softplus(z) - y * z).mean(), one_hot, "multilabel_logits"),
+    "logsigmoid": (
+        lambda z, y: -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)).mean(),
+        one_hot,
+        "multilabel_logits",
+    ),
+    "sigmoid": (lambda z, y: -(y * (z.sigmoid() + 0.1).log()).mean(), one_hot, "multilabel_logits"),
+    "keypoints": (
+        lambda z, y: (z.sigmoid() - y).square().mean(),
+        lambda y: torch.stack([y / 8, y / 4, y / 9, y / 3]),
+        "values",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_a_loss_written_by_hand_shows_what_the_columns_are(fitted, name):
+    compare, label, kind = SCORED[name]
+    callback = fitted(ByHand(compare), collate=labelled(label), num_sanity_val_steps=0)
+
+    assert info(callback)["kind"] == kind
+    meaning = {"logits": "classes", "multilabel_logits": "multi_hot", "values": "values"}[kind]
+    for profile in (callback.baseline_.reference, callback.baseline_.training):
+        assert profile.groups["labels"].info["read_as"] == meaning
+    assert callback.baseline_.warnings == []
+
+
+def pairs(labels):
+    return (labels[:, None] == labels[None]).float()
+
+
+COMPARED = {
+    "differences": lambda z, y: ((z[:, None] - z[None]).square().sum(-1) * pairs(y)).mean(),
+    "products": lambda z, y: ((z @ z.T) * pairs(y)).mean(),
+    "einsum": lambda z, y: (torch.einsum("id,jd->ij", z, z) * pairs(y)).mean(),
+    "contrast": lambda z, y: -((z @ z.mT).log_softmax(1) * pairs(y)).mean(),
+    "distances": lambda z, y: (torch.cdist(z, z) * pairs(y)).mean(),
+    "triplets": lambda z, y: (
+        ((z - z[y.argsort()]).square() - (z - z[y.argsort().flip(0)]).square()).sum(1).relu().mean()
+    ),
+    "neighbours": lambda z, y: ((z - z.roll(1, 0)).square().sum(1) * (y == y.roll(1, 0))).mean(),
+    "prototypes": lambda z, y: (
+        -at((-torch.cdist(z, torch.stack([z[y == c].sum(0) for c in range(4)]))).log_softmax(1), y).mean()
+    ),
+}
+
+
+class OtherNetwork(ByHand):
+    def __init__(self):
+        super().__init__()
+        self.momentum = nn.Sequential(Body(), nn.Linear(6, 4)).requires_grad_(False)
+
+    def loss(self, batch):
+        return (self(batch[0]) @ self.momentum(batch[0]).T * pairs(batch[1])).mean()
+
+
+class Centres(ByHand):
+    """Classes exist only in the loss, which is written by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.centres = nn.Parameter(torch.randn(4, 4))
+
+    def loss(self, batch):
+        return -at((F.normalize(self(batch[0])) @ self.centres.T).log_softmax(1), batch[1]).mean()
+
+
+@pytest.mark.parametrize("make", [*(lambda c=c: ByHand(c) for c in COMPARED.values()), OtherNetwork, Centres])
+def test_rows_that_a_loss_written_by_hand_compares_are_an_embedding(fitted, images, make):
+    callback = fitted(make(), num_sanity_val_steps=0)
+    assert read(callback) == {"embeddings/head": N}
+    assert callback.baseline_.warnings == []
+
+    check = BaselineCallback().check(make(), DataLoader(images(N, 1), BATCH))
+    assert check.ok, check.warnings
+    assert [row.group for row in check.rows] == ["inputs", "embeddings/head", "labels"]
+
+
+def test_what_a_loss_written_by_hand_does_not_show_is_a_doubt(fitted, images):
+    def brier(scores, labels):
+        return (scores - one_hot(labels)).square().mean()
+
+    told = "but no loss was seen to hold the answer against them: read as logits"
+    callback = fitted(ByHand(brier))
+    (warning,) = callback.baseline_.warnings
+    assert told in warning
+    assert any(told in each for each in BaselineCallback().check(ByHand(brier), DataLoader(images(N, 1), 8)).warnings)
+
+    for settled, groups in (
+        ({"task": "classification"}, {"outputs": N, "embeddings/head.input": N}),
+        ({"outputs": None, "layers": ["head"]}, {"embeddings/head": N}),
+    ):
+        callback = fitted(ByHand(brier), BaselineCallback(clean_windows=0, **settled))
+        assert (read(callback), callback.baseline_.warnings) == (groups, [])
+
+
+class Unattached(ByHand):
+    def training_step(self, batch, _):
+        assert self.trainer.world_size
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+
+def test_a_check_says_that_a_training_step_needs_its_trainer(images):
+    loader = DataLoader(images(N, 1), BATCH)
+    found = BaselineCallback().check(Unattached(), loader)
+    assert any("the training step could not be run here (RuntimeError" in warning for warning in found.warnings)
+    assert BaselineCallback(task="classification").check(Unattached(), loader).ok
+
+
 class Autoencoder(Base):
     def __init__(self):
         super().__init__()
@@ -465,6 +610,21 @@ class Discriminates(Gan):
 
     def training_step(self, batch, _):
         self.manual_backward(F.softplus(-self.discriminator(batch[0])).mean())
+
+
+class Alternates(Gan):
+    """With two optimisers that it steps itself."""
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(part.parameters(), 0.1) for part in (self.generator, self.discriminator)], []
+
+    def training_step(self, batch, _):
+        for optimizer in self.optimizers():
+            self.toggle_optimizer(optimizer)
+            optimizer.zero_grad()
+            super().training_step(batch, _)
+            optimizer.step()
+            self.untoggle_optimizer(optimizer)
 
 
 class Generates(Gan):
@@ -893,7 +1053,16 @@ def test_a_model_that_is_copied_while_it_is_traced(fitted):
     assert fitted(Averages()).baseline_.warnings == []
 
 
-@pytest.mark.parametrize(("kind", "why"), [(Autoencoder, "against the images themselves"), (Segmentation, "maps")])
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (Autoencoder, "against the images themselves"),
+        (Segmentation, "maps"),
+        (Gan, "against nothing of the batch, as a discriminator"),
+        (Discriminates, "uses nothing of the batch but the images"),
+        (Alternates, "against nothing of the batch, as a discriminator"),
+    ],
+)
 def test_check_is_not_ok_where_something_was_not_decided(images, kind, why):
     found = BaselineCallback().check(kind(), DataLoader(images(N, 1), BATCH))
     assert not found.ok

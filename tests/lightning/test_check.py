@@ -210,3 +210,21 @@ def test_custom_measures_in_a_fit(lit, loaders, trainer, said):
 def test_measures_are_checked_at_construction():
     with pytest.raises(InputError, match="which is not decorated"):
         BaselineCallback(measures=[len])
+
+
+@pytest.mark.parametrize("how", [{}, {"layers": ["model.conv"], "outputs": "model.fc"}])
+def test_a_forward_pass_that_fails_is_the_only_thing_that_is_said(lit, loaders, how):
+    class Fails(lit):
+        def forward(self, images):
+            raise ValueError("no such size")
+
+    check = BaselineCallback(**how).check(Fails(), loaders(8))
+    assert check.warnings == ("the model's forward pass: ValueError('no such size')",)
+    assert [row.group for row in check.rows] == ["inputs", "labels"]
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.bfloat16, "bfloat16"), (torch.float64, "float64")])
+def test_a_model_of_other_floats_is_given_such_as_its_trainer_does(lit, loaders, dtype, name):
+    check = BaselineCallback().check(lit().to(dtype), loaders(8))
+    assert check.ok, check.warnings
+    assert {row.group: row.dtype for row in check.rows}["outputs"] == name

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -95,3 +98,130 @@ def test_views_and_other_choices_are_said_by_the_check(lit):
     assert any("at (0, 0), (0, 1): only the first is read" in warning for warning in check.warnings)
     settled = BaselineCallback(layers=None, outputs=None, inputs=ImageInputs(key=(0, 1))).check(None, views)
     assert not any("only the first is read" in warning for warning in settled.warnings)
+
+
+# Lists of samples.
+
+
+class Named(NamedTuple):
+    photo: Any
+    species: Any
+
+
+@dataclass
+class Sample:
+    image: Any
+    label: Any
+
+
+def of_samples(lit, pick):
+    """A classifier of lists of samples; `pick` gives image and class of one."""
+
+    class Samples(lit):
+        def loss(self, batch):
+            images, labels = zip(*map(pick, batch), strict=True)
+            return nn.functional.cross_entropy(self(images), torch.as_tensor(labels))
+
+        def predict_step(self, batch, batch_idx):
+            return self([pick(sample)[0] for sample in batch])
+
+    return Samples(Pooled())
+
+
+def in_samples(shape, n=16, size=8):
+    made = [shape(image, i % 4) for i, (image, _) in enumerate(samples(n))]
+    return DataLoader(made, batch_size=size, collate_fn=list)
+
+
+LISTS = {
+    "tuples": (lambda x, y: (x, y), lambda s: s, 1),
+    "tensors": (lambda x, y: (x, torch.tensor(y)), lambda s: s, 1),
+    "one column": (lambda x, y: (x, torch.tensor([y])), lambda s: (s[0], int(s[1])), 1),
+    "with an index": (lambda x, y: (x, torch.tensor(y + 2000), torch.tensor(y)), lambda s: (s[0], s[2]), 2),
+    "dicts": (lambda x, y: {"label": y, "image": x}, lambda s: (s["image"], s["label"]), "label"),
+    "nested": (
+        lambda x, y: {"image": x, "y": {"species": y}},
+        lambda s: (s["image"], s["y"]["species"]),
+        ("y", "species"),
+    ),
+    "named tuples": (Named, lambda s: s, "species"),
+    "dataclasses": (Sample, lambda s: (s.image, s.label), "label"),
+    "one-hot": (lambda x, y: (x, torch.eye(4)[y]), lambda s: (s[0], int(s[1].argmax())), 1),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_of_samples_is_read_like_a_collated_batch(lit, trainer, name):
+    shape, pick, place = LISTS[name]
+    model, callback = of_samples(lit, pick), BaselineCallback(clean_windows=0)
+    trainer(callback).fit(model, in_samples(shape), in_samples(shape))
+
+    for profile in (callback.baseline_.reference, callback.baseline_.training):
+        assert (profile.groups["inputs"].n, profile.groups["labels"].info["read_from"]) == (16, place)
+        assert sorted(profile.groups["labels"].categories[""].top(5)) == [(str(y), 4) for y in range(4)]
+    assert callback.baseline_.reference.groups["outputs"].info["loss"] == "cross_entropy"
+    assert callback.baseline_.warnings == []
+
+    drift = DriftCallback(callback.baseline_, window=16)
+    trainer(drift).predict(model, in_samples(shape))
+    assert (drift.monitor_.status.rows, drift.monitor_.status.failures) == (16, {})
+
+    check = callback.check(model, in_samples(shape))
+    assert check.ok, check.warnings
+    assert {row.group: row.shape[0] for row in check.rows}["labels"] == 8
+
+
+def test_one_sample_alone_is_a_batch_of_one(lit, trainer):
+    callback = BaselineCallback(clean_windows=0)
+    loader = in_samples(lambda x, y: (x, y), 4, 1)
+    trainer(callback).fit(of_samples(lit, lambda s: s), loader, loader)
+    assert {name: group.n for name, group in callback.baseline_.reference.groups.items()} == dict.fromkeys(
+        ("inputs", "outputs", "embeddings/model.fc.input", "labels"), 4
+    )
+    assert callback.baseline_.warnings == []
+
+
+def test_samples_are_told_apart_by_what_they_hold(lit, trainer):
+    shape = LISTS["dicts"][0]
+    for key in ("label", "site"):
+        callback = BaselineCallback(clean_windows=0, segment_by=key, target="label")
+        loader = in_samples(lambda x, y: {**shape(x, y), "site": "north" if y else "south"})
+        trainer(callback).fit(of_samples(lit, LISTS["dicts"][1]), loader, loader)
+        segments = {name: each.n for name, each in callback.baseline_.reference.segments.items()}
+        assert segments == ({str(y): 4 for y in range(4)} if key == "label" else {"north": 12, "south": 4})
+
+
+@pytest.mark.parametrize(
+    ("shape", "label", "named"),
+    [
+        (
+            lambda x, y: (x, {"boxes": torch.zeros(1, 4), "labels": torch.tensor([y])}),
+            lambda s: s[1]["labels"],
+            "1 (list of 8 dict)",
+        ),
+        (
+            lambda x, y: {"image": x, "boxes": torch.zeros(1, 4), "labels": torch.tensor([y])},
+            lambda s: s["labels"],
+            "'labels' (list of 8 Tensor)",
+        ),
+        (
+            lambda x, y: {"image": x, "label": y} if y else {"image": x},
+            lambda s: s.get("label", 0),
+            "'label' (list of 8 NoneType and int)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("target", ["auto", "given"])
+def test_labels_of_objects_and_labels_that_are_missing_are_said_not_to_be_read(
+    lit, trainer, shape, label, named, target
+):
+    place = 1 if "dict" in named else named.split("'")[1]
+    callback = BaselineCallback(clean_windows=0, layers=None, target="auto" if target == "auto" else place)
+    pick = lambda s: (s[0] if isinstance(s, tuple) else s["image"], int(label(s)))  # noqa: E731
+    trainer(callback).fit(of_samples(lit, pick), in_samples(shape), in_samples(shape))
+
+    assert callback.baseline_.reference.groups.keys() == {"inputs", "outputs"}
+    (told,) = callback.baseline_.warnings
+    assert (named if target == "auto" else f"target={place!r} has ") in told
+    assert "target=None" in told
+    assert not callback.check(of_samples(lit, pick), in_samples(shape)).ok

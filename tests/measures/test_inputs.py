@@ -129,7 +129,7 @@ def test_alpha_does_not_decide_the_scale():
         (PIXELS.astype(np.uint16), ImageInputs(), "what uint16 pixels mean.*255 / 65535"),
         (PIXELS > 9, ImageInputs(), "what bool pixels mean"),
         (PIXELS, ImageInputs(mean=MEAN, std=STD), "what uint8 pixels mean with mean="),
-        (np.full((2, 3, 8, 6), np.nan), ImageInputs(), "finite pixels"),
+        (np.full((2, 3, 8, 6), np.nan), ImageInputs(), "finite pixels.*288 of 288"),
         (np.zeros((0, 3, 8, 6)), ImageInputs(), "finite pixels"),
         (PIXELS[:, :1] / 255, ImageInputs(mean=MEAN, std=STD), "1 number for grey images"),
         (PIXELS / 255, ImageInputs(mean=(0, 0), std=(1, 1)), "1 or 3 numbers"),

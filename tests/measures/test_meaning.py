@@ -196,7 +196,13 @@ def test_forms_of_labels(labels, form, library):
         (RNG.integers(0, 300, (4, 6)), "whole numbers from .* several per image"),
         ([{"boxes": 1}], "a mapping per image"),
         ({"a": [1]}, "a mapping per image"),
-        ([[1.0], [1.0, 2.0]], "different lengths"),
+        (
+            [[1.0], [1.0, 2.0]],
+            "different lengths, 1 to 2 for an image, which is not read yet: pass one label per image",
+        ),
+        ([1, [2, 3]], "different lengths, 1 to 2 for"),
+        ([np.zeros(0), np.zeros(2)], "different lengths, 0 to 2 for"),
+        ([["a", "b"], ["b", "c"]], "several texts per image"),
     ],
 )
 def test_what_is_not_read_is_said(labels, message):
