@@ -259,6 +259,7 @@ class Labels(Recorder):
 
     def __init__(self, name: str, batch: Any, settings: Settings) -> None:
         self._meaning, form = settings.meaning_of(name, batch)
+        self._of_two = settings.is_of_two(name)
         self._on = Ones()
         self._odd = Ones()
         info = {"read_as": self._meaning, "why": _WHY[form.form], **settings.described(name)}
@@ -276,7 +277,7 @@ class Labels(Recorder):
     def measure(self, batch: Any) -> Measured:
         """Classes, numbers or strings, one for each row; or all labels of a row, and how many are on."""
         if self._meaning == "classes":
-            labels, odd = class_labels(batch)
+            labels, odd = class_labels(batch, of_two=self._of_two)
             if isinstance(labels, list):
                 return Measured({}, {"labels": labels})
             rest = {"labels": labels} | ({} if odd is None else {"odd": odd})

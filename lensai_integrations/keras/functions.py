@@ -212,11 +212,21 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             owner.__dict__[name] = before
 
 
+def labelled(kind: str, data: Any) -> bool | None:
+    """Whether a step of this kind is given labels; None if its kind never is.
+
+    Example:
+        >>> labelled(TRAIN, (1, 2)), labelled(TEST, (1,)), labelled(PREDICT, (1,))
+        (True, False, None)
+    """
+    return None if kind == PREDICT else keras.utils.unpack_x_y_sample_weight(data)[1] is not None
+
+
 def tapped(step: Callable[..., Any], taps: Taps, kind: str) -> Callable[..., tuple[Any, Caught]]:
     """The step, which also returns what its layers answered."""
 
     def run(*arguments: Any) -> tuple[Any, Caught]:
-        with taps.listening(training=kind == TRAIN) as caught:
+        with taps.listening(training=kind == TRAIN, labelled=labelled(kind, arguments[-1])) as caught:
             result = step(*arguments)
         return result, caught
 
