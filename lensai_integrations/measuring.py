@@ -365,7 +365,7 @@ def class_labels(batch: Any, *, of_two: bool = False) -> tuple[Array | list[str]
     Args:
         batch: The labels.
         of_two: Whether there are two classes: of numbers between 0 and 1, as smoothing makes them, those above a half
-            are the second.
+            are the second. A half is none.
 
     Raises:
         InputError: If it is not one label, or one row of classes, per image.
@@ -388,7 +388,8 @@ def class_labels(batch: Any, *, of_two: bool = False) -> tuple[Array | list[str]
         if whole:
             return only, None
         if of_two:
-            only = xp.where((only > 0.0) & (only < 1.0), xp.astype(only > ON, only.dtype), only)
+            tells = (only > 0.0) & (only < 1.0) & (only != ON)
+            only = xp.where(tells, xp.astype(only > ON, only.dtype), only)
         odd = ~(only == xp.floor(only))
         return xp.astype(xp.where(odd, float(NO_CLASS), only), xp.int32), odd
     shares = xp.astype(rows, xp.float32)

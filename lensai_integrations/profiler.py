@@ -21,7 +21,7 @@ from lensai_integrations.arrays import Array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
 from lensai_integrations.conventions import kept_apart
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import LABELS, OUTPUTS, group_of, is_labels, is_outputs, named, partner_of
+from lensai_integrations.heads import LABELS, OUTPUTS, group_of, head_of, is_labels, is_outputs, named, partner_of
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
@@ -269,7 +269,8 @@ class Profiler:
         array = next(iter(heads.values()))
         keys = given.items() if isinstance(given, Mapping) else ()
         key = next((str(key) for key, part in keys if part is array), "")
-        of_several = self._with_heads & {kind, OUTPUTS} or sum(map(is_outputs, self._settings.descriptions)) > 1
+        described = [name for name in self._settings.descriptions if is_outputs(name) and head_of(name)]
+        of_several = self._with_heads & {kind, OUTPUTS} or len(described) > 1
         if of_several or group_of(kind, key) in (self._settings.like or Profile()).groups:
             return {key: array}
         self._settings.take_description(kind, group_of(kind, key))

@@ -168,3 +168,17 @@ def test_profiles_of_heads_merge_and_keep_their_rows():
     assert isinstance(merged, Profile)
     assert {group.n for group in merged.groups.values()} == {400}
     assert merged.rows.n == 400
+
+
+def test_labels_of_one_head_keep_its_name_where_only_the_description_tells_of_the_others():
+    """As in a training profile without outputs, beside a reference that has them."""
+    labels = np.arange(6) % 3
+    without = Profiler()
+    without.update(labels={"kind": labels})
+    assert list(without.profile().groups) == ["labels"]
+
+    described = Profiler()
+    for head in ("box", "kind"):
+        described.describe(f"outputs/{head}", linear=True)
+    described.update(labels={"kind": labels})
+    assert list(described.profile().groups) == ["labels/kind"]

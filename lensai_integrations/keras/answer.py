@@ -121,13 +121,23 @@ class Answer:
                 shapes.setdefault(self._paths[id(call.layer)].path, call.answered[0].shape)
         return shapes
 
-    def found_in(self, answer: Any, given: Any, calls: Sequence[Call], *, training: bool = False) -> None:
-        """Settle it by a step: what the model answered and was given, and the calls of its layers."""
+    def found_in(
+        self, answer: Any, given: Any, calls: Sequence[Call], *, training: bool = False, unlabelled: bool = False
+    ) -> None:
+        """Settle it by a step: what the model answered and was given, and the calls of its layers.
+
+        Args:
+            answer: What the model answered.
+            given: What it was given.
+            calls: Of its layers.
+            training: Whether the step trains.
+            unlabelled: Whether the step could have been given labels, and was not.
+        """
         self.provisional = training
         heads, producer = heads_in(answer, self.names), called(calls)
         self._say_aside(answer)
         shapes = self._shapes_in(calls)
-        self.settle(heads, producer, arrays_in(given), shapes, calls)
+        self.settle(heads, producer, arrays_in(given), shapes, calls, unlabelled=unlabelled)
 
     def confirmed_by(self, answer: Any) -> bool:
         """Whether an answer has the heads that were found; if not, it is open again what they are."""
@@ -165,6 +175,8 @@ class Answer:
         given: Iterable[Any],
         shapes: Mapping[str, Any],
         calls: Sequence[Call] = (),
+        *,
+        unlabelled: bool = False,
     ) -> None:
         """Decide which heads are read, and what feeds them.
 
@@ -174,6 +186,7 @@ class Answer:
             given: What the model is given.
             shapes: Of what layers answer, to choose from.
             calls: Of the layers in this step, if it is one.
+            unlabelled: Whether that could have been given labels, and was not.
         """
         self.settled = True
         self._columns = {name: _columns(tensor) for name, tensor in heads.items()}
@@ -197,6 +210,8 @@ class Answer:
                 self.heads[name] = how
             for origin in origins:
                 self._feed(name, origin)
+        if unlabelled and self.withdrawn(calls):
+            return
         fed = {name for each in self.embeddings for name in each.heads}
         if any(name not in fed for name in self.heads):
             self._say("layers", _UNFED.format(_choice(shapes)), layers_only=True)

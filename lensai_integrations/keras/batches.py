@@ -128,9 +128,19 @@ class KerasBatches:
             return self._known
         by_head = self._of_several(found)
         if not by_head and (key := self._usual(found)) is not None:
-            heads = [] if self.answer is None else list(self.answer.heads)
-            by_head = {heads[0] if len(heads) == 1 else "": key}
+            by_head = {self._only_head(): key}
         return self._without_placeholders(by_head)
+
+    def _only_head(self) -> str:
+        """The head that labels of one kind belong to: the only one, or the only one that they are held against."""
+        heads = [] if self.answer is None else list(self.answer.heads)
+        if self.answer is not None and len(heads) > 1:
+            idle = self.answer.held_against_nothing()
+            heads = [head for head in heads if head not in idle]
+            if len(heads) > 1 and self.answer.outputs and not self.answer.provisional:
+                told = " and ".join(map(repr, heads))
+                self._problems.note(f"{LABELS} of no head", _OF_NO_HEAD.format(told))
+        return heads[0] if len(heads) == 1 else ""
 
     def _without_placeholders(self, by_head: Mapping[str, str]) -> dict[str, str]:
         """Only what something is held against: Keras wants a `y` for some outputs that have no loss."""
@@ -187,10 +197,23 @@ class KerasBatches:
         return labels.reshape((-1, *labels.shape[2:])) if hasattr(labels, "reshape") else _reshaped(labels)
 
 
+_OF_NO_HEAD: Final = (
+    "the model answers {} and y has one kind of labels for them all: they are profiled, and beside none of the answers."
+    " Pass outputs= the layer that answers what they are of, or y as a dict by answer"
+)
 _PLACEHOLDERS: Final = (
     "{} is not read: no loss and no metric that the model was compiled with compares it with an answer, so it may be a"
     " placeholder. Pass {} if these are labels, or target=None"
 )
+
+
+def _flat(y: Mapping[str, Any]) -> dict[int | str, Any]:
+    """A dict whose dicts are taken apart, as `"outer.inner"`."""
+    parts: dict[int | str, Any] = {}
+    for name, part in y.items():
+        inner = _flat(part) if isinstance(part, Mapping) else None
+        parts |= {name: part} if inner is None else {f"{name}.{key}": leaf for key, leaf in inner.items()}
+    return parts
 
 
 def _key(place: int | str) -> str:
@@ -216,14 +239,14 @@ def labels_in(y: Any, target: int | str | None) -> dict[int | str, Any]:
         return {}
     if target == "auto":
         if isinstance(y, Mapping):
-            return dict(y)
+            return _flat(y)
         return dict(enumerate(y)) if isinstance(y, list | tuple) else {Y: y}
     if target == Y and hasattr(y, "shape"):
         return {Y: y}
     try:
         if hasattr(y, "shape"):
             raise TypeError("y is one array")
-        return {target: y[target]}
+        return {target: {**y, **_flat(y)}[target] if isinstance(y, Mapping) else y[target]}
     except (KeyError, IndexError, TypeError) as error:
         held = f"a dict of {list(y)}" if isinstance(y, Mapping) else f"a {type(y).__name__}"
         raise InputError(f"target={target!r} is not in y, which is {held}: pass a key or a place, or 'y'") from error

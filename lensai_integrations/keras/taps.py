@@ -156,12 +156,15 @@ class Taps:
             step.calls.clear()
 
     def _withdraw(self) -> None:
-        """Call nothing the answer if that is what a step shows; in production, the baseline tells."""
-        if self._step.labelled is not False or self._feeding is None or self._feeding.heads is not None:
-            return
+        """Call nothing the answer any more if a step without labels shows that nothing tells."""
         with self._lock:
-            if self.answer is not None and self.answer.withdrawn(list(self._step.calls)):
+            wanted = self.answer is not None and self._step.labelled is False and not self._is_in_production()
+            if wanted and self.answer is not None and self.answer.withdrawn():
                 self._forget_answer()
+
+    def _is_in_production(self) -> bool:
+        """Whether a baseline tells what is an answer."""
+        return self._feeding is not None and self._feeding.heads is not None
 
     def _patch(self, change: int) -> None:
         with self._lock:
@@ -227,8 +230,9 @@ class Taps:
             if self.answer.provisional and not step.training:
                 self._confirm(answer)
             if not self.answer.settled:
-                self.answer.found_in(answer, given, list(step.calls), training=step.training)
-                self._withdraw()
+                unlabelled = step.labelled is False and not self._is_in_production()
+                training = step.training
+                self.answer.found_in(answer, given, list(step.calls), training=training, unlabelled=unlabelled)
                 for tap, fed in self._add_answer():
                     with self._problems.caught(tap.key):
                         self._keep(tap, _all_fed(fed, tap, list(step.calls)))
