@@ -396,6 +396,12 @@ def test_of_a_step_that_never_calls_the_model_nothing_is_taken_for_its_answer(im
     (message,) = [each for each in callback.baseline_.warnings if each.startswith("outputs")]
     assert "a step of Gan calls layers and never the model itself" in message
     assert "'discriminator' (1)" in message
+    assert "Pass outputs=None and layers=[" in message
+    if keras.backend.backend() != "jax":
+        followed = BaselineCallback(["discriminator"], outputs=None, clean_windows=0)
+        model.fit(images(8)[0], batch_size=4, verbose=0, callbacks=[followed])
+        assert set(followed.baseline_.reference.groups) == {"inputs", "embeddings/discriminator"}
+        assert not [each for each in followed.baseline_.warnings if each.startswith(("outputs", "layers"))]
 
 
 class TwoWithDropout(TwoAnswers):
@@ -594,6 +600,7 @@ FITS = {
     "no loss": (lambda: compiled(regularised, None), ZEROS, {"outputs", "embeddings/head.input"}),
     "features": (contrastive, None, set()),
     "features of a subclass": (subclassed_contrastive, None, set()),
+    "features of two views": (contrastive, X[::-1], set()),
 }  # fmt: skip
 
 
@@ -711,7 +718,11 @@ def test_check_says_how_the_answer_was_found(images):
         assert not BaselineCallback().check(make(), x).ok
 
 
-@pytest.mark.parametrize("make", [TwoAnswers, lambda: two_heads(lambda main, aux: {"kind": main, "box": aux})])
+@pytest.mark.parametrize(
+    "make",
+    [TwoAnswers, lambda: two_heads(lambda main, aux: {"kind": main, "box": aux}), averaged_models, with_a_picture],
+    ids=["subclass", "graph", "ensemble", "one of several heads"],
+)
 def test_what_auto_found_is_found_again_in_a_model_with_other_names(make, images):
     models = [make(), make()]
     for model in models:
