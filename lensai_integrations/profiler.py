@@ -303,7 +303,8 @@ class Profiler:
             return {}
 
     def _told_apart(self, kind: str, given: Any) -> dict[str, Any]:
-        """Arrays by head. One alone has none, unless a group of its name is there already, or answers have heads."""
+        """Arrays by head. One alone has none, unless a group of its name is there already, or answers have heads or are
+        described as having some."""
         if kind == OUTPUTS:
             heads = heads_of(from_list(given, OUTPUTS, self._settings.like))
         else:
@@ -315,7 +316,9 @@ class Profiler:
         array = next(iter(heads.values()))
         keys = given.items() if isinstance(given, Mapping) else ()
         key = next((str(key) for key, part in keys if part is array), "")
-        if self._with_heads & {kind, OUTPUTS} or group_of(kind, key) in (self._settings.like or Profile()).groups:
+        described = [name for name in self._settings.descriptions if is_outputs(name) and head_of(name)]
+        of_several = self._with_heads & {kind, OUTPUTS} or len(described) > 1
+        if of_several or group_of(kind, key) in (self._settings.like or Profile()).groups:
             return {key: array}
         self._settings.take_description(kind, group_of(kind, key))
         return {"": array}

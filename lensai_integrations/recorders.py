@@ -261,6 +261,7 @@ class Labels(Recorder):
     def __init__(self, name: str, batch: Any, settings: Settings) -> None:
         self._meaning, form = settings.meaning_of(name, batch)
         self._signs = form.signs
+        self._of_two = settings.is_of_two(name)
         self._on = Ones()
         self._odd = Ones()
         self._alike = settings.known(name) is not None
@@ -287,7 +288,7 @@ class Labels(Recorder):
         if self._signs:
             batch = from_signs(batch)
         if self._meaning == "classes":
-            labels, odd = class_labels(batch)
+            labels, odd = class_labels(batch, of_two=self._of_two)
             if isinstance(labels, list):
                 return Measured({}, {"labels": labels})
             rest = {"labels": labels} | ({} if odd is None else {"odd": odd})

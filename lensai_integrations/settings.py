@@ -210,7 +210,7 @@ class Settings:
             answer = self.batch.get(partner_of(group))
             if answer is not None and steps_of(answer) and form.columns > 1:
                 raise InputError(f"{form.columns} labels for each image, beside as many answers, are not read yet")
-            width = math.prod(shape_of(answer)[1:]) if answer is not None else int(told.get("columns") or 0)
+            width = self._columns_of(partner_of(group))
             if known is not None:
                 self._meanings[group], self._signs[group] = meaning_in(known), known.info.get("signs") is True
             else:
@@ -225,6 +225,18 @@ class Settings:
         if form.signs and not self._signs[group]:
             form = label_form(labels, look=False, signs=False)
         return self._meanings[group], replace(form, signs=self._signs[group])
+
+    def is_of_two(self, group: str) -> bool:
+        """Whether labels go with the one column of two classes: a number between 0 and 1 is the second one's share."""
+        return self._columns_of(partner_of(group)) == 1
+
+    def _columns_of(self, group: str) -> int:
+        """How many columns an answer has, by what is handed over, described or known of it; 0 if nothing is."""
+        answer, known = self.batch.get(group), self.known(group)
+        if answer is not None:
+            return math.prod(shape_of(answer)[1:])
+        told = self.described(group).get("columns") or (known.info.get("columns") if known is not None else None)
+        return int(told or 0)
 
     def seed_of(self, name: str) -> int:
         """A seed for one sketch: the same in every run, different for every sketch."""

@@ -276,3 +276,17 @@ def test_which_head_was_taken_is_said_once_and_following_it_settles_it(caplog):
     assert len(caplog.records) == 1
     (again, *_) = DriftMonitor(alone.profile(), window=100).update(outputs=-SPECIES)
     assert (again.level, again.profile.warnings) == ("alarm", [])
+
+
+def test_labels_of_one_head_keep_its_name_where_only_the_description_tells_of_the_others():
+    """As in a training profile without outputs, beside a reference that has them."""
+    labels = np.arange(6) % 3
+    without = Profiler()
+    without.update(labels={"kind": labels})
+    assert list(without.profile().groups) == ["labels"]
+
+    described = Profiler()
+    for head in ("box", "kind"):
+        described.describe(f"outputs/{head}", linear=True)
+    described.update(labels={"kind": labels})
+    assert list(described.profile().groups) == ["labels/kind"]

@@ -154,7 +154,7 @@ def _labels(given: Any, single: bool) -> Any:
     if isinstance(given, Mapping):
         return {head: _labels(labels, single) for head, labels in given.items()}
     labels = _listed(given) if single else given
-    texts = strings(labels) if None not in labels_given(labels) else None
+    texts = strings(labels) if all(label is not None for label in labels_given(labels)) else None
     return texts if texts is not None else labels if is_array(labels) else label_array(labels)
 
 

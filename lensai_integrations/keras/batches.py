@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import keras
 
@@ -33,14 +33,22 @@ class KerasBatches:
         inputs: How to read the images, or None to leave them.
         target: Key or place of the labels in y, `"auto"` to look for them, or None to leave them.
         problems: Where it is reported what a batch lacks.
+        known: Where the labels of a baseline were, by head: that counts where y has them there.
 
     Attributes:
         answer: What the model answers; its heads are what labels belong to.
         class_names: What the data set calls its classes.
     """
 
-    def __init__(self, inputs: ImageInputs | None, target: int | str | None, problems: Problems) -> None:
+    def __init__(
+        self,
+        inputs: ImageInputs | None,
+        target: int | str | None,
+        problems: Problems,
+        known: Mapping[str, int | str] | None = None,
+    ) -> None:
         self._inputs, self._target, self._problems = inputs, target, problems
+        self._known = {head: _key(place) for head, place in (known or {}).items()}
         self._places: dict[str, int | str] = {}
         self.answer: Answer | None = None
         self.class_names: Sequence[str] = ()
@@ -67,9 +75,9 @@ class KerasBatches:
         with self._problems.caught(LABELS):
             self._places = {}
             for place, labels in labels_in(y, self._target).items():
-                key = LABELS if place == Y or self._target != "auto" else f"{LABELS}/{place}"
                 if self._may_be_labels(place, labels):
-                    self._places[key], picked[key] = place, labels
+                    self._places[_key(place)] = place
+                    picked[_key(place)] = labels
         return picked
 
     def _may_be_labels(self, place: int | str, labels: Any) -> bool:
@@ -94,15 +102,14 @@ class KerasBatches:
         images = picked.get(IMAGES)
         found = {key: rows for key, rows in picked.items() if key.split("/")[0] == LABELS}
         by_head = self._by_head(found)
-        if by_head:
-            labels = {head: self._rows(head, found[key]) for head, key in by_head.items()}
-            return Taken(images, labels, {head: self._places[key] for head, key in by_head.items()})
-        key = self._usual(found)
-        if key is None:
+        if not by_head:
             return Taken(images, None, None)
-        heads = self._heads()
-        labels = self._rows(heads[0] if len(heads) == 1 else "", found[key])
-        return Taken(images, labels, self._places[key], class_names=self._named(labels))
+        rows = {head: self._rows(head, found[key]) for head, key in by_head.items()}
+        places: dict[str, Any] = {head: self._places[key] for head, key in by_head.items()}
+        if len(rows) > 1 or ("" not in rows and self.answer is not None and self.answer.has_groups):
+            return Taken(images, rows, places)
+        (labels,), (place,) = rows.values(), places.values()
+        return Taken(images, labels, place, class_names=self._named(labels))
 
     def _named(self, labels: Any) -> Sequence[str]:
         """The names of the classes, if labels and answer are of as many. The first labels are waited for."""
@@ -115,12 +122,39 @@ class KerasBatches:
             self._names_of = self.class_names
         return self.class_names
 
-    def _heads(self) -> list[str]:
-        return [] if self.answer is None else self.answer.names_of_all
-
     def _by_head(self, found: Mapping[str, Any]) -> dict[str, str]:
-        """The key of what belongs to each of several heads: by its key, or by its place in a list."""
-        heads = self._heads()
+        """By head, the key of its labels; of labels that belong to no head, by `""`."""
+        if self._known and self._target == "auto" and set(self._known.values()) <= found.keys():
+            return self._known
+        by_head = self._of_several(found)
+        if not by_head and (key := self._usual(found)) is not None:
+            by_head = {self._only_head(): key}
+        return self._without_placeholders(by_head)
+
+    def _only_head(self) -> str:
+        """The head that labels of one kind belong to: the only one, or the only one that they are held against."""
+        heads = [] if self.answer is None else list(self.answer.heads)
+        if self.answer is not None and len(heads) > 1:
+            idle = self.answer.held_against_nothing()
+            heads = [head for head in heads if head not in idle]
+            if len(heads) > 1 and self.answer.outputs and not self.answer.provisional:
+                told = " and ".join(map(repr, heads))
+                self._problems.note(f"{LABELS} of no head", _OF_NO_HEAD.format(told))
+        return heads[0] if len(heads) == 1 else ""
+
+    def _without_placeholders(self, by_head: Mapping[str, str]) -> dict[str, str]:
+        """Only what something is held against: Keras wants a `y` for some outputs that have no loss."""
+        idle = [] if self.answer is None or self._target != "auto" else self.answer.held_against_nothing()
+        places = [self._places[key] for head, key in by_head.items() if head in idle]
+        if places:
+            where = "y" if places == [Y] else f"y at {', '.join(map(repr, places))}"
+            advice = " or ".join(f"target={place!r}" for place in places)
+            self._problems.note(f"{LABELS} without a loss", _PLACEHOLDERS.format(where, advice))
+        return {head: key for head, key in by_head.items() if head not in idle}
+
+    def _of_several(self, found: Mapping[str, Any]) -> dict[str, str]:
+        """The key of what belongs to each of several heads that is read: by its key, or by its place in a list."""
+        heads = [] if self.answer is None else self.answer.names_of_all
         if len(heads) < 2 or not found or LABELS in found:
             return {}
         by_name = {head: f"{LABELS}/{head}" for head in heads if f"{LABELS}/{head}" in found}
@@ -131,7 +165,8 @@ class KerasBatches:
             self._problems.note(
                 f"{LABELS} without a head", f"y at {', '.join(left)} is of no head of the model: not read"
             )
-        return belong
+        read = {} if self.answer is None else self.answer.heads
+        return {head: key for head, key in belong.items() if head in read or not read}
 
     def _usual(self, found: Mapping[str, Any]) -> str | None:
         """The key of the labels among parts of y that do not belong to heads."""
@@ -144,11 +179,13 @@ class KerasBatches:
             return (keys or list(found))[0]
         first = f"{LABELS}/0"
         if found:
+            several = self.answer is not None and len(self.answer.names_of_all) > 1
+            answers = "none by the name of an answer of the model" if several else "the model one answer"
             read = f"that at {self._places[first]!r} is read" if first in found else "none is read"
             self._problems.note(
                 f"{LABELS} of several",
-                f"y has several parts, {', '.join(repr(self._places[key]) for key in found)}, and the model one answer:"
-                f" {read}; pass target=, the key or place of the labels, or target=None",
+                f"y has several parts, {', '.join(repr(self._places[key]) for key in found)}, and {answers}: {read};"
+                " pass target=, the key or place of the labels, or target=None",
             )
         return first if first in found else None
 
@@ -158,6 +195,30 @@ class KerasBatches:
         if how is None or not how.frames or len(getattr(labels, "shape", ())) < 2:
             return labels
         return labels.reshape((-1, *labels.shape[2:])) if hasattr(labels, "reshape") else _reshaped(labels)
+
+
+_OF_NO_HEAD: Final = (
+    "the model answers {} and y has one kind of labels for them all: they are profiled, and beside none of the answers."
+    " Pass outputs= the layer that answers what they are of, or y as a dict by answer"
+)
+_PLACEHOLDERS: Final = (
+    "{} is not read: no loss and no metric that the model was compiled with compares it with an answer, so it may be a"
+    " placeholder. Pass {} if these are labels, or target=None"
+)
+
+
+def _flat(y: Mapping[str, Any]) -> dict[int | str, Any]:
+    """A dict whose dicts are taken apart, as `"outer.inner"`."""
+    parts: dict[int | str, Any] = {}
+    for name, part in y.items():
+        inner = _flat(part) if isinstance(part, Mapping) else None
+        parts |= {name: part} if inner is None else {f"{name}.{key}": leaf for key, leaf in inner.items()}
+    return parts
+
+
+def _key(place: int | str) -> str:
+    """Under which a part of y is picked."""
+    return LABELS if place == Y else f"{LABELS}/{place}"
 
 
 def _reshaped(labels: Any) -> Any:
@@ -178,14 +239,14 @@ def labels_in(y: Any, target: int | str | None) -> dict[int | str, Any]:
         return {}
     if target == "auto":
         if isinstance(y, Mapping):
-            return dict(y)
+            return _flat(y)
         return dict(enumerate(y)) if isinstance(y, list | tuple) else {Y: y}
     if target == Y and hasattr(y, "shape"):
         return {Y: y}
     try:
         if hasattr(y, "shape"):
             raise TypeError("y is one array")
-        return {target: y[target]}
+        return {target: {**y, **_flat(y)}[target] if isinstance(y, Mapping) else y[target]}
     except (KeyError, IndexError, TypeError) as error:
         held = f"a dict of {list(y)}" if isinstance(y, Mapping) else f"a {type(y).__name__}"
         raise InputError(f"target={target!r} is not in y, which is {held}: pass a key or a place, or 'y'") from error

@@ -14,6 +14,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
 from lensai_integrations.keras.batches import KerasBatches
 from lensai_integrations.keras.fit import aside
+from lensai_integrations.keras.functions import TEST, labelled
 from lensai_integrations.keras.layers import find_layer
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.training.check import Check, run_check, without_missing
@@ -45,7 +46,7 @@ def check(options: Options, model: Any, batch: Any) -> Check:
         with fit.problems.caught("the model"):
             taps = attach(model, options, fit.problems)
             layers, reader.answer = taps.layers, taps.answer
-            with taps.listening() as caught:
+            with taps.listening(labelled=labelled(TEST, batch)) as caught:
                 _run(model, batch, fit)
             answers = caught
     return run_check(fit, reader.pick(batch), answers, layers, aside=aside, notes=notes)

@@ -579,6 +579,9 @@ def decide_labels(form: LabelForm, kind: Kind | None, columns: int = 0) -> Meani
         ('classes', 'values')
         >>> decide_labels(label_form([31, 47]), "values", 1), decide_labels(label_form([31, 47]), None)
         ('values', 'classes')
+        >>> smooth = label_form([0.05, 0.95])
+        >>> decide_labels(smooth, "logits", 1), decide_labels(smooth, "values", 1)
+        ('classes', 'values')
     """
     if form.form == "whole" and kind == "values" and columns <= 1:  # ages, counts
         return "values"
@@ -589,6 +592,8 @@ def decide_labels(form: LabelForm, kind: Kind | None, columns: int = 0) -> Meani
     if form.form == "one-hot" or (form.form == "soft" and kind != "values"):
         return "classes"
     of_classes = kind in CLASSES or (kind in MULTILABEL and columns == 1)
+    if form.form == "numbers" and form.inside and of_classes and columns == 1:  # shares of the second of two classes
+        return "classes"
     counted = form.form == "binary" or (form.form == "whole floats" and form.largest < columns)
     return "classes" if of_classes and counted else "values"
 
