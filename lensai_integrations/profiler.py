@@ -19,9 +19,10 @@ import numpy as np
 from lensai_integrations.alike import check_alike, sketched_alike
 from lensai_integrations.arrays import Array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
-from lensai_integrations.conventions import kept_apart
+from lensai_integrations.conventions import INPUTS, input_of, kept_apart
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import LABELS, OUTPUTS, group_of, is_labels, is_outputs, named, partner_of
+from lensai_integrations.measures.batches import SeveralImages, separated
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
@@ -48,7 +49,9 @@ class Profiler:
     """Takes batches and keeps their sketches; `profile()` gives what they amount to.
 
     Args:
-        inputs: How to read image batches.
+        inputs: How to read image batches. Of several image inputs (left and right cameras, a pair), one for each by
+            its name: `{"left": ImageInputs(), "right": ImageInputs()}`. Each reads what has its name in the batch, or
+            is at its `key`, and is a group `inputs/<name>`. None: as in `like`.
         convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute. Several, as in
             `("lensai", "lensai-edge")`, measure every image by each: the first is the group `inputs`, others are
             `inputs/<convention>`. None: the first of `like`, which production is held against, else `"lensai"`.
@@ -87,7 +90,7 @@ class Profiler:
     def __init__(
         self,
         *,
-        inputs: ImageInputs | None = None,
+        inputs: ImageInputs | Mapping[str, ImageInputs] | None = None,
         convention: str | Sequence[str] | None = None,
         measures: Sequence[CustomMeasure] | None = None,
         task: Task | Kind | Mapping[str, Task | Kind] = "auto",
@@ -166,7 +169,8 @@ class Profiler:
         """Take in one batch. Everything given belongs to the same images, row for row.
 
         Args:
-            inputs: A batch that `ImageInputs` can read. Here and below: of numpy, torch, JAX or TensorFlow, anywhere.
+            inputs: A batch that `ImageInputs` can read; of several image inputs a dict by name, or a tuple in order, or
+                what else has them. Here and below: of numpy, torch, JAX or TensorFlow, anywhere.
             outputs: What the model answered: `[n, C]`, or a structure of such arrays, as `heads_of` reads them. Several
                 heads are groups `outputs/<head>` each.
             embeddings: Layer name to `[n, D]`, or to the layer's output: that is reduced as in `like`, else averaged.
@@ -179,8 +183,7 @@ class Profiler:
             InputError: If something cannot be read, or the numbers of rows differ.
         """
         values = self._segment_values(segments)
-        images = None if inputs is None else ImageBatch(inputs)
-        batches: dict[str, Any] = {**dict.fromkeys(self._settings.image_groups, images)}
+        batches: dict[str, Any] = self._images(inputs)
         batches |= self._heads(OUTPUTS, outputs)
         batches |= {f"embeddings/{layer}": rows for layer, rows in (embeddings or {}).items()}
         batches |= self._heads(LABELS, labels)
@@ -239,6 +242,25 @@ class Profiler:
             names = next((told["class_names"] for told in both if "class_names" in told), None)
             if names is not None and (is_outputs(name) or is_labels(name)):
                 group.info["class_names"] = names
+
+    def _images(self, given: Any) -> dict[str, ImageBatch]:
+        """What each group of images is read from. An image input that the batch lacks is left out and named."""
+        if given is None:
+            return {}
+        settings = self._settings
+        if isinstance(given, SeveralImages):
+            settings.several_inputs(list(given))
+        if list(settings.readers) == [""]:
+            return dict.fromkeys(settings.image_groups, ImageBatch(given))
+        found = separated(given, {name: reader.key for name, reader in settings.readers.items()})
+        for name, error in found.missing.items():
+            if self._on_error is None:
+                raise error
+            self._left_out(group_of(INPUTS, name), error)
+        if found.note:
+            settings.note(group_of(INPUTS, next(iter(settings.readers))), found.note)
+        images = {name: ImageBatch(part) for name, part in found.parts.items()}
+        return {group: images[input_of(group)] for group in settings.image_groups if input_of(group) in images}
 
     def _heads(self, kind: str, given: Any) -> dict[str, Any]:
         """What was given of outputs or labels by the names of their groups, those of `like` where it has them."""
