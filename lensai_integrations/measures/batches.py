@@ -32,7 +32,7 @@ MOST_INPUTS: Final = 4
 
 _MAX_DEPTH = 8
 _LEAST_SIDE = 8  # of a grey image in a list: what is smaller may be any two numbers per row
-_IMAGES, _PLAUSIBLE, _ODD, _OTHER, _NONE = range(5)  # how much an array looks like images
+_IMAGES, PLAUSIBLE, _ODD, _OTHER, _NONE = range(5)  # how much an array looks like images
 _LIBRARIES: Final = ("torch", "tensorflow", "jax", "numpy", "keras", "pandas")  # their objects are no batches
 _PICTURES: Final = ("L", "RGB", "F", "I;16", "I;16L", "I;16B")
 
@@ -412,7 +412,7 @@ def _in_list(values: Sequence[Any], place: tuple[int | str, ...], layout: str, d
         if i == 0 and found[0] and found[0][0].likeness == _IMAGES:
             return _with_views(found[0], values)
     found = [each for each in found if each]
-    first = next((each for each in found if each[0].likeness <= _PLAUSIBLE), None)
+    first = next((each for each in found if each[0].likeness <= PLAUSIBLE), None)
     best = _likeliest(found)
     if first is None or first[0].likeness == best[0].likeness:
         return first or [each for each in best if each.place == best[0].place]
@@ -480,7 +480,7 @@ def _is_view(array: Any, other: Array) -> bool:
 def _likeness(array: Any) -> int:
     """How much an array looks like images, by its axes and dtype."""
     if is_picture(array):
-        return _PLAUSIBLE
+        return PLAUSIBLE
     shape, name = shape_of(array), dtype_name(array)
     if len(shape) < 2:
         return _NONE
@@ -488,7 +488,7 @@ def _likeness(array: Any) -> int:
         return _OTHER
     if len(shape) == 4 and (shape[1] in CHANNELS or shape[3] in CHANNELS):
         return _IMAGES
-    return _PLAUSIBLE if len(shape) == 3 else _ODD
+    return PLAUSIBLE if len(shape) == 3 else _ODD
 
 
 def are_images(values: Sequence[Any], layout: str = "auto") -> bool:
