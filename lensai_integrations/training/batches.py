@@ -211,19 +211,11 @@ class BatchReader:
         return None if self._inputs is None else self._find_images(batch, self._inputs)
 
     def _find_several(self, batch: Any, readers: Mapping[str, ImageInputs]) -> Any:
-        """The images of each input, by name. One that is not there is named, and the others are read."""
-        layouts = {reader.layout for reader in readers.values()}
-        layout = layouts.pop() if len(layouts) == 1 else "auto"
-        found = separated(batch, {name: reader.key for name, reader in readers.items()}, layout)
-        if found.note:
-            self._say("images", found.note)
-        images = SeveralImages()
-        for name, reader in readers.items():
-            with self._problems.caught(group_of(INPUTS, name)):
-                if name in found.missing:
-                    raise found.missing[name]
-                images[name] = locate(found.parts[name], None, reader.layout).images
-        return images or None
+        """The images of each input, by name."""
+        images, note = several_images(batch, readers, self._problems)
+        if note:
+            self._say("images", note)
+        return SeveralImages(images) or None
 
     def _find_images(self, batch: Any, inputs: ImageInputs) -> Found:
         """The images: found in the first batch, and in the others where they were in that."""
@@ -327,6 +319,30 @@ class BatchReader:
         if not any(_sizeless(text) in message for message in said):
             known = any(message.startswith(f"{topic}: ") for message in self._problems.messages)
             self._problems.note(f"{topic} of {self._source}" if known else topic, text)
+
+
+def several_images(
+    batch: Any, readers: Mapping[str, ImageInputs], problems: Problems
+) -> tuple[dict[str, Found], str]:
+    """The images of each of several inputs, by name, and what is to be said of how they were told apart.
+
+    One that is not there is a problem, and the others are read.
+
+    Args:
+        batch: A batch, or what of it the model is fed.
+        readers: How they are read, by name.
+        problems: Where it is reported what the batch lacks.
+    """
+    layouts = {reader.layout for reader in readers.values()}
+    layout = layouts.pop() if len(layouts) == 1 else "auto"
+    found = separated(batch, {name: reader.key for name, reader in readers.items()}, layout)
+    images = {}
+    for name, reader in readers.items():
+        with problems.caught(group_of(INPUTS, name)):
+            if name in found.missing:
+                raise found.missing[name]
+            images[name] = locate(found.parts[name], None, reader.layout).images
+    return images, found.note
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def _check_inputs(inputs: Any) -> None:
             f"inputs={inputs!r} mixes kinds of passes and names of image inputs: pass either, or for a kind of pass a"
             " dict by names"
         )
-    _check_kind("inputs", inputs, (ImageInputs, Mapping), "'auto', ImageInputs(...), several of these by name, or None")
+    _check_kind("inputs", inputs, (ImageInputs, Mapping), "'auto', ImageInputs(...) or None, or a dict of ImageInputs by name")
     readers_by_name(inputs)
 
 
