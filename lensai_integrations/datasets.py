@@ -58,8 +58,8 @@ def profile_dataset(
 
     Args:
         data: One of these. A sample or batch is an image (or several), or a tuple or dict with one in it.
-        inputs: How images are read; `"auto"`: dtype, shape and the data set's `Normalize` decide. Of batches with several
-            image inputs, by name, see `Profiler`.
+        inputs: How images are read; `"auto"`: dtype, shape and the data set's `Normalize` decide. Of batches with
+            several image inputs, by name, see `Profiler`.
         target: Key or place of the labels; `"auto"`: the usual names, or the only part that may be some. None: no
             labels.
         metadata: Of samples: functions by name, each given the sample.
@@ -108,10 +108,9 @@ def profile_dataset(
         known = like.reference if isinstance(like, Baseline) else like
         if inputs == "auto" and known is not None and "" not in inputs_of(known):
             inputs = readers_of(known) or inputs
-        how = readers_by_name(inputs) if isinstance(inputs, Mapping) else image_inputs(inputs, data, problems)
-        how = how or ImageInputs()
+        given = readers_by_name(inputs) if isinstance(inputs, Mapping) else image_inputs(inputs, data, problems)
         key = None if segment_by == LABEL else segment_by
-        reader = BatchReader(how, target, problems, key, class_names=class_names_of(data))
+        reader = BatchReader(given or ImageInputs(), target, problems, key, class_names=class_names_of(data))
         profiler = Profiler(inputs=reader.inputs, measures=measures or None, rows=rows, like=like, **settings)
         profile = _of_batches(islice(iter(data), limit), profiler, reader, problems, key)
     profile.info["source"] = source

@@ -125,7 +125,7 @@ class Inputs(Recorder):
         _note_precision(images, reader.whole, settings, plain)
         definitions = image_measures(images.channels, convention)
         streams = tuple(definitions)
-        info = {"note": _note_of(images, found), "convention": convention}
+        info: dict[str, Any] = {"note": _note_of(images, found), "convention": convention}
         info["reader"] = asdict(replace(reader, key=asked.key))
         info["size"] = _size(found, reader.layout)
         if half := next((half for half in HALVES if half in images.note and not images.whole), None):
@@ -344,8 +344,8 @@ def _note_choices(batch: Any, settings: Settings, name: str) -> None:
         known = reader.channels[:3]
         settings.note(
             name,
-            f"images{_which(name)} have 4 channels: three are read as {known}, and the fourth, which is not opaque alpha"
-            " in the first batch, is not read: nothing that happens in it is seen. Pass"
+            f"images{_which(name)} have 4 channels: three are read as {known}, and the fourth, which is not opaque"
+            " alpha in the first batch, is not read: nothing that happens in it is seen. Pass"
             f" ImageInputs(channels='{known}A') if it is alpha, or '{known}?' if another band is meant to be left out",
         )
 
@@ -360,8 +360,9 @@ def _note_precision(images: Images, whole: bool | None, settings: Settings, name
     if here != there:
         settings.note(
             name,
-            f"pixels{_which(name)} are of {here} here and of {there} in the baseline, and do not lie at whole levels, to"
-            " which they could be rounded: noise, sharpness and entropy are not compared. Profile both alike for these",
+            f"pixels{_which(name)} are of {here} here and of {there} in the baseline, and do not lie at whole levels,"
+            " to which they could be rounded: noise, sharpness and entropy are not compared. Profile both alike for"
+            " these",
         )
 
 

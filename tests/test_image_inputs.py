@@ -91,7 +91,7 @@ class Pair:
     [
         lambda left, right: {"right": right, "left": left},
         lambda left, right: ({"left": left, "right": right}, np.arange(40)),
-        lambda left, right: Pair(left, right),
+        Pair,
         lambda left, right: [{"left": l, "right": r} for l, r in zip(left, right, strict=True)],  # noqa: E741
         lambda left, right: {"left": list(left), "right": {"image": right, "time": np.arange(40)}},
     ],
@@ -206,10 +206,10 @@ def test_advice_is_followed():
     left, right = images(0), images(1)
     with pytest.raises(InputError, match=r"fed all of them inputs=\{'left': ImageInputs\(key='left'\)") as caught:
         Profiler().update(inputs={"left": left, "right": right})
-    advice = eval(str(caught.value).rpartition("inputs=")[2])  # noqa: S307  what the message says
+    advice = eval(str(caught.value).rpartition("inputs=")[2])
     assert list(profiled({"left": left, "right": right}, advice).groups) == ["inputs/left", "inputs/right"]
     note = profiled(((left, right), np.arange(40)), None).warnings[0]
-    advice = eval(note.rpartition("inputs=")[2])  # noqa: S307
+    advice = eval(note.rpartition("inputs=")[2])
     assert advice == {"0": ImageInputs(key=(0, 0)), "1": ImageInputs(key=(0, 1))}
     assert list(profiled(((left, right), np.arange(40)), advice).groups) == ["inputs/0", "inputs/1"]
 
@@ -334,7 +334,9 @@ def test_data_sets_are_read_as_the_baseline_was(known):
         "inputs/right": 40,
         "labels": 40,
     }
-    asked = profile_dataset(iter([((images(2), images(3)), np.arange(40) % 2)]), inputs={"0": ImageInputs(), "1": ImageInputs()})
+    asked = profile_dataset(
+        iter([((images(2), images(3)), np.arange(40) % 2)]), inputs={"0": ImageInputs(), "1": ImageInputs()}
+    )
     assert list(asked.groups) == ["inputs/0", "inputs/1", "labels"]
 
 
@@ -342,3 +344,34 @@ def test_nothing_is_said_of_what_is_right(caplog):
     with caplog.at_level(logging.WARNING):
         assert profiled({"left": images(0), "right": images(1)}).warnings == []
     assert not caplog.messages
+
+
+def test_a_device_has_one_camera(tmp_path):
+    from lensai_integrations import edge
+
+    profile = profiled({"left": images(0), "right": images(1)}, convention="lensai-edge")
+    for write in (
+        lambda: edge.write_stats(profile, tmp_path / "stats"),
+        lambda: edge.write_config(profile, tmp_path / "config.ini"),
+        lambda: edge.publish(profile, "https://lensai.example/", "door", spool=None),
+    ):
+        with pytest.raises(InputError, match="has the image inputs 'left' and 'right', and a device has one camera"):
+            write()
+    alone = profiled({"left": images(0), "right": images(1)}, ImageInputs(key="left"), convention="lensai-edge")
+    assert edge.write_stats(alone, tmp_path / "stats")
+
+
+def test_a_window_of_a_device_is_not_one_of_them():
+    both = profiled({"left": images(0), "right": images(1)}, convention="lensai-edge")
+    alone = profiled(images(0), None, convention="lensai-edge")
+    with pytest.raises(InputError, match=r"groups \['inputs/left', 'inputs/right'\], the window \['inputs'\]"):
+        compare(both, alone)
+
+
+@pytest.mark.parametrize("name", ["cam 1", "kamera.vorn", "überwachung/süd", "00", "C:\\a"])
+def test_names_survive_every_way_out(name, tmp_path):
+    profile = profiled({name: images(0), "other": images(1)}, {name: ImageInputs(), "other": ImageInputs()})
+    group = f"inputs/{name.replace('/', '.')}"
+    profile.save(tmp_path / "profile")
+    assert list(Profile.load(tmp_path / "profile").groups) == [group, "inputs/other"]
+    assert {row.stream.rpartition("/")[0] for row in profile.summaries()} >= {group, "inputs/other"}

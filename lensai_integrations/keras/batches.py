@@ -73,10 +73,11 @@ class KerasBatches:
     def pick(self, data: Any) -> dict[str, Any]:
         """The arrays of a batch that are wanted, as they are, symbolic ones too.
 
-        They are `"inputs"`, or of several image inputs `"inputs/<name>"`, and `"labels"` or, of a y with several parts, `"labels/<key or place>"`.
+        They are `"inputs"`, or of several image inputs `"inputs/<name>"`, and `"labels"` or, of a y with several parts,
+        `"labels/<key or place>"`.
         """
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        picked = {}
+        picked: dict[str, Any] = {}
         if self._inputs is not None:
             with self._problems.caught(IMAGES):
                 picked |= self._images(x, self._inputs)

@@ -370,9 +370,7 @@ def _all_in(value: Any, place: tuple[int | str, ...], layout: str, depth: int, i
         parts = dict(enumerate(value))
     if depth > _MAX_DEPTH:
         raise InputError(f"batch is nested more than {_MAX_DEPTH} deep: pass the images themselves")
-    return [
-        each for step, part in parts.items() for each in _all_in(part, (*place, step), layout, depth + 1, inside)
-    ]
+    return [each for step, part in parts.items() for each in _all_in(part, (*place, step), layout, depth + 1, inside)]
 
 
 def _search(value: Any, place: tuple[int | str, ...], layout: str, depth: int, inside: bool = False) -> list[Located]:

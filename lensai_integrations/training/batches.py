@@ -199,7 +199,8 @@ class BatchReader:
             self._know(replace(fed[0], note=""))
             return fed[0].images, fed[0].place
         names = names_of([each.place for each in fed])
-        self._by_name = {name: replace(self._inputs, key=each.place) for name, each in zip(names, fed, strict=True)}  # type: ignore[type-var]
+        reader = self._inputs or ImageInputs()
+        self._by_name = {name: replace(reader, key=each.place) for name, each in zip(names, fed, strict=True)}
         self._knows_images = True
         return SeveralImages(zip(names, (each.images for each in fed), strict=True)), fed[0].place
 
@@ -321,9 +322,7 @@ class BatchReader:
             self._problems.note(f"{topic} of {self._source}" if known else topic, text)
 
 
-def several_images(
-    batch: Any, readers: Mapping[str, ImageInputs], problems: Problems
-) -> tuple[dict[str, Found], str]:
+def several_images(batch: Any, readers: Mapping[str, ImageInputs], problems: Problems) -> tuple[dict[str, Found], str]:
     """The images of each of several inputs, by name, and what is to be said of how they were told apart.
 
     One that is not there is a problem, and the others are read.
@@ -360,16 +359,18 @@ class _Choice:
     usual: Located | InputError
 
 
-def without_key(inputs: Any) -> Any:
+def without_key(
+    inputs: ImageInputs | Mapping[str, ImageInputs] | None,
+) -> ImageInputs | dict[str, ImageInputs] | None:
     """How images are read that were taken out of their batch: one reader, several by name, or None.
 
     Example:
-        >>> without_key({"left": ImageInputs(key=1)})["left"].key is None
+        >>> without_key({"left": ImageInputs(key=1)}) == {"left": ImageInputs()}
         True
     """
     if isinstance(inputs, Mapping):
-        return {name: without_key(reader) for name, reader in inputs.items()}
-    return replace(inputs, key=None) if isinstance(inputs, ImageInputs) else inputs
+        return {name: replace(reader, key=None) for name, reader in inputs.items()}
+    return replace(inputs, key=None) if isinstance(inputs, ImageInputs) else None
 
 
 def _without(parts: Parts, read: Sequence[Path]) -> Parts:

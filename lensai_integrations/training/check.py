@@ -43,7 +43,8 @@ class CheckRow:
     """What was seen of one group.
 
     Attributes:
-        group: `"inputs"`, of several image inputs `"inputs/<name>"`, `"outputs"`, `"embeddings/<layer>"`, `"labels"`, or the stream of a custom measure.
+        group: `"inputs"`, of several image inputs `"inputs/<name>"`, `"outputs"`, `"embeddings/<layer>"`, `"labels"`,
+            or the stream of a custom measure.
         shape: Of the array that was read; of an embedding, once it is reduced; of a list of images, with -1 for a side
             that differs.
         dtype: Its dtype, e.g. `"float32"`; `"str"` for texts.

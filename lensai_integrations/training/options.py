@@ -92,13 +92,13 @@ class Options:
         return isinstance(self.inputs, Mapping) and bool(self.inputs) and set(self.inputs) <= set(REFERENCES)
 
     def inputs_of(self, source: str) -> str | ImageInputs | Mapping[str, ImageInputs] | None:
-        """How the images of a kind of pass are read, of several image inputs by name; of a dry run as in the reference.
-        """
+        """How images of a kind of pass are read, of several inputs by name; those of a dry run as in the reference."""
         if isinstance(self.inputs, Mapping) and not self.by_pass:
             return readers_by_name(self.inputs)
         if not isinstance(self.inputs, Mapping):
             return self.inputs
-        return _named(self.inputs.get(source if source in REFERENCES else self.reference, "auto"))
+        given = self.inputs.get(source if source in REFERENCES else self.reference, "auto")
+        return readers_by_name(given) if isinstance(given, Mapping) else given
 
     def target_of(self, source: str) -> Place | None:
         """The place of the labels in the batches of a kind of pass; in those of a dry run as in the reference."""
@@ -117,12 +117,10 @@ def _check_inputs(inputs: Any) -> None:
             f"inputs={inputs!r} mixes kinds of passes and names of image inputs: pass either, or for a kind of pass a"
             " dict by names"
         )
-    _check_kind("inputs", inputs, (ImageInputs, Mapping), "'auto', ImageInputs(...) or None, or a dict of ImageInputs by name")
+    _check_kind(
+        "inputs", inputs, (ImageInputs, Mapping), "'auto', ImageInputs(...) or None, or a dict of ImageInputs by name"
+    )
     readers_by_name(inputs)
-
-
-def _named(inputs: Any) -> Any:
-    return readers_by_name(inputs) if isinstance(inputs, Mapping) else inputs
 
 
 def _check_layers(layers: Any) -> None:

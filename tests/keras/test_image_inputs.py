@@ -136,7 +136,7 @@ def test_many_are_the_first_and_that_is_said_and_the_advice_reads_all():
     (told,) = [warning for warning in baseline.warnings if "arrays of images" in warning]
     assert "5 arrays of images are in the batch, at 0, 1, 2, 3, 4: only the first is read" in told
     np.testing.assert_array_equal(baseline.reference.groups["inputs"].pixels.counts, counts_of(pictures(20, 1)[0]))
-    advice = eval(told.rpartition("inputs=")[2])  # noqa: S307  what the message says
+    advice = eval(told.rpartition("inputs=")[2])
     baseline = fitted(Subclass(), shape, BaselineCallback(inputs=advice, clean_windows=0))
     left, right, _ = pictures(20, 1)
     holds(baseline.reference, **{"0": left, "1": right, "2": left, "3": right, "4": left})

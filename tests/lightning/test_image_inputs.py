@@ -217,7 +217,7 @@ def test_where_nothing_shows_it_the_advice_does(lit, trainer, kind, monkeypatch)
     reference = callback.baseline_.reference
     assert counted(reference) == ({} if kind == "dict" else expected({"inputs": "left"}, 7, 24))
     told = next(warning for warning in callback.baseline_.warnings if "fed all of them inputs=" in warning)
-    advice = eval(told.rpartition("inputs=")[2])  # noqa: S307  what the message says
+    advice = eval(told.rpartition("inputs=")[2])
     settled = BaselineCallback(outputs=None, layers=None, clean_windows=0, inputs=advice)
     trainer(settled).fit(pair(lit, pick), batches(shape), batches(shape, 24, seed=7))
     assert counted(settled.baseline_.reference) == expected(names, 7, 24)
@@ -267,7 +267,9 @@ class Watched(Siamese):
         return super().forward(left, right)
 
 
-@pytest.mark.parametrize("call", [lambda m, a, b: m(a, b), lambda m, a, b: m(right=b, left=a), lambda m, a, b: m(a, right=b)])
+@pytest.mark.parametrize(
+    "call", [lambda m, a, b: m(a, b), lambda m, a, b: m(right=b, left=a), lambda m, a, b: m(a, right=b)]
+)
 def test_a_module_is_watched_at_all_its_images(baseline, call, caplog):
     model = Watched().eval()
     with DriftMonitor(baseline, window=64) as monitor, monitor.watch(model, outputs=False):
