@@ -141,7 +141,11 @@ def _main_streams(profile: Profile) -> list[str]:
     first = {input_of(name): name for name in reversed(images)}
     further = {"raw", *images} - set(first.values()) if images else set()
     groups = {name for name, _ in every} - further
-    main = [(name, stream) for wanted in MAIN for name, stream in every if stream == wanted and name in groups]
+    of_images = len(MAIN) - 1
+    wanted_streams = (*MAIN[: max(1, of_images // max(1, len(first)))], *MAIN[of_images:])  # of each image input
+    main = [
+        (name, stream) for wanted in wanted_streams for name, stream in every if stream == wanted and name in groups
+    ]
     return [f"{name}/{stream}" for name, stream in main or every[:_FIRST]]
 
 
@@ -170,7 +174,11 @@ def _measure(stream: str, profile: Profile, span: tuple[float, float]) -> Measur
     unit = known.unit if known is not None and known.unit != "1" else ""
     title = f"{stream}: {known.description}" if known is not None else stream
     return Measure(
-        stream, f"{camera} {short.replace('_', ' ')}".strip(), unit, title, interval(*span, significant_decimals(span[1] - span[0]))
+        stream,
+        f"{camera} {short.replace('_', ' ')}".strip(),
+        unit,
+        title,
+        interval(*span, significant_decimals(span[1] - span[0])),
     )
 
 
