@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from snippets import run_section
 
 from lensai_integrations import (
     Baseline,
@@ -375,3 +376,10 @@ def test_names_survive_every_way_out(name, tmp_path):
     profile.save(tmp_path / "profile")
     assert list(Profile.load(tmp_path / "profile").groups) == [group, "inputs/other"]
     assert {row.stream.rpartition("/")[0] for row in profile.summaries()} >= {group, "inputs/other"}
+
+
+def test_the_documented_example_runs(caplog):
+    given = {"left": images(0, n=120), "right": images(1, n=120)}
+    run_section("baseline.md", "Several image inputs", given)
+    assert list(given["baseline"].groups) == ["inputs/left", "inputs/right"]
+    assert (given["monitor"].status.windows, given["monitor"].status.failures) == (1, {})
