@@ -19,7 +19,7 @@ import numpy as np
 from lensai_integrations.alike import check_alike, sketched_alike, unlike_in
 from lensai_integrations.arrays import Array, is_array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
-from lensai_integrations.conventions import kept_apart
+from lensai_integrations.conventions import INPUTS, input_of, kept_apart
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import (
     LABELS,
@@ -32,6 +32,7 @@ from lensai_integrations.heads import (
     named,
     partner_of,
 )
+from lensai_integrations.measures.batches import SeveralImages, separated
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import check_rows
@@ -60,7 +61,10 @@ class Profiler:
 
     Args:
         inputs: How to read image batches. None: as those of `like` were, else the first batch decides, as it does with
-            `ImageInputs()`. One that says no more than `key=` is that of `like` in another place.
+            `ImageInputs()`. One that says no more than `key=` is that of `like` in another place. Of several image
+            inputs (left and right cameras, a pair), one for each by its name: `{"left": ImageInputs(), "right":
+            ImageInputs()}`. Each reads what has its name in the batch, or is at its `key`, and is a group
+            `inputs/<name>`.
         convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute. Several, as in
             `("lensai", "lensai-edge")`, measure every image by each: the first is the group `inputs`, others are
             `inputs/<convention>`. None: the first of `like`, which production is held against, else `"lensai"`.
@@ -99,7 +103,7 @@ class Profiler:
     def __init__(
         self,
         *,
-        inputs: ImageInputs | None = None,
+        inputs: ImageInputs | Mapping[str, ImageInputs] | None = None,
         convention: str | Sequence[str] | None = None,
         measures: Sequence[CustomMeasure] | None = None,
         task: Task | Kind | Mapping[str, Task | Kind] = "auto",
@@ -156,9 +160,9 @@ class Profiler:
         self._settings.descriptions.setdefault(group, {}).update(info)
 
     @property
-    def reader(self) -> ImageInputs:
-        """How images are read, with all that the first of them decided."""
-        return self._settings.resolved_inputs or self._settings.inputs
+    def readers(self) -> dict[str, ImageInputs]:
+        """How images are read, with all that the first of them decided, by name of the image input; see `inputs`."""
+        return self._settings.readers | self._settings.resolved
 
     def share_labels(self, other: Profiler) -> None:
         """Read labels as another profiler of the same model does: the first batch that either sees decides for both."""
@@ -189,7 +193,8 @@ class Profiler:
         """Take in one batch. Everything given belongs to the same images, row for row.
 
         Args:
-            inputs: A batch that `ImageInputs` can read. Here and below: of numpy, torch, JAX or TensorFlow, anywhere.
+            inputs: A batch that `ImageInputs` can read; of several image inputs a dict by name, or a tuple in order, or
+                what else has them. Here and below: of numpy, torch, JAX or TensorFlow, anywhere.
             outputs: What the model answered: `[n, C]`, or a structure of such arrays, as `heads_of` reads them. Several
                 heads are groups `outputs/<head>` each.
             embeddings: Layer name to `[n, D]`, or to the layer's output: that is reduced as in `like`, else averaged.
@@ -207,9 +212,8 @@ class Profiler:
                 " such as embeddings={'avgpool': array}"
             )
         values = self._segment_values(segments)
-        images = None if inputs is None else ImageBatch(inputs)
         self._head_names = {}
-        batches: dict[str, Any] = {**dict.fromkeys(self._settings.image_groups, images)}
+        batches: dict[str, Any] = self._images(inputs)
         batches |= self._heads(OUTPUTS, outputs)
         batches |= {f"embeddings/{layer}": _array(rows) for layer, rows in (embeddings or {}).items()}
         batches |= self._heads(LABELS, labels)
@@ -273,6 +277,25 @@ class Profiler:
             names = next((told["class_names"] for told in both if "class_names" in told), None)
             if names is not None and (is_outputs(name) or is_labels(name)):
                 group.info["class_names"] = names
+
+    def _images(self, given: Any) -> dict[str, ImageBatch]:
+        """What each group of images is read from. An image input that the batch lacks is left out and named."""
+        if given is None:
+            return {}
+        settings = self._settings
+        if isinstance(given, SeveralImages):
+            settings.several_inputs(list(given))
+        if list(settings.readers) == [""]:
+            return dict.fromkeys(settings.image_groups, ImageBatch(given))
+        found = separated(given, {name: reader.key for name, reader in settings.readers.items()})
+        for name, error in found.missing.items():
+            if self._on_error is None:
+                raise error
+            self._left_out(group_of(INPUTS, name), error)
+        if found.note:
+            settings.note(group_of(INPUTS, next(iter(settings.readers))), found.note)
+        images = {name: ImageBatch(part) for name, part in found.parts.items()}
+        return {group: images[input_of(group)] for group in settings.image_groups if input_of(group) in images}
 
     def _heads(self, kind: str, given: Any) -> dict[str, Any]:
         """What was given of outputs or labels by the names of their groups, those of `like` where it has them."""

@@ -12,7 +12,13 @@ from typing import Any, Final
 import numpy as np
 
 from lensai_integrations.arrays import shape_of
-from lensai_integrations.conventions import chosen_conventions, image_groups, kept_apart, reader_like, with_conventions
+from lensai_integrations.conventions import (
+    chosen_conventions,
+    chosen_readers,
+    image_groups,
+    kept_apart,
+    with_conventions,
+)
 from lensai_integrations.custom_recorder import chosen_measures
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
@@ -51,7 +57,7 @@ class Settings:
 
     Args:
         seed: Integers all seeds are derived from.
-        inputs: How to read image batches; see `conventions.reader_like`.
+        inputs: How to read image batches, of several image inputs by name; see `conventions.chosen_readers`.
         convention: Convention or conventions of the image measures; None for the first of `like`, else `"lensai"`.
         task: What the outputs are for, by head where they differ.
         k: Size of the KLL sketches.
@@ -61,6 +67,8 @@ class Settings:
 
     Attributes:
         like: That profile, its groups of images called as here.
+        readers: How image batches are read, by the name of the image input; of the only one it is empty.
+        resolved: The same as the first batches have decided.
         image_groups: The convention of each group of images by the group's name.
         batch: What else was given with the batch that a recorder is made from, by group.
         missing: Ids of custom measures of `like` that this process has not declared.
@@ -80,7 +88,7 @@ class Settings:
         self,
         *,
         seed: Sequence[int],
-        inputs: ImageInputs | None = None,
+        inputs: ImageInputs | Mapping[str, ImageInputs] | None = None,
         convention: str | Sequence[str] | None = None,
         task: Task | Kind | Mapping[str, Task | Kind] = "auto",
         k: int = 200,
@@ -88,12 +96,13 @@ class Settings:
         like: Profile | None = None,
         measures: Sequence[CustomMeasure] | None = None,
     ) -> None:
-        self.inputs, self.task, self.k, self.max_dim = reader_like(inputs, like), task, k, max_dim
-        conventions = chosen_conventions(convention, like)
-        self.image_groups = image_groups(conventions)
+        self.task, self.k, self.max_dim = task, k, max_dim
+        self.readers = chosen_readers(inputs, like)
+        self._conventions = conventions = chosen_conventions(convention, like)
+        self.image_groups = image_groups(conventions, tuple(self.readers))
         self.seed, self.like = list(seed), with_conventions(like, conventions) if like is not None else None
         self.descriptions: dict[str, dict[str, Any]] = {}
-        self.resolved_inputs: ImageInputs | None = None
+        self.resolved: dict[str, ImageInputs] = {}
         self.batch: Mapping[str, Any] = {}
         self._kinds: dict[str, Decision] = {}
         self._meanings: dict[str, Meaning] = {}
@@ -109,6 +118,12 @@ class Settings:
     def _take_over(self, like: Profile) -> None:
         apart = [each.bank for group in like.groups.values() if kept_apart(group) for each in group.apart.values()]
         self.k = max((bank.k for bank in apart if bank is not None), default=self.k)
+
+    def several_inputs(self, names: Sequence[str]) -> None:
+        """The images were seen to be of several inputs: each is a group of its own, read as the one would have been."""
+        if list(self.readers) == [""] and not self.resolved:
+            self.readers = dict.fromkeys(names, self.readers[""])
+            self.image_groups = image_groups(self._conventions, names)
 
     def known(self, group: str) -> Group | None:
         """The group of the profile to be alike."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lensai_integrations.arrays import is_array, local, shape_of, strings
+from lensai_integrations.conventions import INPUTS
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import OUTPUTS, group_of, head_of, is_labels, labels_by_head
-from lensai_integrations.measures.batches import locate
+from lensai_integrations.measures.batches import Located, locate, separated
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import check_rows, label_array, labels_given
 from lensai_integrations.measures.outputs import heads_of
@@ -26,7 +27,7 @@ class Batch:
     """Arrays of the same rows, or None where nothing was given.
 
     Attributes:
-        inputs: Images.
+        inputs: Images; of several image inputs, by name.
         outputs: What the model answered: an array, or by head.
         embeddings: By layer.
         labels: Classes or numbers, or these by head.
@@ -65,12 +66,13 @@ class Batch:
         return Batch(embeddings=layers, **parts, note=self.note)
 
 
-def read_batch(given: Batch, reader: ImageInputs, reference: Profile, caught: Caught) -> Batch:
+def read_batch(given: Batch, readers: Mapping[str, ImageInputs], reference: Profile, caught: Caught) -> Batch:
     """The arrays of a batch as a model server has it: dicts, tuples, lists of images, or one image or row alone.
 
     Args:
         given: What `update` was given.
-        reader: How the images of the baseline were read: where in a batch they are, which axes they have.
+        readers: How the images of the baseline were read: where in a batch they are, which axes they have; by the name
+            of the image input, which of the only one is empty.
         reference: What the baseline knows: how wide a row is.
         caught: Notes what cannot be read; the other parts go on.
     """
@@ -78,10 +80,7 @@ def read_batch(given: Batch, reader: ImageInputs, reference: Profile, caught: Ca
     single = _is_one(given.labels)
     with caught("inputs"):
         if given.inputs is not None:
-            located = locate(given.inputs, None if is_array(given.inputs) else reader.key, reader.layout)
-            images, parts["note"] = located.images, located.note
-            alone = is_array(images) and reader.layout != "auto" and len(shape_of(images)) < len(reader.layout)
-            parts["inputs"] = images[None] if alone else images
+            parts["inputs"], parts["note"], alone = _images(given.inputs, readers, caught)
             single = single or alone
     with caught("outputs"):
         if given.outputs is not None:
@@ -124,6 +123,32 @@ def read_batch(given: Batch, reader: ImageInputs, reference: Profile, caught: Ca
     if single and parts["segments"] is not None:
         parts["segments"] = _listed(parts["segments"])
     return replace(Batch(**parts), embeddings=layers or None)
+
+
+def _images(given: Any, readers: Mapping[str, ImageInputs], caught: Caught) -> tuple[Any, str, bool]:
+    """Images, or these by the name of their input; what to say of how they were found; whether it is one alone."""
+    if "" in readers:
+        reader = readers[""]
+        return _with_axis(locate(given, None if is_array(given) else reader.key, reader.layout), reader)
+    layouts = {reader.layout for reader in readers.values()}
+    layout = layouts.pop() if len(layouts) == 1 else "auto"
+    found = separated(given, {name: reader.key for name, reader in readers.items()}, layout)
+    images, notes, alone = {}, [found.note], False
+    for name, reader in readers.items():
+        with caught(group_of(INPUTS, name)):
+            if name in found.missing:
+                raise found.missing[name]
+            images[name], note, one = _with_axis(locate(found.parts[name], None, reader.layout), reader)
+            notes.append(note and f"{group_of(INPUTS, name)}: {note}")
+            alone = alone or one
+    return images or None, "; ".join(filter(None, notes)), alone
+
+
+def _with_axis(located: Located, reader: ImageInputs) -> tuple[Any, str, bool]:
+    """Images with an axis for rows, the note, and whether it was one without."""
+    images = located.images
+    alone = is_array(images) and reader.layout != "auto" and len(shape_of(images)) < len(reader.layout)
+    return images[None] if alone else images, located.note, alone
 
 
 def _by_name(answer: Any, reference: Profile) -> dict[str, Any]:

@@ -7,18 +7,27 @@ the step has run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import keras
 
 from lensai_integrations.arrays import strings, to_host
 from lensai_integrations.errors import InputError
+from lensai_integrations.heads import group_of
 from lensai_integrations.keras.answer import Answer
-from lensai_integrations.measures.batches import locate
+from lensai_integrations.measures.batches import (
+    MOST_INPUTS,
+    PLAUSIBLE,
+    Located,
+    SeveralImages,
+    images_in,
+    locate,
+    names_of,
+)
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.training.batches import LABEL_KEYS, Taken, are_numbers_of
+from lensai_integrations.training.batches import LABEL_KEYS, Taken, are_numbers_of, several_images, without_key
 from lensai_integrations.training.problems import Problems
 
 #: Where y itself is the labels.
@@ -30,48 +39,51 @@ class KerasBatches:
     """Finds images and labels in batches, in a graph or not.
 
     Args:
-        inputs: How to read the images, or None to leave them.
+        inputs: How to read the images, of several image inputs by name; or None to leave them.
         target: Key or place of the labels in y, `"auto"` to look for them, or None to leave them.
         problems: Where it is reported what a batch lacks.
         known: Where the labels of a baseline were, by head: that counts where y has them there.
+        several: Whether all images in x are read, each as an input of its own: x is what the model is fed.
 
     Attributes:
+        input_names: What the model calls its inputs; empty if it has no names for them.
         answer: What the model answers; its heads are what labels belong to.
         class_names: What the data set calls its classes.
     """
 
     def __init__(
         self,
-        inputs: ImageInputs | None,
+        inputs: ImageInputs | Mapping[str, ImageInputs] | None,
         target: int | str | None,
         problems: Problems,
         known: Mapping[str, int | str] | None = None,
+        *,
+        several: bool = False,
     ) -> None:
-        self._inputs, self._target, self._problems = inputs, target, problems
+        self._inputs, self._target, self._problems, self._several = inputs, target, problems, several
         self._known = {head: _key(place) for head, place in (known or {}).items()}
+        self.input_names: Sequence[str] = ()
         self._places: dict[str, int | str] = {}
         self.answer: Answer | None = None
         self.class_names: Sequence[str] = ()
         self._names_of: Sequence[str] = ()
 
     @property
-    def inputs(self) -> ImageInputs | None:
+    def inputs(self) -> ImageInputs | Mapping[str, ImageInputs] | None:
         """How to read what `take` returns as images."""
-        return None if self._inputs is None else replace(self._inputs, key=None)
+        return without_key(self._inputs)
 
     def pick(self, data: Any) -> dict[str, Any]:
         """The arrays of a batch that are wanted, as they are, symbolic ones too.
 
-        They are `"inputs"`, and `"labels"` or, of a y with several parts, `"labels/<key or place>"`.
+        They are `"inputs"`, or of several image inputs `"inputs/<name>"`, and `"labels"` or, of a y with several parts,
+        `"labels/<key or place>"`.
         """
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        picked = {}
+        picked: dict[str, Any] = {}
         if self._inputs is not None:
             with self._problems.caught(IMAGES):
-                found = locate(x, self._inputs.key, self._inputs.layout)
-                picked[IMAGES] = found.images
-                if found.note:
-                    self._problems.note("images", found.note)
+                picked |= self._images(x, self._inputs)
         with self._problems.caught(LABELS):
             self._places = {}
             for place, labels in labels_in(y, self._target).items():
@@ -79,6 +91,34 @@ class KerasBatches:
                     self._places[_key(place)] = place
                     picked[_key(place)] = labels
         return picked
+
+    def _images(self, x: Any, inputs: ImageInputs | Mapping[str, ImageInputs]) -> dict[str, Any]:
+        """The images in x by the name of their group."""
+        if isinstance(inputs, Mapping):
+            by_name = set(inputs) & set(self.input_names) and all(reader.key is None for reader in inputs.values())
+            images, note = several_images(self._named_inputs(x) if by_name else x, inputs, self._problems)
+        elif found := self._several_in(x, inputs):
+            names = names_of([each.place for each in found])
+            images, note = dict(zip(names, (each.images for each in found), strict=True)), ""
+        else:
+            located = locate(x, inputs.key, inputs.layout)
+            images, note = {"": located.images}, located.note
+        if note:
+            self._problems.note("images", note)
+        return {group_of(IMAGES, name): each for name, each in images.items()}
+
+    def _several_in(self, x: Any, inputs: ImageInputs) -> list[Located]:
+        """The images of several inputs, if x has as many."""
+        if not self._several or inputs.key is not None:
+            return []
+        found = images_in(self._named_inputs(x), inputs.layout)
+        return found if 1 < len(found) <= MOST_INPUTS and found[0].likeness <= PLAUSIBLE else []
+
+    def _named_inputs(self, x: Any) -> Any:
+        """A tuple or list by the names that the model has for its inputs."""
+        if isinstance(x, list | tuple) and len(x) == len(self.input_names):
+            return dict(zip(self.input_names, x, strict=True))
+        return x
 
     def _may_be_labels(self, place: int | str, labels: Any) -> bool:
         shape = getattr(labels, "shape", None)
@@ -99,7 +139,8 @@ class KerasBatches:
 
     def take(self, picked: Mapping[str, Any]) -> Taken:
         """Images and labels of a batch whose arrays are there by now."""
-        images = picked.get(IMAGES)
+        several = {group.partition("/")[2]: each for group, each in picked.items() if group.startswith(f"{IMAGES}/")}
+        images = SeveralImages(several) if several else picked.get(IMAGES)
         found = {key: rows for key, rows in picked.items() if key.split("/")[0] == LABELS}
         by_head = self._by_head(found)
         if not by_head:
@@ -223,6 +264,16 @@ def _key(place: int | str) -> str:
 
 def _reshaped(labels: Any) -> Any:
     return keras.ops.reshape(labels, (-1, *labels.shape[2:]))
+
+
+def input_names_of(model: Any) -> list[str]:
+    """What a model calls its inputs; nothing if it has one, or the names are Keras's own, which differ in every run."""
+    try:
+        names = [str(tensor.name) for tensor in model.inputs]
+    except (AttributeError, TypeError, ValueError):  # a subclass, or a model that is not built
+        return []
+    told = len(names) > 1 and not any(re.fullmatch(r"(keras_tensor|input|input_layer)(_\d+)?", name) for name in names)
+    return names if told else []
 
 
 def labels_in(y: Any, target: int | str | None) -> dict[int | str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from lensai_integrations.arrays import to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
-from lensai_integrations.keras.batches import KerasBatches
+from lensai_integrations.keras.batches import KerasBatches, input_names_of
 from lensai_integrations.keras.functions import PREDICT, TEST, TRAIN, Exchange, abandoned, steps
 from lensai_integrations.keras.surroundings import class_names_in
 from lensai_integrations.keras.taps import Taps
@@ -58,7 +58,9 @@ class KerasFit(Fit[Recording]):
         super().__init__(options, reader=lambda _: self._reader)
         told = options.inputs_of(options.reference)
         inputs = ImageInputs() if isinstance(told, str) else told
-        self._reader = KerasBatches(inputs, options.target_of(options.reference), self.problems, known)  # type: ignore[arg-type]
+        target: Any = options.target_of(options.reference)
+        self._reader = KerasBatches(inputs, target, self.problems, known, several=isinstance(told, str))
+        self._reader.input_names = input_names_of(model)
         self._steps = steps()
         self._taps = self._attached(model, self.problems)
         self._reader.answer = self._taps.answer

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from types import TracebackType
 from typing import Any, Final
 
@@ -51,8 +52,9 @@ def watch(
         module: Its forward passes count; those of its parts alone do not. To compile it, call `torch.compile`
             before entering, and the compiled one only then.
         layers: Whose answers are embeddings; None for those of the baseline.
-        inputs: True for the images among the arguments, one tensor or a list of images (see `find_images`); a function
-            that picks them; or False.
+        inputs: True for the images among the arguments, one tensor or a list of images (see `find_images`), or of a
+            baseline with several image inputs what has their names, else in order; a function that picks them; or
+            False.
         outputs: True for the layer that the baseline's outputs are of, if the module has it, else for what the module
             returns; the name of a layer; or False.
         reduce: From a layer's answer to `[n, D]`, for all layers or by name; None for as in the baseline.
@@ -185,11 +187,25 @@ class Watch:
         """The images that the module is given, as they are."""
         if callable(self._inputs):
             return self._inputs(args, kwargs)
-        reader = self._monitor.reader
+        readers = self._monitor.readers
+        if "" not in readers:
+            return self._separated(args, kwargs)
+        reader = readers[""]
         if isinstance(reader.key, str) and reader.key in kwargs:
             return kwargs[reader.key]
         given = (*args, *kwargs.values()) if args else kwargs
         return find_images(args[0] if len(given) == 1 and args else given, layout=reader.layout)
+
+    def _separated(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """What the images of several inputs are among: by the names that `forward` gives them, else in order."""
+        try:
+            given = {**signature(self._module.forward).bind(*args, **kwargs).arguments, **kwargs}
+        except (TypeError, ValueError):
+            given = dict(kwargs)
+        names = {reader.key or name for name, reader in self._monitor.readers.items()}
+        if names & set(given):
+            return {name: value for name, value in given.items() if name in names}
+        return args[0] if len(args) == 1 and not kwargs else (*args, *kwargs.values())
 
     def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Follow this pass, to find the layers that have other names than in the baseline."""
@@ -281,6 +297,8 @@ def _untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _copies(picked: Any) -> Any:
+    if isinstance(picked, Mapping):
+        return {name: _copies(each) for name, each in picked.items()}
     if isinstance(picked, list | tuple):
         return [_copies(each) for each in picked]
     return _copy(picked) if isinstance(picked, Tensor) else picked
