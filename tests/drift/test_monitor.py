@@ -428,7 +428,7 @@ def test_a_reader_that_is_given_means_what_it_says(given):
     assert (window.level, window.profile.warnings) == ("ok", [])
     alone = Profiler(like=profiler.profile(), inputs=how)
     alone.update(inputs=images)
-    assert alone.profile().groups["inputs"].info["reader"] == asdict(alone.reader)
+    assert alone.profile().groups["inputs"].info["reader"] == asdict(alone.readers[""])
     assert not compare(profiler.profile(), alone.profile()).drift
 
 
@@ -448,4 +448,4 @@ def test_a_reader_that_only_says_where_leaves_the_rest_to_the_baseline():
     pair = {"left": np.zeros((100, 8, 8, 3), np.float32), "right": SCALES["around 0"][100:]}
     monitor = DriftMonitor(profiler.profile(), 100, inputs=ImageInputs(key="right"))
     (window,) = monitor.update(inputs=pair)
-    assert (window.level, monitor.reader.mean, monitor.status.failures) == ("ok", (0.5,), {})
+    assert (window.level, monitor.readers[""].mean, monitor.status.failures) == ("ok", (0.5,), {})
