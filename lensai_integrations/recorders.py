@@ -23,6 +23,7 @@ from lensai_integrations.conventions import INPUTS, plain_name
 from lensai_integrations.custom_recorder import CustomStreams
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
+from lensai_integrations.heads import partner_of
 from lensai_integrations.input_range import Range
 from lensai_integrations.measures.batches import Found, by_shape, locate, shapes_of
 from lensai_integrations.measures.embeddings import REDUCTIONS, embedding_definition
@@ -261,6 +262,8 @@ class Labels(Recorder):
     def __init__(self, name: str, batch: Any, settings: Settings) -> None:
         self._meaning, form = settings.meaning_of(name, batch)
         self._signs = form.signs
+        self._names = _numbers_of_names(settings, name) if self._meaning == "classes" else {}
+        self._unnamed: dict[str, int] = {}
         self._on = Ones()
         self._odd = Ones()
         self._alike = settings.known(name) is not None
@@ -289,12 +292,25 @@ class Labels(Recorder):
         if self._meaning == "classes":
             labels, odd = class_labels(batch)
             if isinstance(labels, list):
-                return Measured({}, {"labels": labels})
+                return self._named(labels) if self._names else Measured({}, {"labels": labels})
             rest = {"labels": labels} | ({} if odd is None else {"odd": odd})
             return Measured({self.group.name: column(labels, odd)}, rest)
         if self._meaning == "multi_hot":
             return Measured({}, multi_hot_labels(batch))
         return Measured({self.group.name: value_labels(batch, len(self.group.streams))})
+
+    def _named(self, texts: list[str]) -> Measured:
+        """Strings as the numbers of the classes that have these names; others stay what they are, and are no class."""
+        numbers = [self._names.get(text, NO_CLASS) for text in texts]
+        for text, number in zip(texts, numbers, strict=True):
+            if number == NO_CLASS:
+                self._unnamed[text] = self._unnamed.get(text, 0) + 1
+        classes = np.array(numbers, np.int64)
+        unnamed = classes == NO_CLASS
+        labels: Any = classes
+        if unnamed.any():
+            labels = [text if number == NO_CLASS else str(number) for text, number in zip(texts, numbers, strict=True)]
+        return Measured({self.group.name: column(classes, unnamed)}, {"labels": labels})
 
     def take(self, measured: Measured) -> None:
         """Count the classes, or sketch the numbers."""
@@ -317,19 +333,25 @@ class Labels(Recorder):
             self.group.categories[""].add({str(place): int(n) for place, n in enumerate(counts) if n})
 
     def warnings(self) -> list[str]:
-        """Rows that contradict what the first ones were read as."""
-        odd = self._odd.total()
+        """Rows that contradict what the first ones were read as, and labels that are no class's name."""
+        odd, told = self._odd.total(), []
+        if self._unnamed:
+            n, some = sum(self._unnamed.values()), max(self._unnamed, key=lambda text: self._unnamed[text])
+            told = [
+                f"{self.group.name}: {n:,} rows have a label such as {some!r}, which is none of the class names: no"
+                " column is of it, and accuracy is of the other rows"
+            ]
         if not odd:
-            return []
+            return told
         if self._alike:  # what production is held against cannot be chosen there
             what = "one class" if self._meaning == "classes" else "0 or 1 for each label"
             what = "-1 or 1" if self._signs else what
-            told = f"not {what} per image, as the baseline's are: hand over these, or make another baseline"
+            why = f"not {what} per image, as the baseline's are: hand over these, or make another baseline"
         elif self._meaning == "classes":
-            told = "no single class, but the first ones were: pass task='multilabel' if several can be on at once"
+            why = "no single class, but the first ones were: pass task='multilabel' if several can be on at once"
         else:
-            told = "not inside [0, 1], but the first ones were: pass task='regression' if these are numbers"
-        return [f"{self.group.name}: {odd:,} rows were left out; they are {told}"]
+            why = "not inside [0, 1], but the first ones were: pass task='regression' if these are numbers"
+        return [*told, f"{self.group.name}: {odd:,} rows were left out; they are {why}"]
 
 
 _OF_SIGNS: Final = "numbers that are all -1 or 1, for off and on"
@@ -345,6 +367,19 @@ _WHY: Final = {
     "soft": "rows of shares that sum to 1",
     "rows": "rows of numbers",
 }
+
+
+def _numbers_of_names(settings: Settings, name: str) -> dict[str, int]:
+    """The number of each class by its name, where names are told of labels or of their answer, each once.
+
+    None where the labels of the profile to be alike were counted by their names.
+    """
+    known = settings.known(name)
+    if known is not None and any(not label.lstrip("-").isdecimal() for label, _ in known.categories[""].top(1)):
+        return {}
+    told = (settings.described(each).get("class_names") for each in (name, partner_of(name)))
+    names: list[str] = next((names for names in told if names), [])
+    return {text: number for number, text in enumerate(names)} if len(set(names)) == len(names) else {}
 
 
 def _note_choices(batch: Any, settings: Settings) -> None:

@@ -18,7 +18,8 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.keras.answer import Answer
 from lensai_integrations.measures.batches import locate
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.training.batches import LABEL_KEYS, Taken, are_numbers_of
+from lensai_integrations.measures.wrapped import Names, names_for
+from lensai_integrations.training.batches import LABEL_KEYS, Taken, are_names_of, are_numbers_of
 from lensai_integrations.training.problems import Problems
 
 #: Where y itself is the labels.
@@ -43,8 +44,9 @@ class KerasBatches:
         self._inputs, self._target, self._problems = inputs, target, problems
         self._places: dict[str, int | str] = {}
         self.answer: Answer | None = None
-        self.class_names: Sequence[str] = ()
-        self._names_of: Sequence[str] = ()
+        self.class_names: Names = ()
+        self._names_at: dict[int | str, Sequence[str]] = {}
+        self._names_of: Names = ()
 
     @property
     def inputs(self) -> ImageInputs | None:
@@ -96,24 +98,33 @@ class KerasBatches:
         by_head = self._by_head(found)
         if by_head:
             labels = {head: self._rows(head, found[key]) for head, key in by_head.items()}
-            return Taken(images, labels, {head: self._places[key] for head, key in by_head.items()})
+            places = {head: self._places[key] for head, key in by_head.items()}
+            by_key = isinstance(self.class_names, dict)
+            wide = dict(zip(self._heads(), self.answer.columns if self.answer is not None else [], strict=False))
+            names = {
+                head: self._named(labels[head], place, [wide.get(head)]) if by_key else ()
+                for head, place in places.items()
+            }
+            return Taken(images, labels, places, class_names=names)
         key = self._usual(found)
         if key is None:
             return Taken(images, None, None)
         heads = self._heads()
         labels = self._rows(heads[0] if len(heads) == 1 else "", found[key])
-        return Taken(images, labels, self._places[key], class_names=self._named(labels))
+        columns = [] if self.answer is None else self.answer.columns
+        return Taken(images, labels, self._places[key], class_names=self._named(labels, self._places[key], columns))
 
-    def _named(self, labels: Any) -> Sequence[str]:
+    def _named(self, labels: Any, place: int | str, columns: Sequence[int | None]) -> Sequence[str]:
         """The names of the classes, if labels and answer are of as many. The first labels are waited for."""
-        if self.class_names and self._names_of is not self.class_names:
-            columns = [] if self.answer is None else self.answer.columns
-            count = len(self.class_names)
-            fits = columns == [count] or (columns == [1] and count == 2)
-            if not (fits and strings(labels) is None and are_numbers_of(to_host(labels), count)):
-                self.class_names = ()
-            self._names_of = self.class_names
-        return self.class_names
+        if self._names_of is not self.class_names:
+            self._names_at, self._names_of = {}, self.class_names
+        if place not in self._names_at:
+            names = names_for(self.class_names, place)
+            fits = [*columns] == [len(names)] or ([*columns] == [1] and len(names) == 2)
+            texts = fits and strings(labels) is not None
+            fits = fits and (are_names_of(labels, names) if texts else are_numbers_of(to_host(labels), len(names)))
+            self._names_at[place] = names if fits else ()
+        return self._names_at[place]
 
     def _heads(self) -> list[str]:
         return [] if self.answer is None else self.answer.names_of_all
