@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, shape_of
+from lensai_integrations.arrays import Array, dtype_name, is_host, local, shape_of
 from lensai_integrations.conventions import INPUTS, plain_name
 from lensai_integrations.custom_recorder import CustomStreams
 from lensai_integrations.errors import InputError
@@ -180,6 +180,7 @@ class Outputs(Recorder):
                 " gives one vector per image"
             )
         self._decided = decided
+        self._half = dtype_name(batch) == "float16"
         kind, columns = decided.kind, math.prod(shape_of(rows)[1:])
         self._measure, self._steps = output_measurer(kind, steps > 0), steps
         measured = measure_outputs(rows, kind=kind)
@@ -216,7 +217,8 @@ class Outputs(Recorder):
         """What rows should have been."""
         should = {"probabilities": "a row does not sum to 1", "multilabel_probabilities": "a value is not in [0, 1]"}
         also = should.get(self.group.info["kind"])
-        return f"a value was not finite, or {also}" if also else super().why_left_out()
+        half = " (they are float16, which ends at 65,504)" if self._half else ""
+        return f"a value was not finite{half}" + (f", or {also}" if also else "")
 
     def warnings(self) -> list[str]:
         """What is not certain of how they are read."""
@@ -388,6 +390,13 @@ def _note_choices(batch: Any, settings: Settings) -> None:
     assert reader is not None
     if note := locate(batch, reader.key, reader.layout).note:
         settings.note(INPUTS, note)
+    images = by_shape(ImageBatch.of(batch).images(reader.key, reader.layout))[0][1]
+    if reader.kind == "uint8" and reader.scale == 1.0 and is_host(images) and int(local(images).max(initial=0)) == 1:
+        settings.note(
+            INPUTS,
+            "inputs: the pixels of the first batch are bytes that are all 0 or 1, and read as 0 to 255: are they masks,"
+            " and not the images? If 1 is white, pass ImageInputs(scale=255)",
+        )
     if "?" in reader.channels and "?" not in settings.inputs.channels:
         known = reader.channels[:3]
         settings.note(
