@@ -26,6 +26,8 @@ _ROUNDING: Final = 0.005
 _SIGMOIDS, _RATIOS = (0.5, 1 / (1 + math.exp(-1))), (math.exp(-1), 1.0)
 #: Chance that rows like the baseline's look like this.
 _CHANCE: Final = 1e-3
+#: Distance of the distributions of two channels that are told apart.
+_EXCHANGED: Final = 0.1
 #: Rows, and how far from 1 the sums of a baseline's have to be, before sums of 1 say something.
 _SEVERAL, _APART = 8, 0.03
 
@@ -50,6 +52,12 @@ def check_alike(group: Group, like: Profile | None) -> None:
         return
     check_comparable(known, group)
     if known.streams != group.streams and not (kept_apart(known) or kept_apart(group)):
+        columns = [each.info.get("columns") for each in (group, known)]
+        if None not in columns and columns[0] != columns[1]:
+            raise InputError(
+                f"{group.name} has other streams than the baseline's: {len(group.streams)} here, {len(known.streams)}"
+                f" there (columns: {columns[0]} here, {columns[1]} there). Pass what the model of the baseline answers"
+            )
         here, there = len(group.streams), len(known.streams)
         alone = sorted(set(group.streams) ^ set(known.streams))[:5]
         raise InputError(
@@ -69,6 +77,11 @@ def unlike(group: Group, known: Group | None) -> str:
         >>> unlike(Group("outputs"), None)
         ''
     """
+    if known is not None and _look_swapped(group, known):
+        return (
+            f"{group.name}: red and blue look exchanged, each is as the other was in the baseline: is one of them BGR?"
+            " Hand images over as the baseline's were, or pass inputs=ImageInputs(channels='BGR'), or 'RGB'"
+        )
     if known is None or not (_is_answer(group) and _is_answer(known)) or group.streams != known.streams:
         return ""
     kind, name = group.info["kind"], group.name
@@ -109,9 +122,19 @@ def unlike_in(groups: Mapping[str, Group], known: Callable[[str], Group | None],
     """
     told = tuple(told)
     found = {name: unlike(group, known(name)) for name, group in groups.items()}
-    return [
-        text for name, text in found.items() if text and not any(each.startswith(f"{name}: read as") for each in told)
-    ]
+    settled = {name: any(each.startswith(f"{name}: read as") for each in told) for name in found}
+    return [text for name, text in found.items() if text and text not in told and not settled[name]]
+
+
+def _look_swapped(group: Group, known: Group) -> bool:
+    """Whether the first and third channel of the pixels are nearly as the baseline's are the other way round."""
+    ours, theirs = group.pixels, known.pixels
+    if ours is None or theirs is None or not (ours.n and theirs.n and ours.channels == theirs.channels >= 3):
+        return False
+    window, baseline = (np.cumsum(np.asarray(each.counts)[[0, 2]], axis=1, dtype=np.float64) for each in (ours, theirs))
+    window, baseline = window / window[:, -1:], baseline / baseline[:, -1:]
+    straight, crossed = (np.abs(window - other).max(axis=1) for other in (baseline, baseline[::-1]))
+    return bool(straight.min() > _EXCHANGED and crossed.max() < straight.min() / 3)
 
 
 def _is_answer(group: Group) -> bool:

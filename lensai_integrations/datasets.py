@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from lensai_integrations.conventions import chosen_readers, readers_by_name
 from lensai_integrations.errors import InputError
+from lensai_integrations.heads import LABELS
 from lensai_integrations.measures.batches import fields_of, is_picture, locate
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
@@ -135,8 +136,11 @@ def _of_batches(
         if taken.images is None or (key is not None and taken.segments is None):
             missing = "images" if taken.images is None else "segments"
             raise InputError(f"a batch has no {missing} that can be read: {'; '.join(problems.messages)}")
-        if taken.place is not None and not isinstance(taken.place, Mapping):
-            profiler.describe("labels", read_from=taken.place, **_names(taken.class_names))
+        if isinstance(taken.place, Mapping) and isinstance(taken.class_names, Mapping):
+            for name, place in taken.place.items():
+                profiler.describe(f"{LABELS}/{name}", read_from=place, **_names(taken.class_names.get(name, ())))
+        elif taken.place is not None and not isinstance(taken.place, Mapping):
+            profiler.describe(LABELS, read_from=taken.place, **_names(taken.class_names))  # type: ignore[arg-type]
         profiler.update(inputs=taken.images, labels=taken.labels, segments=taken.segments)
     profile = profiler.profile()
     profile.info["warnings"] = [*profile.warnings, *problems.messages]

@@ -17,6 +17,8 @@ from lensai_integrations.measures.inputs import Images
 from lensai_integrations.profile import Profile
 
 _TOLERANCE = 0.01
+#: Beyond this no pixel of a picture lies, in standard deviations.
+_STANDARDISED = 16
 
 
 class Range:
@@ -79,9 +81,12 @@ class Range:
     def warnings(self) -> list[str]:
         """That floats up to 1 are held against numbers up to 255, if so."""
         low, high = self._host() if self._to_255 else (math.nan, math.nan)
-        if not (-1 - _TOLERANCE <= low < high <= 1 + _TOLERANCE):
+        standardised = low < -_TOLERANCE and high <= _STANDARDISED
+        if not (low < high and (standardised or (low >= -_TOLERANCE and high <= 1 + _TOLERANCE))):
             return []
         how = "divided by 255" if low >= -_TOLERANCE else "made by x / 127.5 - 1"
+        if low < -1 - _TOLERANCE or high > 1 + _TOLERANCE:
+            how = "standardised"
         return [
             f"{self._dtype} pixels reach from {low:.4g} to {high:.4g}, but {self._whose} 0 to 255 ({self._note}): were"
             f" they {how}? Hand them over as the baseline's were, or pass inputs=ImageInputs(...) that reads them"

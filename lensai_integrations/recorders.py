@@ -18,11 +18,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, shape_of
+from lensai_integrations.arrays import Array, dtype_name, is_host, local, shape_of
 from lensai_integrations.conventions import input_of, plain_name
 from lensai_integrations.custom_recorder import CustomStreams
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
+from lensai_integrations.heads import partner_of
 from lensai_integrations.input_range import Range
 from lensai_integrations.measures.batches import Found, by_shape, locate, shapes_of
 from lensai_integrations.measures.embeddings import REDUCTIONS, embedding_definition
@@ -183,6 +184,7 @@ class Outputs(Recorder):
                 " gives one vector per image"
             )
         self._decided = decided
+        self._half = dtype_name(batch) == "float16"
         kind, columns = decided.kind, math.prod(shape_of(rows)[1:])
         self._measure, self._steps = output_measurer(kind, steps > 0), steps
         measured = measure_outputs(rows, kind=kind)
@@ -219,7 +221,8 @@ class Outputs(Recorder):
         """What rows should have been."""
         should = {"probabilities": "a row does not sum to 1", "multilabel_probabilities": "a value is not in [0, 1]"}
         also = should.get(self.group.info["kind"])
-        return f"a value was not finite, or {also}" if also else super().why_left_out()
+        half = " (they are float16, which ends at 65,504)" if self._half else ""
+        return f"a value was not finite{half}" + (f", or {also}" if also else "")
 
     def warnings(self) -> list[str]:
         """What is not certain of how they are read."""
@@ -266,6 +269,8 @@ class Labels(Recorder):
         self._meaning, form = settings.meaning_of(name, batch)
         self._signs = form.signs
         self._of_two = settings.is_of_two(name)
+        self._names = _numbers_of_names(settings, name) if self._meaning == "classes" else {}
+        self._unnamed: dict[str, int] = {}
         self._on = Ones()
         self._odd = Ones()
         self._alike = settings.known(name) is not None
@@ -294,12 +299,25 @@ class Labels(Recorder):
         if self._meaning == "classes":
             labels, odd = class_labels(batch, of_two=self._of_two)
             if isinstance(labels, list):
-                return Measured({}, {"labels": labels})
+                return self._named(labels) if self._names else Measured({}, {"labels": labels})
             rest = {"labels": labels} | ({} if odd is None else {"odd": odd})
             return Measured({self.group.name: column(labels, odd)}, rest)
         if self._meaning == "multi_hot":
             return Measured({}, multi_hot_labels(batch))
         return Measured({self.group.name: value_labels(batch, len(self.group.streams))})
+
+    def _named(self, texts: list[str]) -> Measured:
+        """Strings as the numbers of the classes that have these names; others stay what they are, and are no class."""
+        numbers = [self._names.get(text, NO_CLASS) for text in texts]
+        for text, number in zip(texts, numbers, strict=True):
+            if number == NO_CLASS:
+                self._unnamed[text] = self._unnamed.get(text, 0) + 1
+        classes = np.array(numbers, np.int64)
+        unnamed = classes == NO_CLASS
+        labels: Any = classes
+        if unnamed.any():
+            labels = [text if number == NO_CLASS else str(number) for text, number in zip(texts, numbers, strict=True)]
+        return Measured({self.group.name: column(classes, unnamed)}, {"labels": labels})
 
     def take(self, measured: Measured) -> None:
         """Count the classes, or sketch the numbers."""
@@ -322,19 +340,25 @@ class Labels(Recorder):
             self.group.categories[""].add({str(place): int(n) for place, n in enumerate(counts) if n})
 
     def warnings(self) -> list[str]:
-        """Rows that contradict what the first ones were read as."""
-        odd = self._odd.total()
+        """Rows that contradict what the first ones were read as, and labels that are no class's name."""
+        odd, told = self._odd.total(), []
+        if self._unnamed:
+            n, some = sum(self._unnamed.values()), max(self._unnamed, key=lambda text: self._unnamed[text])
+            told = [
+                f"{self.group.name}: {n:,} rows have a label such as {some!r}, which is none of the class names: no"
+                " column is of it, and accuracy is of the other rows"
+            ]
         if not odd:
-            return []
+            return told
         if self._alike:  # what production is held against cannot be chosen there
             what = "one class" if self._meaning == "classes" else "0 or 1 for each label"
             what = "-1 or 1" if self._signs else what
-            told = f"not {what} per image, as the baseline's are: hand over these, or make another baseline"
+            why = f"not {what} per image, as the baseline's are: hand over these, or make another baseline"
         elif self._meaning == "classes":
-            told = "no single class, but the first ones were: pass task='multilabel' if several can be on at once"
+            why = "no single class, but the first ones were: pass task='multilabel' if several can be on at once"
         else:
-            told = "not inside [0, 1], but the first ones were: pass task='regression' if these are numbers"
-        return [f"{self.group.name}: {odd:,} rows were left out; they are {told}"]
+            why = "not inside [0, 1], but the first ones were: pass task='regression' if these are numbers"
+        return [*told, f"{self.group.name}: {odd:,} rows were left out; they are {why}"]
 
 
 _OF_SIGNS: Final = "numbers that are all -1 or 1, for off and on"
@@ -352,11 +376,31 @@ _WHY: Final = {
 }
 
 
+def _numbers_of_names(settings: Settings, name: str) -> dict[str, int]:
+    """The number of each class by its name, where names are told of labels or of their answer, each once.
+
+    None where the labels of the profile to be alike were counted by their names.
+    """
+    known = settings.known(name)
+    if known is not None and any(not label.lstrip("-").isdecimal() for label, _ in known.categories[""].top(1)):
+        return {}
+    told = (settings.described(each).get("class_names") for each in (name, partner_of(name)))
+    names: list[str] = next((names for names in told if names), [])
+    return {text: number for number, text in enumerate(names)} if len(set(names)) == len(names) else {}
+
+
 def _note_choices(batch: Any, settings: Settings, name: str) -> None:
     """Say what the first batch of a group of images did not settle beyond doubt."""
     reader, asked = settings.resolved[input_of(name)], settings.readers[input_of(name)]
     if note := locate(batch, reader.key, reader.layout).note:
         settings.note(name, note)
+    images = by_shape(ImageBatch.of(batch).images(reader.key, reader.layout))[0][1]
+    if reader.kind == "uint8" and reader.scale == 1.0 and is_host(images) and int(local(images).max(initial=0)) == 1:
+        settings.note(
+            name,
+            f"{name}: the pixels of the first batch are bytes that are all 0 or 1, read as 0 to 255: are they masks,"
+            " and not the images? If 1 is white, pass ImageInputs(scale=255)",
+        )
     if "?" in reader.channels and "?" not in asked.channels:
         known = reader.channels[:3]
         settings.note(

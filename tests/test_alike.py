@@ -9,7 +9,7 @@ import pytest
 from photographs import patches
 from profiles import batch, make_profile
 
-from lensai_integrations import DriftMonitor, Profile, Profiler, compare, edge
+from lensai_integrations import DriftMonitor, ImageInputs, Profile, Profiler, compare, edge
 from lensai_integrations.alike import check_alike, sketched_alike
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.group import Group
@@ -221,3 +221,87 @@ def test_few_rows_between_0_and_1_are_no_reason_to_doubt_logits(rows):
     window = Profiler(like=baseline.profile())
     window.update(outputs=np.full((rows, 2), 0.6))
     assert window.profile().warnings == []
+
+
+COLOURS = np.clip(np.random.default_rng(6).normal([150, 110, 60], 40, (200, 8, 10, 3)), 0, 255).astype(np.uint8)
+
+
+def test_red_and_blue_that_changed_places_are_named_and_the_advice_works():
+    baseline = Profiler()
+    baseline.update(inputs=COLOURS[:100])
+    like, exchanged = baseline.profile(), np.ascontiguousarray(COLOURS[100:, ..., ::-1])
+    (cause,) = window_of(like, exchanged).causes
+    assert cause.startswith("inputs: red and blue look exchanged")
+    told = window_of(like, exchanged, inputs=ImageInputs(channels="BGR"))
+    assert (told.drift, told.causes, told.notes) == (False, (), ())
+
+
+def window_of(like, images, **arguments):
+    profiler = Profiler(like=like, **arguments)
+    profiler.update(inputs=images)
+    return compare(like, profiler.profile())
+
+
+@pytest.mark.parametrize("images", [COLOURS[100:] // 2, COLOURS[100:, ..., :1].repeat(3, axis=-1), COLOURS[100:, ::-1]])
+def test_other_changes_of_colour_are_no_exchange(images):
+    baseline = Profiler()
+    baseline.update(inputs=COLOURS[:100])
+    assert window_of(baseline.profile(), images).causes == ()
+
+
+def test_standardised_images_beside_bytes_are_named():
+    baseline = Profiler()
+    baseline.update(inputs=COLOURS[:100])
+    (cause,) = window_of(baseline.profile(), ((COLOURS[100:] - 110.0) / 50).astype(np.float32)).causes
+    assert "0 to 255 (NHWC uint8): were they standardised?" in cause
+
+
+def test_masks_among_images_are_named():
+    profiler = Profiler(on_note=lambda note: None)
+    profiler.update(inputs=(COLOURS[:100, ..., 0] > 100).astype(np.uint8))
+    (told,) = profiler.profile().warnings
+    assert "are they masks, and not the images? If 1 is white, pass ImageInputs(scale=255)" in told
+    white = Profiler(inputs=ImageInputs(scale=255))
+    white.update(inputs=(COLOURS[:100, ..., 0] > 100).astype(np.uint8))
+    assert white.profile().warnings == []
+
+
+def test_half_precision_that_overflowed_is_named():
+    baseline = Profiler()
+    baseline.update(outputs=LOGITS)
+    window = Profiler(like=baseline.profile())
+    with np.errstate(over="ignore"):
+        window.update(outputs=(LOGITS * 1e5).astype(np.float16))
+    (told,) = window.profile().warnings
+    assert "rows of outputs were left out: a value was not finite (they are float16, which ends at 65,504)" in told
+
+
+@pytest.mark.parametrize(
+    ("outputs", "told", "task"),
+    [
+        (
+            LOGITS.argmax(axis=1),
+            "whole numbers, one for each row, are read as numbers: if they are classes",
+            "regression",
+        ),
+        (
+            1 / (1 + np.exp(-LOGITS[:, :1])),
+            "one column between 0 and 1 is read as a number: pass task=",
+            "probabilities",
+        ),
+        (LOGITS[:, :1], None, "auto"),
+    ],
+)
+def test_one_column_that_looks_like_no_number_is_doubted_and_the_advice_settles_it(outputs, told, task):
+    profiler, settled = Profiler(), Profiler(task=task)
+    profiler.update(outputs=outputs)
+    settled.update(outputs=outputs)
+    assert [told in warning for warning in profiler.profile().warnings] == ([True] if told else [])
+    assert settled.profile().warnings == []
+
+
+def test_an_answer_of_another_width_is_told_by_its_columns():
+    baseline = Profiler()
+    baseline.update(outputs=LOGITS)
+    with pytest.raises(InputError, match=r"6 here, 7 there \(columns: 2 here, 3 there\). Pass what the model"):
+        Profiler(like=baseline.profile()).update(outputs=LOGITS[:, :2])

@@ -27,7 +27,15 @@ from lensai_integrations.measures.batches import (
     names_of,
 )
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.training.batches import LABEL_KEYS, Taken, are_numbers_of, several_images, without_key
+from lensai_integrations.measures.wrapped import Names, names_for
+from lensai_integrations.training.batches import (
+    LABEL_KEYS,
+    Taken,
+    are_names_of,
+    are_numbers_of,
+    several_images,
+    without_key,
+)
 from lensai_integrations.training.problems import Problems
 
 #: Where y itself is the labels.
@@ -65,8 +73,9 @@ class KerasBatches:
         self.input_names: Sequence[str] = ()
         self._places: dict[str, int | str] = {}
         self.answer: Answer | None = None
-        self.class_names: Sequence[str] = ()
-        self._names_of: Sequence[str] = ()
+        self.class_names: Names = ()
+        self._names_at: dict[int | str, Sequence[str]] = {}
+        self._names_of: Names = ()
 
     @property
     def inputs(self) -> ImageInputs | Mapping[str, ImageInputs] | None:
@@ -147,21 +156,28 @@ class KerasBatches:
             return Taken(images, None, None)
         rows = {head: self._rows(head, found[key]) for head, key in by_head.items()}
         places: dict[str, Any] = {head: self._places[key] for head, key in by_head.items()}
+        columns = dict(zip(self.answer.heads, self.answer.columns, strict=True)) if self.answer is not None else {}
         if len(rows) > 1 or ("" not in rows and self.answer is not None and self.answer.has_groups):
-            return Taken(images, rows, places)
+            by_key = isinstance(self.class_names, dict)  # what one list says is of one of them, and not of which
+            names = {
+                head: self._named(labels, places[head], [columns.get(head)]) if by_key else ()
+                for head, labels in rows.items()
+            }
+            return Taken(images, rows, places, class_names=names)
         (labels,), (place,) = rows.values(), places.values()
-        return Taken(images, labels, place, class_names=self._named(labels))
+        return Taken(images, labels, place, class_names=self._named(labels, place, [*columns.values()]))
 
-    def _named(self, labels: Any) -> Sequence[str]:
+    def _named(self, labels: Any, place: int | str, columns: Sequence[int | None]) -> Sequence[str]:
         """The names of the classes, if labels and answer are of as many. The first labels are waited for."""
-        if self.class_names and self._names_of is not self.class_names:
-            columns = [] if self.answer is None else self.answer.columns
-            count = len(self.class_names)
-            fits = columns == [count] or (columns == [1] and count == 2)
-            if not (fits and strings(labels) is None and are_numbers_of(to_host(labels), count)):
-                self.class_names = ()
-            self._names_of = self.class_names
-        return self.class_names
+        if self._names_of is not self.class_names:
+            self._names_at, self._names_of = {}, self.class_names
+        if place not in self._names_at:
+            names = names_for(self.class_names, place)
+            fits = [*columns] == [len(names)] or ([*columns] == [1] and len(names) == 2)
+            texts = fits and strings(labels) is not None
+            fits = fits and (are_names_of(labels, names) if texts else are_numbers_of(to_host(labels), len(names)))
+            self._names_at[place] = names if fits else ()
+        return self._names_at[place]
 
     def _by_head(self, found: Mapping[str, Any]) -> dict[str, str]:
         """By head, the key of its labels; of labels that belong to no head, by `""`."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lensai_integrations.measures.wrapped import class_names_of
+from lensai_integrations.measures.wrapped import Names, class_names_of
 
 _MOST_FRAMES = 50
 
@@ -60,7 +60,7 @@ def look_around(callback: Any) -> Surroundings:
     return found
 
 
-def class_names_in(data: Sequence[Any]) -> tuple[str, ...]:
+def class_names_in(data: Sequence[Any]) -> Names:
     """What data sets call their classes; of several that differ, none.
 
     `image_dataset_from_directory` notes it at a `tf.data.Dataset`, of which those are made that `map`, `prefetch` and
@@ -74,11 +74,11 @@ def class_names_in(data: Sequence[Any]) -> tuple[str, ...]:
         >>> class_names_in([Mapped(), None]), class_names_in([])
         (('cat', 'dog'), ())
     """
-    found = {names for each in data if (names := _named(each))}
-    return next(iter(found)) if len(found) == 1 else ()
+    found = [names for each in data if (names := _named(each))]
+    return found[0] if found and all(names == found[0] for names in found) else ()
 
 
-def _named(data: Any) -> tuple[str, ...]:
+def _named(data: Any) -> Names:
     for _ in range(_MOST_FRAMES):
         if data is None:
             break

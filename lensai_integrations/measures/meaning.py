@@ -555,12 +555,32 @@ def _by_values(evidence: _Evidence, described: Mapping[str, Any], alone: bool) -
     labels, classes = evidence.labels, evidence.linear and evidence.columns > 1
     kind = "logits" if classes else resolve(evidence.outputs)
     doubt = ""
-    if labels is not None:
+    if labels is None and kind == "values" and evidence.columns == 1 and described.get("layer") is None and alone:
+        doubt = _one_column(evidence)
+    elif labels is not None:
         beside = f"labels are {labels.form}" + (f" of {labels.columns}" if labels.columns > 1 else "")
         doubt = f"{evidence.columns} columns are read as {kind}, but {beside} and settle nothing: {_SETTLES}"
     elif not alone or described.get("layer") or "linear" in described:
         doubt = f"read as {kind}, but neither the loss nor labels are known: {_SETTLES}"
     return Decision(kind, OPEN, doubt)
+
+
+def _one_column(evidence: _Evidence) -> str:
+    """What one column may be that nothing else is known of, if it looks like something else than a number."""
+    array = local(evidence.outputs)
+    if namespace(array).isdtype(array.dtype, ("bool", "integral")):
+        return (
+            "whole numbers, one for each row, are read as numbers: if they are classes already chosen, hand over what"
+            " they were chosen by; else pass task='regression'"
+        )
+    values = np.asarray(to_host(array), np.float64)
+    values = values[np.isfinite(values)]
+    if values.size > 1 and values.min() >= 0 and values.max() <= 1:
+        return (
+            "one column between 0 and 1 is read as a number: pass task='probabilities' if it is the probability of the"
+            " second of two classes, task='regression' if not"
+        )
+    return ""
 
 
 def decide_labels(form: LabelForm, kind: Kind | None, columns: int = 0) -> Meaning:

@@ -6,8 +6,8 @@ data sets with `transform` or `transforms`, `Subset` and `ConcatDataset`; and wh
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Any, Final
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final, TypeAlias
 
 _MOST_OBJECTS: Final = 1000
 _INSIDE: Final = ("transform", "transforms", "dataset", "_input_dataset", "_datasets")
@@ -47,11 +47,16 @@ def parts_inside(owner: Any, without: Collection[str] = ()) -> Iterator[Any]:
             pending += [getattr(each, attribute, None) for attribute in _INSIDE]
 
 
-def class_names_of(owner: Any) -> tuple[str, ...]:
+#: What classes are called, in their order; by the key of the label in a batch where there are several labels.
+Names: TypeAlias = tuple[str, ...] | dict[str, tuple[str, ...]]
+
+
+def class_names_of(owner: Any) -> Names:
     """What the data set in a loader calls its classes, in their order; none if it does not say.
 
-    Looked for as `classes`, `class_names` or `categories`. A `target_transform` may count them otherwise, and the parts
-    of a `ConcatDataset` may differ: then none.
+    Looked for as `class_to_idx`, `classes`, `class_names`, `categories`, and as the `names` of Hugging Face's
+    `features`. Where these are of several labels, by name, there is a dict. A `target_transform` may count them
+    otherwise, and the parts of a `ConcatDataset` may differ: then none.
 
     Example:
         >>> class Pets:
@@ -60,17 +65,55 @@ def class_names_of(owner: Any) -> tuple[str, ...]:
         ...     dataset = Pets()
         >>> class_names_of(Subset())
         ('cat', 'dog')
+        >>> Pets.classes = {"species": ["cat", "dog"], "colour": ["black", "white", "red"]}
+        >>> class_names_of(Subset())["colour"]
+        ('black', 'white', 'red')
     """
     for each in parts_inside(owner, without=("Compose", "Sequential")):
         parts = datasets_of(each)
         if parts is not None:
-            found = {class_names_of(part) for part in parts}
-            return next(iter(found), ()) if len(found) == 1 else ()
-        for attribute in ("classes", "class_names", "categories"):
-            names = _texts(getattr(each, attribute, None))
-            if names:
-                return () if getattr(each, "target_transform", None) is not None else names
+            found = [class_names_of(part) for part in parts]
+            return found[0] if found and all(names == found[0] for names in found) else ()
+        names: Names = _numbered(getattr(each, "class_to_idx", None))
+        for attribute in ("classes", "class_names", "categories", "features"):
+            names = names or _told(getattr(each, attribute, None))
+        if names:
+            return () if getattr(each, "target_transform", None) is not None else names
     return ()
+
+
+def names_for(names: Names, key: Any) -> tuple[str, ...]:
+    """What the classes of the label at a key of a batch are called; with names of one label alone, of any.
+
+    Example:
+        >>> names_for(("cat", "dog"), 1), names_for({"species": ("cat", "dog"), "colour": ("red", "white")}, "colour")
+        (('cat', 'dog'), ('red', 'white'))
+    """
+    return names.get(str(key), ()) if isinstance(names, dict) else names
+
+
+def _told(names: Any) -> Names:
+    """The names, or those of several labels by key; of one alone these."""
+    if not isinstance(names, Mapping):
+        return _texts(names)
+    found = {str(key): texts for key, each in names.items() if (texts := _texts(_names_in(each)))}
+    return next(iter(found.values())) if len(found) == 1 else found
+
+
+def _names_in(feature: Any) -> Any:
+    """The names of a feature that is a class, or several classes at once."""
+    for owner in (feature, getattr(feature, "feature", None)):
+        names = getattr(owner, "names", None)
+        if names is not None and not callable(names):
+            return names
+    return feature
+
+
+def _numbered(numbers: Any) -> tuple[str, ...]:
+    """The names by the numbers that a data set gives them, 0 to n - 1; none if several have one number."""
+    if not isinstance(numbers, Mapping) or sorted(map(str, numbers.values())) != sorted(map(str, range(len(numbers)))):
+        return ()
+    return _texts(sorted(numbers, key=lambda name: int(numbers[name])))
 
 
 def _texts(names: Any) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from array_api_compat import is_numpy_array, is_torch_array
 
-from lensai_integrations.arrays import is_array, namespace, shape_of
+from lensai_integrations.arrays import is_array, namespace, shape_of, strings
 from lensai_integrations.conventions import INPUTS
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import group_of
@@ -34,6 +34,7 @@ from lensai_integrations.measures.batches import (
     separated,
 )
 from lensai_integrations.measures.inputs import ImageInputs, normalization_of
+from lensai_integrations.measures.wrapped import Names, names_for
 from lensai_integrations.training.labels import (
     LABEL_KEYS,
     Chosen,
@@ -63,7 +64,7 @@ class Taken:
         labels: A copy of the labels, or of several by name.
         place: Place of the labels in the batch, or of several by name.
         segments: What the rows are told apart by, `[n]` strings, whole numbers or None.
-        class_names: What the labels' classes are called, as the data set says.
+        class_names: What the labels' classes are called, as the data set says; of several labels by name.
         settle: Decides, once the model has seen the batch, what of it the images and labels are; None if that is known.
     """
 
@@ -71,7 +72,7 @@ class Taken:
     labels: Any
     place: Place | Mapping[str, Place] | None
     segments: list[Any] | None = None
-    class_names: Sequence[str] = ()
+    class_names: Sequence[str] | Mapping[str, Sequence[str]] = ()
     settle: Callable[[], Taken] | None = None
 
     def settled(self) -> Taken:
@@ -116,7 +117,7 @@ class BatchReader:
         *,
         source: str = "",
         chosen: Chosen | None = None,
-        class_names: Sequence[str] = (),
+        class_names: Names = (),
         known: Sequence[Place] = (),
         several: bool = False,
     ) -> None:
@@ -126,7 +127,8 @@ class BatchReader:
         self._several = several and self._inputs is not None and self._inputs.key is None
         self._fed: frozenset[Path] | None = None
         self._finder = LabelFinder(target, lambda text: self._say("labels", text), chosen, known)
-        self._names, self._names_fit = class_names, len(class_names) > 1
+        self._names = class_names
+        self._names_at: dict[Path, Sequence[str]] = {}
         key = None if self._inputs is None else self._inputs.key
         self._images_at: Path | None = None if key is None else path_of(key)
         self._knows_images = self._is_open = False
@@ -306,17 +308,24 @@ class BatchReader:
         if len(found) > 1:
             heads = self._finder.heads
             places = {heads.get(path) or _name(path, found): place_of(path) for path in found}
-            return replace(taken, labels=dict(zip(places, found.values(), strict=True)), place=places, settle=None)
-        for path, labels in found.items():
-            return replace(taken, labels=labels, place=place_of(path), settle=None, class_names=self._named(labels))
+            labels = dict(zip(places, found.values(), strict=True))
+            by_key = isinstance(self._names, dict)  # what one list says is of one of them, and not of which
+            names = {
+                name: self._named(path, leaf) if by_key else ()
+                for name, (path, leaf) in zip(places, found.items(), strict=True)
+            }
+            return replace(taken, labels=labels, place=places, settle=None, class_names=names)
+        for path, leaf in found.items():
+            return replace(taken, labels=leaf, place=place_of(path), settle=None, class_names=self._named(path, leaf))
         return replace(taken, settle=None)
 
-    def _named(self, labels: Any) -> Sequence[str]:
-        """The names of the classes, if the first labels are numbers of such. Waits for an accelerator, once."""
-        if self._names_fit:
-            self._names_fit = False
-            self._names = self._names if are_numbers_of(labels, len(self._names)) else ()
-        return self._names
+    def _named(self, path: Path, labels: Any) -> Sequence[str]:
+        """The names of the classes at a path, if the first labels are such. Waits for an accelerator, once."""
+        if path not in self._names_at:
+            names = names_for(self._names, path[-1])
+            fit = len(names) > 1 and (are_numbers_of(labels, len(names)) or are_names_of(labels, names))
+            self._names_at[path] = names if fit else ()
+        return self._names_at[path]
 
     def _say(self, topic: str, text: str) -> None:
         """Say it, once for all passes that it is true of, however large their batches are."""
@@ -409,6 +418,17 @@ def are_numbers_of(labels: Any, classes: int) -> bool:
     if not shape[0] or not namespace(labels).isdtype(labels.dtype, "integral"):
         return False
     return int(labels.min()) >= 0 and int(labels.max()) < classes
+
+
+def are_names_of(labels: Any, names: Sequence[str]) -> bool:
+    """Whether labels are strings, each one of some names.
+
+    Example:
+        >>> are_names_of(["cat", "cat"], ["dog", "cat"]), are_names_of(["bird"], ["dog", "cat"])
+        (True, False)
+    """
+    texts = strings(labels)
+    return texts is not None and set(texts) <= set(names)
 
 
 def _sizeless(text: str) -> str:

@@ -160,7 +160,7 @@ class Recording:
                 groups[key] = rows
         self._prepared[1].update(**groups)
 
-    def _describe(self, answers: Mapping[str, Any], class_names: Sequence[str]) -> None:
+    def _describe(self, answers: Mapping[str, Any], class_names: Sequence[str] | Mapping[str, Sequence[str]]) -> None:
         """Tell the profiler where a group comes from, when its first rows are there."""
         assert self._prepared is not None
         for layer in self._known:
@@ -170,8 +170,9 @@ class Recording:
         for layer in self.layers:
             if layer.key in answers and layer.key not in self._seen:
                 self._seen.add(layer.key)
-                named = layer.key == OUTPUTS and class_names and _columns(answers[layer.key]) == len(class_names)
-                info = layer.info | {"class_names": list(class_names)} if named else layer.info
+                names = class_names if layer.key == OUTPUTS and not isinstance(class_names, Mapping) else ()
+                named = names and _columns(answers[layer.key]) == len(names)
+                info = layer.info | {"class_names": list(names)} if named else layer.info
                 self._prepared[1].describe(layer.key, **info)
 
     def _described_labels(self, taken: Taken) -> dict[str, Any]:
@@ -182,7 +183,9 @@ class Recording:
             place = taken.place[key.removeprefix(f"{LABELS}/")] if isinstance(taken.place, Mapping) else taken.place
             if place is not None:
                 self._seen.add(key)
-                info = {"class_names": list(taken.class_names)} if taken.class_names else {}
+                names = taken.class_names
+                names = names.get(key.removeprefix(f"{LABELS}/"), ()) if isinstance(names, Mapping) else names
+                info = {"class_names": list(names)} if names else {}
                 self._prepared[1].describe(key, read_from=place, **info)
         return labels
 

@@ -220,3 +220,34 @@ def test_two_scales_are_said_and_can_be_meant(images):
     again = BaselineCallback.from_config(BaselineCallback(inputs=meant, target=(1, "a")).get_config())
     assert again._options.inputs == meant
     assert again._options.target == (1, "a")
+
+
+class Birds(keras.utils.PyDataset):
+    """A data set that names the classes of both labels."""
+
+    def __init__(self, x, y, names):
+        super().__init__()
+        self.x, self.y, self.classes = x, y, names
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        half = slice(16 * index, 16 * index + 16)
+        return self.x[half], {head: labels[half] for head, labels in self.y.items()}
+
+
+def test_names_of_the_classes_of_several_heads():
+    x = np.random.default_rng(0).random((32, 8, 8, 3)).astype(np.float32)
+    names = {"bird": ["wren", "crow", "kite"], "colour": ["red", "blue"]}
+    data = Birds(x, {head: np.arange(32) % len(each) for head, each in names.items()}, names)
+    inputs = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    answers = {head: keras.layers.Dense(len(each), name=head)(pooled) for head, each in names.items()}
+    model = keras.Model(inputs, answers)
+    model.compile("sgd", {head: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for head in names})
+    callback = BaselineCallback(clean_windows=0)
+    model.fit(data, validation_data=data, verbose=0, callbacks=[callback])
+    groups = callback.baseline_.reference.groups
+    for head, each in names.items():
+        assert [groups[f"{kind}/{head}"].info["class_names"] for kind in ("outputs", "labels")] == [each, each]
