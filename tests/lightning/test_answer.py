@@ -967,19 +967,39 @@ def test_a_layer_that_was_named_and_is_called_twice_is_stated(fitted):
     assert "'body' is called 2 times in a batch: its first call is read" in said(callback)
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_compiled_model_whose_answer_is_not_its_last_linear_says_so(fitted, whole):
+@pytest.fixture
+def fresh():
     torch._dynamo.reset()
-    model = Probabilities()
-    if whole:
-        model = torch.compile(model, backend="eager")
-    else:
-        model.body = torch.compile(model.body, backend="eager")
-    callback = fitted(model)
+    yield
     torch._dynamo.reset()
 
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_compiled_model_whose_answer_is_not_its_last_linear_is_read_by_what_it_returns(fresh, fitted, images, whole):
+    model = Probabilities()
+    compiled = model
+    if whole:
+        compiled = torch.compile(model, backend="eager")
+    else:
+        model.body = torch.compile(model.body, backend="eager")
+    callback = fitted(compiled)
+
+    assert read(callback) == {"outputs": N}
+    assert info(callback)["kind"] == "probabilities"
+    expected = np.sort(answers(model, images).numpy(), axis=0)
+    np.testing.assert_allclose(sorted_rows(callback, "outputs")[:, :4], expected, rtol=1e-4)
+    assert "that is read, and what goes into its last layer is not known. Pass layers=[...]" in said(callback)
+    model.train()
+    torch._dynamo.reset()
+    callback = fitted(compiled, BaselineCallback(layers=["head"], clean_windows=0))
+    assert read(callback) == {"outputs": N, "embeddings/head": N}
+    assert callback.baseline_.warnings == []
+
+
+def test_a_compiled_model_that_returns_several_things_says_that_none_is_read(fresh, fitted):
+    callback = fitted(torch.compile(TwoHeads(), backend="eager"))
     assert read(callback) == {}
-    assert "compiled, and its last Linear was not seen to answer what it returns" in said(callback)
+    assert "its last Linear was not seen to answer what it returns, so neither is read" in said(callback)
 
 
 def test_a_compiled_function_within_the_forward_pass_stays_whole(fitted):
