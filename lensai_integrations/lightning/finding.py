@@ -270,10 +270,15 @@ class MatchingFinder(Finder):
         return readings
 
     def _cannot_trace(self) -> None:
-        lacking = ", ".join(self._missing)
-        self._problems.note(
-            TOPIC, f"the model is compiled, and has no layers of the names that the baseline has {lacking} of"
-        )
+        lacking, root = list(self._missing), _root_of_compiled(self._model)
+        if OUTPUTS in lacking and root is not None and not self._reference.groups[OUTPUTS].info.get("layer"):
+            lacking.remove(OUTPUTS)  # what the model itself returned is what it returns here
+            self._taps.replace([], [Tap(OUTPUTS, Layer("", "", root))], {})
+        if lacking:
+            names = ", ".join(lacking)
+            self._problems.note(
+                TOPIC, f"the model is compiled, and has no layers of the names that the baseline has {names} of"
+            )
 
 
 def is_compiled(model: nn.Module) -> bool:

@@ -581,6 +581,13 @@ class Byol(Base):
         return F.mse_loss(F.normalize(self(batch[0])), F.normalize(wanted))
 
 
+class Distils(Byol):
+    """Another network's answer is the target, in a loss written by hand."""
+
+    def loss(self, batch):
+        return (self(batch[0]) - self.target(batch[0])).square().mean()
+
+
 class Gan(Base):
     """Forward is the generator's, as in Lightning's own example."""
 
@@ -672,6 +679,7 @@ class Detection(Base):
         (Variational, "uses nothing of the batch but the images"),
         (Pictures, "against the images themselves"),
         (Byol, "uses nothing of the batch but the images"),
+        (Distils, "uses nothing of the batch but the images"),
         (Gan, "against nothing of the batch, as a discriminator"),
         (Discriminates, "uses nothing of the batch but the images"),
         (Generates, "not made of the batch, as a generator"),
@@ -994,6 +1002,25 @@ def test_a_compiled_model_whose_answer_is_not_its_last_linear_is_read_by_what_it
     callback = fitted(compiled, BaselineCallback(layers=["head"], clean_windows=0))
     assert read(callback) == {"outputs": N, "embeddings/head": N}
     assert callback.baseline_.warnings == []
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_a_compiled_model_returned_is_found_again(fresh, fitted, trainer, images, compiled):
+    class Predicts(Probabilities):
+        def predict_step(self, batch, _):
+            return self(batch[0])
+
+    model = Predicts()
+    body = model.body
+    model.body = torch.compile(body, backend="eager")
+    callback = fitted(model)
+    model.body = model.body if compiled else body
+    monitor, found = watched(callback.baseline_)
+    trainer(DriftCallback(monitor=monitor)).predict(model, DataLoader(images(N, 2), BATCH))
+
+    ours, theirs = found[0].profile.rows.data["outputs"], callback.baseline_.reference.rows.data["outputs"]
+    np.testing.assert_allclose(np.sort(ours, 0), np.sort(theirs, 0), rtol=1e-4, atol=1e-6)
+    assert monitor.status.failures == {}
 
 
 def test_a_compiled_model_that_returns_several_things_says_that_none_is_read(fresh, fitted):
