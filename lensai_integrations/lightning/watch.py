@@ -124,7 +124,6 @@ class Watch:
         self._inputs, self._outputs, self._missing = inputs, outputs, list(missing)
         self._pass, self._finding = _Pass(), threading.Lock()
         self._handles: list[Any] = []
-        self._evaluates = False
 
     def __enter__(self) -> DriftMonitor:
         if self._handles:
@@ -148,9 +147,7 @@ class Watch:
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._pass.answers = None
         if module.training:
-            self._say_that_it_trains()
             return
-        self._evaluates = True
         self._pass.answers, self._pass.images = {}, None
         with self._monitor.caught("watch inputs"):
             if self._inputs is not False:
@@ -159,16 +156,6 @@ class Watch:
         if self._missing and self._finding.acquire(blocking=False):
             with self._monitor.caught("watch layers"):
                 self._trace(args, kwargs)
-
-    def _say_that_it_trains(self) -> None:
-        """Once, unless it has been in evaluation mode before, as between epochs."""
-        if not self._evaluates:
-            self._evaluates = True
-            with self._monitor.caught("watch"):
-                raise InputError(
-                    "the module is in training mode, where it answers otherwise than in evaluation: these passes are"
-                    " not read; call module.eval()"
-                )
 
     def _picked(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The images that the module is given, as they are."""
