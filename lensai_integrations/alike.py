@@ -1,12 +1,33 @@
-"""Groups as those of another profile: refused where they cannot be, and sketched as these are."""
+"""Groups as those of another profile: refused where they cannot be, sketched as these are, and told from others.
+
+A wrong reading leaves its mark in what was sketched: the sigmoid of a number that is a probability already lies
+between 1/2 and 0.731, wherever that number came from. So it is looked for in the sketches of all rows, and not in a
+first batch, which in production is often one image; and no device is waited for.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
 
 from lensai_integrations.conventions import kept_apart
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch, check_comparable
+from lensai_integrations.measures.outputs import MULTILABEL, SUM_TOLERANCE
 from lensai_integrations.profile import Profile
 from lensai_integrations.sketches.bank import KLLBank
+
+#: What rounding of probabilities to bfloat16 does to their sigmoids, and to ratios of their exponentials.
+_ROUNDING: Final = 0.005
+#: The sigmoid of 0 and of 1; the least ratio of the exponentials of two numbers between them.
+_SIGMOIDS, _RATIOS = (0.5, 1 / (1 + math.exp(-1))), (math.exp(-1), 1.0)
+#: Chance that rows like the baseline's look like this.
+_CHANCE: Final = 1e-3
+#: Rows, and how far from 1 the sums of a baseline's have to be, before sums of 1 say something.
+_SEVERAL, _APART = 8, 0.03
 
 
 def check_alike(group: Group, like: Profile | None) -> None:
@@ -35,6 +56,106 @@ def check_alike(group: Group, like: Profile | None) -> None:
             f"{group.name} has other streams than the baseline's: {here} here, {there} there; only on one side:"
             f" {', '.join(alone) or 'none, in another order'}. Pass batches of the width the baseline was made of"
         )
+
+
+def unlike(group: Group, known: Group | None) -> str:
+    """What is wrong with an answer that was read as the baseline's, and holds something else; empty if nothing shows.
+
+    Args:
+        group: Of outputs, of all rows.
+        known: The baseline's.
+
+    Example:
+        >>> unlike(Group("outputs"), None)
+        ''
+    """
+    if known is None or not (_is_answer(group) and _is_answer(known)) or group.streams != known.streams:
+        return ""
+    kind, name = group.info["kind"], group.name
+    if kind == "multilabel_probabilities" and _sum_to_one(group, _SEVERAL) and not _sum_to_one(known, 1, _APART):
+        return (
+            f"{name}: read as scores of labels that do not exclude each other, as the baseline's were, but those of a"
+            " row sum to 1, as after a softmax: hand over what the model's sigmoid answers, or make the baseline of a"
+            " softmax too"
+        )
+    if kind in ("logits", "multilabel_logits") and _hold_probabilities(group, known):
+        after = "a sigmoid" if kind in MULTILABEL or group.info.get("columns") == 1 else "a softmax or a sigmoid"
+        return (
+            f"{name}: read as logits, as the baseline's were, but all lie in [0, 1], as after {after}: hand over what"
+            " goes into it, or make the baseline of probabilities too"
+        )
+    if kind == "values":
+        ours, theirs = (_inside(each, range(len(each.streams)), 0.0, 1.0, SUM_TOLERANCE) for each in (group, known))
+        if _is_beyond_chance(ours, theirs, group.n) or (theirs == 1 and ours < 0.5):
+            return (
+                f"{name}: read as numbers, as the baseline's were, but they reach from {_reach(group)}, and the"
+                f" baseline's from {_reach(known)}: is a sigmoid, a softmax or another scale behind one of the two?"
+                " Hand over what the model of the baseline answers"
+            )
+    return ""
+
+
+def unlike_in(groups: Mapping[str, Group], known: Callable[[str], Group | None], told: Iterable[str] = ()) -> list[str]:
+    """`unlike` of all groups that nothing is told of yet.
+
+    Args:
+        groups: By name.
+        known: The baseline's of a name.
+        told: Sentences that begin with the group they are of.
+
+    Example:
+        >>> unlike_in({"outputs": Group("outputs")}, lambda name: None)
+        []
+    """
+    told = tuple(told)
+    found = {name: unlike(group, known(name)) for name, group in groups.items()}
+    return [
+        text for name, text in found.items() if text and not any(each.startswith(f"{name}: read as") for each in told)
+    ]
+
+
+def _is_answer(group: Group) -> bool:
+    return group.bank is not None and group.bank.n > 0 and not kept_apart(group) and "kind" in group.info
+
+
+def _hold_probabilities(group: Group, known: Group) -> bool:
+    """Whether what was read as logits lies in [0, 1] in every row, and the baseline's did not."""
+    streams = [i for i, name in enumerate(group.streams) if name.startswith("probability/")]
+    low, high = _SIGMOIDS
+    if group.info["kind"] == "logits":
+        one = group.info.get("columns") == 1
+        streams = [group.streams.index("softmax/1" if one else "ratio_confidence")]
+        low, high = _SIGMOIDS if one else _RATIOS
+    ours, theirs = (_inside(each, streams, low, high, _ROUNDING) for each in (group, known))
+    return _is_beyond_chance(ours, theirs, group.n)
+
+
+def _inside(group: Group, streams: Sequence[int], low: float, high: float, rounding: float) -> float:
+    """The share of rows between two numbers, in the stream where it is smallest; 1 without streams."""
+    if group.bank is None or not len(streams):
+        return 1.0
+    below, within = group.bank.cdf([np.nextafter(low - rounding, -np.inf), high + rounding])[list(streams)].T
+    return float((within - below).min())
+
+
+def _reach(group: Group) -> str:
+    assert group.bank is not None
+    return f"{group.bank.min.min():.3g} to {group.bank.max.max():.3g}"
+
+
+def _is_beyond_chance(ours: float, theirs: float, n: int) -> bool:
+    """Whether rows like the baseline's, `n` of them, hardly ever all lie inside."""
+    return ours == 1 and theirs**n < _CHANCE
+
+
+def _sum_to_one(group: Group, rows: int, tolerance: float = SUM_TOLERANCE) -> bool:
+    """Whether the scores of every row sum to 1, by the moments of their sum."""
+    moments = group.moments
+    columns = [i for i, name in enumerate(group.streams) if name.startswith("probability/")]
+    if moments is None or moments.covariance is None or moments.n < rows or len(columns) < 2:
+        return False
+    spread = max(float(moments.covariance[np.ix_(columns, columns)].sum()), 0.0)
+    return math.hypot(float(moments.mean[columns].sum()) - 1, math.sqrt(spread)) <= tolerance
 
 
 def sketched_alike(group: Group, like: Profile | None) -> Group:

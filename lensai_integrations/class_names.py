@@ -107,8 +107,9 @@ def _beyond(name: str, groups: Mapping[str, Group]) -> Iterator[str]:
     if classes and max(classes) >= wide:
         yield (
             f"{labels.name} reach from {min(classes)} to {max(classes)}, but {name} have the classes 0 to {wide - 1}:"
-            " are they an embedding and not the answer, or do classes not begin at 0? Accuracy is not measured; name"
-            " the layer that answers (outputs=), or pass task='regression' for plain numbers"
+            " are they an embedding and not the answer, do classes not begin at 0, or does one of them stand for what"
+            " is not known? Accuracy is not measured: hand over the answer itself (a callback: outputs='its layer'),"
+            " labels that count its columns from 0 on, and -1 for none"
         )
     if len(classes) < len(found):
         yield f"{labels.name} below 0, such as {min(found)}, are no classes of {name}: accuracy is of the other rows"

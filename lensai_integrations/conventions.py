@@ -1,19 +1,25 @@
-"""Groups of images by the convention they were measured by: what they are called, and which two belong together.
+"""Groups of images by input and by convention: what they are called, and which two belong together.
 
-A profiler may measure every image by several conventions. The group of the first is called `inputs`, each further one
-`inputs/<convention>`. Which is first is a matter of one profile, so two profiles need not call the same thing the same:
-what a server has as `inputs/lensai-edge`, a device has as `inputs`. All that holds one profile beside another therefore
-asks here first, and gets a profile whose groups have the other's names; nothing else has to know of conventions.
+A model may have several image inputs (left and right cameras, a pair to compare). Of one input the group is called
+`inputs`, of several each has its own, `inputs/<name>`.
+
+A profiler may measure every image by several conventions. The group of the first is called so, each further one has the
+convention behind it: `inputs/<convention>`, `inputs/<name>/<convention>`. Which is first is a matter of one profile, so
+two profiles need not call the same thing the same: what a server has as `inputs/lensai-edge`, a device has as `inputs`.
+All that holds one profile beside another therefore asks here first, and gets a profile whose groups have the other's
+names; nothing else has to know of conventions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
-from lensai_integrations.heads import is_labels, is_outputs
+from lensai_integrations.heads import group_of, is_labels, is_outputs
+from lensai_integrations.measures.batches import input_name
 from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Profile
@@ -65,35 +71,110 @@ def single_convention(convention: Any) -> str:
     return first
 
 
-def image_groups(conventions: Sequence[str]) -> dict[str, str]:
+def readers_by_name(inputs: Any) -> dict[str, ImageInputs]:
+    """How image batches are read, by the name of the image input; of the only one it is empty.
+
+    Args:
+        inputs: None, `ImageInputs`, or a mapping of these by name.
+
+    Raises:
+        InputError: If it is something else, or a name is none.
+
+    Example:
+        >>> list(readers_by_name(None)), list(readers_by_name({"left": ImageInputs(), 1: ImageInputs()}))
+        ([''], ['left', '1'])
+    """
+    if inputs is None or isinstance(inputs, ImageInputs):
+        return {"": inputs or ImageInputs()}
+    if not isinstance(inputs, Mapping) or not all(isinstance(reader, ImageInputs) for reader in inputs.values()):
+        raise InputError(
+            f"inputs={inputs!r} should be ImageInputs(...), or of several image inputs one for each by its name:"
+            " {'left': ImageInputs(), 'right': ImageInputs()}"
+        )
+    names = [checked_input(name) for name in inputs]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"inputs={inputs!r} should have one name or more, and each once ('/' in a name reads '.')")
+    return dict(zip(names, inputs.values(), strict=True))
+
+
+def checked_input(name: Any) -> str:
+    """The name of one of several image inputs as it is in the names of groups.
+
+    Raises:
+        InputError: If it is empty, or the name of a convention.
+
+    Example:
+        >>> checked_input("camera/left"), checked_input(0)
+        ('camera.left', '0')
+    """
+    if not isinstance(name, str | int) or isinstance(name, bool) or not str(name) or name in CONVENTIONS:
+        raise InputError(
+            f"inputs has the name {name!r}: an image input is called by its key or place in the batch, and not"
+            f" {' or '.join(map(repr, CONVENTIONS))}"
+        )
+    return input_name(name)
+
+
+def image_groups(conventions: Sequence[str], names: Sequence[str] = ("",)) -> dict[str, str]:
     """The convention of each group of images, by the group's name.
+
+    Args:
+        conventions: What each image is measured by.
+        names: Of the image inputs; the only one's is empty.
 
     Example:
         >>> image_groups(("lensai", "lensai-edge"))
         {'inputs': 'lensai', 'inputs/lensai-edge': 'lensai-edge'}
+        >>> list(image_groups(("lensai", "lensai-edge"), ("left", "right")))
+        ['inputs/left', 'inputs/left/lensai-edge', 'inputs/right', 'inputs/right/lensai-edge']
     """
     first, *others = conventions
-    return {INPUTS: first} | {f"{INPUTS}/{name}": name for name in others}
+    groups: dict[str, str] = {}
+    for name in names:
+        plain = group_of(INPUTS, name)
+        groups |= {plain: first} | {f"{plain}/{convention}": convention for convention in others}
+    return groups
 
 
 def is_images(name: str) -> bool:
     """Whether a group of this name is of images as a model is fed them.
 
     Example:
-        >>> is_images("inputs/lensai-edge"), is_images("raw")
-        (True, False)
+        >>> is_images("inputs/lensai-edge"), is_images("inputs/left"), is_images("raw")
+        (True, True, False)
     """
-    return name == INPUTS or name.removeprefix(f"{INPUTS}/") in CONVENTIONS
+    return name == INPUTS or name.startswith(f"{INPUTS}/")
 
 
 def plain_name(name: str) -> str:
     """The group's name without its convention: what it would be called if there were no other.
 
     Example:
-        >>> plain_name("inputs/lensai-edge"), plain_name("embeddings/inputs")
-        ('inputs', 'embeddings/inputs')
+        >>> plain_name("inputs/lensai-edge"), plain_name("inputs/left/lensai-edge"), plain_name("embeddings/inputs")
+        ('inputs', 'inputs/left', 'embeddings/inputs')
     """
-    return INPUTS if is_images(name) else name
+    plain, _, convention = name.rpartition("/")
+    return plain if is_images(name) and convention in CONVENTIONS else name
+
+
+def input_of(name: str) -> str:
+    """Which of several image inputs a group of images is of; empty if there is only one.
+
+    Example:
+        >>> input_of("inputs/left/lensai-edge"), input_of("inputs/lensai-edge"), input_of("raw")
+        ('left', '', '')
+    """
+    return plain_name(name).partition("/")[2] if is_images(name) else ""
+
+
+def inputs_of(profile: Profile) -> tuple[str, ...]:
+    """The names of a profile's image inputs, in order; of the only one empty.
+
+    Example:
+        >>> inputs_of(Profile({"inputs/left": Group("inputs/left"), "inputs/right": Group("inputs/right")}))
+        ('left', 'right')
+    """
+    return tuple(dict.fromkeys(input_of(name) for name in profile.groups if is_images(name)))
 
 
 def convention_of(group: Group) -> str:
@@ -145,15 +226,64 @@ def chosen_conventions(convention: Any, like: Profile | None) -> tuple[str, ...]
     return chosen
 
 
-def reader_of(profile: Profile) -> ImageInputs | None:
-    """How the images of a profile were read; None where it does not say, as one of a device.
+def readers_of(profile: Profile) -> dict[str, ImageInputs]:
+    """How the images of a profile were read, by the name of the image input, which of the only one is empty.
+
+    Those of which it does not say, as of a device, are left out.
 
     Example:
-        >>> reader_of(Profile()) is None
-        True
+        >>> readers_of(Profile())
+        {}
     """
-    readers = (group.info.get("reader") for group in profile.groups.values() if is_images(group.name))
-    return next((ImageInputs(**reader) for reader in readers if reader), None)
+    readers: dict[str, ImageInputs] = {}
+    for group in profile.groups.values():
+        if is_images(group.name) and group.info.get("reader"):
+            readers.setdefault(input_of(group.name), ImageInputs(**group.info["reader"]))
+    return readers
+
+
+def chosen_readers(inputs: Any, like: Profile | None) -> dict[str, ImageInputs]:
+    """How image batches are read, by the name of the image input, which of the only one is empty.
+
+    None is as those of `like` were, and a reader that says only where the images are (`key=`) is that in another place.
+    Everything else means what it says: `ImageInputs()` has the first batch decide.
+
+    Args:
+        inputs: What was asked for: `ImageInputs`, several by name, or None for those of `like`.
+        like: A profile.
+
+    Raises:
+        InputError: If it is something else, or `like` has other image inputs.
+
+    Example:
+        >>> chosen_readers({"left": ImageInputs(scale=1)}, None)["left"].scale
+        1
+    """
+    asked: dict[str, ImageInputs | None] = {**readers_by_name(inputs)} if inputs is not None else {"": None}
+    theirs, known = (inputs_of(like), readers_of(like)) if like is not None else ((), {})
+    if theirs and (inputs is None or inputs == ImageInputs()):
+        asked = dict.fromkeys(theirs, inputs)
+    unknown = [name for name in asked if theirs and name not in theirs]
+    if unknown and theirs == ("",):
+        raise InputError(
+            f"inputs names {' and '.join(map(repr, unknown))}, but the profile to be like has one image input, without"
+            " a name: pass ImageInputs(key=...) with its place in the batch"
+        )
+    if unknown:
+        wanted = ", ".join(f"{name!r}: ImageInputs(...)" for name in theirs)
+        raise InputError(
+            f"the profile to be like has the image inputs {' and '.join(map(repr, theirs))}: pass inputs={{{wanted}}},"
+            " or leave it away to read them as there"
+        )
+    return {name: _reader_like(reader, known.get(name)) for name, reader in asked.items()}
+
+
+def _reader_like(reader: ImageInputs | None, known: ImageInputs | None) -> ImageInputs:
+    """How one image input is read that is held against another that was read so."""
+    if reader is None or known is None:
+        return reader or known or ImageInputs()
+    only_where = reader.key is not None and reader == ImageInputs(key=reader.key)
+    return replace(known, key=reader.key) if only_where else reader
 
 
 def title_of(name: str, groups: Sequence[Group] = ()) -> str:
@@ -164,14 +294,14 @@ def title_of(name: str, groups: Sequence[Group] = ()) -> str:
         groups: The group, as each of the profiles that are shown has it.
 
     Example:
-        >>> title_of("inputs"), title_of("outputs/species"), title_of("inputs/lensai-edge")
-        ('Inputs', 'Outputs: species', 'Inputs, as devices measure them')
+        >>> title_of("inputs/left"), title_of("outputs/species"), title_of("inputs/lensai-edge")
+        ('Inputs: left', 'Outputs: species', 'Inputs, as devices measure them')
         >>> title_of("inputs", [Group("inputs", info={"convention": "lensai-edge"})])
         'Inputs, as devices measure them'
     """
-    devices = name == f"{INPUTS}/{DEVICE}" or any(convention_of(group) == DEVICE for group in groups)
+    devices = name == f"{plain_name(name)}/{DEVICE}" or any(convention_of(group) == DEVICE for group in groups)
     kind, _, head = plain_name(name).partition("/")
-    between = ": " if is_outputs(name) or is_labels(name) else "/"
+    between = ": " if is_outputs(name) or is_labels(name) or is_images(name) else "/"
     return kind.capitalize() + (between + head if head else "") + (_DEVICE_TITLE if devices else "")
 
 
@@ -186,7 +316,7 @@ def kept_apart(group: Group) -> bool:
 
 
 def paired(profile: Profile, reference: Profile) -> Profile:
-    """The profile, its groups of images called as the reference calls those of the same convention.
+    """The profile, its groups of images called as the reference calls those of the same input and convention.
 
     Frames that a device measured belong to images as they were delivered (`raw`) where the reference has these by the
     same convention, else to those that the model was fed. A group that the reference has no counterpart of gets a name
@@ -207,9 +337,9 @@ def paired(profile: Profile, reference: Profile) -> Profile:
     families = {own.split("/")[0] for own in found}
     taken = {*reference.groups, *found.values()}
     for group in _of_images(profile):
-        family = group.name.split("/")[0]
+        family, plain = group.name.split("/")[0], plain_name(group.name)
         if group.name not in found and family in families and group.name in taken:
-            found[group.name] = f"{family}/{convention_of(group) or 'other'}"
+            found[group.name] = f"{plain}/{convention_of(group) or 'other'}"
     return renamed(profile, found, _homes(reference))
 
 
@@ -223,18 +353,26 @@ def with_conventions(profile: Profile, conventions: Sequence[str]) -> Profile:
         >>> list(with_conventions(Profile(groups), ("lensai-edge",)).groups)
         ['inputs']
     """
-    wanted = {convention: name for name, convention in image_groups(conventions).items()}
-    own = {g.name: wanted.get(convention_of(g) or conventions[0]) for g in _of_images(profile) if is_images(g.name)}
-    return renamed(profile, own, dict.fromkeys(_homes(profile), INPUTS) if INPUTS in own.values() else {})
+    groups = image_groups(conventions, inputs_of(profile))
+    wanted = {(input_of(name), convention): name for name, convention in groups.items()}
+    own = {
+        group.name: wanted.get((input_of(group.name), convention_of(group) or conventions[0]))
+        for group in _of_images(profile)
+        if is_images(group.name)
+    }
+    first = {place: plain for place in _homes(profile) if (plain := group_of(INPUTS, place[0])) in own.values()}
+    return renamed(profile, own, first)
 
 
-def renamed(profile: Profile, names: Mapping[str, str | None], homes: Mapping[str, str] | None = None) -> Profile:
+def renamed(
+    profile: Profile, names: Mapping[str, str | None], homes: Mapping[tuple[str, str], str] | None = None
+) -> Profile:
     """The profile with some groups under other names, or left out where that is None; the sketches are shared.
 
     Args:
         profile: Its segments and the columns of its rows are renamed as well. It is returned itself if nothing is.
         names: New names by the old.
-        homes: New names of the groups of custom measures of images, by measure; others go with their group.
+        homes: New names of the groups of custom measures of images, by input and measure; others go with their group.
 
     Example:
         >>> renamed(Profile({"inputs": Group("inputs")}), {"inputs": "raw"}).groups["raw"].name
@@ -267,19 +405,24 @@ def _renamed_rows(
     return profile.rows.renamed(kept) if kept else None
 
 
-def _homes(profile: Profile) -> dict[str, str]:
-    """The group of images that has a custom measure, by measure."""
+def _homes(profile: Profile) -> dict[tuple[str, str], str]:
+    """The group of images that has a custom measure, by input and measure."""
     groups = [group for group in profile.groups.values() if is_images(group.name)]
-    return {name: group.name for group in reversed(groups) for name in group.custom if _bank(name) in group.sketches}
+    return {
+        (input_of(group.name), name): group.name
+        for group in reversed(groups)
+        for name in group.custom
+        if _bank(name) in group.sketches
+    }
 
 
 def _moves(
-    profile: Profile, names: Mapping[str, str | None], homes: Mapping[str, str]
+    profile: Profile, names: Mapping[str, str | None], homes: Mapping[tuple[str, str], str]
 ) -> Iterator[tuple[str, str, str]]:
     """Group, custom measure, and the new name of the group that it goes to, unless that is its own."""
     taken = {(names.get(name, name), own) for name, group in profile.groups.items() for own in group.apart}
-    for measure, name in _homes(profile).items():
-        home = homes.get(measure, names.get(name, name))
+    for (image_input, measure), name in _homes(profile).items():
+        home = homes.get((image_input, measure), names.get(name, name))
         if home and (home, measure) not in taken:
             yield name, measure, home
 
@@ -318,6 +461,8 @@ def _pairs(profile: Profile, reference: Profile) -> Iterator[tuple[tuple[int, in
     """Groups that may belong together, with how badly they do."""
     for own in _of_images(profile):
         for other in _of_images(reference):
+            if input_of(own.name) != input_of(other.name):
+                continue
             same, one, two = own.name == other.name, convention_of(own), convention_of(other)
             frames = [group.delivered or kept_apart(group) for group in (own, other)]
             models = (own.delivered and not frames[1]) or (other.delivered and not frames[0])

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any, Final
 
+from lensai_integrations.conventions import chosen_readers, readers_by_name
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import fields_of, is_picture, locate
 from lensai_integrations.measures.custom import CustomMeasure
@@ -29,7 +30,7 @@ _FIRST_SAMPLES: Final = 256
 def profile_dataset(
     data: Any,
     *,
-    inputs: ImageInputs | str | None = "auto",
+    inputs: ImageInputs | Mapping[str, ImageInputs] | str | None = "auto",
     target: Place | None = "auto",
     metadata: Mapping[str, Metadata] | None = None,
     exif: Sequence[str] = (),
@@ -57,7 +58,8 @@ def profile_dataset(
 
     Args:
         data: One of these. A sample or batch is an image (or several), or a tuple or dict with one in it.
-        inputs: How images are read; `"auto"`: dtype, shape and the data set's `Normalize` decide.
+        inputs: How images are read; `"auto"`: dtype, shape and the data set's `Normalize` decide. Of batches with
+            several image inputs, by name, see `Profiler`.
         target: Key or place of the labels; `"auto"`: the usual names, or the only part that may be some. None: no
             labels.
         metadata: Of samples: functions by name, each given the sample.
@@ -93,6 +95,8 @@ def profile_dataset(
     if isinstance(data, str | FilePath):
         profile = profile_files(data, jobs=num_workers, exif=exif, **settings)
     elif _has_samples(data):
+        if isinstance(inputs, Mapping):
+            raise InputError("samples are profiled by one image each: pass inputs=ImageInputs(key=...), or batches")
         how = inputs if isinstance(inputs, ImageInputs) else None
         collector = Collector(metadata=metadata, exif=exif, inputs=how, measures=measures, **settings)
         labels = _collected(data, collector, target, num_workers, limit)
@@ -101,9 +105,12 @@ def profile_dataset(
         profile.info["warnings"] = [*profile.warnings, *labels.warnings]
     else:
         problems = Problems()
-        how = image_inputs(inputs, data, problems) or ImageInputs()
+        given = readers_by_name(inputs) if isinstance(inputs, Mapping) else image_inputs(inputs, data, problems)
+        if isinstance(inputs, str) and given == ImageInputs():
+            readers = chosen_readers(None, like.reference if isinstance(like, Baseline) else like)
+            given = readers.get("", readers)
         key = None if segment_by == LABEL else segment_by
-        reader = BatchReader(how, target, problems, key, class_names=class_names_of(data))
+        reader = BatchReader(given or ImageInputs(), target, problems, key, class_names=class_names_of(data))
         profiler = Profiler(inputs=reader.inputs, measures=measures or None, rows=rows, like=like, **settings)
         profile = _of_batches(islice(iter(data), limit), profiler, reader, problems, key)
     profile.info["source"] = source

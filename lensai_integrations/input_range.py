@@ -41,8 +41,7 @@ class Range:
         self._note = images.note if known is None else str(known.info.get("note") or images.note)
         self._whose = "are read as" if known is None else "those of the baseline were read as"
         self._expected = images.expected
-        reader = known.info.get("reader") if known is not None else None
-        self._were_bytes = bool(reader) and reader.get("kind") == "uint8"  # type: ignore[union-attr]
+        self._to_255 = known is not None and images.expected == (0.0, 255.0)
         self._dtype = ""
         self._ends: list[tuple[Array, Array]] = []
 
@@ -61,7 +60,7 @@ class Range:
             if wrong.any():
                 arrays = [each for each, bad in zip(arrays, wrong, strict=True) if bad] if len(arrays) > 1 else arrays
                 arrays = arrays if isinstance(found, list) else [local(found)[wrong]]
-            elif not (self._were_bytes and dtype_name(arrays[0]) != "uint8"):
+            elif not (self._to_255 and dtype_name(arrays[0]) != "uint8"):
                 return
         self._dtype = dtype_name(found[0] if isinstance(found, list) else found)
         self._ends = [_ends(each) for each in arrays if 0 not in shape_of(each)]
@@ -78,13 +77,14 @@ class Range:
         return f"{self._dtype} pixels reach from {low:.4g} to {high:.4g}, but {self._whose} {expected} ({self._note})"
 
     def warnings(self) -> list[str]:
-        """That floats up to 1 are held against bytes up to 255, if so."""
-        low, high = self._host() if self._were_bytes else (math.nan, math.nan)
-        if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE and self._expected[1] == 255):
+        """That floats up to 1 are held against numbers up to 255, if so."""
+        low, high = self._host() if self._to_255 else (math.nan, math.nan)
+        if not (-1 - _TOLERANCE <= low < high <= 1 + _TOLERANCE):
             return []
+        how = "divided by 255" if low >= -_TOLERANCE else "made by x / 127.5 - 1"
         return [
             f"{self._dtype} pixels reach from {low:.4g} to {high:.4g}, but {self._whose} 0 to 255 ({self._note}): were"
-            " they divided by 255?"
+            f" they {how}? Hand them over as the baseline's were, or pass inputs=ImageInputs(...) that reads them"
         ]
 
     def _host(self) -> tuple[float, float]:

@@ -357,10 +357,15 @@ def _width(known: Group) -> int:
     return int(known.info.get("columns") or known.info.get("projected_from") or known.info.get("width") or 0)
 
 
-def class_labels(batch: Any) -> tuple[Array | list[str], Array | None]:
+def class_labels(batch: Any, *, of_two: bool = False) -> tuple[Array | list[str], Array | None]:
     """Labels as a class per row, `[n]` integers or strings; and which rows are none, bool `[n]`, where that can be.
 
     Those are `NO_CLASS`. Rows of several columns are one-hot or soft: the largest is the class. Nothing is waited for.
+
+    Args:
+        batch: The labels.
+        of_two: Whether there are two classes: of numbers between 0 and 1, as smoothing makes them, those above a half
+            are the second. A half is none.
 
     Raises:
         InputError: If it is not one label, or one row of classes, per image.
@@ -369,6 +374,8 @@ def class_labels(batch: Any) -> tuple[Array | list[str], Array | None]:
         >>> import numpy as np
         >>> class_labels(np.eye(3))[0].tolist(), class_labels(("cat", "dog"))[0], class_labels([2.0, 0.5])[0].tolist()
         ([0, 1, 2], ['cat', 'dog'], [2, -1])
+        >>> class_labels([0.05, 0.95], of_two=True)[0].tolist()
+        [0, 1]
     """
     texts = strings(batch)
     if texts is not None:
@@ -380,11 +387,27 @@ def class_labels(batch: Any) -> tuple[Array | list[str], Array | None]:
         only = rows[:, 0]
         if whole:
             return only, None
+        if of_two:
+            tells = (only > 0.0) & (only < 1.0) & (only != ON)
+            only = xp.where(tells, xp.astype(only > ON, only.dtype), only)
         odd = ~(only == xp.floor(only))
         return xp.astype(xp.where(odd, float(NO_CLASS), only), xp.int32), odd
     shares = xp.astype(rows, xp.float32)
     odd = ~(xp.all(shares >= 0.0, axis=1) & (xp.abs(xp.sum(shares, axis=1) - 1.0) <= SUM_TOLERANCE))
     return xp.where(odd, NO_CLASS, xp.argmax(shares, axis=1)), odd
+
+
+def from_signs(batch: Any) -> Array:
+    """Labels -1 and 1 as 0 and 1, float32 `[n, k]`; nothing is waited for, and what is neither is none of them.
+
+    Example:
+        >>> from_signs([-1, 1]).tolist()
+        [[0.0], [1.0]]
+    """
+    rows = label_rows(batch)
+    xp = namespace(rows)
+    numbers = xp.astype(rows, xp.float32)
+    return xp.where(xp.abs(numbers) == 1.0, (numbers + 1.0) / 2.0, math.nan)
 
 
 def multi_hot_labels(batch: Any) -> dict[str, Array]:

@@ -16,14 +16,26 @@ from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.alike import check_alike, sketched_alike
-from lensai_integrations.arrays import Array, namespace
+from lensai_integrations.alike import check_alike, sketched_alike, unlike_in
+from lensai_integrations.arrays import Array, is_array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
-from lensai_integrations.conventions import kept_apart
+from lensai_integrations.conventions import INPUTS, input_of, kept_apart
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import LABELS, OUTPUTS, group_of, is_labels, is_outputs, named, partner_of
+from lensai_integrations.heads import (
+    LABELS,
+    OUTPUTS,
+    group_of,
+    head_of,
+    is_labels,
+    is_outputs,
+    labels_by_head,
+    named,
+    partner_of,
+)
+from lensai_integrations.measures.batches import SeveralImages, separated
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.meaning import check_rows
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
 from lensai_integrations.measuring import ImageBatch, Measured, Rows, from_list, with_rows
 from lensai_integrations.profile import Baseline, Group, Profile
@@ -48,7 +60,11 @@ class Profiler:
     """Takes batches and keeps their sketches; `profile()` gives what they amount to.
 
     Args:
-        inputs: How to read image batches.
+        inputs: How to read image batches. None: as those of `like` were, else the first batch decides, as it does with
+            `ImageInputs()`. One that says no more than `key=` is that of `like` in another place. Of several image
+            inputs (left and right cameras, a pair), one for each by its name: `{"left": ImageInputs(), "right":
+            ImageInputs()}`. Each reads what has its name in the batch, or is at its `key`, and is a group
+            `inputs/<name>`.
         convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute. Several, as in
             `("lensai", "lensai-edge")`, measure every image by each: the first is the group `inputs`, others are
             `inputs/<convention>`. None: the first of `like`, which production is held against, else `"lensai"`.
@@ -87,7 +103,7 @@ class Profiler:
     def __init__(
         self,
         *,
-        inputs: ImageInputs | None = None,
+        inputs: ImageInputs | Mapping[str, ImageInputs] | None = None,
         convention: str | Sequence[str] | None = None,
         measures: Sequence[CustomMeasure] | None = None,
         task: Task | Kind | Mapping[str, Task | Kind] = "auto",
@@ -132,9 +148,9 @@ class Profiler:
             info: JSON values. For embeddings `reduce` and `axes` (of the layer's output) choose the definition. For
                 outputs these decide what they are, all optional: `linear` (whether a linear map comes last),
                 `activation` (`"sigmoid"` or `"softmax"`), `loss` (`"cross_entropy"`, `"binary_cross_entropy"`,
-                `"binary_cross_entropy_with_logits"`, `"squared"` for distances of numbers, `"sigmoid"` or `"softmax"`
-                for one written by hand that takes it, `"unseen"` if none was found, `"other"`). For outputs and labels
-                `class_names`, a list of strings, the first for class 0.
+                `"binary_cross_entropy_with_logits"`, `"squared"` for any distance of numbers, `"hinge"` for margins of
+                labels -1 and 1, `"sigmoid"` or `"softmax"` for one written by hand that takes it, `"unseen"` if none
+                was found, `"other"`). For outputs and labels `class_names`, a list of strings, the first for class 0.
         """
         names = info.pop("class_names", None)
         if names is not None and (problem := wrong_names(names)):
@@ -142,6 +158,11 @@ class Profiler:
         elif names is not None:
             info["class_names"] = list(names)
         self._settings.descriptions.setdefault(group, {}).update(info)
+
+    @property
+    def readers(self) -> dict[str, ImageInputs]:
+        """How images are read, with all that the first of them decided, by name of the image input; see `inputs`."""
+        return self._settings.readers | self._settings.resolved
 
     def share_labels(self, other: Profiler) -> None:
         """Read labels as another profiler of the same model does: the first batch that either sees decides for both."""
@@ -155,6 +176,7 @@ class Profiler:
         self._widths: dict[str, int] = {}
         self._problems: dict[str, str] = {}
         self._with_heads: set[str] = set()
+        self._head_names: dict[str, str] = {}
         self._in_flight: list[tuple[dict[str, Measured], Rows]] = []
         by, most = self._segment_by, self._max_segments
         self._segmenter = Segmenter(by, most, self._settings) if by is not None else None
@@ -171,7 +193,8 @@ class Profiler:
         """Take in one batch. Everything given belongs to the same images, row for row.
 
         Args:
-            inputs: A batch that `ImageInputs` can read. Here and below: of numpy, torch, JAX or TensorFlow, anywhere.
+            inputs: A batch that `ImageInputs` can read; of several image inputs a dict by name, or a tuple in order, or
+                what else has them. Here and below: of numpy, torch, JAX or TensorFlow, anywhere.
             outputs: What the model answered: `[n, C]`, or a structure of such arrays, as `heads_of` reads them. Several
                 heads are groups `outputs/<head>` each.
             embeddings: Layer name to `[n, D]`, or to the layer's output: that is reduced as in `like`, else averaged.
@@ -183,17 +206,25 @@ class Profiler:
         Raises:
             InputError: If something cannot be read, or the numbers of rows differ.
         """
+        if embeddings is not None and not isinstance(embeddings, Mapping):
+            raise InputError(
+                f"embeddings= is a {type(embeddings).__name__}: pass a dict from the names of layers to their arrays,"
+                " such as embeddings={'avgpool': array}"
+            )
         values = self._segment_values(segments)
-        images = None if inputs is None else ImageBatch(inputs)
-        batches: dict[str, Any] = {**dict.fromkeys(self._settings.image_groups, images)}
+        self._head_names = {}
+        batches: dict[str, Any] = self._images(inputs)
         batches |= self._heads(OUTPUTS, outputs)
-        batches |= {f"embeddings/{layer}": rows for layer, rows in (embeddings or {}).items()}
+        batches |= {f"embeddings/{layer}": _array(rows) for layer, rows in (embeddings or {}).items()}
         batches |= self._heads(LABELS, labels)
         self._settings.batch = batches
         measured: dict[str, Measured] = {}
+        rows = 0
         for name, batch in batches.items():
             if batch is not None:
-                measured |= self._record(name, batch)
+                found = self._record(name, batch, rows if is_labels(name) else 0)
+                rows = rows or _rows_of(found)
+                measured |= found
         self._settings.batch = {}
         self._split(measured, values)
         joint: Rows = {name: rows for each in measured.values() for name, rows in each.rows.items()}
@@ -227,6 +258,8 @@ class Profiler:
             if group.invalid
         ]
         warnings += [warning for recorder in self._recorders.values() for warning in recorder.warnings()]
+        warnings += [note for kind in (OUTPUTS, LABELS) for note in self._settings.notes.get(kind, [])]
+        warnings += unlike_in(own, self._settings.known, warnings)
         warnings += beyond_columns(own)
         warnings += [_NOT_DECLARED.format(id) for id in self._settings.missing]
         created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -245,15 +278,46 @@ class Profiler:
             if names is not None and (is_outputs(name) or is_labels(name)):
                 group.info["class_names"] = names
 
+    def _images(self, given: Any) -> dict[str, ImageBatch]:
+        """What each group of images is read from. An image input that the batch lacks is left out and named."""
+        if given is None:
+            return {}
+        settings = self._settings
+        if isinstance(given, SeveralImages):
+            settings.several_inputs(list(given))
+        if list(settings.readers) == [""]:
+            return dict.fromkeys(settings.image_groups, ImageBatch(given))
+        found = separated(given, {name: reader.key for name, reader in settings.readers.items()})
+        for name, error in found.missing.items():
+            if self._on_error is None:
+                raise error
+            self._left_out(group_of(INPUTS, name), error)
+        if found.note:
+            settings.note(group_of(INPUTS, next(iter(settings.readers))), found.note)
+        images = {name: ImageBatch(part) for name, part in found.parts.items()}
+        return {group: images[input_of(group)] for group in settings.image_groups if input_of(group) in images}
+
     def _heads(self, kind: str, given: Any) -> dict[str, Any]:
         """What was given of outputs or labels by the names of their groups, those of `like` where it has them."""
         if given is None:
             return {}
         try:
             heads = self._told_apart(kind, given)
-            groups = named(kind, heads, self._settings.like.groups if self._settings.like is not None else ())
+            if not heads:
+                return {}
+            known = self._settings.like.groups if self._settings.like is not None else {}
+            if kind == LABELS:  # labels go with the answer of their head, whatever the baseline calls it
+                own = {head: self._head_names.get(head, head) for head in heads}
+                own = {head: name if group_of(kind, name) in known else head for head, name in own.items()}
+                heads = {own[head]: array for head, array in heads.items()}
+            columns = {name: int(group.info.get("columns") or 0) for name, group in known.items()}
+            groups, doubt = named(kind, heads, columns)
+            if doubt:
+                self._settings.note(kind, doubt)
             for group, head in zip(groups, heads, strict=True):
                 self._settings.take_description(group, group_of(kind, head))
+            if kind == OUTPUTS:
+                self._head_names = {head: head_of(group) for group, head in zip(groups, heads, strict=True)}
             return groups
         except Exception as error:
             if self._on_error is None:
@@ -262,21 +326,32 @@ class Profiler:
             return {}
 
     def _told_apart(self, kind: str, given: Any) -> dict[str, Any]:
-        """Arrays by head. One alone has none, unless a group of its name is there already, or answers have heads."""
+        """Arrays by head. One alone has none, unless a group of its name is there already, or answers have heads or are
+        described as having some."""
         if kind == OUTPUTS:
             heads = heads_of(from_list(given, OUTPUTS, self._settings.like))
         else:
-            heads = dict(given) if isinstance(given, Mapping) else {"": given}
+            heads = labels_by_head(given, self._heads_of_labels())
+            heads = {head: array for head, array in heads.items() if array is not None}
         if len(heads) != 1:
             self._with_heads.add(kind)
             return {str(head): array for head, array in heads.items()}
         array = next(iter(heads.values()))
         keys = given.items() if isinstance(given, Mapping) else ()
         key = next((str(key) for key, part in keys if part is array), "")
-        if self._with_heads & {kind, OUTPUTS} or group_of(kind, key) in (self._settings.like or Profile()).groups:
+        described = [name for name in self._settings.descriptions if is_outputs(name) and head_of(name)]
+        of_several = self._with_heads & {kind, OUTPUTS} or len(described) > 1
+        if of_several or group_of(kind, key) in (self._settings.like or Profile()).groups:
             return {key: array}
         self._settings.take_description(kind, group_of(kind, key))
         return {"": array}
+
+    def _heads_of_labels(self) -> list[str]:
+        """The heads that labels without names may be of: of this batch's answer, else of the profile to be like."""
+        if len(self._head_names) > 1:
+            return list(self._head_names)
+        known = (self._settings.like or Profile()).groups
+        return next((found for of in (is_labels, is_outputs) if (found := [*map(head_of, filter(of, known))])), [])
 
     def _left_out(self, name: str, error: Exception) -> None:
         """Note that a group could not take a batch."""
@@ -318,9 +393,16 @@ class Profiler:
             self._problems.setdefault("segments", f"segments: rows are in 'other' from row {self.n} on: {error}")
             self._on_error("segments", error)
 
-    def _record(self, name: str, batch: Any) -> dict[str, Measured]:
-        """What was measured of a group's batch, by the group's name; nothing if that failed."""
+    def _record(self, name: str, batch: Any, images: int = 0) -> dict[str, Measured]:
+        """What was measured of a group's batch, by the group's name; nothing if that failed.
+
+        Args:
+            name: Of the group.
+            batch: Of this group.
+            images: How many there should be, 0 if that is not known.
+        """
         try:
+            check_rows(batch, images)
             batch = with_rows(batch, name, self._settings.like)
             recorder = self._recorders.get(name)
             if recorder is None:
@@ -331,8 +413,10 @@ class Profiler:
             return {name: measured}
         except Exception as error:
             if self._on_error is None:
+                if (told := _naming(name, error)) is not error:
+                    raise told from error
                 raise
-            self._left_out(name, error)
+            self._left_out(name, _naming(name, error))
             return {}
 
     def _custom_failed(self, stream: str, error: Exception) -> None:
@@ -388,6 +472,7 @@ class Profiler:
             error = InputError(f"the groups of a batch have different numbers of rows: {sizes}")
             if self._on_error is None:
                 raise error
+            self._on_error("rows", error)
             self._problems.setdefault("rows", f"rows of unequal groups are not in the joint sample: {error}")
         self.n += n
         return {name: rows for name, rows in joint.items() if sizes[name] == n}
@@ -409,6 +494,21 @@ def _seeds(seed: int | Sequence[int] | None) -> Sequence[int]:
     if seed is None:
         return [secrets.randbits(63)]
     return [seed] if isinstance(seed, int) else seed
+
+
+def _array(rows: Any) -> Any:
+    return np.asarray(rows) if isinstance(rows, list | tuple) and rows and not any(map(is_array, rows)) else rows
+
+
+def _rows_of(measured: Mapping[str, Measured]) -> int:
+    """Images of what was measured; 0 where it has several rows of an image, or none."""
+    return max((int(rows.shape[0]) for each in measured.values() for rows in each.rows.values()), default=0)
+
+
+def _naming(name: str, error: Exception) -> Exception:
+    """The error, with the group that it is of if it does not say."""
+    kind = name.split("/", maxsplit=1)[0]
+    return InputError(f"{name}: {error}") if type(error) is InputError and kind not in str(error) else error
 
 
 def _missing(like: Array, n: int, width: int) -> Array:

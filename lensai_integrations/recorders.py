@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from lensai_integrations.arrays import Array, shape_of
-from lensai_integrations.conventions import INPUTS, plain_name
+from lensai_integrations.conventions import input_of, plain_name
 from lensai_integrations.custom_recorder import CustomStreams
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
@@ -48,6 +48,7 @@ from lensai_integrations.measuring import (
     class_labels,
     column,
     embedding_measurer,
+    from_signs,
     image_measurer,
     multi_hot_labels,
     output_measurer,
@@ -109,31 +110,35 @@ class Inputs(Recorder):
     """Image measures and exact pixel counts."""
 
     def __init__(self, name: str, batch: Any, settings: Settings) -> None:
-        shared = ImageBatch.of(batch)
-        if settings.resolved_inputs is None:
-            settings.resolved_inputs = settings.inputs.resolve(shared.batch)
-            _note_choices(shared.batch, settings)
-        reader, convention = settings.resolved_inputs, settings.image_groups[name]
+        shared, image_input, plain = ImageBatch.of(batch), input_of(name), plain_name(name)
+        asked = settings.readers[image_input]
+        own = replace(asked, key=None) if image_input else asked  # of several inputs each comes alone
+        if image_input not in settings.resolved:
+            settings.resolved[image_input] = own.resolve(shared.batch)
+            _note_choices(shared.batch, settings, plain)
+        reader, convention = settings.resolved[image_input], settings.image_groups[name]
         self._reader, self._convention = reader, convention
         alone = replace(reader, key=None)
-        self._measure = image_measurer(alone, *settings.image_groups.values())
+        conventions = [each for group, each in settings.image_groups.items() if plain_name(group) == plain]
+        self._measure = image_measurer(alone, *conventions)
         found = shared.images(reader.key, reader.layout)
         images = alone.read(by_shape(found)[0][1])
-        _note_precision(images, reader.whole, settings)
+        _note_precision(images, reader.whole, settings, plain)
         definitions = image_measures(images.channels, convention)
         streams = tuple(definitions)
-        info = {"note": _note_of(images, found), "convention": convention, "reader": asdict(reader)}
+        info: dict[str, Any] = {"note": _note_of(images, found), "convention": convention}
+        info["reader"] = asdict(replace(reader, key=asked.key))
         info["size"] = _size(found, reader.layout)
         if half := next((half for half in HALVES if half in images.note and not images.whole), None):
             info["precision"] = half
         self._range = Range(images, settings.like, name)
-        seed = settings.seed_of(plain_name(name))  # the same sketches whether or not there are other conventions
+        seed = settings.seed_of(plain)  # the same sketches whether or not there are other conventions
         sketches: dict[str, Sketch] = {"bank": KLLBank(len(streams), settings.k, seed=seed)}
         sketches["pixels"] = PixelCounts(images.channels)
         self.group = Group(name, streams, {**definitions, "pixel": CONVENTIONS[convention].pixel.id}, sketches, info)
-        measures = settings.measures if name == INPUTS else ()  # once, with the first convention
+        measures = settings.measures if name == plain else ()  # once, with the first convention
         self._custom = CustomStreams(self.group, alone, settings, measures)
-        self._notes = settings.notes.get(INPUTS, []) if name == INPUTS else []
+        self._notes = settings.notes.get(plain, []) if name == plain else []
 
     def measure(self, batch: Any) -> Measured:
         """Measure one batch of images, and round or count their pixels."""
@@ -155,7 +160,7 @@ class Inputs(Recorder):
 
     def warnings(self) -> list[str]:
         """What was chosen among several readings, what looks like another scale, and which custom measures failed."""
-        scale = [] if self.group.invalid else self._range.warnings()
+        scale = [] if self.group.invalid else [f"{self.group.name}: {told}" for told in self._range.warnings()]
         return [*self._notes, *scale, *self._custom.warnings()]
 
     def why_left_out(self) -> str:
@@ -231,7 +236,7 @@ class Embedding(Recorder):
     """A layer's answers, reduced to `[n, D]` if they are not yet, and projected where they are too wide."""
 
     def __init__(self, name: str, batch: Array, settings: Settings) -> None:
-        described: dict[str, Any] = {"axes": len(batch.shape), "reduce": "mean"} | settings.described(name)
+        described: dict[str, Any] = {"axes": len(shape_of(batch)), "reduce": "mean"} | settings.described(name)
         how, channels_last = described["reduce"], bool(described.get("channels_last", False))
         max_dim = settings.max_dim_of(name)
         self._measure = embedding_measurer(how, channels_last, max_dim)
@@ -259,9 +264,18 @@ class Labels(Recorder):
 
     def __init__(self, name: str, batch: Any, settings: Settings) -> None:
         self._meaning, form = settings.meaning_of(name, batch)
+        self._signs = form.signs
+        self._of_two = settings.is_of_two(name)
         self._on = Ones()
         self._odd = Ones()
-        info = {"read_as": self._meaning, "why": _WHY[form.form], **settings.described(name)}
+        self._alike = settings.known(name) is not None
+        info = {
+            "read_as": self._meaning,
+            "why": _OF_SIGNS if form.signs else _WHY[form.form],
+            **settings.described(name),
+        }
+        if form.signs:
+            info["signs"] = True
         seed = settings.seed_of(name)
         if self._meaning == "classes":
             self.group = Group(name, (), {"*": LABEL}, {"categories/": Categories()}, info)
@@ -275,8 +289,10 @@ class Labels(Recorder):
 
     def measure(self, batch: Any) -> Measured:
         """Classes, numbers or strings, one for each row; or all labels of a row, and how many are on."""
+        if self._signs:
+            batch = from_signs(batch)
         if self._meaning == "classes":
-            labels, odd = class_labels(batch)
+            labels, odd = class_labels(batch, of_two=self._of_two)
             if isinstance(labels, list):
                 return Measured({}, {"labels": labels})
             rest = {"labels": labels} | ({} if odd is None else {"odd": odd})
@@ -310,13 +326,18 @@ class Labels(Recorder):
         odd = self._odd.total()
         if not odd:
             return []
-        if self._meaning == "classes":
+        if self._alike:  # what production is held against cannot be chosen there
+            what = "one class" if self._meaning == "classes" else "0 or 1 for each label"
+            what = "-1 or 1" if self._signs else what
+            told = f"not {what} per image, as the baseline's are: hand over these, or make another baseline"
+        elif self._meaning == "classes":
             told = "no single class, but the first ones were: pass task='multilabel' if several can be on at once"
         else:
             told = "not inside [0, 1], but the first ones were: pass task='regression' if these are numbers"
         return [f"{self.group.name}: {odd:,} rows were left out; they are {told}"]
 
 
+_OF_SIGNS: Final = "numbers that are all -1 or 1, for off and on"
 #: Why labels are read as they are, by what they look like.
 _WHY: Final = {
     "texts": "strings",
@@ -331,35 +352,40 @@ _WHY: Final = {
 }
 
 
-def _note_choices(batch: Any, settings: Settings) -> None:
-    """Say what the first batch of images did not settle beyond doubt."""
-    reader = settings.resolved_inputs
-    assert reader is not None
+def _note_choices(batch: Any, settings: Settings, name: str) -> None:
+    """Say what the first batch of a group of images did not settle beyond doubt."""
+    reader, asked = settings.resolved[input_of(name)], settings.readers[input_of(name)]
     if note := locate(batch, reader.key, reader.layout).note:
-        settings.note(INPUTS, note)
-    if "?" in reader.channels and "?" not in settings.inputs.channels:
+        settings.note(name, note)
+    if "?" in reader.channels and "?" not in asked.channels:
         known = reader.channels[:3]
         settings.note(
-            INPUTS,
-            f"images have 4 channels: three are read as {known}, and the fourth, which is not opaque alpha in the first"
-            " batch, is not read: nothing that happens in it is seen. Pass"
+            name,
+            f"images{_which(name)} have 4 channels: three are read as {known}, and the fourth, which is not opaque"
+            " alpha in the first batch, is not read: nothing that happens in it is seen. Pass"
             f" ImageInputs(channels='{known}A') if it is alpha, or '{known}?' if another band is meant to be left out",
         )
 
 
-def _note_precision(images: Images, whole: bool | None, settings: Settings) -> None:
+def _note_precision(images: Images, whole: bool | None, settings: Settings, name: str) -> None:
     """Say if pixels and the baseline's are not of one precision, and no rounding to whole levels makes them alike."""
-    known = settings.like.groups.get(INPUTS) if settings.like is not None else None
+    known = settings.like.groups.get(name) if settings.like is not None else None
     if known is None or whole is not False:
         return
     notes = (images.note, str(known.info.get("note", "")))
     here, there = (next((half for half in HALVES if half in note), "full precision") for note in notes)
     if here != there:
         settings.note(
-            INPUTS,
-            f"pixels are of {here} here and of {there} in the baseline, and do not lie at whole levels, to which they"
-            " could be rounded: noise, sharpness and entropy are not compared. Profile both alike for these",
+            name,
+            f"pixels{_which(name)} are of {here} here and of {there} in the baseline, and do not lie at whole levels,"
+            " to which they could be rounded: noise, sharpness and entropy are not compared. Profile both alike for"
+            " these",
         )
+
+
+def _which(name: str) -> str:
+    """Which image input is spoken of, if there are several."""
+    return f" of {name}" if input_of(name) else ""
 
 
 def _note_of(images: Images, found: Found) -> str:

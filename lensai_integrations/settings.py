@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
 from lensai_integrations.arrays import shape_of
-from lensai_integrations.conventions import chosen_conventions, image_groups, kept_apart, reader_of, with_conventions
+from lensai_integrations.conventions import (
+    chosen_conventions,
+    chosen_readers,
+    image_groups,
+    kept_apart,
+    with_conventions,
+)
 from lensai_integrations.custom_recorder import chosen_measures
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
@@ -22,6 +29,7 @@ from lensai_integrations.measures.meaning import (
     Decision,
     LabelForm,
     Meaning,
+    are_signs,
     checked_task,
     decide_kind,
     decide_labels,
@@ -49,7 +57,7 @@ class Settings:
 
     Args:
         seed: Integers all seeds are derived from.
-        inputs: How to read image batches.
+        inputs: How to read image batches, of several image inputs by name; see `conventions.chosen_readers`.
         convention: Convention or conventions of the image measures; None for the first of `like`, else `"lensai"`.
         task: What the outputs are for, by head where they differ.
         k: Size of the KLL sketches.
@@ -59,6 +67,8 @@ class Settings:
 
     Attributes:
         like: That profile, its groups of images called as here.
+        readers: How image batches are read, by the name of the image input; of the only one it is empty.
+        resolved: The same as the first batches have decided.
         image_groups: The convention of each group of images by the group's name.
         batch: What else was given with the batch that a recorder is made from, by group.
         missing: Ids of custom measures of `like` that this process has not declared.
@@ -78,7 +88,7 @@ class Settings:
         self,
         *,
         seed: Sequence[int],
-        inputs: ImageInputs | None = None,
+        inputs: ImageInputs | Mapping[str, ImageInputs] | None = None,
         convention: str | Sequence[str] | None = None,
         task: Task | Kind | Mapping[str, Task | Kind] = "auto",
         k: int = 200,
@@ -86,15 +96,17 @@ class Settings:
         like: Profile | None = None,
         measures: Sequence[CustomMeasure] | None = None,
     ) -> None:
-        self.inputs, self.task, self.k, self.max_dim = inputs or ImageInputs(), task, k, max_dim
-        conventions = chosen_conventions(convention, like)
-        self.image_groups = image_groups(conventions)
+        self.task, self.k, self.max_dim = task, k, max_dim
+        self.readers = chosen_readers(inputs, like)
+        self._conventions = conventions = chosen_conventions(convention, like)
+        self.image_groups = image_groups(conventions, tuple(self.readers))
         self.seed, self.like = list(seed), with_conventions(like, conventions) if like is not None else None
         self.descriptions: dict[str, dict[str, Any]] = {}
-        self.resolved_inputs: ImageInputs | None = None
+        self.resolved: dict[str, ImageInputs] = {}
         self.batch: Mapping[str, Any] = {}
         self._kinds: dict[str, Decision] = {}
         self._meanings: dict[str, Meaning] = {}
+        self._signs: dict[str, bool] = {}
         self._forms: dict[str, LabelForm] = {}
         self.measures, self.missing = chosen_measures(measures, like)
         self.on_custom_failure: Callable[[str, Exception], None] = lambda stream, error: None
@@ -104,15 +116,24 @@ class Settings:
             self._take_over(like)
 
     def _take_over(self, like: Profile) -> None:
-        reader = reader_of(like)
-        if reader is not None and self.inputs == ImageInputs():
-            self.inputs = reader
         apart = [each.bank for group in like.groups.values() if kept_apart(group) for each in group.apart.values()]
         self.k = max((bank.k for bank in apart if bank is not None), default=self.k)
+
+    def several_inputs(self, names: Sequence[str]) -> None:
+        """The images were seen to be of several inputs: each is a group of its own, read as the one would have been."""
+        if list(self.readers) == [""] and not self.resolved:
+            self.readers = dict.fromkeys(names, self.readers[""])
+            self.image_groups = image_groups(self._conventions, names)
 
     def known(self, group: str) -> Group | None:
         """The group of the profile to be alike."""
         return self.like.groups.get(group) if self.like is not None else None
+
+    def is_extra(self, group: str) -> bool:
+        """Whether the profile to be alike has others of this kind, and not this one."""
+        kind = group.split("/", maxsplit=1)[0]
+        theirs = [name for name in (self.like.groups if self.like is not None else ()) if name.split("/")[0] == kind]
+        return bool(theirs) and group not in theirs
 
     def note(self, group: str, note: str) -> None:
         """Keep a sentence about a group, and tell it once, unless the profile to be alike says the same."""
@@ -147,7 +168,7 @@ class Settings:
 
     def share_labels(self, other: Settings) -> None:
         """Read labels as another profiler of the same model does: the first batch that either sees decides for both."""
-        self._meanings, self._forms = other._meanings, other._forms
+        self._meanings, self._forms, self._signs = other._meanings, other._forms, other._signs
 
     def _first_form(self, group: str, labels: Any) -> LabelForm:
         """What the first labels of a group look like, which may wait for them; if these have other columns, they."""
@@ -172,14 +193,20 @@ class Settings:
             if labels is not None and open and not steps_of(self.batch[group]):
                 with suppress(InputError):  # told by their own recorder
                     form = self._first_form(partner_of(group), labels)
-            self._kinds[group] = decide_kind(
-                outputs,
-                task=task,
-                known=read if read in KINDS else None,
-                described=told,
-                labels=form,
-                alone=not head_of(group),
-            )
+                    if form.signs and form.columns != math.prod(shape_of(outputs)[1:]):
+                        form = label_form(labels, signs=False)
+            with suppress(InputError) if self.is_extra(group) else nullcontext():
+                self._kinds[group] = decide_kind(
+                    outputs,
+                    task=task,
+                    known=read if read in KINDS else None,
+                    described=told,
+                    labels=form,
+                    alone=not head_of(group),
+                )
+            if self.is_extra(group):  # held against nothing, so nothing is to be settled
+                kind = self._kinds[group].kind if group in self._kinds else "values"
+                self._kinds[group] = Decision(kind, "it is no answer of the baseline's")
         return self._kinds[group]
 
     def meaning_of(self, group: str, labels: Any) -> tuple[Meaning, LabelForm]:
@@ -198,9 +225,33 @@ class Settings:
             answer = self.batch.get(partner_of(group))
             if answer is not None and steps_of(answer) and form.columns > 1:
                 raise InputError(f"{form.columns} labels for each image, beside as many answers, are not read yet")
-            width = math.prod(shape_of(answer)[1:]) if answer is not None else int(told.get("columns") or 0)
-            self._meanings[group] = meaning_in(known) if known is not None else decide_labels(first, kind, width)
-        return self._meanings[group], form
+            width = self._columns_of(partner_of(group))
+            if known is not None:
+                self._meanings[group], self._signs[group] = meaning_in(known), known.info.get("signs") is True
+            else:
+                of_two = first.form == "whole" and width <= 1 and kind not in (None, "values")
+                looked = self._first_form(group, labels) if of_two else first
+                self._signs[group] = are_signs(looked, kind, max(width, 1))
+                if self._signs[group]:
+                    first = form = looked
+                elif first.signs:
+                    first = label_form(labels, look=False, signs=False)
+                self._meanings[group] = decide_labels(first, kind, width)
+        if form.signs and not self._signs[group]:
+            form = label_form(labels, look=False, signs=False)
+        return self._meanings[group], replace(form, signs=self._signs[group])
+
+    def is_of_two(self, group: str) -> bool:
+        """Whether labels go with the one column of two classes: a number between 0 and 1 is the second one's share."""
+        return self._columns_of(partner_of(group)) == 1
+
+    def _columns_of(self, group: str) -> int:
+        """How many columns an answer has, by what is handed over, described or known of it; 0 if nothing is."""
+        answer, known = self.batch.get(group), self.known(group)
+        if answer is not None:
+            return math.prod(shape_of(answer)[1:])
+        told = self.described(group).get("columns") or (known.info.get("columns") if known is not None else None)
+        return int(told or 0)
 
     def seed_of(self, name: str) -> int:
         """A seed for one sketch: the same in every run, different for every sketch."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from photographs import patches
@@ -136,3 +138,86 @@ def test_real_devices_can_be_matched(sensor, data_dir):
         streams
     )
     assert device.merge(own).groups["inputs"].n == device.groups["inputs"].n + 200
+
+
+Z = np.random.default_rng(3).normal(0, 2, (400, 5))
+ANSWERS = {
+    "logits": Z,
+    "probabilities": np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True),
+    "multilabel_logits": Z,
+    "multilabel_probabilities": 1 / (1 + np.exp(-Z)),
+    "values": Z,
+}
+AS_LOGITS = "outputs: read as logits, as the baseline's were, but .*hand over what goes into it"
+SUMS = "outputs: read as probabilities of classes, as the baseline's were, but rows sum to .* hand over what a softmax"
+NO_SHARES = ("logits", "multilabel_logits", "values")
+#: By what the baseline is of and what production answers: what is said to be the cause of the alarm.
+CAUSES = {
+    ("logits", "probabilities"): AS_LOGITS.replace(".*", "rows lie in .0, 1. and sum to 1, as after a softmax: "),
+    ("logits", "multilabel_probabilities"): AS_LOGITS.replace(".*", "all lie .*, as after a softmax or a sigmoid: "),
+    ("multilabel_logits", "probabilities"): AS_LOGITS,
+    ("multilabel_logits", "multilabel_probabilities"): AS_LOGITS.replace(".*", "all lie .*, as after a sigmoid: "),
+    ("probabilities", "multilabel_probabilities"): SUMS,
+    ("multilabel_probabilities", "probabilities"): "the baseline's were, but those of a row sum to 1, as after a soft",
+    **{("probabilities", each): "as logits do: .* hand over what a softmax makes" for each in NO_SHARES},
+    **{("multilabel_probabilities", each): "as logits do: .* hand over what a sigmoid" for each in NO_SHARES},
+    ("values", "probabilities"): "read as numbers.*is a sigmoid, a softmax",
+    ("values", "multilabel_probabilities"): "read as numbers.*is a sigmoid, a softmax",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+@pytest.mark.parametrize("given", ANSWERS)
+@pytest.mark.parametrize("known", ANSWERS)
+def test_an_answer_of_another_kind_than_the_baselines_is_named(known, given, rows):
+    """Image by image as well as in batches: what tells is in the sketches of all rows."""
+    baseline = Profiler(task=known, seed=1)
+    baseline.update(outputs=ANSWERS[known][:300])
+    window = Profiler(like=baseline.profile(), seed=2)
+    for start in range(300, 400, rows):
+        window.update(outputs=ANSWERS[given][start : start + rows])
+    report = compare(baseline.profile(), window.profile())
+    expected = CAUSES.get((known, given))
+    assert report.drift is (expected is not None)
+    assert (report.causes == ()) is (expected is None)
+    if expected:
+        assert re.search(expected, " ".join(report.causes))
+        assert "Look here first: " in report.to_text()
+        assert report.to_dict()["causes"] == list(report.causes)
+
+
+def test_profiles_that_were_made_apart_are_told_apart_too():
+    baseline, window = Profiler(task="multilabel_logits"), Profiler(task="multilabel_logits")
+    baseline.update(outputs=Z)
+    window.update(outputs=ANSWERS["multilabel_probabilities"])
+    assert window.profile().warnings == []
+    (cause,) = compare(baseline.profile(), window.profile()).causes
+    assert re.search(AS_LOGITS, cause)
+
+
+def test_two_classes_in_one_column_are_told_apart_too():
+    baseline = Profiler(task="logits")
+    baseline.update(outputs=Z[:300, :1])
+    window = Profiler(like=baseline.profile())
+    window.update(outputs=ANSWERS["multilabel_probabilities"][300:, :1])
+    assert re.search(AS_LOGITS.replace(".*", "all lie .*, as after a sigmoid: "), " ".join(window.profile().warnings))
+
+
+@pytest.mark.parametrize("kind", ["logits", "multilabel_logits", "values"])
+def test_a_baseline_that_lies_between_0_and_1_itself_is_no_reason_to_doubt(kind):
+    """Logits of a model that has learnt nothing, rows that happen to be sure of nothing."""
+    unsure = np.random.default_rng(4).uniform(0.1, 0.9, (400, 3))
+    baseline = Profiler(task=kind)
+    baseline.update(outputs=unsure[:300])
+    window = Profiler(like=baseline.profile())
+    window.update(outputs=unsure[300:])
+    assert window.profile().warnings == []
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_few_rows_between_0_and_1_are_no_reason_to_doubt_logits(rows):
+    baseline = Profiler(task="multilabel_logits")
+    baseline.update(outputs=np.random.default_rng(5).normal(0.5, 0.5, (400, 1)).repeat(2, axis=1))
+    window = Profiler(like=baseline.profile())
+    window.update(outputs=np.full((rows, 2), 0.6))
+    assert window.profile().warnings == []

@@ -55,16 +55,56 @@ def test_one_answer_has_no_head(outputs, labels, groups):
 @pytest.mark.parametrize(
     ("heads", "known", "names"),
     [
-        ({"": 0}, [], ["outputs"]),
-        ({"a": 0, "b": 0}, ["outputs/b"], ["outputs/a", "outputs/b"]),
-        ({"": 0}, ["outputs/resnet"], ["outputs/resnet"]),
-        ({"0": 0, "1": 0}, ["outputs/b", "outputs/a"], ["outputs/b", "outputs/a"]),
-        ({"x": 0, "y": 0}, ["outputs/b", "outputs/a"], ["outputs/x", "outputs/y"]),
-        ({"0": 0, "1": 0}, ["outputs"], ["outputs", "outputs/1"]),
+        ({"": 0}, {}, ["outputs"]),
+        ({"a": 0, "b": 0}, {"outputs/b": 1}, ["outputs/a", "outputs/b"]),
+        ({"": 0}, {"outputs/resnet": 4}, ["outputs/resnet"]),
+        ({"0": 0, "1": 0}, {"outputs/b": 4, "outputs/a": 1}, ["outputs/b", "outputs/a"]),
+        ({"a": SPECIES, "b": AGE}, {"outputs": 1}, ["outputs/a", "outputs"]),
+        ({"0": SPECIES, "1": AGE}, {"outputs": 1}, ["outputs/0", "outputs"]),
+        ({"": AGE}, {"outputs/species": 4, "outputs/age": 1}, ["outputs/age"]),
     ],
 )
 def test_the_baseline_names_heads(heads, known, names):
-    assert list(named("outputs", heads, ["inputs", *known])) == names
+    found, doubt = named("outputs", heads, {"inputs": 0, **known})
+    assert (list(found), doubt) == (names, "")
+
+
+@pytest.mark.parametrize(
+    ("heads", "known", "names", "doubt"),
+    [
+        (
+            {"a": SPECIES, "b": SPECIES},
+            {"outputs": 4},
+            ["outputs", "outputs/b"],
+            "outputs has the heads 'a', 'b', but the baseline only one, 2 of them of its 4 columns: 'a' is held against"
+            " it; pass outputs= the one array that it is, if that is another",
+        ),
+        ({"0": AGE, "1": AGE}, {"outputs": 4}, ["outputs", "outputs/1"], "none of them of its 4 columns: '0' is held"),
+        (
+            {"0": 0, "1": 0},
+            {"outputs": 0},
+            ["outputs", "outputs/1"],
+            "but the baseline only one: '0' is held against it",
+        ),
+        (
+            {"x": SPECIES, "y": AGE},
+            {"outputs/b": 4, "outputs/a": 1},
+            ["outputs/x", "outputs/y"],
+            "outputs has the heads 'x', 'y', and the baseline the heads 'b', 'a': not compared; pass outputs= as a",
+        ),
+        (
+            {"": SPECIES},
+            {"outputs/b": 1, "outputs/a": 4, "outputs/c": 4},
+            ["outputs"],
+            "the heads 'b', 'a', 'c', 2 of them of 4 columns like it: it is not compared; pass outputs={'a': ...}",
+        ),
+        ({"": TRUTH}, {"outputs/b": 4, "outputs/a": 1}, ["outputs"], "pass outputs={'b': ...}, by the name of the one"),
+    ],
+)
+def test_what_no_name_and_no_width_settles_is_said(heads, known, names, doubt):
+    found, told = named("outputs", heads, known)
+    assert list(found) == names
+    assert doubt in told
 
 
 def test_a_tuple_in_production_is_the_dict_of_the_baseline():
@@ -168,3 +208,85 @@ def test_profiles_of_heads_merge_and_keep_their_rows():
     assert isinstance(merged, Profile)
     assert {group.n for group in merged.groups.values()} == {400}
     assert merged.rows.n == 400
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels"),
+    [
+        ((SPECIES, AGE), (LABELS["species"], LABELS["age"])),
+        ([SPECIES, AGE], [LABELS["species"].tolist(), LABELS["age"].tolist()]),
+        ({"age": AGE, "species": SPECIES}, (LABELS["age"], LABELS["species"])),
+        ((SPECIES, AGE), LABELS),
+    ],
+)
+def test_labels_in_order_are_those_of_the_heads_in_order(baseline, outputs, labels):
+    profiler = Profiler(like=baseline)
+    profiler.update(outputs=outputs, labels=labels)
+    (window,) = DriftMonitor(baseline, window=400).update(outputs=outputs, labels=labels)
+    for profile in (profiler.profile(), window.profile):
+        assert set(profile.groups) == set(baseline.reference.groups)
+        assert profile.groups["labels/age"].streams == ("value/0",)
+        assert profile.groups["labels/species"].categories[""].n == 400
+    assert [each.window for _, each in window.report.accuracies] == [float(np.mean(SPECIES.argmax(1) == TRUTH))]
+
+
+def test_labels_in_order_need_no_baseline():
+    profiler = Profiler()
+    profiler.update(outputs=(SPECIES, AGE), labels=(LABELS["species"], LABELS["age"]))
+    kinds = {name: group.info.get("read_as") for name, group in profiler.profile().groups.items()}
+    assert kinds == {"outputs/0": None, "outputs/1": None, "labels/0": "classes", "labels/1": "values"}
+
+
+def test_labels_of_one_image_each_are_no_labels_of_heads():
+    profiler = Profiler()
+    profiler.update(outputs=(SPECIES[:2], SPECIES[:2]), labels={"0": [[0, 1, 0, 1], [1, 0, 0, 0]]})
+    assert list(profiler.profile().groups) == ["outputs/0", "outputs/1", "labels/0"]
+
+
+@pytest.mark.parametrize(("answer", "head"), [(SPECIES, "species"), (AGE, "age")])
+def test_one_answer_of_several_brings_its_labels_along(baseline, answer, head):
+    (window,) = DriftMonitor(baseline, window=400).update(outputs=answer, labels=LABELS[head])
+    assert (list(window.profile.groups), window.level) == ([f"outputs/{head}", f"labels/{head}"], "ok")
+
+
+def test_one_of_several_answers_is_held_against_the_only_one_with_its_labels():
+    alone = Profiler(seed=1)
+    alone.update(outputs=SPECIES, labels=TRUTH)
+    (window,) = DriftMonitor(alone.profile(), window=400).update(outputs={"a": AGE, "s": SPECIES}, labels={"s": TRUTH})
+    assert list(window.profile.groups) == ["outputs/a", "outputs", "labels"]
+    assert (window.level, window.profile.warnings) == ("ok", [])
+
+
+def test_an_answer_that_is_none_of_the_baselines_raises_no_questions(caplog):
+    """Scores in [0, 1] that nothing settles: nothing has to be settled of what is held against nothing."""
+    alone = Profiler(seed=1)
+    alone.update(outputs=SPECIES)
+    monitor = DriftMonitor(alone.profile(), window=400)
+    (window,) = monitor.update(outputs={"s": SPECIES, "attention": RNG.uniform(size=(400, 9))})
+    assert (window.profile.warnings, caplog.text, monitor.status.failures) == ([], "", {})
+
+
+def test_which_head_was_taken_is_said_once_and_following_it_settles_it(caplog):
+    alone = Profiler(seed=1)
+    alone.update(outputs=SPECIES)
+    monitor = DriftMonitor(alone.profile(), window=100)
+    reports = monitor.update(outputs={"a": SPECIES, "b": -SPECIES})
+    assert "'a' is held against it; pass outputs= the one array" in caplog.text
+    assert [len(each.profile.warnings) for each in reports] == [1] * 4
+    assert len(caplog.records) == 1
+    (again, *_) = DriftMonitor(alone.profile(), window=100).update(outputs=-SPECIES)
+    assert (again.level, again.profile.warnings) == ("alarm", [])
+
+
+def test_labels_of_one_head_keep_its_name_where_only_the_description_tells_of_the_others():
+    """As in a training profile without outputs, beside a reference that has them."""
+    labels = np.arange(6) % 3
+    without = Profiler()
+    without.update(labels={"kind": labels})
+    assert list(without.profile().groups) == ["labels"]
+
+    described = Profiler()
+    for head in ("box", "kind"):
+        described.describe(f"outputs/{head}", linear=True)
+    described.update(labels={"kind": labels})
+    assert list(described.profile().groups) == ["labels/kind"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from scipy.special import expit
 
 from lensai_integrations import Baseline, DriftMonitor, Profiler, compare
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.meaning import label_rows
 from lensai_integrations.report import baseline_html
 
 RNG = np.random.default_rng(0)
@@ -266,6 +269,190 @@ def test_a_monitor_of_several_labels():
         assert monitor.score(outputs=LOGITS[:5]).shape == (5,)
         assert monitor.update(outputs=LOGITS[0].tolist()) == []
         assert (monitor.status.rows, monitor.status.failures) == (121, {})
+
+
+ROWS = np.random.default_rng(5).normal(size=(6, 3)).astype(np.float32)
+BESIDE = Profiler(seed=5)
+BESIDE.update(outputs=np.random.default_rng(6).normal(size=(200, 3)), labels=np.arange(200) % 3)
+OF_NONE = "labels have None for some images: leave out labels= for this batch, or pass -1 where a class is not known"
+ONE = "pass one label per image, or none"
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            [[1, 2], [3], [1], [2], [1], [2]],
+            f"labels have different lengths, 1 to 2 for an image, which is not read yet: {ONE}",
+        ),
+        (np.arange(9) % 3, f"labels are of 9 images, but the batch has 6: {ONE}"),
+        (np.arange(4) % 3, f"labels are of 4 images, but the batch has 6: {ONE}"),
+        (["a"] * 4, f"labels are of 4 images, but the batch has 6: {ONE}"),
+        ([0, 1, None, 2, 0, 1], OF_NONE),
+        (["a", None, "a", "b", "c", "c"], OF_NONE),
+        (np.array([1, "a", 0, 1, 2, None], object), OF_NONE),
+        (np.array([1, "a", 0, 1, 2, 3], object), f"labels: expected an array of numbers, got .*object; {ONE}"),
+        (np.array(1), f"labels .*; {ONE}|labels are of 1 images, but the batch has 6: {ONE}"),
+        (1, f"labels .*; {ONE}|labels are of 1 images, but the batch has 6: {ONE}"),
+        ("cat", f"labels: .* got str .*; {ONE}|labels are of 1 images, but the batch has 6: {ONE}"),
+        ({1, 2}, f"labels: expected an array of numbers, got set .*; {ONE}"),
+        ((label for label in range(6)), f"labels: expected an array of numbers, got generator .*; {ONE}"),
+        ([{"boxes": 1}] * 6, f"labels are a mapping per image .*: {ONE}"),
+        (np.zeros((6, 4, 4)), f"labels must be .n. or .n, k., got shape .6, 4, 4.: .*; {ONE}"),
+        (np.array([[1, 0, 2]] * 6), f"labels of shape .6, 3. are whole numbers .*; {ONE}"),
+    ],
+)
+def test_labels_that_are_none_are_one_error_that_names_them(labels, message):
+    """The same alone, beside a baseline, and in a monitor, which goes on without them."""
+    for like in (None, BESIDE.profile()):
+        with pytest.raises(InputError, match=message):
+            Profiler(like=like).update(outputs=ROWS, labels=labels)
+    monitor = DriftMonitor(BESIDE.profile(), window=6)
+    (window,) = monitor.update(outputs=ROWS, labels=labels)
+    assert list(window.profile.groups) == ["outputs"]
+    assert re.search(message, monitor.status.causes["labels"])
+    assert list(monitor.status.failures) == ["labels"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([0, 1, 2, 0, 1, 2], object),
+        {"": None, "species": np.arange(6) % 3},
+        {"species": [0, 1, 2, 0, 1, 2], "age": None},
+        [0, 1, 2, 0, 1, -1],
+    ],
+)
+def test_labels_that_are_some_are_read(labels):
+    profiler = Profiler(like=BESIDE.profile())
+    profiler.update(outputs=ROWS, labels=labels)
+    monitor = DriftMonitor(BESIDE.profile(), window=6)
+    (window,) = monitor.update(outputs=ROWS, labels=labels)
+    assert monitor.status.failures == {}
+    for profile in (profiler.profile(), window.profile):
+        assert profile.groups["labels"].categories[""].n == 6
+    profiler.update(outputs=ROWS, labels={"species": None})
+    assert profiler.profile().groups["labels"].categories[""].n == 6
+
+
+def test_numbers_in_an_array_of_objects_keep_its_shape():
+    assert label_rows(np.array([[1.0, 0.0], [1.0, 1.0]], object)).tolist() == [[1.0, 0.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize("embeddings", [ROWS, [ROWS], ROWS.tolist(), "avgpool"])
+def test_embeddings_without_names_are_refused_by_name(embeddings):
+    message = f"embeddings= is a {type(embeddings).__name__}: pass a dict from the names of layers to their arrays"
+    with pytest.raises(InputError, match=message):
+        Profiler().update(embeddings=embeddings)
+    monitor = DriftMonitor(BESIDE.profile(), window=6)
+    assert len(monitor.update(outputs=ROWS, embeddings=embeddings)) == 1
+    assert message in monitor.status.causes["embeddings"]
+
+
+def test_embeddings_may_be_lists_or_missing():
+    profiler = Profiler()
+    profiler.update(outputs=ROWS, embeddings={"a": ROWS.tolist(), "b": None})
+    assert list(profiler.profile().groups) == ["outputs", "embeddings/a"]
+
+
+@pytest.mark.parametrize("what", ["outputs", "embeddings/f"])
+def test_what_is_no_array_of_numbers_is_named(what):
+    objects = np.array([[None] * 3] * 6, object)
+    given = {"outputs": objects} if what == "outputs" else {"embeddings": {"f": objects}}
+    with pytest.raises(InputError, match=f"^{what}: expected an array of numbers, got ndarray of dtype object"):
+        Profiler().update(**given)
+
+
+@pytest.mark.parametrize("given", [ROWS > 0, (ROWS > 0).astype(int)])
+def test_classes_already_chosen_are_no_answer_of_production(given):
+    """What is advised can be done where it is said: a monitor has no `task=`."""
+    monitor = DriftMonitor(BESIDE.profile(), window=6)
+    monitor.update(outputs=given)
+    assert "are read as logits, which are floating-point numbers: hand over these" in monitor.status.causes["outputs"]
+
+
+def test_odd_labels_of_production_are_held_against_the_baselines():
+    profiler = Profiler(like=BESIDE.profile())
+    profiler.update(outputs=ROWS, labels=[0.0, 1.0, np.nan, 2.0, 0.5, 1.0])
+    (told,) = profiler.profile().warnings
+    assert told == (
+        "labels: 2 rows were left out; they are not one class per image, as the baseline's are: hand over these, or"
+        " make another baseline"
+    )
+
+
+COLUMN = np.random.default_rng(7).normal(size=(200, 1)).astype(np.float32)
+SIGNS = np.where(COLUMN[:, 0] + np.random.default_rng(8).normal(0, 0.3, 200) > 0, 1, -1)
+SEVERAL = np.random.default_rng(9).normal(size=(200, 4)).astype(np.float32)
+SEVERAL_SIGNS = np.where(SEVERAL > 0.5, 1, -1)
+HINGE = {"loss": "hinge"}
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int8, np.float32])
+@pytest.mark.parametrize("as_array", [np.asarray, torch.tensor])
+@pytest.mark.parametrize(
+    ("answer", "signs", "told", "kind", "meaning"),
+    [
+        (COLUMN, SIGNS, HINGE, "logits", "classes"),
+        (COLUMN, SIGNS[:, None], HINGE, "logits", "classes"),
+        (COLUMN, SIGNS, {}, "logits", "classes"),
+        (SEVERAL, SEVERAL_SIGNS, HINGE, "multilabel_logits", "multi_hot"),
+        (SEVERAL, SEVERAL_SIGNS, {}, "multilabel_logits", "multi_hot"),
+        (SEVERAL, 2 * np.eye(4)[SEVERAL.argmax(1)] - 1, {}, "logits", "classes"),
+        (SEVERAL, 2 * np.eye(4)[SEVERAL.argmax(1)] - 1, HINGE, "multilabel_logits", "multi_hot"),
+    ],
+)
+def test_labels_minus_1_and_1_are_off_and_on(answer, signs, told, kind, meaning, as_array, dtype):
+    """As 0 and 1 in their place are, in the baseline and in a window beside it."""
+    signs = as_array(signs.astype(dtype))
+    profiler = Profiler(seed=1)
+    profiler.describe("outputs", **told)
+    profiler.update(outputs=answer[:100], labels=signs[:100])
+    baseline = profiler.profile()
+    window = Profiler(like=baseline, seed=2)
+    window.update(outputs=answer[100:], labels=signs[100:])
+    for profile, rows in ((baseline, signs[:100]), (window.profile(), signs[100:])):
+        groups = profile.groups
+        assert (groups["outputs"].info["kind"], groups["labels"].info["read_as"]) == (kind, meaning)
+        on = np.asarray(rows).reshape(100, -1) > 0
+        if meaning == "classes":
+            places = on[:, 0].astype(int) if on.shape[1] == 1 else on.argmax(axis=1)
+            expected = {str(place): int(n) for place, n in enumerate(np.bincount(places)) if n}
+        else:
+            expected = {str(place): int(n) for place, n in enumerate(on.sum(axis=0)) if n}
+        assert dict(groups["labels"].categories[""].top(9)) == expected
+    doubts = [] if told or answer is SEVERAL else ["outputs: one column is read as the second of two classes; the loss"]
+    assert [each[: len(doubt)] for each, doubt in zip(baseline.warnings, doubts, strict=True)] == doubts
+    if meaning == "classes":
+        (accuracy,) = (each for _, each in compare(baseline, window.profile()).accuracies)
+        top = (answer[100:, 0] > 0) == (np.asarray(signs[100:]).reshape(-1) > 0) if answer is COLUMN else [True]
+        assert accuracy.window == pytest.approx(np.mean(top))
+
+
+def test_labels_minus_1_and_1_that_are_predicted_as_numbers_stay_numbers():
+    for dtype in (np.float32, np.int64):
+        profiler = Profiler()
+        profiler.describe("outputs", loss="squared")
+        profiler.update(outputs=COLUMN, labels=SIGNS.astype(dtype))
+        assert profiler.profile().groups["labels"].streams == ("value/0",)
+
+
+def test_a_class_and_no_class_beside_several_columns_are_no_signs():
+    profiler = Profiler()
+    profiler.update(outputs=SEVERAL, labels=SIGNS)
+    profile = profiler.profile()
+    assert set(dict(profile.groups["labels"].categories[""].top(9))) == {"-1", "1"}
+    assert profile.warnings == ["labels below 0, such as -1, are no classes of outputs: accuracy is of the other rows"]
+
+
+def test_what_is_no_sign_later_on_is_left_out_and_said():
+    baseline = Profiler()
+    baseline.describe("outputs", **HINGE)
+    baseline.update(outputs=COLUMN, labels=SIGNS)
+    window = Profiler(like=baseline.profile())
+    window.update(outputs=COLUMN, labels=(SIGNS > 0).astype(int))
+    (told,) = window.profile().warnings
+    assert "they are not -1 or 1 per image, as the baseline's are: hand over these, or make another" in told
 
 
 def test_profilers_of_one_model_read_labels_as_the_first_of_them_to_see_some():

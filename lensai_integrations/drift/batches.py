@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lensai_integrations.arrays import is_array, local, shape_of, strings
-from lensai_integrations.heads import OUTPUTS, group_of
-from lensai_integrations.measures.batches import locate
+from lensai_integrations.conventions import INPUTS
+from lensai_integrations.errors import InputError
+from lensai_integrations.heads import OUTPUTS, group_of, head_of, is_labels, labels_by_head
+from lensai_integrations.measures.batches import Located, locate, separated
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.meaning import check_rows, label_array, labels_given
 from lensai_integrations.measures.outputs import heads_of
 from lensai_integrations.measuring import from_list, with_rows
 from lensai_integrations.profile import Profile
@@ -24,7 +27,7 @@ class Batch:
     """Arrays of the same rows, or None where nothing was given.
 
     Attributes:
-        inputs: Images.
+        inputs: Images; of several image inputs, by name.
         outputs: What the model answered: an array, or by head.
         embeddings: By layer.
         labels: Classes or numbers, or these by head.
@@ -63,12 +66,13 @@ class Batch:
         return Batch(embeddings=layers, **parts, note=self.note)
 
 
-def read_batch(given: Batch, reader: ImageInputs, reference: Profile, caught: Caught) -> Batch:
+def read_batch(given: Batch, readers: Mapping[str, ImageInputs], reference: Profile, caught: Caught) -> Batch:
     """The arrays of a batch as a model server has it: dicts, tuples, lists of images, or one image or row alone.
 
     Args:
         given: What `update` was given.
-        reader: How the images of the baseline were read: where in a batch they are, which axes they have.
+        readers: How the images of the baseline were read: where in a batch they are, which axes they have; by the name
+            of the image input, which of the only one is empty.
         reference: What the baseline knows: how wide a row is.
         caught: Notes what cannot be read; the other parts go on.
     """
@@ -76,10 +80,7 @@ def read_batch(given: Batch, reader: ImageInputs, reference: Profile, caught: Ca
     single = _is_one(given.labels)
     with caught("inputs"):
         if given.inputs is not None:
-            located = locate(given.inputs, None if is_array(given.inputs) else reader.key, reader.layout)
-            images, parts["note"] = located.images, located.note
-            alone = is_array(images) and reader.layout != "auto" and len(shape_of(images)) < len(reader.layout)
-            parts["inputs"] = images[None] if alone else images
+            parts["inputs"], parts["note"], alone = _images(given.inputs, readers, caught)
             single = single or alone
     with caught("outputs"):
         if given.outputs is not None:
@@ -96,17 +97,58 @@ def read_batch(given: Batch, reader: ImageInputs, reference: Profile, caught: Ca
             read = {head: _row(rows, single) for head, rows in read.items()}
             parts["outputs"] = read.get("", read)
     layers: dict[str, Any] = {}
-    for layer, rows in (given.embeddings or {}).items():
+    with caught("embeddings"):
+        if given.embeddings is not None and not isinstance(given.embeddings, Mapping):
+            raise InputError(
+                f"embeddings= is a {type(given.embeddings).__name__}: pass a dict from the names of layers to their"
+                " arrays, such as embeddings={'avgpool': array}"
+            )
+    arrays = given.embeddings if isinstance(given.embeddings, Mapping) else {}
+    for layer, rows in arrays.items():
+        if rows is None:
+            continue
         with caught(f"embeddings/{layer}"):
             rows = rows if is_array(rows) else local(rows)  # noqa: PLW2901
             layers[layer] = _row(with_rows(rows, f"embeddings/{layer}", reference), single)
             single = single or layers[layer] is not rows
     with caught("labels"):
         if given.labels is not None:
-            parts["labels"] = _labels(given.labels, single)
+            several = [head for head in _heads_of(parts.get("outputs"), reference) if not single]
+            heads = labels_by_head(given.labels, several)
+            heads = {head: labels for head, labels in heads.items() if labels is not None}
+            found = _labels(heads.get("", heads), single)
+            for labels in found.values() if isinstance(found, Mapping) else [found]:
+                check_rows(labels, Batch(parts.get("inputs"), parts.get("outputs"), layers).n)
+            parts["labels"] = found or None if isinstance(found, Mapping) else found
     if single and parts["segments"] is not None:
         parts["segments"] = _listed(parts["segments"])
     return replace(Batch(**parts), embeddings=layers or None)
+
+
+def _images(given: Any, readers: Mapping[str, ImageInputs], caught: Caught) -> tuple[Any, str, bool]:
+    """Images, or these by the name of their input; what to say of how they were found; whether it is one alone."""
+    if "" in readers:
+        reader = readers[""]
+        return _with_axis(locate(given, None if is_array(given) else reader.key, reader.layout), reader)
+    layouts = {reader.layout for reader in readers.values()}
+    layout = layouts.pop() if len(layouts) == 1 else "auto"
+    found = separated(given, {name: reader.key for name, reader in readers.items()}, layout)
+    images, notes, alone = {}, [found.note], False
+    for name, reader in readers.items():
+        with caught(group_of(INPUTS, name)):
+            if name in found.missing:
+                raise found.missing[name]
+            images[name], note, one = _with_axis(locate(found.parts[name], None, reader.layout), reader)
+            notes.append(note and f"{group_of(INPUTS, name)}: {note}")
+            alone = alone or one
+    return images or None, "; ".join(filter(None, notes)), alone
+
+
+def _with_axis(located: Located, reader: ImageInputs) -> tuple[Any, str, bool]:
+    """Images with an axis for rows, the note, and whether it was one without."""
+    images = located.images
+    alone = is_array(images) and reader.layout != "auto" and len(shape_of(images)) < len(reader.layout)
+    return images[None] if alone else images, located.note, alone
 
 
 def _by_name(answer: Any, reference: Profile) -> dict[str, Any]:
@@ -116,6 +158,13 @@ def _by_name(answer: Any, reference: Profile) -> dict[str, Any]:
         return heads
     names = (str(head) for head, rows in answer.items() if rows is heads[""])
     return {next((name for name in names if group_of(OUTPUTS, name) in reference.groups), ""): heads[""]}
+
+
+def _heads_of(outputs: Any, reference: Profile) -> list[str]:
+    """The heads that labels without names may be of: of the answer, else of the baseline's labels."""
+    if isinstance(outputs, Mapping) and len(outputs) > 1:
+        return list(outputs)
+    return [head_of(group) for group in reference.groups if is_labels(group)]
 
 
 def _is_one(value: Any) -> bool:
@@ -130,8 +179,8 @@ def _labels(given: Any, single: bool) -> Any:
     if isinstance(given, Mapping):
         return {head: _labels(labels, single) for head, labels in given.items()}
     labels = _listed(given) if single else given
-    texts = strings(labels)
-    return texts if texts is not None else labels if is_array(labels) else local(labels)
+    texts = strings(labels) if all(label is not None for label in labels_given(labels)) else None
+    return texts if texts is not None else labels if is_array(labels) else label_array(labels)
 
 
 def _cut(value: Any, cut: slice) -> Any:

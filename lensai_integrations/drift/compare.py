@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from lensai_integrations.alike import unlike_in
 from lensai_integrations.conventions import paired
 from lensai_integrations.drift.accuracy import accuracies
 from lensai_integrations.drift.adjusted import Judged, judge
@@ -32,7 +33,15 @@ from lensai_integrations.drift.deciding import (
     is_of_rows,
 )
 from lensai_integrations.drift.evidence import Side, compare_group
-from lensai_integrations.drift.result import DriftReport, GroupDrift, SegmentDrift, StreamDrift, VectorDrift
+from lensai_integrations.drift.result import (
+    OF_BASELINE,
+    OF_WINDOW,
+    DriftReport,
+    GroupDrift,
+    SegmentDrift,
+    StreamDrift,
+    VectorDrift,
+)
 from lensai_integrations.drift.rounding import rounded_apart
 from lensai_integrations.drift.segments import Found, compare_segments
 from lensai_integrations.errors import InputError
@@ -200,8 +209,9 @@ def _notes(report: DriftReport, reference: Profile, window: Profile, skipped: li
             yield f"only in the {side}, not compared: {', '.join(names)}"
     if skipped:
         yield f"not compared: {_all_notes(skipped)}"
-    for profile, side in ((reference, "baseline"), (window, "window")):
-        yield from (f"{side}: {warning}" for warning in profile.warnings)
+    yield from (f"{OF_BASELINE}{warning}" for warning in reference.warnings)
+    of_window = window.warnings + unlike_in(window.groups, reference.groups.get, window.warnings)
+    yield from (f"{OF_WINDOW}{warning}" for warning in of_window)
 
 
 def _all_notes(groups: list[GroupDrift]) -> str:

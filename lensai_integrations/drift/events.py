@@ -53,7 +53,7 @@ class WindowReport:
         return self.level != "ok"
 
     def to_dict(self) -> dict[str, Any]:
-        """The window as JSON values: its place and level, the report's verdict and the worst streams."""
+        """The window as JSON values: its place and level, the report's verdict, its causes and the worst streams."""
         report = self.report
         streams = sorted((s for group in report.groups for s in group.streams), key=lambda s: (not s.drift, -s.effect))
         own = {key: getattr(self, key) for key in ("number", "level", "rows", "warm_rows", "opened", "closed")}
@@ -63,6 +63,7 @@ class WindowReport:
             "drift": self.drift,
             "moved": len(report.moved),
             "tested": report.tested,
+            "causes": list(report.causes),
             "groups": {group.name: {"drift": bool(group.drift), "effect": worst} for group, worst in effects},
             "streams": [
                 {"stream": s.stream, "effect": _number(s.effect), "drift": bool(s.drift), "words": s.words}
@@ -189,6 +190,6 @@ def notice_text(monitor: str, kind: str, window: Mapping[str, Any], told: str) -
     if kind == "recovery":
         return f"{monitor}: recovered from {told}, {place} is clean"
     moved = [f"{each.get('title', each['stream'])} {each['words']}" for each in window["streams"] if each["drift"]][:3]
-    why = "; ".join(moved) or "the rows moved as vectors, or a segment did"
+    why = "; ".join([*window.get("causes", []), *moved]) or "the rows moved as vectors, or a segment did"
     level = f"still at {told}" if kind == "reminder" else kind
     return f"{monitor}: {level}, {place} drifted at a false-alarm rate of {window['false_alarm_rate']:g}: {why}"

@@ -29,7 +29,7 @@ from lensai_integrations.drift.kernel import kernel_test
 from lensai_integrations.drift.result import RANKS, GroupDrift, StreamDrift, VectorDrift
 from lensai_integrations.drift.rounding import without_rounded
 from lensai_integrations.drift.shares import hellinger, jensen_shannon, population_stability, total_variation
-from lensai_integrations.drift.significance import category_p_value, ks_p_value
+from lensai_integrations.drift.significance import category_p_value, ks_p_value, labels_p_value
 from lensai_integrations.errors import DefinitionError
 from lensai_integrations.group import Group, check_comparable
 from lensai_integrations.measures.outputs import PER_IMAGE
@@ -307,7 +307,8 @@ def _categories(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
         one, two = a.categories[stream], b.categories[stream]
         name = f"{a.name}/{stream}".rstrip("/")
         if one.n and two.n:
-            yield _category_row(name, a.definition_of(stream), one, two)
+            row = _category_row(name, a.definition_of(stream), one, two)
+            yield _with_rows_of(row, a, b) if PER_IMAGE in a.streams and PER_IMAGE in b.streams else row
         else:
             notes.append(f"{name} has no rows in the {'window' if one.n else 'baseline'}")
 
@@ -326,6 +327,15 @@ def _category_row(name: str, definition: str, one: Categories, two: Categories) 
     return StreamDrift(
         name, "categories", definition, False, effect, math.nan, raw, math.nan, *divergences, shares=shares
     )
+
+
+def _with_rows_of(row: StreamDrift, a: Group, b: Group) -> StreamDrift:
+    """The stream of labels of which a row has several: the largest change in the share of the rows with a label."""
+    one, two = a.categories[""], b.categories[""]
+    names, before, after = _counts(one, two)
+    named = slice(None, -1 if names[-1] == OTHER else None)
+    raw = labels_p_value(before[named], after[named], a.n, b.n, (one.error, two.error))
+    return replace(row, raw_p_value=raw, effect=float(np.abs(before / a.n - after / b.n)[named].max()))
 
 
 def _counts(one: Categories, two: Categories) -> tuple[list[str], NDArray[Any], NDArray[Any]]:

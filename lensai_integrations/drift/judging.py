@@ -85,7 +85,8 @@ class Judging:
     def events(self, found: WindowReport, status: Status) -> Iterator[Event]:
         """What has to be said about the window that was judged last: itself, and a notice if it caused one."""
         window, told = self.last, status.to_dict()
-        text = f"{self._name}: window {found.number} ({found.rows} rows) is {found.level}"
+        causes = "".join(f": {cause}" for cause in found.report.causes[:1])
+        text = f"{self._name}: window {found.number} ({found.rows} rows) is {found.level}{causes}"
         yield self._event(WINDOW, found.level, found.closed, text, told, found)
         if found.notice is not None:
             text = notice_text(self._name, found.notice, window, self._told_before)

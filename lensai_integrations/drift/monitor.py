@@ -59,7 +59,9 @@ class DriftMonitor:
         remind: Tell again after so many windows, as long as it is not over; None for never.
         min_effect: Smallest effect that counts as drift, see `compare`; None for its default.
         against: `"reference"`, or `"training"` for the training profile of a baseline.
-        inputs: How to read images, if not as the baseline's were.
+        inputs: How to read images, if not as the baseline's were; with `ImageInputs()` the first images decide.
+            `ImageInputs(key=...)` says only where they are, and leaves the rest to the baseline. Of several
+            image inputs, by name.
         measures: Custom measures; None for the baseline's.
         rows: Rows that the sample of a window keeps.
         clock: The time in seconds since 1970.
@@ -100,7 +102,7 @@ class DriftMonitor:
         remind: int | None = None,
         min_effect: float | None = None,
         against: str = "reference",
-        inputs: ImageInputs | None = None,
+        inputs: ImageInputs | Mapping[str, ImageInputs] | None = None,
         measures: Sequence[CustomMeasure] | None = None,
         rows: int = 2000,
         clock: Callable[[], float] = time.time,
@@ -131,9 +133,9 @@ class DriftMonitor:
         return self._measuring.reference
 
     @property
-    def reader(self) -> ImageInputs:
-        """How images are read."""
-        return self._measuring.reader
+    def readers(self) -> dict[str, ImageInputs]:
+        """How images are read, by the name of the image input; of the only one it is empty."""
+        return self._measuring.readers
 
     @property
     def level(self) -> str:
@@ -190,7 +192,7 @@ class DriftMonitor:
             with self._failures.caught("update"):
                 now = self._clock()
                 self._advance(now, found)
-                batch = read_batch(given, self._measuring.reader, self.reference, self._failures.caught)
+                batch = read_batch(given, self._measuring.readers, self.reference, self._failures.caught)
                 if batch.note:
                     self._failures.remark(batch.note)
                 self._take(batch, now, found)
@@ -230,7 +232,7 @@ class DriftMonitor:
             InputError: If a batch cannot be read, or the baseline keeps no rows of what is given.
         """
         given = Batch(inputs, outputs, embeddings)
-        batch = read_batch(given, self._measuring.reader, self.reference, lambda _: nullcontext())
+        batch = read_batch(given, self._measuring.readers, self.reference, lambda _: nullcontext())
         with self._lock:
             if self._scorer is None:
                 self._scorer = Scorer(self._measuring)

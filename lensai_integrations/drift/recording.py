@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lensai_integrations.alike import check_alike
-from lensai_integrations.conventions import chosen_conventions, reader_of, with_conventions
+from lensai_integrations.conventions import chosen_conventions, chosen_readers, with_conventions
 from lensai_integrations.custom_recorder import chosen_measures
 from lensai_integrations.drift.batches import Batch
 from lensai_integrations.errors import InputError
@@ -23,7 +23,8 @@ class Measuring:
     Args:
         baseline: A baseline, or a profile.
         against: `"reference"`, or `"training"` for the training profile of a baseline.
-        inputs: How to read images; None for how the baseline's were read.
+        inputs: How to read images, of several image inputs by name, see `conventions.chosen_readers`; None for how the
+            baseline's were read.
         measures: Custom measures; None for the baseline's, as far as this process has declared them.
         rows: Rows that the sample of a window keeps.
         source: What the profiles say they are of.
@@ -32,7 +33,8 @@ class Measuring:
 
     Attributes:
         reference: The profile that windows are held against: of images measured by several conventions, the first.
-        reader: Where images are in a batch, and how they are read.
+        readers: Where images are in a batch, and how they are read, by the name of the image input; of the only one it
+            is empty.
         source: What the profiles say they are of.
 
     Raises:
@@ -44,7 +46,7 @@ class Measuring:
         baseline: Baseline | Profile,
         *,
         against: str = "reference",
-        inputs: ImageInputs | None = None,
+        inputs: ImageInputs | Mapping[str, ImageInputs] | None = None,
         measures: Sequence[CustomMeasure] | None = None,
         rows: int = 2000,
         source: str = "production",
@@ -53,7 +55,7 @@ class Measuring:
     ) -> None:
         whole = _reference(baseline, against)
         self.reference = with_conventions(whole, chosen_conventions(None, whole))
-        self.reader = inputs or reader_of(whole) or ImageInputs()
+        self.readers = chosen_readers(inputs, whole)
         Profiler(like=self.reference, measures=measures, rows=rows)  # says once what of the baseline is not declared
         declared, _ = chosen_measures(measures, self.reference)
         info = self.reference.info
@@ -61,6 +63,7 @@ class Measuring:
         self._settings: dict[str, Any] = {"like": self.reference, "measures": declared, "source": source, **segments}
         self._settings["on_note"] = on_note
         self._rows, self._on_error, self.source = rows, on_error, source
+        self._last: Profiler | None = None  # what its first images decided holds for the windows that follow
 
     def check(self, profile: Profile) -> None:
         """Refuse a profile of groups that were measured otherwise than the reference's, or have other streams.
@@ -77,11 +80,14 @@ class Measuring:
         Args:
             rows: Rows that its sample keeps, if not as many as a window's.
         """
-        reader = replace(self.reader, key=None)
+        decided = self._last.readers if self._last is not None else self.readers
+        readers = {name: replace(reader, key=None) for name, reader in decided.items()}
+        inputs = readers.get("", readers)
         if rows is None:
-            return Profiler(inputs=reader, rows=self._rows, on_error=self._on_error, **self._settings)
+            self._last = Profiler(inputs=inputs, rows=self._rows, on_error=self._on_error, **self._settings)
+            return self._last
         settings = {key: value for key, value in self._settings.items() if key not in ("segment_by", "max_segments")}
-        return Profiler(inputs=reader, rows=rows, **settings)
+        return Profiler(inputs=inputs, rows=rows, **settings)
 
 
 def _reference(baseline: Baseline | Profile, against: str) -> Profile:

@@ -24,6 +24,9 @@ WORST = 5
 
 NAN3 = (math.nan, math.nan, math.nan)
 
+#: How notes begin that are warnings of one of the profiles.
+OF_BASELINE, OF_WINDOW = "baseline: ", "window: "
+
 #: Why a segment was not compared.
 REMAINDER, NEW, GONE, FEW = "not one population", "new", "gone", "too few rows"
 
@@ -259,6 +262,19 @@ class DriftReport:
         return any(group.drift for group in self.groups) or any(segment.drift for segment in self.segments)
 
     @property
+    def causes(self) -> tuple[str, ...]:
+        """What is said of how the window was read, and not of the baseline, of groups that moved or are missing.
+
+        Where this is not empty, drift is likelier a mistake on the way to the monitor than news of the world.
+        """
+        moved = {group.name for group in self.groups if group.drift}
+        if not moved:
+            return ()
+        told = [note.removeprefix(OF_WINDOW) for note in self.notes if note.startswith(OF_WINDOW)]
+        known = [note.removeprefix(OF_BASELINE) for note in self.notes if note.startswith(OF_BASELINE)]
+        return tuple(note for note in told if note not in known and any(name in note for name in moved))
+
+    @property
     def moved(self) -> tuple[StreamDrift, ...]:
         """All streams that moved in the whole, worst first."""
         return tuple(sorted((stream for group in self.groups for stream in group.moved), key=badness))
@@ -299,6 +315,7 @@ class DriftReport:
         own |= {"segments": [_segment_dict(segment) for segment in self.segments]}
         own |= {"accuracies": {name: _fields(each) for name, each in self.accuracies}}
         own |= {"accuracy": self.accuracy and _fields(self.accuracy), "harm": self.harm, "p_value": self.p_value}
+        own |= {"causes": self.causes}
         return _plain({"drift": self.drift, **own})  # type: ignore[no-any-return]
 
     def to_json(self, indent: int | None = 2) -> str:

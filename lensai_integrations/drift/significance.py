@@ -114,6 +114,33 @@ def category_p_value(
     return min(1.0, 2 * min(common, rare)) if freedom else rare
 
 
+def labels_p_value(
+    baseline: NDArray[Any], window: NDArray[Any], n: int, m: int, errors: tuple[int, int] = (0, 0)
+) -> float:
+    """p-value of a change in the share of rows that have a label, of labels of which a row may have several.
+
+    Labels of a row belong together, so their counts are no independent draws, and a chi-square test of them all would
+    alarm too often. Each label by itself is on in independent rows; the one that changed most is held against chance as
+    by `rare_p_value`, by the rows that have it or by those that do not, whichever are fewer.
+
+    Args:
+        baseline: Rows with each label `[K]`.
+        window: Rows with each label `[K]`.
+        n: Baseline's rows.
+        m: Window's rows.
+        errors: As for `rare_p_value`.
+
+    Example:
+        >>> labels_p_value(np.array([400, 400]), np.array([40, 40]), 1000, 100)
+        1.0
+        >>> labels_p_value(np.array([400, 400]), np.array([80, 40]), 1000, 100) < 1e-3
+        True
+    """
+    often = 2 * (baseline + window) > n + m
+    fewer = (np.where(often, np.maximum(n - baseline, 0), baseline), np.where(often, np.maximum(m - window, 0), window))
+    return rare_p_value(*fewer, n, m, errors)
+
+
 def holm(p: Floats) -> Floats:
     """Holm's adjusted p-values `[K]`: those below alpha are a set with any false one in it at most alpha of the time.
 

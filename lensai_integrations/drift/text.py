@@ -68,12 +68,15 @@ def verdict(report: DriftReport) -> str:
 
 
 def meaning(report: DriftReport) -> list[str]:
-    """What the drift means for the model's answers, as far as that can be told without labels."""
+    """What the drift is due to, where the window was read otherwise than the baseline; else what it means for the
+    model's answers, as far as that can be told without labels.
+    """
     told = {
         "harmful": "Harmful: what the model answers moved too.",
         "benign": "Benign so far: what the model is shown moved, what it answers did not.",
     }
-    lines = [told[report.harm]] if report.harm else []
+    lines = [f"Look here first: {cause}." for cause in report.causes]
+    lines += [told[report.harm]] if report.harm and not lines else []
     return lines + [_accuracy(each, "" if name == OUTPUTS else f" of {name}") for name, each in report.accuracies]
 
 

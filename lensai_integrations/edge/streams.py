@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from lensai_integrations.conventions import RAW, convention_of, conventions_of, is_images, renamed, with_conventions
+from lensai_integrations.conventions import (
+    RAW,
+    convention_of,
+    conventions_of,
+    inputs_of,
+    is_images,
+    renamed,
+    with_conventions,
+)
 from lensai_integrations.edge.layout import CONVENTION, IMAGE_IDS, INPUTS, OLDER
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.group import Group
@@ -63,6 +71,9 @@ def for_devices(profile: Profile) -> Profile:
     Images as they were delivered (`raw`) are what devices measure, if these were profiled by that convention. Where
     there are no others they are called so by any convention, so that `streams_of` can say what is wrong.
 
+    Raises:
+        InputError: If its image inputs have names: a device has one camera.
+
     Example:
         >>> raw = Group("raw", info={"convention": "lensai-edge"})
         >>> list(for_devices(Profile({"inputs": Group("inputs", info={"convention": "lensai"}), "raw": raw})).groups)
@@ -72,6 +83,12 @@ def for_devices(profile: Profile) -> Profile:
     if raw is not None and (convention_of(raw) == CONVENTION or not any(map(is_images, profile.groups))):
         others = {name: None for name in profile.groups if is_images(name)}
         return renamed(profile, {**others, RAW: INPUTS})
+    if any(names := inputs_of(profile)):
+        told = " and ".join(map(repr, names))
+        raise InputError(
+            f"the profile has the image inputs {told}, and a device has one camera: make a profile of that camera's"
+            f" images alone, with inputs=ImageInputs(key={names[0]!r}) and convention={CONVENTION!r}"
+        )
     return with_conventions(profile, (CONVENTION,)) if CONVENTION in conventions_of(profile) else profile
 
 

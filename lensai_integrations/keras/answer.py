@@ -15,7 +15,7 @@ from typing import Any, Final
 import keras
 
 from lensai_integrations.keras.layers import Layer, named_layers
-from lensai_integrations.keras.losses import as_told, losses_of
+from lensai_integrations.keras.losses import as_told, held_against_nothing, losses_of
 from lensai_integrations.keras.making import Call, Made, alone_of_its_shape, called, graph_of, is_whole, made, symbolic
 from lensai_integrations.measures.outputs import heads_of
 from lensai_integrations.training.problems import Problems
@@ -73,6 +73,7 @@ class Answer:
 
     def __post_init__(self) -> None:
         self._notes: dict[str, str] = {}
+        self._in_training: dict[str, tuple[str, Any]] = {}
         self._paths = {id(each.layer): each for each in reversed(named_layers(self.model).values())}
         self._columns: dict[str, int | None] = {}
         graph = graph_of(self.model)
@@ -85,8 +86,8 @@ class Answer:
         """Settle it by the graph, unless a layer with layers of its own in it makes a head: a step shows these."""
         heads, producer = heads_in(graph._outputs_struct, self.names), symbolic()
         self._say_aside(graph._outputs_struct)
-        sources = [made(tensor, producer).source for tensor in heads.values()]
-        if not any(source is not None and is_whole(source) for source in sources):
+        origins = [origin for tensor in heads.values() for origin in made(tensor, producer).origins]
+        if not any(origin.source is not None and is_whole(origin.source) for origin in origins):
             self.settle(heads, producer, graph.inputs, self._shapes())
 
     @property
@@ -102,8 +103,8 @@ class Answer:
 
     @property
     def columns(self) -> list[int | None]:
-        """How many numbers each head has."""
-        return list(self._columns.values())
+        """How many numbers each head has that is read."""
+        return [self._columns[name] for name in self.heads]
 
     def _shapes(self) -> dict[str, Any]:
         shapes = {}
@@ -120,21 +121,52 @@ class Answer:
                 shapes.setdefault(self._paths[id(call.layer)].path, call.answered[0].shape)
         return shapes
 
-    def found_in(self, answer: Any, given: Any, calls: Sequence[Call], *, training: bool = False) -> None:
-        """Settle it by a step: what the model answered and was given, and the calls of its layers."""
+    def found_in(
+        self, answer: Any, given: Any, calls: Sequence[Call], *, training: bool = False, unlabelled: bool = False
+    ) -> None:
+        """Settle it by a step: what the model answered and was given, and the calls of its layers.
+
+        Args:
+            answer: What the model answered.
+            given: What it was given.
+            calls: Of its layers.
+            training: Whether the step trains.
+            unlabelled: Whether the step could have been given labels, and was not.
+        """
         self.provisional = training
         heads, producer = heads_in(answer, self.names), called(calls)
         self._say_aside(answer)
         shapes = self._shapes_in(calls)
-        self.settle(heads, producer, arrays_in(given), shapes, calls)
+        self.settle(heads, producer, arrays_in(given), shapes, calls, unlabelled=unlabelled)
 
     def confirmed_by(self, answer: Any) -> bool:
         """Whether an answer has the heads that were found; if not, it is open again what they are."""
         heads = {name: _columns(tensor) for name, tensor in heads_in(answer, self.names).items()}
         self.provisional = False
         if heads != self._columns:
+            self._in_training = {name: (self.group_of(name), how.maker) for name, how in self.heads.items()}
             self.settled, self.heads, self.embeddings = False, {}, []
         return self.settled
+
+    def renamed(self) -> dict[str, str]:
+        """By the group that a head had in training, where a model has more of them, the one that it has: none is `""`.
+
+        A head is the same if the same layer makes it.
+        """
+        makers = {id(how.maker): self.group_of(name) for name, how in self.heads.items() if how.maker is not None}
+        return {group: makers.get(id(maker), "") for group, maker in self._in_training.values()}
+
+    def withdrawn(self, calls: Sequence[Call] = ()) -> bool:
+        """Of steps without labels: nothing is called outputs if no loss was compiled either and no activation tells."""
+        ends = {how.activation for how in self.heads.values()}
+        told = not self.model.compiled or self.model._compile_loss is not None or ends & {"softmax", "sigmoid"}
+        if told or not (self.outputs and self.settled and self.heads):
+            return False
+        columns = " and ".join(str(self._columns[name]) for name in self.heads)
+        self.heads, self.embeddings = {}, []
+        choice = _choice(self._shapes_in(calls) or self._shapes())
+        self._say(OUTPUTS, _NOTHING_TELLS.format(self.model.name, columns, choice))
+        return True
 
     def settle(
         self,
@@ -143,6 +175,8 @@ class Answer:
         given: Iterable[Any],
         shapes: Mapping[str, Any],
         calls: Sequence[Call] = (),
+        *,
+        unlabelled: bool = False,
     ) -> None:
         """Decide which heads are read, and what feeds them.
 
@@ -152,6 +186,7 @@ class Answer:
             given: What the model is given.
             shapes: Of what layers answer, to choose from.
             calls: Of the layers in this step, if it is one.
+            unlabelled: Whether that could have been given labels, and was not.
         """
         self.settled = True
         self._columns = {name: _columns(tensor) for name, tensor in heads.items()}
@@ -160,11 +195,10 @@ class Answer:
         inputs = {_size(each.shape) for each in given}
         for name, tensor in heads.items():
             how = made(tensor, producer)
-            if how.source is None or is_whole(how.source):
+            if not how.members and (how.source is None or is_whole(how.source)):
                 inner = alone_of_its_shape(tensor, calls)
                 how = how if inner.source is None else replace(how, source=inner.source, fed=inner.fed, linear=False)
-            if any(how.fed is each for each in given):
-                how = replace(how, source=None, fed=None)
+            origins = [origin for origin in how.origins if all(origin.fed is not each for each in given)]
             how_read = "" if self._is_reconstruction(tensor, inputs, losses.get(name, {})) else _rows_of(tensor, how)
             if how_read == "":
                 self._say(OUTPUTS, _RECONSTRUCTION.format(self.model.name, _shape(tensor.shape), _choice(shapes)))
@@ -174,7 +208,10 @@ class Answer:
                 self._say(topic, _MAP.format(_shape(tensor.shape), _choice(shapes)), outputs_only=True)
             else:
                 self.heads[name] = how
-            self._feed(name, how)
+            for origin in origins:
+                self._feed(name, origin)
+        if unlabelled and self.withdrawn(calls):
+            return
         fed = {name for each in self.embeddings for name in each.heads}
         if any(name not in fed for name in self.heads):
             self._say("layers", _UNFED.format(_choice(shapes)), layers_only=True)
@@ -215,7 +252,7 @@ class Answer:
 
     def forget(self) -> None:
         """Let go of the tensors of the step that settled it."""
-        self.heads = {name: replace(how, fed=None) for name, how in self.heads.items()}
+        self.heads = {name: replace(how, fed=None, members=()) for name, how in self.heads.items()}
         self.embeddings = [replace(each, tensor=None) for each in self.embeddings]
 
     def say_again(self) -> None:
@@ -225,9 +262,22 @@ class Answer:
 
     def _losses(self) -> dict[str, dict[str, Any]]:
         """What the compiled loss says, by head."""
-        if self.key and list(self._columns) == [""]:
-            return {"": losses_of(self.model, {self.key: self._columns[""]}).get(self.key, {})}
-        return losses_of(self.model, self._columns)
+        told = losses_of(self.model, {self._compiled_name(name): size for name, size in self._columns.items()})
+        return {name: told[own] for name in self._columns if (own := self._compiled_name(name)) in told}
+
+    def _compiled_name(self, name: str) -> str:
+        """What losses and metrics call a head."""
+        return self.key if self.key and list(self._columns) == [""] else name
+
+    def held_against_nothing(self) -> list[str]:
+        """The heads that nothing compares with labels, so far as that is known; of an answer not seen yet, `""`."""
+        names = {self._compiled_name(name): name for name in self._columns} or {"": ""}
+        return [names[name] for name in held_against_nothing(self.model, list(names))]
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether several heads are read, each as a group of its own that labels go with."""
+        return self.outputs and len(self.heads) > 1
 
     def told_of(self, layer: Any) -> dict[str, Any]:
         """What the loss says of a layer's answers, if they are a head."""
@@ -254,12 +304,14 @@ class Answer:
         return info | as_told(loss, info)
 
     def group_of(self, name: str) -> str:
-        """The group of a head."""
-        return f"{OUTPUTS}/{name}" if name else OUTPUTS
+        """The group of a head: one alone is the outputs, whatever else the model returns that is not read."""
+        return f"{OUTPUTS}/{name}" if len(self.heads) > 1 else OUTPUTS
 
-    def read(self, answer: Any) -> dict[str, Any]:
+    def read(self, answer: Any, *, training: bool = False) -> dict[str, Any]:
         """The heads of an answer that are read, `[n, C]`, by their groups."""
         found = heads_in(answer, self.names)
+        for other, (_, maker) in self._in_training.items() if training else ():
+            found |= {name: found[other] for name, how in self.heads.items() if how.maker is maker and other in found}
         return {
             self.group_of(name): keras.ops.reshape(found[name], (-1, found[name].shape[-1]))
             if how.frames
@@ -283,7 +335,13 @@ _MAP: Final = (
 )
 _PARTS: Final = (
     "a step of {} calls layers and never the model itself, so which of their answers is the model's is not known, and"
-    " nothing is taken as outputs or embedding. Pass outputs= and layers=, names of layers or None; {}"
+    " nothing is taken as outputs or embedding. Pass outputs=None and layers=[layers whose answers are features], or"
+    " outputs= the layer that answers; {}"
+)
+_NOTHING_TELLS: Final = (
+    "{} answers {} numbers for each image, which no compiled loss and no y tell to be more than features: nothing is"
+    " taken as outputs or embedding. Pass outputs=None and layers=[layers whose answers are features], or outputs= the"
+    " layer that answers; {}"
 )
 _UNFED: Final = (
     "layers='auto' cannot tell what feeds the model's answer, which is made of several tensors or outside of layers:"

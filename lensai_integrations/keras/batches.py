@@ -7,18 +7,27 @@ the step has run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import keras
 
 from lensai_integrations.arrays import strings, to_host
 from lensai_integrations.errors import InputError
+from lensai_integrations.heads import group_of
 from lensai_integrations.keras.answer import Answer
-from lensai_integrations.measures.batches import locate
+from lensai_integrations.measures.batches import (
+    MOST_INPUTS,
+    PLAUSIBLE,
+    Located,
+    SeveralImages,
+    images_in,
+    locate,
+    names_of,
+)
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.training.batches import LABEL_KEYS, Taken, are_numbers_of
+from lensai_integrations.training.batches import LABEL_KEYS, Taken, are_numbers_of, several_images, without_key
 from lensai_integrations.training.problems import Problems
 
 #: Where y itself is the labels.
@@ -30,47 +39,86 @@ class KerasBatches:
     """Finds images and labels in batches, in a graph or not.
 
     Args:
-        inputs: How to read the images, or None to leave them.
+        inputs: How to read the images, of several image inputs by name; or None to leave them.
         target: Key or place of the labels in y, `"auto"` to look for them, or None to leave them.
         problems: Where it is reported what a batch lacks.
+        known: Where the labels of a baseline were, by head: that counts where y has them there.
+        several: Whether all images in x are read, each as an input of its own: x is what the model is fed.
 
     Attributes:
+        input_names: What the model calls its inputs; empty if it has no names for them.
         answer: What the model answers; its heads are what labels belong to.
         class_names: What the data set calls its classes.
     """
 
-    def __init__(self, inputs: ImageInputs | None, target: int | str | None, problems: Problems) -> None:
-        self._inputs, self._target, self._problems = inputs, target, problems
+    def __init__(
+        self,
+        inputs: ImageInputs | Mapping[str, ImageInputs] | None,
+        target: int | str | None,
+        problems: Problems,
+        known: Mapping[str, int | str] | None = None,
+        *,
+        several: bool = False,
+    ) -> None:
+        self._inputs, self._target, self._problems, self._several = inputs, target, problems, several
+        self._known = {head: _key(place) for head, place in (known or {}).items()}
+        self.input_names: Sequence[str] = ()
         self._places: dict[str, int | str] = {}
         self.answer: Answer | None = None
         self.class_names: Sequence[str] = ()
         self._names_of: Sequence[str] = ()
 
     @property
-    def inputs(self) -> ImageInputs | None:
+    def inputs(self) -> ImageInputs | Mapping[str, ImageInputs] | None:
         """How to read what `take` returns as images."""
-        return None if self._inputs is None else replace(self._inputs, key=None)
+        return without_key(self._inputs)
 
     def pick(self, data: Any) -> dict[str, Any]:
         """The arrays of a batch that are wanted, as they are, symbolic ones too.
 
-        They are `"inputs"`, and `"labels"` or, of a y with several parts, `"labels/<key or place>"`.
+        They are `"inputs"`, or of several image inputs `"inputs/<name>"`, and `"labels"` or, of a y with several parts,
+        `"labels/<key or place>"`.
         """
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        picked = {}
+        picked: dict[str, Any] = {}
         if self._inputs is not None:
             with self._problems.caught(IMAGES):
-                found = locate(x, self._inputs.key, self._inputs.layout)
-                picked[IMAGES] = found.images
-                if found.note:
-                    self._problems.note("images", found.note)
+                picked |= self._images(x, self._inputs)
         with self._problems.caught(LABELS):
             self._places = {}
             for place, labels in labels_in(y, self._target).items():
-                key = LABELS if place == Y or self._target != "auto" else f"{LABELS}/{place}"
                 if self._may_be_labels(place, labels):
-                    self._places[key], picked[key] = place, labels
+                    self._places[_key(place)] = place
+                    picked[_key(place)] = labels
         return picked
+
+    def _images(self, x: Any, inputs: ImageInputs | Mapping[str, ImageInputs]) -> dict[str, Any]:
+        """The images in x by the name of their group."""
+        if isinstance(inputs, Mapping):
+            by_name = set(inputs) & set(self.input_names) and all(reader.key is None for reader in inputs.values())
+            images, note = several_images(self._named_inputs(x) if by_name else x, inputs, self._problems)
+        elif found := self._several_in(x, inputs):
+            names = names_of([each.place for each in found])
+            images, note = dict(zip(names, (each.images for each in found), strict=True)), ""
+        else:
+            located = locate(x, inputs.key, inputs.layout)
+            images, note = {"": located.images}, located.note
+        if note:
+            self._problems.note("images", note)
+        return {group_of(IMAGES, name): each for name, each in images.items()}
+
+    def _several_in(self, x: Any, inputs: ImageInputs) -> list[Located]:
+        """The images of several inputs, if x has as many."""
+        if not self._several or inputs.key is not None:
+            return []
+        found = images_in(self._named_inputs(x), inputs.layout)
+        return found if 1 < len(found) <= MOST_INPUTS and found[0].likeness <= PLAUSIBLE else []
+
+    def _named_inputs(self, x: Any) -> Any:
+        """A tuple or list by the names that the model has for its inputs."""
+        if isinstance(x, list | tuple) and len(x) == len(self.input_names):
+            return dict(zip(self.input_names, x, strict=True))
+        return x
 
     def _may_be_labels(self, place: int | str, labels: Any) -> bool:
         shape = getattr(labels, "shape", None)
@@ -91,18 +139,18 @@ class KerasBatches:
 
     def take(self, picked: Mapping[str, Any]) -> Taken:
         """Images and labels of a batch whose arrays are there by now."""
-        images = picked.get(IMAGES)
+        several = {group.partition("/")[2]: each for group, each in picked.items() if group.startswith(f"{IMAGES}/")}
+        images = SeveralImages(several) if several else picked.get(IMAGES)
         found = {key: rows for key, rows in picked.items() if key.split("/")[0] == LABELS}
         by_head = self._by_head(found)
-        if by_head:
-            labels = {head: self._rows(head, found[key]) for head, key in by_head.items()}
-            return Taken(images, labels, {head: self._places[key] for head, key in by_head.items()})
-        key = self._usual(found)
-        if key is None:
+        if not by_head:
             return Taken(images, None, None)
-        heads = self._heads()
-        labels = self._rows(heads[0] if len(heads) == 1 else "", found[key])
-        return Taken(images, labels, self._places[key], class_names=self._named(labels))
+        rows = {head: self._rows(head, found[key]) for head, key in by_head.items()}
+        places: dict[str, Any] = {head: self._places[key] for head, key in by_head.items()}
+        if len(rows) > 1 or ("" not in rows and self.answer is not None and self.answer.has_groups):
+            return Taken(images, rows, places)
+        (labels,), (place,) = rows.values(), places.values()
+        return Taken(images, labels, place, class_names=self._named(labels))
 
     def _named(self, labels: Any) -> Sequence[str]:
         """The names of the classes, if labels and answer are of as many. The first labels are waited for."""
@@ -115,12 +163,39 @@ class KerasBatches:
             self._names_of = self.class_names
         return self.class_names
 
-    def _heads(self) -> list[str]:
-        return [] if self.answer is None else self.answer.names_of_all
-
     def _by_head(self, found: Mapping[str, Any]) -> dict[str, str]:
-        """The key of what belongs to each of several heads: by its key, or by its place in a list."""
-        heads = self._heads()
+        """By head, the key of its labels; of labels that belong to no head, by `""`."""
+        if self._known and self._target == "auto" and set(self._known.values()) <= found.keys():
+            return self._known
+        by_head = self._of_several(found)
+        if not by_head and (key := self._usual(found)) is not None:
+            by_head = {self._only_head(): key}
+        return self._without_placeholders(by_head)
+
+    def _only_head(self) -> str:
+        """The head that labels of one kind belong to: the only one, or the only one that they are held against."""
+        heads = [] if self.answer is None else list(self.answer.heads)
+        if self.answer is not None and len(heads) > 1:
+            idle = self.answer.held_against_nothing()
+            heads = [head for head in heads if head not in idle]
+            if len(heads) > 1 and self.answer.outputs and not self.answer.provisional:
+                told = " and ".join(map(repr, heads))
+                self._problems.note(f"{LABELS} of no head", _OF_NO_HEAD.format(told))
+        return heads[0] if len(heads) == 1 else ""
+
+    def _without_placeholders(self, by_head: Mapping[str, str]) -> dict[str, str]:
+        """Only what something is held against: Keras wants a `y` for some outputs that have no loss."""
+        idle = [] if self.answer is None or self._target != "auto" else self.answer.held_against_nothing()
+        places = [self._places[key] for head, key in by_head.items() if head in idle]
+        if places:
+            where = "y" if places == [Y] else f"y at {', '.join(map(repr, places))}"
+            advice = " or ".join(f"target={place!r}" for place in places)
+            self._problems.note(f"{LABELS} without a loss", _PLACEHOLDERS.format(where, advice))
+        return {head: key for head, key in by_head.items() if head not in idle}
+
+    def _of_several(self, found: Mapping[str, Any]) -> dict[str, str]:
+        """The key of what belongs to each of several heads that is read: by its key, or by its place in a list."""
+        heads = [] if self.answer is None else self.answer.names_of_all
         if len(heads) < 2 or not found or LABELS in found:
             return {}
         by_name = {head: f"{LABELS}/{head}" for head in heads if f"{LABELS}/{head}" in found}
@@ -131,7 +206,8 @@ class KerasBatches:
             self._problems.note(
                 f"{LABELS} without a head", f"y at {', '.join(left)} is of no head of the model: not read"
             )
-        return belong
+        read = {} if self.answer is None else self.answer.heads
+        return {head: key for head, key in belong.items() if head in read or not read}
 
     def _usual(self, found: Mapping[str, Any]) -> str | None:
         """The key of the labels among parts of y that do not belong to heads."""
@@ -144,11 +220,13 @@ class KerasBatches:
             return (keys or list(found))[0]
         first = f"{LABELS}/0"
         if found:
+            several = self.answer is not None and len(self.answer.names_of_all) > 1
+            answers = "none by the name of an answer of the model" if several else "the model one answer"
             read = f"that at {self._places[first]!r} is read" if first in found else "none is read"
             self._problems.note(
                 f"{LABELS} of several",
-                f"y has several parts, {', '.join(repr(self._places[key]) for key in found)}, and the model one answer:"
-                f" {read}; pass target=, the key or place of the labels, or target=None",
+                f"y has several parts, {', '.join(repr(self._places[key]) for key in found)}, and {answers}: {read};"
+                " pass target=, the key or place of the labels, or target=None",
             )
         return first if first in found else None
 
@@ -160,8 +238,42 @@ class KerasBatches:
         return labels.reshape((-1, *labels.shape[2:])) if hasattr(labels, "reshape") else _reshaped(labels)
 
 
+_OF_NO_HEAD: Final = (
+    "the model answers {} and y has one kind of labels for them all: they are profiled, and beside none of the answers."
+    " Pass outputs= the layer that answers what they are of, or y as a dict by answer"
+)
+_PLACEHOLDERS: Final = (
+    "{} is not read: no loss and no metric that the model was compiled with compares it with an answer, so it may be a"
+    " placeholder. Pass {} if these are labels, or target=None"
+)
+
+
+def _flat(y: Mapping[str, Any]) -> dict[int | str, Any]:
+    """A dict whose dicts are taken apart, as `"outer.inner"`."""
+    parts: dict[int | str, Any] = {}
+    for name, part in y.items():
+        inner = _flat(part) if isinstance(part, Mapping) else None
+        parts |= {name: part} if inner is None else {f"{name}.{key}": leaf for key, leaf in inner.items()}
+    return parts
+
+
+def _key(place: int | str) -> str:
+    """Under which a part of y is picked."""
+    return LABELS if place == Y else f"{LABELS}/{place}"
+
+
 def _reshaped(labels: Any) -> Any:
     return keras.ops.reshape(labels, (-1, *labels.shape[2:]))
+
+
+def input_names_of(model: Any) -> list[str]:
+    """What a model calls its inputs; nothing if it has one, or the names are Keras's own, which differ in every run."""
+    try:
+        names = [str(tensor.name) for tensor in model.inputs]
+    except (AttributeError, TypeError, ValueError):  # a subclass, or a model that is not built
+        return []
+    told = len(names) > 1 and not any(re.fullmatch(r"(keras_tensor|input|input_layer)(_\d+)?", name) for name in names)
+    return names if told else []
 
 
 def labels_in(y: Any, target: int | str | None) -> dict[int | str, Any]:
@@ -178,14 +290,14 @@ def labels_in(y: Any, target: int | str | None) -> dict[int | str, Any]:
         return {}
     if target == "auto":
         if isinstance(y, Mapping):
-            return dict(y)
+            return _flat(y)
         return dict(enumerate(y)) if isinstance(y, list | tuple) else {Y: y}
     if target == Y and hasattr(y, "shape"):
         return {Y: y}
     try:
         if hasattr(y, "shape"):
             raise TypeError("y is one array")
-        return {target: y[target]}
+        return {target: {**y, **_flat(y)}[target] if isinstance(y, Mapping) else y[target]}
     except (KeyError, IndexError, TypeError) as error:
         held = f"a dict of {list(y)}" if isinstance(y, Mapping) else f"a {type(y).__name__}"
         raise InputError(f"target={target!r} is not in y, which is {held}: pass a key or a place, or 'y'") from error

@@ -62,8 +62,9 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
             the last layer with weights on the way to it; of several heads, of each. None: no embeddings. Of a layer
             that is called several times in a step, the first answer counts; those of `TimeDistributed` are rows each.
         inputs: How image batches are read; `ImageInputs(key=...)` names the images among several inputs. `"auto"`:
-            dtype, shape and range of the first batch decide. None: no images. A dict by `"training"`, `"validation"`
-            and `"test"` says it for each kind of pass; those that it lacks are `"auto"`.
+            dtype, shape and range of the first batch decide; several images in x are each a group `inputs/<name>`.
+            None: no images. `{"left": ImageInputs(), "right": ImageInputs(key=...)}` names several. A dict by
+            `"training"`, `"validation"` and `"test"` says it for each kind of pass; those that it lacks are `"auto"`.
         outputs: The layer whose answers are the model's outputs; `"auto"`: what the model returns, of a dict or list
             every head for itself. What is no vector per image, or a picture like the one that went in, is said not to
             be read. None: no outputs.
@@ -110,7 +111,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         self,
         layers: Literal["auto"] | Sequence[str] | None = "auto",
         *,
-        inputs: Literal["auto"] | ImageInputs | Mapping[str, str | ImageInputs | None] | None = "auto",
+        inputs: Literal["auto"] | ImageInputs | Mapping[str, Any] | None = "auto",
         outputs: str | None = "auto",
         task: str | Mapping[str, str] = "auto",
         target: int | str | None = "auto",

@@ -12,8 +12,9 @@ import numpy as np
 from lensai_integrations.arrays import is_array, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
-from lensai_integrations.keras.batches import KerasBatches
+from lensai_integrations.keras.batches import KerasBatches, input_names_of
 from lensai_integrations.keras.fit import aside
+from lensai_integrations.keras.functions import TEST, labelled
 from lensai_integrations.keras.layers import find_layer
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.training.check import Check, run_check, without_missing
@@ -38,14 +39,16 @@ def check(options: Options, model: Any, batch: Any) -> Check:
     told = options.inputs_of(options.reference)
     inputs = ImageInputs() if isinstance(told, str) else told
     fit: Fit[Any] = Fit(options, rank=1, reader=lambda _: reader)
-    reader = KerasBatches(inputs, options.target_of(options.reference), fit.problems)  # type: ignore[arg-type]
+    target: Any = options.target_of(options.reference)
+    reader = KerasBatches(inputs, target, fit.problems, several=isinstance(told, str))
+    reader.input_names = input_names_of(model)
     if model is not None and not model.built:
         notes.append("the model has no weights yet, so it was not run: build it, or call it once")
     elif model is not None:
         with fit.problems.caught("the model"):
             taps = attach(model, options, fit.problems)
             layers, reader.answer = taps.layers, taps.answer
-            with taps.listening() as caught:
+            with taps.listening(labelled=labelled(TEST, batch)) as caught:
                 _run(model, batch, fit)
             answers = caught
     return run_check(fit, reader.pick(batch), answers, layers, aside=aside, notes=notes)

@@ -69,10 +69,10 @@ def from_configuration(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inputs(config: Any) -> Any:
-    """`ImageInputs`, or what there is of them by kind of pass."""
+    """`ImageInputs`, or what there is of them by kind of pass, or by the name of the image input."""
     if not isinstance(config, Mapping):
         return config
-    if config.keys() <= set(REFERENCES):
+    if config.keys() <= set(REFERENCES) or all(isinstance(each, Mapping) for each in config.values()):
         return {source: _inputs(each) for source, each in config.items()}
     try:
         return ImageInputs(**{key: _tuple(value) for key, value in config.items()})

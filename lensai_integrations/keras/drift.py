@@ -56,7 +56,8 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
         name: Of the monitor.
         layers: Whose answers are embeddings, by their names in the baseline; None for all that it has.
         reduce: From a layer's answer to `[n, D]`, for all layers or by name; None for as in the baseline.
-        inputs: How images are read, if not as the baseline's were; `ImageInputs(key=...)` names them among several.
+        inputs: How images are read, if not as the baseline's were; `ImageInputs(key=...)` names them among several. Of
+            several image inputs, by name.
         target: Key or place of the labels in y, or `"y"` for y itself; `"auto"`: the usual ones. None: no labels.
         flush: Whether rows that do not fill a window are judged at the end of a pass, or wait for the next.
         log_to_mlflow: Whether windows go to MLflow.
@@ -92,7 +93,7 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
         name: str = "production",
         layers: Sequence[str] | None = None,
         reduce: Reduce | Mapping[str, Reduce] | None = None,
-        inputs: ImageInputs | None = None,
+        inputs: ImageInputs | Mapping[str, ImageInputs] | None = None,
         target: int | str | None = "auto",
         flush: bool = True,
         log_to_mlflow: bool = True,

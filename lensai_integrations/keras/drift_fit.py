@@ -11,11 +11,12 @@ import keras
 
 from lensai_integrations.arrays import to_host
 from lensai_integrations.errors import InputError
+from lensai_integrations.heads import head_of, is_labels
 from lensai_integrations.keras.answer import Answer
 from lensai_integrations.keras.fit import KerasFit, together
 from lensai_integrations.keras.layers import Layer, find_layer
 from lensai_integrations.keras.taps import Feeding, Tap, Taps
-from lensai_integrations.profile import Group
+from lensai_integrations.profile import Baseline, Group
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
 from lensai_integrations.training.known_layers import KnownLayer, known_output
@@ -34,7 +35,7 @@ class KerasDriftFit(Monitored, KerasFit):
 
     def __init__(self, passes: Passes, model: Any, say: Callable[[str], None]) -> None:
         self.passes, self.say = passes, say
-        super().__init__(replace(passes.options.reading(), segment_by=None), model)
+        super().__init__(replace(passes.options.reading(), segment_by=None), model, _labels_known(passes.options))
 
     def _attached(self, model: Any, problems: Problems) -> Taps:
         return attach(model, self.passes.options, problems, self._steps.place)
@@ -49,6 +50,17 @@ class KerasDriftFit(Monitored, KerasFit):
         if keras.backend.backend() != "torch":
             batch = {key: to_host(values) for key, values in batch.items()}
         super()._measure(recording, batch)
+
+
+def _labels_known(options: DriftOptions) -> dict[str, int | str]:
+    """Where in `y` the labels of the baseline were, by head, if it was made in Keras: elsewhere places are others."""
+    made_by = options.baseline.info.get("made_by", {}) if isinstance(options.baseline, Baseline) else {}
+    places = {
+        head_of(name): group.info.get("read_from")
+        for name, group in options.reference.groups.items()
+        if is_labels(name)
+    }
+    return {head: place for head, place in places.items() if isinstance(place, int | str)} if "keras" in made_by else {}
 
 
 def attach(model: Any, options: DriftOptions, problems: Problems, place: Callable[[], Any] = lambda: None) -> Taps:

@@ -6,6 +6,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from lensai_integrations.arrays import to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
-from lensai_integrations.keras.batches import KerasBatches
+from lensai_integrations.keras.batches import KerasBatches, input_names_of
 from lensai_integrations.keras.functions import PREDICT, TEST, TRAIN, Exchange, abandoned, steps
 from lensai_integrations.keras.surroundings import class_names_in
 from lensai_integrations.keras.taps import Taps
@@ -41,6 +42,7 @@ class KerasFit(Fit[Recording]):
     Args:
         options: What was asked for.
         model: The model.
+        known: Where the labels of a baseline were, by head.
 
     Raises:
         InputError: If the model has no layer of a given name.
@@ -50,13 +52,15 @@ class KerasFit(Fit[Recording]):
         on_interruption: What is done when a step raises.
     """
 
-    def __init__(self, options: Options, model: Any) -> None:
+    def __init__(self, options: Options, model: Any, known: Mapping[str, int | str] | None = None) -> None:
         if options.segment_by not in (LABEL, None):
             raise InputError(f"segment_by={options.segment_by!r} is unknown in Keras; pass 'label' or None")
         super().__init__(options, reader=lambda _: self._reader)
         told = options.inputs_of(options.reference)
         inputs = ImageInputs() if isinstance(told, str) else told
-        self._reader = KerasBatches(inputs, options.target_of(options.reference), self.problems)  # type: ignore[arg-type]
+        target: Any = options.target_of(options.reference)
+        self._reader = KerasBatches(inputs, target, self.problems, known, several=isinstance(told, str))
+        self._reader.input_names = input_names_of(model)
         self._steps = steps()
         self._taps = self._attached(model, self.problems)
         self._reader.answer = self._taps.answer
@@ -141,7 +145,10 @@ class KerasFit(Fit[Recording]):
             best: The profiles of the best epoch, which come before the latest.
             checkpoint: Name of the file with the best weights.
         """
-        baseline = self.baseline({source: each for source, each in {**self.profiles, **best}.items() if each.n})
+        profiles = {source: each for source, each in {**self.profiles, **best}.items() if each.n}
+        if TRAINING in profiles:
+            profiles[TRAINING] = with_names(profiles[TRAINING], self._taps.renamed())
+        baseline = self.baseline(profiles)
         if baseline is not None:
             baseline.info |= {
                 "source": baseline.reference.source,
@@ -177,7 +184,8 @@ class KerasFit(Fit[Recording]):
                     self._measure(self.recordings[self._running], seen)
 
     def _measure(self, recording: Recording, seen: dict[str, Any]) -> None:
-        batch = {key: together(values) for key, values in seen.items()}
+        names = self._taps.renamed() if recording.source == TRAINING else {}
+        batch = {names.get(key, key): together(values) for key, values in seen.items()}
         taken = recording.take(batch)
         layers = [layer.key for layer in recording.layers]  # in an order that does not depend on which answers first
         if taken is not None:
@@ -187,6 +195,34 @@ class KerasFit(Fit[Recording]):
 def _batches_per_call(model: Any) -> int:
     """TensorFlow hands out the batches of several steps at once, the others one by one."""
     return int(model.steps_per_execution) if keras.backend.backend() == "tensorflow" else 1
+
+
+def with_names(profile: Profile, names: Mapping[str, str]) -> Profile:
+    """A profile whose groups have other names, `names` by the old; those whose name is empty are left out.
+
+    Example:
+        >>> from lensai_integrations.group import Group
+        >>> profile = Profile({name: Group(name) for name in ("inputs", "outputs/0", "outputs/1")})
+        >>> list(with_names(profile, {"outputs/0": "outputs", "outputs/1": ""}).groups)
+        ['inputs', 'outputs']
+    """
+    if not names.keys() & profile.groups.keys():
+        return profile
+    kept = {name: new for name in profile.groups if (new := names.get(name, name))}
+    groups = {new: replace(profile.groups[name], name=new) for name, new in kept.items()}
+    rows = profile.rows
+    if rows is not None:
+        columns = {
+            name: name.replace(old, new, 1) for old, new in kept.items() for name in rows.widths if _is_of(name, old)
+        }
+        rows = rows.renamed(columns)
+    said = [warning for warning in profile.warnings if not any(warning.startswith(f"{name}:") for name in names)]
+    segments = {value: with_names(segment, names) for value, segment in profile.segments.items()}
+    return Profile(groups, rows, profile.info | {"warnings": said}, segments)
+
+
+def _is_of(column: str, group: str) -> bool:
+    return column == group or column.startswith(f"{group}/")
 
 
 def together(values: Any) -> Any:

@@ -21,6 +21,8 @@ _MEANINGS: Final = {
     "MeanSquaredLogarithmicError": "squared",
     "Huber": "squared",
     "LogCosh": "squared",
+    "Hinge": "hinge",
+    "SquaredHinge": "hinge",
 }
 _ONE_COLUMN: Final = "Crossentropy"
 
@@ -49,6 +51,43 @@ def losses_of(model: Any, heads: Mapping[str, int | None]) -> dict[str, dict[str
     }
 
 
+def held_against_nothing(model: Any, heads: Sequence[str]) -> list[str]:
+    """The heads that nothing which was compiled compares with labels: what `y` has for them need not be labels.
+
+    None of them if the model is not compiled, or has a step or a loss of its own, which may compare anything.
+
+    Args:
+        model: The model.
+        heads: The heads of the answer in Keras's order.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> model.compile("sgd", loss={"kind": "mse", "features": None})
+        >>> held_against_nothing(model, ["features", "kind"])
+        ['features']
+    """
+    if not getattr(model, "compiled", False) or has_a_loss_of_its_own(model):
+        return []
+    losses = getattr(model._compile_loss, "_user_loss", None)
+    metrics = [getattr(model._compile_metrics, f"_user_{kind}metrics", None) for kind in ("", "weighted_")]
+    return [
+        head
+        for place, head in enumerate(heads)
+        if not any(_for_head(given, head, place, len(heads)) for given in (losses, *metrics))
+    ]
+
+
+def has_a_loss_of_its_own(model: Any) -> bool:
+    """Whether the model's class says itself what a step does or what its loss is.
+
+    Example:
+        >>> has_a_loss_of_its_own(keras.Sequential())
+        False
+    """
+    methods = (getattr(type(model), name, None) for name in ("train_step", "test_step", "compute_loss"))
+    return any(not str(getattr(method, "__module__", "keras.")).startswith("keras.") for method in methods)
+
+
 def as_told(loss: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     """What a loss adds to what is known of the layer: the loss, and where the layer says nothing, what it takes.
 
@@ -71,11 +110,20 @@ def as_told(loss: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]
 def _for_head(given: Any, head: str, place: int, count: int) -> Sequence[Any]:
     """The losses of a head: there may be several."""
     if isinstance(given, Mapping):
-        given = given.get(head) if head or len(given) != 1 else next(iter(given.values()))
+        given = _of_path(given, head) if head else list(keras.tree.flatten(dict(given)))
     elif isinstance(given, list | tuple) and count > 1:
         given = given[place] if place < len(given) else None
     losses = given if isinstance(given, list | tuple) else [given]
     return [each for each in losses if each is not None]
+
+
+def _of_path(given: Mapping[str, Any], head: str) -> Any:
+    """What a dict has for a head; of heads in dicts in dicts, as `"outer.inner"`."""
+    if head in given or "." not in head:
+        return given.get(head)
+    outer, _, inner = head.partition(".")
+    part = given.get(outer)
+    return _of_path(part, inner) if isinstance(part, Mapping) else part
 
 
 def _meaning(loss: Any, columns: int | None) -> dict[str, Any]:
@@ -86,7 +134,7 @@ def _meaning(loss: Any, columns: int | None) -> dict[str, Any]:
     meaning = _MEANINGS.get(name)
     if meaning is None:
         return {"loss": "other"} if hasattr(keras.losses, name) else {}
-    if meaning == "squared":
+    if meaning in ("squared", "hinge"):
         return {"loss": meaning}
     suffix = "_with_logits" if from_logits and meaning == _BINARY else ""
     return {"loss": meaning + suffix, "from_logits": from_logits}

@@ -37,6 +37,10 @@ Producer = Callable[[Any], Call | None]
 _PLAIN: Final = ("Flatten", "Reshape", "Permute", "Identity", "Dropout", "Rescaling", "Squeeze", "Transpose", "Mean")
 _POOLS: Final = ("AveragePooling1D", "AveragePooling2D", "AveragePooling3D")
 _LINEAR: Final = ("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D")
+#: What joins the answers of several members to one: an ensemble, a wide and a deep part.
+_JOINS: Final = ("Average", "Add", "Concatenate", "Stack")
+#: Those behind which probabilities are still some.
+_MEANS: Final = ("Average", "Stack")
 _MOST_STEPS: Final = 1000
 
 
@@ -51,6 +55,7 @@ class Made:
         activation: `"linear"` if there is none, `"softmax"`, `"sigmoid"` and so on; None if that is not known.
         linear: Whether the head is a linear map of what goes into the source.
         frames: Whether the second axis are calls of the same layer (`TimeDistributed`).
+        members: How each of several vectors is made that are joined to this one.
     """
 
     maker: Any = None
@@ -59,10 +64,16 @@ class Made:
     activation: str | None = None
     linear: bool = False
     frames: bool = False
+    members: tuple[Made, ...] = ()
+
+    @property
+    def origins(self) -> list[Made]:
+        """What it comes from: itself, or its members, each with a source."""
+        return [origin for member in self.members for origin in member.origins] if self.members else [self]
 
 
 def made(tensor: Any, producer: Producer) -> Made:
-    """Walk back from a tensor through whatever has one input and no weights of its own.
+    """Walk back from a tensor through whatever has one input and no weights of its own, and into each member of a mean.
 
     Example:
         >>> given = keras.Input((4,))
@@ -88,9 +99,24 @@ def made(tensor: Any, producer: Producer) -> Made:
             fed = given[0] if len(given) == 1 else None
             return replace(so_far, source=operation, fed=fed, linear=linear and type(operation).__name__ in _LINEAR)
         if len(given) != 1:
-            break
+            return _joined(replace(so_far, linear=linear), operation, given, producer)
         (tensor,) = given
     return so_far
+
+
+def _joined(so_far: Made, operation: Any, given: Sequence[Any], producer: Producer) -> Made:
+    """With the members that are joined, if all are known; maps and tokens that are joined are of a residual block."""
+    unknown = replace(so_far, linear=False)
+    if type(operation).__name__ not in _JOINS or any(len(tensor.shape) != 2 for tensor in given):
+        return unknown
+    members = tuple(made(tensor, producer) for tensor in given)
+    origins = [origin for member in members for origin in member.origins]
+    if any(origin.source is None for origin in origins):
+        return unknown
+    ends = {member.activation for member in members}
+    keeps = so_far.activation is None and len(ends) == 1 and type(operation).__name__ in _MEANS
+    linear = so_far.linear and all(member.linear for member in members)
+    return replace(so_far, members=members, linear=linear, activation=ends.pop() if keeps else so_far.activation)
 
 
 def activation_of(operation: Any) -> str | None:
@@ -104,7 +130,7 @@ def activation_of(operation: Any) -> str | None:
     if hasattr(operation, "activation") and callable(operation.activation):
         found = str(getattr(operation.activation, "__name__", "other"))
         return None if found == "linear" and isinstance(operation, keras.layers.Activation) else found
-    if name in (*_PLAIN, *_POOLS) or name.startswith(("GlobalAverage", "SpatialDropout")):
+    if name in (*_PLAIN, *_POOLS, *_JOINS) or name.startswith(("GlobalAverage", "SpatialDropout")):
         return None
     if name in _LINEAR:
         return "linear"

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from jax.extend.core import get_opaque_trace_state
 
-from lensai_integrations.keras.functions import PREDICT, TRAIN, NotProfiledError, Pick, Sink, replaced
+from lensai_integrations.keras.functions import PREDICT, TRAIN, NotProfiledError, Pick, Sink, labelled, replaced
 from lensai_integrations.keras.taps import Caught, Taps
 
 
@@ -57,7 +57,7 @@ def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable
 
     def tapped_step(state: Any, data: Any) -> Any:
         heard = taps.heard
-        with _carried(model, taps, kind):
+        with _carried(model, taps, kind, data):
             outputs, state = step(state, data)
         if taps.heard == heard and taps.answer is not None:
             taps.answer.never_called([])
@@ -112,13 +112,13 @@ class _NotTracedError(Exception):
 
 
 @contextmanager
-def _carried(model: Any, taps: Taps, kind: str) -> Iterator[None]:
+def _carried(model: Any, taps: Taps, kind: str, data: Any) -> Iterator[None]:
     """While a step is traced: what its layers answer is carried by the lists of non-trainable variables."""
     call, loss = model.stateless_call, model.compute_loss_and_updates
     within_loss: list[Caught] = []
 
     def stateless_call(*arguments: Any, **keywords: Any) -> Any:
-        with taps.listening(training=kind == TRAIN) as caught:
+        with taps.listening(training=kind == TRAIN, labelled=labelled(kind, data)) as caught:
             answer, variables, *losses = call(*arguments, **keywords)
         if within_loss:
             within_loss[-1].update(caught)

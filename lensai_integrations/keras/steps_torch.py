@@ -13,7 +13,7 @@ import keras
 import torch
 from array_api_compat import is_torch_array
 
-from lensai_integrations.keras.functions import TRAIN, Pick, Sink, replaced
+from lensai_integrations.keras.functions import TRAIN, Pick, Sink, labelled, replaced
 from lensai_integrations.keras.taps import Caught, Taps
 
 
@@ -34,7 +34,7 @@ def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable
     seen: list[Caught] = []
 
     def tapped_step(data: Any) -> Any:
-        with taps.listening(training=kind == TRAIN) as caught:
+        with taps.listening(training=kind == TRAIN, labelled=labelled(kind, data)) as caught:
             result = step(data)
         seen.append(caught)
         return result

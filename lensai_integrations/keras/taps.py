@@ -103,6 +103,10 @@ class Taps:
         if answer is not None and answer.settled:
             self._add_answer()
 
+    def renamed(self) -> dict[str, str]:
+        """By the name of a head's group in training the one that it has, see `Answer.renamed`."""
+        return {} if self.answer is None else self.answer.renamed()
+
     def _told(self, tap: Tap) -> dict[str, Any]:
         """What the loss says of the layer that the user calls the outputs."""
         named = tap.key == OUTPUTS and self.answer is not None and not tap.layer.before
@@ -123,17 +127,20 @@ class Taps:
             self._describe_heads()
 
     @contextmanager
-    def listening(self, *, training: bool = False) -> Iterator[Caught]:
+    def listening(self, *, training: bool = False, labelled: bool | None = None) -> Iterator[Caught]:
         """While a step runs: a dict that fills with what the layers answer in this thread.
 
         Args:
             training: Whether the step trains. A model may answer otherwise then, with auxiliary heads for example.
+            labelled: Whether the step is given labels; None if steps of its kind never are.
         """
         caught: Caught = {}
         step = self._step
         self.heard += 1
         step.caught, step.missed, step.place, step.training = caught, {}, self._place(), training
+        step.labelled = labelled
         step.calls, step.frames, step.passes, step.first_pass = _calls(step.place), {}, 0, {}
+        self._withdraw()
         self._patch(+1)
         try:
             yield caught
@@ -147,6 +154,17 @@ class Taps:
             self._patch(-1)
             step.caught = None
             step.calls.clear()
+
+    def _withdraw(self) -> None:
+        """Call nothing the answer any more if a step without labels shows that nothing tells."""
+        with self._lock:
+            wanted = self.answer is not None and self._step.labelled is False and not self._is_in_production()
+            if wanted and self.answer is not None and self.answer.withdrawn():
+                self._forget_answer()
+
+    def _is_in_production(self) -> bool:
+        """Whether a baseline tells what is an answer."""
+        return self._feeding is not None and self._feeding.heads is not None
 
     def _patch(self, change: int) -> None:
         with self._lock:
@@ -212,13 +230,15 @@ class Taps:
             if self.answer.provisional and not step.training:
                 self._confirm(answer)
             if not self.answer.settled:
-                self.answer.found_in(answer, given, list(step.calls), training=step.training)
+                unlabelled = step.labelled is False and not self._is_in_production()
+                training = step.training
+                self.answer.found_in(answer, given, list(step.calls), training=training, unlabelled=unlabelled)
                 for tap, fed in self._add_answer():
                     with self._problems.caught(tap.key):
                         self._keep(tap, _all_fed(fed, tap, list(step.calls)))
                 self.answer.forget()
         if self.answer.outputs:
-            for name, head in self.answer.read(answer).items():
+            for name, head in self.answer.read(answer, training=step.training).items():
                 whole = Tap(self._names[name], Layer(self.answer.model.name, self.answer.model))
                 step.caught[whole.key] = held(reduced(head, whole))
 
@@ -229,8 +249,11 @@ class Taps:
             for tap in self._taps[len(self._asked) :]:
                 for kept in (self._step.caught, self._step.frames, self._step.first_pass):
                     kept.pop(tap.key, None)
-            self._taps = list(self._asked)
-            del self.layers[len(self._asked) :]  # in place: recordings hold this list
+            self._forget_answer()
+
+    def _forget_answer(self) -> None:
+        self._taps = list(self._asked)
+        del self.layers[len(self._asked) :]  # in place: recordings hold this list
 
     def _add_answer(self) -> list[tuple[Tap, Any]]:
         """Listen to what the answer was found to be from now on."""

@@ -49,8 +49,10 @@ class BaselineCallback(Checkable, LightningCallback):
         layers: Layers whose answers are profiled as embeddings, by name; `"fc.input"` is what goes into `fc`.
             `"auto"`: what goes into the last layer before the model's answer. None: no embeddings.
         inputs: How image batches are read. `"auto"`: dtype and shape decide, and a torchvision `Normalize` in the data
-            set's transforms is undone. None: no images. A dict by `"training"`, `"validation"` and `"test"` says it for
-            each kind of pass; those that it lacks are `"auto"`.
+            set's transforms is undone; if the model is fed several images of a batch (two cameras, a pair), each is a
+            group `inputs/<name>`. None: no images. `{"left": ImageInputs(), "right": ImageInputs(key=...)}` names
+            several. A dict by `"training"`, `"validation"` and `"test"` says it for each kind of pass; those that it
+            lacks are `"auto"`.
         outputs: The layer whose answers are the model's outputs. `"auto"`: what the model returns in evaluation, which
             the first batch shows; several heads are several outputs. None: no outputs.
         task: `"auto"`, `"classification"`, `"multilabel"` or `"regression"`, or what the outputs are: `"logits"`,
@@ -102,7 +104,7 @@ class BaselineCallback(Checkable, LightningCallback):
         self,
         layers: Literal["auto"] | Sequence[str] | None = "auto",
         *,
-        inputs: Literal["auto"] | ImageInputs | Mapping[str, str | ImageInputs | None] | None = "auto",
+        inputs: Literal["auto"] | ImageInputs | Mapping[str, Any] | None = "auto",
         outputs: str | None = "auto",
         task: str | Mapping[str, str] = "auto",
         target: Place | Mapping[str, Place | None] | None = "auto",
@@ -326,7 +328,7 @@ class BaselineCallback(Checkable, LightningCallback):
         recording = self._recording(source)
         if recording is not None:
             recording.start(one_loader(loaders, index))
-            self._hint(recording)
+            self._hint(recording, source)
 
     def _open(self, source: str, batch: Any) -> None:
         recording = self._recording(source)
@@ -338,7 +340,7 @@ class BaselineCallback(Checkable, LightningCallback):
         recording, traced = self._recording(source), self._traced()
         if recording is not None:
             if traced:
-                self._hint(recording)
+                self._hint(recording, source)
             recording.close()
 
     def _trace(self, batch: Any, *, recorded: bool = False, exact: bool = True) -> None:
@@ -350,9 +352,12 @@ class BaselineCallback(Checkable, LightningCallback):
         finder = self._fit.finder if self._fit is not None else None
         return finder is not None and finder.close()
 
-    def _hint(self, recording: LoaderPass) -> None:
-        """Tell it where the loss has shown the labels to be."""
+    def _hint(self, recording: LoaderPass, source: str) -> None:
+        """Tell it where the loss has shown the labels to be, and what the model was fed."""
         finder = self._fit.finder if self._fit is not None else None
+        fed = finder.fed(training=source == TRAINING) if finder is not None else None
+        if fed is not None:
+            recording.hint_images(fed)
         for head, place in finder.places.items() if finder is not None else ():
             recording.hint_labels(place, head)
 

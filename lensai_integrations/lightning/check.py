@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +24,7 @@ from lensai_integrations.lightning.finding import Finder
 from lensai_integrations.lightning.layers import find_layer
 from lensai_integrations.lightning.recording import aside
 from lensai_integrations.lightning.taps import Taps
-from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.batches import find_images, images_in, separated
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.training.check import Check, reading_difference, run_check, without_missing
 from lensai_integrations.training.fit import TRAINING, VALIDATION, Fit
@@ -64,6 +65,7 @@ def check(options: Options, model: nn.Module | None, batch: Any) -> Check:
             aside=aside,
             notes=[*notes, *difference],
             targets=looked.targets,
+            fed=looked.fed,
         )
 
 
@@ -76,12 +78,14 @@ class _Looked:
         layers: The layers that are read.
         targets: Where in the batch the labels of each output are, if a loss showed it.
         said: What is not clear.
+        fed: Where in the batch is what the model was fed; None if that was not seen.
     """
 
     answers: dict[str, Any] = field(default_factory=dict)
     layers: Sequence[Listened] = ()
     targets: dict[str, Any] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
+    fed: set[tuple[int | str, ...]] | None = None
 
 
 def _by_steps(model: nn.Module, batch: Any, options: Options, problems: Problems) -> _Looked:
@@ -173,11 +177,24 @@ def _by_forward(
     model: nn.Module, batch: Any, options: Options, problems: Problems, trained: Finder | None = None
 ) -> _Looked:
     """What `forward` shows of the images."""
-    key = options.inputs.key if isinstance(options.inputs, ImageInputs) else None
 
-    with problems.caught("the model's forward pass"):
-        return _seen(model, batch, options, lambda: model(find_images(batch, key)), trained)
-    return _Looked()
+    def forward() -> None:
+        with problems.caught("the model's forward pass"):
+            model(*_images_for(model, batch, options.inputs_of(VALIDATION)))
+
+    return _seen(model, batch, options, forward, trained)
+
+
+def _images_for(model: nn.Module, batch: Any, inputs: Any) -> list[Any]:
+    """The images that `forward` takes: of several inputs each, if it takes as many."""
+    if isinstance(inputs, Mapping):
+        return list(separated(batch, {name: reader.key for name, reader in inputs.items()}).parts.values())
+    parameters = signature(model.forward).parameters.values()
+    taken = [each for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD]
+    found = images_in(batch) if inputs == "auto" and len(taken) > 1 else []
+    if len(found) == len(taken) > 1:
+        return [each.images for each in found]
+    return [find_images(batch, inputs.key if isinstance(inputs, ImageInputs) else None)]
 
 
 def _seen(
@@ -194,7 +211,7 @@ def _seen(
         run()
         finder.close()
         finder.settle()
-        return _Looked(taps.close(), taps.layers, finder.places, problems.messages)
+        return _Looked(taps.close(), taps.layers, finder.places, problems.messages, finder.fed(training=False))
     finally:
         finder.stop_tracing()
         taps.remove()

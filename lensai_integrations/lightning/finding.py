@@ -74,6 +74,15 @@ class Finder:
         if self._compiled and (outputs or layers):
             self._cannot_trace()
 
+    def fed(self, *, training: bool) -> set[tuple[int | str, ...]] | None:
+        """Where in a batch is what the model was fed, as the traced batch of the kind shows, else that of the other.
+
+        None if neither could be traced.
+        """
+        traces = (self._training, self._evaluation) if training else (self._evaluation, self._training)
+        trace = next((each for each in traces if each is not None), None)
+        return None if trace is None else fed_places(trace)
+
     def open(self, batch: Any, *, recorded: bool, exact: bool = True) -> None:
         """Before a batch: trace it, if it is the first of its kind.
 
@@ -279,6 +288,31 @@ class MatchingFinder(Finder):
             self._problems.note(
                 TOPIC, f"the model is compiled, and has no layers of the names that the baseline has {names} of"
             )
+
+
+def fed_places(trace: Trace) -> set[tuple[int | str, ...]]:
+    """Where in a batch is what the model's parameters were applied to, before any others were.
+
+    What only a loss is given is not fed to a model; nor what is only given to parameters that judge: those that are
+    applied to the model's own answer as well (perceptual losses, discriminators), unless all is.
+    """
+    applied: list[tuple[int, set[int], bool]] = []  # module, what of the batch it was given, whether an answer as well
+    for node in trace.nodes:
+        if node.layer:
+            module = id(trace.calls[node.call].module) if node.call >= 0 else -1
+            behind = trace.steps_behind(*node.parents)
+            leaves = {number for number in behind if trace.nodes[number].place is not None}
+            applied.append((module, leaves, any(trace.nodes[number].layer for number in behind)))
+    judges = [(module, leaves) for module, leaves, answers in applied if answers]
+    fed = {leaf for _, leaves, _ in applied for leaf in leaves}
+    first = {
+        leaf
+        for module, leaves, _ in applied
+        for leaf in leaves
+        if not any(judge == module and leaf not in others for judge, others in judges)
+    }
+    places = (trace.nodes[leaf].place for leaf in first or fed)
+    return {place for place in places if place is not None}
 
 
 def is_compiled(model: nn.Module) -> bool:

@@ -65,9 +65,10 @@ def matched(answer: Answer, reference: Profile, missing: Iterable[str]) -> tuple
         The readings by group, and what is to be said of groups without one.
     """
     groups = list(missing)
-    outputs = named(OUTPUTS, answer.outputs, filter(is_outputs, reference.groups)) if answer.outputs else {}
+    theirs = dict.fromkeys(filter(is_outputs, reference.groups), 0)
+    outputs, doubt = named(OUTPUTS, answer.outputs, theirs) if answer.outputs else ({}, "")
     found: dict[str, Reading] = {**outputs, **_embeddings(answer, reference)}
-    problems = list(answer.problems)
+    problems = [*answer.problems, *([doubt] if doubt else [])]
     lacking = [group for group in groups if group not in found]
     if lacking and not (answer.problems and not found):
         problems.append(f"the baseline has {', '.join(lacking)}, and nothing like it was found in this model")

@@ -6,7 +6,7 @@ inference mode: a sketch's buffers outlive the pass they were made in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -74,6 +74,10 @@ class LoaderPass:
     def hint_labels(self, place: Place, head: str = "") -> None:
         """Tell that the loss was given what is at this place of the batch as the target of an output."""
         self._recording.hint_labels(place, head)
+
+    def hint_images(self, places: Iterable[tuple[int | str, ...]]) -> None:
+        """Tell which parts of a batch the model was seen to be fed."""
+        self._recording.hint_images(places)
 
     def close(self) -> None:
         """After the step: hand everything of this batch to the profiler."""

@@ -33,7 +33,8 @@ LOSSES: Final = {
     **dict.fromkeys(("binary_cross_entropy_with_logits", "binary_cross_entropy"), ""),
     "multilabel_soft_margin_loss": "binary_cross_entropy_with_logits",  # the same, by another name
     **dict.fromkeys(("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss"), "squared"),
-    **dict.fromkeys(("kl_div", "poisson_nll_loss", "soft_margin_loss", "multi_margin_loss", "ctc_loss"), "other"),
+    **dict.fromkeys(("kl_div", "poisson_nll_loss", "multi_margin_loss", "ctc_loss"), "other"),
+    "soft_margin_loss": "hinge",  # of labels -1 and 1 as that is, only smoother
     "multilabel_margin_loss": "other",
 }
 #: What compares rows with one another, as only embeddings are.

@@ -7,10 +7,12 @@ Needs torch and not Lightning.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -47,10 +49,12 @@ def watch(
 
     Args:
         monitor: What to hand them to. It is not closed at the end.
-        module: Its forward passes count; those of its parts alone do not. Compile it after entering, if at all.
+        module: Its forward passes count; those of its parts alone do not. To compile it, call `torch.compile`
+            before entering, and the compiled one only then.
         layers: Whose answers are embeddings; None for those of the baseline.
-        inputs: True for the images among the arguments, one tensor or a list of images (see `find_images`); a function
-            that picks them; or False.
+        inputs: True for the images among the arguments, one tensor or a list of images (see `find_images`), or of a
+            baseline with several image inputs what has their names, else in order; a function that picks them; or
+            False.
         outputs: True for the layer that the baseline's outputs are of, if the module has it, else for what the module
             returns; the name of a layer; or False.
         reduce: From a layer's answer to `[n, D]`, for all layers or by name; None for as in the baseline.
@@ -124,16 +128,22 @@ class Watch:
         self._inputs, self._outputs, self._missing = inputs, outputs, list(missing)
         self._pass, self._finding = _Pass(), threading.Lock()
         self._handles: list[Any] = []
+        self._recorded = self._silent = 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Watch:
+        """Copies of the module have its hooks, and there is no copy of what watches it; see `_begin`."""
+        return self
 
     def __enter__(self) -> DriftMonitor:
         if self._handles:
             raise InputError("this watch is open already: call monitor.watch(...) for another")
+        self._recorded = self._silent = 0
         self._handles = [
-            self._module.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True),
+            self._module.register_forward_pre_hook(_untraced(self._begin), with_kwargs=True, prepend=True),
             *(self._tap(layer, f"embeddings/{name}", self._ways[name]) for name, layer in self._layers.items()),
             *([self._tap(self._outputs, "outputs", None)] if isinstance(self._outputs, Layer) else []),
-            self._module.register_forward_hook(self._end, with_kwargs=True),
-            self._module.register_forward_hook(self._stop_tracing, always_call=True),
+            self._module.register_forward_hook(_untraced(self._end), with_kwargs=True),
+            self._module.register_forward_hook(_untraced(self._stop_tracing), always_call=True),
         ]
         return self._monitor
 
@@ -143,11 +153,27 @@ class Watch:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        if error is None and not (self._recorded or self._silent):
+            self._say("the module was not called, so nothing was recorded", _CALL_IT)
+
+    def _say(self, what: str, advice: str, topic: str = "watch") -> None:
+        """Log why nothing is recorded, once, and count it in the monitor's status."""
+        with self._monitor.caught(topic):
+            raise InputError(f"{what}: {advice}")
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._pass.answers = None
-        if module.training:
+        if not self._handles or (module is not self._module and not getattr(module, "_is_replica", False)):
+            if self._handles:
+                self._silent += 1
+                self._say("a copy of the module was called, of which nothing is recorded", "watch the copy")
             return
+        if module.training:
+            self._silent += 1
+            if not self._recorded:
+                self._say("the module is in training mode, in which nothing is recorded", "call module.eval() first")
+            return
+        self._recorded += 1
         self._pass.answers, self._pass.images = {}, None
         with self._monitor.caught("watch inputs"):
             if self._inputs is not False:
@@ -161,11 +187,25 @@ class Watch:
         """The images that the module is given, as they are."""
         if callable(self._inputs):
             return self._inputs(args, kwargs)
-        reader = self._monitor.reader
+        readers = self._monitor.readers
+        if "" not in readers:
+            return self._separated(args, kwargs)
+        reader = readers[""]
         if isinstance(reader.key, str) and reader.key in kwargs:
             return kwargs[reader.key]
         given = (*args, *kwargs.values()) if args else kwargs
         return find_images(args[0] if len(given) == 1 and args else given, layout=reader.layout)
+
+    def _separated(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """What the images of several inputs are among: by the names that `forward` gives them, else in order."""
+        try:
+            given = {**signature(self._module.forward).bind(*args, **kwargs).arguments, **kwargs}
+        except (TypeError, ValueError):
+            given = dict(kwargs)
+        names = {reader.key or name for name, reader in self._monitor.readers.items()}
+        if names & set(given):
+            return {name: value for name, value in given.items() if name in names}
+        return args[0] if len(args) == 1 and not kwargs else (*args, *kwargs.values())
 
     def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Follow this pass, to find the layers that have other names than in the baseline."""
@@ -212,8 +252,8 @@ class Watch:
                     kept[key] = _copy(tensor) if reduce is None else reduce_embedding(tensor.detach(), reduce)
 
         if layer.before:
-            return layer.module.register_forward_pre_hook(lambda _, a, k: keep((a, k)), with_kwargs=True)
-        return layer.module.register_forward_hook(lambda _, a, answer: keep(answer))
+            return layer.module.register_forward_pre_hook(_untraced(lambda _, a, k: keep((a, k))), with_kwargs=True)
+        return layer.module.register_forward_hook(_untraced(lambda _, a, answer: keep(answer)))
 
     def _end(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], answer: Any) -> None:
         kept, images, trace = self._pass.answers, self._pass.images, self._pass.trace
@@ -228,12 +268,37 @@ class Watch:
         with self._monitor.caught("watch"), torch.inference_mode(False), torch.no_grad():
             if self._outputs is True:
                 kept["outputs"] = answer
+            self._miss(kept)
             outputs = kept.pop("outputs", None)
             layers = {key.removeprefix("embeddings/"): rows for key, rows in kept.items()}
             self._monitor.update(inputs=images, outputs=outputs, embeddings=layers or None)
 
+    def _miss(self, kept: Mapping[str, Any]) -> None:
+        """Say which layers were not called in a pass."""
+        for name, layer in self._layers.items():
+            if f"embeddings/{name}" not in kept:
+                advice = "name one that is called in layers=, or leave it out there"
+                self._say(f"layer {layer.path!r} was not called in the pass", advice, f"watch embeddings/{name}")
+        if isinstance(self._outputs, Layer) and "outputs" not in kept:
+            advice = "pass outputs='...', the name of one that is called, or outputs=False"
+            self._say(f"layer {self._outputs.path!r} was not called in the pass", advice, "watch outputs")
+
+
+#: What is to be done where no pass of the module was seen.
+_CALL_IT: Final = (
+    "call the module itself, as in module(images), and not module.forward(...), one of its parts, a copy or what it was"
+    " compiled to before; or watch the one that is called"
+)
+
+
+def _untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that `torch.compile` leaves out of what it compiles; to load that takes seconds, so only if it is."""
+    return torch.compiler.disable(hook) if "torch._dynamo" in sys.modules else hook  # type: ignore[no-untyped-call]
+
 
 def _copies(picked: Any) -> Any:
+    if isinstance(picked, Mapping):
+        return {name: _copies(each) for name, each in picked.items()}
     if isinstance(picked, list | tuple):
         return [_copies(each) for each in picked]
     return _copy(picked) if isinstance(picked, Tensor) else picked

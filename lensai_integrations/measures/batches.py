@@ -27,9 +27,12 @@ Key: TypeAlias = int | str | tuple[int | str, ...] | None
 #: Images with rows `[n, ...]`, or a list of arrays of one image each.
 Found: TypeAlias = Any
 
+#: More arrays of images than these are not taken for inputs of a model: multi-crop, frames.
+MOST_INPUTS: Final = 4
+
 _MAX_DEPTH = 8
 _LEAST_SIDE = 8  # of a grey image in a list: what is smaller may be any two numbers per row
-_IMAGES, _PLAUSIBLE, _ODD, _OTHER, _NONE = range(5)  # how much an array looks like images
+_IMAGES, PLAUSIBLE, _ODD, _OTHER, _NONE = range(5)  # how much an array looks like images
 _LIBRARIES: Final = ("torch", "tensorflow", "jax", "numpy", "keras", "pandas")  # their objects are no batches
 _PICTURES: Final = ("L", "RGB", "F", "I;16", "I;16L", "I;16B")
 
@@ -57,6 +60,25 @@ class Located:
     place: tuple[int | str, ...] = ()
     note: str = ""
     likeness: int = _NONE
+
+
+class SeveralImages(dict[str, Any]):
+    """Images of several inputs of a model by their names, seen to be such; rows belong together."""
+
+
+@dataclass(frozen=True)
+class Separated:
+    """A batch taken apart into the image inputs of a model.
+
+    Attributes:
+        parts: What each is read from, by its name.
+        missing: Why some are not there, by name.
+        note: What a person should know of how they were told apart; empty if nothing.
+    """
+
+    parts: dict[str, Any]
+    missing: dict[str, InputError]
+    note: str = ""
 
 
 def find_images(batch: Any, key: Key = None, layout: str = "auto") -> Found:
@@ -108,7 +130,8 @@ def locate(batch: Any, key: Key = None, layout: str = "auto", *, pictures: bool 
         names = " and ".join(f"{_told(each.place)} {_shapes(each.images)}" for each in found)
         raise SeveralError(
             f"several arrays in the batch may be the images, at {names}: pass one of these places, e.g."
-            f" ImageInputs(key={_told(found[0].place)})"
+            f" ImageInputs(key={_told(found[0].place)}), or if the model is fed all of them"
+            f" {_mapping([each.place for each in found])}"
         )
     if not found:
         return Located(_first(value, key), place)
@@ -116,6 +139,73 @@ def locate(batch: Any, key: Key = None, layout: str = "auto", *, pictures: bool 
     if pictures:
         return found[0]
     return replace(found[0], images=[_as_array(image) for image in images] if _is_list(images) else _as_array(images))
+
+
+def images_in(batch: Any, layout: str = "auto") -> list[Located]:
+    """All parts of a batch that look most like images, in order: of a tuple not only the first, of a dict every name.
+
+    Example:
+        >>> left, right = np.zeros((2, 8, 8, 3)), np.zeros((2, 9, 9, 3))
+        >>> [each.place for each in images_in(({"left": left, "right": right, "age": np.zeros(2)}, np.zeros((2, 5))))]
+        [(0, 'left'), (0, 'right')]
+    """
+    return _likeliest([_all_in(batch, (), layout, 0)])
+
+
+def input_name(name: Any) -> str:
+    """A key or place of a batch as the name of an image input, which is part of the name of a group.
+
+    Example:
+        >>> input_name("camera/left"), input_name(1)
+        ('camera.left', '1')
+    """
+    return str(name).replace("/", ".")
+
+
+def names_of(places: Sequence[tuple[int | str, ...]]) -> list[str]:
+    """Names of several image inputs: the steps that tell their places apart.
+
+    Example:
+        >>> names_of([(0, "left"), (0, "right")]), names_of([("a", "image"), ("b", "image")]), names_of([(0,), (2,)])
+        (['left', 'right'], ['a', 'b'], ['0', '2'])
+    """
+    steps = [list(place) for place in places]
+    for end in (0, -1):
+        while min(map(len, steps)) > 1 and len({each[end] for each in steps}) == 1:
+            for each in steps:
+                each.pop(end)
+    return [input_name(".".join(map(str, each))) for each in steps]
+
+
+def separated(batch: Any, keys: Mapping[str, Key], layout: str = "auto") -> Separated:
+    """What each of several image inputs is read from.
+
+    Each is what its key leads to, else what is called as it is. Where a batch has no names, or the inputs are only
+    called by their places, as many arrays of images as inputs are these in order, and that is said.
+
+    Args:
+        batch: As `find_images` takes it.
+        keys: Where each is, by its name; None for what is called so.
+        layout: Of the images, if it is known.
+
+    Example:
+        >>> left, right = np.zeros((2, 8, 8, 3)), np.ones((2, 8, 8, 3))
+        >>> found = separated({"right": right, "left": left}, {"left": None, "right": None})
+        >>> found.parts["left"] is left, found.missing
+        (True, {})
+        >>> separated((left, right), {"left": None, "right": None}).note[:52]
+        "the images at 0 and 1 are read as 'left' and 'right'"
+    """
+    parts = {name: part for name, key in keys.items() if (part := _at(batch, key)) is not None}
+    open_ = [name for name in keys if name not in parts]
+    called = {input_name(key): key for key in _keys_of(batch)}
+    by_name = {name: part for name in open_ if (part := _at(batch, called.get(name))) is not None}
+    note = ""
+    if open_ and not by_name:
+        by_name, note = _by_place(batch, open_, layout)
+    parts |= by_name
+    missing = {name: _lacks(batch, name, list(keys), called) for name in open_ if name not in by_name}
+    return Separated({name: parts[name] for name in keys if name in parts}, missing, note)
 
 
 def shapes_of(images: Found) -> list[tuple[int, ...]]:
@@ -223,6 +313,66 @@ def _step(batch: Any, part: int | str, key: Key) -> tuple[Any, tuple[int | str, 
     raise NoNamesError(problem) if isinstance(part, str) else InputError(problem)
 
 
+def _at(batch: Any, key: Key) -> Any:
+    """What is at a key; None if nothing is."""
+    try:
+        return None if key is None else _under(batch, key)[0]
+    except InputError:
+        return None
+
+
+def _keys_of(batch: Any) -> list[Any]:
+    """The names that a batch has, or that dicts in a tuple have."""
+    named = fields_of(batch)
+    if named is not None:
+        return list(named)
+    parts = batch if isinstance(batch, list | tuple) else ()
+    return [key for part in parts for key in fields_of(part) or ()]
+
+
+def _by_place(batch: Any, names: Sequence[str], layout: str) -> tuple[dict[str, Any], str]:
+    """Parts of a batch without these names: by their places, else in order, which is to be said."""
+    if isinstance(batch, list | tuple) and len(batch) == len(names) > 1 and are_images(batch, layout):
+        found = [Located(image, (place,)) for place, image in enumerate(batch)]  # one image alone of each input
+    else:
+        found = images_in(batch, layout)
+    own = names_of([each.place for each in found]) if found else []
+    parts = dict(zip(own, (each.images for each in found), strict=True))
+    if set(names) <= parts.keys():
+        return {name: parts[name] for name in names}, ""
+    if len(found) == len(names) > 1 and any(all(map(str.isdecimal, each)) for each in (own, names)):
+        places, called = (" and ".join(each) for each in ([_told(each.place) for each in found], map(repr, names)))
+        note = f"the images at {places} are read as {called}, in this order: pass a dict with these names to settle it"
+        return dict(zip(names, parts.values(), strict=True)), note
+    if not found and isinstance(batch, list | tuple):  # nothing that looks like images: where they are said to be
+        return {name: batch[int(name)] for name in names if name.isdecimal() and int(name) < len(batch)}, ""
+    return {name: parts[name] for name in names if name in parts}, ""
+
+
+def _lacks(batch: Any, name: str, names: Sequence[str], called: Mapping[str, Any]) -> InputError:
+    """Why an image input is not there."""
+    if name in called:
+        return InputError(f"the image input {name!r} of this batch is None")
+    held = f"has {list(called.values())}" if called else f"is a {type(batch).__name__} without names"
+    wanted = ", ".join(f"{each!r}: images" for each in names)
+    return InputError(f"the image input {name!r} is not in the batch, which {held}: pass a dict {{{wanted}}}")
+
+
+def _all_in(value: Any, place: tuple[int | str, ...], layout: str, depth: int, inside: bool = False) -> list[Located]:
+    """Everything that may be images, at any depth."""
+    named = fields_of(value)
+    if named is not None:
+        plain = not isinstance(value, Mapping | tuple) and not is_dataclass(value)
+        parts, inside = ({} if inside and plain else named), plain
+    elif not isinstance(value, list | tuple) or are_images(value, layout) or _of_samples(value, layout, depth):
+        return _search(value, place, layout, depth)
+    else:
+        parts = dict(enumerate(value))
+    if depth > _MAX_DEPTH:
+        raise InputError(f"batch is nested more than {_MAX_DEPTH} deep: pass the images themselves")
+    return [each for step, part in parts.items() for each in _all_in(part, (*place, step), layout, depth + 1, inside)]
+
+
 def _search(value: Any, place: tuple[int | str, ...], layout: str, depth: int, inside: bool = False) -> list[Located]:
     """What may be the images: nothing, one thing, or several that are equally likely."""
     if depth > _MAX_DEPTH:
@@ -262,7 +412,7 @@ def _in_list(values: Sequence[Any], place: tuple[int | str, ...], layout: str, d
         if i == 0 and found[0] and found[0][0].likeness == _IMAGES:
             return _with_views(found[0], values)
     found = [each for each in found if each]
-    first = next((each for each in found if each[0].likeness <= _PLAUSIBLE), None)
+    first = next((each for each in found if each[0].likeness <= PLAUSIBLE), None)
     best = _likeliest(found)
     if first is None or first[0].likeness == best[0].likeness:
         return first or [each for each in best if each.place == best[0].place]
@@ -319,12 +469,28 @@ def _with_views(found: list[Located], values: Sequence[Any]) -> list[Located]:
     views = [i for i, each in enumerate(values) if _is_view(each, first.images)]
     if len(views) < 2:
         return found
-    places = ", ".join(_told((*first.place[:-1], i)) for i in views)
-    note = (
-        f"{len(views)} arrays of images are in the batch, at {places}: only the first is read; settle it with"
-        f" ImageInputs(key={_told(first.place)}), or another of these"
-    )
+    note = only_first([(*first.place[:-1], i) for i in views], first.place)
     return [replace(first, note=note)]
+
+
+def only_first(places: Sequence[tuple[int | str, ...]], first: tuple[int | str, ...]) -> str:
+    """That one of several arrays of images is read, and how to settle it.
+
+    Example:
+        >>> only_first([(0,), (1,)], (0,))[:77]
+        '2 arrays of images are in the batch, at 0, 1: only the first is read; settle '
+    """
+    return (
+        f"{len(places)} arrays of images are in the batch, at {', '.join(map(_told, places))}: only the first is read;"
+        f" settle it with ImageInputs(key={_told(first)}), or another of these, or if the model is fed all of them"
+        f" {_mapping(places)}"
+    )
+
+
+def _mapping(places: Sequence[tuple[int | str, ...]]) -> str:
+    """The argument that reads each as a group of its own."""
+    each = (f"{name!r}: ImageInputs(key={_told(place)})" for name, place in zip(names_of(places), places, strict=True))
+    return f"inputs={{{', '.join(each)}}}"
 
 
 def _is_view(array: Any, other: Array) -> bool:
@@ -339,7 +505,7 @@ def _is_view(array: Any, other: Array) -> bool:
 def _likeness(array: Any) -> int:
     """How much an array looks like images, by its axes and dtype."""
     if is_picture(array):
-        return _PLAUSIBLE
+        return PLAUSIBLE
     shape, name = shape_of(array), dtype_name(array)
     if len(shape) < 2:
         return _NONE
@@ -347,7 +513,7 @@ def _likeness(array: Any) -> int:
         return _OTHER
     if len(shape) == 4 and (shape[1] in CHANNELS or shape[3] in CHANNELS):
         return _IMAGES
-    return _PLAUSIBLE if len(shape) == 3 else _ODD
+    return PLAUSIBLE if len(shape) == 3 else _ODD
 
 
 def are_images(values: Sequence[Any], layout: str = "auto") -> bool:

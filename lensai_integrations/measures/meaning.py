@@ -40,6 +40,10 @@ CROSS_ENTROPY: Final = "cross_entropy"
 BINARY_LOGITS: Final = "binary_cross_entropy_with_logits"
 BINARY: Final = "binary_cross_entropy"
 SQUARED: Final = "squared"
+#: Of margins between -1 and 1: the sign of a column is the answer.
+HINGE: Final = "hinge"
+#: What to do about labels that are not read, whoever reads them.
+ONE_EACH: Final = "pass one label per image, or none (where batches are searched for them, by target=)"
 #: Losses written by hand: one that takes a sigmoid of each column; one that takes a softmax, or a column by the label;
 #: and one that was looked for in training and not seen to do anything with the answer.
 SIGMOID: Final = "sigmoid"
@@ -58,12 +62,14 @@ class LabelForm:
         columns: Numbers of a row.
         largest: The largest class of whole numbers; -1 otherwise.
         inside: Whether all numbers lie in [0, 1].
+        signs: Whether all numbers are -1 or 1, and the rest is said of them as 0 and 1.
     """
 
     form: Form
     columns: int = 1
     largest: int = -1
     inside: bool = False
+    signs: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,12 +87,13 @@ class Decision:
     doubt: str = ""
 
 
-def label_form(labels: Any, *, look: bool = True) -> LabelForm:
+def label_form(labels: Any, *, look: bool = True, signs: bool = True) -> LabelForm:
     """What a batch of labels looks like; on an accelerator this waits for the values.
 
     Args:
         labels: The batch.
         look: Whether the values of one whole number per image are of interest; without, they are not waited for.
+        signs: Whether -1 and 1 stand for off and on.
 
     Raises:
         InputError: If they are neither one label nor one row of numbers per image: masks, boxes, ids, lists of
@@ -97,13 +104,18 @@ def label_form(labels: Any, *, look: bool = True) -> LabelForm:
         ('one-hot', 'multi-hot', 'numbers')
         >>> label_form([[0.2, 0.8]]).form, label_form(["cat", "dog"]).form, label_form([0, 7]).largest
         ('soft', 'texts', 7)
+        >>> label_form([-1.0, 1.0]).form, label_form([-1.0, 1.0]).signs, label_form([-1.0, 1.0], signs=False).form
+        ('binary', True, 'numbers')
     """
-    if strings(labels) is not None:
+    if all(label is not None for label in labels_given(labels)) and strings(labels) is not None:
         return LabelForm("texts")
     array = label_rows(labels)
     if not look and array.shape[1] == 1 and namespace(array).isdtype(array.dtype, ("integral", "bool")):
         return LabelForm("whole")
     rows = np.asarray(to_host(array))
+    if signs and rows.size and rows.dtype.kind != "u" and bool((np.abs(rows) == 1).all()) and bool((rows < 0).any()):
+        form = label_form((rows > 0).astype(rows.dtype), signs=False)
+        return replace(form, signs=True)
     whole = rows.dtype.kind in "iub"
     zero_one = bool(np.isin(rows, (0, 1)).all()) and rows.size > 0
     inside = rows.size > 0 and bool(((rows >= 0) & (rows <= 1)).all())
@@ -115,8 +127,8 @@ def label_form(labels: Any, *, look: bool = True) -> LabelForm:
     if whole:
         raise InputError(
             f"labels of shape {shape_of(rows)} are whole numbers from {rows.min()} to {rows.max()}, several per image:"
-            " ids, boxes, a mask? These are not read yet; pass target=, the place of one label per image, or"
-            " target=None. Numbers to be predicted are read as floating-point numbers"
+            f" ids, boxes, a mask? These are not read yet; {ONE_EACH}. Numbers to be predicted are read as"
+            " floating-point numbers"
         )
     soft = inside and bool((np.abs(rows.sum(axis=1) - 1) <= SUM_TOLERANCE).all())
     return LabelForm("soft" if soft else "rows", rows.shape[1], inside=inside)
@@ -146,23 +158,73 @@ def label_rows(labels: Any) -> Array:
         >>> label_rows([0, 1]).shape, label_rows(np.zeros((4, 1, 3))).shape
         ((2, 1), (4, 3))
     """
-    if isinstance(labels, Mapping) or (
-        isinstance(labels, list | tuple) and any(isinstance(x, Mapping) for x in labels)
-    ):
-        raise InputError(
-            "labels are a mapping per image (boxes?), which is not read yet: pass target=, the place of one label per"
-            " image, or target=None"
-        )
-    _refuse_several(labels)
-    array = local(labels)
+    array = label_array(labels)
     shape = shape_of(array)
     kept = (*shape[:1], *(size for size in shape[1:] if size != 1))
     if not shape or len(kept) > 2:
         raise InputError(
-            f"labels must be [n] or [n, k], got shape {shape}: masks, boxes and sequences are not read yet; pass"
-            " target=, the place of one label per image, or target=None"
+            f"labels must be [n] or [n, k], got shape {shape}: masks, boxes and sequences are not read yet; {ONE_EACH}"
         )
     return namespace(array).reshape(array, (shape[0], kept[1] if len(kept) == 2 else 1))
+
+
+def labels_given(labels: Any) -> list[Any] | tuple[Any, ...]:
+    """Labels that are Python's own objects, one by one, and so may be anything; of an array of numbers none.
+
+    Example:
+        >>> labels_given([0, None]), labels_given(np.array([1, "a"], object)), labels_given(np.zeros(2))
+        ([0, None], [1, 'a'], ())
+    """
+    if isinstance(labels, np.ndarray) and labels.dtype.kind == "O":
+        return labels.reshape(-1).tolist()
+    return labels if isinstance(labels, list | tuple) else ()
+
+
+def label_array(labels: Any) -> Array:
+    """Labels that are no strings, as an array; nothing is waited for.
+
+    Raises:
+        InputError: If they are no numbers: mappings, None, lists of different lengths.
+
+    Example:
+        >>> label_array([[0, 1], [1, 1]]).shape
+        (2, 2)
+    """
+    _refuse_several(labels)
+    each = labels_given(labels)
+    if isinstance(labels, Mapping) or any(isinstance(label, Mapping) for label in each):
+        raise InputError(f"labels are a mapping per image (boxes?), which is not read yet: {ONE_EACH}")
+    if any(label is None for label in each):
+        raise InputError(
+            "labels have None for some images: leave out labels= for this batch, or pass -1 where a class is not known"
+            " and NaN where a number is not"
+        )
+    numbers = all(isinstance(label, int | float | np.number) for label in each)
+    try:
+        return np.array(labels.tolist()) if each and numbers and isinstance(labels, np.ndarray) else local(labels)
+    except InputError as error:  # texts among the numbers, or no numbers at all
+        raise InputError(f"labels: {error}; {ONE_EACH}") from error
+
+
+def check_rows(labels: Any, n: int) -> None:
+    """Refuse labels that are more or fewer than the images.
+
+    Args:
+        labels: An array, or a list.
+        n: Images; 0 if that is not known.
+
+    Raises:
+        InputError: If there is not one for each of them.
+
+    Example:
+        >>> check_rows([0, 1, 1], 3)
+        >>> check_rows([0, 1, 1], 2)
+        Traceback (most recent call last):
+        lensai_integrations.errors.InputError: labels are of 3 images, but the batch has 2: pass one label ...
+    """
+    shape = (len(labels),) if isinstance(labels, list | tuple) else shape_of(labels) if is_array(labels) else ()
+    if n and shape and shape[0] not in (n, -1):
+        raise InputError(f"labels are of {shape[0]} images, but the batch has {n}: {ONE_EACH}")
 
 
 def _refuse_several(labels: Any) -> None:
@@ -173,13 +235,13 @@ def _refuse_several(labels: Any) -> None:
     lengths = {len(row) for row in rows} | ({1} if len(rows) < len(labels) else set())
     if len(lengths) > 1:
         raise InputError(
-            f"labels have different lengths, {min(lengths)} to {max(lengths)} for an image, which is not read yet: pass"
-            " one label per image, or a row of 0 and 1 with a column for each label"
+            f"labels have different lengths, {min(lengths)} to {max(lengths)} for an image, which is not read yet:"
+            f" {ONE_EACH}; several as a row of 0 and 1 with a column for each label"
         )
     if any(isinstance(each, str) for row in rows if isinstance(row, list | tuple) for each in row):
         raise InputError(
-            "labels are several texts per image, which is not read yet: pass one per image, or a row of 0 and 1 with a"
-            " column for each"
+            f"labels are several texts per image, which is not read yet: {ONE_EACH}; several as a row of 0 and 1 with a"
+            " column for each label"
         )
 
 
@@ -248,11 +310,11 @@ def decide_kind(
     if task != "auto":
         return _as_told(evidence, task)
     if known is not None:
-        return Decision(known, "as in the baseline", _after_a_softmax(evidence) if known == "logits" else "")
+        return Decision(known, "as in the baseline", _unlike_the_baseline(evidence, known))
     rules = (_by_loss, _by_activation, _by_labels)
     found = next((found for rule in rules if (found := rule(evidence)) is not None), None)
     found = found or _by_values(evidence, about, alone)
-    if found.kind != "logits" or found.doubt or loss in (CROSS_ENTROPY, BINARY, BINARY_LOGITS, SOFTMAX):
+    if found.kind != "logits" or found.doubt or loss in (CROSS_ENTROPY, BINARY, BINARY_LOGITS, SOFTMAX, HINGE):
         return found
     if _are_of_length_one(evidence):
         return replace(found, doubt=_OF_LENGTH_ONE)
@@ -266,7 +328,8 @@ _OF_NO_LOSS: Final = (
 )
 _OF_LENGTH_ONE: Final = (
     "every row has length 1, as embeddings have that are compared by angle, and no loss tells: read as logits; if it is"
-    " an embedding, pass outputs=None and name its layer in layers=, else task='classification'"
+    " an embedding, hand it over as one (embeddings= of a Profiler; outputs=None and its layer in layers= of a"
+    " callback), else pass task='classification'"
 )
 #: What bfloat16 makes of a length of 1 is nearer than this.
 _LENGTH_TOLERANCE: Final = 0.01
@@ -308,20 +371,39 @@ def _scores_of_labels(evidence: _Evidence) -> str:
     )
 
 
-def _after_a_softmax(evidence: _Evidence) -> str:
-    """What is wrong with rows that should be logits, as the baseline's were, and are probabilities."""
-    if evidence.columns == 1:
+def _unlike_the_baseline(evidence: _Evidence, known: Kind) -> str:
+    """What is wrong with rows that should be as the baseline's, and can be told from one batch.
+
+    Logits that are no logits show in all rows together (`alike.unlike`); a softmax shows in a row, too.
+    """
+    rows = np.asarray(to_host(local(evidence.outputs)), np.float64).reshape(-1, evidence.columns)
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    if not len(rows) or known in ("values", "multilabel_logits"):
         return ""
-    try:
-        found = resolve(evidence.outputs, "classification")
-    except InputError:
-        return ""
-    if found != "probabilities":
-        return ""
-    return (
-        "read as logits, as the baseline's were, but rows lie in [0, 1] and sum to 1, as after a softmax: hand over"
-        " what goes into it, or make the baseline of probabilities too"
-    )
+    low, high, sums = rows.min(), rows.max(), rows.sum(axis=1)
+    inside = bool(low >= -SUM_TOLERANCE and high <= 1 + SUM_TOLERANCE)
+    in_all = evidence.columns > 1 and bool((np.abs(sums - 1) <= SUM_TOLERANCE).all())
+    if known == "logits":
+        return (
+            "read as logits, as the baseline's were, but rows lie in [0, 1] and sum to 1, as after a softmax: hand over"
+            " what goes into it, or make the baseline of probabilities too"
+            if inside and in_all
+            else ""
+        )
+    of = "scores of labels that do not exclude each other" if known in MULTILABEL else "probabilities"
+    by = "sigmoid" if known in MULTILABEL or evidence.columns == 1 else "softmax"
+    if not inside:
+        return (
+            f"read as {of}, as the baseline's were, but numbers reach from {low:.3g} to {high:.3g}, as logits do: such"
+            f" rows are left out; hand over what a {by} makes of them, or make the baseline of logits too"
+        )
+    if known == "probabilities" and evidence.columns > 1 and not in_all:
+        return (
+            f"read as probabilities of classes, as the baseline's were, but rows sum to {sums.min():.3g} to"
+            f" {sums.max():.3g} and not to 1, as scores of labels that do not exclude each other: such rows are left"
+            " out; hand over what a softmax answers, or make the baseline of such scores too"
+        )
+    return ""
 
 
 def _by_loss(evidence: _Evidence) -> Decision | None:
@@ -332,6 +414,7 @@ def _by_loss(evidence: _Evidence) -> Decision | None:
         **dict.fromkeys((BINARY, BINARY_LOGITS), _by_binary),
         SIGMOID: _by_sigmoid,
         SQUARED: _by_squared,
+        HINGE: _by_hinge,
     }
     return rule[evidence.loss](evidence) if evidence.loss in rule else None
 
@@ -386,9 +469,15 @@ def _by_binary(evidence: _Evidence) -> Decision | None:
     if evidence.labels is not None and evidence.labels.form == "rows" and not evidence.labels.inside:
         doubt = (
             "the loss is a binary cross-entropy for each column, but labels have numbers outside 0 to 1, as for labels"
-            " that are not known: they are read as numbers; target=None leaves them out"
+            " that are not known: they are read as numbers; leave them out (labels=None, target=None of a callback) or"
+            " put 0 there"
         )
     return Decision(kind, "the loss is a binary cross-entropy for each column", doubt)
+
+
+def _by_hinge(evidence: _Evidence) -> Decision:
+    why = "the loss is a margin between -1 and 1"
+    return Decision("logits" if evidence.columns == 1 else "multilabel_logits", why)
 
 
 def _by_squared(evidence: _Evidence) -> Decision:
@@ -491,6 +580,9 @@ def decide_labels(form: LabelForm, kind: Kind | None, columns: int = 0) -> Meani
         ('classes', 'values')
         >>> decide_labels(label_form([31, 47]), "values", 1), decide_labels(label_form([31, 47]), None)
         ('values', 'classes')
+        >>> smooth = label_form([0.05, 0.95])
+        >>> decide_labels(smooth, "logits", 1), decide_labels(smooth, "values", 1)
+        ('classes', 'values')
     """
     if form.form == "whole" and kind == "values" and columns <= 1:  # ages, counts
         return "values"
@@ -501,8 +593,25 @@ def decide_labels(form: LabelForm, kind: Kind | None, columns: int = 0) -> Meani
     if form.form == "one-hot" or (form.form == "soft" and kind != "values"):
         return "classes"
     of_classes = kind in CLASSES or (kind in MULTILABEL and columns == 1)
+    if form.form == "numbers" and form.inside and of_classes and columns == 1:  # shares of the second of two classes
+        return "classes"
     counted = form.form == "binary" or (form.form == "whole floats" and form.largest < columns)
     return "classes" if of_classes and counted else "values"
+
+
+def are_signs(form: LabelForm, kind: Kind | None, columns: int) -> bool:
+    """Whether labels that are all -1 or 1 stand for off and on: beside an answer of as many columns that says so.
+
+    Args:
+        form: What the first batch looks like.
+        kind: What the answer of the same head is read as; None if it is not known.
+        columns: Of that answer.
+
+    Example:
+        >>> are_signs(label_form([-1, 1]), "logits", 1), are_signs(label_form([-1, 1]), "logits", 5)
+        (True, False)
+    """
+    return form.signs and columns == form.columns and kind is not None and kind != "values"
 
 
 def told_kind(described: Mapping[str, Any], labels: LabelForm) -> Kind | None:
@@ -520,7 +629,7 @@ def told_kind(described: Mapping[str, Any], labels: LabelForm) -> Kind | None:
         ('logits', None)
     """
     loss, activation = (str(described.get(key) or "") for key in ("loss", "activation"))
-    if loss in (BINARY, BINARY_LOGITS):
+    if loss in (BINARY, BINARY_LOGITS, HINGE):
         return "multilabel_logits" if labels.columns > 1 else "logits"
     if loss in (CROSS_ENTROPY, SQUARED):
         return "logits" if loss == CROSS_ENTROPY else "values"

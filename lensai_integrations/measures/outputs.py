@@ -158,7 +158,7 @@ def measure_outputs(outputs: Array, task: Task | Kind = "auto", *, kind: Kind | 
     matrix = _matrix(outputs)
     xp = np if isinstance(matrix, np.ndarray) else namespace(matrix)  # np's own sort is not stable, and so 10x faster
     if kind != "values":
-        _check_classes(matrix, xp)
+        _check_classes(matrix, xp, kind)
     with np.errstate(over="ignore", invalid="ignore"):
         values = xp.astype(matrix, xp.float32)
         if kind in CLASSES:
@@ -356,8 +356,9 @@ def _matrix(outputs: Array) -> Array:
             "a map per image (segmentation?)" if len(shape) == 4 else "neither a vector nor rows of vectors per image"
         )
         raise InputError(
-            f"outputs must be one vector per row, [n, C] or [n], got shape {shape}: {what}, which is not read yet; name"
-            " a layer that gives one vector per image, or profile this layer as an embedding (layers=[...])"
+            f"outputs must be one vector per row, [n, C] or [n], got shape {shape}: {what}, which is not read yet; take"
+            " a layer that gives one vector per image, or profile this one as an embedding (embeddings={...}, or"
+            " layers=[...] of a callback)"
         )
     return array if len(shape) == 2 else namespace(array).reshape(array, (shape[0], width))
 
@@ -384,12 +385,19 @@ def flattened(outputs: Array) -> Array:
     return namespace(array).reshape(array, (-1, shape_of(array)[-1]))
 
 
-def _check_classes(matrix: Array, xp: Any) -> None:
-    if xp.isdtype(matrix.dtype, ("bool", "integral")):
+def _check_classes(matrix: Array, xp: Any, kind: Kind | None = None) -> None:
+    """Refuse whole numbers for what they cannot be."""
+    if not xp.isdtype(matrix.dtype, ("bool", "integral")):
+        return
+    if kind is not None:
         raise InputError(
-            f"outputs are {dtype_name(matrix)}, but logits and probabilities are floating-point numbers; pass classes"
-            " already chosen as labels, and other whole numbers with task='regression'"
+            f"outputs are {dtype_name(matrix)}, but are read as {kind.replace('_', ' ')}, which are floating-point"
+            " numbers: hand over these; classes already chosen by them are no answers but labels"
         )
+    raise InputError(
+        f"outputs are {dtype_name(matrix)}, but logits and probabilities are floating-point numbers; pass classes"
+        " already chosen as labels, and other whole numbers with task='regression'"
+    )
 
 
 @lru_cache(maxsize=64)

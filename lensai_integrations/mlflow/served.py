@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from lensai_integrations.arrays import is_array
+from lensai_integrations.conventions import is_images
 from lensai_integrations.drift.events import Event
 from lensai_integrations.drift.failures import Failures
 from lensai_integrations.drift.monitor import DriftMonitor
@@ -77,8 +78,8 @@ class MonitoredModel:
         with self._failures.caught("starting"):
             monitor = self._running()
         with self._failures.caught("inputs"):
-            if monitor is not None and "inputs" in self._known:
-                images = images_in(model_input, self._key)
+            if monitor is not None and any(map(is_images, self._known)):
+                images = images_in(model_input, self._key, several="" not in monitor.readers)
         answer = self.model.predict(model_input, params=params)
         with self._failures.caught("monitoring"):
             if monitor is not None:
@@ -101,12 +102,12 @@ class MonitoredModel:
         configuration = json.loads((self._folder / CONFIGURATION).read_text(encoding="utf-8"))
         baseline = Baseline.load(self._folder / BASELINE)
         inputs = configuration["inputs"]
-        reader = None if inputs is None else ImageInputs(**inputs)
+        reader = None if inputs is None else _readers(inputs)
         root = Path(os.environ.get(DIRECTORY) or configuration["directory"])
         monitor = _in_free_folder(root, baseline, inputs=reader, **configuration["monitor"])
         wanted = configuration.get("outputs", True)
         self._known = frozenset(name for name in monitor.reference.groups if wanted or not is_outputs(name))
-        self._key = None if reader is None else reader.key
+        self._key = reader.key if isinstance(reader, ImageInputs) else None
         atexit.register(_close, weakref.ref(monitor), os.getpid())
         return monitor
 
@@ -140,12 +141,20 @@ def _warn(event: Event) -> None:
     _log.warning("%s", event.text)
 
 
-def images_in(model_input: Any, key: Key = None) -> Any:
+def _readers(told: Mapping[str, Any]) -> ImageInputs | dict[str, ImageInputs]:
+    """How images are read, as a configuration says it; of several image inputs by name."""
+    if all(isinstance(each, Mapping) for each in told.values()):
+        return {name: ImageInputs(**each) for name, each in told.items()}
+    return ImageInputs(**told)
+
+
+def images_in(model_input: Any, key: Key = None, *, several: bool = False) -> Any:
     """A copy of the images in what a model is given: the model may work in place.
 
     Args:
         model_input: An array, or a dict or list with one in it.
         key: Which of several.
+        several: Whether they are of several inputs, which the monitor tells apart: then all arrays are.
 
     Raises:
         InputError: If there are none: a table, texts.
@@ -156,13 +165,21 @@ def images_in(model_input: Any, key: Key = None) -> Any:
     """
     if not isinstance(model_input, Mapping | list | tuple) and not is_array(model_input):
         raise InputError(f"inputs are not monitored: a {type(model_input).__name__} is no batch of images")
+    if several and isinstance(model_input, Mapping):
+        return {name: _copied(each) for name, each in model_input.items()}
+    if several and isinstance(model_input, list | tuple):
+        return [_copied(each) for each in model_input]
     images = find_images(model_input, None if is_array(model_input) else key)
     if isinstance(images, list):
-        return [each.copy() if isinstance(each, np.ndarray) else each for each in images]
+        return [_copied(each) for each in images]
     kind_of(images)
     if len(images.shape) < 3:
         raise InputError(f"inputs are not monitored: an array of shape {tuple(images.shape)} is no batch of images")
-    return images.copy() if isinstance(images, np.ndarray) else images
+    return _copied(images)
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def plain(answer: Any) -> Any:

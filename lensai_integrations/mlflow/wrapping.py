@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lensai_integrations import __version__
+from lensai_integrations.conventions import readers_by_name
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.inputs import ImageInputs
@@ -46,7 +47,7 @@ def monitored(
     recover: int = 3,
     remind: int | None = None,
     min_effect: float | None = None,
-    inputs: ImageInputs | None = None,
+    inputs: ImageInputs | Mapping[str, ImageInputs] | None = None,
     outputs: bool = True,
     monitor: str = "production",
     directory: str | Path = "lensai_monitor",
@@ -76,7 +77,8 @@ def monitored(
         recover: See `DriftMonitor`.
         remind: See `DriftMonitor`.
         min_effect: See `DriftMonitor`.
-        inputs: How images are read, if not as the baseline's were; `ImageInputs(key=...)` names them among several.
+        inputs: How images are read, if not as the baseline's were; `ImageInputs(key=...)` names them among several. Of
+            several image inputs, by name.
         outputs: Whether the model's answers are monitored. Pass False if the baseline has other ones of them: logits
             where the model answers probabilities.
         monitor: Name of the monitor.
@@ -127,14 +129,14 @@ def monitored(
 
 def _checked(arguments: Mapping[str, Any], inputs: Any, directory: str | Path) -> dict[str, Any]:
     """The configuration as JSON values."""
-    if inputs is not None and not isinstance(inputs, ImageInputs):
-        raise InputError(f"inputs={inputs!r} should be ImageInputs(...) or None")
+    readers = readers_by_name(inputs)
     if not isinstance(directory, str | Path) or not str(directory):
         raise InputError(f"directory={directory!r} should be a folder of the machine that serves")
     for key, value in arguments.items():
         if not isinstance(value, str | int | float | None):
             raise InputError(f"{key}={value!r} cannot be kept in a configuration: pass a number")
-    given = None if inputs is None else asdict(inputs)
+    given = None if inputs is None else {name: asdict(reader) for name, reader in readers.items()}
+    given = given.get("", given) if given is not None else None
     return {"monitor": dict(arguments), "inputs": given, "directory": str(directory)}
 
 

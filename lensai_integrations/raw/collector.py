@@ -86,6 +86,8 @@ class Collector:
     ) -> None:
         self.metadata = dict(metadata or {})
         _check(name, self.metadata)
+        if inputs is not None and not isinstance(inputs, ImageInputs):
+            raise InputError(f"inputs={inputs!r} should be ImageInputs(...): of several images a sample, one by key=")
         self.name, self.inputs, self._exif, self._seed, self._k = name, inputs, checked_exif(exif), seed, k
         kept = (*FILE, *self._exif, *self.metadata)
         by = checked_stream(segment_by, max_segments, kept, labels=labels)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lensai_integrations.conventions import is_images, title_of
+from lensai_integrations.conventions import inputs_of, is_images, title_of
 from lensai_integrations.drift.calibrate import calibration_of
 from lensai_integrations.errors import FormatError
 from lensai_integrations.heads import OUTPUTS, is_labels, is_outputs
@@ -35,7 +35,7 @@ def baseline_page(baseline: Baseline | Profile) -> Page:
         definitions=definitions_used(sources),
         use_title="How to use it",
         use=_USE,
-        commands=_commands(info),
+        commands=_commands(info, inputs_of(sources[0].profile)),
     )
 
 
@@ -140,20 +140,21 @@ def _layer(group: Group) -> str:
     return f"{name}: {how}" if how else name
 
 
-def _commands(info: dict[str, Any]) -> tuple[Commands, ...]:
+def _commands(info: dict[str, Any], names: Sequence[str] = ()) -> tuple[Commands, ...]:
     where = f"runs:/{info['run_id']}" if info.get("run_id") else "runs:/<run id>"
     shell = (
         "# exits 0: no drift, 1: drift, 2: error; takes folders, runs:/ and models:/\n"
         f"lensai compare {where} folder_of_production_profile\n\n"
         f"# all streams as a table\nlensai show {where}"
     )
+    by_name = f"  # images: {{{', '.join(f'{name!r}: ...' for name in names)}}}" if any(names) else ""
     python = (
         "from lensai_integrations import Profiler, compare\n"
         "from lensai_integrations.mlflow import load_baseline\n\n"
         f'baseline = load_baseline("{where}")\n'
         "profiler = Profiler(like=baseline)          # reads and sketches as the baseline did\n"
         "for images, outputs in production:\n"
-        "    profiler.update(inputs=images, outputs=outputs)\n"
+        f"    profiler.update(inputs=images, outputs=outputs){by_name}\n"
         "print(compare(baseline, profiler.profile()).to_text())"
     )
     return (Commands("On the command line", shell), Commands("In Python", python))

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from lensai_integrations.class_names import label_names, shown
-from lensai_integrations.conventions import is_images
+from lensai_integrations.conventions import input_of, is_images
 from lensai_integrations.profile import Profile
 from lensai_integrations.report.plots import bar_svg, ranges_svg
 from lensai_integrations.report.streams import Source
@@ -138,9 +138,14 @@ def _main_streams(profile: Profile) -> list[str]:
     plain = [group for name, group in profile.groups.items() if name in held and not name.startswith("embeddings/")]
     every = [(group.name, stream) for group in plain if group.bank is not None for stream in group.streams]
     images = [name for name in dict.fromkeys(name for name, _ in every) if is_images(name)]
-    further = {"raw", *images[1:]} if images else set()
+    first = {input_of(name): name for name in reversed(images)}
+    further = {"raw", *images} - set(first.values()) if images else set()
     groups = {name for name, _ in every} - further
-    main = [(name, stream) for wanted in MAIN for name, stream in every if stream == wanted and name in groups]
+    of_images = len(MAIN) - 1
+    wanted_streams = (*MAIN[: max(1, of_images // max(1, len(first)))], *MAIN[of_images:])  # of each image input
+    main = [
+        (name, stream) for wanted in wanted_streams for name, stream in every if stream == wanted and name in groups
+    ]
     return [f"{name}/{stream}" for name, stream in main or every[:_FIRST]]
 
 
@@ -164,11 +169,16 @@ def _measure(stream: str, profile: Profile, span: tuple[float, float]) -> Measur
     groups = (group for group in profile.groups.values() if stream.startswith(f"{group.name}/"))
     group = max(groups, key=lambda each: len(each.name), default=None)
     short = stream if group is None else stream.removeprefix(f"{group.name}/")
+    camera = "" if group is None else input_of(group.name)
     known = group.definition(group.definition_of(short)) if group is not None else None
     unit = known.unit if known is not None and known.unit != "1" else ""
     title = f"{stream}: {known.description}" if known is not None else stream
     return Measure(
-        stream, short.replace("_", " "), unit, title, interval(*span, significant_decimals(span[1] - span[0]))
+        stream,
+        f"{camera} {short.replace('_', ' ')}".strip(),
+        unit,
+        title,
+        interval(*span, significant_decimals(span[1] - span[0])),
     )
 
 

@@ -9,7 +9,7 @@ until then all that may be labels is taken.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -17,8 +17,22 @@ from typing import Any, Protocol
 from array_api_compat import is_numpy_array, is_torch_array
 
 from lensai_integrations.arrays import is_array, namespace, shape_of
+from lensai_integrations.conventions import INPUTS
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import Found, NoNamesError, SeveralError, locate
+from lensai_integrations.heads import group_of
+from lensai_integrations.measures.batches import (
+    MOST_INPUTS,
+    PLAUSIBLE,
+    Found,
+    Located,
+    NoNamesError,
+    SeveralError,
+    SeveralImages,
+    images_in,
+    locate,
+    names_of,
+    separated,
+)
 from lensai_integrations.measures.inputs import ImageInputs, normalization_of
 from lensai_integrations.training.labels import (
     LABEL_KEYS,
@@ -45,12 +59,12 @@ class Taken:
     """What was taken from a batch; None where there is nothing or it is not wanted.
 
     Attributes:
-        images: A copy of the images: an array, or a list of arrays of one image each.
+        images: A copy of the images: an array, or a list of arrays of one image each; of several image inputs by name.
         labels: A copy of the labels, or of several by name.
         place: Place of the labels in the batch, or of several by name.
         segments: What the rows are told apart by, `[n]` strings, whole numbers or None.
         class_names: What the labels' classes are called, as the data set says.
-        settle: Decides, once the model has seen the batch, what of it the labels are; None if that is known.
+        settle: Decides, once the model has seen the batch, what of it the images and labels are; None if that is known.
     """
 
     images: Found
@@ -61,7 +75,7 @@ class Taken:
     settle: Callable[[], Taken] | None = None
 
     def settled(self) -> Taken:
-        """The same with its labels decided."""
+        """The same with its images and labels decided."""
         return self if self.settle is None else self.settle()
 
 
@@ -69,7 +83,7 @@ class Reader(Protocol):
     """Takes images and labels from batches."""
 
     @property
-    def inputs(self) -> ImageInputs | None:
+    def inputs(self) -> ImageInputs | Mapping[str, ImageInputs] | None:
         """How to read what `take` returns as images."""
         ...
 
@@ -82,7 +96,7 @@ class BatchReader:
     """Takes images and labels from batches.
 
     Args:
-        inputs: How to read the images, or None to leave them.
+        inputs: How to read the images, of several image inputs by name; or None to leave them.
         target: Place or key of the labels, `"auto"` to look for them, or None to leave them.
         problems: Where it is reported what a batch lacks.
         segment_by: Key of what rows are told apart by, in batches that are dicts; None if by nothing of the batch.
@@ -90,11 +104,12 @@ class BatchReader:
         chosen: Where other passes found the labels by their loss.
         class_names: What the data set calls its classes.
         known: Where the labels of a baseline were.
+        several: Whether all images that the model is seen to be fed are read, each as an input of its own.
     """
 
     def __init__(
         self,
-        inputs: ImageInputs | None,
+        inputs: ImageInputs | Mapping[str, ImageInputs] | None,
         target: Place | None,
         problems: Problems,
         segment_by: str | None = None,
@@ -103,17 +118,27 @@ class BatchReader:
         chosen: Chosen | None = None,
         class_names: Sequence[str] = (),
         known: Sequence[Place] = (),
+        several: bool = False,
     ) -> None:
-        self._inputs, self._problems, self._segment_by, self._source = inputs, problems, segment_by, source
+        self._problems, self._segment_by, self._source = problems, segment_by, source
+        self._by_name: Mapping[str, ImageInputs] | None = inputs if isinstance(inputs, Mapping) else None
+        self._inputs = None if isinstance(inputs, Mapping) else inputs
+        self._several = several and self._inputs is not None and self._inputs.key is None
+        self._fed: frozenset[Path] | None = None
         self._finder = LabelFinder(target, lambda text: self._say("labels", text), chosen, known)
         self._names, self._names_fit = class_names, len(class_names) > 1
-        self._images_at: Path | None = None if inputs is None or inputs.key is None else path_of(inputs.key)
+        key = None if self._inputs is None else self._inputs.key
+        self._images_at: Path | None = None if key is None else path_of(key)
         self._knows_images = self._is_open = False
 
     @property
-    def inputs(self) -> ImageInputs | None:
+    def inputs(self) -> ImageInputs | Mapping[str, ImageInputs] | None:
         """How to read what `take` returns as images."""
-        return None if self._inputs is None else replace(self._inputs, key=None)
+        return without_key(self._inputs if self._by_name is None else self._by_name)
+
+    def hint_images(self, places: Iterable[Path]) -> None:
+        """Tell which parts of a batch the model was seen to be fed; it counts until the images are decided."""
+        self._fed = frozenset(places)
 
     def hint_labels(self, place: Place, head: str = "") -> None:
         """Tell that the loss was given what is at this place as its target; it counts until the labels are decided."""
@@ -124,21 +149,76 @@ class BatchReader:
         batch = by_part(batch)
         if batch is None or (self._images_at is not None and _is_absent(batch, self._images_at)):
             return None
-        images = segments = None
-        if self._inputs is not None and not self._is_open:
+        images = segments = choice = None
+        if not self._is_open:
             with self._problems.caught("inputs"):
-                images = self._find_images(batch, self._inputs)
+                choice = self._choice(batch)
+                images = self._images_of(batch, choice)
         if self._segment_by is not None:
             with self._problems.caught("segments"):
                 segments = _values_under(batch, self._segment_by)
         taken = Taken(_copy(images), None, None, segments)
-        if self._finder.paths is not None:
+        if choice is None and self._finder.paths is not None:
             return self._labelled(taken, batch)
         with self._problems.caught("labels"):
-            parts = self._parts(batch, images)
+            parts = self._parts(batch, choice.candidates[0].images if choice is not None else images, choice)
             copies = replace(parts, candidates={path: _copy(leaf) for path, leaf in parts.candidates.items()})
-            return replace(taken, settle=lambda: self._settled(taken, copies))
+            return replace(taken, settle=lambda: self._settled(taken, copies, choice))
         return taken
+
+    def _choice(self, batch: Any) -> _Choice | None:
+        """Of the first batch, what may be several image inputs: the model shows which it is fed. Else None."""
+        if not self._several or self._knows_images or self._inputs is None:
+            return None
+        found = images_in(batch, self._inputs.layout)
+        if not 1 < len(found) <= MOST_INPUTS or found[0].likeness > PLAUSIBLE:
+            return None
+        try:
+            usual: Located | InputError = locate(batch, None, self._inputs.layout)
+        except InputError as error:
+            usual = error
+        copies = [replace(each, images=_copy(each.images)) for each in found]
+        if isinstance(usual, Located):
+            copy = next((each.images for each in copies if each.place == usual.place), None)
+            usual = replace(usual, images=_copy(usual.images) if copy is None else copy)
+        return _Choice(copies, [_traced_place(batch, each.place) for each in found], usual)
+
+    def _chosen(self, choice: _Choice) -> tuple[Any, Path]:
+        """The images that the model is fed: of several inputs by name, of one alone; and where the first are."""
+        fed = [
+            each
+            for each, place in zip(choice.candidates, choice.traced, strict=True)
+            if self._fed is not None and any(other[: len(place)] == place for other in self._fed)
+        ]
+        self._several = False
+        if not fed:
+            if isinstance(choice.usual, InputError):
+                self._is_open = True  # a later batch with only one of them does not settle it
+                raise choice.usual
+            self._know(choice.usual)
+            return choice.usual.images, choice.usual.place
+        if len(fed) == 1:
+            self._know(replace(fed[0], note=""))
+            return fed[0].images, fed[0].place
+        names = names_of([each.place for each in fed])
+        reader = self._inputs or ImageInputs()
+        self._by_name = {name: replace(reader, key=each.place) for name, each in zip(names, fed, strict=True)}
+        self._knows_images = True
+        return SeveralImages(zip(names, (each.images for each in fed), strict=True)), fed[0].place
+
+    def _images_of(self, batch: Any, choice: _Choice | None) -> Any:
+        if choice is not None:
+            return None
+        if self._by_name is not None:
+            return self._find_several(batch, self._by_name)
+        return None if self._inputs is None else self._find_images(batch, self._inputs)
+
+    def _find_several(self, batch: Any, readers: Mapping[str, ImageInputs]) -> Any:
+        """The images of each input, by name."""
+        images, note = several_images(batch, readers, self._problems)
+        if note:
+            self._say("images", note)
+        return SeveralImages(images) or None
 
     def _find_images(self, batch: Any, inputs: ImageInputs) -> Found:
         """The images: found in the first batch, and in the others where they were in that."""
@@ -163,20 +243,34 @@ class BatchReader:
                 " 'validation': ImageInputs(...)} to say how each kind of batch is read",
             )
         if not self._knows_images:
-            self._knows_images, self._images_at = True, found.place
-            if found.note:
-                self._say("images", found.note)
+            self._know(found)
         return found.images
 
-    def _parts(self, batch: Any, images: Any) -> Parts:
-        place = self._images_at or ()
+    def _know(self, found: Located) -> None:
+        """From now on the images are there."""
+        self._knows_images, self._images_at = True, found.place
+        if found.note:
+            self._say("images", found.note)
+
+    def _parts(self, batch: Any, images: Any, choice: _Choice | None) -> Parts:
+        place = (self._images_at or ()) if choice is None else choice.candidates[0].place
+        if isinstance(images, Mapping):
+            read = images_in(batch)
+            first = (read[0].images, read[0].place) if read else (None, ())
+            return _without(parts_beside(batch, *first), [each.place for each in read])
         if images is None:
             with suppress(InputError):
                 found = locate(batch)
                 images, place = found.images, found.place
         return parts_beside(batch, images, place)
 
-    def _settled(self, taken: Taken, parts: Parts) -> Taken:
+    def _settled(self, taken: Taken, parts: Parts, choice: _Choice | None) -> Taken:
+        if choice is not None:
+            with self._problems.caught("inputs"):
+                images, place = self._chosen(choice)
+                taken = replace(taken, images=images)
+                read = [each.place for each in choice.candidates] if isinstance(images, Mapping) else [place]
+                parts = replace(_without(parts, read), images=place)
         with self._problems.caught("labels"):
             self._finder.decide(parts)
             return self._with_labels(taken, {path: parts.candidates[path] for path in self._finder.paths or ()})
@@ -232,6 +326,73 @@ class BatchReader:
             self._problems.note(f"{topic} of {self._source}" if known else topic, text)
 
 
+def several_images(batch: Any, readers: Mapping[str, ImageInputs], problems: Problems) -> tuple[dict[str, Found], str]:
+    """The images of each of several inputs, by name, and what is to be said of how they were told apart.
+
+    One that is not there is a problem, and the others are read.
+
+    Args:
+        batch: A batch, or what of it the model is fed.
+        readers: How they are read, by name.
+        problems: Where it is reported what the batch lacks.
+    """
+    layouts = {reader.layout for reader in readers.values()}
+    layout = layouts.pop() if len(layouts) == 1 else "auto"
+    found = separated(batch, {name: reader.key for name, reader in readers.items()}, layout)
+    images = {}
+    for name, reader in readers.items():
+        with problems.caught(group_of(INPUTS, name)):
+            if name in found.missing:
+                raise found.missing[name]
+            images[name] = locate(found.parts[name], None, reader.layout).images
+    return images, found.note
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Copies of what may be the images of several inputs.
+
+    Attributes:
+        candidates: Each of them.
+        traced: Their places, named fields by position.
+        usual: What is read of them where nothing shows what the model is fed; or why nothing is.
+    """
+
+    candidates: list[Located]
+    traced: list[Path]
+    usual: Located | InputError
+
+
+def without_key(
+    inputs: ImageInputs | Mapping[str, ImageInputs] | None,
+) -> ImageInputs | dict[str, ImageInputs] | None:
+    """How images are read that were taken out of their batch: one reader, several by name, or None.
+
+    Example:
+        >>> without_key({"left": ImageInputs(key=1)}) == {"left": ImageInputs()}
+        True
+    """
+    if isinstance(inputs, Mapping):
+        return {name: replace(reader, key=None) for name, reader in inputs.items()}
+    return replace(inputs, key=None) if isinstance(inputs, ImageInputs) else None
+
+
+def _without(parts: Parts, read: Sequence[Path]) -> Parts:
+    """The parts beside the images, without further images that are read."""
+    kept = [{path: leaf for path, leaf in some.items() if path not in read} for some in (parts.views, parts.unread)]
+    return replace(parts, views=kept[0], unread=kept[1])
+
+
+def _traced_place(batch: Any, place: Path) -> Path:
+    """A place as a trace tells it, which knows named tuples by position."""
+    steps = []
+    for step in place:
+        names = getattr(batch, "_fields", ())
+        steps.append(names.index(step) if step in names else step)
+        batch = part_at(batch, step)
+    return tuple(steps)
+
+
 def are_numbers_of(labels: Any, classes: int) -> bool:
     """Whether labels are whole numbers of so many classes, or rows with a number for each.
 
@@ -281,7 +442,9 @@ def _name(path: Path, among: Mapping[Path, Any]) -> str:
     return str(path[-1]) if alone else ".".join(map(str, path))
 
 
-def image_inputs(inputs: ImageInputs | str | None, loader: Any, problems: Problems) -> ImageInputs | None:
+def image_inputs(
+    inputs: ImageInputs | Mapping[str, ImageInputs] | str | None, loader: Any, problems: Problems
+) -> ImageInputs | Mapping[str, ImageInputs] | None:
     """How the images of a loader are read: as given, or `"auto"` with the normalisation its data set applies.
 
     Example:
@@ -298,6 +461,8 @@ def image_inputs(inputs: ImageInputs | str | None, loader: Any, problems: Proble
 
 
 def _copy(values: Any) -> Any:
+    if isinstance(values, SeveralImages):
+        return SeveralImages((name, _copy(images)) for name, images in values.items())
     if isinstance(values, list) and all(map(is_array, values)):
         return [_copy(value) for value in values]
     if is_torch_array(values):

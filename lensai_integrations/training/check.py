@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from lensai_integrations.arrays import dtype_name, is_array, shape_of, strings
+from lensai_integrations.conventions import is_images
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Group
 from lensai_integrations.training.fit import Fit
 from lensai_integrations.training.labels import Place
 from lensai_integrations.training.options import Options
-from lensai_integrations.training.recording import LABELS, LAYER, OUTPUTS, Listened, Recording, labels_of
+from lensai_integrations.training.recording import (
+    LABELS,
+    LAYER,
+    OUTPUTS,
+    Listened,
+    Recording,
+    images_of,
+    labels_of,
+)
 from lensai_integrations.training.suspicions import Seen, suspicions
 from lensai_integrations.training.threads import one_blas_thread
 
@@ -34,7 +43,8 @@ class CheckRow:
     """What was seen of one group.
 
     Attributes:
-        group: `"inputs"`, `"outputs"`, `"embeddings/<layer>"`, `"labels"`, or the stream of a custom measure.
+        group: `"inputs"`, of several image inputs `"inputs/<name>"`, `"outputs"`, `"embeddings/<layer>"`, `"labels"`,
+            or the stream of a custom measure.
         shape: Of the array that was read; of an embedding, once it is reduced; of a list of images, with -1 for a side
             that differs.
         dtype: Its dtype, e.g. `"float32"`; `"str"` for texts.
@@ -116,6 +126,7 @@ def run_check(
     aside: Callable[[], AbstractContextManager[Any]] = one_blas_thread,
     notes: Sequence[str] = (),
     targets: Mapping[str, Place] | None = None,
+    fed: Iterable[tuple[int | str, ...]] | None = None,
 ) -> Check:
     """Take one batch in as a fit would, and look at what came out.
 
@@ -128,6 +139,7 @@ def run_check(
         aside: What measuring is done in.
         notes: Warnings that are known already.
         targets: Places in the batch of what the loss of each output was given as its target, if that was seen.
+        fed: Places in the batch of what the model was given, if that was seen.
     """
     recording = Recording(SOURCE, fit.prepare(SOURCE), layers, fit.problems, aside=aside)
     recording.start(loader)
@@ -138,9 +150,11 @@ def run_check(
             raise InputError("the batch holds no images, only None: pass another")
         for head, place in (targets or {}).items():
             recording.hint_labels(place, head)
+        if fed is not None:
+            recording.hint_images(fed)
         taken = taken.settled()
         recording.record(taken, lambda: answers)
-        found = {"inputs": taken.images, **answers, **labels_of(taken)}
+        found = {**images_of(taken), **answers, **labels_of(taken)}
         arrays = {name: array for name, array in found.items() if array is not None}
     profile = recording.finish()
     seen = [Seen(profile.groups[name], array) for name, array in arrays.items() if name in profile.groups]
@@ -164,6 +178,7 @@ def reading_difference(fit: Fit[Any], first_batches: Mapping[str, tuple[Any, Any
     for source, (loader, batch) in first_batches.items():
         reader, profiler = fit.prepare(source)(loader)
         taken = reader.take(batch)
+        taken = None if taken is None else taken.settled()
         if taken is not None and taken.images is not None:
             profiler.update(inputs=taken.images)
         profiles[source] = profiler.profile()
@@ -246,7 +261,7 @@ def _own_row(name: str, own: Group, images: Seen) -> CheckRow:
 
 def _read(seen: Seen) -> str:
     info = seen.group.info
-    if seen.group.name == "inputs":
+    if is_images(seen.group.name):
         return f"{info['note']}, {info['size']}"
     if seen.group.name.split("/")[0] == OUTPUTS:
         return f"{info['kind'].replace('_', ' ')} of {info.get('layer') or 'the model'}"

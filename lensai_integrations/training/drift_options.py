@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lensai_integrations.conventions import reader_of
+from lensai_integrations.conventions import chosen_readers, is_images, readers_by_name
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.errors import InputError
@@ -42,7 +42,7 @@ class DriftOptions:
     name: str
     layers: Sequence[str] | None
     reduce: Reduce | Mapping[str, Reduce] | None
-    inputs: ImageInputs | None
+    inputs: ImageInputs | Mapping[str, ImageInputs] | None
     target: Place | None
     flush: bool
     log_to_mlflow: bool
@@ -57,8 +57,7 @@ class DriftOptions:
             raise InputError(f"DriftCallback takes no {', '.join(unknown)}; of DriftMonitor's it takes {_SETTINGS}")
         if isinstance(self.layers, str):
             raise InputError(f"layers={self.layers!r} should be a list of layer names such as ['avgpool'], or None")
-        if self.inputs is not None and not isinstance(self.inputs, ImageInputs):
-            raise InputError(f"inputs={self.inputs!r} should be ImageInputs(...) or None")
+        readers_by_name(self.inputs)
         for reduce in self.reduce.values() if isinstance(self.reduce, Mapping) else [self.reduce]:
             if reduce is not None:
                 check_reduce(reduce)
@@ -99,10 +98,11 @@ class DriftOptions:
     def reading(self) -> Options:
         """How batches and layers are read, in the words of a baseline's options."""
         groups = self.reference.groups
+        readers = chosen_readers(self.inputs, self.reference)
         segment_by = self.reference.info.get("segment_by")
         return Options(
             layers=[layer.name for layer in self.known],
-            inputs=(self.inputs or reader_of(self.reference) or ImageInputs()) if "inputs" in groups else None,
+            inputs=readers.get("", readers) if any(map(is_images, groups)) else None,
             outputs=(known_output(self.reference) or "auto") if OUTPUTS in groups else None,
             task="auto",
             target=self.target if any(name.split("/")[0] == "labels" for name in groups) else None,

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import combinations
 from typing import Any, Generic, Protocol, TypeVar
 
-from lensai_integrations.conventions import is_images
+from lensai_integrations.conventions import inputs_of, is_images
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
-from lensai_integrations.training.batches import BatchReader, Reader, image_inputs
+from lensai_integrations.training.batches import BatchReader, Reader, image_inputs, without_key
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
 from lensai_integrations.training.labels import Chosen, Place
 from lensai_integrations.training.options import Options
@@ -35,6 +34,10 @@ _READ_OTHERWISE = (
     "those of {0} are read as {2}, those of {1} as {3}, so the model sees other values in the one than in the other,"
     " unless it makes them alike itself: is a rescale or a normalisation missing? If it is meant, say so with"
     " inputs={{{0!r}: ImageInputs(...), {1!r}: ImageInputs(...)}}"
+)
+_OTHER_INPUTS = (
+    "{0} feeds the model {2}, {1} {3}: only groups of the same name are held against one another. Say which are read"
+    " with inputs={{{0!r}: ..., {1!r}: ...}}, each ImageInputs(key=...) or several of these by name"
 )
 
 #: Given the first pass's loader, the reader of its batches and what measures them.
@@ -123,6 +126,7 @@ class Fit(Generic[P]):
             chosen=self._chosen,
             class_names=class_names_of(loader),
             known=self.known_labels,
+            several=isinstance(options.inputs_of(source), str),
         )
 
     def _prepared(self, source: str, loader: Any) -> tuple[Reader, Measurer]:
@@ -130,8 +134,8 @@ class Fit(Generic[P]):
         self.raw.find(source, loader)
         reader = self._reader_of(source, loader)
         inputs, told = reader.inputs, options.inputs_of(source)
-        if isinstance(options.inputs, Mapping) and isinstance(told, ImageInputs):  # a reader may serve all passes
-            inputs = replace(told, key=None)
+        if isinstance(told, ImageInputs | Mapping):  # a reader may serve all passes
+            inputs = without_key(told)
         profiler = Profiler(
             inputs=inputs,
             convention=options.convention,
@@ -184,9 +188,9 @@ class Fit(Generic[P]):
         Args:
             profiles: By source.
         """
-        told = self.options.inputs if isinstance(self.options.inputs, Mapping) else {}
+        told = self.options.inputs if isinstance(self.options.inputs, Mapping) and self.options.by_pass else {}
         for one, two in combinations(sorted(profiles), 2):
-            meant = isinstance(told.get(one), ImageInputs) and isinstance(told.get(two), ImageInputs)
+            meant = all(isinstance(told.get(source), ImageInputs | Mapping) for source in (one, two))
             difference = "" if meant else different_readings(profiles, one, two)
             if difference:
                 return difference
@@ -223,12 +227,19 @@ def different_readings(profiles: Mapping[str, Profile], one: str, two: str) -> s
         >>> different_readings({"training": Profile(), "validation": Profile()}, "training", "validation")
         ''
     """
+    names = [inputs_of(profiles[source]) for source in (one, two)]
+    if all(names) and set(names[0]) != set(names[1]):
+        return _OTHER_INPUTS.format(one, two, *map(_input_names, names))
     for name in filter(is_images, profiles[one].groups.keys() & profiles[two].groups.keys()):
         infos = [profiles[source].groups[name].info for source in (one, two)]
         first, second = (info.get("reader") for info in infos)
         if first and second and any(first.get(key) != second.get(key) for key in _READING):
             return _READ_OTHERWISE.format(one, two, *(_told(info) for info in infos))
     return ""
+
+
+def _input_names(names: Sequence[str]) -> str:
+    return "one image input" if names == ("",) else f"the image inputs {' and '.join(map(repr, names))}"
 
 
 def _told(info: Mapping[str, Any]) -> str:

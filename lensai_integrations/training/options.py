@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lensai_integrations.conventions import checked_conventions
+from lensai_integrations.conventions import checked_conventions, readers_by_name
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.embeddings import Reduce, check_reduce
@@ -38,7 +38,7 @@ class Options:
     """
 
     layers: str | Sequence[str] | None
-    inputs: str | ImageInputs | Mapping[str, str | ImageInputs | None] | None
+    inputs: str | ImageInputs | Mapping[str, Any] | None
     outputs: str | None
     task: str | Mapping[str, str]
     target: Place | Mapping[str, Place | None] | None
@@ -66,9 +66,9 @@ class Options:
         _check_one_of("reference", self.reference, REFERENCES)
         _check_one_of("training", self.training, TRAININGS)
         _check_kind("outputs", self.outputs, (str, type(None)), "'auto', a layer name or None")
-        for inputs in _by_source("inputs", self.inputs):
-            if inputs != "auto":
-                _check_kind("inputs", inputs, (ImageInputs, type(None)), "'auto', ImageInputs(...) or None")
+        for inputs in self.inputs.values() if self.by_pass else [self.inputs]:  # type: ignore[union-attr]
+            if inputs not in ("auto", None):
+                _check_inputs(inputs)
         for target in _by_source("target", self.target):
             _check_target(target)
         for reduce in self.reduce.values() if isinstance(self.reduce, Mapping) else [self.reduce]:
@@ -86,11 +86,19 @@ class Options:
         if not self.upload_deadline > 0:
             raise InputError(f"upload_deadline={self.upload_deadline!r} must be a positive number of seconds")
 
-    def inputs_of(self, source: str) -> str | ImageInputs | None:
-        """How the images of a kind of pass are read; those of a dry run as in the reference."""
+    @property
+    def by_pass(self) -> bool:
+        """Whether `inputs` says for each kind of pass how its images are read, and not for each of several inputs."""
+        return isinstance(self.inputs, Mapping) and bool(self.inputs) and set(self.inputs) <= set(REFERENCES)
+
+    def inputs_of(self, source: str) -> str | ImageInputs | Mapping[str, ImageInputs] | None:
+        """How images of a kind of pass are read, of several inputs by name; those of a dry run as in the reference."""
+        if isinstance(self.inputs, Mapping) and not self.by_pass:
+            return readers_by_name(self.inputs)
         if not isinstance(self.inputs, Mapping):
             return self.inputs
-        return self.inputs.get(source if source in REFERENCES else self.reference, "auto")
+        given = self.inputs.get(source if source in REFERENCES else self.reference, "auto")
+        return readers_by_name(given) if isinstance(given, Mapping) else given
 
     def target_of(self, source: str) -> Place | None:
         """The place of the labels in the batches of a kind of pass; in those of a dry run as in the reference."""
@@ -101,6 +109,18 @@ class Options:
     def reduce_of(self, layer: str) -> Reduce:
         """How a layer's answers become vectors."""
         return self.reduce.get(layer, "mean") if isinstance(self.reduce, Mapping) else self.reduce
+
+
+def _check_inputs(inputs: Any) -> None:
+    if isinstance(inputs, Mapping) and set(inputs) & set(REFERENCES):
+        raise InputError(
+            f"inputs={inputs!r} mixes kinds of passes and names of image inputs: pass either, or for a kind of pass a"
+            " dict by names"
+        )
+    _check_kind(
+        "inputs", inputs, (ImageInputs, Mapping), "'auto', ImageInputs(...) or None, or a dict of ImageInputs by name"
+    )
+    readers_by_name(inputs)
 
 
 def _check_layers(layers: Any) -> None:

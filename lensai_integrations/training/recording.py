@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from lensai_integrations.arrays import is_array
+from lensai_integrations.conventions import INPUTS
+from lensai_integrations.heads import group_of
+from lensai_integrations.measures.batches import SeveralImages
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.profile import Profile
 from lensai_integrations.training.batches import BatchReader, Place, Reader, Taken
@@ -121,6 +124,11 @@ class Recording:
         if self._prepared is not None and isinstance(reader := self._prepared[0], BatchReader):
             reader.hint_labels(place, head)
 
+    def hint_images(self, places: Iterable[tuple[int | str, ...]]) -> None:
+        """Tell which parts of the batch the model was seen to be fed."""
+        if self._prepared is not None and isinstance(reader := self._prepared[0], BatchReader):
+            reader.hint_images(places)
+
     def record(self, taken: Taken, caught: Callable[[], Mapping[str, Any]]) -> None:
         """Hand everything of one batch to the profiler. A batch that this fails for is counted.
 
@@ -180,7 +188,7 @@ class Recording:
 
     def _trimmed(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch without the rows that the sampler repeats; if rows are not samples, as it is."""
-        n = max((len(rows) for rows in batch.values() if rows is not None), default=0)
+        n = max((_length(rows) for rows in batch.values() if rows is not None), default=0)
         self._rows += n
         excess = self._rows - self._own
         if not 0 < excess <= self._padding:
@@ -188,7 +196,7 @@ class Recording:
         self._rows -= excess
         self._padding -= excess
         self._left_out += excess
-        return {key: rows[: n - excess] for key, rows in batch.items() if rows is not None and n > excess}
+        return {key: _first(rows, n - excess) for key, rows in batch.items() if rows is not None and n > excess}
 
     def finish(self, **info: Any) -> Profile:
         """End the pass: its profile, in host memory. Waits for the accelerator, once.
@@ -236,6 +244,29 @@ def labels_of(taken: Taken) -> dict[str, Any]:
     if isinstance(taken.labels, Mapping):
         return {f"{LABELS}/{name}": labels for name, labels in taken.labels.items()}
     return {LABELS: taken.labels}
+
+
+def images_of(taken: Taken) -> dict[str, Any]:
+    """The images of a batch by the name of their group.
+
+    Example:
+        >>> list(images_of(Taken(SeveralImages(left=0, right=1), None, None)))
+        ['inputs/left', 'inputs/right']
+    """
+    if isinstance(taken.images, SeveralImages):
+        return {group_of(INPUTS, name): images for name, images in taken.images.items()}
+    return {INPUTS: taken.images}
+
+
+def _length(rows: Any) -> int:
+    """How many rows there are; of several image inputs, of the longest."""
+    return max(map(len, rows.values())) if isinstance(rows, SeveralImages) else len(rows)
+
+
+def _first(rows: Any, n: int) -> Any:
+    if isinstance(rows, SeveralImages):
+        return SeveralImages((name, images[:n]) for name, images in rows.items())
+    return rows[:n]
 
 
 def _columns(answer: Any) -> int:

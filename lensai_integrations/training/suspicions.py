@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.arrays import strings, to_host
+from lensai_integrations.conventions import input_of, is_images
 from lensai_integrations.group import Group
 from lensai_integrations.measures.batches import by_shape
 from lensai_integrations.measures.inputs import ImageInputs
@@ -46,7 +47,7 @@ class Seen:
         """The values as float64 in host memory; of images all pixels on the 0-255 scale, not cut off; texts: none."""
         if strings(self.array) is not None:
             return np.empty(0)
-        if self.group.name == "inputs":
+        if is_images(self.group.name):
             return np.concatenate([each.reshape(-1) for each in self.pixels])
         return np.asarray(to_host(self.array), np.float64)
 
@@ -84,7 +85,11 @@ def suspicions(seen: Sequence[Seen]) -> list[str]:
         >>> suspicions([])
         []
     """
-    return [text for each in seen for text in _ABOUT.get(each.group.name.split("/")[0], _nothing)(each)]
+    found = []
+    for each in seen:
+        which = f"{each.group.name}: " if input_of(each.group.name) else ""
+        found += [which + text for text in _ABOUT.get(each.group.name.split("/")[0], _nothing)(each)]
+    return found
 
 
 def _images(seen: Seen) -> Iterator[str]:

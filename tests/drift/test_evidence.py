@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import energy_distance, ks_2samp
 
+from lensai_integrations import Profiler, compare
 from lensai_integrations.drift import evidence
 from lensai_integrations.drift.evidence import OTHER, Side, compare_group
 from lensai_integrations.drift.significance import ks_p_value
@@ -328,3 +329,18 @@ def test_very_large_baselines_are_not_kept(build, rng, monkeypatch):
     baseline, window = (build({"inputs": rng.normal(size=(150, 3))}, streams=NAMES) for _ in range(2))
     assert found_in(baseline, window).streams == found_in(baseline, window).streams
     assert baseline.groups["inputs"].bank not in evidence._KNOWN
+
+
+def test_labels_of_which_a_row_has_several_are_shares_of_rows():
+    """Twice as many labels of everything are a change, though their shares among each other are the same."""
+    profiles = []
+    for seed, share in ((1, 0.1), (2, 0.2)):
+        profiler = Profiler(seed=seed)
+        profiler.update(labels=(np.random.default_rng(seed).random((1000, 5)) < share).astype(np.float64))
+        profiles.append(profiler.profile())
+    (labels,) = compare(*profiles).groups
+    (found,) = (stream for stream in labels.streams if stream.kind == "categories")
+    counts = [np.array([each.groups["labels"].categories[""].top(9)]) for each in profiles]
+    shares = [{name: int(n) / 1000 for name, n in count[0]} for count in counts]
+    assert found.effect == pytest.approx(max(abs(shares[0][name] - shares[1][name]) for name in shares[0]))
+    assert found.drift

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
+from dataclasses import asdict
 from datetime import timedelta
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from monitors import Clock, by_mean, numbers, small_baseline
 from profiles import batch, make_baseline
 
-from lensai_integrations import Baseline, DriftMonitor, Profile, Profiler, compare
+from lensai_integrations import Baseline, DriftMonitor, ImageInputs, Profile, Profiler, compare
 from lensai_integrations.drift import judging
 from lensai_integrations.drift.sinks import FunctionSink, Sink
 from lensai_integrations.errors import InputError
@@ -373,3 +375,77 @@ def test_segments_of_the_baseline_are_kept(caplog):
     profiler.update(outputs=numbers(200), segments=sites)
     (window,) = DriftMonitor(Baseline(profiler.profile()), 60).update(outputs=numbers(60, seed=2), segments=sites[:60])
     assert {name: part.n for name, part in window.profile.segments.items()} == {"north": 30, "south": 30}
+
+
+BYTES = np.random.default_rng(11).integers(0, 256, (200, 8, 8, 3), dtype=np.uint8)
+SCALES = {"bytes": BYTES, "to 1": BYTES / np.float32(255), "to 255": BYTES.astype(np.float32)}
+SCALES["around 0"] = SCALES["to 1"] * 2 - 1
+
+
+@pytest.mark.parametrize(
+    ("known", "given", "cause"),
+    [
+        ("bytes", "to 1", "inputs: float32 pixels reach from 0 to 1, .*read as 0 to 255 .*: were they divided by 255"),
+        ("bytes", "around 0", "inputs: float32 pixels reach from -1 to 1, .*: were they made by x / 127.5 - 1"),
+        ("to 255", "to 1", "inputs: float32 pixels reach from 0 to 1, .*: were they divided by 255"),
+        (
+            "to 1",
+            "bytes",
+            "100 of 100 rows of inputs were left out: uint8 pixels reach from 0 to 255, .*read as 0 to 1",
+        ),
+        (
+            "to 1",
+            "around 0",
+            "100 of 100 rows of inputs were left out: float32 pixels reach from -1 to 1, .*read as 0 to 1",
+        ),
+        ("bytes", "to 255", None),
+        ("to 255", "bytes", None),
+    ],
+)
+def test_a_window_on_another_scale_is_told_with_its_cause_first(known, given, cause):
+    profiler, events = Profiler(), []
+    profiler.update(inputs=SCALES[known][:100])
+    with DriftMonitor(profiler.profile(), 100, sinks=[events.append]) as monitor:
+        (window,) = monitor.update(inputs=SCALES[given][100:])
+    assert window.level == ("alarm" if cause else "ok")
+    if cause is None:
+        assert (window.report.causes, events) == ((), [])
+        return
+    (told,) = events
+    assert told.window["causes"] == list(window.report.causes)
+    assert re.search(f"drifted at a false-alarm rate of 0.01: {cause}", told.text)
+    assert re.search(f"Look here first: {cause}", " ".join(window.report.to_text(10_000).split()))
+
+
+@pytest.mark.parametrize("given", SCALES)
+def test_a_reader_that_is_given_means_what_it_says(given):
+    """`ImageInputs()` has the batch decide; without it the baseline's reader is held to."""
+    profiler = Profiler()
+    profiler.update(inputs=SCALES["to 1"][:100])
+    images = SCALES[given][100:]
+    how = ImageInputs(preprocess="tf") if given == "around 0" else ImageInputs()
+    (window,) = DriftMonitor(profiler.profile(), 100, inputs=how).update(inputs=images)
+    assert (window.level, window.profile.warnings) == ("ok", [])
+    alone = Profiler(like=profiler.profile(), inputs=how)
+    alone.update(inputs=images)
+    assert alone.profile().groups["inputs"].info["reader"] == asdict(alone.reader)
+    assert not compare(profiler.profile(), alone.profile()).drift
+
+
+def test_what_the_first_window_decided_holds_for_the_next():
+    profiler = Profiler()
+    profiler.update(inputs=BYTES[:100])
+    monitor = DriftMonitor(profiler.profile(), 50, inputs=ImageInputs())
+    first, second = monitor.update(inputs=SCALES["to 255"][100:])
+    dark = SCALES["to 255"][:50] / 300  # of which alone one would say that they reach to 1
+    (third,) = monitor.update(inputs=dark)
+    assert [each.profile.groups["inputs"].info["reader"]["scale"] for each in (first, second, third)] == [1.0] * 3
+
+
+def test_a_reader_that_only_says_where_leaves_the_rest_to_the_baseline():
+    profiler = Profiler(inputs=ImageInputs(mean=(0.5,), std=(0.5,)))
+    profiler.update(inputs=SCALES["around 0"][:100])
+    pair = {"left": np.zeros((100, 8, 8, 3), np.float32), "right": SCALES["around 0"][100:]}
+    monitor = DriftMonitor(profiler.profile(), 100, inputs=ImageInputs(key="right"))
+    (window,) = monitor.update(inputs=pair)
+    assert (window.level, monitor.reader.mean, monitor.status.failures) == ("ok", (0.5,), {})

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, chi2_contingency, ks_2samp, kstwo
+from scipy.stats import binom, binomtest, chi2_contingency, ks_2samp, kstwo
 
 from lensai_integrations.drift.significance import (
     category_p_value,
     chi_square_p_value,
     holm,
     ks_p_value,
+    labels_p_value,
     rare_p_value,
 )
 
@@ -180,3 +181,49 @@ def test_holm_is_at_least_p_and_keeps_the_order(rng):
     assert (adjusted <= 1).all()
     for i, j in itertools.combinations(range(50), 2):
         assert (p[i] < p[j]) <= (adjusted[i] <= adjusted[j])
+
+
+def labels_together(rng, n, mode):
+    """Labels of rows that belong together: one stands for all of a group, or a rare kind of row has all of them."""
+    if mode == "groups":
+        return np.repeat(rng.random((n, 3)) < 0.4, 6, axis=1)
+    full = rng.random(n) < 0.1
+    return np.column_stack([np.ones(n, bool), np.repeat(full[:, None], 29, axis=1)])
+
+
+@pytest.mark.parametrize("mode", ["groups", "all or one"])
+def test_labels_that_belong_together_raise_no_more_false_alarms_than_asked_for(mode):
+    rng = np.random.default_rng(7)
+    found = []
+    for _ in range(10):
+        before = labels_together(rng, 2000, mode).sum(axis=0)
+        for _ in range(40):
+            after = labels_together(rng, 200, mode).sum(axis=0)
+            found.append(labels_p_value(before, after, 2000, 200))
+    assert np.mean(np.array(found) <= 0.05) <= 0.05
+
+
+def test_labels_that_belong_together_are_no_independent_draws():
+    """What made a test of its own necessary."""
+    rng = np.random.default_rng(7)
+    draws = [labels_together(rng, 200, "all or one").sum(axis=0) for _ in range(200)]
+    base = labels_together(rng, 2000, "all or one").sum(axis=0)
+    wrong = [category_p_value(base, each, int(base.sum()), int(each.sum())) for each in draws]
+    assert np.mean(np.array(wrong) <= 0.05) > 0.1
+
+
+@pytest.mark.parametrize(("before", "after"), [(400, 60), (1600, 120), (0, 4), (20, 0), (1000, 100)])
+def test_one_label_is_held_against_the_binomial_distribution(before, after):
+    """Given how many rows of both sides have it; of a label that most rows have, how many do not."""
+    fewer = (before, after) if 2 * (before + after) <= 2200 else (2000 - before, 200 - after)
+    more = binom(sum(fewer), 200 / 2200).sf(fewer[1] - 1)
+    less = binom(sum(fewer), 200 / 2200).cdf(fewer[1])
+    expected = min(1.0, 2 * min(more, less))
+    assert labels_p_value(np.array([before]), np.array([after]), 2000, 200) == pytest.approx(expected)
+
+
+def test_a_label_that_became_frequent_is_found_among_many():
+    rng = np.random.default_rng(8)
+    before = (rng.random((2000, 80)) < 0.05).sum(axis=0)
+    after = (rng.random((200, 80)) < np.where(np.arange(80) == 7, 0.2, 0.05)).sum(axis=0)
+    assert labels_p_value(before, after, 2000, 200) < 1e-4

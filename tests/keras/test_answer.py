@@ -259,6 +259,84 @@ def test_an_answer_that_is_made_of_several_tensors_is_read_and_its_embedding_ask
     assert read(model, x, layers=["one.input"])[2] == []
 
 
+def member(given, number):
+    return layers.Dense(CLASSES, "softmax", name=f"head{number}")(cnn_of(given, number))
+
+
+def cnn_of(given, number):
+    return layers.GlobalAveragePooling2D()(layers.Conv2D(3 + number, 3, strides=2)(given))
+
+
+def averaged_models():
+    given = image()
+    members = []
+    for number in range(2):
+        own = image()
+        members.append(keras.Model(own, member(own, number), name=f"member{number}")(given))
+    return keras.Model(given, layers.Average(name="mean")(members))
+
+
+def averaged_operations():
+    given = image()
+    heads = [layers.Dense(CLASSES, name=f"head{number}")(cnn_of(given, number)) for number in range(2)]
+    return keras.Model(given, (heads[0] + heads[1]) / 2)
+
+
+def stacked():
+    given = image()
+    heads = [layers.Dense(CLASSES, name=f"head{number}")(cnn_of(given, number)) for number in range(2)]
+    return keras.Model(given, ops.mean(ops.stack(heads), axis=0))
+
+
+class Members(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.pool, self.mean = layers.GlobalAveragePooling2D(), layers.Average(name="mean")
+        self.bodies = [layers.Dense(3 + number, name=f"body{number}") for number in range(2)]
+        self.heads = [layers.Dense(CLASSES, name=f"head{number}") for number in range(2)]
+
+    def call(self, x):
+        rows = self.pool(x)
+        return self.mean([head(body(rows)) for body, head in zip(self.bodies, self.heads, strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("make", "within", "activation"),
+    [
+        (averaged_models, ("member0/", "member1/"), "softmax"),
+        (averaged_operations, ("", ""), None),
+        (stacked, ("", ""), None),
+        (Members, ("", ""), None),
+    ],
+)
+def test_what_goes_into_each_head_of_an_ensemble_is_an_embedding(make, within, activation, images):
+    model, (x, _) = make(), images(3)
+    model(x)
+    for _ in range(2):
+        caught, infos, said = read(model, x)
+        embeddings = [f"embeddings/{outer}head{number}.input" for number, outer in enumerate(within)]
+
+        assert said == []
+        assert set(caught) == {"outputs", *embeddings}
+        assert [caught[name].shape[1] for name in embeddings] == [3, 4]
+        assert infos["outputs"].get("activation") == activation
+        np.testing.assert_allclose(caught["outputs"], ops.convert_to_numpy(model(x)), rtol=1e-5)
+    if make is not Members:
+        heads = [layer for layer in model._flatten_layers() if layer.name.startswith("head")]
+        rows = [ops.convert_to_numpy(head(caught[name])) for head, name in zip(heads, embeddings, strict=True)]
+        np.testing.assert_allclose(np.mean(rows, axis=0), caught["outputs"], rtol=1e-4, atol=1e-6)
+
+
+def test_features_that_are_added_to_are_no_heads_of_an_ensemble(images):
+    given = image()
+    tokens = layers.Reshape((SIDE, SIDE * 3))(given)
+    block = layers.Add()([tokens, layers.Dense(SIDE * 3, name="block")(tokens)])
+    caught, _, said = read(keras.Model(given, layers.GlobalAveragePooling1D()(block)), images(3)[0])
+
+    assert set(caught) == {"outputs"}
+    assert "layers='auto' cannot tell what feeds the model's answer" in said[0]
+
+
 def test_an_answer_without_weights_is_read_and_its_embedding_asked_for(images):
     model, (x, _) = keras.Sequential([image(), layers.GlobalMaxPooling2D(), layers.Rescaling(4.0)]), images(3)
     caught, _, said = read(model, x)
@@ -318,6 +396,12 @@ def test_of_a_step_that_never_calls_the_model_nothing_is_taken_for_its_answer(im
     (message,) = [each for each in callback.baseline_.warnings if each.startswith("outputs")]
     assert "a step of Gan calls layers and never the model itself" in message
     assert "'discriminator' (1)" in message
+    assert "Pass outputs=None and layers=[" in message
+    if keras.backend.backend() != "jax":
+        followed = BaselineCallback(["discriminator"], outputs=None, clean_windows=0)
+        model.fit(images(8)[0], batch_size=4, verbose=0, callbacks=[followed])
+        assert set(followed.baseline_.reference.groups) == {"inputs", "embeddings/discriminator"}
+        assert not [each for each in followed.baseline_.warnings if each.startswith(("outputs", "layers"))]
 
 
 class TwoWithDropout(TwoAnswers):
@@ -408,6 +492,219 @@ def test_labels_and_loss_of_the_key_that_is_the_whole_answer_are_found_by_it(ima
     assert dict(groups["labels"].categories[""].top(9)) == label_counts(labels)
 
 
+def compiled(make, loss):
+    model = make()
+    model.compile("sgd", loss)
+    return model
+
+
+def with_a_picture():
+    """A head that is read, beside one that is none."""
+    given = image()
+    features = cnn(given)
+    picture = layers.Reshape((SIDE, SIDE, 3))(layers.Dense(SIDE * SIDE * 3)(features))
+    return keras.Model(given, {"cls": layers.Dense(CLASSES, name="cls")(features), "picture": picture})
+
+
+def nested_heads():
+    return two_heads(lambda main, aux: {"main": {"inner": main}, "aux": aux})
+
+
+class Contrastive:
+    """Answers features; its loss knows no labels."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return ops.mean(ops.square(y_pred - ops.roll(y_pred, 1, axis=0)))
+
+
+class ContrastiveGraph(Contrastive, keras.Model):
+    """Made of a graph."""
+
+
+class ContrastiveSubclass(Contrastive, HeadFirst):
+    """With a `call` of its own."""
+
+
+def contrastive():
+    given = image()
+    model = ContrastiveGraph(given, layers.Dense(6, name="projection")(cnn(given)))
+    model.compile("sgd")
+    return model
+
+
+def subclassed_contrastive():
+    model = built(ContrastiveSubclass)
+    model.compile("sgd")
+    return model
+
+
+def regularised():
+    """All that it learns by is what a layer adds."""
+    given = image()
+    features = layers.Dense(6, activity_regularizer="l2", name="embedding")(cnn(given))
+    return keras.Model(given, layers.Dense(CLASSES, name="head")(features))
+
+
+def several():
+    return two_heads(lambda main, aux: {"main": main, "aux": aux})
+
+
+def in_a_list():
+    return two_heads(lambda main, aux: [main, aux])
+
+
+X, Y = np.random.default_rng(0).random((8, SIDE, SIDE, 3), np.float32), np.arange(8) % CLASSES
+ZEROS = np.zeros(8)
+PLAIN = {"outputs", "labels"}
+TWO = {"outputs/main", "outputs/aux", "embeddings/main.input", "embeddings/aux.input"}
+#: A compiled model, its `y`, and the groups there are beside the inputs.
+FITS = {
+    **{
+        name: (lambda make=make, loss=loss: compiled(make, loss), Y, {*PLAIN, f"embeddings/{source}.input"})
+        for name, (make, _, source) in SINGLE.items()
+        for loss in (["sparse_categorical_crossentropy"] if name in ("operation last", "all convolutional") else [CE])
+    },
+    "heads by key": (lambda: compiled(several, CE), {"main": Y, "aux": Y}, TWO | {"labels/main", "labels/aux"}),
+    "heads in a list": (lambda: compiled(in_a_list, [CE, CE]), [Y, Y], TWO | {"labels/main", "labels/aux"}),
+    "heads in dicts": (
+        lambda: compiled(nested_heads, {"main": {"inner": CE}, "aux": CE}),
+        {"main": {"inner": Y}, "aux": Y},
+        {"outputs/main.inner", "outputs/aux", "labels/main.inner", "labels/aux"}
+        | {"embeddings/main.input", "embeddings/aux.input"},
+    ),
+    "labels of one head": (lambda: compiled(several, {"main": CE}), {"main": Y}, TWO | {"labels/main"}),
+    "a head without a loss": (
+        lambda: compiled(several, {"main": CE, "aux": None}), {"main": Y, "aux": ZEROS}, TWO | {"labels/main"},
+    ),
+    "a loss that is None": (lambda: compiled(in_a_list, [None, CE]), [ZEROS, Y], TWO | {"labels/aux"}),
+    "y of the only head with a loss": (lambda: compiled(in_a_list, [CE, None]), Y, TWO | {"labels/main"}),
+    "one head that is read": (
+        lambda: compiled(with_a_picture, {"cls": CE, "picture": "mse"}), {"cls": Y, "picture": X},
+        {*PLAIN, "embeddings/cls.input"},
+    ),
+    "heads of a subclass": (
+        lambda: compiled(lambda: built(TwoAnswers), {"kind": CE, "box": "mse"}), {"kind": Y, "box": X[:, 0, :2, 0]},
+        {"outputs/kind", "outputs/box", "labels/kind", "labels/box", "embeddings/other.input"},
+    ),
+    "a picture": (lambda: compiled(autoencoder, "mse"), X, set()),
+    "a map": (lambda: compiled(segmenting, CE), X[..., 0] > 0.5, {"embeddings/classes.input"}),
+    "several tensors": (lambda: compiled(lambda: called(Split()), CE), Y, PLAIN),
+    "an ensemble": (
+        lambda: compiled(averaged_models, "sparse_categorical_crossentropy"), Y,
+        {*PLAIN, "embeddings/member0/head0.input", "embeddings/member1/head1.input"},
+    ),
+    "an ensemble of a subclass": (
+        lambda: compiled(lambda: called(Members()), CE), Y,
+        {*PLAIN, "embeddings/head0.input", "embeddings/head1.input"},
+    ),
+    "no loss": (lambda: compiled(regularised, None), ZEROS, {"outputs", "embeddings/head.input"}),
+    "features": (contrastive, None, set()),
+    "features of a subclass": (subclassed_contrastive, None, set()),
+    "features of two views": (contrastive, X[::-1], set()),
+}  # fmt: skip
+
+
+def called(model):
+    model(X[:1])
+    return model
+
+
+@pytest.mark.parametrize("case", FITS)
+@pytest.mark.filterwarnings("ignore:Gradients do not exist", "ignore:.*does not have a `build..` method")
+def test_a_check_and_both_profiles_of_a_fit_name_the_same_groups_and_say_the_same(case):
+    make, y, expected = FITS[case]
+    model, callback = make(), BaselineCallback(clean_windows=0)
+    check = callback.check(model, X if y is None else (X, y))
+    model.fit(X, y, validation_data=(X, y), verbose=0, callbacks=[callback])
+    baseline = callback.baseline_
+
+    assert {row.group for row in check.rows} == {"inputs", *expected}
+    assert not [row for row in check.rows if row.read == "could not be read"]
+    assert set(baseline.reference.groups) == {"inputs", *expected}
+    assert set(baseline.training.groups) == {"inputs", *(name for name in expected if name.startswith("labels"))}
+    assert set(check.warnings) == set(baseline.warnings)
+
+
+@pytest.mark.parametrize(("name", "y"), [("dict", {"main": Y, "aux": ZEROS}), ("list", [Y, ZEROS])])
+def test_what_no_loss_compares_is_not_read_as_labels_unless_it_is_named(name, y):
+    make, loss = (several, {"main": CE}) if name == "dict" else (in_a_list, [CE, None])
+    place = "aux" if name == "dict" else 1
+    model = compiled(make, loss)
+
+    (said,) = [each for each in BaselineCallback().check(model, (X, y)).warnings if each.startswith("labels")]
+    assert f"y at {place!r} is not read" in said
+    assert f"target={place!r}" in said
+    followed = BaselineCallback(target=place).check(model, (X, y))
+    assert [row.group for row in followed.rows if row.group.startswith("labels")] == ["labels/aux"]
+    assert not [each for each in followed.warnings if each.startswith("labels without")]
+    model.compile("sgd", loss, metrics={"aux": "accuracy"} if name == "dict" else [[], ["accuracy"]])
+    measured = BaselineCallback().check(model, (X, y))
+    assert {row.group for row in measured.rows} >= {"labels/main", "labels/aux"}
+
+
+def test_y_of_a_model_without_a_loss_is_not_read_unless_it_is_said_to_be_labels():
+    model = compiled(arcface, None)
+
+    (said,) = [each for each in BaselineCallback().check(model, (X, ZEROS)).warnings if "labels without" in each]
+    assert "Pass target='y' if these are labels, or target=None" in said
+    for target, read_as in (("y", ["labels"]), (None, [])):
+        check = BaselineCallback(target=target).check(model, (X, Y))
+        assert [row.group for row in check.rows if row.group == "labels"] == read_as
+        assert not [each for each in check.warnings if "labels without" in each]
+    assert "labels" in [row.group for row in BaselineCallback().check(arcface(), (X, Y)).rows]  # is not compiled yet
+
+
+def test_one_kind_of_labels_beside_several_answers_is_said_and_what_is_said_works():
+    (said,) = BaselineCallback().check(two_answers_of_one_y(), (X, Y)).warnings[:1]
+
+    assert "the model answers 'main' and 'aux' and y has one kind of labels for them all" in said
+    followed = BaselineCallback(outputs="main").check(two_answers_of_one_y(), (X, Y))
+    assert [row.group for row in followed.rows] == ["inputs", "embeddings/main.input", "outputs", "labels"]
+    assert not [each for each in followed.warnings if each.startswith("labels")]
+
+
+class OneLoss(keras.Model):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return CE(y, keras.tree.flatten(y_pred)[0])
+
+
+def two_answers_of_one_y():
+    plain = in_a_list()
+    model = OneLoss(plain.inputs, plain.outputs)
+    model.compile("sgd")
+    return model
+
+
+@pytest.mark.parametrize("make", [contrastive, subclassed_contrastive])
+def test_what_nothing_compares_with_labels_is_not_called_an_answer_and_what_is_said_works(make):
+    model = make()
+    (said,) = BaselineCallback().check(model, X).warnings
+
+    assert "which no compiled loss and no y tell to be more than features" in said
+    assert "Pass outputs=None and layers=[" in said
+    name = "pool"
+    assert f"'{name}' (" in said
+    callback = BaselineCallback([name], outputs=None, clean_windows=0)
+    model.fit(X, validation_data=(X, None), verbose=0, callbacks=[callback])
+
+    assert callback.baseline_.warnings == []
+    assert set(callback.baseline_.reference.groups) == {"inputs", f"embeddings/{name}"}
+    named = BaselineCallback(outputs="head" if make is subclassed_contrastive else "projection")
+    assert "outputs" in [row.group for row in named.check(model, X).rows]
+
+
+def test_a_model_that_answers_without_labels_in_production_is_read_as_its_baseline(images):
+    """Predicting knows no labels, and a baseline tells what is an answer."""
+    model, making = contrastive(), BaselineCallback(clean_windows=0)
+    model.predict(X, verbose=0, callbacks=[making])
+    assert "outputs" in making.baseline_.reference.groups
+    callback = DriftCallback(making.baseline_, window=8, alarm=0.5, warn=0.999)
+    model.evaluate(X, None, verbose=0, callbacks=[callback])
+
+    assert callback.monitor_.status.failures == {}
+    assert "outputs" in {group.name for report in callback.reports_ for group in report.report.groups}
+
+
 def test_check_says_how_the_answer_was_found(images):
     model, (x, labels) = two_heads(lambda main, aux: {"main": main, "aux": aux}), images(12)
     model.compile("sgd", {"main": CE, "aux": CE})
@@ -421,7 +718,11 @@ def test_check_says_how_the_answer_was_found(images):
         assert not BaselineCallback().check(make(), x).ok
 
 
-@pytest.mark.parametrize("make", [TwoAnswers, lambda: two_heads(lambda main, aux: {"kind": main, "box": aux})])
+@pytest.mark.parametrize(
+    "make",
+    [TwoAnswers, lambda: two_heads(lambda main, aux: {"kind": main, "box": aux}), averaged_models, with_a_picture],
+    ids=["subclass", "graph", "ensemble", "one of several heads"],
+)
 def test_what_auto_found_is_found_again_in_a_model_with_other_names(make, images):
     models = [make(), make()]
     for model in models:
@@ -490,4 +791,20 @@ def test_the_answer_is_that_of_evaluation_where_training_has_more_heads(images, 
     assert (groups["outputs"].n, groups["outputs"].info["layer"]) == (24, "head")
     probabilities = ops.convert_to_numpy(ops.softmax(model(images(24, 1)[0])))
     np.testing.assert_allclose(groups["outputs"].moments.mean[:CLASSES], probabilities.mean(axis=0), atol=1e-5)
-    assert not [said for said in warned("answered nothing") if "validation" in said]
+    assert warned() == callback.baseline_.warnings == []
+    names = {"outputs", "labels", "embeddings/head.input"} if training == "all" else {"labels"}
+    assert set(callback.baseline_.training.groups) == {"inputs", *names}
+
+
+def test_the_first_epoch_of_a_model_with_more_heads_in_training_is_named_as_the_answer_is(images, fit):
+    keras.utils.set_random_seed(0)
+    model, callback = Auxiliary(), BaselineCallback(training="all", clean_windows=0)
+    model.compile("sgd")
+    fit(model, callback, epochs=1)
+    baseline = callback.baseline_
+
+    assert baseline.warnings == []
+    assert set(baseline.training.groups) == set(baseline.reference.groups)
+    assert (baseline.training.groups["outputs"].name, baseline.training.groups["outputs"].n) == ("outputs", 40)
+    assert {name.split("/")[0] for name in baseline.training.rows.data} == {"inputs", "outputs", "embeddings", "labels"}
+    assert not [name for name in baseline.training.rows.data if name.startswith(("outputs/0", "outputs/1"))]

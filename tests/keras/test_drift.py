@@ -173,6 +173,41 @@ def test_the_baseline_of_an_evaluation_fits_the_next(model, images):
     assert (status.rows, status.windows, status.failures) == (100, 1, {})
 
 
+class OfSpecies(keras.Model):
+    """Its loss takes one of several parts of `y`."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        y = y["species"] if isinstance(y, dict) else y
+        return keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
+
+
+def test_labels_are_where_those_of_the_baseline_were(images):
+    """Of several, the usual name would be another one; a place in another framework's batches is none in `y`."""
+    layers = keras.layers
+    given = keras.Input((16, 16, 3))
+    model = OfSpecies(given, layers.Dense(4, name="fc")(layers.GlobalMaxPooling2D()(given)))
+    model.compile(run_eagerly=True)
+    x, species = images(64)
+    y = {"label": np.full(64, 3), "species": species}
+    making = BaselineCallback(target="species", reference="test", clean_windows=0)
+    model.evaluate(x, y, batch_size=64, verbose=0, callbacks=[making])
+    expected = dict(making.baseline_.reference.groups["labels"].categories[""].top(9))
+    assert len(expected) == 4
+
+    def counted(baseline, y, **options):
+        callback = DriftCallback(baseline, window=64, alarm=0.5, warn=0.999, **options)
+        model.evaluate(x * 0.3, y, batch_size=64, verbose=0, callbacks=[callback])
+        assert callback.monitor_.status.failures == {}
+        (report,) = callback.reports_
+        return dict(report.profile.groups["labels"].categories[""].top(9))
+
+    assert counted(making.baseline_, y) == expected
+    assert counted(making.baseline_, species) == expected
+    assert counted(making.baseline_, y, target="label") == {"3": 64}
+    elsewhere = Baseline(making.baseline_.reference, info={"made_by": {"lightning": "2"}})
+    assert counted(elsewhere, y) == {"3": 64}
+
+
 def test_wrong_arguments_raise(trained):
     with pytest.raises(InputError, match="window"):
         DriftCallback(trained[1], window=0)

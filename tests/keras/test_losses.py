@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from lensai_integrations import Profiler
 from lensai_integrations.keras import BaselineCallback
-from lensai_integrations.keras.losses import losses_of
+from lensai_integrations.keras.losses import held_against_nothing, losses_of
 
 losses = keras.losses
 
@@ -65,6 +66,33 @@ def test_every_head_has_its_own_by_name_or_in_order():
     assert said(["mse", "categorical_crossentropy"], heads) == expected
     assert said({"kind": "categorical_crossentropy"}, heads) == {"kind": expected["kind"]}
     assert said("mse", heads) == {head: {"loss": "squared"} for head in heads}
+    assert said({"q": {"box": "mse"}, "kind": None}, {"q.box": 4, "kind": 3}) == {"q.box": {"loss": "squared"}}
+
+
+class OwnStep(keras.Sequential):
+    def train_step(self, *arguments):
+        return super().train_step(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "idle"),
+    [
+        ({"loss": {"a": "mse", "b": "mse"}}, []),
+        ({"loss": {"a": "mse"}}, ["b"]),
+        ({"loss": ["mse", None]}, ["b"]),
+        ({"loss": "mse"}, []),
+        ({"loss": {"a": "mse"}, "metrics": {"b": ["mae"]}}, []),
+        ({"loss": {"a": "mse"}, "weighted_metrics": {"b": "mae"}}, []),
+        ({}, ["a", "b"]),
+        (None, []),
+    ],
+)
+def test_what_is_held_against_nothing_that_was_compiled(arguments, idle):
+    for kind in (keras.Sequential, OwnStep):
+        model = kind([keras.Input((4,)), keras.layers.Dense(3, name="fc")])
+        if arguments is not None:
+            model.compile(**arguments)
+        assert held_against_nothing(model, ["a", "b"]) == ([] if kind is OwnStep else idle)
 
 
 def dense(units, activation):
@@ -118,6 +146,28 @@ def test_an_embedding_of_length_one_is_not_silently_logits_and_what_is_said_of_i
     assert followed.ok, followed.warnings
     assert [row.group for row in followed.rows] == ["inputs", "embeddings/unit", "labels"]
     assert BaselineCallback(task="classification").check(model, (x, labels)).ok
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+@pytest.mark.parametrize("hard", [0, 8])
+def test_numbers_between_0_and_1_beside_one_unit_are_shares_of_the_second_class(activation, hard, images):
+    """As label smoothing and MixUp make them, from the first batch on or later."""
+    model, (x, labels) = dense(1, activation), images(16)
+    model.compile("sgd", losses.BinaryCrossentropy(from_logits=activation is None))
+    second = labels % 2 == 1
+    y = np.where(second, 0.9, 0.1).astype(np.float32)
+    y[:hard] = second[:hard]
+    callback = BaselineCallback(clean_windows=0)
+    assert callback.check(model, (x, y)).ok
+    model.fit(x, y, validation_data=(x, y), batch_size=8, shuffle=False, verbose=0, callbacks=[callback])
+    baseline, counted = callback.baseline_, {"0": int((~second).sum()), "1": int(second.sum())}
+
+    assert baseline.warnings == []
+    for profile in (baseline.reference, baseline.training):
+        assert dict(profile.groups["labels"].categories[""].top(9)) == counted
+    production = Profiler(like=baseline)
+    production.update(labels=y)
+    assert dict(production.profile().groups["labels"].categories[""].top(9)) == counted
 
 
 def test_one_sigmoid_unit_is_two_classes_and_there_is_a_profile_of_each(images):

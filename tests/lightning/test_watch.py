@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 
 import numpy as np
@@ -189,3 +190,88 @@ def test_a_watch_is_opened_once(net, baseline):
     with watch, pytest.raises(InputError, match="open already"), watch:
         pass
     assert hooks(net) == 0
+
+
+CALL = "the module was not called, so nothing was recorded: call the module itself"
+
+
+def in_training(net, given):
+    net.train()
+    net(given)
+    net(given)
+
+
+@pytest.mark.parametrize(
+    ("use", "told", "times"),
+    [
+        (in_training, "the module is in training mode, in which nothing is recorded: call module.eval() first", 2),
+        (lambda net, given: None, CALL, 1),
+        (lambda net, given: net.forward(given), CALL, 1),
+        (lambda net, given: net.features(given), CALL, 1),
+        (lambda net, given: copy.deepcopy(net)(given), "a copy of the module was called, of which nothing is recor", 1),
+    ],
+)
+def test_a_pass_that_is_not_recorded_is_said_once_with_what_to_do(net, baseline, caplog, use, told, times):
+    monitor = DriftMonitor(baseline)
+    with monitor.watch(net):
+        use(net, images(4))
+    assert (monitor.status.rows, monitor.status.failures) == (0, {"watch": times})
+    assert told in monitor.status.causes["watch"]
+    assert [told in record.getMessage() for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda net, given: net(images=given),
+        lambda net, given: nn.DataParallel(net)(given),
+        lambda net, given: (net(given[:2]), net.train()(given), net.eval()(given[2:])),
+    ],
+)
+def test_a_pass_that_is_recorded_is_not_complained_of(net, baseline, caplog, use):
+    monitor = DriftMonitor(baseline)
+    with monitor.watch(net):
+        use(net, images(4))
+    assert (monitor.status.rows, monitor.status.failures, caplog.text) == (4, {}, "")
+    assert set(monitor._memory.open.profiler.profile().groups) == set(baseline.reference.groups)
+
+
+@pytest.mark.parametrize("wrapped", [nn.DataParallel, lambda net: torch.compile(net, backend="eager")])
+def test_a_wrapper_is_watched_as_the_module_in_it(net, baseline, caplog, wrapped):
+    """Compiled, hooks stay out of what is compiled."""
+    model, monitor = wrapped(net).eval(), DriftMonitor(baseline)
+    with torch.no_grad(), monitor.watch(model):
+        model(images(4))
+        model(images(4))
+    said = [record.getMessage() for record in caplog.records if record.name == "lensai_integrations"]
+    assert (monitor.status.rows, monitor.status.failures, said) == (8, {}, [])
+    assert set(monitor._memory.open.profiler.profile().groups) == set(baseline.reference.groups)
+
+
+def test_a_copy_that_outlives_the_watch_is_left_alone(net, baseline):
+    monitor = DriftMonitor(baseline)
+    with monitor.watch(net):
+        net(images(4))
+        twin = copy.deepcopy(net)
+    twin(images(4))
+    assert (monitor.status.rows, monitor.status.failures) == (4, {})
+
+
+def test_layers_that_a_pass_does_not_call_are_named(net, baseline, caplog):
+    net.forward = lambda images: net.head(images.mean((2, 3)).repeat(1, 2))
+    monitor = DriftMonitor(baseline)
+    with monitor.watch(net):
+        net(images(4))
+    told = {
+        "watch embeddings/features": "layer 'features' was not called in the pass: name one that is called in layers="
+    }
+    assert {topic: cause.startswith(told[topic]) for topic, cause in monitor.status.causes.items()} == {
+        "watch embeddings/features": True
+    }
+    monitor = DriftMonitor(baseline)
+    with monitor.watch(net, layers=[], outputs="features"):
+        net(images(4))
+    assert "pass outputs='...', the name of one that is called" in monitor.status.causes["watch outputs"]
+    with monitor.watch(net, layers=[], outputs="head"):
+        net(images(4))
+    assert monitor.status.failures == {"watch outputs": 1}

@@ -115,7 +115,13 @@ def test_evidence_decides(outputs, labels, described, kind):
         (LOGITS, CLASSES, {"loss": "squared"}, "values", "pass task='classification' if each column is a class"),
         (LOGITS, None, {"linear": True}, "logits", "neither the loss nor labels are known: pass task='classification'"),
         (LOGITS, POINTS[:, :3], {}, "logits", "labels are rows of 3 and settle nothing: pass task="),
-        (UNIT, CLASSES, {}, "logits", "every row has length 1.*pass outputs=None and name its layer in layers="),
+        (
+            UNIT,
+            CLASSES,
+            {},
+            "logits",
+            "every row has length 1.*embeddings= of a Profiler; outputs=None and its layer in",
+        ),
         (UNIT.astype(np.float16), CLASSES, {"loss": "other"}, "logits", "every row has length 1"),
         (SCORES, HOT, {"task": "probabilities"}, "probabilities", "not to 1.*pass task='multilabel'"),
         (LOGITS, HOT - 1.0, {"loss": BCE_LOGITS}, "multilabel_logits", "outside 0 to 1.*read as numbers"),
@@ -205,7 +211,9 @@ def test_what_is_not_read_is_said(labels, message):
 
 
 def test_texts_where_numbers_should_be_are_called_that():
-    with pytest.raises(InputError, match=r"^expected an array of numbers, got list of dtype <U3$"):
+    with pytest.raises(
+        InputError, match=r"^labels: expected an array of numbers, got list of dtype <U3; pass one label"
+    ):
         label_rows(["1.5", "2.0"])
 
 

@@ -337,7 +337,7 @@ def test_outputs_that_are_not_vectors_are_refused(shape, kind):
 
 def test_the_refusal_says_what_to_do():
     with pytest.raises(
-        InputError, match=r"\(2, 21, 8, 8\): a map per image \(segmentation\?\), which is not read yet; name a layer"
+        InputError, match=r"\(2, 21, 8, 8\): a map per image \(segmentation\?\), which is not read yet; take a layer"
     ):
         measure_outputs(np.zeros((2, 21, 8, 8)))
 

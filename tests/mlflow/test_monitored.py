@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,11 +27,12 @@ from sklearn.preprocessing import FunctionTransformer
 from snippets import run_section
 from tracking import QUIET, free_port
 
-from lensai_integrations import Baseline, DriftMonitor, Profiler, __version__
+from lensai_integrations import Baseline, DriftMonitor, ImageInputs, Profiler, __version__
 from lensai_integrations.drift.sinks.json_lines import read_events
 from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow import load_baseline, log_baseline, monitored
 from lensai_integrations.mlflow.served import MonitoredModel, _close
+from lensai_integrations.mlflow.wrapping import _checked
 
 SIDE = 8
 
@@ -184,6 +186,26 @@ def test_images_are_measured_as_they_came(folder, classifier):
     model.predict(given.copy())
     events = list(read_events(folder / "monitor" / "worker-0.jsonl"))
     assert [e["kind"] for e in events if e["type"] == "window"] == ["ok", "ok"]
+    model.monitor.close()
+
+
+@pytest.mark.parametrize("asked", [None, {"left": ImageInputs(scale=1), "right": ImageInputs(key="r")}])
+def test_several_image_inputs_are_told_apart(folder, asked):
+    profiler = Profiler(inputs={"left": ImageInputs(), "right": ImageInputs()}, source="validation", seed=1)
+    profiler.update(inputs={"left": photos(400, 1), "right": photos(400, 2)})
+    shutil.rmtree(folder / "baseline")
+    Baseline(profiler.profile()).save(folder / "baseline")
+    told = json.loads(json.dumps(_checked({"window": 50}, asked, folder / "monitor")))
+    (folder / "monitor.json").write_text(json.dumps(told))
+    model = MonitoredModel(Echo(np.zeros((50, 3))), folder)
+    right = "right" if asked is None else "r"
+    for dark in (1.0, 0.4):
+        model.predict({"left": photos(50, 3), right: photos(50, 4, dark), "time": np.zeros((50, 2))})
+    windows = [e for e in read_events(folder / "monitor" / "worker-0.jsonl") if e["type"] == "window"]
+    assert [each["kind"] for each in windows] == ["ok", "alarm"]
+    groups = windows[1]["window"]["groups"]
+    assert {name: group["drift"] for name, group in groups.items()} == {"inputs/left": False, "inputs/right": True}
+    assert model.monitor.status.failures == {}
     model.monitor.close()
 
 

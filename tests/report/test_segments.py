@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from browser import browser_page
 
-from lensai_integrations import Baseline, Profile, Profiler, compare
+from lensai_integrations import Baseline, ImageInputs, Profile, Profiler, compare
 from lensai_integrations.report import baseline_html, drift_html
 from lensai_integrations.report.plots import ranges_svg
 from lensai_integrations.report.segments import MOST_ROWS, segment_table
@@ -45,6 +45,22 @@ def test_rows_medians_and_shares() -> None:
     median = np.sort(luma.mean((1, 2)))[14]
     assert float(table.rows[0].cells[0].medians[0][1]) == pytest.approx(median, abs=0.51)
     assert "30 rows" not in table.rest
+
+
+def test_every_image_input_has_a_column_of_the_first_measures() -> None:
+    readers = {"left": ImageInputs(), "right": ImageInputs()}
+    profiler = Profiler(inputs=readers, segment_by="label", convention=("lensai", "lensai-edge"))
+    profiler.update(inputs={"left": PATCHES[:40], "right": PATCHES[:40] // 2}, labels=[0, 1] * 20)
+    columns = table_of(profiler.profile()).columns
+    assert [column.name for column in columns] == [
+        "left brightness",
+        "right brightness",
+        "left contrast",
+        "right contrast",
+    ]
+    page = baseline_html(profiler.profile())
+    assert "Inputs: left, as devices measure them" in page
+    assert "# images: {&#x27;left&#x27;: ..., &#x27;right&#x27;: ...}" in page or "# images: {" in page
 
 
 def test_numbers_are_in_order_and_the_rest_is_last() -> None:

@@ -179,7 +179,7 @@ def test_what_the_first_batch_left_open_stays_open():
     reader = BatchReader(ImageInputs(), None, problems)
     assert reader.take({"a": IMAGES, "b": IMAGES}).images is None
     assert reader.take({"a": None, "b": IMAGES}).images is None
-    assert problems.messages[0].endswith("e.g. ImageInputs(key='a')")
+    assert "pass one of these places, e.g. ImageInputs(key='a')" in problems.messages[0]
     assert len(problems.messages) == 1
 
 
@@ -194,3 +194,68 @@ def test_a_key_of_the_training_batches_may_be_missing_in_validation_batches_with
     (said,) = problems.messages
     assert said.startswith("inputs: key='labelled' is not in the batches of this pass, which are a list of 0 (float32")
     assert "the images at 0 are read; pass inputs={'training': ImageInputs(...)" in said
+
+
+LEFT, RIGHT = torch.rand(4, 3, 8, 8), torch.rand(4, 1, 6, 6)
+
+
+def decided(batch, fed, **options):
+    """What a reader takes of a batch of which the model was seen to be fed these places."""
+    problems = Problems(quiet=True)
+    reader = BatchReader(ImageInputs(), "auto", problems, several=True, **options)
+    taken = reader.take(batch)
+    if fed is not None:
+        reader.hint_images(fed)
+    return taken.settled(), problems.messages, reader
+
+
+def test_all_that_a_model_is_fed_is_read_and_its_labels_are_beside_it():
+    taken, messages, reader = decided((LEFT, RIGHT, CLASSES), [(0,), (1,), (2,)])
+    assert {name: images.tolist() for name, images in taken.images.items()} == {"0": LEFT.tolist(), "1": RIGHT.tolist()}
+    assert torch.equal(taken.labels, CLASSES)
+    assert messages == []
+    later = reader.take((RIGHT, LEFT, CLASSES))  # decided once
+    assert later.images["0"] is not RIGHT
+    assert torch.equal(later.images["0"], RIGHT)
+    assert reader.inputs == {"0": ImageInputs(), "1": ImageInputs()}
+
+
+def test_the_copies_are_those_of_before_the_step():
+    left, right = LEFT.clone(), RIGHT.clone()
+    problems = Problems(quiet=True)
+    reader = BatchReader(ImageInputs(), None, problems, several=True)
+    taken = reader.take((left, right))
+    left.zero_()
+    right.zero_()
+    reader.hint_images([(0,), (1,)])
+    images = taken.settled().images
+    assert torch.equal(images["0"], LEFT)
+    assert torch.equal(images["1"], RIGHT)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_only_one_that_is_fed_is_read_alone(place):
+    taken, messages, reader = decided((LEFT, LEFT + 1, CLASSES), [(place,)])
+    assert torch.equal(taken.images, LEFT + place)
+    assert torch.equal(taken.labels, CLASSES)
+    assert messages == []
+    assert torch.equal(reader.take((LEFT, LEFT + 1, CLASSES)).images, LEFT + place)
+
+
+@pytest.mark.parametrize("fed", [None, [], [(2,)]])
+def test_without_a_sign_it_is_the_first_and_that_is_said(fed):
+    taken, messages, _ = decided((LEFT, LEFT + 1, CLASSES), fed)
+    assert torch.equal(taken.images, LEFT)
+    assert ["only the first is read" in message for message in messages] == [True]
+    named, messages, _ = decided({"a": LEFT, "b": RIGHT, "label": CLASSES}, fed)
+    assert named.images is None
+    assert "several arrays in the batch may be the images, at 'a' [4, 3, 8, 8] and 'b' [4, 1, 6, 6]" in messages[0]
+    assert torch.equal(named.labels, CLASSES)
+
+
+def test_one_input_that_a_later_batch_lacks_is_named_once():
+    _, messages, reader = decided({"a": LEFT, "b": RIGHT}, [("a",), ("b",)])
+    assert messages == []
+    for _ in range(2):
+        assert list(reader.take({"a": LEFT}).images) == ["a"]
+    assert [message[:49] for message in messages] == ["inputs/b: the image input 'b' is not in the batch"]
