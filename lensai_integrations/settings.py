@@ -108,6 +108,7 @@ class Settings:
         self._meanings: dict[str, Meaning] = {}
         self._signs: dict[str, bool] = {}
         self._forms: dict[str, LabelForm] = {}
+        self._agreed: dict[tuple[str, int], tuple[Meaning, bool]] = {}
         self.measures, self.missing = chosen_measures(measures, like)
         self.on_custom_failure: Callable[[str, Exception], None] = lambda stream, error: None
         self.on_note: Callable[[str], None] = lambda note: None
@@ -168,7 +169,7 @@ class Settings:
 
     def share_labels(self, other: Settings) -> None:
         """Read labels as another profiler of the same model does: the first batch that either sees decides for both."""
-        self._meanings, self._forms, self._signs = other._meanings, other._forms, other._signs
+        self._agreed, self._forms = other._agreed, other._forms
 
     def _first_form(self, group: str, labels: Any) -> LabelForm:
         """What the first labels of a group look like, which may wait for them; if these have other columns, they."""
@@ -213,8 +214,8 @@ class Settings:
         """What a group of labels is read as: decided from its first batch, and kept over resets; and how it looks."""
         form = label_form(labels, look=False)
         if group not in self._meanings:
-            decided, known = self._kinds.get(partner_of(group)), self.known(group)
-            kind = decided.kind if decided is not None else None
+            answered, known = self._kinds.get(partner_of(group)), self.known(group)
+            kind = answered.kind if answered is not None else None
             kind = kind or _TOLD.get(self.task_of(head_of(group)))
             told = self.described(partner_of(group))
             first = self._forms.get(group, form)
@@ -236,7 +237,8 @@ class Settings:
                     first = form = looked
                 elif first.signs:
                     first = label_form(labels, look=False, signs=False)
-                self._meanings[group] = decide_labels(first, kind, width)
+                decided = decide_labels(first, kind, width), self._signs[group]
+                self._meanings[group], self._signs[group] = self._agreed.setdefault((group, form.columns), decided)
         if form.signs and not self._signs[group]:
             form = label_form(labels, look=False, signs=False)
         return self._meanings[group], replace(form, signs=self._signs[group])

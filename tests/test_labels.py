@@ -465,6 +465,18 @@ def test_profilers_of_one_model_read_labels_as_the_first_of_them_to_see_some():
     assert "1 rows were left out; they are no single class" in warning
 
 
+def test_class_numbers_beside_mixed_rows_of_another_pass_are_classes():
+    """As where training mixes images, and takes a binary cross-entropy of the shares; validation does not."""
+    training, validation = Profiler(), Profiler()
+    validation.share_labels(training)
+    for profiler in (training, validation):
+        profiler.describe("outputs", columns=3, loss="binary_cross_entropy_with_logits")
+    training.update(labels=np.array([[0.7, 0.3, 0], [0, 0.5, 0.5]]))
+    validation.update(labels=np.array([2, 0]), outputs=np.eye(3)[:2])
+    assert [p.profile().groups["labels"].info["read_as"] for p in (training, validation)] == ["multi_hot", "classes"]
+    assert validation.profile().groups["labels"].categories[""].n == 2
+
+
 @pytest.mark.parametrize(
     ("described", "labels", "meaning"),
     [

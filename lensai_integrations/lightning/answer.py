@@ -433,7 +433,9 @@ class _Decision:
         sides = [self.paths(trace, trace.layers_behind(parent)) for parent in node.parents]
         if node.name in COMPARISONS and node.name.endswith("_loss"):  # whose last argument tells which belong together
             sides = list(filter(None, sides))
-        if not (sides and all(sides) and any(side & head.paths for side in sides)):
+        # Row by row another network's answer may be a target (distillation), all with all it is something like them.
+        enough = any if node.name in PRODUCTS | {"cdist"} else all
+        if not (sides and all(sides) and enough(side & head.paths for side in sides)):
             return False
         return node.name not in DIFFERENCES or self.are_rows(trace, node.parents, head)
 

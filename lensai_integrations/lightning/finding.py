@@ -16,11 +16,13 @@ from torch import nn
 from lensai_integrations.arrays import Array
 from lensai_integrations.heads import OUTPUTS, is_outputs
 from lensai_integrations.lightning.answer import ADVICE, Answer, Reading, decide, has_forward, loss_of
+from lensai_integrations.lightning.heads import is_vector
 from lensai_integrations.lightning.layers import Layer
 from lensai_integrations.lightning.matching import matched
-from lensai_integrations.lightning.taps import ANSWER, Tap, Taps
+from lensai_integrations.lightning.taps import ANSWER, MORE, Tap, Taps
 from lensai_integrations.lightning.trace import Trace
 from lensai_integrations.measures.embeddings import Reduce
+from lensai_integrations.measures.meaning import UNSEEN
 from lensai_integrations.profile import Profile
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import LAYER
@@ -68,6 +70,7 @@ class Finder:
         self.places: dict[str, tuple[int | str, ...]] = before.places if before is not None and same else {}
         self._compiled = is_compiled(model)
         self._agrees: bool | None = None
+        self._reads_answer = False
         if self._compiled and (outputs or layers):
             self._cannot_trace()
 
@@ -203,23 +206,40 @@ class Finder:
         self._taps.verify = self._verified
 
     def _verified(self, rows: dict[str, Array]) -> dict[str, Array]:
-        """The rows of a batch, those of the guess only if the guess is what the model answered in the first batch."""
-        answer = rows.pop(ANSWER, None)
+        """The rows of a batch: those of the guess if the guess is what the model answered in the first batch; else what
+        it answered, as its output."""
+        answer, more = rows.pop(ANSWER, None), rows.pop(MORE, True) is None
         if self._agrees is None and answer is not None:
-            self._agrees = self._is_guess(answer, rows)
+            self._agrees = self._is_guess(answer, more, rows)
         if self._agrees is not False:
             return rows
         found = set(self._keys())
-        return {key: each for key, each in rows.items() if key not in found}
+        read = {key: each for key, each in rows.items() if key not in found}
+        return read | {OUTPUTS: answer} if self._reads_answer else read
 
-    def _is_guess(self, answer: Any, rows: Mapping[str, Any]) -> bool:
+    def _is_guess(self, answer: Any, more: bool, rows: Mapping[str, Any]) -> bool:
         guess = rows.get(OUTPUTS)
         if guess is not None and guess.shape == answer.shape and bool(torch.equal(guess, answer)):
             return True
-        text = "the model is compiled, and its last Linear was not seen to answer what it returns, so neither is read. "
-        self._problems.note(TOPIC, text + self._advice().format(""))
-        self._taps.replace(self._keys(), [], {})
+        keys, text = self._keys(), "the model is compiled, and its last Linear was not seen to answer what it returns"
+        self._reads_answer = self._outputs and not more and is_vector(tuple(answer.shape))
+        if self._reads_answer:
+            text += f": that is read, and what goes into its last layer is not known. {_NAME_LAYERS}"
+            self._taps.take_place_of(keys, OUTPUTS, _info_of_compiled(answer))
+        else:
+            text += ", so neither is read. " + self._advice().format("")
+            self._taps.replace(keys, [], {})
+        if self._layers or not self._reads_answer:
+            self._problems.note(TOPIC, text)
         return False
+
+
+_NAME_LAYERS: Final = "Pass layers=[...], layers of the model by name; or None to read nothing"
+
+
+def _info_of_compiled(answer: torch.Tensor) -> dict[str, Any]:
+    found = "what the compiled model returned; its loss could not be followed"
+    return {"auto": True, "layer": "", "linear": False, "columns": answer[0].numel(), "loss": UNSEEN, "found": found}
 
 
 class MatchingFinder(Finder):
@@ -259,10 +279,15 @@ class MatchingFinder(Finder):
         return readings
 
     def _cannot_trace(self) -> None:
-        lacking = ", ".join(self._missing)
-        self._problems.note(
-            TOPIC, f"the model is compiled, and has no layers of the names that the baseline has {lacking} of"
-        )
+        lacking, root = list(self._missing), _root_of_compiled(self._model)
+        if OUTPUTS in lacking and root is not None and not self._reference.groups[OUTPUTS].info.get("layer"):
+            lacking.remove(OUTPUTS)  # what the model itself returned is what it returns here
+            self._taps.replace([], [Tap(OUTPUTS, Layer("", "", root))], {})
+        if lacking:
+            names = ", ".join(lacking)
+            self._problems.note(
+                TOPIC, f"the model is compiled, and has no layers of the names that the baseline has {names} of"
+            )
 
 
 def fed_places(trace: Trace) -> set[tuple[int | str, ...]]:

@@ -64,8 +64,9 @@ class _Catching(threading.local):
 
 CATCHING: Final = _Catching()
 
-#: The key of what the model itself answered, where that is only looked at.
-ANSWER = "answer"
+#: The key of what the model itself answered, where that is only looked at, and of that there is more in it than that.
+ANSWER: Final = "answer"
+MORE: Final = "more of the answer"
 
 
 class _Kept(NamedTuple):
@@ -111,7 +112,7 @@ class Taps:
         all_kept, self._kept = self._kept, {}
         rows = {}
         for key, kept in all_kept.items():
-            reduce = self._taps[key].reduce
+            reduce = self._taps[key].reduce if key in self._taps else None
             with self._problems.caught(key):
                 rows[key] = kept.values if kept.reduced or reduce is None else reduce_embedding(kept.values, reduce)
         for layer in self.layers:
@@ -139,6 +140,11 @@ class Taps:
             if self._open and tap.key in caught:
                 axes, rows = caught[tap.key]
                 self._kept[tap.key] = _Kept(axes, rows, tap.reduce is not None)
+
+    def take_place_of(self, before: Iterable[str], key: str, info: Mapping[str, Any]) -> None:
+        """In the place of some taps, note a layer whose rows `verify` gives."""
+        self.replace(before, [], {})
+        self.layers.append(Listened(key, "the model", dict(info)))
 
     def describe(self, key: str, **info: Any) -> None:
         """Note more of what a tap catches."""
@@ -172,6 +178,8 @@ class Taps:
     def _catch(self, key: str, answer: Any) -> None:
         if not self._open or key in self._kept:
             return
+        if key == ANSWER and len(tensors_of(answer)) > 1:
+            self._kept[MORE] = _Kept(0, None, True)
         if torch.compiler.is_compiling():
             tensor = first_tensor(answer)
             if tensor is not None:
@@ -238,19 +246,25 @@ def _copied(tap: Tap, answer: Any) -> _Kept:
 
 
 def first_tensor(answer: Any) -> Tensor | None:
-    """The first tensor with rows in what a layer answers: itself, or in tuples, lists and mappings, depth first.
+    """The first tensor with rows in what a layer answers; see `tensors_of`.
 
     Example:
         >>> first_tensor(((), {"hidden": torch.zeros(2, 3)})).shape
         torch.Size([2, 3])
     """
+    found = tensors_of(answer)
+    return found[0] if found else None
+
+
+def tensors_of(answer: Any) -> list[Tensor]:
+    """The tensors with rows in what a layer answers: itself, or in tuples, lists and mappings, depth first.
+
+    Example:
+        >>> [tuple(each.shape) for each in tensors_of({"logits": torch.zeros(2, 3), "loss": torch.tensor(0.5)})]
+        [(2, 3)]
+    """
     if isinstance(answer, Tensor):
-        return answer if answer.ndim > 0 else None
+        return [answer] if answer.ndim > 0 else []
     if isinstance(answer, Mapping):
         answer = list(answer.values())
-    if isinstance(answer, list | tuple):
-        for part in answer:
-            found = first_tensor(part)
-            if found is not None:
-                return found
-    return None
+    return [tensor for part in answer for tensor in tensors_of(part)] if isinstance(answer, list | tuple) else []

@@ -444,10 +444,11 @@ def _by_sigmoid(evidence: _Evidence) -> Decision | None:
     """Of a loss written by hand: of numbers, it may be any."""
     if evidence.labels is not None and evidence.labels.form in ("rows", "numbers", "whole floats"):
         return None
-    decision = _by_binary(evidence)
-    if decision is None or decision.why == "labels are one class per image":
-        return decision
-    return replace(decision, why="the loss takes a sigmoid of each column")
+    decision, (theirs, ours) = _by_binary(evidence), (" is a binary cross-entropy for", " takes a sigmoid of")
+    if decision is None:
+        return None
+    why = decision.why.replace(" is a binary cross-entropy of one", f"{ours} one").replace(theirs, ours)
+    return replace(decision, why=why, doubt=decision.doubt.replace(theirs, ours))
 
 
 def _by_binary(evidence: _Evidence) -> Decision | None:

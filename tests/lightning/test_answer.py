@@ -581,6 +581,13 @@ class Byol(Base):
         return F.mse_loss(F.normalize(self(batch[0])), F.normalize(wanted))
 
 
+class Distils(Byol):
+    """Another network's answer is the target, in a loss written by hand."""
+
+    def loss(self, batch):
+        return (self(batch[0]) - self.target(batch[0])).square().mean()
+
+
 class Gan(Base):
     """Forward is the generator's, as in Lightning's own example."""
 
@@ -672,6 +679,7 @@ class Detection(Base):
         (Variational, "uses nothing of the batch but the images"),
         (Pictures, "against the images themselves"),
         (Byol, "uses nothing of the batch but the images"),
+        (Distils, "uses nothing of the batch but the images"),
         (Gan, "against nothing of the batch, as a discriminator"),
         (Discriminates, "uses nothing of the batch but the images"),
         (Generates, "not made of the batch, as a generator"),
@@ -967,19 +975,58 @@ def test_a_layer_that_was_named_and_is_called_twice_is_stated(fitted):
     assert "'body' is called 2 times in a batch: its first call is read" in said(callback)
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_compiled_model_whose_answer_is_not_its_last_linear_says_so(fitted, whole):
+@pytest.fixture
+def fresh():
     torch._dynamo.reset()
-    model = Probabilities()
-    if whole:
-        model = torch.compile(model, backend="eager")
-    else:
-        model.body = torch.compile(model.body, backend="eager")
-    callback = fitted(model)
+    yield
     torch._dynamo.reset()
 
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_compiled_model_whose_answer_is_not_its_last_linear_is_read_by_what_it_returns(fresh, fitted, images, whole):
+    model = Probabilities()
+    compiled = model
+    if whole:
+        compiled = torch.compile(model, backend="eager")
+    else:
+        model.body = torch.compile(model.body, backend="eager")
+    callback = fitted(compiled)
+
+    assert read(callback) == {"outputs": N}
+    assert info(callback)["kind"] == "probabilities"
+    expected = np.sort(answers(model, images).numpy(), axis=0)
+    np.testing.assert_allclose(sorted_rows(callback, "outputs")[:, :4], expected, rtol=1e-4)
+    assert "that is read, and what goes into its last layer is not known. Pass layers=[...]" in said(callback)
+    model.train()
+    torch._dynamo.reset()
+    callback = fitted(compiled, BaselineCallback(layers=["head"], clean_windows=0))
+    assert read(callback) == {"outputs": N, "embeddings/head": N}
+    assert callback.baseline_.warnings == []
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_a_compiled_model_returned_is_found_again(fresh, fitted, trainer, images, compiled):
+    class Predicts(Probabilities):
+        def predict_step(self, batch, _):
+            return self(batch[0])
+
+    model = Predicts()
+    body = model.body
+    model.body = torch.compile(body, backend="eager")
+    callback = fitted(model)
+    model.body = model.body if compiled else body
+    monitor, found = watched(callback.baseline_)
+    trainer(DriftCallback(monitor=monitor)).predict(model, DataLoader(images(N, 2), BATCH))
+
+    ours, theirs = found[0].profile.rows.data["outputs"], callback.baseline_.reference.rows.data["outputs"]
+    np.testing.assert_allclose(np.sort(ours, 0), np.sort(theirs, 0), rtol=1e-4, atol=1e-6)
+    assert monitor.status.failures == {}
+
+
+def test_a_compiled_model_that_returns_several_things_says_that_none_is_read(fresh, fitted):
+    callback = fitted(torch.compile(TwoHeads(), backend="eager"))
     assert read(callback) == {}
-    assert "compiled, and its last Linear was not seen to answer what it returns" in said(callback)
+    assert "its last Linear was not seen to answer what it returns, so neither is read" in said(callback)
 
 
 def test_a_compiled_function_within_the_forward_pass_stays_whole(fitted):

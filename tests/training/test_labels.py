@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from lensai_integrations import ImageInputs
+from lensai_integrations.arrays import is_array
 from lensai_integrations.errors import InputError
 from lensai_integrations.training.batches import BatchReader
-from lensai_integrations.training.labels import Chosen, part_at, parts_beside
+from lensai_integrations.training.labels import Chosen, by_part, part_at, parts_beside
 from lensai_integrations.training.problems import Problems
 
 N = 16
@@ -262,3 +263,55 @@ def test_two_passes_with_batches_of_other_sizes_say_the_same_once():
     assert len(problems.messages) == 1
     BatchReader(ImageInputs(), "auto", problems, source="test").take((IMAGES, HOT, CLASSES)).settled()
     assert problems.messages[1].startswith("labels of test: several parts")
+
+
+PICTURE = np.zeros((16, 16, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("labels", "column"),
+    [
+        ([3, 1], [3, 1]),
+        (["a", "b"], ["a", "b"]),
+        ([np.int64(3), np.int64(1)], np.array([3, 1])),
+        ([torch.tensor(3), torch.tensor(1)], torch.tensor([3, 1])),
+        ([torch.tensor([0.0, 1]), torch.tensor([1.0, 0])], torch.tensor([[0.0, 1], [1, 0]])),
+        ([[0, 1, 1], [1, 0, 0]], np.array([[0, 1, 1], [1, 0, 0]])),
+        ([(3, 7), (1, 8)], ([3, 1], [7, 8])),
+        ([{"class": 3}, {"class": 1, "age": 2}], {"class": [3, 1], "age": [None, 2]}),
+        (
+            [{"boxes": 0, "labels": 3}, {"boxes": 0, "labels": 1}],
+            [{"boxes": 0, "labels": 3}, {"boxes": 0, "labels": 1}],
+        ),
+        ([[0, 1], [1]], [[0, 1], [1]]),
+        ([3, None], [3, None]),
+        ([[{"bbox": 0}], [{"bbox": 1}]], [[{"bbox": 0}], [{"bbox": 1}]]),
+    ],
+    ids=str,
+)
+def test_samples_become_columns(labels, column):
+    taken = by_part([(PICTURE, label) for label in labels])
+    named = by_part([{"image": PICTURE, "label": label} for label in labels])
+
+    for found in (taken[1], named["label"]):
+        assert type(found) is type(column)
+        assert found.tolist() == column.tolist() if is_array(column) else found == column
+    assert len(taken[0]) == len(named["image"]) == 2
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        (np.zeros((2, 16, 16, 3)), np.arange(2)),
+        ([PICTURE, PICTURE], [0, 1]),
+        ([PICTURE, PICTURE], [{"masks": np.zeros((3, 16, 16), np.uint8)}] * 2),
+        [PICTURE, PICTURE],
+        [{"image": np.zeros((4, 3, 16, 16))}, {"image": np.zeros((4, 3, 16, 16))}],
+        {"image": [PICTURE, PICTURE], "label": [0, 1]},
+        [],
+        None,
+    ],
+    ids=lambda batch: type(batch).__name__,
+)
+def test_what_is_no_list_of_samples_stays_as_it_is(batch):
+    assert by_part(batch) is batch
