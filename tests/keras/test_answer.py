@@ -321,6 +321,8 @@ def test_what_goes_into_each_head_of_an_ensemble_is_an_embedding(make, within, a
         assert [caught[name].shape[1] for name in embeddings] == [3, 4]
         assert infos["outputs"].get("activation") == activation
         np.testing.assert_allclose(caught["outputs"], ops.convert_to_numpy(model(x)), rtol=1e-5)
+    if make is averaged_models:  # a mean that is named has the same embeddings
+        assert set(read(model, x, outputs="mean")[0]) == {"outputs", *embeddings}
     if make is not Members:
         heads = [layer for layer in model._flatten_layers() if layer.name.startswith("head")]
         rows = [ops.convert_to_numpy(head(caught[name])) for head, name in zip(heads, embeddings, strict=True)]
@@ -691,6 +693,13 @@ def test_what_nothing_compares_with_labels_is_not_called_an_answer_and_what_is_s
     assert set(callback.baseline_.reference.groups) == {"inputs", f"embeddings/{name}"}
     named = BaselineCallback(outputs="head" if make is subclassed_contrastive else "projection")
     assert "outputs" in [row.group for row in named.check(model, X).rows]
+
+
+def test_features_are_an_answer_in_a_later_fit_that_has_labels():
+    model, callback = contrastive(), BaselineCallback(clean_windows=0)
+    for y, expected in ((None, set()), (Y, {*PLAIN, "embeddings/projection.input"})):
+        model.fit(X, y, validation_data=(X, y), verbose=0, callbacks=[callback])
+        assert set(callback.baseline_.reference.groups) == {"inputs", *expected}
 
 
 def test_a_model_that_answers_without_labels_in_production_is_read_as_its_baseline(images):
