@@ -59,6 +59,7 @@ class Answer:
         heads: The heads by name, in Keras's order, and how each is made; those that are read.
         embeddings: What feeds them.
         key: The key that the answer has, if it is one of a dict and the whole answer by its name.
+        is_withdrawn: Whether steps showed that nothing tells what the heads are: another fit may have a loss.
     """
 
     model: Any
@@ -70,6 +71,7 @@ class Answer:
     heads: dict[str, Made] = field(default_factory=dict, init=False)
     embeddings: list[Fed] = field(default_factory=list, init=False)
     key: str = field(default="", init=False)
+    is_withdrawn: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._notes: dict[str, str] = {}
@@ -163,7 +165,7 @@ class Answer:
         if told or not (self.outputs and self.settled and self.heads):
             return False
         columns = " and ".join(str(self._columns[name]) for name in self.heads)
-        self.heads, self.embeddings = {}, []
+        self.heads, self.embeddings, self.is_withdrawn = {}, [], True
         choice = _choice(self._shapes_in(calls) or self._shapes())
         self._say(OUTPUTS, _NOTHING_TELLS.format(self.model.name, columns, choice))
         return True

@@ -46,11 +46,14 @@ def _before(model: Any, outputs: Layer, options: Options, problems: Problems) ->
     graph, how = graph_of(outputs.layer), Made()
     with suppress(AttributeError, ValueError):  # not built, or called several times
         how = made(outputs.layer.output if graph is None else graph.outputs[0], symbolic())
-    at = next((each for each in named_layers(model).values() if each.layer is how.source), None)
-    if at is None and not outputs.before and outputs.layer.weights:
-        at = outputs
-    if at is None:
+    sources = {id(origin.source) for origin in how.origins if origin.source is not None}
+    feeding = list(
+        {id(layer.layer): layer for layer in named_layers(model).values() if id(layer.layer) in sources}.values()
+    )
+    if not feeding and not outputs.before and outputs.layer.weights:
+        feeding = [outputs]
+    if not feeding:
         problems.note("layers", f"layers='auto' cannot tell what feeds {outputs.name!r}: pass layers=[...] or None")
         return []
-    before = Layer(at.path, at.layer, True, at.recomputed, at.frames)
-    return [Tap(LAYER + before.name, before, options.reduce_of(before.name))]
+    places = [Layer(layer.path, layer.layer, True, layer.recomputed, layer.frames) for layer in feeding]
+    return [Tap(LAYER + place.name, place, options.reduce_of(place.name)) for place in places]

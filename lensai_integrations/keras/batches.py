@@ -216,14 +216,14 @@ class KerasBatches:
             return {}
         by_name = {head: f"{LABELS}/{head}" for head in heads if f"{LABELS}/{head}" in found}
         in_order = {head: f"{LABELS}/{place}" for place, head in enumerate(heads) if f"{LABELS}/{place}" in found}
-        belong = by_name or in_order
+        read = {} if self.answer is None else self.answer.heads
+        belong = {head: key for head, key in (by_name or in_order).items() if head in read or not read}
         left = [repr(self._places[key]) for key in found if key not in belong.values()]
         if belong and left:
             self._problems.note(
-                f"{LABELS} without a head", f"y at {', '.join(left)} is of no head of the model: not read"
+                f"{LABELS} without a head", f"y at {', '.join(left)} is of no head of the model that is read: not read"
             )
-        read = {} if self.answer is None else self.answer.heads
-        return {head: key for head, key in belong.items() if head in read or not read}
+        return belong
 
     def _usual(self, found: Mapping[str, Any]) -> str | None:
         """The key of the labels among parts of y that do not belong to heads."""

@@ -117,7 +117,7 @@ class Taps:
         return bool(self._asks() == other._asks())
 
     def _asks(self) -> Any:
-        answer = self.answer and (self.answer.outputs, self.answer.layers)
+        answer = self.answer and (self.answer.outputs, self.answer.layers, self.answer.is_withdrawn)
         return answer, [(tap.key, id(tap.layer.layer), tap.layer.before, tap.reduce) for tap in self._asked]
 
     def begin_again(self) -> None:

@@ -321,6 +321,8 @@ def test_what_goes_into_each_head_of_an_ensemble_is_an_embedding(make, within, a
         assert [caught[name].shape[1] for name in embeddings] == [3, 4]
         assert infos["outputs"].get("activation") == activation
         np.testing.assert_allclose(caught["outputs"], ops.convert_to_numpy(model(x)), rtol=1e-5)
+    if make is averaged_models:  # a mean that is named has the same embeddings
+        assert set(read(model, x, outputs="mean")[0]) == {"outputs", *embeddings}
     if make is not Members:
         heads = [layer for layer in model._flatten_layers() if layer.name.startswith("head")]
         rows = [ops.convert_to_numpy(head(caught[name])) for head, name in zip(heads, embeddings, strict=True)]
@@ -418,9 +420,9 @@ class TwoWithDropout(TwoAnswers):
 def fitted(make, callback, images, **compile_arguments):
     """A model after two epochs; its history and variables."""
     keras.utils.set_random_seed(1)
-    model, (x, labels), (held_out, of_those) = make(), images(40), images(24, 1)
+    model, (x, labels), (held_out, of_those) = make(), images(32), images(16, 1)  # whole batches: one shape to compile
     y, y_too = ({"kind": kinds, "box": of[:, 0, :2, 0]} for kinds, of in ((labels, x), (of_those, held_out)))
-    model.compile("adam", {"kind": CE, "box": "mse"}, **compile_arguments)
+    model.compile("sgd", {"kind": CE, "box": "mse"}, **compile_arguments)
     arguments = {"validation_data": (held_out, y_too), "batch_size": 16, "epochs": 2, "verbose": 0}
     history = model.fit(x, y, callbacks=[callback] if callback else [], **arguments).history
     return model, history, [ops.convert_to_numpy(value) for value in model.variables]
@@ -439,11 +441,11 @@ def test_heads_of_a_fit_are_groups_with_their_labels_and_training_is_the_same(ji
     assert len(model.traces) == len(plain.traces)  # the forward pass runs, or is traced, as often
     assert baseline.warnings == []
     answers = {"outputs/box", "outputs/kind", "embeddings/other.input", "labels/box", "labels/kind"}
-    assert counts(baseline.reference) == dict.fromkeys({"inputs", *answers}, 24)
-    assert counts(baseline.training) == dict.fromkeys({"inputs", *answers}, 40)
+    assert counts(baseline.reference) == dict.fromkeys({"inputs", *answers}, 16)
+    assert counts(baseline.training) == dict.fromkeys({"inputs", *answers}, 32)
     assert (groups["outputs/kind"].info["kind"], groups["outputs/box"].info["kind"]) == ("logits", "values")
-    assert dict(groups["labels/kind"].categories[""].top(9)) == label_counts(images(24, 1)[1])
-    held_out = images(24, 1)[0]
+    assert dict(groups["labels/kind"].categories[""].top(9)) == label_counts(images(16, 1)[1])
+    held_out = images(16, 1)[0]
     for name, rows in (
         ("outputs/box", ops.convert_to_numpy(model(held_out)["box"])),
         ("labels/box", held_out[:, 0, :2, 0]),
@@ -691,6 +693,13 @@ def test_what_nothing_compares_with_labels_is_not_called_an_answer_and_what_is_s
     assert set(callback.baseline_.reference.groups) == {"inputs", f"embeddings/{name}"}
     named = BaselineCallback(outputs="head" if make is subclassed_contrastive else "projection")
     assert "outputs" in [row.group for row in named.check(model, X).rows]
+
+
+def test_features_are_an_answer_in_a_later_fit_that_has_labels():
+    model, callback = contrastive(), BaselineCallback(clean_windows=0)
+    for y, expected in ((None, set()), (Y, {*PLAIN, "embeddings/projection.input"})):
+        model.fit(X, y, validation_data=(X, y), verbose=0, callbacks=[callback])
+        assert set(callback.baseline_.reference.groups) == {"inputs", *expected}
 
 
 def test_a_model_that_answers_without_labels_in_production_is_read_as_its_baseline(images):

@@ -165,7 +165,7 @@ def test_the_snippet_of_the_documentation(trained, images, capsys):
 @pytest.mark.backend("tensorflow")
 def test_the_baseline_of_an_evaluation_fits_the_next(model, images):
     trains, data = model(), images(200, 1)
-    making = BaselineCallback(["relu", "embedding.input"], reduce={"relu": "max"}, reference="test")
+    making = BaselineCallback(["relu", "embedding.input"], reduce={"relu": "max"}, reference="test", clean_windows=0)
     trains.evaluate(*data, batch_size=50, verbose=0, callbacks=[making])
     callback = DriftCallback(making.baseline_, window=100, alarm=0.5, warn=0.999)
     trains.evaluate(*images(100, 2), batch_size=50, verbose=0, callbacks=[callback])

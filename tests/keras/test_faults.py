@@ -16,7 +16,7 @@ from lensai_integrations.keras.fit import KerasFit
 from lensai_integrations.training.recording import Recording
 
 EVERYTHING = {"inputs", "outputs", "embeddings/embedding", "labels"}
-#: By backend: what a plain fit makes of the variables. All fits here are of the same model on the same data.
+#: What a plain fit makes of the variables, without a graph and with one. All are of the same model on the same data.
 PLAIN = {}
 
 
@@ -26,16 +26,20 @@ def fails(*_, **__):
 
 @pytest.fixture
 def survives(model, fit, variables):
-    """`survives(callback)`: train with it, check that it was trained as without it, and return the callback."""
+    """`survives(callback)`: train with it, check that it was trained as without it, and return the callback.
 
-    def run(monitor=None):
-        if not PLAIN:
-            plain = model()
-            PLAIN["history"], PLAIN["values"] = fit(plain), variables(plain)
+    What is done in a step is traced if there is a `graph`; what fails around steps fails without one alike, and sooner.
+    """
+
+    def run(monitor=None, *, graph=False):
+        if graph not in PLAIN:
+            plain = model(run_eagerly=not graph)
+            PLAIN[graph] = fit(plain), variables(plain)
+        history, values = PLAIN[graph]
         monitor = monitor or BaselineCallback(layers=["embedding"])
-        trains = model()
-        assert fit(trains, monitor) == PLAIN["history"]
-        for expected, value in zip(PLAIN["values"], variables(trains), strict=True):
+        trains = model(run_eagerly=not graph)
+        assert fit(trains, monitor) == history
+        for expected, value in zip(values, variables(trains), strict=True):
             np.testing.assert_array_equal(value, expected)
         assert not isinstance(trains.train_function, functions.Guarded)
         assert not isinstance(trains.test_function, functions.Guarded)
@@ -113,7 +117,7 @@ def test_a_failing_part_beside_the_profile_costs_no_rows(survives, monkeypatch, 
 
 def test_a_function_that_cannot_be_built_is_left_as_it_is(survives, monkeypatch, warned):
     monkeypatch.setattr(functions.steps(), "build", fails)
-    monitor = survives()
+    monitor = survives(graph=True)
 
     assert monitor.baseline_ is None
     assert [m for m in warned("injected") if m.startswith("train steps: ")] == ["train steps: RuntimeError('injected')"]
@@ -123,7 +127,7 @@ def test_a_function_that_cannot_be_built_is_left_as_it_is(survives, monkeypatch,
 @pytest.mark.parametrize("name", ["reduced", "first_tensor", "held"])
 def test_a_layer_that_cannot_be_caught_costs_the_layer_only(survives, monkeypatch, name):
     monkeypatch.setattr(taps, name, fails)
-    reference = survives().baseline_.reference
+    reference = survives(graph=True).baseline_.reference
 
     whole = {"outputs"} if name == "first_tensor" else set()  # of the model's answer it is known where its tensors are
     assert set(reference.groups) == {"inputs", "labels"} | whole
@@ -133,21 +137,21 @@ def test_a_layer_that_cannot_be_caught_costs_the_layer_only(survives, monkeypatc
 @pytest.mark.backend("tensorflow", "jax")
 def test_a_step_that_cannot_be_traced_is_keras_own(survives, monkeypatch, warned):
     monkeypatch.setattr(taps.Taps, "listening", fails)
-    monitor = survives()
+    monitor = survives(graph=True)
 
     assert monitor.baseline_ is None
     unprofiled = "steps: they run without being profiled: RuntimeError('injected')"
     assert warned()[:2] == [f"train {unprofiled}", f"test {unprofiled}"]
-    survives(monitor)  # what is missing is said of every fit
+    survives(monitor, graph=True)  # what is missing is said of every fit
     assert warned().count(f"train {unprofiled}") == 2
     monkeypatch.undo()
-    assert survives(monitor).baseline_.n == 24
+    assert survives(monitor, graph=True).baseline_.n == 24
 
 
 @pytest.mark.parametrize("name", ["pick", "take"])
 def test_batches_that_cannot_be_read_cost_what_is_in_them(survives, monkeypatch, name):
     monkeypatch.setattr(KerasBatches, name, fails)
-    monitor = survives()
+    monitor = survives(graph=True)
     if name == "pick":
         assert set(monitor.baseline_.reference.groups) == EVERYTHING - {"inputs", "labels"}
 
@@ -170,7 +174,7 @@ def test_a_users_reduction_that_raises_costs_its_layer_only(survives):
     def mine(_):
         raise ValueError("my mistake")
 
-    baseline = survives(BaselineCallback(["embedding", "pool"], reduce={"pool": mine})).baseline_
+    baseline = survives(BaselineCallback(["embedding", "pool"], reduce={"pool": mine}), graph=True).baseline_
 
     assert baseline.reference.groups["embeddings/embedding"].n == 24
     assert "embeddings/pool" not in baseline.reference.groups

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 
 import keras
 import numpy as np
@@ -10,6 +11,12 @@ import pytest
 
 from lensai_integrations.keras import BaselineCallback
 from lensai_integrations.keras.surroundings import look_around
+
+
+@pytest.fixture
+def model(model):
+    """Without a graph: which passes there are, and who else listens, is not in it."""
+    return partial(model, run_eagerly=True)
 
 
 def test_two_in_one_fit_are_one_and_a_message(model, fit, warned, tmp_path):
@@ -98,7 +105,9 @@ def test_an_epoch_cut_short_is_known_with_several_steps_per_execution(model, fit
                 self.model.stop_training = True
 
     callback = BaselineCallback()
-    fit(model(steps_per_execution=4), Stops(), callback, epochs=3, batch_size=5)  # 8 steps in two calls
+    fit(
+        model(steps_per_execution=4, run_eagerly=False), Stops(), callback, epochs=3, batch_size=5
+    )  # 8 steps in two calls
 
     assert (callback.baseline_.training.info["epoch"], callback.baseline_.training.n) == (0, 40)
 
