@@ -185,7 +185,7 @@ def test_in_production_only_the_camera_that_went_dark_drifts(known, model, shape
     images = {name: group["drift"] for name, group in groups.items() if name.startswith("inputs")}
     assert images == {"inputs/left": False, "inputs/right": True}
     in_order = [message for message in caplog.messages if "are read as 'left' and 'right', in this order" in message]
-    assert len(in_order) == (model.inputs[0].name != "left")
+    assert bool(in_order) == (model.inputs[0].name != "left")
 
 
 def test_a_check_has_a_row_for_each():
