@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test quick lint bench clean
 
 help: ## What can be run
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -14,7 +14,10 @@ demo: $(READY) ## Train on two photos, log the baseline to MLflow, compare three
 	$(BIN)/python examples/lightning_images.py
 
 test: $(READY) ## All tests, doctests and examples
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+quick: lint ## Style, types, and the tests that start no server, browser or program, without those of Keras
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow" --ignore=tests/keras
 
 lint: $(READY) ## Style, types and import directions
 	$(BIN)/ruff check .

@@ -416,7 +416,7 @@ class Profiler:
                 if (told := _naming(name, error)) is not error:
                     raise told from error
                 raise
-            self._left_out(name, _naming(name, error))
+            self._left_out(name, error)
             return {}
 
     def _custom_failed(self, stream: str, error: Exception) -> None:

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
 import pytest
-
-# Workers of pytest-xdist are as many as the cores: threads of a second pool would spin while they wait for one another,
-# which doubles the time that anything with a model in it takes. Read when numpy and torch are loaded, and by processes.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-# Both torch, once it loads triton, and TensorFlow bring LLVM; the process aborts if TensorFlow's is there first.
-with contextlib.suppress(ImportError):
-    import torch._dynamo  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 

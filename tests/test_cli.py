@@ -156,6 +156,7 @@ def test_a_baseline_can_be_held_against_its_training_data(lensai, folders: Path)
     assert json.loads(out)["n_baseline"] == Baseline.load(folders / "baseline").sources()["training"].n
 
 
+@pytest.mark.slow
 def test_the_installed_command_gates_a_pipeline(folders: Path) -> None:
     lensai = Path(sys.executable).with_name("lensai")
     results = [

@@ -38,12 +38,14 @@ def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_importing_is_light() -> None:
     outputs = [run(MEASURE.format(frameworks=FRAMEWORKS)).splitlines() for _ in range(5)]
     assert min(float(output[0]) for output in outputs) < 0.3
     assert {tuple(output[1:]) for output in outputs} == {("",)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["profiler", "drift.compare", "report", "archive", "cli"])
 def test_the_core_loads_no_framework(name: str) -> None:
     loaded = run(f"import sys, lensai_integrations.{name}; print([m for m in {FRAMEWORKS!r} if m in sys.modules])")

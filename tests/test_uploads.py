@@ -287,6 +287,7 @@ def test_bad_arguments_are_refused(arguments, message):
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_urllib3_is_imported_with_the_first_post():
     code = "import sys, lensai_integrations.edge, lensai_integrations.drift.sinks; assert 'urllib3' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

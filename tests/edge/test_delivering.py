@@ -244,6 +244,7 @@ def test_a_folder_that_is_no_spool_is_refused(tmp_path):
         edge.deliver(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_killed_at_every_step_nothing_is_lost(server, tmp_path):
     path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), *sys.path[:1]])

@@ -31,7 +31,7 @@ def test_training_is_the_same_bit_for_bit(model, images, variables, jit_compile)
         pytest.skip("torch cannot compile a Keras fit, with or without a callback")
 
     def trained(*callbacks):
-        trains = model(jit_compile=jit_compile)
+        trains = model(optimizer="adam", jit_compile=jit_compile)
         history = trains.fit(
             *images(70), validation_data=images(50, 1), batch_size=16, epochs=2, callbacks=list(callbacks), verbose=0
         )

@@ -145,6 +145,7 @@ def test_normalised_images_need_and_take_their_normalisation(images: np.ndarray)
     np.testing.assert_allclose(found[3], numbers(Metrics("tf").process_batch(images))[3], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_no_framework_is_imported() -> None:
     code = """
 import sys, numpy, lensai_integrations as lensai

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from conftest import Lit, dataset, loader
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from conftest import Lit, dataset, loader
 from lensai_integrations import Baseline, Profiler
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
 

@@ -147,6 +147,7 @@ def test_two_callbacks_with_two_artifact_paths_have_two_keys():
     assert BaselineCallback(artifact_path="a").state_key != BaselineCallback(artifact_path="b").state_key
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_no_framework():
     code = (
         "import sys, lensai_integrations.lightning as l; dir(l)\n"

@@ -36,11 +36,21 @@ def module(lit):
     return Own()
 
 
+@pytest.fixture(scope="module")
+def fitted():
+    """The weights and the baseline of the first fit, which is that of all tests; they do not change them."""
+    return {}
+
+
 @pytest.fixture
-def baseline(module, trainer, loaders):
-    callback = BaselineCallback(layers=["avgpool", "fc.input"], reduce={"avgpool": "max"})
-    trainer(callback).fit(module, loaders(8), loaders(300, 50))
-    return callback.baseline_
+def baseline(module, fitted, trainer, loaders):
+    if not fitted:
+        callback = BaselineCallback(layers=["avgpool", "fc.input"], reduce={"avgpool": "max"})
+        trainer(callback).fit(module, loaders(8), loaders(300, 50))
+        fitted["weights"] = {name: value.clone() for name, value in module.state_dict().items()}
+        fitted["baseline"] = callback.baseline_
+    module.load_state_dict(fitted["weights"])
+    return fitted["baseline"]
 
 
 @pytest.fixture

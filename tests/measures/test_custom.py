@@ -495,6 +495,7 @@ print([row.stream for row in baseline.reference.summaries()][-6:])
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_know_them_loads_shows_and_compares(baseline, tmp_path):
     baseline.save(tmp_path / "b")
     done = subprocess.run(

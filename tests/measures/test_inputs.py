@@ -310,6 +310,7 @@ def test_what_is_found_undoes_the_transform():
     np.testing.assert_allclose(scaled(images), PIXELS, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_reading_images_imports_no_framework():
     code = (
         "import sys, lensai_integrations.measures.images; "

@@ -114,6 +114,7 @@ def test_it_is_plain_numbers_afterwards():
     assert hash(inputs) == hash(pickle.loads(pickle.dumps(inputs)))
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_for_a_mode():
     code = (
         "import sys; from lensai_integrations import ImageInputs; ImageInputs(preprocess='tf');"

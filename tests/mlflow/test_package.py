@@ -35,11 +35,13 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         package.log_baselin  # noqa: B018
 
 
+@pytest.mark.slow
 def test_importing_it_does_not_import_mlflow() -> None:
     code = "import sys, lensai_integrations.mlflow.log, lensai_integrations.mlflow.load; print('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
+@pytest.mark.slow
 def test_without_mlflow_every_function_names_the_extra() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_MLFLOW], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["MissingDependencyError True"] * 5

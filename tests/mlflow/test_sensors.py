@@ -78,6 +78,7 @@ def test_hours_are_metrics_and_reports_of_a_run_per_sensor(store, experiment, co
     assert "DRIFT" in text_of(store, door.info.run_id, files[0])
 
 
+@pytest.mark.slow
 def test_the_address_is_a_page_where_there_is_a_server(server_store, embedded_store, experiment, compared):
     address = SensorRuns(experiment, server_store.uri).log("door", hour(), *compared)
     (run,) = runs_of(server_store, experiment)

@@ -98,6 +98,7 @@ def test_a_reader_at_every_moment_of_a_folding_sees_every_row_once(ledger, monke
     check(ledger, list(range(9)))
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_what_it_wrote(ledger):
     def run():
         write(ledger, range(13))
@@ -111,6 +112,7 @@ def test_a_process_that_is_killed_leaves_what_it_wrote(ledger):
     check(ledger, list(range(13)))
 
 
+@pytest.mark.slow
 def test_forked_processes_write_beside_each_other_and_their_parent(ledger):
     write(ledger, range(3), "main")
     context = multiprocessing.get_context("fork")

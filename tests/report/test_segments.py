@@ -123,6 +123,7 @@ def test_a_drift_report_says_what_moved(pages: dict[str, str]) -> None:
     assert HOSTILE not in pages["baseline"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [420, 1280])
 def test_it_fits_and_can_be_seen(browser: Any, pages: dict[str, str], width: int) -> None:
     for name, html in pages.items():

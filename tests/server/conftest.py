@@ -26,7 +26,7 @@ def postgresql_server():
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def place(request, tmp_path):
     """Where a store may be: an empty folder, an empty database."""
     if request.param == "sqlite":

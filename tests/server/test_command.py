@@ -73,6 +73,7 @@ def test_settings_that_are_none(wrong):
         Settings(**wrong)
 
 
+@pytest.mark.slow
 def test_its_help_needs_nothing_that_is_not_installed():
     code = "import sys\nfrom lensai_integrations.cli import cli\nprint({'fastapi', 'sqlalchemy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -49,6 +49,7 @@ def test_every_command_line_starts_a_server(monkeypatch, baseline, tmp_path):
     assert len(ran) == len(lines) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
 def test_the_token_file(tmp_path):
     subprocess.run(["bash", "-euc", snippets("bash", "Tokens")[0]], cwd=tmp_path, check=True)
@@ -56,6 +57,7 @@ def test_the_token_file(tmp_path):
     assert (tmp_path / "tokens").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_sending_by_hand(baseline, sqlite, tmp_path):
     (tmp_path / "device" / "imgstats").mkdir(parents=True)

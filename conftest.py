@@ -1,0 +1,32 @@
+"""What has to be settled before anything is imported, for tests and doctests."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+
+import pytest
+
+# Albumentations asks PyPI for a newer version when it is imported.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+# Workers of pytest-xdist are as many as the cores: threads of a second pool would spin while they wait for one another,
+# which doubles the time that anything with a model in it takes. Read when numpy and torch are loaded, and by processes.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Both torch, once it loads triton, and TensorFlow bring LLVM; the process aborts if TensorFlow's is there first.
+with contextlib.suppress(ImportError):
+    import torch._dynamo  # noqa: F401
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: at the end no worker of pytest-xdist waits for another that is in the middle of one."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, item.path.name != "test_backends.py"))
+
+
+def pytest_collection_finish() -> None:
+    """The frameworks and the tests stay: the garbage collector need not look through them again and again."""
+    gc.freeze()
