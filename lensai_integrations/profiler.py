@@ -370,7 +370,10 @@ class Profiler:
             with self._segment_errors():
                 return self._segmenter.values(segments)
         elif segments is not None:
-            raise InputError("segments= was given to a Profiler without segment_by: pass segment_by='site', ...")
+            raise InputError(
+                "segments= was given to a Profiler without segment_by: pass segment_by='site', ... to it, or to that of"
+                " the baseline if it is like one"
+            )
         return None
 
     def _split(self, measured: Mapping[str, Measured], values: Any) -> None:

@@ -36,7 +36,7 @@ Values: TypeAlias = Any
 Parts: TypeAlias = dict[str, Any]
 
 #: What to do where labels make no segments.
-_INSTEAD: Final = "pass segment_by=None, or the name of metadata with one value per image"
+_INSTEAD: Final = "hand over one class per image, or make the profile with segment_by=None or the name of metadata"
 #: Rows that wait to be split.
 _WAITING: Final = 512
 #: Groups of more streams than this are kept with a quarter of k: 1.2 MB for a segment of 2048 streams at k=200.

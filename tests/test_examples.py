@@ -29,11 +29,7 @@ def run(script: str, *arguments: object, cwd: Path, **variables: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, data_dir: Path) -> Path:
-<<<<<<< HEAD
-    """Every fifth image of CIFAR-10: 2,000 to train on, of which 400 are held out, and 1,000 of production."""
-=======
     """Every fifth image of CIFAR-10's folders: 2,000 to train on, of them 400 held out, and 1,000 of production."""
->>>>>>> step/speed
     for path in data_dir.glob("cifar10/*/*"):
         few = tmp_path / path.relative_to(data_dir)
         few.mkdir(parents=True)

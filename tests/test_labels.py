@@ -151,7 +151,7 @@ def test_segments_by_labels_of_any_form(labels):
 
 @pytest.mark.parametrize("labels", [HOT, POINTS])
 def test_labels_that_make_no_segments_are_said(labels):
-    with pytest.raises(InputError, match=r"segment_by='label' needs one class per image, .* pass segment_by=None"):
+    with pytest.raises(InputError, match=r"segment_by='label' needs one class per image, .* with segment_by=None"):
         profiled(labels, LOGITS, batch=N, segment_by="label")
 
 

@@ -273,7 +273,7 @@ def test_wide_groups_are_kept_small() -> None:
         (
             {"segment_by": "label"},
             {"labels": np.zeros(2, np.float32)},
-            "one class per image, but labels are numbers: pass segment_by=None",
+            "one class per image, but labels are numbers: hand over one class per image",
         ),
         ({"segment_by": "site"}, {"segments": ["a"]}, "1 values of 'site' for 2 rows"),
         ({"segment_by": "site"}, {"segments": ["a", 0.5]}, "not 0.5"),
