@@ -267,7 +267,7 @@ def chosen_readers(inputs: Any, like: Profile | None) -> dict[str, ImageInputs]:
     if unknown and theirs == ("",):
         raise InputError(
             f"inputs names {' and '.join(map(repr, unknown))}, but the profile to be like has one image input, without"
-            " a name: pass ImageInputs(key=...) with its place in the batch"
+            " a name: pass ImageInputs(key=...) with its place in the batch, or make the baseline of all of them"
         )
     if unknown:
         wanted = ", ".join(f"{name!r}: ImageInputs(...)" for name in theirs)

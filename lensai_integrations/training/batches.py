@@ -187,11 +187,8 @@ class BatchReader:
 
     def _chosen(self, choice: _Choice) -> tuple[Any, Path]:
         """The images that the model is fed: of several inputs by name, of one alone; and where the first are."""
-        fed = [
-            each
-            for each, place in zip(choice.candidates, choice.traced, strict=True)
-            if self._fed is not None and any(other[: len(place)] == place for other in self._fed)
-        ]
+        both = zip(choice.candidates, choice.traced, strict=True)
+        fed = [each for each, place in both if _is_fed(each.images, place, self._fed or frozenset())]
         self._several = False
         if not fed:
             if isinstance(choice.usual, InputError):
@@ -390,6 +387,14 @@ def _without(parts: Parts, read: Sequence[Path]) -> Parts:
     """The parts beside the images, without further images that are read."""
     kept = [{path: leaf for path, leaf in some.items() if path not in read} for some in (parts.views, parts.unread)]
     return replace(parts, views=kept[0], unread=kept[1])
+
+
+def _is_fed(images: Found, place: Path, fed: frozenset[Path]) -> bool:
+    """Whether images are among what a model was fed; of a list each of them, whose batch may be a list of samples."""
+    if not isinstance(images, list):
+        return any(other[: len(place)] == place for other in fed)
+    numbers = range(len(images))
+    return fed.issuperset((*place, i) for i in numbers) or fed.issuperset((i, *place) for i in numbers)
 
 
 def _traced_place(batch: Any, place: Path) -> Path:

@@ -259,3 +259,21 @@ def test_one_input_that_a_later_batch_lacks_is_named_once():
     for _ in range(2):
         assert list(reader.take({"a": LEFT}).images) == ["a"]
     assert [message[:49] for message in messages] == ["inputs/b: the image input 'b' is not in the batch"]
+
+
+@pytest.mark.parametrize(
+    ("fed", "names"),
+    [
+        ([(name, i) for name in ("a", "b") for i in range(4)], ["a", "b"]),
+        ([(i, name) for name in ("a", "b") for i in range(4)], ["a", "b"]),  # the batch was a list of samples
+        ([("b", i) for i in range(4)], None),
+        ([(i, "b") for i in range(4)], None),
+    ],
+)
+def test_lists_of_images_are_fed_if_each_is(fed, names):
+    taken, messages, _ = decided({"a": list(LEFT), "b": list(RIGHT), "label": CLASSES}, fed)
+    assert messages == []
+    if names is None:
+        assert torch.equal(torch.stack(taken.images), RIGHT)
+    else:
+        assert [torch.stack(images).shape for images in taken.images.values()] == [LEFT.shape, RIGHT.shape]
