@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -170,19 +169,17 @@ def _idle(model: Any) -> list[Any]:
 
 
 def _call(step: Callable[..., Any], batch: Any) -> Any:
-    return step(batch, 0) if len(inspect.signature(step).parameters) > 1 else step(batch)
+    return step(batch, 0) if len(signature(step).parameters) > 1 else step(batch)
 
 
 def _by_forward(
     model: nn.Module, batch: Any, options: Options, problems: Problems, trained: Finder | None = None
 ) -> _Looked:
     """What `forward` shows of the images."""
-
-    def forward() -> None:
-        with problems.caught("the model's forward pass"):
-            model(*_images_for(model, batch, options.inputs_of(VALIDATION)))
-
-    return _seen(model, batch, options, forward, trained)
+    inputs = options.inputs_of(VALIDATION)
+    with problems.caught("the model's forward pass"):
+        return _seen(model, batch, options, lambda: model(*_images_for(model, batch, inputs)), trained)
+    return _Looked()
 
 
 def _images_for(model: nn.Module, batch: Any, inputs: Any) -> list[Any]:
