@@ -28,7 +28,7 @@ _SIGMOIDS, _RATIOS = (0.5, 1 / (1 + math.exp(-1))), (math.exp(-1), 1.0)
 _CHANCE: Final = 1e-3
 #: Distance of the distributions of two channels that are told apart.
 _EXCHANGED: Final = 0.1
-#: Rows, and how far from 1 the sums of a baseline's have to be, before sums of 1 say something.
+#: Rows from which on they say something, and how far from 1 the sums of a baseline's have to be before sums of 1 do.
 _SEVERAL, _APART = 8, 0.03
 
 
@@ -67,25 +67,30 @@ def check_alike(group: Group, like: Profile | None) -> None:
 
 
 def unlike(group: Group, known: Group | None) -> str:
-    """What is wrong with an answer that was read as the baseline's, and holds something else; empty if nothing shows.
+    """What is wrong with what was read as the baseline's, and holds something else; empty if nothing shows.
 
     Args:
-        group: Of outputs, of all rows.
+        group: An answer, or images, of all rows.
         known: The baseline's.
 
     Example:
         >>> unlike(Group("outputs"), None)
         ''
     """
-    if known is not None and _look_swapped(group, known):
+    if known is None or group.n < _SEVERAL:  # a single row may look like anything
+        return ""
+    if _look_swapped(group, known):
         return (
             f"{group.name}: red and blue look exchanged, each is as the other was in the baseline: is one of them BGR?"
             " Hand images over as the baseline's were, or pass inputs=ImageInputs(channels='BGR'), or 'RGB'"
         )
-    if known is None or not (_is_answer(group) and _is_answer(known)) or group.streams != known.streams:
-        return ""
+    both = _is_answer(group) and _is_answer(known) and group.streams == known.streams
+    return _another_answer(group, known) if both else ""
+
+
+def _another_answer(group: Group, known: Group) -> str:
     kind, name = group.info["kind"], group.name
-    if kind == "multilabel_probabilities" and _sum_to_one(group, _SEVERAL) and not _sum_to_one(known, 1, _APART):
+    if kind == "multilabel_probabilities" and _sum_to_one(group) and not _sum_to_one(known, _APART):
         return (
             f"{name}: read as scores of labels that do not exclude each other, as the baseline's were, but those of a"
             " row sum to 1, as after a softmax: hand over what the model's sigmoid answers, or make the baseline of a"
@@ -99,7 +104,7 @@ def unlike(group: Group, known: Group | None) -> str:
         )
     if kind == "values":
         ours, theirs = (_inside(each, range(len(each.streams)), 0.0, 1.0, SUM_TOLERANCE) for each in (group, known))
-        if _is_beyond_chance(ours, theirs, group.n) or (theirs == 1 and ours < 0.5):
+        if (ours == 1 and theirs**group.n < _CHANCE) or (theirs == 1 and ours < 0.5):
             return (
                 f"{name}: read as numbers, as the baseline's were, but they reach from {_reach(group)}, and the"
                 f" baseline's from {_reach(known)}: is a sigmoid, a softmax or another scale behind one of the two?"
@@ -149,8 +154,9 @@ def _hold_probabilities(group: Group, known: Group) -> bool:
         one = group.info.get("columns") == 1
         streams = [group.streams.index("softmax/1" if one else "ratio_confidence")]
         low, high = _SIGMOIDS if one else _RATIOS
-    ours, theirs = (_inside(each, streams, low, high, _ROUNDING) for each in (group, known))
-    return _is_beyond_chance(ours, theirs, group.n)
+    if _inside(group, streams, low, high, _ROUNDING) < 1:
+        return False
+    return _inside(known, streams, low, high, _ROUNDING) ** group.n < _CHANCE
 
 
 def _inside(group: Group, streams: Sequence[int], low: float, high: float, rounding: float) -> float:
@@ -166,16 +172,11 @@ def _reach(group: Group) -> str:
     return f"{group.bank.min.min():.3g} to {group.bank.max.max():.3g}"
 
 
-def _is_beyond_chance(ours: float, theirs: float, n: int) -> bool:
-    """Whether rows like the baseline's, `n` of them, hardly ever all lie inside."""
-    return ours == 1 and theirs**n < _CHANCE
-
-
-def _sum_to_one(group: Group, rows: int, tolerance: float = SUM_TOLERANCE) -> bool:
+def _sum_to_one(group: Group, tolerance: float = SUM_TOLERANCE) -> bool:
     """Whether the scores of every row sum to 1, by the moments of their sum."""
     moments = group.moments
     columns = [i for i, name in enumerate(group.streams) if name.startswith("probability/")]
-    if moments is None or moments.covariance is None or moments.n < rows or len(columns) < 2:
+    if moments is None or moments.covariance is None or len(columns) < 2:
         return False
     spread = max(float(moments.covariance[np.ix_(columns, columns)].sum()), 0.0)
     return math.hypot(float(moments.mean[columns].sum()) - 1, math.sqrt(spread)) <= tolerance

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, dtype_name, is_host, local, shape_of
+from lensai_integrations.arrays import Array, dtype_name, local, shape_of
 from lensai_integrations.conventions import input_of, plain_name
 from lensai_integrations.custom_recorder import CustomStreams
 from lensai_integrations.errors import InputError
@@ -394,8 +394,8 @@ def _note_choices(batch: Any, settings: Settings, name: str) -> None:
     reader, asked = settings.resolved[input_of(name)], settings.readers[input_of(name)]
     if note := locate(batch, reader.key, reader.layout).note:
         settings.note(name, note)
-    images = by_shape(ImageBatch.of(batch).images(reader.key, reader.layout))[0][1]
-    if reader.kind == "uint8" and reader.scale == 1.0 and is_host(images) and int(local(images).max(initial=0)) == 1:
+    images = local(by_shape(ImageBatch.of(batch).images(reader.key, reader.layout))[0][1])
+    if reader.kind == "uint8" and reader.scale == 1.0 and isinstance(images, np.ndarray) and images.max(initial=0) == 1:
         settings.note(
             name,
             f"{name}: the pixels of the first batch are bytes that are all 0 or 1, read as 0 to 255: are they masks,"
