@@ -454,11 +454,22 @@ def are_samples(values: Any) -> bool:
     if len({tuple(image.place for image in images) for images in found}) > 1:
         return False
     columns = [[image.images for image in column] for column in zip(*found, strict=True)]
-    return (
-        bool(columns)
-        and not any(_is_list(image) for column in columns for image in column)
-        and all(map(are_images, columns))
-    )
+    nested = all(image.place for images in found for image in images)  # a list of lists of images is two parts as well
+    return bool(columns) and all(are_images(column) or (nested and are_views(column)) for column in columns)
+
+
+def are_views(values: Sequence[Any]) -> bool:
+    """Whether each of several is a list or tuple of images, as many in each and few enough to be inputs of a model.
+
+    Example:
+        >>> image = np.zeros((3, 20, 30))
+        >>> are_views([(image, image), (image, image)]), are_views([(image, image), (image,)]), are_views([image])
+        (True, False, False)
+    """
+    if not all(isinstance(each, list | tuple) and are_images(each) for each in values):
+        return False
+    counts = {len(each) for each in values}
+    return len(counts) == 1 and 1 < counts.pop() <= MOST_INPUTS
 
 
 def _with_views(found: list[Located], values: Sequence[Any]) -> list[Located]:
