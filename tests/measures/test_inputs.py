@@ -461,7 +461,9 @@ def test_a_normalisation_that_was_not_applied_is_asked_about():
     reader = ImageInputs(mean=mean, std=std)
     assert reader.resolve(normalised).scale == 255
     for resized in (pixels, pixels * np.float32(0.97)):
-        with pytest.raises(InputError, match=r"inside \[0, 1\] as they are, .* pass ImageInputs without it .*scale=255"):
+        with pytest.raises(
+            InputError, match=r"inside \[0, 1\] as they are, .* pass ImageInputs without it .*scale=255"
+        ):
             reader.resolve(resized)
         assert ImageInputs().resolve(resized).mean is None
         assert ImageInputs(mean=mean, std=std, scale=255).resolve(resized).mean == mean
@@ -469,5 +471,5 @@ def test_a_normalisation_that_was_not_applied_is_asked_about():
     white = ((bright - np.reshape(mean, (3, 1, 1))) / (3 * np.reshape(std, (3, 1, 1)))).astype(np.float32)
     assert 0 < white.min() < white.max() < 1
     assert ImageInputs(mean=mean, std=tuple(3 * each for each in std)).resolve(white).scale == 255
-    with pytest.raises(InputError, match="should be 1 number for grey images. If this normalisation was not applied"):
+    with pytest.raises(InputError, match=r"1 number for grey images\. If this normalisation was not applied"):
         reader.resolve(pixels[:, :1])
