@@ -326,7 +326,8 @@ class ImageInputs:
         if low >= 0 and high <= 1 and self._is_whole(arrays[0], dtype) is False:
             raise InputError(
                 f"float pixels are inside [0, 1] as they are, from {low:.4g} to {high:.4g}, and no whole numbers once"
-                f" mean={self.mean} and std={self.std} are undone. {_NOT_APPLIED}; if it was, scale={self.scale:g}"
+                f" mean={self.mean} and std={self.std} are undone. {_NOT_APPLIED}; if it was, pass"
+                f" mean=, std= and scale={self.scale:g}"
             )
 
     def _scale(self, arrays: Sequence[Array], dtype: str) -> float:
