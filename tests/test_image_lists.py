@@ -302,3 +302,43 @@ def test_a_first_batch_without_a_finite_image_says_how_much_is_not_finite(wrap):
     profiler = Profiler(inputs=ImageInputs(scale=255.0))
     profiler.update(inputs=wrap(images))
     assert "4 of 4 rows of inputs were left out" in profiler.profile().warnings[0]
+
+
+def _pictures(seed):
+    return list(np.random.default_rng(seed).integers(0, 256, (6, 3, 8, 8), dtype=np.uint8))
+
+
+def _counts(images):
+    return [np.bincount(np.stack(images)[:, channel].ravel(), minlength=256).tolist() for channel in range(3)]
+
+
+LEFT, RIGHT = _pictures(0), _pictures(1)
+PAIRS = list(zip(LEFT, RIGHT, strict=True))
+SEVERAL = {
+    "samples": [(one, two, 1) for one, two in PAIRS],
+    "samples with pairs": [((one, two), 1) for one, two in PAIRS],
+    "samples with lists": [{"views": [one, two], "label": 1} for one, two in PAIRS],
+    "pairs": PAIRS,
+    "two lists": (LEFT, RIGHT),
+    "dicts": [{"left": one, "right": two} for one, two in PAIRS],
+}
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_several_images_in_a_list_are_said_and_the_advice_reads_them(kind):
+    def profile(**settings):
+        profiler = Profiler(**settings)
+        profiler.update(inputs=SEVERAL[kind])
+        return profiler.profile()
+
+    if kind == "dicts":
+        with pytest.raises(InputError) as error:
+            profile()
+        told = str(error.value)
+    else:
+        first = profile()
+        assert first.groups["inputs"].pixels.counts.tolist() == _counts(LEFT)
+        (told,) = first.warnings
+    found = profile(inputs=eval(told.rpartition("inputs=")[2]))
+    assert [group.pixels.counts.tolist() for group in found.groups.values()] == [_counts(LEFT), _counts(RIGHT)]
+    assert found.warnings == []

@@ -175,7 +175,7 @@ class _Decision:
         for head in heads:
             if head not in outputs and not any(self.feeds(head, other) for other in heads):
                 found.embeddings |= self.representation(head)
-        found.problems += self.complaints(found)
+        found.problems += [*self.complaints(found), *filter(None, map(self.several_in_one, outputs))]
         found.places = self.places(heads)
         return found
 
@@ -615,6 +615,21 @@ class _Decision:
                 f"what goes into the last layer could not be found, so there are no embeddings. {self.advice()}"
             )
         return told
+
+    def several_in_one(self, head: Head) -> str:
+        """What is to be said if a cross-entropy takes only some columns of a head for a choice among classes."""
+        held, columns = self.held_against_labels(head), math.prod(head.shape[1:])
+        if held is None or held[1].name != "cross_entropy":
+            return ""
+        shape = held[0].nodes[held[1].given].shape
+        if len(shape) < 2 or shape[1] >= columns:
+            return ""
+        name = f", part {head.name!r}," if head.name else ""
+        return (
+            f"the loss takes what {_of(head.root)} returned{name} for a choice among {shape[1]} classes, and it is read"
+            f" as one among all its {columns} columns: if these are several answers in one, return each as a part of"
+            " its own, in a dict or a tuple, or pass outputs=None"
+        )
 
     def image_count(self) -> int:
         """How many images the batch has; 0 if that is not clear. Images that come in a list have no axis for it."""

@@ -110,7 +110,7 @@ def _by_steps(model: nn.Module, batch: Any, options: Options, problems: Problems
         except Exception:
             if not has_forward(model):
                 raise
-    if looked is None or not (looked.answers or looked.said):
+    if looked is None or not (looked.answers or looked.said or looked.fed):
         looked = _by_forward(runs, batch, options, problems, trained)
     is_open = options.outputs == "auto" and options.task == "auto"
     if failure and is_open and any(is_outputs(layer.key) and "loss" not in layer.info for layer in looked.layers):

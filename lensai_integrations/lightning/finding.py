@@ -334,7 +334,7 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 def _root_of_compiled(model: nn.Module) -> nn.Module | None:
-    if has_forward(model):
+    if has_forward(model) or "_orig_mod" in model._modules:
         return model
     wrappers = [module for module in model.children() if _is_compiled(module)]
     return wrappers[0] if len(wrappers) == 1 else None

@@ -285,7 +285,10 @@ def _is_list(images: Found) -> bool:
 def _under(batch: Any, key: Key) -> tuple[Any, tuple[int | str, ...]]:
     """What is at the key, and its place."""
     place: tuple[int | str, ...] = ()
-    for part in key if isinstance(key, tuple) else () if key is None else (key,):
+    parts = key if isinstance(key, tuple) else () if key is None else (key,)
+    if any(isinstance(part, int) for part in parts) and are_samples(batch):  # places are those within a sample
+        return [_under(sample, parts)[0] for sample in batch], parts
+    for part in parts:
         batch, steps = _step(batch, part, key)
         place += steps
     return batch, place
@@ -354,8 +357,11 @@ def _lacks(batch: Any, name: str, names: Sequence[str], called: Mapping[str, Any
     if name in called:
         return InputError(f"the image input {name!r} of this batch is None")
     held = f"has {list(called.values())}" if called else f"is a {type(batch).__name__} without names"
-    wanted = ", ".join(f"{each!r}: images" for each in names)
-    return InputError(f"the image input {name!r} is not in the batch, which {held}: pass a dict {{{wanted}}}")
+    wanted, places = (", ".join(f"{each!r}: {what}" for each in names) for what in ("images", "ImageInputs(key=...)"))
+    return InputError(
+        f"the image input {name!r} is not in the batch, which {held}: pass a dict {{{wanted}}}, or where they are,"
+        f" inputs={{{places}}}"
+    )
 
 
 def _all_in(value: Any, place: tuple[int | str, ...], layout: str, depth: int, inside: bool = False) -> list[Located]:
@@ -405,7 +411,7 @@ def _in_list(values: Sequence[Any], place: tuple[int | str, ...], layout: str, d
     if (depth == 0 or place) and isinstance(values, list) and len(values) == 2:  # of a sample they may be a mask
         _refuse_unlike(values)
     if images := _of_samples(values, layout, depth):
-        return [Located(images, place, likeness=_IMAGES)]
+        return [replace(each, place=(*place, *each.place)) for each in images]
     found = []
     for i, each in enumerate(values):
         found.append(_search(each, (*place, i), layout, depth + 1))
@@ -425,15 +431,34 @@ def _likeliest(found: Iterable[list[Located]]) -> list[Located]:
     return [each for each in all_of_them if each.likeness == best]
 
 
-def _of_samples(values: Sequence[Any], layout: str, depth: int) -> list[Any]:
-    """The images of a list of samples that have one each, at the same place; empty if it is none."""
+def _of_samples(values: Sequence[Any], layout: str, depth: int) -> list[Located]:
+    """Of a list of samples their images: the first of a tuple, all of a dict by their places in it; else nothing."""
     if not values or not all(isinstance(each, list | tuple) or fields_of(each) is not None for each in values):
         return []
     found = [_search(each, (), layout, depth + 1) for each in values]
-    if not all(len(each) == 1 and not _is_list(each[0].images) for each in found):
+    if len({tuple(image.place for image in images) for images in found}) > 1:
         return []
-    images = [each[0].images for each in found]
-    return images if len({each[0].place for each in found}) == 1 and are_images(images, layout) else []
+    columns = [Located([image.images for image in column], column[0].place, likeness=_IMAGES)
+               for column in zip(*found, strict=True)]  # fmt: skip
+    if len(columns) != 1:
+        return columns if all(are_images(each.images, layout) for each in columns) else []
+    images, place = columns[0].images, columns[0].place
+    if (place or len(values) > MOST_INPUTS) and are_views(images):
+        first, views, images = (*place, 0), [(*place, i) for i in range(len(images[0]))], [each[0] for each in images]
+    elif not any(map(_is_list, images)) and are_images(images, layout):
+        first, views = place, _places_alike(values[0], place, layout)
+    else:
+        return []
+    return [Located(images, (), only_first(views, first) if len(views) > 1 else "", _IMAGES)]
+
+
+def _places_alike(sample: Any, place: tuple[int | str, ...], layout: str) -> list[tuple[int | str, ...]]:
+    """Where in the tuple that an image of a sample is in there are images like it, itself among them."""
+    beside, image = (_under(sample, path)[0] for path in (place[:-1], place))
+    if not isinstance(beside, list | tuple) or fields_of(beside) is not None:
+        return []
+    alike = [i for i, each in enumerate(beside) if is_array(each) and are_images([image, each], layout)]
+    return [(*place[:-1], i) for i in alike]
 
 
 def are_samples(values: Any) -> bool:
@@ -454,19 +479,33 @@ def are_samples(values: Any) -> bool:
     if len({tuple(image.place for image in images) for images in found}) > 1:
         return False
     columns = [[image.images for image in column] for column in zip(*found, strict=True)]
-    return (
-        bool(columns)
-        and not any(_is_list(image) for column in columns for image in column)
-        and all(map(are_images, columns))
-    )
+    nested = len(values) > MOST_INPUTS or all(
+        image.place for images in found for image in images
+    )  # else lists of images
+    return bool(columns) and all(are_images(column) or (nested and are_views(column)) for column in columns)
+
+
+def are_views(values: Sequence[Any]) -> bool:
+    """Whether each of several is a list or tuple of images, as many in each and few enough to be inputs of a model.
+
+    Example:
+        >>> image = np.zeros((3, 20, 30))
+        >>> are_views([(image, image), (image, image)]), are_views([(image, image), (image,)]), are_views([image])
+        (True, False, False)
+    """
+    if not all(isinstance(each, list | tuple) and are_images(each) for each in values):
+        return False
+    counts = {len(each) for each in values}
+    return len(counts) == 1 and 1 < counts.pop() <= MOST_INPUTS
 
 
 def _with_views(found: list[Located], values: Sequence[Any]) -> list[Located]:
     """The first of several, with a note if others are as likely: views, or images that go in and come out."""
     first = found[0]
-    if len(found) > 1 or first.note or _is_list(first.images) or first.images is not values[0]:
+    listed = _is_list(first.images) and isinstance(values[0], list | tuple) and are_images(values[0])
+    if len(found) > 1 or first.note or not (listed or first.images is values[0]):
         return found
-    views = [i for i, each in enumerate(values) if _is_view(each, first.images)]
+    views = [i for i, each in enumerate(values) if (_is_list_like if listed else _is_view)(each, first.images)]
     if len(views) < 2:
         return found
     note = only_first([(*first.place[:-1], i) for i in views], first.place)
@@ -500,6 +539,12 @@ def _is_view(array: Any, other: Array) -> bool:
     shapes = shape_of(array), shape_of(other)
     same = any(shapes[0][axis] == shapes[1][axis] and shapes[0][axis] in CHANNELS for axis in (1, 3))
     return same and kind_of(array) == kind_of(other)
+
+
+def _is_list_like(values: Any, other: Sequence[Any]) -> bool:
+    """Whether both are lists of as many images, of as many channels."""
+    alike = isinstance(values, list | tuple) and len(values) == len(other) and are_images(values)
+    return alike and are_images([other[0], values[0]])
 
 
 def _likeness(array: Any) -> int:

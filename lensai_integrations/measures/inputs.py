@@ -36,6 +36,11 @@ from lensai_integrations.measures.wrapped import datasets_of, parts_inside
 
 KINDS: Final = ("any", "uint8", "integer", "float")
 
+_NOT_APPLIED: Final = (
+    "If this normalisation was not applied to these images, pass ImageInputs without it (of several image inputs each"
+    " its own: inputs={'left': ImageInputs(key='left', mean=..., std=...), 'right': ImageInputs(key='right')})"
+)
+
 #: `(mean, std)` of a normalisation, a number per channel.
 Normalization: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -216,11 +221,13 @@ class ImageInputs:
         groups = [(array, channels_first(array, layout)) for _, array in by_shape(found)]
         kind, arrays = kind_of(groups[0][0]), [each for _, each in groups]
         known = replace(self, layout=layout, kind=kind, channels=self._letters(arrays))
-        scale = known._scale(arrays, dtype_name(groups[0][0])) if isinstance(self.scale, str) else float(self.scale)
+        dtype = dtype_name(groups[0][0])
+        scale = known._scale(arrays, dtype) if isinstance(self.scale, str) else float(self.scale)
         known = replace(known, scale=scale)
         if self.kind == "any" and kind == "uint8":
             known._check_bytes(len(known.channels))
-        dtype = dtype_name(groups[0][0])
+        if self.mean is not None and isinstance(self.scale, str) and kind == "float":
+            known._check_floats(arrays, dtype)
         if self.whole is None and (dtype in HALVES or isinstance(self.scale, str)):
             known = replace(known, whole=known._is_whole(arrays[0], dtype))
         return known
@@ -299,7 +306,7 @@ class ImageInputs:
         else:
             colours = len(places)
             expected = "1 number for grey images" if colours == 1 else f"1 or {colours} numbers, one per channel"
-            raise InputError(f"mean={self.mean} and std={self.std} should be {expected}")
+            raise InputError(f"mean={self.mean} and std={self.std} should be {expected}. {_NOT_APPLIED}")
         return tuple(self.mean[place] for place in own), tuple(self.std[place] for place in own)
 
     def _check_bytes(self, count: int) -> None:
@@ -312,6 +319,16 @@ class ImageInputs:
                     "the batch is uint8, bytes as they were read, and mean= and std= or preprocess= are of floats:"
                     " pass batches as the model is fed them, or leave these away"
                 )
+
+    def _check_floats(self, arrays: Sequence[Array], dtype: str) -> None:
+        """Refuse a normalisation that floats look as good without: it may be one of other images."""
+        low, high = replace(self, mean=None, std=None)._range(arrays)
+        if low >= 0 and high <= 1 and self._is_whole(arrays[0], dtype) is False:
+            raise InputError(
+                f"float pixels are inside [0, 1] as they are, from {low:.4g} to {high:.4g}, and no whole numbers once"
+                f" mean={self.mean} and std={self.std} are undone. {_NOT_APPLIED}; if it was, pass"
+                f" mean=, std= and scale={self.scale:g}"
+            )
 
     def _scale(self, arrays: Sequence[Array], dtype: str) -> float:
         kind = "float" if dtype.startswith(("float", "bfloat")) else dtype

@@ -390,11 +390,10 @@ def _without(parts: Parts, read: Sequence[Path]) -> Parts:
 
 
 def _is_fed(images: Found, place: Path, fed: frozenset[Path]) -> bool:
-    """Whether images are among what a model was fed; of a list each of them, whose batch may be a list of samples."""
-    if not isinstance(images, list):
-        return any(other[: len(place)] == place for other in fed)
-    numbers = range(len(images))
-    return fed.issuperset((*place, i) for i in numbers) or fed.issuperset((i, *place) for i in numbers)
+    """Whether images are among what a model was fed; of a list each of them, which in samples all have one place."""
+    if isinstance(images, list) and place not in fed:
+        return fed.issuperset((*place, i) for i in range(len(images)))
+    return any(other[: len(place)] == place for other in fed)
 
 
 def _traced_place(batch: Any, place: Path) -> Path:

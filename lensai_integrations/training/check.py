@@ -18,7 +18,7 @@ from lensai_integrations.conventions import is_images
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Group
 from lensai_integrations.training.fit import Fit
-from lensai_integrations.training.labels import Place
+from lensai_integrations.training.labels import Place, by_part, parts_beside
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.recording import (
     LABELS,
@@ -162,7 +162,12 @@ def run_check(
     rows += [_unread(name, array) for name, array in arrays.items() if name not in profile.groups]
     rows += [_own_row(name, own, each) for each in seen for name, own in each.group.apart.items()]
     told = [*notes, *fit.problems.messages, *map(_plainly, profile.warnings), *suspicions(seen)]
-    if _lacks_labels(fit, arrays) and isinstance(batch, Mapping | list | tuple) and len(batch) > 1:
+    if (
+        _lacks_labels(fit, arrays)
+        and isinstance(batch, Mapping | list | tuple)
+        and len(batch) > 1
+        and (not _are_all_images(batch))
+    ):
         told.append("no labels were found in the batch: pass target=, their key or place, or target=None")
     return Check(tuple(rows), tuple(dict.fromkeys(told)))
 
@@ -190,6 +195,12 @@ def _lacks_labels(fit: Fit[Any], arrays: Mapping[str, Any]) -> bool:
     wanted = fit.options.target_of(SOURCE) is not None
     said = any(message.startswith(LABELS) for message in fit.problems.messages)
     return wanted and not said and not any(name.split("/")[0] == LABELS for name in arrays)
+
+
+def _are_all_images(batch: Any) -> bool:
+    """Whether a batch is several arrays of images, and nothing that labels could be."""
+    parts = parts_beside(by_part(batch), None)
+    return bool(parts.views) and not (parts.candidates or parts.unread)
 
 
 def without_missing(options: Options, find: Callable[[str], Any]) -> tuple[Options, list[str]]:

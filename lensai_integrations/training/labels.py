@@ -18,7 +18,7 @@ import numpy as np
 
 from lensai_integrations.arrays import dtype_name, is_array, namespace, shape_of, strings, to_host
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import are_samples, fields_of
+from lensai_integrations.measures.batches import are_samples, are_views, fields_of
 
 #: From the whole batch to one of its parts.
 Path: TypeAlias = tuple[int | str, ...]
@@ -179,6 +179,8 @@ def _column(values: Sequence[Any], of_objects: bool = False) -> Any:
     kinds = {type(value) for value in values}
     if len(kinds) > 1:
         return list(values)
+    if are_views(values):
+        return _columns([tuple(value) for value in values])
     nested = [value if isinstance(value, tuple) else fields_of(value) for value in values]
     if all(part is not None for part in nested):
         keys = {str(key).lower() for part in nested if isinstance(part, Mapping) for key in part}

@@ -503,9 +503,24 @@ def test_rows_that_a_loss_written_by_hand_compares_are_an_embedding(fitted, imag
     assert read(callback) == {"embeddings/head": N}
     assert callback.baseline_.warnings == []
 
+    torch.manual_seed(0)  # weights of which none is dead
     check = BaselineCallback().check(make(), DataLoader(images(N, 1), BATCH))
     assert check.ok, check.warnings
     assert [row.group for row in check.rows] == ["inputs", "embeddings/head", "labels"]
+
+
+@pytest.mark.parametrize("taken", [lambda scores: scores[:, :2], lambda scores: scores.reshape(-1, 2, 2)])
+def test_several_answers_in_one_are_said(fitted, images, taken):
+    def loss(scores, labels):
+        scores = taken(scores)
+        return F.cross_entropy(scores, labels.reshape(-1, *[1] * (scores.ndim - 2)).expand(-1, *scores.shape[2:]) % 2)
+
+    (warning,) = fitted(ByHand(loss), num_sanity_val_steps=0).baseline_.warnings
+    assert "for a choice among 2 classes, and it is read as one among all its 4 columns" in warning
+    assert warning in BaselineCallback().check(ByHand(loss), DataLoader(images(N, 1), BATCH)).warnings
+    assert (
+        fitted(ByHand(loss), BaselineCallback(outputs=None, layers=["head"], clean_windows=0)).baseline_.warnings == []
+    )
 
 
 def test_what_a_loss_written_by_hand_does_not_show_is_a_doubt(fitted, images):

@@ -228,3 +228,19 @@ def test_a_model_of_other_floats_is_given_such_as_its_trainer_does(lit, loaders,
     check = BaselineCallback().check(lit().to(dtype), loaders(8))
     assert check.ok, check.warnings
     assert {row.group: row.dtype for row in check.rows}["outputs"] == name
+
+
+def test_a_model_that_is_compiled_as_a_whole_is_checked_by_what_it_returns(lit, loaders):
+    check = BaselineCallback().check(torch.compile(lit(), backend="eager"), loaders(8))
+    assert {"outputs", "embeddings/fc.input"} <= {row.group.replace("model.", "") for row in check.rows}
+    assert check.warnings == ()
+
+
+@pytest.mark.parametrize("beside", ["right", "label", "about"])
+def test_labels_are_missed_where_something_is_beside_the_images(beside):
+    """As in a fit, nothing is said of a batch of images alone."""
+    what = {"right": torch.rand(8, 3, 12, 12), "label": torch.arange(8) % 2, "about": object()}[beside]
+    check = BaselineCallback(inputs=ImageInputs(key="left")).check(
+        None, {"left": torch.rand(8, 3, 12, 12), beside: what}
+    )
+    assert any(each.startswith("no labels were found") for each in check.warnings) == (beside == "about")

@@ -7,7 +7,7 @@ from collections import namedtuple
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from lensai_integrations import Baseline, DriftMonitor, ImageInputs, Profiler, calibrate
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
@@ -233,6 +233,38 @@ def test_where_nothing_shows_it_the_advice_does(lit, trainer, kind, monkeypatch)
     trainer(settled).fit(pair(lit, pick), batches(shape), batches(shape, 24, seed=7))
     assert counted(settled.baseline_.reference) == expected(names, 7, 24)
     assert settled.baseline_.warnings == []
+
+
+class Normalize:
+    """Of the left images only."""
+
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def test_a_normalisation_of_one_input_is_not_undone_in_the_other(lit, trainer):
+    shape, pick, _ = SHAPES["dict"]
+    mean, std = (torch.tensor(each).reshape(3, 1, 1) for each in (Normalize.mean, Normalize.std))
+
+    def loader(n, seed):
+        samples = [{**each, "left": (each["left"] - mean) / std} for each in batches(shape, n, seed).dataset]
+        data = Subset(samples, range(n))
+        data.transform = Normalize()
+        return DataLoader(data, batch_size=8)
+
+    def fitted(**settings):
+        callback = BaselineCallback(outputs=None, layers=None, clean_windows=0, **settings)
+        trainer(callback).fit(pair(lit, pick), loader(32, 0), loader(24, 7))
+        return callback.baseline_
+
+    baseline = fitted()
+    assert counted(baseline.reference) == expected({"inputs/left": "left"}, 7, 24)
+    assert all(each.startswith("inputs/right: ") and "was not applied to these images" in each
+               for each in baseline.warnings)  # fmt: skip
+    assert baseline.warnings
+    left = ImageInputs(key="left", mean=Normalize.mean, std=Normalize.std)
+    settled = fitted(inputs={"left": left, "right": ImageInputs(key="right")})
+    assert counted(settled.reference) == expected(NAMES, 7, 24)
+    assert settled.warnings == []
 
 
 def test_a_check_has_a_row_for_each(lit):

@@ -171,6 +171,34 @@ def test_a_list_of_samples_is_read_like_a_collated_batch(lit, trainer, name):
     assert {row.group: row.shape[0] for row in check.rows}["labels"] == 8
 
 
+@pytest.mark.parametrize(
+    ("shape", "names"),
+    [
+        (lambda x, y: {"left": x, "right": x.flip(-1), "label": y}, ["inputs/left", "inputs/right"]),
+        (lambda x, y: (x, x.flip(-1), y), ["inputs/0", "inputs/1"]),
+        (lambda x, y: {"views": (x, x.flip(-1)), "label": y}, ["inputs/0", "inputs/1"]),
+    ],
+)
+def test_several_images_in_samples_are_each_fed(lit, trainer, shape, names):
+    def pick(sample):
+        if isinstance(sample, tuple):
+            return sample
+        return *(sample["views"] if "views" in sample else (sample["left"], sample["right"])), sample["label"]
+
+    class Pairs(lit):
+        def loss(self, batch):
+            left, right, labels = zip(*map(pick, batch), strict=True)
+            return nn.functional.cross_entropy(self([*left, *right])[: len(left)], torch.as_tensor(labels))
+
+    callback = BaselineCallback(clean_windows=0, outputs=None, layers=None)
+    trainer(callback).fit(Pairs(Pooled()), in_samples(shape), in_samples(shape))
+    reference = callback.baseline_.reference
+    assert {name: group.n for name, group in reference.groups.items()} == dict.fromkeys([*names, "labels"], 16)
+    assert callback.baseline_.warnings == []
+    check = callback.check(Pairs(Pooled()), in_samples(shape))
+    assert ([row.group for row in check.rows], check.ok) == ([*names, "labels"], True)
+
+
 def test_one_sample_alone_is_a_batch_of_one(lit, trainer):
     callback = BaselineCallback(clean_windows=0)
     loader = in_samples(lambda x, y: (x, y), 4, 1)

@@ -451,3 +451,25 @@ def test_pixels_that_are_no_whole_numbers_are_not_rounded():
         assert not images.whole
         assert "levels off" in images.note
         assert "rounded" not in images.note
+
+
+def test_a_normalisation_that_was_not_applied_is_asked_about():
+    """A data set may have one for its other images; undone, what never had it would look like a picture too."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8)) / np.float32(255)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    normalised = ((pixels - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))).astype(np.float32)
+    reader = ImageInputs(mean=mean, std=std)
+    assert reader.resolve(normalised).scale == 255
+    for resized in (pixels, pixels * np.float32(0.97)):
+        with pytest.raises(
+            InputError, match=r"inside \[0, 1\] as they are, .* pass ImageInputs without it .*scale=255"
+        ):
+            reader.resolve(resized)
+        assert ImageInputs().resolve(resized).mean is None
+        assert ImageInputs(mean=mean, std=std, scale=255).resolve(resized).mean == mean
+    bright = np.clip(pixels, 0.8, None) * 255 // 1 / 255  # whole numbers once undone: then it was applied
+    white = ((bright - np.reshape(mean, (3, 1, 1))) / (3 * np.reshape(std, (3, 1, 1)))).astype(np.float32)
+    assert 0 < white.min() < white.max() < 1
+    assert ImageInputs(mean=mean, std=tuple(3 * each for each in std)).resolve(white).scale == 255
+    with pytest.raises(InputError, match=r"1 number for grey images\. If this normalisation was not applied"):
+        reader.resolve(pixels[:, :1])

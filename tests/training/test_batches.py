@@ -265,9 +265,9 @@ def test_one_input_that_a_later_batch_lacks_is_named_once():
     ("fed", "names"),
     [
         ([(name, i) for name in ("a", "b") for i in range(4)], ["a", "b"]),
-        ([(i, name) for name in ("a", "b") for i in range(4)], ["a", "b"]),  # the batch was a list of samples
+        ([("a",), ("b",)], ["a", "b"]),  # the batch was a list of samples
         ([("b", i) for i in range(4)], None),
-        ([(i, "b") for i in range(4)], None),
+        ([("b",)], None),
     ],
 )
 def test_lists_of_images_are_fed_if_each_is(fed, names):
