@@ -136,7 +136,7 @@ def label_form(labels: Any, *, look: bool = True, signs: bool = True) -> LabelFo
 
 def _column_form(column: NDArray[Any], whole: bool, zero_one: bool, inside: bool) -> LabelForm:
     if whole:
-        return LabelForm("whole", largest=int(column.max(initial=-1)), inside=inside)
+        return LabelForm("whole", largest=int(column.max()) if column.size else -1, inside=inside)
     if zero_one:
         return LabelForm("binary", largest=int(column.max()), inside=True)
     with np.errstate(invalid="ignore"):

@@ -165,6 +165,7 @@ def test_probabilities_are_no_logits_of_a_baseline_and_it_is_said():
     [
         (CLASSES, "whole"),
         (CLASSES[:, None], "whole"),
+        (CLASSES.astype(np.uint8), "whole"),
         (TWO.astype(bool), "whole"),
         (["cat", "dog"], "texts"),
         (np.array(["cat", "dog"])[:, None], "texts"),
@@ -187,6 +188,12 @@ def test_forms_of_labels(labels, form, library):
     if library != "numpy" and form != "texts":
         labels = torch.as_tensor(np.asarray(labels)) if library == "torch" else maker(library)(np.asarray(labels))
     assert label_form(labels).form == form
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64", "int8", "int64"])
+def test_the_largest_class_is_known_whatever_integers_labels_are(dtype):
+    assert label_form(np.array([0, 3, 1], dtype)).largest == 3
+    assert label_form(np.array([], dtype)).largest == -1
 
 
 @pytest.mark.parametrize(
