@@ -157,7 +157,10 @@ class Settings:
     def max_dim_of(self, group: str) -> int:
         """Wider embeddings of this group are projected to this width."""
         known = self.known(group)
-        return int(known.info.get("width", self.max_dim)) if known is not None else self.max_dim
+        if known is None or "width" not in known.info:
+            return self.max_dim
+        width = int(known.info["width"])
+        return width if known.info.get("projected_from") else max(width, self.max_dim)
 
     def task_of(self, head: str) -> Task | Kind:
         """What the outputs of a head are for, as far as the user said.

@@ -104,13 +104,13 @@ class KerasBatches:
     def _images(self, x: Any, inputs: ImageInputs | Mapping[str, ImageInputs]) -> dict[str, Any]:
         """The images in x by the name of their group."""
         if isinstance(inputs, Mapping):
-            by_name = set(inputs) & set(self.input_names) and all(reader.key is None for reader in inputs.values())
-            images, note = several_images(self._named_inputs(x) if by_name else x, inputs, self._problems)
+            keys = [name if reader.key is None else reader.key for name, reader in inputs.items()]
+            images, note = several_images(self._with_names(x, keys), inputs, self._problems)
         elif found := self._several_in(x, inputs):
             names = names_of([each.place for each in found])
             images, note = dict(zip(names, (each.images for each in found), strict=True)), ""
         else:
-            located = locate(x, inputs.key, inputs.layout)
+            located = locate(self._with_names(x, [inputs.key]), inputs.key, inputs.layout)
             images, note = {"": located.images}, located.note
         if note:
             self._problems.note("images", note)
@@ -122,6 +122,12 @@ class KerasBatches:
             return []
         found = images_in(self._named_inputs(x), inputs.layout)
         return found if 1 < len(found) <= MOST_INPUTS and found[0].likeness <= PLAUSIBLE else []
+
+    def _with_names(self, x: Any, keys: Sequence[Any]) -> Any:
+        """A tuple or list by the model's names, if keys are some of these and none is a place in it."""
+        first = {key[0] if isinstance(key, tuple) and key else key for key in keys}
+        by_name = first & {*self.input_names} and not any(isinstance(key, int) for key in first)
+        return self._named_inputs(x) if by_name else x
 
     def _named_inputs(self, x: Any) -> Any:
         """A tuple or list by the names that the model has for its inputs."""

@@ -215,25 +215,28 @@ def test_wrong_arguments_raise(trained):
         DriftCallback(trained[1], windows=3)
 
 
-def test_a_softmax_that_was_put_behind_the_model_of_the_baseline_is_said(images, model, warned):
+@pytest.mark.parametrize("end", ["softmax", "sigmoid"])
+def test_what_was_put_behind_the_model_of_the_baseline_is_said(end, images, model, warned):
     def level(predicts, baseline):
         callback = DriftCallback(baseline, window=64)
         predicts.predict(x, verbose=0, callbacks=[callback])
         return callback.reports_[0].level
 
-    def made(predicts):
-        making = BaselineCallback(clean_windows=0)
+    def made(predicts, **arguments):
+        making = BaselineCallback(clean_windows=0, **arguments)
         predicts.predict(x, verbose=0, callbacks=[making])
         return making.baseline_
 
     trained, (x, _) = model(), images(64)
     given = keras.Input(x.shape[1:])
-    deployed = keras.Model(given, keras.layers.Softmax()(trained(given)))
+    deployed = keras.Model(given, keras.layers.Activation(end)(trained(given)))
     assert level(trained, made(trained)) == "ok"
     assert not warned("ends in a")
 
     assert level(deployed, made(trained)) == "alarm"
-    assert len(warned("of the baseline are logits, but this model ends in a softmax")) == 1
+    assert len(warned(f"of the baseline are logits, but this model ends in a {end}")) == 1
 
     assert level(deployed, made(deployed)) == "ok"
+    assert level(deployed, made(deployed, task="logits")) == "ok"
+    assert level(deployed, made(deployed, outputs=trained.layers[-1].name)) == "ok"
     assert len(warned("ends in a")) == 1
