@@ -211,8 +211,12 @@ class KerasBatches:
         places = [self._places[key] for head, key in by_head.items() if head in idle]
         if places:
             where = "y" if places == [Y] else f"y at {', '.join(map(repr, places))}"
-            advice = " or ".join(f"target={place!r}" for place in places)
-            self._problems.note(f"{LABELS} without a loss", _PLACEHOLDERS.format(where, advice))
+            others = [self._places[key] for head, key in by_head.items() if head not in idle]
+            advice = f"Pass {' or '.join(f'target={place!r}' for place in places)} if these are labels, or target=None"
+            if others:  # which any of these would leave out
+                alone = f", or pass target={others[0]!r} for the others alone" if len(others) == 1 else ""
+                advice = f"Compile the model with a metric for it if these are labels{alone}"
+            self._problems.note(f"{LABELS} without a loss", f"{where} {_PLACEHOLDERS} {advice}")
         return {head: key for head, key in by_head.items() if head not in idle}
 
     def _of_several(self, found: Mapping[str, Any]) -> dict[str, str]:
@@ -265,8 +269,8 @@ _OF_NO_HEAD: Final = (
     " Pass outputs= the layer that answers what they are of, or y as a dict by answer"
 )
 _PLACEHOLDERS: Final = (
-    "{} is not read: no loss and no metric that the model was compiled with compares it with an answer, so it may be a"
-    " placeholder. Pass {} if these are labels, or target=None"
+    "is not read: no loss and no metric that the model was compiled with compares it with an answer, so it may be a"
+    " placeholder."
 )
 
 

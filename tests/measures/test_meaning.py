@@ -291,3 +291,13 @@ def test_definitions_of_labels(columns):
     measures = output_measures(columns, "multilabel_logits")
     assert tuple(measures) == measure_outputs(np.zeros((2, columns)), kind="multilabel_logits").names
     assert set(measures.values()) <= set(DEFINITIONS)
+
+
+def test_labels_that_are_all_the_same_settle_nothing_where_the_loss_is_unknown():
+    """A y of zeros that stands in for labels, as Keras wants one beside a loss of features."""
+    for stand_ins in (np.zeros(8, int), np.zeros(8), np.full((8, 1), 3)):
+        found = decided(LOGITS[:8], stand_ins)
+        assert found.kind == "logits"
+        assert "the first labels are all the same number" in found.doubt
+    assert decided(LOGITS[:8], np.zeros(8, int), loss=CE).doubt == ""
+    assert decided(LOGITS[:4], np.zeros(4, int)).doubt == ""
