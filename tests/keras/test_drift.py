@@ -240,3 +240,36 @@ def test_what_was_put_behind_the_model_of_the_baseline_is_said(end, images, mode
     assert level(deployed, made(deployed, task="logits")) == "ok"
     assert level(deployed, made(deployed, outputs=trained.layers[-1].name)) == "ok"
     assert len(warned("ends in a")) == 1
+
+
+def test_heads_are_told_apart_by_the_layers_that_make_them(said):
+    """Of as many columns each: neither their width nor their order tells which is which."""
+    given = keras.Input((4, 4, 3))
+    features = keras.layers.Flatten()(given)
+    kind, colour = (keras.layers.Dense(3, name=name)(features) for name in ("kind", "colour"))
+    whole = keras.Model(given, {"kind": kind, "colour": colour})
+
+    class Deployed(keras.Model):
+        def __init__(self, heads):
+            super().__init__()
+            self.whole, self.heads = whole, heads
+
+        def call(self, images):
+            answer = self.whole(images)
+            return tuple(answer[head] for head in self.heads) if len(self.heads) > 1 else answer[self.heads[0]]
+
+    x = np.random.default_rng(0).random((32, 4, 4, 3), dtype=np.float32)
+    making = BaselineCallback(clean_windows=0)
+    whole.predict(x, verbose=0, callbacks=[making])
+    for deployed, heads in (
+        (keras.Model(given, kind), ["kind"]),
+        (keras.Model(given, {"colour": colour}), ["colour"]),
+        (Deployed(["kind"]), ["kind"]),
+        (Deployed(["kind", "colour"]), ["colour", "kind"]),
+    ):
+        callback = DriftCallback(making.baseline_, window=32)
+        deployed.predict(x, verbose=0, callbacks=[callback])
+        groups = callback.reports_[0].to_dict()["groups"]
+        assert sorted(name for name in groups if name.startswith("outputs")) == [f"outputs/{head}" for head in heads]
+        assert not [name for name in groups if groups[name]["drift"]]
+    assert not [message for message in said.messages if "not compared" in message]
