@@ -163,15 +163,24 @@ class KerasBatches:
         rows = {head: self._rows(head, found[key]) for head, key in by_head.items()}
         places: dict[str, Any] = {head: self._places[key] for head, key in by_head.items()}
         columns = dict(zip(self.answer.heads, self.answer.columns, strict=True)) if self.answer is not None else {}
-        if len(rows) > 1 or ("" not in rows and self.answer is not None and self.answer.has_groups):
+        known_as = {} if self.answer is None else self.answer.known_as
+        if len(rows) > 1 or rows.keys() & known_as.keys() or ("" not in rows and self._has_groups):
             by_key = isinstance(self.class_names, dict)  # what one list says is of one of them, and not of which
             names = {
                 head: self._named(labels, places[head], [columns.get(head)]) if by_key else ()
                 for head, labels in rows.items()
             }
+            rows, places, names = (
+                {known_as.get(head, head): of_head for head, of_head in parts.items()}
+                for parts in (rows, places, names)
+            )
             return Taken(images, rows, places, class_names=names)
         (labels,), (place,) = rows.values(), places.values()
         return Taken(images, labels, place, class_names=self._named(labels, place, [*columns.values()]))
+
+    @property
+    def _has_groups(self) -> bool:
+        return self.answer is not None and self.answer.has_groups
 
     def _named(self, labels: Any, place: int | str, columns: Sequence[int | None]) -> Sequence[str]:
         """The names of the classes, if labels and answer are of as many. The first labels are waited for."""

@@ -23,6 +23,7 @@ import keras
 from keras import ops
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.heads import head_of
 from lensai_integrations.keras.answer import Answer, arrays_in
 from lensai_integrations.keras.layers import SEPARATOR, Layer, is_linear, named_layers
 from lensai_integrations.keras.making import Call, activation_of
@@ -277,6 +278,8 @@ class Taps:
         assert self._feeding is not None
         answer, feeding, added = self.answer, self._feeding, []
         self._names = _names_in(answer, feeding.heads)
+        renamed = {head: self._names[answer.group_of(head)] for head in answer.heads}
+        answer.known_as = {head: head_of(name) for head, name in renamed.items() if name != answer.group_of(head)}
         self._describe_heads()
         for place, fed in enumerate(answer.embeddings if answer.layers else []):
             if feeding.named is not None and place >= len(feeding.named):

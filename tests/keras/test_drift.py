@@ -259,17 +259,24 @@ def test_heads_are_told_apart_by_the_layers_that_make_them(said):
             return tuple(answer[head] for head in self.heads) if len(self.heads) > 1 else answer[self.heads[0]]
 
     x = np.random.default_rng(0).random((32, 4, 4, 3), dtype=np.float32)
+    labels = {"kind": np.zeros(32, int), "colour": np.arange(32) % 2 + 1}
     making = BaselineCallback(clean_windows=0)
-    whole.predict(x, verbose=0, callbacks=[making])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    whole.compile("sgd", dict.fromkeys(labels, loss))
+    whole.evaluate(x, labels, verbose=0, callbacks=[making])
     for deployed, heads in (
         (keras.Model(given, kind), ["kind"]),
         (keras.Model(given, {"colour": colour}), ["colour"]),
         (Deployed(["kind"]), ["kind"]),
-        (Deployed(["kind", "colour"]), ["colour", "kind"]),
+        (Deployed(["kind", "colour"]), ["kind", "colour"]),
     ):
+        alone = len(heads) == 1
+        deployed.compile("sgd", loss if alone else [loss, loss])
         callback = DriftCallback(making.baseline_, window=32)
-        deployed.predict(x, verbose=0, callbacks=[callback])
+        y = labels[heads[0]] if alone else [labels[head] for head in heads]
+        deployed.evaluate(x, y, verbose=0, callbacks=[callback])
         groups = callback.reports_[0].to_dict()["groups"]
-        assert sorted(name for name in groups if name.startswith("outputs")) == [f"outputs/{head}" for head in heads]
+        expected = [f"{group}/{head}" for group in ("labels", "outputs") for head in sorted(heads)]
+        assert sorted(name for name in groups if name.startswith(("outputs", "labels"))) == expected
         assert not [name for name in groups if groups[name]["drift"]]
     assert not [message for message in said.messages if "not compared" in message]
