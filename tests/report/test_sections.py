@@ -107,6 +107,13 @@ def test_the_legend_names_every_source_that_has_a_row() -> None:
     training.info["source"] = "training"
     outputs = sections_of(Baseline(reference, training))["Outputs"]
     assert [number for number, _ in outputs.legend] == [0, 1]
+    reference, training = (
+        profile_of(labels=[0, 1, 2, 1]) for _ in "ab"
+    )  # classes are bars, with a legend of their own
+    reference.groups |= profile_of(outputs=normal(4, 3)).groups
+    training.info["source"] = "training"
+    (alone,) = sections_of(Baseline(reference, training)).values()
+    assert [number for number, _ in alone.legend] == [0]
     assert {cell.number for row in outputs.rows for cell in row.cells} == {0, 1}
 
 
