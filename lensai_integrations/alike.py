@@ -32,6 +32,16 @@ _EXCHANGED: Final = 0.1
 _SEVERAL, _APART = 8, 0.03
 
 
+#: What logits look like that are none. Of classes only differences are sketched; those of dark images may be small.
+_IN_UNIT: Final = (
+    "all lie in [0, 1], as after a sigmoid: hand over what goes into it, or make the baseline of probabilities too"
+)
+_CLOSE: Final = (
+    "the two largest of a row are never more than 1 apart, as after a softmax or a sigmoid: if there is one, hand over"
+    " what goes into it, or make the baseline of probabilities too"
+)
+
+
 def check_alike(group: Group, like: Profile | None) -> None:
     """Refuse a group that was measured otherwise than that of a profile, or has other streams.
 
@@ -97,11 +107,8 @@ def _another_answer(group: Group, known: Group) -> str:
             " softmax too"
         )
     if kind in ("logits", "multilabel_logits") and _hold_probabilities(group, known):
-        after = "a sigmoid" if kind in MULTILABEL or group.info.get("columns") == 1 else "a softmax or a sigmoid"
-        return (
-            f"{name}: read as logits, as the baseline's were, but all lie in [0, 1], as after {after}: hand over what"
-            " goes into it, or make the baseline of probabilities too"
-        )
+        single = kind in MULTILABEL or group.info.get("columns") == 1
+        return f"{name}: read as logits, as the baseline's were, but {_IN_UNIT if single else _CLOSE}"
     if kind == "values":
         ours, theirs = (_inside(each, range(len(each.streams)), 0.0, 1.0, SUM_TOLERANCE) for each in (group, known))
         if (ours == 1 and theirs**group.n < _CHANCE) or (theirs == 1 and ours < 0.5):
@@ -154,6 +161,12 @@ def _hold_probabilities(group: Group, known: Group) -> bool:
         one = group.info.get("columns") == 1
         streams = [group.streams.index("softmax/1" if one else "ratio_confidence")]
         low, high = _SIGMOIDS if one else _RATIOS
+        classes = [i for i, stream in enumerate(group.streams) if stream.startswith("softmax/")]
+        least, most = (
+            1 / (1 + (len(classes) - 1) * factor) for factor in (math.e, 1 / math.e)
+        )  # 0 among 1s, 1 among 0s
+        if not one and _inside(group, classes, least, most, _ROUNDING) < 1:
+            return False
     if _inside(group, streams, low, high, _ROUNDING) < 1:
         return False
     return _inside(known, streams, low, high, _ROUNDING) ** group.n < _CHANCE

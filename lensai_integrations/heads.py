@@ -6,6 +6,7 @@ One answer is the group `outputs` and its labels are `labels`; several are `outp
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -61,6 +62,17 @@ def partner_of(group: str) -> str:
         ('labels/age', 'outputs')
     """
     return group_of(LABELS if is_outputs(group) else OUTPUTS, head_of(group))
+
+
+def for_head(advice: str, group: str) -> str:
+    """Advice on `task=` as it has to be given for one head of several: the others keep theirs.
+
+    Example:
+        >>> for_head("pass task='regression'", "outputs/age"), for_head("pass task='regression'", "outputs")
+        ("pass task={'age': 'regression'}", "pass task='regression'")
+    """
+    head = head_of(group)
+    return re.sub(r"task=('\w+')", lambda found: f"task={{{head!r}: {found[1]}}}", advice) if head else advice
 
 
 def named(kind: str, heads: Mapping[str, Any], known: Mapping[str, int]) -> tuple[dict[str, Any], str]:

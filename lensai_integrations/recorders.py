@@ -23,7 +23,7 @@ from lensai_integrations.conventions import input_of, plain_name
 from lensai_integrations.custom_recorder import CustomStreams
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
-from lensai_integrations.heads import partner_of
+from lensai_integrations.heads import for_head, partner_of
 from lensai_integrations.input_range import Range
 from lensai_integrations.measures.batches import Found, by_shape, locate, shapes_of
 from lensai_integrations.measures.embeddings import REDUCTIONS, embedding_definition
@@ -178,10 +178,11 @@ class Outputs(Recorder):
         rows = flattened(batch) if steps else batch
         decided = settings.kind_of(name, rows)
         if steps and decided.why == OPEN and decided.kind != "probabilities" and not told.get("linear"):
+            settled_by = for_head("task='classification' or task='regression'", name)
             raise InputError(
                 f"{name} of shape {shape_of(batch)} may be {steps} answers of {shape_of(batch)[-1]} classes for each"
-                " image, or a map: pass task='classification' or 'regression' if they are answers, or name a layer that"
-                " gives one vector per image"
+                f" image, or a map: pass {settled_by} if they are answers, or name a layer that gives one vector per"
+                " image"
             )
         self._decided = decided
         self._half = dtype_name(batch) == "float16"
@@ -358,7 +359,8 @@ class Labels(Recorder):
             why = "no single class, but the first ones were: pass task='multilabel' if several can be on at once"
         else:
             why = "not inside [0, 1], but the first ones were: pass task='regression' if these are numbers"
-        return [*told, f"{self.group.name}: {odd:,} rows were left out; they are {why}"]
+        left_out = f"{self.group.name}: {odd:,} rows were left out; they are {for_head(why, self.group.name)}"
+        return [*told, left_out]
 
 
 _OF_SIGNS: Final = "numbers that are all -1 or 1, for off and on"

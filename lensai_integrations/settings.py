@@ -22,7 +22,7 @@ from lensai_integrations.conventions import (
 from lensai_integrations.custom_recorder import chosen_measures
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
-from lensai_integrations.heads import head_of, partner_of
+from lensai_integrations.heads import for_head, head_of, partner_of
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import (
@@ -157,7 +157,10 @@ class Settings:
     def max_dim_of(self, group: str) -> int:
         """Wider embeddings of this group are projected to this width."""
         known = self.known(group)
-        return int(known.info.get("width", self.max_dim)) if known is not None else self.max_dim
+        if known is None or "width" not in known.info:
+            return self.max_dim
+        width = int(known.info["width"])
+        return width if known.info.get("projected_from") else max(width, self.max_dim)
 
     def task_of(self, head: str) -> Task | Kind:
         """What the outputs of a head are for, as far as the user said.
@@ -197,7 +200,7 @@ class Settings:
                     if form.signs and form.columns != math.prod(shape_of(outputs)[1:]):
                         form = label_form(labels, signs=False)
             with suppress(InputError) if self.is_extra(group) else nullcontext():
-                self._kinds[group] = decide_kind(
+                decided = decide_kind(
                     outputs,
                     task=task,
                     known=read if read in KINDS else None,
@@ -205,6 +208,7 @@ class Settings:
                     labels=form,
                     alone=not head_of(group),
                 )
+                self._kinds[group] = replace(decided, doubt=for_head(decided.doubt, group))
             if self.is_extra(group):  # held against nothing, so nothing is to be settled
                 kind = self._kinds[group].kind if group in self._kinds else "values"
                 self._kinds[group] = Decision(kind, "it is no answer of the baseline's")

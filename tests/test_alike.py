@@ -28,6 +28,7 @@ def like():
     [
         ("outputs", {"outputs": np.zeros((5, 9))}, "outputs has other streams.*: 13 here, 8 there"),
         ("embeddings/avgpool", {"embeddings": {"avgpool": np.zeros((5, 7))}}, "avgpool has other.*: 7 here, 24 there"),
+        ("embeddings/avgpool", {"embeddings": {"avgpool": np.zeros((5, 40))}}, "avgpool has other.*: 40 here, 24 th"),
         (
             "inputs",
             {"inputs": np.zeros((5, 8, 8, 1), np.uint8)},
@@ -154,7 +155,7 @@ NO_SHARES = ("logits", "multilabel_logits", "values")
 #: By what the baseline is of and what production answers: what is said to be the cause of the alarm.
 CAUSES = {
     ("logits", "probabilities"): AS_LOGITS.replace(".*", "rows lie in .0, 1. and sum to 1, as after a softmax: "),
-    ("logits", "multilabel_probabilities"): AS_LOGITS.replace(".*", "all lie .*, as after a softmax or a sigmoid: "),
+    ("logits", "multilabel_probabilities"): AS_LOGITS.replace(".*", "the two .*, as after a softmax or a sigmoid: .*"),
     ("multilabel_logits", "probabilities"): AS_LOGITS,
     ("multilabel_logits", "multilabel_probabilities"): AS_LOGITS.replace(".*", "all lie .*, as after a sigmoid: "),
     ("probabilities", "multilabel_probabilities"): SUMS,
@@ -201,6 +202,16 @@ def test_two_classes_in_one_column_are_told_apart_too():
     window = Profiler(like=baseline.profile())
     window.update(outputs=ANSWERS["multilabel_probabilities"][300:, :1])
     assert re.search(AS_LOGITS.replace(".*", "all lie .*, as after a sigmoid: "), " ".join(window.profile().warnings))
+
+
+def test_of_logits_whose_two_largest_are_close_the_others_tell():
+    """Dark images: two classes are as likely as each other, and a third is out of the question."""
+    close = np.stack([np.zeros(100), np.linspace(-0.9, 0.9, 100), np.full(100, -5)], axis=1)
+    baseline = Profiler(task="logits")
+    baseline.update(outputs=Z[:, :3])
+    window = Profiler(like=baseline.profile())
+    window.update(outputs=close)
+    assert window.profile().warnings == []
 
 
 @pytest.mark.parametrize("kind", ["logits", "multilabel_logits", "values"])

@@ -150,6 +150,11 @@ def test_a_head_that_nothing_is_known_of_is_doubted():
     profiler.update(outputs=(SPECIES, RNG.normal(size=(400, 16))), labels={"0": TRUTH})
     (told,) = profiler.profile().warnings
     assert told.startswith("outputs/1: read as logits, but neither the loss nor labels are known: pass task=")
+    advice = told.rpartition("task=")[2]  # and it is of this head alone
+    settled = Profiler(task=eval(advice))
+    settled.update(outputs=(SPECIES, RNG.normal(size=(400, 16))), labels={"0": TRUTH})
+    assert [settled.profile().groups[f"outputs/{head}"].info["kind"] for head in "01"] == ["logits", "values"]
+    assert settled.profile().warnings == []
 
 
 def test_tasks_by_head():

@@ -310,15 +310,30 @@ def _section(group: GroupDrift, width: int) -> Iterator[str]:
 
 
 def _table(group: GroupDrift, width: int) -> Iterator[str]:
-    """A line per stream, worst first; names are cut where the width does not suffice."""
+    """A line per stream, worst first; names are cut where the width does not suffice, and stay told apart."""
     rows = [_COLUMNS, *(_cells(stream, group.name) for stream in group.streams)]
+    names = ["", *(stream.stream.removeprefix(group.name + "/") for stream in group.streams)]
     sizes = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     sizes[0] = min(sizes[0], max(width - sum(sizes[1:]) - 2 * len(sizes), 12))
     marks = [" ", *("*" if stream.drift else " " for stream in group.streams)]
-    for mark, row in zip(marks, rows, strict=True):
-        name = row[0] if len(row[0]) <= sizes[0] else row[0][: sizes[0] - 2] + ".."
+    for mark, row, unlabelled in zip(marks, rows, names, strict=True):
+        name = row[0] if len(row[0]) <= sizes[0] else _cut(unlabelled, sizes[0])
         rest = (cell.rjust(size) for cell, size in zip(row[1:], sizes[1:], strict=True))
         yield "  ".join([f"{mark} {name.ljust(sizes[0])}", *rest])[:width]
+
+
+def _cut(name: str, size: int) -> str:
+    """A name of at most so many characters: what comes after its last "/" tells classes and columns apart.
+
+    Example:
+        >>> _cut("probability/17", 13), _cut("entropy_confidence", 13), _cut("custom/entropy_of_everything", 13)
+        ('probabil../17', 'entropy_con..', 'custom/entr..')
+    """
+    if len(name) <= size:
+        return name
+    head, _, last = name.rpartition("/")
+    kept = size - len(last) - 3
+    return f"{head[:kept]}../{last}" if head and kept > 0 else name[: size - 2] + ".."
 
 
 def _cells(stream: StreamDrift, group: str) -> tuple[str, ...]:

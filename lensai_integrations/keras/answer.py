@@ -59,6 +59,7 @@ class Answer:
         heads: The heads by name, in Keras's order, and how each is made; those that are read.
         embeddings: What feeds them.
         key: The key that the answer has, if it is one of a dict and the whole answer by its name.
+        known_as: By head, the head that it is in a baseline, where that has another name or several.
         is_withdrawn: Whether steps showed that nothing tells what the heads are: another fit may have a loss.
     """
 
@@ -71,6 +72,7 @@ class Answer:
     heads: dict[str, Made] = field(default_factory=dict, init=False)
     embeddings: list[Fed] = field(default_factory=list, init=False)
     key: str = field(default="", init=False)
+    known_as: dict[str, str] = field(default_factory=dict, init=False)
     is_withdrawn: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:

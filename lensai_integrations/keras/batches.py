@@ -104,13 +104,13 @@ class KerasBatches:
     def _images(self, x: Any, inputs: ImageInputs | Mapping[str, ImageInputs]) -> dict[str, Any]:
         """The images in x by the name of their group."""
         if isinstance(inputs, Mapping):
-            by_name = set(inputs) & set(self.input_names) and all(reader.key is None for reader in inputs.values())
-            images, note = several_images(self._named_inputs(x) if by_name else x, inputs, self._problems)
+            keys = [name if reader.key is None else reader.key for name, reader in inputs.items()]
+            images, note = several_images(self._with_names(x, keys), inputs, self._problems)
         elif found := self._several_in(x, inputs):
             names = names_of([each.place for each in found])
             images, note = dict(zip(names, (each.images for each in found), strict=True)), ""
         else:
-            located = locate(x, inputs.key, inputs.layout)
+            located = locate(self._with_names(x, [inputs.key]), inputs.key, inputs.layout)
             images, note = {"": located.images}, located.note
         if note:
             self._problems.note("images", note)
@@ -122,6 +122,12 @@ class KerasBatches:
             return []
         found = images_in(self._named_inputs(x), inputs.layout)
         return found if 1 < len(found) <= MOST_INPUTS and found[0].likeness <= PLAUSIBLE else []
+
+    def _with_names(self, x: Any, keys: Sequence[Any]) -> Any:
+        """A tuple or list by the model's names, if keys are some of these and none is a place in it."""
+        first = {key[0] if isinstance(key, tuple) and key else key for key in keys}
+        by_name = first & {*self.input_names} and not any(isinstance(key, int) for key in first)
+        return self._named_inputs(x) if by_name else x
 
     def _named_inputs(self, x: Any) -> Any:
         """A tuple or list by the names that the model has for its inputs."""
@@ -157,15 +163,24 @@ class KerasBatches:
         rows = {head: self._rows(head, found[key]) for head, key in by_head.items()}
         places: dict[str, Any] = {head: self._places[key] for head, key in by_head.items()}
         columns = dict(zip(self.answer.heads, self.answer.columns, strict=True)) if self.answer is not None else {}
-        if len(rows) > 1 or ("" not in rows and self.answer is not None and self.answer.has_groups):
+        known_as = {} if self.answer is None else self.answer.known_as
+        if len(rows) > 1 or rows.keys() & known_as.keys() or ("" not in rows and self._has_groups):
             by_key = isinstance(self.class_names, dict)  # what one list says is of one of them, and not of which
             names = {
                 head: self._named(labels, places[head], [columns.get(head)]) if by_key else ()
                 for head, labels in rows.items()
             }
+            rows, places, names = (
+                {known_as.get(head, head): of_head for head, of_head in parts.items()}
+                for parts in (rows, places, names)
+            )
             return Taken(images, rows, places, class_names=names)
         (labels,), (place,) = rows.values(), places.values()
         return Taken(images, labels, place, class_names=self._named(labels, place, [*columns.values()]))
+
+    @property
+    def _has_groups(self) -> bool:
+        return self.answer is not None and self.answer.has_groups
 
     def _named(self, labels: Any, place: int | str, columns: Sequence[int | None]) -> Sequence[str]:
         """The names of the classes, if labels and answer are of as many. The first labels are waited for."""
@@ -205,8 +220,12 @@ class KerasBatches:
         places = [self._places[key] for head, key in by_head.items() if head in idle]
         if places:
             where = "y" if places == [Y] else f"y at {', '.join(map(repr, places))}"
-            advice = " or ".join(f"target={place!r}" for place in places)
-            self._problems.note(f"{LABELS} without a loss", _PLACEHOLDERS.format(where, advice))
+            others = [self._places[key] for head, key in by_head.items() if head not in idle]
+            advice = f"Pass {' or '.join(f'target={place!r}' for place in places)} if these are labels, or target=None"
+            if others:  # which any of these would leave out
+                alone = f", or pass target={others[0]!r} for the others alone" if len(others) == 1 else ""
+                advice = f"Compile the model with a metric for it if these are labels{alone}"
+            self._problems.note(f"{LABELS} without a loss", f"{where} {_PLACEHOLDERS} {advice}")
         return {head: key for head, key in by_head.items() if head not in idle}
 
     def _of_several(self, found: Mapping[str, Any]) -> dict[str, str]:
@@ -259,8 +278,8 @@ _OF_NO_HEAD: Final = (
     " Pass outputs= the layer that answers what they are of, or y as a dict by answer"
 )
 _PLACEHOLDERS: Final = (
-    "{} is not read: no loss and no metric that the model was compiled with compares it with an answer, so it may be a"
-    " placeholder. Pass {} if these are labels, or target=None"
+    "is not read: no loss and no metric that the model was compiled with compares it with an answer, so it may be a"
+    " placeholder."
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import keras
 
@@ -97,15 +97,13 @@ def _say_if_fewer(answer: Answer, found: Sequence[KnownLayer], problems: Problem
         )
 
 
-#: What the baseline read, and what this model ends in: the same columns mean something else.
-_OTHERWISE: Final = {("logits", "softmax"), ("multilabel_logits", "sigmoid")}
-
-
 def _say_if_activated(answer: Answer, groups: Mapping[str, Group], problems: Problems) -> None:
-    for name, how in answer.heads.items():
+    """Behind a softmax or a sigmoid the same columns mean something else than the logits of the baseline."""
+    for name, how in answer.heads.items() if answer.outputs else ():  # else a layer is read that the baseline names
         group = answer.group_of(name)
-        kind = groups[group].info.get("kind") if group in groups else None
-        if (kind, how.activation) in _OTHERWISE:
+        info = groups[group].info if group in groups else {}
+        kind, ended_so = info.get("kind"), info.get("activation") == how.activation
+        if kind in ("logits", "multilabel_logits") and how.activation in ("softmax", "sigmoid") and not ended_so:
             problems.note(
                 f"{group} activated",
                 f"{group} of the baseline are {kind}, but this model ends in a {how.activation}: they differ by that"

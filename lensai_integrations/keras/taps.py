@@ -23,8 +23,9 @@ import keras
 from keras import ops
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.heads import head_of
 from lensai_integrations.keras.answer import Answer, arrays_in
-from lensai_integrations.keras.layers import Layer, is_linear, named_layers
+from lensai_integrations.keras.layers import SEPARATOR, Layer, is_linear, named_layers
 from lensai_integrations.keras.making import Call, activation_of
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.training.problems import Problems
@@ -66,6 +67,22 @@ class Feeding:
     reduce_of: Callable[[str], Reduce]
     named: Sequence[str] | None = None
     heads: Sequence[str] | None = None
+
+
+def _names_in(answer: Answer, known: Sequence[str] | None) -> dict[str, str]:
+    """By the group that a head is here, the group that it is in a baseline: that of its name, or of its layer's name.
+
+    Else heads are those of the baseline in order, if there are as many.
+    """
+    own = [answer.group_of(name) for name in answer.heads]
+    if known is None or set(known) == set(own):
+        return dict(zip(own, own, strict=True))
+    layers = [answer.info_of(name)["layer"].rpartition(SEPARATOR)[2] for name in answer.heads]
+    for names in (list(answer.heads), layers):
+        groups = [f"{OUTPUTS}/{name}" for name in names]
+        if own and len({*groups}) == len(own) and {*groups} <= {*known}:
+            return dict(zip(own, groups, strict=True))
+    return dict(zip(own, known if len(known) == len(own) else own, strict=True))
 
 
 class Taps:
@@ -260,11 +277,9 @@ class Taps:
         assert self.answer is not None
         assert self._feeding is not None
         answer, feeding, added = self.answer, self._feeding, []
-        own = [answer.group_of(name) for name in answer.heads]
-        known = feeding.heads
-        self._names = dict(zip(own, own, strict=True))
-        if known is not None and set(known) != set(own) and len(known) == len(own):
-            self._names = dict(zip(own, known, strict=True))
+        self._names = _names_in(answer, feeding.heads)
+        renamed = {head: self._names[answer.group_of(head)] for head in answer.heads}
+        answer.known_as = {head: head_of(name) for head, name in renamed.items() if name != answer.group_of(head)}
         self._describe_heads()
         for place, fed in enumerate(answer.embeddings if answer.layers else []):
             if feeding.named is not None and place >= len(feeding.named):

@@ -131,7 +131,7 @@ def locate(batch: Any, key: Key = None, layout: str = "auto", *, pictures: bool 
         raise SeveralError(
             f"several arrays in the batch may be the images, at {names}: pass one of these places, e.g."
             f" ImageInputs(key={_told(found[0].place)}), or if the model is fed all of them"
-            f" {_mapping([each.place for each in found])}"
+            f" {_mapping_of([each.place for each in found])}"
         )
     if not found:
         return Located(_first(value, key), place)
@@ -345,7 +345,10 @@ def _by_place(batch: Any, names: Sequence[str], layout: str) -> tuple[dict[str, 
         return {name: parts[name] for name in names}, ""
     if len(found) == len(names) > 1 and any(all(map(str.isdecimal, each)) for each in (own, names)):
         places, called = (" and ".join(each) for each in ([_told(each.place) for each in found], map(repr, names)))
-        note = f"the images at {places} are read as {called}, in this order: pass a dict with these names to settle it"
+        note = (
+            f"the images at {places} are read as {called}, in this order: pass a dict with these names to settle it, or"
+            f" {_mapping(names, [each.place for each in found])}"
+        )
         return dict(zip(names, parts.values(), strict=True)), note
     if not found and isinstance(batch, list | tuple):  # nothing that looks like images: where they are said to be
         return {name: batch[int(name)] for name in names if name.isdecimal() and int(name) < len(batch)}, ""
@@ -522,13 +525,17 @@ def only_first(places: Sequence[tuple[int | str, ...]], first: tuple[int | str, 
     return (
         f"{len(places)} arrays of images are in the batch, at {', '.join(map(_told, places))}: only the first is read;"
         f" settle it with ImageInputs(key={_told(first)}), or another of these, or if the model is fed all of them"
-        f" {_mapping(places)}"
+        f" {_mapping_of(places)}"
     )
 
 
-def _mapping(places: Sequence[tuple[int | str, ...]]) -> str:
+def _mapping_of(places: Sequence[tuple[int | str, ...]]) -> str:
+    return _mapping(names_of(places), places)
+
+
+def _mapping(names: Sequence[str], places: Sequence[tuple[int | str, ...]]) -> str:
     """The argument that reads each as a group of its own."""
-    each = (f"{name!r}: ImageInputs(key={_told(place)})" for name, place in zip(names_of(places), places, strict=True))
+    each = (f"{name!r}: ImageInputs(key={_told(place)})" for name, place in zip(names, places, strict=True))
     return f"inputs={{{', '.join(each)}}}"
 
 

@@ -63,6 +63,7 @@ class LabelForm:
         largest: The largest class of whole numbers; -1 otherwise.
         inside: Whether all numbers lie in [0, 1].
         signs: Whether all numbers are -1 or 1, and the rest is said of them as 0 and 1.
+        alike: Whether there are several, one of each image, and all are the same number.
     """
 
     form: Form
@@ -70,6 +71,7 @@ class LabelForm:
     largest: int = -1
     inside: bool = False
     signs: bool = False
+    alike: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def label_form(labels: Any, *, look: bool = True, signs: bool = True) -> LabelFo
     zero_one = bool(np.isin(rows, (0, 1)).all()) and rows.size > 0
     inside = rows.size > 0 and bool(((rows >= 0) & (rows <= 1)).all())
     if rows.shape[1] == 1:
-        return _column_form(rows[:, 0], whole, zero_one, inside)
+        form = _column_form(rows[:, 0], whole, zero_one, inside)
+        return replace(form, alike=len(rows) >= _SEVERAL and bool((rows == rows[0]).all()))
     if zero_one:
         one = bool((rows.sum(axis=1) == 1).all())
         return LabelForm("one-hot" if one else "multi-hot", rows.shape[1], inside=True)
@@ -134,9 +137,13 @@ def label_form(labels: Any, *, look: bool = True, signs: bool = True) -> LabelFo
     return LabelForm("soft" if soft else "rows", rows.shape[1], inside=inside)
 
 
+#: Labels from which on it says something that all are the same.
+_SEVERAL: Final = 8
+
+
 def _column_form(column: NDArray[Any], whole: bool, zero_one: bool, inside: bool) -> LabelForm:
     if whole:
-        return LabelForm("whole", largest=int(column.max(initial=-1)), inside=inside)
+        return LabelForm("whole", largest=int(column.max()) if column.size else -1, inside=inside)
     if zero_one:
         return LabelForm("binary", largest=int(column.max()), inside=True)
     with np.errstate(invalid="ignore"):
@@ -521,7 +528,7 @@ def _by_labels(evidence: _Evidence) -> Decision | None:
         return _column_by_labels(evidence, labels)
     counted = labels.form == "whole floats" and labels.largest < evidence.columns
     if counted or labels.form in ("whole", "texts", "binary"):
-        return Decision(evidence.classes(), "labels are one class per image")
+        return Decision(evidence.classes(), "labels are one class per image", _STAND_INS if labels.alike else "")
     return _rows_by_labels(evidence, labels) if labels.columns == evidence.columns else None
 
 
@@ -548,6 +555,11 @@ def _column_by_labels(evidence: _Evidence, labels: LabelForm) -> Decision | None
     return Decision("values", "labels are numbers") if labels.columns == 1 else None
 
 
+_STAND_INS: Final = (
+    "read as classes, but the first labels are all the same number and the loss is not known: pass"
+    " task='classification' if they are classes; if they only stand in for labels, leave them and the answer out"
+    " (outputs=None, target=None and layers=[...] of a callback)"
+)
 _OF_TWO: Final = "one column is read as the second of two classes;"
 _SETTLES: Final = "pass task='classification', task='multilabel' or task='regression'"
 

@@ -119,7 +119,8 @@ def _outputs(group: Group) -> tuple[str, ...]:
     kind = str(info.get("kind", "unknown"))
     columns = info.get("classes", info.get("columns"))
     noun = ("value", "values") if kind == "values" else ("label", "labels") if kind in KINDS else ("class", "classes")
-    lines.append(f"read as {kind}" if columns is None else f"read as {kind}, {count(int(columns), *noun)}")
+    read = f"read as {KINDS.get(kind, kind)}"
+    lines.append(read if columns is None else f"{read}, {count(int(columns), *noun)}")
     lines += [str(info[key]).rstrip(".") for key in ("why", "found") if info.get(key)]
     return tuple(lines)
 

@@ -90,12 +90,12 @@ def reading(group: Group) -> str:
     """How a layer's output became rows, in words.
 
     Example:
-        >>> reading(Group("embeddings/fc", info={"width": 512, "reduce": "mean", "projected_from": None}))
+        >>> reading(Group("embeddings/conv", info={"width": 512, "reduce": "mean", "axes": 4}))
         '512 wide, reduced by mean'
     """
     info = group.info
     texts = [f"{count(int(info['width']))} wide"] if info.get("width") else []
-    texts += [f"reduced by {info['reduce']}"] if info.get("reduce") else []
+    texts += [f"reduced by {info['reduce']}"] if info.get("reduce") and info.get("axes") != 2 else []
     if info.get("projected_from"):
         texts.append(f"projected at random from {count(int(info['projected_from']))}, seed {info.get('seed')}")
     return ", ".join(texts)

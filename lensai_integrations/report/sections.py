@@ -89,6 +89,9 @@ def outputs_section(sources: Sequence[Source], head: str = "") -> Section | None
     main = stream_rows(parts, set(names) - set(per_column), span)
     shown = stream_rows(parts, set(_first_columns(parts, per_column)), span)
     label_rows = [replace(row, name=f"labels/{row.name}") for row in stream_rows(labels)]
+    named = [*parts] if parts else [*labels]
+    unnamed = {cell.number for row in label_rows for cell in row.cells} - {part.number for part in named}
+    named += [part for part in labels if part.number in unnamed]
     folded = _folded_columns(shown, len(per_column)) if len(per_column) > MOST_OPEN else ()
     if len(label_rows) > MOST_OPEN:
         many = label_rows[:MOST_FOLDED]
@@ -98,7 +101,7 @@ def outputs_section(sources: Sequence[Source], head: str = "") -> Section | None
     base = Section(
         title=title_of(group_of(OUTPUTS if parts else LABELS, head)),
         lead=_nonempty((_outputs_read(parts), *_gap_sentences([*rows, *shown], sources))),
-        legend=legend(parts or labels),
+        legend=legend(named),
         rows=rows,
         charts=tuple(charts),
         folded=folded,

@@ -277,7 +277,8 @@ def _read(seen: Seen) -> str:
     if seen.group.name.split("/")[0] == OUTPUTS:
         return f"{info['kind'].replace('_', ' ')} of {info.get('layer') or 'the model'}"
     if seen.group.name.startswith(LAYER):
-        return f"{info['reduce']} of {info['axes']} axes, {info['width']} wide"
+        reduced = f"{info['reduce']} of {info['axes']} axes, " if info["axes"] != 2 else ""
+        return f"{reduced}{info['width']} wide"
     place = info.get("read_from")
     counts = [len(sketch.top(1 << 20)) for sketch in seen.group.categories.values()]
     several = ("label", "labels, several at once") if counts and seen.group.streams else ("class", "classes")

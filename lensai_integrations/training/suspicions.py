@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lensai_integrations.arrays import strings, to_host
 from lensai_integrations.conventions import input_of, is_images
 from lensai_integrations.group import Group
+from lensai_integrations.heads import for_head
 from lensai_integrations.measures.batches import by_shape
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import SUM_TOLERANCE
@@ -129,9 +130,10 @@ def _outputs(seen: Seen) -> Iterator[str]:
     if seen.group.info["kind"] == "logits" and finite.shape[1] > 1 and len(finite):
         inside = finite.min() >= 0 and finite.max() <= 1
         if inside and bool((np.abs(finite.sum(axis=1) - 1) <= SUM_TOLERANCE).all()):
+            advice = for_head("pass task='probabilities', or name the layer before the softmax", seen.group.name)
             yield (
                 f"{seen.group.name} are read as logits, but they look like probabilities (inside [0, 1], rows sum to"
-                " 1): pass task='probabilities', or name the layer before the softmax"
+                f" 1): {advice}"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -85,6 +86,15 @@ def test_tables_mark_what_moved(drifted):
     assert "  height" in text
     assert "inputs: 1 of 2 streams moved (200 rows, 3 more were not finite)" in text
     assert "3: 10%" in text
+
+
+def test_names_that_are_cut_are_still_told_apart():
+    labels = [replace(numbers(f"outputs/probability/{i}"), label="a long name of a label") for i in (3, 117)]
+    text = report_of(group("outputs", labels)).to_text(60)
+    assert [line.split()[0] for line in text.splitlines() if line.startswith("  probab")] == [
+        "probabil../3",
+        "probab../117",
+    ]
 
 
 def test_notes_and_conditions(drifted):

@@ -215,25 +215,68 @@ def test_wrong_arguments_raise(trained):
         DriftCallback(trained[1], windows=3)
 
 
-def test_a_softmax_that_was_put_behind_the_model_of_the_baseline_is_said(images, model, warned):
+@pytest.mark.parametrize("end", ["softmax", "sigmoid"])
+def test_what_was_put_behind_the_model_of_the_baseline_is_said(end, images, model, warned):
     def level(predicts, baseline):
         callback = DriftCallback(baseline, window=64)
         predicts.predict(x, verbose=0, callbacks=[callback])
         return callback.reports_[0].level
 
-    def made(predicts):
-        making = BaselineCallback(clean_windows=0)
+    def made(predicts, **arguments):
+        making = BaselineCallback(clean_windows=0, **arguments)
         predicts.predict(x, verbose=0, callbacks=[making])
         return making.baseline_
 
     trained, (x, _) = model(), images(64)
     given = keras.Input(x.shape[1:])
-    deployed = keras.Model(given, keras.layers.Softmax()(trained(given)))
+    deployed = keras.Model(given, keras.layers.Activation(end)(trained(given)))
     assert level(trained, made(trained)) == "ok"
     assert not warned("ends in a")
 
     assert level(deployed, made(trained)) == "alarm"
-    assert len(warned("of the baseline are logits, but this model ends in a softmax")) == 1
+    assert len(warned(f"of the baseline are logits, but this model ends in a {end}")) == 1
 
     assert level(deployed, made(deployed)) == "ok"
+    assert level(deployed, made(deployed, task="logits")) == "ok"
+    assert level(deployed, made(deployed, outputs=trained.layers[-1].name)) == "ok"
     assert len(warned("ends in a")) == 1
+
+
+def test_heads_are_told_apart_by_the_layers_that_make_them(said):
+    """Of as many columns each: neither their width nor their order tells which is which."""
+    given = keras.Input((4, 4, 3))
+    features = keras.layers.Flatten()(given)
+    kind, colour = (keras.layers.Dense(3, name=name)(features) for name in ("kind", "colour"))
+    whole = keras.Model(given, {"kind": kind, "colour": colour})
+
+    class Deployed(keras.Model):
+        def __init__(self, heads):
+            super().__init__()
+            self.whole, self.heads = whole, heads
+
+        def call(self, images):
+            answer = self.whole(images)
+            return tuple(answer[head] for head in self.heads) if len(self.heads) > 1 else answer[self.heads[0]]
+
+    x = np.random.default_rng(0).random((32, 4, 4, 3), dtype=np.float32)
+    labels = {"kind": np.zeros(32, int), "colour": np.arange(32) % 2 + 1}
+    making = BaselineCallback(clean_windows=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    whole.compile("sgd", dict.fromkeys(labels, loss))
+    whole.evaluate(x, labels, verbose=0, callbacks=[making])
+    for deployed, heads in (
+        (keras.Model(given, kind), ["kind"]),
+        (keras.Model(given, {"colour": colour}), ["colour"]),
+        (Deployed(["kind"]), ["kind"]),
+        (Deployed(["kind", "colour"]), ["kind", "colour"]),
+    ):
+        alone = len(heads) == 1
+        deployed.compile("sgd", loss if alone else [loss, loss])
+        callback = DriftCallback(making.baseline_, window=32)
+        y = labels[heads[0]] if alone else [labels[head] for head in heads]
+        deployed.evaluate(x, y, verbose=0, callbacks=[callback])
+        groups = callback.reports_[0].to_dict()["groups"]
+        expected = [f"{group}/{head}" for group in ("labels", "outputs") for head in sorted(heads)]
+        assert sorted(name for name in groups if name.startswith(("outputs", "labels"))) == expected
+        assert not [name for name in groups if groups[name]["drift"]]
+    assert not [message for message in said.messages if "not compared" in message]

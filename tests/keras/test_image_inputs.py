@@ -122,6 +122,17 @@ def test_names_and_keys_of_ones_own():
     np.testing.assert_array_equal(reference.groups["inputs"].pixels.counts, counts_of(right))
 
 
+def test_keys_may_be_what_the_model_calls_its_inputs():
+    left, right, _ = pictures(20, 1)
+    asked = {"near": ImageInputs(key="right"), "far": ImageInputs(key="left")}
+    baseline = fitted(siamese(), lambda l, r: (l, r), BaselineCallback(inputs=asked, clean_windows=0))  # noqa: E741
+    holds(baseline.reference, near=right, far=left)
+    alone = BaselineCallback(inputs=ImageInputs(key="right"), clean_windows=0)
+    baseline = fitted(siamese(), lambda l, r: (l, r), alone)  # noqa: E741
+    np.testing.assert_array_equal(baseline.reference.groups["inputs"].pixels.counts, counts_of(right))
+    assert baseline.warnings == []
+
+
 def test_one_that_is_missing_is_named_and_the_other_is_read():
     asked = {"left": ImageInputs(), "rear": ImageInputs()}
     baseline = fitted(siamese(), lambda l, r: (l, r), BaselineCallback(inputs=asked, clean_windows=0))  # noqa: E741
@@ -186,6 +197,18 @@ def test_in_production_only_the_camera_that_went_dark_drifts(known, model, shape
     assert images == {"inputs/left": False, "inputs/right": True}
     in_order = [message for message in caplog.messages if "are read as 'left' and 'right', in this order" in message]
     assert bool(in_order) == (model.inputs[0].name != "left")
+
+
+def test_the_advice_for_production_with_other_names_reads_the_cameras(known, caplog):
+    left, right, _ = pictures(64, 5)
+    model = UNNAMED()
+    model.predict([left, right], callbacks=[DriftCallback(known, window=64)], verbose=0)
+    (told,) = [message for message in caplog.messages if "in this order" in message]
+    caplog.clear()
+    callback = DriftCallback(known, window=64, inputs=eval(told.rpartition("inputs=")[2]))
+    model.predict([left, right], callbacks=[callback], verbose=0)
+    assert [message for message in caplog.messages if "image" in message] == []
+    assert {"inputs/left", "inputs/right"} <= callback.reports_[0].to_dict()["groups"].keys()
 
 
 def test_a_check_has_a_row_for_each():

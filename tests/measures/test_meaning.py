@@ -165,6 +165,7 @@ def test_probabilities_are_no_logits_of_a_baseline_and_it_is_said():
     [
         (CLASSES, "whole"),
         (CLASSES[:, None], "whole"),
+        (CLASSES.astype(np.uint8), "whole"),
         (TWO.astype(bool), "whole"),
         (["cat", "dog"], "texts"),
         (np.array(["cat", "dog"])[:, None], "texts"),
@@ -187,6 +188,12 @@ def test_forms_of_labels(labels, form, library):
     if library != "numpy" and form != "texts":
         labels = torch.as_tensor(np.asarray(labels)) if library == "torch" else maker(library)(np.asarray(labels))
     assert label_form(labels).form == form
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64", "int8", "int64"])
+def test_the_largest_class_is_known_whatever_integers_labels_are(dtype):
+    assert label_form(np.array([0, 3, 1], dtype)).largest == 3
+    assert label_form(np.array([], dtype)).largest == -1
 
 
 @pytest.mark.parametrize(
@@ -284,3 +291,13 @@ def test_definitions_of_labels(columns):
     measures = output_measures(columns, "multilabel_logits")
     assert tuple(measures) == measure_outputs(np.zeros((2, columns)), kind="multilabel_logits").names
     assert set(measures.values()) <= set(DEFINITIONS)
+
+
+def test_labels_that_are_all_the_same_settle_nothing_where_the_loss_is_unknown():
+    """A y of zeros that stands in for labels, as Keras wants one beside a loss of features."""
+    for stand_ins in (np.zeros(8, int), np.zeros(8), np.full((8, 1), 3)):
+        found = decided(LOGITS[:8], stand_ins)
+        assert found.kind == "logits"
+        assert "the first labels are all the same number" in found.doubt
+    assert decided(LOGITS[:8], np.zeros(8, int), loss=CE).doubt == ""
+    assert decided(LOGITS[:4], np.zeros(4, int)).doubt == ""

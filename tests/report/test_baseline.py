@@ -51,7 +51,7 @@ def test_facts_say_what_was_read_and_how(photos: Baseline) -> None:
     assert told["Inputs"][1:] == ("32 × 32 pixels (height × width)", "measured by convention lensai")
     assert told["Outputs"] == ("layer fc", "read as logits, 5 classes", "labels are one class per image")
     assert told["Labels"] == ("220 labels, 3 classes",)
-    assert told["Embeddings"] == ("avgpool: 40 wide, reduced by mean",)
+    assert told["Embeddings"] == ("avgpool: 40 wide",)
 
 
 def test_rows_left_out_are_told_and_warned_of() -> None:

@@ -64,8 +64,10 @@ def test_without_a_browser_tests_are_skipped_or_fail_as_demanded(monkeypatch: py
 
 
 @pytest.mark.parametrize("name", ["baseline", "drift", "hostile", "hostile drift"])
-def test_quiet_and_no_wider_than_its_frame(browser: Any, pages: dict[str, str], name: str) -> None:
-    with framed(browser, pages[name]) as (frame, complaints):
+@pytest.mark.parametrize("spacing", ["0", "2px"], ids=["as it is", "in a wide font"])
+def test_quiet_and_no_wider_than_its_frame(browser: Any, pages: dict[str, str], name: str, spacing: str) -> None:
+    page = pages[name].replace("</style>", f"* {{ letter-spacing: {spacing} !important; }}</style>", 1)
+    with framed(browser, page) as (frame, complaints):
         for width in (650, 360, 1400):
             frame.page.locator("iframe").evaluate("(frame, width) => { frame.style.width = `${width}px`; }", width)
             until(frame, f"innerWidth === {width}")

@@ -100,6 +100,23 @@ def test_regression_outputs_beside_numeric_labels() -> None:
     assert float(section.rows[0].high) > 1
 
 
+def test_the_legend_names_every_source_that_has_a_row() -> None:
+    hot = np.eye(3)[[0, 1, 2, 0]] + np.eye(3)[[1, 1, 0, 2]] > 0
+    reference = profile_of(outputs=normal(4, 3), labels=hot.astype(np.float32))
+    training = profile_of(labels=hot.astype(np.float32))
+    training.info["source"] = "training"
+    outputs = sections_of(Baseline(reference, training))["Outputs"]
+    assert [number for number, _ in outputs.legend] == [0, 1]
+    reference, training = (
+        profile_of(labels=[0, 1, 2, 1]) for _ in "ab"
+    )  # classes are bars, with a legend of their own
+    reference.groups |= profile_of(outputs=normal(4, 3)).groups
+    training.info["source"] = "training"
+    (alone,) = sections_of(Baseline(reference, training)).values()
+    assert [number for number, _ in alone.legend] == [0]
+    assert {cell.number for row in outputs.rows for cell in row.cells} == {0, 1}
+
+
 def test_labels_without_outputs() -> None:
     sections = sections_of(profile_of(labels=np.arange(60) % 3))
     assert list(sections) == ["Labels"]
