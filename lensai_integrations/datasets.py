@@ -8,10 +8,11 @@ from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any, Final
 
+from lensai_integrations.arrays import is_array, shape_of
 from lensai_integrations.conventions import chosen_readers, readers_by_name
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import LABELS
-from lensai_integrations.measures.batches import fields_of, is_picture, locate
+from lensai_integrations.measures.batches import Key, fields_of, images_in, is_picture, locate
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import class_names_of
@@ -100,10 +101,11 @@ def profile_dataset(
             raise InputError("samples are profiled by one image each: pass inputs=ImageInputs(key=...), or batches")
         how = inputs if isinstance(inputs, ImageInputs) else None
         collector = Collector(metadata=metadata, exif=exif, inputs=how, measures=measures, **settings)
-        labels = _collected(data, collector, target, num_workers, limit)
+        samples = _Samples(data, collector, target, how.key if how is not None else None, limit)
+        labels, notes = _collected(samples, num_workers)
         profile = collector.profile(source)
         profile.groups |= labels.groups
-        profile.info["warnings"] = [*profile.warnings, *labels.warnings]
+        profile.info["warnings"] = [*profile.warnings, *notes, *labels.warnings]
     else:
         problems = Problems()
         given = readers_by_name(inputs) if isinstance(inputs, Mapping) else image_inputs(inputs, data, problems)
@@ -151,16 +153,16 @@ def _names(class_names: Sequence[str]) -> dict[str, Any]:
     return {"class_names": list(class_names)} if class_names else {}
 
 
-def _collected(data: Any, collector: Collector, target: Place | None, num_workers: int, limit: int | None) -> Profile:
-    """Show all samples to the collector; the labels as a profile, which is empty if there are none."""
-    samples = _Samples(data, collector, target, len(data) if limit is None else min(limit, len(data)))
-    labels = _Labels()
-    for found in _through(samples, num_workers):
-        labels.add(found)
-    return labels.profile()
+def _collected(samples: _Samples, num_workers: int) -> tuple[Profile, list[str]]:
+    """Show all samples to their collector; the labels as a profile, which is empty if there are none, and notes."""
+    labels, notes = _Labels(), []
+    for shown in _through(samples, num_workers):
+        labels.add([parts for parts, _ in shown])
+        notes += [note for _, note in shown if note]
+    return labels.profile(), notes
 
 
-def _through(samples: _Samples, num_workers: int) -> Iterable[list[dict[Path, Any]]]:
+def _through(samples: _Samples, num_workers: int) -> Iterable[list[tuple[dict[Path, Any], str]]]:
     torch = sys.modules.get("torch")
     if num_workers and torch is not None:
         loader: Any = torch.utils.data.DataLoader
@@ -208,31 +210,63 @@ class _Labels:
 class _Samples:
     """A data set whose items are shown to a collector, wherever they are made; what is left of them is the label."""
 
-    def __init__(self, data: Any, collector: Collector, target: Place | None, n: int) -> None:
-        self._data, self._collector, self._target, self._n = data, collector, target, n
+    def __init__(self, data: Any, collector: Collector, target: Place | None, key: Key, limit: int | None) -> None:
+        self._data, self._collector, self._target, self._key = data, collector, target, key
+        self._n = len(data) if limit is None else min(limit, len(data))
 
     def __len__(self) -> int:
         return self._n
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> tuple[dict[Path, Any], str]:
+        """What may be labels, and of the first sample what is to be said of its images."""
         sample = self._data[index]
-        image = _image(sample)
+        image = _image(sample, self._key)
         labels = _labels(sample, image, self._target)
         self._collector.add(image, sample, next(iter(labels.values())) if len(labels) == 1 else None)
-        return labels
+        return labels, _note(sample, image) if index == 0 and self._key is None else ""
 
 
-def _image(sample: Any) -> Any:
-    """The image of a sample, wherever it is in it; of several views the first."""
+def _image(sample: Any, key: Key = None) -> Any:
+    """The image of a sample, at a place or wherever it is in it; of several views the first."""
     if is_picture(sample):
         return sample
     try:
-        found = locate(sample, pictures=True).images
+        found = locate(sample, key, pictures=True).images
     except InputError:
-        if fields_of(sample) is not None or not isinstance(sample, list | tuple) or not sample:
+        if key is not None or fields_of(sample) is not None or not isinstance(sample, list | tuple) or not sample:
             raise
         return sample[0]  # the collector says what is wrong with it
     return found[0] if isinstance(found, list) else found
+
+
+def _note(sample: Any, image: Any) -> str:
+    """What is not read of a sample: images beside the one that is, of as many colours."""
+    if is_picture(sample) or is_array(sample):
+        return ""
+    places: dict[Path, Any] = {}
+    for located in images_in(sample):
+        several = isinstance(located.images, list)
+        for i, each in enumerate(located.images if several else [located.images]):
+            places[(*located.place, i) if several else located.place] = each
+    others = [
+        path if len(path) > 1 else path[0]
+        for path, each in places.items()
+        if each is not image and _channels(each) == _channels(image)
+    ]
+    if not others:
+        return ""
+    return (
+        f"inputs: samples have other images beside the one that is read, at {', '.join(map(repr, others))}: settle it"
+        f" with inputs=ImageInputs(key=...), e.g. key={others[0]!r} for another"
+    )
+
+
+def _channels(image: Any) -> Any:
+    """What tells images from their masks."""
+    if is_picture(image):
+        return image.mode
+    shape = shape_of(image)
+    return (len(shape), min(shape[0], shape[-1]))
 
 
 def _labels(sample: Any, image: Any, target: Place | None) -> dict[Path, Any]:

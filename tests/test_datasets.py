@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lensai_integrations import ImageInputs, profile_dataset
+from lensai_integrations.errors import InputError
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (20, 12, 10, 3), dtype=np.uint8)
@@ -55,3 +57,33 @@ def test_key_is_where_the_images_of_batches_are():
     profile = profile_dataset(iter(batches), inputs=ImageInputs(key="right"))
     assert profile.groups["inputs"].n == 20
     assert counted(profile) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("sample", "key"),
+    [
+        (lambda one, other: (one, other, 1), 1),
+        (lambda one, other: ((one, other), 1), (0, 1)),
+        (lambda one, other: {"image": one, "label": 1, "other": other}, "other"),
+    ],
+)
+@pytest.mark.parametrize("of", [np.asarray, Image.fromarray])
+def test_samples_with_several_images_say_which_is_read(sample, key, of):
+    """And what they say is followed as it stands."""
+    dark, bright = PICTURES // 16, 255 - PICTURES // 16
+    data = [sample(of(one), of(other)) for one, other in zip(dark, bright, strict=True)]
+    profile = profile_dataset(data)
+    assert profile.groups["raw"].sketches["pixels"].counts[:, 16:].sum() == 0
+    if not isinstance(key, str):  # under a usual name it is the one that is meant
+        (said,) = profile.warnings
+        assert f"other images beside the one that is read, at {key!r}: settle it with inputs=ImageInputs(key=" in said
+    other = profile_dataset(data, inputs=ImageInputs(key=key))
+    assert other.groups["raw"].sketches["pixels"].counts[:, :240].sum() == 0
+    assert (other.groups["raw"].n, other.warnings, counted(other)) == (20, [], {"1": 20})
+    with pytest.raises(InputError, match="key='nowhere' was not found"):
+        profile_dataset(data, inputs=ImageInputs(key="nowhere"))
+
+
+def test_a_mask_is_no_other_image():
+    data = [(image, image[..., :1] > 9, image[..., 0], 1) for image in PICTURES]
+    assert profile_dataset(data).warnings == []
