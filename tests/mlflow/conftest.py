@@ -129,10 +129,9 @@ def healthy_but_hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     What still waits for it at the end is waited for: MLflow opens no other store of the process meanwhile.
     """
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    earlier = set(threading.enumerate())  # other tests' retry other servers, for a minute and more
     with _serving(_Hanging) as (address, _):
         yield address
-    for thread in set(threading.enumerate()) - earlier:
+    for thread in threading.enumerate():
         if thread.name == "lensai-mlflow":
             thread.join(60)
 
