@@ -76,7 +76,9 @@ def client_of(baseline, store, settings=None, tokens=None, **options) -> TestCli
 @contextlib.contextmanager
 def listening(app):
     """The application at a port of this machine."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    # Configuring logging closes the handlers there are: absl's, which TensorFlow brings, would close pytest's capture.
+    config = uvicorn.Config(app, port=0, log_config=None, log_level="error", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -73,7 +73,7 @@ def total_variation(p: Floats, q: Floats) -> Floats:
         >>> float(total_variation(np.array([0.5, 0.5]), np.array([0.25, 0.75])))
         0.25
     """
-    half: Floats = np.sum(np.abs(p - q), axis=-1) / 2
+    half: Floats = np.minimum(np.sum(np.abs(p - q), axis=-1) / 2, 1.0)  # rounding may lead beyond it
     return half
 
 
