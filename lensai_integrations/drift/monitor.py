@@ -246,13 +246,13 @@ class DriftMonitor:
         Args:
             module: A `torch.nn.Module`; needs torch and not Lightning.
             layers: Names of layers whose answers are embeddings; None for those of the baseline.
-            options: `inputs`, `outputs` and `reduce`, see `lensai_integrations.lightning.watch.watch`.
+            options: `inputs`, `outputs` and `reduce`, see `lensai_integrations.torch.watch.watch`.
 
         Raises:
             InputError: If an argument is of another kind, or there is no such layer.
         """
         # By name, because the core imports no framework, not even in a function.
-        watch = import_module("lensai_integrations.lightning.watch").watch
+        watch = import_module("lensai_integrations.torch.watch").watch
         context: AbstractContextManager[DriftMonitor] = watch(self, module, layers, **options)
         return context
 

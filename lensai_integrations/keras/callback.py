@@ -21,7 +21,7 @@ from lensai_integrations.keras.backup import BEST, LATEST, Backup
 from lensai_integrations.keras.best import BestEpoch
 from lensai_integrations.keras.check import check
 from lensai_integrations.keras.configuration import configuration, from_configuration
-from lensai_integrations.keras.fit import PREDICTION, KerasFit
+from lensai_integrations.keras.fit import KerasFit
 from lensai_integrations.keras.functions import PREDICT, TRAIN
 from lensai_integrations.keras.functions import TEST as TEST_STEPS
 from lensai_integrations.keras.guard import left, say
@@ -32,7 +32,7 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.finish import deliver, say_there_is_none
-from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
+from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION
 from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems

@@ -10,7 +10,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure, registered
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.training.options import REFERENCES, Options
+from lensai_integrations.training.options import SOURCES, Options
 
 #: Options that the Keras callback has no use for.
 NOT_OURS = ("dataloader_idx",)
@@ -72,7 +72,7 @@ def _inputs(config: Any) -> Any:
     """`ImageInputs`, or what there is of them by kind of pass, or by the name of the image input."""
     if not isinstance(config, Mapping):
         return config
-    if config.keys() <= set(REFERENCES) or all(isinstance(each, Mapping) for each in config.values()):
+    if config.keys() <= set(SOURCES) or all(isinstance(each, Mapping) for each in config.values()):
         return {source: _inputs(each) for source, each in config.items()}
     try:
         return ImageInputs(**{key: _tuple(value) for key, value in config.items()})

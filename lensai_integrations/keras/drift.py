@@ -17,7 +17,6 @@ from lensai_integrations.drift.events import Event, WindowReport
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.keras.drift_fit import KerasDriftFit
-from lensai_integrations.keras.fit import PREDICTION
 from lensai_integrations.keras.functions import PREDICT
 from lensai_integrations.keras.functions import TEST as TEST_STEPS
 from lensai_integrations.keras.guard import left, say
@@ -27,7 +26,7 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Passes
-from lensai_integrations.training.fit import TEST
+from lensai_integrations.training.fit import PREDICTION, TEST
 from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.tracking import active_run

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import finish
-from lensai_integrations.lightning.attach import attach
 from lensai_integrations.lightning.base import LightningCallback
 from lensai_integrations.lightning.check import check
-from lensai_integrations.lightning.finding import Finder
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.lightning.loaders import has_validation, is_fitting, one_loader
-from lensai_integrations.lightning.recording import LoaderPass
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
+from lensai_integrations.torch.attach import attach
+from lensai_integrations.torch.finding import Finder
+from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
 from lensai_integrations.training.guard import guarded

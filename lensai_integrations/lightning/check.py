@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from lensai_integrations.arrays import is_array
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import is_outputs
-from lensai_integrations.lightning.answer import has_forward
-from lensai_integrations.lightning.attach import attach
-from lensai_integrations.lightning.finding import Finder
-from lensai_integrations.lightning.layers import find_layer
-from lensai_integrations.lightning.recording import aside
-from lensai_integrations.lightning.taps import Taps
 from lensai_integrations.measures.batches import find_images, images_in, separated
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.torch.answer import has_forward
+from lensai_integrations.torch.attach import attach
+from lensai_integrations.torch.finding import Finder
+from lensai_integrations.torch.layers import find_layer
+from lensai_integrations.torch.recording import aside
+from lensai_integrations.torch.taps import Taps
 from lensai_integrations.training.check import Check, reading_difference, run_check, without_missing
 from lensai_integrations.training.fit import TRAINING, VALIDATION, Fit
 from lensai_integrations.training.options import Options

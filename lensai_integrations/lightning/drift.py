@@ -17,20 +17,20 @@ from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning.base import LightningCallback
-from lensai_integrations.lightning.finding import Finder, MatchingFinder
 from lensai_integrations.lightning.finish import say
 from lensai_integrations.lightning.fit import LightningFit
-from lensai_integrations.lightning.layers import Layer, find_layer
 from lensai_integrations.lightning.loaders import one_loader
-from lensai_integrations.lightning.matching import match
-from lensai_integrations.lightning.taps import Tap, Taps
 from lensai_integrations.lightning.tracking import runs_of_loggers
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
+from lensai_integrations.torch.finding import Finder, MatchingFinder
+from lensai_integrations.torch.layers import Layer, find_layer
+from lensai_integrations.torch.matching import match
+from lensai_integrations.torch.taps import Tap, Taps
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
-from lensai_integrations.training.fit import TEST, VALIDATION
+from lensai_integrations.training.fit import PREDICTION, TEST, VALIDATION
 from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.known_layers import known_output
 from lensai_integrations.training.labels import Place
@@ -41,8 +41,6 @@ from lensai_integrations.training.tracking import active_run
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
-#: The source of what `Trainer.predict` was given.
-PREDICTION = "prediction"
 #: Where a trainer keeps the loaders of a pass.
 _LOADERS = {TEST: "test_dataloaders", VALIDATION: "val_dataloaders", PREDICTION: "predict_dataloaders"}
 

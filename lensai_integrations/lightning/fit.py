@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lensai_integrations.lightning.finding import Finder
-from lensai_integrations.lightning.ranks import gathered
-from lensai_integrations.lightning.recording import LoaderPass
-from lensai_integrations.lightning.taps import Taps
+from lensai_integrations.torch.finding import Finder
+from lensai_integrations.torch.ranks import gathered
+from lensai_integrations.torch.recording import LoaderPass
+from lensai_integrations.torch.taps import Taps
 from lensai_integrations.training.fit import Fit
 from lensai_integrations.training.options import Options
 

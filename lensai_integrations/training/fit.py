@@ -15,12 +15,12 @@ from lensai_integrations.profiler import Profiler
 from lensai_integrations.training.batches import BatchReader, Reader, image_inputs, without_key
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
 from lensai_integrations.training.labels import Chosen, Place
-from lensai_integrations.training.options import Options
+from lensai_integrations.training.options import SOURCES, Options
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.raw import RawImages
 from lensai_integrations.training.recording import Measurer
 
-VALIDATION, TRAINING, TEST = "validation", "training", "test"
+VALIDATION, TRAINING, TEST, PREDICTION = SOURCES
 #: Segments by the label of a row.
 LABEL = "label"
 NO_HELD_OUT = (
@@ -94,14 +94,14 @@ class Fit(Generic[P]):
         self.profiles: dict[str, Profile] = {}
         self.recordings: dict[str, P] = {}
         self.raw = RawImages(self.problems)
-        self.reference = self._options.reference
+        self.reference = self._options.reference_source
         self._cache = StateCache()
         self._chosen = Chosen()
         self._first_profiler: Profiler | None = None
 
     def use_training_as_reference(self) -> None:
         """Nothing is held out: what training saw has to do."""
-        self.problems.note("reference", NO_HELD_OUT.format(self._options.reference))
+        self.problems.note("reference", NO_HELD_OUT.format(self._options.reference_source))
         self.reference = TRAINING
 
     def prepare(self, source: str) -> Prepare:
@@ -200,7 +200,7 @@ class Fit(Generic[P]):
         """The baseline that these profiles make, or None if there is nothing to hold a model against."""
         training = profiles.get(TRAINING)
         reference = profiles.get(self.reference)
-        if reference is None and self._options.reference == VALIDATION and training is not None:
+        if reference is None and self._options.reference_source == VALIDATION and training is not None:
             self.use_training_as_reference()
             reference = training
         if reference is None:

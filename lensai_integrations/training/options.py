@@ -17,7 +17,11 @@ from lensai_integrations.mlflow.address import checked_path
 from lensai_integrations.segments import checked_segment_by
 from lensai_integrations.training.labels import Place
 
-REFERENCES = ("validation", "training", "test")
+#: The kinds of passes.
+SOURCES = ("validation", "training", "test", "prediction")
+#: One more validation pass at the end of a fit, with the weights that it leaves.
+FINAL = "final"
+REFERENCES = (*SOURCES, FINAL)
 TRAININGS = ("inputs", "all", None)
 _NUMBERS = {
     "k": (8, 65535),
@@ -89,7 +93,12 @@ class Options:
     @property
     def by_pass(self) -> bool:
         """Whether `inputs` says for each kind of pass how its images are read, and not for each of several inputs."""
-        return isinstance(self.inputs, Mapping) and bool(self.inputs) and set(self.inputs) <= set(REFERENCES)
+        return isinstance(self.inputs, Mapping) and bool(self.inputs) and set(self.inputs) <= set(SOURCES)
+
+    @property
+    def reference_source(self) -> str:
+        """The kind of pass that the reference is of."""
+        return SOURCES[0] if self.reference == FINAL else self.reference
 
     def inputs_of(self, source: str) -> str | ImageInputs | Mapping[str, ImageInputs] | None:
         """How images of a kind of pass are read, of several inputs by name; those of a dry run as in the reference."""
@@ -97,14 +106,14 @@ class Options:
             return readers_by_name(self.inputs)
         if not isinstance(self.inputs, Mapping):
             return self.inputs
-        given = self.inputs.get(source if source in REFERENCES else self.reference, "auto")
+        given = self.inputs.get(source if source in SOURCES else self.reference_source, "auto")
         return readers_by_name(given) if isinstance(given, Mapping) else given
 
     def target_of(self, source: str) -> Place | None:
         """The place of the labels in the batches of a kind of pass; in those of a dry run as in the reference."""
         if not isinstance(self.target, Mapping):
             return self.target
-        return self.target.get(source if source in REFERENCES else self.reference, "auto")
+        return self.target.get(source if source in SOURCES else self.reference_source, "auto")
 
     def reduce_of(self, layer: str) -> Reduce:
         """How a layer's answers become vectors."""
@@ -112,7 +121,7 @@ class Options:
 
 
 def _check_inputs(inputs: Any) -> None:
-    if isinstance(inputs, Mapping) and set(inputs) & set(REFERENCES):
+    if isinstance(inputs, Mapping) and set(inputs) & set(SOURCES):
         raise InputError(
             f"inputs={inputs!r} mixes kinds of passes and names of image inputs: pass either, or for a kind of pass a"
             " dict by names"
@@ -146,9 +155,9 @@ def _by_source(name: str, given: Any) -> list[Any]:
     """The values of an argument that may be given for each kind of pass."""
     if not isinstance(given, Mapping):
         return [given]
-    unknown = [key for key in given if key not in REFERENCES]
+    unknown = [key for key in given if key not in SOURCES]
     if unknown or not given:
-        raise InputError(f"{name}={given!r} has {unknown}: as a dict it takes {', '.join(map(repr, REFERENCES))}")
+        raise InputError(f"{name}={given!r} has {unknown}: as a dict it takes {', '.join(map(repr, SOURCES))}")
     return list(given.values())
 
 

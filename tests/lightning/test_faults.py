@@ -10,7 +10,7 @@ import torch
 
 from lensai_integrations import Baseline, Profiler, recorders
 from lensai_integrations.lightning import BaselineCallback, callback, finish, fit, recording, taps
-from lensai_integrations.lightning.recording import LoaderPass
+from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.training import fit as shared_fit
 
 

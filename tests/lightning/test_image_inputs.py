@@ -222,7 +222,7 @@ def test_many_crops_are_the_first_and_that_is_said(lit, trainer):
 def test_where_nothing_shows_it_the_advice_does(lit, trainer, kind, monkeypatch):
     """A compiled model cannot be followed."""
     shape, pick, names = SHAPES[kind]
-    monkeypatch.setattr("lensai_integrations.lightning.finding.is_compiled", lambda model: True)
+    monkeypatch.setattr("lensai_integrations.torch.finding.is_compiled", lambda model: True)
     callback = BaselineCallback(outputs=None, layers=None, clean_windows=0)
     trainer(callback).fit(pair(lit, pick), batches(shape), batches(shape, 24, seed=7))
     reference = callback.baseline_.reference

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.lightning.layers import find_layer, last_linear, named_layers
+from lensai_integrations.torch.layers import find_layer, last_linear, named_layers
 
 
 class Wrapped(nn.Module):

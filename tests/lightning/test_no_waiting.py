@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lensai_integrations import ImageInputs, Profiler
 from lensai_integrations.lightning import BaselineCallback
-from lensai_integrations.lightning.attach import attach
-from lensai_integrations.lightning.recording import LoaderPass
+from lensai_integrations.torch.attach import attach
+from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.training.batches import BatchReader
 from lensai_integrations.training.problems import Problems
 

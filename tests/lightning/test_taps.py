@@ -10,8 +10,8 @@ import torch._dynamo
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lensai_integrations.lightning.layers import Layer
-from lensai_integrations.lightning.taps import Tap, Taps, first_tensor
+from lensai_integrations.torch.layers import Layer
+from lensai_integrations.torch.taps import Tap, Taps, first_tensor
 from lensai_integrations.training.problems import Problems
 
 

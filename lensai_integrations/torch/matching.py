@@ -12,9 +12,9 @@ from torch import nn
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import OUTPUTS, is_outputs, named
-from lensai_integrations.lightning.answer import Answer, Reading
-from lensai_integrations.lightning.layers import Layer, find_layer
 from lensai_integrations.profile import Profile
+from lensai_integrations.torch.answer import Answer, Reading
+from lensai_integrations.torch.layers import Layer, find_layer
 from lensai_integrations.training.known_layers import KnownLayer
 from lensai_integrations.training.recording import LAYER
 

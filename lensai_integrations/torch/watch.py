@@ -19,16 +19,16 @@ from torch import Tensor, nn
 
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import InputError
-from lensai_integrations.lightning.answer import decide
-from lensai_integrations.lightning.finding import is_compiled
-from lensai_integrations.lightning.heads import heads_in
-from lensai_integrations.lightning.layers import Layer, find_layer
-from lensai_integrations.lightning.matching import match, matched
-from lensai_integrations.lightning.taps import first_tensor
-from lensai_integrations.lightning.trace import Trace
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.profile import Profile
+from lensai_integrations.torch.answer import decide
+from lensai_integrations.torch.finding import is_compiled
+from lensai_integrations.torch.heads import heads_in
+from lensai_integrations.torch.layers import Layer, find_layer
+from lensai_integrations.torch.matching import match, matched
+from lensai_integrations.torch.taps import first_tensor
+from lensai_integrations.torch.trace import Trace
 from lensai_integrations.training.known_layers import known_layers, known_output
 from lensai_integrations.training.recording import LAYER
 

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lensai_integrations.lightning.heads import Heads, heads_in
-from lensai_integrations.lightning.layers import is_metric, paths_of
-from lensai_integrations.lightning.taps import CATCHING, InertInCopies
 from lensai_integrations.measures.batches import are_samples
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
+from lensai_integrations.torch.heads import Heads, heads_in
+from lensai_integrations.torch.layers import is_metric, paths_of
+from lensai_integrations.torch.taps import CATCHING, InertInCopies
 
 #: Losses by the function that computes them, in the words of `describe(loss=...)`.
 LOSSES: Final = {

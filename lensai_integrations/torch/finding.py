@@ -15,15 +15,15 @@ from torch import nn
 
 from lensai_integrations.arrays import Array
 from lensai_integrations.heads import OUTPUTS, is_outputs
-from lensai_integrations.lightning.answer import ADVICE, Answer, Reading, decide, has_forward, loss_of
-from lensai_integrations.lightning.heads import is_vector
-from lensai_integrations.lightning.layers import Layer
-from lensai_integrations.lightning.matching import matched
-from lensai_integrations.lightning.taps import ANSWER, MORE, Tap, Taps
-from lensai_integrations.lightning.trace import Trace
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.meaning import UNSEEN
 from lensai_integrations.profile import Profile
+from lensai_integrations.torch.answer import ADVICE, Answer, Reading, decide, has_forward, loss_of
+from lensai_integrations.torch.heads import is_vector
+from lensai_integrations.torch.layers import Layer
+from lensai_integrations.torch.matching import matched
+from lensai_integrations.torch.taps import ANSWER, MORE, Tap, Taps
+from lensai_integrations.torch.trace import Trace
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import LAYER
 

@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
-from lensai_integrations.lightning.heads import is_vector
-from lensai_integrations.lightning.layers import Layer
-from lensai_integrations.lightning.trace import (
+from lensai_integrations.measures.meaning import SIGMOID, SOFTMAX, UNSEEN
+from lensai_integrations.torch.heads import is_vector
+from lensai_integrations.torch.layers import Layer
+from lensai_integrations.torch.trace import (
     COMPARISONS,
     DIFFERENCES,
     GATHERS,
@@ -30,7 +31,6 @@ from lensai_integrations.lightning.trace import (
     Loss,
     Trace,
 )
-from lensai_integrations.measures.meaning import SIGMOID, SOFTMAX, UNSEEN
 
 #: Operations that leave a linear map a linear one.
 _LINEAR_STEPS: Final = {
