@@ -47,11 +47,12 @@ def save(what: Profile | Baseline, folder: str | Path, *, report_html: str | Non
         OSError: If it cannot be written.
     """
     manifest, arrays = _encode(what)
-    texts = {"streams.csv": to_csv(what.sources())}
-    if any(profile.segments for profile in what.sources().values()):
-        texts["segments.csv"] = segments_csv(what.sources())
-    if report_html is not None:
-        texts["report.html"] = report_html
+    segmented = any(profile.segments for profile in what.sources().values())
+    texts = {
+        "streams.csv": to_csv(what.sources()),
+        "segments.csv": segments_csv(what.sources()) if segmented else None,
+        "report.html": report_html,
+    }
     write_folder(Path(folder), manifest, arrays, texts)
     return Path(folder)
 
@@ -137,8 +138,8 @@ def _check_info(part: str, info: Mapping[str, Any]) -> None:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"info[{key!r}] of the {part} is {value!r}, which no file can hold: put texts, finite numbers, lists and"
-                f" dicts of them there ({error})"
+                f"info[{key!r}] of the {part} is {value!r}, which no file can hold: put texts, finite numbers,"
+                f" lists and dicts of them there ({error})"
             ) from error
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -33,6 +33,8 @@ class Answer:
         status: The HTTP status.
         detail: What a JSON answer says under `detail`, as one line; empty where it says nothing.
         wait: Seconds it asks to wait before another try.
+        told: What else a JSON answer says.
+        page: Whether it is a web page.
 
     Example:
         >>> str(Answer(429, wait=5.0))
@@ -42,6 +44,8 @@ class Answer:
     status: int
     detail: str = ""
     wait: float = 0.0
+    told: Mapping[str, Any] = field(default_factory=dict)
+    page: bool = False
 
     def __str__(self) -> str:
         return f"{self.status} {_PHRASES.get(self.status, '')}".strip()
@@ -106,8 +110,10 @@ def post(url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> A
                 retries=False, redirect=False, preload_content=False,
             )  # fmt: skip
             try:
-                detail = _detail(answer) if answer.status >= 400 else ""
-                return Answer(answer.status, detail, _wait(answer.headers.get("Retry-After")))
+                kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+                told = _told(answer) if kind == "application/json" or answer.status >= 400 else {}
+                wait = _wait(answer.headers.get("Retry-After"))
+                return Answer(answer.status, _line(told.get("detail")), wait, told, kind == "text/html")
             finally:
                 answer.close()  # the rest is not read: it may have no end
     except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -127,16 +133,19 @@ def _pool(url: str) -> urllib3.PoolManager:
     return urllib3.ProxyManager(proxy, proxy_headers=known)
 
 
-def _detail(answer: urllib3.BaseHTTPResponse) -> str:
-    """What FastAPI, and so LensAI's server, says of a refusal."""
+def _told(answer: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+    """What FastAPI, and so LensAI's server, says of an upload or of a refusal, as far as a few bytes go."""
     import urllib3
 
     try:
         told = json.loads(answer.read1(_MOST_READ, decode_content=False))
     except (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError):
-        return ""  # its status says enough
-    detail = told.get("detail") if isinstance(told, dict) else None
-    return "".join(each for each in detail if each.isprintable()) if isinstance(detail, str) else ""
+        return {}  # its status says enough
+    return told if isinstance(told, dict) else {}
+
+
+def _line(text: Any) -> str:
+    return "".join(each for each in text if each.isprintable()) if isinstance(text, str) else ""
 
 
 def _wait(asked: str | None) -> float:

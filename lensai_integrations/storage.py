@@ -41,17 +41,18 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 def write_folder(
-    folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str]
+    folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str | None]
 ) -> None:
     """Write `profile.npz` and the texts, then `manifest.json` with their sha256 and sizes.
 
-    An older manifest in the folder is removed first, so that a crash in between leaves a folder that is refused.
+    An older manifest in the folder is removed first, so that a crash in between leaves a folder that is refused. Before
+    that, files are removed that an older save has written and this one does not; whatever else is there stays.
 
     Args:
         folder: Made if absent; files of the same names are replaced.
         manifest: JSON values; keys `format`, `format_version` and `files` are added.
         arrays: Numeric arrays by name (`group/part/name`).
-        texts: File name to text, e.g. `{"streams.csv": ...}`.
+        texts: File name to text, e.g. `{"streams.csv": ...}`; None for what this one does not have.
 
     Raises:
         InputError: If `folder` is a file.
@@ -60,13 +61,23 @@ def write_folder(
     if folder.is_file():
         raise InputError(f"folder={str(folder)!r} is a file; pass a folder to save to")
     folder.mkdir(parents=True, exist_ok=True)
+    for name in _of_older_saves(folder) & {name for name, text in texts.items() if text is None}:
+        (folder / name).unlink(missing_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    contents = {ARRAYS: pack(arrays), **{name: text.encode() for name, text in texts.items()}}
+    contents = {ARRAYS: pack(arrays), **{name: text.encode() for name, text in texts.items() if text is not None}}
     for name, content in contents.items():
         replace_file(folder / name, content)
     files = {name: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for name, c in contents.items()}
     whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **manifest, "files": files}
     replace_file(folder / MANIFEST, json.dumps(whole, indent=1, allow_nan=False).encode())
+
+
+def _of_older_saves(folder: Path) -> set[str]:
+    """The files that an older save has left: those of its manifest, and all that are there if it was cut short."""
+    try:
+        return set(_read_manifest(folder)["files"])
+    except FormatError:
+        return {path.name for path in folder.iterdir()} if (folder / ARRAYS).exists() else set()
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -13,9 +13,11 @@ import math
 import random
 import re
 import tarfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
@@ -41,14 +43,36 @@ _ADVICE: Final = {
 #: Seconds before the first retry, doubled before each further one, and the longest that is waited, whoever asks for it.
 BACKOFF, LONGEST_WAIT = 1.0, 60.0
 
+#: Seconds that are tried for an upload of now.
+_MOST_TIMES: Final = 20
+#: 2000-01-01, before which no device has uploaded anything.
+EARLIEST: Final = 946_684_800
+#: By address and sensor, the latest second of which something was sent by this process as of now.
+_LATEST: Final[dict[tuple[str, str], int]] = {}
+_CLOCK: Final = threading.Lock()
+
 #: A sensor's name, for those who send and those who receive.
 SENSOR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _pause = time.sleep
 _jitter = random.SystemRandom().uniform  # leaves the generators of a training run alone
 
 
-class RefusedUploadError(TrackingError):
+class UndeliveredError(TrackingError):
+    """An upload that the server does not have, as far as is known.
+
+    Attributes:
+        upload: The upload, as it was tried last.
+    """
+
+    upload: Upload
+
+
+class RefusedUploadError(UndeliveredError):
     """The server answered that it will never take this upload: there is no point in trying again."""
+
+
+class DifferentUploadError(RefusedUploadError):
+    """The server has something else of this sensor and time, and keeps that."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +118,10 @@ def send(
     token: str | None = None,
     timeout: float = 30.0,
     retries: int = 3,
-    headers: Mapping[str, str] | None = None,
+    fresh: bool = False,
+    older: bool = False,
 ) -> bool:
-    """Deliver an upload, in LensAI's C++ protocol.
+    """Deliver an upload, in LensAI's C++ protocol. What the server does not have when this returns, it raises.
 
     Tried again are: no connection, no answer, 429 and 5xx; after 1, 2, 4, ... seconds, a random part of it less, and
     not before the server's `Retry-After`. A server that asks for more than 60 seconds is not tried again.
@@ -106,7 +131,9 @@ def send(
         token: Sent as `Authorization: Bearer`.
         timeout: Seconds to wait for a connection, and for each piece of the answer.
         retries: How often it is tried again.
-        headers: Further headers.
+        fresh: That its time is no more than that of now: if the server has an upload of that second, this one is of
+            the next. Two of one process never have the same.
+        older: Whether the older dialect is spoken as well, that of LensAI's Python profiler.
 
     Returns:
         Whether the server had none of this sensor and timestamp before.
@@ -114,7 +141,8 @@ def send(
     Raises:
         InputError: If an argument is out of range.
         RefusedUploadError: If the server will never take it: 400, 413, 415 or 422.
-        TrackingError: If the server could not be reached, refused, or did not answer in time.
+        DifferentUploadError: If the server answers that it has something else of this sensor and timestamp.
+        UndeliveredError: If the server could not be reached, refused, or did not answer in time.
 
     Example:
         >>> send(Upload("https://lensai.example/upload/", "door-3", 1719393854, b""), retries=-1)
@@ -122,21 +150,76 @@ def send(
         lensai_integrations.errors.InputError: retries=-1 should be a whole number from 0 to 100
     """
     check_settings(token, timeout, retries)
+    if not fresh:
+        return _send(upload, token, timeout, retries, older)[0]
+    for _ in range(_MOST_TIMES):
+        upload = replace(upload, timestamp=_free_time(upload))
+        with suppress(DifferentUploadError):
+            new, may_be_ours = _send(upload, token, timeout, retries, older)
+            if new or may_be_ours:
+                return True
+    raise _undelivered(
+        UndeliveredError, upload,
+        f"{upload.server} answered {_MOST_TIMES} times that it had an upload of that second already, so it may have"
+        " stored none of these: is this the address of uploads? It usually ends in /upload/",
+    )  # fmt: skip
+
+
+def _free_time(upload: Upload) -> int:
+    """The second of an upload that is of now: a later one than that of any other of this process and sensor."""
+    key = upload.endpoint, upload.sensor_id
+    with _CLOCK:
+        now = int(time.time())
+        _LATEST[key] = when = max(now, _LATEST.get(key, 0) + 1)
+        for other in [other for other, last in _LATEST.items() if last < now]:
+            del _LATEST[other]
+    return when
+
+
+def time_named(name: str) -> int | None:
+    """The unix time in seconds that a folder is named by, if it is one of this century that has been.
+
+    Example:
+        >>> time_named("1719393854"), time_named("door-3"), time_named("202406260924")
+        (1719393854, None, None)
+    """
+    when = int(name) if name.isascii() and name.isdecimal() and len(name) <= 13 else 0
+    return when if EARLIEST < when <= time.time() else None
+
+
+def _undelivered(kind: type[UndeliveredError], upload: Upload, message: str) -> UndeliveredError:
+    error = kind(message)
+    error.upload = upload
+    return error
+
+
+def _send(upload: Upload, token: str | None, timeout: float, retries: int, older: bool) -> tuple[bool, bool]:
+    """Whether the server had none of this sensor and time; and if it had, whether that may be by a try without answer.
+
+    Raises:
+        UndeliveredError: As `send`.
+    """
     body, kind = _form(upload)
-    sent = {"User-Agent": "lensai-integrations", **(headers or {}), "Content-Type": kind}
+    sent = {"User-Agent": "lensai-integrations", "Content-Type": kind}
+    if older:
+        sent |= {"metrictype": "stats", "sensorid": upload.sensor_id, "timestamp": str(upload.timestamp)}
     if token:
         _warn_of_plain_http(upload.server)
         sent["Authorization"] = f"Bearer {token}"
+    unanswered = False
     for pause in _pauses(retries):
         try:
             answer = post(upload.endpoint, body, sent, timeout)
         except ConnectionError as error:
-            answer = Answer(0)
-            failure = TrackingError(f"{upload.server} could not be reached within {timeout:g} s: {error}")
+            answer, unanswered = Answer(0), True
+            message = f"{upload.server} could not be reached within {timeout:g} s: {error}"
+            failure = _undelivered(UndeliveredError, upload, message)
         else:
-            if answer.status in (NEW, KNOWN):
-                return answer.status == NEW
-            failure = _failure(upload.server, answer, token)
+            if answer.status in (NEW, KNOWN) and not answer.page:
+                _check_stored(upload, answer)
+                return answer.status == NEW, unanswered
+            failure = _failure(upload, answer, token)
+            unanswered = unanswered or answer.status >= 500  # a proxy before the server may say so
         if answer.status not in (0, 429) and answer.status < 500:
             break
         if pause is None or answer.wait > LONGEST_WAIT:
@@ -198,11 +281,29 @@ def _pauses(retries: int) -> Iterator[float | None]:
     yield None
 
 
-def _failure(server: str, answer: Answer, token: str | None) -> TrackingError:
+def _check_stored(upload: Upload, answer: Answer) -> None:
+    """Raise if the server has kept something else, and say what of the upload it could not read."""
+    if answer.told.get("status") == "different":
+        message = (
+            f"{upload.server} has other sketches of sensor {upload.sensor_id!r} at {upload.timestamp} and keeps those,"
+            " so these are not there: send them under another time (timestamp=, or a folder that is named by another),"
+            " or as another sensor"
+        )
+        raise _undelivered(DifferentUploadError, upload, message)
+    problems = answer.told.get("problems")
+    if isinstance(problems, list) and problems:
+        told = "; ".join("".join(char for char in str(each)[:200] if char.isprintable()) for each in problems[:5])
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        _LOG.warning("%s stored the sketches of %s, but: %s%s", upload.server, upload.sensor_id, told, more)
+
+
+def _failure(upload: Upload, answer: Answer, token: str | None) -> UndeliveredError:
     detail = answer.detail.replace(token, "***") if token else answer.detail
-    said = [f"{server} did not take the sketches: it answered {answer}", detail[:200], _ADVICE.get(answer.status, "")]
-    kind = RefusedUploadError if answer.status in _NEVER else TrackingError
-    return kind("; ".join(each for each in said if each))
+    advice = _ADVICE[404] if answer.page and answer.status < 300 else _ADVICE.get(answer.status, "")
+    page = " and a web page" if answer.page and answer.status < 300 else ""
+    said = [f"{upload.server} did not take the sketches: it answered {answer}{page}", detail[:200], advice]
+    kind = RefusedUploadError if answer.status in _NEVER else UndeliveredError
+    return _undelivered(kind, upload, "; ".join(each for each in said if each))
 
 
 @lru_cache(64)

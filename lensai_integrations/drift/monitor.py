@@ -40,7 +40,8 @@ class DriftMonitor:
     """Holds production against a baseline, window after window.
 
     Wrong arguments raise when it is made. Later nothing does, except in `score`: what fails inside is logged once,
-    counted, and stated in `status`. `update` may be called from several threads.
+    counted, and stated in `status`. `update` may be called from several threads. It cannot be copied or pickled; what
+    it gives (`WindowReport`, `Event`, `status`) can.
 
     Args:
         baseline: What to hold windows against.
@@ -126,6 +127,13 @@ class DriftMonitor:
         self._scorer: Scorer | None = None
         if state is not None:
             self._memory.restore(state)
+
+    def __reduce__(self) -> Any:
+        raise InputError(
+            f"the monitor {self.name!r} cannot be copied or sent to another process, since it has threads, files and a"
+            " lock: send the baseline, and make a monitor in each process, with a name and a folder state= of its own;"
+            " with that folder a new one goes on where this one has stopped"
+        )
 
     @property
     def reference(self) -> Profile:

@@ -13,7 +13,15 @@ from lensai_integrations.edge.reading import recognised
 from lensai_integrations.edge.writing import contents_of
 from lensai_integrations.errors import InputError, TrackingError
 from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.uploads import RefusedUploadError, Upload, archive, check_settings, send
+from lensai_integrations.uploads import (
+    RefusedUploadError,
+    UndeliveredError,
+    Upload,
+    archive,
+    check_settings,
+    send,
+    time_named,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,8 +42,9 @@ def publish(
 
     No connection, no answer, 429 and 5xx are tried again, after 1, 2, 4, ... seconds. What could not be delivered is
     kept in the spool, and `lensai push` delivers it, under the same timestamp: if only the answer was lost, the server
-    answers that it has it. An upload that the server will never take (400, 413, 415, 422) is raised and not kept. Of a
-    process that is killed before this returns, the upload is not kept.
+    answers that it has it. An upload that the server will never take (400, 413, 415, 422, or because it has something
+    else of that sensor and timestamp) is raised and not kept. Of a process that is killed before this returns, the
+    upload is not kept; of one that is interrupted it is. Files that the server could not read are named in the log.
 
     Args:
         profile_or_dir: A profile made with `convention="lensai-edge"` or read from a device, of a baseline its
@@ -46,8 +55,9 @@ def publish(
         token: Sent as `Authorization: Bearer`; kept nowhere. Without https a log message says who can read it.
         timeout: Seconds to wait for a connection, and for each piece of the answer.
         retries: How often it is tried again.
-        timestamp: Of when, unix time in whole seconds; now by default. A server takes one upload of each sensor and
-            timestamp, and answers to another that it has it.
+        timestamp: Of when, unix time in whole seconds. By default the one that the folder is named by, or that a
+            profile read from such a folder has; else now, or the next second of which the server has nothing: a server
+            takes one upload of each sensor and timestamp.
         spool: Folder for what could not be delivered; None keeps nothing.
         max_spool_bytes: Most bytes that the spool may have. When it is full, nothing in it is given up for the new.
 
@@ -58,6 +68,7 @@ def publish(
         InputError: If an argument is out of range, or there is no sketch.
         DefinitionError: If the profile's image measures are not those of devices.
         FormatError: If the folder is too large.
+        DifferentUploadError: If the server has something else of this sensor and timestamp.
         TrackingError: If it could not be delivered; the message says why, and whether it is kept.
 
     Example:
@@ -69,23 +80,33 @@ def publish(
     folder = None if spool is None else spools.checked_spool(spool)
     if isinstance(max_spool_bytes, bool) or not isinstance(max_spool_bytes, int) or max_spool_bytes < 0:
         raise InputError(f"max_spool_bytes={max_spool_bytes!r} should be a whole number of bytes")
-    when = int(time.time()) if timestamp is None else timestamp
-    upload = Upload(endpoint, sensor_id, when, b"")  # the arguments are held against what they may be, before the work
-    upload = replace(upload, archive=archive(_contents(profile_or_dir), when))
+    now = int(time.time())
+    # The arguments are held against what they may be, before the work.
+    upload = Upload(endpoint, sensor_id, now if timestamp is None else timestamp, b"")
+    contents, named = _contents(profile_or_dir)
+    fresh = timestamp is None and named is None
+    if timestamp is None and named is not None:
+        upload = replace(upload, timestamp=named)
+    upload = replace(upload, archive=archive(contents, upload.timestamp))
     try:
-        return send(upload, token=token, timeout=timeout, retries=retries)
+        return send(upload, token=token, timeout=timeout, retries=retries, fresh=fresh)
     except RefusedUploadError:
         raise
-    except TrackingError as error:
+    except UndeliveredError as error:
         if folder is None:
             raise
-        raise TrackingError(f"{error}; {_kept(folder, upload, max_spool_bytes)}") from error
+        raise TrackingError(f"{error}; {_kept(folder, error.upload, max_spool_bytes)}") from error
+    except BaseException:  # Ctrl-C while it waits to try again
+        if folder is not None:
+            _LOG.warning("interrupted before it was delivered: %s", _kept(folder, upload, max_spool_bytes))
+        raise
 
 
-def _contents(what: Profile | Baseline | str | Path) -> dict[str, bytes]:
-    """Sketches by path, e.g. `imgstats/noise.bin`."""
+def _contents(what: Profile | Baseline | str | Path) -> tuple[dict[str, bytes], int | None]:
+    """Sketches by path, e.g. `imgstats/noise.bin`, and of when they say they are."""
     if isinstance(what, Profile | Baseline):
-        return contents_of(what)
+        told = (what.reference if isinstance(what, Baseline) else what).info.get("timestamp")
+        return contents_of(what), time_named(str(told))
     if not isinstance(what, str | Path) or not Path(what).is_dir():
         raise InputError(f"profile_or_dir={what!r} is no folder: pass one with imgstats/, a Profile or a Baseline")
     found, problems = recognised(Path(what))
@@ -95,8 +116,8 @@ def _contents(what: Profile | Baseline | str | Path) -> dict[str, bytes]:
         )
     for problem in problems:
         _LOG.warning("%s: %s; it is not sent", what, problem)
-    for contents in found.values():
-        return contents
+    for (_, when), contents in found.items():
+        return contents, time_named(str(when))
     raise InputError(f"profile_or_dir={str(what)!r} holds no readable LensAI sketch: pass the folder with imgstats/")
 
 

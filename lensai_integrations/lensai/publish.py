@@ -8,7 +8,7 @@ from pathlib import Path
 from lensai_integrations.errors import InputError
 from lensai_integrations.lensai import files
 from lensai_integrations.posting import checked_url
-from lensai_integrations.uploads import Upload, archive, send
+from lensai_integrations.uploads import Upload, archive, send, time_named
 
 
 def publish_folder(folder: Path, endpoint: str, sensor_id: str, *, token: str | None, timeout: float) -> None:
@@ -17,10 +17,10 @@ def publish_folder(folder: Path, endpoint: str, sensor_id: str, *, token: str | 
     The request speaks both dialects: form fields and a token, as devices do, and the old Python profiler's headers.
     """
     checked_url("endpoint_url", endpoint)
-    timestamp = int(time.time())
+    named = time_named(folder.resolve().name)
     contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files.paths(folder)}
     if not contents:
         raise InputError(f"folder_path={str(folder)!r} has no sketches: pass the folder save_sketches wrote to")
+    timestamp = int(time.time()) if named is None else named
     upload = Upload(endpoint, sensor_id, timestamp, archive(contents, timestamp))
-    headers = {"metrictype": "stats", "sensorid": sensor_id, "timestamp": str(timestamp)}
-    send(upload, token=token, timeout=timeout, retries=0, headers=headers)
+    send(upload, token=token, timeout=timeout, retries=0, fresh=named is None, older=True)

@@ -170,7 +170,10 @@ class Sketches:
         token: str | None = None,
         timeout: float = 30.0,
     ) -> None:
-        """Send a saved folder to a LensAI server.
+        """Send a saved folder to a LensAI server. When this returns, the server has it.
+
+        A server takes one upload of each sensor and second. The time is the one that the folder is named by
+        (`1719393854`), else now, or the next second of which the server has nothing.
 
         Args:
             folder_path: What `save_sketches` wrote. Only sketches are sent, nothing else that is in it.
@@ -181,7 +184,8 @@ class Sketches:
 
         Raises:
             InputError: If there is no sketch in the folder, or the URL is of another kind.
-            TrackingError: If the server could not be reached, refused, or did not answer in time.
+            TrackingError: If the server could not be reached, refused, did not answer in time, or has something else
+                of this sensor and the time that the folder is named by.
         """
         publish_folder(Path(folder_path), endpoint_url, sensor_id, token=token, timeout=timeout)
 

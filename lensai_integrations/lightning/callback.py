@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from lensai_integrations.errors import InputError
@@ -19,6 +20,7 @@ from lensai_integrations.lightning.base import LightningCallback
 from lensai_integrations.lightning.check import check
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.lightning.loaders import has_validation, is_fitting, one_loader
+from lensai_integrations.lightning.spawned import bring_back
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
@@ -31,7 +33,7 @@ from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
 from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.labels import Place
 from lensai_integrations.training.options import Options
-from lensai_integrations.training.tracking import TrackedRun, active_run
+from lensai_integrations.training.tracking import TrackedRun
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -78,12 +80,15 @@ class BaselineCallback(Checkable, LightningCallback):
         max_segments: How many values get one, first come, first served; the others share the segment "other".
         seed: Of everything random in here. Nothing else is touched.
         artifact_path: Directory of the artifacts in the MLflow run. Two callbacks need two.
-        directory: Folder to save to; `lensai_baseline` in the trainer's root directory by default.
+        directory: Folder to save to, where the latest fit replaces what was there. By default `lensai_baseline` in the
+            trainer's root directory; each further fit of this program with the same arguments (a fold, a trial) has
+            one of its own, `lensai_baseline-2` and so on.
         dataloader_idx: Which of several validation (or test) loaders is the reference.
         upload_deadline: Seconds that each MLflow server gets.
 
     Attributes:
-        baseline_: After `fit`, on the first rank, the `Baseline`; None if there is none.
+        baseline_: After `fit`, on the first rank, the `Baseline`; None if there is none. Of processes that the trainer
+            spawned or forked it comes back to the callback that was given to the trainer.
         directory_: The folder it was saved to; None if it was not.
 
     Raises:
@@ -99,6 +104,8 @@ class BaselineCallback(Checkable, LightningCallback):
     """
 
     _checked = staticmethod(check)
+    _of_a_fit = MappingProxyType({"_fit": None, "_pending": False, "_from_the_start": False, "_active_run": None})
+    _made = MappingProxyType({"baseline_": None, "directory_": None})
 
     def __init__(
         self,
@@ -158,7 +165,7 @@ class BaselineCallback(Checkable, LightningCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers and put hooks on them, before anything is compiled."""
         assert self._fit is not None
-        self._active_run = active_run()
+        self._active_run = self._active(trainer)
         self._attach(pl_module)
 
     @guarded("ending the sanity check")
@@ -382,3 +389,5 @@ class BaselineCallback(Checkable, LightningCallback):
             self.baseline_, self.directory_ = finish.conclude(
                 self._fit, self._options, trainer, self.state_key, self._active_run
             )
+            with self._fit.problems.caught("bringing the baseline back to the process that spawned this one"):
+                bring_back(trainer, self._name, baseline_=self.baseline_, directory_=self.directory_)

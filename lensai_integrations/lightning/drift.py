@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -20,6 +21,7 @@ from lensai_integrations.lightning.base import LightningCallback
 from lensai_integrations.lightning.finish import say
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.lightning.loaders import one_loader
+from lensai_integrations.lightning.spawned import bring_back
 from lensai_integrations.lightning.tracking import runs_of_loggers
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
@@ -36,7 +38,6 @@ from lensai_integrations.training.known_layers import known_output
 from lensai_integrations.training.labels import Place
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import LAYER, OUTPUTS
-from lensai_integrations.training.tracking import active_run
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -118,6 +119,8 @@ class DriftCallback(LightningCallback):
         self._fit: _DriftFit | None = None
         self._source, self._loader = "", 0
 
+    _of_a_fit = MappingProxyType({"_fit": None, "_source": "", "_loader": 0})
+
     @property
     def reports_(self) -> list[WindowReport]:
         """The windows of the last pass on this rank, oldest first, at most 1000; those that are ok have no profile."""
@@ -166,6 +169,9 @@ class DriftCallback(LightningCallback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the rows that are left."""
         self._end()
+        if trainer.global_rank == 0:
+            with Problems().caught("bringing the windows back to the process that spawned this one"):
+                bring_back(trainer, self._name, _passes=self._passes)
 
     on_predict_end = on_validation_end = on_test_end
 
@@ -183,7 +189,7 @@ class DriftCallback(LightningCallback):
     def _start(self, source: str, trainer: Trainer, pl_module: LightningModule) -> None:
         fit = self._this_fit
         rank, size = trainer.global_rank, trainer.world_size
-        active = active_run()
+        active = self._active(trainer)
         runs = (runs_of_loggers(trainer) or ([active] if active else [])) if rank == 0 else []
         self._passes.begin(fit.problems, runs=runs, rank=rank, world_size=size)
         fit.taps, fit.finder = attach(pl_module, self._passes.options, fit.problems)

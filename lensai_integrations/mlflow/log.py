@@ -11,20 +11,27 @@ import logging
 import shlex
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lensai_integrations.errors import InputError, TrackingError
 from lensai_integrations.mlflow.address import DEFAULT_PATH, checked_path, without_credentials
+from lensai_integrations.mlflow.load import LIMITS
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
 from lensai_integrations.storage import MANIFEST, read_folder
 
 if TYPE_CHECKING:
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
     from lensai_integrations.profile import Baseline
 
 #: Tag of runs and logged models that hold a whole baseline; its value is the artifact path.
 TAG = "lensai.baseline"
+
+#: What a stale file says where it cannot be deleted.
+_GONE = "This file was of an earlier baseline. The one that is here now has none.\n"
 
 _log = logging.getLogger(__name__)
 
@@ -195,8 +202,13 @@ def _send(folder: Path, names: list[str], target: Target, checkpoint: Checkpoint
 
     client = MlflowClient(tracking_uri=target.tracking_uri)
     if target.run_id:
+        checkpoint()
+        location = client.get_run(target.run_id).info.artifact_uri
+        repository = get_artifact_repository(location, tracking_uri=target.tracking_uri)
         for name in names:
             checkpoint()
+            if name == MANIFEST:
+                _remove_stale(repository, target.artifact_path, names, checkpoint)
             client.log_artifact(target.run_id, str(folder / name), target.artifact_path)
         client.set_tag(target.run_id, TAG, target.artifact_path)
     if target.model_id:
@@ -205,8 +217,29 @@ def _send(folder: Path, names: list[str], target: Target, checkpoint: Checkpoint
         repository = get_artifact_repository(location, tracking_uri=target.tracking_uri)
         for name in names:
             checkpoint()
+            if name == MANIFEST:
+                _remove_stale(repository, target.artifact_path, names, checkpoint)
             repository.log_artifact(str(folder / name), target.artifact_path)  # type: ignore[no-untyped-call]
         client.set_logged_model_tags(target.model_id, {TAG: target.artifact_path})
+
+
+def _remove_stale(repository: ArtifactRepository, path: str, names: list[str], checkpoint: Checkpoint) -> None:
+    """Remove what an earlier baseline has left there and this one does not have; where a store deletes nothing, the
+    file says so instead."""
+    for name in _stale(repository, path, names):
+        checkpoint()
+        with suppress(Exception):  # some stores cannot, some do not allow it
+            repository.delete_artifacts(f"{path}/{name}")  # type: ignore[no-untyped-call]
+    for name in _stale(repository, path, names):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / name).write_text(_GONE)
+            checkpoint()
+            repository.log_artifact(str(Path(folder) / name), path)  # type: ignore[no-untyped-call]
+
+
+def _stale(repository: ArtifactRepository, path: str, names: list[str]) -> list[str]:
+    held = {Path(each.path).name for each in repository.list_artifacts(path)}
+    return sorted((held & LIMITS.keys()) - set(names))
 
 
 def _finishing_command(folder: Path, target: Target) -> str:

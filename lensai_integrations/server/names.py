@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.uploads import SENSOR
+from lensai_integrations.uploads import EARLIEST, SENSOR
 
-#: 2000-01-01, before which no device has uploaded anything.
-EARLIEST: Final = 946_684_800
 #: Seconds by which a device's clock may be ahead.
 AHEAD: Final = 86_400
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,15 @@ class DriftOptions:
         reference = (self.monitor or self.new_monitor()).reference
         object.__setattr__(self, "reference", reference)
         object.__setattr__(self, "known", known_layers(reference, self.layers, self.reduce))
+
+    def __reduce__(self) -> Any:
+        if self.monitor is not None:
+            raise InputError(
+                "a callback with monitor=... cannot be copied or sent to another process, since a monitor has"
+                " threads, files and a lock: give it the baseline and the monitor's arguments instead, and each process"
+                " makes one"
+            )
+        return type(self), tuple(getattr(self, each.name) for each in fields(self) if each.init)
 
     def new_monitor(
         self, sinks: Sequence[Sink] = (), *, state: str | Path | None = None, name: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,6 +28,8 @@ MOST_REPORTS: Final = 1000
 
 class Passes:
     """The monitor of a callback. As a recording's measurer, it takes the place of a profiler.
+
+    A copy starts fresh, and to another process only the windows go along: a monitor has threads, files and a lock.
 
     Args:
         options: What was asked for.
@@ -63,6 +66,12 @@ class Passes:
         self.reports.clear()
         self._levels.clear()
         self._rows = self._monitor.status.rows
+
+    def __reduce__(self) -> Any:
+        return _arrived, (self.options, list(self.reports))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Passes:
+        return Passes(copy.deepcopy(self.options, memo))
 
     @property
     def _monitor(self) -> DriftMonitor:
@@ -138,6 +147,12 @@ class Passes:
         text = f"{self._monitor.name}: {status.rows - self._rows} rows of {source} in {windows} windows: {levels}."
         wrong = [f"{topic} ({count} times: {status.causes[topic]})" for topic, count in status.failures.items()]
         return f"{text} Went wrong inside: {'; '.join(wrong)}." if wrong else text
+
+
+def _arrived(options: DriftOptions, reports: Sequence[WindowReport]) -> Passes:
+    passes = Passes(options)
+    passes.reports.extend(reports)
+    return passes
 
 
 def _mlflow_sink(run: TrackedRun) -> Any:
