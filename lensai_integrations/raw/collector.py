@@ -160,7 +160,7 @@ class Collector:
                 self._note(f"{self.name}: {delivered.remark}")
             rows, pixels, errors = self.columns.measured(delivered)
             for name, error in errors.items():
-                self._note(f"custom/{name}", error, f"{self.name}/{name} could not be measured: {error}")
+                self._note(f"custom/{name}", error, f"the custom measure {name!r} failed: {error}")
             return rows, pixels, delivered
         except Exception as error:  # noqa: BLE001
             why = told(error)
@@ -174,12 +174,10 @@ class Collector:
         for name, function in self.metadata.items():
             value = answered(function, sample)
             if isinstance(value, Exception):
-                self._unusable(name, repr(value))
+                why = repr(value)
+                self._note(METADATA + name, why, f"metadata {name!r} is missing where its function raises: {why}")
             values.append(value)
         return values
-
-    def _unusable(self, name: str, why: str) -> None:
-        self._note(METADATA + name, why, f"metadata {name!r} is missing where its function fails: {why}")
 
     def _segment(self, values: Sequence[Any], label: Any) -> str | None:
         """The name of a row's segment; None for the one of all others."""
@@ -194,7 +192,7 @@ class Collector:
     def _row(self, measures: Any, values: Sequence[Any], pixels: Any, code: Callable[[str], int]) -> tuple[Any, Any]:
         row, problems = self.columns.row(measures, values, code)
         for name, why in problems.items():
-            self._unusable(name, why)
+            self._note(METADATA + name, why, f"metadata {name!r} {why}")
         return row, pixels
 
     def _note(self, topic: str, problem: str = "", sentence: str = "") -> None:

@@ -149,5 +149,5 @@ class Columns:
                 row[place] = float(value)
             except (TypeError, ValueError, OverflowError):
                 row[place + 1] = FAILED_CODE
-                problems[name] = f"it gave a {type(value).__name__}, and should give a number, a string or None"
+                problems[name] = f"gave a {type(value).__name__}: it should give a number, a string or None"
         return row, problems
