@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from lensai_integrations.settings import Settings
 
 _ROWS_AT_ONCE = 4096
+NOT_DECLARED: Final = (
+    "the custom measure {0!r} of the profile to be like is not declared in this process, so it is not measured: import"
+    " the module with its @measure before making the Profiler, or pass measures=[...]"
+)
 
 
 def chosen_measures(

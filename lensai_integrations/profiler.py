@@ -20,6 +20,7 @@ from lensai_integrations.alike import check_alike, sketched_alike, unlike_in
 from lensai_integrations.arrays import Array, is_array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
 from lensai_integrations.conventions import INPUTS, input_of, kept_apart
+from lensai_integrations.custom_recorder import NOT_DECLARED
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import (
     LABELS,
@@ -50,10 +51,6 @@ from lensai_integrations.sketches.rows import RowSample
 _IN_FLIGHT: Final = 8
 
 _log = logging.getLogger("lensai_integrations")
-_NOT_DECLARED: Final = (
-    "the custom measure {0!r} of the profile to be like is not declared in this process, so it is not measured: import"
-    " the module with its @measure before making the Profiler, or pass measures=[...]"
-)
 
 
 class Profiler:
@@ -137,7 +134,7 @@ class Profiler:
         self._on_error = on_error
         self._wrong_names: dict[str, str] = {}
         for id in self._settings.missing:
-            _log.warning("%s", _NOT_DECLARED.format(id))
+            _log.warning("%s", NOT_DECLARED.format(id))
         self.reset()
 
     def describe(self, group: str, **info: Any) -> None:
@@ -261,7 +258,7 @@ class Profiler:
         warnings += [note for kind in (OUTPUTS, LABELS) for note in self._settings.notes.get(kind, [])]
         warnings += unlike_in(own, self._settings.known, warnings)
         warnings += beyond_columns(own)
-        warnings += [_NOT_DECLARED.format(id) for id in self._settings.missing]
+        warnings += [NOT_DECLARED.format(id) for id in self._settings.missing]
         created = datetime.now(UTC).isoformat(timespec="seconds")
         rows = _copy(self._rows.to_host()) if self._rows is not None and self._rows.n else None
         info: dict[str, Any] = {"source": self.source, "created": created, "warnings": warnings}

@@ -33,7 +33,7 @@ MOST_CHARACTERS: Final = 200
 #: Different categories of one process; further ones are all counted as `OTHER`.
 MOST_CATEGORIES: Final = 100_000
 OTHER: Final = "(other)"
-#: Stands in a custom measure's column where it failed, and for the code of a metadata's category where its function did.
+#: Stand in a custom measure's column where it failed, and for the category of metadata where its function did.
 FAILED, FAILED_CODE = math.inf, -1.0
 
 #: Images are handed to custom measures as they were read, so how does not matter.

@@ -47,6 +47,7 @@ SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".t
 #: Files that one process measures before it reports; seconds between two saved states; unreadable files that are named.
 CHUNK, SAVE_EVERY, MOST_NAMED = 32, 10.0, 1000
 _STATE: Final = "resume.npz"
+_INFO: Final = {"note": "files, RGB"}
 
 
 def images_in(source: str | Path) -> tuple[Path, list[Path]]:
@@ -93,6 +94,7 @@ def profile_files(
     labels: bool = True,
     limit: int | None = None,
     source_name: str = "files",
+    name: str = RAW,
     resume: str | Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Profile:
@@ -118,6 +120,7 @@ def profile_files(
         labels: Whether the names of folders are labels.
         limit: Only so many files, the first in their order.
         source_name: What the profile says it is of.
+        name: Of the images' group.
         resume: A folder to save the state to, and to go on from if there is one; removed at the end.
         progress: Called with the number of files done and of all.
 
@@ -141,7 +144,7 @@ def profile_files(
     columns = Columns(measured_by, kept, measures, by, functions)
     told = [measured_by, kept, [each.definition for each in measures], [*map(_source, functions.values())], by]
     digest = _digest(root, paths, (*told, k, rows, seed, max_segments))
-    work = _Work(RawSketches(columns, k, [seed], rows), digest, max_segments)
+    work = _Work(RawSketches(columns, k, [seed], rows), digest, max_segments, name)
     store = Path(resume) / _STATE if resume is not None else None
     if store is not None:
         work.load(store)
@@ -161,8 +164,8 @@ def profile_files(
 class _Work:
     """How far it is, and what came of it."""
 
-    def __init__(self, sketches: RawSketches, digest: str, most: int) -> None:
-        self._sketches, self._digest, self._most = sketches, digest, most
+    def __init__(self, sketches: RawSketches, digest: str, most: int, name: str = RAW) -> None:
+        self._sketches, self._digest, self._most, self._name = sketches, digest, most, name
         self._names = SegmentNames(most)
         self._pixels = np.zeros((3, 256), np.int64)
         self._unreadable: list[tuple[str, str]] = []
@@ -211,7 +214,7 @@ class _Work:
 
     def profile(self, root: Path, paths: Sequence[Path], seconds: float, source: str, *, labelled: bool) -> Profile:
         """What it amounts to."""
-        groups, rows = self._sketches.groups(self._pixels, {"note": "files, RGB"}), self._sketches.rows()
+        groups, rows = self._sketches.groups(self._pixels, _INFO, self._name), self._sketches.rows(self._name)
         labels = _labels(root, paths, {path for path, _ in self._unreadable}) if labelled else None
         if labels is not None:
             groups["labels"] = labels
@@ -221,7 +224,7 @@ class _Work:
             info["warnings"].append(f"{len(self._unreadable):,} of {len(paths):,} files could not be read")
             named = self._unreadable[:MOST_NAMED]
             info["unreadable"] = [[os.path.relpath(path, root), why] for path, why in named]
-        failures = self._sketches.warnings(RAW, self._causes)
+        failures = self._sketches.warnings(self._name, self._causes)
         for warning in failures:
             _log.warning("%s", warning)
         info["warnings"] += failures
@@ -229,7 +232,7 @@ class _Work:
         by = self._sketches.columns.segment_by
         if by is None:
             return Profile(groups, rows, info)
-        segments = profiles_of(self._sketches, self._names.names, RAW, {"source": info["source"]})
+        segments = profiles_of(self._sketches, self._names.names, self._name, {"source": info["source"]})
         return Profile(groups, rows, info | {"segment_by": by, "max_segments": self._most}, segments)
 
 
@@ -276,7 +279,7 @@ def _chunks(paths: Sequence[Path], columns: Columns, jobs: int | None) -> Iterat
 def _check_travels(columns: Columns) -> None:
     """Refuse functions that other processes cannot import."""
     try:
-        pickle.loads(pickle.dumps(columns))
+        pickle.loads(pickle.dumps(columns))  # noqa: S301  what this process has just made
     except Exception as error:
         raise InputError(
             f"measures= or metadata= has a function that worker processes cannot import ({error}): define it at the top"

@@ -21,6 +21,7 @@ from lensai_integrations.segments import LABEL, OTHER, OTHER_CODE, checked_segme
 
 NO_SEGMENT = f"rows are in the segment {OTHER!r}, for by {{!r}} they have no segment: {{}}"
 
+
 def checked_stream(by: Any, most: Any, metadata: Sequence[str], *, labels: bool) -> str | None:
     """`segment_by` if it names what delivered images can be told apart by.
 
