@@ -237,6 +237,9 @@ def chosen_conventions(convention: Any, like: Profile | None) -> tuple[str, ...]
         ('lensai',)
     """
     known = conventions_of(like) if like is not None else ()
+    delivered = only_delivered(like)
+    if delivered is not None:
+        known = (convention_of(delivered) or DEFAULT[0],)
     if convention is None:
         return known[:1] or DEFAULT
     chosen = checked_conventions(convention)
