@@ -242,6 +242,11 @@ class Collector:
         return Profile(groups, rows, info | about, segments)
 
     @property
+    def folder(self) -> str:
+        """Where its rows lie: the same for its copies in other processes, and for no other collector."""
+        return str(self._ledger.folder)
+
+    @property
     def count(self) -> int:
         """Images that all processes have collected since the last `reset`."""
         return self._ledger.count()
