@@ -63,9 +63,11 @@ class Bodies:
         Returns:
             Whether none is open now that was; False too if the monitor was closed meanwhile, and with it all of them.
         """
-        own = [body for body in _BODIES.get() if body in self._open]
         if not self._open:
+            if error is not None and self.own is not None:
+                self.own.end(error)
             return False
+        own = [body for body in _BODIES.get() if body in self._open]
         body = own[-1] if own else self._open[-1]
         body.end(error)
         self._open.remove(body)
