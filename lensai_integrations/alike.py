@@ -112,9 +112,10 @@ def _another_answer(group: Group, known: Group) -> str:
     if kind == "values":
         ours, theirs = (_inside(each, range(len(each.streams)), 0.0, 1.0, SUM_TOLERANCE) for each in (group, known))
         if (ours == 1 and theirs**group.n < _CHANCE) or (theirs == 1 and ours < 0.5):
+            here, there = _reaches(group, known)
             return (
-                f"{name}: read as numbers, as the baseline's were, but they reach from {_reach(group)}, and the"
-                f" baseline's from {_reach(known)}: is a sigmoid, a softmax or another scale behind one of the two?"
+                f"{name}: read as numbers, as the baseline's were, but they reach from {here}, and the"
+                f" baseline's from {there}: is a sigmoid, a softmax or another scale behind one of the two?"
                 " Hand over what the model of the baseline answers"
             )
     return ""
@@ -180,9 +181,15 @@ def _inside(group: Group, streams: Sequence[int], low: float, high: float, round
     return float((within - below).min())
 
 
-def _reach(group: Group) -> str:
-    assert group.bank is not None
-    return f"{group.bank.min.min():.3g} to {group.bank.max.max():.3g}"
+def _reaches(*groups: Group) -> list[str]:
+    """How far the numbers of groups reach, with as many figures as it takes to tell them apart."""
+    banks = [group.bank for group in groups if group.bank is not None]
+    texts: list[str] = []
+    for figures in range(3, 10):
+        texts = [f"{bank.min.min():.{figures}g} to {bank.max.max():.{figures}g}" for bank in banks]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
 def _sum_to_one(group: Group, tolerance: float = SUM_TOLERANCE) -> bool:

@@ -199,6 +199,28 @@ def conventions_of(profile: Profile) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in found if name))
 
 
+def delivered_in(profile: Profile | None) -> Group | None:
+    """The images of a profile as they were delivered; None if it has none.
+
+    Example:
+        >>> delivered_in(Profile()) is None
+        True
+    """
+    groups = profile.groups.values() if profile is not None else ()
+    return next((group for group in groups if group.delivered and "pixel" in group.definitions), None)
+
+
+def only_delivered(profile: Profile | None) -> Group | None:
+    """The same of a profile that has no images as a model is fed them: whatever images come belong there.
+
+    Example:
+        >>> raw = Group("raw", ("width",), {"pixel": "lensai/pixel@1"}, info={"delivered": True})
+        >>> only_delivered(Profile({"raw": raw})) is raw
+        True
+    """
+    return delivered_in(profile) if profile is not None and not any(map(is_images, profile.groups)) else None
+
+
 def chosen_conventions(convention: Any, like: Profile | None) -> tuple[str, ...]:
     """The conventions to measure by.
 
@@ -215,6 +237,9 @@ def chosen_conventions(convention: Any, like: Profile | None) -> tuple[str, ...]
         ('lensai',)
     """
     known = conventions_of(like) if like is not None else ()
+    delivered = only_delivered(like)
+    if delivered is not None:
+        known = (convention_of(delivered) or DEFAULT[0],)
     if convention is None:
         return known[:1] or DEFAULT
     chosen = checked_conventions(convention)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from lensai_integrations.arrays import Array
-from lensai_integrations.errors import InputError
+from lensai_integrations.errors import InputError, told
 from lensai_integrations.group import Group
 from lensai_integrations.measures.batches import Found
 from lensai_integrations.measures.custom import CustomMeasure, registered
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from lensai_integrations.settings import Settings
 
 _ROWS_AT_ONCE = 4096
+NOT_DECLARED: Final = (
+    "the custom measure {0!r} of the profile to be like is not declared in this process, so it is not measured: import"
+    " the module with its @measure before making the Profiler, or pass measures=[...]"
+)
 
 
 def chosen_measures(
@@ -69,9 +73,9 @@ class CustomStreams:
         self._errors: dict[str, Exception] = {}
         self._missed = dict.fromkeys((each.name for each in measures), 0)
         if measures:
-            told = {each.name: asdict(each.definition) for each in measures}
-            group.definitions |= {name: each["id"] for name, each in told.items()}
-            group.info["measures"] = {name: {**each, "range": list(each["range"])} for name, each in told.items()}
+            known = {each.name: asdict(each.definition) for each in measures}
+            group.definitions |= {name: each["id"] for name, each in known.items()}
+            group.info["measures"] = {name: {**each, "range": list(each["range"])} for name, each in known.items()}
 
     def measure(self, images: Found) -> dict[str, Array]:
         """Rows `[n, k]` by `"<group>/<measure>"`, of the measures that worked. Nothing is waited for."""
@@ -107,7 +111,7 @@ class CustomStreams:
         """What a reader of the profile should know: which measures failed, and why."""
         group, total = self._group.name, self._group.n + self._group.invalid
         return [
-            f"{group}/{name} could not be measured in {self._missed[name]:,} of {total:,} rows: {_told(error)}"
+            f"{group}/{name} could not be measured in {self._missed[name]:,} of {total:,} rows: {told(error)}"
             for name, error in self._errors.items()
         ]
 
@@ -121,7 +125,3 @@ def _skip(bank: KLLBank, rows: int) -> None:
     """Give a bank rows that it counts as invalid."""
     for start in range(0, rows, _ROWS_AT_ONCE):
         bank.update(np.full((min(_ROWS_AT_ONCE, rows - start), bank.dim), np.nan, np.float32))
-
-
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

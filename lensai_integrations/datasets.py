@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path as FilePath
 from typing import Any, Final
 
-from lensai_integrations.arrays import is_array, shape_of
-from lensai_integrations.conventions import chosen_readers, readers_by_name
+from lensai_integrations.arrays import is_array, shape_of, to_host
+from lensai_integrations.conventions import chosen_readers, convention_of, delivered_in, readers_by_name
+from lensai_integrations.custom_recorder import NOT_DECLARED, chosen_measures
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import LABELS
 from lensai_integrations.measures.batches import Key, fields_of, images_in, is_picture, locate
-from lensai_integrations.measures.custom import CustomMeasure
+from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
-from lensai_integrations.raw.collector import Collector, Metadata
+from lensai_integrations.raw.collector import Collector
 from lensai_integrations.raw.files import profile_files
+from lensai_integrations.raw.metadata import Metadata
+from lensai_integrations.raw.sketches import RAW
 from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL
+from lensai_integrations.tensorflow_arrays import is_tensorflow_array
 from lensai_integrations.training.batches import LABEL_KEYS, BatchReader, Place, image_inputs
 from lensai_integrations.training.labels import Parts, Path, by_evidence, inside, part_at, path_of
-from lensai_integrations.training.problems import Problems
+from lensai_integrations.training.problems import Problems, log
 
 #: Samples whose values tell which of their parts are labels.
 _FIRST_SAMPLES: Final = 256
+#: The smallest and largest value of arguments that are whole numbers.
+_NUMBERS: Final = {
+    "k": (8, 65535),
+    "rows": (0, 2**24),
+    "seed": (0, 2**63 - 1),
+    "num_workers": (0, 1024),
+    "limit": (1, sys.maxsize),
+}
 
 
 def profile_dataset(
@@ -53,35 +66,42 @@ def profile_dataset(
     What the profile holds depends on what is given:
 
     * a folder or a pattern of image files: `raw`, `metadata/...` and, from folders, `labels`; see `profile_files`;
-    * a data set of samples, i.e. something with a length and items: each sample's image as it is, of any size, as
-      `raw`, with `metadata/...` and `labels`;
-    * anything else that can be iterated, a loader for example: its batches as a model would be fed them, as `inputs`
-      and `labels`, comparable with a baseline's.
+    * samples, that is a list, an array or a data set (something with a length and items), or anything that can be
+      iterated and gives one image at a time: each sample's image as it is, of any size, as `raw`, with `metadata/...`
+      and `labels`;
+    * batches, of a loader for example: as a model would be fed them, as `inputs` and `labels`, comparable with a
+      baseline's.
+
+    An argument that has no meaning for what is given is an error.
 
     Args:
-        data: One of these. A sample or batch is an image (or several), or a tuple or dict with one in it.
-        inputs: How images are read; `"auto"`: dtype, shape and the data set's `Normalize` decide. Of batches with
-            several image inputs, by name, see `Profiler`.
-        target: Key or place of the labels; `"auto"`: the usual names, or the only part that may be some. None: no
-            labels.
-        metadata: Of samples: functions by name, each given the sample.
+        data: One of these. A sample or batch is an image (or several), or a tuple or dict with one in it. A pair of
+            arrays `(images, labels)` is as many samples.
+        inputs: How images are read, not of files; `"auto"`: dtype, shape and the data set's `Normalize` decide. Of
+            samples that are Pillow's images only `key` counts. Of batches with several image inputs, by name, see
+            `Profiler`.
+        target: Key or place of the labels; `"auto"`: the usual names, or the only part that may be some; of files, the
+            names of their folders. None: no labels.
+        metadata: Of samples: functions by name, each given the sample; of files, each given Pillow's image, whose
+            `filename` is the path.
         exif: Of files and Pillow's images: what of the EXIF data is kept.
-        measures: Custom measures of samples and batches, functions decorated with `measure`.
+        measures: Custom measures, functions decorated with `measure`; where one fails is in the profile's warnings.
         convention: Of the image measures. Of batches it may be several, see `Profiler`; None: the first of `like`, or
             `"lensai"`.
         k: Size of the KLL sketches.
-        rows: Of batches: how many rows the joint sample keeps.
+        rows: How many rows the joint sample keeps, which `calibrate` needs.
         seed: Of what is random in the sketches.
         segment_by: Keeps a profile for each value beside the whole: by `"label"`; of files by `"format"`, `"mode"` or a
-            name in `exif`; of samples by these or a name in `metadata`; of batches that are dicts by a key.
+            name in `exif` or `metadata`; of samples by these; of batches that are dicts by a key.
         max_segments: How many values get one, first come, first served; the others share the segment "other".
-        like: Of batches: a baseline, to read and sketch as it was.
-        num_workers: Of torch data sets and of files: worker processes.
-        limit: Only so many samples or batches.
+        like: A baseline, to read and sketch as it was: of files and samples one with images as they were delivered,
+            whose convention and custom measures are taken.
+        num_workers: Of files, and of data sets with a length where torch is in use: worker processes.
+        limit: Only so many files, samples or batches, the first ones.
         source: What the profile is of.
 
     Raises:
-        InputError: If there is nothing in it, or it cannot be read.
+        InputError: If there is nothing in it, it cannot be read, or an argument is not for data of this kind.
 
     Example:
         >>> import numpy as np
@@ -90,44 +110,219 @@ def profile_dataset(
         >>> profile.groups["raw"].n, profile.groups["labels"].categories[""].top(1)
         (5, [('cat', 5)])
     """
-    if segment_by == LABEL and target is None:
-        raise InputError("segment_by='label' needs labels: leave target='auto', or name their place")
-    settings: dict[str, Any] = {"convention": convention, "k": k, "seed": seed}
-    settings |= {"segment_by": segment_by, "max_segments": max_segments}
+    asked = _Asked(
+        inputs, target, {"metadata": metadata, "exif": exif}, checked_measures(measures), convention, like, num_workers,
+        limit, source, {"k": k, "rows": rows, "seed": seed, "segment_by": segment_by, "max_segments": max_segments},
+    )  # fmt: skip
     if isinstance(data, str | FilePath):
-        profile = profile_files(data, jobs=num_workers, exif=exif, **settings)
-    elif _has_samples(data):
-        if isinstance(inputs, Mapping):
-            raise InputError("samples are profiled by one image each: pass inputs=ImageInputs(key=...), or batches")
-        how = inputs if isinstance(inputs, ImageInputs) else None
-        collector = Collector(metadata=metadata, exif=exif, inputs=how, measures=measures, **settings)
-        samples = _Samples(data, collector, target, how.key if how is not None else None, limit)
-        labels, notes = _collected(samples, num_workers)
-        profile = collector.profile(source)
-        profile.groups |= labels.groups
-        profile.info["warnings"] = [*profile.warnings, *notes, *labels.warnings]
+        profile = _of_files(data, asked)
     else:
-        problems = Problems()
-        given = readers_by_name(inputs) if isinstance(inputs, Mapping) else image_inputs(inputs, data, problems)
-        if isinstance(inputs, str) and given == ImageInputs():
-            readers = chosen_readers(None, like.reference if isinstance(like, Baseline) else like)
-            given = readers.get("", readers)
-        key = None if segment_by == LABEL else segment_by
-        reader = BatchReader(given or ImageInputs(), target, problems, key, class_names=class_names_of(data))
-        profiler = Profiler(inputs=reader.inputs, measures=measures or None, rows=rows, like=like, **settings)
-        profile = _of_batches(islice(iter(data), limit), profiler, reader, problems, key)
+        key = inputs.key if isinstance(inputs, ImageInputs) else None
+        found, are_samples = _found(data, key)
+        profile = _of_samples(found, asked) if are_samples else _of_batches(found, asked, data)
     profile.info["source"] = source
     if not profile.n:
         raise InputError("data has nothing in it that could be profiled: pass a data set, a loader or a folder")
     return profile
 
 
-def _has_samples(data: Any) -> bool:
-    """Whether it has a length and items, as data sets have and loaders have not."""
-    return hasattr(data, "__getitem__") and hasattr(data, "__len__")
+@dataclass(frozen=True)
+class _Asked:
+    """What `profile_dataset` was asked for; see there.
+
+    Raises:
+        InputError: If an argument is not one of those accepted, of any data.
+    """
+
+    inputs: ImageInputs | Mapping[str, ImageInputs] | str | None
+    target: Place | None
+    about: dict[str, Any]
+    measures: tuple[CustomMeasure, ...]
+    convention: str | Sequence[str] | None
+    like: Baseline | Profile | None
+    num_workers: int
+    limit: int | None
+    source: str
+    settings: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.settings["segment_by"] == LABEL and self.target is None:
+            raise InputError("segment_by='label' needs labels: leave target='auto', or name their place")
+        if self.inputs is not None and self.inputs != "auto":
+            readers_by_name(self.inputs)
+        if self.like is not None and not isinstance(self.like, Baseline | Profile):
+            raise InputError(f"like={self.like!r} should be a Baseline or a Profile")
+        if not isinstance(self.source, str) or not self.source:
+            raise InputError(f"source={self.source!r} should be a text, e.g. 'validation'")
+        for name, (low, high) in _NUMBERS.items():
+            value = self.settings.get(name, getattr(self, name, None))
+            whole = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+            if not whole and not (name == "limit" and value is None):
+                raise InputError(f"{name}={value!r} should be a whole number from {low}")
+
+    def refuse(self, given: str, *names: str) -> None:
+        """Refuse arguments that have no meaning for data of this kind, with what to do instead."""
+        for name in names:
+            value = self.about.get(name, getattr(self, name, None))
+            if value and not (name == "inputs" and value in ("auto", ImageInputs())):
+                raise InputError(f"{name}={value!r} is not for {given}: {_INSTEAD[name]}")
+
+    @property
+    def reference(self) -> Profile | None:
+        """The profile to be like."""
+        return self.like.reference if isinstance(self.like, Baseline) else self.like
+
+    def of_delivered(self) -> tuple[dict[str, Any], list[str]]:
+        """Arguments for images as they are delivered, taken over from a profile to be like; and what it lacks."""
+        own = {**self.settings, **self.about, "measures": self.measures, "convention": self.convention, "name": RAW}
+        if self.reference is None:
+            return own, []
+        known = delivered_in(self.reference)
+        if known is None:
+            raise InputError(
+                f"like= has {', '.join(self.reference.groups)}, and no images as they were delivered, which those of"
+                " files and samples are: pass batches as the model is fed them, e.g. a DataLoader, or leave like= away"
+            )
+        theirs = convention_of(known) or "lensai"
+        if self.convention not in (None, theirs, (theirs,), [theirs]):
+            raise InputError(
+                f"convention={self.convention!r}, but the images of the profile to be like were measured by {theirs!r}:"
+                " leave `convention` away, or profile the baseline by it, too"
+            )
+        measures, missing = chosen_measures(self.measures or None, self.reference)
+        notes = [NOT_DECLARED.format(id) for id in missing]
+        for note in notes:
+            log.warning("%s", note)
+        return own | {"measures": measures, "convention": theirs, "name": known.name}, notes
 
 
-def _of_batches(
+#: What to do instead of passing an argument that is not for the data given.
+_INSTEAD: Final = {
+    "inputs": "files say themselves how they are read; of arrays pass a list or a data set",
+    "target": "labels are the names of folders: leave target='auto', or pass None for none",
+    "metadata": "its functions are given samples: pass a data set, or images one at a time",
+    "exif": "it is read of files and of Pillow's images: pass a folder, or a data set",
+    "num_workers": "worker processes are for folders, and where torch is in use for data sets with a length: pass such,"
+    " or give the loader its own, DataLoader(..., num_workers=...)",
+}
+
+
+def _of_files(data: str | FilePath, asked: _Asked) -> Profile:
+    asked.refuse("files", "inputs", *(["target"] if asked.target != "auto" else []))
+    settings, notes = asked.of_delivered()
+    labels = asked.target is not None
+    settings |= {"jobs": asked.num_workers, "limit": asked.limit, "labels": labels, "source_name": asked.source}
+    profile = profile_files(data, **settings)
+    profile.info["warnings"] = [*profile.warnings, *notes]
+    return profile
+
+
+def _of_samples(data: Any, asked: _Asked) -> Profile:
+    if isinstance(asked.inputs, Mapping):
+        raise InputError("samples are profiled by one image each: pass inputs=ImageInputs(key=...), or batches")
+    if not hasattr(data, "__getitem__") or "torch" not in sys.modules:
+        asked.refuse("samples that are iterated", "num_workers")
+    how = asked.inputs if isinstance(asked.inputs, ImageInputs) else None
+    settings, missing = asked.of_delivered()
+    collector = Collector(inputs=how, **settings)
+    samples = _Samples(data, collector, asked.target, how.key if how is not None else None, asked.limit)
+    labels, notes = _collected(samples, asked.num_workers)
+    profile = collector.profile(asked.source)
+    profile.groups |= labels.groups
+    profile.info["warnings"] = [*profile.warnings, *notes, *labels.warnings, *missing]
+    return profile
+
+
+def _of_batches(batches: Iterable[Any], asked: _Asked, data: Any) -> Profile:
+    asked.refuse("batches", "metadata", "exif", "num_workers")
+    problems, inputs, like = Problems(), asked.inputs, asked.like
+    given = readers_by_name(inputs) if isinstance(inputs, Mapping) else image_inputs(inputs, data, problems)
+    if isinstance(inputs, str) and given == ImageInputs():
+        readers = chosen_readers(None, asked.reference)
+        given = readers.get("", readers)
+    segment_by = asked.settings["segment_by"]
+    key = None if segment_by == LABEL else segment_by
+    reader = BatchReader(given or ImageInputs(), asked.target, problems, key, class_names=class_names_of(data))
+    profiler = Profiler(
+        inputs=reader.inputs, measures=asked.measures or None, convention=asked.convention, like=like,
+        source=asked.source, **asked.settings,
+    )  # fmt: skip
+    return _profiled(islice(batches, asked.limit), profiler, reader, problems, key)
+
+
+def _found(data: Any, key: Key) -> tuple[Any, bool]:
+    """The data, with a length and items if it has them, and whether it gives samples; else it gives batches.
+
+    What is only iterated shows it by what comes first, which is put back.
+    """
+    if isinstance(data, Mapping):
+        raise InputError(f"data is a dict with the keys {list(data)}: pass one of its values, or a batch as [batch]")
+    if is_picture(data) or (is_array(data) and _is_one_image(data)):
+        raise InputError("data is a single image: pass a list of images")
+    if _are_columns(data):
+        return list(zip(*data, strict=True)), True
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not _has_base(data, "IterableDataset"):
+        if isinstance(data, list | tuple) and data and isinstance(data[0], str | FilePath):
+            raise InputError(f"data is a list of texts ({data[0]!r}, ...): pass a folder, a pattern or opened images")
+        of_batches = isinstance(data, list | tuple) or _has_base(data, "PyDataset")
+        if not of_batches or not len(data) or _is_sample(data[0], key, open_ones=True):
+            return data, True
+        return (data[i] for i in range(len(data))), False
+    try:
+        items = iter(data)
+    except TypeError as error:
+        raise InputError(f"data is a {type(data).__name__}: pass a folder, a data set, a loader or images") from error
+    if getattr(data, "batch_size", None) is not None or getattr(data, "batch_sampler", None) is not None:
+        return items, False
+    first = list(islice(items, 1))
+    return chain(first, items), bool(first) and _is_sample(first[0], key, open_ones=False)
+
+
+def _has_base(data: Any, name: str) -> bool:
+    return any(each.__name__ == name for each in type(data).__mro__)
+
+
+def _is_one_image(data: Any) -> bool:
+    """Whether it is one image in colour, channels last, as arrays of grey images are not."""
+    shape = shape_of(data)
+    return len(shape) < 3 or (len(shape) == 3 and shape[2] in (3, 4))
+
+
+def _are_columns(data: Any) -> bool:
+    """Whether it is arrays of images and of what belongs to them, such as `(images, labels)`."""
+    if not (isinstance(data, tuple) and len(data) > 1 and all(map(is_array, data))):
+        return False
+    images, *others = map(shape_of, data)
+    return len(images) > 2 and all(each[:1] == images[:1] and len(each) in (1, 2) for each in others)
+
+
+def _is_sample(item: Any, key: Key, *, open_ones: bool) -> bool:
+    """Whether an item has one image, and not a batch of them.
+
+    Args:
+        item: What the data give.
+        key: Where the images are in it.
+        open_ones: What to take those for that may be either.
+    """
+    try:
+        found = locate(item, key, pictures=True)
+    except InputError:
+        return open_ones
+    images = found.images
+    if is_picture(images) or isinstance(images, list):  # of several views of a sample, the tuple itself is the list
+        return not isinstance(images, list) or open_ones or (isinstance(item, tuple) and found.place == ())
+    shape = shape_of(images) if is_array(images) else ()
+    if len(shape) != 3 or open_ones:
+        return len(shape) < 4
+    for part in (inside(item) or {}).values():
+        if part is not images and (isinstance(part, str | int | float) or (is_array(part) and not shape_of(part))):
+            return True  # a label of its own
+        if part is not images and is_array(part) and shape_of(part)[0] == shape[0]:
+            return False
+    return shape[2] in (1, 3, 4) or shape[0] in (1, 3, 4)
+
+
+def _profiled(
     batches: Iterable[Any], profiler: Profiler, reader: BatchReader, problems: Problems, key: str | None
 ) -> Profile:
     for batch in batches:
@@ -167,7 +362,7 @@ def _through(samples: _Samples, num_workers: int) -> Iterable[list[tuple[dict[Pa
     if num_workers and torch is not None:
         loader: Any = torch.utils.data.DataLoader
         return loader(samples, batch_size=64, num_workers=num_workers, collate_fn=list)  # type: ignore[no-any-return]
-    return ([samples[i]] for i in range(len(samples)))
+    return ([sample] for sample in samples)
 
 
 class _Labels:
@@ -208,22 +403,33 @@ class _Labels:
 
 
 class _Samples:
-    """A data set whose items are shown to a collector, wherever they are made; what is left of them is the label."""
+    """Samples that are shown to a collector, wherever they are made; what is left of them is the label."""
 
     def __init__(self, data: Any, collector: Collector, target: Place | None, key: Key, limit: int | None) -> None:
-        self._data, self._collector, self._target, self._key = data, collector, target, key
-        self._n = len(data) if limit is None else min(limit, len(data))
+        self._data, self._collector, self._target, self._key, self._limit = data, collector, target, key, limit
 
     def __len__(self) -> int:
-        return self._n
+        return len(self._data) if self._limit is None else min(self._limit, len(self._data))
+
+    def __iter__(self) -> Iterator[tuple[dict[Path, Any], str]]:
+        if hasattr(self._data, "__getitem__"):
+            yield from (self[i] for i in range(len(self)))
+        else:
+            yield from (self._shown(sample, i == 0) for i, sample in enumerate(islice(self._data, self._limit)))
 
     def __getitem__(self, index: int) -> tuple[dict[Path, Any], str]:
+        return self._shown(self._data[index], index == 0)
+
+    def _shown(self, sample: Any, first: bool) -> tuple[dict[Path, Any], str]:
         """What may be labels, and of the first sample what is to be said of its images."""
-        sample = self._data[index]
         image = _image(sample, self._key)
+        how = self._collector.inputs
+        if first and is_picture(image) and how not in (None, ImageInputs(key=self._key)):
+            raise InputError(f"inputs={how!r} is of arrays, but these are Pillow's images, of which only key= counts")
         labels = _labels(sample, image, self._target)
-        self._collector.add(image, sample, next(iter(labels.values())) if len(labels) == 1 else None)
-        return labels, _note(sample, image) if index == 0 and self._key is None else ""
+        delivered = to_host(image) if is_tensorflow_array(image) else image
+        self._collector.add(delivered, sample, next(iter(labels.values())) if len(labels) == 1 else None)
+        return labels, _note(sample, image) if first and self._key is None else ""
 
 
 def _image(sample: Any, key: Key = None) -> Any:
@@ -283,4 +489,6 @@ def _labels(sample: Any, image: Any, target: Place | None) -> dict[Path, Any]:
 
 
 def _plain(part: Any) -> Any:
-    return part.item() if getattr(part, "ndim", None) == 0 else part
+    value = to_host(part).item() if is_array(part) and not shape_of(part) else part
+    value = value.item() if getattr(value, "ndim", None) == 0 else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

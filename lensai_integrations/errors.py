@@ -38,3 +38,13 @@ class MissingDependencyError(LensAIError, ImportError):
 
 class TrackingError(LensAIError, RuntimeError):
     """A tracking server could not be reached, refused, or did not answer in time."""
+
+
+def told(error: Exception) -> str:
+    """An error as a sentence for people: with its kind, unless it is one of these that say all themselves.
+
+    Example:
+        >>> told(InputError("k=0 is too small")), told(KeyError("site"))
+        ('k=0 is too small', "KeyError: 'site'")
+    """
+    return str(error) if isinstance(error, LensAIError) else f"{type(error).__name__}: {error}"

@@ -20,6 +20,7 @@ from lensai_integrations.alike import check_alike, sketched_alike, unlike_in
 from lensai_integrations.arrays import Array, is_array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
 from lensai_integrations.conventions import INPUTS, input_of, kept_apart
+from lensai_integrations.custom_recorder import NOT_DECLARED
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import (
     LABELS,
@@ -39,6 +40,7 @@ from lensai_integrations.measures.meaning import check_rows
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
 from lensai_integrations.measuring import ImageBatch, Measured, Rows, from_list, with_rows
 from lensai_integrations.profile import Baseline, Group, Profile
+from lensai_integrations.raw.reading import pixels_of
 from lensai_integrations.recorders import RECORDERS, Recorder
 from lensai_integrations.segmenting import Segmenter, label_values
 from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL, checked_segment_by
@@ -50,10 +52,6 @@ from lensai_integrations.sketches.rows import RowSample
 _IN_FLIGHT: Final = 8
 
 _log = logging.getLogger("lensai_integrations")
-_NOT_DECLARED: Final = (
-    "the custom measure {0!r} of the profile to be like is not declared in this process, so it is not measured: import"
-    " the module with its @measure before making the Profiler, or pass measures=[...]"
-)
 
 
 class Profiler:
@@ -81,8 +79,9 @@ class Profiler:
             Profiles that will be merged need different ones.
         source: What is profiled: `"production"`, `"validation"`, `"training"`...
         like: Read and sketch as this baseline was, so that the two can be compared in everything; a batch of another
-            width is an error. It may be read from a device (`edge.read_stats`): then no rows are kept, and streams
-            have sketches of their own.
+            width is an error. If its only images are as they were delivered, as of `lensai profile`, so are those of
+            batches: of any size and colour mode, in its group `raw`. It may be read from a device
+            (`edge.read_stats`): then no rows are kept, and streams have sketches of their own.
         segment_by: Keep a profile per value beside the whole: `"label"`, or the name of what `update` is given as
             `segments`. None keeps none.
         max_segments: How many values get one, first come, first served; the rows of others are in the segment "other".
@@ -90,6 +89,10 @@ class Profiler:
             the profile says what is missing. By default such errors are raised.
         on_note: Called with a sentence that a reader of the profile should know: what was chosen among several
             readings of the first batch, and how to settle it. By default it is logged.
+
+    Attributes:
+        n: Rows so far.
+        held: The groups that the last batch went to, with `like` those that it has.
 
     Example:
         >>> import numpy as np
@@ -137,7 +140,7 @@ class Profiler:
         self._on_error = on_error
         self._wrong_names: dict[str, str] = {}
         for id in self._settings.missing:
-            _log.warning("%s", _NOT_DECLARED.format(id))
+            _log.warning("%s", NOT_DECLARED.format(id))
         self.reset()
 
     def describe(self, group: str, **info: Any) -> None:
@@ -171,6 +174,7 @@ class Profiler:
     def reset(self) -> None:
         """Forget all rows; how batches are read stays decided."""
         self.n = 0
+        self.held: frozenset[str] = frozenset()
         self._recorders: dict[str, Recorder] = {}
         self._rows = RowSample(self._row_count, seed=self._settings.seed_of("rows")) if self._row_count else None
         self._widths: dict[str, int] = {}
@@ -212,7 +216,7 @@ class Profiler:
                 " such as embeddings={'avgpool': array}"
             )
         values = self._segment_values(segments)
-        self._head_names = {}
+        self._head_names, self.held = {}, frozenset()
         batches: dict[str, Any] = self._images(inputs)
         batches |= self._heads(OUTPUTS, outputs)
         batches |= {f"embeddings/{layer}": _array(rows) for layer, rows in (embeddings or {}).items()}
@@ -226,6 +230,8 @@ class Profiler:
                 rows = rows or _rows_of(found)
                 measured |= found
         self._settings.batch = {}
+        known = self._settings.like.groups if self._settings.like is not None else measured
+        self.held = frozenset(measured.keys() & known)
         self._split(measured, values)
         joint: Rows = {name: rows for each in measured.values() for name, rows in each.rows.items()}
         waiting = {name: each for name, each in measured.items() if each.in_flight}
@@ -261,7 +267,7 @@ class Profiler:
         warnings += [note for kind in (OUTPUTS, LABELS) for note in self._settings.notes.get(kind, [])]
         warnings += unlike_in(own, self._settings.known, warnings)
         warnings += beyond_columns(own)
-        warnings += [_NOT_DECLARED.format(id) for id in self._settings.missing]
+        warnings += [NOT_DECLARED.format(id) for id in self._settings.missing]
         created = datetime.now(UTC).isoformat(timespec="seconds")
         rows = _copy(self._rows.to_host()) if self._rows is not None and self._rows.n else None
         info: dict[str, Any] = {"source": self.source, "created": created, "warnings": warnings}
@@ -283,6 +289,14 @@ class Profiler:
         if given is None:
             return {}
         settings = self._settings
+        if settings.delivered:
+            try:
+                return {settings.delivered: ImageBatch(pixels_of(given, settings.readers[""]))}
+            except Exception as problem:
+                if self._on_error is None:
+                    raise
+                self._left_out(settings.delivered, problem)
+                return {}
         if isinstance(given, SeveralImages):
             settings.several_inputs(list(given))
         if list(settings.readers) == [""]:
@@ -409,7 +423,8 @@ class Profiler:
             batch = with_rows(batch, name, self._settings.like)
             recorder = self._recorders.get(name)
             if recorder is None:
-                recorder = RECORDERS[name.split("/", maxsplit=1)[0]](name, batch, self._settings)
+                kind = INPUTS if name in self._settings.image_groups else name.split("/", maxsplit=1)[0]
+                recorder = RECORDERS[kind](name, batch, self._settings)
                 check_alike(recorder.group, self._settings.like)
             measured = recorder.update(batch)
             self._recorders[name] = recorder

@@ -28,7 +28,7 @@ from lensai_integrations.input_range import Range
 from lensai_integrations.measures.batches import Found, by_shape, locate, shapes_of
 from lensai_integrations.measures.embeddings import REDUCTIONS, embedding_definition
 from lensai_integrations.measures.images import CONVENTIONS, image_measures
-from lensai_integrations.measures.inputs import HALVES, Images
+from lensai_integrations.measures.inputs import HALVES, ImageInputs, Images
 from lensai_integrations.measures.meaning import OPEN
 from lensai_integrations.measures.outputs import (
     LABEL,
@@ -107,6 +107,10 @@ class Recorder(ABC):
         return "a value was not finite"
 
 
+#: Images as they were delivered, once `raw.reading.pixels_of` has read them.
+PIXELS: Final = ImageInputs(layout="NCHW", scale=1.0, channels="RGB", whole=False)
+
+
 class Inputs(Recorder):
     """Image measures and exact pixel counts."""
 
@@ -114,10 +118,11 @@ class Inputs(Recorder):
         shared, image_input, plain = ImageBatch.of(batch), input_of(name), plain_name(name)
         asked = settings.readers[image_input]
         own = replace(asked, key=None) if image_input else asked  # of several inputs each comes alone
-        if image_input not in settings.resolved:
+        if not settings.delivered and image_input not in settings.resolved:
             settings.resolved[image_input] = own.resolve(shared.batch)
             _note_choices(shared.batch, settings, plain)
-        reader, convention = settings.resolved[image_input], settings.image_groups[name]
+        reader = PIXELS if settings.delivered else settings.resolved[image_input]
+        convention = settings.image_groups[name]
         self._reader, self._convention = reader, convention
         alone = replace(reader, key=None)
         conventions = [each for group, each in settings.image_groups.items() if plain_name(group) == plain]
@@ -128,7 +133,7 @@ class Inputs(Recorder):
         definitions = image_measures(images.channels, convention)
         streams = tuple(definitions)
         info: dict[str, Any] = {"note": _note_of(images, found), "convention": convention}
-        info["reader"] = asdict(replace(reader, key=asked.key))
+        info |= {"delivered": True} if settings.delivered else {"reader": asdict(replace(reader, key=asked.key))}
         info["size"] = _size(found, reader.layout)
         if half := next((half for half in HALVES if half in images.note and not images.whole), None):
             info["precision"] = half

@@ -17,6 +17,7 @@ from lensai_integrations.conventions import (
     chosen_readers,
     image_groups,
     kept_apart,
+    only_delivered,
     with_conventions,
 )
 from lensai_integrations.custom_recorder import chosen_measures
@@ -70,6 +71,8 @@ class Settings:
         readers: How image batches are read, by the name of the image input; of the only one it is empty.
         resolved: The same as the first batches have decided.
         image_groups: The convention of each group of images by the group's name.
+        delivered: The group's name, if `like` has its images as they were delivered and not as a model is fed them;
+            else empty.
         batch: What else was given with the batch that a recorder is made from, by group.
         missing: Ids of custom measures of `like` that this process has not declared.
         on_custom_failure: Told a stream's name and the error when a custom measure fails for the first time.
@@ -100,6 +103,15 @@ class Settings:
         self.readers = chosen_readers(inputs, like)
         self._conventions = conventions = chosen_conventions(convention, like)
         self.image_groups = image_groups(conventions, tuple(self.readers))
+        delivered = only_delivered(like)
+        self.delivered = delivered.name if delivered is not None else ""
+        if self.delivered:
+            if list(self.readers) != [""] or len(conventions) > 1:
+                raise InputError(
+                    f"the profile to be like has its images as they were delivered, {self.delivered!r}, of one image"
+                    " input and by one convention: pass inputs=ImageInputs(...) and one convention, or neither"
+                )
+            self.image_groups = {self.delivered: conventions[0]}
         self.seed, self.like = list(seed), with_conventions(like, conventions) if like is not None else None
         self.descriptions: dict[str, dict[str, Any]] = {}
         self.resolved: dict[str, ImageInputs] = {}

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from lensai_integrations.arrays import is_array, local, shape_of, strings
-from lensai_integrations.conventions import INPUTS
+from lensai_integrations.conventions import INPUTS, is_images, only_delivered
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import OUTPUTS, group_of, head_of, is_labels, labels_by_head
-from lensai_integrations.measures.batches import Located, locate, separated
+from lensai_integrations.heads import OUTPUTS, group_of, head_of, is_labels, is_outputs, labels_by_head
+from lensai_integrations.measures.batches import Located, is_picture, locate, separated
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import check_rows, label_array, labels_given
 from lensai_integrations.measures.outputs import heads_of
 from lensai_integrations.measuring import from_list, with_rows
 from lensai_integrations.profile import Profile
+from lensai_integrations.raw.reading import delivered_images
 
 #: A context in which what fails for one group is noted and does not reach the others.
 Caught = Callable[[str], AbstractContextManager[Any]]
@@ -41,6 +43,18 @@ class Batch:
     labels: Any = None
     segments: Any = None
     note: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """What is in it, as groups are called.
+
+        Example:
+            >>> Batch(labels=[0], embeddings={"pool": [[1.0]]}).names
+            ['embeddings/pool', 'labels']
+        """
+        plain = [name for name in ("inputs", "outputs", "labels") if getattr(self, name) is not None]
+        layers = self.embeddings if isinstance(self.embeddings, Mapping) else {} if self.embeddings is None else {"": 0}
+        return sorted([*plain, *(f"embeddings/{name}" for name in layers)])
 
     @property
     def n(self) -> int:
@@ -80,7 +94,8 @@ def read_batch(given: Batch, readers: Mapping[str, ImageInputs], reference: Prof
     single = _is_one(given.labels)
     with caught("inputs"):
         if given.inputs is not None:
-            parts["inputs"], parts["note"], alone = _images(given.inputs, readers, caught)
+            found = _delivered if only_delivered(reference) is not None else partial(_images, caught=caught)
+            parts["inputs"], parts["note"], alone = found(given.inputs, readers)
             single = single or alone
     with caught("outputs"):
         if given.outputs is not None:
@@ -125,6 +140,31 @@ def read_batch(given: Batch, readers: Mapping[str, ImageInputs], reference: Prof
     return replace(Batch(**parts), embeddings=layers or None)
 
 
+def feeds(reference: Profile) -> dict[str, str]:
+    """What an `update` may be given that the baseline has: the argument, by group."""
+    found: dict[str, str] = {}
+    delivered = only_delivered(reference)
+    for name in reference.groups:
+        kind, _, rest = name.partition("/")
+        if is_images(name) or (delivered is not None and name == delivered.name):
+            found[name] = "inputs=images"
+        elif kind == "embeddings":
+            found[name] = f"embeddings={{{rest!r}: rows}}"
+        elif is_outputs(name) or is_labels(name):
+            found[name] = f"{kind}=..."
+    return found
+
+
+def not_held(given: Batch, reference: Profile) -> str:
+    """What is to be said of an update without anything that could be held against the baseline."""
+    what = ", ".join(given.names) or "nothing"
+    wanted = " or ".join(dict.fromkeys(feeds(reference).values()))
+    return (
+        f"an update with {what} had no row that can be held against the baseline, which has"
+        f" {', '.join(reference.groups)}: pass update({wanted}), measured as there"
+    )
+
+
 def _images(given: Any, readers: Mapping[str, ImageInputs], caught: Caught) -> tuple[Any, str, bool]:
     """Images, or these by the name of their input; what to say of how they were found; whether it is one alone."""
     if "" in readers:
@@ -142,6 +182,15 @@ def _images(given: Any, readers: Mapping[str, ImageInputs], caught: Caught) -> t
             notes.append(note and f"{group_of(INPUTS, name)}: {note}")
             alone = alone or one
     return images or None, "; ".join(filter(None, notes)), alone
+
+
+def _delivered(given: Any, readers: Mapping[str, ImageInputs]) -> tuple[Any, str, bool]:
+    """The same of images as they were delivered, of any size and colour mode: one alone as a list of one."""
+    (reader,) = readers.values()
+    located = delivered_images(given, reader)
+    images, axes = located.images, 4 if reader.layout == "auto" else len(reader.layout)
+    alone = is_picture(images) or (is_array(images) and len(shape_of(images)) < axes)
+    return [images] if alone else images, located.note, alone
 
 
 def _with_axis(located: Located, reader: ImageInputs) -> tuple[Any, str, bool]:

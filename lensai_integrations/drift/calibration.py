@@ -112,7 +112,8 @@ def calibrated(
     kept, notes = finite_rows(profile)
     count = len(next(iter(kept.values()), ()))
     if count < FEWEST_ROWS:
-        raise InputError(f"{count} complete rows are too few to calibrate: {FEWEST_ROWS} at the least")
+        why = "" if profile.rows is not None else "; the profile keeps no sample of its rows: make it with rows=2000"
+        raise InputError(f"{count} complete rows are too few to calibrate: {FEWEST_ROWS} at the least{why}")
     if count < _FEW_ROWS:
         notes.append(f"calibrated on {count} rows only: thresholds are wider, {_FEW_ROWS} rows or more are better")
     learned = int(count * _LEARNED)

@@ -139,7 +139,7 @@ class Status:
     Attributes:
         state: `"Running"`, `"Completed"` or `"Failed"`.
         cause: Why it failed; else empty.
-        level: Of the last window.
+        level: Of the last window; `"unknown"` in place of ok where nothing can be told, see `DriftMonitor.level`.
         rows: Measured so far, restarts included.
         windows: Judged so far.
         warnings: Windows at the level warning.

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event, Status, WindowReport, notice_text
-from lensai_integrations.drift.levels import LEVELS, OK, Alert, Rates, judge, step
+from lensai_integrations.drift.levels import LEVELS, OK, UNKNOWN, Alert, Rates, judge, step
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.profile import Baseline, Profile
 
@@ -95,6 +95,8 @@ class Judging:
     def status_event(self, status: Status, now: float) -> Event:
         """What has to be said when the monitor starts or ends."""
         cause = f": {status.cause}" if status.cause else ""
+        if status.level == UNKNOWN:
+            cause += "".join(f"; {topic}: {why}" for topic, why in status.causes.items()) or "; nothing was given"
         text = f"{self._name}: {status.state} after {status.rows} rows and {status.windows} windows{cause}"
         return self._event(STATUS, status.state, now, text, status.to_dict())
 

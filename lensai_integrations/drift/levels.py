@@ -16,6 +16,8 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Baseline, Profile
 
 OK, WARNING, ALARM = "ok", "warning", "alarm"
+#: In place of ok, of a monitor that cannot tell: no window has this level.
+UNKNOWN = "unknown"
 #: From harmless to bad.
 LEVELS: Final = (OK, WARNING, ALARM)
 #: Kinds of notices beside the levels.

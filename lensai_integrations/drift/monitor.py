@@ -19,11 +19,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lensai_integrations.drift.batches import Batch, read_batch
-from lensai_integrations.drift.events import COMPLETED, FAILED, RUNNING, Event, Status, WindowReport
+from lensai_integrations.drift.batches import Batch, not_held, read_batch
+from lensai_integrations.drift.bodies import Bodies, outcome
+from lensai_integrations.drift.events import RUNNING, Event, Status, WindowReport
 from lensai_integrations.drift.failures import Failures
 from lensai_integrations.drift.judging import Judging
-from lensai_integrations.drift.levels import Rates
+from lensai_integrations.drift.levels import OK, UNKNOWN, Rates
 from lensai_integrations.drift.memory import Memory
 from lensai_integrations.drift.recording import Measuring, OpenPane
 from lensai_integrations.drift.scores import Scorer
@@ -42,6 +43,9 @@ class DriftMonitor:
     Wrong arguments raise when it is made. Later nothing does, except in `score`: what fails inside is logged once,
     counted, and stated in `status`. `update` may be called from several threads. It cannot be copied or pickled; what
     it gives (`WindowReport`, `Event`, `status`) can.
+
+    Several `with monitor:` bodies may be open at once, in threads, asyncio tasks or one in another: sinks are told of
+    each how it ended, `status` is that of the caller's own, and the monitor ends with the last.
 
     Args:
         baseline: What to hold windows against.
@@ -124,6 +128,8 @@ class DriftMonitor:
         self._lock = threading.RLock()
         self._state, self._cause = RUNNING, ""
         self._running = False
+        self._bodies = Bodies()
+        self._unfed = self._unjudged = False
         self._scorer: Scorer | None = None
         if state is not None:
             self._memory.restore(state)
@@ -147,16 +153,28 @@ class DriftMonitor:
 
     @property
     def level(self) -> str:
-        """The level of the last window: `"ok"`, `"warning"` or `"alarm"`."""
-        return self._judging.alert.level
+        """The level of the last window: `"ok"`, `"warning"` or `"alarm"`.
+
+        `"unknown"` instead of `"ok"` if the last `update` had nothing that the baseline has, or the last window could
+        not be compared; `status` says why.
+        """
+        level = self._judging.alert.level
+        return UNKNOWN if level == OK and (self._unfed or self._unjudged) else level
 
     @property
     def status(self) -> Status:
-        """How it fares: state, counts, and what went wrong inside."""
+        """How it fares: state, counts, and what went wrong inside.
+
+        The state is that of the `with monitor:` body that the caller is in, or was in last; else the monitor's.
+        """
+        body = self._bodies.own
+        return self._status(self._state, self._cause) if body is None else self._status(body.state, body.cause)
+
+    def _status(self, state: str, cause: str) -> Status:
         memory, counts = self._memory, self._judging.counts
         return Status(
-            self._state,
-            self._cause,
+            state,
+            cause,
             self.level,
             memory.rows,
             counts["windows"],
@@ -198,14 +216,27 @@ class DriftMonitor:
         with self._lock:
             self._begin()
             with self._failures.caught("update"):
-                now = self._clock()
+                now, rows, failures = self._clock(), self._memory.rows, self._failures.total
                 self._advance(now, found)
                 batch = read_batch(given, self._measuring.readers, self.reference, self._failures.caught)
                 if batch.note:
                     self._failures.remark(batch.note)
                 self._take(batch, now, found)
+                failed = self._failures.total > failures
+                if batch.n or failed or not given.names:  # else it was a batch of no rows
+                    self._look_fed(given, self._memory.rows > rows, failed)
             self._settle(found)
         return found
+
+    def _look_fed(self, given: Batch, fed: bool, failed: bool) -> None:
+        """Say it if an update had nothing that the baseline has: windows would never fill, and nothing would alarm."""
+        if not fed and not given.names:
+            self._failures.remark(not_held(given, self.reference))
+        elif not fed and not failed:
+            self._failures.note("rows", not_held(given, self.reference))
+        first, self._unfed = not fed and not self._unfed, not fed
+        if first:
+            self._say(RUNNING)
 
     def flush(self) -> list[WindowReport]:
         """Judge now the rows that no window has judged yet, together with the rest of theirs; then begin a new one.
@@ -274,14 +305,20 @@ class DriftMonitor:
 
     def __enter__(self) -> DriftMonitor:
         with self._lock:
-            self._begin()
+            self._begin(by_body=True)
             self._settle([])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(error)
+        with self._lock:
+            was_open, last = self._bodies.any_open, self._bodies.leave(error)
+            if last or not was_open:  # else the monitor goes on in other bodies
+                self.close(error)
+                return
+            self._say(*outcome(error))
+            self._settle([])
 
     def close(self, error: BaseException | None = None) -> list[WindowReport]:
         """End: sinks deliver what they have, the state is written, and its folder is free for another monitor.
@@ -300,27 +337,33 @@ class DriftMonitor:
                 return found
             with self._failures.caught("close"):
                 self._advance(self._clock(), found)
-            self._state = COMPLETED if error is None else FAILED
-            self._cause = "" if error is None else f"{type(error).__name__}: {error}"
+            self._state, self._cause = outcome(error)
             self._running = False
-            self._say()
+            self._bodies.close(error)
+            self._say(self._state, self._cause)
             self._settle(found)
             self._teller.close()
             self._memory.release()
         return found
 
-    def _begin(self) -> None:
-        """Become Running, unless it is."""
-        if self._running:
-            return
-        self._running, self._state, self._cause = True, RUNNING, ""
-        self._teller.open(self.baseline, self.name)
-        self._say()
+    def _begin(self, *, by_body: bool = False) -> None:
+        """Become Running, unless it is; with a `with monitor:` body, that body does in any case."""
+        began = not self._running
+        if began:
+            self._running, self._state, self._cause = True, RUNNING, ""
+            self._bodies.begin()
+            self._teller.open(self.baseline, self.name)
+        if began or (by_body and self._bodies.any_open):
+            self._say(RUNNING)
+        if by_body:
+            self._bodies.enter()
+        else:
+            self._bodies.forget_ended()
 
-    def _say(self) -> None:
-        """Tell the sinks the status."""
+    def _say(self, state: str, cause: str = "") -> None:
+        """Tell the sinks the status, with this state."""
         with self._failures.caught("status"):
-            self._teller.add(self._judging.status_event(self.status, self._clock()))
+            self._teller.add(self._judging.status_event(self._status(state, cause), self._clock()))
 
     def _advance(self, now: float, found: list[WindowReport]) -> None:
         """By time: close the pane whose time is over, and judge the windows that ended since."""
@@ -353,7 +396,9 @@ class DriftMonitor:
             whole = self._memory.window(number, partial=partial)
             if whole is None:
                 return
+            self._unjudged = True
             report = self._judging.judge(whole)
+            self._unjudged = False
             found.append(report)
             for event in self._judging.events(report, self.status):
                 self._teller.add(event)

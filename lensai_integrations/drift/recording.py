@@ -9,7 +9,7 @@ from typing import Any
 from lensai_integrations.alike import check_alike
 from lensai_integrations.conventions import chosen_conventions, chosen_readers, with_conventions
 from lensai_integrations.custom_recorder import chosen_measures
-from lensai_integrations.drift.batches import Batch
+from lensai_integrations.drift.batches import Batch, feeds
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
@@ -100,6 +100,11 @@ def _reference(baseline: Baseline | Profile, against: str) -> Profile:
         raise InputError("against='training', but the baseline holds no training profile: leave `against` away")
     if not profile.n:
         raise InputError("the baseline has seen no rows: profile at least one batch before monitoring against it")
+    if not feeds(profile):
+        raise InputError(
+            f"the baseline has {', '.join(profile.groups)}, and `update` can be given nothing of these: hold profiles"
+            " against it with compare(baseline, window), or make one of images, outputs, layers or labels"
+        )
     return profile
 
 
@@ -129,7 +134,7 @@ class OpenPane:
         """Measure a batch. Groups that cannot be measured as the baseline's are left out.
 
         Returns:
-            Rows that were measured: all, or none if every group failed.
+            Rows that were measured: all, or none if no group of the baseline could take them.
         """
         taken = self._measure(batch)
         if taken:
@@ -138,7 +143,6 @@ class OpenPane:
         return taken
 
     def _measure(self, batch: Batch) -> int:
-        before = self.profiler.n
         self.profiler.update(
             inputs=batch.inputs,
             outputs=batch.outputs,
@@ -146,8 +150,7 @@ class OpenPane:
             labels=batch.labels,
             segments=batch.segments,
         )
-        only_texts = batch.inputs is None and batch.outputs is None and not batch.embeddings
-        return batch.n if self.profiler.n > before or (only_texts and batch.labels is not None) else 0
+        return batch.n if self.profiler.held else 0
 
     def profile(self) -> Profile:
         """All its rows."""

@@ -1,13 +1,15 @@
 """A drift report as plain text: the verdict, then what moved in words, then the numbers by group.
 
 Read in a terminal, a log file or an e-mail, so it uses no colours and nothing outside ASCII, and keeps to a width.
+Words agree with the numbers beside them: what is said to have risen is shown with as many figures as it takes to see.
 """
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lensai_integrations.heads import OUTPUTS
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 #: Findings listed at the top; the groups' tables show all.
 _HEADLINES = 10
+#: Shares that differ by less are the same: what counting leaves of rounding.
+_SAME = 1e-9
+_MOST_DECIMALS = 6
 #: Characters of a segment's name.
 _NAME = 24
 #: What the statistics of rows as vectors are called.
@@ -81,7 +86,7 @@ def meaning(report: DriftReport) -> list[str]:
 
 
 def _accuracy(found: AccuracyEstimate, of: str) -> str:
-    before, after, low, high = map(percent, (found.baseline, found.window, found.low, found.high))
+    (before, after), low, high = percents(found.baseline, found.window), percent(found.low), percent(found.high)
     how = "its labels" if found.by_labels else "its confidences"
     return f"Accuracy{of}: {before} on the baseline; on the window {after} by {how} ({low} to {high})."
 
@@ -101,7 +106,8 @@ def count_segments(report: DriftReport) -> str:
 def describe_stream(stream: StreamDrift) -> str:
     """What changed in a stream, without its name."""
     if stream.kind == "categories":
-        return "; ".join(f"{name} {_change(before, after)}" for name, before, after in stream.shares[:3])
+        shares = [share for share in stream.shares if len(set(percents(*share[1:]))) > 1] or stream.shares[:1]
+        return "; ".join(f"{name} {_change(before, after)}" for name, before, after in shares[:3])
     if stream.kind == "invalid":
         images = stream.stream.split("/")[0] in ("inputs", "raw")
         which = "rows with pixels out of range or not finite" if images else "rows with a value that is not finite"
@@ -121,15 +127,42 @@ def describe_quantiles(before: Sequence[float], after: Sequence[float]) -> str:
     if any(map(math.isnan, (*before, *after))):
         return "no values to compare"
     (low, middle, high), (low2, middle2, high2) = before, after
-    decimals = decimals_for(*before, *after)
-    text = [number(value, decimals) for value in (*before, *after)]
-    middles, ranges = f"median {text[1]} -> {text[4]}", f"middle 90% {text[0]} to {text[2]} -> {text[3]} to {text[5]}"
-    spread, spread2 = high - low, high2 - low2
+    values, spread, spread2 = (*before, *after), high - low, high2 - low2
     if abs(middle2 - middle) > 0.1 * max(spread, 1e-12):
-        return f"{'rose' if middle2 > middle else 'fell'}: {middles}"
+        text = _telling(values, lambda shown: shown[4] - shown[1], middle2 - middle)
+        return f"{'rose' if middle2 > middle else 'fell'}: median {text[1]} -> {text[4]}"
     if not 0.85 * spread <= spread2 <= 1.15 * spread:
-        return f"{'widened' if spread2 > spread else 'narrowed'}: {ranges}"
-    return f"changed shape: {ranges}, {middles}" if tuple(before) != tuple(after) else f"as before: median {text[1]}"
+        text = _telling(values, lambda shown: shown[5] - shown[3] - (shown[2] - shown[0]), spread2 - spread)
+        word = "widened" if spread2 > spread else "narrowed"
+        return f"{word}: middle 90% {text[0]} to {text[2]} -> {text[3]} to {text[5]}"
+    text = _telling(values, lambda _: 0.0, 0.0)
+    if tuple(before) == tuple(after):
+        return f"as before: median {text[1]}"
+    if text[:3] == text[3:]:
+        return f"changed shape: median {text[1]} and middle 90% {text[0]} to {text[2]} as before"
+    ranges = f"middle 90% {text[0]} to {text[2]} -> {text[3]} to {text[5]}"
+    return f"changed shape: {ranges}, median {text[1]} -> {text[4]}"
+
+
+def _telling(values: Sequence[float], change: Callable[[list[float]], float], actual: float) -> list[str]:
+    """Numbers with about three figures of their range, or as many more as it takes to see a change.
+
+    Args:
+        values: The numbers.
+        change: What changed, computed of the numbers as they are shown.
+        actual: The same of the numbers as they are.
+    """
+    decimals = decimals_for(*values)
+    ways: list[Callable[[float], str]] = [
+        partial(number, decimals=more) for more in range(decimals, _MOST_DECIMALS + 1)
+    ]
+    ways += [f"{{:.{figures}g}}".format for figures in range(3, 18)]
+    for way in ways:
+        text = [way(value) for value in values]
+        shown = change([float(each.replace(",", "")) for each in text])
+        if (shown > 0) == (actual > 0) and (shown < 0) == (actual < 0):
+            break
+    return text
 
 
 def number(value: float, decimals: int) -> str:
@@ -158,7 +191,7 @@ def decimals_for(*values: float) -> int:
         return 0
     spread = max(values) - min(values)
     scale = spread if spread > 0 else abs(values[0]) or 1.0
-    return min(max(2 - math.floor(math.log10(scale)), 0), 6) if math.isfinite(scale) else 0
+    return min(max(2 - math.floor(math.log10(scale)), 0), _MOST_DECIMALS) if math.isfinite(scale) else 0
 
 
 def percent(share: float) -> str:
@@ -169,6 +202,20 @@ def percent(share: float) -> str:
         ('31%', '3.1%', '0%')
     """
     return f"{100 * share:.0f}%" if share >= 0.0995 or share == 0 else f"{100 * share:.2g}%"
+
+
+def percents(before: float, after: float) -> tuple[str, str]:
+    """Two shares as percentages, with as many figures as it takes to tell them apart.
+
+    Example:
+        >>> percents(0.1, 0.31), percents(0.502, 0.498), percents(0.5, 0.5)
+        (('10%', '31%'), ('50.2%', '49.8%'), ('50%', '50%'))
+    """
+    texts, decimals = (percent(before), percent(after)), 0
+    while texts[0] == texts[1] and abs(after - before) > _SAME and decimals < 15:
+        decimals += 1
+        texts = f"{100 * before:.{decimals}f}%", f"{100 * after:.{decimals}f}%"
+    return texts
 
 
 def p_text(p: float, windows: int = 0) -> str:
@@ -186,7 +233,10 @@ def p_text(p: float, windows: int = 0) -> str:
 
 
 def _change(before: float, after: float) -> str:
-    return f"{'rose' if after > before else 'fell'} from {percent(before)} to {percent(after)} of rows"
+    first, second = percents(before, after)
+    if first == second:
+        return f"stayed at {first} of rows"
+    return f"{'rose' if after > before else 'fell'} from {first} to {second} of rows"
 
 
 def _conditions(report: DriftReport) -> str:
@@ -341,7 +391,8 @@ def _cells(stream: StreamDrift, group: str) -> tuple[str, ...]:
     tail = (_two(stream.wasserstein), _two(stream.psi), p_text(stream.p_value, stream.windows))
     if stream.shares:
         label, before, after = stream.shares[0]
-        return (name, f"{label}: {percent(before)}", percent(after), _two(stream.effect), *tail)
+        texts = percents(before, after)
+        return (name, f"{label}: {texts[0]}", texts[1], _two(stream.effect), *tail)
     decimals = decimals_for(*stream.baseline, *stream.window)
     sides = [[number(value, decimals) for value in side] for side in (stream.baseline, stream.window)]
     return (name, *(f"{middle} ({low} to {high})" for low, middle, high in sides), _two(stream.effect), *tail)

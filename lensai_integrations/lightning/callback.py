@@ -19,7 +19,7 @@ from lensai_integrations.lightning import finish
 from lensai_integrations.lightning.base import LightningCallback
 from lensai_integrations.lightning.check import check
 from lensai_integrations.lightning.fit import LightningFit
-from lensai_integrations.lightning.loaders import has_validation, is_fitting, one_loader
+from lensai_integrations.lightning.loaders import OTHER_LOADERS, has_validation, is_fitting, one_loader, other_loaders
 from lensai_integrations.lightning.spawned import bring_back
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
@@ -190,6 +190,8 @@ class BaselineCallback(Checkable, LightningCallback):
     @guarded("starting a training epoch")
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the training profile of this epoch."""
+        assert self._fit is not None
+        self._fit.raw.find(TRAINING, trainer.train_dataloader)
         self._start(TRAINING, trainer.train_dataloader)
         self._from_the_start = True
 
@@ -218,6 +220,8 @@ class BaselineCallback(Checkable, LightningCallback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the reference profile."""
         if is_fitting(trainer):
+            assert self._fit is not None
+            self._fit.raw.find(OTHER_LOADERS, other_loaders(trainer.val_dataloaders, self._options.dataloader_idx))
             self._start(VALIDATION, trainer.val_dataloaders, self._options.dataloader_idx)
 
     @guarded("reading a validation batch")

@@ -28,6 +28,24 @@ def has_validation(trainer: Trainer, index: int) -> bool:
     return bool(trainer.enable_validation and (not batches or batches[index] > 0))
 
 
+#: What the loaders are called that are not the reference's.
+OTHER_LOADERS = "other validation loaders"
+
+
+def other_loaders(loaders: Any, index: int) -> list[Any]:
+    """All of them but that one.
+
+    Example:
+        >>> other_loaders(["day", "night"], 1), other_loaders("a loader", 0)
+        (['day'], [])
+    """
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    if not isinstance(loaders, list | tuple):
+        return []
+    return [loader for place, loader in enumerate(loaders) if place != index]
+
+
 def one_loader(loaders: Any, index: int) -> Any:
     """One of a trainer's loaders, which are one loader, a list, or a dict.
 

@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import re
 import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from lensai_integrations.conventions import single_convention
-from lensai_integrations.errors import InputError
+from lensai_integrations.errors import InputError, told
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Profile
 from lensai_integrations.raw.columns import Columns
 from lensai_integrations.raw.ledger import CAPACITY, Ledger
-from lensai_integrations.raw.metadata import EXIF, FILE, checked_exif, exif_of, file_of
+from lensai_integrations.raw.metadata import (
+    FILE,
+    NAME,
+    Metadata,
+    answered,
+    checked_exif,
+    checked_metadata,
+    exif_of,
+    file_of,
+)
 from lensai_integrations.raw.reading import Delivered, read
-from lensai_integrations.raw.segments import checked_stream, profiles_of
-from lensai_integrations.raw.sketches import RAW, RawSketches
+from lensai_integrations.raw.segments import NO_SEGMENT, checked_stream, profiles_of
+from lensai_integrations.raw.sketches import IMAGES, METADATA, RAW, RawSketches
 from lensai_integrations.raw.workers import stay_on_one_core
-from lensai_integrations.segments import DEFAULT_SEGMENTS, OTHER, segment_name
+from lensai_integrations.segments import DEFAULT_SEGMENTS, segment_name
 
 logger = logging.getLogger("lensai_integrations")
 
-#: A function of the user's: from what was delivered to a number, a category or None.
-Metadata = Callable[[Any], Any]
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: All collectors of this process that are still in use.
+_ALIVE: weakref.WeakSet[Collector] = weakref.WeakSet()
+#: Different problems that a process tells of: each may name another value.
+_MOST_NOTES: Final = 100
 _TAKEN = ("inputs", "outputs", "labels", "embeddings", "metadata")
 
 
@@ -52,6 +64,7 @@ class Collector:
         measures: Custom measures, functions decorated with `measure`, of one number an image.
         convention: Of the image measures, one; None is `"lensai"`.
         k: Size of the KLL sketches.
+        rows: Rows that the joint sample keeps, which a baseline is calibrated with; 0 for none.
         seed: Of what is random in them.
         segment_by: A name of metadata or of EXIF data, `"mode"`, `"format"`, or `"label"`: a profile for each value.
         max_segments: How many values get one, first come, first served; the others share the segment "other".
@@ -78,37 +91,46 @@ class Collector:
         measures: Sequence[CustomMeasure] = (),
         convention: str | Sequence[str] | None = None,
         k: int = 200,
+        rows: int = 2000,
         seed: int = 0,
         segment_by: str | None = None,
         max_segments: int = DEFAULT_SEGMENTS,
         labels: bool = True,
         capacity: int = CAPACITY,
     ) -> None:
-        self.metadata = dict(metadata or {})
-        _check(name, self.metadata)
+        if not isinstance(name, str) or not NAME.fullmatch(name) or name in _TAKEN:
+            raise InputError(f"name={name!r} should be up to 64 letters, digits, '.', '_' and '-', and not {_TAKEN}")
+        self.metadata = checked_metadata(metadata)
         if inputs is not None and not isinstance(inputs, ImageInputs):
             raise InputError(f"inputs={inputs!r} should be ImageInputs(...): of several images a sample, one by key=")
-        self.name, self.inputs, self._exif, self._seed, self._k = name, inputs, checked_exif(exif), seed, k
+        self.name, self.inputs, self._exif = name, inputs, checked_exif(exif)
+        self._k, self._rows, self._seed = k, rows, seed
         kept = (*FILE, *self._exif, *self.metadata)
         by = checked_stream(segment_by, max_segments, kept, labels=labels)
         self.columns = Columns(single_convention(convention), kept, checked_measures(measures), by)
         self._capacity, self._most = capacity, max_segments
-        self._notes: set[str] = set()
+        self._noted: set[tuple[int, str]] = set()
+        self._logged: set[str] = set()
         self._begin()
 
     def _begin(self) -> None:
         """Collect in a new folder, which is this object's own."""
         folder = Path(tempfile.mkdtemp(prefix="lensai-raw-"))
         weakref.finalize(self, _remove, folder, os.getpid())
-        empty = partial(_empty, self.columns, self._k, self._seed)
+        empty = partial(_empty, self.columns, self._k, self._rows, self._seed)
         most = 0 if self.columns.segment_by is None else self._most
         self._ledger = Ledger(folder, self.columns.width, empty, self._capacity, most)
+        _ALIVE.add(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _ALIVE.add(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Collector:
         result = object.__new__(type(self))
         memo[id(self)] = result
         result.__dict__.update(self.__dict__)
-        result._notes = set()
+        result._noted, result._logged = set(), set()
         result._begin()
         return result
 
@@ -128,7 +150,7 @@ class Collector:
                 segment = self._segment(one, _of_row(label, i, len(measures)))
                 self._ledger.append(partial(self._row, measure, one, pixels if i == 0 else 0 * pixels), segment)
         except Exception as error:  # noqa: BLE001  whatever a user's image or disk does, the pipeline goes on
-            self._note(f"{self.name}: an image was not profiled: {error!r}")
+            self._note("not profiled", f"{self.name}: an image was not profiled: {told(error)}")
 
     def _measured(self, image: Any) -> tuple[Any, Any, Delivered | None]:
         try:
@@ -136,12 +158,13 @@ class Collector:
             delivered = read(image, self.inputs)
             if delivered.remark:
                 self._note(f"{self.name}: {delivered.remark}")
-            found = self.columns.measured(delivered)
-            for problem in self.columns.problems():
-                self._note(problem)
-            return *found, delivered
+            rows, pixels, errors = self.columns.measured(delivered)
+            for name, error in errors.items():
+                self._note(f"custom/{name}", error, f"the custom measure {name!r} failed: {error}")
+            return rows, pixels, delivered
         except Exception as error:  # noqa: BLE001
-            self._note(f"{self.name}: an image could not be measured and counts as invalid: {error}")
+            why = told(error)
+            self._note(IMAGES, why, f"{self.name}: an image could not be measured and counts as invalid: {why}")
             width = len(self.columns.streams) + len(self.columns.custom)
             return np.full((1, width), np.nan, np.float32), np.zeros((3, 256), np.int64), None
 
@@ -149,34 +172,50 @@ class Collector:
         known = {} if delivered is None else {**file_of(delivered), **exif_of(delivered, self._exif)}
         values = [known.get(name) for name in (*FILE, *self._exif)]
         for name, function in self.metadata.items():
-            try:
-                values.append(function(sample))
-            except Exception as error:  # noqa: BLE001
-                values.append(None)
-                self._note(f"metadata {name!r} is missing where its function raises: {error!r}")
+            value = answered(function, sample)
+            if isinstance(value, Exception):
+                why = repr(value)
+                self._note(METADATA + name, why, f"metadata {name!r} is missing where its function raises: {why}")
+            values.append(value)
         return values
 
     def _segment(self, values: Sequence[Any], label: Any) -> str | None:
         """The name of a row's segment; None for the one of all others."""
         by = self.columns.segment_by
+        value = values[self.columns.metadata.index(by)] if by in self.columns.metadata else label
         try:
-            return segment_name(values[self.columns.metadata.index(by)] if by in self.columns.metadata else label)
+            return None if isinstance(value, Exception) else segment_name(value)
         except InputError as error:
-            self._note(f"{self.name}: rows are in the segment {OTHER!r}, for by {by!r} they have no segment: {error}")
+            self._note(f"{self.name}: {NO_SEGMENT.format(by, error)}")
             return None
 
     def _row(self, measures: Any, values: Sequence[Any], pixels: Any, code: Callable[[str], int]) -> tuple[Any, Any]:
-        row, problem = self.columns.row(measures, values, code)
-        if problem:
-            self._note(problem)
+        row, problems = self.columns.row(measures, values, code)
+        for name, why in problems.items():
+            self._note(METADATA + name, why, f"metadata {name!r} {why}")
         return row, pixels
 
-    def _note(self, problem: str) -> None:
-        """Log a problem, the same one once in each process."""
-        key = re.sub(r"\d+", "0", problem)
-        if key not in self._notes:
-            self._notes.add(key)
-            logger.warning(problem)
+    def _note(self, topic: str, problem: str = "", sentence: str = "") -> None:
+        """Keep what went wrong for the profile, whichever process makes it, and log it: once, in the main process.
+
+        Args:
+            topic: What it is about, see `RawSketches.warnings`; without a problem this is the sentence.
+            problem: The first cause.
+            sentence: What is logged of it, if the problem alone does not say enough.
+        """
+        key = topic if problem else re.sub(r"\d+", "0", topic)
+        with suppress(OSError):
+            place = self._ledger.generation(), key
+            if place not in self._noted and len(self._noted) < _MOST_NOTES:
+                self._noted.add(place)
+                self._ledger.note(key, problem or topic)
+        if multiprocessing.parent_process() is None:
+            self._log(key, sentence or problem or topic)
+
+    def _log(self, topic: str, sentence: str) -> None:
+        if topic not in self._logged and len(self._logged) < _MOST_NOTES:
+            self._logged.add(topic)
+            logger.warning("%s", sentence)
 
     def reset(self) -> None:
         """Forget what was collected. Rows that are on their way in other processes count from here on."""
@@ -189,20 +228,43 @@ class Collector:
             source: What the profile is of.
         """
         sketches, pixels = self._ledger.read()
-        groups = sketches.groups(pixels, {"note": "as delivered, RGB"}, name=self.name)
-        left_out = sketches.measures.invalid
-        warnings = [f"{left_out:,} of {sketches.n:,} images of {self.name} could not be measured"] if left_out else []
+        groups, rows = sketches.groups(pixels, {"note": "as delivered, RGB"}, name=self.name), sketches.rows(self.name)
+        causes = self._ledger.notes()
+        warnings = sketches.warnings(self.name, causes)
+        for topic, cause in causes.items():  # of processes that leave it to this one
+            self._log(topic, next((warning for warning in warnings if cause in warning), cause))
         created = datetime.now(UTC).isoformat(timespec="seconds")
         info: dict[str, Any] = {"source": source, "created": created, "warnings": warnings}
         if self.columns.segment_by is None:
-            return Profile(groups, None, info)
+            return Profile(groups, rows, info)
         segments = profiles_of(sketches, self._ledger.segments(), self.name, {"source": source})
         about = {"segment_by": self.columns.segment_by, "max_segments": self._most}
-        return Profile(groups, None, info | about, segments)
+        return Profile(groups, rows, info | about, segments)
+
+    @property
+    def folder(self) -> str:
+        """Where its rows lie: the same for its copies in other processes, and for no other collector."""
+        return str(self._ledger.folder)
+
+    @property
+    def count(self) -> int:
+        """Images that all processes have collected since the last `reset`."""
+        return self._ledger.count()
 
 
-def _empty(columns: Columns, k: int, seed: int, number: int) -> RawSketches:
-    return RawSketches(columns, k, [seed, number])
+def alive() -> list[Collector]:
+    """The collectors of this process that are still in use.
+
+    Example:
+        >>> collector = Collector()
+        >>> collector in alive()
+        True
+    """
+    return list(_ALIVE)
+
+
+def _empty(columns: Columns, k: int, rows: int, seed: int, number: int) -> RawSketches:
+    return RawSketches(columns, k, [seed, number], rows)
 
 
 def _remove(folder: Path, pid: int) -> None:
@@ -213,13 +275,3 @@ def _remove(folder: Path, pid: int) -> None:
 def _of_row(value: Any, i: int, n: int) -> Any:
     """A batch's metadata may be one for each row."""
     return value[i] if isinstance(value, list | tuple | np.ndarray) and len(value) == n else value
-
-
-def _check(name: str, metadata: Mapping[str, Any]) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _TAKEN:
-        raise InputError(f"name={name!r} should be up to 64 letters, digits, '.', '_' and '-', and not {_TAKEN}")
-    for key, function in metadata.items():
-        if not isinstance(key, str) or not _NAME.fullmatch(key) or key in (*FILE, *EXIF):
-            raise InputError(f"metadata names should be short words other than {(*FILE, *EXIF)}, not {key!r}")
-        if not callable(function):
-            raise InputError(f"metadata[{key!r}]={function!r} should be a function of a sample")

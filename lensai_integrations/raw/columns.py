@@ -3,24 +3,29 @@
 First the image measures, then a column for each custom measure, then two columns for each piece of metadata: its
 number, and the code of its category. A function of the user's may answer either, now this, now that; the one that it
 did not answer is NaN. Where images are told apart, the last column is the number of the row's segment.
+
+What failed is marked in the row, so that it can be counted exactly whichever process it failed in: infinity where a
+custom measure failed, a code below 0 where a function of the metadata did.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, to_host
+from lensai_integrations.arrays import to_host
+from lensai_integrations.errors import told
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.custom_rows import custom_measurer
 from lensai_integrations.measures.images import image_measures, measure_images_and_counts
-from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.inputs import ImageInputs, Images
+from lensai_integrations.raw.metadata import Metadata
 from lensai_integrations.raw.reading import Delivered
 
 #: Longest category that is kept whole, in characters.
@@ -28,9 +33,13 @@ MOST_CHARACTERS: Final = 200
 #: Different categories of one process; further ones are all counted as `OTHER`.
 MOST_CATEGORIES: Final = 100_000
 OTHER: Final = "(other)"
+#: Stand in a custom measure's column where it failed, and for the category of metadata where its function did.
+FAILED, FAILED_CODE = math.inf, -1.0
 
 #: Images are handed to custom measures as they were read, so how does not matter.
 _READER: Final = ImageInputs(layout="NCHW", scale=1.0)
+
+_WIDE: Final = "it returned {} numbers for each image: of images as they are delivered it has to return one"
 
 #: Gives the code of a category.
 Code = Callable[[str], int]
@@ -45,6 +54,7 @@ class Columns:
         metadata: Names of the metadata.
         custom: Custom measures, of one number each.
         segment_by: What tells the rows apart; None if nothing.
+        functions: Of those pieces of metadata that the user's functions give of a file.
 
     Example:
         >>> columns = Columns("lensai", ("mode",))
@@ -56,6 +66,7 @@ class Columns:
     metadata: tuple[str, ...]
     custom: tuple[CustomMeasure, ...] = ()
     segment_by: str | None = None
+    functions: Mapping[str, Metadata] = field(default_factory=dict, compare=False)
 
     @cached_property
     def definitions(self) -> dict[str, str]:
@@ -76,41 +87,60 @@ class Columns:
         """The column of a metadata's numbers; the one behind it has the codes of its categories."""
         return len(self.streams) + len(self.custom) + 2 * self.metadata.index(name)
 
-    def measured(self, delivered: Delivered) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def measured(self, delivered: Delivered) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, str]]:
         """Image measures and custom ones `[n, D]`, pixel counts `[3, 256]`, in host memory. Waits for an accelerator.
 
-        A custom measure that fails, or gives more than one number for an image, is NaN; `problems` says why.
+        Where a custom measure fails, or gives more than one number for an image, there is `FAILED`; why, by its name,
+        is returned as well.
         """
         images = delivered.images
         _, rows, counts = measure_images_and_counts(images, self.convention)
-        columns = [to_host(rows)]
-        if self.custom:
-            found = custom_measurer(_READER, self.custom).of(images, images.pixels)
-            columns += [_one_column(found.get(each.name), len(columns[0])) for each in self.custom]
-        return np.concatenate(columns, axis=1), to_host(counts).astype(np.int64, copy=False)
+        custom, errors = self._custom(images)
+        columns = np.concatenate([to_host(rows), custom], axis=1)
+        return columns, to_host(counts).astype(np.int64, copy=False), errors
 
-    def problems(self) -> list[str]:
-        """What custom measures did wrong in this process."""
-        errors = custom_measurer(_READER, self.custom).errors if self.custom else {}
-        return [f"the custom measure {name!r} failed: {error}" for name, error in errors.items()]
+    def _custom(self, images: Images) -> tuple[NDArray[np.float32], dict[str, str]]:
+        """The custom measures `[n, D]`, and why some failed. What fails for several images is tried one by one."""
+        if not self.custom:
+            return np.zeros((images.n, 0), np.float32), {}
+        measurer, columns, errors = custom_measurer(_READER, self.custom), [], {}
+        found = measurer.of(images, images.pixels)
+        for each in self.custom:
+            rows = found.get(each.name)
+            if rows is not None and tuple(rows.shape) == (images.n, 1):
+                rows = to_host(rows)
+                columns.append(np.where(np.isinf(rows), np.float32(math.nan), rows))
+                continue
+            columns.append(np.full((images.n, 1), FAILED, np.float32))
+            errors[each.name] = told(measurer.errors[each.name]) if rows is None else _WIDE.format(rows.shape[1])
+        if not errors or images.n == 1:
+            return np.concatenate(columns, axis=1), errors
+        parts = [self._custom(replace(images, pixels=images.pixels[i : i + 1])) for i in range(images.n)]
+        first = {name: why for _, failed in reversed(parts) for name, why in failed.items()}
+        return np.concatenate([rows for rows, _ in parts]), first
 
     def row(
         self, measures: NDArray[np.float32], metadata: Sequence[Any], code: Code
-    ) -> tuple[NDArray[np.float32], str | None]:
-        """One row `[width]` from an image's measures and its metadata, which may be None; and what was unusable.
+    ) -> tuple[NDArray[np.float32], dict[str, str]]:
+        """One row `[width]` from an image's measures and its metadata; and by name, what of it was unusable.
+
+        A piece of metadata is None where there is none, and an exception where its function failed.
 
         Example:
             >>> columns = Columns("lensai", ("hour", "site"))
-            >>> row, problem = columns.row(np.zeros(len(columns.streams), np.float32), [7, "north"], len)
-            >>> row[-4:].tolist(), problem
-            ([7.0, nan, nan, 5.0], None)
+            >>> row, problems = columns.row(np.zeros(len(columns.streams), np.float32), [7, "north"], len)
+            >>> row[-4:].tolist(), problems
+            ([7.0, nan, nan, 5.0], {})
         """
         row = np.full(self.width, math.nan, np.float32)
         row[: len(measures)] = measures
-        problem = None
+        problems: dict[str, str] = {}
         for name, value in zip(self.metadata, metadata, strict=True):
             place = self.numbers(name)
             if value is None:
+                continue
+            if isinstance(value, Exception):
+                row[place + 1] = FAILED_CODE
                 continue
             if isinstance(value, str):
                 row[place + 1] = code(value[:MOST_CHARACTERS])
@@ -118,12 +148,6 @@ class Columns:
             try:
                 row[place] = float(value)
             except (TypeError, ValueError, OverflowError):
-                problem = f"metadata {name!r} gave a {type(value).__name__}: it should give a number, a string or None"
-        return row, problem
-
-
-def _one_column(rows: Array | None, n: int) -> NDArray[np.float32]:
-    """`[n, 1]`; NaN where there is not one number for each image."""
-    if rows is None or tuple(rows.shape) != (n, 1):
-        return np.full((n, 1), math.nan, np.float32)
-    return to_host(rows)
+                row[place + 1] = FAILED_CODE
+                problems[name] = f"gave a {type(value).__name__}: it should give a number, a string or None"
+        return row, problems

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
+import pickle
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime
@@ -26,22 +28,26 @@ import numpy as np
 from lensai_integrations.conventions import single_convention
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.group import Group
+from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.outputs import LABEL
 from lensai_integrations.profile import Profile
 from lensai_integrations.raw.chunks import Chunk, measure_chunk
 from lensai_integrations.raw.columns import Columns
-from lensai_integrations.raw.metadata import FILE, checked_exif
+from lensai_integrations.raw.metadata import FILE, Metadata, checked_exif, checked_metadata
 from lensai_integrations.raw.segments import SegmentNames, checked_stream, profiles_of
 from lensai_integrations.raw.sketches import RAW, RawSketches
 from lensai_integrations.segments import DEFAULT_SEGMENTS
 from lensai_integrations.segments import LABEL as SEGMENT_BY_LABEL
 from lensai_integrations.sketches.categories import Categories
 
+_log = logging.getLogger("lensai_integrations")
+
 #: What an image's file is called.
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 #: Files that one process measures before it reports; seconds between two saved states; unreadable files that are named.
 CHUNK, SAVE_EVERY, MOST_NAMED = 32, 10.0, 1000
 _STATE: Final = "resume.npz"
+_INFO: Final = {"note": "files, RGB"}
 
 
 def images_in(source: str | Path) -> tuple[Path, list[Path]]:
@@ -76,12 +82,19 @@ def profile_files(
     source: str | Path,
     *,
     jobs: int | None = None,
+    metadata: Mapping[str, Metadata] | None = None,
     exif: Sequence[str] = (),
+    measures: Sequence[CustomMeasure] = (),
     convention: str | Sequence[str] | None = None,
     k: int = 200,
+    rows: int = 2000,
     seed: int = 0,
     segment_by: str | None = None,
     max_segments: int = DEFAULT_SEGMENTS,
+    labels: bool = True,
+    limit: int | None = None,
+    source_name: str = "files",
+    name: str = RAW,
     resume: str | Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Profile:
@@ -93,12 +106,21 @@ def profile_files(
     Args:
         source: A folder, an image, or a pattern.
         jobs: Worker processes; by default as many as there are cores. 0: none.
+        metadata: Functions by name, each given Pillow's image, whose `filename` is its path: a number, a category or
+            None. With worker processes, functions of a module that these can import.
         exif: What of the files' EXIF data is kept; see `ProfileImages`.
+        measures: Custom measures, functions decorated with `measure`, of one number an image; likewise.
         convention: Of the image measures, one; None is `"lensai"`.
         k: Size of the KLL sketches.
+        rows: Rows that the joint sample keeps, which `calibrate` needs; 0 for none.
         seed: Of what is random in them.
-        segment_by: `"format"`, `"mode"`, a name in `exif`, or `"label"`: also keeps a profile for each value.
+        segment_by: `"format"`, `"mode"`, a name in `metadata` or `exif`, or `"label"`: also keeps a profile for each
+            value.
         max_segments: How many values get one, first come, first served; the others share the segment "other".
+        labels: Whether the names of folders are labels.
+        limit: Only so many files, the first in their order.
+        source_name: What the profile says it is of.
+        name: Of the images' group.
         resume: A folder to save the state to, and to go on from if there is one; removed at the end.
         progress: Called with the number of files done and of all.
 
@@ -113,12 +135,16 @@ def profile_files(
     """
     _check_pillow()
     measured_by = single_convention(convention)
+    functions, measures = checked_metadata(metadata), checked_measures(measures)
     root, paths = images_in(source)
-    kept = (*FILE, *checked_exif(exif))
-    by = checked_stream(segment_by, max_segments, kept, labels=_have_labels(root, paths))
-    columns = Columns(measured_by, kept, segment_by=by)
-    digest = _digest(root, paths, (columns, k, seed, max_segments))
-    work = _Work(RawSketches(columns, k, [seed]), digest, max_segments)
+    paths = paths[:limit]
+    kept = (*FILE, *checked_exif(exif), *functions)
+    labelled = labels and _have_labels(root, paths)
+    by = checked_stream(segment_by, max_segments, kept, labels=labelled)
+    columns = Columns(measured_by, kept, measures, by, functions)
+    told = [measured_by, kept, [each.definition for each in measures], [*map(_source, functions.values())], by]
+    digest = _digest(root, paths, (*told, k, rows, seed, max_segments))
+    work = _Work(RawSketches(columns, k, [seed], rows), digest, max_segments, name)
     store = Path(resume) / _STATE if resume is not None else None
     if store is not None:
         work.load(store)
@@ -132,17 +158,18 @@ def profile_files(
             saved = time.monotonic()
     if store is not None:
         store.unlink(missing_ok=True)
-    return work.profile(root, paths, time.monotonic() - started)
+    return work.profile(root, paths, time.monotonic() - started, source_name, labelled=labelled)
 
 
 class _Work:
     """How far it is, and what came of it."""
 
-    def __init__(self, sketches: RawSketches, digest: str, most: int) -> None:
-        self._sketches, self._digest, self._most = sketches, digest, most
+    def __init__(self, sketches: RawSketches, digest: str, most: int, name: str = RAW) -> None:
+        self._sketches, self._digest, self._most, self._name = sketches, digest, most, name
         self._names = SegmentNames(most)
         self._pixels = np.zeros((3, 256), np.int64)
         self._unreadable: list[tuple[str, str]] = []
+        self._causes: dict[str, str] = {}
         self.done = self.resumed = 0
 
     def add(self, root: Path, paths: Sequence[Path], chunk: Chunk) -> None:
@@ -154,12 +181,13 @@ class _Work:
         self._sketches.update(chunk.rows, chunk.words)
         self._pixels += chunk.pixels
         self._unreadable += chunk.unreadable
+        self._causes = chunk.causes | self._causes
         self.done += len(paths)
 
     def save(self, path: Path) -> None:
         """Write the state; a run that is cut short while it writes leaves the one before."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        about = {"digest": self._digest, "done": self.done, "unreadable": self._unreadable}
+        about = {"digest": self._digest, "done": self.done, "unreadable": self._unreadable, "causes": self._causes}
         notes = json.dumps({**about, "segments": self._names.names})
         made = path.with_suffix(".tmp")
         with made.open("wb") as file:
@@ -181,28 +209,31 @@ class _Work:
         self._pixels = pixels.astype(np.int64)
         self._unreadable = [(str(path), str(why)) for path, why in notes["unreadable"]]
         self._names = SegmentNames(self._most, list(map(str, notes["segments"])))
+        self._causes = {str(what): str(why) for what, why in notes["causes"].items()}
         self.done = self.resumed = int(notes["done"])
 
-    def profile(self, root: Path, paths: Sequence[Path], seconds: float) -> Profile:
+    def profile(self, root: Path, paths: Sequence[Path], seconds: float, source: str, *, labelled: bool) -> Profile:
         """What it amounts to."""
-        groups = self._sketches.groups(self._pixels, {"note": "files, RGB"})
-        labels = _labels(root, paths, {path for path, _ in self._unreadable})
+        groups, rows = self._sketches.groups(self._pixels, _INFO, self._name), self._sketches.rows(self._name)
+        labels = _labels(root, paths, {path for path, _ in self._unreadable}) if labelled else None
         if labels is not None:
             groups["labels"] = labels
-        info: dict[str, Any] = {"source": "files", "created": datetime.now(UTC).isoformat(timespec="seconds")}
+        info: dict[str, Any] = {"source": source, "created": datetime.now(UTC).isoformat(timespec="seconds")}
         info["warnings"] = []
         if self._unreadable:
             info["warnings"].append(f"{len(self._unreadable):,} of {len(paths):,} files could not be read")
             named = self._unreadable[:MOST_NAMED]
             info["unreadable"] = [[os.path.relpath(path, root), why] for path, why in named]
-        if self._sketches.measures.invalid:
-            info["warnings"].append(f"{self._sketches.measures.invalid:,} images could not be measured")
+        failures = self._sketches.warnings(self._name, self._causes)
+        for warning in failures:
+            _log.warning("%s", warning)
+        info["warnings"] += failures
         info["images_per_second"] = round((self.done - self.resumed) / max(seconds, 1e-9), 1)
         by = self._sketches.columns.segment_by
         if by is None:
-            return Profile(groups, None, info)
-        segments = profiles_of(self._sketches, self._names.names, RAW, {"source": info["source"]})
-        return Profile(groups, None, info | {"segment_by": by, "max_segments": self._most}, segments)
+            return Profile(groups, rows, info)
+        segments = profiles_of(self._sketches, self._names.names, self._name, {"source": info["source"]})
+        return Profile(groups, rows, info | {"segment_by": by, "max_segments": self._most}, segments)
 
 
 def _have_labels(root: Path, paths: Sequence[Path]) -> bool:
@@ -231,6 +262,7 @@ def _chunks(paths: Sequence[Path], columns: Columns, jobs: int | None) -> Iterat
     if jobs <= 0:
         yield from ((len(part), measure(part)) for part in parts)
         return
+    _check_travels(columns)
     done = 0
     while done < len(parts):
         try:
@@ -242,6 +274,17 @@ def _chunks(paths: Sequence[Path], columns: Columns, jobs: int | None) -> Iterat
             for path in parts[done]:
                 yield 1, _alone(columns, path)
             done += 1
+
+
+def _check_travels(columns: Columns) -> None:
+    """Refuse functions that other processes cannot import."""
+    try:
+        pickle.loads(pickle.dumps(columns))  # noqa: S301  what this process has just made
+    except Exception as error:
+        raise InputError(
+            f"measures= or metadata= has a function that worker processes cannot import ({error}): define it at the top"
+            " of a module, or use none: num_workers=0"
+        ) from error
 
 
 def _alone(columns: Columns, path: str) -> Chunk:
@@ -266,6 +309,12 @@ def _check_pillow() -> None:
         raise MissingDependencyError(
             "reading image files needs Pillow: pip install 'lensai-integrations[files]'"
         ) from error
+
+
+def _source(function: Metadata) -> str:
+    """What tells a function from another, as far as that can be told."""
+    code = getattr(function, "__code__", None)
+    return f"{getattr(function, '__qualname__', type(function).__qualname__)} {code.co_code.hex() if code else ''}"
 
 
 def _digest(root: Path, paths: Sequence[Path], settings: Any) -> str:

@@ -14,6 +14,7 @@ its top. So a process keeps a few megabytes, however long it runs and whether or
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -26,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.raw.columns import MOST_CATEGORIES, OTHER
-from lensai_integrations.raw.segments import SharedNames
+from lensai_integrations.raw.segments import SharedNames, written_once
 from lensai_integrations.raw.sketches import RawSketches
 
 #: Rows in the buffer of a process.
@@ -160,6 +161,25 @@ class Ledger:
         """The names of the segments of this generation, whose numbers begin at 1."""
         return SharedNames(self.folder / str(self.generation()), self._most).read()
 
+    def note(self, topic: str, problem: str) -> None:
+        """Keep what went wrong, for whichever process asks: of all processes the first of a topic in this generation.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
+        name = f"{self.generation()}-{hashlib.sha256(topic.encode()).hexdigest()[:16]}.note"
+        written_once(self.folder / name, json.dumps([topic, problem]))
+
+    def notes(self) -> dict[str, str]:
+        """What went wrong in this generation, in any process, by topic."""
+        paths = sorted(self.folder.glob(f"{self.generation()}-*.note"))
+        return dict(json.loads(path.read_text(encoding="utf-8")) for path in paths)
+
+    def count(self) -> int:
+        """How many rows all processes have written in this generation; they are not read."""
+        paths = list(self.folder.glob(f"{self.generation()}-*.rows"))
+        return sum(int(np.fromfile(path, np.int64, 1)[0]) for path in paths)
+
     def generation(self) -> int:
         """The number that rows written now belong to."""
         if self._number is None:
@@ -185,18 +205,18 @@ class Ledger:
             OSError: If the folder cannot be read.
         """
         total, pixels = self._empty(0), np.zeros((3, 256), np.int64)
-        for path in sorted(self.folder.glob(f"{self.generation()}-*.rows")):
-            sketches, counts = self._read_one(path)
+        for number, path in enumerate(sorted(self.folder.glob(f"{self.generation()}-*.rows"))):
+            sketches, counts = self._read_one(path, number)
             total.merge(sketches)
             pixels += counts
         return total, pixels
 
-    def _read_one(self, path: Path) -> tuple[RawSketches, NDArray[np.int64]]:
+    def _read_one(self, path: Path, number: int) -> tuple[RawSketches, NDArray[np.int64]]:
         head, buffer = _mapped(path, self._width, self._capacity, create=False)
         for _ in range(_TRIES):
             before = head[:_HEAD].copy()
             written, folded = int(before[_WRITTEN]), int(before[_FOLDED])
-            sketches = self._empty(0)
+            sketches = self._empty(number)  # each process has random decisions of its own
             saved, sketched = path.with_suffix(".npz"), 0
             if saved.exists():
                 with np.load(saved, allow_pickle=False) as arrays:

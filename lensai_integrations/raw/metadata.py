@@ -6,12 +6,16 @@ EXIF data can identify a camera and so a person: nothing of it is read unless it
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.raw.reading import Delivered
 
+#: A function of the user's: from what was delivered to a number, a category or None.
+Metadata = Callable[[Any], Any]
+NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 #: What is known of any image: its colour mode; of a file also its format and size in bytes.
 FILE: Final = ("mode", "format", "file_size")
 #: EXIF tags by the names they are asked for (Exif 2.32, CIPA DC-008), and the directory that they are in.
@@ -43,6 +47,39 @@ def checked_exif(names: Sequence[str]) -> tuple[str, ...]:
     if isinstance(names, str) or not set(names) <= set(EXIF):
         raise InputError(f"exif={names!r} should be a list of some of {', '.join(EXIF)}")
     return tuple(names)
+
+
+def checked_metadata(metadata: Mapping[str, Metadata] | None) -> dict[str, Metadata]:
+    """Functions by the name of what they give, if they are some.
+
+    Raises:
+        InputError: If they are not.
+
+    Example:
+        >>> list(checked_metadata({"hour": len})), checked_metadata(None)
+        (['hour'], {})
+    """
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise InputError(f"metadata={metadata!r} should be a dict of functions by name: {{'site': function}}")
+    for key, function in (metadata or {}).items():
+        if not isinstance(key, str) or not NAME.fullmatch(key) or key in (*FILE, *EXIF):
+            raise InputError(f"metadata names should be short words other than {(*FILE, *EXIF)}, not {key!r}")
+        if not callable(function):
+            raise InputError(f"metadata[{key!r}]={function!r} should be a function of a sample")
+    return dict(metadata or {})
+
+
+def answered(function: Metadata, sample: Any) -> Any:
+    """What a function of the user's gives of a sample; the exception where it fails.
+
+    Example:
+        >>> answered(len, "four"), answered(len, 4)
+        (4, TypeError("object of type 'int' has no len()"))
+    """
+    try:
+        return function(sample)
+    except Exception as error:  # noqa: BLE001  whatever it raises
+        return error
 
 
 def file_of(delivered: Delivered) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from array_api_compat import is_numpy_array
 
 from lensai_integrations.arrays import Array, dtype_name, is_array, namespace, shape_of
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import channels_first, is_picture
+from lensai_integrations.measures.batches import Found, Located, channels_first, is_picture, locate
 from lensai_integrations.measures.inputs import HALVES, ImageInputs, Images, is_opaque
+from lensai_integrations.measures.pixels import are_bytes
 
 #: 16 bits to 0-255.
 _DEEP: Final = 255 / 65535
@@ -77,6 +78,55 @@ def read(image: Any, inputs: ImageInputs | None = None) -> Delivered:
             " the images are, or pass them alone"
         )
     return _array(image, inputs or ImageInputs())
+
+
+def pixels_of(batch: Any, inputs: ImageInputs | None = None) -> Found:
+    """The pixels of delivered images as they are measured: RGB, on the 0-255 scale, channels first.
+
+    Args:
+        batch: Images that `read` takes, an array of several of one size or a list of any, or a structure with such.
+        inputs: As there; its `key` is where they are.
+
+    Returns:
+        An array `[n, 3, H, W]`, or a list of `[3, H, W]`; bytes where these are exact, else float32.
+
+    Raises:
+        InputError: If there are none, or they cannot be read.
+
+    Example:
+        >>> [each.shape for each in pixels_of([np.zeros((4, 6), np.uint8), np.zeros((5, 6, 3), np.uint8)])]
+        [(3, 4, 6), (3, 5, 6)]
+    """
+    how = inputs or ImageInputs()
+    found = delivered_images(batch, how).images
+    if not isinstance(found, list):
+        return _pixels(read(found, how).images)
+    return [pixels for image in found for pixels in _pixels(read(image, how).images)]
+
+
+def delivered_images(batch: Any, inputs: ImageInputs) -> Located:
+    """Where delivered images are in a batch, Pillow's as they are; a list of images may be of any sizes and colours.
+
+    Raises:
+        InputError: If there are none, or several that may be the images.
+
+    Example:
+        >>> len(delivered_images([np.zeros((4, 6), np.uint8), np.zeros((5, 6, 3), np.uint8)], ImageInputs()).images)
+        2
+    """
+    if inputs.key is None and isinstance(batch, list) and batch and all(is_picture(x) or is_array(x) for x in batch):
+        return Located(batch)
+    return locate(batch, inputs.key, inputs.layout, pictures=True)
+
+
+def _pixels(images: Images) -> Array:
+    """Bytes, or float32, `[n, 3, H, W]`."""
+    pixels = images.pixels
+    if are_bytes(pixels, images.gain, images.offset):
+        return pixels
+    xp = namespace(pixels)
+    scaled = [xp.astype(pixels[:, i], xp.float32) * images.gain[i] + images.offset[i] for i in range(3)]
+    return xp.stack(scaled, axis=1)
 
 
 def _picture(image: Any) -> Images:

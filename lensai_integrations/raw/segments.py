@@ -19,6 +19,8 @@ from lensai_integrations.raw.metadata import NUMBERS
 from lensai_integrations.raw.sketches import RawSketches
 from lensai_integrations.segments import LABEL, OTHER, OTHER_CODE, checked_segment_by, segment_name
 
+NO_SEGMENT = f"rows are in the segment {OTHER!r}, for by {{!r}} they have no segment: {{}}"
+
 
 def checked_stream(by: Any, most: Any, metadata: Sequence[str], *, labels: bool) -> str | None:
     """`segment_by` if it names what delivered images can be told apart by.
@@ -99,16 +101,7 @@ class SharedNames(SegmentNames):
         return self._stem.with_name(f"{self._stem.name}-{number}.segment")
 
     def _named(self, number: int, name: str) -> str:
-        path, own = self._path(number), self._path(secrets.token_hex(8))
-        if not path.exists():
-            own.write_text(name, encoding="utf-8", newline="")
-            try:
-                os.link(own, path)  # unlike opening and writing, this is there whole or not at all
-            except FileExistsError:
-                pass
-            finally:
-                own.unlink(missing_ok=True)
-        return _text(path)
+        return written_once(self._path(number), name)
 
     def read(self) -> list[str]:
         """The names that all processes have given so far."""
@@ -117,6 +110,20 @@ class SharedNames(SegmentNames):
                 break
             self._codes[_text(self._path(number))] = number
         return self.names
+
+
+def written_once(path: Path, text: str) -> str:
+    """What is in a file: this text, unless another process was first."""
+    own = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
+    if not path.exists():
+        own.write_text(text, encoding="utf-8", newline="")
+        try:
+            os.link(own, path)  # unlike opening and writing, this is there whole or not at all
+        except FileExistsError:
+            pass
+        finally:
+            own.unlink(missing_ok=True)
+    return _text(path)
 
 
 def _text(path: Path) -> str:

@@ -14,11 +14,12 @@ from lensai_integrations.errors import FormatError
 from lensai_integrations.group import Group, Sketch
 from lensai_integrations.measures.definitions import Definition, register
 from lensai_integrations.measures.images import CONVENTIONS
-from lensai_integrations.raw.columns import OTHER, Columns
+from lensai_integrations.raw.columns import FAILED_CODE, OTHER, Columns
 from lensai_integrations.segments import OTHER_CODE
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.sketches.counts import PixelCounts
+from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.sketches.state import State
 
 #: The group of delivered images; what the names of the metadata's groups begin with.
@@ -26,6 +27,13 @@ RAW, METADATA = "raw", "metadata/"
 NUMBER: Final = "lensai/metadata_number@1"
 _SEGMENT: Final = "segment:"
 CATEGORY: Final = "lensai/metadata_category@1"
+#: What went wrong with an image as a whole.
+IMAGES: Final = "images"
+_LACKS: Final = {
+    "custom": "{} could not be measured in {:,} of {:,} rows",
+    "odd": "{} was left out in {:,} of {:,} rows: it is not a finite number there",
+    "metadata": "{} is missing in {:,} of {:,} rows, where its function failed",
+}
 
 register(
     Definition(NUMBER, "metadata number", "", "A number that came with an image.", "as given", "the image's source"),
@@ -41,6 +49,11 @@ class RawSketches:
         columns: Of the rows.
         k: Size of the KLL sketches.
         seed: Of what is random in them: whole numbers.
+        kept: Rows that the joint sample keeps; 0 for none.
+
+    Attributes:
+        failed: Rows by what they lack: `"custom/<measure>"` and `"metadata/<name>"` where a function failed, and
+            `"odd/<measure>"` where it gave no finite number.
 
     Example:
         >>> columns = Columns("lensai", ("site",))
@@ -55,21 +68,28 @@ class RawSketches:
     columns: Columns
     k: int
     seed: Sequence[int]
+    kept: int = 2000
     measures: KLLBank = field(init=False)
     custom: dict[str, KLLBank] = field(init=False)
     numbers: dict[str, KLLBank] = field(init=False)
     segments: dict[int, RawSketches] = field(default_factory=dict, init=False)
     categories: dict[str, Categories] = field(init=False)
+    failed: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.measures = self._bank(RAW, len(self.columns.streams))
         self.custom = {each.name: self._bank(f"custom/{each.name}", 1) for each in self.columns.custom}
         self.numbers = {name: self._bank(name, 1) for name in self.columns.metadata}
         self.categories = {name: Categories() for name in self.columns.metadata}
+        self.failed = {f"{kind}/{each.name}": 0 for each in self.columns.custom for kind in ("custom", "odd")}
+        self.failed |= {METADATA + name: 0 for name in self.columns.metadata}
+        self.sample = RowSample(self.kept, seed=self._seed("rows")) if self.kept else None
 
     def _bank(self, name: str, dim: int) -> KLLBank:
-        seed = np.random.SeedSequence([*self.seed, zlib.crc32(name.encode())]).generate_state(1)[0]
-        return KLLBank(dim, self.k, seed=int(seed))
+        return KLLBank(dim, self.k, seed=self._seed(name))
+
+    def _seed(self, name: str) -> int:
+        return int(np.random.SeedSequence([*self.seed, zlib.crc32(name.encode())]).generate_state(1)[0])
 
     @property
     def n(self) -> int:
@@ -88,13 +108,24 @@ class RawSketches:
 
     def _segment(self, number: int) -> RawSketches:
         if number not in self.segments:
-            self.segments[number] = RawSketches(replace(self.columns, segment_by=None), self.k, [*self.seed, number])
+            self.segments[number] = RawSketches(
+                replace(self.columns, segment_by=None, functions={}), self.k, [*self.seed, number], kept=0
+            )
         return self.segments[number]
 
     def _take(self, rows: NDArray[np.float32], vocabulary: Sequence[str]) -> None:
-        self.measures.update(np.ascontiguousarray(rows[:, : len(self.columns.streams)]))
-        for place, bank in enumerate(self.custom.values(), start=len(self.columns.streams)):
-            bank.update(np.ascontiguousarray(rows[:, place : place + 1]))
+        joint = {RAW: np.ascontiguousarray(rows[:, : len(self.columns.streams)])}
+        self.measures.update(joint[RAW])
+        measured = np.isfinite(joint[RAW]).all(axis=1)
+        for place, (name, bank) in enumerate(self.custom.items(), start=len(self.columns.streams)):
+            values = np.array(rows[:, place : place + 1])
+            self.failed[f"custom/{name}"] += int(np.isinf(values).sum())
+            self.failed[f"odd/{name}"] += int((np.isnan(values[:, 0]) & measured).sum())
+            values[np.isinf(values)] = np.nan
+            joint[f"{RAW}/{name}"] = values
+            bank.update(values)
+        if self.sample is not None:
+            self.sample.update(joint)
         for name in self.columns.metadata:
             place = self.columns.numbers(name)
             numbers = rows[:, place]
@@ -102,7 +133,8 @@ class RawSketches:
             if len(numbers):
                 self.numbers[name].update(numbers[:, None])
             codes = rows[:, place + 1]
-            codes = codes[~np.isnan(codes)].astype(np.int64)
+            self.failed[METADATA + name] += int((codes == FAILED_CODE).sum())
+            codes = codes[codes >= 0].astype(np.int64)
             if len(codes):
                 self.categories[name].update([vocabulary[c] if c < len(vocabulary) else OTHER for c in codes])
 
@@ -110,6 +142,7 @@ class RawSketches:
         """Add what another has seen."""
         for own, its in zip(self._sketches().values(), other._sketches().values(), strict=True):
             own.merge(its)
+        self.failed = {what: count + other.failed[what] for what, count in self.failed.items()}
         for number, segment in other.segments.items():
             self._segment(number).merge(segment)
 
@@ -143,10 +176,41 @@ class RawSketches:
                 group.definitions["*"] = CATEGORY
         return groups
 
+    def rows(self, name: str = RAW) -> RowSample | None:
+        """The joint sample, its columns called as those of the images' group; None if nothing is kept.
+
+        Args:
+            name: Of that group.
+        """
+        if self.sample is None or not self.sample.n:
+            return None
+        return self.sample.renamed({each: name + each.removeprefix(RAW) for each in self.sample.widths})
+
+    def warnings(self, name: str, causes: Mapping[str, str]) -> list[str]:
+        """What a reader of the profile should know: how many rows lack what, and why the first of them does.
+
+        Args:
+            name: Of the images' group.
+            causes: What went wrong first, by `IMAGES`, the keys of `failed`, or whatever else it is about.
+        """
+        found: dict[str, str] = {}
+        if self.measures.invalid:
+            found[IMAGES] = f"{self.measures.invalid:,} of {self.n:,} images of {name} could not be measured"
+        for what, count in self.failed.items():
+            kind, _, each = what.partition("/")
+            if count:
+                stream = what if kind == "metadata" else f"{name}/{each}"
+                found[what] = _LACKS[kind].format(stream, count, self.n)
+        for what, sentence in found.items():
+            found[what] = f"{sentence}: {causes[what]}" if what in causes else sentence
+        others = [cause for what, cause in causes.items() if what not in found and what not in (IMAGES, *self.failed)]
+        return [*found.values(), *others]
+
     def state(self) -> State:
         """Plain host arrays from which `restore` makes the same again."""
         states = {name: sketch.state() for name, sketch in self._sketches().items()}
         own = {f"{name}:{key}": array for name, state in states.items() for key, array in state.items()}
+        own["failed:counts"] = np.array(list(self.failed.values()), np.int64)
         parts = {number: segment.state() for number, segment in self.segments.items()}
         return own | {f"{_SEGMENT}{n}:{key}": array for n, part in parts.items() for key, array in part.items()}
 
@@ -170,6 +234,11 @@ class RawSketches:
             if name not in parts:
                 raise FormatError(f"the state of {name!r} is missing: it is of another profile")
             sketches[name] = type(sketch).from_state(parts[name])
+        counts = parts.get("failed", {}).get("counts")
+        if counts is None or counts.shape != (len(self.failed),):
+            raise FormatError("the counts of what failed are missing: it is the state of another release")
+        self.failed = dict(zip(self.failed, map(int, counts), strict=True))
+        self.sample = sketches.pop("rows", None)  # type: ignore[assignment]
         measures: Any = sketches.pop(RAW)
         if measures.dim != self.measures.dim:
             raise FormatError(f"the state has {measures.dim} streams instead of {self.measures.dim}")
@@ -184,6 +253,7 @@ class RawSketches:
 
     def _sketches(self) -> dict[str, Sketch]:
         sketches: dict[str, Sketch] = {RAW: self.measures}
+        sketches |= {"rows": self.sample} if self.sample is not None else {}
         sketches |= {f"custom/{name}": bank for name, bank in self.custom.items()}
         sketches |= {f"number/{name}": bank for name, bank in self.numbers.items()}
         return sketches | {f"category/{name}": found for name, found in self.categories.items()}

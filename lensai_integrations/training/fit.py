@@ -198,6 +198,8 @@ class Fit(Generic[P]):
 
     def baseline(self, profiles: Mapping[str, Profile]) -> Baseline | None:
         """The baseline that these profiles make, or None if there is nothing to hold a model against."""
+        with self.problems.caught("delivered images"):
+            self.raw.say_strays()
         training = profiles.get(TRAINING)
         reference = profiles.get(self.reference)
         if reference is None and self._options.reference_source == VALIDATION and training is not None:

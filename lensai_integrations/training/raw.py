@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from lensai_integrations.measures.wrapped import datasets_of, parts_inside
 from lensai_integrations.profile import Group, Profile
-from lensai_integrations.raw.collector import Collector
+from lensai_integrations.raw.collector import Collector, alive
 from lensai_integrations.segments import bounded
+from lensai_integrations.training.collectors import collectors_in
 from lensai_integrations.training.problems import Problems
 
 _SHARED = (
     "one ProfileImages serves the data of both {} and {}, so its images cannot be told apart and are in neither"
     " profile: give each its own"
+)
+_STRAY = (
+    "ProfileImages({0!r}) has seen {1:,} images of this fit and was found in none of its data sets, so they are in no"
+    " profile: let the data set or its loader hold it, as an attribute, in a Compose or in the collate_fn, or take them"
+    " yourself with its profile()"
 )
 _TWO_WAYS = (
     "the segments of {} were left out: they are by {!r} and the others by {!r}, and a profile has segments by one thing"
@@ -34,15 +39,16 @@ class RawImages:
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
         self._found: dict[str, list[Collector]] = {}
+        self._before = {collector.folder: collector.count for collector in alive()}
 
     def find(self, source: str, loader: Any) -> None:
         """Remember the collectors in what batches come from.
 
         Args:
-            source: Of which pass.
+            source: Of which pass, be it profiled or not: what serves two is in neither profile.
             loader: A loader or data set; None if it is not known.
         """
-        if source not in self._found:
+        if source not in self._found and loader is not None:
             self._found[source] = list(collectors_in(loader))
 
     def begin(self, source: str, loader: Any) -> None:
@@ -67,32 +73,20 @@ class RawImages:
         if warnings:
             profile.info["warnings"] = [*profile.warnings, *warnings]
 
+    def say_strays(self) -> None:
+        """Report collectors that images came to during the fit, and that belong to no data that was found."""
+        found = {each.folder for collectors in self._found.values() for each in collectors}
+        for collector in alive():
+            seen = collector.count - self._before.get(collector.folder, 0)
+            if seen > 0 and collector.folder not in found:
+                self._problems.note(f"delivered images of {collector.name}", _STRAY.format(collector.name, seen))
+
     def _is_shared(self, collector: Collector, source: str) -> bool:
         for other, collectors in self._found.items():
             if other != source and any(each is collector for each in collectors):
                 self._problems.note(collector.name, _SHARED.format(*sorted((source, other))))
                 return True
         return False
-
-
-def collectors_in(owner: Any) -> Iterator[Collector]:
-    """The collectors of all `ProfileImages` in a loader or data set.
-
-    Example:
-        >>> class Transform:
-        ...     collector = Collector(name="raw")
-        >>> [collector.name for collector in collectors_in([Transform()])]
-        ['raw']
-    """
-    seen: list[Collector] = []
-    pending = [owner]
-    while pending:
-        for each in parts_inside(pending.pop(0)):
-            collector = getattr(each, "collector", None)
-            if isinstance(collector, Collector) and not any(collector is other for other in seen):
-                seen.append(collector)
-                yield collector
-            pending += datasets_of(each) or []
 
 
 def _free(name: str, taken: Any) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lensai_integrations import Profiler, compare
 from lensai_integrations.drift.kernel import KernelTest
 from lensai_integrations.drift.result import DriftReport, GroupDrift, StreamDrift, VectorDrift
 from lensai_integrations.drift.text import (
@@ -194,3 +197,71 @@ def test_p_values_and_shares():
         "<1e-16",
     ]
     assert [percent(share) for share in (1.0, 0.1, 0.0999, 0.005, 0.0)] == ["100%", "10%", "10%", "0.5%", "0%"]
+
+
+SHARES = st.floats(0, 1)
+NEAR = st.floats(-1e-3, 1e-3)
+
+
+def claims_agree(words):
+    """The direction that words claim is that of the numbers beside them; equal numbers claim none."""
+    for claim, before, after in re.findall(r"(rose|fell) from ([^ ]+)% to ([^ ]+)% of rows", words):
+        assert np.sign(float(after) - float(before)) == (1 if claim == "rose" else -1), words
+    for claim, before, after in re.findall(r"(rose|fell): median ([^ ]+) -> ([^ ;(]+)", words):
+        one, two = (float(text.replace(",", "")) for text in (before, after))
+        assert np.sign(two - one) == (1 if claim == "rose" else -1), words
+    for claim, *ends in re.findall(r"(widened|narrowed): middle 90% ([^ ]+) to ([^ ]+) -> ([^ ]+) to ([^ ;(]+)", words):
+        low, high, low2, high2 = (float(text.replace(",", "")) for text in ends)
+        assert np.sign((high2 - low2) - (high - low)) == (1 if claim == "widened" else -1), words
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from("abc"), SHARES, SHARES | NEAR), min_size=1, max_size=5))
+def test_words_of_shares_agree_with_the_numbers(shares):
+    close = [
+        (name, before, min(max(before + after, 0.0), 1.0) if after < 1e-3 else after) for name, before, after in shares
+    ]
+    for kind in ("categories", "invalid"):
+        words = describe_stream(StreamDrift("labels", kind, "", True, 0.2, 0, 0, shares=tuple(close)))
+        claims_agree(words)
+        for before, after in re.findall(r"from ([^ ]+%) to ([^ ]+%) of rows", words):
+            assert before != after
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    st.tuples(*[st.floats(-1e15, 1e15)] * 3).map(sorted),
+    st.tuples(*[st.floats(-1e15, 1e15)] * 3).map(sorted),
+    st.sampled_from([1e-15, 1e-9, 1e-3, 1.0]),
+    st.booleans(),
+)
+def test_words_of_quantiles_agree_with_the_numbers(before, after, scale, near):
+    before = [value * scale for value in before]
+    after = [value * scale for value in after]
+    if near:
+        after = [one * (1 + two * 1e-17) for one, two in zip(before, after, strict=True)]
+    claims_agree(describe_quantiles(before, sorted(after)))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ((1e7, 2e7, 3e7), (1e7 + 3e6, 2e7 + 3e6, 3e7 + 3e6), "rose: median 2e+07 -> 2.3e+07"),
+        ((1e12, 1e12 + 1, 1e12 + 2), (1e12 + 1, 1e12 + 2, 1e12 + 3), "rose: median 1000000000001 -> 1000000000002"),
+        ((1e-9, 2e-9, 3e-9), (1e-9, 5e-9, 6e-9), "rose: median 2e-09 -> 5e-09"),
+        ((40, 131, 211), (40.01, 131.01, 211.01), "changed shape: median 131 and middle 90% 40 to 211 as before"),
+    ],
+)
+def test_numbers_get_the_figures_that_their_words_need(before, after, words):
+    assert describe_quantiles(before, after) == words
+
+
+def test_what_did_not_change_is_not_said_to_have():
+    before, after = Profiler(), Profiler()
+    before.update(labels=["Canon", "Nikon"] * 40)
+    after.update(labels=["Canon", "Apple"] * 40)
+    report = compare(before.profile(), after.profile())
+    assert report.moved[0].words == "Apple rose from 0% to 50% of rows; Nikon fell from 50% to 0% of rows"
+    assert "Canon" not in report.to_text()
+    still = StreamDrift("labels", "categories", "", False, 0.0, 1, 1, shares=(("Canon", 0.5, 0.5),))
+    assert still.words == "Canon stayed at 50% of rows"

@@ -263,7 +263,8 @@ def test_images_that_cannot_be_measured_count_as_invalid_and_the_pipeline_goes_o
     profile = profiled.profile()
     assert (profile.groups["raw"].n, profile.groups["raw"].invalid) == (1, 3)
     assert profile.n == 4
-    assert profile.warnings == ["3 of 4 images of raw could not be measured"]
+    (warning,) = profile.warnings
+    assert warning.startswith("3 of 4 images of raw could not be measured: scale='auto' expects float pixels")
     assert "counts as invalid" in caplog.text
 
 

@@ -1,0 +1,186 @@
+"""Where a loader keeps its `ProfileImages`: under whatever attribute of its data set, in whatever wraps or calls it.
+
+The objects that a loader is made of are walked without asking them anything: what lies in their dictionaries and slots,
+in containers, in functions and what these close over. No property and no `__getattr__` is run, nothing is loaded, and
+the number of objects is bounded. What is reached in no such way (a generator in C, another process) is not found, which
+`RawImages` says at the end of a fit.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Any, Final
+
+from lensai_integrations.raw.collector import Collector
+
+#: Objects that are looked at, and items of one container.
+_MOST_OBJECTS, _MOST_ITEMS = 50_000, 1000
+_PLAIN: Final = (str, bytes, bytearray, int, float, complex, bool, type(None), range, type, types.ModuleType)
+_CONTAINERS: Final = (list, tuple, set, frozenset, deque)
+#: Arrays and images, by the names of their classes and of the packages that these are of.
+_ARRAYS: Final = {"ndarray", "Tensor", "ArrayImpl", "Array", "Image", "DataFrame", "Series", "Table"}
+_ARRAY_LIBRARIES: Final = {"numpy", "torch", "tensorflow", "jax", "jaxlib", "PIL", "pandas", "pyarrow"}
+#: What knows the data of all passes, of which each collector is to be told apart; by the names of classes.
+_OWNERS: Final = {"Trainer", "LightningModule", "LightningDataModule", "Callback", "DriftMonitor"}
+_FUNCTIONS: Final = (types.FunctionType, types.MethodType, types.GeneratorType)
+#: Attributes that hold no transforms, or a running pass.
+_NOT: Final = {"sampler", "batch_sampler", "generator", "_iterator", "multiprocessing_context"}
+#: Packages whose functions use no pipeline of the user's.
+_LIBRARIES: Final = {*sys.stdlib_module_names, "torch", "torchvision", "numpy", "PIL", "tensorflow", "keras", "jax"} | {
+    "lightning", "pytorch_lightning", "datasets", "torchdata", "webdataset", "albumentations", "lensai_integrations"
+}  # fmt: skip
+
+
+def collectors_in(owner: Any) -> Iterator[Collector]:
+    """The collectors of all `ProfileImages` in a loader or data set, each once, the nearest first.
+
+    Example:
+        >>> class Photos:
+        ...     def __init__(self, **attributes):
+        ...         self.__dict__.update(attributes)
+        >>> pipeline = Photos(steps=[Collector(name="raw")])
+        >>> [collector.name for collector in collectors_in([Photos(preprocess=pipeline)])]
+        ['raw']
+    """
+    pending: deque[Any] = deque([owner])
+    seen: dict[tuple[int, ...], Any] = {}
+    while pending and len(seen) < _MOST_OBJECTS:
+        each = pending.popleft()
+        key = _identity(each)
+        if key in seen or _is_plain(type(each)):
+            continue
+        seen[key] = each  # kept, or another object could get its number
+        if issubclass(type(each), Collector):
+            yield each
+            continue
+        pending.extend(_parts_of(each))
+        for base in type(each).__mro__ if not issubclass(type(each), _FUNCTIONS) else ():
+            if (id(base),) not in seen:
+                seen[(id(base),)] = base
+                pending.extend(_of_class(base))
+
+
+def _identity(value: Any) -> tuple[int, ...]:
+    """A number for an object; bound methods are made anew whenever they are asked for."""
+    if type(value) is types.MethodType:
+        return id(value.__self__), id(value.__func__)
+    return (id(value),)
+
+
+def _is_plain(kind: type) -> bool:
+    """Whether nothing can be inside; by the class alone, for asking an object may run what is lazy."""
+    if issubclass(kind, _PLAIN):
+        return True
+    return any(base.__name__ in _ARRAYS and base.__module__.split(".")[0] in _ARRAY_LIBRARIES for base in kind.__mro__)
+
+
+def _parts_of(value: Any) -> Iterable[Any]:
+    """What an object is made of, as far as it lies there."""
+    kind = type(value)
+    inside = next((parts for own, parts in _INSIDE if issubclass(kind, own)), None)
+    if inside is not None:
+        return [*inside(value), *_attributes(value)]
+    return [] if any(base.__name__ in _OWNERS for base in kind.__mro__) else _attributes(value)
+
+
+def _items(value: Any) -> Iterator[Any]:
+    """The items of a container, whatever a subclass would do."""
+    base = next(kind for kind in _CONTAINERS if issubclass(type(value), kind))
+    return iter(base.__iter__(value))
+
+
+def _own(value: Any) -> dict[str, Any]:
+    """An object's dictionary, if it has a plain one."""
+    slot = next((vars(base)["__dict__"] for base in type(value).__mro__ if "__dict__" in vars(base)), None)
+    own = slot.__get__(value) if type(slot) is types.GetSetDescriptorType else None
+    return dict(own) if type(own) is dict else {}
+
+
+def _attributes(value: Any) -> list[Any]:
+    """What lies in an object's dictionary and slots."""
+    found = [part for name, part in _own(value).items() if name not in _NOT]
+    for base in type(value).__mro__:
+        if base.__module__.split(".")[0] in sys.stdlib_module_names:
+            continue
+        for name, slot in list(vars(base).items()):
+            if type(slot) is types.MemberDescriptorType and name not in _NOT:
+                with suppress(AttributeError):  # nothing was put there
+                    found.append(slot.__get__(value))
+    return found
+
+
+def _of_class(base: type) -> Iterator[Any]:
+    """What a class holds for all its objects, and what its methods close over and use of their module."""
+    if base.__module__.split(".")[0] in _LIBRARIES or base.__name__ in _OWNERS:
+        return
+    for part in list(vars(base).values()):
+        function = part.__func__ if type(part) in (staticmethod, classmethod) else part
+        if type(function) is types.FunctionType:
+            yield from _of_function(function)
+        elif not any("__get__" in vars(each) for each in type(part).__mro__):
+            yield part
+
+
+def _of_function(function: Any, owner: Any = None) -> Iterator[Any]:
+    """What a function closes over, its defaults and what it uses of its module; of its object what it names alone,
+    for that may be what knows the data of all passes."""
+    if type(function) is not types.FunctionType:
+        return
+    if owner is not None:
+        yield from _named(owner, _names(function.__code__))
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # not filled yet
+            yield cell.cell_contents
+    yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()
+    if str(function.__module__).split(".")[0] not in _LIBRARIES:
+        yield from _globals_of(function.__code__, function.__globals__)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """The names that code uses, that of functions inside included."""
+    inner = (part for part in code.co_consts if isinstance(part, types.CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _globals_of(code: types.CodeType, known: dict[str, Any]) -> Iterator[Any]:
+    yield from (known[name] for name in sorted(_names(code)) if name in known)
+
+
+def _named(owner: Any, names: Iterable[str]) -> Iterator[Any]:
+    """The attributes of an object that are called so; methods with the object that they are of."""
+    own = _own(owner)
+    for name in sorted(names):
+        if name in own:
+            yield own[name]
+            continue
+        part = next((vars(base)[name] for base in type(owner).__mro__ if name in vars(base)), None)
+        if type(part) is types.FunctionType:
+            yield types.MethodType(part, owner)
+        elif type(part) is types.MemberDescriptorType:
+            with suppress(AttributeError):
+                yield part.__get__(owner)
+
+
+def _of_generator(generator: types.GeneratorType[Any, Any, Any]) -> Iterator[Any]:
+    """What a generator has in its hands, and what it uses of its module."""
+    if generator.gi_frame is not None:
+        yield from generator.gi_frame.f_locals.values()
+        yield from _globals_of(generator.gi_code, generator.gi_frame.f_globals)
+
+
+#: What is inside objects of some kinds, beside their attributes.
+_INSIDE: Final[tuple[tuple[Any, Callable[[Any], Iterable[Any]]], ...]] = (
+    (dict, lambda value: islice(dict.values(value), _MOST_ITEMS)),
+    (_CONTAINERS, lambda value: islice(_items(value), _MOST_ITEMS)),
+    (functools.partial, lambda value: [value.func, *value.args, *value.keywords.values()]),
+    (types.MethodType, lambda value: _of_function(value.__func__, value.__self__)),
+    (types.FunctionType, _of_function),
+    (types.GeneratorType, _of_generator),
+)

@@ -1,0 +1,186 @@
+"""What fails of delivered images is counted wherever it fails, logged once, and in the profile's warnings."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from lensai_integrations import Profile, measure, profile_dataset
+from lensai_integrations.raw.collector import Collector
+from lensai_integrations.raw.files import profile_files
+from lensai_integrations.transforms import ProfileImages
+
+N = 12
+
+
+@measure("of_the_dark")
+def of_the_dark(images):
+    if images.max() > 99:
+        raise ValueError("too light")
+    return images.mean((1, 2, 3))
+
+
+@measure("whole_batch")
+def whole_batch(images):
+    return float(images.mean())
+
+
+@measure("two_numbers")
+def two_numbers(images):
+    return np.zeros((len(images), 2), np.float32)
+
+
+@measure("often_nan")
+def often_nan(images):
+    return np.where(images.max((1, 2, 3)) > 99, np.nan, 1.0)
+
+
+def site(sample):
+    image = sample[0] if isinstance(sample, tuple) else sample
+    if np.asarray(image).max() > 99:
+        raise KeyError("site")
+    return "north"
+
+
+def odd(sample):
+    return [1, 2]
+
+
+MEASURES = [of_the_dark, whole_batch, two_numbers, often_nan]
+METADATA = {"site": site, "odd": odd}
+#: What is said of N images, of which every third is light.
+SAID = [
+    "raw/of_the_dark could not be measured in 4 of 12 rows: ValueError: too light",
+    "raw/whole_batch could not be measured in 12 of 12 rows: it returned shape ()",
+    "raw/two_numbers could not be measured in 12 of 12 rows: it returned 2 numbers for each image",
+    "raw/often_nan was left out in 4 of 12 rows: it is not a finite number there",
+    "metadata/site is missing in 4 of 12 rows, where its function failed: KeyError('site')",
+    "metadata/odd is missing in 12 of 12 rows, where its function failed: gave a list",
+]
+
+
+def pixels(i):
+    return np.full((6, 7, 3), 200 if i % 3 == 0 else 50 + i, np.uint8)
+
+
+class Pictures(Dataset):
+    def __init__(self, profiled=None):
+        self.profiled = profiled
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, index):
+        image = Image.fromarray(pixels(index))
+        if self.profiled is not None:
+            self.profiled(image)
+            return 0
+        return image, index % 2
+
+
+def check(profile, caplog, said=SAID):
+    assert len(profile.warnings) == len(said), profile.warnings
+    for warning, expected in zip(sorted(profile.warnings), sorted(said), strict=True):
+        assert warning.startswith(expected)
+    group = profile.groups["raw"]
+    assert (group.n, group.invalid) == (N, 0)
+    assert {name: (each.n, each.invalid) for name, each in group.apart.items()} == {
+        "of_the_dark": (8, 4),
+        "whole_batch": (0, 12),
+        "two_numbers": (0, 12),
+        "often_nan": (8, 4),
+    }
+    assert profile.groups["metadata/site"].categories[""].n == 8
+    logged = [record.getMessage() for record in caplog.records if "too light" in record.getMessage()]
+    assert len(logged) == 1
+    assert len([record for record in caplog.records if "site" in record.getMessage()]) == 1
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i in range(N):
+        Image.fromarray(pixels(i)).save(tmp_path / f"{i:02}.png")
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("start", ["here", "fork", "spawn"])
+def test_profile_images_in_workers(start, caplog):
+    profiled = ProfileImages(measures=MEASURES, metadata=METADATA)
+    workers = {"num_workers": 2, "multiprocessing_context": start} if start != "here" else {}
+    for _ in DataLoader(Pictures(profiled), batch_size=4, **workers):
+        pass
+    profile = profiled.profile()
+    check(profile, caplog)
+    again = profiled.profile()
+    assert again.warnings == profile.warnings
+    profiled.reset()
+    assert profiled.profile().warnings == []
+    profiled(Image.fromarray(pixels(0)))
+    assert "raw/of_the_dark could not be measured in 1 of 1 rows: ValueError: too light" in profiled.profile().warnings
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_profile_dataset_of_samples(workers, caplog):
+    check(profile_dataset(Pictures(), measures=MEASURES, metadata=METADATA, num_workers=workers), caplog)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_profile_dataset_of_files(workers, caplog, folder):
+    profile = profile_dataset(folder, measures=MEASURES, metadata=METADATA, num_workers=workers)
+    check(profile, caplog)
+    assert Profile.load(profile.save(folder / "made")).warnings == profile.warnings
+
+
+def test_what_was_counted_before_an_interruption_counts(folder, monkeypatch):
+    monkeypatch.setattr("lensai_integrations.raw.files.CHUNK", 4)
+    monkeypatch.setattr("lensai_integrations.raw.files.SAVE_EVERY", -1)
+
+    def interrupts(done, total):
+        if done == 8:
+            raise KeyboardInterrupt
+
+    given = {"jobs": 0, "measures": MEASURES, "metadata": METADATA, "resume": folder / "state"}
+    with pytest.raises(KeyboardInterrupt):
+        profile_files(folder, progress=interrupts, **given)
+    resumed, whole = profile_files(folder, **given), profile_files(folder, **given)
+    assert resumed.warnings == whole.warnings
+    assert resumed.rows.n == whole.rows.n == N
+    np.testing.assert_array_equal(resumed.rows.data["raw"], whole.rows.data["raw"])
+
+
+def test_buffers_that_were_sketched_keep_their_counts():
+    collector = Collector(measures=MEASURES, metadata=METADATA, capacity=5)
+    for i in range(N):
+        collector.add(pixels(i))
+    warnings = collector.profile().warnings
+    assert [warning[: len(said)] for warning, said in zip(sorted(warnings), sorted(SAID), strict=True)] == sorted(SAID)
+    assert collector.count == N
+
+
+def test_unreadable_images_are_counted_with_the_first_reason(caplog):
+    profiled = ProfileImages(metadata={"site": site})
+    for image in (torch.full((3, 6, 6), -3.0), torch.full((3, 6, 6), -5.0), torch.zeros(3, 6, 6)):
+        profiled(image)
+    (warning,) = profiled.profile().warnings
+    assert warning.startswith("2 of 3 images of raw could not be measured: scale='auto' expects float pixels")
+    assert "-3" in warning
+    assert sum("counts as invalid" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_measure_that_worked_elsewhere_is_not_blamed():
+    for image, said in ((pixels(0), 1), (pixels(1), 0)):
+        assert len(profile_dataset([image] * 2, measures=[of_the_dark]).warnings) == said
+
+
+def test_different_problems_are_bounded(tmp_path):
+    collector = Collector(segment_by="mode2", metadata={"mode2": lambda image: object()})
+    for _ in range(150):
+        collector.add(pixels(0))
+    assert len(list(os.scandir(collector.folder))) < 150
