@@ -183,7 +183,7 @@ def averaging(name, **options):
 @pytest.mark.parametrize(
     ("average", "saving", "verdict"),
     [
-        (averaging("StochasticWeightAveraging", swa_lrs=0.05, swa_epoch_start=1), None, "none"),
+        (averaging("StochasticWeightAveraging", swa_lrs=0.05, swa_epoch_start=1), None, "left"),
         (averaging("StochasticWeightAveraging", swa_lrs=0.05, swa_epoch_start=1), {}, "checkpoint"),
         (averaging("EMAWeightAveraging", decay=0.8), None, "left"),
         (averaging("EMAWeightAveraging", decay=0.8), {}, "checkpoint"),
@@ -205,3 +205,215 @@ def test_averaged_weights_are_told_from_the_others(fitted, tmp_path, average, sa
     done = fitted(average(), *([] if checkpoint is None else [checkpoint]), max_epochs=3)
 
     assert done.verdict(checkpoint) == verdict
+
+
+def monitored(tmp_path, losses, lit, **options):
+    """A model whose validation loss is what the script says, pass by pass, and a checkpoint of the least."""
+
+    class Scripted(lit):
+        def on_validation_epoch_end(self):
+            if not self.trainer.sanity_checking:
+                self.log("scripted", float(losses.pop(0)))
+
+    return Scripted(), ModelCheckpoint(tmp_path / "saved", monitor="scripted", **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"save_weights_only": True}])
+def test_the_best_checkpoint_has_its_own_though_others_came_after(fitted, lit, tmp_path, options):
+    model, checkpoint = monitored(tmp_path, [3, 1, 2, 4], lit, **options)
+    done = fitted(checkpoint, model=model, max_epochs=4)
+
+    assert (done.verdict(checkpoint), done.info["step"]) == ("checkpoint", 10)
+    assert done.baseline.warnings == []
+    assert done.info["weights_of"] == "checkpoint epoch=1-step=10.ckpt, at step 10 (epoch 1)"
+    assert done.info["weights_of"] in (done.callback.directory_ / "report.html").read_text()
+
+
+@pytest.mark.parametrize("options", [{}, {"save_weights_only": True}])
+def test_a_checkpoint_saved_just_before_a_pass_has_that_pass_though_others_came_after(fitted, lit, tmp_path, options):
+    class Logs(lit):
+        def training_step(self, batch, batch_idx):
+            self.log("least_at_10", float(abs(self.global_step - 9)))
+            return super().training_step(batch, batch_idx)
+
+    checkpoint = ModelCheckpoint(tmp_path / "saved", monitor="least_at_10", every_n_train_steps=5, **options)
+    done = fitted(checkpoint, model=Logs(), max_epochs=4)
+
+    assert (done.verdict(checkpoint), done.info["step"]) == ("checkpoint", 10)
+
+
+def test_early_stopping_leaves_the_last(fitted, lit, tmp_path):
+    model, checkpoint = monitored(tmp_path, [3, 1, 2, 4, 5], lit)
+    kept = fitted(checkpoint, EarlyStopping("scripted", patience=2), model=model, max_epochs=9)
+    model, _ = monitored(tmp_path, [3, 1, 2, 4, 5], lit)
+    left = fitted(EarlyStopping("scripted", patience=2), model=model, max_epochs=9)
+
+    assert (kept.verdict(checkpoint), kept.info["step"]) == ("checkpoint", 10)
+    assert (left.verdict(), left.info["step"]) == ("left", 20)
+
+
+class Restores(pl.Callback):
+    """Leaves the best weights, as Keras's early stopping does."""
+
+    def on_train_end(self, trainer, pl_module):
+        pl_module.load_state_dict(weights_in(trainer.checkpoint_callback.best_model_path))
+
+
+def test_restored_best_weights_are_the_checkpoints(fitted, lit, tmp_path):
+    model, checkpoint = monitored(tmp_path, [3, 1, 2], lit)
+    done = fitted(Restores(), checkpoint, model=model, max_epochs=3)
+
+    assert (done.verdict(checkpoint), done.of_left) == ("checkpoint", True)
+
+
+def test_of_several_checkpoint_callbacks_the_monitored_one_is_named(fitted, lit, tmp_path):
+    model, best = monitored(tmp_path, [3, 1, 2], lit)
+    steps = ModelCheckpoint(tmp_path / "steps", every_n_train_steps=7)
+    last = ModelCheckpoint(tmp_path / "last", filename="last")
+    done = fitted(steps, best, last, model=model, max_epochs=3)
+
+    assert done.verdict(best) == "checkpoint"
+
+
+@pytest.mark.parametrize("at", ["end of an epoch", "within an epoch", "within validation"])
+@pytest.mark.parametrize("more", [0, 1])
+def test_resumed_fits_tell_their_weights_too(fitted, trainer, lit, loaders, images, tmp_path, at, more):
+    class Dies(pl.Callback):
+        def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+            if at == "within validation" and trainer.current_epoch == 1 and batch_idx == 1:
+                raise RuntimeError("the disk went away")
+
+    every = ModelCheckpoint(tmp_path / "all", "{step}", every_n_train_steps=7 if "n e" in at[:6] else 5, save_top_k=-1)
+    if at == "within an epoch":
+        every = ModelCheckpoint(tmp_path / "all", "{step}", every_n_train_steps=7, save_top_k=-1)
+    first = trainer(callback(), every, Dies(), enable_checkpointing=True, max_epochs=2)
+    try:
+        first.fit(lit(), loaders(40, shuffle=True), loaders(VAL))
+    except RuntimeError:
+        assert at == "within validation"
+    newest = max((tmp_path / "all").iterdir(), key=lambda path: int(path.stem.split("=")[1]))
+    saving = ModelCheckpoint(tmp_path / "saved")
+    resume = {"ckpt_path": newest, "weights_only": True}
+    done = fitted(saving, max_epochs=2 + more, fit=resume)
+
+    assert done.baseline.n == VAL
+    assert done.verdict(saving) in ("checkpoint", "left", "none")
+    final = fitted(own=callback(reference="final"), max_epochs=2 + more, fit=resume)
+    assert (final.verdict(), final.baseline.n) == ("left", VAL)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_steps": 8, "max_epochs": -1},
+        {"check_val_every_n_epoch": 3, "max_epochs": 4},
+        {"check_val_every_n_epoch": 9, "max_epochs": 2},
+        {"val_check_interval": 3, "max_epochs": 1},
+        {"max_epochs": 2},
+        {"max_epochs": 2, "num_sanity_val_steps": 2},
+        {"max_epochs": 2, "reload_dataloaders_every_n_epochs": 1},
+        {"max_epochs": 2, "inference_mode": False},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("average", [None, Averages, lambda: Averages(leave=False)])
+def test_a_final_pass_is_of_the_weights_that_fit_leaves(fitted, options, average):
+    done = fitted(*([average()] if average else []), own=callback(reference="final"), **options)
+
+    assert done.verdict() == "left"
+    assert (done.baseline.n, done.info["step"]) == (VAL, done.trainer.global_step)
+    assert done.info["epoch"] == done.baseline.training.info["epoch"] or "max_steps" in options
+    assert done.baseline.warnings == []
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in done.model.modules())
+
+
+def test_a_final_pass_after_every_kind_of_averaging(fitted, tmp_path):
+    for average in (averaging("EMAWeightAveraging", decay=0.8), averaging("WeightAveraging")):
+        checkpoint = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=7)
+        done = fitted(average(), checkpoint, own=callback(reference="final"), max_epochs=2)
+        assert (done.of_left, done.of(checkpoint.best_model_path)) == (True, False)
+        assert done.info["checkpoint"] is None
+        assert done.baseline.warnings == []
+
+
+class Records(pl.Callback):
+    """What another callback hears, and what a logger is told."""
+
+    def __init__(self):
+        self.heard = []
+
+    def __getattribute__(self, name):
+        if name.startswith("on_") and name not in ("on_save_checkpoint", "on_load_checkpoint"):
+            self.heard.append(name)
+        return super().__getattribute__(name)
+
+
+def test_nobody_else_hears_of_a_final_pass(trainer, lit, loaders, tmp_path):
+    from lightning.pytorch.loggers import CSVLogger
+
+    def fit(*own):
+        torch.manual_seed(3)
+        np.random.seed(3)
+        model, records = lit(), Records()
+        generator = torch.Generator().manual_seed(4)
+        logger = CSVLogger(tmp_path / f"logs{len(own)}")
+        checkpoint = ModelCheckpoint(tmp_path / f"saved{len(own)}", monitor="val_loss")
+        running = trainer(records, checkpoint, *own, logger=logger, enable_checkpointing=True, max_epochs=2)
+        model.train()
+        model.model.norm.eval()
+        running.fit(model, loaders(40, shuffle=True), loaders(VAL, shuffle=True, generator=generator))
+        metrics = {name: float(value) for name, value in running.callback_metrics.items()}
+        logged = {name: float(value) for name, value in running.logged_metrics.items()}
+        return [
+            records.heard, metrics, logged, running.global_step, running.current_epoch, torch.rand(3).tolist(),
+            np.random.rand(), generator.get_state().tolist(), [module.training for module in model.modules()],
+            [value.tolist() for value in model.state_dict().values()], sorted(checkpoint.best_k_models.values()),
+            len(logger.experiment.metrics), running.callbacks[0] is records, running.state.stage,
+            running.fit_loop.epoch_loop.val_loop.batch_progress.state_dict(), len(running.loggers),
+        ]  # fmt: skip
+
+    own = callback(reference="final")
+    for with_it, without in zip(fit(own), fit(), strict=True):
+        assert with_it == without
+    assert own.baseline_.n == VAL
+
+
+def test_a_final_pass_over_one_of_several_loaders_and_so_many_batches(trainer, lit, loaders):
+    own = callback(reference="final", dataloader_idx=1)
+    trainer(own, limit_val_batches=2).fit(lit(), loaders(40), [loaders(8), loaders(32)])
+    assert own.baseline_.n == 16
+
+    own = callback(reference="final")
+    trainer(own).fit(lit(), loaders(40))
+    assert own.baseline_.reference.source == "training"
+    assert "there was no validation pass" in own.baseline_.warnings[0]
+    assert own.baseline_.info["weights_of"].startswith("no one's: the reference is of training data")
+
+
+def test_a_failing_final_pass_costs_nothing_and_is_said(fitted, lit):
+    class Fails(lit):
+        def on_validation_start(self):
+            if self.trainer.global_step == 8:
+                raise RuntimeError("no more")
+
+    done = fitted(own=callback(reference="final"), model=Fails(), max_steps=8, max_epochs=-1)
+
+    assert done.verdict() == "none"
+    assert "the validation pass at the end: RuntimeError('no more')" in done.baseline.warnings
+    assert ".validate(model, loader) makes that of the weights as they are" in done.said
+    assert len(done.trainer.callbacks) == 1
+
+
+def test_an_interrupted_fit_with_a_final_pass_says_whose_it_is(trainer, lit, loaders):
+    class Stops(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 8:
+                raise RuntimeError("power cut")
+
+    for reference in ("final", "validation"):
+        own = callback(reference=reference)
+        with pytest.raises(RuntimeError, match="power cut"):
+            trainer(own, Stops(), max_epochs=3).fit(lit(), loaders(40), loaders(VAL))
+        (said,) = own.baseline_.warnings
+        assert "was at step 5 (epoch 0), and the weights are those at step 8 (epoch 1)" in said
+        assert ".validate(model, loader) makes that" in said
