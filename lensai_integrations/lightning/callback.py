@@ -21,7 +21,7 @@ from lensai_integrations.lightning.check import check
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.lightning.loaders import has_validation, is_fitting, loaders_of, one_loader
 from lensai_integrations.lightning.once_more import validate_once_more
-from lensai_integrations.lightning.whose import Belonging, identity, keep_for_best, of_fit, of_pass
+from lensai_integrations.lightning.whose import Belonging, identity, keep_for_best, of_fit, of_pass, weights_left
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
@@ -50,8 +50,8 @@ _STAYS: Final = (
     " Trainer(callbacks=[BaselineCallback(...)]).{pass_}(model, ...)."
 )
 _NOTHING_TRAINED: Final = (
-    "Baseline: there is none, as fit had nothing to train; for one of the model as it is, call `trainer.validate` with a"
-    " BaselineCallback()."
+    "Baseline: there is none, as fit had nothing to train; for one of the model as it is, call `trainer.validate` with"
+    " a BaselineCallback()."
 )
 
 
@@ -354,7 +354,10 @@ class BaselineCallback(Checkable, LightningCallback):
         self._stop()
         if self._is_of_fit:
             self._conclude(trainer)
-        elif trainer.global_rank == 0:
+            return
+        assert self._fit is not None
+        weights_left(self._fit, trainer)
+        if trainer.global_rank == 0:
             source = self._options.reference
             finish.say(f"Baseline: reference={source!r}, so it is made by `trainer.{_PASSES[source]}`.")
 

@@ -33,7 +33,9 @@ def loaders_of(trainer: Trainer, source: str) -> Any:
     """The loaders of the pass that runs: `trainer.val_dataloaders` would be those of a fit before it."""
     if source == VALIDATION and trainer.state.fn == "validate":
         return trainer.validate_loop._combined_loader.iterables  # type: ignore[union-attr]
-    return getattr(trainer, {VALIDATION: "val_dataloaders", TEST: "test_dataloaders"}.get(source, "predict_dataloaders"))
+    return getattr(
+        trainer, {VALIDATION: "val_dataloaders", TEST: "test_dataloaders"}.get(source, "predict_dataloaders")
+    )
 
 
 def one_loader(loaders: Any, index: int) -> Any:

@@ -27,7 +27,8 @@ def validate_once_more(trainer: Any, callback: Any) -> None:
     epoch_loop, stage = trainer.fit_loop.epoch_loop, trainer.state.stage
     module, loop = trainer.lightning_module, _fresh(epoch_loop.val_loop)
     before = trainer.callbacks, trainer.loggers, trainer._logger_connector, epoch_loop.val_loop
-    time, device, modes = trainer._last_val_time, module.device, [(m, m.training) for m in module.modules()]
+    time = getattr(trainer, "_last_val_time", 0.0)  # not there yet where nothing was left to train
+    device, modes = module.device, [(m, m.training) for m in module.modules()]
     with _same_random_numbers(trainer, loop):
         try:
             trainer.callbacks, trainer.loggers = [callback], _silent(trainer)

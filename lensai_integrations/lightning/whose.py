@@ -7,7 +7,6 @@ cannot be compared (sharded checkpoints, a `state_dict` with other names) the st
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,10 +111,12 @@ def _best_callback(trainer: Any) -> Any:
 def identity(trainer: Any) -> Any:
     """What tells the best checkpoint from one saved earlier or later under the same name; None if there is none."""
     path = best_checkpoint(trainer)
+    if not path:
+        return None
     try:
-        state = os.stat(path)
+        state = Path(path).stat()
     except OSError:
-        return path or None
+        return path
     return path, state.st_mtime_ns, state.st_size
 
 
@@ -149,12 +150,12 @@ def of_fit(fit: LightningFit, trainer: Any, state_key: str, *, interrupted: bool
         state_key: Of the callback, in checkpoints.
         interrupted: By an exception.
     """
-    left = _left(fit, trainer)
+    left = weights_left(fit, trainer)
     best = _best(fit, trainer, state_key)
     source = fit.reference
     candidates = _candidates(fit, best, trainer)
     if source == TRAINING or not any(source in profiles for profiles in candidates):
-        profiles = {**fit.profiles, **(best.stored if best is not None else {})}
+        profiles: Mapping[str, Profile] = {**fit.profiles, **(best.stored if best is not None else {})}
         training = profiles.get(TRAINING)
         return Belonging(profiles, CHANGING.format(at=_at(training)) if training is not None else "")
     if best is not None:
@@ -239,8 +240,8 @@ def _at(profile: Profile) -> str:
     return moment(profile.info.get("step"), profile.info.get("epoch"))
 
 
-def _left(fit: LightningFit, trainer: Any) -> _Kept:
-    """The weights that the model has."""
+def weights_left(fit: LightningFit, trainer: Any) -> _Kept:
+    """The weights that the model has when its fit has ended."""
     with fit.problems.caught("weights"):
         fit.left = SampledWeights(trainer.lightning_module).weights()
     return _Kept(fit.left, trainer.global_step, fit.epoch)

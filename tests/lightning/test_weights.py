@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
-from torch import nn
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lensai_integrations import Baseline
 from lensai_integrations.lightning import BaselineCallback
@@ -94,7 +94,12 @@ class Fitted:
         self.val, self.lit = images(VAL, 5), lit
         torch.manual_seed(1)
         self.model = model or lit()
-        self.trainer = make(self.callback, *callbacks, enable_checkpointing=any(isinstance(each, ModelCheckpoint) for each in callbacks), **options)
+        self.trainer = make(
+            self.callback,
+            *callbacks,
+            enable_checkpointing=any(isinstance(each, ModelCheckpoint) for each in callbacks),
+            **options,
+        )
         torch.manual_seed(2)
         self.trainer.fit(self.model, loaders(40, shuffle=True), loaders(self.val), **(fit or {}))
         self.baseline = self.callback.baseline_
@@ -113,7 +118,13 @@ class Fitted:
 
     def verdict(self, checkpoint=None):
         """What the baseline says: "checkpoint", "left" or "none"; checked against what is so."""
-        says = "checkpoint" if self.info["checkpoint"] else "left" if "that fit leaves, " in self.info["weights_of"] else "none"
+        says = (
+            "checkpoint"
+            if self.info["checkpoint"]
+            else "left"
+            if "that fit leaves, " in self.info["weights_of"]
+            else "none"
+        )
         best = checkpoint.best_model_path if checkpoint is not None else ""
         if says == "checkpoint":
             assert best.endswith(self.info["checkpoint"])
@@ -242,13 +253,13 @@ def test_a_checkpoint_saved_just_before_a_pass_has_that_pass_though_others_came_
     assert (done.verdict(checkpoint), done.info["step"]) == ("checkpoint", 10)
 
 
-def test_early_stopping_leaves_the_last(fitted, lit, tmp_path):
+def test_early_stopping_leaves_the_last_and_a_checkpoint_keeps_the_best(fitted, lit, tmp_path):
     model, checkpoint = monitored(tmp_path, [3, 1, 2, 4, 5], lit)
     kept = fitted(checkpoint, EarlyStopping("scripted", patience=2), model=model, max_epochs=9)
+    assert (kept.verdict(checkpoint), kept.info["step"]) == ("checkpoint", 10)
     model, _ = monitored(tmp_path, [3, 1, 2, 4, 5], lit)
     left = fitted(EarlyStopping("scripted", patience=2), model=model, max_epochs=9)
 
-    assert (kept.verdict(checkpoint), kept.info["step"]) == ("checkpoint", 10)
     assert (left.verdict(), left.info["step"]) == ("left", 20)
 
 
@@ -275,30 +286,37 @@ def test_of_several_checkpoint_callbacks_the_monitored_one_is_named(fitted, lit,
     assert done.verdict(best) == "checkpoint"
 
 
-@pytest.mark.parametrize("at", ["end of an epoch", "within an epoch", "within validation"])
-@pytest.mark.parametrize("more", [0, 1])
-def test_resumed_fits_tell_their_weights_too(fitted, trainer, lit, loaders, images, tmp_path, at, more):
-    class Dies(pl.Callback):
-        def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
-            if at == "within validation" and trainer.current_epoch == 1 and batch_idx == 1:
-                raise RuntimeError("the disk went away")
+class Dies(pl.Callback):
+    """In the second epoch's validation."""
 
-    every = ModelCheckpoint(tmp_path / "all", "{step}", every_n_train_steps=7 if "n e" in at[:6] else 5, save_top_k=-1)
-    if at == "within an epoch":
-        every = ModelCheckpoint(tmp_path / "all", "{step}", every_n_train_steps=7, save_top_k=-1)
-    first = trainer(callback(), every, Dies(), enable_checkpointing=True, max_epochs=2)
-    try:
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if trainer.current_epoch == 1 and batch_idx == 1:
+            raise RuntimeError("the disk went away")
+
+
+@pytest.mark.parametrize(
+    ("every", "dies", "epochs", "verdict"),
+    [
+        (5, False, 2, "none"),  # the second epoch's last step: its validation is skipped
+        (5, False, 3, "checkpoint"),
+        (7, False, 2, "checkpoint"),
+        (7, False, 3, "checkpoint"),
+        (5, True, 2, "none"),
+        (5, True, 3, "checkpoint"),
+    ],
+)
+def test_resumed_fits_tell_their_weights_too(fitted, trainer, lit, loaders, tmp_path, every, dies, epochs, verdict):
+    steps = ModelCheckpoint(tmp_path / "all", "{step}", every_n_train_steps=every, save_top_k=-1)
+    first = trainer(callback(), steps, *([Dies()] if dies else []), enable_checkpointing=True, max_epochs=2)
+    with pytest.raises(RuntimeError, match="the disk went away") if dies else nullcontext():
         first.fit(lit(), loaders(40, shuffle=True), loaders(VAL))
-    except RuntimeError:
-        assert at == "within validation"
     newest = max((tmp_path / "all").iterdir(), key=lambda path: int(path.stem.split("=")[1]))
     saving = ModelCheckpoint(tmp_path / "saved")
     resume = {"ckpt_path": newest, "weights_only": True}
-    done = fitted(saving, max_epochs=2 + more, fit=resume)
+    done = fitted(saving, max_epochs=epochs, fit=resume)
 
-    assert done.baseline.n == VAL
-    assert done.verdict(saving) in ("checkpoint", "left", "none")
-    final = fitted(own=callback(reference="final"), max_epochs=2 + more, fit=resume)
+    assert (done.verdict(saving), done.baseline.n) == (verdict, VAL)
+    final = fitted(own=callback(reference="final"), max_epochs=epochs, fit=resume)
     assert (final.verdict(), final.baseline.n) == ("left", VAL)
 
 
@@ -348,12 +366,14 @@ class Records(pl.Callback):
         return super().__getattribute__(name)
 
 
+@pytest.mark.filterwarnings("ignore:Found 1 module")
+@pytest.mark.filterwarnings("ignore:Your `val_dataloader`'s sampler has shuffling enabled")
 def test_nobody_else_hears_of_a_final_pass(trainer, lit, loaders, tmp_path):
     from lightning.pytorch.loggers import CSVLogger
 
     def fit(*own):
         torch.manual_seed(3)
-        np.random.seed(3)
+        np.random.seed(3)  # noqa: NPY002  what users' transforms draw from
         model, records = lit(), Records()
         generator = torch.Generator().manual_seed(4)
         logger = CSVLogger(tmp_path / f"logs{len(own)}")
@@ -366,7 +386,7 @@ def test_nobody_else_hears_of_a_final_pass(trainer, lit, loaders, tmp_path):
         logged = {name: float(value) for name, value in running.logged_metrics.items()}
         return [
             records.heard, metrics, logged, running.global_step, running.current_epoch, torch.rand(3).tolist(),
-            np.random.rand(), generator.get_state().tolist(), [module.training for module in model.modules()],
+            list(np.random.get_state()[1]), generator.get_state().tolist(), [module.training for module in model.modules()],
             [value.tolist() for value in model.state_dict().values()], sorted(checkpoint.best_k_models.values()),
             len(logger.experiment.metrics), running.callbacks[0] is records, running.state.stage,
             running.fit_loop.epoch_loop.val_loop.batch_progress.state_dict(), len(running.loggers),
@@ -417,3 +437,260 @@ def test_an_interrupted_fit_with_a_final_pass_says_whose_it_is(trainer, lit, loa
         (said,) = own.baseline_.warnings
         assert "was at step 5 (epoch 0), and the weights are those at step 8 (epoch 1)" in said
         assert ".validate(model, loader) makes that" in said
+
+
+def test_a_fit_that_trains_nothing_says_how_to_get_a_baseline(trainer, lit, loaders, said):
+    own = callback()
+    running = trainer(own, max_epochs=0)
+    model = lit()
+    running.fit(model, loaders(40), loaders(VAL))
+    assert own.baseline_ is None
+    assert any("there is none, as fit had nothing to train" in message for message in said.messages)
+    trainer(own).validate(model, loaders(VAL), verbose=False)
+    assert own.baseline_.n == VAL
+
+
+class Predicts:
+    """A model that predicts, too."""
+
+    def predict_step(self, batch, batch_idx, dataloader_idx=0):
+        return self(batch[0])
+
+
+PASSES = {"validation": "validate", "test": "test", "prediction": "predict"}
+
+
+def run(running, source, model, loader, **options):
+    quiet = {} if source == "prediction" else {"verbose": False}
+    return getattr(running, PASSES[source])(model, loader, **quiet, **options)
+
+
+@pytest.fixture
+def model(lit):
+    return type("Predicting", (Predicts, lit), {})()
+
+
+@pytest.mark.parametrize("source", PASSES)
+def test_a_pass_alone_makes_the_baseline_that_was_asked_for(trainer, model, loaders, images, source):
+    data = images(VAL, 5)
+    own = callback(reference=source, clean_windows=100, rows=100)
+    run(trainer(own), source, model, loaders(data))
+
+    assert list(own.baseline_.sources()) == [source]
+    assert {group.n for group in own.baseline_.reference.groups.values()} == {VAL}
+    assert is_of(own.baseline_, model, data)
+    assert own.baseline_.info["weights_of"] == f"the model as it was given for {source}"
+    assert [own.baseline_.info[key] for key in ("checkpoint", "step", "epoch")] == [None, None, None]
+    assert own.baseline_.warnings == []
+    assert Baseline.load(own.directory_).info == own.baseline_.info
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    first = own.baseline_
+    run(trainer(own), source, model, loaders(data))  # and again
+    assert own.baseline_ is not first
+    assert own.baseline_.n == VAL
+
+
+@pytest.mark.parametrize("source", PASSES)
+@pytest.mark.parametrize("reference", [*PASSES, "training", "final"])
+def test_a_pass_that_was_not_asked_for_says_how_to_ask_once(trainer, model, loaders, said, source, reference):
+    if source == {"final": "validation"}.get(reference, reference):
+        return
+    own = callback(reference=reference)
+    for _ in range(2):
+        run(trainer(own), source, model, loaders(VAL))
+
+    told = [message for message in said.messages if message.startswith("Baseline: ")]
+    assert own.baseline_ is None
+    assert len(told) == 1
+    assert f"`trainer.{PASSES[source]}` makes none with reference={reference!r}" in told[0]
+    assert f"pass BaselineCallback(reference={source!r})" in told[0]
+
+
+def test_validating_after_a_fit_leaves_its_baseline_and_says_what_to_do(trainer, model, loaders, said):
+    own = callback()
+    running = trainer(own)
+    running.fit(model, loaders(40), loaders(VAL))
+    baseline = own.baseline_
+    for _ in range(2):
+        running.validate(model, loaders(8), verbose=False)
+
+    assert own.baseline_ is baseline
+    assert [message for message in said.messages if "use a new callback" in message] == [
+        "Baseline: that of fit stays; for one of this pass, with the weights of now, use a new callback:"
+        " Trainer(callbacks=[BaselineCallback(...)]).validate(model, ...)."
+    ]
+
+
+@pytest.mark.parametrize("source", PASSES)
+def test_a_pass_with_a_checkpoint_names_it(fitted, trainer, model, loaders, images, tmp_path, source):
+    """What the messages advise for a checkpoint of other weights."""
+    checkpoint = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=7)
+    done = fitted(checkpoint, model=model, max_epochs=2)
+    assert "those at step 7 (epoch 1)" in done.said
+    assert f"validate(model, loader, ckpt_path={checkpoint.best_model_path!r})" in done.said
+    own = callback(reference=source)
+    fresh = type(model)()
+    run(trainer(own), source, fresh, loaders(done.val), ckpt_path=checkpoint.best_model_path, weights_only=True)
+
+    assert own.baseline_.reference.source == source
+    assert is_of(own.baseline_, fresh, done.val)
+    assert done.of(checkpoint.best_model_path) is False
+    info = own.baseline_.info
+    assert [info[key] for key in ("checkpoint", "step", "epoch")] == ["epoch=1-step=7.ckpt", 7, 1]
+    assert info["weights_of"] == "checkpoint epoch=1-step=7.ckpt, at step 7 (epoch 1)"
+    assert own.baseline_.warnings == []
+    assert own.baseline_.training.n == 40  # the checkpoint carries it
+
+
+def test_advice_for_the_weights_that_fit_leaves_works(fitted, loaders):
+    done = fitted(max_steps=8, max_epochs=-1)
+    assert done.verdict() == "none"
+    assert 'pass reference="final"' in done.said
+
+    assert fitted(own=callback(reference="final"), max_steps=8, max_epochs=-1).verdict() == "left"
+
+
+@pytest.mark.parametrize("source", ["test", "prediction"])
+def test_a_pass_after_a_fit_tells_the_weights_that_it_ran_with(trainer, model, loaders, tmp_path, source):
+    checkpoint = ModelCheckpoint(tmp_path / "saved", filename="{step}", every_n_train_steps=7)
+    own = callback(reference=source)
+    running = trainer(own, checkpoint, enable_checkpointing=True, max_epochs=2)
+    running.fit(model, loaders(40), loaders(VAL))
+    assert own.baseline_ is None
+    run(running, source, model, loaders(24))
+    assert own.baseline_.n == 24
+    assert own.baseline_.training.n == 40
+    assert own.baseline_.info["weights_of"] == "the weights that fit leaves, at step 10 (epoch 1)"
+    assert own.baseline_.info["checkpoint"] is None
+    run(running, source, model, loaders(24), ckpt_path="best", weights_only=True)
+    assert own.baseline_.info["weights_of"] == "checkpoint step=7.ckpt, at step 7 (epoch 1)"
+    assert own.baseline_.info["step"] == 7
+    with torch.no_grad():
+        model.model.conv.weight.mul_(2)
+    run(running, source, model, loaders(24))
+    assert own.baseline_.info["weights_of"] == f"the model as it was given for {source}"
+
+
+def test_a_loaded_checkpoint_whose_weights_are_changed_is_not_named(trainer, lit, loaders, tmp_path):
+    class Doubles(lit):
+        def on_validation_start(self):
+            with torch.no_grad():
+                self.model.conv.weight.mul_(2)
+
+    running = trainer(max_epochs=1)
+    running.fit(lit(), loaders(40), loaders(VAL))
+    running.save_checkpoint(tmp_path / "a.ckpt")
+    own = callback()
+    trainer(own).validate(Doubles(), loaders(VAL), ckpt_path=tmp_path / "a.ckpt", weights_only=True, verbose=False)
+
+    assert own.baseline_.info["checkpoint"] is None
+    assert "the weights at the first batch were others" in own.baseline_.warnings[0]
+
+
+def test_a_second_fit_on_one_trainer_is_not_of_the_first_ones_checkpoint(fitted, lit, loaders, tmp_path):
+    model, checkpoint = monitored(tmp_path, [1, 2, 3, 4], lit)
+    done = fitted(checkpoint, model=model, max_epochs=2)
+    done.trainer.fit_loop.max_epochs = 4
+    done.trainer.fit(model, loaders(40), loaders(done.val))
+    baseline = done.callback.baseline_
+
+    assert (baseline.info["checkpoint"], baseline.info["step"]) == (None, 20)
+    assert is_of(baseline, model, done.val)
+    assert "ModelCheckpoint still names epoch=0-step=5.ckpt, of an earlier fit of this trainer" in baseline.warnings[0]
+    assert "ckpt_path=" in baseline.warnings[0]
+
+
+def test_a_trainer_that_fits_another_model_next_has_the_baseline_of_that_one(fitted, lit, loaders, tmp_path, net):
+    model, checkpoint = monitored(tmp_path, [1, 2, 3, 4], lit)
+    done = fitted(checkpoint, model=model, max_epochs=2)
+    other = type(model)(net(width=5))
+    done.trainer.fit_loop.max_epochs = 4
+    done.trainer.fit(other, loaders(40), loaders(done.val))
+
+    assert is_of(done.callback.baseline_, other, done.val)
+    assert done.callback.baseline_.info["weights_of"] == "the weights that fit leaves, at step 20 (epoch 3)"
+
+
+def test_finding_a_learning_rate_before_changes_nothing(trainer, lit, loaders, images):
+    class Rated(lit):
+        lr = 0.1
+
+    data = images(VAL, 5)
+    own = callback()
+    running = trainer(own, max_epochs=2)
+    tuner = pl.tuner.Tuner(running)
+    model = Rated()
+    tuner.lr_find(model, loaders(40), loaders(data), num_training=3, update_attr=False)
+    running.fit(model, loaders(40), loaders(data))
+
+    assert own.baseline_.info["weights_of"] == "the weights that fit leaves, at step 10 (epoch 1)"
+    assert is_of(own.baseline_, model, data)
+    assert own.baseline_.warnings == []
+
+
+def test_fast_dev_run_makes_the_final_pass_too(fitted):
+    own = callback(reference="final")
+    done = fitted(own=own, fast_dev_run=2)
+
+    assert done.info["weights_of"] == "the weights that fit leaves, at step 2 (epoch 0)"
+    assert done.of_left
+    assert own.directory_ is None
+
+
+class Reduces:
+    """A module whose checkpoints hold a part of it, under other names."""
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["state_dict"] = {f"net.{n}": v for n, v in checkpoint["state_dict"].items() if "conv" in n}
+
+
+def test_weights_that_cannot_be_compared_are_told_by_steps_and_that_is_said(fitted, lit, tmp_path):
+    for every, name in ((5, "epoch=1-step=10.ckpt"), (7, None)):
+        checkpoint = ModelCheckpoint(tmp_path / f"saved{every}", every_n_train_steps=every)
+        done = fitted(checkpoint, model=type("Reduced", (Reduces, lit), {})(), max_epochs=2)
+        assert done.info["checkpoint"] == name
+        assert ("cannot be compared with those of the reference" in done.said) == (name is not None)
+        assert ("has other weights than the reference: those at step 7" in done.said) == (name is None)
+
+
+def test_a_checkpoint_that_is_elsewhere_is_said_to_be_unreadable(fitted, lit, tmp_path):
+    class Elsewhere(pl.Callback):
+        def on_train_end(self, trainer, pl_module):
+            trainer.checkpoint_callback.best_model_path = "s3://bucket/a.ckpt"
+
+    done = fitted(Elsewhere(), ModelCheckpoint(tmp_path / "saved"), max_epochs=2)
+
+    assert done.info["checkpoint"] is None
+    assert done.info["weights_of"] == "the weights that fit leaves, at step 10 (epoch 1)"
+    assert "s3://bucket/a.ckpt cannot be read from here" in done.said
+    assert "ckpt_path='s3://bucket/a.ckpt'" in done.said
+
+
+def test_records_of_a_validation_pass_are_no_weights(fitted, lit, tmp_path):
+    class Keeps(lit):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("best", torch.zeros(()))
+
+        def on_validation_epoch_end(self):
+            self.best += 1
+
+    checkpoint = ModelCheckpoint(tmp_path / "saved")
+    done = fitted(checkpoint, model=Keeps(), max_epochs=2)
+
+    assert done.info["checkpoint"] == "epoch=1-step=10.ckpt"
+
+
+def test_a_custom_state_dict_of_the_same_names_is_compared(fitted, lit, tmp_path):
+    class More(lit):
+        def state_dict(self, *arguments, **options):
+            return {**super().state_dict(*arguments, **options), "more": torch.ones(2)}
+
+        def load_state_dict(self, state, *arguments, **options):
+            return super().load_state_dict({name: value for name, value in state.items() if name != "more"})
+
+    checkpoint = ModelCheckpoint(tmp_path / "saved")
+    done = fitted(checkpoint, model=More(), max_epochs=2)
+
+    assert done.info["checkpoint"] == "epoch=1-step=10.ckpt"
+    assert done.baseline.warnings == []
