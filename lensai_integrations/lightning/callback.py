@@ -252,7 +252,7 @@ class BaselineCallback(Checkable, LightningCallback):
             self._listen(True)  # so that a compiled model is compiled once, not once more after the sanity check
             self._trace(batch, exact=False)
         else:
-            self._open_reference(VALIDATION, pl_module, batch, dataloader_idx)
+            self._open_reference(VALIDATION, trainer, pl_module, batch, dataloader_idx)
 
     @guarded("measuring a validation batch")
     def on_validation_batch_end(
@@ -292,7 +292,7 @@ class BaselineCallback(Checkable, LightningCallback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Open a test batch."""
-        self._open_reference(TEST, pl_module, batch, dataloader_idx)
+        self._open_reference(TEST, trainer, pl_module, batch, dataloader_idx)
 
     @guarded("measuring a test batch")
     def on_test_batch_end(
@@ -320,7 +320,7 @@ class BaselineCallback(Checkable, LightningCallback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Open a prediction batch."""
-        self._open_reference(PREDICTION, pl_module, batch, dataloader_idx)
+        self._open_reference(PREDICTION, trainer, pl_module, batch, dataloader_idx)
 
     @guarded("measuring a prediction batch")
     def on_predict_batch_end(
@@ -448,9 +448,12 @@ class BaselineCallback(Checkable, LightningCallback):
             recording.open(batch)
         self._trace(batch, recorded=recording is not None and recording.has_layers)
 
-    def _open_reference(self, source: str, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
-        if self._fit is not None and self._fit.taps is not None and dataloader_idx == self._options.dataloader_idx:
-            if self._recording(source) is not None:
+    def _open_reference(
+        self, source: str, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int
+    ) -> None:
+        recorded = self._recording(source) is not None
+        if dataloader_idx == self._options.dataloader_idx and (recorded or is_fitting(trainer)):
+            if recorded and self._fit is not None:
                 self._fit.see_weights(source, pl_module)
             self._open(source, batch)
 

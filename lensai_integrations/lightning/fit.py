@@ -69,13 +69,15 @@ class LightningFit(Fit[LoaderPass]):
         self._samples.pop(source, None)
 
     def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:
-        """End a pass, with the weights it was made with in its profile's info."""
-        sample = self._samples.pop(source, None)
-        if sample is not None:
+        """End a pass, with the weights it was made with in its profile's info: the first rank's, which checkpoints have
+        (running statistics may differ between ranks)."""
+        sample, before = self._samples.pop(source, None), self.profiles.get(source)
+        super().complete(source, whole=whole, **info)
+        profile = self.profiles.get(source)
+        if sample is not None and profile is not None and profile is not before:
             with self.problems.caught("weights"):
                 weights = sample.weights()
-                info |= {} if weights is None else {WEIGHTS: weights.to_json()}
-        super().complete(source, whole=whole, **info)
+                profile.info |= {} if weights is None else {WEIGHTS: weights.to_json()}
 
     def stop(self) -> None:
         """Take the hooks off the model and forget unfinished passes; complete profiles stay."""

@@ -35,7 +35,8 @@ def validate_once_more(trainer: Any, callback: Any) -> None:
             trainer._logger_connector, epoch_loop.val_loop = type(before[2])(trainer), loop
             trainer.strategy.model_to_device()  # it is back on the host
             trainer.validating = True
-            loop.run()
+            with _first_ranks_buffers(module):
+                loop.run()
         finally:
             loop.teardown()
             trainer.state.stage = stage
@@ -44,6 +45,21 @@ def validate_once_more(trainer: Any, callback: Any) -> None:
             module.to(device)
             for each, mode in modes:
                 each.training = mode
+
+
+@contextmanager
+def _first_ranks_buffers(module: Any) -> Iterator[None]:
+    """Running statistics differ between ranks, and the first rank's are kept: DDP, which is unwrapped by now, would see
+    to that."""
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()] if several else []
+    for buffer, _ in before:
+        torch.distributed.broadcast(buffer, 0)
+    try:
+        yield
+    finally:
+        for buffer, own in before:
+            buffer.copy_(own)
 
 
 def _fresh(loop: Any) -> Any:

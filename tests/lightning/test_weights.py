@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import nullcontext
 from datetime import timedelta
 
@@ -373,7 +374,8 @@ def test_nobody_else_hears_of_a_final_pass(trainer, lit, loaders, tmp_path):
 
     def fit(*own):
         torch.manual_seed(3)
-        np.random.seed(3)  # noqa: NPY002  what users' transforms draw from
+        random.seed(3)
+        np.random.seed(3)  # noqa: NPY002
         model, records = lit(), Records()
         generator = torch.Generator().manual_seed(4)
         logger = CSVLogger(tmp_path / f"logs{len(own)}")
@@ -386,7 +388,8 @@ def test_nobody_else_hears_of_a_final_pass(trainer, lit, loaders, tmp_path):
         logged = {name: float(value) for name, value in running.logged_metrics.items()}
         return [
             records.heard, metrics, logged, running.global_step, running.current_epoch, torch.rand(3).tolist(),
-            list(np.random.get_state()[1]), generator.get_state().tolist(), [module.training for module in model.modules()],
+            random.getstate(), list(np.random.get_state()[1]),  # noqa: NPY002  what transforms draw from
+            generator.get_state().tolist(), [module.training for module in model.modules()],
             [value.tolist() for value in model.state_dict().values()], sorted(checkpoint.best_k_models.values()),
             len(logger.experiment.metrics), running.callbacks[0] is records, running.state.stage,
             running.fit_loop.epoch_loop.val_loop.batch_progress.state_dict(), len(running.loggers),
