@@ -28,6 +28,8 @@ def conclude(
         The baseline and the folder it is in; None for what there is not.
     """
     baseline = baseline_of(fit, trainer, belonging)
+    if belonging.note:
+        say(belonging.note)
     if baseline is None:
         say_there_is_none(fit.reference, fit.problems)
         return None, None

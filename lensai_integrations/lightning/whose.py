@@ -42,6 +42,9 @@ _EARLIER = (
     "ModelCheckpoint still names {name}, of an earlier fit of this trainer, so the baseline is not that checkpoint's;"
     " a Trainer of its own for each fit keeps them apart, and its baseline is made by {how}"
 )
+_FIT_LEAVES_OTHERS = (
+    'Baseline: it is of {whose}; fit leaves other weights, those {left}, and reference="final" makes that of these.'
+)
 _UNREADABLE = (
     "{path} cannot be read from here ({error}), so whether the reference is of its weights is not known; the baseline"
     " of that checkpoint is made by {how}"
@@ -60,11 +63,13 @@ class Belonging:
         profiles: By source.
         whose: In words.
         checkpoint: Name of the checkpoint, if it is one's.
+        note: What else to tell, if anything.
     """
 
     profiles: Mapping[str, Profile]
     whose: str
     checkpoint: str | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,11 +162,13 @@ def of_fit(fit: LightningFit, trainer: Any, state_key: str, *, interrupted: bool
     if source == TRAINING or not any(source in profiles for profiles in candidates):
         profiles: Mapping[str, Profile] = {**fit.profiles, **(best.stored if best is not None else {})}
         training = profiles.get(TRAINING)
+        if source != TRAINING and fit.options.reference != FINAL and not interrupted:
+            fit.problems.note("weights", f"there was no validation pass before fit ended: {ASK_FINAL}")
         return Belonging(profiles, CHANGING.format(at=_at(training)) if training is not None else "")
     if best is not None:
         for profiles in candidates:
             if source in profiles and best.are_of(profiles[source]):
-                return _of_best(fit, best, profiles, source)
+                return _of_best(fit, best, left, profiles, source)
     profiles = candidates[-1] if source in candidates[-1] else candidates[0]
     reference = profiles[source]
     both = best is not None and left.weights is not None and best.weights == left.weights
@@ -208,7 +215,7 @@ def _of_checkpoint(
     return Belonging(profiles, f"checkpoint {name}, {moment(step, epoch)}", name)
 
 
-def _of_best(fit: LightningFit, best: _Kept, profiles: Mapping[str, Profile], source: str) -> Belonging:
+def _of_best(fit: LightningFit, best: _Kept, left: _Kept, profiles: Mapping[str, Profile], source: str) -> Belonging:
     """The baseline of the best checkpoint; what it lacks, because it was saved too early, is the latest."""
     missing = fit.profiles.keys() - profiles.keys()
     if missing:
@@ -219,7 +226,10 @@ def _of_best(fit: LightningFit, best: _Kept, profiles: Mapping[str, Profile], so
     if best.compared(profiles[source]) is None:
         how = _VALIDATE.format(f", ckpt_path={best.path!r}")
         fit.problems.note("weights", _BY_STEP.format(name=best.name, at=best.at, how=how))
-    return Belonging({**fit.profiles, **profiles}, f"checkpoint {best.name}, {_at(profiles[source])}", best.name)
+    whose = f"checkpoint {best.name}, {_at(profiles[source])}"
+    others = left.compared(profiles[source]) is False
+    note = _FIT_LEAVES_OTHERS.format(whose=whose, left=left.at) if others else ""
+    return Belonging({**fit.profiles, **profiles}, whose, best.name, note)
 
 
 def _candidates(fit: LightningFit, best: _Kept | None, trainer: Any) -> list[Mapping[str, Profile]]:

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lensai_integrations import Baseline
 from lensai_integrations.lightning import BaselineCallback
+from snippets import run_section
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore:Be aware that when using `ckpt_path`"),
@@ -231,13 +232,17 @@ def monitored(tmp_path, losses, lit, **options):
 
 
 @pytest.mark.parametrize("options", [{}, {"save_weights_only": True}])
-def test_the_best_checkpoint_has_its_own_though_others_came_after(fitted, lit, tmp_path, options):
+def test_the_best_checkpoint_has_its_own_though_others_came_after(fitted, lit, tmp_path, said, options):
     model, checkpoint = monitored(tmp_path, [3, 1, 2, 4], lit, **options)
     done = fitted(checkpoint, model=model, max_epochs=4)
 
     assert (done.verdict(checkpoint), done.info["step"]) == ("checkpoint", 10)
     assert done.baseline.warnings == []
     assert done.info["weights_of"] == "checkpoint epoch=1-step=10.ckpt, at step 10 (epoch 1)"
+    assert (
+        "Baseline: it is of checkpoint epoch=1-step=10.ckpt, at step 10 (epoch 1); fit leaves other weights, those at"
+        ' step 20 (epoch 3), and reference="final" makes that of these.'
+    ) in said.messages
     assert done.info["weights_of"] in (done.callback.directory_ / "report.html").read_text()
 
 
@@ -344,6 +349,57 @@ def test_a_final_pass_is_of_the_weights_that_fit_leaves(fitted, options, average
     assert done.info["epoch"] == done.baseline.training.info["epoch"] or "max_steps" in options
     assert done.baseline.warnings == []
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in done.model.modules())
+
+
+@pytest.mark.parametrize("options", [{"check_val_every_n_epoch": 9}, {"max_steps": 3}])
+def test_where_no_validation_came_the_final_pass_is_advised_and_helps(fitted, options):
+    done = fitted(**options)
+    assert done.baseline.reference.source == "training"
+    assert 'there was no validation pass before fit ended: pass reference="final"' in done.said
+    assert done.info["weights_of"].startswith("no one's")
+
+    assert fitted(own=callback(reference="final"), **options).verdict() == "left"
+
+
+def test_the_other_lightning_has_a_final_pass_too(trainer, steps, loaders, tmp_path):
+    import pytorch_lightning
+    from pytorch_lightning.loggers import CSVLogger
+
+    model = type("Other", (steps, pytorch_lightning.LightningModule), {})()
+    own = callback(reference="final")
+    running = trainer(own, package=pytorch_lightning, logger=CSVLogger(tmp_path / "logs"), max_steps=8, max_epochs=-1)
+    running.fit(model, loaders(40), loaders(VAL))
+
+    assert own.baseline_.info["weights_of"] == "the weights that fit leaves, at step 8 (epoch 1)"
+    assert own.baseline_.warnings == []
+    assert isinstance(running.logger, CSVLogger)
+
+
+def test_a_compiled_model_has_a_final_pass_too(fitted, lit, net):
+    done = fitted(own=callback(reference="final"), model=lit(torch.compile(net(), backend="eager")), max_epochs=1)
+
+    assert done.baseline.reference.groups["embeddings/avgpool"].n == VAL
+    assert done.info["weights_of"] == "the weights that fit leaves, at step 5 (epoch 0)"
+    assert done.baseline.warnings == []
+
+
+def test_a_data_modules_hooks_are_called_in_a_final_pass(trainer, lit, loaders, images, brightness):
+    class Data(pl.LightningDataModule):
+        def train_dataloader(self):
+            return loaders(40)
+
+        def val_dataloader(self):
+            return loaders(images(VAL, 5))
+
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return batch[0] / 2, batch[1]
+
+    own = callback(reference="final")
+    trainer(own, check_val_every_n_epoch=9).fit(lit(), datamodule=Data())
+    bank = own.baseline_.reference.groups["inputs"].bank
+
+    assert own.baseline_.n == VAL
+    np.testing.assert_allclose(bank.max[0], brightness(images(VAL, 5)).max() / 2, rtol=1e-4)
 
 
 def test_a_final_pass_after_every_kind_of_averaging(fitted, tmp_path):
@@ -638,6 +694,19 @@ def test_fast_dev_run_makes_the_final_pass_too(fitted):
     assert done.info["weights_of"] == "the weights that fit leaves, at step 2 (epoch 0)"
     assert done.of_left
     assert own.directory_ is None
+
+
+def test_the_docs_way_to_a_checkpoints_baseline(trainer, model, loaders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    running = trainer(max_epochs=1)
+    running.fit(model, loaders(40), loaders(VAL))
+    running.save_checkpoint("epoch=2-step=28.ckpt")
+    given = {"BaselineCallback": callback, "Trainer": lambda callbacks: trainer(*callbacks)}
+    given |= {"model": model, "loader": loaders(VAL)}
+    run_section("baseline.md", "Whose weights it is of", given)
+
+    assert given["at_the_end_of_fit"]._options.reference == "final"
+    assert given["callback"].baseline_.info["checkpoint"] == "epoch=2-step=28.ckpt"
 
 
 class Reduces:
