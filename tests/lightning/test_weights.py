@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from snippets import run_section
 
 from lensai_integrations import Baseline
 from lensai_integrations.lightning import BaselineCallback
-from snippets import run_section
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore:Be aware that when using `ckpt_path`"),
