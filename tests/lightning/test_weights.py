@@ -709,6 +709,50 @@ def test_the_docs_way_to_a_checkpoints_baseline(trainer, model, loaders, tmp_pat
     assert given["callback"].baseline_.info["checkpoint"] == "epoch=2-step=28.ckpt"
 
 
+@pytest.mark.parametrize(("reference", "side"), [("validation", 8), ("final", 8), ("test", 12), ("prediction", 20)])
+def test_check_looks_at_the_data_of_the_reference(lit, loaders, images, reference, side):
+    class Data(pl.LightningDataModule):
+        def setup(self, stage):
+            self.stage = stage
+
+        def train_dataloader(self):
+            return loaders(images(8, side=8))
+
+        def val_dataloader(self):
+            return loaders(images(8, side=8))
+
+        def test_dataloader(self):
+            assert self.stage == "test"
+            return loaders(images(8, side=12))
+
+        def predict_dataloader(self):
+            assert self.stage == "predict"
+            return loaders(images(8, side=20))
+
+    checked = callback(reference=reference).check(lit(), Data())
+
+    assert checked.ok
+    assert next(row for row in checked.rows if row.group == "inputs").shape == (8, 3, side, side)
+
+
+def test_a_final_pass_runs_on_the_accelerator(trainer, lit, loaders):
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    devices = []
+
+    class Looks(lit):
+        def validation_step(self, batch, batch_idx):
+            devices.append((batch[0].device.type, self.device.type))
+            super().validation_step(batch, batch_idx)
+
+    own, model = callback(reference="final"), Looks()
+    trainer(own, accelerator="gpu", max_steps=3).fit(model, loaders(40), loaders(VAL))
+
+    assert devices == [("cuda", "cuda")] * 2
+    assert model.device.type == "cpu"
+    assert own.baseline_.info["weights_of"] == "the weights that fit leaves, at step 3 (epoch 0)"
+
+
 class Reduces:
     """A module whose checkpoints hold a part of it, under other names."""
 
