@@ -4,7 +4,8 @@ Each hook does one thing and hands over; what it does is in the module of that n
 `on_*_batch_start` (`batches.py` copies images and labels), caught in the forward pass (`taps.py`), closed in
 `on_*_batch_end` (`recording.py` hands it to the profiler). Which layers `"auto"` means, the first batches show
 (`finding.py`). The way of a profile: made at the end of a pass, merged over ranks (`ranks.py`), put into checkpoints
-(`checkpoints.py`), and at the end of the fit saved and logged (`finish.py`).
+(`checkpoints.py`), asked for whose weights it is of (`whose.py`), and at the end of the fit saved and logged
+(`finish.py`).
 """
 
 from __future__ import annotations
@@ -12,15 +13,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import finish
 from lensai_integrations.lightning.base import LightningCallback
 from lensai_integrations.lightning.check import check
 from lensai_integrations.lightning.fit import LightningFit
-from lensai_integrations.lightning.loaders import OTHER_LOADERS, has_validation, is_fitting, one_loader, other_loaders
+from lensai_integrations.lightning.loaders import (
+    OTHER_LOADERS,
+    has_validation,
+    is_fitting,
+    loaders_of,
+    one_loader,
+    other_loaders,
+)
+from lensai_integrations.lightning.once_more import validate_once_more
 from lensai_integrations.lightning.spawned import bring_back
+from lensai_integrations.lightning.whose import Belonging, identity, keep_for_best, of_fit, of_pass, weights_left
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
@@ -29,21 +39,38 @@ from lensai_integrations.torch.attach import attach
 from lensai_integrations.torch.finding import Finder
 from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.training.checking import Checkable
-from lensai_integrations.training.fit import TEST, TRAINING, VALIDATION
+from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION
 from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.labels import Place
-from lensai_integrations.training.options import Options
+from lensai_integrations.training.options import FINAL, Options
 from lensai_integrations.training.tracking import TrackedRun
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
+
+#: The trainer's method, and stage, of each kind of pass that can be made without a fit.
+_PASSES: Final = {VALIDATION: "validate", TEST: "test", PREDICTION: "predict"}
+_NOT_ASKED: Final = (
+    "Baseline: `trainer.{pass_}` makes none with reference={reference!r}; for a baseline of its data, pass"
+    " BaselineCallback(reference={source!r})."
+)
+_STAYS: Final = (
+    "Baseline: that of fit stays; for one of this pass, with the weights of now, use a new callback:"
+    " Trainer(callbacks=[BaselineCallback(...)]).{pass_}(model, ...)."
+)
+_NOTHING_TRAINED: Final = (
+    "Baseline: there is none, as fit had nothing to train; for one of the model as it is, call `trainer.validate` with"
+    " a BaselineCallback()."
+)
 
 
 class BaselineCallback(Checkable, LightningCallback):
     """Profiles what a model is fed and what its layers answer while it trains, and logs the baseline when it is done.
 
     The reference profile comes from the validation pass of `fit`, the training profile from its training batches; no
-    data is read a second time and no image is kept. Training is bit for bit what it is without the callback. The
+    data is read a second time and no image is kept. It belongs to the best checkpoint, if one of the passes was made
+    with its weights, else to the weights that `fit` leaves, and `baseline_.info["weights_of"]` says so; if it is of
+    neither, that is a warning. Training is bit for bit what it is without the callback. The
     baseline goes to a folder and to the MLflow run of each `MLFlowLogger`, else to the active MLflow run, if any.
     Whatever fails in here is logged once and never stops the training.
 
@@ -63,7 +90,9 @@ class BaselineCallback(Checkable, LightningCallback):
         target: Key or place of the labels in a batch, a tuple of these for what is nested, e.g. `(1, "species")`; of a
             dict, all of its labels are kept, each by its name. `"auto"`: what the loss is given, else the usual names
             and places, if these leave one. None: no labels. A dict says it for each kind of pass, as for `inputs`.
-        reference: Which pass is the reference: `"validation"`, `"training"`, or `"test"` (of `trainer.test` after fit).
+        reference: Which pass is the reference: `"validation"` (of `fit`, or of `trainer.validate` alone), `"training"`,
+            `"test"` (of `trainer.test`, after a fit or alone), `"prediction"` (of `trainer.predict`), or `"final"`: one
+            more validation pass at the end of fit, with the weights that it leaves.
         training: What is profiled of training batches: `"inputs"` (and labels), `"all"` (layers too), or None.
         reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
             function; or a dict of these by layer.
@@ -87,8 +116,9 @@ class BaselineCallback(Checkable, LightningCallback):
         upload_deadline: Seconds that each MLflow server gets.
 
     Attributes:
-        baseline_: After `fit`, on the first rank, the `Baseline`; None if there is none. Of processes that the trainer
-            spawned or forked it comes back to the callback that was given to the trainer.
+        baseline_: After `fit`, or the pass that is the reference, on the first rank, the `Baseline`; None if there is
+            none. Of processes that the trainer spawned or forked it comes back to the callback that was given to the
+            trainer.
         directory_: The folder it was saved to; None if it was not.
 
     Raises:
@@ -104,8 +134,10 @@ class BaselineCallback(Checkable, LightningCallback):
     """
 
     _checked = staticmethod(check)
-    _of_a_fit = MappingProxyType({"_fit": None, "_pending": False, "_from_the_start": False, "_active_run": None})
-    _made = MappingProxyType({"baseline_": None, "directory_": None})
+    _of_a_fit = MappingProxyType(
+        {"_fit": None, "_pending": False, "_from_the_start": False, "_in_final": False, "_active_run": None}
+    )
+    _made = MappingProxyType({"baseline_": None, "directory_": None, "_fitted": False})
 
     def __init__(
         self,
@@ -115,7 +147,7 @@ class BaselineCallback(Checkable, LightningCallback):
         outputs: str | None = "auto",
         task: str | Mapping[str, str] = "auto",
         target: Place | Mapping[str, Place | None] | None = "auto",
-        reference: Literal["validation", "training", "test"] = "validation",
+        reference: Literal["validation", "training", "test", "prediction", "final"] = "validation",
         training: Literal["inputs", "all"] | None = "inputs",
         reduce: Reduce | Mapping[str, Reduce] = "mean",
         convention: str | Sequence[str] = "lensai",
@@ -136,7 +168,8 @@ class BaselineCallback(Checkable, LightningCallback):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._options = Options(**arguments)
         self._fit: LightningFit | None = None
-        self._pending = self._from_the_start = False
+        self._pending = self._from_the_start = self._fitted = self._in_final = False
+        self._told: set[str] = set()
         self._active_run: TrackedRun | None = None
         self.baseline_: Baseline | None = None
         self.directory_: Path | None = None
@@ -156,16 +189,19 @@ class BaselineCallback(Checkable, LightningCallback):
             self._fit.load(state_dict)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin anew with every fit; with a test only if there was no fit."""
-        if stage == "fit" or (stage == TEST and self._fit is None):
+        """Begin anew with every fit; with another pass that is the reference only if there was no fit."""
+        if stage == "fit" or (not self._fitted and stage == _PASSES.get(self._options.reference_source)):
             self._fit = LightningFit(self._options, trainer.global_rank, trainer.world_size)
             self.baseline_ = self.directory_ = None
+            self._fitted = self._pending = self._in_final = False
 
     @guarded("starting the fit", InputError)
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers and put hooks on them, before anything is compiled."""
         assert self._fit is not None
         self._active_run = self._active(trainer)
+        if not trainer.ckpt_path:
+            self._fit.best_before = identity(trainer)
         self._attach(pl_module)
 
     @guarded("ending the sanity check")
@@ -178,8 +214,8 @@ class BaselineCallback(Checkable, LightningCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See what is held out, and decide what is recorded."""
         assert self._fit is not None
-        self._pending = True
-        if self._options.reference == VALIDATION:
+        self._pending = self._fitted = True
+        if self._options.reference_source == VALIDATION:
             self._fit.record(VALIDATION, everything=True)
             if not has_validation(trainer, self._options.dataloader_idx):
                 self._fit.use_training_as_reference()
@@ -209,6 +245,8 @@ class BaselineCallback(Checkable, LightningCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Close a training batch: measure it."""
+        assert self._fit is not None
+        self._fit.epoch = trainer.current_epoch
         self._close(TRAINING)
 
     @guarded("ending a training epoch")
@@ -216,13 +254,14 @@ class BaselineCallback(Checkable, LightningCallback):
         """Complete the training profile, before checkpoints are saved."""
         self._complete(TRAINING, trainer, whole=self._from_the_start and trainer.is_last_batch)
 
-    @guarded("starting validation")
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the reference profile."""
         if is_fitting(trainer):
             assert self._fit is not None
             self._fit.raw.find(OTHER_LOADERS, other_loaders(trainer.val_dataloaders, self._options.dataloader_idx))
-            self._start(VALIDATION, trainer.val_dataloaders, self._options.dataloader_idx)
+            self._begin(VALIDATION, trainer)
+        elif not trainer.sanity_checking:
+            self._begin_alone(VALIDATION, trainer, pl_module)
 
     @guarded("reading a validation batch")
     def on_validation_batch_start(
@@ -232,8 +271,8 @@ class BaselineCallback(Checkable, LightningCallback):
         if trainer.sanity_checking:
             self._listen(True)  # so that a compiled model is compiled once, not once more after the sanity check
             self._trace(batch, exact=False)
-        elif is_fitting(trainer) and dataloader_idx == self._options.dataloader_idx:
-            self._open(VALIDATION, batch)
+        else:
+            self._open_reference(VALIDATION, trainer, pl_module, batch, dataloader_idx)
 
     @guarded("measuring a validation batch")
     def on_validation_batch_end(
@@ -255,26 +294,25 @@ class BaselineCallback(Checkable, LightningCallback):
     @guarded("ending validation")
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complete the reference profile, before checkpoints are saved."""
-        if is_fitting(trainer):
+        if not is_fitting(trainer):
+            self._end_alone(VALIDATION, trainer)
+        elif not self._in_final:
+            if self._fit is not None and trainer.global_rank == 0:
+                keep_for_best(self._fit, VALIDATION, trainer, before=True)
             self._complete(VALIDATION, trainer)
+            if self._fit is not None and trainer.global_rank == 0:
+                keep_for_best(self._fit, VALIDATION, trainer)
 
-    @guarded("starting the test", InputError)
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """With `reference="test"`: put hooks on the layers and begin the reference profile."""
-        if self._options.reference == TEST:
-            assert self._fit is not None
-            self._pending = True
-            self._attach(pl_module)
-            self._fit.record(TEST, everything=True)
-            self._start(TEST, trainer.test_dataloaders, self._options.dataloader_idx)
+        self._begin_alone(TEST, trainer, pl_module)
 
     @guarded("reading a test batch")
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Open a test batch."""
-        if dataloader_idx == self._options.dataloader_idx:
-            self._open(TEST, batch)
+        self._open_reference(TEST, trainer, pl_module, batch, dataloader_idx)
 
     @guarded("measuring a test batch")
     def on_test_batch_end(
@@ -289,34 +327,70 @@ class BaselineCallback(Checkable, LightningCallback):
         """Close a test batch: measure it."""
         self._close(TEST)
 
-    @guarded("ending the test")
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complete the reference profile and log the baseline."""
-        if self._recording(TEST) is not None:
-            self._complete(TEST, trainer)
-            self._stop()
-            self._conclude(trainer)
+        self._end_alone(TEST, trainer)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """With `reference="prediction"`: put hooks on the layers and begin the reference profile."""
+        self._begin_alone(PREDICTION, trainer, pl_module)
+
+    @guarded("reading a prediction batch")
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Open a prediction batch."""
+        self._open_reference(PREDICTION, trainer, pl_module, batch, dataloader_idx)
+
+    @guarded("measuring a prediction batch")
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Close a prediction batch: measure it."""
+        self._close(PREDICTION)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Complete the reference profile and log the baseline."""
+        self._end_alone(PREDICTION, trainer)
 
     @guarded("ending training")
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the hooks off the model: others may pickle it from here on."""
-        self._stop()
+        """Take the hooks off the model: others may pickle it from here on. For one more pass they stay, and do nothing
+        in a copy: a compiled model would not take others."""
+        if self._options.reference != FINAL:
+            self._stop()
 
     @guarded("ending the fit")
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save and log the baseline."""
+        """Save and log the baseline, after all that callbacks do to the weights when training ends."""
+        if self._options.reference == FINAL and self._pending:
+            self._validate_once_more(trainer)
         self._stop()
-        if self._options.reference != TEST:
+        if self._is_of_fit:
             self._conclude(trainer)
-        elif trainer.global_rank == 0:
-            finish.say("Baseline: reference='test', so it is made by `trainer.test`.")
+            return
+        assert self._fit is not None
+        weights_left(self._fit, trainer)
+        if trainer.global_rank == 0:
+            source = self._options.reference
+            finish.say(f"Baseline: reference={source!r}, so it is made by `trainer.{_PASSES[source]}`.")
 
     @guarded("ending an interrupted fit")
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Log the last complete baseline. The other ranks may be gone, so nothing is gathered here."""
         self._stop()
-        if self._options.reference != TEST:
-            self._conclude(trainer)
+        if self._is_of_fit and self._pending:
+            self._conclude(trainer, interrupted=True)
+
+    @property
+    def _is_of_fit(self) -> bool:
+        return self._options.reference_source in (VALIDATION, TRAINING)
 
     def _recording(self, source: str) -> LoaderPass | None:
         return self._fit.recordings.get(source) if self._fit is not None else None
@@ -335,9 +409,56 @@ class BaselineCallback(Checkable, LightningCallback):
             before=self._fit.finder,
         )
 
+    @guarded("starting validation")
+    def _begin(self, source: str, trainer: Trainer) -> None:
+        self._start(source, loaders_of(trainer, source), self._options.dataloader_idx)
+
+    def _begin_alone(self, source: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a pass that belongs to no fit: it is the reference, if that was asked for; else it is said how to."""
+        if source == self._options.reference_source and not (self._fitted and source == VALIDATION):
+            self._begin_reference(source, trainer, pl_module)
+        elif source not in self._told and trainer.global_rank == 0:
+            self._told.add(source)
+            told = _STAYS if source == self._options.reference_source else _NOT_ASKED
+            finish.say(told.format(pass_=_PASSES[source], reference=self._options.reference, source=source))
+
+    @guarded("starting the pass", InputError)
+    def _begin_reference(self, source: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._fit is not None
+        self._active_run = self._active(trainer)
+        self._attach(pl_module)
+        self._fit.record(source, everything=True)
+        self._begin(source, trainer)
+
+    @guarded("ending the pass")
+    def _end_alone(self, source: str, trainer: Trainer) -> None:
+        if self._recording(source) is not None:
+            assert self._fit is not None
+            self._complete(source, trainer)
+            self._stop()
+            if trainer.global_rank == 0:
+                self._deliver(trainer, of_pass(self._fit, source, trainer))
+
+    def _validate_once_more(self, trainer: Trainer) -> None:
+        """The validation pass with the weights that fit leaves. A collective, as its profile is merged over ranks."""
+        assert self._fit is not None
+        if self._recording(VALIDATION) is None or not has_validation(trainer, self._options.dataloader_idx):
+            return
+        done = False
+        self._in_final = True
+        with self._fit.problems.caught("the validation pass at the end"):
+            validate_once_more(trainer, self)
+            done = True
+        if trainer.strategy.reduce_boolean_decision(done, all=True):
+            self._complete(VALIDATION, trainer)
+            self._fit.whole_final = True
+        self._in_final = False
+
     def _start(self, source: str, loaders: Any, index: int = 0) -> None:
         recording = self._recording(source)
         if recording is not None:
+            assert self._fit is not None
+            self._fit.forget_weights(source)
             recording.start(one_loader(loaders, index))
             self._hint(recording, source)
 
@@ -346,6 +467,15 @@ class BaselineCallback(Checkable, LightningCallback):
         if recording is not None:
             recording.open(batch)
         self._trace(batch, recorded=recording is not None and recording.has_layers)
+
+    def _open_reference(
+        self, source: str, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int
+    ) -> None:
+        recorded = self._recording(source) is not None
+        if dataloader_idx == self._options.dataloader_idx and (recorded or is_fitting(trainer)):
+            if recorded and self._fit is not None:
+                self._fit.see_weights(source, pl_module)
+            self._open(source, batch)
 
     def _close(self, source: str) -> None:
         recording, traced = self._recording(source), self._traced()
@@ -376,7 +506,9 @@ class BaselineCallback(Checkable, LightningCallback):
         if self._fit is not None:
             if self._fit.finder is not None:
                 self._fit.finder.stop_tracing()  # a batch that was skipped never ended
-            self._fit.complete(source, whole=whole, epoch=trainer.current_epoch, step=trainer.global_step)
+            epoch = self._fit.epoch if self._in_final or not is_fitting(trainer) else trainer.current_epoch
+            step = trainer.global_step if self._fitted else None
+            self._fit.complete(source, whole=whole, epoch=epoch, step=step)
 
     def _listen(self, on: bool) -> None:
         taps = self._fit.taps if self._fit is not None else None
@@ -387,11 +519,20 @@ class BaselineCallback(Checkable, LightningCallback):
         if self._fit is not None:
             self._fit.stop()
 
-    def _conclude(self, trainer: Trainer) -> None:
-        if self._fit is not None and self._pending and trainer.global_rank == 0:
+    def _conclude(self, trainer: Trainer, *, interrupted: bool = False) -> None:
+        if self._fit is None or trainer.global_rank != 0:
+            return
+        if not self._pending and not self._fitted:
+            finish.say(_NOTHING_TRAINED)
+        if self._pending:
             self._pending = False
-            self.baseline_, self.directory_ = finish.conclude(
-                self._fit, self._options, trainer, self.state_key, self._active_run
-            )
-            with self._fit.problems.caught("bringing the baseline back to the process that spawned this one"):
-                bring_back(trainer, self._name, baseline_=self.baseline_, directory_=self.directory_)
+            self._deliver(trainer, of_fit(self._fit, trainer, self.state_key, interrupted=interrupted))
+
+    def _deliver(self, trainer: Trainer, belonging: Belonging) -> None:
+        assert self._fit is not None
+        self.baseline_, self.directory_ = finish.conclude(
+            self._fit, self._options, trainer, belonging, self._active_run
+        )
+        with self._fit.problems.caught("bringing the baseline back to the process that spawned this one"):
+            made = {"baseline_": self.baseline_, "directory_": self.directory_, "_fitted": self._fitted}
+            bring_back(trainer, self._name, **made)

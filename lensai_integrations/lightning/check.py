@@ -26,10 +26,15 @@ from lensai_integrations.torch.layers import find_layer
 from lensai_integrations.torch.recording import aside
 from lensai_integrations.torch.taps import Taps
 from lensai_integrations.training.check import Check, reading_difference, run_check, without_missing
-from lensai_integrations.training.fit import TRAINING, VALIDATION, Fit
+from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION, Fit
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import Listened
+
+
+#: Of references that are not validated: the stage that a data module is set up for, and what gives the loaders.
+_STAGES: Final = {TEST: "test", PREDICTION: "predict"}
+_LOADERS: Final = {TRAINING: "train_dataloader", TEST: "test_dataloader", PREDICTION: "predict_dataloader"}
 
 
 def check(options: Options, model: nn.Module | None, batch: Any) -> Check:
@@ -228,7 +233,7 @@ def _first(batch: Any, options: Options) -> tuple[Any, Any]:
     """The loader, if there is one, and its first batch."""
     if hasattr(batch, "val_dataloader") and hasattr(batch, "setup"):
         batch.prepare_data()
-        batch.setup("fit")
+        batch.setup(_STAGES.get(options.reference, "fit"))
         batch = _loader_of(batch, options)
     if isinstance(batch, Mapping | list | tuple) or is_array(batch):
         return None, batch
@@ -247,7 +252,8 @@ def _first(batch: Any, options: Options) -> tuple[Any, Any]:
 
 def _loader_of(module: Any, options: Options) -> Any:
     """The loader that the reference profile will be of, else the training's."""
-    loaders = module.train_dataloader() if options.reference == TRAINING else _held_out(module)
+    own = _LOADERS.get(options.reference)
+    loaders = getattr(module, own)() if own is not None else _held_out(module)
     loaders = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
     return loaders[options.dataloader_idx] if isinstance(loaders, list | tuple) else loaders
 

@@ -1,4 +1,4 @@
-"""The end of a Lightning fit: which baseline it is, of which weights, and which runs take it."""
+"""The end of a Lightning fit or pass: which baseline it is, and which runs take it. Of whose weights: `whose.py`."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from typing import Any
 
 import torch
 
-from lensai_integrations.lightning.checkpoints import stored_state
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.lightning.tracking import runs_of_loggers
-from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.training.checkpoints import profiles_of
+from lensai_integrations.lightning.whose import Belonging
+from lensai_integrations.profile import Baseline
 from lensai_integrations.training.finish import deliver, say_there_is_none
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.tracking import TrackedRun
+from lensai_integrations.training.weights import WEIGHTS_OF
 
 
 def conclude(
-    fit: LightningFit, options: Options, trainer: Any, state_key: str, active: TrackedRun | None
+    fit: LightningFit, options: Options, trainer: Any, belonging: Belonging, active: TrackedRun | None
 ) -> tuple[Baseline | None, Path | None]:
     """Make the baseline, save it, log it, and say where it is and what it lacks.
 
     Returns:
         The baseline and the folder it is in; None for what there is not.
     """
-    baseline = baseline_of(fit, trainer, state_key)
+    baseline = baseline_of(fit, trainer, belonging)
+    if belonging.note:
+        say(belonging.note)
     if baseline is None:
         say_there_is_none(fit.reference, fit.problems)
         return None, None
@@ -45,45 +47,22 @@ def say(message: str) -> None:
     rank_zero_info(message)
 
 
-def baseline_of(fit: LightningFit, trainer: Any, state_key: str) -> Baseline | None:
-    """The baseline that belongs to the best checkpoint if there is one, else the latest; None if there is none."""
-    path = best_checkpoint(trainer)
-    profiles, used = fit.profiles, ""
-    if path:
-        with fit.problems.caught("best checkpoint"):
-            stored = profiles_of(stored_state(path, state_key))
-            profiles, used = _with_stored(fit, stored), path
-    baseline = fit.baseline(profiles)
+def baseline_of(fit: LightningFit, trainer: Any, belonging: Belonging) -> Baseline | None:
+    """The baseline that the profiles of these weights make; None if there is none."""
+    baseline = fit.baseline(belonging.profiles)
     if baseline is not None:
         baseline.info |= {
             "source": baseline.reference.source,
             "epoch": baseline.reference.info.get("epoch"),
             "step": baseline.reference.info.get("step"),
-            "checkpoint": Path(used).name if used else None,
+            "checkpoint": belonging.checkpoint,
+            WEIGHTS_OF: belonging.whose,
             "model": type(trainer.lightning_module).__name__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "made_by": {"torch": str(torch.__version__), _lightning(trainer): _version(trainer)},
             "warnings": list(fit.problems.messages),
         }
     return baseline
-
-
-def best_checkpoint(trainer: Any) -> str:
-    """Path of the best checkpoint: of the first callback that monitors something, else of the first; or empty."""
-    found = [c for c in trainer.checkpoint_callbacks if getattr(c, "best_model_path", "")]
-    found.sort(key=lambda callback: getattr(callback, "monitor", None) is None)
-    return str(found[0].best_model_path) if found else ""
-
-
-def _with_stored(fit: LightningFit, stored: dict[str, Profile]) -> dict[str, Profile]:
-    """The checkpoint's profiles; what it lacks, because it was saved before the first whole pass, is the latest."""
-    missing = fit.profiles.keys() - stored.keys()
-    if missing:
-        fit.problems.note(
-            "best checkpoint",
-            f"it was saved before a first whole {' and '.join(sorted(missing))} pass, so that is a later one",
-        )
-    return {**fit.profiles, **stored}
 
 
 def _lightning(trainer: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.training.fit import TEST, VALIDATION
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -44,6 +45,15 @@ def other_loaders(loaders: Any, index: int) -> list[Any]:
     if not isinstance(loaders, list | tuple):
         return []
     return [loader for place, loader in enumerate(loaders) if place != index]
+
+
+def loaders_of(trainer: Trainer, source: str) -> Any:
+    """The loaders of the pass that runs: `trainer.val_dataloaders` would be those of a fit before it."""
+    if source == VALIDATION and trainer.state.fn == "validate":
+        return trainer.validate_loop._combined_loader.iterables  # type: ignore[union-attr]
+    return getattr(
+        trainer, {VALIDATION: "val_dataloaders", TEST: "test_dataloaders"}.get(source, "predict_dataloaders")
+    )
 
 
 def one_loader(loaders: Any, index: int) -> Any:

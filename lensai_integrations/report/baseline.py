@@ -30,7 +30,7 @@ def baseline_page(baseline: Baseline | Profile) -> Page:
         headline=headline(sources, info),
         made=f"Made {when(str(info['created']))}" if info.get("created") else "",
         warnings=tuple(baseline.warnings),
-        facts=(*key_facts(sources), *_calibration(baseline)),
+        facts=(*key_facts(sources), *_weights(info), *_calibration(baseline)),
         sections=tuple(data_sections(sources)),
         definitions=definitions_used(sources),
         use_title="How to use it",
@@ -67,6 +67,11 @@ def key_facts(sources: Sequence[Source]) -> list[Fact]:
         ]
     layers = [_layer(group) for name, group in groups.items() if name.startswith("embeddings/")]
     return facts + ([Fact("Embeddings", tuple(layers))] if layers else [])
+
+
+def _weights(info: dict[str, Any]) -> list[Fact]:
+    """Whose weights the model had."""
+    return [Fact("Weights", (str(info["weights_of"]),))] if info.get("weights_of") else []
 
 
 def _calibration(what: Baseline | Profile) -> list[Fact]:

@@ -57,6 +57,7 @@ def found(callback):
         return None
     return {
         "warnings": baseline.warnings,
+        "weights_of": baseline.info["weights_of"],
         "folder": str(callback.directory_),
         **{name: [profile.n, profile.info] for name, profile in baseline.sources().items()},
         "groups": {name: group.n for name, group in baseline.reference.groups.items()},
@@ -106,6 +107,27 @@ def main(folder):
     fit(running)
     running.test(running.lightning_module, loader(dataset(VAL, 2), 8), verbose=False)
     results["test"] = found(callback)
+
+    callback = BaselineCallback(layers=["avgpool"], reference="final")
+    running = trainer(folder / "final", callback, max_epochs=-1, max_steps=10)
+    results["final_weights"] = fit(running)
+    results["final"] = found(callback)
+    torch.save(running.lightning_module.state_dict(), folder / f"final{rank}.pt")
+    results["final_plain"] = fit(trainer(folder / "final_plain", max_epochs=-1, max_steps=10))
+
+    callback = BaselineCallback(layers=["avgpool"], reference="final")
+    validation_step = Lit.validation_step
+    if rank == 1:
+        Lit.validation_step = lambda *_: 1 / 0
+    fit(trainer(folder / "final_faulty", callback, max_epochs=1, check_val_every_n_epoch=2, num_sanity_val_steps=0))
+    results["final_faulty"] = found(callback)
+    Lit.validation_step = validation_step
+
+    callback = BaselineCallback(layers=["avgpool"])
+    trainer(folder / "alone", callback).validate(Lit(), loader(dataset(VAL, 2), 8), ckpt_path=checkpoint,
+                                                 weights_only=True, verbose=False)  # fmt: skip
+    results["alone"] = found(callback)
+
     profiler = Profiler(source="validation", seed=1)
     profiler.update(inputs=dataset(200, 3).tensors[0])
     callback = DriftCallback(Baseline(profiler.profile()), window=20, state=folder / "state", log_to_mlflow=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
 import zipfile
@@ -10,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import _utils
 
 from lensai_integrations import Profiler
 from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import FormatError, LensAIError
-from lensai_integrations.lightning.checkpoints import stored_state
+from lensai_integrations.lightning.checkpoints import CheckpointFile, stored_state
+from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
 
 KEY = "lensai_integrations.BaselineCallback[lensai]"
@@ -131,3 +134,109 @@ def test_every_damaged_pickle_is_refused_or_read(tmp_path):
 def test_a_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         stored_state(tmp_path / "none.ckpt", KEY)
+
+
+class Layouts(torch.nn.Module):
+    """Tensors of every layout that a state_dict may hold."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(3, 64, 3).to(memory_format=torch.channels_last)
+        self.norm = torch.nn.BatchNorm2d(64)
+        self.half = torch.nn.Linear(40, 30).bfloat16()
+        self.double = torch.nn.Linear(4, 3).double()
+        self.scalar = torch.nn.Parameter(torch.tensor(2.0))
+        self.turned = torch.nn.Parameter(torch.randn(40, 50).t())
+        self.empty = torch.nn.Parameter(torch.zeros(0, 3))
+        self.every_third = torch.nn.Parameter(torch.randn(3000)[::3])
+        self.view = torch.nn.Parameter(torch.randn(900)[100:800])
+        self.complex = torch.nn.Parameter(torch.randn(1000, dtype=torch.complex64))
+        self.same = self.scalar
+
+
+def test_a_files_weights_have_the_digest_of_the_models(tmp_path):
+    model = Layouts()
+    torch.save({"state_dict": model.state_dict(), "global_step": 7, "epoch": 1}, tmp_path / "a.ckpt")
+    sample, file = SampledWeights(model), CheckpointFile(tmp_path / "a.ckpt")
+
+    assert file.weights(sample.names) == sample.weights()
+    assert (file.step, file.epoch) == (7, 1)
+    with torch.no_grad():
+        model.turned[-1, -1] += 1
+    assert file.weights(sample.names).same_as(SampledWeights(model).weights()) is False
+
+
+def test_of_weights_that_are_not_there_nothing_is_told(tmp_path):
+    torch.save({"state_dict": {"a": torch.zeros(3)}}, tmp_path / "a.ckpt")
+    torch.save({"state_dict": [1]}, tmp_path / "b.ckpt")
+
+    assert CheckpointFile(tmp_path / "a.ckpt").weights(["a"]).tensors == 1
+    assert CheckpointFile(tmp_path / "a.ckpt").weights(["a", "b"]) is None
+    assert CheckpointFile(tmp_path / "a.ckpt").weights([]) is None
+    assert CheckpointFile(tmp_path / "b.ckpt").weights(["a"]) is None
+    assert (CheckpointFile(tmp_path / "a.ckpt").step, CheckpointFile(tmp_path / "a.ckpt").epoch) == (None, None)
+
+
+def forged(path, offset=0, size=(3,), stride=(1,), storage="FloatStorage", key="0"):
+    """A checkpoint whose tensor claims to lie elsewhere in its storage of 12 bytes."""
+
+    class Claims:
+        def __reduce__(self):
+            return _utils._rebuild_tensor_v2, (Stored(), offset, size, stride, False, OrderedDict())
+
+    class Stored:
+        pass
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, part):
+            return ("storage", getattr(torch, storage), key, "cpu", 3) if isinstance(part, Stored) else None
+
+    out = io.BytesIO()
+    Pickler(out, protocol=2).dump({"state_dict": {"a": Claims()}})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", out.getvalue())
+        archive.writestr("archive/data/0", np.arange(3, dtype="f4").tobytes())
+    return CheckpointFile(path)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"offset": 1},
+        {"offset": -1},
+        {"size": (4,)},
+        {"size": (2**40, 2**40), "stride": (1, 1)},
+        {"size": (2**62,)},
+        {"stride": (2,)},
+        {"stride": (-1,)},
+        {"stride": (2**63,)},
+        {"stride": (1, 1)},
+        {"size": ("3",)},
+        {"size": 3, "stride": 1},
+        {"storage": "DoubleStorage"},
+        {"storage": "UntypedStorage"},
+        {"key": "../../etc/passwd"},
+    ],
+    ids=str,
+)
+def test_a_tensor_that_lies_about_itself_is_not_told(tmp_path, claims):
+    assert forged(tmp_path / "a.ckpt").weights(["a"]).kinds == ("float32",)
+    assert forged(tmp_path / "b.ckpt", **claims).weights(["a"]) is None
+
+
+def test_a_compressed_pickle_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"x": "0" * 10_000_000}))
+    with pytest.raises(FormatError, match="compressed"):
+        CheckpointFile(tmp_path / "a.ckpt")
+
+
+def test_a_file_that_is_gone_or_cut_off_meanwhile_is_not_told(tmp_path):
+    path = saved(tmp_path / "a.ckpt", {})
+    file, content = CheckpointFile(path), path.read_bytes()
+    assert file.weights(["weight", "half"]).tensors == 2
+    path.write_bytes(content[: len(content) // 2])
+    assert file.weights(["weight", "half"]) is None
+    path.unlink()
+    assert file.weights(["weight", "half"]) is None

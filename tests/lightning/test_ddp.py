@@ -116,6 +116,39 @@ def test_the_test_set_as_the_reference(ranks):
     assert ranks[0]["test"]["training"][0] == TRAIN
 
 
+def test_a_final_pass_is_of_the_first_ranks_weights_on_all_ranks(ran, ranks, images, lit):
+    found = ranks[0]["final"]
+    model = lit()
+    model.load_state_dict(torch.load(ran / "final0.pt", weights_only=True))
+    kept = []
+    model.model.avgpool.register_forward_hook(lambda _, __, answer: kept.append(answer.flatten(1)))
+    with torch.no_grad():
+        model.eval()(torch.stack([picture for picture, _ in images(VAL, 2)]))
+    bank = Baseline.load(found["folder"]).reference.groups["embeddings/avgpool"].bank
+
+    assert found["validation"][0] == VAL
+    assert found["weights_of"] == "the weights that fit leaves, at step 10 (epoch 1)"
+    assert found["warnings"] == []
+    np.testing.assert_allclose(bank.min, kept[0].amin(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(bank.max, kept[0].amax(0), rtol=1e-4, atol=1e-6)
+    assert [found["final_weights"] for found in ranks] == [found["final_plain"] for found in ranks]
+
+
+def test_a_final_pass_that_fails_on_one_rank_is_none(ranks):
+    found = ranks[0]["final_faulty"]
+
+    assert "validation" not in found
+    assert "there was no validation pass, so the reference is the training data" in found["warnings"][0]
+
+
+def test_validating_a_checkpoint_alone_names_it(ranks):
+    found = ranks[0]["alone"]
+
+    assert found["validation"][0] == VAL
+    assert found["weights_of"].startswith("checkpoint epoch=0.ckpt, at step 7 (epoch 0)")
+    assert ranks[1]["alone"] is None
+
+
 def test_training_is_bit_identical(ranks):
     hashes = {found[key] for found in ranks for key in ("weights", "plain_weights")}
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lensai_integrations import Baseline, Profiler, recorders
-from lensai_integrations.lightning import BaselineCallback, callback, finish, fit, recording, taps
+from lensai_integrations.lightning import BaselineCallback, callback, finish, fit
+from lensai_integrations.torch import recording, taps
 from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.training import fit as shared_fit
 

@@ -8,13 +8,18 @@ import pytest
 
 from lensai_integrations import Baseline, Profiler
 from lensai_integrations.errors import TrackingError
-from lensai_integrations.lightning import BaselineCallback, finish
+from lensai_integrations.lightning import BaselineCallback, finish, whose
 from lensai_integrations.lightning.fit import LightningFit
+from lensai_integrations.lightning.whose import Belonging
 from lensai_integrations.training.tracking import TrackedRun
 
 
 def options(**arguments):
     return BaselineCallback(**arguments)._options
+
+
+def belonging(fit):
+    return Belonging(fit.profiles, "the weights that fit leaves")
 
 
 def checkpoint(path, monitor=None):
@@ -53,7 +58,7 @@ def pushed(monkeypatch):
 
 def test_the_best_checkpoint_is_that_of_a_monitored_one():
     def best(*callbacks):
-        return finish.best_checkpoint(SimpleNamespace(checkpoint_callbacks=list(callbacks)))
+        return whose.best_checkpoint(SimpleNamespace(checkpoint_callbacks=list(callbacks)))
 
     assert best() == ""
     assert best(checkpoint("")) == ""
@@ -66,7 +71,7 @@ def test_saved_and_logged_to_the_loggers_runs(fit, trainer, pushed, said, tmp_pa
     logger = type("MLFlowLogger", (), {"run_id": "r1", "experiment": SimpleNamespace(tracking_uri="u")})()
     trainer.loggers = [logger]
     baseline, folder = finish.conclude(
-        fit, options(artifact_path="a/b", upload_deadline=3), trainer, "key", TrackedRun("active", "u")
+        fit, options(artifact_path="a/b", upload_deadline=3), trainer, belonging(fit), TrackedRun("active", "u")
     )
 
     assert folder == tmp_path / "lensai_baseline-a-b"
@@ -76,19 +81,19 @@ def test_saved_and_logged_to_the_loggers_runs(fit, trainer, pushed, said, tmp_pa
 
 
 def test_without_a_logger_the_active_run_has_it(fit, trainer, pushed):
-    finish.conclude(fit, options(), trainer, "key", TrackedRun("active", "u"))
+    finish.conclude(fit, options(), trainer, belonging(fit), TrackedRun("active", "u"))
 
     assert [arguments["run_id"] for _, arguments in pushed] == ["active"]
 
 
 def test_without_any_run_nothing_is_uploaded(fit, trainer, pushed):
-    finish.conclude(fit, options(), trainer, "key", None)
+    finish.conclude(fit, options(), trainer, belonging(fit), None)
 
     assert pushed == []
 
 
 def test_a_server_that_is_down_costs_the_upload_and_its_command_is_said(fit, trainer, pushed, said):
-    _, folder = finish.conclude(fit, options(), trainer, "key", TrackedRun("down", "u"))
+    _, folder = finish.conclude(fit, options(), trainer, belonging(fit), TrackedRun("down", "u"))
 
     assert Baseline.load(folder).n == 6
     (warning,) = [record for record in said.records if record.levelname == "WARNING"]
@@ -100,13 +105,13 @@ def test_nothing_profiled_is_said_with_its_cause(trainer, said):
     state = LightningFit(options(), 0, 1)
     state.problems.note("starting validation", "no such thing")
 
-    assert finish.conclude(state, options(), trainer, "key", None) == (None, None)
+    assert finish.conclude(state, options(), trainer, belonging(state), None) == (None, None)
     assert "no whole validation pass was profiled (starting validation: no such thing)" in said.messages[-1]
 
 
 def test_relative_folders_are_made_absolute(fit, trainer, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    _, folder = finish.conclude(fit, options(directory="here"), trainer, "key", None)
+    _, folder = finish.conclude(fit, options(directory="here"), trainer, belonging(fit), None)
 
     assert folder == Path(tmp_path / "here")
     assert folder.is_absolute()

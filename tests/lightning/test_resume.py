@@ -103,15 +103,15 @@ def test_a_best_checkpoint_within_the_first_epoch_takes_the_later_training_profi
     assert "saved before a first whole training pass" in callback.baseline_.warnings[0]
 
 
-def test_a_checkpoint_of_weights_only_is_no_help_and_the_latest_is_logged(trainer, lit, loaders, tmp_path):
+def test_a_checkpoint_of_weights_only_has_its_baseline_too(trainer, lit, loaders, tmp_path):
     callback = BaselineCallback()
     best = ModelCheckpoint(tmp_path / "best", filename="{epoch}", monitor="val_loss", save_weights_only=True)
     running = trainer(callback, best, max_epochs=2, enable_checkpointing=True)
     running.fit(scripted(lit, [1.0, 2.0]), loaders(24), loaders(16))
 
-    assert callback.baseline_.info["epoch"] == 1
-    assert callback.baseline_.info["checkpoint"] is None
-    assert "save_weights_only=True" in callback.baseline_.warnings[0]
+    assert callback.baseline_.info["epoch"] == 0
+    assert callback.baseline_.info["checkpoint"] == "epoch=0.ckpt"
+    assert callback.baseline_.warnings == []
 
 
 def test_a_damaged_best_checkpoint_is_no_help_and_the_latest_is_logged(trainer, lit, loaders, tmp_path):
