@@ -110,7 +110,7 @@ class BaselineCallback(Checkable, LightningCallback):
         target: Place | Mapping[str, Place | None] | None = "auto",
         reference: Literal["validation", "training", "test"] = "validation",
         training: Literal["inputs", "all"] | None = "inputs",
-        reduce: Reduce | Mapping[str, Reduce] = "mean",
+        reduce: Mapping[str, Reduce] | Reduce = "mean",
         convention: str | Sequence[str] = "lensai",
         measures: Sequence[CustomMeasure] = (),
         k: int = 200,

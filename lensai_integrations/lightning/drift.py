@@ -104,7 +104,7 @@ class DriftCallback(LightningCallback):
         state: str | Path | None = None,
         name: str = "production",
         layers: Sequence[str] | None = None,
-        reduce: Reduce | Mapping[str, Reduce] | None = None,
+        reduce: Mapping[str, Reduce] | Reduce | None = None,
         inputs: ImageInputs | Mapping[str, ImageInputs] | None = None,
         target: Place | None = "auto",
         flush: bool = True,

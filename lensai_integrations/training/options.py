@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lensai_integrations.arguments import plain
 from lensai_integrations.conventions import checked_conventions, readers_by_name
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
@@ -64,6 +65,9 @@ class Options:
     max_segments: int = 20
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            object.__setattr__(self, each.name, plain(getattr(self, each.name)))
+        object.__setattr__(self, "target", as_place(self.target))
         _check_layers(self.layers)
         for task in self.task.values() if isinstance(self.task, Mapping) else [self.task]:
             _check_one_of("task", task, (*TASKS, *KINDS))
@@ -87,7 +91,7 @@ class Options:
         if 0 < self.clean_windows < 100:
             raise InputError(f"clean_windows={self.clean_windows!r} are too few to calibrate: pass 0, or 100 or more")
         checked_path(self.artifact_path)
-        if not self.upload_deadline > 0:
+        if isinstance(self.upload_deadline, bool | str) or not self.upload_deadline > 0:
             raise InputError(f"upload_deadline={self.upload_deadline!r} must be a positive number of seconds")
 
     @property
@@ -159,6 +163,13 @@ def _by_source(name: str, given: Any) -> list[Any]:
     if unknown or not given:
         raise InputError(f"{name}={given!r} has {unknown}: as a dict it takes {', '.join(map(repr, SOURCES))}")
     return list(given.values())
+
+
+def as_place(target: Any) -> Any:
+    """The place of labels with tuples for lists, which files have in their place; of a dict, of each of its values."""
+    if isinstance(target, Mapping):
+        return {key: as_place(each) for key, each in target.items()}
+    return tuple(target) if isinstance(target, list) else target
 
 
 def _check_target(target: Any) -> None:

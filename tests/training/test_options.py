@@ -50,7 +50,10 @@ def test_accepts(arguments):
         ({"task": "detection"}, "task='detection' is unknown; pass 'auto', 'classification'"),
         ({"target": 1.5}, "target=1.5"),
         ({"target": True}, "target=True"),
-        ({"reference": "train"}, "reference='train' is unknown; pass 'validation', 'training', 'test', 'prediction' or 'final'"),
+        (
+            {"reference": "train"},
+            "reference='train' is unknown; pass 'validation', 'training', 'test', 'prediction' or 'final'",
+        ),
         ({"training": "images"}, "training='images' is unknown; pass 'inputs', 'all' or None"),
         ({"reduce": "average"}, "reduce='average' is unknown"),
         ({"reduce": {"fc": "average"}}, "reduce='average' is unknown"),
