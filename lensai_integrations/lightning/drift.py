@@ -24,6 +24,7 @@ from lensai_integrations.lightning.tracking import runs_of_loggers
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
+from lensai_integrations.torch.compiling import forget_compiled
 from lensai_integrations.torch.finding import Finder, MatchingFinder
 from lensai_integrations.torch.layers import Layer, find_layer
 from lensai_integrations.torch.matching import match
@@ -249,6 +250,7 @@ def attach(model: nn.Module, options: DriftOptions, problems: Problems) -> tuple
                 taps.append(Tap(LAYER + known.name, _found(model, known.path, known.name), known.reduce))
     if OUTPUTS in reference.groups and not reference.groups[OUTPUTS].info.get("auto", False):
         taps.append(Tap(OUTPUTS, _output(model, known_output(reference))))
+    forget_compiled(model)
     made = Taps(taps, problems)
     finder = MatchingFinder(model, made, problems, reference, same.missing, ways) if same.missing else None
     return made, finder

@@ -40,6 +40,7 @@ _LINEAR_STEPS: Final = {
 }  # fmt: skip
 _LINEAR_LAYERS: Final = {"linear", "conv1d", "conv2d", "conv3d", "addmm", "matmul", "mm", "__matmul__", "bilinear"}
 _ACTIVATIONS: Final = {"softmax", "sigmoid"}
+NO_EMBEDDINGS: Final = "what goes into the last layer could not be found, so there are no embeddings"
 #: Layers that a message names, at most.
 _MOST_NAMED: Final = 6
 _REPRESENTATION, _OUTPUT = "embedding", "output"
@@ -611,9 +612,7 @@ class _Decision:
         if skipped:
             told.append(f"{_listed(skipped)} of the answer are maps or sequences, which are not read as outputs yet")
         if not found.embeddings:
-            told.append(
-                f"what goes into the last layer could not be found, so there are no embeddings. {self.advice()}"
-            )
+            told.append(f"{NO_EMBEDDINGS}. {self.advice()}")
         return told
 
     def several_in_one(self, head: Head) -> str:

@@ -146,6 +146,10 @@ class Taps:
         self.replace(before, [], {})
         self.layers.append(Listened(key, "the model", dict(info)))
 
+    def kept(self, key: str) -> Any:
+        """What was kept of the batch that is open, or None."""
+        return self._kept[key].values if key in self._kept else None
+
     def describe(self, key: str, **info: Any) -> None:
         """Note more of what a tap catches."""
         for layer in self.layers:

@@ -94,7 +94,7 @@ HERE = "settings_under_test"
         ({"layers": "auto"}, "layers", "auto"),
         ({"layers": None}, "layers", None),
         ({"inputs": READER}, "inputs", Reader(scale=255.0, key=0)),
-        ({"inputs": {"test": READER, "training": None}}, "inputs", {"test": Reader(scale=255.0, key=0), "training": None}),
+        ({"inputs": {"test": READER}}, "inputs", {"test": Reader(scale=255.0, key=0)}),
         ({"inputs": {"left": READER}}, "inputs", {"left": Reader(scale=255.0, key=0)}),
         ({"target": [1]}, "target", (1,)),
         ({"target": {"training": None, "validation": 1}}, "target", {"training": None, "validation": 1}),
