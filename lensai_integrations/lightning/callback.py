@@ -236,10 +236,10 @@ class BaselineCallback(Checkable, LightningCallback):
     ) -> None:
         """Close a validation batch: measure it."""
         if trainer.sanity_checking:
-            self._traced()
+            self._traced(outputs)
             self._listen(False)
         else:
-            self._close(VALIDATION)
+            self._close(VALIDATION, outputs)
 
     @guarded("ending validation")
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -276,7 +276,7 @@ class BaselineCallback(Checkable, LightningCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """Close a test batch: measure it."""
-        self._close(TEST)
+        self._close(TEST, outputs)
 
     @guarded("ending the test")
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -336,8 +336,8 @@ class BaselineCallback(Checkable, LightningCallback):
             recording.open(batch)
         self._trace(batch, recorded=recording is not None and recording.has_layers)
 
-    def _close(self, source: str) -> None:
-        recording, traced = self._recording(source), self._traced()
+    def _close(self, source: str, returned: Any = None) -> None:
+        recording, traced = self._recording(source), self._traced(returned)
         if recording is not None:
             if traced:
                 self._hint(recording, source)
@@ -348,9 +348,9 @@ class BaselineCallback(Checkable, LightningCallback):
         if finder is not None:
             finder.open(batch, recorded=recorded, exact=exact)
 
-    def _traced(self) -> bool:
+    def _traced(self, returned: Any = None) -> bool:
         finder = self._fit.finder if self._fit is not None else None
-        return finder is not None and finder.close()
+        return finder is not None and finder.close(returned)
 
     def _hint(self, recording: LoaderPass, source: str) -> None:
         """Tell it where the loss has shown the labels to be, and what the model was fed."""

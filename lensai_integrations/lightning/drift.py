@@ -160,7 +160,7 @@ class DriftCallback(LightningCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """Close a batch: hand it to the monitor."""
-        self._close()
+        self._close(outputs)
 
     on_predict_batch_end = on_validation_batch_end = on_test_batch_end
 
@@ -206,9 +206,9 @@ class DriftCallback(LightningCallback):
             self._this_fit.finder.open(batch, recorded=True)
 
     @guarded("measuring a batch")
-    def _close(self) -> None:
+    def _close(self, returned: Any) -> None:
         if self._this_fit.finder is not None:
-            self._this_fit.finder.close()
+            self._this_fit.finder.close(returned)
         if recording := self._this_fit.recordings.get(self._source):
             recording.close()
 
@@ -234,7 +234,7 @@ class _DriftFit(Monitored, LightningFit):
         self.passes, self.say = passes, say
 
 
-def attach(model: nn.Module, options: DriftOptions, problems: Problems) -> tuple[Taps, Finder | None]:
+def attach(model: nn.Module, options: DriftOptions, problems: Problems) -> tuple[Taps, Finder]:
     """Hooks on the layers that the baseline knows, and on the one that its outputs are of.
 
     What `"auto"` found for the baseline and has no layer of that name here is found by the second of what is returned.
@@ -252,8 +252,7 @@ def attach(model: nn.Module, options: DriftOptions, problems: Problems) -> tuple
         taps.append(Tap(OUTPUTS, _output(model, known_output(reference))))
     forget_compiled(model)
     made = Taps(taps, problems)
-    finder = MatchingFinder(model, made, problems, reference, same.missing, ways) if same.missing else None
-    return made, finder
+    return made, MatchingFinder(model, made, problems, reference, same.missing, ways)
 
 
 def _found(model: nn.Module, path: str, name: str) -> Layer:

@@ -18,7 +18,8 @@ from lensai_integrations.heads import OUTPUTS, is_outputs
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.meaning import UNSEEN
 from lensai_integrations.profile import Profile
-from lensai_integrations.torch.answer import ADVICE, NO_EMBEDDINGS, Answer, Reading, decide, loss_of
+from lensai_integrations.torch.answer import ADVICE, NO_EMBEDDINGS, Answer, Reading, decide, image_count, loss_of
+from lensai_integrations.torch.calls import MEAN_OF_SOFTMAX, VIEWS, Calls, answer_in, follow, outermost_first
 from lensai_integrations.torch.compiling import has_compiled, is_compiled, root_of_compiled
 from lensai_integrations.torch.heads import is_vector
 from lensai_integrations.torch.layers import Layer, last_linear
@@ -67,6 +68,8 @@ class Finder:
         self._training: Trace | None = before._training if before is not None and same else None
         self._open: Trace | None = None
         self._unsaid: list[str] = []
+        self._recorded: dict[bool, bool] = {}
+        self._followed: dict[tuple[Any, ...], tuple[Calls, str]] = {}
         self.places: dict[str, tuple[int | str, ...]] = before.places if before is not None and same else {}
         self._compiled = is_compiled(model)
         self._hides = has_compiled(model)
@@ -94,16 +97,21 @@ class Finder:
             exact: Whether what it computes is used.
         """
         self.stop_tracing()
-        training = self._model.training
+        training = self._taps.training = self._model.training
         if self._compiled or (self._training if training else self._evaluation) is not None:
             return
         keep = _reduction(self._reduce) if recorded or self._hides else None
         self._open = Trace(self._model, batch, keep=keep, beside_attention=exact and not training)
+        self._open.on_outermost = self._taps.collect
+        self._recorded[training] = recorded or not training
         with self._problems.caught(TOPIC):
             self._open.start()
 
-    def close(self) -> bool:
+    def close(self, returned: Any = None) -> bool:
         """After a batch: if it was traced, decide.
+
+        Args:
+            returned: What the step has returned.
 
         Returns:
             Whether it was traced.
@@ -120,6 +128,7 @@ class Finder:
         else:
             self._evaluation = trace
         with self._problems.caught(TOPIC):
+            trace.returns(returned)
             self._decide(trace)
         trace.forget_values()
         return True
@@ -157,8 +166,9 @@ class Finder:
                 answer.problems = [each for each in answer.problems if not each.startswith(NO_EMBEDDINGS)]
         readings = self._readings(answer)
         taps = [self._tap(key, reading) for key, reading in readings.items()]
-        self._taps.replace(self._keys(), taps, _caught(readings) if traces[0] is trace else {})
+        self._taps.replace(self._keys(), taps, _caught(trace, readings) if traces[0] is trace else {})
         self._unsaid = [*(answer.problems if self._outputs or self._layers else []), *self._asked_for(traces[0])]
+        self._unsaid += self._follow(both)
         if len(both) == 2:
             self.settle()
 
@@ -173,6 +183,32 @@ class Finder:
         found = f"what goes into {last.path!r}, which answered what the model did in the first batch"
         info = {"auto": True, "layer": name, "order": 0, "found": found}
         return Reading(Layer(name, last.path, last.module, before=True), None, info)
+
+    def _follow(self, traces: Sequence[Trace]) -> list[str]:
+        """Tell the taps how the calls of a batch make up its rows; what is to be said of them."""
+        told: list[str] = []
+        for trace in traces:
+            if not self._recorded.get(trace.training, False):
+                continue
+            read = [tap for tap in self._taps if tap.key != ANSWER]
+            one = 0
+            for tap in sorted(read, key=lambda tap: not is_outputs(tap.key)):
+                layer = tap.layer
+                place = (trace.training, tap.key, id(layer.module), layer.before)
+                if place not in self._followed:
+                    images = image_count(trace)
+                    self._followed[place] = follow(trace, layer.module, images, tap.key, layer, tap.head, one)
+                calls, text = self._followed[place]
+                one = calls.picked[0] if is_outputs(tap.key) and calls.way == VIEWS and not calls.merged else one
+                self._taps.follow(tap.key, calls, training=trace.training)
+                if calls.merged == MEAN_OF_SOFTMAX:
+                    self._taps.describe(tap.key, linear=False, activation="softmax")
+                told += [text] if text else []
+        ends = [call.module for trace in traces for call in trace.calls if call.parent < 0]
+        modules = {id(module): module for module in ends}.values()
+        read_modules = {id(tap.layer.module) for tap in self._taps}
+        self._taps.delimit([each for each in modules if read_modules & {id(part) for part in each.modules()}])
+        return list(dict.fromkeys(told))
 
     def _asked_for(self, trace: Trace) -> list[str]:
         """What is to be said of arguments, now that the model is known from inside."""
@@ -356,9 +392,25 @@ def _reduction(reduce: Reduce | Mapping[str, Reduce]) -> Reduce:
     return reduce
 
 
-def _caught(readings: Mapping[str, Reading]) -> dict[str, tuple[int, torch.Tensor]]:
-    return {
-        key: (reading.axes if reading.axes is not None else reading.rows.ndim, reading.rows)
-        for key, reading in readings.items()
-        if reading.rows is not None
-    }
+def _caught(trace: Trace, readings: Mapping[str, Reading]) -> dict[str, list[tuple[int, torch.Tensor]]]:
+    """What was read in each call of a traced batch, as far as copies were kept: number of axes, and rows."""
+    caught = {}
+    for key, reading in readings.items():
+        calls = outermost_first(trace, reading.layer.module)
+        if reading.rows is None or not calls:
+            continue
+        if len(calls) == 1:
+            axes = reading.axes if reading.axes is not None else reading.rows.ndim
+            caught[key] = [(axes, reading.rows)]
+            continue
+        if key.startswith(LAYER):
+            kept = [trace.kept(call, before=reading.layer.before) for call in calls]
+        else:
+            kept = [_with_axes(answer_in(trace, call, reading.head)) for call in calls]
+        if all(each is not None for each in kept):
+            caught[key] = [each for each in kept if each is not None]
+    return caught
+
+
+def _with_axes(rows: torch.Tensor | None) -> tuple[int, torch.Tensor] | None:
+    return None if rows is None else (rows.ndim, rows)
