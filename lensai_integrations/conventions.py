@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from lensai_integrations.arguments import plain
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
 from lensai_integrations.heads import group_of, is_labels, is_outputs
@@ -84,6 +85,7 @@ def readers_by_name(inputs: Any) -> dict[str, ImageInputs]:
         >>> list(readers_by_name(None)), list(readers_by_name({"left": ImageInputs(), 1: ImageInputs()}))
         ([''], ['left', '1'])
     """
+    inputs = plain(inputs)
     if inputs is None or isinstance(inputs, ImageInputs):
         return {"": inputs or ImageInputs()}
     if not isinstance(inputs, Mapping) or not all(isinstance(reader, ImageInputs) for reader in inputs.values()):

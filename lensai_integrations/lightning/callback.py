@@ -149,7 +149,7 @@ class BaselineCallback(Checkable, LightningCallback):
         target: Place | Mapping[str, Place | None] | None = "auto",
         reference: Literal["validation", "training", "test", "prediction", "final"] = "validation",
         training: Literal["inputs", "all"] | None = "inputs",
-        reduce: Reduce | Mapping[str, Reduce] = "mean",
+        reduce: Mapping[str, Reduce] | Reduce = "mean",
         convention: str | Sequence[str] = "lensai",
         measures: Sequence[CustomMeasure] = (),
         k: int = 200,
@@ -286,10 +286,10 @@ class BaselineCallback(Checkable, LightningCallback):
     ) -> None:
         """Close a validation batch: measure it."""
         if trainer.sanity_checking:
-            self._traced()
+            self._traced(outputs)
             self._listen(False)
         else:
-            self._close(VALIDATION)
+            self._close(VALIDATION, outputs)
 
     @guarded("ending validation")
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -325,7 +325,7 @@ class BaselineCallback(Checkable, LightningCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """Close a test batch: measure it."""
-        self._close(TEST)
+        self._close(TEST, outputs)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complete the reference profile and log the baseline."""
@@ -353,7 +353,7 @@ class BaselineCallback(Checkable, LightningCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """Close a prediction batch: measure it."""
-        self._close(PREDICTION)
+        self._close(PREDICTION, outputs)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complete the reference profile and log the baseline."""
@@ -477,8 +477,8 @@ class BaselineCallback(Checkable, LightningCallback):
                 self._fit.see_weights(source, pl_module)
             self._open(source, batch)
 
-    def _close(self, source: str) -> None:
-        recording, traced = self._recording(source), self._traced()
+    def _close(self, source: str, returned: Any = None) -> None:
+        recording, traced = self._recording(source), self._traced(returned)
         if recording is not None:
             if traced:
                 self._hint(recording, source)
@@ -489,9 +489,9 @@ class BaselineCallback(Checkable, LightningCallback):
         if finder is not None:
             finder.open(batch, recorded=recorded, exact=exact)
 
-    def _traced(self) -> bool:
+    def _traced(self, returned: Any = None) -> bool:
         finder = self._fit.finder if self._fit is not None else None
-        return finder is not None and finder.close()
+        return finder is not None and finder.close(returned)
 
     def _hint(self, recording: LoaderPass, source: str) -> None:
         """Tell it where the loss has shown the labels to be, and what the model was fed."""

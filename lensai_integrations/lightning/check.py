@@ -210,8 +210,7 @@ def _seen(
     try:
         taps.open()
         finder.open(batch, recorded=True, exact=False)
-        run()
-        finder.close()
+        finder.close(run())
         finder.settle()
         return _Looked(taps.close(), taps.layers, finder.places, problems.messages, finder.fed(training=False))
     finally:

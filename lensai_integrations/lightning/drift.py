@@ -26,6 +26,7 @@ from lensai_integrations.lightning.tracking import runs_of_loggers
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
+from lensai_integrations.torch.compiling import forget_compiled
 from lensai_integrations.torch.finding import Finder, MatchingFinder
 from lensai_integrations.torch.layers import Layer, find_layer
 from lensai_integrations.torch.matching import match
@@ -105,7 +106,7 @@ class DriftCallback(LightningCallback):
         state: str | Path | None = None,
         name: str = "production",
         layers: Sequence[str] | None = None,
-        reduce: Reduce | Mapping[str, Reduce] | None = None,
+        reduce: Mapping[str, Reduce] | Reduce | None = None,
         inputs: ImageInputs | Mapping[str, ImageInputs] | None = None,
         target: Place | None = "auto",
         flush: bool = True,
@@ -162,7 +163,7 @@ class DriftCallback(LightningCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """Close a batch: hand it to the monitor."""
-        self._close()
+        self._close(outputs)
 
     on_predict_batch_end = on_validation_batch_end = on_test_batch_end
 
@@ -211,9 +212,9 @@ class DriftCallback(LightningCallback):
             self._this_fit.finder.open(batch, recorded=True)
 
     @guarded("measuring a batch")
-    def _close(self) -> None:
+    def _close(self, returned: Any) -> None:
         if self._this_fit.finder is not None:
-            self._this_fit.finder.close()
+            self._this_fit.finder.close(returned)
         if recording := self._this_fit.recordings.get(self._source):
             recording.close()
 
@@ -239,7 +240,7 @@ class _DriftFit(Monitored, LightningFit):
         self.passes, self.say = passes, say
 
 
-def attach(model: nn.Module, options: DriftOptions, problems: Problems) -> tuple[Taps, Finder | None]:
+def attach(model: nn.Module, options: DriftOptions, problems: Problems) -> tuple[Taps, Finder]:
     """Hooks on the layers that the baseline knows, and on the one that its outputs are of.
 
     What `"auto"` found for the baseline and has no layer of that name here is found by the second of what is returned.
@@ -255,9 +256,9 @@ def attach(model: nn.Module, options: DriftOptions, problems: Problems) -> tuple
                 taps.append(Tap(LAYER + known.name, _found(model, known.path, known.name), known.reduce))
     if OUTPUTS in reference.groups and not reference.groups[OUTPUTS].info.get("auto", False):
         taps.append(Tap(OUTPUTS, _output(model, known_output(reference))))
+    forget_compiled(model)
     made = Taps(taps, problems)
-    finder = MatchingFinder(model, made, problems, reference, same.missing, ways) if same.missing else None
-    return made, finder
+    return made, MatchingFinder(model, made, problems, reference, same.missing, ways)
 
 
 def _found(model: nn.Module, path: str, name: str) -> Layer:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from array_api_compat import device as device_of
@@ -25,7 +25,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.measures.definitions import Definition, register
 
 #: `"mean"`, `"max"`, `"cls"`, `"flatten"`, or a function from the layer's output to `[n, D]`.
-Reduce: TypeAlias = str | Callable[[Any], Any]
+Reduce: TypeAlias = Literal["mean", "max", "cls", "flatten"] | Callable[[Any], Any]
 
 REDUCTIONS: Final = ("mean", "max", "cls", "flatten")
 

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.arguments import plain
 from lensai_integrations.arrays import Array, dtype_name, is_symbolic, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import (
@@ -150,7 +151,7 @@ class ImageInputs:
     """
 
     layout: str = "auto"
-    scale: float | str = "auto"
+    scale: float | int | str = "auto"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     key: Key = None
@@ -162,9 +163,8 @@ class ImageInputs:
     def __post_init__(self, preprocess: Any) -> None:
         if preprocess is not None:
             self._take(preprocess)
-        key: Any = self.key
-        if isinstance(key, list):  # of JSON
-            object.__setattr__(self, "key", tuple(key))
+        key: Any = plain(self.key)
+        object.__setattr__(self, "key", tuple(key) if isinstance(key, list) else key)  # lists of JSON and YAML
         for name, value, known in (("layout", self.layout, LAYOUTS), ("kind", self.kind, KINDS)):
             if value not in known:
                 raise InputError(f"{name}={value!r} is unknown; pass one of {', '.join(map(repr, known))}")

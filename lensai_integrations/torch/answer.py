@@ -16,8 +16,10 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from lensai_integrations.measures.meaning import SIGMOID, SOFTMAX, UNSEEN
+from lensai_integrations.torch.calls import calls_of
 from lensai_integrations.torch.heads import is_vector
 from lensai_integrations.torch.layers import Layer
+from lensai_integrations.torch.taps import WHOLE
 from lensai_integrations.torch.trace import (
     COMPARISONS,
     DIFFERENCES,
@@ -40,6 +42,7 @@ _LINEAR_STEPS: Final = {
 }  # fmt: skip
 _LINEAR_LAYERS: Final = {"linear", "conv1d", "conv2d", "conv3d", "addmm", "matmul", "mm", "__matmul__", "bilinear"}
 _ACTIVATIONS: Final = {"softmax", "sigmoid"}
+NO_EMBEDDINGS: Final = "what goes into the last layer could not be found, so there are no embeddings"
 #: Layers that a message names, at most.
 _MOST_NAMED: Final = 6
 _REPRESENTATION, _OUTPUT = "embedding", "output"
@@ -244,7 +247,7 @@ class _Decision:
 
     def ends(self) -> list[Call]:
         """Outermost calls that the images go into, and whose answers go into no other such call; one per module."""
-        images, anything = self.trace_images(), self.trace.all_leaves()
+        images, anything = image_leaves(self.trace), self.trace.all_leaves()
         outermost = [
             call
             for call in self.trace.calls
@@ -271,12 +274,6 @@ class _Decision:
             return ends
         names = ", ".join(repr(end.path) for end in ends)
         raise UnclearError(f"the batch goes through {names}, and nothing shows which of them answers")
-
-    def trace_images(self) -> set[int]:
-        leaves = self.trace.all_leaves()
-        nodes = self.trace.nodes
-        maps = {leaf for leaf in leaves if len(nodes[leaf].shape) >= 3}
-        return maps or {leaf for leaf in leaves if nodes[leaf].place == nodes[min(leaves)].place}
 
     def is_fed(self, call: Call) -> bool:
         return bool(self.trace.leaves(*call.inputs)) or not self.trace.all_leaves()
@@ -603,17 +600,17 @@ class _Decision:
             if times > 1:
                 told.append(f"{reading.layer.path or _class(reading.layer.module)!r} is called {times} times in a"
                             " batch: its first call is read")  # fmt: skip
-            images = self.image_count()
-            if reading.is_answer and reading.rows is not None and images and len(reading.rows) != images:
+            images = image_count(self.trace)
+            calls = calls_of(self.trace, reading.layer.module, images, before=reading.layer.before)
+            is_counted = reading.is_answer and calls.way == WHOLE
+            if is_counted and reading.rows is not None and images and len(reading.rows) != images:
                 told.append(f"the answer has {len(reading.rows)} rows for {images} images")
         skipped = [key for root in {id(r): r for r in self.roots()}.values() for key, node in root.head_nodes.items()
                    if not is_vector(self.trace.nodes[node].shape)]  # fmt: skip
         if skipped:
             told.append(f"{_listed(skipped)} of the answer are maps or sequences, which are not read as outputs yet")
         if not found.embeddings:
-            told.append(
-                f"what goes into the last layer could not be found, so there are no embeddings. {self.advice()}"
-            )
+            told.append(f"{NO_EMBEDDINGS}. {self.advice()}")
         return told
 
     def several_in_one(self, head: Head) -> str:
@@ -630,17 +627,6 @@ class _Decision:
             f" as one among all its {columns} columns: if these are several answers in one, return each as a part of"
             " its own, in a dict or a tuple, or pass outputs=None"
         )
-
-    def image_count(self) -> int:
-        """How many images the batch has; 0 if that is not clear. Images that come in a list have no axis for it."""
-        if self.trace.samples:
-            return self.trace.samples
-        shapes = [self.trace.nodes[leaf].shape for leaf in self.trace_images()]
-        batched = {shape[0] for shape in shapes if len(shape) != 3}
-        single = [shape for shape in shapes if len(shape) == 3]
-        if batched:
-            return batched.pop() if len(batched) == 1 else 0
-        return single[0][0] if len(single) == 1 else len(single)
 
     def advice(self) -> str:
         """What to do, with layers that may be meant and the shapes of their answers."""
@@ -659,9 +645,28 @@ class _Decision:
             if not below:
                 break
             level = below
-        n = self.image_count()
+        n = image_count(self.trace)
         fitting = {call.path: call for call in level if call.shape and n in (0, call.shape[0])}
         return list(fitting.values())[-_MOST_NAMED:]
+
+
+def image_count(trace: Trace) -> int:
+    """How many images a traced batch has; 0 if that is not clear. Images that come in a list have no axis for it."""
+    if trace.samples:
+        return trace.samples
+    shapes = [trace.nodes[leaf].shape for leaf in image_leaves(trace)]
+    batched = {shape[0] for shape in shapes if len(shape) != 3}
+    single = [shape for shape in shapes if len(shape) == 3]
+    if batched:
+        return batched.pop() if len(batched) == 1 else 0
+    return single[0][0] if len(single) == 1 else len(single)
+
+
+def image_leaves(trace: Trace) -> set[int]:
+    """The tensors of a batch that may be its images."""
+    leaves, nodes = trace.all_leaves(), trace.nodes
+    maps = {leaf for leaf in leaves if len(nodes[leaf].shape) >= 3}
+    return maps or {leaf for leaf in leaves if nodes[leaf].place == nodes[min(leaves)].place}
 
 
 def has_forward(model: nn.Module) -> bool:

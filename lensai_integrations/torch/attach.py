@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.torch.compiling import forget_compiled
 from lensai_integrations.torch.layers import find_layer, last_linear
 from lensai_integrations.torch.taps import Tap, Taps
 from lensai_integrations.training.options import Options
@@ -26,6 +27,8 @@ def attach(model: nn.Module, options: Options, problems: Problems) -> Taps:
         unused = sorted(options.reduce.keys() - read)
         if unused:
             raise InputError(f"reduce has {unused}, but the layers that are read are {sorted(read)}")
+    if taps:
+        forget_compiled(model)
     return Taps(taps, problems)
 
 

@@ -18,9 +18,11 @@ from lensai_integrations.heads import OUTPUTS, is_outputs
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.meaning import UNSEEN
 from lensai_integrations.profile import Profile
-from lensai_integrations.torch.answer import ADVICE, Answer, Reading, decide, has_forward, loss_of
+from lensai_integrations.torch.answer import ADVICE, NO_EMBEDDINGS, Answer, Reading, decide, image_count, loss_of
+from lensai_integrations.torch.calls import MEAN_OF_SOFTMAX, VIEWS, Calls, answer_in, follow, outermost_first
+from lensai_integrations.torch.compiling import has_compiled, is_compiled, root_of_compiled
 from lensai_integrations.torch.heads import is_vector
-from lensai_integrations.torch.layers import Layer
+from lensai_integrations.torch.layers import Layer, last_linear
 from lensai_integrations.torch.matching import matched
 from lensai_integrations.torch.taps import ANSWER, MORE, Tap, Taps
 from lensai_integrations.torch.trace import Trace
@@ -30,7 +32,6 @@ from lensai_integrations.training.recording import LAYER
 #: The topic of what is said of it.
 TOPIC: Final = "the model's answer"
 _BY_HAND: Final = "Hand what is to be held against the baseline to `DriftMonitor.update` yourself{}"
-_STEPS: Final = ("forward", "training_step", "validation_step", "test_step", "predict_step")
 
 
 class Finder:
@@ -67,8 +68,12 @@ class Finder:
         self._training: Trace | None = before._training if before is not None and same else None
         self._open: Trace | None = None
         self._unsaid: list[str] = []
+        self._recorded: dict[bool, bool] = {}
+        self._followed: dict[tuple[Any, ...], tuple[Calls, str]] = {}
         self.places: dict[str, tuple[int | str, ...]] = before.places if before is not None and same else {}
         self._compiled = is_compiled(model)
+        self._hides = has_compiled(model)
+        self._hidden: Reading | None = None
         self._agrees: bool | None = None
         self._reads_answer = False
         if self._compiled and (outputs or layers):
@@ -92,16 +97,21 @@ class Finder:
             exact: Whether what it computes is used.
         """
         self.stop_tracing()
-        training = self._model.training
+        training = self._taps.training = self._model.training
         if self._compiled or (self._training if training else self._evaluation) is not None:
             return
-        keep = _reduction(self._reduce) if recorded else None
+        keep = _reduction(self._reduce) if recorded or self._hides else None
         self._open = Trace(self._model, batch, keep=keep, beside_attention=exact and not training)
+        self._open.on_outermost = self._taps.collect
+        self._recorded[training] = recorded or not training
         with self._problems.caught(TOPIC):
             self._open.start()
 
-    def close(self) -> bool:
+    def close(self, returned: Any = None) -> bool:
         """After a batch: if it was traced, decide.
+
+        Args:
+            returned: What the step has returned.
 
         Returns:
             Whether it was traced.
@@ -118,6 +128,7 @@ class Finder:
         else:
             self._evaluation = trace
         with self._problems.caught(TOPIC):
+            trace.returns(returned)
             self._decide(trace)
         trace.forget_values()
         return True
@@ -148,12 +159,56 @@ class Finder:
             self._taps.describe(key, **info)
         answer = decide(self._model, traces, self._advice())
         self.places = answer.places or self.places
+        if answer.outputs and not answer.embeddings and self._hides:
+            self._hidden = self._hidden or self._behind_compiled(answer)
+            if self._hidden is not None:
+                answer.embeddings[self._hidden.layer.name] = self._hidden
+                answer.problems = [each for each in answer.problems if not each.startswith(NO_EMBEDDINGS)]
         readings = self._readings(answer)
         taps = [self._tap(key, reading) for key, reading in readings.items()]
-        self._taps.replace(self._keys(), taps, _caught(readings) if traces[0] is trace else {})
+        self._taps.replace(self._keys(), taps, _caught(trace, readings) if traces[0] is trace else {})
         self._unsaid = [*(answer.problems if self._outputs or self._layers else []), *self._asked_for(traces[0])]
+        self._unsaid += self._follow(both)
         if len(both) == 2:
             self.settle()
+
+    def _behind_compiled(self, answer: Answer) -> Reading | None:
+        """A compiled function hides the layers that it calls: if the last Linear was seen to answer what the model did,
+        the embedding is what goes into it."""
+        last, seen = last_linear(self._model), self._taps.kept(OUTPUTS)
+        rows = [reading.rows for reading in answer.outputs.values()]
+        if last is None or len(rows) != 1 or seen is None or rows[0] is None or not _are_same(seen, rows[0]):
+            return None
+        name = f"{last.path}.input"
+        found = f"what goes into {last.path!r}, which answered what the model did in the first batch"
+        info = {"auto": True, "layer": name, "order": 0, "found": found}
+        return Reading(Layer(name, last.path, last.module, before=True), None, info)
+
+    def _follow(self, traces: Sequence[Trace]) -> list[str]:
+        """Tell the taps how the calls of a batch make up its rows; what is to be said of them."""
+        told: list[str] = []
+        for trace in traces:
+            if not self._recorded.get(trace.training, False):
+                continue
+            read = [tap for tap in self._taps if tap.key != ANSWER]
+            one = 0
+            for tap in sorted(read, key=lambda tap: not is_outputs(tap.key)):
+                layer = tap.layer
+                place = (trace.training, tap.key, id(layer.module), layer.before)
+                if place not in self._followed:
+                    images = image_count(trace)
+                    self._followed[place] = follow(trace, layer.module, images, tap.key, layer, tap.head, one)
+                calls, text = self._followed[place]
+                one = calls.picked[0] if is_outputs(tap.key) and calls.way == VIEWS and not calls.merged else one
+                self._taps.follow(tap.key, calls, training=trace.training)
+                if calls.merged == MEAN_OF_SOFTMAX:
+                    self._taps.describe(tap.key, linear=False, activation="softmax")
+                told += [text] if text else []
+        ends = [call.module for trace in traces for call in trace.calls if call.parent < 0]
+        modules = {id(module): module for module in ends}.values()
+        read_modules = {id(tap.layer.module) for tap in self._taps}
+        self._taps.delimit([each for each in modules if read_modules & {id(part) for part in each.modules()}])
+        return list(dict.fromkeys(told))
 
     def _asked_for(self, trace: Trace) -> list[str]:
         """What is to be said of arguments, now that the model is known from inside."""
@@ -197,7 +252,7 @@ class Finder:
 
     def _cannot_trace(self) -> None:
         """Hold the guess against what the model returns, if that can be seen."""
-        root = _root_of_compiled(self._model)
+        root = root_of_compiled(self._model)
         if root is None:
             text = "the model is compiled as a whole: its last Linear is taken for its answer, unverified. "
             self._problems.note(TOPIC, text + self._advice().format(""))
@@ -219,7 +274,7 @@ class Finder:
 
     def _is_guess(self, answer: Any, more: bool, rows: Mapping[str, Any]) -> bool:
         guess = rows.get(OUTPUTS)
-        if guess is not None and guess.shape == answer.shape and bool(torch.equal(guess, answer)):
+        if guess is not None and _are_same(guess, answer):
             return True
         keys, text = self._keys(), "the model is compiled, and its last Linear was not seen to answer what it returns"
         self._reads_answer = self._outputs and not more and is_vector(tuple(answer.shape))
@@ -232,6 +287,10 @@ class Finder:
         if self._layers or not self._reads_answer:
             self._problems.note(TOPIC, text)
         return False
+
+
+def _are_same(one: torch.Tensor, two: torch.Tensor) -> bool:
+    return one.shape == two.shape and bool(torch.equal(one, two))
 
 
 _NAME_LAYERS: Final = "Pass layers=[...], layers of the model by name; or None to read nothing"
@@ -279,7 +338,7 @@ class MatchingFinder(Finder):
         return readings
 
     def _cannot_trace(self) -> None:
-        lacking, root = list(self._missing), _root_of_compiled(self._model)
+        lacking, root = list(self._missing), root_of_compiled(self._model)
         if OUTPUTS in lacking and root is not None and not self._reference.groups[OUTPUTS].info.get("layer"):
             lacking.remove(OUTPUTS)  # what the model itself returned is what it returns here
             self._taps.replace([], [Tap(OUTPUTS, Layer("", "", root))], {})
@@ -315,31 +374,6 @@ def fed_places(trace: Trace) -> set[tuple[int | str, ...]]:
     return {place for place in places if place is not None}
 
 
-def is_compiled(model: nn.Module) -> bool:
-    """Whether a model, a part of it or one of its steps is compiled by `torch.compile`.
-
-    Example:
-        >>> is_compiled(nn.Sequential(nn.Linear(2, 2)))
-        False
-    """
-    if getattr(model, "_compiler_ctx", None) is not None:
-        return True
-    return any(_is_compiled(module) for module in model.modules())
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    if "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None:
-        return True
-    return any(hasattr(getattr(module, name, None), "_torchdynamo_orig_callable") for name in _STEPS)
-
-
-def _root_of_compiled(model: nn.Module) -> nn.Module | None:
-    if has_forward(model) or "_orig_mod" in model._modules:
-        return model
-    wrappers = [module for module in model.children() if _is_compiled(module)]
-    return wrappers[0] if len(wrappers) == 1 else None
-
-
 def reduce_of(reduce: Reduce | Mapping[str, Reduce], name: str) -> Reduce:
     """How a layer's answers become vectors.
 
@@ -358,9 +392,25 @@ def _reduction(reduce: Reduce | Mapping[str, Reduce]) -> Reduce:
     return reduce
 
 
-def _caught(readings: Mapping[str, Reading]) -> dict[str, tuple[int, torch.Tensor]]:
-    return {
-        key: (reading.axes if reading.axes is not None else reading.rows.ndim, reading.rows)
-        for key, reading in readings.items()
-        if reading.rows is not None
-    }
+def _caught(trace: Trace, readings: Mapping[str, Reading]) -> dict[str, list[tuple[int, torch.Tensor]]]:
+    """What was read in each call of a traced batch, as far as copies were kept: number of axes, and rows."""
+    caught = {}
+    for key, reading in readings.items():
+        calls = outermost_first(trace, reading.layer.module)
+        if reading.rows is None or not calls:
+            continue
+        if len(calls) == 1:
+            axes = reading.axes if reading.axes is not None else reading.rows.ndim
+            caught[key] = [(axes, reading.rows)]
+            continue
+        if key.startswith(LAYER):
+            kept = [trace.kept(call, before=reading.layer.before) for call in calls]
+        else:
+            kept = [_with_axes(answer_in(trace, call, reading.head)) for call in calls]
+        if all(each is not None for each in kept):
+            caught[key] = [each for each in kept if each is not None]
+    return caught
+
+
+def _with_axes(rows: torch.Tensor | None) -> tuple[int, torch.Tensor] | None:
+    return None if rows is None else (rows.ndim, rows)

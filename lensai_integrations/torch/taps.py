@@ -1,9 +1,10 @@
 """What layers answer in the forward pass that runs anyway, caught by hooks.
 
-A hook does as little as it can: while the buffer is open, it keeps a reduced copy of the layer's first answer in this
-batch. First, because gradient checkpointing runs a layer a second time; a copy, because the next operation may work in
-place and because CUDA graphs reuse their memory. Inside a compiled model the hook is compiled as well, so there it
-keeps a plain copy, and the reduction comes after the forward pass.
+A hook does as little as it can: while the buffer is open, it keeps a reduced copy of the layer's first answer in each
+call of the model. First, because gradient checkpointing runs a layer a second time; a copy, because the next operation
+may work in place and because CUDA graphs reuse their memory. Inside a compiled model the hook is compiled as well, so
+there it keeps a plain copy, and the reduction comes after the forward pass. A batch that goes through the model in
+several calls is put together in the end (`calls.py`).
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lensai_integrations.arrays import Array
 from lensai_integrations.errors import InputError
@@ -65,6 +66,7 @@ class _Catching(threading.local):
 CATCHING: Final = _Catching()
 
 #: The key of what the model itself answered, where that is only looked at, and of that there is more in it than that.
+_END: Final = "end of "
 ANSWER: Final = "answer"
 MORE: Final = "more of the answer"
 
@@ -73,6 +75,55 @@ class _Kept(NamedTuple):
     axes: int
     values: Any
     reduced: bool
+
+
+#: What calls are of each other: the batch whole, in parts, whole again and again, or what is not known.
+WHOLE, PARTS, VIEWS, UNKNOWN = "whole", "parts", "views", "unknown"
+
+
+class Joins(Protocol):
+    """How the calls of a layer make up the rows of a batch; see `calls.Calls`."""
+
+    way: str
+    total: int
+
+    def rows(self, answers: Sequence[Any]) -> Tensor | None:
+        """The rows of a batch."""
+        ...
+
+
+class Span(NamedTuple):
+    """Where in memory what a call was given lies: of which block, from which byte to which, and where that ends."""
+
+    block: int
+    start: int
+    stop: int
+    end: int
+
+
+def span_of(given: Any) -> Span | None:
+    """Where the first tensor with rows in what a call was given lies.
+
+    Example:
+        >>> halves = [span_of(half) for half in torch.zeros(4, 3).chunk(2)]
+        >>> are_consecutive(halves), are_consecutive(halves[:1]), are_consecutive(halves[::-1])
+        (True, False, False)
+    """
+    tensor = first_tensor(given)
+    if tensor is None or not tensor.is_contiguous():
+        return None
+    storage, size = tensor.untyped_storage(), tensor.element_size()
+    start = tensor.storage_offset() * size
+    return Span(storage.data_ptr(), start, start + tensor.numel() * size, storage.nbytes())
+
+
+def are_consecutive(spans: Sequence[Span | None]) -> bool:
+    """Whether they are the parts of one block of memory, in order and without a gap."""
+    known = [span for span in spans if span is not None]
+    if not known or len(known) < len(spans) or len({span.block for span in known}) > 1:
+        return False
+    edges = [0, *(span.stop for span in known)]
+    return edges[:-1] == [span.start for span in known] and edges[-1] == known[0].end
 
 
 class Taps:
@@ -85,6 +136,7 @@ class Taps:
     Attributes:
         layers: What a recording has to know of them.
         verify: Looks at the rows of each batch and says which of them count; None for all.
+        training: Whether what is caught now is of training.
     """
 
     def __init__(self, taps: Sequence[Tap], problems: Problems) -> None:
@@ -92,6 +144,11 @@ class Taps:
         self._problems = problems
         self._open = False
         self._kept: dict[str, _Kept] = {}
+        self._calls: list[dict[str, _Kept]] = []
+        self._late: dict[str, list[_Kept]] = {}
+        self._spans: list[Span | None] = []
+        self._how: dict[tuple[bool, str], Joins] = {}
+        self.training = False
         self.layers: list[Listened] = []
         self._handles: dict[str, Any] = {}
         self.verify: Callable[[dict[str, Array]], dict[str, Array]] | None = None
@@ -102,31 +159,84 @@ class Taps:
         return iter(self._taps.values())
 
     def open(self) -> None:
-        """Begin a batch: from now on the first answer of each layer is kept."""
-        self._kept = {}
+        """Begin a batch: from now on the first answer of each layer in each call of the model is kept."""
+        self._forget()
         self._open = True
+
+    def collect(self, *_: object) -> None:
+        """A call of the model is over: another begins with its own first answers."""
+        if self._open and self._kept:
+            self._calls.append(self._kept)
+            self._kept = {}
+
+    def delimit(self, modules: Iterable[nn.Module]) -> None:
+        """From now on every call of one of these modules is a call of the model."""
+        for key in [key for key in self._handles if key.startswith(_END)]:
+            self._handles.pop(key).remove()
+        for number, module in enumerate(modules):
+            self._handles[f"{_END}{number}"] = module.register_forward_hook(_End(self.collect))
+
+    def follow(self, key: str, calls: Joins, *, training: bool) -> None:
+        """Tell how the calls of a layer make up the rows of a batch."""
+        self._how[training, key] = calls
+        for layer in self.layers:
+            if layer.key == key:
+                layer.left_out = layer.left_out or calls.way == UNKNOWN
 
     def close(self) -> dict[str, Array]:
         """End the batch: what was kept, by the taps' keys."""
+        calls, late, spans = [*self._calls, self._kept], self._late, self._spans
         self._open = False
-        all_kept, self._kept = self._kept, {}
-        rows = {}
+        self._forget()
+        all_kept = {key: [call[key] for call in calls if key in call] for call in calls for key in call} | late
+        rows: dict[str, Array] = {}
         for key, kept in all_kept.items():
-            reduce = self._taps[key].reduce if key in self._taps else None
             with self._problems.caught(key):
-                rows[key] = kept.values if kept.reduced or reduce is None else reduce_embedding(kept.values, reduce)
+                found = self._joined(key, [self._reduced(key, each) for each in kept], spans)
+                if found is not None or key == MORE:
+                    rows[key] = found
         for layer in self.layers:
             if layer.key in rows and self._taps[layer.key].reduce is not None:
-                layer.info["axes"] = all_kept[layer.key].axes
+                layer.info["axes"] = all_kept[layer.key][0].axes
         return rows if self.verify is None else self.verify(rows)
 
-    def replace(self, before: Iterable[str], taps: Sequence[Tap], caught: Mapping[str, tuple[int, Tensor]]) -> None:
+    def _reduced(self, key: str, kept: _Kept) -> Any:
+        reduce = self._taps[key].reduce if key in self._taps else None
+        return kept.values if kept.reduced or reduce is None else reduce_embedding(kept.values, reduce)
+
+    def _joined(self, key: str, answers: list[Any], spans: list[Span | None]) -> Any:
+        """The rows of a batch, of what a layer answered in the calls of the model; None if they are not known."""
+        calls = self._how.get((self.training, key))
+        if calls is not None:
+            rows = calls.rows(answers)
+            if rows is None and calls.way != UNKNOWN and len(answers) != calls.total:
+                self._say(key, f"was called {len(answers)} times in a batch, and {calls.total} times in the first one:"
+                               " which rows are whose is not known, and such batches are left out")  # fmt: skip
+            return rows
+        if len(answers) > 1 and are_consecutive(spans) and len(spans) == len(answers):
+            return torch.cat(answers)
+        if len(answers) > 1 and key != MORE:
+            self._say(key, f"was called {len(answers)} times in a batch: its first call is read")
+        return answers[0]
+
+    def _say(self, key: str, text: str) -> None:
+        tap = self._taps.get(key)
+        if tap is not None and key != ANSWER:
+            self._problems.note(f"calls of {key}", f"{tap.layer.path or type(tap.layer.module).__name__!r} {text}")
+
+    def _forget(self) -> None:
+        self._kept, self._calls, self._late, self._spans = {}, [], {}, []
+
+    def replace(
+        self, before: Iterable[str], taps: Sequence[Tap], caught: Mapping[str, list[tuple[int, Tensor]]]
+    ) -> None:
         """Put other taps in the place of some; those that catch the same go on, with what is noted of them now.
 
         Args:
             before: Keys of the taps that there were.
             taps: Those that there are to be.
-            caught: Of the batch that is open, number of axes and rows by key, for taps that come too late for it.
+            caught: Of the batch that is open, number of axes and rows of each call by key, for taps that come too
+                late for it.
         """
         wanted = {tap.key: tap for tap in taps}
         for key in list(before):
@@ -138,13 +248,16 @@ class Taps:
                 continue
             self._add(tap)
             if self._open and tap.key in caught:
-                axes, rows = caught[tap.key]
-                self._kept[tap.key] = _Kept(axes, rows, tap.reduce is not None)
+                self._late[tap.key] = [_Kept(axes, rows, tap.reduce is not None) for axes, rows in caught[tap.key]]
 
     def take_place_of(self, before: Iterable[str], key: str, info: Mapping[str, Any]) -> None:
         """In the place of some taps, note a layer whose rows `verify` gives."""
         self.replace(before, [], {})
         self.layers.append(Listened(key, "the model", dict(info)))
+
+    def kept(self, key: str) -> Any:
+        """What was kept of the batch that is open, or None."""
+        return next((call[key].values for call in [*self._calls, self._kept] if key in call), None)
 
     def describe(self, key: str, **info: Any) -> None:
         """Note more of what a tap catches."""
@@ -164,7 +277,9 @@ class Taps:
 
     def _drop(self, key: str) -> None:
         del self._taps[key]
-        self._kept.pop(key, None)
+        for call in (*self._calls, self._kept):
+            call.pop(key, None)
+        self._late.pop(key, None)
         self._handles.pop(key).remove()
         self.layers[:] = [layer for layer in self.layers if layer.key != key]
 
@@ -175,7 +290,7 @@ class Taps:
         self._handles = {}
         self.close()
 
-    def _catch(self, key: str, answer: Any) -> None:
+    def _catch(self, key: str, answer: Any, given: Any = ()) -> None:
         if not self._open or key in self._kept:
             return
         if key == ANSWER and len(tensors_of(answer)) > 1:
@@ -187,6 +302,9 @@ class Taps:
             return
         with self._problems.caught(key), torch.no_grad(), CATCHING:
             self._kept[key] = _copied(self._taps[key], answer)
+        if key == ANSWER:
+            self._spans.append(span_of(given))
+            self.collect()
 
 
 def _info(tap: Tap) -> dict[str, Any]:
@@ -219,14 +337,25 @@ def _do_nothing(*_: Any) -> None:
 class _Hook(InertInCopies):
     """A forward hook, or with `before` a forward pre-hook."""
 
-    def __init__(self, key: str, before: bool, catch: Callable[[str, Any], None]) -> None:
+    def __init__(self, key: str, before: bool, catch: Callable[[str, Any, Any], None]) -> None:
         self._key, self._before, self._catch = key, before, catch
 
     def __call__(self, _: Any, args: Any, kwargs: Any, answer: Any = None) -> None:
-        self._catch(self._key, (args, kwargs) if self._before else answer)
+        self._catch(self._key, (args, kwargs) if self._before else answer, (args, kwargs))
 
 
-def _registered(tap: Tap, catch: Callable[[str, Any], None]) -> Any:
+class _End(InertInCopies):
+    """Tells that a call is over."""
+
+    def __init__(self, tell: Callable[..., None]) -> None:
+        self._tell = tell
+
+    def __call__(self, *_: Any) -> None:
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() == -1:
+            self._tell()
+
+
+def _registered(tap: Tap, catch: Callable[[str, Any, Any], None]) -> Any:
     hook = _Hook(tap.key, tap.layer.before, catch)
     if tap.layer.before:
         return tap.layer.module.register_forward_pre_hook(hook, with_kwargs=True)

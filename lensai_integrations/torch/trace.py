@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -23,8 +23,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from lensai_integrations.measures.batches import are_samples
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
-from lensai_integrations.torch.heads import Heads, heads_in
+from lensai_integrations.torch.heads import Heads, heads_in, is_vector
 from lensai_integrations.torch.layers import is_metric, paths_of
+from lensai_integrations.torch.rows import OTHER, Rows, rows_made
 from lensai_integrations.torch.taps import CATCHING, InertInCopies
 
 #: Losses by the function that computes them, in the words of `describe(loss=...)`.
@@ -66,6 +67,8 @@ _BATCH, _PARAMETER, _UNKNOWN = "batch", "parameter", "unknown"
 _FUSED: Final = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 #: Bytes of copies that are kept of one batch; the oldest go first.
 MOST_KEPT: Final = 256 << 20
+#: How many values of a step are kept.
+_MOST_VALUES: Final = 256
 #: How deep tensors are looked for in what is passed along.
 _DEPTH: Final = 5
 
@@ -83,6 +86,7 @@ class Node:
         weight: Whether parameters went into it, and nothing of the batch.
         layer: Whether data and parameters meet in this operation.
         place: Where it was in the batch.
+        rows: Of which images of the batch its rows are.
     """
 
     name: str
@@ -93,6 +97,7 @@ class Node:
     weight: bool = False
     layer: bool = False
     place: tuple[int | str, ...] | None = None
+    rows: Rows = OTHER
 
 
 @dataclasses.dataclass
@@ -145,6 +150,9 @@ class Trace(TorchFunctionMode):
         losses: All losses.
         ends: The tensors that gradients were computed of.
         error: What failed in here, if anything did.
+        values: Copies of what was made outside of all calls, in evaluation, with one vector per row, by its node.
+        returned: What the step returned.
+        on_outermost: Told of each module after a call in none.
         samples: How many samples the batch is a list of, whose tensors are known by their place in a sample; else 0.
     """
 
@@ -164,6 +172,10 @@ class Trace(TorchFunctionMode):
         self.losses: list[Loss] = []
         self.ends: list[int] = []
         self.error: Exception | None = None
+        self.values: dict[int, Tensor] = {}
+        self._leaves: dict[int, Tensor] = {}
+        self.returned: list[int] = []
+        self.on_outermost: Callable[[nn.Module], None] = _ignored
         self.texts_in_batch = _has_values_beside_tensors(batch)
         self.samples = len(batch) if are_samples(batch) else 0
         self._ids: Any = WeakIdKeyDictionary()
@@ -184,7 +196,10 @@ class Trace(TorchFunctionMode):
             self._new(buffer, Node("buffer", tuple(buffer.shape), data=False))
         for part in batch if self.samples else [batch]:
             for place, tensor in placed_tensors(part):
-                self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place))
+                rows = Rows(tuple(range(tensor.shape[0]))) if tensor.ndim and not self.samples else OTHER
+                self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place, rows=rows))
+                if tensor.ndim > 2 and rows != OTHER and tensor.is_contiguous():
+                    self._leaves[tensor.untyped_storage().data_ptr()] = tensor
 
     def start(self, *, called: bool = False) -> None:
         """Put hooks on all modules and watch operations.
@@ -226,6 +241,10 @@ class Trace(TorchFunctionMode):
         """Tell what gradients would be computed of, where none are."""
         self.ends += [self._id(tensor) for tensor in tensors_in(loss)]
 
+    def returns(self, answer: Any) -> None:
+        """Tell what the step has returned."""
+        self.returned = [self._ids[tensor] for tensor in tensors_in(answer) if tensor in self._ids]
+
     def end_call(self, args: Any, kwargs: Any, answer: Any) -> None:
         """What `begin_call` has begun is over."""
         _Hook("", self._leave_call)(self.model, args, kwargs, answer)
@@ -266,9 +285,14 @@ class Trace(TorchFunctionMode):
             parents = parents[:1]
         if name in LOSSES:
             self._note_loss(name, args, kwargs)
-        for tensor in [changed] if changed is not None else made:
+        given = [(each, self.nodes[self._id(each)].rows) for each in tensors_in((args, kwargs))]
+        if changed is not None:
+            made = [changed]
+        for tensor, rows in zip(made, rows_made(func, name, args, kwargs, made, given), strict=True):
             if tensor is changed or tensor not in self._ids:
-                self._new(tensor, self._made(name, tensor, parents))
+                number = self._new(tensor, self._made(name, tensor, parents, rows))
+                if not self._stack and not self.training and is_vector(tuple(tensor.shape)):
+                    self._keep_value(number, tensor)
 
     def _note_loss(self, name: str, args: Any, kwargs: Mapping[str, Any]) -> None:
         given = args[0] if args else kwargs.get("input")
@@ -277,14 +301,20 @@ class Trace(TorchFunctionMode):
             held = self._id(target) if isinstance(target, Tensor) else None
             self.losses.append(Loss(LOSSES[name] or name, self._id(given), held))
 
-    def _made(self, name: str, tensor: Tensor, parents: tuple[int, ...]) -> Node:
+    def _keep_value(self, number: int, tensor: Tensor) -> None:
+        """What a step makes of answers, of which the average of several may be one."""
+        if len(self.values) < _MOST_VALUES and tensor.is_floating_point():
+            with torch.no_grad():
+                self.values[number] = tensor.detach().clone()
+
+    def _made(self, name: str, tensor: Tensor, parents: tuple[int, ...], rows: Rows) -> Node:
         of = [self.nodes[parent] for parent in parents]
         data = any(node.data for node in of)
         weights = any(node.weight and _size(node.shape) > 1 for node in of)
         if not of:
             data = tensor.numel() > 1  # noise, or a number that is calculated with
         here = self._stack[-1] if self._stack else -1
-        return Node(name, tuple(tensor.shape), parents, here, data, not data and weights, data and weights)
+        return Node(name, tuple(tensor.shape), parents, here, data, not data and weights, data and weights, rows=rows)
 
     def _id(self, tensor: Tensor) -> int:
         """The number of a tensor. One that comes out of the blue is made of what its module was given, or between
@@ -296,8 +326,25 @@ class Trace(TorchFunctionMode):
                 return self._new(tensor, Node(_PARAMETER, tuple(tensor.shape), data=False, weight=True))
             parents = tuple(self.calls[here].inputs if here >= 0 else self._left)
             data = tensor.numel() > 1 or bool(parents)
-            number = self._new(tensor, Node(_UNKNOWN, tuple(tensor.shape), parents, here, data=data))
+            rows = self._rows_as(tensor, parents)
+            number = self._new(tensor, Node(_UNKNOWN, tuple(tensor.shape), parents, here, data=data, rows=rows))
         return int(number)
+
+    def _rows_as(self, tensor: Tensor, parents: Sequence[int]) -> Rows:
+        """Of what was made out of sight: the rows of what it was made of, if there are as many."""
+        if (rows := self._rows_in_batch(tensor)) != OTHER:
+            return rows
+        known = {self.nodes[parent].rows for parent in parents} - {OTHER}
+        rows = known.pop() if len(known) == 1 else OTHER
+        return rows if tensor.ndim and len(rows.places or ()) == tensor.shape[0] else OTHER
+
+    def _rows_in_batch(self, tensor: Tensor) -> Rows:
+        """Of one image of the batch, as a loop over it gives it: where it lies in it, once for each of its rows."""
+        leaf = self._leaves.get(tensor.untyped_storage().data_ptr()) if self._leaves and tensor.ndim else None
+        if leaf is None or not tensor.is_contiguous() or tensor.numel() != leaf.stride(0):
+            return OTHER
+        place, inside = divmod(tensor.storage_offset() - leaf.storage_offset(), leaf.stride(0))
+        return Rows((place,) * tensor.shape[0]) if not inside else OTHER
 
     def _new(self, tensor: Tensor, node: Node) -> int:
         self.nodes.append(node)
@@ -323,13 +370,15 @@ class Trace(TorchFunctionMode):
         for tensor in made:
             if tensor not in self._ids:  # torch does not tell of it: a script, a function with its own gradient
                 layer = any(True for _ in module.parameters())
-                node = Node(_UNKNOWN, tuple(tensor.shape), tuple(call.inputs), call.index, layer=layer)
+                rows = self._rows_as(tensor, call.inputs)
+                node = Node(_UNKNOWN, tuple(tensor.shape), tuple(call.inputs), call.index, layer=layer, rows=rows)
                 self._new(tensor, node)
         call.outputs = [self._id(tensor) for tensor in made]
         call.shape = self.nodes[call.outputs[0]].shape if call.outputs else ()
         self._keep_rows((call.index, False), made)
         if call.parent == -1:
-            call.heads = heads_in(answer, copies=self._keep is not None)
+            call.heads = heads_in(answer, copies=True)
+            self.on_outermost(module)
             call.head_nodes = {name: self._id(tensor) for name, tensor in heads.items()}
 
     def _is_apart(self, module: nn.Module, *, leaving: bool = False) -> bool:
@@ -362,6 +411,7 @@ class Trace(TorchFunctionMode):
     def forget_values(self) -> None:
         """Let go of all copies; what was made of what stays known."""
         self._kept, self._order, self._ids = {}, deque(), WeakIdKeyDictionary()
+        self.values, self._leaves = {}, {}
         for call in self.calls:
             call.heads.tensors.clear()
 
@@ -409,8 +459,19 @@ class Trace(TorchFunctionMode):
         return depth
 
     def times(self, module: nn.Module) -> int:
-        """How often a module was called."""
-        return sum(call.module is module for call in self.calls)
+        """How often a module was called within one call of the model, at most."""
+        within: dict[int, int] = {}
+        for call in self.calls:
+            if call.module is module:
+                outermost = self.outermost(call).index
+                within[outermost] = within.get(outermost, 0) + 1
+        return max(within.values(), default=0)
+
+    def outermost(self, call: Call) -> Call:
+        """The call in none that a call was made in."""
+        while call.parent >= 0:
+            call = self.calls[call.parent]
+        return call
 
     def _back(self, nodes: Iterable[int], ends: Callable[[Node], bool]) -> Iterator[int]:
         waiting, seen = deque(nodes), set(nodes)
@@ -424,6 +485,10 @@ class Trace(TorchFunctionMode):
                 if parent not in seen and self.nodes[parent].data:
                     seen.add(parent)
                     waiting.append(parent)
+
+
+def _ignored(_: nn.Module) -> None:
+    return None
 
 
 def _leave(mode: TorchFunctionMode) -> None:

@@ -23,7 +23,7 @@ from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import decide
-from lensai_integrations.torch.finding import is_compiled
+from lensai_integrations.torch.compiling import forget_compiled, is_compiled
 from lensai_integrations.torch.heads import heads_in
 from lensai_integrations.torch.layers import Layer, find_layer
 from lensai_integrations.torch.matching import match, matched
@@ -138,6 +138,7 @@ class Watch:
         if self._handles:
             raise InputError("this watch is open already: call monitor.watch(...) for another")
         self._recorded = self._silent = 0
+        forget_compiled(self._module)
         self._handles = [
             self._module.register_forward_pre_hook(_untraced(self._begin), with_kwargs=True, prepend=True),
             *(self._tap(layer, f"embeddings/{name}", self._ways[name]) for name, layer in self._layers.items()),

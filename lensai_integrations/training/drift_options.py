@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from lensai_integrations.arguments import plain
 from lensai_integrations.conventions import chosen_readers, is_images, readers_by_name
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
@@ -17,7 +18,7 @@ from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.training.fit import LABEL
 from lensai_integrations.training.known_layers import KnownLayer, known_layers, known_output
 from lensai_integrations.training.labels import Place
-from lensai_integrations.training.options import Options
+from lensai_integrations.training.options import Options, as_place
 from lensai_integrations.training.recording import OUTPUTS
 
 #: Arguments of the monitor that are no arguments of the callback by name.
@@ -52,6 +53,9 @@ class DriftOptions:
     known: list[KnownLayer] = field(init=False)
 
     def __post_init__(self) -> None:
+        for name in ("layers", "reduce", "inputs", "target", "sinks", "settings"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+        object.__setattr__(self, "target", as_place(self.target))
         unknown = sorted(self.settings.keys() - set(_SETTINGS))
         if unknown:
             raise InputError(f"DriftCallback takes no {', '.join(unknown)}; of DriftMonitor's it takes {_SETTINGS}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from lensai_integrations.arguments import plain
 from lensai_integrations.conventions import checked_conventions, readers_by_name
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
@@ -71,6 +72,9 @@ class Options:
     since: float = field(default_factory=lambda: _BEGINNING, compare=False)
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            object.__setattr__(self, each.name, plain(getattr(self, each.name)))
+        object.__setattr__(self, "target", as_place(self.target))
         _check_layers(self.layers)
         for task in self.task.values() if isinstance(self.task, Mapping) else [self.task]:
             _check_one_of("task", task, (*TASKS, *KINDS))
@@ -94,7 +98,7 @@ class Options:
         if 0 < self.clean_windows < 100:
             raise InputError(f"clean_windows={self.clean_windows!r} are too few to calibrate: pass 0, or 100 or more")
         checked_path(self.artifact_path)
-        if not self.upload_deadline > 0:
+        if isinstance(self.upload_deadline, bool | str) or not self.upload_deadline > 0:
             raise InputError(f"upload_deadline={self.upload_deadline!r} must be a positive number of seconds")
 
     @property
@@ -166,6 +170,13 @@ def _by_source(name: str, given: Any) -> list[Any]:
     if unknown or not given:
         raise InputError(f"{name}={given!r} has {unknown}: as a dict it takes {', '.join(map(repr, SOURCES))}")
     return list(given.values())
+
+
+def as_place(target: Any) -> Any:
+    """The place of labels with tuples for lists, which files have in their place; of a dict, of each of its values."""
+    if isinstance(target, Mapping):
+        return {key: as_place(each) for key, each in target.items()}
+    return tuple(target) if isinstance(target, list) else target
 
 
 def _check_target(target: Any) -> None:

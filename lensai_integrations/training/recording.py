@@ -58,11 +58,13 @@ class Listened:
         key: Under which its answers are recorded: `"outputs"` or `"embeddings/<layer>"`.
         path: Its full name in the model, for messages.
         info: What the profile notes of it: JSON values. Complete once the first answer was caught.
+        left_out: Whether it was said that nothing is recorded of it.
     """
 
     key: str
     path: str
     info: dict[str, Any] = field(default_factory=dict)
+    left_out: bool = False
 
 
 class Recording:
@@ -218,7 +220,7 @@ class Recording:
     def _complaints(self) -> list[str]:
         complaints = []
         for layer in self.layers:
-            if self._batches and layer.key not in self._seen:
+            if self._batches and layer.key not in self._seen and not layer.left_out:
                 problem = (
                     f"layer {layer.path!r} answered nothing in {self._batches} batches of {self.source}:"
                     f" {self._why_silent}"

@@ -12,7 +12,7 @@ import pytorch_lightning
 
 import lensai_integrations.lightning as package_itself
 from lensai_integrations.errors import MissingDependencyError
-from lensai_integrations.lightning import BaselineCallback, base
+from lensai_integrations.lightning import BaselineCallback, DriftCallback, base
 from lensai_integrations.lightning.base import LightningCallback, callback_classes
 
 
@@ -26,92 +26,75 @@ class Counting(LightningCallback):
 
 
 @pytest.fixture
-def only(monkeypatch):
-    """Make it look as if only these packages were loaded."""
+def installed(monkeypatch):
+    """`installed(name=package_or_error)`: make it look as if only these were installed."""
 
     def make(**packages):
-        for name in base.PACKAGES:
-            monkeypatch.delitem(sys.modules, name, raising=False)
-        for name, module in packages.items():
-            monkeypatch.setitem(sys.modules, name.replace("__", "."), module)
+        packages = {name.replace("__", "."): package for name, package in packages.items()}
+
+        def fake(name):
+            found = packages.get(name, ModuleNotFoundError(name=name.split(".")[0]))
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        monkeypatch.setattr(base, "import_module", fake)
 
     return make
 
 
-def package(attribute="Callback"):
-    return SimpleNamespace(**{attribute: type("Callback", (), {})})
+def package():
+    return SimpleNamespace(Callback=type("Callback", (), {}))
 
 
-def test_inherits_from_both_packages_when_both_are_loaded():
-    callback = Counting(1)
-
-    assert isinstance(callback, lightning.pytorch.Callback)
-    assert isinstance(callback, pytorch_lightning.Callback)
-    assert isinstance(callback, Counting)
-
-
-def test_inherits_from_the_package_that_is_loaded(only):
-    loaded = package()
-    only(lightning__pytorch=loaded)
-
-    assert callback_classes() == (loaded.Callback,)
-    assert isinstance(Counting(1), loaded.Callback)
-    assert not isinstance(Counting(1), pytorch_lightning.Callback)
+def test_is_of_both_packages_when_both_are_installed():
+    for found in (lightning.pytorch, pytorch_lightning):
+        assert issubclass(Counting, found.Callback)
+        assert isinstance(Counting(1), found.Callback)
+        assert issubclass(BaselineCallback, found.Callback)
+        assert issubclass(DriftCallback, found.Callback)
 
 
-def test_a_package_that_is_loaded_after_the_class_was_made_counts(only):
-    early, late = package(), package()
-    only(pytorch_lightning=early)
-    first = Counting(1)
-    only(pytorch_lightning=early, lightning__pytorch=late)
-    second = Counting(1)
+def test_is_of_the_package_that_is_installed(installed):
+    only = package()
+    installed(lightning__pytorch=only)
 
-    assert not isinstance(first, late.Callback)
-    assert isinstance(second, early.Callback)
-    assert isinstance(second, late.Callback)
+    assert callback_classes() == (only.Callback,)
 
 
-def test_a_package_still_being_imported_does_not_count(only):
-    ready = package()
-    only(pytorch_lightning=package("Trainer"), lightning__pytorch=ready)
+def test_a_broken_package_beside_a_whole_one_is_nobodys_trainer(installed):
+    only = package()
+    installed(pytorch_lightning=AttributeError("torch has no such function"), lightning__pytorch=only)
 
-    assert callback_classes() == (ready.Callback,)
-
-
-def test_imports_one_when_none_is_loaded(only, monkeypatch):
-    only()
-    made = package()
-
-    def fake(name):
-        if name == "pytorch_lightning":
-            raise ModuleNotFoundError(name=name)
-        return made
-
-    monkeypatch.setattr(base, "import_module", fake)
-    assert callback_classes() == (made.Callback,)
+    assert callback_classes() == (only.Callback,)
 
 
-def test_says_what_to_install_when_there_is_none(only, monkeypatch):
-    only()
+def test_says_what_to_install_when_there_is_none(installed):
+    installed()
 
-    def fake(name):
-        raise ModuleNotFoundError(name=name.split(".")[0])
-
-    monkeypatch.setattr(base, "import_module", fake)
     with pytest.raises(MissingDependencyError, match=r"pip install 'lensai-integrations\[lightning\]'"):
-        Counting(1)
+        callback_classes()
 
 
-def test_a_broken_installation_is_not_mistaken_for_none(only, monkeypatch):
-    only()
+def test_a_broken_installation_is_not_mistaken_for_none(installed):
+    installed(pytorch_lightning=ModuleNotFoundError(name="torchmetrics"))
 
-    def fake(name):
-        raise ModuleNotFoundError(name="torchmetrics")
-
-    monkeypatch.setattr(base, "import_module", fake)
     with pytest.raises(ModuleNotFoundError) as caught:
-        Counting(1)
+        callback_classes()
     assert caught.value.name == "torchmetrics"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", base.PACKAGES)
+def test_whatever_is_imported_first_and_if_only_one_is_installed(name):
+    hidden = next(each for each in base.PACKAGES if each != name).split(".")[0]
+    code = (
+        f"import sys; sys.modules[{hidden!r}] = None\n"
+        "from lensai_integrations.lightning import BaselineCallback, DriftCallback\n"
+        f"import {name}\n"
+        f"assert issubclass(BaselineCallback, {name}.Callback) and issubclass(DriftCallback, {name}.Callback)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
@@ -134,13 +117,8 @@ def test_a_trainer_takes_it_bare():
         assert callback in trainer.callbacks
 
 
-def test_state_key_is_the_same_for_both_packages(only):
-    keys = []
-    for name in ("pytorch_lightning", "lightning__pytorch"):
-        only(**{name: package()})
-        keys.append(BaselineCallback().state_key)
-
-    assert keys == ["lensai_integrations.BaselineCallback[lensai]"] * 2
+def test_state_key_names_no_package():
+    assert BaselineCallback().state_key == "lensai_integrations.BaselineCallback[lensai]"
 
 
 def test_two_callbacks_with_two_artifact_paths_have_two_keys():

@@ -111,25 +111,6 @@ def test_torch_compile(trainer, lit, loaders, whole):
     assert callback.baseline_.warnings == []
 
 
-def test_a_model_compiled_and_called_before_is_warned_about(trainer, lit, loaders, caplog):
-    torch._dynamo.reset()
-    model = lit()
-    model.model = torch.compile(model.model, backend="eager")
-    with torch.no_grad():
-        model.eval()(torch.rand(8, 3, 16, 16))
-    model.train()
-    callback = BaselineCallback(layers=["avgpool"], outputs=None)
-    trainer(callback, inference_mode=False).fit(model, loaders(16), loaders(16))
-    torch._dynamo.reset()
-
-    (warning,) = callback.baseline_.warnings
-    assert "'model.avgpool' answered nothing in 2 batches of validation" in warning
-    assert "torch.compiler.reset() before fit" in warning
-    messages = [record.getMessage() for record in caplog.records if "answered nothing" in record.getMessage()]
-    assert [message.split(":")[0] for message in messages] == ["embeddings/avgpool", "about the baseline"]
-    assert list(callback.baseline_.reference.groups) == ["inputs", "labels"]
-
-
 def test_a_model_without_a_linear_layer_has_its_answer_profiled(trainer, lit, loaders):
     convolutional = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     callback = BaselineCallback()

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+from lensai_integrations.arguments import plain
 from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Baseline, Profile
@@ -67,6 +68,7 @@ def checked_sinks(sinks: Any) -> dict[str, Sink]:
     """
     from lensai_integrations.drift.sinks.function import FunctionSink
 
+    sinks = plain(sinks)
     if not isinstance(sinks, list | tuple):
         raise InputError(f"sinks={sinks!r} should be a list of sinks, or of functions of an event")
     named: dict[str, Sink] = {}
