@@ -214,8 +214,10 @@ class BaselineCallback(Checkable, LightningCallback):
         """Begin the reference profile."""
         if is_fitting(trainer):
             assert self._fit is not None
-            self._fit.raw.find(OTHER_LOADERS, other_loaders(trainer.val_dataloaders, self._options.dataloader_idx))
-            self._start(VALIDATION, trainer.val_dataloaders, self._options.dataloader_idx)
+            loaders, index = trainer.val_dataloaders, self._options.dataloader_idx
+            self._fit.raw.find(VALIDATION, one_loader(loaders, index))
+            self._fit.raw.find(OTHER_LOADERS, other_loaders(loaders, index))
+            self._start(VALIDATION, loaders, index)
 
     @guarded("reading a validation batch")
     def on_validation_batch_start(

@@ -76,10 +76,13 @@ class RawImages:
     def say_strays(self) -> None:
         """Report collectors that images came to during the fit, and that belong to no data that was found."""
         found = {each.folder for collectors in self._found.values() for each in collectors}
+        strays: dict[str, int] = {}
         for collector in alive():
             seen = collector.count - self._before.get(collector.folder, 0)
             if seen > 0 and collector.folder not in found:
-                self._problems.note(f"delivered images of {collector.name}", _STRAY.format(collector.name, seen))
+                strays[collector.name] = strays.get(collector.name, 0) + seen
+        for name, seen in sorted(strays.items()):
+            self._problems.note(f"delivered images of {name}", _STRAY.format(name, seen))
 
     def _is_shared(self, collector: Collector, source: str) -> bool:
         for other, collectors in self._found.items():
