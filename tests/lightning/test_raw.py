@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, random_split
 from torchvision.transforms import v2
 
-from lensai_integrations import compare
+from lensai_integrations import compare, measure
 from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.report import baseline_html
 from lensai_integrations.transforms import ProfileImages
@@ -242,3 +242,29 @@ def test_data_that_are_not_profiled_are_no_strays(lit, trainer, left_out):
     trainer(callback, max_epochs=1).fit(lit(), loader(ProfileImages(), 24), validation)
     assert callback.baseline_.warnings == []
     assert callback.baseline_.reference.groups["raw"].n == (24 if left_out == "validation" else 16)
+
+
+@measure("fails_on_wide")
+def fails_on_wide(images):
+    if images.shape[1] > 22:
+        raise ValueError("too high")
+    return images.mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_measures_that_fail_are_in_the_warnings_of_the_baseline(lit, trainer, workers, caplog):
+    profiled = [ProfileImages(measures=[fails_on_wide], metadata={"site": lambda image: {}["site"]}) for _ in range(2)]
+    how = {"persistent_workers": True} if workers else {}
+    loaders = [loader(each, n, workers, **how) for each, n in zip(profiled, (40, 20), strict=True)]
+    callback = BaselineCallback()
+    trainer(callback, max_epochs=2, num_sanity_val_steps=0).fit(lit(), *loaders)
+    baseline = callback.baseline_
+    for profile, n in ((baseline.training, 40), (baseline.reference, 20)):
+        failed = 2 * n // 5
+        assert profile.warnings == [
+            f"raw/fails_on_wide could not be measured in {failed} of {n} rows: ValueError: too high",
+            f"metadata/site is missing in {n} of {n} rows, where its function failed: KeyError('site')",
+        ]
+        assert profile.groups["raw"].apart["fails_on_wide"].invalid == failed
+    logged = [each.getMessage() for each in caplog.records if "too high" in each.getMessage()]
+    assert len([each for each in logged if not each.startswith("about the baseline")]) == 2  # one of each pipeline
