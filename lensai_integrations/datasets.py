@@ -148,6 +148,8 @@ class _Asked:
     def __post_init__(self) -> None:
         if self.settings["segment_by"] == LABEL and self.target is None:
             raise InputError("segment_by='label' needs labels: leave target='auto', or name their place")
+        if self.settings["segment_by"] is None and self.settings["max_segments"] != DEFAULT_SEGMENTS:
+            raise InputError(f"max_segments={self.settings['max_segments']!r} is of segments: pass segment_by=, too")
         if self.inputs is not None and self.inputs != "auto":
             readers_by_name(self.inputs)
         if self.like is not None and not isinstance(self.like, Baseline | Profile):

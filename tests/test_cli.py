@@ -224,3 +224,42 @@ def test_profile_of_a_folder_of_images(lensai, tmp_path: Path) -> None:
     code, _, err = lensai("profile", tmp_path / "images", "-o", tmp_path / "other", "--segment-by", "site")
     assert code == 2
     assert "segment_by='site' is none of" in err
+
+
+def test_files_alone_make_a_baseline_that_is_calibrated_and_compared(lensai, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, gain in (("then", 1.0), ("now", 1.0), ("dark", 0.3)):
+        for i in range(120):
+            place = tmp_path / name / ("day" if i % 2 else "night") / f"{i}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            light = rng.uniform(60, 200) * gain
+            Image.fromarray(np.full((8, 8 + i % 3, 3), light, np.uint8)).save(place)
+        options = ("--jobs", 0, "--segment-by", "label", "--max-segments", 1, "--exif", "make")
+        assert lensai("profile", tmp_path / name, "-o", tmp_path / f"{name}-profile", *options)[0] == 0
+    profile = Profile.load(tmp_path / "then-profile")
+    assert {name: segment.n for name, segment in profile.segments.items()} == {"day": 60, "other": 60}
+    assert profile.rows.n == 120
+    assert lensai("calibrate", tmp_path / "then-profile", "-o", tmp_path / "baseline", "--windows", 100)[0] == 0
+    assert lensai("compare", tmp_path / "baseline", tmp_path / "now-profile")[0] == 0
+    code, out, _ = lensai("compare", tmp_path / "baseline", tmp_path / "dark-profile")
+    assert code == 1
+    assert "raw/brightness fell: median" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--convention", "lensai", "--convention", "lensai-edge"), "by one convention at a time"),
+        (("--segment-by", "label"), "segment_by='label'"),
+        (("--segment-by", "format", "--max-segments", 0), "max_segments=0"),
+        (("--max-segments", 3), "--max-segments 3 is of segments: pass --segment-by"),
+        (("--exif", "gps"), "exif=['gps']"),
+        (("--jobs", -1), "--jobs"),
+    ],
+)
+def test_options_of_profile_that_cannot_be_are_errors(lensai, tmp_path: Path, options, message: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    code, _, err = lensai("profile", tmp_path, "-o", tmp_path / "made", *options)
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "made" / "manifest.json").exists()

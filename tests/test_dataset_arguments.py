@@ -210,6 +210,7 @@ def test_the_seed_decides_what_is_random(folder):
         ({"seed": 0.5}, "seed=0.5"),
         ({"segment_by": "site"}, "segment_by='site'"),
         ({"max_segments": 0, "segment_by": "label"}, "max_segments=0"),
+        ({"max_segments": 3}, "max_segments=3 is of segments"),
         ({"like": 3}, "like=3"),
         ({"like": Profile()}, "like= has"),
         ({"num_workers": -1}, "num_workers=-1"),

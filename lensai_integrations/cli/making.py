@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from lensai_integrations.cli.sources import load_source, tracking_uri_option
+from lensai_integrations.errors import InputError
 from lensai_integrations.progress import progress_bar
 from lensai_integrations.segments import DEFAULT_SEGMENTS
 
@@ -45,6 +46,8 @@ def profile(
     from lensai_integrations.raw.files import profile_files
     from lensai_integrations.report import baseline_html
 
+    if segment_by is None and max_segments != DEFAULT_SEGMENTS:
+        raise InputError(f"--max-segments {max_segments} is of segments: pass --segment-by, too")
     with progress_bar("profiling") as tick:
         made = profile_files(
             images,

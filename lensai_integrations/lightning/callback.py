@@ -258,7 +258,9 @@ class BaselineCallback(Checkable, LightningCallback):
         """Begin the reference profile."""
         if is_fitting(trainer):
             assert self._fit is not None
-            self._fit.raw.find(OTHER_LOADERS, other_loaders(trainer.val_dataloaders, self._options.dataloader_idx))
+            loaders, index = trainer.val_dataloaders, self._options.dataloader_idx
+            self._fit.raw.find(VALIDATION, one_loader(loaders, index))
+            self._fit.raw.find(OTHER_LOADERS, other_loaders(loaders, index))
             self._begin(VALIDATION, trainer)
         elif not trainer.sanity_checking:
             self._begin_alone(VALIDATION, trainer, pl_module)

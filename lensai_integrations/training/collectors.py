@@ -37,8 +37,8 @@ _LIBRARIES: Final = {*sys.stdlib_module_names, "torch", "torchvision", "numpy", 
 }  # fmt: skip
 
 
-def collectors_in(owner: Any) -> Iterator[Collector]:
-    """The collectors of all `ProfileImages` in a loader or data set, each once, the nearest first.
+def collectors_in(owner: Any) -> dict[Collector, int]:
+    """The collectors of all `ProfileImages` in a loader or data set, with how many steps off they are, nearest first.
 
     Example:
         >>> class Photos:
@@ -48,22 +48,24 @@ def collectors_in(owner: Any) -> Iterator[Collector]:
         >>> [collector.name for collector in collectors_in([Photos(preprocess=pipeline)])]
         ['raw']
     """
-    pending: deque[Any] = deque([owner])
+    found: dict[Collector, int] = {}
+    pending: deque[tuple[Any, int]] = deque([(owner, 0)])
     seen: dict[tuple[int, ...], Any] = {}
     while pending and len(seen) < _MOST_OBJECTS:
-        each = pending.popleft()
+        each, steps = pending.popleft()
         key = _identity(each)
         if key in seen or _is_plain(type(each)):
             continue
         seen[key] = each  # kept, or another object could get its number
         if issubclass(type(each), Collector):
-            yield each
+            found[each] = steps
             continue
-        pending.extend(_parts_of(each))
+        pending.extend((part, steps + 1) for part in _parts_of(each))
         for base in type(each).__mro__ if not issubclass(type(each), _FUNCTIONS) else ():
             if (id(base),) not in seen:
                 seen[(id(base),)] = base
-                pending.extend(_of_class(base))
+                pending.extend((part, steps + 1) for part in _of_class(base))
+    return found
 
 
 def _identity(value: Any) -> tuple[int, ...]:
@@ -77,7 +79,20 @@ def _is_plain(kind: type) -> bool:
     """Whether nothing can be inside; by the class alone, for asking an object may run what is lazy."""
     if issubclass(kind, _PLAIN):
         return True
-    return any(base.__name__ in _ARRAYS and base.__module__.split(".")[0] in _ARRAY_LIBRARIES for base in kind.__mro__)
+    return any(base.__name__ in _ARRAYS and _package(base) in _ARRAY_LIBRARIES for base in kind.__mro__)
+
+
+def _package(owner: Any) -> str:
+    """The package that a class or function is of."""
+    return str(owner.__module__).split(".")[0]
+
+
+@functools.lru_cache(maxsize=1024)
+def _slots(kind: type) -> tuple[Any, ...]:
+    """The descriptors of what objects of a class keep outside of their dictionary."""
+    own = [list(vars(base).items()) for base in kind.__mro__ if _package(base) not in sys.stdlib_module_names]
+    slots = [slot for items in own for name, slot in items if type(slot) is types.MemberDescriptorType]
+    return tuple(slot for slot in slots if slot.__name__ not in _NOT)
 
 
 def _parts_of(value: Any) -> Iterable[Any]:
@@ -105,19 +120,15 @@ def _own(value: Any) -> dict[str, Any]:
 def _attributes(value: Any) -> list[Any]:
     """What lies in an object's dictionary and slots."""
     found = [part for name, part in _own(value).items() if name not in _NOT]
-    for base in type(value).__mro__:
-        if base.__module__.split(".")[0] in sys.stdlib_module_names:
-            continue
-        for name, slot in list(vars(base).items()):
-            if type(slot) is types.MemberDescriptorType and name not in _NOT:
-                with suppress(AttributeError):  # nothing was put there
-                    found.append(slot.__get__(value))
+    for slot in _slots(type(value)):  # type: ignore[arg-type]
+        with suppress(AttributeError):  # nothing was put there
+            found.append(slot.__get__(value))
     return found
 
 
 def _of_class(base: type) -> Iterator[Any]:
     """What a class holds for all its objects, and what its methods close over and use of their module."""
-    if base.__module__.split(".")[0] in _LIBRARIES or base.__name__ in _OWNERS:
+    if _package(base) in _LIBRARIES or base.__name__ in _OWNERS:
         return
     for part in list(vars(base).values()):
         function = part.__func__ if type(part) in (staticmethod, classmethod) else part
@@ -139,7 +150,7 @@ def _of_function(function: Any, owner: Any = None) -> Iterator[Any]:
             yield cell.cell_contents
     yield from function.__defaults__ or ()
     yield from (function.__kwdefaults__ or {}).values()
-    if str(function.__module__).split(".")[0] not in _LIBRARIES:
+    if _package(function) not in _LIBRARIES:
         yield from _globals_of(function.__code__, function.__globals__)
 
 

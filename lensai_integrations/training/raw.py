@@ -38,7 +38,7 @@ class RawImages:
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
-        self._found: dict[str, list[Collector]] = {}
+        self._found: dict[str, dict[Collector, int]] = {}
         self._before = {collector.folder: collector.count for collector in alive()}
 
     def find(self, source: str, loader: Any) -> None:
@@ -49,20 +49,21 @@ class RawImages:
             loader: A loader or data set; None if it is not known.
         """
         if source not in self._found and loader is not None:
-            self._found[source] = list(collectors_in(loader))
+            with self._problems.caught("delivered images"):
+                self._found[source] = collectors_in(loader)
 
     def begin(self, source: str, loader: Any) -> None:
         """The same, leaving out what was collected so far: for a sanity check, or to build a model."""
         self.find(source, loader)
-        for collector in self._found.get(source, []):
+        for collector in self._found.get(source, {}):
             collector.reset()
 
     def join(self, source: str, profile: Profile) -> None:
         """Add what was collected in a pass to the pass's profile, and begin anew."""
         rows = max((group.n + group.invalid for group in profile.groups.values()), default=0)
         warnings = []
-        for collector in self._found.get(source, []):
-            if self._is_shared(collector, source):
+        for collector in self._found.get(source, {}):
+            if self._is_others(collector, source) or self._is_shared(collector, source):
                 continue
             delivered = collector.profile(source)
             collector.reset()
@@ -76,17 +77,27 @@ class RawImages:
     def say_strays(self) -> None:
         """Report collectors that images came to during the fit, and that belong to no data that was found."""
         found = {each.folder for collectors in self._found.values() for each in collectors}
+        strays: dict[str, int] = {}
         for collector in alive():
             seen = collector.count - self._before.get(collector.folder, 0)
             if seen > 0 and collector.folder not in found:
-                self._problems.note(f"delivered images of {collector.name}", _STRAY.format(collector.name, seen))
+                strays[collector.name] = strays.get(collector.name, 0) + seen
+        for name, seen in sorted(strays.items()):
+            self._problems.note(f"delivered images of {name}", _STRAY.format(name, seen))
 
     def _is_shared(self, collector: Collector, source: str) -> bool:
         for other, collectors in self._found.items():
-            if other != source and any(each is collector for each in collectors):
+            if other != source and collector in collectors and not self._is_others(collector, other):
                 self._problems.note(collector.name, _SHARED.format(*sorted((source, other))))
                 return True
         return False
+
+    def _is_others(self, collector: Collector, source: str) -> bool:
+        """Whether it was only reached through what knows the data of all passes, such as a configuration: it is nearer
+        to another pass, and this one has one of the same name nearer."""
+        steps = self._found[source][collector]
+        nearer = any(each.name == collector.name and own < steps for each, own in self._found[source].items())
+        return nearer and any(found.get(collector, steps) < steps for found in self._found.values())
 
 
 def _free(name: str, taken: Any) -> str:

@@ -24,12 +24,13 @@ class ProfileImages(v2.Transform):  # type: ignore[misc]
     """Profiles the images that pass through a pipeline, as they are at that place, and passes on the same objects.
 
     Put first, it sees what the camera or the file delivered, before resizing, augmentation and normalisation. A
-    `BaselineCallback` finds it in the data set of a Trainer's loader, and its profile becomes a group of the baseline;
-    without one, `profile()` gives it in the main process, whatever processes the images passed through.
+    `BaselineCallback` finds it wherever a Trainer's loader or its data set holds it, and its profile becomes a group of
+    the baseline; without one, `profile()` gives it in the main process, whatever processes the images passed through.
 
     Images are Pillow's, `tv_tensors.Image`, or, in a sample with neither, the first plain tensor: `[C, H, W]` or
     `[n, C, H, W]` of uint8, uint16, or floats inside [0, 1]. They may have any colour mode and size; all are measured
-    as RGB. An image that cannot be read counts as invalid; nothing in here raises into the pipeline.
+    as RGB. An image that cannot be read counts as invalid; nothing in here raises into the pipeline. What fails is
+    logged once, and in the profile's warnings with the number of rows and the first reason, of all processes.
 
     Args:
         name: Of the group. Several in one pipeline need several names, e.g. `"raw"` and `"resized"`.

@@ -160,7 +160,7 @@ def test_what_a_monitor_cannot_be_fed_is_refused():
 
 
 def outputs(n, width=4):
-    return RNG.normal(size=(n, width))
+    return np.random.default_rng(n).normal(size=(n, width))
 
 
 def of_outputs():

@@ -92,3 +92,57 @@ def test_a_torch_loader_with_profile_images(model):
     assert callback.baseline_.warnings == []
     assert callback.baseline_.training.groups["raw"].n == 40
     assert callback.baseline_.reference.groups["raw"].n == 20
+
+
+class Batches:
+    """What a torch loader of a Keras model is made of: the pipeline lies under a name of the user's."""
+
+    def __init__(self, profiled, n):
+        self.n, self.steps = n, {"first": [profiled]}
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        import torch
+
+        image = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(i))
+        (profiled,) = self.steps["first"]
+        return profiled(image).permute(1, 2, 0).float() / 255, i % 4
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_profile_images_in_a_torch_loader(model, found):
+    torch = pytest.importorskip("torch")
+    from lensai_integrations.transforms import ProfileImages
+
+    training, validation, callback = ProfileImages(), ProfileImages(), BaselineCallback()
+    sets = [Batches(training, 24), Batches(validation, 16)]
+    if not found:
+        here = {24: training, 16: validation}
+        for each in sets:
+            each.steps = {"first": [Looked(each.n)]}
+        LOOKED.update(here)
+    loaders = [torch.utils.data.DataLoader(each, batch_size=8) for each in sets]
+    model().fit(loaders[0], validation_data=loaders[1], epochs=1, shuffle=False, callbacks=[callback], verbose=0)
+    baseline = callback.baseline_
+    said = [warning for warning in baseline.warnings if "found in none of its data sets" in warning]
+    if found:
+        assert baseline.training.groups["raw"].n == 24
+        assert baseline.reference.groups["raw"].n in (16, 32)  # Keras looks into the loader beforehand, or does not
+    assert len(said) == (not found)
+    if said:
+        assert "ProfileImages('raw') has seen " in said[0]
+
+
+LOOKED = {}
+
+
+class Looked:
+    """Finds its transform at run time."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __call__(self, image):
+        return globals()["LOOKED"][self.n](image)

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, random_split
 from torchvision.transforms import v2
 
-from lensai_integrations import compare
+from lensai_integrations import compare, measure
 from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.report import baseline_html
 from lensai_integrations.transforms import ProfileImages
@@ -164,3 +164,107 @@ def test_several_transforms_of_one_name_get_groups_of_their_own(lit, trainer):
     trainer(callback, num_sanity_val_steps=0).fit(lit(), loader(ProfileImages(), 16), validation)
     table = callback.baseline_.reference.to_pandas().set_index("stream")
     assert table.loc[["raw/height", "raw-2/height"], "max"].tolist() == [24, 16]
+
+
+class Kept(Pictures):
+    """A data set that keeps its pipeline under another name, or in a function."""
+
+    def __init__(self, profiled, n, place):
+        super().__init__(None, n)
+        pipeline = resized(profiled)
+        self.transform = (lambda image: pipeline(image)) if place == "a function" else None  # noqa: PLW0108
+        if place == "an attribute":
+            self.preprocess = pipeline
+
+    def __getitem__(self, i):
+        self.transform = self.transform or self.preprocess
+        return super().__getitem__(i)
+
+
+@pytest.mark.parametrize("place", ["an attribute", "a function"])
+def test_it_is_found_wherever_the_data_set_keeps_it(lit, trainer, place):
+    profiled, callback = [ProfileImages(), ProfileImages()], BaselineCallback()
+    loaders = [DataLoader(Kept(each, n, place), batch_size=8) for each, n in zip(profiled, (24, 16), strict=True)]
+    trainer(callback, max_epochs=2).fit(lit(), *loaders)
+    baseline = callback.baseline_
+    assert (baseline.training.groups["raw"].n, baseline.reference.groups["raw"].n) == (24, 16)
+    assert baseline.warnings == []
+
+
+HIDDEN = {}
+
+
+class Outside(Pictures):
+    """A data set whose pipeline no object of its own knows."""
+
+    def __init__(self, name, n):
+        super().__init__(lambda image: pipelines()[name](image), n)  # noqa: PLW0108  looked up when it is called
+
+
+def pipelines():
+    return globals()["HIDDEN"]
+
+
+def test_images_that_belong_to_no_training_are_said_and_the_advice_helps(lit, trainer, caplog):
+    before = ProfileImages("before")
+    before(torch.zeros(3, 8, 8, dtype=torch.uint8))  # of no fit
+    training, validation = ProfileImages("mine"), ProfileImages("theirs")
+    HIDDEN.update(mine=resized(training), theirs=resized(validation))
+    for advice in (False, True):
+        data = [Outside("mine", 24), Outside("theirs", 16)]
+        if advice:
+            data[0].held, data[1].held = training, validation
+        training.reset()
+        validation.reset()
+        callback = BaselineCallback()
+        trainer(callback, max_epochs=1, num_sanity_val_steps=0).fit(lit(), *(DataLoader(d, batch_size=8) for d in data))
+        baseline = callback.baseline_
+        said = [warning for warning in baseline.warnings if "was found in none of its data sets" in warning]
+        if advice:
+            assert (baseline.training.groups["mine"].n, baseline.reference.groups["theirs"].n) == (24, 16)
+            assert said == []
+            continue
+        assert [each.split(":")[0] for each in said] == ["delivered images of mine", "delivered images of theirs"]
+        assert "ProfileImages('mine') has seen 24 images of this fit" in said[0]
+        assert "raw" not in baseline.reference.groups
+        assert (training.profile().n, validation.profile().n) == (24, 16)
+
+
+@pytest.mark.parametrize("left_out", ["training", "a second validation loader", "validation"])
+def test_data_that_are_not_profiled_are_no_strays(lit, trainer, left_out):
+    callback = BaselineCallback(
+        training=None if left_out == "training" else "inputs",
+        reference="training" if left_out == "validation" else "validation",
+    )
+    validation = [loader(ProfileImages(), 16)]
+    if left_out == "a second validation loader":
+        validation.append(loader(ProfileImages("second"), 8))
+    trainer(callback, max_epochs=1).fit(lit(), loader(ProfileImages(), 24), validation)
+    assert callback.baseline_.warnings == []
+    assert callback.baseline_.reference.groups["raw"].n == (24 if left_out == "validation" else 16)
+
+
+@measure("fails_on_wide")
+def fails_on_wide(images):
+    if images.shape[1] > 22:
+        raise ValueError("too high")
+    return images.mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_measures_that_fail_are_in_the_warnings_of_the_baseline(lit, trainer, workers, caplog):
+    profiled = [ProfileImages(measures=[fails_on_wide], metadata={"site": lambda image: {}["site"]}) for _ in range(2)]
+    how = {"persistent_workers": True} if workers else {}
+    loaders = [loader(each, n, workers, **how) for each, n in zip(profiled, (40, 20), strict=True)]
+    callback = BaselineCallback()
+    trainer(callback, max_epochs=2, num_sanity_val_steps=0).fit(lit(), *loaders)
+    baseline = callback.baseline_
+    for profile, n in ((baseline.training, 40), (baseline.reference, 20)):
+        failed = 2 * n // 5
+        assert profile.warnings == [
+            f"raw/fails_on_wide could not be measured in {failed} of {n} rows: ValueError: too high",
+            f"metadata/site is missing in {n} of {n} rows, where its function failed: KeyError('site')",
+        ]
+        assert profile.groups["raw"].apart["fails_on_wide"].invalid == failed
+    logged = [each.getMessage() for each in caplog.records if "too high" in each.getMessage()]
+    assert len([each for each in logged if not each.startswith("about the baseline")]) == 2  # one of each pipeline

@@ -14,7 +14,10 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 from torchvision.transforms import v2
 
+from lensai_integrations import Profile
 from lensai_integrations.training.collectors import collectors_in
+from lensai_integrations.training.problems import Problems
+from lensai_integrations.training.raw import RawImages
 from lensai_integrations.transforms import ProfileImages
 
 SHARED = ProfileImages("shared")
@@ -210,4 +213,21 @@ def test_nothing_lazy_is_asked_and_what_knows_all_data_is_left_alone():
 def test_each_is_found_once_and_nothing_in_nothing():
     profiled = ProfileImages("mine")
     assert list(collectors_in([Photos(a=profiled, b=[profiled]), profiled])) == [profiled.collector]
-    assert list(collectors_in(None)) == list(collectors_in(Photos())) == []
+    assert collectors_in(None) == collectors_in(Photos()) == {}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_is_reached_through_the_configuration_of_all_passes_is_told_apart(shared):
+    pipelines = {"training": v2.Compose([ProfileImages()]), "validation": v2.Compose([ProfileImages()])}
+    if shared:
+        pipelines["validation"] = pipelines["training"]
+    raw = RawImages(Problems())
+    for n, (source, pipeline) in enumerate(pipelines.items(), start=1):
+        raw.find(source, DataLoader(Photos(config=Config(pipelines), preprocess=pipeline)))
+        for _ in range(n):
+            pipeline(torch.zeros(3, 4, 4, dtype=torch.uint8))
+    profiles = {source: Profile() for source in pipelines}
+    for source, profile in profiles.items():
+        raw.join(source, profile)
+    counts = {source: profile.groups["raw"].n for source, profile in profiles.items() if "raw" in profile.groups}
+    assert counts == ({} if shared else {"training": 1, "validation": 2})
