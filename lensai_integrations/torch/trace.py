@@ -14,6 +14,7 @@ import dataclasses
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import torch
@@ -288,7 +289,10 @@ class Trace(TorchFunctionMode):
         given = [(each, self.nodes[self._id(each)].rows) for each in tensors_in((args, kwargs))]
         if changed is not None:
             made = [changed]
-        for tensor, rows in zip(made, rows_made(func, name, args, kwargs, made, given), strict=True):
+        origins = [Rows(None, True)] * len(made)
+        with suppress(Exception):  # an operation that is called otherwise: the rows are lost, and no more
+            origins = rows_made(func, name, args, kwargs, made, given)
+        for tensor, rows in zip(made, origins, strict=True):
             if tensor is changed or tensor not in self._ids:
                 number = self._new(tensor, self._made(name, tensor, parents, rows))
                 if not self._stack and not self.training and is_vector(tuple(tensor.shape)):
@@ -343,7 +347,7 @@ class Trace(TorchFunctionMode):
         leaf = self._leaves.get(tensor.untyped_storage().data_ptr()) if self._leaves and tensor.ndim else None
         if leaf is None or not tensor.is_contiguous() or tensor.numel() != leaf.stride(0):
             return OTHER
-        place, inside = divmod(tensor.storage_offset() - leaf.storage_offset(), leaf.stride(0))
+        place, inside = divmod(int(tensor.storage_offset()) - int(leaf.storage_offset()), int(leaf.stride(0)))
         return Rows((place,) * tensor.shape[0]) if not inside else OTHER
 
     def _new(self, tensor: Tensor, node: Node) -> int:
