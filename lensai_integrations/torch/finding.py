@@ -202,8 +202,8 @@ class Finder:
                 calls, text = self._followed[place]
                 one = calls.picked[0] if is_outputs(tap.key) and calls.way == VIEWS and not calls.merged else one
                 self._taps.follow(tap.key, calls, training=trace.training)
-                if calls.merged == MEAN_OF_SOFTMAX:
-                    self._taps.describe(tap.key, linear=False, activation="softmax")
+                if calls.merged:
+                    self._taps.describe(tap.key, **_merged_info(tap, calls))
                 told += [text] if text else []
         ends = [call.module for trace in traces for call in trace.calls if call.parent < 0]
         modules = {id(module): module for module in ends}.values()
@@ -423,6 +423,14 @@ def _caught(trace: Trace, readings: Mapping[str, Reading]) -> dict[str, list[tup
         if all(each is not None for each in kept):
             caught[key] = [each for each in kept if each is not None]
     return caught
+
+
+def _merged_info(tap: Tap, calls: Calls) -> dict[str, Any]:
+    """What is noted of an answer that is the mean of several."""
+    found = tap.info.get("found", f"what {tap.layer.path!r} answered")
+    count = len(calls.picked) * calls.crops
+    info = {"found": f"{found}; the {calls.merged} of its {count} answers for each image, as the step makes it"}
+    return info | ({"linear": False, "activation": "softmax"} if calls.merged == MEAN_OF_SOFTMAX else {})
 
 
 def _with_axes(rows: torch.Tensor | None) -> tuple[int, torch.Tensor] | None:
