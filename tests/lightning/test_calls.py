@@ -85,11 +85,6 @@ def check_pairs(callback, model, images, labels, probabilities, embedding):
         assert counts == {str(key): int((tops[own] == key).sum()) for key in set(tops[own].tolist())}
 
 
-def by_hand(model, way, images, labels):
-    """A loss of parts that are put together."""
-    return cross_entropy(torch.cat([way(model, part) for part in images]), labels)
-
-
 def loop(model, images):
     return [model(image[None]) for image in images]
 
@@ -333,6 +328,18 @@ def test_a_check_puts_parts_together(stepped, images):
 
     assert {row.rows for row in checked.rows} == {8}
     assert checked.ok
+
+
+@pytest.mark.parametrize("name", ["chunks", "one by one"])
+def test_training_is_the_same_to_the_bit(stepped, trainer, images, loaders, name):
+    kept = []
+    for callbacks in ([], [BaselineCallback(training="all", clean_windows=0)]):
+        torch.manual_seed(0)
+        model = stepped(PARTS[name], training=PARTS[name])
+        trainer(*callbacks).fit(model, loaders(16), loaders(images(N, seed=1)))
+        kept.append([*model.state_dict().values(), torch.get_rng_state()])
+
+    assert all(map(torch.equal, *kept))
 
 
 @pytest.fixture
