@@ -77,7 +77,7 @@ class Finder:
         self._hidden: Reading | None = None
         self._agrees: bool | None = None
         self._reads_answer = False
-        if self._compiled and any(True for _ in taps):
+        if self._compiled and (outputs or layers or any(True for _ in taps)):
             self._cannot_trace()
 
     def fed(self, *, training: bool) -> set[tuple[int | str, ...]] | None:
