@@ -195,9 +195,7 @@ def _joined(parts: Sequence[Rows]) -> Rows:
 
 
 def _together(made: Tensor, given: Sequence[tuple[Tensor, Rows]]) -> Rows:
-    """Of an operation on each row for itself."""
-    picked = any(rows.picked for _, rows in given)
-    if made.ndim == 0:
-        return Rows(None, picked)
-    fitting = {rows.places for tensor, rows in given if tensor.ndim and tensor.shape[0] == made.shape[0]}
-    return Rows(fitting.pop() if len(fitting) == 1 else None, picked)
+    """Of an operation on each row for itself; what others were mixed into is still of its own images."""
+    fitting = {rows for tensor, rows in given if tensor.ndim and made.ndim and tensor.shape[0] == made.shape[0]}
+    own = {rows for rows in fitting if not rows.picked} or fitting
+    return own.pop() if len(own) == 1 else Rows(None, any(rows.picked for _, rows in given))

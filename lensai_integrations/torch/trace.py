@@ -195,12 +195,18 @@ class Trace(TorchFunctionMode):
             self._new(parameter, Node(_PARAMETER, tuple(parameter.shape), data=False, weight=True))
         for buffer in self.model.buffers():
             self._new(buffer, Node("buffer", tuple(buffer.shape), data=False))
-        for part in batch if self.samples else [batch]:
-            for place, tensor in placed_tensors(part):
-                rows = Rows(tuple(range(tensor.shape[0]))) if tensor.ndim and not self.samples else OTHER
-                self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place, rows=rows))
-                if tensor.ndim > 2 and rows != OTHER and tensor.is_contiguous():
-                    self._leaves[tensor.untyped_storage().data_ptr()] = tensor
+        parts = list(batch) if self.samples else [batch]
+        placed = [(number, *each) for number, part in enumerate(parts) for each in placed_tensors(part)]
+        images = [tensor for _, _, tensor in placed if tensor.ndim > 2]
+        is_list = len(images) > 1 and all(image.ndim == 3 for image in images)
+        for number, place, tensor in placed:
+            rows = Rows(tuple(range(tensor.shape[0]))) if tensor.ndim else OTHER
+            if self.samples or is_list:  # one image each, whose rows are its own
+                which = number if self.samples else next((i for i, each in enumerate(images) if each is tensor), 0)
+                rows = Rows((which,) * tensor.shape[0]) if tensor.ndim > 2 else OTHER
+            self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place, rows=rows))
+            if tensor.ndim > 2 and tensor.is_contiguous() and not (self.samples or is_list):
+                self._leaves[tensor.untyped_storage().data_ptr()] = tensor
 
     def start(self, *, called: bool = False) -> None:
         """Put hooks on all modules and watch operations.

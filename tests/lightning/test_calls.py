@@ -281,6 +281,20 @@ def test_two_views_in_training_are_one_in_validation(stepped, fitted):
     assert "'model.fc' is called 2 times in a batch: its first call is read" in warning
 
 
+def test_what_images_are_mixed_with_does_not_move_them(stepped, fitted):
+    def training(model, x, y):
+        other = torch.randperm(len(x))
+        scores = model(0.7 * x + 0.3 * x[other])
+        return 0.7 * cross_entropy(scores, y) + 0.3 * cross_entropy(scores, y[other])
+
+    callback, *_ = fitted(
+        stepped(PARTS["chunks"], training=training), BaselineCallback(training="all", clean_windows=0)
+    )
+
+    assert {group.n for group in callback.baseline_.training.groups.values()} == {16}
+    assert callback.baseline_.warnings == []
+
+
 def test_what_is_computed_again_for_gradients_is_no_call(stepped, fitted):
     def training(model, x, y):
         parts = [checkpoint(model.model, part, use_reentrant=False) for part in x.chunk(2)]
