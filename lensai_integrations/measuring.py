@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from lensai_integrations.compiled import Compiled
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
 from lensai_integrations.measures.batches import Found, Key, by_shape, find_images, in_order
-from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, reduce_embedding
+from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, Reduce, reduce_embedding
 from lensai_integrations.measures.images import (
     in_order_of,
     measure_by_conventions,
@@ -289,7 +289,7 @@ def reduced(batch: Array, reduce: str, channels_last: bool) -> Array:
         return local(batch)
     if reduce not in REDUCTIONS:
         raise InputError(f"this embedding was reduced by the function {reduce}: pass its answers, [n, D]")
-    return reduce_embedding(batch, reduce, channels_last=channels_last)
+    return reduce_embedding(batch, cast(Reduce, reduce), channels_last=channels_last)
 
 
 def with_rows(array: Any, name: str, like: Profile | None) -> Any:

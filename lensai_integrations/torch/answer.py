@@ -16,10 +16,8 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from lensai_integrations.measures.meaning import SIGMOID, SOFTMAX, UNSEEN
-from lensai_integrations.torch.calls import calls_of
 from lensai_integrations.torch.heads import is_vector
 from lensai_integrations.torch.layers import Layer
-from lensai_integrations.torch.taps import WHOLE
 from lensai_integrations.torch.trace import (
     COMPARISONS,
     DIFFERENCES,
@@ -600,11 +598,6 @@ class _Decision:
             if times > 1:
                 told.append(f"{reading.layer.path or _class(reading.layer.module)!r} is called {times} times in a"
                             " batch: its first call is read")  # fmt: skip
-            images = image_count(self.trace)
-            calls = calls_of(self.trace, reading.layer.module, images, before=reading.layer.before)
-            is_counted = reading.is_answer and calls.way == WHOLE
-            if is_counted and reading.rows is not None and images and len(reading.rows) != images:
-                told.append(f"the answer has {len(reading.rows)} rows for {images} images")
         skipped = [key for root in {id(r): r for r in self.roots()}.values() for key, node in root.head_nodes.items()
                    if not is_vector(self.trace.nodes[node].shape)]  # fmt: skip
         if skipped:

@@ -1,28 +1,18 @@
-"""A batch may go through a model in several calls: how what a layer answered in them makes up the batch's rows.
-
-The calls of a layer that count are the first in each outermost call of a module: one that is used several times within
-a forward pass answers several times. A trace shows of which images their rows are, and with that whether they are the
-batch in parts, or the same images again, as where augmented views are averaged, or neither.
-"""
+"""How what a layer answered in several calls of a model becomes the rows of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lensai_integrations.heads import is_outputs
-from lensai_integrations.torch.layers import Layer
-from lensai_integrations.torch.rows import OTHER, Rows
-from lensai_integrations.torch.taps import PARTS, UNKNOWN, VIEWS, WHOLE
-from lensai_integrations.torch.trace import LARGEST, Call, Trace
-
+#: What calls are of each other: the batch whole, in parts, whole again and again, or what is not known.
+WHOLE, PARTS, VIEWS, UNKNOWN = "whole", "parts", "views", "unknown"
 #: What is made of the answers of several views.
 MEAN, MEAN_OF_SOFTMAX = "mean", "mean of softmax"
-_CLOSE: Final = 1e-4
 
 
 @dataclass(frozen=True)
@@ -60,7 +50,7 @@ class Calls:
         picked = [answers[i] for i in self.picked]
         if self.crops > 1:
             picked = views_in(picked[0], self.crops)
-        return _merged(self.merged, picked) if self.merged else picked[0]
+        return merged_rows(self.merged, picked) if self.merged else picked[0]
 
 
 def views_in(rows: Any, crops: int) -> list[Tensor]:
@@ -69,190 +59,41 @@ def views_in(rows: Any, crops: int) -> list[Tensor]:
     return list(rows.reshape(-1, crops, *rows.shape[1:]).unbind(1)) if len(rows) % crops == 0 else []
 
 
-def _merged(way: str, answers: Sequence[Any]) -> Tensor:
+def merged_rows(way: str, answers: Sequence[Any]) -> Tensor:
+    """The mean of the answers for several views of the same images, or of their softmax."""
     answers = [torch.as_tensor(each) for each in answers]
     same = [each.softmax(1) if way == MEAN_OF_SOFTMAX else each for each in answers]
     return torch.stack(same).mean(0)
 
 
-def calls_of(trace: Trace, module: nn.Module, images: int, *, before: bool = False) -> Calls:
-    """How the calls of a module in a traced batch make up its rows.
+class Span(NamedTuple):
+    """Where in memory what a call was given lies: of which block, from which byte to which, and where that ends."""
 
-    Args:
-        trace: Of the batch.
-        module: A layer.
-        images: How many the batch has; 0 if that is not clear.
-        before: Whether what goes into the layer is read.
+    block: int
+    start: int
+    stop: int
+    end: int
+
+
+def span_of(tensor: Tensor | None) -> Span | None:
+    """Where a tensor lies; None if its numbers are not one after the other.
+
+    Example:
+        >>> halves = [span_of(half) for half in torch.zeros(4, 3).chunk(2)]
+        >>> are_consecutive(halves), are_consecutive(halves[:1]), are_consecutive(halves[::-1])
+        (True, False, False)
     """
-    calls = outermost_first(trace, module)
-    rows = [_rows(trace, call, before) for call in calls]
-    fed = tuple(i for i, each in enumerate(rows) if each != OTHER) or tuple(range(len(rows)))
-    if not fed:
-        return Calls()
-    known, whole = [rows[i].places for i in fed], tuple(range(images))
-    if len(fed) == 1:
-        is_moved = known[0] != whole if known[0] else rows[fed[0]].picked
-        crops = len(known[0] or ()) // images if images else 0
-        if crops > 1 and known[0] == tuple(i for i in range(images) for _ in range(crops)):
-            return Calls(VIEWS, fed, len(calls), crops=crops)
-        is_as_many = _count(trace, calls[fed[0]], before) == images
-        return Calls(UNKNOWN if is_moved and is_as_many else WHOLE, fed, len(calls))
-    if all(each == whole for each in known):
-        return Calls(VIEWS, fed, len(calls))
-    if known[0] == whole:  # and some of the images again
-        return Calls(VIEWS, fed[:1], len(calls))
-    parts = [place for each in known for place in each or (-1,)]
-    is_end = fed == tuple(range(fed[0], len(calls)))
-    if is_end and parts == list(whole) and not any(rows[i].picked for i in fed):
-        return Calls(PARTS, fed, len(calls))
-    return Calls(UNKNOWN, fed, len(calls))
+    if tensor is None or not tensor.is_contiguous():
+        return None
+    storage, size = tensor.untyped_storage(), tensor.element_size()
+    start = int(tensor.storage_offset()) * size
+    return Span(storage.data_ptr(), start, start + int(tensor.numel()) * size, storage.nbytes())
 
 
-def follow(
-    trace: Trace, module: nn.Module, images: int, key: str, layer: Layer, head: str | None, one: int
-) -> tuple[Calls, str]:
-    """How the calls of a layer make up the rows of a batch, and what is to be said of it.
-
-    Args:
-        trace: Of the batch.
-        module: The layer's.
-        images: How many the batch has.
-        key: Under which the layer is read.
-        layer: The layer.
-        head: Which part of its answer is read.
-        one: Which of several views the outputs are of.
-    """
-    calls, name = calls_of(trace, module, images, before=layer.before), layer.path or type(module).__name__
-    if calls.way == UNKNOWN:
-        return calls, (f"{name!r} is called with images of the batch in an order that may be another in every batch, so"
-                       f" it is not known whose rows are whose, and it is not read. {_CALL_IN_ORDER}")  # fmt: skip
-    if calls.way != VIEWS:
-        return calls, ""
-    if calls.crops > 1:
-        text = f"{name!r} is called with {calls.crops} views of each image: the {{}} is read"
-    else:
-        text = f"{name!r} is called {calls.total} times in a batch: its {{}} call is read"
-    if not is_outputs(key) or (len(calls.picked) == 1 and calls.crops == 1):
-        one = one if one in calls.picked else calls.picked[0]
-        return replace(calls, picked=(one,)), text.format(_ORDINALS.get(one, f"{one + 1}th"))
-    answers = [outermost_first(trace, module)[i] for i in calls.picked]
-    nodes = [_answer_node(trace, call, head) for call in answers]
-    values = [answer_in(trace, call, head) for call in answers]
-    if trace.training or None in nodes or any(value is None for value in values):
-        return calls, text.format(_ORDINALS[0])
-    known = [value for value in values if value is not None]
-    known = views_in(known[0], calls.crops) if calls.crops > 1 else known
-    found = judged(trace, [node for node in nodes if node is not None], known)
-    if found.one is None and not found.merged:
-        return replace(calls, way=UNKNOWN), (
-            f"the step makes its answer of {max(calls.total, calls.crops)} answers of {name!r} for each image, in a"
-            f" way that is not followed, so outputs are not read. {_RETURN_IT}")  # fmt: skip
-    if found.merged:
-        return replace(calls, merged=found.merged), ""
-    one = calls.picked[found.one or 0]
-    return replace(calls, picked=(one,)), "" if found.is_clear else text.format(_ORDINALS.get(one, f"{one + 1}th"))
-
-
-def _answer_node(trace: Trace, call: Call, head: str | None) -> int | None:
-    if head is None:
-        return call.outputs[0] if call.outputs else None
-    return call.head_nodes.get(head)
-
-
-def answer_in(trace: Trace, call: Call, head: str | None) -> Tensor | None:
-    """What a call answered, if the outermost call returned it and a copy was kept."""
-    node, outermost = _answer_node(trace, call, head), trace.outermost(call)
-    name = next((name for name, each in outermost.head_nodes.items() if each == node), None)
-    return None if name is None else outermost.heads.tensors.get(name)
-
-
-_ORDINALS: Final = {0: "first", 1: "second", 2: "third"}
-_CALL_IN_ORDER: Final = (
-    "Call the model with all images of a batch, or with its parts, in their order; or pass outputs=None or layers=None"
-    " to leave it out"
-)
-_RETURN_IT: Final = (
-    "Let a module return it, `forward` or one of its own, and pass outputs='its name'; or pass outputs=None to leave"
-    " it out"
-)
-
-
-def outermost_first(trace: Trace, module: nn.Module) -> list[Call]:
-    """The calls of a module that are the first in each outermost call of any."""
-    first: dict[int, Call] = {}
-    for call in trace.calls:
-        if call.module is module:
-            first.setdefault(trace.outermost(call).index, call)
-    return list(first.values())
-
-
-def _node(call: Call, before: bool) -> int | None:
-    nodes = call.inputs if before else call.outputs
-    return nodes[0] if nodes else None
-
-
-def _rows(trace: Trace, call: Call, before: bool) -> Rows:
-    """The rows of what a call was given or gave; where they are lost, those of what the model was called with."""
-    node = _node(call, before)
-    rows = OTHER if node is None else trace.nodes[node].rows
-    if rows.places is None:
-        given = [trace.nodes[each].rows for each in trace.outermost(call).inputs]
-        outer = next((each for each in given if each != OTHER), OTHER)
-        if len(outer.places or ()) == _count(trace, call, before):
-            return outer
-    return rows
-
-
-def _count(trace: Trace, call: Call, before: bool) -> int:
-    node = _node(call, before)
-    shape = trace.nodes[node].shape if node is not None else ()
-    return shape[0] if shape else 0
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Which of several views a step takes for its answer.
-
-    Attributes:
-        one: Its place among them; None if it is not one of them.
-        merged: What it makes of all of them; "" if that is not followed.
-        is_clear: Whether something was seen that says so.
-    """
-
-    one: int | None
-    merged: str = ""
-    is_clear: bool = True
-
-
-def judged(trace: Trace, nodes: Sequence[int], values: Sequence[Tensor]) -> Judged:
-    """Which of several answers for the same images is the step's: the one that its losses, its choice of the largest
-    and what it returns are made of, or what it makes of all.
-
-    Args:
-        trace: Of an evaluation batch.
-        nodes: The answers.
-        values: Their values.
-    """
-    looked_at = [loss.given for loss in trace.losses] + trace.returned
-    looked_at += [parent for node in trace.nodes if node.name in LARGEST and node.call < 0 for parent in node.parents]
-    touched = {
-        number: [i for i, each in enumerate(nodes) if each in trace.steps_behind(number)] for number in looked_at
-    }
-    alone = {each[0] for each in touched.values() if len(each) == 1 < len(nodes)}
-    together = [number for number, each in touched.items() if len(each) == len(nodes)]
-    if together and not alone:
-        made = {step for number in together for step in trace.steps_behind(number)}
-        for way in (MEAN, MEAN_OF_SOFTMAX):
-            expected = _merged(way, values)
-            if any(_is_close(trace.values[step], expected) for step in made if step in trace.values):
-                return Judged(None, way)
-        return Judged(None)
-    if len(alone) == 1 and not together:
-        return Judged(alone.pop())
-    return Judged(0, is_clear=False)
-
-
-def _is_close(value: Tensor, expected: Tensor) -> bool:
-    return value.shape == expected.shape and bool(
-        torch.allclose(value.float(), expected.float(), rtol=_CLOSE, atol=1e-6)
-    )
+def are_consecutive(spans: Sequence[Span | None]) -> bool:
+    """Whether they are the parts of one block of memory, in order and without a gap."""
+    known = [span for span in spans if span is not None]
+    if not known or len(known) < len(spans) or len({span.block for span in known}) > 1:
+        return False
+    edges = [0, *(span.stop for span in known)]
+    return edges[:-1] == [span.start for span in known] and edges[-1] == known[0].end

@@ -19,8 +19,9 @@ from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.meaning import UNSEEN
 from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import ADVICE, NO_EMBEDDINGS, Answer, Reading, decide, image_count, loss_of
-from lensai_integrations.torch.calls import MEAN_OF_SOFTMAX, VIEWS, Calls, answer_in, follow, outermost_first
+from lensai_integrations.torch.calls import MEAN_OF_SOFTMAX, VIEWS, Calls
 from lensai_integrations.torch.compiling import has_compiled, is_compiled, root_of_compiled
+from lensai_integrations.torch.following import answer_in, follow, outermost_first
 from lensai_integrations.torch.heads import is_vector
 from lensai_integrations.torch.layers import Layer, last_linear
 from lensai_integrations.torch.matching import matched
@@ -76,7 +77,7 @@ class Finder:
         self._hidden: Reading | None = None
         self._agrees: bool | None = None
         self._reads_answer = False
-        if self._compiled and (outputs or layers):
+        if self._compiled and (outputs or layers or any(True for _ in taps)):
             self._cannot_trace()
 
     def fed(self, *, training: bool) -> set[tuple[int | str, ...]] | None:
@@ -201,8 +202,8 @@ class Finder:
                 calls, text = self._followed[place]
                 one = calls.picked[0] if is_outputs(tap.key) and calls.way == VIEWS and not calls.merged else one
                 self._taps.follow(tap.key, calls, training=trace.training)
-                if calls.merged == MEAN_OF_SOFTMAX:
-                    self._taps.describe(tap.key, linear=False, activation="softmax")
+                if calls.merged:
+                    self._taps.describe(tap.key, **_merged_info(tap, calls))
                 told += [text] if text else []
         ends = [call.module for trace in traces for call in trace.calls if call.parent < 0]
         modules = {id(module): module for module in ends}.values()
@@ -252,18 +253,24 @@ class Finder:
 
     def _cannot_trace(self) -> None:
         """Hold the guess against what the model returns, if that can be seen."""
-        root = root_of_compiled(self._model)
-        if root is None:
+        if not self._see_calls() and (self._outputs or self._layers):
             text = "the model is compiled as a whole: its last Linear is taken for its answer, unverified. "
             self._problems.note(TOPIC, text + self._advice().format(""))
-            return
-        self._taps.replace([], [Tap(ANSWER, Layer(ANSWER, "", root))], {})
-        self._taps.verify = self._verified
+
+    def _see_calls(self) -> bool:
+        """Look at what the model returns, which ends a call of it; False if nobody can."""
+        root = root_of_compiled(self._model)
+        if root is not None:
+            self._taps.replace([], [Tap(ANSWER, Layer(ANSWER, "", root))], {})
+            self._taps.verify = self._verified
+        return root is not None
 
     def _verified(self, rows: dict[str, Array]) -> dict[str, Array]:
         """The rows of a batch: those of the guess if the guess is what the model answered in the first batch; else what
         it answered, as its output."""
         answer, more = rows.pop(ANSWER, None), rows.pop(MORE, True) is None
+        if not (self._outputs or self._layers):
+            return rows
         if self._agrees is None and answer is not None:
             self._agrees = self._is_guess(answer, more, rows)
         if self._agrees is not False:
@@ -299,6 +306,10 @@ _NAME_LAYERS: Final = "Pass layers=[...], layers of the model by name; or None t
 def _info_of_compiled(answer: torch.Tensor) -> dict[str, Any]:
     found = "what the compiled model returned; its loss could not be followed"
     return {"auto": True, "layer": "", "linear": False, "columns": answer[0].numel(), "loss": UNSEEN, "found": found}
+
+
+def _without_answer(rows: dict[str, Array]) -> dict[str, Array]:
+    return {key: each for key, each in rows.items() if key not in (ANSWER, MORE)}
 
 
 class MatchingFinder(Finder):
@@ -342,6 +353,8 @@ class MatchingFinder(Finder):
         if OUTPUTS in lacking and root is not None and not self._reference.groups[OUTPUTS].info.get("layer"):
             lacking.remove(OUTPUTS)  # what the model itself returned is what it returns here
             self._taps.replace([], [Tap(OUTPUTS, Layer("", "", root))], {})
+        self._see_calls()
+        self._taps.verify = _without_answer
         if lacking:
             names = ", ".join(lacking)
             self._problems.note(
@@ -410,6 +423,14 @@ def _caught(trace: Trace, readings: Mapping[str, Reading]) -> dict[str, list[tup
         if all(each is not None for each in kept):
             caught[key] = [each for each in kept if each is not None]
     return caught
+
+
+def _merged_info(tap: Tap, calls: Calls) -> dict[str, Any]:
+    """What is noted of an answer that is the mean of several."""
+    found = tap.info.get("found", f"what {tap.layer.path!r} answered")
+    count = len(calls.picked) * calls.crops
+    info = {"found": f"{found}; the {calls.merged} of its {count} answers for each image, as the step makes it"}
+    return info | ({"linear": False, "activation": "softmax"} if calls.merged == MEAN_OF_SOFTMAX else {})
 
 
 def _with_axes(rows: torch.Tensor | None) -> tuple[int, torch.Tensor] | None:

@@ -8,7 +8,7 @@ are lost; every other operation is taken to work on each row for itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -34,7 +34,7 @@ _VIEWS: Final = {
     "chunk", "split", "tensor_split", "split_with_sizes", "unbind", "narrow", "select", "permute", "transpose",
     "movedim", "swapaxes", "unsqueeze", "squeeze", "t",
 }  # fmt: skip
-_JOINS: Final = {"cat", "concat", "concatenate"}
+_JOINS: Final = {"cat", "concat", "concatenate", "stack"}
 _GROUPS: Final = {"reshape", "view", "flatten", "unflatten"}
 #: What moves rows, by where its dims are among the arguments.
 _MOVES: Final = {"flip": 1, "roll": 2, "index_select": 1, "sort": 1}
@@ -69,20 +69,31 @@ def rows_made(
     if not given:
         return [OTHER] * len(made)
     tensor, rows = given[0]
+    dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+    found: list[Rows] | None = None
     if args and tensor is args[0]:
-        if name in _VIEWS or (name == "__getitem__" and _is_view(args[1])):
-            return _followed(func, args, kwargs, tensor, rows, len(made))
-        if name == "__getitem__":
-            return [_indexed(rows, args[1])] * len(made)
-        if name in _MOVES or name in _SCATTERS:
-            return [_moved(func, name, args, kwargs, tensor, rows)] * len(made)
-        if name in _GROUPS:
-            return [_grouped(rows, each) for each in made]
-    if name == "stack" and kwargs.get("dim", args[1] if len(args) > 1 else 0) == 0:
-        return [_joined([_one(each) for _, each in given])]
-    if name in _JOINS and kwargs.get("dim", args[1] if len(args) > 1 else 0) == 0:
-        return [_joined([each for _, each in given])]
-    return [_together(each, given) for each in made]
+        found = _of_one(func, name, args, kwargs, made, rows)
+    elif name in _JOINS and dim == 0:
+        found = [_joined([_one(each) if name == "stack" else each for _, each in given])]
+    return [_together(each, given) for each in made] if found is None else found
+
+
+def _of_one(
+    func: Callable[..., Any],
+    name: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    made: Sequence[Tensor],
+    rows: Rows,
+) -> list[Rows] | None:
+    """The rows of what an operation that moves those of one tensor has made; None if it does not move them."""
+    if name in _VIEWS or (name == "__getitem__" and _is_view(args[1])):
+        return _followed(func, args, kwargs, rows, len(made))
+    if name == "__getitem__":
+        return [_indexed(rows, args[1])] * len(made)
+    if name in _MOVES or name in _SCATTERS:
+        return [_moved(name, args, kwargs, rows)] * len(made)
+    return [_grouped(rows, each) for each in made] if name in _GROUPS else None
 
 
 def _is_view(index: Any) -> bool:
@@ -91,10 +102,10 @@ def _is_view(index: Any) -> bool:
 
 
 def _followed(
-    func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], tensor: Tensor, rows: Rows, count: int
+    func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], rows: Rows, count: int
 ) -> list[Rows]:
     """What an operation that gives views makes of the numbers of the rows."""
-    lost = [Rows(None, rows.picked)] * count
+    tensor, lost = args[0], [Rows(None, rows.picked)] * count
     if rows.places is None or len(rows.places) != tensor.shape[0]:
         return lost
     with torch._C.DisableTorchFunction(), torch.no_grad():
@@ -112,7 +123,9 @@ def _along_first(numbers: Tensor) -> tuple[int, ...] | None:
     beside = zip(numbers.stride()[1:], numbers.shape[1:], strict=True)
     if any(step != 0 and size > 1 for step, size in beside) and numbers.min() != numbers.max():
         return None
-    return tuple(numbers[(slice(None), *[0] * (numbers.ndim - 1))].tolist())
+    while numbers.ndim > 1:
+        numbers = numbers[:, 0]
+    return tuple(numbers.tolist())
 
 
 def _indexed(rows: Rows, index: Any) -> Rows:
@@ -123,26 +136,26 @@ def _indexed(rows: Rows, index: Any) -> Rows:
     return _picked(rows, lambda numbers: numbers[first.cpu() if isinstance(first, Tensor) else first])
 
 
-def _moved(
-    func: Callable[..., Any],
-    name: str,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    tensor: Tensor,
-    rows: Rows,
-) -> Rows:
+def _moved(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], rows: Rows) -> Rows:
     """Rows that were moved, if it was not what is in each."""
     if name in _SCATTERS:
         return Rows(None, True)
     place = _MOVES[name]
     dims = kwargs.get("dims", kwargs.get("dim", args[place:] if name == "flip" else args[place : place + 1]))
-    flat = torch.tensor(dims).flatten().tolist() if dims != () else []
-    if flat and all(dim % tensor.ndim != 0 for dim in flat):
+    flat = list(_numbers_in(dims))
+    if flat and all(dim % args[0].ndim != 0 for dim in flat):
         return rows
     if name == "index_select":
         index = kwargs.get("index", args[2] if len(args) > 2 else None)
         return _picked(rows, lambda numbers: numbers[index.cpu()])
     return _picked(rows, lambda numbers: numbers.flip(0)) if name == "flip" else Rows(None, True)
+
+
+def _numbers_in(dims: Any) -> Iterator[int]:
+    if isinstance(dims, int):
+        yield dims
+    for each in dims if isinstance(dims, list | tuple) else ():
+        yield from _numbers_in(each)
 
 
 def _picked(rows: Rows, pick: Callable[[Tensor], Tensor]) -> Rows:
@@ -172,7 +185,8 @@ def _one(rows: Rows) -> Rows:
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:
-    picked, together = any(each.picked for each in parts), []
+    picked = any(each.picked for each in parts)
+    together: list[int] = []
     for each in parts:
         if each.places is None:
             return Rows(None, picked)
@@ -181,9 +195,7 @@ def _joined(parts: Sequence[Rows]) -> Rows:
 
 
 def _together(made: Tensor, given: Sequence[tuple[Tensor, Rows]]) -> Rows:
-    """Of an operation on each row for itself."""
-    picked = any(rows.picked for _, rows in given)
-    if made.ndim == 0:
-        return Rows(None, picked)
-    fitting = {rows.places for tensor, rows in given if tensor.ndim and tensor.shape[0] == made.shape[0]}
-    return Rows(fitting.pop() if len(fitting) == 1 else None, picked)
+    """Of an operation on each row for itself; what others were mixed into is still of its own images."""
+    fitting = {rows for tensor, rows in given if tensor.ndim and made.ndim and tensor.shape[0] == made.shape[0]}
+    own = {rows for rows in fitting if not rows.picked} or fitting
+    return own.pop() if len(own) == 1 else Rows(None, any(rows.picked for _, rows in given))

@@ -4,7 +4,7 @@ A hook does as little as it can: while the buffer is open, it keeps a reduced co
 call of the model. First, because gradient checkpointing runs a layer a second time; a copy, because the next operation
 may work in place and because CUDA graphs reuse their memory. Inside a compiled model the hook is compiled as well, so
 there it keeps a plain copy, and the reduction comes after the forward pass. A batch that goes through the model in
-several calls is put together in the end (`calls.py`).
+several calls is put together in the end (`calls.py`, `following.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lensai_integrations.arrays import Array
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
+from lensai_integrations.torch.calls import UNKNOWN, Calls, Span, are_consecutive, span_of
 from lensai_integrations.torch.heads import heads_in
 from lensai_integrations.torch.layers import Layer
 from lensai_integrations.training.problems import Problems
@@ -67,6 +68,7 @@ CATCHING: Final = _Catching()
 
 #: The key of what the model itself answered, where that is only looked at, and of that there is more in it than that.
 _END: Final = "end of "
+_NAME_IT: Final = "Name a module that is called once in outputs= or layers=, or pass None to leave it out"
 ANSWER: Final = "answer"
 MORE: Final = "more of the answer"
 
@@ -75,55 +77,6 @@ class _Kept(NamedTuple):
     axes: int
     values: Any
     reduced: bool
-
-
-#: What calls are of each other: the batch whole, in parts, whole again and again, or what is not known.
-WHOLE, PARTS, VIEWS, UNKNOWN = "whole", "parts", "views", "unknown"
-
-
-class Joins(Protocol):
-    """How the calls of a layer make up the rows of a batch; see `calls.Calls`."""
-
-    way: str
-    total: int
-
-    def rows(self, answers: Sequence[Any]) -> Tensor | None:
-        """The rows of a batch."""
-        ...
-
-
-class Span(NamedTuple):
-    """Where in memory what a call was given lies: of which block, from which byte to which, and where that ends."""
-
-    block: int
-    start: int
-    stop: int
-    end: int
-
-
-def span_of(given: Any) -> Span | None:
-    """Where the first tensor with rows in what a call was given lies.
-
-    Example:
-        >>> halves = [span_of(half) for half in torch.zeros(4, 3).chunk(2)]
-        >>> are_consecutive(halves), are_consecutive(halves[:1]), are_consecutive(halves[::-1])
-        (True, False, False)
-    """
-    tensor = first_tensor(given)
-    if tensor is None or not tensor.is_contiguous():
-        return None
-    storage, size = tensor.untyped_storage(), tensor.element_size()
-    start = tensor.storage_offset() * size
-    return Span(storage.data_ptr(), start, start + tensor.numel() * size, storage.nbytes())
-
-
-def are_consecutive(spans: Sequence[Span | None]) -> bool:
-    """Whether they are the parts of one block of memory, in order and without a gap."""
-    known = [span for span in spans if span is not None]
-    if not known or len(known) < len(spans) or len({span.block for span in known}) > 1:
-        return False
-    edges = [0, *(span.stop for span in known)]
-    return edges[:-1] == [span.start for span in known] and edges[-1] == known[0].end
 
 
 class Taps:
@@ -147,7 +100,8 @@ class Taps:
         self._calls: list[dict[str, _Kept]] = []
         self._late: dict[str, list[_Kept]] = {}
         self._spans: list[Span | None] = []
-        self._how: dict[tuple[bool, str], Joins] = {}
+        self._again: dict[str, bool] = {}
+        self._how: dict[tuple[bool, str], Calls] = {}
         self.training = False
         self.layers: list[Listened] = []
         self._handles: dict[str, Any] = {}
@@ -176,7 +130,7 @@ class Taps:
         for number, module in enumerate(modules):
             self._handles[f"{_END}{number}"] = module.register_forward_hook(_End(self.collect))
 
-    def follow(self, key: str, calls: Joins, *, training: bool) -> None:
+    def follow(self, key: str, calls: Calls, *, training: bool) -> None:
         """Tell how the calls of a layer make up the rows of a batch."""
         self._how[training, key] = calls
         for layer in self.layers:
@@ -186,6 +140,9 @@ class Taps:
     def close(self) -> dict[str, Array]:
         """End the batch: what was kept, by the taps' keys."""
         calls, late, spans = [*self._calls, self._kept], self._late, self._spans
+        for key in self._again:
+            text = "was called several times in a batch, in compiled code: its first call is read"
+            self._say(key, f"{text}. {_NAME_IT}")
         self._open = False
         self._forget()
         all_kept = {key: [call[key] for call in calls if key in call] for call in calls for key in call} | late
@@ -214,9 +171,9 @@ class Taps:
                                " which rows are whose is not known, and such batches are left out")  # fmt: skip
             return rows
         if len(answers) > 1 and are_consecutive(spans) and len(spans) == len(answers):
-            return torch.cat(answers)
+            return torch.cat([torch.as_tensor(each) for each in answers])
         if len(answers) > 1 and key != MORE:
-            self._say(key, f"was called {len(answers)} times in a batch: its first call is read")
+            self._say(key, f"was called {len(answers)} times in a batch: its first call is read. {_NAME_IT}")
         return answers[0]
 
     def _say(self, key: str, text: str) -> None:
@@ -225,7 +182,7 @@ class Taps:
             self._problems.note(f"calls of {key}", f"{tap.layer.path or type(tap.layer.module).__name__!r} {text}")
 
     def _forget(self) -> None:
-        self._kept, self._calls, self._late, self._spans = {}, [], {}, []
+        self._kept, self._calls, self._late, self._spans, self._again = {}, [], {}, [], {}
 
     def replace(
         self, before: Iterable[str], taps: Sequence[Tap], caught: Mapping[str, list[tuple[int, Tensor]]]
@@ -292,7 +249,11 @@ class Taps:
 
     def _catch(self, key: str, answer: Any, given: Any = ()) -> None:
         if not self._open or key in self._kept:
+            if self._open and torch.compiler.is_compiling():
+                self._again[key] = True
             return
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+            return  # computed again, for gradients
         if key == ANSWER and len(tensors_of(answer)) > 1:
             self._kept[MORE] = _Kept(0, None, True)
         if torch.compiler.is_compiling():
@@ -300,10 +261,11 @@ class Taps:
             if tensor is not None:
                 self._kept[key] = _Kept(tensor.ndim, tensor.detach().clone(), False)
             return
-        with self._problems.caught(key), torch.no_grad(), CATCHING:
-            self._kept[key] = _copied(self._taps[key], answer)
+        if key != ANSWER or first_tensor(answer) is not None:
+            with self._problems.caught(key), torch.no_grad(), CATCHING:
+                self._kept[key] = _copied(self._taps[key], answer)
         if key == ANSWER:
-            self._spans.append(span_of(given))
+            self._spans.append(span_of(first_tensor(given)))
             self.collect()
 
 

@@ -14,6 +14,7 @@ import dataclasses
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import torch
@@ -194,12 +195,18 @@ class Trace(TorchFunctionMode):
             self._new(parameter, Node(_PARAMETER, tuple(parameter.shape), data=False, weight=True))
         for buffer in self.model.buffers():
             self._new(buffer, Node("buffer", tuple(buffer.shape), data=False))
-        for part in batch if self.samples else [batch]:
-            for place, tensor in placed_tensors(part):
-                rows = Rows(tuple(range(tensor.shape[0]))) if tensor.ndim and not self.samples else OTHER
-                self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place, rows=rows))
-                if tensor.ndim > 2 and rows != OTHER and tensor.is_contiguous():
-                    self._leaves[tensor.untyped_storage().data_ptr()] = tensor
+        parts = list(batch) if self.samples else [batch]
+        placed = [(number, *each) for number, part in enumerate(parts) for each in placed_tensors(part)]
+        images = [tensor for _, _, tensor in placed if tensor.ndim > 2]
+        is_list = len(images) > 1 and all(image.ndim == 3 for image in images)
+        for number, place, tensor in placed:
+            rows = Rows(tuple(range(tensor.shape[0]))) if tensor.ndim else OTHER
+            if self.samples or is_list:  # one image each, whose rows are its own
+                which = number if self.samples else next((i for i, each in enumerate(images) if each is tensor), 0)
+                rows = Rows((which,) * tensor.shape[0]) if tensor.ndim > 2 else OTHER
+            self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place, rows=rows))
+            if tensor.ndim > 2 and tensor.is_contiguous() and not (self.samples or is_list):
+                self._leaves[tensor.untyped_storage().data_ptr()] = tensor
 
     def start(self, *, called: bool = False) -> None:
         """Put hooks on all modules and watch operations.
@@ -288,7 +295,10 @@ class Trace(TorchFunctionMode):
         given = [(each, self.nodes[self._id(each)].rows) for each in tensors_in((args, kwargs))]
         if changed is not None:
             made = [changed]
-        for tensor, rows in zip(made, rows_made(func, name, args, kwargs, made, given), strict=True):
+        origins = [Rows(None, True)] * len(made)
+        with suppress(Exception):  # an operation that is called otherwise: the rows are lost, and no more
+            origins = rows_made(func, name, args, kwargs, made, given)
+        for tensor, rows in zip(made, origins, strict=True):
             if tensor is changed or tensor not in self._ids:
                 number = self._new(tensor, self._made(name, tensor, parents, rows))
                 if not self._stack and not self.training and is_vector(tuple(tensor.shape)):
@@ -343,7 +353,7 @@ class Trace(TorchFunctionMode):
         leaf = self._leaves.get(tensor.untyped_storage().data_ptr()) if self._leaves and tensor.ndim else None
         if leaf is None or not tensor.is_contiguous() or tensor.numel() != leaf.stride(0):
             return OTHER
-        place, inside = divmod(tensor.storage_offset() - leaf.storage_offset(), leaf.stride(0))
+        place, inside = divmod(int(tensor.storage_offset()) - int(leaf.storage_offset()), int(leaf.stride(0)))
         return Rows((place,) * tensor.shape[0]) if not inside else OTHER
 
     def _new(self, tensor: Tensor, node: Node) -> int:

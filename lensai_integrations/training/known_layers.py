@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.embeddings import REDUCTIONS, Reduce
@@ -82,4 +83,4 @@ def _reduction(reference: Profile, name: str, reduce: Reduce | Mapping[str, Redu
     known = str(reference.groups.get(LAYER + name, Group("")).info.get("reduce", "mean"))
     if known not in REDUCTIONS:
         raise InputError(f"layer {name!r} was reduced by a function, {known!r}: pass reduce={{{name!r}: {known}}}")
-    return known
+    return cast(Reduce, known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import pytorch_lightning
 import yaml
+from snippets import DOCS
 
 from lensai_integrations import Baseline, DriftMonitor, ImageInputs, Profiler, measure
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
@@ -250,6 +252,20 @@ def test_what_does_not_fit_is_named(made, given):
     name = given.partition(":")[0]
     with pytest.raises(Exception, match=rf"InputError.*{name}="):
         made(f"_target_: lensai_integrations.lightning.BaselineCallback\n{given}")
+
+
+def documented(heading):
+    page = (DOCS / "lightning.md").read_text(encoding="utf-8")
+    return page.split(f"## {heading}")[1].split("```yaml\n")[1].split("```")[0]
+
+
+def test_the_documented_files_mean_the_same(run, made):
+    given = yaml.safe_load(documented("From a configuration file"))["trainer"]["callbacks"][0]["init_args"]
+    by_lightning = run({"clean_windows": 0, **given})
+    by_hydra = made(documented("Hydra"))
+
+    assert by_lightning.baseline_.reference.n == N
+    assert replace(options(by_hydra), clean_windows=0) == replace(options(by_lightning), measures=())
 
 
 def test_hydra_and_python_mean_the_same(made):
