@@ -156,9 +156,9 @@ def test_a_profiler_goes_on_in_mid_pass(trip, settings, baseline):
 
 def test_a_profiler_of_tensors_goes_on():
     profiler = Profiler(seed=0)
-    profiler.update(inputs=torch.rand(10, 3, 8, 8), outputs=torch.rand(10, 4))
+    profiler.update(inputs=torch.rand(10, 3, 8, 8), outputs=torch.randn(10, 4))
     there = pickle.loads(pickle.dumps(profiler))
-    there.update(inputs=torch.rand(10, 3, 8, 8), outputs=torch.rand(10, 4))
+    there.update(inputs=torch.rand(10, 3, 8, 8), outputs=torch.randn(10, 4))
     assert there.profile().n == 20
 
 
@@ -230,7 +230,9 @@ def test_shards_of_joblib_and_torch_are_one_profile():
 def test_a_monitor_says_that_it_stays_and_what_to_send(baseline):
     monitor = DriftMonitor(baseline, window=50, name="door")
     for trip in TRIPS.values():
-        with pytest.raises(InputError, match="the monitor 'door' cannot be copied or sent .* send the baseline, and make"):
+        with pytest.raises(
+            InputError, match="the monitor 'door' cannot be copied or sent .* send the baseline, and make"
+        ):
             trip(monitor)
     callback = DriftCallback(monitor=monitor)
     for trip in TRIPS.values():
@@ -273,7 +275,7 @@ def test_small_things_travel(trip):
 def test_callbacks_ask_for_the_same_and_have_nothing_of_a_fit(trip, baseline):
     callback = BaselineCallback(layers=["fc"], measures=[measures_of_a_module.glare], directory="there")
     callback._fit, callback._pending = SimpleNamespace(lock=multiprocessing.Lock()), True
-    callback.log = callback.log_dict = (lambda: None)  # Lightning's, with the model
+    callback.log = callback.log_dict = lambda: None  # Lightning's, with the model
     there = trip(callback)
     assert there._options == callback._options
     assert (there._fit, there._pending, there.baseline_) == (None, False, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
@@ -120,6 +120,11 @@ class DriftCallback(LightningCallback):
         self._source, self._loader = "", 0
 
     _of_a_fit = MappingProxyType({"_fit": None, "_source": "", "_loader": 0})
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._passes = Passes(self._passes.options)
+        return copied
 
     @property
     def reports_(self) -> list[WindowReport]:
