@@ -230,9 +230,7 @@ def test_shards_of_joblib_and_torch_are_one_profile():
 def test_a_monitor_says_that_it_stays_and_what_to_send(baseline):
     monitor = DriftMonitor(baseline, window=50, name="door")
     for trip in TRIPS.values():
-        with pytest.raises(
-            InputError, match="the monitor 'door' cannot be copied or sent .* send the baseline, and make"
-        ):
+        with pytest.raises(InputError, match=r"the monitor 'door' cannot be copied .* send the baseline, and make"):
             trip(monitor)
     callback = DriftCallback(monitor=monitor)
     for trip in TRIPS.values():

@@ -128,7 +128,10 @@ class DriftCallback(LightningCallback):
 
     @property
     def reports_(self) -> list[WindowReport]:
-        """The windows of the last pass on this rank, oldest first, at most 1000; those that are ok have no profile."""
+        """The windows of the last pass on this rank, oldest first, at most 1000; those that are ok have no profile.
+
+        Of ranks that the trainer spawned or forked they are the first one's.
+        """
         return list(self._passes.reports)
 
     @property
