@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import multiprocessing
 import pickle
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +26,7 @@ from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
 from lensai_integrations.sketches.categories import Categories
+from lensai_integrations.storage import pack, unpack
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.tracking import active_run
 from lensai_integrations.transforms import ProfileImages
@@ -118,6 +121,22 @@ def test_damage_on_the_way_is_found():
     (read, arguments) = profile_of().__reduce__()
     with pytest.raises(FormatError):
         read(arguments[0][:-100])
+
+
+def test_a_later_release_s_bytes_are_refused_and_an_earlier_one_s_are_read(monkeypatch):
+    (read, (blob,)) = profile_of().__reduce__()
+    arrays = unpack(blob)
+    manifest = json.loads(arrays.pop("manifest").tobytes())
+    for version, fails in ((2, True), (None, False)):
+        known = {key: value for key, value in manifest.items() if key != "format_version"}
+        known |= {} if version is None else {"format_version": version}
+        sent = pack({**arrays, "manifest": np.frombuffer(json.dumps(known).encode(), np.uint8)})
+        with (
+            pytest.raises(FormatError, match="format_version 2; this release reads 1: upgrade")
+            if fails
+            else nullcontext()
+        ):
+            assert read(sent).n == N
 
 
 def test_what_no_file_can_hold_is_named():

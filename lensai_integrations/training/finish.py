@@ -6,6 +6,7 @@ First to disk, then to MLflow, so that a server that is down costs nothing but t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from typing import Final
 from lensai_integrations.mlflow.address import DEFAULT_PATH
 from lensai_integrations.profile import Baseline
 from lensai_integrations.progress import progress_bar
-from lensai_integrations.storage import MANIFEST
+from lensai_integrations.storage import ARRAYS, MANIFEST
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun
@@ -110,14 +111,23 @@ def _taken(first: Path, options: Options) -> tuple[Path, str]:
 
 def _take(folder: Path, since: float) -> bool:
     """Take a folder, unless another fit of this program has, in whatever process; of two at once only one gets it."""
-    try:
+    with suppress(FileExistsError):
         folder.mkdir(parents=True)
-    except FileExistsError:
-        manifest = folder / MANIFEST
-        if folder.is_dir():
-            if _is_recent(manifest if manifest.exists() else folder, since):
-                return False
-            manifest.unlink(missing_ok=True)
+        return True
+    if not folder.is_dir():
+        return True  # saving says what is wrong with it
+    whole = (folder / MANIFEST).exists()
+    mark = folder / (MANIFEST if whole else ARRAYS)
+    if _is_recent(mark if whole else folder, since):
+        return False
+    try:  # what an earlier program has left; only one process can remove it
+        if mark.exists() or whole:
+            mark.unlink()
+        elif not any(folder.iterdir()):
+            folder.rmdir()
+            folder.mkdir()
+    except (FileNotFoundError, FileExistsError):
+        return False
     return True
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
+import os
 import random
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -77,6 +80,31 @@ def test_fits_with_the_same_arguments_are_folds_and_each_has_a_folder(tmp_path):
         f"Baseline of 102 validation rows: saved to {folders[1]} (beside that of an earlier fit, in {folders[0]}; pass"
         " directory= for a folder that the latest fit replaces)."
     )
+
+
+def _delivered_by_a_worker(arguments):
+    place, n, options = arguments
+    said = []
+    return finish.deliver(baseline_of(n), options, Problems(), root=place, runs=[], say=said.append)
+
+
+@pytest.mark.parametrize("left", [None, "nothing", "a part", "all"])
+def test_folds_of_several_processes_at_once_have_folders_of_their_own(tmp_path, left):
+    first = tmp_path / "lensai_baseline"  # of an earlier program, or not there
+    if left is not None:
+        first.mkdir()
+    if left in ("a part", "all"):
+        baseline_of(100).save(first)
+    if left == "a part":
+        (first / "manifest.json").unlink()
+    for path in (first, *first.glob("*")) if left else ():
+        os.utime(path, (1, 1))
+    options = BaselineCallback(clean_windows=0)._options
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("fork")) as pool:
+        folders = list(pool.map(_delivered_by_a_worker, [(tmp_path, n, options) for n in range(101, 109)]))
+    assert len(set(folders)) == 8
+    assert first in folders
+    assert [Baseline.load(folder).n for folder in folders] == list(range(101, 109))
 
 
 def test_a_folder_that_was_asked_for_has_the_latest_baseline_and_the_log_says_so(tmp_path):
