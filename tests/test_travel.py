@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -233,6 +234,44 @@ def test_shards_of_processes_are_one_profile(method):
         for key, sketch in group.sketches.items():
             for part, array in sketch.state().items():
                 assert np.array_equal(array, whole.groups[name].sketches[key].state()[part]), (name, key, part)
+
+
+_OF_MAIN = """
+import multiprocessing
+
+import joblib
+import numpy as np
+from lensai_integrations import Profiler, measure
+
+
+@measure("travel-main")
+def bright(images):
+    return images.mean((1, 2, 3))
+
+
+def work(profiler):
+    profiler.update(inputs=np.full((4, 8, 8, 3), 7, np.uint8))
+    return profiler.profile()
+
+
+if __name__ == "__main__":
+    given = [Profiler(measures=[bright], seed=seed) for seed in range(2)]
+    for method in ("spawn", "forkserver"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            one, two = pool.map(work, given)
+        print(one.merge(two).n, one.groups["inputs"].apart["travel-main"].bank.max)
+    one, two = joblib.Parallel(2)(joblib.delayed(work)(each) for each in given)
+    print(one.merge(two).n, one.groups["inputs"].apart["travel-main"].bank.max)
+"""
+
+
+@pytest.mark.slow
+def test_measures_of_a_script_are_there_in_its_processes(tmp_path):
+    (tmp_path / "script.py").write_text(_OF_MAIN)
+    command = [sys.executable, str(tmp_path / "script.py")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "8 [7.]\n" * 3
 
 
 @pytest.mark.slow
