@@ -80,11 +80,14 @@ def test_a_server_that_has_something_of_every_second_has_none_of_this(server, fo
     assert all(each.headers["timestamp"] == each.fields["timestamp"] for each in server.uploads)
 
 
-def test_what_the_server_has_of_a_folder_that_names_a_time_is_no_failure(server, folder: Path) -> None:
+def test_what_the_server_has_of_a_folder_that_names_a_time_is_no_failure(server, folder: Path, caplog) -> None:
     server.answer = 200
     folder = folder.rename(folder.with_name("1719393854"))
     Sketches().publish_sketches(folder, server.url)
     assert [each.fields["timestamp"] for each in server.uploads] == ["1719393854"]
+    assert (
+        "had sketches of sensor 'reference' at 1719393854 before and does not say" in caplog.text
+    )
 
 
 def test_no_answer_is_raised_in_time(server, folder: Path) -> None:
