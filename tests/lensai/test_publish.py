@@ -85,9 +85,7 @@ def test_what_the_server_has_of_a_folder_that_names_a_time_is_no_failure(server,
     folder = folder.rename(folder.with_name("1719393854"))
     Sketches().publish_sketches(folder, server.url)
     assert [each.fields["timestamp"] for each in server.uploads] == ["1719393854"]
-    assert (
-        "had sketches of sensor 'reference' at 1719393854 before and does not say" in caplog.text
-    )
+    assert "had sketches of sensor 'reference' at 1719393854 before and does not say" in caplog.text
 
 
 def test_no_answer_is_raised_in_time(server, folder: Path) -> None:

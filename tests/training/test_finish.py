@@ -125,6 +125,20 @@ def test_a_fit_that_is_asked_for_something_else_replaces_the_one_before(tmp_path
     assert "in place of that of an earlier fit" in told[0]
 
 
+def test_of_two_folds_in_one_run_the_log_says_that_the_latest_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("lensai_integrations.mlflow.push", lambda folder, **_: None)
+    said, runs = [], [TrackedRun("of-two-folds", "u")]
+    for n, path in ((101, "lensai"), (102, "lensai"), (103, "fold-3")):
+        options = BaselineCallback(clean_windows=0, artifact_path=path)._options
+        finish.deliver(baseline_of(n), options, Problems(), root=tmp_path, runs=runs, say=said.append)
+    assert said[0].endswith("logged to MLflow run of-two-folds.")
+    assert said[1].endswith(
+        "logged to MLflow run of-two-folds (in place of that of an earlier fit; pass another artifact_path= for each to"
+        " keep both)."
+    )
+    assert said[2].endswith("logged to MLflow run of-two-folds.")
+
+
 def test_what_an_earlier_program_left_is_replaced(tmp_path, monkeypatch):
     first, _, _ = delivered(tmp_path, baseline_of(101), clean_windows=0)
     monkeypatch.setattr("lensai_integrations.training.options._BEGINNING", time.time() + 10)  # of a later program
