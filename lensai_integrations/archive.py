@@ -26,7 +26,7 @@ from lensai_integrations.measures.definitions import DEFINITIONS
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.segments import check_read
 from lensai_integrations.sketches.rows import RowSample
-from lensai_integrations.storage import pack, read_folder, unpack, write_folder
+from lensai_integrations.storage import FORMAT_VERSION, pack, read_folder, unpack, write_folder
 from lensai_integrations.summary import segments_csv, to_csv
 
 Arrays = dict[str, NDArray[Any]]
@@ -83,7 +83,7 @@ def to_bytes(what: Profile | Baseline) -> bytes:
         'test'
     """
     manifest, arrays = _encode(what)
-    text = json.dumps(manifest, allow_nan=False).encode()
+    text = json.dumps({"format_version": FORMAT_VERSION, **manifest}, allow_nan=False).encode()
     return pack({**arrays, _MANIFEST_KEY: np.frombuffer(text, np.uint8)})
 
 
@@ -99,6 +99,12 @@ def from_bytes(blob: bytes) -> Profile | Baseline:
         manifest = json.loads(arrays.pop(_MANIFEST_KEY).tobytes())
     except (KeyError, ValueError, RecursionError) as error:
         raise FormatError(f"the bytes hold no manifest: {error!r}") from error
+    written = manifest.get("format_version", 1) if isinstance(manifest, dict) else None  # at first it was not told
+    if written != FORMAT_VERSION:
+        raise FormatError(
+            f"the bytes have format_version {written!r}; this release reads {FORMAT_VERSION}: upgrade"
+            " lensai-integrations here, or profile again"
+        )
     return _decode(manifest, arrays)
 
 

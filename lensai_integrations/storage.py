@@ -245,4 +245,4 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[A
         raise FormatError(f"{ARRAYS}: {member.filename} holds {dtype}, only plain numbers are read")
     if math.prod(shape) * dtype.itemsize != len(data):
         raise FormatError(f"{ARRAYS}: {member.filename} says shape {shape} of {dtype} but has {len(data)} bytes")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C").copy()
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C").copy(order="K")

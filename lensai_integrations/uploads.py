@@ -151,12 +151,18 @@ def send(
     """
     check_settings(token, timeout, retries)
     if not fresh:
-        return _send(upload, token, timeout, retries, older)[0]
+        answer, unanswered = _send(upload, token, timeout, retries, older)
+        if answer.status == KNOWN and not unanswered and "status" not in answer.told:
+            _LOG.warning(
+                "%s had sketches of sensor %r at %d before and does not say whether they are these; the first stay",
+                upload.server, upload.sensor_id, upload.timestamp,
+            )  # fmt: skip
+        return answer.status == NEW
     for _ in range(_MOST_TIMES):
         upload = replace(upload, timestamp=_free_time(upload))
         with suppress(DifferentUploadError):
-            new, may_be_ours = _send(upload, token, timeout, retries, older)
-            if new or may_be_ours:
+            answer, unanswered = _send(upload, token, timeout, retries, older)
+            if answer.status == NEW or unanswered:  # the try without an answer was taken
                 return True
     raise _undelivered(
         UndeliveredError, upload,
@@ -193,8 +199,8 @@ def _undelivered(kind: type[UndeliveredError], upload: Upload, message: str) -> 
     return error
 
 
-def _send(upload: Upload, token: str | None, timeout: float, retries: int, older: bool) -> tuple[bool, bool]:
-    """Whether the server had none of this sensor and time; and if it had, whether that may be by a try without answer.
+def _send(upload: Upload, token: str | None, timeout: float, retries: int, older: bool) -> tuple[Answer, bool]:
+    """What the server answered that has the upload, and whether there was a try without an answer before.
 
     Raises:
         UndeliveredError: As `send`.
@@ -217,7 +223,7 @@ def _send(upload: Upload, token: str | None, timeout: float, retries: int, older
         else:
             if answer.status in (NEW, KNOWN) and not answer.page:
                 _check_stored(upload, answer)
-                return answer.status == NEW, unanswered
+                return answer, unanswered
             failure = _failure(upload, answer, token)
             unanswered = unanswered or answer.status >= 500  # a proxy before the server may say so
         if answer.status not in (0, 429) and answer.status < 500:

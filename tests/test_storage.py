@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,68 @@ def test_no_partial_files_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(OSError, match="No space left"):
         write_folder(folder, {}, {"a": np.zeros(2)}, {})
     assert not [path for path in folder.iterdir() if "partial" in path.name]
+
+
+@pytest.fixture
+def stale(tmp_path: Path) -> Path:
+    """A folder that an older save has written, and something of the user's beside it."""
+    write_folder(tmp_path / "a", {}, {"x": np.zeros(1)}, {"streams.csv": "old", "segments.csv": "old"})
+    (tmp_path / "a" / "notes.txt").write_text("mine")
+    return tmp_path / "a"
+
+
+NOW = {"streams.csv": "new", "segments.csv": None, "report.html": None}
+
+
+def test_what_an_older_save_has_and_this_one_does_not_is_removed(stale: Path) -> None:
+    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
+    assert {path.name for path in stale.iterdir()} == {"manifest.json", "profile.npz", "streams.csv", "notes.txt"}
+    assert (stale / "notes.txt").read_text() == "mine"
+    assert read_folder(stale)[1]["x"] == 1
+
+
+def test_what_an_interrupted_save_has_left_is_removed(stale: Path) -> None:
+    (stale / "manifest.json").unlink()
+    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
+    assert not (stale / "segments.csv").exists()
+    (stale / "segments.csv").write_text("left")
+    (stale / "manifest.json").write_text("{")
+    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
+    assert not (stale / "segments.csv").exists()
+
+
+def test_files_of_the_user_that_are_called_as_ours_stay(tmp_path: Path) -> None:
+    (tmp_path / "segments.csv").write_text("mine")
+    write_folder(tmp_path, {}, {"x": np.zeros(1)}, NOW)
+    (tmp_path / "report.html").write_text("mine")
+    write_folder(tmp_path, {}, {"x": np.ones(1)}, NOW)
+    assert [(tmp_path / name).read_text() for name in ("segments.csv", "report.html")] == ["mine", "mine"]
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_a_save_that_is_interrupted_is_refused_or_whole(
+    stale: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_folder(stale)
+    steps = iter(range(100))
+
+    def interrupted(real: Any) -> Any:
+        def call(*arguments: Any, **settings: Any) -> Any:
+            if next(steps) >= step:
+                raise KeyboardInterrupt
+            return real(*arguments, **settings)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("open", "replace", "unlink"):
+            patch.setattr(os, name, interrupted(getattr(os, name)))
+        try:
+            write_folder(stale, {}, {"x": np.ones(1)}, NOW)
+        except KeyboardInterrupt:
+            with contextlib.suppress(FormatError):
+                manifest, _ = read_folder(stale)
+                assert manifest == before[0] or not (stale / "segments.csv").exists()
+    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
+    assert not (stale / "segments.csv").exists()
+    assert read_folder(stale)[1]["x"] == 1

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +27,7 @@ from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
 from lensai_integrations.sketches.categories import Categories
+from lensai_integrations.storage import pack, unpack
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.tracking import active_run
 from lensai_integrations.transforms import ProfileImages
@@ -120,6 +124,22 @@ def test_damage_on_the_way_is_found():
         read(arguments[0][:-100])
 
 
+def test_a_later_release_s_bytes_are_refused_and_an_earlier_one_s_are_read(monkeypatch):
+    (read, (blob,)) = profile_of().__reduce__()
+    arrays = unpack(blob)
+    manifest = json.loads(arrays.pop("manifest").tobytes())
+    for version, fails in ((2, True), (None, False)):
+        known = {key: value for key, value in manifest.items() if key != "format_version"}
+        known |= {} if version is None else {"format_version": version}
+        sent = pack({**arrays, "manifest": np.frombuffer(json.dumps(known).encode(), np.uint8)})
+        with (
+            pytest.raises(FormatError, match="format_version 2; this release reads 1: upgrade")
+            if fails
+            else nullcontext()
+        ):
+            assert read(sent).n == N
+
+
 def test_what_no_file_can_hold_is_named():
     given = profile_of()
     given.info["place"] = Path("here")
@@ -156,9 +176,9 @@ def test_a_profiler_goes_on_in_mid_pass(trip, settings, baseline):
 
 def test_a_profiler_of_tensors_goes_on():
     profiler = Profiler(seed=0)
-    profiler.update(inputs=torch.rand(10, 3, 8, 8), outputs=torch.rand(10, 4))
+    profiler.update(inputs=torch.rand(10, 3, 8, 8), outputs=torch.randn(10, 4))
     there = pickle.loads(pickle.dumps(profiler))
-    there.update(inputs=torch.rand(10, 3, 8, 8), outputs=torch.rand(10, 4))
+    there.update(inputs=torch.rand(10, 3, 8, 8), outputs=torch.randn(10, 4))
     assert there.profile().n == 20
 
 
@@ -216,6 +236,44 @@ def test_shards_of_processes_are_one_profile(method):
                 assert np.array_equal(array, whole.groups[name].sketches[key].state()[part]), (name, key, part)
 
 
+_OF_MAIN = """
+import multiprocessing
+
+import joblib
+import numpy as np
+from lensai_integrations import Profiler, measure
+
+
+@measure("travel-main")
+def bright(images):
+    return images.mean((1, 2, 3))
+
+
+def work(profiler):
+    profiler.update(inputs=np.full((4, 8, 8, 3), 7, np.uint8))
+    return profiler.profile()
+
+
+if __name__ == "__main__":
+    given = [Profiler(measures=[bright], seed=seed) for seed in range(2)]
+    for method in ("spawn", "forkserver"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            one, two = pool.map(work, given)
+        print(one.merge(two).n, one.groups["inputs"].apart["travel-main"].bank.max)
+    one, two = joblib.Parallel(2)(joblib.delayed(work)(each) for each in given)
+    print(one.merge(two).n, one.groups["inputs"].apart["travel-main"].bank.max)
+"""
+
+
+@pytest.mark.slow
+def test_measures_of_a_script_are_there_in_its_processes(tmp_path):
+    (tmp_path / "script.py").write_text(_OF_MAIN)
+    command = [sys.executable, str(tmp_path / "script.py")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "8 [7.]\n" * 3
+
+
 @pytest.mark.slow
 def test_shards_of_joblib_and_torch_are_one_profile():
     found = joblib.Parallel(2)(joblib.delayed(shard)(number) for number in range(2))
@@ -230,7 +288,7 @@ def test_shards_of_joblib_and_torch_are_one_profile():
 def test_a_monitor_says_that_it_stays_and_what_to_send(baseline):
     monitor = DriftMonitor(baseline, window=50, name="door")
     for trip in TRIPS.values():
-        with pytest.raises(InputError, match="the monitor 'door' cannot be copied or sent .* send the baseline, and make"):
+        with pytest.raises(InputError, match=r"the monitor 'door' cannot be copied .* send the baseline, and make"):
             trip(monitor)
     callback = DriftCallback(monitor=monitor)
     for trip in TRIPS.values():
@@ -273,7 +331,7 @@ def test_small_things_travel(trip):
 def test_callbacks_ask_for_the_same_and_have_nothing_of_a_fit(trip, baseline):
     callback = BaselineCallback(layers=["fc"], measures=[measures_of_a_module.glare], directory="there")
     callback._fit, callback._pending = SimpleNamespace(lock=multiprocessing.Lock()), True
-    callback.log = callback.log_dict = (lambda: None)  # Lightning's, with the model
+    callback.log = callback.log_dict = lambda: None  # Lightning's, with the model
     there = trip(callback)
     assert there._options == callback._options
     assert (there._fit, there._pending, there.baseline_) == (None, False, None)

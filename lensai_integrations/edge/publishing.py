@@ -105,8 +105,9 @@ def publish(
 def _contents(what: Profile | Baseline | str | Path) -> tuple[dict[str, bytes], int | None]:
     """Sketches by path, e.g. `imgstats/noise.bin`, and of when they say they are."""
     if isinstance(what, Profile | Baseline):
-        told = (what.reference if isinstance(what, Baseline) else what).info.get("timestamp")
-        return contents_of(what), time_named(str(told))
+        info = (what.reference if isinstance(what, Baseline) else what).info
+        times = info.get("timestamps", [info.get("timestamp")])  # of several, or of one
+        return contents_of(what), time_named(str(times[0])) if isinstance(times, list) and len(times) == 1 else None
     if not isinstance(what, str | Path) or not Path(what).is_dir():
         raise InputError(f"profile_or_dir={what!r} is no folder: pass one with imgstats/, a Profile or a Baseline")
     found, problems = recognised(Path(what))

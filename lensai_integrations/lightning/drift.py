@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
@@ -122,9 +122,17 @@ class DriftCallback(LightningCallback):
 
     _of_a_fit = MappingProxyType({"_fit": None, "_source": "", "_loader": 0})
 
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._passes = Passes(self._passes.options)
+        return copied
+
     @property
     def reports_(self) -> list[WindowReport]:
-        """The windows of the last pass on this rank, oldest first, at most 1000; those that are ok have no profile."""
+        """The windows of the last pass on this rank, oldest first, at most 1000; those that are ok have no profile.
+
+        Of ranks that the trainer spawned or forked they are the first one's.
+        """
         return list(self._passes.reports)
 
     @property

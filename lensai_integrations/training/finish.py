@@ -6,6 +6,7 @@ First to disk, then to MLflow, so that a server that is down costs nothing but t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from typing import Final
 from lensai_integrations.mlflow.address import DEFAULT_PATH
 from lensai_integrations.profile import Baseline
 from lensai_integrations.progress import progress_bar
-from lensai_integrations.storage import MANIFEST
+from lensai_integrations.storage import ARRAYS, MANIFEST
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun
@@ -21,8 +22,10 @@ from lensai_integrations.training.tracking import TrackedRun
 FOLDER = "lensai_baseline"
 #: The folders that fits of this process have written to, and what they were asked for.
 _WRITTEN: Final[dict[Path, Options]] = {}
+#: The MLflow runs that fits of this process have logged to, with the artifact path.
+_LOGGED: Final[set[tuple[TrackedRun, str]]] = set()
 _BESIDE: Final = " (beside that of an earlier fit, in {}; pass directory= for a folder that the latest fit replaces)"
-_INSTEAD: Final = " (in place of that of an earlier fit; pass another directory= for each to keep both)"
+_INSTEAD: Final = " (in place of that of an earlier fit; pass another {}= for each to keep both)"
 
 
 def deliver(
@@ -51,7 +54,10 @@ def deliver(
     folder, note = save(baseline, options, root, problems)
     logged = upload(folder, runs, options, problems) if folder is not None else []
     places = [f"saved to {folder}{note}"] if folder is not None else []
-    places += [f"logged to MLflow run {run.run_id}" for run in logged]
+    for run in logged:
+        earlier = (run, options.artifact_path) in _LOGGED
+        places.append(f"logged to MLflow run {run.run_id}{_INSTEAD.format('artifact_path') if earlier else ''}")
+        _LOGGED.add((run, options.artifact_path))
     say(f"Baseline of {baseline.n} {baseline.reference.source} rows: {', '.join(places) or 'kept in memory only'}.")
     if baseline.warnings:
         log.warning("about the baseline: %s", "; ".join(baseline.warnings))
@@ -98,11 +104,11 @@ def save(baseline: Baseline, options: Options, root: str | Path, problems: Probl
 def _taken(first: Path, options: Options) -> tuple[Path, str]:
     """The folder of a fit, which no other fit takes from here on."""
     if options.directory is not None:
-        return first, _INSTEAD if _is_recent(first / MANIFEST, options.since) else ""
+        return first, _INSTEAD.format("directory") if _is_recent(first / MANIFEST, options.since) else ""
     for number in count(1):
         folder = first.with_name(f"{first.name}-{number}") if number > 1 else first
         if _WRITTEN.get(folder, options) != options and folder.exists():
-            return folder, _INSTEAD
+            return folder, _INSTEAD.format("directory")
         if _take(folder, options.since):
             break
     return folder, _BESIDE.format(first) if folder != first else ""
@@ -110,14 +116,23 @@ def _taken(first: Path, options: Options) -> tuple[Path, str]:
 
 def _take(folder: Path, since: float) -> bool:
     """Take a folder, unless another fit of this program has, in whatever process; of two at once only one gets it."""
-    try:
+    with suppress(FileExistsError):
         folder.mkdir(parents=True)
-    except FileExistsError:
-        manifest = folder / MANIFEST
-        if folder.is_dir():
-            if _is_recent(manifest if manifest.exists() else folder, since):
-                return False
-            manifest.unlink(missing_ok=True)
+        return True
+    if not folder.is_dir():
+        return True  # saving says what is wrong with it
+    whole = (folder / MANIFEST).exists()
+    mark = folder / (MANIFEST if whole else ARRAYS)
+    if _is_recent(mark if whole else folder, since):
+        return False
+    try:  # what an earlier program has left; only one process can remove it
+        if mark.exists() or whole:
+            mark.unlink()
+        elif not any(folder.iterdir()):
+            folder.rmdir()
+            folder.mkdir()
+    except (FileNotFoundError, FileExistsError):
+        return False
     return True
 
 

@@ -71,9 +71,21 @@ def test_a_refusal_is_raised(server, folder: Path, answer: int) -> None:
     assert len(server.uploads) == 1
 
 
-def test_what_the_server_has_already_is_no_failure(server, folder: Path) -> None:
+def test_a_server_that_has_something_of_every_second_has_none_of_this(server, folder: Path) -> None:
     server.answer = 200
+    with pytest.raises(TrackingError, match=r"answered 20 times .* is this the address of uploads\?"):
+        Sketches().publish_sketches(folder, server.url)
+    times = [int(each.fields["timestamp"]) for each in server.uploads]
+    assert times == list(range(times[0], times[0] + 20))
+    assert all(each.headers["timestamp"] == each.fields["timestamp"] for each in server.uploads)
+
+
+def test_what_the_server_has_of_a_folder_that_names_a_time_is_no_failure(server, folder: Path, caplog) -> None:
+    server.answer = 200
+    folder = folder.rename(folder.with_name("1719393854"))
     Sketches().publish_sketches(folder, server.url)
+    assert [each.fields["timestamp"] for each in server.uploads] == ["1719393854"]
+    assert "had sketches of sensor 'reference' at 1719393854 before and does not say" in caplog.text
 
 
 def test_no_answer_is_raised_in_time(server, folder: Path) -> None:

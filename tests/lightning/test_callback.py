@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
 
@@ -237,6 +238,31 @@ def test_two_callbacks_have_two_folders_and_two_states(trainer, lit, loaders, tm
     assert second.directory_ == tmp_path / "lensai_baseline-lensai-pool"
     assert "embeddings/avgpool" in Baseline.load(second.directory_).reference.groups
     assert len(torch.load(tmp_path / "a.ckpt", weights_only=True)["callbacks"]) == 2
+
+
+def test_each_fold_has_its_baseline_with_copies_of_a_used_callback(trainer, lit, loaders):
+    callback, folders = BaselineCallback(layers=["avgpool"], clean_windows=0), []
+    for n in (16, 20, 24):
+        trainer(callback).fit(lit(), loaders(24), loaders(n))
+        assert (callback.baseline_.n, callback.baseline_.training.n) == (n, 24)
+        folders.append(callback.directory_)
+        callback = copy.deepcopy(callback)
+        assert callback.baseline_ is None
+    assert [Baseline.load(folder).n for folder in folders] == [16, 20, 24]
+
+
+def test_a_callback_is_pickled_in_mid_fit_without_the_fit(trainer, lit, loaders):
+    callback, copies = BaselineCallback(layers=["avgpool"], clean_windows=0), []
+
+    class Pickles(pl.Callback):
+        def on_validation_batch_end(self, *_):
+            copies.append(pickle.loads(pickle.dumps(callback)))
+
+    trainer(callback, Pickles()).fit(lit(), loaders(24), loaders(16))
+    assert callback.baseline_.n == 16
+    assert all(each._fit is None and each._options == callback._options for each in copies)
+    trainer(copies[0]).fit(lit(), loaders(24), loaders(20))
+    assert copies[0].baseline_.n == 20
 
 
 def test_the_report_has_both_profiles(fit):

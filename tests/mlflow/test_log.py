@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from tracking import Server, Store, contents
 
 import lensai_integrations.report
-from lensai_integrations import Baseline, Profile
+from lensai_integrations import Baseline, Profile, Profiler
 from lensai_integrations.errors import FormatError, InputError, MissingDependencyError, TrackingError
 from lensai_integrations.mlflow import load_baseline, log_baseline, push
 
@@ -95,6 +97,71 @@ def test_logging_again_replaces(store: Store, baseline: Baseline) -> None:
     log_baseline(Baseline(Profile(info={"source": "test"})), run_id=run_id, tracking_uri=store.uri)
     log_baseline(baseline, run_id=run_id, tracking_uri=store.uri)
     assert load_baseline(f"runs:/{run_id}", tracking_uri=store.uri).n == baseline.n
+
+
+@pytest.fixture(scope="module")
+def segmented() -> Baseline:
+    """One with `segments.csv`."""
+    profiler = Profiler(source="validation", segment_by="label", seed=0)
+    profiler.update(outputs=np.random.default_rng(0).normal(size=(40, 3)), labels=np.arange(40) % 2)
+    return Baseline(profiler.profile())
+
+
+def test_what_an_earlier_baseline_left_is_removed(store: Store, baseline: Baseline, segmented: Baseline) -> None:
+    run_id = store.new_run()
+    model_id = store.new_model(run_id)
+    both = {"run_id": run_id, "model_id": model_id, "tracking_uri": store.uri}
+    log_baseline(segmented, **both)
+    store.client.log_text(run_id, "mine", "lensai/notes.txt")
+    assert logged(store, run_id).keys() == {*FILES, "segments.csv", "notes.txt"}
+    log_baseline(baseline, **both)
+    assert logged(store, run_id).keys() == {*FILES, "notes.txt"}
+    assert logged(store, model_id).keys() == FILES
+
+
+@pytest.mark.parametrize("error", [None, NotImplementedError(), MlflowException("forbidden")])
+def test_where_nothing_can_be_deleted_the_file_says_so(
+    embedded_store: Store,
+    baseline: Baseline,
+    segmented: Baseline,
+    error: Exception | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any) -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(LocalArtifactRepository, "delete_artifacts", refuse)
+    run_id = embedded_store.new_run()
+    for each in (segmented, baseline):
+        log_baseline(each, run_id=run_id, tracking_uri=embedded_store.uri)
+    found = logged(embedded_store, run_id)
+    assert found["segments.csv"] == b"This file was of an earlier baseline. The one that is here now has none.\n"
+    assert b"segments.csv" not in found["manifest.json"]
+    assert load_baseline(f"runs:/{run_id}", tracking_uri=embedded_store.uri).n == baseline.n
+
+
+def test_an_upload_that_is_cut_short_leaves_nothing_that_is_read(
+    embedded_store: Store, baseline: Baseline, segmented: Baseline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = embedded_store.new_run()
+    log_baseline(segmented, run_id=run_id, tracking_uri=embedded_store.uri)
+    real, sent = MlflowClient.log_artifact, []
+
+    def cut(self: MlflowClient, run: str, path: str, to: str) -> None:
+        sent.append(path)
+        if path.endswith("manifest.json"):
+            raise OSError("the line is cut")
+        real(self, run, path, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifact", cut)
+        with pytest.raises(TrackingError, match="the line is cut"):
+            log_baseline(baseline, run_id=run_id, tracking_uri=embedded_store.uri)
+    with pytest.raises(FormatError):
+        load_baseline(f"runs:/{run_id}", tracking_uri=embedded_store.uri)
+    log_baseline(baseline, run_id=run_id, tracking_uri=embedded_store.uri)
+    assert load_baseline(f"runs:/{run_id}", tracking_uri=embedded_store.uri).n == baseline.n
 
 
 def test_nothing_is_left_in_temporary_folders(store: Store, baseline: Baseline, temporary: Path) -> None:

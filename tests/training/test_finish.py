@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
+import os
 import random
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -79,6 +82,31 @@ def test_fits_with_the_same_arguments_are_folds_and_each_has_a_folder(tmp_path):
     )
 
 
+def _delivered_by_a_worker(arguments):
+    place, n, options = arguments
+    said = []
+    return finish.deliver(baseline_of(n), options, Problems(), root=place, runs=[], say=said.append)
+
+
+@pytest.mark.parametrize("left", [None, "nothing", "a part", "all"])
+def test_folds_of_several_processes_at_once_have_folders_of_their_own(tmp_path, left):
+    first = tmp_path / "lensai_baseline"  # of an earlier program, or not there
+    if left is not None:
+        first.mkdir()
+    if left in ("a part", "all"):
+        baseline_of(100).save(first)
+    if left == "a part":
+        (first / "manifest.json").unlink()
+    for path in (first, *first.glob("*")) if left else ():
+        os.utime(path, (1, 1))
+    options = BaselineCallback(clean_windows=0)._options
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("fork")) as pool:
+        folders = list(pool.map(_delivered_by_a_worker, [(tmp_path, n, options) for n in range(101, 109)]))
+    assert len(set(folders)) == 8
+    assert first in folders
+    assert [Baseline.load(folder).n for folder in folders] == list(range(101, 109))
+
+
 def test_a_folder_that_was_asked_for_has_the_latest_baseline_and_the_log_says_so(tmp_path):
     said = []
     for n in (101, 102):
@@ -95,6 +123,20 @@ def test_a_fit_that_is_asked_for_something_else_replaces_the_one_before(tmp_path
     folder, _, told = delivered(tmp_path, baseline_of(102), clean_windows=0)
     assert (folder, Baseline.load(folder).n) == (tmp_path / "lensai_baseline", 102)
     assert "in place of that of an earlier fit" in told[0]
+
+
+def test_of_two_folds_in_one_run_the_log_says_that_the_latest_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("lensai_integrations.mlflow.push", lambda folder, **_: None)
+    said, runs = [], [TrackedRun("of-two-folds", "u")]
+    for n, path in ((101, "lensai"), (102, "lensai"), (103, "fold-3")):
+        options = BaselineCallback(clean_windows=0, artifact_path=path)._options
+        finish.deliver(baseline_of(n), options, Problems(), root=tmp_path, runs=runs, say=said.append)
+    assert said[0].endswith("logged to MLflow run of-two-folds.")
+    assert said[1].endswith(
+        "logged to MLflow run of-two-folds (in place of that of an earlier fit; pass another artifact_path= for each to"
+        " keep both)."
+    )
+    assert said[2].endswith("logged to MLflow run of-two-folds.")
 
 
 def test_what_an_earlier_program_left_is_replaced(tmp_path, monkeypatch):
