@@ -38,6 +38,11 @@ _BY_STEP = (
     " other names); that both are {at} is all that is known: weights that a callback averages or swaps would be others."
     " {how} settles it"
 )
+_UNKNOWN = "not known: it was made {at}"
+_OTHER_TENSORS = (
+    "the weights that fit leaves, those {left}, cannot be compared with those of the reference, made {at}: the model's"
+    " tensors are others now (pruned, wrapped, converted), or the reference is of a profile without a digest"
+)
 _EARLIER = (
     "ModelCheckpoint still names {name}, of an earlier fit of this trainer, so the baseline is not that checkpoint's;"
     " a Trainer of its own for each fit keeps them apart, and its baseline is made by {how}"
@@ -173,15 +178,16 @@ def of_fit(fit: LightningFit, trainer: Any, state_key: str, *, interrupted: bool
     reference = profiles[source]
     both = best is not None and left.weights is not None and best.weights == left.weights
     said = [_not_the_best(best, reference)] if best is not None and not (both or fit.whole_final) else []
-    if left.are_of(reference):
-        whose = LEFT_BY_FIT.format(at=_at(reference))
+    same, at = left.compared(reference), _at(reference)
+    if same:
+        whose = LEFT_BY_FIT.format(at=at)
     else:
-        whose = NOBODYS.format(at=_at(reference))
         settles = f"{_VALIDATE.format('')} makes that of the weights as they are"
         if not interrupted and fit.options.reference != FINAL:
             settles = f"To settle it, {ASK_FINAL}"
         kept = f"{left.at}, as in the best checkpoint {best.name}" if both and best is not None else left.at
-        said.insert(0, f"{OLDER.format(at=_at(reference), left=kept)}. {settles}")
+        whose = (_UNKNOWN if same is None else NOBODYS).format(at=at)
+        said.insert(0, f"{(_OTHER_TENSORS if same is None else OLDER).format(at=at, left=kept)}. {settles}")
     if said:
         fit.problems.note("weights", "; ".join(said))
     return Belonging(profiles, whose)

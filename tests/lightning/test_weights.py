@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from snippets import run_section
 
 from lensai_integrations import Baseline
+from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import BaselineCallback
 
 pytestmark = [
@@ -510,7 +511,10 @@ def test_a_fit_that_trains_nothing_says_how_to_get_a_baseline(trainer, lit, load
 
 
 class Predicts:
-    """A model that predicts, too."""
+    """A model that predicts, too, and tests on several loaders."""
+
+    def test_step(self, batch, batch_idx, dataloader_idx=0):
+        self.log("test_loss", self.loss(batch))
 
     def predict_step(self, batch, batch_idx, dataloader_idx=0):
         return self(batch[0])
@@ -707,6 +711,70 @@ def test_the_docs_way_to_a_checkpoints_baseline(trainer, model, loaders, tmp_pat
 
     assert given["at_the_end_of_fit"]._options.reference == "final"
     assert given["callback"].baseline_.info["checkpoint"] == "epoch=2-step=28.ckpt"
+
+
+@pytest.mark.parametrize("whose", ["module", "callback"])
+def test_weights_that_change_when_all_is_over_are_seen(fitted, lit, whose):
+    class Doubles:
+        def on_fit_end(self, *_):
+            with torch.no_grad():
+                model.model.conv.weight.mul_(2)
+
+    class Callback(Doubles, pl.Callback):
+        pass
+
+    model = type("Doubling", (Doubles, lit), {})() if whose == "module" else lit()
+    done = fitted(*([Callback()] if whose == "callback" else []), model=model, max_epochs=1)
+
+    assert done.verdict() == "none"
+
+
+def test_pruned_weights_cannot_be_compared_and_that_is_said(fitted):
+    def prune():
+        return pl.callbacks.ModelPruning("l1_unstructured", amount=0.5)
+
+    done = fitted(prune(), max_epochs=2)
+
+    assert done.info["weights_of"] == "not known: it was made at step 10 (epoch 1)"
+    assert "cannot be compared with those of the reference, made at step 10 (epoch 1)" in done.said
+    assert 'pass reference="final"' in done.said
+    assert fitted(prune(), own=callback(reference="final"), max_epochs=2).verdict() == "left"
+
+
+def test_scaling_the_batch_size_before_changes_nothing(trainer, lit, images):
+    class Sized(lit):
+        batch_size = 4
+
+        def train_dataloader(self):
+            return torch.utils.data.DataLoader(images(40), batch_size=self.batch_size)
+
+        def val_dataloader(self):
+            return torch.utils.data.DataLoader(images(VAL, 5), batch_size=8)
+
+    own, model = callback(), Sized()
+    running = trainer(own, pl.callbacks.BatchSizeFinder(max_trials=2, steps_per_trial=1), max_epochs=1)
+    running.fit(model)
+
+    assert own.baseline_.info["weights_of"].startswith("the weights that fit leaves, at step")
+    assert is_of(own.baseline_, model, images(VAL, 5))
+    assert own.baseline_.n == VAL
+    assert own.baseline_.warnings == []
+
+
+@pytest.mark.parametrize("source", PASSES)
+@pytest.mark.parametrize("several", [False, True])
+def test_a_loader_of_a_pass_that_is_not_there_is_refused(trainer, model, loaders, source, several):
+    own = callback(reference=source, dataloader_idx=2)
+    with pytest.raises(InputError, match="dataloader_idx=2, but the loaders of this pass are"):
+        run(trainer(own), source, model, [loaders(8), loaders(8)] if several else loaders(8))
+
+
+@pytest.mark.parametrize("source", PASSES)
+def test_one_of_several_loaders_of_a_pass(trainer, model, loaders, source):
+    own = callback(reference=source, dataloader_idx=1)
+    run(trainer(own), source, model, [loaders(8), loaders(24)])
+
+    assert own.baseline_.n == 24
 
 
 @pytest.mark.parametrize(("reference", "side"), [("validation", 8), ("final", 8), ("test", 12), ("prediction", 20)])
