@@ -199,26 +199,21 @@ def of_pass(fit: LightningFit, source: str, trainer: Any) -> Belonging:
     if reference is None:
         return Belonging(profiles, "")
     loaded = str(trainer.ckpt_path or "")
-    kept = _read(fit, trainer, loaded, "") if loaded else _best(fit, trainer, "", quiet=True)
+    kept = _read(fit, trainer, loaded, "", quiet=True) if loaded else _best(fit, trainer, "", quiet=True)
     same = kept.compared(reference) if kept is not None else None
-    if loaded and same is not False:
-        at = (kept.step, kept.epoch) if kept is not None else (None, None)
-        return _of_checkpoint(profiles, reference, Path(loaded).name, *at)
-    if loaded:
+    if loaded and same is None:
+        whose = f"checkpoint {Path(loaded).name}, which the trainer loaded; its file cannot be compared"
+        reference.info |= {"step": kept and kept.step, "epoch": kept and kept.epoch}
+        return Belonging(profiles, whose, Path(loaded).name)
+    if loaded and not same:
         fit.problems.note("weights", _CHANGED.format(path=loaded))
         return Belonging(profiles, f"other weights than those of {Path(loaded).name}, which was loaded")
     if kept is not None and same:
-        return _of_checkpoint(profiles, reference, kept.name, kept.step, kept.epoch)
+        reference.info |= {"step": kept.step, "epoch": kept.epoch}
+        return Belonging(profiles, f"checkpoint {kept.name}, {kept.at}", kept.name)
     if fit.left is not None and _Kept(fit.left, None).are_of(reference):
         return Belonging(profiles, LEFT_BY_FIT.format(at=_at(reference)))
     return Belonging(profiles, f"the model as it was given for {source}")
-
-
-def _of_checkpoint(
-    profiles: Mapping[str, Profile], reference: Profile, name: str, step: int | None, epoch: int | None
-) -> Belonging:
-    reference.info |= {"step": step, "epoch": epoch}
-    return Belonging(profiles, f"checkpoint {name}, {moment(step, epoch)}", name)
 
 
 def _of_best(fit: LightningFit, best: _Kept, left: _Kept, profiles: Mapping[str, Profile], source: str) -> Belonging:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import nullcontext
 from datetime import timedelta
+from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
@@ -96,7 +97,7 @@ class Fitted:
         self.callback = own or callback()
         self.val, self.lit = images(VAL, 5), lit
         torch.manual_seed(1)
-        self.model = model or lit()
+        self.model = lit() if model is None else model
         self.trainer = make(
             self.callback,
             *callbacks,
@@ -835,6 +836,68 @@ def test_weights_that_cannot_be_compared_are_told_by_steps_and_that_is_said(fitt
         assert done.info["checkpoint"] == name
         assert ("cannot be compared with those of the reference" in done.said) == (name is not None)
         assert ("has other weights than the reference: those at step 7" in done.said) == (name is None)
+
+
+def test_a_loaded_checkpoint_that_cannot_be_compared_is_named_by_the_trainers_word(trainer, lit, loaders, tmp_path):
+    class Renames(lit):
+        def on_load_checkpoint(self, checkpoint):
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {name.replace("net.", ""): value for name, value in state.items()}
+
+        def on_save_checkpoint(self, checkpoint):
+            checkpoint["state_dict"] = {f"net.{name}": value for name, value in checkpoint["state_dict"].items()}
+
+    running = trainer()
+    running.fit(Renames(), loaders(40), loaders(VAL))
+    running.save_checkpoint(tmp_path / "a.ckpt")
+    own = callback()
+    trainer(own).validate(Renames(), loaders(VAL), ckpt_path=tmp_path / "a.ckpt", weights_only=True, verbose=False)
+
+    assert own.baseline_.info["checkpoint"] == "a.ckpt"
+    assert own.baseline_.info["step"] == 5
+    assert own.baseline_.info["weights_of"].endswith("which the trainer loaded; its file cannot be compared")
+
+
+def test_a_best_checkpoint_that_was_deleted_is_said(fitted, tmp_path):
+    class Deletes(pl.Callback):
+        def on_train_end(self, trainer, pl_module):
+            Path(trainer.checkpoint_callback.best_model_path).unlink()
+
+    done = fitted(Deletes(), ModelCheckpoint(tmp_path / "saved"), max_epochs=1)
+
+    assert done.info["weights_of"] == "the weights that fit leaves, at step 5 (epoch 0)"
+    assert "cannot be read from here" in done.said
+
+
+def test_a_model_that_is_compiled_as_a_whole_has_the_names_of_its_checkpoint(fitted, lit, tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path / "saved")
+    done = fitted(checkpoint, model=torch.compile(lit(), backend="eager"), max_epochs=1)
+
+    assert done.info["checkpoint"] == "epoch=0-step=5.ckpt"
+    assert done.of(checkpoint.best_model_path)
+
+
+def test_a_rate_found_within_fit_changes_nothing(trainer, lit, loaders, images):
+    class Rated(lit):
+        lr = 0.1
+
+    own, model, data = callback(), Rated(), images(VAL, 5)
+    finder = pl.callbacks.LearningRateFinder(num_training_steps=3, update_attr=False)
+    trainer(own, finder, max_epochs=1).fit(model, loaders(40), loaders(data))
+
+    assert own.baseline_.info["weights_of"] == "the weights that fit leaves, at step 5 (epoch 0)"
+    assert is_of(own.baseline_, model, data)
+
+
+def test_one_checkpoint_callback_in_two_trainers_names_only_what_is_of_the_fit(fitted, lit, tmp_path):
+    model, checkpoint = monitored(tmp_path, [1, 2], lit)
+    fitted(checkpoint, model=model, max_epochs=2)
+    model, _ = monitored(tmp_path, [3, 4], lit)
+    fold = fitted(checkpoint, model=model, max_epochs=2)
+
+    assert fold.info["checkpoint"] is None
+    assert fold.of_left
+    assert "of an earlier fit" in fold.said
 
 
 def test_a_checkpoint_that_is_elsewhere_is_said_to_be_unreadable(fitted, lit, tmp_path):
