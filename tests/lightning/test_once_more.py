@@ -120,11 +120,21 @@ class Records(pl.Callback):
 def test_nobody_else_hears_of_a_final_pass(trainer, lit, loaders, tmp_path):
     from lightning.pytorch.loggers import CSVLogger
 
+    class Counts(lit):
+        """Keeps a record of its validations."""
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("validations", torch.zeros(()))
+
+        def on_validation_epoch_end(self):
+            self.validations += 1
+
     def fit(*own):
         torch.manual_seed(3)
         random.seed(3)
         np.random.seed(3)  # noqa: NPY002
-        model, records = lit(), Records()
+        model, records = Counts(), Records()
         generator = torch.Generator().manual_seed(4)
         logger = CSVLogger(tmp_path / f"logs{len(own)}")
         checkpoint = ModelCheckpoint(tmp_path / f"saved{len(own)}", monitor="val_loss")
