@@ -370,16 +370,21 @@ class BaselineCallback(Checkable, LightningCallback):
 
     @guarded("ending the fit")
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save and log the baseline, after all that callbacks do to the weights when training ends."""
+        """Make the one more pass that was asked for, after all that callbacks do to the weights when training ends."""
         if self._options.reference == FINAL and self._pending:
             self._validate_once_more(trainer)
         self._stop()
-        if self._is_of_fit:
-            self._conclude(trainer)
+
+    @guarded("ending the fit")
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save and log the baseline: by now nobody changes the weights any more, and loggers are still open."""
+        if stage != "fit":
             return
         assert self._fit is not None
-        weights_left(self._fit, trainer)
-        if trainer.global_rank == 0:
+        if self._is_of_fit:
+            self._conclude(trainer)
+        elif trainer.global_rank == 0:
+            weights_left(self._fit, trainer)
             source = self._options.reference
             finish.say(f"Baseline: reference={source!r}, so it is made by `trainer.{_PASSES[source]}`.")
 
@@ -411,7 +416,7 @@ class BaselineCallback(Checkable, LightningCallback):
             before=self._fit.finder,
         )
 
-    @guarded("starting validation")
+    @guarded("starting validation", InputError)
     def _begin(self, source: str, trainer: Trainer) -> None:
         self._start(source, loaders_of(trainer, source), self._options.dataloader_idx)
 

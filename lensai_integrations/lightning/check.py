@@ -31,7 +31,6 @@ from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import Listened
 
-
 #: Of references that are not validated: the stage that a data module is set up for, and what gives the loaders.
 _STAGES: Final = {TEST: "test", PREDICTION: "predict"}
 _LOADERS: Final = {TRAINING: "train_dataloader", TEST: "test_dataloader", PREDICTION: "predict_dataloader"}

@@ -81,7 +81,7 @@ class LightningFit(Fit[LoaderPass]):
 
     def stop(self) -> None:
         """Take the hooks off the model and forget unfinished passes; complete profiles stay."""
-        self.recordings = {}
+        self.recordings, self._samples = {}, {}
         if self.finder is not None:
             self.finder.settle()
         if self.taps is not None:

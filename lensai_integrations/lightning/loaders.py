@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lensai_integrations.errors import InputError
@@ -59,10 +59,15 @@ def loaders_of(trainer: Trainer, source: str) -> Any:
 def one_loader(loaders: Any, index: int) -> Any:
     """One of a trainer's loaders, which are one loader, a list, or a dict.
 
+    Raises:
+        InputError: If there are fewer.
+
     Example:
         >>> one_loader({"day": "a loader", "night": "another"}, 1)
         'another'
     """
-    if isinstance(loaders, Mapping):
-        loaders = list(loaders.values())
-    return loaders[index] if isinstance(loaders, Sequence) else loaders
+    several = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
+    several = list(several) if isinstance(several, list | tuple) else [several]
+    if index >= len(several):
+        raise InputError(f"dataloader_idx={index}, but the loaders of this pass are {len(several)}, counted from 0")
+    return several[index]

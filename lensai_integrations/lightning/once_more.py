@@ -38,28 +38,29 @@ def validate_once_more(trainer: Any, callback: Any) -> None:
             with _first_ranks_buffers(module):
                 loop.run()
         finally:
-            loop.teardown()
             trainer.state.stage = stage
             trainer.callbacks, trainer.loggers, trainer._logger_connector, epoch_loop.val_loop = before
             trainer._last_val_time = time
-            module.to(device)
             for each, mode in modes:
                 each.training = mode
+            loop.teardown()
+            module.to(device)
 
 
 @contextmanager
 def _first_ranks_buffers(module: Any) -> Iterator[None]:
-    """Running statistics differ between ranks, and the first rank's are kept: DDP, which is unwrapped by now, would see
-    to that."""
-    several = torch.distributed.is_available() and torch.distributed.is_initialized()
-    before = [(buffer, buffer.clone()) for buffer in module.buffers()] if several else []
-    for buffer, _ in before:
-        torch.distributed.broadcast(buffer, 0)
+    """The first rank's running statistics on all of them, as these are kept: DDP, unwrapped by now, would see to that.
+    At the end buffers are what they were, also those that a model writes in validation."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for buffer, _ in before:
+            torch.distributed.broadcast(buffer, 0)
     try:
         yield
     finally:
-        for buffer, own in before:
-            buffer.copy_(own)
+        with torch.no_grad():
+            for buffer, own in before:
+                buffer.copy_(own)
 
 
 def _fresh(loop: Any) -> Any:

@@ -38,6 +38,11 @@ _BY_STEP = (
     " other names); that both are {at} is all that is known: weights that a callback averages or swaps would be others."
     " {how} settles it"
 )
+_UNKNOWN = "not known: it was made {at}"
+_OTHER_TENSORS = (
+    "the weights that fit leaves, those {left}, cannot be compared with those of the reference, made {at}: the model's"
+    " tensors are others now (pruned, wrapped, converted), or the reference is of a profile without a digest"
+)
 _EARLIER = (
     "ModelCheckpoint still names {name}, of an earlier fit of this trainer, so the baseline is not that checkpoint's;"
     " a Trainer of its own for each fit keeps them apart, and its baseline is made by {how}"
@@ -173,15 +178,16 @@ def of_fit(fit: LightningFit, trainer: Any, state_key: str, *, interrupted: bool
     reference = profiles[source]
     both = best is not None and left.weights is not None and best.weights == left.weights
     said = [_not_the_best(best, reference)] if best is not None and not (both or fit.whole_final) else []
-    if left.are_of(reference):
-        whose = LEFT_BY_FIT.format(at=_at(reference))
+    same, at = left.compared(reference), _at(reference)
+    if same:
+        whose = LEFT_BY_FIT.format(at=at)
     else:
-        whose = NOBODYS.format(at=_at(reference))
         settles = f"{_VALIDATE.format('')} makes that of the weights as they are"
         if not interrupted and fit.options.reference != FINAL:
             settles = f"To settle it, {ASK_FINAL}"
         kept = f"{left.at}, as in the best checkpoint {best.name}" if both and best is not None else left.at
-        said.insert(0, f"{OLDER.format(at=_at(reference), left=kept)}. {settles}")
+        whose = (_UNKNOWN if same is None else NOBODYS).format(at=at)
+        said.insert(0, f"{(_OTHER_TENSORS if same is None else OLDER).format(at=at, left=kept)}. {settles}")
     if said:
         fit.problems.note("weights", "; ".join(said))
     return Belonging(profiles, whose)
@@ -193,26 +199,21 @@ def of_pass(fit: LightningFit, source: str, trainer: Any) -> Belonging:
     if reference is None:
         return Belonging(profiles, "")
     loaded = str(trainer.ckpt_path or "")
-    kept = _read(fit, trainer, loaded, "") if loaded else _best(fit, trainer, "", quiet=True)
+    kept = _read(fit, trainer, loaded, "", quiet=True) if loaded else _best(fit, trainer, "", quiet=True)
     same = kept.compared(reference) if kept is not None else None
-    if loaded and same is not False:
-        at = (kept.step, kept.epoch) if kept is not None else (None, None)
-        return _of_checkpoint(profiles, reference, Path(loaded).name, *at)
-    if loaded:
+    if loaded and same is None:
+        whose = f"checkpoint {Path(loaded).name}, which the trainer loaded; its file cannot be compared"
+        reference.info |= {"step": kept and kept.step, "epoch": kept and kept.epoch}
+        return Belonging(profiles, whose, Path(loaded).name)
+    if loaded and not same:
         fit.problems.note("weights", _CHANGED.format(path=loaded))
         return Belonging(profiles, f"other weights than those of {Path(loaded).name}, which was loaded")
     if kept is not None and same:
-        return _of_checkpoint(profiles, reference, kept.name, kept.step, kept.epoch)
+        reference.info |= {"step": kept.step, "epoch": kept.epoch}
+        return Belonging(profiles, f"checkpoint {kept.name}, {kept.at}", kept.name)
     if fit.left is not None and _Kept(fit.left, None).are_of(reference):
         return Belonging(profiles, LEFT_BY_FIT.format(at=_at(reference)))
     return Belonging(profiles, f"the model as it was given for {source}")
-
-
-def _of_checkpoint(
-    profiles: Mapping[str, Profile], reference: Profile, name: str, step: int | None, epoch: int | None
-) -> Belonging:
-    reference.info |= {"step": step, "epoch": epoch}
-    return Belonging(profiles, f"checkpoint {name}, {moment(step, epoch)}", name)
 
 
 def _of_best(fit: LightningFit, best: _Kept, left: _Kept, profiles: Mapping[str, Profile], source: str) -> Belonging:

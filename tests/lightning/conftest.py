@@ -191,3 +191,14 @@ def brightness():
 def _luma(picture):
     red, green, blue = (picture * 255).to(torch.float64).mean(dim=(1, 2))
     return float(0.299 * red + 0.587 * green + 0.114 * blue)
+
+
+@pytest.fixture
+def fitted(trainer, lit, loaders, images):
+    """`fitted(*callbacks, **options)`: a fit of 5 steps an epoch, and what is so of its weights."""
+    from weighed import Fitted
+
+    def fit(*callbacks, **options):
+        return Fitted(trainer, lit, loaders, images, callbacks, **options)
+
+    return fit
