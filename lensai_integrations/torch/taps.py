@@ -155,7 +155,7 @@ class Taps:
     def _add(self, tap: Tap) -> None:
         self._taps[tap.key] = tap
         if tap.key != ANSWER:
-            self.layers.append(Listened(tap.key, tap.layer.path or type(tap.layer.module).__name__, _info(tap)))
+            self.layers.append(listened(tap))
         self._handles[tap.key] = _registered(tap, self._catch)
 
     def _note(self, tap: Tap) -> None:
@@ -187,6 +187,11 @@ class Taps:
             return
         with self._problems.caught(key), torch.no_grad(), CATCHING:
             self._kept[key] = _copied(self._taps[key], answer)
+
+
+def listened(tap: Tap) -> Listened:
+    """What a recording has to know of a tap."""
+    return Listened(tap.key, tap.layer.path or type(tap.layer.module).__name__, _info(tap))
 
 
 def _info(tap: Tap) -> dict[str, Any]:
