@@ -347,6 +347,7 @@ class DriftMonitor:
             if whole is None:
                 return
             report = self._judging.judge(whole)
+            self._failures.lacking(report.report.missing)
             found.append(report)
             for event in self._judging.events(report, self.status):
                 self._teller.add(event)

@@ -18,7 +18,7 @@ from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import Answer, Reading
 from lensai_integrations.torch.layers import Layer, find_layer, layer_alike
 from lensai_integrations.training.known_layers import KnownLayer, not_in
-from lensai_integrations.training.naming import INPUT
+from lensai_integrations.training.naming import INPUT, SeveralAlikeError
 from lensai_integrations.training.recording import LAYER
 
 
@@ -95,8 +95,10 @@ def layer_of(model: nn.Module, known: KnownLayer) -> tuple[Layer, str]:
     settle = f"pass layers={{{known.name!r}: '...'}} with the name of the layer here that is meant"
     try:
         layer, sure = layer_alike(model, known.path)
-    except InputError as error:
-        raise InputError(f"{error}; {settle}") from None
+    except SeveralAlikeError as error:
+        raise InputError(f"{error}: {settle}") from None
+    except InputError:
+        raise InputError(f"{_error_of(model, known.name)}; {settle}") from None
     if sure:
         return layer, ""
     meant = layer.path + (INPUT if layer.before else "")
@@ -104,6 +106,14 @@ def layer_of(model: nn.Module, known: KnownLayer) -> tuple[Layer, str]:
         layer,
         f"taken for {known.path!r} of the baseline is {meant!r}, whose name alone ends like it: if not so, {settle}",
     )
+
+
+def _error_of(model: nn.Module, name: str) -> str:
+    try:
+        find_layer(model, name)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def matched(answer: Answer, reference: Profile, missing: Iterable[str]) -> tuple[dict[str, Reading], list[str]]:

@@ -17,6 +17,10 @@ INPUT = ".input"
 _MOST_LISTED = 40
 
 
+class SeveralAlikeError(InputError):
+    """Several layers have names that end alike."""
+
+
 def find_named(layers: Mapping[str, Any], name: str, separator: str = ".") -> tuple[str, bool]:
     """The full name that is meant, and whether the layer's input is: `.input` may stand behind either form.
 
@@ -54,7 +58,8 @@ def find_alike(layers: Mapping[str, Any], name: str, separator: str = ".") -> tu
         other.
 
     Raises:
-        InputError: If no layer's name ends alike, or those of several do.
+        SeveralAlikeError: If the names of several layers do.
+        InputError: If no layer's name ends alike.
 
     Example:
         >>> find_alike({"backbone": 1, "backbone.fc": 2}, "net.fc.input")
@@ -69,7 +74,7 @@ def find_alike(layers: Mapping[str, Any], name: str, separator: str = ".") -> tu
     whole = [path for path, n in shared.items() if n == len(path.split(separator)) or n == len(words)]
     likely = [path for path in whole if shared[path] == most] or [path for path, n in shared.items() if n == most]
     if len({id(layers[path]) for path in likely}) > 1:
-        raise InputError(f"layer {name!r} of the baseline could be {_listed(likely)} here")
+        raise SeveralAlikeError(f"layer {name!r} of the baseline could be {_listed(likely)} here")
     return likely[0], before, bool(whole) and likely[0] in whole
 
 
