@@ -28,6 +28,7 @@ from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import ADVICE, Answer, Reading
 from lensai_integrations.torch.heads import heads_in
 from lensai_integrations.torch.layers import find_layer
+from lensai_integrations.torch.matching import is_sharded
 from lensai_integrations.torch.ranks import padding_of
 from lensai_integrations.torch.recording import aside
 from lensai_integrations.torch.taps import Tap
@@ -37,7 +38,6 @@ from lensai_integrations.torch.watching import (
     Passed,
     Watch,
     check_module,
-    is_sharded,
     labels_in,
     rows_of,
 )

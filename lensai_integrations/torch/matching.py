@@ -17,9 +17,11 @@ from lensai_integrations.heads import OUTPUTS, is_outputs, named
 from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import Answer, Reading
 from lensai_integrations.torch.layers import Layer, find_layer, layer_alike
+from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.known_layers import KnownLayer, not_in
 from lensai_integrations.training.naming import INPUT, SeveralAlikeError
 from lensai_integrations.training.recording import LAYER
+from lensai_integrations.training.weights import OTHER_WEIGHTS, WEIGHTS, Weights
 
 
 @dataclass
@@ -37,6 +39,28 @@ class Match:
     missing: list[str] = field(default_factory=list)
     errors: dict[str, InputError] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+
+
+def check_weights(model: nn.Module, reference: Profile) -> None:
+    """Refuse weights that are seen to be others than those that a baseline was made with. Waits for the device, once.
+
+    Raises:
+        InputError: Which says so.
+    """
+    made_with = Weights.from_json(reference.info.get(WEIGHTS))
+    here = SampledWeights(model).weights() if made_with is not None and not is_sharded(model) else None
+    if made_with is not None and here is not None and here.same_as(made_with) is False:
+        raise InputError(OTHER_WEIGHTS)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether FSDP's first version keeps only a part of the weights here, and does not say of which.
+
+    Example:
+        >>> is_sharded(nn.Linear(2, 2))
+        False
+    """
+    return any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules())
 
 
 def match(model: nn.Module, reference: Profile, known: Sequence[KnownLayer], *, compiled: bool = False) -> Match:

@@ -31,14 +31,14 @@ from lensai_integrations.torch.answer import Answer, Reading, decide
 from lensai_integrations.torch.finding import is_compiled
 from lensai_integrations.torch.heads import heads_in
 from lensai_integrations.torch.layers import find_layer, unwrapped
-from lensai_integrations.torch.matching import match, matched
+from lensai_integrations.torch.matching import check_weights, match, matched
 from lensai_integrations.torch.taps import CATCHING, Tap, first_tensor, listened
 from lensai_integrations.torch.trace import Trace
-from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.known_layers import known_layers, known_output
 from lensai_integrations.training.labels import LABEL_KEYS
+from lensai_integrations.training.problems import log
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened
-from lensai_integrations.training.weights import OTHER_WEIGHTS, WEIGHTS, Weights
+from lensai_integrations.training.weights import WEIGHTS
 
 #: Given the positional and the keyword arguments of a forward pass, the images among them, or None.
 Inputs = Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
@@ -413,13 +413,16 @@ class MonitorWatch(Watch):
         output = output_layer(module, self._reference, outputs)
         self._missing = [group for group in same.missing if group.startswith(LAYER)]
         search = self._ways[self._missing[0].removeprefix(LAYER)] if self._missing else None
-        self._made_with: Weights | None = Weights.from_json(self._reference.info.get(WEIGHTS))
+        self._compare_weights = True
         super().__init__(module, [*taps, *output], whole=outputs is not False and not output, search=search)
 
     def __enter__(self) -> DriftMonitor:
         self._open()
-        for topic, text in self._unsaid.items():
-            with self._caught(topic):
+        for group, text in self._unsaid.items():
+            if group in self._reference.groups:
+                log.warning("monitor %r, %s: %s", self._monitor.name, group, text)
+                continue
+            with self._caught(group):
                 raise InputError(text)
         self._unsaid = {}
         return self._monitor
@@ -428,22 +431,16 @@ class MonitorWatch(Watch):
         return self._monitor.caught(topic)
 
     def _take(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        if self._made_with is not None:
+        if self._compare_weights:
+            self._compare_weights = False
             with self._caught(WEIGHTS):
-                self._compare_weights()
+                check_weights(self._module, self._reference)
         labels = None
         if any(map(is_labels, self._reference.groups)):
             labels = labels_in(kwargs or (args[0] if len(args) == 1 else None))[1]
         # A copy, because the module may work in place.
         images = _copies(self._picked(args, kwargs)) if self._inputs is not False else None
         return images, _copies(labels)
-
-    def _compare_weights(self) -> None:
-        """Say once if these are other weights than the baseline's."""
-        made_with, self._made_with = self._made_with, None
-        here = None if is_sharded(self._module) else SampledWeights(self._module).weights()
-        if made_with is not None and here is not None and here.same_as(made_with) is False:
-            raise InputError(OTHER_WEIGHTS)
 
     def _picked(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The images that the module is given, as they are."""
@@ -544,11 +541,6 @@ def check_module(module: Any) -> None:
     """Refuse what has no forward passes."""
     if not isinstance(module, nn.Module):
         raise InputError(f"module is a {type(module).__name__}: pass a torch.nn.Module")
-
-
-def is_sharded(module: nn.Module) -> bool:
-    """Whether FSDP's first version keeps only a part of the weights here, and of which is not said."""
-    return any(type(part).__name__ == "FullyShardedDataParallel" for part in module.modules())
 
 
 def labels_in(given: Any) -> tuple[str, Any]:

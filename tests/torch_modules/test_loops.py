@@ -205,11 +205,16 @@ def test_of_training_what_the_model_is_fed_is_profiled():
 def test_an_exception_passes_and_hooks_go():
     model = net()
     profiler = profiled(model)
-    with pytest.raises(ZeroDivisionError), torch.no_grad(), profiler:
-        model(photos(4))
-        with profiler.batch(labels=LABELS[:4]):
+
+    def fails():
+        with torch.no_grad(), profiler:
             model(photos(4))
-            raise ZeroDivisionError
+            with profiler.batch(labels=LABELS[:4]):
+                model(photos(4))
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
     assert hooks(model) == 0
     assert groups(profiler.profile())["inputs"] == 8
     with pytest.raises(RuntimeError), torch.no_grad(), profiled(model) as profiler:
