@@ -126,10 +126,7 @@ def layer_of(model: nn.Module, known: KnownLayer) -> tuple[Layer, str]:
     if sure:
         return layer, ""
     meant = layer.path + (INPUT if layer.before else "")
-    return (
-        layer,
-        f"taken for {known.path!r} of the baseline is {meant!r}, whose name alone ends like it: if not so, {settle}",
-    )
+    return layer, f"{meant!r} is taken for {known.path!r} of the baseline, as only its name ends alike; else {settle}"
 
 
 def _error_of(model: nn.Module, name: str) -> str:
