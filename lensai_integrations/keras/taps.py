@@ -372,6 +372,10 @@ def can_be_read(tap: Tap, problems: Problems) -> bool:
 
 
 def _info(tap: Tap) -> dict[str, Any]:
+    return _form(tap) | ({"place": list(tap.layer.place)} if tap.layer.place[1] else {})
+
+
+def _form(tap: Tap) -> dict[str, Any]:
     if tap.reduce is None:
         activation = None if tap.layer.before else activation_of(tap.layer.layer)
         known = {"activation": activation} if activation in ("softmax", "sigmoid") else {}
