@@ -18,10 +18,10 @@ from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import Answer, Reading
 from lensai_integrations.torch.layers import Layer, find_layer, layer_alike
 from lensai_integrations.torch.weights import SampledWeights
-from lensai_integrations.training.known_layers import KnownLayer, not_in
+from lensai_integrations.training.known_layers import OTHER_WEIGHTS, KnownLayer, not_in
 from lensai_integrations.training.naming import INPUT, SeveralAlikeError
 from lensai_integrations.training.recording import LAYER
-from lensai_integrations.training.weights import OTHER_WEIGHTS, WEIGHTS, Weights
+from lensai_integrations.training.weights import WEIGHTS, Weights
 
 
 @dataclass

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.embeddings import REDUCTIONS, Reduce
 from lensai_integrations.profile import Group, Profile
 from lensai_integrations.training.recording import LAYER, OUTPUTS
+
+#: What is to be said where a model has other weights than the baseline's.
+OTHER_WEIGHTS: Final = (
+    "the model's weights are not those that the baseline was made with: an alarm may be of that alone. Load the weights"
+    " that the baseline belongs to, or make a baseline with these"
+)
 
 
 @dataclass(frozen=True)

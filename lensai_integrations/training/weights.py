@@ -19,11 +19,6 @@ RUNS: Final = 4
 RUN: Final = 64
 #: Under what a profile's info says which weights it was made with.
 WEIGHTS: Final = "weights"
-#: What is to be said where others are held against it.
-OTHER_WEIGHTS: Final = (
-    "the model's weights are not those that the baseline was made with: an alarm may be of that alone. Load the weights"
-    " that the baseline belongs to, or make a baseline with these"
-)
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def test_without_a_place_several_are_named_and_the_advice_works(caplog):
     caplog.clear()
     seen, monitor = predicted(baseline, model, layers={"hidden": hidden}, outputs=head)
     assert (seen["hidden"], seen["outputs"].shape, monitor.status.causes) == ((60, 6), (60, 4), {})
-    assert "could be" not in caplog.text
+    assert "of the baseline could be" not in caplog.text
     assert "outputs" not in predicted(baseline, model, outputs=False)[0]
 
 
