@@ -21,6 +21,7 @@ from lensai_integrations.keras.functions import PREDICT
 from lensai_integrations.keras.functions import TEST as TEST_STEPS
 from lensai_integrations.keras.guard import left, say
 from lensai_integrations.keras.surroundings import look_around
+from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
@@ -152,6 +153,7 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def _start(self, source: str, steps: str) -> None:
         fit, active = self._this_fit, active_run()
         self._passes.begin(fit.problems, runs=[active] if active is not None else [])
+        self._passes.check_weights("keras", lambda: ModelWeights.of(self._model).weights)
         fit.end_others([fit])
         fit.record(source, everything=True)
         fit.listen(steps)

@@ -28,7 +28,7 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
 from lensai_integrations.torch.finding import Finder, MatchingFinder, is_compiled
 from lensai_integrations.torch.layers import Layer, find_layer, layer_alike
-from lensai_integrations.torch.matching import check_weights, match
+from lensai_integrations.torch.matching import match, weights_here
 from lensai_integrations.torch.taps import Tap, Taps
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
@@ -39,7 +39,6 @@ from lensai_integrations.training.labels import Place
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import LAYER, OUTPUTS
 from lensai_integrations.training.tracking import active_run
-from lensai_integrations.training.weights import WEIGHTS
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -193,9 +192,7 @@ class DriftCallback(LightningCallback):
         active = active_run()
         runs = (runs_of_loggers(trainer) or ([active] if active else [])) if rank == 0 else []
         self._passes.begin(fit.problems, runs=runs, rank=rank, world_size=size)
-        if self._passes.monitor is not None:
-            with self._passes.monitor.caught(WEIGHTS):
-                check_weights(pl_module, self._passes.options.reference)
+        self._passes.check_weights("torch", lambda: weights_here(pl_module))
         fit.taps, fit.finder = attach(pl_module, self._passes.options, fit.problems)
         fit.record(source, everything=True)
         self._source, self._loader = source, 0

@@ -18,10 +18,10 @@ from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import Answer, Reading
 from lensai_integrations.torch.layers import Layer, find_layer, layer_alike
 from lensai_integrations.torch.weights import SampledWeights
-from lensai_integrations.training.known_layers import OTHER_WEIGHTS, KnownLayer, not_in
+from lensai_integrations.training.known_layers import KnownLayer, not_in
 from lensai_integrations.training.naming import INPUT, SeveralAlikeError
 from lensai_integrations.training.recording import LAYER
-from lensai_integrations.training.weights import WEIGHTS, Weights
+from lensai_integrations.training.weights import Weights
 
 
 @dataclass
@@ -41,16 +41,9 @@ class Match:
     notes: dict[str, str] = field(default_factory=dict)
 
 
-def check_weights(model: nn.Module, reference: Profile) -> None:
-    """Refuse weights that are seen to be others than those that a baseline was made with. Waits for the device, once.
-
-    Raises:
-        InputError: Which says so.
-    """
-    made_with = Weights.from_json(reference.info.get(WEIGHTS))
-    here = SampledWeights(model).weights() if made_with is not None and not is_sharded(model) else None
-    if made_with is not None and here is not None and here.same_as(made_with) is False:
-        raise InputError(OTHER_WEIGHTS)
+def weights_here(model: nn.Module) -> Weights | None:
+    """The digest of a model's weights; None if it has not all of them. Waits for the device, once."""
+    return None if is_sharded(model) else SampledWeights(model).weights()
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -31,10 +31,10 @@ from lensai_integrations.torch.answer import Answer, Reading, decide
 from lensai_integrations.torch.finding import is_compiled
 from lensai_integrations.torch.heads import heads_in
 from lensai_integrations.torch.layers import find_layer, unwrapped
-from lensai_integrations.torch.matching import check_weights, match, matched
+from lensai_integrations.torch.matching import match, matched, weights_here
 from lensai_integrations.torch.taps import CATCHING, Tap, first_tensor, listened
 from lensai_integrations.torch.trace import Trace
-from lensai_integrations.training.known_layers import known_layers, known_output
+from lensai_integrations.training.known_layers import check_weights, known_layers, known_output, weights_known
 from lensai_integrations.training.labels import LABEL_KEYS
 from lensai_integrations.training.problems import log
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened
@@ -434,7 +434,8 @@ class MonitorWatch(Watch):
         if self._compare_weights:
             self._compare_weights = False
             with self._caught(WEIGHTS):
-                check_weights(self._module, self._reference)
+                if made_with := weights_known(self._monitor.baseline, "torch"):
+                    check_weights(made_with, weights_here(self._module))
         labels = None
         if any(map(is_labels, self._reference.groups)):
             labels = labels_in(kwargs or (args[0] if len(args) == 1 else None))[1]

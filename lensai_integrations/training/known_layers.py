@@ -8,8 +8,9 @@ from typing import Final
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.embeddings import REDUCTIONS, Reduce
-from lensai_integrations.profile import Group, Profile
+from lensai_integrations.profile import Baseline, Group, Profile
 from lensai_integrations.training.recording import LAYER, OUTPUTS
+from lensai_integrations.training.weights import WEIGHTS, Weights
 
 #: What is to be said where a model has other weights than the baseline's.
 OTHER_WEIGHTS: Final = (
@@ -35,6 +36,34 @@ class KnownLayer:
     reduce: Reduce
     auto: bool = False
     named: bool = False
+
+
+def weights_known(baseline: Baseline | Profile, framework: str) -> Weights | None:
+    """The weights that a baseline's reference was made with, if it was made in this framework: each has tensors of its
+    own shapes.
+
+    Args:
+        baseline: The baseline; a profile alone says nothing of frameworks.
+        framework: `"keras"` or `"torch"`.
+
+    Example:
+        >>> weights_known(Profile(), "torch") is None
+        True
+    """
+    if isinstance(baseline, Baseline):
+        in_keras = "keras" in baseline.info.get("made_by", {})
+        return None if in_keras is not (framework == "keras") else weights_known(baseline.reference, framework)
+    return Weights.from_json(baseline.info.get(WEIGHTS))
+
+
+def check_weights(made_with: Weights | None, here: Weights | None) -> None:
+    """Refuse weights that are seen to be others than those of a baseline.
+
+    Raises:
+        InputError: Which says so.
+    """
+    if made_with is not None and here is not None and here.same_as(made_with) is False:
+        raise InputError(OTHER_WEIGHTS)
 
 
 def known_layers(

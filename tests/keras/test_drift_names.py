@@ -11,6 +11,7 @@ from lensai_integrations import Baseline, DriftMonitor, Profiler
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras import BaselineCallback, DriftCallback
 from lensai_integrations.keras.layers import layer_again, named_layers
+from lensai_integrations.keras.weights import ModelWeights
 
 
 def built(more=0):
@@ -94,6 +95,22 @@ def test_what_auto_found_is_found_again():
     seen, monitor = predicted(baseline, again)
     assert seen[f"{model.layers[3].name}.input"] == (60, 6)
     assert (monitor.status.failures, monitor.status.causes) == ({}, {})
+
+
+def test_other_weights_than_the_baselines_are_said_once(caplog):
+    model = built()
+    made = fitted(model)
+    weights = ModelWeights.of(model).weights
+    made.reference.info["weights"] = weights.to_json()  # as a fit notes it
+    assert predicted(made, model)[1].status.failures == {}
+    other = built()
+    _, monitor = predicted(made, other)
+    assert monitor.status.failures == {"weights": 1}
+    assert caplog.text.count("the model's weights are not those that the baseline was made with") == 1
+    other.set_weights(model.get_weights())  # the advice
+    assert predicted(made, other)[1].status.failures == {}
+    made.info["made_by"] = {"pytorch_lightning": "2"}  # whose tensors have other shapes
+    assert predicted(made, built())[1].status.failures == {}
 
 
 def known(**layers_of):
