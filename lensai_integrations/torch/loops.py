@@ -180,7 +180,7 @@ class Profiled(Watch):
         self._wrong_mode: tuple[str, str] | None = None
         self._weights: SampledWeights | None = None
         self._versions: tuple[int, ...] = ()
-        self._changed = False
+        self._changed, self._sharded = False, is_sharded(self._module)
         self._class_names: Names = ()
         self._made: tuple[int, Profile] | None = None
         self._handed = 0
@@ -298,7 +298,7 @@ class Profiled(Watch):
 
     def _look_at_weights(self) -> None:
         """Remember which weights these are, and see whether they change; only then is the device waited for."""
-        if self._training or self._changed or is_sharded(self._module):
+        if self._training or self._changed or self._sharded:
             return
         versions = _versions_of(self._module)
         if versions == self._versions:

@@ -47,13 +47,15 @@ def weights_here(model: nn.Module) -> Weights | None:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether FSDP's first version keeps only a part of the weights here, and does not say of which.
+    """Whether this process holds only a part of the weights, or at times: by FSDP, tensor parallelism or DeepSpeed.
 
     Example:
         >>> is_sharded(nn.Linear(2, 2))
         False
     """
-    return any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules())
+    kinds = {kind.__name__ for part in model.modules() for kind in type(part).__mro__}
+    parts = any(hasattr(each, name) for each in model.parameters() for name in ("to_local", "ds_id"))
+    return parts or bool(kinds & {"FSDPModule", "FullyShardedDataParallel"})
 
 
 def match(model: nn.Module, reference: Profile, known: Sequence[KnownLayer], *, compiled: bool = False) -> Match:

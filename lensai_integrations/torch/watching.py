@@ -176,12 +176,20 @@ class Watch:
         if self._handles:
             raise InputError("this watch is open already: make another for another block")
         self._recorded = self._silent = 0
-        self._handles = [
-            self._module.register_forward_pre_hook(_untraced(self._begin), with_kwargs=True, prepend=True),
-            *(self._tapped(tap) for tap in self._taps.values()),
-            self._module.register_forward_hook(_untraced(self._end), with_kwargs=True),
-            self._module.register_forward_hook(_untraced(self._stop_tracing), always_call=True),
-        ]
+        module, handles = self._module, list[Any]()
+        try:
+            handles.append(module.register_forward_pre_hook(_untraced(self._begin), with_kwargs=True, prepend=True))
+            handles += [self._tapped(tap) for tap in self._taps.values()]
+            handles.append(module.register_forward_hook(_untraced(self._end), with_kwargs=True))
+            handles.append(module.register_forward_hook(_untraced(self._stop_tracing), always_call=True))
+        except RuntimeError as error:
+            for handle in handles:
+                handle.remove()
+            raise InputError(
+                f"module is a {type(module).__name__} that takes no hooks ({error}): wrap it, as in"
+                " torch.nn.Sequential(module), and call that"
+            ) from None
+        self._handles = handles
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -277,8 +285,9 @@ class Watch:
     def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Follow this pass, to find layers by what they do."""
         reduce, self._search = self._search, None  # one try
-        if is_compiled(self._module):
-            self._cannot_find("the module is compiled")
+        scripted = any(isinstance(part, torch.jit.ScriptModule) for part in self._module.modules())
+        if is_compiled(self._module) or scripted:
+            self._cannot_find(f"the module {'has a script in it' if scripted else 'is compiled'}")
             return
         self._pass.trace = Trace(self._module, (args, kwargs), keep=reduce, beside_attention=True)
         self._pass.trace.start(called=True)

@@ -588,6 +588,51 @@ def test_a_compiled_model_has_outputs_and_says_what_its_embeddings_need(compiler
     assert is_of(profiler.profile(), model._orig_mod)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_scripts_say_what_they_need(caplog):
+    traced, script = torch.jit.trace(net(), photos(4)), torch.jit.script(net())
+    with torch.no_grad(), profiled(traced, layers=None) as profiler:
+        evaluate(traced, profiler)
+    assert (groups(profiler.profile())["outputs"], profiler.profile().warnings) == (N, [])
+    with pytest.raises(InputError, match=r"takes no hooks .*: wrap it, as in torch.nn.Sequential\(module\)"):
+        profiled(script).__enter__()
+    wrapped = nn.Sequential(script)
+    with torch.no_grad(), profiled(wrapped, layers=None) as profiler:
+        evaluate(wrapped, profiler)
+    assert (groups(profiler.profile())["outputs"], profiler.profile().warnings) == (N, [])
+
+
+@pytest.fixture
+def processes():
+    """One process alone, that is connected all the same."""
+    dist = torch.distributed
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def sharded(model):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cpu", (1,))
+    for part in (model.features, model.head, model):
+        fully_shard(part, mesh=mesh)
+    return model
+
+
+@pytest.mark.parametrize("wrapped", [nn.parallel.DistributedDataParallel, sharded])
+@pytest.mark.parametrize("layers", ["auto", ["head.input"]])
+def test_a_model_for_several_processes(processes, wrapped, layers):
+    model = wrapped(net()).eval()
+    with torch.no_grad(), profiled(model, layers) as profiler:
+        evaluate(model, profiler)
+    profile = profiler.profile()
+    assert (groups(profile), profile.warnings) == (ALL, [])
+    assert ("weights" in profile.info) is (wrapped is not sharded)
+    assert is_of(profile, net())
+
+
 def test_a_copy_of_the_model_that_is_called_is_said(caplog):
     model = net()
     with torch.no_grad(), profiled(model) as profiler:
