@@ -187,7 +187,7 @@ class Watch:
                 handle.remove()
             raise InputError(
                 f"module is a {type(module).__name__} that takes no hooks ({error}): wrap it, as in"
-                " torch.nn.Sequential(module), and call that"
+                " torch.nn.Sequential(module).eval(), and call that"
             ) from None
         self._handles = handles
 

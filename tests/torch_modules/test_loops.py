@@ -594,9 +594,9 @@ def test_scripts_say_what_they_need(caplog):
     with torch.no_grad(), profiled(traced, layers=None) as profiler:
         evaluate(traced, profiler)
     assert (groups(profiler.profile())["outputs"], profiler.profile().warnings) == (N, [])
-    with pytest.raises(InputError, match=r"takes no hooks .*: wrap it, as in torch.nn.Sequential\(module\)"):
+    with pytest.raises(InputError, match=r"takes no hooks .*: wrap it, as in torch.nn.Sequential\(module\).eval\(\)"):
         profiled(script).__enter__()
-    wrapped = nn.Sequential(script)
+    wrapped = nn.Sequential(script).eval()
     with torch.no_grad(), profiled(wrapped, layers=None) as profiler:
         evaluate(wrapped, profiler)
     assert (groups(profiler.profile())["outputs"], profiler.profile().warnings) == (N, [])
