@@ -41,7 +41,6 @@ class DriftOptions:
     state: str | Path | None
     name: str
     layers: Sequence[str] | Mapping[str, str] | None
-    outputs: str | bool
     reduce: Reduce | Mapping[str, Reduce] | None
     inputs: ImageInputs | Mapping[str, ImageInputs] | None
     target: Place | None
@@ -49,6 +48,7 @@ class DriftOptions:
     log_to_mlflow: bool
     monitor: DriftMonitor | None
     settings: Mapping[str, Any]
+    outputs: str | bool = True
     reference: Profile = field(init=False)
     known: list[KnownLayer] = field(init=False)
 
