@@ -125,6 +125,15 @@ def test_a_module_with_another_prefix_is_watched_as_before(net, place, layers, c
     assert window.level == "ok"
 
 
+@pytest.mark.parametrize("place", PLACES)
+def test_what_auto_found_is_found_under_another_prefix(net, place):
+    torch.compiler.reset()
+    baseline = baseline_of(Inside("model", "net", net=net).eval())
+    counts, window, monitor = watched(baseline, PLACES[place](net).eval())
+    assert counts == dict.fromkeys(baseline.reference.groups, 50)
+    assert (monitor.status.failures, monitor.status.causes, window.level) == ({}, {}, "ok")
+
+
 def test_a_name_that_only_ends_alike_is_taken_and_said_once(net, caplog):
     baseline = baseline_of(Inside("model", "net", net=net).eval(), layers=["model.net.fc.input"])
     _, _, monitor = watched(baseline, Inside("backbone", net=net).eval())
