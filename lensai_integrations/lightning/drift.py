@@ -26,7 +26,8 @@ from lensai_integrations.lightning.tracking import runs_of_loggers
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
-from lensai_integrations.torch.finding import Finder, MatchingFinder, is_compiled
+from lensai_integrations.torch.compiling import forget_compiled, is_compiled
+from lensai_integrations.torch.finding import Finder, MatchingFinder
 from lensai_integrations.torch.layers import Layer, find_layer, layer_alike
 from lensai_integrations.torch.matching import match, weights_here
 from lensai_integrations.torch.taps import Tap, Taps
@@ -261,6 +262,7 @@ def attach(model: nn.Module, options: DriftOptions, problems: Problems) -> tuple
             taps.append(Tap(OUTPUTS, find_layer(model, options.outputs)))
     elif own and options.outputs:
         taps.append(Tap(OUTPUTS, _output(model, known_output(reference))))
+    forget_compiled(model)
     made = Taps(taps, problems)
     missing = [group for group in wanted if group not in same.layers]
     return made, MatchingFinder(model, made, problems, reference, missing, ways) if missing else None

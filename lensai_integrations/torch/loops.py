@@ -34,7 +34,6 @@ from lensai_integrations.torch.recording import aside
 from lensai_integrations.torch.taps import Tap
 from lensai_integrations.torch.trace import placed_tensors
 from lensai_integrations.torch.watching import (
-    AFTER_COMPILING,
     Passed,
     Watch,
     check_module,
@@ -174,7 +173,6 @@ class Profiled(Watch):
             self.layers,
             self._fit.problems,
             aside=aside,
-            why_silent=f"it is not part of the forward pass; {AFTER_COMPILING}",
         )
         self._fit.recordings[self._source] = self._recording
         self._wrong_mode: tuple[str, str] | None = None
@@ -303,7 +301,7 @@ class Profiled(Watch):
         versions = _versions_of(self._module)
         if versions == self._versions:
             return
-        self._versions, sample = versions, SampledWeights(self._module)
+        self._versions, sample = versions, SampledWeights(self._core)
         if self._weights is None:
             self._weights = sample
         else:

@@ -16,7 +16,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.heads import OUTPUTS, is_outputs, named
 from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import Answer, Reading
-from lensai_integrations.torch.layers import Layer, find_layer, layer_alike
+from lensai_integrations.torch.layers import Layer, find_layer, layer_alike, unwrapped
 from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.known_layers import KnownLayer, not_in
 from lensai_integrations.training.naming import INPUT, SeveralAlikeError
@@ -43,7 +43,7 @@ class Match:
 
 def weights_here(model: nn.Module) -> Weights | None:
     """The digest of a model's weights; None if it has not all of them. Waits for the device, once."""
-    return None if is_sharded(model) else SampledWeights(model).weights()
+    return None if is_sharded(model) else SampledWeights(unwrapped(model)).weights()
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -28,11 +28,11 @@ from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import Answer, Reading, decide
-from lensai_integrations.torch.finding import is_compiled
+from lensai_integrations.torch.compiling import forget_compiled, is_compiled
 from lensai_integrations.torch.heads import heads_in
 from lensai_integrations.torch.layers import find_layer, unwrapped
 from lensai_integrations.torch.matching import match, matched, weights_here
-from lensai_integrations.torch.taps import CATCHING, Tap, first_tensor, listened
+from lensai_integrations.torch.taps import CATCHING, InertInCopies, Tap, first_tensor, listened
 from lensai_integrations.torch.trace import Trace
 from lensai_integrations.training.known_layers import check_weights, known_layers, known_output, weights_known
 from lensai_integrations.training.labels import LABEL_KEYS
@@ -177,11 +177,12 @@ class Watch:
             raise InputError("this watch is open already: make another for another block")
         self._recorded = self._silent = 0
         module, handles = self._module, list[Any]()
+        forget_compiled(module)
         try:
-            handles.append(module.register_forward_pre_hook(_untraced(self._begin), with_kwargs=True, prepend=True))
+            handles.append(module.register_forward_pre_hook(_Hook(self._begin), with_kwargs=True, prepend=True))
             handles += [self._tapped(tap) for tap in self._taps.values()]
-            handles.append(module.register_forward_hook(_untraced(self._end), with_kwargs=True))
-            handles.append(module.register_forward_hook(_untraced(self._stop_tracing), always_call=True))
+            handles.append(module.register_forward_hook(_Hook(self._end), with_kwargs=True))
+            handles.append(module.register_forward_hook(_Hook(self._stop_tracing), always_call=True))
         except RuntimeError as error:
             for handle in handles:
                 handle.remove()
@@ -329,9 +330,9 @@ class Watch:
         """A hook that keeps a layer's answer."""
         layer = tap.layer
         if layer.before:
-            hook = _untraced(lambda _, args, kwargs: self._keep(tap, (args, kwargs)))
+            hook = _Hook(lambda _, args, kwargs: self._keep(tap, (args, kwargs)))
             return layer.module.register_forward_pre_hook(hook, with_kwargs=True)
-        return layer.module.register_forward_hook(_untraced(lambda _, args, answer: self._keep(tap, answer)))
+        return layer.module.register_forward_hook(_Hook(lambda _, args, answer: self._keep(tap, answer)))
 
     def _keep(self, tap: Tap, answer: Any) -> None:
         """Keep what a layer answers; of one that is used several times, its first answer."""
@@ -510,13 +511,12 @@ class MonitorWatch(Watch):
 
     def _miss(self, kept: Mapping[str, Any]) -> None:
         """Say which layers were not called in a pass."""
-        why = f"{AFTER_COMPILING}, or " if is_compiled(self._module) else ""
         for key, tap in self._taps.items():
             if key not in kept:
                 advice = "name one that is called in layers=, or leave it out there"
                 if key == OUTPUTS:
                     advice = "pass outputs='...', the name of one that is called, or outputs=False"
-                self._say(f"layer {tap.layer.path!r} was not called in the pass", why + advice, f"watch {key}")
+                self._say(f"layer {tap.layer.path!r} was not called in the pass", advice, f"watch {key}")
 
 
 def output_layer(module: nn.Module, reference: Profile, outputs: str | bool) -> list[Tap]:
@@ -535,8 +535,6 @@ _CALL_IT: Final = (
     "call the module itself, as in module(images), and not module.forward(...), one of its parts, a copy or what it was"
     " compiled to before; or watch the one that is called"
 )
-#: Why hooks in a compiled module may stay silent.
-AFTER_COMPILING: Final = "if the module was compiled and called before, call torch.compiler.reset() first"
 #: Of the mode that does not count: what was seen, and what to do.
 _OTHER_MODE: Final = {
     False: ("the module is in training mode, in which nothing is recorded", "call module.eval() first"),
@@ -632,9 +630,20 @@ def _apart() -> Iterator[None]:
 _AUTOCAST: Final = ("cpu", "cuda", "mps", "xpu")
 
 
-def _untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """A hook that `torch.compile` leaves out of what it compiles; to load that takes seconds, so only if it is."""
-    return torch.compiler.disable(hook) if "torch._dynamo" in sys.modules else hook  # type: ignore[no-untyped-call]
+class _Hook(InertInCopies):
+    """A hook that does nothing in a module that is pickled with it, and that tells in a copy that it is one.
+
+    `torch.compile` leaves it out of what it compiles; to load that takes seconds, so only if it is loaded.
+    """
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = torch.compiler.disable(call) if "torch._dynamo" in sys.modules else call  # type: ignore[no-untyped-call]
+
+    def __call__(self, *given: Any) -> Any:
+        return self._call(*given)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
 
 def _copies(picked: Any) -> Any:

@@ -579,13 +579,18 @@ def test_a_compiled_model_has_outputs_and_says_what_its_embeddings_need(compiler
     assert "the module is compiled, so what goes into its last layer is not known: pass layers=[...]" in warning
     with torch.no_grad(), profiled(model, layers=["head.input"]) as profiler:
         evaluate(model, profiler)
-    (warning,) = profiler.profile().warnings
-    assert "if the module was compiled and called before, call torch.compiler.reset() first" in warning
-    torch.compiler.reset()
-    with torch.no_grad(), profiled(model, layers=["head.input"]) as profiler:
-        evaluate(model, profiler)
     assert (groups(profiler.profile()), profiler.profile().warnings) == (ALL, [])
     assert is_of(profiler.profile(), model._orig_mod)
+
+
+def test_the_model_can_be_saved_whole_while_it_is_profiled(tmp_path):
+    model = net()
+    with torch.no_grad(), profiled(model) as profiler:
+        expected = model(photos(4))
+        torch.save(model, tmp_path / "model.pt")
+        loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+        assert torch.equal(loaded(photos(4)), expected)
+    assert groups(profiler.profile())["inputs"] == 4
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
