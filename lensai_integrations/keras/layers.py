@@ -123,7 +123,7 @@ def layer_again(model: Any, name: str, place: Sequence[int] | None) -> tuple[Lay
     """
     layers = named_layers(model)
     before, stem = name.endswith(INPUT), name.removesuffix(INPUT)
-    alike = [layer for path, layer in layers.items() if _unnumbered(path) == _unnumbered(stem) and _is_numbered(layer)]
+    alike = [layer for path, layer in layers.items() if _unnumbered(path) == _unnumbered(stem) and is_numbered(layer)]
     again = next((layer for layer in alike if place is not None and layer.place == tuple(place)), None)
     if again is not None:
         return replace(again, before=before), ""
@@ -144,8 +144,13 @@ def _unnumbered(path: str) -> str:
     return SEPARATOR.join(re.sub(r"_\d+$", "", part) for part in path.split(SEPARATOR))
 
 
-def _is_numbered(layer: Layer) -> bool:
-    """Whether Keras gave the layer its name: that of its class, and a number."""
+def is_numbered(layer: Layer) -> bool:
+    """Whether Keras gave the layer its name: that of its class, and a number.
+
+    Example:
+        >>> is_numbered(Layer("fc", keras.layers.Dense(2, name="fc"))), is_numbered(Layer("", keras.layers.Dense(2)))
+        (False, True)
+    """
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer.layer).__name__)
     own = re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
     return _unnumbered(layer.layer.name) == own
