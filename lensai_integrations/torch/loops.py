@@ -206,8 +206,8 @@ class Profiled(Watch):
     ) -> None:
         super().__exit__(kind, error, trace)
         with self._caught(WEIGHTS):
-            if self._recorded:
-                self._look_at_weights()
+            if self._recorded and self._weights is not None and not self._changed:
+                self._changed = SampledWeights(self._core).weights() != self._weights.weights()
         if error is None and not self._recorded and self._wrong_mode is not None:
             self._say(*self._wrong_mode)
 
@@ -245,9 +245,7 @@ class Profiled(Watch):
         with self._lock:
             self._recording.hint_images({place for place, _ in placed_tensors(batch) if place[-1:] != (key,)})
             taken = self._recording.take(batch)
-        if taken is None or labels is None:
-            return taken
-        return replace(taken, labels=labels.detach().clone(), place=key)
+        return taken or Taken(None, None, None), key, None if labels is None else labels.detach().clone()
 
     def _batch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """What the module is given, as a batch: by name, or the one thing alone."""
@@ -261,12 +259,11 @@ class Profiled(Watch):
 
     def _hand(self, passed: Passed, labels: Any, segments: Any) -> None:
         with self._lock:
-            taken: Taken = replace((passed.given or Taken(None, None, None)).settled(), class_names=self._class_names)
-            if labels is not None:
-                taken = replace(taken, labels=labels, place=None)
-            if segments is not None:
-                taken = replace(taken, segments=segments)
-            if taken.labels is None:
+            taken, key, own = passed.given or (Taken(None, None, None), "", None)
+            place, told = (key, own) if labels is None and own is not None else (None, labels)
+            known = {"labels": told, "place": place, "segments": segments, "class_names": self._class_names}
+            taken = replace(taken.settled(), **known)
+            if told is None:
                 for layer in self.layers:
                     if is_outputs(layer.key):
                         layer.info.setdefault("loss", UNSEEN)
@@ -332,7 +329,7 @@ class Profiled(Watch):
         return found
 
     def _rows(self, given: Any, kept: Mapping[str, Any]) -> int:
-        return rows_of(None if given is None else given.images, kept)
+        return rows_of(None if given is None else given[0].images, kept)
 
 
 def _versions_of(model: nn.Module) -> tuple[int, ...]:

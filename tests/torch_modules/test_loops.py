@@ -183,11 +183,12 @@ def test_weights_that_changed_while_it_was_recorded_are_said_and_the_advice_work
     assert is_of(profile, model)
 
 
-def test_weights_that_changed_after_the_last_pass_count_as_well():
+@pytest.mark.parametrize("change", [lambda weight: weight.mul_(2), lambda weight: weight.data.mul_(2)])
+def test_weights_that_changed_after_the_last_pass_count_as_well(change):
     model = net()
     with torch.no_grad(), profiled(model) as profiler:
         evaluate(model, profiler)
-        model.head.weight.mul_(2)
+        change(model.head.weight)
     assert "weights changed" in profiler.profile().warnings[-1]
 
 
@@ -365,6 +366,21 @@ def test_several_images_and_several_heads_are_groups_of_their_own():
         float(profile.groups["inputs/left"].bank.max[0]), rel=0.01
     )
     assert profile.warnings == []
+
+
+def test_labels_by_name_beside_several_images():
+    class Labelled(Pair):
+        def forward(self, left, right, labels=None):
+            return super().forward(left, right)["species"]
+
+    model = Labelled().eval()
+    with torch.no_grad(), profiled(model) as profiler:
+        for images, labels in batches():
+            model(images, images * 0.5, labels=labels)
+    profile = profiler.profile()
+    names = ["inputs/left", "inputs/right", "outputs", "embeddings/left.input", "labels"]
+    assert (groups(profile), profile.warnings) == (dict.fromkeys(names, N), [])
+    assert counted(profile) == {"0": 20, "1": 20, "2": 20}
 
 
 def test_a_model_whose_answer_is_unclear_is_said_with_what_to_pass(caplog):
