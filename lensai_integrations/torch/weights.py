@@ -58,7 +58,7 @@ class SampledWeights:
         samples: dict[int, Any] = {}
         for places, part in self._parts:
             lengths = [self._what[place][2] for place in places]
-            samples |= dict(zip(places, part.cpu().split(lengths), strict=True))
+            samples |= dict(zip(places, torch.split(part.cpu(), lengths), strict=True))
         if not any(length for _, _, length in self._what):
             return None
         return Weights.of((kind, shape, samples[i].numpy()) for i, (kind, shape, _) in enumerate(self._what))
