@@ -347,8 +347,8 @@ class DriftMonitor:
             if whole is None:
                 return
             report = self._judging.judge(whole)
-            self._failures.lacking(report.report.missing)
             found.append(report)
+            self._failures.lacking(report.report.missing)
             for event in self._judging.events(report, self.status):
                 self._teller.add(event)
 
