@@ -36,6 +36,8 @@ from lensai_integrations.drift.evidence import Side, compare_group
 from lensai_integrations.drift.result import (
     OF_BASELINE,
     OF_WINDOW,
+    ONLY_BASELINE,
+    ONLY_WINDOW,
     DriftReport,
     GroupDrift,
     SegmentDrift,
@@ -204,9 +206,9 @@ def _notes(report: DriftReport, reference: Profile, window: Profile, skipped: li
     """What a reader should know that no group of the report says."""
     if report.n_window < FEW_ROWS:
         yield f"a window of {report.n_window} rows shows drastic changes only"
-    for one, other, side in ((reference, window, "baseline"), (window, reference, "window")):
+    for one, other, note in ((reference, window, ONLY_BASELINE), (window, reference, ONLY_WINDOW)):
         if names := [name for name in one.groups if name not in other.groups]:
-            yield f"only in the {side}, not compared: {', '.join(names)}"
+            yield f"{note}{', '.join(names)}"
     if skipped:
         yield f"not compared: {_all_notes(skipped)}"
     yield from (f"{OF_BASELINE}{warning}" for warning in reference.warnings)

@@ -64,6 +64,7 @@ class WindowReport:
             "moved": len(report.moved),
             "tested": report.tested,
             "causes": list(report.causes),
+            "missing": list(report.missing),
             "groups": {group.name: {"drift": bool(group.drift), "effect": worst} for group, worst in effects},
             "streams": [
                 {"stream": s.stream, "effect": _number(s.effect), "drift": bool(s.drift), "words": s.words}
@@ -191,5 +192,7 @@ def notice_text(monitor: str, kind: str, window: Mapping[str, Any], told: str) -
         return f"{monitor}: recovered from {told}, {place} is clean"
     moved = [f"{each.get('title', each['stream'])} {each['words']}" for each in window["streams"] if each["drift"]][:3]
     why = "; ".join([*window.get("causes", []), *moved]) or "the rows moved as vectors, or a segment did"
+    if window.get("missing"):
+        why = f"{why}; no rows of {', '.join(window['missing'])} to compare"
     level = f"still at {told}" if kind == "reminder" else kind
     return f"{monitor}: {level}, {place} drifted at a false-alarm rate of {window['false_alarm_rate']:g}: {why}"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from lensai_integrations.errors import LensAIError
+
+_LACKING: Final = "a window has no rows of what the baseline has here, so nothing is held against it"
 
 _log = logging.getLogger("lensai_integrations")
 
@@ -58,6 +61,13 @@ class Failures:
         if sentence not in self._remarks:
             self._remarks.add(sentence)
             _log.warning("monitor %r: %s", self._name, sentence)
+
+    def lacking(self, groups: Iterable[str]) -> None:
+        """State and log, once, which groups of the baseline get no rows. It is no failure: it may be meant so."""
+        new = [group for group in groups if group not in self.causes]
+        if new:
+            self.causes |= dict.fromkeys(new, _LACKING)
+            self.remark(f"{', '.join(new)}: {_LACKING}")
 
     @contextmanager
     def caught(self, topic: str) -> Iterator[None]:

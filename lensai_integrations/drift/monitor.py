@@ -278,20 +278,21 @@ class DriftMonitor:
             return self._scorer.p_values(batch)
 
     def watch(
-        self, module: Any, layers: Sequence[str] | None = None, **options: Any
+        self, module: Any, layers: Sequence[str] | Mapping[str, str] | None = None, **options: Any
     ) -> AbstractContextManager[DriftMonitor]:
         """A context in which every forward pass of a PyTorch module in eval mode is handed to `update`.
 
         Args:
             module: A `torch.nn.Module`; needs torch and not Lightning.
-            layers: Names of layers whose answers are embeddings; None for those of the baseline.
-            options: `inputs`, `outputs` and `reduce`, see `lensai_integrations.torch.watch.watch`.
+            layers: Names of layers whose answers are embeddings, as the baseline has them, or a dict from these to the
+                names here; None for those of the baseline.
+            options: `inputs`, `outputs` and `reduce`, see `lensai_integrations.torch.watch`.
 
         Raises:
             InputError: If an argument is of another kind, or there is no such layer.
         """
         # By name, because the core imports no framework, not even in a function.
-        watch = import_module("lensai_integrations.torch.watch").watch
+        watch = import_module("lensai_integrations.torch").watch
         context: AbstractContextManager[DriftMonitor] = watch(self, module, layers, **options)
         return context
 
@@ -400,6 +401,7 @@ class DriftMonitor:
             report = self._judging.judge(whole)
             self._unjudged = False
             found.append(report)
+            self._failures.lacking(report.report.missing)
             for event in self._judging.events(report, self.status):
                 self._teller.add(event)
 

@@ -13,7 +13,7 @@ from typing import Any
 from lensai_integrations.drift.accuracy import AccuracyEstimate
 from lensai_integrations.drift.kernel import KernelTest
 from lensai_integrations.drift.text import describe_stream, render
-from lensai_integrations.heads import is_outputs
+from lensai_integrations.heads import is_labels, is_outputs
 
 #: Ranks of the quantiles that are kept of numeric streams: the middle 90% and the median.
 RANKS = (0.05, 0.5, 0.95)
@@ -26,6 +26,8 @@ NAN3 = (math.nan, math.nan, math.nan)
 
 #: How notes begin that are warnings of one of the profiles.
 OF_BASELINE, OF_WINDOW = "baseline: ", "window: "
+#: How notes begin that name the groups that only one of them has.
+ONLY_BASELINE, ONLY_WINDOW = "only in the baseline, not compared: ", "only in the window, not compared: "
 
 #: Why a segment was not compared.
 REMAINDER, NEW, GONE, FEW = "not one population", "new", "gone", "too few rows"
@@ -273,6 +275,12 @@ class DriftReport:
         told = [note.removeprefix(OF_WINDOW) for note in self.notes if note.startswith(OF_WINDOW)]
         known = [note.removeprefix(OF_BASELINE) for note in self.notes if note.startswith(OF_BASELINE)]
         return tuple(note for note in told if note not in known and any(name in note for name in moved))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The groups of the baseline that the window has no rows of, but for labels, which production mostly lacks."""
+        told = (note.removeprefix(ONLY_BASELINE) for note in self.notes if note.startswith(ONLY_BASELINE))
+        return tuple(name for names in told for name in names.split(", ") if not is_labels(name))
 
     @property
     def moved(self) -> tuple[StreamDrift, ...]:

@@ -21,6 +21,7 @@ from lensai_integrations.keras.functions import PREDICT
 from lensai_integrations.keras.functions import TEST as TEST_STEPS
 from lensai_integrations.keras.guard import left, say
 from lensai_integrations.keras.surroundings import look_around
+from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
@@ -53,7 +54,10 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
         sinks: Whom to tell, see `DriftMonitor`.
         state: Folder for the monitor's state; one for each process.
         name: Of the monitor.
-        layers: Whose answers are embeddings, by their names in the baseline; None for all that it has.
+        layers: Whose answers are embeddings, by their names in the baseline; None for all that it has. Where they are
+            called otherwise in this model, a dict from these names to those here: `{"net.pool": "backbone.pool"}`.
+        outputs: True for what the baseline's outputs are of: the layer of its name, if the model has it, else what the
+            model answers; the name of a layer; or False.
         reduce: From a layer's answer to `[n, D]`, for all layers or by name; None for as in the baseline.
         inputs: How images are read, if not as the baseline's were; `ImageInputs(key=...)` names them among several. Of
             several image inputs, by name.
@@ -90,7 +94,8 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
         sinks: Sequence[Sink | Callable[[Event], Any]] = (),
         state: str | Path | None = None,
         name: str = "production",
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str] | Mapping[str, str] | None = None,
+        outputs: str | bool = True,
         reduce: Reduce | Mapping[str, Reduce] | None = None,
         inputs: ImageInputs | Mapping[str, ImageInputs] | None = None,
         target: int | str | None = "auto",
@@ -148,6 +153,7 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def _start(self, source: str, steps: str) -> None:
         fit, active = self._this_fit, active_run()
         self._passes.begin(fit.problems, runs=[active] if active is not None else [])
+        self._passes.check_weights("keras", lambda: ModelWeights.of(self._model).weights)
         fit.end_others([fit])
         fit.record(source, everything=True)
         fit.listen(steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +15,13 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.heads import head_of, is_labels
 from lensai_integrations.keras.answer import Answer
 from lensai_integrations.keras.fit import KerasFit, together
-from lensai_integrations.keras.layers import Layer, find_layer
+from lensai_integrations.keras.layers import Layer, find_layer, layer_again
 from lensai_integrations.keras.taps import Feeding, Tap, Taps
-from lensai_integrations.profile import Baseline, Group
+from lensai_integrations.profile import Baseline, Group, Profile
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
-from lensai_integrations.training.known_layers import KnownLayer, known_output
+from lensai_integrations.training.known_layers import KnownLayer, known_output, not_in
+from lensai_integrations.training.naming import SeveralAlikeError
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Recording
 
@@ -70,16 +72,23 @@ def attach(model: Any, options: DriftOptions, problems: Problems, place: Callabl
     layer that the model does not have is a problem, and the others are read; without the layer of the outputs, what
     the model itself answers is read.
     """
+    reference = options.reference
     taps, found = [], [known for known in options.known if known.auto]
     for known in options.known:
         if not known.auto:
             with problems.caught(LAYER + known.name):
-                taps.append(Tap(LAYER + known.name, _found(model, known.path, known.name), known.reduce))
-    groups = options.reference.groups
-    heads = [name for name in groups if name.split("/")[0] == OUTPUTS]
+                layer, note = _found(model, reference, known)
+                taps.append(Tap(LAYER + known.name, layer, known.reduce))
+                if note := note or not_in(reference, known):
+                    problems.note(LAYER + known.name, note)
+    groups = reference.groups
+    heads = [name for name in groups if name.split("/")[0] == OUTPUTS] if options.outputs is True else []
     auto = bool(heads) and all(groups[name].info.get("auto", False) for name in heads)
     if OUTPUTS in heads and not auto:
-        taps.append(Tap(OUTPUTS, _output(model, known_output(options.reference))))
+        taps.append(Tap(OUTPUTS, _output(model, reference)))
+    if isinstance(options.outputs, str):
+        with problems.caught(OUTPUTS):
+            taps.append(Tap(OUTPUTS, find_layer(model, options.outputs)))
     answer = Answer(model, problems, outputs=auto or (bool(heads) and OUTPUTS not in heads), layers=bool(found))
     reduces = {known.name: known.reduce for known in found}
     feeding = Feeding(lambda name: reduces.get(name, "mean"), [known.name for known in found], heads)
@@ -93,7 +102,7 @@ def _say_if_fewer(answer: Answer, found: Sequence[KnownLayer], problems: Problem
         problems.note(
             "layers",
             f"the baseline has the embeddings {', '.join(each.name for each in found)}, but {len(answer.embeddings)}"
-            " are found in this model: pass layers=[...] with those that are to be read by their names",
+            " are found in this model: pass layers={...}, from these names to those of the layers here",
         )
 
 
@@ -111,18 +120,28 @@ def _say_if_activated(answer: Answer, groups: Mapping[str, Group], problems: Pro
             )
 
 
-def _found(model: Any, path: str, name: str) -> Layer:
-    """A layer by its path in the model of the baseline, or else by its name there."""
+def _found(model: Any, reference: Profile, known: KnownLayer) -> tuple[Layer, str]:
+    """A layer by its place or path in the model of the baseline, or else by its name there; and what is to be said."""
+    if known.named:
+        return find_layer(model, known.path), ""
+    settle = f"pass layers={{{known.name!r}: '...'}} with the name of the layer here that is meant"
+    place = reference.groups[LAYER + known.name].info.get("place") if LAYER + known.name in reference.groups else None
     try:
-        return find_layer(model, path)
-    except InputError:
-        return find_layer(model, name)
+        layer, note = layer_again(model, known.path, place)
+    except SeveralAlikeError as error:
+        raise InputError(f"{error}: {settle}") from None
+    except InputError as error:
+        with suppress(InputError):
+            return find_layer(model, known.name), ""
+        raise InputError(f"{error}; {settle}") from None
+    return layer, note and f"{note}; else {settle}"
 
 
-def _output(model: Any, path: str | None) -> Layer:
+def _output(model: Any, reference: Profile) -> Layer:
+    path = known_output(reference)
     if path is not None:
-        try:
-            return find_layer(model, path)
-        except InputError:
-            pass
+        with suppress(InputError):
+            layer, note = layer_again(model, path, reference.groups[OUTPUTS].info.get("place"))
+            if not note:
+                return layer
     return Layer(model.name, model)

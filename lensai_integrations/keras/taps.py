@@ -25,7 +25,7 @@ from keras import ops
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import head_of
 from lensai_integrations.keras.answer import Answer, arrays_in
-from lensai_integrations.keras.layers import SEPARATOR, Layer, is_linear, named_layers
+from lensai_integrations.keras.layers import SEPARATOR, Layer, is_linear, is_numbered, named_layers
 from lensai_integrations.keras.making import Call, activation_of
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.training.problems import Problems
@@ -372,6 +372,11 @@ def can_be_read(tap: Tap, problems: Problems) -> bool:
 
 
 def _info(tap: Tap) -> dict[str, Any]:
+    placed = tap.layer.place[1] and is_numbered(tap.layer)  # whose name says little in a model that is built anew
+    return _form(tap) | ({"place": list(tap.layer.place)} if placed else {})
+
+
+def _form(tap: Tap) -> dict[str, Any]:
     if tap.reduce is None:
         activation = None if tap.layer.before else activation_of(tap.layer.layer)
         known = {"activation": activation} if activation in ("softmax", "sigmoid") else {}

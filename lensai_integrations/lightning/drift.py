@@ -7,6 +7,7 @@ after it. There it goes to a `DriftMonitor` (`training/drift_passes.py`) instead
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +18,7 @@ from lensai_integrations.drift.events import Event, WindowReport
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.errors import InputError
+from lensai_integrations.heads import is_outputs
 from lensai_integrations.lightning.base import LightningCallback
 from lensai_integrations.lightning.finish import say
 from lensai_integrations.lightning.fit import LightningFit
@@ -26,10 +28,10 @@ from lensai_integrations.lightning.tracking import runs_of_loggers
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
-from lensai_integrations.torch.compiling import forget_compiled
+from lensai_integrations.torch.compiling import forget_compiled, is_compiled
 from lensai_integrations.torch.finding import Finder, MatchingFinder
-from lensai_integrations.torch.layers import Layer, find_layer
-from lensai_integrations.torch.matching import match
+from lensai_integrations.torch.layers import Layer, find_layer, layer_alike
+from lensai_integrations.torch.matching import match, weights_here
 from lensai_integrations.torch.taps import Tap, Taps
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
@@ -69,7 +71,10 @@ class DriftCallback(LightningCallback):
         sinks: Whom to tell, see `DriftMonitor`.
         state: Folder for the monitor's state.
         name: Of the monitor.
-        layers: Whose answers are embeddings, by their names in the baseline; None for all that it has.
+        layers: Whose answers are embeddings, by their names in the baseline; None for all that it has. Where they are
+            called otherwise in this model, a dict from these names to those here: `{"net.pool": "backbone.pool"}`.
+        outputs: True for what the baseline's outputs are of: the layer of its name, if the model has it, else what the
+            model answers; the name of a layer; or False.
         reduce: From a layer's answer to `[n, D]`, for all layers or by name; None for as in the baseline.
         inputs: How images are read, if not as the baseline's were; of several image inputs, by name.
         target: Key or place of the labels in a batch; `"auto"`: the usual ones. None: no labels.
@@ -105,7 +110,8 @@ class DriftCallback(LightningCallback):
         sinks: Sequence[Sink | Callable[[Event], Any]] = (),
         state: str | Path | None = None,
         name: str = "production",
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str] | Mapping[str, str] | None = None,
+        outputs: str | bool = True,
         reduce: Mapping[str, Reduce] | Reduce | None = None,
         inputs: ImageInputs | Mapping[str, ImageInputs] | None = None,
         target: Place | None = "auto",
@@ -201,6 +207,7 @@ class DriftCallback(LightningCallback):
         active = self._active(trainer)
         runs = (runs_of_loggers(trainer) or ([active] if active else [])) if rank == 0 else []
         self._passes.begin(fit.problems, runs=runs, rank=rank, world_size=size)
+        self._passes.check_weights("torch", lambda: weights_here(pl_module))
         fit.taps, fit.finder = attach(pl_module, self._passes.options, fit.problems)
         fit.record(source, everything=True)
         self._source, self._loader = source, 0
@@ -256,31 +263,31 @@ def attach(model: nn.Module, options: DriftOptions, problems: Problems) -> tuple
     what the model itself answers is read.
     """
     reference, ways = options.reference, {known.name: known.reduce for known in options.known}
-    same = match(model, reference, options.known)
-    taps = [Tap(group, layer, ways.get(group.removeprefix(LAYER))) for group, layer in same.layers.items()]
-    for known in options.known:
-        if not known.auto:
-            with problems.caught(LAYER + known.name):
-                taps.append(Tap(LAYER + known.name, _found(model, known.path, known.name), known.reduce))
-    if OUTPUTS in reference.groups and not reference.groups[OUTPUTS].info.get("auto", False):
+    same = match(model, reference, options.known, compiled=is_compiled(model))
+    for group, problem in (same.errors | same.notes).items():
+        problems.note(group, problem)
+    wanted = [group for group in (*same.layers, *same.missing) if options.outputs is True or not is_outputs(group)]
+    taps = [
+        Tap(group, same.layers[group], ways.get(group.removeprefix(LAYER))) for group in wanted if group in same.layers
+    ]
+    own = OUTPUTS in reference.groups and not reference.groups[OUTPUTS].info.get("auto", False)
+    if isinstance(options.outputs, str):
+        with problems.caught(OUTPUTS):
+            taps.append(Tap(OUTPUTS, find_layer(model, options.outputs)))
+    elif own and options.outputs:
         taps.append(Tap(OUTPUTS, _output(model, known_output(reference))))
     forget_compiled(model)
     made = Taps(taps, problems)
-    return made, MatchingFinder(model, made, problems, reference, same.missing, ways)
-
-
-def _found(model: nn.Module, path: str, name: str) -> Layer:
-    """A layer by its path in the model of the baseline, or else by its name there."""
-    try:
-        return find_layer(model, path)
-    except InputError:
-        return find_layer(model, name)
+    missing = [group for group in wanted if group not in same.layers]
+    return made, MatchingFinder(model, made, problems, reference, missing, ways)
 
 
 def _output(model: nn.Module, path: str | None) -> Layer:
     if path is not None:
-        try:
+        with suppress(InputError):
             return find_layer(model, path)
-        except InputError:
-            pass
+        with suppress(InputError):
+            layer, sure = layer_alike(model, path)
+            if sure:
+                return layer
     return Layer("", type(model).__name__, model)

@@ -670,7 +670,8 @@ def has_forward(model: nn.Module) -> bool:
         (True, False)
     """
     owner = str(getattr(type(model).forward, "__module__", ""))
-    return owner.partition(".")[0] not in ("pytorch_lightning", "lightning") and owner != "torch.nn.modules.module"
+    of_lightning = owner.startswith(("pytorch_lightning.", "lightning.pytorch."))  # and not Fabric's wrapper
+    return not of_lightning and owner != "torch.nn.modules.module"
 
 
 def _has_parameters(module: nn.Module) -> bool:

@@ -7,15 +7,17 @@ of a name is enough where only one layer has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from torch import nn
 
-from lensai_integrations.training.naming import find_named
+from lensai_integrations.training.naming import find_alike, find_named
 
 #: Attributes under which torch's wrappers keep the module they wrap.
-WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+WRAPPED = (
+    "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_original_module",
+)  # fmt: skip
 _PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 
 
@@ -48,11 +50,27 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     for name, child in module.named_children():
-        wrapped = name in WRAPPED or (name == "module" and isinstance(module, _PARALLEL))
+        wrapped = _is_wrapped(module, name)
         inner = path if wrapped else f"{path}.{name}" if path else name
         if inner:
             yield inner, child
         yield from _walk(child, inner)
+
+
+def _is_wrapped(module: nn.Module, name: str) -> bool:
+    return name in WRAPPED or (name == "module" and isinstance(module, _PARALLEL))
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module that wrappers for compilation, sharding and several devices are around.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> unwrapped(nn.DataParallel(layer)) is layer
+        True
+    """
+    inner = next((child for name, child in model.named_children() if _is_wrapped(model, name)), None)
+    return model if inner is None else unwrapped(inner)
 
 
 def paths_of(model: nn.Module) -> dict[int, str]:
@@ -79,8 +97,26 @@ def find_layer(model: nn.Module, name: str) -> Layer:
         True
     """
     layers = named_layers(model)
-    path, before = find_named(layers, ".".join(word for word in name.split(".") if word not in WRAPPED))
+    path, before = find_named(layers, _plain(name, layers))
     return Layer(name, path, layers[path], before)
+
+
+def layer_alike(model: nn.Module, name: str) -> tuple[Layer, bool]:
+    """The layer that a name of another model means here, see `naming.find_alike`, and whether that is sure.
+
+    Raises:
+        InputError: If no layer's name ends alike, or those of several do.
+    """
+    layers = named_layers(model)
+    path, before, sure = find_alike(layers, _plain(name, layers))
+    return Layer(name, path, layers[path], before), sure
+
+
+def _plain(name: str, layers: Container[str]) -> str:
+    """A name without wrappers' words; `module` is one where no layer is called so."""
+    words = [word for word in name.split(".") if word not in WRAPPED]
+    wrapped = len(words) > 1 and words[0] == "module" and "module" not in layers
+    return ".".join(words[1:] if wrapped else words)
 
 
 def last_linear(model: nn.Module) -> Layer | None:

@@ -1,11 +1,13 @@
-"""What `"auto"` found in a baseline's model, in a model whose layers have other names.
+"""The layers that a baseline knows, in a model whose layers have other names.
 
-A layer of the same name is read; what has none is found again as it was found then, by tracing the first batch.
+A layer of the same name is read, or of one that ends alike; what `"auto"` found and has none is found again as it was
+found then, by tracing the first batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -14,9 +16,12 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.heads import OUTPUTS, is_outputs, named
 from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import Answer, Reading
-from lensai_integrations.torch.layers import Layer, find_layer
-from lensai_integrations.training.known_layers import KnownLayer
+from lensai_integrations.torch.layers import Layer, find_layer, layer_alike, unwrapped
+from lensai_integrations.torch.weights import SampledWeights
+from lensai_integrations.training.known_layers import KnownLayer, not_in
+from lensai_integrations.training.naming import INPUT, SeveralAlikeError
 from lensai_integrations.training.recording import LAYER
+from lensai_integrations.training.weights import Weights
 
 
 @dataclass
@@ -24,33 +29,107 @@ class Match:
     """The groups of a baseline in a model.
 
     Attributes:
-        layers: Of the groups whose layer has the same name here, that layer.
+        layers: Of the groups whose layer is known here, that layer.
         missing: The groups that are to be found by the answer.
+        errors: Of groups whose layer cannot be told, why, and what to pass.
+        notes: What is to be said of others, by group.
     """
 
     layers: dict[str, Layer] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    errors: dict[str, InputError] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
-def match(model: nn.Module, reference: Profile, known: Sequence[KnownLayer]) -> Match:
-    """Which layers of a model are those that `"auto"` found for a baseline; of other groups, nothing.
+def weights_here(model: nn.Module) -> Weights | None:
+    """The digest of a model's weights; None if it has not all of them. Waits for the device, once."""
+    return None if is_sharded(model) else SampledWeights(unwrapped(model)).weights()
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether this process holds only a part of the weights, or at times: by FSDP, tensor parallelism or DeepSpeed.
+
+    Example:
+        >>> is_sharded(nn.Linear(2, 2))
+        False
+    """
+    kinds = {kind.__name__ for part in model.modules() for kind in type(part).__mro__}
+    parts = any(hasattr(each, name) for each in model.parameters() for name in ("to_local", "ds_id"))
+    return parts or bool(kinds & {"FSDPModule", "FullyShardedDataParallel"})
+
+
+def match(model: nn.Module, reference: Profile, known: Sequence[KnownLayer], *, compiled: bool = False) -> Match:
+    """Which layers of a model are those of a baseline's embeddings and of the outputs that `"auto"` found for it.
 
     Args:
         model: The model.
         reference: The baseline's profile.
         known: Its layers that are to be read.
+        compiled: Whether the model is, so that nothing can be found by following a batch, and only names are left.
     """
     found = Match()
-    wanted = [LAYER + layer.name for layer in known if layer.auto]
-    for group in (*filter(is_outputs, reference.groups), *wanted):
-        info = reference.groups[group].info
-        if not info.get("auto", False):
+    for group in filter(is_outputs, reference.groups):
+        if reference.groups[group].info.get("auto", False):
+            _find_again(model, group, str(reference.groups[group].info.get("layer", "")), found, compiled)
+    for layer in known:
+        group = LAYER + layer.name
+        if layer.auto:
+            _find_again(model, group, layer.path, found, compiled)
             continue
         try:
-            found.layers[group] = find_layer(model, str(info.get("layer", "")))
-        except InputError:
-            found.missing.append(group)
+            found.layers[group], note = layer_of(model, layer)
+        except InputError as error:
+            found.errors[group] = error
+            continue
+        if note := note or not_in(reference, layer):
+            found.notes[group] = note
     return found
+
+
+def _find_again(model: nn.Module, group: str, path: str, found: Match, compiled: bool) -> None:
+    """The layer that `"auto"` found, if it has the same name here; else it is missing, to be found by what it does."""
+    with suppress(InputError):
+        found.layers[group] = find_layer(model, path)
+        return
+    with suppress(InputError):
+        if path and compiled:
+            layer, sure = layer_alike(model, path)
+            if sure:
+                found.layers[group] = layer
+                return
+    found.missing.append(group)
+
+
+def layer_of(model: nn.Module, known: KnownLayer) -> tuple[Layer, str]:
+    """The layer of a baseline's embeddings here, and what is to be said of it, if anything.
+
+    Raises:
+        InputError: If there is none of its name, nor one whose name ends alike; or several.
+    """
+    if known.named:
+        return find_layer(model, known.path), ""
+    for name in (known.path, known.name):
+        with suppress(InputError):
+            return find_layer(model, name), ""
+    settle = f"pass layers={{{known.name!r}: '...'}} with the name of the layer here that is meant"
+    try:
+        layer, sure = layer_alike(model, known.path)
+    except SeveralAlikeError as error:
+        raise InputError(f"{error}: {settle}") from None
+    except InputError:
+        raise InputError(f"{_error_of(model, known.name)}; {settle}") from None
+    if sure:
+        return layer, ""
+    meant = layer.path + (INPUT if layer.before else "")
+    return layer, f"{meant!r} is taken for {known.path!r} of the baseline, as only its name ends alike; else {settle}"
+
+
+def _error_of(model: nn.Module, name: str) -> str:
+    try:
+        find_layer(model, name)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def matched(answer: Answer, reference: Profile, missing: Iterable[str]) -> tuple[dict[str, Reading], list[str]]:

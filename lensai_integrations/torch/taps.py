@@ -225,7 +225,7 @@ class Taps:
     def _add(self, tap: Tap) -> None:
         self._taps[tap.key] = tap
         if tap.key != ANSWER:
-            self.layers.append(Listened(tap.key, tap.layer.path or type(tap.layer.module).__name__, _info(tap)))
+            self.layers.append(listened(tap))
         self._handles[tap.key] = _registered(tap, self._catch)
 
     def _note(self, tap: Tap) -> None:
@@ -267,6 +267,11 @@ class Taps:
         if key == ANSWER:
             self._spans.append(span_of(first_tensor(given)))
             self.collect()
+
+
+def listened(tap: Tap) -> Listened:
+    """What a recording has to know of a tap."""
+    return Listened(tap.key, tap.layer.path or type(tap.layer.module).__name__, _info(tap))
 
 
 def _info(tap: Tap) -> dict[str, Any]:

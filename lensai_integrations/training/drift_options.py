@@ -41,7 +41,7 @@ class DriftOptions:
     sinks: Sequence[Sink | Callable[..., Any]]
     state: str | Path | None
     name: str
-    layers: Sequence[str] | None
+    layers: Sequence[str] | Mapping[str, str] | None
     reduce: Reduce | Mapping[str, Reduce] | None
     inputs: ImageInputs | Mapping[str, ImageInputs] | None
     target: Place | None
@@ -49,6 +49,7 @@ class DriftOptions:
     log_to_mlflow: bool
     monitor: DriftMonitor | None
     settings: Mapping[str, Any]
+    outputs: str | bool = True
     reference: Profile = field(init=False)
     known: list[KnownLayer] = field(init=False)
 
@@ -59,8 +60,8 @@ class DriftOptions:
         unknown = sorted(self.settings.keys() - set(_SETTINGS))
         if unknown:
             raise InputError(f"DriftCallback takes no {', '.join(unknown)}; of DriftMonitor's it takes {_SETTINGS}")
-        if isinstance(self.layers, str):
-            raise InputError(f"layers={self.layers!r} should be a list of layer names such as ['avgpool'], or None")
+        if not isinstance(self.outputs, str | bool):
+            raise InputError(f"outputs={self.outputs!r} should be True, False, or the name of a layer")
         readers_by_name(self.inputs)
         for reduce in self.reduce.values() if isinstance(self.reduce, Mapping) else [self.reduce]:
             if reduce is not None:
@@ -116,7 +117,7 @@ class DriftOptions:
         return Options(
             layers=[layer.name for layer in self.known],
             inputs=readers.get("", readers) if any(map(is_images, groups)) else None,
-            outputs=(known_output(self.reference) or "auto") if OUTPUTS in groups else None,
+            outputs=(known_output(self.reference) or "auto") if OUTPUTS in groups and self.outputs else None,
             task="auto",
             target=self.target if any(name.split("/")[0] == "labels" for name in groups) else None,
             reference="test",

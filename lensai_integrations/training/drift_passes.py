@@ -15,8 +15,10 @@ from lensai_integrations.errors import LensAIError
 from lensai_integrations.heads import is_labels
 from lensai_integrations.profile import Profile
 from lensai_integrations.training.drift_options import DriftOptions
+from lensai_integrations.training.known_layers import check_weights, weights_known
 from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun
+from lensai_integrations.training.weights import WEIGHTS, Weights
 
 if TYPE_CHECKING:
     from lensai_integrations.training.batches import Place, Reader
@@ -94,6 +96,17 @@ class Passes:
             except (LensAIError, OSError) as error:
                 problems.note("state", f"nothing is kept on disk: {error}")
         return options.new_monitor(sinks, name=name)
+
+    def check_weights(self, framework: str, here: Callable[[], Weights | None]) -> None:
+        """Say once if the model has other weights than the baseline was made with.
+
+        Args:
+            framework: `"keras"` or `"torch"`.
+            here: Gives the model's.
+        """
+        with self._monitor.caught(WEIGHTS):
+            if made_with := weights_known(self._monitor.baseline, framework):
+                check_weights(made_with, here())
 
     def reset(self) -> None:
         """Nothing: windows go across the loaders of a pass."""

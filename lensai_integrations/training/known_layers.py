@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.embeddings import REDUCTIONS, Reduce
-from lensai_integrations.profile import Group, Profile
+from lensai_integrations.profile import Baseline, Group, Profile
 from lensai_integrations.training.recording import LAYER, OUTPUTS
+from lensai_integrations.training.weights import WEIGHTS, Weights
+
+#: What is to be said where a model has other weights than the baseline's.
+OTHER_WEIGHTS: Final = (
+    "the model's weights are not those that the baseline was made with: an alarm may be of that alone. Load the weights"
+    " that the baseline belongs to, or make a baseline with these"
+)
 
 
 @dataclass(frozen=True)
@@ -21,26 +28,60 @@ class KnownLayer:
         path: Of the layer in the model that the baseline was made of.
         reduce: From the layer's answer to `[n, D]`.
         auto: Whether it was found by `layers="auto"`, and is to be found likewise in a model with other names.
+        named: Whether `path` is what the user calls it in the model that is watched.
     """
 
     name: str
     path: str
     reduce: Reduce
     auto: bool = False
+    named: bool = False
+
+
+def weights_known(baseline: Baseline | Profile, framework: str) -> Weights | None:
+    """The weights that a baseline's reference was made with, if it was made in this framework: each has tensors of its
+    own shapes.
+
+    Args:
+        baseline: The baseline; a profile alone says nothing of frameworks.
+        framework: `"keras"` or `"torch"`.
+
+    Example:
+        >>> weights_known(Profile(), "torch") is None
+        True
+    """
+    if isinstance(baseline, Baseline):
+        in_keras = "keras" in baseline.info.get("made_by", {})
+        return None if in_keras is not (framework == "keras") else weights_known(baseline.reference, framework)
+    return Weights.from_json(baseline.info.get(WEIGHTS))
+
+
+def check_weights(made_with: Weights | None, here: Weights | None) -> None:
+    """Refuse weights that are seen to be others than those of a baseline.
+
+    Raises:
+        InputError: Which says so.
+    """
+    if made_with is not None and here is not None and here.same_as(made_with) is False:
+        raise InputError(OTHER_WEIGHTS)
 
 
 def known_layers(
-    reference: Profile, layers: Sequence[str] | None = None, reduce: Reduce | Mapping[str, Reduce] | None = None
+    reference: Profile,
+    layers: Sequence[str] | Mapping[str, str] | None = None,
+    reduce: Reduce | Mapping[str, Reduce] | None = None,
 ) -> list[KnownLayer]:
     """The layers to read.
 
     Args:
         reference: The profile that windows are held against.
-        layers: Names of layers; None for those of the baseline.
+        layers: Names of layers, as the baseline has them; or a dict from these to the names in the model that is
+            watched; None for those of the baseline.
         reduce: For all layers or by name; None for as in the baseline.
 
     Raises:
-        InputError: If a layer was reduced by a function, and `reduce` does not have it.
+        InputError: If `layers` is neither, or a dict with names that the baseline does not have; if a layer was reduced
+            by a function, and `reduce` does not have it.
 
     Example:
         >>> import numpy as np
@@ -48,16 +89,63 @@ def known_layers(
         >>> profiler = Profiler()
         >>> profiler.update(embeddings={"pool": np.ones((9, 4))})
         >>> known_layers(profiler.profile())
-        [KnownLayer(name='pool', path='pool', reduce='mean', auto=False)]
+        [KnownLayer(name='pool', path='pool', reduce='mean', auto=False, named=False)]
     """
-    if layers is None:
-        names = [name.removeprefix(LAYER) for name in reference.groups if name.startswith(LAYER)]
-    else:
+    names = known_names(reference)
+    if isinstance(layers, Mapping):
+        _check_mapping(layers, names)
+        return [
+            KnownLayer(name, path, _reduction(reference, name, reduce), named=True) for name, path in layers.items()
+        ]
+    if layers is not None:
+        _check_names(layers)
         names = list(layers)
     auto = {name for name in names if layers is None and reference.groups[LAYER + name].info.get("auto", False)}
     return [
         KnownLayer(name, _path(reference, name), _reduction(reference, name, reduce), name in auto) for name in names
     ]
+
+
+def known_names(reference: Profile) -> list[str]:
+    """The names of the embeddings of a baseline."""
+    return [name.removeprefix(LAYER) for name in reference.groups if name.startswith(LAYER)]
+
+
+def not_in(reference: Profile, known: KnownLayer) -> str:
+    """What is to be said of a layer that is read, but not known to the baseline; nothing if it is.
+
+    Example:
+        >>> not_in(Profile(), KnownLayer("fc", "fc", "mean"))
+        "the baseline has no embeddings 'fc', so these are held against nothing; it has none"
+    """
+    names = known_names(reference)
+    if known.name in names:
+        return ""
+    text = f"the baseline has no embeddings {known.name!r}, so these are held against nothing; it has"
+    if not names:
+        return f"{text} none"
+    advice = f"layers={{{names[0]!r}: {known.name!r}}}, from a name in the baseline to one of this model"
+    return f"{text} {', '.join(map(repr, names))}: pass {advice}"
+
+
+def _check_mapping(layers: Mapping[str, str], names: Sequence[str]) -> None:
+    if not all(isinstance(each, str) for pair in layers.items() for each in pair):
+        raise InputError(f"layers={dict(layers)!r} should lead from names in the baseline to names of layers here")
+    unknown = [name for name in layers if name not in names]
+    if unknown:
+        has = ", ".join(map(repr, names)) or "none"
+        raise InputError(
+            f"layers={dict(layers)!r} has {', '.join(map(repr, unknown))}, but the baseline has embeddings of {has}:"
+            " pass a dict from these to the layers of this model"
+        )
+
+
+def _check_names(layers: Sequence[str]) -> None:
+    if isinstance(layers, str) or not all(isinstance(name, str) for name in layers):
+        raise InputError(
+            f"layers={layers!r} should be a list of layer names such as ['avgpool'], a dict from the names in the"
+            " baseline to those here, or None"
+        )
 
 
 def known_output(reference: Profile) -> str | None:

@@ -48,7 +48,7 @@ def test_every_snippet_runs(tmp_path, monkeypatch, capsys, caplog):
     given = {"requests": lambda: requests, "image": image, "logit": answer(image), "model": model}
     page = PAGE.split("\n## Lightning")[0]  # the rest is for the frameworks' own tests
     snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(snippets) == 8
+    assert len(snippets) == 9
     for number, snippet in enumerate(snippets):
         exec(compile(snippet, f"docs/monitoring.md, snippet {number}", "exec"), given)
     printed = capsys.readouterr().out.splitlines()

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lensai_integrations import ImageInputs, Profiler
 from lensai_integrations.lightning import BaselineCallback
+from lensai_integrations.torch import profiled
 from lensai_integrations.torch.attach import attach
 from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.training.batches import BatchReader
@@ -83,6 +84,21 @@ def test_no_value_of_the_device_is_read(net):
     assert set(profiler._recorders) == {
         "inputs", "outputs", "embeddings/conv", "embeddings/avgpool", "embeddings/fc.input", "labels",
     }  # fmt: skip
+
+
+def test_nor_does_a_plain_loop(net):
+    model = net().to("meta").eval()
+    arguments = {"inputs": RESOLVED, "task": "logits", "layers": ["conv", "fc.input"], "max_dim": 5}
+    with profiled(model, **arguments) as profiler:
+        for step in range(4):
+            images, labels = torch.rand(64, 3, 16, 16, device="meta"), torch.zeros(64, dtype=torch.int64, device="meta")
+            with contextlib.ExitStack() as modes:
+                for mode in (BlockingCopies, BlockingConstants) if step else ():
+                    modes.enter_context(mode())
+                with profiler.batch(labels=labels):
+                    model(images)
+        assert profiler._fit.problems.messages == []
+        assert profiler._recording._prepared[1].n == 4 * 64
 
 
 @pytest.mark.parametrize(
