@@ -17,8 +17,27 @@ from numpy.typing import NDArray
 #: Runs of elements that are looked at of a tensor, evenly spread over it, and how long each is.
 RUNS: Final = 4
 RUN: Final = 64
-#: Under what a profile's info says which weights it was made with.
+#: Under what a profile's info has the digest of the weights it was made with, and a baseline's info says in words whose
+#: they are.
 WEIGHTS: Final = "weights"
+WEIGHTS_OF: Final = "weights_of"
+#: Whose weights: those that a fit leaves, those of a pass on its own, or those of no moment.
+LEFT_BY_FIT: Final = "the weights that fit leaves, {at}"
+NOBODYS: Final = "neither the weights that fit leaves nor a checkpoint's: it was made {at}"
+CHANGING: Final = "no one's: the reference is of training data, seen while the weights changed, {at}"
+#: What is to be said where the reference is of other weights than those that are kept, and what settles it.
+ASK_FINAL: Final = (
+    'pass reference="final" for one more validation pass at the end of fit, with the weights that it leaves'
+)
+NOT_LEFT: Final = (
+    "the reference is not of the weights that fit leaves: its last validation pass was {at}, and the weights are those"
+    " {left}; clean production data may look drifted against it. "
+    "To settle it, " + ASK_FINAL
+)
+NOT_THE_CHECKPOINTS: Final = (
+    "{checkpoint} has other weights than the reference: those {held}, and the reference was made {at}; the baseline of"
+    " that checkpoint is made by {how}"
+)
 
 
 @dataclass(frozen=True)
@@ -98,3 +117,15 @@ def sampled(size: int) -> NDArray[np.int64]:
         return np.arange(size)
     starts = np.linspace(0, size - RUN, RUNS).astype(np.int64)
     return (starts[:, None] + np.arange(RUN)).ravel()
+
+
+def moment(step: int | None, epoch: int | None = None) -> str:
+    """When weights were what they were, in words.
+
+    Example:
+        >>> moment(20, 1), moment(28), moment(None)
+        ('at step 20 (epoch 1)', 'at step 28', 'at a step that is not known')
+    """
+    if step is None:
+        return "at a step that is not known" if epoch is None else f"at the end of epoch {epoch}"
+    return f"at step {step}" if epoch is None else f"at step {step} (epoch {epoch})"
