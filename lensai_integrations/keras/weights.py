@@ -1,0 +1,206 @@
+"""Which weights a model of Keras has: a digest of them, and which files have been given them.
+
+A digest is of a sample of every weight, so it costs a few reads, and at a pass or a save they are all that is waited
+for. Optimizers' averages are swapped in and out by sums, which costs digits: weights that differ by rounding count as
+the same as long as both are in this process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from lensai_integrations.training.weights import Weights, moment, sampled
+
+#: Weights with no more elements than this come to the host whole: cheaper than to pick on the device.
+_SMALL: Final = 1 << 16
+#: Differences up to this part of a tensor's largest value are rounding.
+_ROUNDING: Final = 1e-6
+_MOST_FRAMES: Final = 12
+
+
+@dataclass(frozen=True)
+class ModelWeights:
+    """What tells the weights of a model from others.
+
+    Attributes:
+        weights: The digest.
+        samples: The values that it is of; None if they are not known any more.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        >>> before = ModelWeights.of(model)
+        >>> model.layers[-1].bias.assign([0.0, 1.0])  # doctest: +SKIP
+        >>> before.same_as(ModelWeights.of(model))
+        True
+    """
+
+    weights: Weights
+    samples: tuple[NDArray[Any], ...] | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, model: Any, state: Sequence[Any] = ()) -> ModelWeights:
+        """The weights that a model has now; of JAX, where a step holds them, those in its state.
+
+        Args:
+            model: The model.
+            state: Values of its trainable and its other variables, in its own order.
+        """
+        held: dict[int, Any] = {}
+        for variables, values in zip((model.trainable_variables, model.non_trainable_variables), state, strict=False):
+            held |= {id(variable): value for variable, value in zip(variables, values, strict=True)}
+        told = []
+        for each in model.weights:
+            value = held[id(each)] if id(each) in held else each.value  # which is not there while a step holds it
+            told.append((str(each.dtype), tuple(each.shape), _sample(value, each.shape)))
+        return cls(Weights.of(told), tuple(sample for *_, sample in told))
+
+    def same_as(self, other: ModelWeights | None) -> bool | None:
+        """Whether two are the same, but for rounding; None if that cannot be told."""
+        told = None if other is None else self.weights.same_as(other.weights)
+        if told is not False or other is None or self.samples is None or other.samples is None:
+            return told
+        return all(map(_close, self.samples, other.samples))
+
+
+def _sample(value: Any, shape: Sequence[int]) -> NDArray[Any]:
+    size = int(np.prod(shape, dtype=np.int64))
+    places = sampled(size)
+    if size <= _SMALL:
+        return np.asarray(ops.convert_to_numpy(value)).reshape(-1)[places].copy()
+    return np.asarray(ops.convert_to_numpy(ops.take(ops.reshape(ops.stop_gradient(value), (-1,)), places)))
+
+
+def _close(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    if one.shape != other.shape:
+        return False
+    first, second = one.astype(np.float64), other.astype(np.float64)
+    largest = np.nanmax(np.abs(first), initial=0.0)
+    return bool(np.allclose(first, second, rtol=0.0, atol=_ROUNDING * float(largest), equal_nan=True))
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file that a model was saved to.
+
+    Attributes:
+        path: As Keras was given it.
+        weights: Those that it was given.
+        stamp: Size and time of the file then; None if it is none on a disk.
+        when: In words.
+    """
+
+    path: str
+    weights: ModelWeights
+    stamp: tuple[int, int] | None
+    when: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name without the folder."""
+        return self.path.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
+
+    def is_there(self) -> bool:
+        """Whether it is still there as it was saved."""
+        return stamp_of(self.path) == self.stamp
+
+    def holds(self, weights: ModelWeights | None) -> bool:
+        """Whether it has these weights, and is still there."""
+        return bool(self.weights.same_as(weights)) and self.is_there()
+
+
+def stamp_of(path: str) -> tuple[int, int] | None:
+    """What changes when a file is written anew; None if there is no such file.
+
+    Example:
+        >>> stamp_of("no such file") is None
+        True
+    """
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+class Saves:
+    """Watches a model being saved by one callback: the last file, and the weights that it was given.
+
+    What `model.save` and `model.save_weights` do is not changed; from `start` to `stop` they also tell.
+
+    Args:
+        model: The model.
+        keeper: The callback.
+        caught: What goes wrong in here is caught in it.
+
+    Attributes:
+        last: The last file; None so far.
+    """
+
+    def __init__(self, model: Any, keeper: Any, caught: Callable[[], Any]) -> None:
+        self._model, self._keeper, self._caught = model, keeper, caught
+        self.last: Saved | None = None
+
+    def start(self) -> None:
+        """Watch from now on."""
+        for name in ("save", "save_weights"):
+            told = self._model.__dict__.get(name)
+            if not isinstance(told, _Telling):
+                told = self._model.__dict__[name] = _Telling(getattr(self._model, name))
+            told.listeners.append(self._saved)
+
+    def stop(self) -> None:
+        """Watch no longer; a model that nobody watches is as it was."""
+        for name in ("save", "save_weights"):
+            told = self._model.__dict__.get(name)
+            if isinstance(told, _Telling) and self._saved in told.listeners:
+                told.listeners.remove(self._saved)
+                if not told.listeners:
+                    del self._model.__dict__[name]
+
+    def _saved(self, path: Any) -> None:
+        with self._caught():
+            names = [names for names in _callers() if names.get("self") is self._keeper]
+            if names:
+                where = str(os.fspath(path))
+                self.last = Saved(where, ModelWeights.of(self._model), stamp_of(where), _when(names))
+
+
+def _when(callers: Sequence[Mapping[str, Any]]) -> str:
+    """When a callback saves, from the arguments that it was called with."""
+    told = next((names for names in callers if isinstance(names.get("epoch"), int)), {})
+    batch = told.get("batch")
+    return moment(None, told.get("epoch")) if batch is None else f"after batch {batch} of epoch {told['epoch']}"
+
+
+class _Telling:
+    """A method of a model that tells which file it has written."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+        self.listeners: list[Callable[[Any], None]] = []
+
+    def __call__(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        result = self._method(filepath, *args, **kwargs)
+        for told in self.listeners:
+            told(filepath)
+        return result
+
+
+def _callers() -> Iterator[Mapping[str, Any]]:
+    """The variables of the methods that are calling."""
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(_MOST_FRAMES):
+        if frame is None:
+            return
+        yield frame.f_locals
+        frame = frame.f_back
