@@ -38,14 +38,19 @@ from lensai_integrations.training.finish import deliver, say_there_is_none
 from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION
 from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.options import FINAL, Options
-from lensai_integrations.training.problems import Problems, log
+from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.tracking import TrackedRun, active_run
 from lensai_integrations.training.weights import WEIGHTS_OF
 
-_NOT_USED = (
-    "this %s pass makes no baseline: the callback has reference=%r%s; pass a new BaselineCallback(reference=%r) to make"
-    " one of it"
+_NOT_ASKED = (
+    "Baseline: `model.{method}` makes none with reference={reference!r}; for a baseline of its data, pass"
+    " BaselineCallback(reference={source!r})."
 )
+_STAYS = (
+    "Baseline: that of fit stays; for one of this pass, with the weights of now, use a new callback:"
+    " `model.{method}(..., callbacks=[BaselineCallback(reference={source!r})])`."
+)
+_OF_FITS = (VALIDATION, TRAINING, FINAL)
 _METHODS = {TEST: "evaluate", PREDICTION: "predict"}
 _THOSE_OF = "those that the model had in `{}`"
 #: Attributes that hold what belongs to a fit, and stay behind when a callback is copied.
@@ -169,7 +174,8 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         self._model: Any = None
         self._fit: KerasFit | None = None
         self._epoch: int | None = None
-        self._fitting = self._fitted = self._pending = self._refused = False
+        self._fitting = self._fitted = self._pending = False
+        self._refused: set[str] = set()
         self._best, self._backup = BestEpoch(), Backup([], "")
         self._siblings: list[Any] = []
         self._last = Last(self)
@@ -406,10 +412,10 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
 
     def _refuse(self, source: str) -> None:
         """Say once that a pass makes no baseline, and what would."""
-        if not self._refused:
-            used = ", and has been in a fit" if self._fitted else ""
-            log.warning(_NOT_USED, source, self._options.reference, used, source)
-        self._refused = True
+        if source not in self._refused:
+            self._refused.add(source)
+            told = _STAYS if self._fitted and self._options.reference in _OF_FITS else _NOT_ASKED
+            self._say(told.format(method=_METHODS[source], reference=self._options.reference, source=source))
 
     @guarded("starting the pass")
     def _record_alone(self, source: str, steps: str) -> None:

@@ -26,6 +26,7 @@ from lensai_integrations.training.weights import (
     NOBODYS,
     NOT_LEFT,
     NOT_THE_CHECKPOINTS,
+    OLDER,
     WEIGHTS_OF,
     moment,
 )
@@ -65,7 +66,8 @@ def chosen(
     left = fit.left()
     if final is not None:
         of = next((each for each in known if each.is_of(left)), None)
-        at = _at(of.epoch) if of is not None else f"after epoch {epoch}"
+        after = "as it was before" if epoch is None else f"after epoch {epoch}"
+        at = after if of is None else _at(of.epoch)
         file = saved.name if saved is not None and saved.holds(left) else None
         profiles = {**_with_latest(of or latest, latest), final.source: final.profiles[final.source]}
         return profiles, _told(LEFT_BY_FIT, at, None if of is None else of.epoch, file)
@@ -80,9 +82,9 @@ def chosen(
         fit.problems.note("weights", _UNKNOWN)
     else:
         why = "at the interruption" if interrupted else _left_by(fit.model, best, source, epoch)
-        told = NOT_LEFT.format(at=_at(source.epoch), left=why)
         tried = interrupted or fit.options.reference == FINAL
-        fit.problems.note("weights", told.replace(ASK_FINAL, f"make one by {BY_HAND}") if tried else told)
+        told = f"{OLDER}. To settle it, make one by {BY_HAND}" if tried else NOT_LEFT
+        fit.problems.note("weights", told.format(at=_at(source.epoch), left=why))
     return _with_latest(source, latest), _told(NOBODYS, _at(source.epoch), source.epoch)
 
 

@@ -55,13 +55,14 @@ class ModelWeights:
             model: The model.
             state: Values of its trainable and its other variables, in its own order.
         """
-        held: dict[int, Any] = {}
+        held: dict[int, Any] = {}  # while a step holds values, variables have none
         for variables, values in zip((model.trainable_variables, model.non_trainable_variables), state, strict=False):
             held |= {id(variable): value for variable, value in zip(variables, values, strict=True)}
         told = []
         for each in model.weights:
-            value = held[id(each)] if id(each) in held else each.value  # which is not there while a step holds it
-            told.append((str(each.dtype), tuple(each.shape), _sample(value, each.shape)))
+            if id(each) not in held:
+                held[id(each)] = each.value
+            told.append((str(each.dtype), tuple(each.shape), _sample(held[id(each)], each.shape)))
         return cls(Weights.of(told), tuple(sample for *_, sample in told))
 
     def same_as(self, other: ModelWeights | None) -> bool | None:

@@ -41,11 +41,9 @@ def deliver(
         The folder it is in; None if it could not be saved.
     """
     calibrated(baseline, options, problems)
-    again = (folder_of(options, root) / "manifest.json").is_file()
     folder = save(baseline, options, root, problems)
     logged = upload(folder, runs, options, problems) if folder is not None else []
-    instead = " in place of the one that was there" if again else ""
-    places = [f"saved to {folder}{instead}"] if folder is not None else []
+    places = [f"saved to {folder}"] if folder is not None else []
     places += [f"logged to MLflow run {run.run_id}" for run in logged]
     say(f"Baseline of {baseline.n} {baseline.reference.source} rows: {', '.join(places) or 'kept in memory only'}.")
     if baseline.warnings:
@@ -75,19 +73,17 @@ def calibrated(baseline: Baseline, options: Options, problems: Problems) -> None
 
 def save(baseline: Baseline, options: Options, root: str | Path, problems: Problems) -> Path | None:
     """Write the baseline with its report to its folder; None if that failed."""
-    folder = folder_of(options, root)
+    folder = Path(options.directory) if options.directory is not None else Path(root) / _folder_name(options)
     report = _report(baseline, problems)
     with problems.caught(f"saving to {folder}"):
         return baseline.save(folder.absolute(), report_html=report)
     return None
 
 
-def folder_of(options: Options, root: str | Path) -> Path:
-    """The folder of a baseline. Two callbacks have two artifact paths, and so two folders."""
-    if options.directory is not None:
-        return Path(options.directory)
+def _folder_name(options: Options) -> str:
+    """Two callbacks have two artifact paths, and so two folders."""
     own = options.artifact_path.replace("/", "-")
-    return Path(root) / (FOLDER if own == DEFAULT_PATH else f"{FOLDER}-{own}")
+    return FOLDER if own == DEFAULT_PATH else f"{FOLDER}-{own}"
 
 
 def _report(baseline: Baseline, problems: Problems) -> str | None:

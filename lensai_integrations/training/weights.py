@@ -21,7 +21,7 @@ RUN: Final = 64
 #: they are.
 WEIGHTS: Final = "weights"
 WEIGHTS_OF: Final = "weights_of"
-#: Whose weights: those that a fit leaves, those of a pass on its own, or those of no moment.
+#: Whose weights: those that a fit leaves, those of no one, those of a model that nobody says more of.
 LEFT_BY_FIT: Final = "the weights that fit leaves, {at}"
 NOBODYS: Final = "neither the weights that fit leaves nor a checkpoint's: it was made {at}"
 CHANGING: Final = "no one's: the reference is of training data, seen while the weights changed, {at}"
@@ -29,11 +29,11 @@ CHANGING: Final = "no one's: the reference is of training data, seen while the w
 ASK_FINAL: Final = (
     'pass reference="final" for one more validation pass at the end of fit, with the weights that it leaves'
 )
-NOT_LEFT: Final = (
+OLDER: Final = (
     "the reference is not of the weights that fit leaves: its last validation pass was {at}, and the weights are those"
-    " {left}; clean production data may look drifted against it. "
-    "To settle it, " + ASK_FINAL
+    " {left}; clean production data may look drifted against it"
 )
+NOT_LEFT: Final = OLDER + ". To settle it, " + ASK_FINAL
 NOT_THE_CHECKPOINTS: Final = (
     "{checkpoint} has other weights than the reference: those {held}, and the reference was made {at}; the baseline of"
     " that checkpoint is made by {how}"
