@@ -6,16 +6,23 @@ First to disk, then to MLflow, so that a server that is down costs nothing but t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
+from typing import Final
 
 from lensai_integrations.mlflow.address import DEFAULT_PATH
 from lensai_integrations.profile import Baseline
 from lensai_integrations.progress import progress_bar
+from lensai_integrations.storage import MANIFEST
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun
 
 FOLDER = "lensai_baseline"
+#: The folders that fits of this process have written to, and what they were asked for.
+_WRITTEN: Final[dict[Path, Options]] = {}
+_BESIDE: Final = " (beside that of an earlier fit, in {}; pass directory= for a folder that the latest fit replaces)"
+_INSTEAD: Final = " (in place of that of an earlier fit; pass another directory= for each to keep both)"
 
 
 def deliver(
@@ -41,9 +48,9 @@ def deliver(
         The folder it is in; None if it could not be saved.
     """
     calibrated(baseline, options, problems)
-    folder = save(baseline, options, root, problems)
+    folder, note = save(baseline, options, root, problems)
     logged = upload(folder, runs, options, problems) if folder is not None else []
-    places = [f"saved to {folder}"] if folder is not None else []
+    places = [f"saved to {folder}{note}"] if folder is not None else []
     places += [f"logged to MLflow run {run.run_id}" for run in logged]
     say(f"Baseline of {baseline.n} {baseline.reference.source} rows: {', '.join(places) or 'kept in memory only'}.")
     if baseline.warnings:
@@ -71,13 +78,52 @@ def calibrated(baseline: Baseline, options: Options, problems: Problems) -> None
         baseline.calibration = done.calibration
 
 
-def save(baseline: Baseline, options: Options, root: str | Path, problems: Problems) -> Path | None:
-    """Write the baseline with its report to its folder; None if that failed."""
-    folder = Path(options.directory) if options.directory is not None else Path(root) / _folder_name(options)
+def save(baseline: Baseline, options: Options, root: str | Path, problems: Problems) -> tuple[Path | None, str]:
+    """Write the baseline with its report to its folder; None if that failed. And what is to be said of an earlier one.
+
+    Folds and trials are fits of one program with the same arguments: each has a folder of its own, `lensai_baseline`,
+    `lensai_baseline-2` and so on, whatever process it runs in. What an earlier program left is replaced, and so is what
+    this process made when it was asked for something else. A folder that was asked for is taken as it is.
+    """
     report = _report(baseline, problems)
-    with problems.caught(f"saving to {folder}"):
-        return baseline.save(folder.absolute(), report_html=report)
-    return None
+    first = Path(options.directory) if options.directory is not None else Path(root) / _folder_name(options)
+    with problems.caught(f"saving to {first}"):
+        folder, note = _taken(first.absolute(), options)
+        baseline.save(folder, report_html=report)
+        _WRITTEN[folder] = options
+        return folder, note
+    return None, ""
+
+
+def _taken(first: Path, options: Options) -> tuple[Path, str]:
+    """The folder of a fit, which no other fit takes from here on."""
+    if options.directory is not None:
+        return first, _INSTEAD if _is_recent(first / MANIFEST, options.since) else ""
+    for number in count(1):
+        folder = first.with_name(f"{first.name}-{number}") if number > 1 else first
+        if _WRITTEN.get(folder, options) != options and folder.exists():
+            return folder, _INSTEAD
+        if _take(folder, options.since):
+            break
+    return folder, _BESIDE.format(first) if folder != first else ""
+
+
+def _take(folder: Path, since: float) -> bool:
+    """Take a folder, unless another fit of this program has, in whatever process; of two at once only one gets it."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        manifest = folder / MANIFEST
+        if folder.is_dir():
+            if _is_recent(manifest if manifest.exists() else folder, since):
+                return False
+            manifest.unlink(missing_ok=True)
+    return True
+
+
+def _is_recent(path: Path, since: float) -> bool:
+    """Whether a file was written since then. Disks may round times down to seconds, and so do we."""
+    return path.exists() and path.stat().st_mtime >= int(since)
 
 
 def _folder_name(options: Options) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lensai_integrations.conventions import checked_conventions, readers_by_name
 from lensai_integrations.errors import InputError
@@ -23,6 +24,8 @@ SOURCES = ("validation", "training", "test", "prediction")
 FINAL = "final"
 REFERENCES = (*SOURCES, FINAL)
 TRAININGS = ("inputs", "all", None)
+#: When this program began, as far as it matters here. It goes with the options into the processes that it starts.
+_BEGINNING: Final = time.time()
 _NUMBERS = {
     "k": (8, 65535),
     "rows": (0, 2**24),
@@ -36,6 +39,9 @@ _NUMBERS = {
 @dataclass(frozen=True)
 class Options:
     """What `BaselineCallback` was asked for; see there.
+
+    Attributes:
+        since: Unix time at which the program began that asked.
 
     Raises:
         InputError: If an argument is not one of those accepted.
@@ -62,6 +68,7 @@ class Options:
     measures: Sequence[CustomMeasure] = ()
     segment_by: str | None = None
     max_segments: int = 20
+    since: float = field(default_factory=lambda: _BEGINNING, compare=False)
 
     def __post_init__(self) -> None:
         _check_layers(self.layers)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import copy
 import random
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from lensai_integrations import Baseline, Profiler, compare
+from lensai_integrations import Baseline, ImageInputs, Profiler, compare, measure
 from lensai_integrations.errors import TrackingError
 from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.training import finish
@@ -60,6 +62,70 @@ def test_nothing_is_calibrated_where_that_is_not_wanted_or_was_done(tmp_path):
     given.calibration = own = {"about": np.zeros(1, np.uint8)}
     delivered(tmp_path, given, clean_windows=100)
     assert given.calibration is own
+
+
+def test_fits_with_the_same_arguments_are_folds_and_each_has_a_folder(tmp_path):
+    callback = BaselineCallback(clean_windows=0)
+    said, folders = [], []
+    for n, each in ((101, callback), (102, callback), (103, BaselineCallback(clean_windows=0))):
+        folder = finish.deliver(baseline_of(n), each._options, Problems(), root=tmp_path, runs=[], say=said.append)
+        folders.append(folder)
+    assert [folder.name for folder in folders] == ["lensai_baseline", "lensai_baseline-2", "lensai_baseline-3"]
+    assert [Baseline.load(folder).n for folder in folders] == [101, 102, 103]
+    assert said[0] == f"Baseline of 101 validation rows: saved to {folders[0]}."
+    assert said[1] == (
+        f"Baseline of 102 validation rows: saved to {folders[1]} (beside that of an earlier fit, in {folders[0]}; pass"
+        " directory= for a folder that the latest fit replaces)."
+    )
+
+
+def test_a_folder_that_was_asked_for_has_the_latest_baseline_and_the_log_says_so(tmp_path):
+    said = []
+    for n in (101, 102):
+        folder, _, told = delivered(tmp_path, baseline_of(n), directory=tmp_path / "own", clean_windows=0)
+        said += told
+    assert (folder, Baseline.load(folder).n) == (tmp_path / "own", 102)
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
+    assert said[0].endswith("own.")
+    assert said[1].endswith("own (in place of that of an earlier fit; pass another directory= for each to keep both).")
+
+
+def test_a_fit_that_is_asked_for_something_else_replaces_the_one_before(tmp_path):
+    delivered(tmp_path, baseline_of(101), clean_windows=0, segment_by="label")
+    folder, _, told = delivered(tmp_path, baseline_of(102), clean_windows=0)
+    assert (folder, Baseline.load(folder).n) == (tmp_path / "lensai_baseline", 102)
+    assert "in place of that of an earlier fit" in told[0]
+
+
+def test_what_an_earlier_program_left_is_replaced(tmp_path, monkeypatch):
+    first, _, _ = delivered(tmp_path, baseline_of(101), clean_windows=0)
+    monkeypatch.setattr("lensai_integrations.training.options._BEGINNING", time.time() + 10)  # of a later program
+    again, _, told = delivered(tmp_path, baseline_of(102), clean_windows=0)
+    assert (again, Baseline.load(again).n) == (first, 102)
+    assert told == [f"Baseline of 102 validation rows: saved to {first}."]
+
+
+def test_a_folder_that_a_fit_in_another_process_is_writing_is_left_alone(tmp_path):
+    (tmp_path / "lensai_baseline").mkdir()
+    folder, problems, _ = delivered(tmp_path, baseline_of(101), clean_windows=0)
+    assert (folder, problems) == (tmp_path / "lensai_baseline-2", [])
+
+
+def test_a_file_where_the_folder_should_be_is_one_problem(tmp_path):
+    (tmp_path / "lensai_baseline").write_text("a note")
+    folder, problems, _ = delivered(tmp_path, baseline_of(101), clean_windows=0)
+    assert (folder, len(problems)) == (None, 1)
+    assert (tmp_path / "lensai_baseline").read_text() == "a note"
+
+
+def test_copies_of_options_ask_for_the_same():
+    @measure("glare-of-a-fold", range=(0, 1))
+    def glare(images):
+        return images.mean(axis=(1, 2, 3))
+
+    told = {"measures": [glare], "inputs": ImageInputs(mean=[0.5] * 3, std=[0.2] * 3)}
+    options = BaselineCallback(**told)._options
+    assert copy.deepcopy(options) == options
 
 
 @pytest.mark.parametrize(("n", "settings"), [(99, {}), (200, {"rows": 0})])
