@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations import __version__
-from lensai_integrations.errors import DefinitionError, FormatError, LensAIError
+from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
 from lensai_integrations.group import KINDS, Group
 from lensai_integrations.measures import embeddings, images, outputs
 from lensai_integrations.measures.custom import same_formula
@@ -109,6 +109,8 @@ def _encode(what: Profile | Baseline) -> tuple[dict[str, Any], Arrays]:
         kind, parts = "baseline", {"reference": what.reference}
         if what.training is not None:
             parts["training"] = what.training
+    for part, each in {kind: what, **parts}.items():
+        _check_info(part, each.info)
     arrays: Arrays = {}
     calibration = what.calibration if isinstance(what, Baseline) else None
     arrays |= {f"{_CALIBRATION}/{name}": array for name, array in (calibration or {}).items()}
@@ -122,6 +124,22 @@ def _encode(what: Profile | Baseline) -> tuple[dict[str, Any], Arrays]:
         "versions": {"lensai-integrations": __version__} | {name: version(name) for name in ("datasketches", "numpy")},
     }
     return manifest, arrays
+
+
+def _check_info(part: str, info: Mapping[str, Any]) -> None:
+    """Refuse what a manifest cannot hold.
+
+    Raises:
+        InputError: Naming the entry.
+    """
+    for key, value in info.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"info[{key!r}] of the {part} is {value!r}, which no file can hold: put texts, finite numbers, lists and"
+                f" dicts of them there ({error})"
+            ) from error
 
 
 def _encode_profile(profile: Profile, prefix: str, arrays: Arrays) -> dict[str, Any]:

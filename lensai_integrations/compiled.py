@@ -38,6 +38,9 @@ class Compiled:
         self._for_jax: Callable[[Array], Any] | None = None
         self._for_tensorflow: dict[tuple[str, tuple[int, ...]], Callable[[Array], Any]] = {}
 
+    def __reduce__(self) -> Any:
+        return Compiled, (self._function,)  # what was traced stays: other processes trace anew
+
     def __call__(self, array: Array) -> Any:
         """The function's answer for the array."""
         if not is_immutable(array) or is_symbolic(array) or arrays.is_host(array):

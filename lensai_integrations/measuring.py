@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -101,6 +101,9 @@ class ImageMeasurer:
         self._compiled = Compiled(self._by_one if len(conventions) == 1 else self._by_several)
         self.errors: dict[str, Exception] = {}
         self._new: set[str] = set()
+
+    def __reduce__(self) -> Any:
+        return image_measurer, (self._reader, *self._conventions)
 
     def error_of(self, convention: str) -> Exception:
         """What failed in a convention last; once with where that was, then without, since tracing fails only once."""
@@ -231,13 +234,14 @@ def output_measurer(kind: Kind, steps: bool = False) -> Compiled:
         {'rows': array([[1., 2.]], dtype=float32)}
     """
 
-    def measure(array: Array) -> dict[str, Array]:
-        measured = measure_outputs(flattened(array) if steps else array, kind=kind)
-        if measured.top_class is None:
-            return {"rows": measured.rows}
-        return {"rows": measured.rows, "top_class": measured.top_class, "column": column(measured.top_class)}
+    return Compiled(partial(_measured_outputs, kind=kind, steps=steps))
 
-    return Compiled(measure)
+
+def _measured_outputs(array: Array, *, kind: Kind, steps: bool) -> dict[str, Array]:
+    measured = measure_outputs(flattened(array) if steps else array, kind=kind)
+    if measured.top_class is None:
+        return {"rows": measured.rows}
+    return {"rows": measured.rows, "top_class": measured.top_class, "column": column(measured.top_class)}
 
 
 @lru_cache(maxsize=64)
@@ -250,12 +254,13 @@ def embedding_measurer(reduce: str, channels_last: bool, max_dim: int) -> Compil
         (1, 2)
     """
 
-    def measure(array: Array) -> Array:
-        rows = reduced(array, reduce, channels_last)
-        width = int(rows.shape[1])
-        return projection(width, max_dim).project(rows) if width > max_dim else rows
+    return Compiled(partial(_measured_embeddings, reduce=reduce, channels_last=channels_last, max_dim=max_dim))
 
-    return Compiled(measure)
+
+def _measured_embeddings(array: Array, *, reduce: str, channels_last: bool, max_dim: int) -> Array:
+    rows = reduced(array, reduce, channels_last)
+    width = int(rows.shape[1])
+    return projection(width, max_dim).project(rows) if width > max_dim else rows
 
 
 @lru_cache(maxsize=16)

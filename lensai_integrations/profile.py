@@ -1,7 +1,8 @@
 """Profiles: what was seen of some images, as named sketches; and baselines: what a model is held against.
 
 A profile is a handful of groups (`group.py`) and a sample of their rows; it merges group by group. How profiles become
-folders and bytes is in `archive.py`, how they become a table in `summary.py`.
+folders and bytes is in `archive.py`, how they become a table in `summary.py`. Copied or pickled, they go through these
+bytes: what arrives in another process or release is what a file would have, and is checked as a file is.
 """
 
 from __future__ import annotations
@@ -102,6 +103,9 @@ class Profile:
         ]
         return Profile(groups, rows, info, segments)
 
+    def __reduce__(self) -> Any:
+        return _arrived, (_sent(self),)
+
     def sources(self) -> dict[str, Profile]:
         """The profiles inside by the name of their source; a profile holds one, itself."""
         return {self.source: self}
@@ -164,6 +168,9 @@ class Baseline:
     info: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, NDArray[Any]] | None = field(default=None, repr=False, compare=False)
 
+    def __reduce__(self) -> Any:
+        return _arrived, (_sent(self),)
+
     @property
     def n(self) -> int:
         """Rows of the reference profile."""
@@ -213,6 +220,19 @@ class Baseline:
 
         loaded = load(folder)
         return loaded if isinstance(loaded, Baseline) else Baseline(loaded)
+
+
+def _sent(what: Profile | Baseline) -> bytes:
+    """What copies and other processes get: what a file has, checked as a file is."""
+    from lensai_integrations.archive import to_bytes
+
+    return to_bytes(what)
+
+
+def _arrived(blob: bytes) -> Profile | Baseline:
+    from lensai_integrations.archive import from_bytes
+
+    return from_bytes(blob)
 
 
 def _merged_group(a: Group | None, b: Group | None) -> Group:

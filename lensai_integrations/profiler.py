@@ -130,7 +130,7 @@ class Profiler:
             measures=None if measures is None else checked_measures(measures),
         )
         self._settings.on_custom_failure = self._custom_failed
-        self._settings.on_note = on_note or (lambda note: _log.warning("%s", note))
+        self._settings.on_note = on_note or _logged
         like = self._settings.like
         self._row_count = 0 if like is not None and any(map(kept_apart, like.groups.values())) else rows
         self._segment_by, self._max_segments = checked_segment_by(segment_by, max_segments), max_segments
@@ -491,6 +491,10 @@ class Profiler:
             name: joint[name] if name in joint else _missing(some, n, width) for name, width in self._widths.items()
         }
         self._rows.update(full, n)
+
+
+def _logged(note: str) -> None:
+    _log.warning("%s", note)
 
 
 def _seeds(seed: int | Sequence[int] | None) -> Sequence[int]:

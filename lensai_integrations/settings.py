@@ -110,8 +110,8 @@ class Settings:
         self._forms: dict[str, LabelForm] = {}
         self._agreed: dict[tuple[str, int], tuple[Meaning, bool]] = {}
         self.measures, self.missing = chosen_measures(measures, like)
-        self.on_custom_failure: Callable[[str, Exception], None] = lambda stream, error: None
-        self.on_note: Callable[[str], None] = lambda note: None
+        self.on_custom_failure: Callable[[str, Exception], None] = _ignored
+        self.on_note: Callable[[str], None] = _ignored
         self.notes: dict[str, list[str]] = {}
         if like is not None:
             self._take_over(like)
@@ -272,6 +272,10 @@ class Settings:
             "kernel_mean": KernelMean(dim, exponents=exponents),
             "moments": Moments(dim, covariance=dim <= MAX_COVARIANCE_DIM),
         }
+
+
+def _ignored(*_: Any) -> None:
+    """In place of a function that nobody gave."""
 
 
 def meaning_in(group: Group) -> Meaning:

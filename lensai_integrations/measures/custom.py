@@ -10,8 +10,11 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import operator
+import sys
 import textwrap
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import update_wrapper
 from typing import Any, Final
@@ -36,7 +39,7 @@ _REGISTERED: dict[str, CustomMeasure] = {}
 class CustomMeasure:
     """A function of images with a definition; called, it does what the function does. Made by `measure`.
 
-    It is pickled by reference, as functions are.
+    It is pickled as its function is: by reference to the module that has it at its top, and by cloudpickle of any kind.
 
     Attributes:
         definition: What it means, as profiles carry it.
@@ -66,8 +69,13 @@ class CustomMeasure:
     def __repr__(self) -> str:
         return f"<measure {self.definition.id}>"
 
-    def __reduce__(self) -> str:
-        return str(self.__dict__.get("__qualname__", self.name))
+    def __reduce__(self) -> Any:
+        owner: Any = sys.modules.get(str(self.__dict__.get("__module__")))
+        with suppress(AttributeError):
+            if operator.attrgetter(self.__dict__.get("__qualname__", ""))(owner) is self:
+                # Its function is no longer found by its own name, which is the measure's; here it is.
+                self.function.__qualname__ = f"{self.__dict__['__qualname__']}.function"
+        return _arrived, (self.function, self.definition)
 
 
 def measure(
@@ -145,6 +153,16 @@ def _register(new: CustomMeasure) -> CustomMeasure:
         )
     definitions.DEFINITIONS[id], _REGISTERED[id] = new.definition, new
     return new
+
+
+def _arrived(function: Callable[[Array], Array], definition: Definition) -> CustomMeasure:
+    """What another process has sent: the measure that this one has declared under the id, or else a new one.
+
+    Raises:
+        DefinitionError: If this process has declared another function under the id.
+    """
+    known = _REGISTERED.get(definition.id)
+    return known if known is not None and known.definition == definition else _register(CustomMeasure(function, definition))
 
 
 def _formula(function: Any) -> tuple[str, str]:

@@ -27,6 +27,10 @@ from lensai_integrations.sketches.state import LARGEST_COUNT, State, field, numb
 _LG_REGISTERS = 12
 #: No category has this name, so its upper bound is the sketch's error.
 _ABSENT = "\0absent\0"
+#: Bytes before the weights of frequent items.
+_HEAD = 32
+#: Mode of a distinct count that is a set of hashes, and bytes before them.
+_SET, _SET_HEAD = 1, 12
 #: Rows that wait on an accelerator, 16 bytes each, before they are reduced to a table.
 _PENDING_ROWS = 1 << 18
 #: Different values in that table; the rows of any further ones (the largest numbers) count as lost.
@@ -140,10 +144,11 @@ class Categories:
             raise InputError(f"cannot merge categories of max_map_size {self.max_map_size} and {other.max_map_size}")
         other._settle()
         self._settle()
-        self._frequent.merge(other._frequent)
+        # In the order in which a saved one is read, so that it is the same whether or not the other was saved.
+        self._frequent.merge(frequent_strings_sketch.deserialize(_in_order(other._frequent)))
         union = hll_union(_LG_REGISTERS)
         union.update(self._distinct)
-        union.update(other._distinct)
+        union.update(hll_sketch.deserialize(_sorted(other._distinct)))
         self._distinct = union.get_result(tgt_hll_type.HLL_8)
         self.n += other.n
 
@@ -181,11 +186,14 @@ class Categories:
         """Plain host arrays: DataSketches bytes `frequent` and `distinct` as uint8, `max_map_size` and `n` as int64."""
         self._settle()
         return {
-            "frequent": np.frombuffer(self._frequent.serialize(), np.uint8),
-            "distinct": np.frombuffer(self._distinct.serialize_compact(), np.uint8),
+            "frequent": np.frombuffer(_in_order(self._frequent), np.uint8),
+            "distinct": np.frombuffer(_sorted(self._distinct), np.uint8),
             "max_map_size": np.array(self.max_map_size, np.int64),
             "n": np.array(self.n, np.int64),
         }
+
+    def __reduce__(self) -> Any:
+        return type(self).from_state, (self.state(),)  # DataSketches' own sketches cannot be pickled
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
@@ -255,6 +263,32 @@ def _joined(pending: list[tuple[Array, Array]]) -> tuple[Array, Array]:
 
 def _empty_distinct() -> hll_sketch:
     return hll_sketch(_LG_REGISTERS, tgt_hll_type.HLL_8)
+
+
+def _in_order(sketch: frequent_strings_sketch) -> bytes:
+    """The bytes of a sketch with its items by name: DataSketches writes them as they lie in its map, in another order
+    after every reading. Four longs, of the items, are followed by their weights, and these by their names.
+    """
+    blob: bytes = sketch.serialize()
+    if len(blob) <= _HEAD:
+        return blob
+    n = int.from_bytes(blob[8:12], "little")
+    names, at = [], _HEAD + 8 * n
+    for _ in range(n):
+        end = at + 4 + int.from_bytes(blob[at : at + 4], "little")
+        names.append(blob[at:end])
+        at = end
+    order = sorted(range(n), key=lambda i: names[i][4:])
+    weights = np.frombuffer(blob, np.int64, n, _HEAD)[order]
+    return b"".join([blob[:_HEAD], weights.tobytes(), *(names[i] for i in order)])
+
+
+def _sorted(sketch: hll_sketch) -> bytes:
+    """The bytes of a distinct count; while it is a set of hashes, these by size, for the same reason."""
+    blob: bytes = sketch.serialize_compact()
+    if blob[7] & 3 != _SET:
+        return blob
+    return blob[:_SET_HEAD] + np.sort(np.frombuffer(blob, "<u4", offset=_SET_HEAD)).tobytes()
 
 
 def _read_frequent(blob: bytes, max_map_size: int, n: int) -> frequent_strings_sketch:
