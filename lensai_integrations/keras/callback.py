@@ -79,9 +79,8 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
     `model.evaluate(..., callbacks=[callback])` and `model.predict(...)` make a baseline of that pass, if the callback
     has not been used in a fit, or with `reference="test"` and `reference="prediction"`.
 
-    Copies (`copy.deepcopy`, as KerasTuner makes for each trial) and pickles start afresh. Several models that are
-    fitted with one callback and its copies each get a folder: the first the one that was asked for, the next the same
-    with `-2` behind. With KerasTuner each trial has one by its name, and the one that was asked for has the best's.
+    Copies and pickles start afresh. KerasTuner copies the callback for every trial: each has its baseline beside its
+    checkpoint, and the folder, the run and `baseline_` here are those of the best trial and epoch.
 
     Args:
         layers: Layers whose answers are profiled as embeddings, by name: `"pool"`, or `"backbone/pool"` inside a nested
@@ -459,21 +458,13 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         if baseline is None:
             say_there_is_none(fit.reference, fit.problems)
         elif self._best.tuner is None:
-            options = self._copies.options(self._options, fit.model, self._active_run)
-            self.directory_ = self._deliver(baseline, options)
-            self._copies.tell({"baseline_": baseline, "directory_": self.directory_})
+            self.directory_ = self._deliver(baseline, self._options)
+            self._copies.tell(baseline, self.directory_)
         else:
-            self._conclude_trial(baseline)
-
-    def _conclude_trial(self, baseline: Baseline) -> None:
-        """A tuner keeps the best fit of a trial, and the best trial."""
-        trial = self._copies.trial(self._best.tuner, self._siblings)
-        trial.add(self._this_fit.model.history.history)
-        known = self._copies.deliver_trial(
-            trial, None if self._best.saved is None else baseline, self._options, self._deliver
-        )
-        if known is not None:
-            self._copies.tell(known)
+            trial = self._copies.trial(self._best.tuner, self._siblings)
+            trial.add(fit.model.history.history)
+            kept = None if self._best.saved is None else baseline
+            self._copies.deliver_trial(trial, kept, self._options, self._deliver)
 
     def _deliver(self, baseline: Baseline, options: Options, log: bool = True) -> Path | None:
         runs = [self._active_run] if log and self._active_run is not None else []

@@ -1,8 +1,7 @@
-"""A callback, its copies, and the models that they are fitted with: none takes the place of another's baseline.
+"""A callback and its copies: KerasTuner makes one for every fit of every trial, and the user holds the first.
 
-KerasTuner copies callbacks for every trial, and cross-validation fits model after model with one callback. The first
-model's baseline is in the folder that was asked for, the others' in folders that are numbered. Where a tuner says what
-is better, every trial has a folder by its name, and the folder that was asked for has the best trial's so far.
+Every trial has its baseline beside its checkpoint. The folder that was asked for, the run and the user's callback have
+that of the best trial so far, by the tuner's own measure.
 """
 
 from __future__ import annotations
@@ -16,9 +15,11 @@ from statistics import fmean
 from typing import Any
 
 from lensai_integrations.profile import Baseline
-from lensai_integrations.training.finish import folder_of
+from lensai_integrations.training.finish import FOLDER
 from lensai_integrations.training.options import Options
-from lensai_integrations.training.tracking import TrackedRun
+
+#: Given a baseline, options and whether the run takes it: saves it, and returns the folder.
+Deliver = Callable[[Baseline, Options, bool], Path | None]
 
 
 class Copies:
@@ -26,121 +27,89 @@ class Copies:
 
     Args:
         origin: The callback that the others are copies of.
-
-    Attributes:
-        best: The name of the trial whose baseline is in the folder that was asked for; None so far.
     """
 
     def __init__(self, origin: Any) -> None:
         self._origin = weakref.ref(origin)
-        self._models: list[weakref.ref[Any]] = []
-        self._runs: dict[str, list[int]] = {}
         self._values: weakref.WeakKeyDictionary[Any, list[float]] = weakref.WeakKeyDictionary()
-        self.best: str | None = None
+        self._best: Path | None = None
+        self._folder: Path | None = None
 
-    def options(self, options: Options, model: Any, run: TrackedRun | None) -> Options:
-        """The options with the folder, and the path in this run, for the baseline of a model."""
-        number = self._number(model)
-        given = self._runs.setdefault(run.run_id, []) if run is not None else []
-        if number not in given:
-            given.append(number)
-        place = given.index(number) + 1
-        path = options.artifact_path if place == 1 else f"{options.artifact_path}-{place}"
-        folder = options.directory if number == 1 else _beside(options, str(number))
-        return replace(options, directory=folder, artifact_path=path)
-
-    def _number(self, model: Any) -> int:
-        """Which of the models it is, from 1."""
-        place = next((place for place, known in enumerate(self._models) if known() is model), None)
-        if place is None:
-            place = len(self._models)
-            self._models.append(weakref.ref(model))
-        return place + 1
-
-    def trial(self, keeper: Any, siblings: Sequence[Any]) -> Trial:
-        """The trial of a fit, by the tuner's callback in it."""
-        return Trial(keeper, siblings, self._values.setdefault(keeper, []))
-
-    def deliver_trial(
-        self, trial: Trial, baseline: Baseline | None, options: Options, deliver: Callable[..., Path | None]
-    ) -> dict[str, Any] | None:
-        """Save the baseline of a trial to its folder, and the best trial's to the one that was asked for.
-
-        Args:
-            trial: The trial.
-            baseline: Of its best fit so far; None if that was another than the one that has ended.
-            options: The callback's.
-            deliver: Saves and logs; given a baseline, options, and whether the run gets it.
-
-        Returns:
-            What the user's callback has to know then; None if nothing has changed.
-        """
-        if baseline is not None:
-            deliver(baseline, trial.options(options), False)
-        best = trial.best()
-        if best == self.best and (best != trial.name or baseline is None):
-            return None
-        if best != trial.name or baseline is None:
-            if not (folder := _beside(options, best)).is_dir():
-                return None
-            baseline = Baseline.load(folder)
-        self.best = best
-        return {"baseline_": baseline, "directory_": deliver(baseline, options, True)}
-
-    def tell(self, known: Mapping[str, Any]) -> None:
+    def tell(self, baseline: Baseline, folder: Path | None) -> None:
         """Tell the callback that the user has what a copy has made."""
         origin = self._origin()
         if origin is not None and not origin._fitting:
-            vars(origin).update(known)
+            origin.baseline_, origin.directory_ = baseline, folder
 
+    def trial(self, keeper: Any, siblings: Sequence[Any]) -> Trial:
+        """The trial that a fit is one of.
 
-def _beside(options: Options, name: str) -> Path:
-    folder = folder_of(options, Path.cwd())
-    return folder.with_name(f"{folder.name}-{name}")
+        Args:
+            keeper: The tuner's `SaveBestEpoch`, which is the same for all fits of a trial.
+            siblings: The callbacks of the fit.
+        """
+        return Trial(keeper, siblings, self._values.setdefault(keeper, []))
+
+    def deliver_trial(self, trial: Trial, baseline: Baseline | None, options: Options, deliver: Deliver) -> None:
+        """Save the baseline of a trial beside its checkpoint, and the best trial's where it was asked for.
+
+        Args:
+            trial: The trial, with the fit that has ended.
+            baseline: Of that fit; None if the trial keeps the weights of another one.
+            options: The callback's.
+            deliver: Saves and logs.
+        """
+        if baseline is not None:
+            deliver(baseline, replace(options, directory=trial.folder), False)
+        best = trial.best()
+        if best == self._best and not (best == trial.folder and baseline is not None):
+            return
+        if best != trial.folder or baseline is None:
+            if not best.is_dir():  # a trial of before, without a baseline
+                return
+            baseline = Baseline.load(best)
+        if self._folder is not None:  # of a worse one
+            options = replace(options, directory=self._folder)
+        self._best, self._folder = best, deliver(baseline, options, True)
+        self.tell(baseline, self._folder)
 
 
 class Trial:
-    """A trial of KerasTuner, of which a fit is one of several or the only one.
+    """A trial of KerasTuner.
 
     Args:
-        keeper: Its `SaveBestEpoch`, which is the same for all fits of a trial.
-        siblings: The callbacks of the fit.
-        values: The best value of each of its fits.
+        keeper: Its `SaveBestEpoch`.
+        siblings: The callbacks of a fit.
+        values: The objective's best value in each of its fits.
 
     Attributes:
-        name: That of its folder.
+        folder: Where its baseline is.
     """
 
     def __init__(self, keeper: Any, siblings: Sequence[Any], values: list[float]) -> None:
-        self._objective = keeper.objective
-        tuner = next((each.tuner for each in siblings if hasattr(each, "tuner") and hasattr(each, "trial")), None)
-        self._others = getattr(getattr(tuner, "oracle", None), "trials", {})
-        self.name = Path(str(keeper.filepath)).parent.name
-        self._values = values
-
-    def options(self, options: Options) -> Options:
-        """The options with the folder of the trial."""
-        return replace(options, directory=_beside(options, self.name))
+        self._objective, self._values = keeper.objective, values
+        self._tuner: Any = next(
+            (each.tuner for each in siblings if hasattr(each, "tuner") and hasattr(each, "trial")), None
+        )
+        self.folder = Path(str(keeper.filepath)).absolute().parent / FOLDER
 
     def add(self, history: Mapping[str, Sequence[Any]]) -> None:
         """Add a fit, of which this is the history by metric."""
-        values = [
-            float(self._objective.get_value(logs)) for logs in by_epoch(history) if self._objective.has_value(logs)
-        ]
+        objective = self._objective
+        values = [float(objective.get_value(logs)) for logs in by_epoch(history) if objective.has_value(logs)]
         if values:
             self._values.append(reduce(self._better, values))
 
-    def best(self) -> str:
-        """The name of the best trial, in the words of the tuner: by the mean of its fits, the first of equals."""
-        scores = {
-            f"trial_{name}": each.score
-            for name, each in self._others.items()
-            if f"trial_{name}" != self.name and each.score is not None
-        }
+    def best(self) -> Path:
+        """The folder of the best trial, by the mean of its fits, as the tuner has it; of equals the first."""
+        trials = getattr(getattr(self._tuner, "oracle", None), "trials", {})
+        others = {self._tuner.get_trial_dir(name): each.score for name, each in trials.items()}
+        scores = {Path(folder).absolute() / FOLDER: score for folder, score in others.items() if score is not None}
+        scores.pop(self.folder, None)
         if self._values:
-            scores[self.name] = fmean(self._values)
+            scores[self.folder] = fmean(self._values)
         if not scores:
-            return self.name
+            return self.folder
         return reduce(lambda one, two: two if self._objective.better_than(scores[two], scores[one]) else one, scores)
 
     def _better(self, one: float, two: float) -> float:
