@@ -18,7 +18,7 @@ from lensai_integrations.arrays import to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
 from lensai_integrations.keras.batches import KerasBatches, input_names_of
-from lensai_integrations.keras.best import Seen
+from lensai_integrations.keras.best import FILE, Seen
 from lensai_integrations.keras.functions import PREDICT, TEST, TRAIN, Exchange, abandoned, steps
 from lensai_integrations.keras.surroundings import class_names_in
 from lensai_integrations.keras.taps import Taps
@@ -192,6 +192,8 @@ class KerasFit(Fit[Recording]):
             info: What it says of the weights.
         """
         profiles = {source: each for source, each in profiles.items() if each.n}
+        for each in profiles.values():
+            each.info.pop(FILE, None)  # for resumed fits alone
         if TRAINING in profiles:
             profiles[TRAINING] = with_names(profiles[TRAINING], self._taps.renamed())
         baseline = self.baseline(profiles)

@@ -162,11 +162,7 @@ def _arrived(function: Callable[[Array], Array], definition: Definition) -> Cust
         DefinitionError: If this process has declared another function under the id.
     """
     known = _REGISTERED.get(definition.id)
-    return (
-        known
-        if known is not None and known.definition == definition
-        else _register(CustomMeasure(function, definition))
-    )
+    return known if known is not None and known.definition == definition else _register(CustomMeasure(function, definition))
 
 
 def _formula(function: Any) -> tuple[str, str]:
