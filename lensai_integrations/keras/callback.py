@@ -23,12 +23,13 @@ from lensai_integrations.keras.best import BestEpoch, Seen
 from lensai_integrations.keras.check import check
 from lensai_integrations.keras.configuration import configuration, from_configuration
 from lensai_integrations.keras.copies import Copies
-from lensai_integrations.keras.finish import chosen, final_pass
+from lensai_integrations.keras.finish import chosen, final_pass, of_pass
 from lensai_integrations.keras.fit import KerasFit
 from lensai_integrations.keras.functions import PREDICT, TRAIN
 from lensai_integrations.keras.functions import TEST as TEST_STEPS
 from lensai_integrations.keras.guard import Last, left, say
 from lensai_integrations.keras.surroundings import look_around
+from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
@@ -40,7 +41,6 @@ from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.options import FINAL, Options
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.tracking import TrackedRun, active_run
-from lensai_integrations.training.weights import WEIGHTS_OF
 
 _NOT_ASKED = (
     "Baseline: `model.{method}` makes none with reference={reference!r}; for a baseline of its data, pass"
@@ -52,10 +52,9 @@ _STAYS = (
 )
 _OF_FITS = (VALIDATION, TRAINING, FINAL)
 _METHODS = {TEST: "evaluate", PREDICTION: "predict"}
-_THOSE_OF = "those that the model had in `{}`"
 #: Attributes that hold what belongs to a fit, and stay behind when a callback is copied.
 _OF_A_FIT = frozenset(
-    ("_model", "_fit", "_best", "_backup", "_siblings", "_last", "_token", "_copies", "_active_run", "params")
+    ("_model", "_fit", "_best", "_backup", "_siblings", "_left", "_last", "_token", "_copies", "_active_run", "params")
 )
 
 
@@ -177,6 +176,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         self._refused: set[str] = set()
         self._best, self._backup = BestEpoch(), Backup([], "")
         self._siblings: list[Any] = []
+        self._left: ModelWeights | None = None
         self._last = Last(self)
         self._active_run: TrackedRun | None = None
 
@@ -228,6 +228,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         fit, self._fit, self._epoch = self._fit, None, None
         self._best.stop()
         self._best, self._backup, self._siblings = BestEpoch(), Backup([], ""), []
+        self._left = None
         self._pending = True
         self._active_run = None
         self.baseline_ = self.directory_ = None
@@ -362,7 +363,9 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         method = _METHODS.get(self._options.reference)
         if method is None:
             self._conclude(*chosen(self._this_fit, self._best, final, self._epoch, interrupted=interrupted))
-        elif not interrupted:
+            return
+        self._left = self._this_fit.left()
+        if not interrupted:
             told = f"reference={self._options.reference!r}, so it is made by"
             self._say(f"Baseline: {told} `model.{method}(..., callbacks=[callback])`.")
 
@@ -432,10 +435,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
             self._conclude_alone()
 
     def _conclude_alone(self) -> None:
-        seen, kept = self._this_fit.seen(), self._best.kept
-        words = _THOSE_OF.format(_METHODS.get(seen.source, seen.source))
-        profiles = {**seen.profiles, **({} if kept is None else kept.profiles)}
-        self._conclude(profiles, {WEIGHTS_OF: words, "epoch": None, "checkpoint": None})
+        self._conclude(*of_pass(self._this_fit, self._best, self._left, self._epoch))
 
     @guarded("ending training")
     def _end_training(self) -> None:

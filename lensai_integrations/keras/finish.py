@@ -16,6 +16,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.keras.best import BestEpoch, Seen
 from lensai_integrations.keras.fit import KerasFit
 from lensai_integrations.keras.functions import TEST
+from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.profile import Profile
 from lensai_integrations.training.fit import TRAINING, VALIDATION
 from lensai_integrations.training.options import FINAL
@@ -35,7 +36,8 @@ from lensai_integrations.training.weights import (
 _ATTRIBUTES: Final = ("test_function", "stop_evaluating")
 BY_HAND: Final = '`model.evaluate(x, y, callbacks=[BaselineCallback(reference="test")])`, with a new callback'
 _NO_FINAL: Final = "reference='final' asks for one more validation pass at the end of fit, but {}"
-_OF_FILE: Final = "those of {file}, {at}"
+_OF_FILE: Final = "checkpoint {file}, {at}"
+_AS_GIVEN: Final = "the model as it was given for {}"
 _UNKNOWN: Final = "whether the reference is of the weights that fit leaves cannot be told: " + ASK_FINAL
 
 
@@ -86,6 +88,26 @@ def chosen(
         told = f"{OLDER}. To settle it, make one by {BY_HAND}" if tried else NOT_LEFT
         fit.problems.note("weights", told.format(at=_at(source.epoch), left=why))
     return _with_latest(source, latest), _told(NOBODYS, _at(source.epoch), source.epoch)
+
+
+def of_pass(
+    fit: KerasFit, best: BestEpoch, left: ModelWeights | None, epoch: int | None
+) -> tuple[Mapping[str, Profile], dict[str, Any]]:
+    """The profiles of an `evaluate` or `predict` on its own, and what the baseline says of their weights.
+
+    Args:
+        fit: The fit before, if there was one.
+        best: What a callback kept in it.
+        left: The weights that it left.
+        epoch: Its last epoch.
+    """
+    seen, saved = fit.seen(), best.saved
+    profiles = {**seen.profiles, **({} if best.kept is None else best.kept.profiles)}
+    if saved is not None and saved.holds(seen.weights):
+        return profiles, _told(_OF_FILE, saved.when, None, saved.name)
+    if seen.is_of(left):
+        return profiles, _told(LEFT_BY_FIT, _at(epoch), epoch)
+    return profiles, _told(_AS_GIVEN.format(seen.source), "", None)
 
 
 def _told(words: str, at: str, epoch: int | None, file: str | None = None) -> dict[str, Any]:

@@ -328,7 +328,7 @@ def test_a_file_is_named_if_it_has_the_weights_of_the_reference(model, fit, same
     info = callback.baseline_.info
 
     assert (info["epoch"], info["checkpoint"]) == (1, name.format(epoch=2))
-    assert info["weights_of"] == f"those of {name.format(epoch=2)}, at the end of epoch 1"
+    assert info["weights_of"] == f"checkpoint {name.format(epoch=2)}, at the end of epoch 1"
     assert callback.baseline_.warnings == []
     trains.load_weights(tmp_path / name.format(epoch=2))
     assert same(callback.baseline_, trains)
@@ -394,9 +394,66 @@ def test_a_file_that_is_saved_every_so_many_steps(model, fit, same, tmp_path, ev
             other = BaselineCallback(["embedding"], reference="test", clean_windows=0, directory="other")
             trains.evaluate(*images(24, 1), callbacks=[other], verbose=0)  # what it says
             assert (other.baseline_.warnings, same(other.baseline_, trains)) == ([], True)
-            assert other.baseline_.info["weights_of"] == "those that the model had in `evaluate`"
+            assert other.baseline_.info["weights_of"] == "the model as it was given for test"
     else:
         assert same(baseline, trains)
+
+
+def test_evaluate_after_fit_says_whose_weights_it_has(model, fit, images, same, tmp_path):
+    trains, callback = model(), quick(reference="test")
+    keeps = saving(tmp_path / "best.weights.h5", save_weights_only=True)
+    fit(trains, callback, Score(1, 3, 2), keeps, epochs=3)
+    assert callback.baseline_ is None
+
+    found = []
+    for path in (None, tmp_path / "best.weights.h5"):
+        if path is not None:
+            trains.load_weights(path)
+        trains.evaluate(*images(24, 1), callbacks=[callback], verbose=0)
+        found.append((callback.baseline_.info["weights_of"], callback.baseline_.info["checkpoint"]))
+        assert (callback.baseline_.warnings, same(callback.baseline_, trains)) == ([], True)
+    assert found == [
+        (LEFT + "at the end of epoch 2", None),
+        ("checkpoint best.weights.h5, at the end of epoch 1", "best.weights.h5"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reference", "used", "evaluates", "predicts"),
+    [
+        ("validation", False, True, True),
+        ("validation", True, False, False),
+        ("training", False, False, False),
+        ("final", False, False, False),
+        ("test", False, True, False),
+        ("prediction", True, False, True),
+    ],
+)
+def test_a_pass_on_its_own_makes_a_baseline_or_says_what_would(
+    model, fit, images, said, reference, used, evaluates, predicts
+):
+    trains, callback = model(), quick(reference=reference)
+    if used:
+        fit(trains, callback, epochs=1)
+    for method, source, makes in (("evaluate", "test", evaluates), ("predict", "prediction", predicts)):
+        before = callback.baseline_
+        said.clear()
+        for _ in range(2):
+            getattr(trains, method)(
+                images(20, 1)[0], *([images(20, 1)[1]] if method == "evaluate" else []), callbacks=[callback], verbose=0
+            )
+        told = [each for each in said.messages if f"`model.{method}" in each and "Baseline: " in each]
+        assert (callback.baseline_ is not before) == makes
+        assert len(told) == (0 if makes else 1)
+        assert makes or f"BaselineCallback(reference={source!r})" in told[0]
+        if makes:
+            assert (callback.baseline_.n, callback.baseline_.reference.source) == (20, source)
+        else:
+            other = quick(reference=source, directory="other")  # what it says
+            getattr(trains, method)(
+                images(20, 1)[0], *([images(20, 1)[1]] if method == "evaluate" else []), callbacks=[other], verbose=0
+            )
+            assert other.baseline_.reference.source == source
 
 
 @pytest.mark.backend("torch")
