@@ -226,7 +226,8 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
 
     def _begin(self) -> None:
         fit, self._fit, self._epoch = self._fit, None, None
-        self._best.stop()
+        with Problems().caught("what is saved"):
+            self._best.stop()
         self._best, self._backup, self._siblings = BestEpoch(), Backup([], ""), []
         self._left = None
         self._pending = True
@@ -445,9 +446,9 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
     @guarded("putting the model's functions back")
     def _stop(self) -> None:
         self._fitting = False
+        self._this_fit.stop()
         self._last.leave()
         self._best.stop()
-        self._this_fit.stop()
 
     def _conclude(self, profiles: Mapping[str, Profile], info: Mapping[str, Any]) -> None:
         fit = self._this_fit

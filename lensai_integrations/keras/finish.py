@@ -59,6 +59,8 @@ def chosen(
         The profiles by source, and what the baseline says of their weights.
     """
     latest, saved = fit.seen(), best.saved
+    if final is None and (latest.reference is None or not latest.reference.n):
+        return latest.profiles, {}
     kept = best.kept if best.kept is not None and best.kept.source == latest.source else None
     known = [each for each in (latest, kept) if each is not None]
     if latest.source == TRAINING and final is None:
