@@ -455,15 +455,17 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         if not self._pending:
             return
         self._pending = False
+        trial = None
+        if self._best.tuner is not None:
+            trial = self._copies.trial(self._best.tuner, self._siblings)
+            trial.add(fit.model.history.history, fit.problems)
         self.baseline_ = baseline = fit.made(profiles, info)
         if baseline is None:
             say_there_is_none(fit.reference, fit.problems)
-        elif self._best.tuner is None:
+        elif trial is None:
             self.directory_ = self._deliver(baseline, self._options)
             self._copies.tell(baseline, self.directory_)
         else:
-            trial = self._copies.trial(self._best.tuner, self._siblings)
-            trial.add(fit.model.history.history)
             kept = None if self._best.saved is None else baseline
             self._copies.deliver_trial(trial, kept, self._options, self._deliver)
 

@@ -12,12 +12,17 @@ from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Final
 
 from lensai_integrations.profile import Baseline
 from lensai_integrations.training.finish import FOLDER
 from lensai_integrations.training.options import Options
+from lensai_integrations.training.problems import Problems
 
+_NO_OBJECTIVE: Final = (
+    "the objective {!r} is not among the logs of fit, so which trial is the best is not known here, and the baseline is"
+    " that of the last, {}; those of the others are beside their checkpoints, in `lensai_baseline`"
+)
 #: Given a baseline, options and whether the run takes it: saves it, and returns the folder.
 Deliver = Callable[[Baseline, Options, bool], Path | None]
 
@@ -93,23 +98,27 @@ class Trial:
         )
         self.folder = Path(str(keeper.filepath)).absolute().parent / FOLDER
 
-    def add(self, history: Mapping[str, Sequence[Any]]) -> None:
+    def add(self, history: Mapping[str, Sequence[Any]], problems: Problems) -> None:
         """Add a fit, of which this is the history by metric."""
         objective = self._objective
         values = [float(objective.get_value(logs)) for logs in by_epoch(history) if objective.has_value(logs)]
         if values:
             self._values.append(reduce(self._better, values))
+        if not self._values:
+            problems.note("tuner", _NO_OBJECTIVE.format(objective.name, self.folder.parent.name))
 
     def best(self) -> Path:
-        """The folder of the best trial, by the mean of its fits, as the tuner has it; of equals the first."""
+        """The folder of the best trial, by the mean of its fits, as the tuner has it; of equals the first.
+
+        Where it is not known how good this trial is, it is the one.
+        """
         trials = getattr(getattr(self._tuner, "oracle", None), "trials", {})
+        if not self._values:
+            return self.folder
         others = {self._tuner.get_trial_dir(name): each.score for name, each in trials.items()}
         scores = {Path(folder).absolute() / FOLDER: score for folder, score in others.items() if score is not None}
         scores.pop(self.folder, None)
-        if self._values:
-            scores[self.folder] = fmean(self._values)
-        if not scores:
-            return self.folder
+        scores[self.folder] = fmean(self._values)
         return reduce(lambda one, two: two if self._objective.better_than(scores[two], scores[one]) else one, scores)
 
     def _better(self, one: float, two: float) -> float:

@@ -70,7 +70,7 @@ def chosen(
     left = fit.left()
     if final is not None:
         of = next((each for each in known if each.is_of(left)), None)
-        after = "as it was before" if epoch is None else f"after epoch {epoch}"
+        after = "as they were before" if epoch is None else f"after epoch {epoch}"
         at = after if of is None else _at(of.epoch)
         file = saved.name if saved is not None and saved.holds(left) else None
         profiles = {**_with_latest(of or latest, latest), final.source: final.profiles[final.source]}

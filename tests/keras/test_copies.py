@@ -223,5 +223,29 @@ def test_a_search_after_another_and_after_a_fit(search, fit):
     assert width_of("kept") == 4
 
 
+@TUNERS_OWN
+@pytest.mark.backend("torch")
+def test_an_objective_that_is_computed_after_fit_is_said_not_to_be_known(images, tmp_path):
+    tuners = pytest.importorskip("keras_tuner")
+
+    class Widths(tuners.HyperModel):
+        def build(self, settings):
+            return wide(settings.Choice("width", [4, 8]))
+
+        def fit(self, settings, model, *data, **arguments):
+            model.fit(*data, **arguments)
+            return float(settings["width"])  # the least is the best
+
+    callback = quick(directory="kept")
+    tuner = tuners.GridSearch(Widths(), max_trials=2, directory=tmp_path, project_name="search")
+    tuner.search(*images(40), validation_data=images(24, 1), epochs=1, verbose=0, callbacks=[callback])
+    (said,) = callback.baseline_.warnings
+
+    assert width_of("kept") == width_of(callback.baseline_) == 8
+    assert "which trial is the best is not known here, and the baseline is that of the last, trial_" in said
+    (four,) = [each for each in tuner.oracle.trials.values() if each.hyperparameters["width"] == 4]
+    assert width_of(Path(tuner.get_trial_dir(four.trial_id)) / "lensai_baseline") == 4
+
+
 def test_logs_by_epoch():
     assert by_epoch({}) == []
