@@ -37,11 +37,12 @@ class ModelWeights:
         samples: The values that it is of; None if they are not known any more.
 
     Example:
+        >>> import keras
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
         >>> before = ModelWeights.of(model)
-        >>> model.layers[-1].bias.assign([0.0, 1.0])  # doctest: +SKIP
-        >>> before.same_as(ModelWeights.of(model))
-        True
+        >>> model.set_weights([kernel + 1 for kernel in model.get_weights()])
+        >>> before.same_as(before), before.same_as(ModelWeights.of(model))
+        (True, False)
     """
 
     weights: Weights
