@@ -16,7 +16,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.keras.best import BestEpoch, Seen
 from lensai_integrations.keras.fit import KerasFit
 from lensai_integrations.keras.functions import TEST
-from lensai_integrations.keras.weights import ModelWeights
+from lensai_integrations.keras.weights import ModelWeights, on_host
 from lensai_integrations.profile import Profile
 from lensai_integrations.training.fit import TRAINING, VALIDATION
 from lensai_integrations.training.options import FINAL
@@ -204,7 +204,7 @@ def undisturbed(model: Any) -> Iterator[None]:
     seeds = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
     if seeds is not None:
         variables[id(seeds.state)] = seeds.state
-    before = {key: np.array(keras.ops.convert_to_numpy(each)) for key, each in variables.items()}
+    before = {key: on_host(each.value).copy() for key, each in variables.items()}
     states = [(put, get()) for get, put in _generators()]
     try:
         yield
