@@ -8,6 +8,7 @@ the fit saved and logged (`training/finish.py`).
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,14 +19,17 @@ import keras
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.backup import BEST, LATEST, Backup
-from lensai_integrations.keras.best import BestEpoch
+from lensai_integrations.keras.best import BestEpoch, Seen
 from lensai_integrations.keras.check import check
 from lensai_integrations.keras.configuration import configuration, from_configuration
+from lensai_integrations.keras.copies import Copies
+from lensai_integrations.keras.finish import chosen, final_pass, of_pass
 from lensai_integrations.keras.fit import KerasFit
 from lensai_integrations.keras.functions import PREDICT, TRAIN
 from lensai_integrations.keras.functions import TEST as TEST_STEPS
-from lensai_integrations.keras.guard import left, say
+from lensai_integrations.keras.guard import Last, left, say
 from lensai_integrations.keras.surroundings import look_around
+from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
@@ -34,9 +38,24 @@ from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.finish import deliver, say_there_is_none
 from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION
 from lensai_integrations.training.guard import guarded
-from lensai_integrations.training.options import Options
+from lensai_integrations.training.options import FINAL, Options
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.tracking import TrackedRun, active_run
+
+_NOT_ASKED = (
+    "Baseline: `model.{method}` makes none with reference={reference!r}; for a baseline of its data, pass"
+    " BaselineCallback(reference={source!r})."
+)
+_STAYS = (
+    "Baseline: that of fit stays; for one of this pass, with the weights of now, use a new callback:"
+    " `model.{method}(..., callbacks=[BaselineCallback(reference={source!r})])`."
+)
+_OF_FITS = (VALIDATION, TRAINING, FINAL)
+_METHODS = {TEST: "evaluate", PREDICTION: "predict"}
+#: Attributes that hold what belongs to a fit, and stay behind when a callback is copied.
+_OF_A_FIT = frozenset(
+    ("_model", "_fit", "_best", "_backup", "_siblings", "_left", "_last", "_token", "_copies", "_active_run", "params")
+)
 
 
 @keras.saving.register_keras_serializable(package="lensai_integrations")
@@ -53,8 +72,14 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
     end they are put back. A model that overrides `make_train_function` is left alone, with a warning. After an
     exception outside of a step, `detach()` puts them back; so does the end of a `with` block around `fit`.
 
+    Whose weights the reference was made with is in `baseline_.info["weights_of"]`. If they are neither those that `fit`
+    leaves nor those that a callback keeps, as with averaged weights, that is said, and `reference="final"` settles it.
+
     `model.evaluate(..., callbacks=[callback])` and `model.predict(...)` make a baseline of that pass, if the callback
-    has not been used in a fit or `reference="test"`.
+    has not been used in a fit, or with `reference="test"` and `reference="prediction"`.
+
+    Copies and pickles start afresh. KerasTuner copies the callback for every trial: each has its baseline beside its
+    checkpoint, and the folder, the run and `baseline_` here are those of the best trial and epoch.
 
     Args:
         layers: Layers whose answers are profiled as embeddings, by name: `"pool"`, or `"backbone/pool"` inside a nested
@@ -73,7 +98,9 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
             `"multilabel_probabilities"`. A dict by head where they differ.
         target: Key or place of the labels in y, or `"y"` for y itself. `"auto"`: y, or the part of it with the key or
             the place of each head, else its first part or its usual key. None: no labels.
-        reference: Which pass is the reference: `"validation"`, `"training"`, or `"test"` (of `model.evaluate`).
+        reference: Which pass is the reference: `"validation"`, the last one in `fit`, or of the epoch whose weights a
+            callback keeps; `"final"`, one more validation pass at the end of `fit`, with the weights that it leaves;
+            `"training"`; `"test"` or `"prediction"`, those of `model.evaluate` and `model.predict`.
         training: What is profiled of training batches: `"inputs"` (and labels), `"all"` (layers too), or None.
         reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
             function of the backend's tensor, in a graph where there is one; or a dict of these by layer.
@@ -115,7 +142,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         outputs: str | None = "auto",
         task: str | Mapping[str, str] = "auto",
         target: int | str | None = "auto",
-        reference: Literal["validation", "training", "test"] = "validation",
+        reference: Literal["validation", "training", "test", "prediction", "final"] = "validation",
         training: Literal["inputs", "all"] | None = "inputs",
         reduce: Reduce | Mapping[str, Reduce] = "mean",
         convention: str | Sequence[str] = "lensai",
@@ -134,13 +161,41 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         self._options = Options(**arguments, dataloader_idx=0)
+        self.baseline_: Baseline | None = None
+        self.directory_: Path | None = None
+        self._copies = Copies(self)
+        self._unused()
+
+    def _unused(self) -> None:
+        """As a callback is that has not been in a fit."""
+        self.params: Any = None
+        self._model: Any = None
         self._fit: KerasFit | None = None
         self._epoch: int | None = None
         self._fitting = self._fitted = self._pending = False
-        self._best_profiles: dict[str, Profile] = {}
+        self._refused: set[str] = set()
+        self._best, self._backup = BestEpoch(), Backup([], "")
+        self._siblings: list[Any] = []
+        self._left: ModelWeights | None = None
+        self._last = Last(self)
         self._active_run: TrackedRun | None = None
-        self.baseline_: Baseline | None = None
-        self.directory_: Path | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over, here or in another process: the arguments and the last baseline, nothing of a fit."""
+        return {name: value for name, value in vars(self).items() if name not in _OF_A_FIT}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._copies = Copies(self)
+        self._unused()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        for shared in (self._options, self.baseline_):
+            memo[id(shared)] = shared
+        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        copied._copies = self._copies
+        return copied
 
     def get_config(self) -> dict[str, Any]:
         """The arguments as JSON values.
@@ -171,9 +226,12 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
 
     def _begin(self) -> None:
         fit, self._fit, self._epoch = self._fit, None, None
-        self._best, self._backup = BestEpoch([]), Backup([], "")
-        self._first = self._pending = True
-        self._active_run, self._best_profiles = None, {}
+        with Problems().caught("what is saved"):
+            self._best.stop()
+        self._best, self._backup, self._siblings = BestEpoch(), Backup([], ""), []
+        self._left = None
+        self._pending = True
+        self._active_run = None
         self.baseline_ = self.directory_ = None
         with Problems().caught("starting, so nothing is profiled", InputError):
             again = fit is not None and fit.renew(self._model)
@@ -192,12 +250,13 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         if around.holder is not None:
             ours = [each._fit for each in around.siblings if isinstance(each, BaselineCallback)]
             fit.end_others([each for each in ours if each is not None])
-        self._best = BestEpoch(around.siblings)
+        self._siblings = around.siblings
+        self._best = BestEpoch(around.siblings, fit.model, lambda: fit.problems.caught("what is saved"))
         self._backup = Backup(around.siblings, self._options.artifact_path)
         for source, data in zip((TRAINING, VALIDATION), around.data, strict=True):
             fit.raw.begin(source, data)
         fit.name_classes(around.data)
-        if self._options.reference == VALIDATION:
+        if self._options.reference_source == VALIDATION:
             fit.record(VALIDATION, everything=True)
             if around.validates is False:
                 fit.use_training_as_reference()
@@ -208,7 +267,10 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
             fit.listen(TRAIN)
         with fit.problems.caught("resuming"):
             resumed = self._backup.load()
-            fit.profiles, self._best_profiles = resumed[LATEST], resumed[BEST]
+            fit.profiles = resumed[LATEST]
+            self._best.resume(fit.seen(resumed[BEST]))
+        if around.holder is not None:
+            self._last.join(around.holder)
 
     def _watch(self, holder: Any) -> None:
         """The model gets its functions back when the fit's list of callbacks goes, however it ended."""
@@ -219,10 +281,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
     @guarded("starting an epoch")
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin the training profile of this epoch."""
-        self._keep_best()
-        if self._first:
-            self._best.reset()
-        self._first, self._epoch = False, epoch
+        self._epoch = epoch
         self._this_fit.start(TRAINING)
 
     @guarded("ending an epoch")
@@ -233,7 +292,8 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
 
     def _back_up(self, *, create: bool = True) -> None:
         with self._this_fit.problems.caught("backup"):
-            self._backup.save({LATEST: self._this_fit.profiles, BEST: self._best_profiles}, create=create)
+            best = {} if self._best.kept is None else self._best.kept.profiles
+            self._backup.save({LATEST: self._this_fit.profiles, BEST: best}, create=create)
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Begin the reference profile: of the validation pass of a fit, or of an `evaluate` on its own."""
@@ -270,14 +330,45 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
 
     @guarded("ending the fit")
     def on_train_end(self, logs: Any = None) -> None:
-        """Put the model's functions back, save and log the baseline."""
+        """Put the model's functions back; when the other callbacks are done, save and log the baseline."""
         self._end_training()
-        self._keep_best()
-        self._stop()
-        if self._options.reference == TEST:
-            self._say("Baseline: reference='test', so it is made by `model.evaluate(..., callbacks=[callback])`.")
-        else:
-            self._conclude()
+        self._this_fit.stop()
+        if not self._last.joined:
+            self.fit_is_over()
+
+    @guarded("the best epoch")
+    def fit_has_begun(self) -> None:
+        """What callbacks think is the best by now is of before."""
+        self._best.begin()
+
+    @guarded("the best epoch")
+    def epoch_is_over(self) -> None:
+        """If the weights that the epoch had are kept, its profiles are the ones to log."""
+        fit = self._this_fit
+        if self._best.look(fit.seen()):
+            self._back_up(create=False)
+
+    @guarded("ending the fit")
+    def fit_is_over(self) -> None:
+        """Save and log the baseline of the weights that are there when all callbacks are done."""
+        final, fit = None, self._this_fit
+        fit.on_interruption = fit.stop
+        try:
+            if self._options.reference == FINAL:
+                final = final_pass(fit, look_around(self).evaluation)
+        finally:
+            self._stop()
+            self._conclude_fit(final)
+
+    def _conclude_fit(self, final: Seen | None, *, interrupted: bool = False) -> None:
+        method = _METHODS.get(self._options.reference)
+        if method is None:
+            self._conclude(*chosen(self._this_fit, self._best, final, self._epoch, interrupted=interrupted))
+            return
+        self._left = self._this_fit.left()
+        if not interrupted:
+            told = f"reference={self._options.reference!r}, so it is made by"
+            self._say(f"Baseline: {told} `model.{method}(..., callbacks=[callback])`.")
 
     def detach(self) -> None:
         """Put the model's functions back after a fit that was interrupted, and log the last complete baseline.
@@ -292,10 +383,13 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
 
     @guarded("ending an interrupted fit")
     def _end_interrupted(self) -> None:
-        self._keep_best()
+        if self._fitted:
+            self.epoch_is_over()
         self._stop()
-        if self._options.reference != TEST:
-            self._conclude()
+        if not self._fitted:
+            self._conclude_alone()
+        else:
+            self._conclude_fit(None, interrupted=True)
 
     def __enter__(self) -> Self:
         return self
@@ -309,13 +403,22 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         return self._fit
 
     def _start_alone(self, source: str, steps: str) -> None:
-        if self._fitted and self._options.reference != source:
+        reference = self._options.reference
+        if reference != source and (self._fitted or reference != VALIDATION):
+            self._refuse(source)
             return
         if not self._fitted:
             self._begin()
         self._pending = True
         self._find_run()
         self._record_alone(source, steps)
+
+    def _refuse(self, source: str) -> None:
+        """Say once that a pass makes no baseline, and what would."""
+        if source not in self._refused:
+            self._refused.add(source)
+            told = _STAYS if self._fitted and self._options.reference in _OF_FITS else _NOT_ASKED
+            self._say(told.format(method=_METHODS[source], reference=self._options.reference, source=source))
 
     @guarded("starting the pass")
     def _record_alone(self, source: str, steps: str) -> None:
@@ -330,35 +433,45 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         if source in self._this_fit.recordings:
             self._this_fit.end(source)
             self._stop()
-            self._conclude()
+            self._conclude_alone()
+
+    def _conclude_alone(self) -> None:
+        self._conclude(*of_pass(self._this_fit, self._best, self._left, self._epoch))
 
     @guarded("ending training")
     def _end_training(self) -> None:
         fit, steps = self._this_fit, (self.params or {}).get("steps")
         fit.end(TRAINING, whole=steps is None or fit.batches >= steps, epoch=self._epoch)
 
-    @guarded("the best epoch")
-    def _keep_best(self) -> None:
-        """If the epoch that has ended is the best so far, its profiles are the ones to log."""
-        if not self._first and self._best.is_new():
-            self._best_profiles = dict(self._this_fit.profiles)
-            self._back_up(create=False)
-
     @guarded("putting the model's functions back")
     def _stop(self) -> None:
         self._fitting = False
         self._this_fit.stop()
+        self._last.leave()
+        self._best.stop()
 
-    def _conclude(self) -> None:
-        fit, runs = self._this_fit, [] if self._active_run is None else [self._active_run]
+    def _conclude(self, profiles: Mapping[str, Profile], info: Mapping[str, Any]) -> None:
+        fit = self._this_fit
         if not self._pending:
             return
         self._pending = False
-        self.baseline_ = baseline = fit.made(self._best_profiles, self._best.file)
+        trial = None
+        if self._best.tuner is not None:
+            trial = self._copies.trial(self._best.tuner, self._siblings)
+            trial.add(fit.model.history.history, fit.problems)
+        self.baseline_ = baseline = fit.made(profiles, info)
         if baseline is None:
             say_there_is_none(fit.reference, fit.problems)
-            return
-        self.directory_ = deliver(baseline, self._options, fit.problems, root=Path.cwd(), runs=runs, say=self._say)
+        elif trial is None:
+            self.directory_ = self._deliver(baseline, self._options)
+            self._copies.tell(baseline, self.directory_)
+        else:
+            kept = None if self._best.saved is None else baseline
+            self._copies.deliver_trial(trial, kept, self._options, self._deliver)
+
+    def _deliver(self, baseline: Baseline, options: Options, log: bool = True) -> Path | None:
+        runs = [self._active_run] if log and self._active_run is not None else []
+        return deliver(baseline, options, self._this_fit.problems, root=Path.cwd(), runs=runs, say=self._say)
 
     def _say(self, message: str) -> None:
         say(self, message)

@@ -13,7 +13,7 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.training.options import SOURCES, Options
 
 #: Options that the Keras callback has no use for.
-NOT_OURS = ("dataloader_idx",)
+NOT_OURS = ("dataloader_idx", "since")
 
 
 def configuration(options: Options) -> dict[str, Any]:

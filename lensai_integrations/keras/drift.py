@@ -6,10 +6,11 @@ Steps are listened to as `BaselineCallback` does it, by functions that are excha
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 
@@ -107,8 +108,29 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
         arguments = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         super().__init__()
         self._passes = Passes(DriftOptions(**arguments))
+        self._unused()
+
+    def _unused(self) -> None:
         self._fit: KerasDriftFit | None = None
         self._fitting = False  # whether a pass runs, by the name that `left` knows
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over, here or in another process: the arguments, and no windows."""
+        of_passes = ("_passes", "_fit", "_token", "_model", "params")
+        kept = {name: value for name, value in vars(self).items() if name not in of_passes}
+        return kept | {"_options": self._passes.options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.params = self._model = None
+        self._passes = Passes(state["_options"])
+        self.__dict__.update({name: value for name, value in state.items() if name != "_options"})
+        self._unused()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        memo[id(self._passes.options)] = self._passes.options  # a monitor and sinks that were given are for all
+        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return copied
 
     @property
     def reports_(self) -> list[WindowReport]:

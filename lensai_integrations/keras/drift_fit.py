@@ -46,6 +46,9 @@ class KerasDriftFit(Monitored, KerasFit):
         """End a pass; if it was cut short, by the exception that is handled now."""
         super().complete(source, whole=whole, error=None if whole else sys.exception())
 
+    def _begins(self, kind: str, arguments: Sequence[Any]) -> None:
+        """A monitor keeps no profile that says of which weights it is."""
+
     def _measure(self, recording: Recording, seen: Mapping[str, Any]) -> None:
         """On the host: a window cuts batches to all sizes, and each would be compiled for JAX and TensorFlow."""
         batch = {key: together(values) for key, values in seen.items()}

@@ -18,16 +18,19 @@ from lensai_integrations.arrays import to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
 from lensai_integrations.keras.batches import KerasBatches, input_names_of
+from lensai_integrations.keras.best import FILE, Seen
 from lensai_integrations.keras.functions import PREDICT, TEST, TRAIN, Exchange, abandoned, steps
 from lensai_integrations.keras.surroundings import class_names_in
 from lensai_integrations.keras.taps import Taps
+from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.training.fit import LABEL, PREDICTION, TRAINING, Fit
+from lensai_integrations.training.fit import LABEL, PREDICTION, TRAINING, VALIDATION, Fit
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import Recording
 from lensai_integrations.training.threads import one_blas_thread
+from lensai_integrations.training.weights import WEIGHTS, Weights
 
 _KINDS = (TRAIN, TEST, PREDICT)
 _KIND_OF = {TRAINING: TRAIN, PREDICTION: PREDICT}
@@ -47,6 +50,7 @@ class KerasFit(Fit[Recording]):
     Attributes:
         batches: How many batches the pass that is running has handed out; of the last call of several at most too many.
         on_interruption: What is done when a step raises.
+        weights: By source, those that the latest complete profile was made with, unless they changed meanwhile.
     """
 
     def __init__(self, options: Options, model: Any, known: Mapping[str, int | str] | None = None) -> None:
@@ -68,6 +72,13 @@ class KerasFit(Fit[Recording]):
         self._waiting: deque[dict[str, Any]] = deque()
         self.batches, self._batches_per_call = 0, 1
 
+    def begin(self) -> None:
+        """Begin anew: forget profiles, recordings and problems."""
+        super().begin()
+        self.weights: dict[str, ModelWeights] = {}
+        self._weights: ModelWeights | None = None
+        self._begun = False
+
     def _attached(self, model: Any, problems: Problems) -> Taps:
         return attach(model, self._options, problems, self._steps.place)
 
@@ -75,7 +86,10 @@ class KerasFit(Fit[Recording]):
         def sink(seen: dict[str, Any]) -> None:
             self._seen(kind, seen)
 
-        return Exchange(model, kind, self._taps, self._reader.pick, sink, self.problems, self._interrupted)
+        def begins(arguments: Sequence[Any]) -> None:
+            self._begins(kind, arguments)
+
+        return Exchange(model, kind, self._taps, self._reader.pick, sink, self.problems, self._interrupted, begins)
 
     def _interrupted(self) -> None:
         self.on_interruption()
@@ -125,6 +139,7 @@ class KerasFit(Fit[Recording]):
         self._settle(0)
         self._running = source if source in self.recordings else None
         self.batches, self._batches_per_call = 0, _batches_per_call(self._model())
+        self._weights, self._begun = None, False
         if self._running is not None:
             self.recordings[source].start()
 
@@ -133,24 +148,59 @@ class KerasFit(Fit[Recording]):
         if self._running == source:
             self._settle(0)
             self._running = None
-            self.complete(source, whole=whole, **info)
+            weights, before = self._weights, self.profiles.get(source)
+            told = {} if weights is None else {WEIGHTS: weights.weights.to_json()}
+            self.complete(source, whole=whole, **info, **told)
+            if weights is not None and self.profiles.get(source) is not before:
+                self.weights[source] = weights
 
-    def made(self, best: Mapping[str, Profile], checkpoint: str | None) -> Baseline | None:
-        """The baseline of this fit, or None if there is nothing to hold a model against.
+    def _begins(self, kind: str, arguments: Sequence[Any]) -> None:
+        """Before the first step of a pass that trains nothing: now the weights are in place that it is of."""
+        source = self._running
+        if self._begun or source in (None, TRAINING) or _KIND_OF.get(str(source), TEST) != kind:
+            return
+        self._begun = True
+        with self.problems.caught("which weights the model has"):
+            state = arguments[0] if keras.backend.backend() == "jax" else ()
+            self._weights = ModelWeights.of(self._model(), state)
+
+    @property
+    def model(self) -> Any:
+        """The model; None if it is gone."""
+        return self._model()
+
+    def left(self) -> ModelWeights | None:
+        """The weights that the model has now; None if they cannot be read, as in a step that was interrupted."""
+        with self.problems.caught("which weights the model has"):
+            return ModelWeights.of(self._model())
+        return None
+
+    def seen(self, profiles: Mapping[str, Profile] | None = None) -> Seen:
+        """The latest profiles, or others that were stored, and the weights that the reference was made with."""
+        found = dict(self.profiles if profiles is None else profiles)
+        source = self.reference if self.reference in found or self.reference != VALIDATION else TRAINING
+        weights = self.weights.get(source) if profiles is None else None
+        if weights is None and source in found and (stored := Weights.from_json(found[source].info.get(WEIGHTS))):
+            weights = ModelWeights(stored)
+        return Seen(found, source, weights)
+
+    def made(self, profiles: Mapping[str, Profile], info: Mapping[str, Any]) -> Baseline | None:
+        """The baseline that these profiles make, or None if there is nothing to hold a model against.
 
         Args:
-            best: The profiles of the best epoch, which come before the latest.
-            checkpoint: Name of the file with the best weights.
+            profiles: By source.
+            info: What it says of the weights.
         """
-        profiles = {source: each for source, each in {**self.profiles, **best}.items() if each.n}
+        profiles = {source: each for source, each in profiles.items() if each.n}
+        for each in profiles.values():
+            each.info.pop(FILE, None)  # for resumed fits alone
         if TRAINING in profiles:
             profiles[TRAINING] = with_names(profiles[TRAINING], self._taps.renamed())
         baseline = self.baseline(profiles)
         if baseline is not None:
             baseline.info |= {
                 "source": baseline.reference.source,
-                "epoch": baseline.reference.info.get("epoch"),
-                "checkpoint": checkpoint if best else None,
+                **info,
                 "model": type(self._model()).__name__,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "made_by": {"keras": keras.__version__, keras.backend.backend(): version(keras.backend.backend())},

@@ -8,7 +8,7 @@ function looks like is in the module of its name.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Final, Protocol
@@ -69,6 +69,7 @@ class Exchange:
         sink: Takes what was picked and caught.
         problems: Where it is reported if the function cannot be exchanged.
         interrupted: Called when a step raises: Keras tells no callback of that.
+        begins: Called before every step, with what the function is called with.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Exchange:
         sink: Sink,
         problems: Problems,
         interrupted: Callable[[], None],
+        begins: Callable[[Sequence[Any]], None],
     ) -> None:
         self._model, self._kind, self._interrupted = weakref.ref(model), kind, interrupted
+        self.begins = begins
         self._taps, self._problems = taps, problems
         self._pick, self._sink = self._calm(pick, dict), self._calm(sink, lambda: None)
         self._name = f"{kind}_function"
@@ -162,6 +165,7 @@ class Guarded:
     def _called(self, *arguments: Any) -> Any:
         if self.gave_up or not self.owner.active:
             return self.original(*arguments)
+        self.owner.begins(arguments)
         try:
             result = self._ours(*arguments)
         except NotProfiledError as error:

@@ -7,7 +7,7 @@ start of a fit; where they are not found (another Keras, another loop), the call
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,12 +25,14 @@ class Surroundings:
         holder: The list that holds them: it goes when the loop ends, however that ends.
         validates: Whether fit was given validation data; None if that is not known.
         data: What fit was given: to train on, and as validation data; or what `evaluate` was given.
+        evaluation: The arguments with which fit calls `evaluate`; None if it validates nothing.
     """
 
     siblings: list[Any] = field(default_factory=list)
     holder: Any = None
     validates: bool | None = None
     data: tuple[Any, Any] = (None, None)
+    evaluation: dict[str, Any] | None = None
 
 
 def look_around(callback: Any) -> Surroundings:
@@ -38,7 +40,7 @@ def look_around(callback: Any) -> Surroundings:
 
     Example:
         >>> look_around(object())
-        Surroundings(siblings=[], holder=None, validates=None, data=(None, None))
+        Surroundings(siblings=[], holder=None, validates=None, data=(None, None), evaluation=None)
     """
     found = Surroundings()
     frame = sys._getframe(1)
@@ -54,10 +56,25 @@ def look_around(callback: Any) -> Surroundings:
         if is_fit and found.validates is None:
             found.validates = names["validation_data"] is not None
             found.data = names.get("x"), names["validation_data"]
+            if found.validates:
+                found.evaluation = _evaluation(names)
         if frame.f_back is None:
             break
         frame = frame.f_back
     return found
+
+
+def _evaluation(names: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The arguments of the `evaluate` in `fit`, from what it calls them."""
+    if "val_x" not in names:
+        return None
+    return {
+        "x": names["val_x"],
+        "y": names.get("val_y"),
+        "sample_weight": names.get("val_sample_weight"),
+        "batch_size": names.get("validation_batch_size") or names.get("batch_size"),
+        "steps": names.get("validation_steps"),
+    }
 
 
 def class_names_in(data: Sequence[Any]) -> Names:

@@ -19,6 +19,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from lensai_integrations.arrays import to_host
 from lensai_integrations.training.weights import Weights, moment, sampled
 
 #: Weights with no more elements than this come to the host whole: cheaper than to pick on the device.
@@ -40,7 +41,7 @@ class ModelWeights:
         >>> import keras
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
         >>> before = ModelWeights.of(model)
-        >>> model.set_weights([kernel + 1 for kernel in model.get_weights()])
+        >>> _ = model.layers[-1].bias.assign([0.0, 1.0])
         >>> before.same_as(before), before.same_as(ModelWeights.of(model))
         (True, False)
     """
@@ -78,8 +79,15 @@ def _sample(value: Any, shape: Sequence[int]) -> NDArray[Any]:
     size = int(np.prod(shape, dtype=np.int64))
     places = sampled(size)
     if size <= _SMALL:
-        return np.asarray(ops.convert_to_numpy(value)).reshape(-1)[places].copy()
-    return np.asarray(ops.convert_to_numpy(ops.take(ops.reshape(ops.stop_gradient(value), (-1,)), places)))
+        return on_host(value).reshape(-1)[places].copy()
+    return on_host(ops.take(ops.reshape(ops.stop_gradient(value), (-1,)), places))
+
+
+def on_host(value: Any) -> NDArray[Any]:
+    """The value of a variable as numpy; formats that numpy lacks as float32."""
+    value = ops.stop_gradient(value)
+    narrow = "bfloat16" in str(value.dtype) or "float8" in str(value.dtype)
+    return np.asarray(to_host(ops.cast(value, "float32") if narrow else value))
 
 
 def _close(one: NDArray[Any], other: NDArray[Any]) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from lensai_integrations import Baseline
 from lensai_integrations.keras import BaselineCallback
-from lensai_integrations.keras.best import BestEpoch
+from lensai_integrations.keras.best import BestEpoch, Seen
 
 
 class Score(keras.callbacks.Callback):
@@ -108,17 +108,12 @@ def test_a_checkpoint_that_was_never_written_in_this_fit_is_not_of_its_best_epoc
 def test_only_a_change_is_a_new_best(value):
     keeper = keras.callbacks.EarlyStopping("score", mode="max", restore_best_weights=True)
     best = BestEpoch([keras.callbacks.History(), keeper])
-    best.reset()
-    asked = [best.is_new()]
+    best.begin()
+    seen = Seen({}, "validation")
+    asked = [best.look(seen)]
     keeper.best = keras.ops.convert_to_numpy(value)
-    asked += [best.is_new(), best.is_new()]
+    asked += [best.look(seen), best.look(seen)]
     keeper.best_epoch = 3
 
-    assert [*asked, best.is_new(), best.is_new()] == [False, True, False, True, False]
-    assert not BestEpoch([]).is_new()
-
-
-def test_the_file_is_named_without_its_folder():
-    assert BestEpoch([saving("runs/a/best.weights.h5", save_weights_only=True)]).file == "best.weights.h5"
-    assert BestEpoch([stopping()]).file is None
-    assert BestEpoch([]).file is None
+    assert [*asked, best.look(seen), best.look(seen)] == [False, True, False, True, False]
+    assert not BestEpoch().look(seen)

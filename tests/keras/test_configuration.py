@@ -94,7 +94,10 @@ def test_a_wrong_description_is_refused(config, message):
         ({"outputs": 1}, "outputs=1"),
         ({"task": "segmentation"}, "task='segmentation' is unknown; pass 'auto'"),
         ({"target": 1.5}, "target=1.5"),
-        ({"reference": "val"}, "reference='val' is unknown; pass 'validation', 'training' or 'test'"),
+        (
+            {"reference": "val"},
+            "reference='val' is unknown; pass 'validation', 'training', 'test', 'prediction' or 'final'",
+        ),
         ({"training": "some"}, "training='some'"),
         ({"reduce": "median"}, "median"),
         ({"reduce": {"conv": "median"}}, "median"),

@@ -107,7 +107,7 @@ def exchanged(monkeypatch):
 
         monkeypatch.setattr("lensai_integrations.keras.functions.steps", Steps)
         told, problems, owner = [], Problems(quiet=True), owner or Model()
-        exchange = Exchange(owner, "train", None, dict, print, problems, lambda: told.append(1))
+        exchange = Exchange(owner, "train", None, dict, print, problems, lambda: told.append(1), list)
         exchange.exchange()
         return owner, exchange, problems, told
 
@@ -224,7 +224,7 @@ def test_what_fails_in_picking_and_taking_is_a_problem(exchanged):
         raise ValueError("injected")
 
     problems = Problems(quiet=True)
-    exchange = Exchange(Model(), "train", None, fails, fails, problems, list)
+    exchange = Exchange(Model(), "train", None, fails, fails, problems, list, list)
 
     assert (exchange._pick(1), exchange._sink(1)) == ({}, None)
     assert problems.messages == ["train steps: ValueError('injected')"]
