@@ -20,4 +20,4 @@ def data_dir() -> Path:
 
 
 #: Programs that tests start in processes of their own.
-collect_ignore = ["lightning/ddp_script.py"]
+collect_ignore = ["lightning/ddp_script.py", "lightning/spawn_script.py"]

@@ -257,10 +257,6 @@ class BaselineCallback(Checkable, LightningCallback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the reference profile."""
         if is_fitting(trainer):
-            assert self._fit is not None
-            loaders, index = trainer.val_dataloaders, self._options.dataloader_idx
-            self._fit.raw.find(VALIDATION, one_loader(loaders, index))
-            self._fit.raw.find(OTHER_LOADERS, other_loaders(loaders, index))
             self._begin(VALIDATION, trainer)
         elif not trainer.sanity_checking:
             self._begin_alone(VALIDATION, trainer, pl_module)
@@ -418,7 +414,11 @@ class BaselineCallback(Checkable, LightningCallback):
 
     @guarded("starting validation", InputError)
     def _begin(self, source: str, trainer: Trainer) -> None:
-        self._start(source, loaders_of(trainer, source), self._options.dataloader_idx)
+        assert self._fit is not None
+        loaders, index = loaders_of(trainer, source), self._options.dataloader_idx
+        self._fit.raw.find(source, one_loader(loaders, index))
+        self._fit.raw.find(OTHER_LOADERS, other_loaders(loaders, index))
+        self._start(source, loaders, index)
 
     def _begin_alone(self, source: str, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a pass that belongs to no fit: it is the reference, if that was asked for; else it is said how to."""

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, replace
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,6 @@ from lensai_integrations.measures.batches import (
     CHANNELS,
     LAYOUTS,
     Found,
-    Key,
     by_shape,
     channels_first,
     find_images,
@@ -34,6 +33,11 @@ from lensai_integrations.measures.batches import (
 )
 from lensai_integrations.measures.preprocessing import preprocessing_of
 from lensai_integrations.measures.wrapped import datasets_of, parts_inside
+
+if TYPE_CHECKING:
+    from lensai_integrations.measures.batches import Key
+else:
+    Key = Any  # Hydra's configurations look at a dataclass's annotations, and know no unions with tuples
 
 KINDS: Final = ("any", "uint8", "integer", "float")
 

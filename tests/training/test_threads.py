@@ -16,7 +16,8 @@ def blas_threads():
 
 @pytest.fixture
 def several():
-    """numpy with two threads, whatever the machine has."""
+    """numpy with two threads, whatever the machine has, and whatever libraries other tests have loaded."""
+    threads._blas_pools.cache_clear()
     with ThreadpoolController().select(user_api="blas").limit(limits=2):
         yield
 
