@@ -42,8 +42,11 @@ from lensai_integrations.sketches.categories import Categories
 
 _log = logging.getLogger("lensai_integrations")
 
-#: What an image's file is called.
-SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+#: What an image's file is called, of those too that Pillow needs a plugin for: they count as files that cannot be read.
+SUFFIXES: Final = (
+    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2",
+    ".jfif", ".avif", ".heic", ".heif",
+)  # fmt: skip
 #: Files that one process measures before it reports; seconds between two saved states; unreadable files that are named.
 CHUNK, SAVE_EVERY, MOST_NAMED = 32, 10.0, 1000
 _STATE: Final = "resume.npz"
@@ -52,6 +55,8 @@ _INFO: Final = {"note": "files, RGB"}
 
 def images_in(source: str | Path) -> tuple[Path, list[Path]]:
     """The images of a folder and its folders, or those that a pattern such as `photos/**/*.jpg` finds; sorted.
+
+    In a folder links are followed, and what is hidden (`.ipynb_checkpoints`, `._0001.jpg`) is left out.
 
     Returns:
         The folder that they are named from, and their paths.
@@ -62,7 +67,7 @@ def images_in(source: str | Path) -> tuple[Path, list[Path]]:
     source = Path(source)
     found: Iterable[Path]
     if source.is_dir():
-        root, found = source, (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+        root, found = source, (path for path in _below(source) if path.suffix.lower() in SUFFIXES)
     elif source.is_file():
         root, found = source.parent, [source]
     else:
@@ -76,6 +81,20 @@ def images_in(source: str | Path) -> tuple[Path, list[Path]]:
             f"no images in {str(source)!r}: pass a folder of {', '.join(SUFFIXES)}, or a pattern in quotes"
         )
     return root, paths
+
+
+def _below(folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """All that is in a folder and its folders, links followed and hidden names left out."""
+    here = folder.resolve()
+    if here in around:  # a link that leads back
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _below(path, (*around, here))
+        else:
+            yield path
 
 
 def profile_files(
