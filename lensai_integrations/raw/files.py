@@ -34,7 +34,7 @@ from lensai_integrations.profile import Profile
 from lensai_integrations.raw.chunks import Chunk, measure_chunk
 from lensai_integrations.raw.columns import Columns
 from lensai_integrations.raw.metadata import FILE, Metadata, checked_exif, checked_metadata
-from lensai_integrations.raw.segments import SegmentNames, checked_stream, profiles_of
+from lensai_integrations.raw.segments import SegmentNames, checked_stream, with_segments
 from lensai_integrations.raw.sketches import RAW, RawSketches
 from lensai_integrations.segments import DEFAULT_SEGMENTS
 from lensai_integrations.segments import LABEL as SEGMENT_BY_LABEL
@@ -144,7 +144,7 @@ def profile_files(
         progress: Called with the number of files done and of all.
 
     Raises:
-        InputError: If there are no images, or not all have a label that they are to be told apart by.
+        InputError: If there are no images, or none can be read, or not all have a label that they are to be told apart by.
         MissingDependencyError: If Pillow is not installed.
 
     Example:
@@ -232,7 +232,14 @@ class _Work:
         self.done = self.resumed = int(notes["done"])
 
     def profile(self, root: Path, paths: Sequence[Path], seconds: float, source: str, *, labelled: bool) -> Profile:
-        """What it amounts to."""
+        """What it amounts to.
+
+        Raises:
+            InputError: If no file could be read.
+        """
+        if len(self._unreadable) == len(paths):
+            first, why = self._unreadable[0]
+            raise InputError(f"none of {len(paths):,} files could be read, the first, {first}: {why}")
         groups, rows = self._sketches.groups(self._pixels, _INFO, self._name), self._sketches.rows(self._name)
         labels = _labels(root, paths, {path for path, _ in self._unreadable}) if labelled else None
         if labels is not None:
@@ -248,11 +255,8 @@ class _Work:
             _log.warning("%s", warning)
         info["warnings"] += failures
         info["images_per_second"] = round((self.done - self.resumed) / max(seconds, 1e-9), 1)
-        by = self._sketches.columns.segment_by
-        if by is None:
-            return Profile(groups, rows, info)
-        segments = profiles_of(self._sketches, self._names.names, self._name, {"source": info["source"]})
-        return Profile(groups, rows, info | {"segment_by": by, "max_segments": self._most}, segments)
+        whole = Profile(groups, rows, info)
+        return with_segments(whole, self._sketches, self._names.names, self._name, self._most)
 
 
 def _have_labels(root: Path, paths: Sequence[Path]) -> bool:
