@@ -144,7 +144,7 @@ def profile_files(
         progress: Called with the number of files done and of all.
 
     Raises:
-        InputError: If there are no images, or none can be read, or not all have a label that they are to be told apart by.
+        InputError: If there are no images, none can be read, or not all have a label that they are to be told apart by.
         MissingDependencyError: If Pillow is not installed.
 
     Example:

@@ -213,6 +213,21 @@ def test_a_monitor_that_is_fed_nothing_of_its_baseline_is_not_ok(kind, caplog):
     assert monitor.level == "unknown"
 
 
+@pytest.mark.parametrize("other", [None, "broken.jpg", {"image": None}])
+def test_images_beside_others_in_a_list_are_not_lost_in_silence(baseline, other):
+    monitor = DriftMonitor(baseline, window=2)
+    monitor.update(inputs=[*photos(2), other])
+    assert (monitor.level, monitor.status.rows) == ("unknown", 0)
+    assert "of a list of 3, 2 are images, the others" in monitor.status.causes["inputs"]
+    assert len(monitor.update(inputs=list(photos(2)))) == 1
+
+
+def test_a_batch_in_a_list_with_its_labels_is_read(baseline):
+    monitor = DriftMonitor(baseline, window=4)
+    assert len(monitor.update(inputs=[np.stack([photos(1)[0]] * 4), np.arange(4)])) == 1
+    assert monitor.status.rows == 4
+
+
 def test_it_is_unknown_after_a_restart_too(tmp_path):
     for k in range(3):
         monitor = DriftMonitor(of_outputs(), window=3, state=tmp_path)
