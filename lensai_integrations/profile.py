@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, check_comparable, shared_info
+from lensai_integrations.heads import is_labels
 from lensai_integrations.segments import merged_segments
 from lensai_integrations.sketches.rows import RowSample
 
@@ -52,7 +53,7 @@ class Profile:
 
     @property
     def n(self) -> int:
-        """Rows seen, those left out included. Images that were delivered count where nothing else was profiled.
+        """Rows seen, those left out included. Delivered images count where no more than labels is beside them.
 
         Streams of devices have no common rows: there it is how many images were measured, whatever else was counted.
         """
@@ -60,7 +61,9 @@ class Profile:
         if images is not None and images.bank is None and images.n:
             return images.n + images.invalid
         used = [group for group in self.groups.values() if not group.delivered]
-        return max((group.n + group.invalid for group in used or self.groups.values()), default=0)
+        if all(is_labels(group.name) for group in used):
+            used = list(self.groups.values())
+        return max((group.n + group.invalid for group in used), default=0)
 
     @property
     def source(self) -> str:

@@ -43,8 +43,8 @@ _ADVICE: Final = {
 #: Seconds before the first retry, doubled before each further one, and the longest that is waited, whoever asks for it.
 BACKOFF, LONGEST_WAIT = 1.0, 60.0
 
-#: Seconds that are tried for an upload of now.
-_MOST_TIMES: Final = 20
+#: Seconds that are tried for an upload of now: where the server says that it has others, and where it may mean these.
+MOST_TIMES, _MOST_DOUBTFUL = 600, 20
 #: 2000-01-01, before which no device has uploaded anything.
 EARLIEST: Final = 946_684_800
 #: By address and sensor, the latest second of which something was sent by this process as of now.
@@ -84,6 +84,7 @@ class Upload:
         sensor_id: Whose they are: letters, digits, `.`, `_` and `-`, at most 128.
         timestamp: Of when, unix time in whole seconds. A server takes one upload of each sensor and timestamp.
         archive: What `archive` made.
+        fresh: That the time is no more than that of now: where the server has another of it, a later second will do.
 
     Raises:
         InputError: If one is not like that.
@@ -98,6 +99,7 @@ class Upload:
     sensor_id: str
     timestamp: int
     archive: bytes
+    fresh: bool = False
 
     def __post_init__(self) -> None:
         checked_url("endpoint", self.endpoint)
@@ -118,7 +120,6 @@ def send(
     token: str | None = None,
     timeout: float = 30.0,
     retries: int = 3,
-    fresh: bool = False,
     older: bool = False,
 ) -> bool:
     """Deliver an upload, in LensAI's C++ protocol. What the server does not have when this returns, it raises.
@@ -127,12 +128,11 @@ def send(
     not before the server's `Retry-After`. A server that asks for more than 60 seconds is not tried again.
 
     Args:
-        upload: What, and to where.
+        upload: What, and to where. A fresh one is sent as of now, or of the next second of which the server has
+            nothing. Two of one process never have the same.
         token: Sent as `Authorization: Bearer`.
         timeout: Seconds to wait for a connection, and for each piece of the answer.
         retries: How often it is tried again.
-        fresh: That its time is no more than that of now: if the server has an upload of that second, this one is of
-            the next. Two of one process never have the same.
         older: Whether the older dialect is spoken as well, that of LensAI's Python profiler.
 
     Returns:
@@ -150,7 +150,7 @@ def send(
         lensai_integrations.errors.InputError: retries=-1 should be a whole number from 0 to 100
     """
     check_settings(token, timeout, retries)
-    if not fresh:
+    if not upload.fresh:
         answer, unanswered = _send(upload, token, timeout, retries, older)
         if answer.status == KNOWN and not unanswered and "status" not in answer.told:
             _LOG.warning(
@@ -158,15 +158,17 @@ def send(
                 upload.server, upload.sensor_id, upload.timestamp,
             )  # fmt: skip
         return answer.status == NEW
-    for _ in range(_MOST_TIMES):
-        upload = replace(upload, timestamp=_free_time(upload))
+    times = doubtful = 0
+    while times < MOST_TIMES and doubtful < _MOST_DOUBTFUL:
+        times, upload = times + 1, replace(upload, timestamp=_free_time(upload))
         with suppress(DifferentUploadError):
             answer, unanswered = _send(upload, token, timeout, retries, older)
             if answer.status == NEW or unanswered:  # the try without an answer was taken
                 return True
+            doubtful += 1
     raise _undelivered(
         UndeliveredError, upload,
-        f"{upload.server} answered {_MOST_TIMES} times that it had an upload of that second already, so it may have"
+        f"{upload.server} answered {times} times that it had an upload of that second already, so it may have"
         " stored none of these: is this the address of uploads? It usually ends in /upload/",
     )  # fmt: skip
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
 
 from lensai_integrations.errors import LensAIError
-
-_LACKING: Final = "a window has no rows of what the baseline has here, so nothing is held against it"
 
 _log = logging.getLogger("lensai_integrations")
 
@@ -62,12 +59,21 @@ class Failures:
             self._remarks.add(sentence)
             _log.warning("monitor %r: %s", self._name, sentence)
 
-    def lacking(self, groups: Iterable[str]) -> None:
-        """State and log, once, which groups of the baseline get no rows. It is no failure: it may be meant so."""
+    def lacking(self, groups: Iterable[str], feeds: Mapping[str, str]) -> None:
+        """State and log, once, which groups of the baseline get no rows. It is no failure: it may be meant so.
+
+        Args:
+            groups: Their names.
+            feeds: The argument of `update` by the name of the group, of those that have one.
+        """
         new = [group for group in groups if group not in self.causes]
-        if new:
-            self.causes |= dict.fromkeys(new, _LACKING)
-            self.remark(f"{', '.join(new)}: {_LACKING}")
+        for told in (True, False):
+            if some := [group for group in new if (group in feeds) is told]:
+                wanted = ", ".join(dict.fromkeys(feeds[group] for group in some if told))
+                gives = f"update({wanted}) gives them" if told else "no update gives them"
+                why = f"a window has no rows of what the baseline has here, so nothing is held against it; {gives}"
+                self.causes |= dict.fromkeys(some, why)
+                self.remark(f"{', '.join(some)}: {why}")
 
     @contextmanager
     def caught(self, topic: str) -> Iterator[None]:

@@ -40,6 +40,8 @@ class Judging:
     Attributes:
         alert: What was found and told last.
         counts: Of `windows`, `warnings` and `alarms`.
+        unfed: Whether the last update had nothing that the baseline has.
+        unjudged: Whether the last window could not be compared.
         last: The last window as JSON values.
 
     Raises:
@@ -61,15 +63,23 @@ class Judging:
         self.alert = Alert()
         self._told_before = OK
         self.counts = {"windows": 0, "warnings": 0, "alarms": 0}
+        self.unfed = self.unjudged = False
         self.last: dict[str, Any] = {}
+
+    @property
+    def level(self) -> str:
+        """Of the last window, or that it cannot be told."""
+        return UNKNOWN if self.alert.level == OK and (self.unfed or self.unjudged) else self.alert.level
 
     def judge(self, whole: Whole) -> WindowReport:
         """The report of the next window.
 
         Raises:
-            LensAIError: If it cannot be compared; nothing has changed then.
+            LensAIError: If it cannot be compared; nothing else has changed then.
         """
+        self.unjudged = True
         level, report = judge(self._baseline, whole.profile, self._rates)
+        self.unjudged = False
         self._told_before = self.alert.told
         self.alert, kind = step(self.alert, level, recover=self._recover, remind=self._remind)
         self.counts["windows"] += 1
@@ -108,7 +118,8 @@ class Judging:
 
     def state(self) -> dict[str, Any]:
         """Levels and counts as JSON values."""
-        return {"alert": asdict(self.alert), "counts": self.counts, "last": self.last}
+        unknown = {"unfed": self.unfed, "unjudged": self.unjudged}
+        return {"alert": asdict(self.alert), "counts": self.counts, "last": self.last, **unknown}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on with what `state` returned.
@@ -126,6 +137,7 @@ class Judging:
         if alert.level not in LEVELS or alert.told not in LEVELS or any(whole_number(n) != n for n in numbers):
             raise FormatError(f"the levels cannot be read: {alert!r}")
         self.alert, self.counts, self.last = alert, counts, last
+        self.unfed, self.unjudged = state.get("unfed") is True, state.get("unjudged") is True
 
 
 def whole_number(value: Any) -> int:

@@ -19,12 +19,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lensai_integrations.drift.batches import Batch, not_held, read_batch
+from lensai_integrations.drift.batches import Batch, feeds, not_held, read_batch
 from lensai_integrations.drift.bodies import Bodies, outcome
 from lensai_integrations.drift.events import RUNNING, Event, Status, WindowReport
 from lensai_integrations.drift.failures import Failures
 from lensai_integrations.drift.judging import Judging
-from lensai_integrations.drift.levels import OK, UNKNOWN, Rates
+from lensai_integrations.drift.levels import Rates
 from lensai_integrations.drift.memory import Memory
 from lensai_integrations.drift.recording import Measuring, OpenPane
 from lensai_integrations.drift.scores import Scorer
@@ -129,7 +129,6 @@ class DriftMonitor:
         self._state, self._cause = RUNNING, ""
         self._running = False
         self._bodies = Bodies()
-        self._unfed = self._unjudged = False
         self._scorer: Scorer | None = None
         if state is not None:
             self._memory.restore(state)
@@ -158,8 +157,7 @@ class DriftMonitor:
         `"unknown"` instead of `"ok"` if the last `update` had nothing that the baseline has, or the last window could
         not be compared; `status` says why.
         """
-        level = self._judging.alert.level
-        return UNKNOWN if level == OK and (self._unfed or self._unjudged) else level
+        return self._judging.level
 
     @property
     def status(self) -> Status:
@@ -234,7 +232,7 @@ class DriftMonitor:
             self._failures.remark(not_held(given, self.reference))
         elif not fed and not failed:
             self._failures.note("rows", not_held(given, self.reference))
-        first, self._unfed = not fed and not self._unfed, not fed
+        first, self._judging.unfed = not fed and not self._judging.unfed, not fed
         if first:
             self._say(RUNNING)
 
@@ -397,11 +395,9 @@ class DriftMonitor:
             whole = self._memory.window(number, partial=partial)
             if whole is None:
                 return
-            self._unjudged = True
             report = self._judging.judge(whole)
-            self._unjudged = False
             found.append(report)
-            self._failures.lacking(report.report.missing)
+            self._failures.lacking(report.report.missing, feeds(self.reference))
             for event in self._judging.events(report, self.status):
                 self._teller.add(event)
 

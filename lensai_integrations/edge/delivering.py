@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lensai_integrations.edge import spool as spools
 from lensai_integrations.errors import FormatError, InputError, LensAIError, TrackingError
 from lensai_integrations.posting import checked_url, server_of
-from lensai_integrations.uploads import RefusedUploadError, check_settings, send
+from lensai_integrations.uploads import (
+    MOST_TIMES,
+    DifferentUploadError,
+    RefusedUploadError,
+    Upload,
+    check_settings,
+    send,
+)
 
 #: Failures in a row after which the rest of what goes to an address is left for later.
 MOST_FAILURES: Final = 3
@@ -42,7 +49,8 @@ def deliver(
 ) -> Delivery:
     """Deliver what `publish` could not, oldest first, as `lensai push` does.
 
-    A file is removed once the server has it. One that the server will never take goes to the spool's folder `refused`.
+    A file is removed once the server has it. One that the server will never take goes to the spool's folder `refused`,
+    as does one of a time that was named, if the server has something else of that.
     After a failure the next ones are tried once each, and after three in a row the rest is left for later. Several
     calls at once share the work.
 
@@ -122,7 +130,7 @@ def _deliver(path: Path, address: str, done: Delivery, *, token: str | None, tim
             if upload.endpoint != address:
                 raise FormatError("it has just been changed")
             try:
-                send(upload, token=token, timeout=timeout, retries=retries)
+                _send(upload, token=token, timeout=timeout, retries=retries)
             except RefusedUploadError as error:
                 spools.set_aside(path)
                 done.problems[path.name] = f"{error}; moved to {path.parent / spools.REFUSED}"
@@ -139,3 +147,18 @@ def _deliver(path: Path, address: str, done: Delivery, *, token: str | None, tim
     except (FormatError, OSError) as error:
         done.problems[path.name] = str(error)
     return False
+
+
+def _send(upload: Upload, **settings: Any) -> None:
+    """Send an upload that was kept: one of now at its second or, if the server has another of that, soon after.
+
+    The seconds are the same in every push, so that one whose answer was lost is recognised there.
+    """
+    for later in range(MOST_TIMES if upload.fresh else 1):
+        try:
+            send(replace(upload, timestamp=upload.timestamp + later, fresh=False), **settings)
+        except DifferentUploadError as error:
+            different = error
+        else:
+            return
+    raise different

@@ -84,12 +84,11 @@ def publish(
     # The arguments are held against what they may be, before the work.
     upload = Upload(endpoint, sensor_id, now if timestamp is None else timestamp, b"")
     contents, named = _contents(profile_or_dir)
-    fresh = timestamp is None and named is None
-    if timestamp is None and named is not None:
-        upload = replace(upload, timestamp=named)
+    if timestamp is None:
+        upload = replace(upload, timestamp=now if named is None else named, fresh=named is None)
     upload = replace(upload, archive=archive(contents, upload.timestamp))
     try:
-        return send(upload, token=token, timeout=timeout, retries=retries, fresh=fresh)
+        return send(upload, token=token, timeout=timeout, retries=retries)
     except RefusedUploadError:
         raise
     except UndeliveredError as error:

@@ -103,6 +103,7 @@ def keep(folder: Path, upload: Upload, max_bytes: int) -> Path:
         "format": _FORMAT, "version": _VERSION,
         "endpoint": upload.endpoint, "sensor_id": upload.sensor_id, "timestamp": upload.timestamp,
     }  # fmt: skip
+    head |= {"fresh": True} if upload.fresh else {}
     content = json.dumps(head).encode() + b"\n" + upload.archive
     path = folder / f"{upload.timestamp:010d}-{_digest(content)}.upload"
     folder.mkdir(parents=True, exist_ok=True)
@@ -187,7 +188,7 @@ def read_upload(path: Path) -> Upload:
     if path.name != f"{head['timestamp']:010d}-{_digest(content)}.upload":
         raise FormatError("it is not what was written: truncated or changed")
     try:
-        return Upload(head["endpoint"], head["sensor_id"], head["timestamp"], archive)
+        return Upload(head["endpoint"], head["sensor_id"], head["timestamp"], archive, head.get("fresh", False))
     except InputError as error:
         raise FormatError(f"it is no upload: {error}") from error
 
@@ -233,8 +234,8 @@ def _head(line: bytes) -> dict[str, Any]:
         raise FormatError("it does not begin with a line of JSON") from error
     if not isinstance(head, dict) or head.get("format") != _FORMAT or head.get("version") != _VERSION:
         raise FormatError(f"it is no upload of this release (format {_FORMAT!r}, version {_VERSION})")
-    kinds = {"endpoint": str, "sensor_id": str, "timestamp": int}
-    if wrong := [name for name, kind in kinds.items() if type(head.get(name)) is not kind]:
+    kinds = {"endpoint": str, "sensor_id": str, "timestamp": int, "fresh": bool}
+    if wrong := [name for name, kind in kinds.items() if type({"fresh": False, **head}.get(name)) is not kind]:
         raise FormatError(f"its {wrong[0]} is missing or of the wrong kind")
     return head
 

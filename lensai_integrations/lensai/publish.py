@@ -22,5 +22,5 @@ def publish_folder(folder: Path, endpoint: str, sensor_id: str, *, token: str | 
     if not contents:
         raise InputError(f"folder_path={str(folder)!r} has no sketches: pass the folder save_sketches wrote to")
     timestamp = int(time.time()) if named is None else named
-    upload = Upload(endpoint, sensor_id, timestamp, archive(contents, timestamp))
-    send(upload, token=token, timeout=timeout, retries=0, fresh=named is None, older=True)
+    upload = Upload(endpoint, sensor_id, timestamp, archive(contents, timestamp), fresh=named is None)
+    send(upload, token=token, timeout=timeout, retries=0, older=True)

@@ -36,7 +36,7 @@ from lensai_integrations.raw.metadata import (
     file_of,
 )
 from lensai_integrations.raw.reading import Delivered, read
-from lensai_integrations.raw.segments import NO_SEGMENT, checked_stream, profiles_of
+from lensai_integrations.raw.segments import NO_SEGMENT, checked_stream, with_segments
 from lensai_integrations.raw.sketches import IMAGES, METADATA, RAW, RawSketches
 from lensai_integrations.raw.workers import stay_on_one_core
 from lensai_integrations.segments import DEFAULT_SEGMENTS, segment_name
@@ -235,11 +235,7 @@ class Collector:
             self._log(topic, next((warning for warning in warnings if cause in warning), cause))
         created = datetime.now(UTC).isoformat(timespec="seconds")
         info: dict[str, Any] = {"source": source, "created": created, "warnings": warnings}
-        if self.columns.segment_by is None:
-            return Profile(groups, rows, info)
-        segments = profiles_of(sketches, self._ledger.segments(), self.name, {"source": source})
-        about = {"segment_by": self.columns.segment_by, "max_segments": self._most}
-        return Profile(groups, rows, info | about, segments)
+        return with_segments(Profile(groups, rows, info), sketches, self._ledger.segments(), self.name, self._most)
 
     @property
     def folder(self) -> str:

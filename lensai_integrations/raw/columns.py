@@ -35,6 +35,8 @@ MOST_CATEGORIES: Final = 100_000
 OTHER: Final = "(other)"
 #: Stand in a custom measure's column where it failed, and for the category of metadata where its function did.
 FAILED, FAILED_CODE = math.inf, -1.0
+#: Largest number that a column holds.
+_LARGEST: Final = float(np.finfo(np.float32).max)
 
 #: Images are handed to custom measures as they were read, so how does not matter.
 _READER: Final = ImageInputs(layout="NCHW", scale=1.0)
@@ -146,8 +148,14 @@ class Columns:
                 row[place + 1] = code(value[:MOST_CHARACTERS])
                 continue
             try:
-                row[place] = float(value)
+                number = float(value)
             except (TypeError, ValueError, OverflowError):
                 row[place + 1] = FAILED_CODE
                 problems[name] = f"gave a {type(value).__name__}: it should give a number, a string or None"
+                continue
+            if abs(number) > _LARGEST:
+                row[place + 1] = FAILED_CODE
+                problems[name] = f"gave {number:g}: it should give a number below {_LARGEST:.1e}, a string or None"
+                continue
+            row[place] = number
         return row, problems

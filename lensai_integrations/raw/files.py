@@ -34,7 +34,7 @@ from lensai_integrations.profile import Profile
 from lensai_integrations.raw.chunks import Chunk, measure_chunk
 from lensai_integrations.raw.columns import Columns
 from lensai_integrations.raw.metadata import FILE, Metadata, checked_exif, checked_metadata
-from lensai_integrations.raw.segments import SegmentNames, checked_stream, profiles_of
+from lensai_integrations.raw.segments import SegmentNames, checked_stream, with_segments
 from lensai_integrations.raw.sketches import RAW, RawSketches
 from lensai_integrations.segments import DEFAULT_SEGMENTS
 from lensai_integrations.segments import LABEL as SEGMENT_BY_LABEL
@@ -42,8 +42,11 @@ from lensai_integrations.sketches.categories import Categories
 
 _log = logging.getLogger("lensai_integrations")
 
-#: What an image's file is called.
-SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+#: What an image's file is called, of those too that Pillow needs a plugin for: they count as files that cannot be read.
+SUFFIXES: Final = (
+    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2",
+    ".jfif", ".avif", ".heic", ".heif",
+)  # fmt: skip
 #: Files that one process measures before it reports; seconds between two saved states; unreadable files that are named.
 CHUNK, SAVE_EVERY, MOST_NAMED = 32, 10.0, 1000
 _STATE: Final = "resume.npz"
@@ -52,6 +55,8 @@ _INFO: Final = {"note": "files, RGB"}
 
 def images_in(source: str | Path) -> tuple[Path, list[Path]]:
     """The images of a folder and its folders, or those that a pattern such as `photos/**/*.jpg` finds; sorted.
+
+    In a folder links are followed, and what is hidden (`.ipynb_checkpoints`, `._0001.jpg`) is left out.
 
     Returns:
         The folder that they are named from, and their paths.
@@ -62,7 +67,7 @@ def images_in(source: str | Path) -> tuple[Path, list[Path]]:
     source = Path(source)
     found: Iterable[Path]
     if source.is_dir():
-        root, found = source, (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+        root, found = source, (path for path in _below(source) if path.suffix.lower() in SUFFIXES)
     elif source.is_file():
         root, found = source.parent, [source]
     else:
@@ -76,6 +81,20 @@ def images_in(source: str | Path) -> tuple[Path, list[Path]]:
             f"no images in {str(source)!r}: pass a folder of {', '.join(SUFFIXES)}, or a pattern in quotes"
         )
     return root, paths
+
+
+def _below(folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """All that is in a folder and its folders, links followed and hidden names left out."""
+    here = folder.resolve()
+    if here in around:  # a link that leads back
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _below(path, (*around, here))
+        else:
+            yield path
 
 
 def profile_files(
@@ -125,7 +144,7 @@ def profile_files(
         progress: Called with the number of files done and of all.
 
     Raises:
-        InputError: If there are no images, or not all have a label that they are to be told apart by.
+        InputError: If there are no images, none can be read, or not all have a label that they are to be told apart by.
         MissingDependencyError: If Pillow is not installed.
 
     Example:
@@ -213,7 +232,14 @@ class _Work:
         self.done = self.resumed = int(notes["done"])
 
     def profile(self, root: Path, paths: Sequence[Path], seconds: float, source: str, *, labelled: bool) -> Profile:
-        """What it amounts to."""
+        """What it amounts to.
+
+        Raises:
+            InputError: If no file could be read.
+        """
+        if len(self._unreadable) == len(paths):
+            first, why = self._unreadable[0]
+            raise InputError(f"none of {len(paths):,} files could be read, the first, {first}: {why}")
         groups, rows = self._sketches.groups(self._pixels, _INFO, self._name), self._sketches.rows(self._name)
         labels = _labels(root, paths, {path for path, _ in self._unreadable}) if labelled else None
         if labels is not None:
@@ -229,11 +255,8 @@ class _Work:
             _log.warning("%s", warning)
         info["warnings"] += failures
         info["images_per_second"] = round((self.done - self.resumed) / max(seconds, 1e-9), 1)
-        by = self._sketches.columns.segment_by
-        if by is None:
-            return Profile(groups, rows, info)
-        segments = profiles_of(self._sketches, self._names.names, self._name, {"source": info["source"]})
-        return Profile(groups, rows, info | {"segment_by": by, "max_segments": self._most}, segments)
+        whole = Profile(groups, rows, info)
+        return with_segments(whole, self._sketches, self._names.names, self._name, self._most)
 
 
 def _have_labels(root: Path, paths: Sequence[Path]) -> bool:

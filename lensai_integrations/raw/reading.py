@@ -108,14 +108,22 @@ def delivered_images(batch: Any, inputs: ImageInputs) -> Located:
     """Where delivered images are in a batch, Pillow's as they are; a list of images may be of any sizes and colours.
 
     Raises:
-        InputError: If there are none, or several that may be the images.
+        InputError: If there are none, several that may be the images, or some in a list with what is none.
 
     Example:
         >>> len(delivered_images([np.zeros((4, 6), np.uint8), np.zeros((5, 6, 3), np.uint8)], ImageInputs()).images)
         2
     """
-    if inputs.key is None and isinstance(batch, list) and batch and all(is_picture(x) or is_array(x) for x in batch):
-        return Located(batch)
+    if inputs.key is None and isinstance(batch, list) and batch:
+        axes = [3 if is_picture(x) else len(shape_of(x)) if is_array(x) else 0 for x in batch]
+        if all(n in (2, 3) for n in axes):
+            return Located(batch)
+        images = [n == 3 for n in axes]
+        if sum(images) > 1 or (any(images) and any(x is None for x in batch)):
+            others = sorted({type(x).__name__ for x, image in zip(batch, images, strict=True) if not image})
+            raise InputError(
+                f"of a list of {len(batch)}, {sum(images)} are images, the others {', '.join(others)}: leave them out"
+            )
     return locate(batch, inputs.key, inputs.layout, pictures=True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lensai_integrations.raw.sketches import RawSketches
 from lensai_integrations.segments import LABEL, OTHER, OTHER_CODE, checked_segment_by, segment_name
 
 NO_SEGMENT = f"rows are in the segment {OTHER!r}, for by {{!r}} they have no segment: {{}}"
+_NO_VALUE = "segment_by={!r}: no image has a value of it, so all are in the segment {!r}"
 
 
 def checked_stream(by: Any, most: Any, metadata: Sequence[str], *, labels: bool) -> str | None:
@@ -131,16 +132,24 @@ def _text(path: Path) -> str:
         return file.read()
 
 
-def profiles_of(sketches: RawSketches, names: Sequence[str], name: str, info: Mapping[str, Any]) -> dict[str, Profile]:
-    """The segments as profiles, those with rows, in the order of their numbers, `OTHER` last.
+def with_segments(whole: Profile, sketches: RawSketches, names: Sequence[str], name: str, most: int) -> Profile:
+    """A profile beside those of its segments that have rows, in the order of their numbers, `OTHER` last.
 
     Args:
-        sketches: With segments.
-        names: Of the numbers from 1 on.
+        whole: The profile.
+        sketches: What it was made of.
+        names: Of the segments' numbers from 1 on.
         name: Of the images' group.
-        info: For each profile.
+        most: How many values get a segment.
     """
+    by = sketches.columns.segment_by
+    if by is None:
+        return whole
     codes = [*range(1, len(names) + 1), OTHER_CODE]
     named = dict(zip(codes, [*names, OTHER], strict=True))
     found = {named[code]: sketches.segments[code] for code in codes if code in sketches.segments}
-    return {key: Profile(each.groups(None, {}, name=name), None, dict(info)) for key, each in found.items()}
+    warnings = [_NO_VALUE.format(by, OTHER)] if list(found) == [OTHER] else []
+    info = whole.info | {"segment_by": by, "max_segments": most, "warnings": [*whole.warnings, *warnings]}
+    about = {"source": whole.source}
+    segments = {key: Profile(each.groups(None, {}, name=name), None, dict(about)) for key, each in found.items()}
+    return Profile(whole.groups, whole.rows, info, segments)

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from lensai_integrations.errors import InputError, MissingDependencyError
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.raw.files import images_in
 from lensai_integrations.training.check import Check, run_check
 from lensai_integrations.training.fit import Fit
 from lensai_integrations.training.options import Options
 
 #: Images of a folder that are looked at, evenly from all of it.
 MOST_IMAGES: Final = 64
-SUFFIXES: Final = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def check_path(
@@ -77,7 +77,7 @@ def _arrays(path: Path) -> tuple[Any, list[str]]:
 
 def _images(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
     """The images of the commonest size as `[n, H, W, 3]` or `[n, H, W]`, and what was left out."""
-    files = [path] if path.is_file() else list(_spread(sorted(f for f in path.rglob("*") if _is_image(f))))
+    files = list(_spread(images_in(path)[1]))
     by_shape: dict[tuple[int, ...], list[NDArray[np.uint8]]] = defaultdict(list)
     broken: list[str] = []
     for file in files:
@@ -88,16 +88,12 @@ def _images(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
         else:
             by_shape[image.shape].append(image)
     if not by_shape:
-        raise InputError(f"{path} has no images that can be read: {broken[0] if broken else ', '.join(SUFFIXES)}")
+        raise InputError(f"{path} has no images that can be read: {broken[0]}")
     largest = max(by_shape.values(), key=len)
     left = sum(map(len, by_shape.values())) - len(largest)
     if left:
         broken.append(f"{left} of {len(files)} images are of other sizes and were left out: a batch has one size")
     return np.stack(largest), broken
-
-
-def _is_image(file: Path) -> bool:
-    return file.is_file() and file.suffix.lower() in SUFFIXES
 
 
 def _spread(files: list[Path]) -> Iterator[Path]:

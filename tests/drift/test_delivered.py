@@ -213,6 +213,45 @@ def test_a_monitor_that_is_fed_nothing_of_its_baseline_is_not_ok(kind, caplog):
     assert monitor.level == "unknown"
 
 
+@pytest.mark.parametrize("other", [None, "broken.jpg", {"image": None}])
+def test_images_beside_others_in_a_list_are_not_lost_in_silence(baseline, other):
+    monitor = DriftMonitor(baseline, window=2)
+    monitor.update(inputs=[*photos(2), other])
+    assert (monitor.level, monitor.status.rows) == ("unknown", 0)
+    assert "of a list of 3, 2 are images, the others" in monitor.status.causes["inputs"]
+    assert len(monitor.update(inputs=list(photos(2)))) == 1
+
+
+def test_a_batch_in_a_list_with_its_labels_is_read(baseline):
+    monitor = DriftMonitor(baseline, window=4)
+    assert len(monitor.update(inputs=[np.stack([photos(1)[0]] * 4), np.arange(4)])) == 1
+    assert monitor.status.rows == 4
+
+
+def test_it_is_unknown_after_a_restart_too(tmp_path):
+    for k in range(3):
+        monitor = DriftMonitor(of_outputs(), window=3, state=tmp_path)
+        assert monitor.level == ("unknown" if k else "ok")
+        monitor.update(labels=[0, 1, 2])
+        monitor.close()
+    monitor.update(outputs=outputs(3))
+    monitor.close()
+    assert DriftMonitor(of_outputs(), window=3, state=tmp_path).level == "ok"
+
+
+def test_groups_that_get_no_rows_are_said_with_what_gives_them(baseline, caplog):
+    monitor = DriftMonitor(of_outputs(), window=3)
+    monitor.update(outputs=outputs(3))
+    told = "a window has no rows of what the baseline has here, so nothing is held against it; "
+    assert monitor.status.causes == {"embeddings/encoder": told + "update(embeddings={'encoder': rows}) gives them"}
+    monitor.update(outputs=outputs(3), embeddings={"encoder": outputs(3, 16)})
+    monitor = DriftMonitor(baseline, window=5)
+    monitor.update(inputs=photos(5))
+    assert monitor.status.causes["metadata/mode"] == told + "no update gives them"
+    assert monitor.level == "ok"
+    assert len([record for record in caplog.records if told in record.getMessage()]) == 2
+
+
 def test_what_is_said_names_the_way_out(caplog):
     monitor = DriftMonitor(of_outputs())
     monitor.update(embeddings={"decoder": outputs(3, 16)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from lensai_integrations import Profile, measure, profile_dataset
+from lensai_integrations.errors import InputError
 from lensai_integrations.raw.collector import Collector
 from lensai_integrations.raw.files import profile_files
 from lensai_integrations.transforms import ProfileImages
@@ -177,6 +179,41 @@ def test_unreadable_images_are_counted_with_the_first_reason(caplog):
 def test_a_measure_that_worked_elsewhere_is_not_blamed():
     for image, said in ((pixels(0), 1), (pixels(1), 0)):
         assert len(profile_dataset([image] * 2, measures=[of_the_dark]).warnings) == said
+
+
+@pytest.mark.parametrize("value", [math.inf, -1e39])
+def test_numbers_that_no_column_holds_are_failures(value, folder):
+    said = f"metadata/far is missing in 12 of 12 rows, where its function failed: gave {value:g}: it should give"
+    for data in (folder, [pixels(i) for i in range(N)]):
+        profile = profile_dataset(data, metadata={"far": lambda _: value})
+        assert len(profile.warnings) == 1
+        assert profile.warnings[0].startswith(said)
+    assert not profile_dataset(folder, metadata={"none": lambda _: math.nan}).warnings
+
+
+def test_segments_by_what_no_image_has_are_said(folder):
+    said = "segment_by={!r}: no image has a value of it, so all are in the segment 'other'"
+    for data, by in ((folder, "iso"), ([Image.fromarray(pixels(i)) for i in range(N)], "label")):
+        profile = profile_dataset(data, exif=["iso"], segment_by=by)
+        assert profile.warnings == [said.format(by)]
+        assert {name: each.n for name, each in profile.segments.items()} == {"other": N}
+    assert not profile_dataset(folder, segment_by="mode").warnings
+
+
+def test_files_of_which_none_can_be_read_are_no_profile(tmp_path):
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"none of 2 files could be read, the first, .*a\.png: UnidentifiedImageError"):
+        profile_files(tmp_path, jobs=0)
+
+
+def test_images_without_labels_count_beside_those_with(folder, tmp_path):
+    (tmp_path / "labelled" / "cat").mkdir(parents=True)
+    for i in range(3):
+        Image.fromarray(pixels(i)).save(tmp_path / "labelled" / "cat" / f"{i}.png")
+    labelled = profile_dataset(tmp_path / "labelled")
+    assert list(labelled.groups)[-1] == "labels"
+    assert labelled.merge(profile_dataset(str(folder / "*.png"))).n == 3 + N
 
 
 def test_different_problems_are_bounded(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -147,6 +148,27 @@ def test_patterns_single_files_and_nothing(photos):
     for nothing in (photos / "*.xyz", photos / "missing", photos / "cat" / "nothing.jpg"):
         with pytest.raises(InputError, match="no images in"):
             images_in(nothing)
+
+
+def test_links_are_followed_and_hidden_files_left_out(photos, tmp_path):
+    folder = tmp_path / "linked"
+    shutil.copytree(photos / "dog", folder / "dog")
+    (folder / "cat").symlink_to(photos / "cat")
+    (folder / "dog" / "back").symlink_to(folder)  # round and round
+    (folder / ".ipynb_checkpoints").mkdir()
+    shutil.copy(photos / "cat" / "010.jpg", folder / ".ipynb_checkpoints")
+    (folder / "dog" / "._010.jpg").write_bytes(b"of macOS")
+    profile = profile_dataset(folder)
+    assert dict(profile.groups["labels"].categories[""].top(3)) == {"cat": 46, "dog": 24}
+    assert profile.warnings == ["3 of 73 files could not be read"]
+
+
+def test_images_that_pillow_cannot_open_are_counted(photos, tmp_path):
+    shutil.copy(photos / "cat" / "010.jpg", tmp_path)
+    (tmp_path / "phone.HEIC").write_bytes(b"....ftypheic")
+    profile = profile_dataset(tmp_path)
+    assert (profile.n, profile.warnings) == (1, ["1 of 2 files could not be read"])
+    assert profile.info["unreadable"][0][0] == "phone.HEIC"
 
 
 def test_a_picture_that_would_fill_the_memory_is_not_read(tmp_path, monkeypatch):

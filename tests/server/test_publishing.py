@@ -127,6 +127,34 @@ def test_what_waited_in_the_spool_and_is_of_a_taken_time_is_set_aside_and_said(r
     assert len(list((spool / "refused").iterdir())) == 1
 
 
+def test_what_several_processes_kept_of_one_second_is_all_delivered_once(receiver, tmp_path, monkeypatch, clock):
+    spool, kept = tmp_path / "spool", uploads.post
+    monkeypatch.setattr(uploads, "post", lambda *_: (_ for _ in ()).throw(ConnectionError("down")))
+    for seed in range(3):
+        monkeypatch.setattr(uploads, "_LATEST", {})  # as in a process of its own
+        with pytest.raises(TrackingError, match="it is kept"):
+            edge.publish(folder_of(tmp_path / "door", seed), receiver.address, "door", spool=spool, retries=0)
+    assert {path.name[:10] for path in spool.glob("*.upload")} == {str(clock)}
+
+    def losing(*arguments):  # the server takes them, and the answers get lost
+        kept(*arguments)
+        raise ConnectionError("cut")
+
+    monkeypatch.setattr(uploads, "post", losing)
+    assert edge.deliver(spool, retries=0).delivered == 0
+    monkeypatch.setattr(uploads, "post", kept)
+    assert edge.deliver(spool).delivered == 3
+    assert receiver.held("door") == {HOUR: (3, 150)}
+
+
+def test_a_process_that_has_taken_many_seconds_ahead_stops_no_other(receiver, tmp_path, clock, monkeypatch):
+    for _ in range(25):
+        edge.publish(folder_of(tmp_path / "door"), receiver.address, "door")
+    monkeypatch.setattr(uploads, "_LATEST", {})  # another process
+    assert edge.publish(folder_of(tmp_path / "door", seed=1), receiver.address, "door", spool=None)
+    assert receiver.held("door") == {HOUR: (26, 1300)}
+
+
 def test_ctrl_c_while_it_waits_to_try_again_keeps_the_upload(receiver, tmp_path, monkeypatch, clock, caplog):
     def interrupt(seconds):
         raise KeyboardInterrupt

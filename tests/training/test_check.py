@@ -166,7 +166,10 @@ def test_nothing_is_unpickled(tmp_path):
 
 
 def test_what_cannot_be_is_refused(tmp_path):
-    with pytest.raises(InputError, match="has no images that can be read"):
+    with pytest.raises(InputError, match="no images in"):
+        check_path(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"has no images that can be read: broken\.png could not be read"):
         check_path(tmp_path)
     np.save(tmp_path / "a.npy", PICTURES)
     with pytest.raises(InputError, match="mean='x' should be numbers"):
