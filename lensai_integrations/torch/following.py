@@ -24,7 +24,6 @@ from lensai_integrations.torch.calls import (
     WHOLE,
     Calls,
     merged_rows,
-    views_in,
 )
 from lensai_integrations.torch.layers import Layer
 from lensai_integrations.torch.rows import OTHER, Rows
@@ -54,8 +53,10 @@ def calls_of(trace: Trace, module: nn.Module, images: int, *, before: bool = Fal
     if not fed:
         return Calls()
     crops = len(known[0] or ()) // size if size else 0
-    if crops > 1 and known[0] == tuple(i for i in range(size) for _ in range(crops)):
-        return Calls(VIEWS, fed, len(calls), crops=crops)
+    for stacked in (False, True) if crops > 1 else ():
+        order = tuple(range(size)) * crops if stacked else tuple(i for i in range(size) for _ in range(crops))
+        if known[0] == order:
+            return Calls(VIEWS, fed, len(calls), crops=crops, stacked=stacked)
     is_moved = known[0] != tuple(range(size)) if known[0] else rows[fed[0]].picked
     is_moved = is_moved and _count(trace, calls[fed[0]], before) == size
     return Calls(UNKNOWN if is_moved else WHOLE, fed, len(calls))
@@ -105,7 +106,7 @@ def _one_of_views(
     """Which of several views is read, or what is made of them, and what is to be said of it."""
     many = f"called with {calls.crops} views of each image: the {{}}" if calls.crops > 1 else (
         f"called {calls.total} times in a batch: its {{}} call")  # fmt: skip
-    text = f"{name!r} is {many} is read"
+    text = f"{name!r} is {many} is read" + ("" if is_outputs(key) else " as embeddings")
     answers = [outermost_first(trace, module)[i] for i in calls.picked]
     nodes = [node for call in answers if (node := _answer_node(trace, call, head)) is not None]
     values = [value for call in answers if (value := answer_in(trace, call, head)) is not None]
@@ -113,7 +114,7 @@ def _one_of_views(
     if not is_followed or len(calls.picked) * calls.crops == 1:
         one = one if one in calls.picked else calls.picked[0]
         return replace(calls, picked=(one,)), text.format(_nth(one))
-    found = judged(trace, nodes, views_in(values[0], calls.crops) if calls.crops > 1 else values)
+    found = judged(trace, nodes, calls.views_in(values[0]) if calls.crops > 1 else values)
     if found.merged:
         return replace(calls, merged=found.merged), ""
     if found.one is None:

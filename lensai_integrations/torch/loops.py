@@ -281,7 +281,7 @@ class Profiled(Watch):
             ):
                 read = sorted(answer.embeddings)
                 self._fit.problems.note("reduce", f"reduce has {unused}, but the layers that are read are {read}")
-        return found, answer.problems
+        return found, answer.problems if options.layers == "auto" else answer.without_embeddings()
 
     def _reduce_of(self, name: str) -> Reduce:
         return self._options.reduce_of(name)

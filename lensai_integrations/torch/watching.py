@@ -30,7 +30,7 @@ from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import Answer, Reading, decide
 from lensai_integrations.torch.compiling import forget_compiled, is_compiled
 from lensai_integrations.torch.heads import heads_in
-from lensai_integrations.torch.layers import find_layer, unwrapped
+from lensai_integrations.torch.layers import find_layer, in_training, unwrapped
 from lensai_integrations.torch.matching import match, matched, weights_here
 from lensai_integrations.torch.taps import CATCHING, InertInCopies, Tap, first_tensor, listened
 from lensai_integrations.torch.trace import Trace
@@ -139,6 +139,7 @@ class Watch:
         self._module, self._core = module, unwrapped(module)
         self._taps = {tap.key: tap for tap in taps}
         self._whole, self._search, self._training = whole, search, training
+        self._sought: Reduce | None = None
         self.layers: list[Listened] = [listened(tap) for tap in self._taps.values()]
         self._pass, self._finding = _Pass(), threading.Lock()
         self._handles: list[Any] = []
@@ -182,7 +183,7 @@ class Watch:
             handles.append(module.register_forward_pre_hook(_Hook(self._begin), with_kwargs=True, prepend=True))
             handles += [self._tapped(tap) for tap in self._taps.values()]
             handles.append(module.register_forward_hook(_Hook(self._end), with_kwargs=True))
-            handles.append(module.register_forward_hook(_Hook(self._stop_tracing), always_call=True))
+            handles.append(module.register_forward_hook(_Hook(self._leave), always_call=True))
         except RuntimeError as error:
             for handle in handles:
                 handle.remove()
@@ -259,8 +260,7 @@ class Watch:
                 self._pass_over()
                 self._say("a copy of the module was called, of which nothing is recorded", "watch the copy")
             return
-        training = module.training if getattr(module, "_is_replica", False) else self._core.training
-        if training is not self._training:
+        if in_training(module if getattr(module, "_is_replica", False) else self._core) is not self._training:
             self._pass_over()
             self._in_other_mode(*_OTHER_MODE[self._training])
             return
@@ -285,7 +285,8 @@ class Watch:
 
     def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Follow this pass, to find layers by what they do."""
-        reduce, self._search = self._search, None  # one try
+        reduce, self._search = self._search, None  # one pass that comes to its end
+        self._sought = reduce
         scripted = any(isinstance(part, torch.jit.ScriptModule) for part in self._module.modules())
         if is_compiled(self._module) or scripted:
             self._cannot_find(f"the module {'has a script in it' if scripted else 'is compiled'}")
@@ -320,11 +321,17 @@ class Watch:
         """What a message tells to do where the answer is not clear, with {} for layers."""
         raise NotImplementedError
 
-    def _stop_tracing(self, *_: Any) -> None:
-        """Also where the module raises."""
+    def _stop_tracing(self) -> bool:
         trace, self._pass.trace = self._pass.trace, None
         if trace is not None:
             trace.stop()
+        return trace is not None
+
+    def _leave(self, *_: Any) -> None:
+        """A pass is over. Where the module raised, the next one is followed instead."""
+        if self._stop_tracing():
+            self._search = self._sought
+            self._finding.release()
 
     def _tapped(self, tap: Tap) -> Any:
         """A hook that keeps a layer's answer."""

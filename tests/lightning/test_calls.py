@@ -136,6 +136,13 @@ VIEWS = {
         ),
         "logits",
     ),
+    "all images, then all of them again": (
+        lambda model, x, y: cross_entropy(model(torch.cat([x, x.flip(-1)])).view(2, len(x), -1).mean(0), y), "logits"
+    ),
+    "probabilities of both halves of a batch": (
+        lambda model, x, y: nll(mean_of(*model(torch.cat([x, x.flip(-1)])).softmax(1).chunk(2)).log(), y),
+        "probabilities",
+    ),
     "probabilities of views in one batch": (
         lambda model, x, y: nll(
             model(torch.stack([x, x.flip(-1)], 1).flatten(0, 1)).softmax(1).view(len(x), 2, -1).mean(1).log(), y
@@ -324,8 +331,10 @@ def test_a_model_that_another_thread_calls(stepped, fitted):
 
 
 def test_predictions_in_parts_are_monitored(stepped, fitted, trainer, loaders, images):
-    callback, *_ = fitted(stepped(PARTS["chunks"]), BaselineCallback(layers=["model.hidden"], clean_windows=0))
+    trained = stepped(PARTS["chunks"])
+    callback, *_ = fitted(trained, BaselineCallback(layers=["model.hidden"], clean_windows=0))
     model = stepped(lambda model, x, y: torch.cat([model(part) for part in x.chunk(2)]))
+    model.load_state_dict(trained.state_dict())
     drift = DriftCallback(callback.baseline_, window=N)
     given = trainer(drift).predict(model, loaders(images(N, seed=1)))
 
