@@ -239,7 +239,7 @@ class _Decision:
             fed = [call for call in own if self.is_fed(call)]
             if not fed:
                 raise UnclearError(f"{_of(own[0])} is called with what is not made of the batch, as a generator is")
-            return fed[:1]
+            return ([call for call in fed if call.outputs] or fed)[:1]  # one that raised has none
         ends = self.ends()
         if not ends:
             raise UnclearError("no module with parameters takes the images of the batch")

@@ -108,7 +108,7 @@ def _one_of_views(
         f"called {calls.total} times in a batch: its {{}} call")  # fmt: skip
     text = f"{name!r} is {many} is read" + ("" if is_outputs(key) else " as embeddings")
     answers = [outermost_first(trace, module)[i] for i in calls.picked]
-    nodes = [node for call in answers if (node := _answer_node(trace, call, head)) is not None]
+    nodes = [node for call in answers if (node := _answer_node(call, head)) is not None]
     values = [value for call in answers if (value := answer_in(trace, call, head)) is not None]
     is_followed = is_outputs(key) and not trace.training and len(nodes) == len(values) == len(answers)
     if not is_followed or len(calls.picked) * calls.crops == 1:
@@ -129,7 +129,7 @@ def _nth(place: int) -> str:
     return {0: "first", 1: "second", 2: "third"}.get(place, f"{place + 1}th")
 
 
-def _answer_node(trace: Trace, call: Call, head: str | None) -> int | None:
+def _answer_node(call: Call, head: str | None) -> int | None:
     if head is None:
         return call.outputs[0] if call.outputs else None
     return call.head_nodes.get(head)
@@ -137,7 +137,7 @@ def _answer_node(trace: Trace, call: Call, head: str | None) -> int | None:
 
 def answer_in(trace: Trace, call: Call, head: str | None) -> Tensor | None:
     """What a call answered, if the outermost call returned it and a copy was kept."""
-    node, outermost = _answer_node(trace, call, head), trace.outermost(call)
+    node, outermost = _answer_node(call, head), trace.outermost(call)
     name = next((name for name, each in outermost.head_nodes.items() if each == node), None)
     return None if name is None else outermost.heads.tensors.get(name)
 
@@ -155,9 +155,9 @@ _RETURN_IT: Final = (
 def outermost_first(trace: Trace, module: nn.Module) -> list[Call]:
     """The calls of a module that are the first in each outermost call of any."""
     first: dict[int, Call] = {}
-    for call in trace.calls:
-        if call.module is module:
-            first.setdefault(trace.outermost(call).index, call)
+    calls = [call for call in trace.calls if call.module is module]
+    for call in [call for call in calls if call.outputs] or calls:  # one that raised has none
+        first.setdefault(trace.outermost(call).index, call)
     return list(first.values())
 
 

@@ -85,10 +85,9 @@ def in_training(module: nn.Module) -> bool:
         >>> in_training(layer), in_training(torch.export.export(layer.eval(), images).module())
         (True, False)
     """
-    graph = getattr(module, "graph", None)
     if not module.training or not isinstance(module, torch.fx.GraphModule) or "eval" not in vars(module):
         return module.training
-    return any(_argument(node, name) is True for node in graph.nodes for name in ("train", "training"))
+    return any(_argument(node, name) is True for node in module.graph.nodes for name in ("train", "training"))
 
 
 def _argument(node: torch.fx.Node, name: str) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from types import TracebackType
@@ -26,15 +26,14 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.heads import is_labels
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
-from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import Answer, Reading, decide
 from lensai_integrations.torch.compiling import forget_compiled, is_compiled
 from lensai_integrations.torch.heads import heads_in
 from lensai_integrations.torch.layers import find_layer, in_training, unwrapped
-from lensai_integrations.torch.matching import match, matched, weights_here
+from lensai_integrations.torch.matching import match, matched, output_layer, weights_here
 from lensai_integrations.torch.taps import CATCHING, InertInCopies, Tap, first_tensor, listened
 from lensai_integrations.torch.trace import Trace
-from lensai_integrations.training.known_layers import check_weights, known_layers, known_output, weights_known
+from lensai_integrations.training.known_layers import check_weights, known_layers, weights_known
 from lensai_integrations.training.labels import LABEL_KEYS
 from lensai_integrations.training.problems import log
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened
@@ -427,7 +426,10 @@ class MonitorWatch(Watch):
             for group, layer in same.layers.items()
             if group.startswith(LAYER)
         ]
-        output = output_layer(module, self._reference, outputs)
+        layer = find_layer(module, outputs) if isinstance(outputs, str) else None
+        if outputs is True:
+            layer = output_layer(module, self._reference)
+        output = [] if layer is None else [Tap(OUTPUTS, layer)]
         self._missing = [group for group in same.missing if group.startswith(LAYER)]
         search = self._ways[self._missing[0].removeprefix(LAYER)] if self._missing else None
         self._compare_weights = True
@@ -524,17 +526,6 @@ class MonitorWatch(Watch):
                 if key == OUTPUTS:
                     advice = "pass outputs='...', the name of one that is called, or outputs=False"
                 self._say(f"layer {tap.layer.path!r} was not called in the pass", advice, f"watch {key}")
-
-
-def output_layer(module: nn.Module, reference: Profile, outputs: str | bool) -> list[Tap]:
-    """Where to read outputs from, if not from what the module returns."""
-    if isinstance(outputs, str):
-        return [Tap(OUTPUTS, find_layer(module, outputs))]
-    known = known_output(reference)
-    if outputs and known:
-        with suppress(InputError):
-            return [Tap(OUTPUTS, find_layer(module, known))]
-    return []
 
 
 #: What is to be done where no pass of the module was seen.

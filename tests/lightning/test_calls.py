@@ -264,6 +264,24 @@ def test_images_that_go_through_again_leave_the_first_call(stepped, fitted):
     assert "'model.fc' is called 2 times in a batch: its first call is read" in callback.baseline_.warnings[0]
 
 
+@pytest.mark.parametrize("layers", ["auto", ["conv"]])
+def test_a_call_that_raised_is_none(stepped, fitted, layers):
+    def step(model, x, y):
+        if len(x) == 8:
+            with pytest.raises(RuntimeError):
+                model(x[:, :2])
+        return cross_entropy(model(x), y)
+
+    model = stepped(step)
+    callback, images, _ = fitted(model, BaselineCallback(layers=layers, clean_windows=0))
+    reference = callback.baseline_.reference
+    assert {group.n for group in reference.groups.values()} == {N}
+    assert len(reference.groups) == 4
+    expected = answers(model, images)[0].softmax(1).numpy()
+    np.testing.assert_allclose(in_order(reference, "outputs")[:, :4], expected, rtol=1e-4, atol=1e-6)
+    assert callback.baseline_.warnings == []
+
+
 def test_training_batches_too(stepped, fitted):
     step = PARTS["chunks"]
     model = stepped(step, training=step)

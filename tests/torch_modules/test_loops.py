@@ -714,9 +714,8 @@ def test_an_exported_module_is_in_the_mode_that_it_was_exported_in(mode):
     model = getattr(net(), mode)()
     exported = torch.export.export(model, (photos(),)).module()
     for each in ("validation", "training"):
-        with torch.no_grad(), profiled(exported, layers=None, source=each) as profiler:
-            with profiler.batch(labels=LABELS):
-                exported(photos())
+        with torch.no_grad(), profiled(exported, layers=None, source=each) as profiler, profiler.batch(labels=LABELS):
+            exported(photos())
         assert bool(profiler.profile().groups) == (each == source)
 
 
