@@ -125,7 +125,7 @@ def layer_of(model: nn.Module, known: KnownLayer) -> tuple[Layer, str]:
 
 
 def output_layer(model: nn.Module, reference: Profile) -> Layer | None:
-    """The layer that a baseline's outputs are of, if the model has it; by the end of its name only one that was named."""
+    """The layer of a baseline's outputs, if the model has it; one that was named also by the end of its name."""
     path = known_output(reference)
     if path is None:
         return None

@@ -736,3 +736,34 @@ def test_embeddings_that_are_not_to_be_found_are_not_missed(layers, compiler):
     with torch.no_grad(), profiled(model, layers=layers) as profiler:
         evaluate(compiled, profiler)
     assert profiler.profile().warnings == []
+
+
+def test_segments_that_are_not_told_are_said_and_the_advice_works():
+    model = net()
+    for told in (False, True):
+        with torch.no_grad(), profiled(model, segment_by="site") as profiler:
+            for images, labels in batches():
+                sites = ["north", "south"] * (len(images) // 2) if told else None
+                with profiler.batch(labels=labels, segments=sites):
+                    model(images)
+        warnings = profiler.profile().warnings
+        assert (warnings == []) is told
+        assert told or "segment_by='site', but of some images it was not told" in warnings[0]
+
+
+class Attributes(dict):
+    """Keys that are attributes, and what is missing is no `AttributeError`."""
+
+    __getattr__ = dict.__getitem__
+
+
+def test_a_dict_with_attributes_is_a_dict():
+    class Answering(Net):
+        def forward(self, images):
+            return Attributes(logits=super().forward(images))
+
+    torch.manual_seed(0)
+    model = Answering().eval()
+    with torch.no_grad(), profiled(model) as profiler:
+        evaluate(model, profiler)
+    assert (groups(profiler.profile()), profiler.profile().warnings) == (ALL, [])

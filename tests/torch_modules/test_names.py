@@ -194,6 +194,11 @@ def test_a_named_layer_of_the_outputs_is_found_under_another_prefix(net):
     assert (monitor.status.failures, window.level) == ({}, "ok")
 
 
+def test_a_reduction_of_a_layer_that_the_baseline_does_not_have_raises(net):
+    with pytest.raises(InputError, match=r"reduce={'pool': 'max'} has \['pool'\], but the baseline has embeddings of"):
+        DriftMonitor(baseline_of(net)).watch(net, reduce={"pool": "max"})
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
