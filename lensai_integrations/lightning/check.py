@@ -106,7 +106,7 @@ def _by_steps(model: nn.Module, batch: Any, options: Options, problems: Problems
             raise
         return _by_forward(model, batch, options, problems)
     runs.__dict__.update(log=_nowhere, log_dict=_nowhere)
-    trained, failure = _trained(runs, batch, options)
+    trained, failure = _trained(runs, batch)
     looked = None
     if _is_written(model, "validation_step"):
         try:
@@ -128,7 +128,7 @@ _NO_TRAINING_STEP: Final = (
 )
 
 
-def _trained(model: Any, batch: Any, options: Options) -> tuple[Finder, str]:
+def _trained(model: Any, batch: Any) -> tuple[Finder, str]:
     """A finder that has seen a training step, and why it has not, if it could not. Weights and modes stay."""
     problems = Problems(quiet=True)
     finder = Finder(model, Taps([], problems), problems, outputs=False, layers=False)

@@ -102,11 +102,6 @@ class CheckpointFile:
             return None  # damaged, of a machine of the other byte order, or gone
 
 
-def stored_state(checkpoint: str | Path, state_key: str) -> dict[str, Any]:
-    """The state of one callback in a checkpoint file or folder; see `CheckpointFile`."""
-    return CheckpointFile(checkpoint).state(state_key)
-
-
 def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 

@@ -7,7 +7,6 @@ after it. There it goes to a `DriftMonitor` (`training/drift_passes.py`) instead
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,7 +16,6 @@ from torch import nn
 from lensai_integrations.drift.events import Event, WindowReport
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
-from lensai_integrations.errors import InputError
 from lensai_integrations.heads import is_outputs
 from lensai_integrations.lightning.base import LightningCallback
 from lensai_integrations.lightning.finish import say
@@ -30,14 +28,13 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline
 from lensai_integrations.torch.compiling import forget_compiled, is_compiled
 from lensai_integrations.torch.finding import Finder, MatchingFinder
-from lensai_integrations.torch.layers import Layer, find_layer, layer_alike
-from lensai_integrations.torch.matching import match, weights_here
+from lensai_integrations.torch.layers import Layer, find_layer
+from lensai_integrations.torch.matching import match, output_layer, weights_here
 from lensai_integrations.torch.taps import Tap, Taps
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
 from lensai_integrations.training.fit import PREDICTION, TEST, VALIDATION
 from lensai_integrations.training.guard import guarded
-from lensai_integrations.training.known_layers import known_output
 from lensai_integrations.training.labels import Place
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import LAYER, OUTPUTS
@@ -275,19 +272,8 @@ def attach(model: nn.Module, options: DriftOptions, problems: Problems) -> tuple
         with problems.caught(OUTPUTS):
             taps.append(Tap(OUTPUTS, find_layer(model, options.outputs)))
     elif own and options.outputs:
-        taps.append(Tap(OUTPUTS, _output(model, known_output(reference))))
+        taps.append(Tap(OUTPUTS, output_layer(model, reference) or Layer("", type(model).__name__, model)))
     forget_compiled(model)
     made = Taps(taps, problems)
     missing = [group for group in wanted if group not in same.layers]
     return made, MatchingFinder(model, made, problems, reference, missing, ways)
-
-
-def _output(model: nn.Module, path: str | None) -> Layer:
-    if path is not None:
-        with suppress(InputError):
-            return find_layer(model, path)
-        with suppress(InputError):
-            layer, sure = layer_alike(model, path)
-            if sure:
-                return layer
-    return Layer("", type(model).__name__, model)

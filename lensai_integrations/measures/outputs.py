@@ -412,7 +412,7 @@ def _names(columns: int, kind: Kind) -> tuple[str, ...]:
 
 def _heads(answer: Any, depth: int = 0) -> Iterator[tuple[str, Array]]:
     """Arrays with rows by name, by the rules of `heads_of`."""
-    if hasattr(answer, "shape") and hasattr(answer, "dtype"):
+    if not isinstance(answer, Mapping) and hasattr(answer, "shape") and hasattr(answer, "dtype"):
         if len(answer.shape):
             yield "", answer
         return

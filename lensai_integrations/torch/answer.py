@@ -40,7 +40,7 @@ _LINEAR_STEPS: Final = {
 }  # fmt: skip
 _LINEAR_LAYERS: Final = {"linear", "conv1d", "conv2d", "conv3d", "addmm", "matmul", "mm", "__matmul__", "bilinear"}
 _ACTIVATIONS: Final = {"softmax", "sigmoid"}
-NO_EMBEDDINGS: Final = "what goes into the last layer could not be found, so there are no embeddings"
+_NO_EMBEDDINGS: Final = "what goes into the last layer could not be found, so there are no embeddings"
 #: Layers that a message names, at most.
 _MOST_NAMED: Final = 6
 _REPRESENTATION, _OUTPUT = "embedding", "output"
@@ -109,6 +109,10 @@ class Answer:
     embeddings: dict[str, Reading] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     places: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+
+    def without_embeddings(self) -> list[str]:
+        """What is not clear where embeddings are not wanted, or known otherwise."""
+        return [each for each in self.problems if not each.startswith(_NO_EMBEDDINGS)]
 
 
 #: What to do about it, for the layers that may be meant to be put in.
@@ -235,7 +239,7 @@ class _Decision:
             fed = [call for call in own if self.is_fed(call)]
             if not fed:
                 raise UnclearError(f"{_of(own[0])} is called with what is not made of the batch, as a generator is")
-            return fed[:1]
+            return ([call for call in fed if call.outputs] or fed)[:1]  # one that raised has none
         ends = self.ends()
         if not ends:
             raise UnclearError("no module with parameters takes the images of the batch")
@@ -603,7 +607,7 @@ class _Decision:
         if skipped:
             told.append(f"{_listed(skipped)} of the answer are maps or sequences, which are not read as outputs yet")
         if not found.embeddings:
-            told.append(f"{NO_EMBEDDINGS}. {self.advice()}")
+            told.append(f"{_NO_EMBEDDINGS}. {self.advice()}")
         return told
 
     def several_in_one(self, head: Head) -> str:

@@ -24,7 +24,8 @@ class Calls:
         picked: Which of the calls count.
         total: Of how many.
         merged: What is made of them; "" if of several views one is read.
-        crops: How many rows in a row are views of one image.
+        crops: How many views of each image one call has.
+        stacked: Whether they come one after the other, each of all images, and not image by image.
     """
 
     way: str = WHOLE
@@ -32,6 +33,7 @@ class Calls:
     total: int = 1
     merged: str = ""
     crops: int = 1
+    stacked: bool = False
 
     def rows(self, answers: Sequence[Any]) -> Tensor | None:
         """The rows of a batch, of what a layer answered in its calls; None if they are not known.
@@ -49,14 +51,21 @@ class Calls:
             return None
         picked = [answers[i] for i in self.picked]
         if self.crops > 1:
-            picked = views_in(picked[0], self.crops)
+            picked = self.views_in(picked[0])
         return merged_rows(self.merged, picked) if self.merged else picked[0]
 
+    def views_in(self, rows: Any) -> list[Tensor]:
+        """Of the rows of one call, those of the first view of each image, of the second, and so on.
 
-def views_in(rows: Any, crops: int) -> list[Tensor]:
-    """Of rows of which several in a row are views of one image, the first of each, the second, and so on."""
-    rows = torch.as_tensor(rows)
-    return list(rows.reshape(-1, crops, *rows.shape[1:]).unbind(1)) if len(rows) % crops == 0 else []
+        Example:
+            >>> [view.tolist() for view in Calls(crops=2).views_in([1, 2, 3, 4])]
+            [[1, 3], [2, 4]]
+        """
+        rows = torch.as_tensor(rows)
+        shape = (self.crops, -1) if self.stacked else (-1, self.crops)
+        if len(rows) % self.crops:
+            return []
+        return list(rows.reshape(*shape, *rows.shape[1:]).unbind(0 if self.stacked else 1))
 
 
 def merged_rows(way: str, answers: Sequence[Any]) -> Tensor:

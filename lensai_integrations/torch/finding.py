@@ -18,7 +18,7 @@ from lensai_integrations.heads import OUTPUTS, is_outputs
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.meaning import UNSEEN
 from lensai_integrations.profile import Profile
-from lensai_integrations.torch.answer import ADVICE, NO_EMBEDDINGS, Answer, Reading, decide, image_count, loss_of
+from lensai_integrations.torch.answer import ADVICE, Answer, Reading, decide, image_count, loss_of
 from lensai_integrations.torch.calls import MEAN_OF_SOFTMAX, VIEWS, Calls
 from lensai_integrations.torch.compiling import has_compiled, is_compiled, root_of_compiled
 from lensai_integrations.torch.following import answer_in, follow, outermost_first
@@ -164,11 +164,12 @@ class Finder:
             self._hidden = self._hidden or self._behind_compiled(answer)
             if self._hidden is not None:
                 answer.embeddings[self._hidden.layer.name] = self._hidden
-                answer.problems = [each for each in answer.problems if not each.startswith(NO_EMBEDDINGS)]
+                answer.problems = answer.without_embeddings()
         readings = self._readings(answer)
         taps = [self._tap(key, reading) for key, reading in readings.items()]
         self._taps.replace(self._keys(), taps, _caught(trace, readings) if traces[0] is trace else {})
-        self._unsaid = [*(answer.problems if self._outputs or self._layers else []), *self._asked_for(traces[0])]
+        unclear = answer.problems if self._layers else answer.without_embeddings() if self._outputs else []
+        self._unsaid = [*unclear, *self._asked_for(traces[0])]
         self._unsaid += self._follow(both)
         if len(both) == 2:
             self.settle()

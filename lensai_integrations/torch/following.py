@@ -24,7 +24,6 @@ from lensai_integrations.torch.calls import (
     WHOLE,
     Calls,
     merged_rows,
-    views_in,
 )
 from lensai_integrations.torch.layers import Layer
 from lensai_integrations.torch.rows import OTHER, Rows
@@ -54,8 +53,10 @@ def calls_of(trace: Trace, module: nn.Module, images: int, *, before: bool = Fal
     if not fed:
         return Calls()
     crops = len(known[0] or ()) // size if size else 0
-    if crops > 1 and known[0] == tuple(i for i in range(size) for _ in range(crops)):
-        return Calls(VIEWS, fed, len(calls), crops=crops)
+    for stacked in (False, True) if crops > 1 else ():
+        order = tuple(range(size)) * crops if stacked else tuple(i for i in range(size) for _ in range(crops))
+        if known[0] == order:
+            return Calls(VIEWS, fed, len(calls), crops=crops, stacked=stacked)
     is_moved = known[0] != tuple(range(size)) if known[0] else rows[fed[0]].picked
     is_moved = is_moved and _count(trace, calls[fed[0]], before) == size
     return Calls(UNKNOWN if is_moved else WHOLE, fed, len(calls))
@@ -105,15 +106,15 @@ def _one_of_views(
     """Which of several views is read, or what is made of them, and what is to be said of it."""
     many = f"called with {calls.crops} views of each image: the {{}}" if calls.crops > 1 else (
         f"called {calls.total} times in a batch: its {{}} call")  # fmt: skip
-    text = f"{name!r} is {many} is read"
+    text = f"{name!r} is {many} is read" + ("" if is_outputs(key) else " as embeddings")
     answers = [outermost_first(trace, module)[i] for i in calls.picked]
-    nodes = [node for call in answers if (node := _answer_node(trace, call, head)) is not None]
+    nodes = [node for call in answers if (node := _answer_node(call, head)) is not None]
     values = [value for call in answers if (value := answer_in(trace, call, head)) is not None]
     is_followed = is_outputs(key) and not trace.training and len(nodes) == len(values) == len(answers)
     if not is_followed or len(calls.picked) * calls.crops == 1:
         one = one if one in calls.picked else calls.picked[0]
         return replace(calls, picked=(one,)), text.format(_nth(one))
-    found = judged(trace, nodes, views_in(values[0], calls.crops) if calls.crops > 1 else values)
+    found = judged(trace, nodes, calls.views_in(values[0]) if calls.crops > 1 else values)
     if found.merged:
         return replace(calls, merged=found.merged), ""
     if found.one is None:
@@ -128,7 +129,7 @@ def _nth(place: int) -> str:
     return {0: "first", 1: "second", 2: "third"}.get(place, f"{place + 1}th")
 
 
-def _answer_node(trace: Trace, call: Call, head: str | None) -> int | None:
+def _answer_node(call: Call, head: str | None) -> int | None:
     if head is None:
         return call.outputs[0] if call.outputs else None
     return call.head_nodes.get(head)
@@ -136,7 +137,7 @@ def _answer_node(trace: Trace, call: Call, head: str | None) -> int | None:
 
 def answer_in(trace: Trace, call: Call, head: str | None) -> Tensor | None:
     """What a call answered, if the outermost call returned it and a copy was kept."""
-    node, outermost = _answer_node(trace, call, head), trace.outermost(call)
+    node, outermost = _answer_node(call, head), trace.outermost(call)
     name = next((name for name, each in outermost.head_nodes.items() if each == node), None)
     return None if name is None else outermost.heads.tensors.get(name)
 
@@ -154,9 +155,9 @@ _RETURN_IT: Final = (
 def outermost_first(trace: Trace, module: nn.Module) -> list[Call]:
     """The calls of a module that are the first in each outermost call of any."""
     first: dict[int, Call] = {}
-    for call in trace.calls:
-        if call.module is module:
-            first.setdefault(trace.outermost(call).index, call)
+    calls = [call for call in trace.calls if call.module is module]
+    for call in [call for call in calls if call.outputs] or calls:  # one that raised has none
+        first.setdefault(trace.outermost(call).index, call)
     return list(first.values())
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import nn
 
 from lensai_integrations.training.naming import find_alike, find_named
@@ -71,6 +73,27 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """
     inner = next((child for name, child in model.named_children() if _is_wrapped(model, name)), None)
     return model if inner is None else unwrapped(inner)
+
+
+def in_training(module: nn.Module) -> bool:
+    """Whether a module computes as in training: with dropout, and with the statistics of the batch.
+
+    One that was exported has no modes and refuses to be set to one; its operations tell in which it was exported.
+
+    Example:
+        >>> layer, images = nn.Dropout(), (torch.ones(2, 3),)
+        >>> in_training(layer), in_training(torch.export.export(layer.eval(), images).module())
+        (True, False)
+    """
+    if not module.training or not isinstance(module, torch.fx.GraphModule) or "eval" not in vars(module):
+        return module.training
+    return any(_argument(node, name) is True for node in module.graph.nodes for name in ("train", "training"))
+
+
+def _argument(node: torch.fx.Node, name: str) -> Any:
+    """What an exported operation is given under a name."""
+    names = [each.name for each in getattr(getattr(node.target, "_schema", None), "arguments", ())]
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}.get(name)
 
 
 def paths_of(model: nn.Module) -> dict[int, str]:

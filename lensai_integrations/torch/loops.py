@@ -42,7 +42,7 @@ from lensai_integrations.torch.watching import (
 )
 from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.batches import BatchReader, Taken, image_inputs
-from lensai_integrations.training.fit import TRAINING, Fit
+from lensai_integrations.training.fit import LABEL, TRAINING, Fit
 from lensai_integrations.training.options import SOURCES, Options
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened, Recording
 from lensai_integrations.training.weights import WEIGHTS
@@ -52,6 +52,11 @@ _TOPIC: Final = "the model's answer"
 _CHANGED: Final = (
     "the model's weights changed while this was recorded, so it belongs to no weights: open profiled(...) around one"
     " evaluation alone, the last one, and not around the training"
+)
+
+_NO_SEGMENTS: Final = (
+    "segment_by={!r}, but of some images it was not told, and they are in no segment of their own: pass it, as in"
+    " `with profiler.batch(labels=..., segments=...):`"
 )
 
 
@@ -267,6 +272,8 @@ class Profiled(Watch):
                 for layer in self.layers:
                     if is_outputs(layer.key):
                         layer.info.setdefault("loss", UNSEEN)
+            if segments is None and self._options.segment_by not in (None, LABEL):
+                self._fit.problems.note("segments", _NO_SEGMENTS.format(self._options.segment_by))
             self._handed += 1
             self._recording.record(taken, lambda: passed.answers)
 
@@ -281,7 +288,7 @@ class Profiled(Watch):
             ):
                 read = sorted(answer.embeddings)
                 self._fit.problems.note("reduce", f"reduce has {unused}, but the layers that are read are {read}")
-        return found, answer.problems
+        return found, answer.problems if options.layers == "auto" else answer.without_embeddings()
 
     def _reduce_of(self, name: str) -> Reduce:
         return self._options.reduce_of(name)

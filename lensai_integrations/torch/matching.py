@@ -18,7 +18,7 @@ from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import Answer, Reading
 from lensai_integrations.torch.layers import Layer, find_layer, layer_alike, unwrapped
 from lensai_integrations.torch.weights import SampledWeights
-from lensai_integrations.training.known_layers import KnownLayer, not_in
+from lensai_integrations.training.known_layers import KnownLayer, known_output, not_in
 from lensai_integrations.training.naming import INPUT, SeveralAlikeError
 from lensai_integrations.training.recording import LAYER
 from lensai_integrations.training.weights import Weights
@@ -122,6 +122,20 @@ def layer_of(model: nn.Module, known: KnownLayer) -> tuple[Layer, str]:
         return layer, ""
     meant = layer.path + (INPUT if layer.before else "")
     return layer, f"{meant!r} is taken for {known.path!r} of the baseline, as only its name ends alike; else {settle}"
+
+
+def output_layer(model: nn.Module, reference: Profile) -> Layer | None:
+    """The layer of a baseline's outputs, if the model has it; one that was named also by the end of its name."""
+    path = known_output(reference)
+    if path is None:
+        return None
+    with suppress(InputError):
+        return find_layer(model, path)
+    with suppress(InputError):
+        layer, sure = layer_alike(model, path)
+        if sure and not reference.groups[OUTPUTS].info.get("auto", False):
+            return layer
+    return None
 
 
 def _error_of(model: nn.Module, name: str) -> str:

@@ -293,6 +293,7 @@ class Trace(TorchFunctionMode):
         if name in LOSSES:
             self._note_loss(name, args, kwargs)
         given = [(each, self.nodes[self._id(each)].rows) for each in tensors_in((args, kwargs))]
+        packed = any(isinstance(each, torch.ScriptObject) for each in args)
         if changed is not None:
             made = [changed]
         origins = [Rows(None, True)] * len(made)
@@ -300,7 +301,7 @@ class Trace(TorchFunctionMode):
             origins = rows_made(func, name, args, kwargs, made, given)
         for tensor, rows in zip(made, origins, strict=True):
             if tensor is changed or tensor not in self._ids:
-                number = self._new(tensor, self._made(name, tensor, parents, rows))
+                number = self._new(tensor, self._made(name, tensor, parents, rows, packed))
                 if not self._stack and not self.training and is_vector(tuple(tensor.shape)):
                     self._keep_value(number, tensor)
 
@@ -317,10 +318,10 @@ class Trace(TorchFunctionMode):
             with torch.no_grad():
                 self.values[number] = tensor.detach().clone()
 
-    def _made(self, name: str, tensor: Tensor, parents: tuple[int, ...], rows: Rows) -> Node:
+    def _made(self, name: str, tensor: Tensor, parents: tuple[int, ...], rows: Rows, packed: bool) -> Node:
         of = [self.nodes[parent] for parent in parents]
         data = any(node.data for node in of)
-        weights = any(node.weight and _size(node.shape) > 1 for node in of)
+        weights = packed or any(node.weight and _size(node.shape) > 1 for node in of)  # quantised ones are packed
         if not of:
             data = tensor.numel() > 1  # noise, or a number that is calculated with
         here = self._stack[-1] if self._stack else -1

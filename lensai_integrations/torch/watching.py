@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from types import TracebackType
@@ -26,15 +26,14 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.heads import is_labels
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
-from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import Answer, Reading, decide
 from lensai_integrations.torch.compiling import forget_compiled, is_compiled
 from lensai_integrations.torch.heads import heads_in
-from lensai_integrations.torch.layers import find_layer, unwrapped
-from lensai_integrations.torch.matching import match, matched, weights_here
+from lensai_integrations.torch.layers import find_layer, in_training, unwrapped
+from lensai_integrations.torch.matching import match, matched, output_layer, weights_here
 from lensai_integrations.torch.taps import CATCHING, InertInCopies, Tap, first_tensor, listened
 from lensai_integrations.torch.trace import Trace
-from lensai_integrations.training.known_layers import check_weights, known_layers, known_output, weights_known
+from lensai_integrations.training.known_layers import check_weights, known_layers, weights_known
 from lensai_integrations.training.labels import LABEL_KEYS
 from lensai_integrations.training.problems import log
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened
@@ -139,6 +138,7 @@ class Watch:
         self._module, self._core = module, unwrapped(module)
         self._taps = {tap.key: tap for tap in taps}
         self._whole, self._search, self._training = whole, search, training
+        self._sought: Reduce | None = None
         self.layers: list[Listened] = [listened(tap) for tap in self._taps.values()]
         self._pass, self._finding = _Pass(), threading.Lock()
         self._handles: list[Any] = []
@@ -182,7 +182,7 @@ class Watch:
             handles.append(module.register_forward_pre_hook(_Hook(self._begin), with_kwargs=True, prepend=True))
             handles += [self._tapped(tap) for tap in self._taps.values()]
             handles.append(module.register_forward_hook(_Hook(self._end), with_kwargs=True))
-            handles.append(module.register_forward_hook(_Hook(self._stop_tracing), always_call=True))
+            handles.append(module.register_forward_hook(_Hook(self._leave), always_call=True))
         except RuntimeError as error:
             for handle in handles:
                 handle.remove()
@@ -259,8 +259,7 @@ class Watch:
                 self._pass_over()
                 self._say("a copy of the module was called, of which nothing is recorded", "watch the copy")
             return
-        training = module.training if getattr(module, "_is_replica", False) else self._core.training
-        if training is not self._training:
+        if in_training(module if getattr(module, "_is_replica", False) else self._core) is not self._training:
             self._pass_over()
             self._in_other_mode(*_OTHER_MODE[self._training])
             return
@@ -285,7 +284,8 @@ class Watch:
 
     def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Follow this pass, to find layers by what they do."""
-        reduce, self._search = self._search, None  # one try
+        reduce, self._search = self._search, None  # one pass that comes to its end
+        self._sought = reduce
         scripted = any(isinstance(part, torch.jit.ScriptModule) for part in self._module.modules())
         if is_compiled(self._module) or scripted:
             self._cannot_find(f"the module {'has a script in it' if scripted else 'is compiled'}")
@@ -320,11 +320,17 @@ class Watch:
         """What a message tells to do where the answer is not clear, with {} for layers."""
         raise NotImplementedError
 
-    def _stop_tracing(self, *_: Any) -> None:
-        """Also where the module raises."""
+    def _stop_tracing(self) -> bool:
         trace, self._pass.trace = self._pass.trace, None
         if trace is not None:
             trace.stop()
+        return trace is not None
+
+    def _leave(self, *_: Any) -> None:
+        """A pass is over. Where the module raised, the next one is followed instead."""
+        if self._stop_tracing():
+            self._search = self._sought
+            self._finding.release()
 
     def _tapped(self, tap: Tap) -> Any:
         """A hook that keeps a layer's answer."""
@@ -420,7 +426,10 @@ class MonitorWatch(Watch):
             for group, layer in same.layers.items()
             if group.startswith(LAYER)
         ]
-        output = output_layer(module, self._reference, outputs)
+        layer = find_layer(module, outputs) if isinstance(outputs, str) else None
+        if outputs is True:
+            layer = output_layer(module, self._reference)
+        output = [] if layer is None else [Tap(OUTPUTS, layer)]
         self._missing = [group for group in same.missing if group.startswith(LAYER)]
         search = self._ways[self._missing[0].removeprefix(LAYER)] if self._missing else None
         self._compare_weights = True
@@ -517,17 +526,6 @@ class MonitorWatch(Watch):
                 if key == OUTPUTS:
                     advice = "pass outputs='...', the name of one that is called, or outputs=False"
                 self._say(f"layer {tap.layer.path!r} was not called in the pass", advice, f"watch {key}")
-
-
-def output_layer(module: nn.Module, reference: Profile, outputs: str | bool) -> list[Tap]:
-    """Where to read outputs from, if not from what the module returns."""
-    if isinstance(outputs, str):
-        return [Tap(OUTPUTS, find_layer(module, outputs))]
-    known = known_output(reference)
-    if outputs and known:
-        with suppress(InputError):
-            return [Tap(OUTPUTS, find_layer(module, known))]
-    return []
 
 
 #: What is to be done where no pass of the module was seen.

@@ -3,7 +3,7 @@
 Taken within a pass, so nothing is waited for: what is looked at is copied on the device, and comes to the host once,
 when it is asked for. What counts are the parameters, and the floating buffers of layers that are saved with them, such
 as running statistics. A module's own buffers are left out, and so are a metric's: they are mostly records, which a
-validation pass itself writes.
+validation pass itself writes. Quantised layers have their weights packed, out of sight: then there is no digest.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class SampledWeights:
 
     def __init__(self, model: nn.Module) -> None:
         self.names: list[str] = []
+        self._packed = any(hasattr(module, "_packed_params") for module in model.modules())
         self._what: list[tuple[str, tuple[int, ...], int]] = []
         by_device: dict[torch.device, list[tuple[int, Tensor]]] = {}
         with torch.no_grad():
@@ -54,12 +55,12 @@ class SampledWeights:
             self._parts = [([i for i, _ in each], torch.cat([s for _, s in each])) for each in by_device.values()]
 
     def weights(self) -> Weights | None:
-        """Their digest; None if there are none here. Waits for the device."""
+        """Their digest; None if there are none here, or not all can be seen. Waits for the device."""
         samples: dict[int, Any] = {}
         for places, part in self._parts:
             lengths = [self._what[place][2] for place in places]
             samples |= dict(zip(places, torch.split(part.cpu(), lengths), strict=True))
-        if not any(length for _, _, length in self._what):
+        if self._packed or not any(length for _, _, length in self._what):
             return None
         return Weights.of((kind, shape, samples[i].numpy()) for i, (kind, shape, _) in enumerate(self._what))
 

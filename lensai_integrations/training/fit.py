@@ -25,7 +25,7 @@ VALIDATION, TRAINING, TEST, PREDICTION = SOURCES
 LABEL = "label"
 NO_HELD_OUT = (
     "there was no {} pass, so the reference is the training data: augmented, seen with dropout on and while the weights"
-    " changed; clean production data may look drifted against it"
+    " changed; clean production data may look drifted against it. To settle it, give `fit` validation data"
 )
 
 #: What of a reader says which values the model sees.

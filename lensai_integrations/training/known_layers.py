@@ -80,8 +80,8 @@ def known_layers(
         reduce: For all layers or by name; None for as in the baseline.
 
     Raises:
-        InputError: If `layers` is neither, or a dict with names that the baseline does not have; if a layer was reduced
-            by a function, and `reduce` does not have it.
+        InputError: If `layers` is neither, or a dict with names that the baseline does not have; if `reduce` has such;
+            if a layer was reduced by a function, and `reduce` does not have it.
 
     Example:
         >>> import numpy as np
@@ -92,6 +92,8 @@ def known_layers(
         [KnownLayer(name='pool', path='pool', reduce='mean', auto=False, named=False)]
     """
     names = known_names(reference)
+    if isinstance(reduce, Mapping) and (unknown := sorted(reduce.keys() - set(names))):
+        raise InputError(f"reduce={dict(reduce)!r} has {unknown}, but the baseline has embeddings of {sorted(names)}")
     if isinstance(layers, Mapping):
         _check_mapping(layers, names)
         return [

@@ -136,6 +136,13 @@ VIEWS = {
         ),
         "logits",
     ),
+    "all images, then all of them again": (
+        lambda model, x, y: cross_entropy(model(torch.cat([x, x.flip(-1)])).view(2, len(x), -1).mean(0), y), "logits"
+    ),
+    "probabilities of both halves of a batch": (
+        lambda model, x, y: nll(mean_of(*model(torch.cat([x, x.flip(-1)])).softmax(1).chunk(2)).log(), y),
+        "probabilities",
+    ),
     "probabilities of views in one batch": (
         lambda model, x, y: nll(
             model(torch.stack([x, x.flip(-1)], 1).flatten(0, 1)).softmax(1).view(len(x), 2, -1).mean(1).log(), y
@@ -257,6 +264,24 @@ def test_images_that_go_through_again_leave_the_first_call(stepped, fitted):
     assert "'model.fc' is called 2 times in a batch: its first call is read" in callback.baseline_.warnings[0]
 
 
+@pytest.mark.parametrize("layers", ["auto", ["conv"]])
+def test_a_call_that_raised_is_none(stepped, fitted, layers):
+    def step(model, x, y):
+        if len(x) == 8:
+            with pytest.raises(RuntimeError):
+                model(x[:, :2])
+        return cross_entropy(model(x), y)
+
+    model = stepped(step)
+    callback, images, _ = fitted(model, BaselineCallback(layers=layers, clean_windows=0))
+    reference = callback.baseline_.reference
+    assert {group.n for group in reference.groups.values()} == {N}
+    assert len(reference.groups) == 4
+    expected = answers(model, images)[0].softmax(1).numpy()
+    np.testing.assert_allclose(in_order(reference, "outputs")[:, :4], expected, rtol=1e-4, atol=1e-6)
+    assert callback.baseline_.warnings == []
+
+
 def test_training_batches_too(stepped, fitted):
     step = PARTS["chunks"]
     model = stepped(step, training=step)
@@ -324,8 +349,10 @@ def test_a_model_that_another_thread_calls(stepped, fitted):
 
 
 def test_predictions_in_parts_are_monitored(stepped, fitted, trainer, loaders, images):
-    callback, *_ = fitted(stepped(PARTS["chunks"]), BaselineCallback(layers=["model.hidden"], clean_windows=0))
+    trained = stepped(PARTS["chunks"])
+    callback, *_ = fitted(trained, BaselineCallback(layers=["model.hidden"], clean_windows=0))
     model = stepped(lambda model, x, y: torch.cat([model(part) for part in x.chunk(2)]))
+    model.load_state_dict(trained.state_dict())
     drift = DriftCallback(callback.baseline_, window=N)
     given = trainer(drift).predict(model, loaders(images(N, seed=1)))
 

@@ -16,7 +16,7 @@ from torch import _utils
 from lensai_integrations import Profiler
 from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import FormatError, LensAIError
-from lensai_integrations.lightning.checkpoints import CheckpointFile, stored_state
+from lensai_integrations.lightning.checkpoints import CheckpointFile
 from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
 
@@ -65,7 +65,7 @@ def test_the_state_is_plain_and_loads_with_weights_only(tmp_path, profile):
 def test_the_stored_state_is_the_saved_one(tmp_path, profile):
     state = StateCache().state({"validation": profile, "training": profile})
 
-    assert stored_state(saved(tmp_path / "a.ckpt", state), KEY) == state
+    assert CheckpointFile(saved(tmp_path / "a.ckpt", state)).state(KEY) == state
 
 
 def test_other_peoples_objects_are_not_needed(tmp_path, monkeypatch):
@@ -74,12 +74,12 @@ def test_other_peoples_objects_are_not_needed(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.ckpt", {"validation": b"\x00\xff"}, hyper_parameters=parameters, after=[1, 2.5, "x"])
     monkeypatch.delitem(globals(), "Strange")
 
-    assert stored_state(path, KEY) == {"validation": b"\x00\xff"}
+    assert CheckpointFile(path).state(KEY) == {"validation": b"\x00\xff"}
 
 
 def test_no_foreign_code_runs(tmp_path):
     path = saved(tmp_path / "a.ckpt", {"validation": b"1"}, hyper_parameters=Evil(tmp_path / "ran"))
-    stored_state(path, KEY)
+    CheckpointFile(path).state(KEY)
 
     assert not (tmp_path / "ran").exists()
 
@@ -89,7 +89,7 @@ def test_a_sharded_checkpoint_is_a_folder(tmp_path):
     folder.mkdir()
     saved(folder / "meta.pt", {"validation": b"1"})
 
-    assert stored_state(folder, KEY) == {"validation": b"1"}
+    assert CheckpointFile(folder).state(KEY) == {"validation": b"1"}
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {}}, {"callbacks": {}}, {"callbacks": {"Other": {}}}, [1], None])
@@ -97,7 +97,7 @@ def test_a_checkpoint_without_our_state_says_so(tmp_path, content):
     torch.save(content, tmp_path / "a.ckpt")
 
     with pytest.raises(FormatError, match="has no baseline: it was saved without one or with save_weights_only=True"):
-        stored_state(tmp_path / "a.ckpt", KEY)
+        CheckpointFile(tmp_path / "a.ckpt").state(KEY)
 
 
 def test_truncated_and_foreign_files_are_refused(tmp_path):
@@ -106,14 +106,14 @@ def test_truncated_and_foreign_files_are_refused(tmp_path):
     for content in (whole[: len(whole) // 2], b"", b"junk", whole[100:]):
         path.write_bytes(content)
         with pytest.raises(FormatError):
-            stored_state(path, KEY)
+            CheckpointFile(path).state(KEY)
 
 
 def test_a_zip_file_of_something_else_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a/b.txt", "x")
     with pytest.raises(FormatError, match="cannot be read as a torch checkpoint"):
-        stored_state(tmp_path / "a.zip", KEY)
+        CheckpointFile(tmp_path / "a.zip").state(KEY)
 
 
 def test_every_damaged_pickle_is_refused_or_read(tmp_path):
@@ -128,12 +128,12 @@ def test_every_damaged_pickle_is_refused_or_read(tmp_path):
         with zipfile.ZipFile(tmp_path / "a.ckpt", "w") as archive:
             archive.writestr("archive/data.pkl", bytes(bad))
         with contextlib.suppress(LensAIError):
-            stored_state(tmp_path / "a.ckpt", KEY)
+            CheckpointFile(tmp_path / "a.ckpt").state(KEY)
 
 
 def test_a_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
-        stored_state(tmp_path / "none.ckpt", KEY)
+        CheckpointFile(tmp_path / "none.ckpt").state(KEY)
 
 
 class Layouts(torch.nn.Module):

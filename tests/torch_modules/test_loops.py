@@ -679,3 +679,91 @@ def test_log_is_quiet_where_nothing_is_wrong(caplog):
         evaluate(model, profiler)
     assert isinstance(profiler.profile(), Profile)
     assert [record for record in caplog.records if record.name.startswith("lensai")] == []
+
+
+def test_a_first_pass_that_raises_is_followed_by_one_that_is_read():
+    model = net()
+    with torch.no_grad(), profiled(model) as profiler:
+        for images, labels in batches():
+            with profiler.batch(labels=labels):
+                with pytest.raises(RuntimeError):
+                    model(images[:, :2])
+                model(images)
+
+    profile = profiler.profile()
+    assert (groups(profile), profile.warnings) == (ALL, [])
+    assert is_of(profile, model)
+
+
+def test_a_first_pass_that_raises_before_a_monitor_too(caplog):
+    model = net()
+    with torch.no_grad(), profiled(model) as profiler:
+        evaluate(model, profiler)
+    other = nn.Sequential(model.features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), model.head).eval()
+    with DriftMonitor(profiler.profile(), window=N) as monitor, monitor.watch(other):
+        with pytest.raises(RuntimeError):
+            other(photos()[:, :2])
+        with torch.no_grad():
+            other(photos())
+    assert (monitor.status.rows, "head.input" in caplog.text) == (N, False)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_an_exported_module_is_in_the_mode_that_it_was_exported_in(mode):
+    source = {"eval": "validation", "train": "training"}[mode]
+    model = getattr(net(), mode)()
+    exported = torch.export.export(model, (photos(),)).module()
+    for each in ("validation", "training"):
+        with torch.no_grad(), profiled(exported, layers=None, source=each) as profiler, profiler.batch(labels=LABELS):
+            exported(photos())
+        assert bool(profiler.profile().groups) == (each == source)
+
+
+def test_the_layer_of_quantised_weights_is_what_answers(quantised):
+    model = quantised(net())
+    with torch.no_grad(), profiled(model) as profiler:
+        evaluate(model, profiler)
+
+    profile = profiler.profile()
+    assert (groups(profile), profile.warnings) == (ALL, [])
+    assert profile.groups["outputs"].info["found"] == "what Net.forward returned, made by 'head'"
+
+
+@pytest.mark.parametrize("layers", [None, ["features"]])
+def test_embeddings_that_are_not_to_be_found_are_not_missed(layers, compiler):
+    model = net()
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad(), profiled(model, layers=layers) as profiler:
+        evaluate(compiled, profiler)
+    assert profiler.profile().warnings == []
+
+
+def test_segments_that_are_not_told_are_said_and_the_advice_works():
+    model = net()
+    for told in (False, True):
+        with torch.no_grad(), profiled(model, segment_by="site") as profiler:
+            for images, labels in batches():
+                sites = ["north", "south"] * (len(images) // 2) if told else None
+                with profiler.batch(labels=labels, segments=sites):
+                    model(images)
+        warnings = profiler.profile().warnings
+        assert (warnings == []) is told
+        assert told or "segment_by='site', but of some images it was not told" in warnings[0]
+
+
+class Attributes(dict):
+    """Keys that are attributes, and what is missing is no `AttributeError`."""
+
+    __getattr__ = dict.__getitem__
+
+
+def test_a_dict_with_attributes_is_a_dict():
+    class Answering(Net):
+        def forward(self, images):
+            return Attributes(logits=super().forward(images))
+
+    torch.manual_seed(0)
+    model = Answering().eval()
+    with torch.no_grad(), profiled(model) as profiler:
+        evaluate(model, profiler)
+    assert (groups(profiler.profile()), profiler.profile().warnings) == (ALL, [])

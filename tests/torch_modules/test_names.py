@@ -173,6 +173,32 @@ def test_the_outputs_can_be_of_a_named_layer(net):
     np.testing.assert_allclose(np.sort(window.profile.rows.data["outputs"][:, 0]), np.sort(expected), rtol=1e-5)
 
 
+class Softened(nn.Module):
+    """As it is deployed: the network under another name, and a softmax behind it."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, images):
+        return self.net(images).softmax(1)
+
+
+def test_a_named_layer_of_the_outputs_is_found_under_another_prefix(net):
+    baseline = baseline_of(Inside("model", "net", net=net).eval(), layers=None, outputs="model.net.fc")
+    counts, window, monitor = watched(baseline, Softened(net).eval())
+    assert counts == {"inputs": 50, "outputs": 50}
+    with torch.no_grad():
+        expected = torch.softmax(net(images(50, seed=1)), 1)[:, 0]
+    np.testing.assert_allclose(np.sort(window.profile.rows.data["outputs"][:, 0]), np.sort(expected), rtol=1e-5)
+    assert (monitor.status.failures, window.level) == ({}, "ok")
+
+
+def test_a_reduction_of_a_layer_that_the_baseline_does_not_have_raises(net):
+    with pytest.raises(InputError, match=r"reduce={'pool': 'max'} has \['pool'\], but the baseline has embeddings of"):
+        DriftMonitor(baseline_of(net)).watch(net, reduce={"pool": "max"})
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [

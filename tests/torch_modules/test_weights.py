@@ -65,6 +65,10 @@ def test_a_model_of_nothing_has_no_digest():
     assert digest(nn.ParameterList([nn.Parameter(torch.zeros(0))])) is None
 
 
+def test_packed_weights_cannot_be_seen_and_are_not_taken_for_the_same(quantised):
+    assert digest(quantised(nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 3)))) is None
+
+
 def test_another_precision_cannot_be_compared():
     assert digest(net()).same_as(digest(net().bfloat16())) is None
 
