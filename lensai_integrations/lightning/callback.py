@@ -62,6 +62,10 @@ _NOTHING_TRAINED: Final = (
     "Baseline: there is none, as fit had nothing to train; for one of the model as it is, call `trainer.validate` with"
     " a BaselineCallback()."
 )
+_NOT_ATTACHED: Final = (
+    "there are no outputs and embeddings, as `on_fit_start` of BaselineCallback was not called: a subclass that"
+    " overrides it calls super().on_fit_start(trainer, pl_module)"
+)
 
 
 class BaselineCallback(Checkable, LightningCallback):
@@ -533,6 +537,8 @@ class BaselineCallback(Checkable, LightningCallback):
             finish.say(_NOTHING_TRAINED)
         if self._pending:
             self._pending = False
+            if self._fit.finder is None:
+                self._fit.problems.note("layers", _NOT_ATTACHED)
             self._deliver(trainer, of_fit(self._fit, trainer, self.state_key, interrupted=interrupted))
 
     def _deliver(self, trainer: Trainer, belonging: Belonging) -> None:

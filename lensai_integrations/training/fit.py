@@ -27,6 +27,10 @@ NO_HELD_OUT = (
     "there was no {} pass, so the reference is the training data: augmented, seen with dropout on and while the weights"
     " changed; clean production data may look drifted against it. To settle it, give `fit` validation data"
 )
+NO_ROWS = (
+    "no row of the {} pass was handed to the callback: had it batches, and does a subclass of the callback that overrides"
+    " a hook call super() in it?"
+)
 
 #: What of a reader says which values the model sees.
 _READING = ("layout", "scale", "mean", "std", "kind", "channels")
@@ -207,6 +211,8 @@ class Fit(Generic[P]):
             reference = training
         if reference is None:
             return None
+        if not any(group.n + group.invalid for group in reference.groups.values()) and not reference.warnings:
+            self.problems.note("reference", NO_ROWS.format(self.reference))
         return Baseline(reference, training if training is not reference else None)
 
     def state(self) -> dict[str, Any]:

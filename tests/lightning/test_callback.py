@@ -382,3 +382,14 @@ def test_nothing_is_logged_above_info_when_all_is_well(fit, caplog):
     fit()
 
     assert [record for record in caplog.records if record.name.startswith("lensai")] == []
+
+
+@pytest.mark.parametrize("hook", ["on_fit_start", "on_validation_batch_start"])
+def test_a_subclass_that_does_not_hand_a_hook_on_is_told_so(trainer, lit, loaders, hook):
+    class Mine(BaselineCallback):
+        pass
+
+    setattr(Mine, hook, lambda self, *_: None)
+    callback = Mine(clean_windows=0)
+    trainer(callback).fit(lit(), loaders(16), loaders(16))
+    assert any("super()" in warning for warning in callback.baseline_.warnings)
