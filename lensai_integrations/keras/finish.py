@@ -24,6 +24,7 @@ from lensai_integrations.training.weights import (
     ASK_FINAL,
     CHANGING,
     LEFT_BY_FIT,
+    NO_PASS,
     NOBODYS,
     NOT_LEFT,
     NOT_THE_CHECKPOINTS,
@@ -65,8 +66,10 @@ def chosen(
     known = [each for each in (latest, kept) if each is not None]
     if latest.source == TRAINING and final is None:
         source = kept or latest
-        file = saved.name if kept and saved is not None and saved.is_there() else None
-        return _with_latest(source, latest), _told(CHANGING, _at(source.epoch), source.epoch, file)
+        held_out = fit.reference == VALIDATION and VALIDATION not in fit.begun
+        if held_out and fit.options.reference != FINAL and not interrupted:
+            fit.problems.note("weights", NO_PASS)
+        return _with_latest(source, latest), _told(CHANGING, _at(source.epoch), source.epoch)
     left = fit.left()
     if final is not None:
         of = next((each for each in known if each.is_of(left)), None)

@@ -225,6 +225,17 @@ def test_a_search_after_another_and_after_a_fit(search, fit):
 
 @TUNERS_OWN
 @pytest.mark.backend("torch")
+def test_searches_have_a_folder_each(search):
+    Scores.fits.clear()
+    callback = quick()
+    search(callback, epochs=1)
+    search(callback, "min", epochs=1, folder="again")
+
+    assert (width_of("lensai_baseline"), width_of("lensai_baseline-2"), width_of(callback.baseline_)) == (8, 4, 4)
+
+
+@TUNERS_OWN
+@pytest.mark.backend("torch")
 def test_an_objective_that_is_computed_after_fit_is_said_not_to_be_known(images, tmp_path):
     tuners = pytest.importorskip("keras_tuner")
 

@@ -162,6 +162,25 @@ def test_one_more_pass_settles_it(left, case):
 
 
 @pytest.mark.backend("torch")
+def test_a_fit_that_ends_before_its_first_validation(model, fit, same, tmp_path):
+    keeps = saving(tmp_path / "best.keras", monitor="loss", mode="min")
+    callback, trains = quick(), model()
+    fit(trains, callback, keeps, validation_freq=5)
+    baseline = callback.baseline_
+
+    assert baseline.info["weights_of"].startswith("no one's")
+    assert baseline.info["checkpoint"] is None  # it was saved in the middle of no pass
+    (said,) = [each for each in baseline.warnings if FINAL in each]
+    assert "there was no validation pass before fit ended" in said
+    callback, trains = quick(reference="final"), model()  # what it says
+    fit(trains, callback, validation_freq=5)
+    assert (callback.baseline_.warnings, same(callback.baseline_, trains)) == ([], True)
+    callback = quick()
+    fit(trains, callback, validation_data=None)
+    assert not any(FINAL in each for each in callback.baseline_.warnings)
+
+
+@pytest.mark.backend("torch")
 @pytest.mark.parametrize("case", ["average", "one epoch in two", "early stopping, one epoch in two"])
 def test_what_is_said_names_whose_weights_are_there(left, case):
     callbacks, arguments, _ = CASES[case]
