@@ -406,8 +406,8 @@ def _wrap(layer: Any, around: Around) -> Callable[[], None]:
 
 
 def _method(layer: Any) -> str:
-    """What Keras calls of a layer. Under `keras.RematScope` values inside `call` are recomputed, so there the call around
-    it is watched; a quantized layer has a call of its own."""
+    """What Keras calls of a layer: quantized ones have a call of their own, and under `keras.RematScope` values inside
+    are recomputed, so there the call around it is watched."""
     if getattr(layer, "_remat_mode", None) is not None:
         return "rematerialized_call"
     return "call" if getattr(layer, "quantization_mode", None) is None else "quantized_call"
