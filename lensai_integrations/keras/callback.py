@@ -248,8 +248,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         fit, around = self._this_fit, look_around(self)
         self._watch(around.holder)
         if around.holder is not None:
-            ours = [each._fit for each in around.siblings if isinstance(each, BaselineCallback)]
-            fit.end_others([each for each in ours if each is not None])
+            fit.end_others(around.siblings)
         self._siblings = around.siblings
         self._best = BestEpoch(around.siblings, fit.model, lambda: fit.problems.caught("what is saved"))
         self._backup = Backup(around.siblings, self._options.artifact_path)

@@ -16,10 +16,17 @@ from lensai_integrations.keras.batches import KerasBatches, input_names_of
 from lensai_integrations.keras.fit import aside
 from lensai_integrations.keras.functions import TEST, labelled
 from lensai_integrations.keras.layers import find_layer
+from lensai_integrations.keras.weights import averages
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.training.check import Check, run_check, without_missing
-from lensai_integrations.training.fit import Fit
+from lensai_integrations.training.fit import VALIDATION, Fit
 from lensai_integrations.training.options import Options
+from lensai_integrations.training.weights import ASK_FINAL
+
+_AVERAGES = (
+    "the optimizer averages weights (use_ema=True): fit leaves the averages, and validates with them only where"
+    f" keras.callbacks.SwapEMAWeights puts them in place. Without that, {ASK_FINAL}"
+)
 
 
 def check(options: Options, model: Any, batch: Any) -> Check:
@@ -36,6 +43,8 @@ def check(options: Options, model: Any, batch: Any) -> Check:
     batch, notes, answers, layers = _first(batch), list[str](), {}, []
     if model is not None:
         options, notes = without_missing(options, lambda name: find_layer(model, name))
+        if options.reference == VALIDATION and averages(getattr(model, "optimizer", None)):
+            notes.append(_AVERAGES)
     told = options.inputs_of(options.reference)
     inputs = ImageInputs() if isinstance(told, str) else told
     fit: Fit[Any] = Fit(options, rank=1, reader=lambda _: reader)

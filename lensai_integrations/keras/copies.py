@@ -66,6 +66,8 @@ class Copies:
         """
         if baseline is not None:
             deliver(baseline, replace(options, directory=trial.folder), False)
+        if self._best is not None and self._best.parents[1] != trial.folder.parents[1]:  # of another search
+            self._best = self._folder = None
         best = trial.best()
         if best == self._best and not (best == trial.folder and baseline is not None):
             return

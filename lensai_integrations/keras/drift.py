@@ -168,6 +168,7 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
             again = fit is not None and fit.renew(self._model)
             self._fit = fit if again else KerasDriftFit(self._passes, self._model, self._say)
             self._this_fit.on_interruption = self._stop
+            self._this_fit.end_others([self, *around.siblings])
             self._watch(around.holder)
         self._start(source, steps)
 
@@ -176,7 +177,6 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
         fit, active = self._this_fit, active_run()
         self._passes.begin(fit.problems, runs=[active] if active is not None else [])
         self._passes.check_weights("keras", lambda: ModelWeights.of(self._model).weights)
-        fit.end_others([fit])
         fit.record(source, everything=True)
         fit.listen(steps)
         fit.start(source)

@@ -16,7 +16,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.keras.best import BestEpoch, Seen
 from lensai_integrations.keras.fit import KerasFit
 from lensai_integrations.keras.functions import TEST
-from lensai_integrations.keras.weights import ModelWeights, on_host
+from lensai_integrations.keras.weights import ModelWeights, averages, on_host
 from lensai_integrations.profile import Profile
 from lensai_integrations.training.fit import TRAINING, VALIDATION
 from lensai_integrations.training.options import FINAL
@@ -24,6 +24,7 @@ from lensai_integrations.training.weights import (
     ASK_FINAL,
     CHANGING,
     LEFT_BY_FIT,
+    NO_PASS,
     NOBODYS,
     NOT_LEFT,
     NOT_THE_CHECKPOINTS,
@@ -65,8 +66,10 @@ def chosen(
     known = [each for each in (latest, kept) if each is not None]
     if latest.source == TRAINING and final is None:
         source = kept or latest
-        file = saved.name if kept and saved is not None and saved.is_there() else None
-        return _with_latest(source, latest), _told(CHANGING, _at(source.epoch), source.epoch, file)
+        held_out = fit.reference == VALIDATION and VALIDATION not in fit.begun
+        if held_out and fit.options.reference != FINAL and not interrupted:
+            fit.problems.note("weights", NO_PASS)
+        return _with_latest(source, latest), _told(CHANGING, _at(source.epoch), source.epoch)
     left = fit.left()
     if final is not None:
         of = next((each for each in known if each.is_of(left)), None)
@@ -138,14 +141,9 @@ def _left_by(model: Any, best: BestEpoch, source: Seen, epoch: int | None) -> st
     """Whose weights a fit leaves, where no pass was made with them."""
     if best.restores and best.epoch is not None:
         return f"that EarlyStopping gave back, {_at(best.epoch)}"
-    if _averages(getattr(model, "optimizer", None)):
+    if averages(getattr(model, "optimizer", None)):
         return "that the optimizer averaged (use_ema=True)"
     return _at(epoch) if epoch != source.epoch else "that were set after that"
-
-
-def _averages(optimizer: Any) -> bool:
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    return any(getattr(each, "use_ema", False) for each in getattr(inner, "optimizers", [inner]))
 
 
 def final_pass(fit: KerasFit, evaluation: Mapping[str, Any] | None) -> Seen | None:

@@ -50,6 +50,7 @@ class KerasFit(Fit[Recording]):
     Attributes:
         batches: How many batches the pass that is running has handed out; of the last call of several at most too many.
         on_interruption: What is done when a step raises.
+        begun: The sources of which a pass has begun.
         weights: By source, those that the latest complete profile was made with, unless they changed meanwhile.
     """
 
@@ -75,6 +76,7 @@ class KerasFit(Fit[Recording]):
     def begin(self) -> None:
         """Begin anew: forget profiles, recordings and problems."""
         super().begin()
+        self.begun: set[str] = set()
         self.weights: dict[str, ModelWeights] = {}
         self._weights: ModelWeights | None = None
         self._begun = False
@@ -107,9 +109,10 @@ class KerasFit(Fit[Recording]):
         self._taps.begin_again()  # what it has to say, it says of every fit
         return True
 
-    def end_others(self, fits: Sequence[KerasFit]) -> None:
-        """End what was interrupted before and still has the model's functions; these are the fits that are running."""
-        owners = [exchange for fit in fits for exchange in fit._exchanges.values()]
+    def end_others(self, callbacks: Sequence[Any]) -> None:
+        """End what was interrupted before and still has the model's functions; these callbacks are those that run."""
+        fits = [getattr(callback, "_fit", None) for callback in callbacks]
+        owners = [each for fit in fits if isinstance(fit, KerasFit) for each in fit._exchanges.values()]
         for kind in _KINDS:
             abandoned(self._model(), kind, owners)
 
@@ -137,6 +140,7 @@ class KerasFit(Fit[Recording]):
     def start(self, source: str) -> None:
         """Begin a pass, if passes of its source are recorded."""
         self._settle(0)
+        self.begun.add(source)
         self._running = source if source in self.recordings else None
         self.batches, self._batches_per_call = 0, _batches_per_call(self._model())
         self._weights, self._begun = None, False

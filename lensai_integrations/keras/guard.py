@@ -35,10 +35,10 @@ class Last(keras.callbacks.Callback):  # type: ignore[misc]
         holder.callbacks.append(self)
 
     def leave(self) -> None:
-        """Leave the callbacks of the fit, which may be the user's own list."""
+        """Leave the callbacks of the fit, which may be the user's own; those that are to be told yet are told."""
         holder = self._holder()
         if holder is not None:
-            holder.callbacks[:] = [each for each in holder.callbacks if each is not self]
+            holder.callbacks = [each for each in holder.callbacks if each is not self]
         self._holder = lambda: None
 
     def on_train_begin(self, logs: Any = None) -> None:

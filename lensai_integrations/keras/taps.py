@@ -401,13 +401,16 @@ def _wrap(layer: Any, around: Around) -> Callable[[], None]:
         if beneath is not None:
             layer.__dict__[method] = beneath
 
-    layer.__dict__[method] = call if method == "call" else rematerialized_call
+    layer.__dict__[method] = rematerialized_call if method == "rematerialized_call" else call
     return undo
 
 
 def _method(layer: Any) -> str:
-    """Under `keras.RematScope` values inside `call` are recomputed, so there the call around it is watched."""
-    return "call" if getattr(layer, "_remat_mode", None) is None else "rematerialized_call"
+    """What Keras calls of a layer: quantized ones have a call of their own, and under `keras.RematScope` values inside
+    are recomputed, so there the call around it is watched."""
+    if getattr(layer, "_remat_mode", None) is not None:
+        return "rematerialized_call"
+    return "call" if getattr(layer, "quantization_mode", None) is None else "quantized_call"
 
 
 def reduced(tensor: Any, tap: Tap) -> Any:

@@ -90,6 +90,18 @@ def on_host(value: Any) -> NDArray[Any]:
     return np.asarray(to_host(ops.cast(value, "float32") if narrow else value))
 
 
+def averages(optimizer: Any) -> bool:
+    """Whether an optimizer puts averages in the place of the weights when a fit ends.
+
+    Example:
+        >>> import keras
+        >>> averages(keras.optimizers.SGD(use_ema=True)), averages(None)
+        (True, False)
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return any(getattr(each, "use_ema", False) for each in getattr(inner, "optimizers", [inner]))
+
+
 def _close(one: NDArray[Any], other: NDArray[Any]) -> bool:
     if one.shape != other.shape:
         return False

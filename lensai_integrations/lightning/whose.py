@@ -24,6 +24,7 @@ from lensai_integrations.training.weights import (
     ASK_FINAL,
     CHANGING,
     LEFT_BY_FIT,
+    NO_PASS,
     NOBODYS,
     NOT_THE_CHECKPOINTS,
     OLDER,
@@ -168,7 +169,7 @@ def of_fit(fit: LightningFit, trainer: Any, state_key: str, *, interrupted: bool
         profiles: Mapping[str, Profile] = {**fit.profiles, **(best.stored if best is not None else {})}
         training = profiles.get(TRAINING)
         if source != TRAINING and fit.options.reference != FINAL and not interrupted:
-            fit.problems.note("weights", f"there was no validation pass before fit ended: {ASK_FINAL}")
+            fit.problems.note("weights", NO_PASS)
         return Belonging(profiles, CHANGING.format(at=_at(training)) if training is not None else "")
     if best is not None:
         for profiles in candidates:

@@ -20,7 +20,7 @@ from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun
 
 FOLDER = "lensai_baseline"
-#: The folders that fits of this process have written to, and what they were asked for.
+#: The folders that fits of this process have written to, and what they were asked for when these were not named.
 _WRITTEN: Final[dict[Path, Options]] = {}
 #: The MLflow runs that fits of this process have logged to, with the artifact path.
 _LOGGED: Final[set[tuple[TrackedRun, str]]] = set()
@@ -96,7 +96,7 @@ def save(baseline: Baseline, options: Options, root: str | Path, problems: Probl
     with problems.caught(f"saving to {first}"):
         folder, note = _taken(first.absolute(), options)
         baseline.save(folder, report_html=report)
-        _WRITTEN[folder] = options
+        _WRITTEN[folder] = options if options.directory is None else _WRITTEN.get(folder, options)
         return folder, note
     return None, ""
 

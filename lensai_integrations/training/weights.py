@@ -29,6 +29,7 @@ CHANGING: Final = "no one's: the reference is of training data, seen while the w
 ASK_FINAL: Final = (
     'pass reference="final" for one more validation pass at the end of fit, with the weights that it leaves'
 )
+NO_PASS: Final = f"there was no validation pass before fit ended: {ASK_FINAL}"
 OLDER: Final = (
     "the reference is not of the weights that fit leaves: its last validation pass was {at}, and the weights are those"
     " {left}; clean production data may look drifted against it"

@@ -193,6 +193,23 @@ def test_every_head_is_its_own_group_and_has_its_embedding(structure, names, ima
         np.testing.assert_allclose(caught[f"outputs/{name}"], ops.convert_to_numpy(head), rtol=1e-5)
 
 
+def test_the_only_one_in_a_list_of_outputs_is_the_answer(images, fit, counts):
+    given = image()
+    features = layers.Dense(6, activation="relu", name="embedding")(cnn(given))
+    model = keras.Model([given], [layers.Dense(CLASSES, name="fc")(features)])
+    model.compile("sgd", CE)
+    callback = BaselineCallback(clean_windows=0)
+    fit(model, callback, epochs=1)
+    found = {each.stream: each.max for each in callback.baseline_.reference.summaries()}
+    answers = ops.convert_to_numpy(ops.softmax(model.predict(images(24, 1)[0], verbose=0))).max(0)
+
+    assert counts(callback.baseline_.reference) == dict.fromkeys(
+        ("inputs", "outputs", "embeddings/fc.input", "labels"), 24
+    )
+    assert callback.baseline_.warnings == []
+    np.testing.assert_allclose([found[f"outputs/softmax/{place}"] for place in range(CLASSES)], answers, atol=1e-6)
+
+
 def test_heads_fed_by_the_same_have_one_embedding(images):
     caught, infos, said = read(built(TwoAnswers), images(3)[0])
 

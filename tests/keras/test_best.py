@@ -30,7 +30,6 @@ def saving(path, **arguments):
 
 
 def streams(profile):
-    """Every quantile of all streams; with so few rows they are exact."""
     """What is known of all streams, exact with so few rows."""
     return [repr(summary) for summary in profile.summaries()]
 

@@ -35,6 +35,15 @@ def test_a_model_and_a_batch(model, images, variables):
     assert not any("call" in layer.__dict__ for layer in trains.layers)
 
 
+def test_that_averages_are_left_and_others_validated_is_said_before(model, images):
+    trains = model(optimizer=keras.optimizers.SGD(use_ema=True))
+    (said,) = BaselineCallback(["embedding"]).check(trains, images(12)).warnings
+
+    assert "(use_ema=True): fit leaves the averages" in said
+    assert 'pass reference="final"' in said
+    assert BaselineCallback(["embedding"], reference="final").check(trains, images(12)).ok
+
+
 def test_a_model_that_changes_itself_in_inference_is_put_back(images, variables):
     class Restless(keras.layers.Layer):
         def build(self, _):

@@ -15,6 +15,9 @@ from lensai_integrations import Baseline
 from lensai_integrations.keras import BaselineCallback, DriftCallback
 from lensai_integrations.keras.copies import by_epoch
 
+#: What a backend has no part in.
+ONCE = pytest.mark.backend("torch")
+
 
 def quick(**arguments):
     return BaselineCallback(["embedding"], **{"clean_windows": 0, "k": 100, **arguments})
@@ -37,7 +40,7 @@ def width_of(where):
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
-@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("used", [pytest.param(False, marks=ONCE), True])
 def test_a_copy_starts_afresh(fit, copied, used):
     callback = quick()
     if used:
@@ -67,6 +70,7 @@ def test_a_copy_in_the_middle_of_a_fit(fit):
         assert width_of(one.baseline_) == 6
 
 
+@ONCE
 def test_a_callback_and_its_copies_for_a_model_after_the_other(fit):
     callback, kept = quick(), []
     for width in (2, 3, 4):
@@ -78,6 +82,7 @@ def test_a_callback_and_its_copies_for_a_model_after_the_other(fit):
     assert kept == [("lensai_baseline", 2, 2), ("lensai_baseline-2", 3, 3), ("lensai_baseline-3", 4, 4)]
 
 
+@ONCE
 def test_a_scikit_learn_wrapper(images):
     pytest.importorskip("sklearn")
     callback = quick()
@@ -103,7 +108,7 @@ def compiled_for_columns():
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
-@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("used", [pytest.param(False, marks=ONCE), True])
 def test_a_copy_of_a_monitor_starts_afresh(fit, images, copied, used):
     making, trains = quick(), wide(4)
     fit(trains, making)
@@ -174,7 +179,7 @@ TUNERS_OWN = pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning
 
 
 @TUNERS_OWN
-@pytest.mark.parametrize(("direction", "best", "epoch"), [("max", 8, 0), ("min", 4, 0)])
+@pytest.mark.parametrize(("direction", "best", "epoch"), [("max", 8, 0), pytest.param("min", 4, 0, marks=ONCE)])
 def test_a_tuners_best_trial_and_epoch_are_the_ones_kept(search, images, direction, best, epoch):
     Scores.fits.clear()
     callback = quick(directory="kept")
@@ -198,6 +203,7 @@ def test_a_tuners_best_trial_and_epoch_are_the_ones_kept(search, images, directi
 
 
 @TUNERS_OWN
+@ONCE
 def test_of_several_fits_of_a_trial_the_best_one_counts_and_their_mean_decides(search):
     Scores.fits.clear()
     callback = quick(directory="kept")
@@ -213,18 +219,22 @@ def test_of_several_fits_of_a_trial_the_best_one_counts_and_their_mean_decides(s
 
 
 @TUNERS_OWN
-def test_a_search_after_another_and_after_a_fit(search, fit):
+@ONCE
+@pytest.mark.parametrize("directory", [None, "kept"])
+def test_a_search_after_another_and_after_a_fit(search, fit, directory):
     Scores.fits.clear()
-    callback = quick(directory="kept")
+    callback = quick(directory=directory)
     fit(wide(5), callback)
-    search(callback)
-    search(callback, "min", folder="again")
+    search(callback, epochs=1)
+    search(callback, "min", epochs=1, folder="again")
+    of_each = [width_of(each) for each in sorted(Path().glob("lensai_baseline*"))]
 
-    assert width_of("kept") == 4
+    assert of_each == ([5, 8, 4] if directory is None else [])
+    assert width_of(callback.directory_) == width_of(callback.baseline_) == 4
 
 
 @TUNERS_OWN
-@pytest.mark.backend("torch")
+@ONCE
 def test_an_objective_that_is_computed_after_fit_is_said_not_to_be_known(images, tmp_path):
     tuners = pytest.importorskip("keras_tuner")
 

@@ -94,6 +94,30 @@ def test_a_fit_is_not_monitored_and_a_later_pass_is(trained, images):
     assert [rows for rows, _ in levels(callback)] == [50]
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_baseline_of_the_same_pass_stays_and_that_both_cannot_be_is_said(trained, images, first, warned):
+    model, baseline = trained
+    monitors, makes = DriftCallback(baseline, window=30), BaselineCallback(reference="prediction", clean_windows=0)
+    model.predict(images(30)[0], verbose=0, callbacks=[makes, monitors] if first else [monitors, makes])
+
+    assert (makes.baseline_ is not None, len(monitors.reports_)) == (first, 0 if first else 1)
+    assert warned("predict steps: another callback of lensai_integrations reads these steps already")
+
+
+@pytest.mark.backend("torch")
+def test_layers_of_a_quantized_model_are_read(trained, images, warned):
+    model, baseline = trained
+    quantized = keras.models.clone_model(model)
+    quantized.set_weights(model.get_weights())
+    for layer in quantized.layers[-2:]:
+        layer.quantize("int8")
+    callback = DriftCallback(baseline, window=30, warn=0.999, alarm=0.5)
+    quantized.predict(images(30)[0] * 0.3, verbose=0, callbacks=[callback])
+
+    assert warned("answered nothing") == []
+    assert "embeddings/embedding" in callback.reports_[0].profile.groups
+
+
 def test_a_failing_monitor_is_not_noticed(trained, images, monkeypatch, warned):
     model, baseline = trained
     pictures, _ = images(30)

@@ -13,6 +13,8 @@ from lensai_integrations import Baseline
 from lensai_integrations.keras import BaselineCallback
 from lensai_integrations.keras.weights import ModelWeights, Saved, Saves
 
+#: What a backend has no part in.
+ONCE = pytest.mark.backend("torch")
 LEFT = "the weights that fit leaves, "
 FINAL = 'reference="final"'
 
@@ -127,7 +129,7 @@ UNSAID = ["plain", *(case for case, (_, _, epoch) in CASES.items() if epoch is N
 #: Where a backend has a part in it; the others are about callbacks alone.
 EVERYWHERE = ("one epoch in two", "average", "average swapped", "average and early stopping")
 EACH = [
-    pytest.param(case, first, marks=[] if first and case in EVERYWHERE else pytest.mark.backend("torch"))
+    pytest.param(case, first, marks=[] if first and case in EVERYWHERE else ONCE)
     for case in CASES
     for first in (True, False)
 ]
@@ -148,9 +150,7 @@ def test_a_reference_is_of_the_weights_that_fit_leaves_or_says_that_it_is_not(le
     assert baseline.info["weights_of"].startswith("neither")
 
 
-@pytest.mark.parametrize(
-    "case", ["average", *(pytest.param(case, marks=pytest.mark.backend("torch")) for case in UNSAID)]
-)
+@pytest.mark.parametrize("case", ["average", *(pytest.param(case, marks=ONCE) for case in UNSAID)])
 def test_one_more_pass_settles_it(left, case):
     callbacks, arguments, _ = CASES[case]
     given = {name: value() if name == "optimizer" else value for name, value in arguments.items()}
@@ -161,7 +161,26 @@ def test_one_more_pass_settles_it(left, case):
     assert baseline.info["weights_of"] == LEFT + ("at the end of epoch 2" if case == "plain" else "after epoch 2")
 
 
-@pytest.mark.backend("torch")
+@ONCE
+def test_a_fit_that_ends_before_its_first_validation(model, fit, same, tmp_path):
+    keeps = saving(tmp_path / "best.keras", monitor="loss", mode="min")
+    callback, trains = quick(), model()
+    fit(trains, callback, keeps, validation_freq=5)
+    baseline = callback.baseline_
+
+    assert baseline.info["weights_of"].startswith("no one's")
+    assert baseline.info["checkpoint"] is None  # it was saved in the middle of no pass
+    (said,) = [each for each in baseline.warnings if FINAL in each]
+    assert "there was no validation pass before fit ended" in said
+    callback, trains = quick(reference="final"), model()  # what it says
+    fit(trains, callback, validation_freq=5)
+    assert (callback.baseline_.warnings, same(callback.baseline_, trains)) == ([], True)
+    callback = quick()
+    fit(trains, callback, validation_data=None)
+    assert not any(FINAL in each for each in callback.baseline_.warnings)
+
+
+@ONCE
 @pytest.mark.parametrize("case", ["average", "one epoch in two", "early stopping, one epoch in two"])
 def test_what_is_said_names_whose_weights_are_there(left, case):
     callbacks, arguments, _ = CASES[case]
@@ -176,7 +195,7 @@ def test_what_is_said_names_whose_weights_are_there(left, case):
     assert f"its last validation pass was at the end of epoch {seen}, and the weights are those {there};" in said
 
 
-@pytest.mark.backend("torch")
+@ONCE
 def test_a_fit_that_trains_on_replaces_what_was_before(model, fit, same):
     trains, callback = model(), quick()
     fit(trains, callback)
@@ -186,7 +205,7 @@ def test_a_fit_that_trains_on_replaces_what_was_before(model, fit, same):
     assert same(Baseline.load(callback.directory_), trains)
 
 
-@pytest.mark.backend("torch")
+@ONCE
 def test_part_of_the_training_data_is_held_out(model, fit, images):
     trains, callback = model(optimizer=averaging()), quick(reference="final")
     fit(trains, callback, validation_data=None, validation_split=0.4)
@@ -250,7 +269,7 @@ def test_one_more_pass_leaves_everything_else_as_it_was(images, compile_model, f
         assert (baseline.n, baseline.warnings) == (24, [])
 
 
-@pytest.mark.backend("torch")
+@ONCE
 @pytest.mark.parametrize("first", [True, False])
 def test_one_more_pass_runs_without_the_other_callbacks(model, fit, first):
     class Counts(keras.callbacks.Callback):
@@ -273,7 +292,7 @@ def test_one_more_pass_runs_without_the_other_callbacks(model, fit, first):
     assert callback.baseline_.n == 24
 
 
-@pytest.mark.parametrize("broken", ["no data", "used up", "raises"])
+@pytest.mark.parametrize("broken", [*(pytest.param(each, marks=ONCE) for each in ("no data", "used up")), "raises"])
 def test_where_one_more_pass_cannot_be_made_the_last_one_is_taken_and_that_is_said(model, fit, images, broken, same):
     trains, callback = model(), quick(reference="final")
     arguments = {}
@@ -319,7 +338,7 @@ def test_an_interrupted_fit_says_that_its_weights_are_others(model, fit):
         assert FINAL not in said
 
 
-@pytest.mark.parametrize("weights_only", [False, True])
+@pytest.mark.parametrize("weights_only", [pytest.param(False, marks=ONCE), True])
 def test_a_file_is_named_if_it_has_the_weights_of_the_reference(model, fit, same, tmp_path, weights_only):
     name = "best-{epoch:02d}.weights.h5" if weights_only else "best-{epoch:02d}.keras"
     callback, trains = quick(), model()
@@ -340,8 +359,7 @@ def test_a_file_is_named_if_it_has_the_weights_of_the_reference(model, fit, same
     ("swapped_before", "first"),
     [
         (True, True),
-        (False, True),
-        *(pytest.param(each, False, marks=pytest.mark.backend("torch")) for each in (True, False)),
+        *(pytest.param(*each, marks=ONCE) for each in [(False, True), (True, False), (False, False)]),
     ],
 )
 def test_a_file_with_averaged_weights(model, fit, same, tmp_path, swapped_before, first):
@@ -369,7 +387,7 @@ def test_a_file_with_averaged_weights(model, fit, same, tmp_path, swapped_before
     ("every", "best"),
     [
         (2, True),
-        *(pytest.param(*each, marks=pytest.mark.backend("torch")) for each in [(2, False), (3, True), (3, False)]),
+        *(pytest.param(*each, marks=ONCE) for each in [(2, False), (3, True), (3, False)]),
     ],
 )
 def test_a_file_that_is_saved_every_so_many_steps(model, fit, same, tmp_path, every, best, images):
@@ -422,10 +440,10 @@ def test_evaluate_after_fit_says_whose_weights_it_has(model, fit, images, same, 
     ("reference", "used", "evaluates", "predicts"),
     [
         ("validation", False, True, True),
-        ("validation", True, False, False),
-        ("training", False, False, False),
-        ("final", False, False, False),
-        ("test", False, True, False),
+        pytest.param("validation", True, False, False, marks=ONCE),
+        pytest.param("training", False, False, False, marks=ONCE),
+        pytest.param("final", False, False, False, marks=ONCE),
+        pytest.param("test", False, True, False, marks=ONCE),
         ("prediction", True, False, True),
     ],
 )
@@ -456,7 +474,7 @@ def test_a_pass_on_its_own_makes_a_baseline_or_says_what_would(
             assert other.baseline_.reference.source == source
 
 
-@pytest.mark.backend("torch")
+@ONCE
 def test_a_file_that_was_written_over_since_is_not_named(model, fit, tmp_path):
     class Overwrites(keras.callbacks.Callback):
         def on_train_end(self, logs=None):
@@ -469,7 +487,7 @@ def test_a_file_that_was_written_over_since_is_not_named(model, fit, tmp_path):
     assert (callback.baseline_.info["checkpoint"], callback.baseline_.info["epoch"]) == (None, 2)
 
 
-@pytest.mark.backend("torch")
+@ONCE
 def test_a_save_by_others_is_none_of_the_keepers(model, fit, tmp_path):
     class Also(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
