@@ -28,8 +28,8 @@ NO_HELD_OUT = (
     " changed; clean production data may look drifted against it. To settle it, give `fit` validation data"
 )
 NO_ROWS = (
-    "no row of the {} pass was handed to the callback: had it batches, and does a subclass of the callback that overrides"
-    " a hook call super() in it?"
+    "no row of the {} pass was handed to the callback: had it batches, and does a subclass of the callback that"
+    " overrides a hook call super() in it?"
 )
 
 #: What of a reader says which values the model sees.
