@@ -37,4 +37,4 @@ $(READY): pyproject.toml
 	touch $@
 
 clean: ## Remove what the demo and the tests wrote
-	rm -rf demo mlflow.db lensai_baseline .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo mlflow.db lensai_baseline* .pytest_cache .mypy_cache .ruff_cache .hypothesis

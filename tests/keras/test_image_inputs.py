@@ -168,9 +168,10 @@ def test_the_configuration_says_it_and_is_json(asked):
 
 
 @pytest.fixture(scope="module")
-def known():
+def known(tmp_path_factory):
     keras.utils.set_random_seed(0)
-    model, callback = siamese(), BaselineCallback(outputs=None, layers=None, clean_windows=200)
+    folder = tmp_path_factory.mktemp("known")
+    model, callback = siamese(), BaselineCallback(outputs=None, layers=None, clean_windows=200, directory=folder)
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     (left, right, labels), val = pictures(32, 0), pictures(200, 1)
     model.fit([left, right], labels, validation_data=([*val[:2]], val[2]), callbacks=[callback], verbose=0)
