@@ -22,7 +22,7 @@ CALLBACKS = "lensai_integrations.lightning."
 N = 20
 
 
-@measure("glare", unit="%")
+@measure("bright_share", unit="%")
 def glare(images):
     """How much of an image is bright."""
     return (images >= 200).mean((1, 2, 3)) * 100
@@ -211,7 +211,7 @@ def test_hydra(made, trainer, lit, loaders):
     assert {name: group.n for name, group in groups.items()} == dict.fromkeys(
         ["inputs", "inputs/lensai-edge", "outputs", "embeddings/model.conv", "embeddings/model.hidden", "labels"], N
     )
-    assert list(groups["inputs"].custom) == ["glare"]
+    assert list(groups["inputs"].custom) == ["bright_share"]
 
 
 def test_hydra_makes_a_drift_callback(made, folder, trainer, lit, loaders):

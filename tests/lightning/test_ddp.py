@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lensai_integrations import Baseline
-from lensai_integrations.lightning.checkpoints import stored_state
+from lensai_integrations.lightning.checkpoints import CheckpointFile
 from lensai_integrations.training.checkpoints import profiles_of
 
 TRAIN, VAL = 101, 51
@@ -83,9 +83,8 @@ def test_the_counts_are_those_of_the_data(ranks, images):
 
 def test_checkpoints_hold_the_merged_baseline(ran):
     for epoch in range(2):
-        state = stored_state(
-            ran / "checkpoints" / f"epoch={epoch}.ckpt", "lensai_integrations.BaselineCallback[lensai]"
-        )
+        checkpoint = CheckpointFile(ran / "checkpoints" / f"epoch={epoch}.ckpt")
+        state = checkpoint.state("lensai_integrations.BaselineCallback[lensai]")
         found = {name: (profile.n, profile.info["epoch"]) for name, profile in profiles_of(state).items()}
         assert found == {"validation": (VAL, epoch), "training": (TRAIN, epoch)}
 

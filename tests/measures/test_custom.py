@@ -284,7 +284,7 @@ def test_it_is_pickled_by_reference(monkeypatch):
     module.glare = glare
     monkeypatch.setitem(sys.modules, __name__, module)
     assert pickle.loads(pickle.dumps(glare)) is glare
-    assert len(pickle.dumps(glare)) < 200
+    assert b"glare.function" in pickle.dumps(glare)  # and not what it does
 
 
 def test_the_same_cell_again_is_fine_and_another_function_is_not(own_registry):

@@ -473,7 +473,7 @@ def test_rows_that_a_distributed_sampler_repeats_are_left_out():
     assert groups(found[0].merge(found[1])) == dict.fromkeys(ALL, 59)
 
 
-@measure("redness", unit="")
+@measure("red_mean", unit="")
 def red(images):
     return images[:, 0].mean((1, 2))
 
@@ -491,7 +491,7 @@ def test_options_are_those_of_the_callback():
     assert groups(profile) == dict.fromkeys(
         ["inputs", "inputs/lensai-edge", "outputs", "embeddings/features", "labels"], N
     )
-    assert list(profile.groups["inputs"].apart) == ["redness"]
+    assert list(profile.groups["inputs"].apart) == ["red_mean"]
     assert {key: each.n for key, each in profile.segments.items()} == {"a": N - 4, "b": 4}
     assert profile.rows.size == 10
     with torch.no_grad():
