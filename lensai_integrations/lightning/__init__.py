@@ -1,7 +1,6 @@
 """Lightning: one callback, and the baseline is a by-product of `Trainer.fit`; another holds production against it.
 
-Importing this package imports neither Lightning nor torch: which of the two Lightning packages the trainer comes from
-is only known once a callback is made.
+Importing this package imports neither Lightning nor torch; a callback's name does, when it is asked for.
 """
 
 from __future__ import annotations

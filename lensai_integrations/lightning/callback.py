@@ -306,17 +306,17 @@ class BaselineCallback(Checkable, LightningCallback):
                 keep_for_best(self._fit, VALIDATION, trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """With `reference="test"`: put hooks on the layers and begin the reference profile."""
-        self._begin_alone(TEST, trainer, pl_module)
+        """With `reference="test"` or `"prediction"`: put hooks on the layers and begin the reference profile."""
+        self._begin_alone(_source_of(trainer), trainer, pl_module)
 
-    @guarded("reading a test batch")
+    @guarded("reading a batch")
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Open a test batch."""
-        self._open_reference(TEST, trainer, pl_module, batch, dataloader_idx)
+        """Open a batch of a test or a prediction."""
+        self._open_reference(_source_of(trainer), trainer, pl_module, batch, dataloader_idx)
 
-    @guarded("measuring a test batch")
+    @guarded("measuring a batch")
     def on_test_batch_end(
         self,
         trainer: Trainer,
@@ -326,40 +326,15 @@ class BaselineCallback(Checkable, LightningCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Close a test batch: measure it."""
-        self._close(TEST, outputs)
+        """Close a batch of a test or a prediction: measure it."""
+        self._close(_source_of(trainer), outputs)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complete the reference profile and log the baseline."""
-        self._end_alone(TEST, trainer)
+        self._end_alone(_source_of(trainer), trainer)
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """With `reference="prediction"`: put hooks on the layers and begin the reference profile."""
-        self._begin_alone(PREDICTION, trainer, pl_module)
-
-    @guarded("reading a prediction batch")
-    def on_predict_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Open a prediction batch."""
-        self._open_reference(PREDICTION, trainer, pl_module, batch, dataloader_idx)
-
-    @guarded("measuring a prediction batch")
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Close a prediction batch: measure it."""
-        self._close(PREDICTION, outputs)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Complete the reference profile and log the baseline."""
-        self._end_alone(PREDICTION, trainer)
+    on_predict_start, on_predict_end = on_test_start, on_test_end
+    on_predict_batch_start, on_predict_batch_end = on_test_batch_start, on_test_batch_end
 
     @guarded("ending training")
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -549,3 +524,8 @@ class BaselineCallback(Checkable, LightningCallback):
         with self._fit.problems.caught("bringing the baseline back to the process that spawned this one"):
             made = {"baseline_": self.baseline_, "directory_": self.directory_, "_fitted": self._fitted}
             bring_back(trainer, self._name, **made)
+
+
+def _source_of(trainer: Trainer) -> str:
+    """The kind of the pass that runs."""
+    return TEST if trainer.state.fn == "test" else PREDICTION
