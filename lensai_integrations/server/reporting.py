@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from typing import Final
 
 from lensai_integrations.drift.compare import compare
@@ -53,6 +52,7 @@ class Reporter:
         self._fresh: dict[tuple[str, int], Judged] = {}
         self._lock, self._wake, self._stop = threading.Lock(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="lensai-reporter", daemon=True)
+        self._last = ""
         #: Why nothing is logged at present; empty if there is no reason.
         self.problem = ""
 
@@ -83,16 +83,17 @@ class Reporter:
         """Log all that waits.
 
         Args:
-            now: Unix time in seconds.
+            now: Unix time in seconds, by the store's clock.
 
         Raises:
             StoreError: If the store cannot be used.
             TrackingError: If MLflow cannot be written to; the hour at hand is tried again.
         """
         while not self._stop.is_set():
-            hour = logged.claim(self._store, now, self._settings.report_seconds)
+            hour = logged.claim(self._store, now, self._settings.report_seconds, after=self._last)
             if hour is None:
                 return
+            self._last = hour.verdict.sensor
             try:
                 self._log(hour)
             except TrackingError:
@@ -114,7 +115,7 @@ class Reporter:
             self._wake.clear()
             self._stop.wait(pause)
             try:
-                self.work(time.time())
+                self.work(self._store.now())
                 pause, self.problem = 0.0, ""
             except Exception as error:  # noqa: BLE001  the worker must outlive whatever happens
                 pause = min(max(_LEAST_BACK_OFF, 2 * pause), _MOST_BACK_OFF)

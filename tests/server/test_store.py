@@ -7,9 +7,10 @@ import stat
 import threading
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, inspect, select, text, update
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.server import hours
 from lensai_integrations.server import store as stores
 from lensai_integrations.server.store import Store, StoreError
 from lensai_integrations.server.tables import HOURS, META, SENSORS
@@ -21,7 +22,7 @@ def test_it_is_there_again_when_it_is_opened_again(place):
     first.close()
     second = Store(place)
     with second.reading() as db:
-        assert dict(db.execute(select(META.c.key, META.c.value)).all()) == {"schema": "1", "baseline": "a"}
+        assert dict(db.execute(select(META.c.key, META.c.value)).all()) == {"schema": "2", "baseline": "a"}
     second.close()
 
 
@@ -53,8 +54,36 @@ def test_tables_of_another_release_are_refused(place):
     with store.writing() as db:
         db.execute(update(META).where(META.c.key == "schema").values(value="99"))
     store.close()
-    with pytest.raises(InputError, match="tables of version 99; this release reads 1"):
+    with pytest.raises(InputError, match="tables of version 99; this release reads 2"):
         Store(place)
+
+
+def test_tables_of_the_release_before_are_upgraded(place):
+    """They differ in two indices, of the same names on other columns."""
+    store = Store(place)
+    row = {"sensor": "a", "hour": 0, "version": 3, "updated": 0.0, "uploads": 1, "rows": 1, "sketches": b"abc"}
+    with store.writing() as db:
+        db.execute(HOURS.insert().values(**row))
+        for name, column, where in (
+            ("due", "claimed", "judged_version < version"),
+            ("unlogged", "logged", "logged_version < judged_version"),
+        ):
+            db.execute(text(f"DROP INDEX lensai_hours_{name}"))
+            db.execute(text(f"CREATE INDEX lensai_hours_{name} ON lensai_hours ({column}) WHERE {where}"))
+        db.execute(update(META).where(META.c.key == "schema").values(value="1"))
+    store.close()
+    for _ in range(2):
+        store = Store(place)
+        with store.reading() as db:
+            found = {index["name"]: index["column_names"] for index in inspect(db).get_indexes("lensai_hours")}
+            assert db.scalar(select(META.c.value)) == "2"
+            assert db.scalar(select(HOURS.c.sketches)) == b"abc"
+        assert found["lensai_hours_due"] == ["sensor", "hour", "claimed"]
+        assert found["lensai_hours_unlogged"] == ["sensor", "hour", "logged"]
+        assert hours.claim(store, 100.0, 60.0).version == 3
+        with store.writing() as db:
+            db.execute(update(HOURS).values(claimed=0.0))
+        store.close()
 
 
 def test_several_servers_that_start_at_once_make_one_store(place):
