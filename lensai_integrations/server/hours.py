@@ -85,7 +85,8 @@ def pending_before(store: Store, sensor: str, hour: int) -> int | None:
     """The newest hour of a sensor before this one that has uploads to merge; None if there is none."""
     older = (UPLOADS.c.sensor == sensor) & (UPLOADS.c.hour < hour) & UPLOADS.c.payload.is_not(None)
     with store.reading() as db:
-        return db.scalar(select(func.max(UPLOADS.c.hour)).where(older))
+        found: int | None = db.scalar(select(func.max(UPLOADS.c.hour)).where(older))
+    return found
 
 
 def take(store: Store, sensor: str, hour: int, most: int, most_bytes: int = TAKEN_BYTES) -> Batch:

@@ -110,7 +110,7 @@ class Store:
         if self.kind == "sqlite":
             return time.time()
         with self.reading() as db:
-            return float(db.scalar(text("SELECT extract(epoch FROM clock_timestamp())")))  # type: ignore[arg-type]
+            return float(db.scalar(text("SELECT extract(epoch FROM clock_timestamp())")))
 
     def free_bytes(self) -> int | None:
         """Space left on the disk of a SQLite store; None for other stores.
@@ -193,11 +193,14 @@ def _engine(url: URL) -> Engine:
     options = f"-c statement_timeout={1000 * _STATEMENT_SECONDS} -c lock_timeout={1000 * WAIT} -c synchronous_commit=on"
     connect = {"connect_timeout": WAIT, "options": options, "keepalives_idle": 30, "tcp_user_timeout": 15_000}
     try:
-        return create_engine(url, connect_args=connect, pool_pre_ping=True, **pool)
+        engine = create_engine(url, connect_args=connect, pool_pre_ping=True, **pool)
+        from lensai_integrations.server.answering import give_up  # imports the driver
     except (ImportError, NoSuchModuleError) as error:
         raise MissingDependencyError(
             "PostgreSQL's driver is not installed: pip install 'lensai-integrations[server,postgresql]'"
         ) from error
+    give_up(engine, _STATEMENT_SECONDS + WAIT)
+    return engine
 
 
 def _set_up_sqlite(connection: Any, _: Any) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sqlite3
 import stat
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from sqlalchemy import func, inspect, select, text, update
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.server import hours
+from lensai_integrations.server import hours, queries
 from lensai_integrations.server import store as stores
 from lensai_integrations.server.store import Store, StoreError
 from lensai_integrations.server.tables import HOURS, META, SENSORS
@@ -190,4 +195,53 @@ def test_a_server_that_goes_and_comes_back(postgresql_server):
         postgresql_server.start()
     with store.writing() as db:
         assert db.execute(select(META.c.key)).all()
+    store.close()
+
+
+@contextlib.contextmanager
+def frozen(server):
+    """All processes of the server stand still; the kernel goes on to acknowledge what is sent to them."""
+    top = server.process.pid
+    others = Path(f"/proc/{top}/task/{top}/children")
+    if not others.exists():
+        pytest.skip("it is not known which processes the server has")
+    processes = [top, *map(int, others.read_text().split())]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+
+
+@pytest.mark.slow
+def test_a_server_that_stands_still_is_given_up(postgresql_server, monkeypatch):
+    """By whoever asks whether it is there, and in the middle of a transaction."""
+    from lensai_integrations.server import answering
+
+    monkeypatch.setattr(answering, "_QUICK", 0.3)
+    monkeypatch.setattr(stores, "_STATEMENT_SECONDS", 0.0)
+    monkeypatch.setattr(stores, "WAIT", 1.0)
+    store = Store(postgresql_server.url)
+    queries.ping(store)  # a connection waits in the pool
+    began = time.monotonic()
+    with frozen(postgresql_server):
+        for _ in range(2):
+            with pytest.raises(StoreError, match="cannot be used"):
+                queries.ping(store)
+    queries.ping(store)
+
+    def half():
+        with store.writing() as db:
+            db.execute(META.insert().values(key="half", value="done"))
+            with frozen(postgresql_server):
+                db.execute(select(META.c.key))
+
+    with pytest.raises(StoreError, match="did not answer within 1 s"):
+        half()
+    with store.reading() as db:
+        assert db.scalars(select(META.c.key)).all() == ["schema"]
+    assert time.monotonic() - began < 60  # not for ever
     store.close()
