@@ -175,7 +175,7 @@ def hour_report(store: Store, sensor: str, hour: int) -> tuple[HourDrift, dict[s
     return verdict_of_row(row), (None if row.report is None else json.loads(row.report))
 
 
-def latest(store: Store, *, now: float, most: int) -> Latest:
+def latest(store: Store, *, now: float, most: int, recent: int = 168) -> Latest:
     """The newest judged hour of sensors heard of lately, those that drift first, then by name.
 
     Lately is within a day before anything was heard, which is no later than now.
@@ -184,13 +184,15 @@ def latest(store: Store, *, now: float, most: int) -> Latest:
         store: Where from.
         now: Unix time in seconds.
         most: How many sensors at most.
+        recent: Hours before a sensor's last upload from which verdicts count.
     """
-    newest = select(func.max(HOURS.c.hour)).where(HOURS.c.sensor == SENSORS.c.name, HOURS.c.judged.is_not(None))
+    judged = (HOURS.c.sensor == SENSORS.c.name) & HOURS.c.judged.is_not(None)
+    newest = select(func.max(HOURS.c.hour)).where(judged, HOURS.c.hour > SENSORS.c.last - recent * HOUR)
     of_newest = (HOURS.c.sensor == SENSORS.c.name) & (HOURS.c.hour == newest.correlate(SENSORS).scalar_subquery())
     with store.reading() as db:
         since = min(now, db.scalar(select(func.max(SENSORS.c.received))) or 0.0) - _LATELY
-        judged = select(*VERDICT).join(SENSORS, of_newest).where(SENSORS.c.received >= since)
-        rows = db.execute(judged.order_by(SENSORS.c.name)).all()
+        heard = select(*VERDICT).join(SENSORS, of_newest).where(SENSORS.c.received >= since)
+        rows = db.execute(heard.order_by(SENSORS.c.name)).all()
     listed = [verdict_of_row(row) for row in sorted(rows, key=lambda row: not row.drift)[:most]]
     return Latest(listed, sum(bool(row.drift) for row in rows), len(rows) - len(listed))
 

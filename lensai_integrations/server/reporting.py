@@ -19,6 +19,7 @@ from lensai_integrations.errors import TrackingError
 from lensai_integrations.mlflow.sensors import SensorRuns
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.server import logged, queries
+from lensai_integrations.server.lasting import Lasting
 from lensai_integrations.server.metrics import Metrics
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Judged
@@ -52,7 +53,8 @@ class Reporter:
         self._fresh: dict[tuple[str, int], Judged] = {}
         self._lock, self._wake, self._stop = threading.Lock(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="lensai-reporter", daemon=True)
-        self._last = ""
+        #: Whose hour was logged last: sensors take turns.
+        self._last, self._told = "", Lasting(_LOG)
         #: Why nothing is logged at present; empty if there is no reason.
         self.problem = ""
 
@@ -103,7 +105,7 @@ class Reporter:
                 raise
             except Exception as error:  # noqa: BLE001  an hour that cannot be logged must not hold up all others
                 self._metrics.failures.labels("report").inc()
-                _LOG.warning(
+                self._told.warning(
                     "the report of %s, hour %d, is not in MLflow: %s", hour.verdict.sensor, hour.verdict.hour, error
                 )
             logged.done(self._store, hour)

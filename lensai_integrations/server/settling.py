@@ -27,6 +27,7 @@ from lensai_integrations.errors import LensAIError
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.server import hours, queries, retention
 from lensai_integrations.server.folding import fitting, folded
+from lensai_integrations.server.lasting import Lasting
 from lensai_integrations.server.metrics import Metrics
 from lensai_integrations.server.records import HourDrift
 from lensai_integrations.server.settings import Settings
@@ -96,6 +97,7 @@ class Settler:
         self._store, self._baseline, self._settings, self._metrics = store, baseline, settings, metrics
         self._on_judged, self._steady = on_judged, steady
         self._left_alone: dict[tuple[str, int], float] = {}
+        self._told = Lasting(_LOG)
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="lensai-settler", daemon=True)
         #: Whose uploads were merged, and whose hour was judged, last; of several servers, each begins elsewhere.
@@ -226,7 +228,7 @@ class Settler:
         hours.put_problem(self._store, sensor, hour, f"uploads could not be merged: {error}"[:1000])
         self._left_alone[sensor, hour] = self._steady() + seconds
         self._metrics.failures.labels("settle").inc()
-        _LOG.warning("uploads of %s, hour %d, were not merged: %s", sensor, hour, error)
+        self._told.warning("uploads of %s, hour %d, were not merged: %s", sensor, hour, error)
 
     def _merge(self, batch: hours.Batch, now: float) -> bool:
         """Whether there is more."""
@@ -236,10 +238,12 @@ class Settler:
         whole, damaged = folded(batch)
         for timestamp in damaged:
             self._metrics.failures.labels("settle").inc()
-            _LOG.warning("what was stored of upload %s %d is damaged", batch.sensor, timestamp)
+            self._told.warning("what was stored of upload %s %d is damaged", batch.sensor, timestamp)
         if fewer:
             self._metrics.failures.labels("settle").inc(len(fewer))
-            _LOG.warning("hour %d of %s has no room for more streams: some were left out", batch.hour, batch.sensor)
+            self._told.warning(
+                "hour %d of %s has no room for more streams: some were left out", batch.hour, batch.sensor
+            )
         if hours.put(self._store, batch, pack_sketches(whole), rows_of(whole), now, damaged, fewer):
             self._metrics.merged.inc(len(batch.payloads) - len(damaged))
             return batch.more
@@ -257,7 +261,7 @@ class Settler:
             self._on_judged(Judged(verdict, report, window, self._baseline))
         except Exception as error:  # noqa: BLE001  what is told elsewhere must not stop the worker
             self._metrics.failures.labels("report").inc()
-            _LOG.warning("the report of %s, hour %d, was not logged: %s", due.sensor, due.hour, error)
+            self._told.warning("the report of %s, hour %d, was not logged: %s", due.sensor, due.hour, error)
 
 
 def judge(

@@ -76,5 +76,14 @@ def test_an_upload_that_came_in_the_future_resolves_no_alarm(store):
     assert told(store) == (["a", "b"], 1, 0)
 
 
+def test_only_the_week_before_its_last_upload_is_looked_through(store):
+    """However many hours of a sensor have no verdict yet."""
+    fill(store, {"a": "g" + "w" * 167, "b": "g" + "w" * 168})
+    with store.writing() as db:
+        for name, hours in (("a", 167), ("b", 168)):
+            db.execute(update(SENSORS).where(SENSORS.c.name == name).values(last=NOW + HOUR * hours))
+    assert told(store) == (["a"], 0, 0)
+
+
 def test_nothing_is_said_of_an_empty_store(store):
     assert told(store) == ([], 0, 0)

@@ -7,10 +7,12 @@ import time
 
 import pytest
 from receiving import HOUR, WHEN, client_of, device, form
-from sqlalchemy import update
+from sqlalchemy import insert, update
 
 from lensai_integrations import Baseline, compare, edge
+from lensai_integrations.edge.uploads import pack_sketches
 from lensai_integrations.server import hours, queries, retention, settling
+from lensai_integrations.server.ledger import Received, add_uploads
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.store import StoreError
 from lensai_integrations.server.tables import HOURS
@@ -278,6 +280,40 @@ def test_so_many_hours_at_once_that_a_clock_may_be_wrong_are_left_and_said(day, 
     assert day.work(hours_pass=1.1) == [30, 0]
     assert "1 more hours are as old; so many at once are due where" in caplog.text
     assert day.work(hours_pass=1.1) == [0]
+
+
+def test_a_flood_of_new_hours_keeps_no_verdict_of_another_sensor_waiting(service, monkeypatch):
+    """Counted in turns: each merges uploads of one hour, and judges one hour."""
+    monkeypatch.setattr(settling, "MERGING", -1.0)  # over after the first
+    monkeypatch.setattr(settling, "JUDGING", -1.0)
+    settler, store = service.service.settler, service.service.store
+    settler._merged_last = settler._judged_last = "a"
+    flood = [Received("flood", WHEN - 3600 * n, "", 3, 0.0, (), pack_sketches(device(n=9))) for n in range(300)]
+    add_uploads(store, flood, 9)
+    for _ in range(3):
+        assert service.work() is True
+    with store.writing() as db:  # and many of which no verdict has come
+        row = {"sensor": "flood", "version": 1, "updated": 0.0, "uploads": 1, "rows": 1, "sketches": b""}
+        db.execute(insert(HOURS), [{**row, "hour": HOUR - 3600 * n} for n in range(500, 2500)])
+    send(service, "other")
+    turns = 0
+    while not [each for each in queries.list_hours(store, "other", most=9) if each.drift is not None]:
+        turns += 1
+        assert turns <= 3
+        service.work()
+    assert queries.counts(store).pending > 290
+
+
+def test_newer_hours_of_a_sensor_are_merged_before_older_ones(service, monkeypatch):
+    monkeypatch.setattr(settling, "MERGING", -1.0)
+    for n in (2, 0, 1):
+        send(service, timestamp=WHEN - 3600 * n)
+    found = []
+    while service.work():
+        found.append(
+            [(WHEN - each.hour) // 3600 for each in queries.list_hours(service.service.store, "door-3", most=9)]
+        )
+    assert found == [[0], [1, 0]]
 
 
 def until(reached, seconds=20):
