@@ -21,7 +21,7 @@ class Unlogged:
         verdict: The verdict.
         version: Of the sketches that it is of.
         sketches: Packed; of this version or a newer one.
-        before: When it was tried last, unix time in seconds.
+        before: When it was logged last, unix time in seconds by the store's clock; 0 if it never was.
     """
 
     verdict: HourDrift
