@@ -134,6 +134,8 @@ def _encode(what: Profile | Baseline) -> tuple[dict[str, Any], Arrays]:
             parts["training"] = what.training
     for part, each in {kind: what, **parts}.items():
         _check_info(part, each.info)
+    for group in (group for part in parts.values() for group in part.groups.values()):
+        _check_info(f"group {group.name!r}", group.info)
     arrays: Arrays = {}
     calibration = what.calibration if isinstance(what, Baseline) else None
     arrays |= {f"{_CALIBRATION}/{name}": array for name, array in (calibration or {}).items()}

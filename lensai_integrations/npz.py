@@ -31,7 +31,8 @@ MAX_RATIO: Final = 16
 
 _MAGIC: Final = b"\x93NUMPY\x01\x00"
 _HEADER: Final = re.compile(
-    rb"\{'descr': '([<|][biuf][1248])', 'fortran_order': (True|False), 'shape': \(((?:\d{1,10}(?:,|(?:, \d{1,10})+))?)\), \} *\n"
+    rb"\{'descr': '([<|][biuf][1248])', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d{1,10}(?:,|(?:, \d{1,10})+))?)\), \} *\n"
 )
 _LONGEST_HEADER: Final = 1024
 _DIRECTORY_ENTRY: Final = b"PK\x01\x02"
@@ -103,7 +104,7 @@ def unpack(blob: bytes, name: str = "profile.npz") -> dict[str, NDArray[Any]]:
             return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
     except FormatError as error:
         raise FormatError(f"{name}: {error}") from error
-    except Exception as error:  # noqa: BLE001 - whatever else zipfile meets in damaged bytes, which it promises no list of
+    except Exception as error:  # whatever else zipfile meets in damaged bytes; it promises no list
         raise FormatError(f"{name} is not a readable npz file: {type(error).__name__}: {error}") from error
 
 

@@ -174,16 +174,14 @@ def _lock(folder: Path, *, shared: bool = False) -> int | None:
     Raises:
         BlockingIOError: While somebody else has it.
     """
-    if fcntl is None:
-        return None
-    how = fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-    for path, flags in ((folder, os.O_RDONLY), (folder / _LOCK, os.O_RDWR | (0 if shared else os.O_CREAT))):
+    places = ((folder, os.O_RDONLY), (folder / _LOCK, os.O_RDWR | (0 if shared else os.O_CREAT)))
+    for path, flags in places if fcntl is not None else ():
         try:
             opened = os.open(path, flags, 0o666)
         except OSError:
             continue
         try:
-            fcntl.flock(opened, how)
+            fcntl.flock(opened, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
             if os.path.samestat(os.fstat(opened), path.stat()):
                 return opened
             raise BlockingIOError(f"{folder} has been replaced")
