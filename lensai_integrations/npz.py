@@ -36,8 +36,10 @@ _HEADER: Final = re.compile(
 )
 _LONGEST_HEADER: Final = 1024
 _DIRECTORY_ENTRY: Final = b"PK\x01\x02"
+_ENDING: Final = b"PK\x05\x06"
 _LOCAL_HEADER_BYTES: Final = 30
-_PIECE: Final = 2**20
+_ENDING_BYTES: Final = 22
+_PIECE: Final = 2**18
 
 
 def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -86,7 +88,7 @@ def _most_unpacked(blob: bytes) -> int:
 
 
 def unpack(blob: bytes, name: str = "profile.npz") -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file's bytes, after every check. Beside them, no more than a megabyte is held.
+    """The arrays of an npz file's bytes, after every check. Beside them, less than a megabyte is held.
 
     Args:
         blob: The bytes.
@@ -110,6 +112,9 @@ def unpack(blob: bytes, name: str = "profile.npz") -> dict[str, NDArray[Any]]:
 
 def _check_directory(members: list[zipfile.ZipInfo], blob: bytes) -> None:
     """Hold what the file says of its members against its own size and against what `pack` writes."""
+    ending, count = blob[-_ENDING_BYTES:], min(len(members), 0xFFFF).to_bytes(2, "little")
+    if not ending.startswith(_ENDING) or ending[8:12] != 2 * count or ending[-2:] != b"\0\0":
+        raise FormatError(f"it lists {len(members)} arrays, or has something after them, and says something else")
     total = sum(member.file_size for member in members)
     if total > _most_unpacked(blob):
         raise FormatError(f"{len(blob)} bytes unpack to {total}, more than the {_most_unpacked(blob)} that are read")

@@ -182,13 +182,17 @@ def _lock(folder: Path, *, shared: bool = False) -> int | None:
             continue
         try:
             fcntl.flock(opened, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
-            if os.path.samestat(os.fstat(opened), path.stat()):
-                return opened
-            raise BlockingIOError(f"{folder} has been replaced")
-        except BaseException as error:
+            replaced = not os.path.samestat(os.fstat(opened), path.stat())
+        except BlockingIOError:
             os.close(opened)
-            if isinstance(error, BlockingIOError) or not isinstance(error, OSError):
-                raise
+            raise
+        except OSError:
+            os.close(opened)
+            continue
+        if replaced:
+            os.close(opened)
+            raise BlockingIOError(f"{folder} is another folder by now")
+        return opened
     return None
 
 
