@@ -30,17 +30,24 @@ def to_json(value: Any, name: str, indent: int | None = None) -> bytes:
         InputError: If it holds anything else, a text that is no Unicode, or values too deep in one another.
 
     Example:
-        >>> to_json({"site": "Zürich"}, "info")
-        b'{"site": "Z\\u00fcrich"}'
+        >>> to_json({"site": "north"}, "info")
+        b'{"site": "north"}'
     """
     try:
         _check(value)
         return json.dumps(value, indent=indent, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{name} is {reprlib.repr(value)}, which no file can hold: put texts, finite numbers, lists and dicts of"
+            f"{name} is {_shown(value)}, which no file can hold: put texts, finite numbers, lists and dicts of"
             f" them there ({error})"
         ) from error
+
+
+def _shown(value: Any) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # of a number with too many digits
+        return f"a {type(value).__name__}"
 
 
 def from_json(content: bytes, name: str) -> Any:

@@ -256,6 +256,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     content = _content(path, MAX_MANIFEST_BYTES)
     if content is None:
         raise FormatError(f"{folder} has no {MANIFEST}: it is not a saved profile, or its writing was cut short")
+    return _parsed(content, path)
+
+
+def _parsed(content: bytes, path: Path) -> dict[str, Any]:
+    """A manifest, if it is as it was written."""
     seal = _SEAL.fullmatch(content[-_SEAL_BYTES:])
     if seal is not None and hashlib.sha256(content[:-_SEAL_BYTES]).hexdigest().encode() != seal[1]:
         raise FormatError(f"{path} has another sha256 than it says at its end: changed after it was written")

@@ -1,4 +1,4 @@
-"""Arrays in npz bytes: whatever the bytes are, reading them costs what they cost, and gives numbers or a `FormatError`."""
+"""Arrays in npz bytes: whatever they are, reading them costs what they cost, and gives numbers or a `FormatError`."""
 
 from __future__ import annotations
 

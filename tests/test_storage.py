@@ -291,3 +291,46 @@ def test_a_save_that_is_interrupted_is_refused_or_whole(
     write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
     assert not (stale / "segments.csv").exists()
     assert read_folder(stale)[1]["x"] == 1
+
+
+def test_every_single_bit_flip_of_a_manifest_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, files_of({"kind": "test", "info": {"é": [1.5, None]}}, {"x": np.zeros(1)}, {}))
+    content = (tmp_path / MANIFEST).read_bytes()
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(FormatError):
+            storage._parsed(bytes(flipped), tmp_path)
+        if bit % 100 == 0:
+            (tmp_path / MANIFEST).write_bytes(flipped)
+            with pytest.raises(FormatError):
+                read_folder(tmp_path)
+    assert storage._parsed(content, tmp_path)["kind"] == "test"
+
+
+@pytest.mark.parametrize("change", [b" ", b"\n", b"\t"])
+def test_whitespace_in_a_manifest_is_a_change(folder: Path, change: bytes) -> None:
+    content = (folder / MANIFEST).read_bytes()
+    for changed in (content + change, change + content, content.replace(b",", b"," + change, 1)):
+        (folder / MANIFEST).write_bytes(changed)
+        with pytest.raises(FormatError, match="changed after it was written"):
+            read_folder(folder)
+
+
+def test_a_manifest_of_the_first_version_has_no_digest(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text()) | {"format_version": 1}
+    del manifest["sha256"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    assert read_folder(folder)[0] == manifest
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"format_version": 2}))
+    with pytest.raises(FormatError, match="format_version 2 and no sha256"):
+        read_folder(folder)
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"sha256": "0" * 64}))
+    with pytest.raises(FormatError, match="format_version 1 and no sha256 of itself at its end: changed"):
+        read_folder(folder)
+
+
+def test_a_manifest_that_could_not_be_read_again_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "MAX_MANIFEST_BYTES", 300)
+    with pytest.raises(InputError, match="profile fewer streams"):
+        files_of({"kind": "x" * 300}, {}, {})
