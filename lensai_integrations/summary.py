@@ -163,11 +163,11 @@ def to_csv(sources: Mapping[str, Profile]) -> str:
 
 def _csv(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
     buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer = csv.DictWriter(buffer, columns, lineterminator="\r\n")  # so that it quotes either in a text
     writer.writeheader()
     for record in records:
         writer.writerow({key: _cell(value) for key, value in record.items()})
-    return buffer.getvalue()
+    return buffer.getvalue().replace("\r\n", "\n")
 
 
 def _cell(value: Any) -> Any:
