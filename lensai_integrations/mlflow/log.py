@@ -11,12 +11,13 @@ import logging
 import shlex
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lensai_integrations.errors import InputError, TrackingError
+from lensai_integrations.errors import FormatError, InputError, LensAIError, TrackingError
 from lensai_integrations.mlflow.address import DEFAULT_PATH, checked_path, without_credentials
 from lensai_integrations.mlflow.load import LIMITS
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
@@ -98,7 +99,8 @@ def log_baseline(
     """
     target = _target(run_id, model_id, tracking_uri, artifact_path)
     folder = _save(baseline, directory, target.run_id)
-    _upload(folder, target, deadline)
+    with _copy_of(folder) as copy:
+        _upload(copy, folder, target, deadline)
     if directory is None:
         shutil.rmtree(folder, ignore_errors=True)
     return target.source
@@ -125,7 +127,44 @@ def push(
         TrackingError: If the upload failed. The message has the cause and the command that finishes it.
     """
     target = _target(run_id, model_id, tracking_uri, artifact_path)
-    _upload(Path(directory).absolute(), target, deadline)
+    saved = Path(directory).absolute()
+    with _copy_of(saved) as copy:
+        _upload(copy, saved, target, deadline)
+    return target.source
+
+
+def upload_files(
+    files: Mapping[str, bytes],
+    saved: Path,
+    *,
+    run_id: str | None,
+    tracking_uri: str | None = None,
+    model_id: str | None = None,
+    artifact_path: str = DEFAULT_PATH,
+    deadline: float = 60.0,
+) -> str:
+    """Upload the files of a baseline as they are in memory, whatever has become of the folder they were saved in.
+
+    Args:
+        files: Contents by name, `manifest.json` among them.
+        saved: Where they were saved: what the command names that finishes an upload that failed.
+        run_id: As in `log_baseline`, like the rest and the result.
+        tracking_uri: MLflow's own setting by default.
+        model_id: A logged model.
+        artifact_path: Directory below the run or logged model.
+        deadline: Seconds that the server gets for everything.
+
+    Raises:
+        FormatError: If the files are not those that their manifest lists.
+        InputError: If there is neither a run nor a logged model to upload to, or an argument is malformed.
+        MissingDependencyError: If MLflow is not installed.
+        TrackingError: If the upload failed. The message has the cause and the command that finishes it.
+    """
+    target = _target(run_id, model_id, tracking_uri, artifact_path)
+    with _folder_of_its_own(saved) as folder:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        _upload(folder, saved, target, deadline)
     return target.source
 
 
@@ -181,7 +220,35 @@ def _report(baseline: Baseline, run_id: str | None) -> str | None:
         return None
 
 
-def _upload(folder: Path, target: Target, deadline: float) -> None:
+@contextmanager
+def _copy_of(saved: Path) -> Iterator[Path]:
+    """The files of a folder in one of its own: what is verified is what is sent, whoever replaces it meanwhile."""
+    with _folder_of_its_own(saved) as folder:
+        for name in LIMITS:
+            with suppress(FileNotFoundError):
+                shutil.copyfile(saved / name, folder / name)
+        yield folder
+
+
+@contextmanager
+def _folder_of_its_own(saved: Path) -> Iterator[Path]:
+    """A folder that no other process writes to; its name is in no message."""
+    with tempfile.TemporaryDirectory(prefix="lensai_upload_", ignore_cleanup_errors=True) as folder:
+        try:
+            yield Path(folder)
+        except FormatError as error:
+            problem: LensAIError = FormatError(str(error).replace(folder, str(saved)))
+        except OSError as error:
+            problem = TrackingError(
+                f"{saved} could not be copied to a temporary folder and was not uploaded: {error.strerror or error}; "
+                "set TMPDIR to a folder on another disk"
+            )
+        else:
+            return
+    raise problem
+
+
+def _upload(folder: Path, saved: Path, target: Target, deadline: float) -> None:
     manifest, _ = read_folder(folder)
     names = [*sorted(manifest["files"]), MANIFEST]
     try:
@@ -191,8 +258,8 @@ def _upload(folder: Path, target: Target, deadline: float) -> None:
     else:
         return
     raise TrackingError(
-        f"the baseline was not uploaded to {target}: {problem}. It is saved in {folder}; "
-        f"finish with{_finishing_command(folder, target)}"
+        f"the baseline was not uploaded to {target}: {problem}. It is saved in {saved}; "
+        f"finish with{_finishing_command(saved, target)}"
     )
 
 

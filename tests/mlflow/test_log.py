@@ -28,6 +28,7 @@ import lensai_integrations.report
 from lensai_integrations import Baseline, Profile, Profiler
 from lensai_integrations.errors import FormatError, InputError, MissingDependencyError, TrackingError
 from lensai_integrations.mlflow import load_baseline, log_baseline, push
+from lensai_integrations.mlflow.log import upload_files
 
 FILES = {"report.html", "streams.csv", "profile.npz", "manifest.json"}
 
@@ -444,3 +445,60 @@ def test_push_finds_a_relative_folder_and_a_lone_profile(
     model_id = embedded_store.new_model()
     assert push("window", model_id=model_id, tracking_uri=embedded_store.uri) == f"models:/{model_id}"
     assert logged(embedded_store, model_id) == contents(tmp_path / "window")
+
+
+@pytest.fixture
+def replacing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Has another process save its baseline to a folder whenever a file of it is sent."""
+
+    def replace(folder: Path) -> None:
+        real = MlflowClient.log_artifact
+
+        def log_artifact(self: MlflowClient, *arguments: Any) -> None:
+            Baseline(Profile(info={"source": "another"})).save(folder, report_html="another")
+            real(self, *arguments)
+
+        monkeypatch.setattr(MlflowClient, "log_artifact", log_artifact)
+
+    return replace
+
+
+@pytest.mark.parametrize("call", ["push", "log_baseline", "upload_files"])
+def test_what_was_verified_is_sent_whoever_replaces_the_folder_meanwhile(
+    embedded_store: Store, baseline: Baseline, replacing: Callable[[Path], None], tmp_path: Path, call: str
+) -> None:
+    folder, run_id = tmp_path / "shared", embedded_store.new_run()
+    expected = contents(baseline.save(folder))
+    replacing(folder)
+    if call == "push":
+        push(folder, run_id=run_id, tracking_uri=embedded_store.uri)
+    elif call == "log_baseline":
+        log_baseline(baseline, run_id=run_id, tracking_uri=embedded_store.uri, directory=folder)
+        expected["report.html"] = logged(embedded_store, run_id)["report.html"]
+        expected["manifest.json"] = logged(embedded_store, run_id)["manifest.json"]
+    else:
+        upload_files(expected, folder, run_id=run_id, tracking_uri=embedded_store.uri)
+    assert logged(embedded_store, run_id) == expected
+    loaded = load_baseline(f"runs:/{run_id}", tracking_uri=embedded_store.uri)
+    assert (loaded.n, Baseline.load(folder).n) == (baseline.n, 0)
+
+
+def test_files_that_are_not_those_of_their_manifest_are_not_sent(
+    embedded_store: Store, baseline: Baseline, tmp_path: Path
+) -> None:
+    files, run_id = contents(baseline.save(tmp_path / "saved")), embedded_store.new_run()
+    with pytest.raises(FormatError, match=rf"^{re.escape(str(tmp_path / 'saved' / 'streams.csv'))} .*manifest says"):
+        upload_files({**files, "streams.csv": b""}, tmp_path / "saved", run_id=run_id, tracking_uri=embedded_store.uri)
+    assert logged(embedded_store, run_id) == {}
+
+
+def test_a_temporary_folder_without_room_is_named_as_such(
+    embedded_store: Store, baseline: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder, run_id = baseline.save(tmp_path / "saved"), embedded_store.new_run()
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(TrackingError, match=r"saved could not be copied .*No space left on device; set TMPDIR"):
+        push(folder, run_id=run_id, tracking_uri=embedded_store.uri)
