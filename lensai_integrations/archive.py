@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations import __version__
+from lensai_integrations import __version__, storage
 from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
 from lensai_integrations.group import KINDS, Group
 from lensai_integrations.measures import embeddings, images, outputs
@@ -46,15 +46,27 @@ def save(what: Profile | Baseline, folder: str | Path, *, report_html: str | Non
         InputError: If `folder` is a file.
         OSError: If it cannot be written.
     """
-    manifest, arrays = _encode(what)
-    segmented = any(profile.segments for profile in what.sources().values())
-    texts = {
-        "streams.csv": to_csv(what.sources()),
-        "segments.csv": segments_csv(what.sources()) if segmented else None,
-        "report.html": report_html,
-    }
-    write_folder(Path(folder), manifest, arrays, texts)
+    write_folder(Path(folder), files_of(what, report_html=report_html))
     return Path(folder)
+
+
+def files_of(what: Profile | Baseline, *, report_html: str | None = None) -> dict[str, bytes]:
+    """What `save` writes, in memory: the name of each file and what is in it, the manifest last.
+
+    Whoever sends a baseline elsewhere sends these, and not what a folder holds by then.
+
+    Example:
+        >>> from lensai_integrations.profile import Profile
+        >>> list(files_of(Profile()))
+        ['profile.npz', 'streams.csv', 'manifest.json']
+    """
+    manifest, arrays = _encode(what)
+    texts = {"streams.csv": to_csv(what.sources())}
+    if any(profile.segments for profile in what.sources().values()):
+        texts["segments.csv"] = segments_csv(what.sources())
+    if report_html is not None:
+        texts["report.html"] = report_html
+    return storage.files_of(manifest, arrays, texts)
 
 
 def load(folder: str | Path) -> Profile | Baseline:

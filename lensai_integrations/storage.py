@@ -29,6 +29,8 @@ from lensai_integrations.errors import FormatError, InputError
 
 MANIFEST = "manifest.json"
 ARRAYS = "profile.npz"
+#: What may be beside the arrays.
+TEXTS = ("streams.csv", "segments.csv", "report.html")
 FORMAT = "lensai"
 FORMAT_VERSION = 1
 
@@ -40,19 +42,35 @@ MAX_ARRAYS_BYTES = 2 * 2**30
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
-def write_folder(
-    folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str | None]
-) -> None:
-    """Write `profile.npz` and the texts, then `manifest.json` with their sha256 and sizes.
+def files_of(
+    manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str]
+) -> dict[str, bytes]:
+    """The files of a folder, whole and in memory: `profile.npz`, the texts, and last `manifest.json`, which lists them.
+
+    Args:
+        manifest: JSON values; keys `format`, `format_version` and `files` are added.
+        arrays: Numeric arrays by name (`group/part/name`).
+        texts: Some of `TEXTS` with what is in them.
+
+    Example:
+        >>> list(files_of({}, {"x": np.zeros(1)}, {"streams.csv": "stream"}))
+        ['profile.npz', 'streams.csv', 'manifest.json']
+    """
+    contents = {ARRAYS: pack(arrays), **{name: text.encode() for name, text in texts.items()}}
+    files = {name: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for name, c in contents.items()}
+    whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **manifest, "files": files}
+    return {**contents, MANIFEST: json.dumps(whole, indent=1, allow_nan=False).encode()}
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write what `files_of` made, in its order: the manifest last.
 
     An older manifest in the folder is removed first, so that a crash in between leaves a folder that is refused. Before
     that, files are removed that an older save has written and this one does not; whatever else is there stays.
 
     Args:
         folder: Made if absent; files of the same names are replaced.
-        manifest: JSON values; keys `format`, `format_version` and `files` are added.
-        arrays: Numeric arrays by name (`group/part/name`).
-        texts: File name to text, e.g. `{"streams.csv": ...}`; None for what this one does not have.
+        files: What is in each file.
 
     Raises:
         InputError: If `folder` is a file.
@@ -61,15 +79,11 @@ def write_folder(
     if folder.is_file():
         raise InputError(f"folder={str(folder)!r} is a file; pass a folder to save to")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in _of_older_saves(folder) & {name for name, text in texts.items() if text is None}:
+    for name in _of_older_saves(folder) & set(TEXTS) - files.keys():
         (folder / name).unlink(missing_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    contents = {ARRAYS: pack(arrays), **{name: text.encode() for name, text in texts.items() if text is not None}}
-    for name, content in contents.items():
+    for name, content in files.items():
         replace_file(folder / name, content)
-    files = {name: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for name, c in contents.items()}
-    whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **manifest, "files": files}
-    replace_file(folder / MANIFEST, json.dumps(whole, indent=1, allow_nan=False).encode())
 
 
 def _of_older_saves(folder: Path) -> set[str]:

@@ -19,14 +19,16 @@ from hypothesis.extra import numpy as arrays
 
 from lensai_integrations import storage
 from lensai_integrations.errors import FormatError, InputError, LensAIError
-from lensai_integrations.storage import ARRAYS, MANIFEST, pack, read_folder, unpack, write_folder
+from lensai_integrations.storage import ARRAYS, MANIFEST, files_of, pack, read_folder, unpack, write_folder
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_])
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_folder(tmp_path / "saved", {"kind": "test"}, {"a/b": np.arange(6.0).reshape(2, 3)}, {"streams.csv": "x,y\n"})
+    write_folder(
+        tmp_path / "saved", files_of({"kind": "test"}, {"a/b": np.arange(6.0).reshape(2, 3)}, {"streams.csv": "x,y\n"})
+    )
     return tmp_path / "saved"
 
 
@@ -68,7 +70,7 @@ def test_numpy_itself_can_open_it(folder: Path) -> None:
 
 
 def test_writing_again_replaces(folder: Path) -> None:
-    write_folder(folder, {"kind": "new"}, {"c": np.zeros(1)}, {})
+    write_folder(folder, files_of({"kind": "new"}, {"c": np.zeros(1)}, {}))
     manifest, loaded = read_folder(folder)
     assert (manifest["kind"], list(loaded)) == ("new", ["c"])
 
@@ -76,7 +78,7 @@ def test_writing_again_replaces(folder: Path) -> None:
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
     with pytest.raises(InputError, match="is a file; pass a folder"):
-        write_folder(tmp_path / "f", {}, {}, {})
+        write_folder(tmp_path / "f", files_of({}, {}, {}))
 
 
 @pytest.mark.parametrize("name", [MANIFEST, ARRAYS, "streams.csv"])
@@ -211,7 +213,7 @@ def test_a_full_disk_leaves_a_folder_that_is_refused(folder: Path, monkeypatch: 
 
     monkeypatch.setattr(storage, "replace_file", full)
     with pytest.raises(OSError, match="No space left"):
-        write_folder(folder, {"kind": "new"}, {"a": np.zeros(2)}, {})
+        write_folder(folder, files_of({"kind": "new"}, {"a": np.zeros(2)}, {}))
     with pytest.raises(FormatError, match="cut short"):
         read_folder(folder)
 
@@ -222,23 +224,23 @@ def test_no_partial_files_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(storage.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_folder(folder, {}, {"a": np.zeros(2)}, {})
+        write_folder(folder, files_of({}, {"a": np.zeros(2)}, {}))
     assert not [path for path in folder.iterdir() if "partial" in path.name]
 
 
 @pytest.fixture
 def stale(tmp_path: Path) -> Path:
     """A folder that an older save has written, and something of the user's beside it."""
-    write_folder(tmp_path / "a", {}, {"x": np.zeros(1)}, {"streams.csv": "old", "segments.csv": "old"})
+    write_folder(tmp_path / "a", files_of({}, {"x": np.zeros(1)}, {"streams.csv": "old", "segments.csv": "old"}))
     (tmp_path / "a" / "notes.txt").write_text("mine")
     return tmp_path / "a"
 
 
-NOW = {"streams.csv": "new", "segments.csv": None, "report.html": None}
+NOW = {"streams.csv": "new"}
 
 
 def test_what_an_older_save_has_and_this_one_does_not_is_removed(stale: Path) -> None:
-    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
+    write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
     assert {path.name for path in stale.iterdir()} == {"manifest.json", "profile.npz", "streams.csv", "notes.txt"}
     assert (stale / "notes.txt").read_text() == "mine"
     assert read_folder(stale)[1]["x"] == 1
@@ -246,19 +248,19 @@ def test_what_an_older_save_has_and_this_one_does_not_is_removed(stale: Path) ->
 
 def test_what_an_interrupted_save_has_left_is_removed(stale: Path) -> None:
     (stale / "manifest.json").unlink()
-    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
+    write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
     assert not (stale / "segments.csv").exists()
     (stale / "segments.csv").write_text("left")
     (stale / "manifest.json").write_text("{")
-    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
+    write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
     assert not (stale / "segments.csv").exists()
 
 
 def test_files_of_the_user_that_are_called_as_ours_stay(tmp_path: Path) -> None:
     (tmp_path / "segments.csv").write_text("mine")
-    write_folder(tmp_path, {}, {"x": np.zeros(1)}, NOW)
+    write_folder(tmp_path, files_of({}, {"x": np.zeros(1)}, NOW))
     (tmp_path / "report.html").write_text("mine")
-    write_folder(tmp_path, {}, {"x": np.ones(1)}, NOW)
+    write_folder(tmp_path, files_of({}, {"x": np.ones(1)}, NOW))
     assert [(tmp_path / name).read_text() for name in ("segments.csv", "report.html")] == ["mine", "mine"]
 
 
@@ -281,11 +283,11 @@ def test_a_save_that_is_interrupted_is_refused_or_whole(
         for name in ("open", "replace", "unlink"):
             patch.setattr(os, name, interrupted(getattr(os, name)))
         try:
-            write_folder(stale, {}, {"x": np.ones(1)}, NOW)
+            write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
         except KeyboardInterrupt:
             with contextlib.suppress(FormatError):
                 manifest, _ = read_folder(stale)
                 assert manifest == before[0] or not (stale / "segments.csv").exists()
-    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
+    write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
     assert not (stale / "segments.csv").exists()
     assert read_folder(stale)[1]["x"] == 1
