@@ -78,7 +78,7 @@ def _ask(
         TrackingError: If there is none. It names the answer, or what happened to the connection.
     """
     from requests.exceptions import RequestException
-    from urllib3.exceptions import TimeoutError
+    from urllib3.exceptions import NewConnectionError, TimeoutError
 
     asked, body = f"{method} {urlsplit(url).path}", options.get("data")
     if body is None and options.get("timeout"):
@@ -88,9 +88,12 @@ def _ask(
         try:
             answer = request(method, url, 0, backoff_factor, backoff_jitter, retry_codes, False, **options)
         except RequestException as error:
-            if isinstance(reason := _reason(error), TimeoutError):
+            reason = _reason(error)
+            if isinstance(reason, TimeoutError) and not isinstance(reason, NewConnectionError):
                 raise TrackingError(f"no answer to {asked} within {options['timeout']:g} s") from error
-            failure = TrackingError(f"no answer to {asked}: {str(reason) or type(reason).__name__}")
+            failure = TrackingError(
+                f"no answer to {asked}: {str(reason).rpartition('): ')[2] or type(reason).__name__}"
+            )
         else:
             if answer.status_code not in retry_codes:
                 _check(answer, method, asked, download=bool(options.get("stream")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,6 +193,15 @@ def test_a_server_that_hangs_is_not_asked_again(
         push(folder, run_id=server.run_id, tracking_uri=server.uri)
     assert server.asked == ["GET /health", "GET /api/2.0/mlflow/runs/get"]
     assert pauses == []
+
+
+def test_a_server_that_went_away_is_asked_three_times(pauses: list[float]) -> None:
+    with serving(lambda _: False) as server:
+        pass
+    with asking.hurried(), pytest.raises(MlflowException) as caught:
+        MlflowClient(server.uri).get_run(server.run_id)
+    assert re.fullmatch(r"no answer to GET .*runs/get: .*Connection refused", str(caught.value.__context__))
+    assert pauses == [1.0, 3.0]
 
 
 @pytest.mark.parametrize(
