@@ -89,12 +89,13 @@ def _number_rows(group: Group) -> Iterator[StreamSummary]:
     if group.bank is None:
         return
     quantiles, names = group.bank.quantiles(np.array(RANKS)), class_names(group)
+    ends, n, invalid = (group.bank.min, group.bank.max), group.n, group.invalid  # each looks at all streams
     for column, stream in enumerate(group.streams):
         values = dict(zip(RANKS, map(float, quantiles[column]), strict=True))
-        low, high = float(group.bank.min[column]), float(group.bank.max[column])
+        low, high = (float(end[column]) for end in ends)
         name, definition = f"{group.name}/{stream}", group.definition_of(stream)
         label = name_of(stream, names)
-        yield StreamSummary(name, "numbers", definition, group.n, group.invalid, low, high, values, label=label)
+        yield StreamSummary(name, "numbers", definition, n, invalid, low, high, values, label=label)
 
 
 def _pixel_rows(group: Group) -> Iterator[StreamSummary]:

@@ -339,6 +339,16 @@ def _stale(repository: ArtifactRepository, path: str, names: list[str]) -> list[
     return sorted((held & LIMITS.keys()) - set(names))
 
 
+def finishing_command(saved: Path, *, run_id: str, tracking_uri: str, artifact_path: str) -> str:
+    """The command that uploads a baseline which was saved and not logged, as the end of a sentence.
+
+    Example:
+        >>> finishing_command(Path("out"), run_id="0a", tracking_uri="http://m", artifact_path="lensai")
+        ': lensai push out --run 0a --tracking-uri http://m'
+    """
+    return _finishing_command(saved, Target(run_id, None, tracking_uri, artifact_path))
+
+
 def _finishing_command(folder: Path, target: Target) -> str:
     """The command, without the URI's credentials: where it had some, they come from the environment."""
     uri = without_credentials(target.tracking_uri)
