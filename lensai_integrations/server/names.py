@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.server.times import duration
 from lensai_integrations.uploads import EARLIEST, SENSOR
 
 #: Seconds by which a device's clock may be ahead.
 AHEAD: Final = 86_400
+#: What no clock here can be so far behind of that a timestamp after it were right: ten years after now, or after 2026
+#: where the clock has not been set since it was built.
+_YEARS: Final = 10 * 365 * 86_400
+_OF_THIS_RELEASE: Final = 1_767_225_600
+
+
+class TimestampAheadError(InputError):
+    """A timestamp is more than a day ahead of the clock here: either clock may be wrong, so it is not refused for ever."""
 
 
 def checked_sensor(name: str) -> str:
@@ -37,16 +46,22 @@ def checked_timestamp(text: str, now: float) -> int:
         now: Unix time in seconds.
 
     Raises:
-        InputError: If it is not one, before 2000, or more than a day ahead.
+        TimestampAheadError: If it is more than a day ahead: it may be right later, or here.
+        InputError: If it is not one, before 2000, or ten years ahead.
 
     Example:
         >>> checked_timestamp("1719393854", now=1719393860.0)
         1719393854
     """
     value = int(text) if text.isascii() and text.isdecimal() and len(text) <= 12 else -1
-    if not EARLIEST < value <= now + AHEAD:
+    if not EARLIEST < value <= max(now, _OF_THIS_RELEASE) + _YEARS:
         raise InputError(
             f"timestamp={text[:40]!r} should be unix time in whole seconds, after 2000 and at most a day ahead of"
             f" {int(now)}, which it is here"
+        )
+    if value > now + AHEAD:
+        raise TimestampAheadError(
+            f"timestamp={value} is {duration(value - now)} ahead of {int(now)}, which it is here: send it again when"
+            " the clock that is wrong, of the device or of this server, is set"
         )
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.server.names import checked_sensor, checked_timestamp
+from lensai_integrations.server.names import TimestampAheadError, checked_sensor, checked_timestamp
 from lensai_integrations.server.records import hour_of
 
 NOW = 1_800_000_000.0
@@ -29,12 +29,25 @@ def test_times(when):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0", "946684800", "1800086401", "-1", "+1719393854", "1719393854.5", "1e9", " 1719393854", "1_719_393_854",
+    ["", "0", "946684800", "2115360001", "-1", "+1719393854", "1719393854.5", "1e9", " 1719393854", "1_719_393_854",
      "١٧١٩٣٩٣٨٥٤", "9" * 10_000, "1719393854000", "nan"],
 )  # fmt: skip
 def test_no_times(text):
     with pytest.raises(InputError, match="timestamp="):
         checked_timestamp(text, NOW)
+
+
+@pytest.mark.parametrize("ahead", [86_401, 3 * 86_400, 10 * 365 * 86_400])
+def test_a_time_that_is_ahead_may_be_right_where_the_clock_here_is_behind(ahead):
+    """Answered "send it again": 400 would be for ever."""
+    with pytest.raises(TimestampAheadError, match=f"timestamp={int(NOW) + ahead} is {ahead // 86_400} days? ahead of"):
+        checked_timestamp(str(int(NOW) + ahead), NOW)
+
+
+@pytest.mark.parametrize("now", [0.0, 946_684_800.0, 1_500_000_000.0])
+def test_a_server_whose_clock_was_never_set_refuses_no_device_for_ever(now):
+    with pytest.raises(TimestampAheadError):
+        checked_timestamp("1795000000", now)
 
 
 def test_hours():
