@@ -78,8 +78,10 @@ async def upload(request: Request, response: Response) -> UploadAnswer:
             result = outcome.value
         except LaterError as later:
             result = later.result
-            if later.status_code == 429:
+            if result == "over share":
                 service.told.warning("answered 429: %s", later.detail)
+            elif result == "ahead":
+                service.told.warning("answered 503, the clock here or the device's is wrong: %s", later.detail)
             raise
         except HTTPException as error:
             result = _RESULTS.get(error.status_code, "refused")

@@ -93,8 +93,7 @@ def add_uploads(
         store: Where to.
         uploads: In the order they came; of two for one sensor and timestamp the first is stored.
         most_sensors: Of further sensors nothing is stored, but of those that have a token of their own.
-        allowances: What may be stored in a day; of what was there before, nothing is charged to them but hours that
-            another server has opened in the same moment.
+        allowances: What may be stored in a day. What was there before, and what is not stored, is not charged.
 
     Returns:
         An outcome for each upload, or which allowance of its sender is spent.

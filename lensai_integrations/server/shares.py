@@ -3,10 +3,10 @@
 Who a sender is: a token of one sensor, wherever it sends from; else the token together with the address, for a token of
 all sensors is on many devices; else the address. Three rules, each of which needs to know nothing of the others:
 
-* **At a moment** (`Shared`: bytes in memory, uploads under way, archives being unpacked, pages being made) nobody may
-  have more than is left for others: one alone gets half, two get a third each, and so on. This is how switches share
-  the memory of their queues (Choudhury and Hahne, *Dynamic queue length thresholds for shared-memory packet switches*,
-  1998). Nothing has to be configured, a busy server is used, and whoever comes finds room.
+* **At a moment** (`Shared`: bytes in memory, uploads under way, archives being unpacked, pages being made) nobody who
+  has as much as is left gets more: one alone has half, two in the long run a third each, and so on. This is how
+  switches share the memory of their queues (Choudhury and Hahne, *Dynamic queue length thresholds for shared-memory
+  packet switches*, 1998). Nothing has to be configured, a busy server is used, and whoever comes finds room.
 * **In a queue** (`InTurn`: archives, pages, the next transaction) senders take turns, so nobody waits behind the queue
   of another.
 * **In a day** (`Budget`: bytes and new hours of a sensor, new sensors of a token) there is an allowance. What was not
@@ -81,15 +81,15 @@ def network_of(host: str) -> str:
 
 
 class Shared:
-    """So many of something, of which nobody may have more than is left for others.
+    """So many of something, of which nobody gets more who has as much as is left.
 
     Args:
-        most: How many there are; one who asks for more than half of them at once has to be alone.
+        most: How many there are; who asks for more than that at once has to be alone.
 
     Example:
         >>> slots = Shared(4)
         >>> [slots.take("a", 1), slots.take("a", 1), slots.take("a", 1), slots.take("b", 1), slots.take("c", 1)]
-        [True, True, False, True, False]
+        [True, True, False, True, True]
     """
 
     def __init__(self, most: int) -> None:
@@ -103,7 +103,7 @@ class Shared:
 
     def fits(self, holder: str, amount: int) -> bool:
         """Whether one may have so many more."""
-        return not self.taken or self._held[holder] + amount <= self._most - self.taken - amount
+        return not self.taken or self._held[holder] + amount <= self._most - self.taken
 
     def take(self, holder: str, amount: int) -> bool:
         """Have so many more, if that fits; whether it does."""
@@ -166,7 +166,7 @@ class InTurn(Generic[T]):
 
 
 class Slots:
-    """So many may do something at the same time, nobody more of it than is left for others; further ones wait in turn.
+    """So many may do something at the same time, shared like `Shared`; further ones wait in turn.
 
     Args:
         most: How many.
