@@ -108,8 +108,9 @@ def add_uploads(
         ['created', 'repeated']
         >>> store.close()
     """
+    allowances = allowances or Allowances(Settings())
     with store.writing() as db:
-        admission = _Admission(db, uploads, most_sensors, allowances or Allowances(Settings()))
+        admission = _Admission(db, uploads, most_sensors, allowances)
         firsts: dict[Key, int] = {}
         refused: dict[int, Outcome | Spent] = {}
         for position, upload in enumerate(uploads):
@@ -124,6 +125,7 @@ def add_uploads(
         _count(db, [wanted[key] for key in sorted(created)])
         digests = {key: wanted[key].digest for key in created} | _digests(db, sorted(wanted.keys() - created))
     admission.bill.pay(created)
+    allowances.know(wanted[key].hour for key in created)
     return [
         refused.get(position) or _outcome(upload, position == firsts.get(upload.key), created, digests)
         for position, upload in enumerate(uploads)
@@ -141,13 +143,16 @@ class _Admission:
 
     def __init__(self, db: Connection, uploads: Sequence[Received], most: int, allowances: Allowances) -> None:
         self._allowances, self.bill = allowances, Bill()
-        names, hours = {upload.sensor for upload in uploads}, {upload.hour for upload in uploads}
-        self._sensors = set(db.scalars(select(SENSORS.c.name).where(SENSORS.c.name.in_(names))))
-        new = self._sensors != names
-        self._room = most - (db.scalar(select(func.count()).select_from(SENSORS)) or 0) if new else 0
-        columns = (UPLOADS.c.sensor, UPLOADS.c.hour)
-        found = db.execute(select(*columns).where(tuple_(*columns).in_(sorted(hours))).distinct()) if hours else ()
-        self._hours = {(sensor, hour) for sensor, hour in found}
+        hours = {upload.hour for upload in uploads}
+        self._hours = hours & allowances.known
+        self._sensors, self._room = {sensor for sensor, _ in self._hours}, 0
+        if new := hours - self._hours:  # what is known need not be asked for
+            names, columns = {sensor for sensor, _ in new}, (UPLOADS.c.sensor, UPLOADS.c.hour)
+            self._sensors |= set(db.scalars(select(SENSORS.c.name).where(SENSORS.c.name.in_(names))))
+            found = db.execute(select(*columns).where(tuple_(*columns).in_(sorted(new))).distinct())
+            self._hours |= {(sensor, hour) for sensor, hour in found}
+            if not names <= self._sensors:
+                self._room = most - (db.scalar(select(func.count()).select_from(SENSORS)) or 0)
 
     def refusal(self, upload: Received) -> Outcome | Spent | None:
         """Why an upload may not be stored; None if it may, and then it is on the bill."""

@@ -312,3 +312,12 @@ class Allowances:
         self.hours = Budget("new hours", KEPT_DAYS * settings.hours_a_day, settings.hours_a_day, clock)
         at_once, a_day = (max(settings.sensors / part, _FEW_SENSORS) for part in (2, 10))
         self.sensors = Budget("new sensors", at_once, a_day, clock)
+        #: Hours of sensors that are in the store for sure, so that it is not asked with every upload. One that has been
+        #: deleted since is not charged again, no more.
+        self.known: set[tuple[str, int]] = set()
+
+    def know(self, hours: Iterable[tuple[str, int]]) -> None:
+        """Hours of sensors that are in the store now."""
+        self.known.update(hours)
+        if len(self.known) > _KNOWN:
+            self.known.clear()
