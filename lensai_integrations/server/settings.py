@@ -24,7 +24,7 @@ class Settings:
             together; at least four times a body. What comes beyond that is answered 503 or 429.
         uploads_at_once: How many uploads may be under way; of one sender half at most, see `shares`.
         uploads_of_sensor: How many of them with a token of one sensor, which sends one at a time and what it has kept.
-        archives_at_once: How many archives are unpacked at the same time.
+        archives_at_once: How many archives are unpacked at the same time; half of them of one sender.
         reads_at_once: How many answers and pages are made at the same time; fewer than the store has connections (16).
         sensors: Most sensors. One token brings at most half of them at once and a tenth a day, or 1,000 if that is
             more; those that have a token of their own are always taken.
@@ -57,7 +57,7 @@ class Settings:
     memory_bytes: int = 512 * MIB
     uploads_at_once: int = 2_048
     uploads_of_sensor: int = 16
-    archives_at_once: int = 4
+    archives_at_once: int = 8
     reads_at_once: int = 12
     sensors: int = 10_000
     hours_a_day: int = 240
