@@ -29,6 +29,7 @@ from lensai_integrations.server.reporting import Reporter
 from lensai_integrations.server.service import Service, service_of
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Judged, Listener, Settler
+from lensai_integrations.server.shares import Allowances
 from lensai_integrations.server.store import Store, StoreError
 from lensai_integrations.server.tokens import Tokens
 from lensai_integrations.server.turns import Turns
@@ -94,7 +95,8 @@ def create_app(
     metrics = Metrics(store)
     reporter = Reporter(store, baseline, settings, metrics, runs) if runs is not None else None
     settler = Settler(store, baseline, settings, metrics, _listener(reporter, on_judged))
-    inbox, turns = Inbox(store, settings.sensors), Turns(settings)
+    allowances = Allowances(settings)
+    inbox, turns = Inbox(store, settings.sensors, allowances), Turns(settings)
     app = FastAPI(
         title="LensAI receiver",
         version=__version__,
@@ -103,7 +105,9 @@ def create_app(
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
     )
-    app.state.service = Service(baseline, name, store, settings, tokens, metrics, settler, inbox, turns, reporter)
+    app.state.service = Service(
+        baseline, name, store, settings, tokens, metrics, settler, inbox, turns, allowances, reporter
+    )
     for part in (intake, api, web):
         app.include_router(part.router)
     describe(app, tokens=tokens is not None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any, Final
 
@@ -11,10 +10,10 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from lensai_integrations.server.answers import UploadAnswer, refusals
 from lensai_integrations.server.ledger import Outcome, Received
 from lensai_integrations.server.service import Service, sender, service_of
+from lensai_integrations.server.shares import Spent
 from lensai_integrations.server.store import StoreError
+from lensai_integrations.server.turns import LaterError, used_up
 from lensai_integrations.server.uploads import receive
-
-_LOG = logging.getLogger(__name__)
 
 router = APIRouter()
 
@@ -53,10 +52,12 @@ _REFUSALS: Final = refusals(
     _403="The token is for uploads of another sensor.",
     _408="The body did not come in time.",
     _413="The body is too large.",
-    _429="There are as many sensors as there may be.",
-    _503="Too busy, the disk is full, or the store cannot be used: send it again after `Retry-After` seconds.",
+    _429="The sender has too much under way, or has had its share of the day: send it again after `Retry-After`"
+    " seconds.",
+    _503="Too busy, full, the store cannot be used, or the timestamp is ahead of the clock: send it again after"
+    " `Retry-After` seconds.",
 )
-_RESULTS: Final = {401: "unauthorised", 403: "unauthorised", 413: "too large", 429: "no room", 503: "unavailable"}
+_RESULTS: Final = {401: "unauthorised", 403: "unauthorised", 413: "too large", 429: "unauthorised"}
 
 
 @router.post(
@@ -75,6 +76,13 @@ async def upload(request: Request, response: Response) -> UploadAnswer:
         try:
             received, outcome = await _stored(request, service)
             result = outcome.value
+        except LaterError as later:
+            result = later.result
+            if result == "over share":
+                service.told.warning("answered 429: %s", later.detail)
+            elif result == "ahead":
+                service.told.warning("answered 503, the clock here or the device's is wrong: %s", later.detail)
+            raise
         except HTTPException as error:
             result = _RESULTS.get(error.status_code, "refused")
             raise
@@ -87,14 +95,22 @@ async def upload(request: Request, response: Response) -> UploadAnswer:
 
 
 async def _stored(request: Request, service: Service) -> tuple[Received, Outcome]:
-    grant = sender(request)  # before the body is read
+    whose = sender(request)  # before the body is read
     service.check_disk()
-    async with receive(request, service.settings, service.turns, grant, time.time()) as received:
-        outcome = await service.inbox.put(received)
+    async with receive(request, service.settings, service.turns, whose, time.time()) as received:
+        _check_share_of_disk(service, received)
+        outcome = await service.inbox.put(received, whose.holder)
+    if isinstance(outcome, Spent):
+        raise used_up(received.sensor, outcome)
     if outcome is Outcome.NO_ROOM:
-        most = service.settings.sensors
-        raise HTTPException(429, f"there are {most} sensors, the most there may be", {"Retry-After": "3600"})
+        raise LaterError(503, f"there are {service.settings.sensors} sensors, the most there may be", 3600, "no room")
     return received, outcome
+
+
+def _check_share_of_disk(service: Service, received: Received) -> None:
+    """Of the last room on the disk nobody may have used more than is left for others."""
+    if service.allowances.bytes.spent(received.account) > service.disk_room():
+        raise LaterError(429, f"the server's disk is nearly full, and sensor {received.sensor!r} has sent much", 600)
 
 
 def _answer(service: Service, received: Received, outcome: Outcome, response: Response) -> UploadAnswer:
@@ -105,6 +121,8 @@ def _answer(service: Service, received: Received, outcome: Outcome, response: Re
         response.status_code = 200
     if outcome is Outcome.DIFFERENT and received.sensor not in service.differing:
         service.differing.add(received.sensor)
-        _LOG.warning("sensor %s sent something else for %d again; the first stays", received.sensor, received.timestamp)
+        service.told.warning(
+            "sensor %s sent something else for %d again; the first stays", received.sensor, received.timestamp
+        )
     about = {"sensor": received.sensor, "timestamp": received.timestamp, "problems": list(received.problems)}
     return UploadAnswer.model_validate({**about, "status": outcome.value})

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Table, case, func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lensai_integrations.server.records import hour_of
+from lensai_integrations.server.settings import Settings
+from lensai_integrations.server.shares import Allowances, Bill, Charge, Spent
 from lensai_integrations.server.store import Store
 from lensai_integrations.server.tables import SENSORS, UPLOADS
+from lensai_integrations.server.tokens import Grant
 
 Key = tuple[str, int]
+#: What the row of an upload and its entries in three indices take, about.
+_ROW_BYTES: Final = 1024
 
 
 class Outcome(StrEnum):
@@ -25,7 +30,7 @@ class Outcome(StrEnum):
         CREATED: It is stored.
         REPEATED: It was stored before.
         DIFFERENT: Another one of that sensor and timestamp was stored before, and stays.
-        NO_ROOM: There are as many sensors as there may be.
+        NO_ROOM: There are as many sensors as there may be, and it is a further one's.
     """
 
     CREATED = "created"
@@ -46,6 +51,7 @@ class Received:
         received: Unix time in seconds at which it came.
         problems: Files that were not read or may be misread, and why.
         payload: Its sketches, packed.
+        grant: What the token allows that it came with.
     """
 
     sensor: str
@@ -55,23 +61,42 @@ class Received:
     received: float
     problems: tuple[str, ...]
     payload: bytes
+    grant: Grant = field(default=Grant(), compare=False)
 
     @property
     def key(self) -> Key:
         """What there is one of."""
         return self.sensor, self.timestamp
 
+    @property
+    def hour(self) -> Key:
+        """What it is merged into."""
+        return self.sensor, hour_of(self.timestamp)
 
-def add_uploads(store: Store, uploads: Sequence[Received], most_sensors: int) -> list[Outcome]:
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory, and on disk until it is merged."""
+        return _ROW_BYTES + sum(map(len, self.problems)) + len(self.payload)
+
+    @property
+    def account(self) -> tuple[str, str]:
+        """What its bytes and hours are charged to: of a token of all sensors, one sensor's are not another's."""
+        return self.grant.token, self.sensor
+
+
+def add_uploads(
+    store: Store, uploads: Sequence[Received], most_sensors: int, allowances: Allowances | None = None
+) -> list[Outcome | Spent]:
     """Store what is new, in one transaction: when this returns it is on disk.
 
     Args:
         store: Where to.
         uploads: In the order they came; of two for one sensor and timestamp the first is stored.
-        most_sensors: Of further sensors nothing is stored.
+        most_sensors: Of further sensors nothing is stored, but of those that have a token of their own.
+        allowances: What may be stored in a day. What was there before, and what is not stored, is not charged.
 
     Returns:
-        An outcome for each upload.
+        An outcome for each upload, or which allowance of its sender is spent.
 
     Raises:
         StoreError: If the store cannot be used; then nothing is stored.
@@ -83,43 +108,84 @@ def add_uploads(store: Store, uploads: Sequence[Received], most_sensors: int) ->
         ['created', 'repeated']
         >>> store.close()
     """
+    allowances = allowances or Allowances(Settings())
     with store.writing() as db:
-        admitted = _admitted(db, {upload.sensor for upload in uploads}, most_sensors)
+        admission = _Admission(db, uploads, most_sensors, allowances)
         firsts: dict[Key, int] = {}
+        refused: dict[int, Outcome | Spent] = {}
         for position, upload in enumerate(uploads):
-            if upload.sensor in admitted:
-                firsts.setdefault(upload.key, position)
+            if upload.key in firsts:
+                continue
+            if refusal := admission.refusal(upload):
+                refused[position] = refusal
+            else:
+                firsts[upload.key] = position
         wanted = {key: uploads[position] for key, position in firsts.items()}
         created = _insert(db, [wanted[key] for key in sorted(wanted)])
         _count(db, [wanted[key] for key in sorted(created)])
         digests = {key: wanted[key].digest for key in created} | _digests(db, sorted(wanted.keys() - created))
+    admission.bill.pay(created)
+    allowances.know(wanted[key].hour for key in created)
     return [
-        _outcome(upload, position == firsts.get(upload.key), created, digests)
+        refused.get(position) or _outcome(upload, position == firsts.get(upload.key), created, digests)
         for position, upload in enumerate(uploads)
     ]
 
 
 def _outcome(upload: Received, first: bool, created: set[Key], digests: dict[Key, str]) -> Outcome:
-    if upload.key not in digests:
-        return Outcome.NO_ROOM
     if first and upload.key in created:
         return Outcome.CREATED
     return Outcome.REPEATED if digests[upload.key] == upload.digest else Outcome.DIFFERENT
 
 
-def _admitted(db: Connection, names: set[str], most: int) -> set[str]:
-    known = set(db.scalars(select(SENSORS.c.name).where(SENSORS.c.name.in_(names))))
-    if known == names:
-        return names
-    room = most - (db.scalar(select(func.count()).select_from(SENSORS)) or 0)
-    return known | set(sorted(names - known)[: max(room, 0)])
+class _Admission:
+    """Which of some uploads may be stored."""
+
+    def __init__(self, db: Connection, uploads: Sequence[Received], most: int, allowances: Allowances) -> None:
+        self._allowances, self.bill = allowances, Bill()
+        hours = {upload.hour for upload in uploads}
+        self._hours = hours & allowances.known
+        self._sensors, self._room = {sensor for sensor, _ in self._hours}, 0
+        if new := hours - self._hours:  # what is known need not be asked for
+            names, columns = {sensor for sensor, _ in new}, (UPLOADS.c.sensor, UPLOADS.c.hour)
+            self._sensors |= set(db.scalars(select(SENSORS.c.name).where(SENSORS.c.name.in_(names))))
+            found = db.execute(select(*columns).where(tuple_(*columns).in_(sorted(new))).distinct())
+            self._hours |= {(sensor, hour) for sensor, hour in found}
+            if not names <= self._sensors:
+                self._room = most - (db.scalar(select(func.count()).select_from(SENSORS)) or 0)
+
+    def refusal(self, upload: Received) -> Outcome | Spent | None:
+        """Why an upload may not be stored; None if it may, and then it is on the bill."""
+        of_its_own, known = upload.grant.sensor != "", upload.sensor in self._sensors
+        if not (known or of_its_own or self._room > 0):
+            return Outcome.NO_ROOM
+        charges: list[Charge] = [(self._allowances.bytes, upload.account, upload.bytes)]
+        if upload.hour not in self._hours:
+            charges.append((self._allowances.hours, upload.account, 1))
+        if not (known or of_its_own):
+            charges.append((self._allowances.sensors, upload.grant.token, 1))
+        if spent := self.bill.add(upload.key, charges):
+            return spent
+        self._room -= not known
+        self._sensors.add(upload.sensor)
+        self._hours.add(upload.hour)
+        return None
 
 
 def _insert(db: Connection, uploads: list[Received]) -> set[Key]:
     if not uploads:
         return set()
     rows = [
-        {**asdict(upload), "hour": hour_of(upload.timestamp), "problems": json.dumps(upload.problems)}
+        {
+            "sensor": upload.sensor,
+            "timestamp": upload.timestamp,
+            "hour": hour_of(upload.timestamp),
+            "digest": upload.digest,
+            "size": upload.size,
+            "received": upload.received,
+            "problems": json.dumps(upload.problems),
+            "payload": upload.payload,
+        }
         for upload in uploads
     ]
     statement = upsert(db, UPLOADS).on_conflict_do_nothing().returning(UPLOADS.c.sensor, UPLOADS.c.timestamp)

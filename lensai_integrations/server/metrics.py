@@ -38,6 +38,14 @@ class Metrics:
     def __init__(self, store: Store) -> None:
         self.registry: Final = CollectorRegistry()
         self.uploads = Counter("lensai_uploads", "Uploads by what became of them.", ["result"], registry=self.registry)
+        self.unauthorised = Counter(
+            "lensai_unauthorised",
+            "Requests without a valid token, by what was wrong.",
+            ["token"],
+            registry=self.registry,
+        )
+        for token in ("missing", "wrong", "slowed"):
+            self.unauthorised.labels(token)
         self.bytes = Counter("lensai_upload_bytes", "Bytes of archives that were stored.", registry=self.registry)
         self.seconds = Histogram(
             "lensai_upload_seconds", "From the request to its answer.", buckets=_SECONDS, registry=self.registry

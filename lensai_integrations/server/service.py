@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Final, NoReturn
 
 from fastapi import Depends, HTTPException, Request
 
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server.inbox import Inbox
 from lensai_integrations.server.kept import KeptPage
+from lensai_integrations.server.lasting import Lasting
 from lensai_integrations.server.metrics import Metrics
 from lensai_integrations.server.reporting import Reporter
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Settler
+from lensai_integrations.server.shares import Allowances, Budget, Sender, network_of
 from lensai_integrations.server.store import Store
 from lensai_integrations.server.tokens import Grant, Tokens
-from lensai_integrations.server.turns import Turns
+from lensai_integrations.server.turns import LaterError, Turns
 
+_LOG = logging.getLogger(__name__)
+#: Wrong tokens of an address that are answered 401, at once and again every minute; further ones are answered 429.
+#: A right one is served whatever came before it: others may be behind the same address.
+WRONG_TOKENS: Final = 10
 #: How a browser is asked for a token, too.
 _CHALLENGE = 'Basic realm="LensAI, token as password", charset="UTF-8", Bearer realm="LensAI"'
 #: Seconds for which what the disk said is believed.
@@ -38,10 +47,12 @@ class Service:
         metrics: Counters.
         settler: The worker.
         inbox: Where uploads are left.
-        turns: Of uploads.
+        turns: What requests share.
+        allowances: What senders may store in a day.
         reporter: The worker that logs to MLflow; None where nothing is.
         index: The page of all sensors.
         differing: Sensors that have sent something else for a timestamp again, which is logged once.
+        told: What lasts is logged through it.
         warned: When it was last logged that the store cannot be used, on the monotonic clock.
     """
 
@@ -54,11 +65,14 @@ class Service:
     settler: Settler
     inbox: Inbox
     turns: Turns
+    allowances: Allowances
     reporter: Reporter | None = None
     index: KeptPage = field(default_factory=KeptPage)
     differing: set[str] = field(default_factory=set)
+    told: Lasting = field(default_factory=lambda: Lasting(_LOG))
     warned: float = float("-inf")
-    _disk: tuple[float, bool] = field(default=(0.0, True), repr=False)
+    guesses: Budget = field(default_factory=lambda: Budget("wrong tokens", WRONG_TOKENS, WRONG_TOKENS * 1440))
+    _disk: tuple[float, int | None] = field(default=(float("-inf"), None), repr=False)
 
     def grant(self, request: Request) -> Grant | None:
         """What the token of a request allows; None without a valid one."""
@@ -72,12 +86,48 @@ class Service:
         Raises:
             HTTPException: 503 if it is.
         """
+        if self.disk_room() < 0:
+            raise LaterError(503, "the server's disk is full", 60)
+
+    def disk_room(self) -> float:
+        """Bytes that may still be stored; less than none where the disk is nearly full.
+
+        Raises:
+            StoreError: If the store's folder is gone.
+        """
         now = time.monotonic()
-        if now - self._disk[0] > _DISK_SECONDS or not self._disk[1]:
-            free = self.store.free_bytes()
-            self._disk = (now, free is None or free >= self.settings.free_bytes)
-        if not self._disk[1]:
-            raise HTTPException(503, "the server's disk is full: send it again later", {"Retry-After": "60"})
+        if now - self._disk[0] > _DISK_SECONDS or _room(self._disk[1], self.settings) < 0:
+            self._disk = (now, self.store.free_bytes())
+        return _room(self._disk[1], self.settings)
+
+    def sender(self, request: Request, grant: Grant) -> Sender:
+        """Whoever sends a request, and has that grant."""
+        return Sender(grant, _address(request))
+
+    def refuse(self, request: Request, detail: str, challenge: str) -> NoReturn:
+        """Answer a request without a valid token, and count it.
+
+        Raises:
+            HTTPException: 401; 429 if the address has sent so many wrong ones that it should wait.
+        """
+        counted, address = self.metrics.unauthorised, _address(request)
+        if request.headers.get("authorization"):
+            if wait := self.guesses.wait(address, 1):
+                counted.labels("slowed").inc()
+                seconds = str(math.ceil(wait))
+                raise HTTPException(429, "too many wrong tokens came from this address", {"Retry-After": seconds})
+            self.guesses.spend(address, 1)
+            self.told.warning("a wrong token came from %s", address)
+        counted.labels("wrong" if request.headers.get("authorization") else "missing").inc()
+        raise HTTPException(401, detail, {"WWW-Authenticate": challenge})
+
+
+def _room(free: int | None, settings: Settings) -> float:
+    return math.inf if free is None else free - settings.free_bytes
+
+
+def _address(request: Request) -> str:
+    return network_of(request.client.host) if request.client is not None else ""
 
 
 def service_of(request: Request) -> Service:
@@ -86,11 +136,12 @@ def service_of(request: Request) -> Service:
     return service
 
 
-def sender(request: Request) -> Grant:
+def sender(request: Request) -> Sender:
     """Whoever uploads: with a token as Bearer only, for a browser adds the password it knows to what any page sends.
 
     Raises:
-        HTTPException: 401 without a valid token; 403 if a page of somebody else has a browser send it.
+        HTTPException: 401 without a valid token, 429 after many wrong ones; 403 if a page of somebody else has a
+            browser send it.
     """
     service = service_of(request)
     bearer = request.headers.get("authorization", "").lower().startswith("bearer ")
@@ -98,25 +149,24 @@ def sender(request: Request) -> Grant:
         raise HTTPException(403, "devices upload, browsers do not")
     grant = service.grant(request) if bearer or service.tokens is None else None
     if grant is None:
-        raise HTTPException(
-            401, "a valid token is needed: Authorization: Bearer <token>", {"WWW-Authenticate": "Bearer"}
-        )
-    return grant
+        service.refuse(request, "a valid token is needed: Authorization: Bearer <token>", "Bearer")
+    return service.sender(request, grant)
 
 
-def reader(request: Request) -> Service:
-    """The service, for whoever may read.
+async def reader(request: Request) -> AsyncIterator[Service]:
+    """The service, for whoever may read, when it is their turn.
 
     Raises:
-        HTTPException: 401 without a valid token, 403 with one for uploads only.
+        HTTPException: 401 without a valid token, 429 after many wrong ones, 403 with one for uploads only.
     """
     service = service_of(request)
     grant = service.grant(request)
     if grant is None:
-        raise HTTPException(401, "a valid token is needed, as Bearer or as password", {"WWW-Authenticate": _CHALLENGE})
+        service.refuse(request, "a valid token is needed, as Bearer or as password", _CHALLENGE)
     if not grant.reads:
         raise HTTPException(403, "this token is for uploads of one sensor only")
-    return service
+    async with service.turns.reading.slot(service.sender(request, grant).holder):
+        yield service
 
 
 Reader = Annotated[Service, Depends(reader)]

@@ -13,7 +13,7 @@ import logging
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -33,9 +33,11 @@ class Grant:
 
     Attributes:
         sensor: The only sensor whose uploads it is for; empty: any sensor's, and reading.
+        token: What tells it from other tokens; empty where there are none.
     """
 
     sensor: str = ""
+    token: str = field(default="", compare=False, repr=False)
 
     def uploads(self, sensor: str) -> bool:
         """Whether that sensor's uploads are allowed."""
@@ -83,7 +85,8 @@ class Tokens:
             )
         if sensor and not SENSOR.fullmatch(sensor[0]):
             raise InputError(f"line {number} of the token file: {sensor[0]!r} is not the name of a sensor")
-        return self._digest(token), Grant(*sensor)
+        digest = self._digest(token)
+        return digest, Grant("".join(sensor), digest.hex())
 
     def _add(self, number: int, digest: bytes, grant: Grant) -> None:
         if any(hmac.compare_digest(digest, known) for known, _ in self._grants):

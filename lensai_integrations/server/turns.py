@@ -1,84 +1,120 @@
-"""How much of what is sent is in memory at the same time."""
+"""How much is done at the same time, and of how much of what was sent there is a copy in memory.
+
+A body has the memory of what has come of it, not of what it says will come: a device on a slow line, or one that only
+promises, takes no room from others. There is nothing to wait for while a body is half there (of two that wait for each
+other's memory neither would end), so what does not fit is sent again. Whole bodies wait for their turn to be unpacked.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import math
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Final
 
 from fastapi import HTTPException
 
 from lensai_integrations.server.settings import Settings
+from lensai_integrations.server.shares import Sender, Shared, Slots, Spent
 
-#: As large a part of the memory for bodies as there is besides it for sketches on their way to the disk.
-_PART: Final = 8
+#: Seconds among which those are told one who should come again soon: refused together, they do not come back together.
+_SOON: Final = (2.0, 30.0)
+
+
+class LaterError(HTTPException):
+    """The answer to an upload that may be sent again: 503 for what has to do with the server, 429 with its sender.
+
+    Args:
+        status: 503 or 429.
+        detail: Why.
+        seconds: After which it may be.
+        result: What it is counted as.
+    """
+
+    def __init__(self, status: int, detail: str, seconds: float, result: str = "") -> None:
+        super().__init__(status, f"{detail}: send it again", {"Retry-After": str(max(1, math.ceil(seconds)))})
+        self.result = result or ("over share" if status == 429 else "unavailable")
+
+
+def used_up(sensor: str, spent: Spent) -> LaterError:
+    """The answer to a sensor that has used its allowance.
+
+    Example:
+        >>> str(used_up("door-3", Spent("new hours", 360.0)))
+        "429: sensor 'door-3' has had all the new hours of its sender's share: send it again"
+    """
+    return LaterError(429, f"sensor {sensor!r} has had all the {spent.what} of its sender's share", spent.seconds)
 
 
 class Room:
-    """Bytes that may be in memory at once.
+    """The memory that one upload has."""
 
-    Args:
-        most: How many; something larger than that has to be alone.
-    """
+    def __init__(self, memory: Shared, holder: str) -> None:
+        self._memory, self._holder, self._size = memory, holder, 0
 
-    def __init__(self, most: int) -> None:
-        self._free, self._most, self._given = most, most, asyncio.Condition()
+    def resize(self, size: int) -> None:
+        """Have so many bytes instead.
 
-    def fits(self, size: int) -> bool:
-        """Whether so many bytes need not wait."""
-        return self._free >= min(size, self._most)
+        Raises:
+            LaterError: If there are not so many more.
+        """
+        more = size - self._size
+        if more <= 0:
+            self._memory.give(self._holder, -more)
+        elif not self._memory.take(self._holder, more):
+            raise _too_much(self._memory, self._holder, "in memory")
+        self._size = size
 
-    async def take(self, size: int) -> None:
-        """Wait until there is room for so many bytes, and have it until they are given back."""
-        async with self._given:
-            await self._given.wait_for(lambda: self.fits(size))
-            self._free -= min(size, self._most)
+    def grow(self, size: int) -> None:
+        """Have so many bytes more.
 
-    async def give(self, size: int) -> None:
-        """Give so many bytes back."""
-        async with self._given:
-            self._free += min(size, self._most)
-            self._given.notify_all()
+        Raises:
+            LaterError: If there are not so many more.
+        """
+        self.resize(self._size + size)
 
 
 class Turns:
-    """Lets bodies of so many bytes into memory at once, and so many requests wait.
-
-    A device on a slow line holds the few bytes it has announced, so others need not wait for it. What its archive
-    unpacks to is counted apart, when that is known.
+    """What uploads share.
 
     Args:
         settings: Limits.
     """
 
     def __init__(self, settings: Settings) -> None:
-        #: Bodies that are read, and those whose sketches are not on disk yet.
-        self.bodies = Room(settings.memory_bytes)
-        self._waiting, self._most_waiting = 0, settings.uploads_waiting
-        #: Sketches that were unpacked and are not on disk yet.
-        self.sketches = Room(max(settings.memory_bytes // _PART, 1))
-        #: Archives that are unpacked.
-        self.unpacking = asyncio.Semaphore(settings.archives_at_once)
+        #: Uploads under way.
+        self.uploads, self._of_sensor = Shared(settings.uploads_at_once), settings.uploads_of_sensor
+        #: Bytes of bodies that are read, and of sketches that are not on disk yet.
+        self.memory = Shared(settings.memory_bytes)
+        #: Archives that are unpacked, and answers that are made of the store.
+        self.unpacking, self.reading = Slots(settings.archives_at_once), Slots(settings.reads_at_once)
+        #: Threads that nothing else can occupy.
+        self.threads = ThreadPoolExecutor(settings.archives_at_once, "lensai-uploads")
 
-    @asynccontextmanager
-    async def turn(self, size: int) -> AsyncIterator[None]:
-        """Wait until there is room for a body, and have it.
-
-        Args:
-            size: Bytes it may have.
+    @contextmanager
+    def turn(self, sender: Sender) -> Iterator[Room]:
+        """Be under way with an upload, and have memory for it.
 
         Raises:
-            HTTPException: 503 if too many wait.
+            LaterError: If the sender, or all together, have too many.
         """
-        if not self.bodies.fits(size) and self._waiting >= self._most_waiting:
-            raise HTTPException(503, "too many uploads at once: send it again", {"Retry-After": "2"})
-        self._waiting += 1
+        holder = sender.holder
+        if sender.grant.sensor and self.uploads.held(holder) >= self._of_sensor:
+            raise LaterError(429, f"{self._of_sensor} uploads of this token are under way", random.uniform(*_SOON))
+        if not self.uploads.take(holder, 1):
+            raise _too_much(self.uploads, holder, "under way")
+        room = Room(self.memory, holder)
         try:
-            await self.bodies.take(size)
+            yield room
         finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            await asyncio.shield(self.bodies.give(size))
+            room.resize(0)
+            self.uploads.give(holder, 1)
+
+
+def _too_much(shared: Shared, holder: str, where: str) -> LaterError:
+    seconds = random.uniform(*_SOON)
+    if shared.is_over(holder):
+        return LaterError(429, f"too much of this sender is {where}", seconds)
+    return LaterError(503, f"too much is {where}", seconds)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fastapi import HTTPException, Request
 from python_multipart.exceptions import FormParserError
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -23,51 +22,56 @@ from starlette.requests import ClientDisconnect
 from lensai_integrations.edge.uploads import pack_sketches, read_upload
 from lensai_integrations.errors import LensAIError
 from lensai_integrations.server.ledger import Received
-from lensai_integrations.server.names import checked_sensor, checked_timestamp
+from lensai_integrations.server.names import TimestampAheadError, checked_sensor, checked_timestamp
 from lensai_integrations.server.settings import Settings
+from lensai_integrations.server.shares import Sender
 from lensai_integrations.server.tokens import Grant
-from lensai_integrations.server.turns import Turns
+from lensai_integrations.server.turns import LaterError, Room, Turns
 
 #: Headers of the older dialect by the form fields of the newer one.
 HEADERS: Final = {"sensor_id": "sensorid", "timestamp": "timestamp", "file_type": "metrictype"}
 _FIELDS: Final = 10
 _FIELD_BYTES: Final = 4096
+#: Most problems of one upload that are kept.
+_PROBLEMS: Final = 50
 #: Bytes around the file of a form.
 _AROUND: Final = 64 * 1024
 
 
 @asynccontextmanager
 async def receive(
-    request: Request, settings: Settings, turns: Turns, grant: Grant, now: float
+    request: Request, settings: Settings, turns: Turns, sender: Sender, now: float
 ) -> AsyncIterator[Received]:
     """Read the body and check all of it; there is room in memory for it until the context ends.
 
     Args:
         request: Its body has not been read.
         settings: Limits.
-        turns: Of which it has one while the body and what it unpacks to are in memory.
-        grant: What the sender's token allows.
+        turns: Of which it has one while the body or what it unpacks to is in memory.
+        sender: Whose it is.
         now: Unix time in seconds.
 
     Raises:
         HTTPException: 400 if anything is wrong with it, 403 if the token is another sensor's, 408 if it does not come
-            in time, 413 if it is too large, 503 if too many wait.
+            in time, 413 if it is too large.
+        LaterError: 429 if the sender has too much under way, 503 if all together have, or if it is ahead of the clock.
     """
-    size = _announced(request.headers, settings)
-    async with turns.turn(size):
-        content, sensor, timestamp = await _read(request, settings, grant, now)
-        async with turns.unpacking:
-            received = await run_in_threadpool(_received, content, sensor, timestamp, settings, now)
-            await turns.sketches.take(len(received.payload))  # no more is unpacked while there is no room for it
-        try:
-            yield received
-        finally:
-            await asyncio.shield(turns.sketches.give(len(received.payload)))
+    _check_head(request.headers, settings)
+    with turns.turn(sender) as room:
+        content, sensor, timestamp = await _read(request, settings, room, sender.grant, now)
+        async with turns.unpacking.slot(sender.holder):
+            loop = asyncio.get_running_loop()
+            received = await loop.run_in_executor(
+                turns.threads, _received, content, sensor, timestamp, settings, now, sender.grant
+            )
+        del content
+        room.resize(received.bytes)
+        yield received
 
 
-async def _read(request: Request, settings: Settings, grant: Grant, now: float) -> tuple[bytes, str, int]:
+async def _read(request: Request, settings: Settings, room: Room, grant: Grant, now: float) -> tuple[bytes, str, int]:
     """The archive, the sensor and the timestamp."""
-    form = await _form(request, settings)
+    form = await _form(request, settings, room)
     try:
         said = {name: _text(form, request.headers, name) for name in HEADERS}
         sensor, timestamp = _checked(said, now)
@@ -81,18 +85,16 @@ async def _read(request: Request, settings: Settings, grant: Grant, now: float) 
         await form.close()
 
 
-def _announced(headers: Headers, settings: Settings) -> int:
-    """Bytes the body may have, as its head says; what is sent without a length may have as many as there may be."""
-    most = settings.upload_bytes + _AROUND
+def _check_head(headers: Headers, settings: Settings) -> None:
+    """Refuse what need not be read to be refused."""
     chunked = "transfer-encoding" in headers  # then a length says nothing
-    length = str(most) if chunked else headers.get("content-length", str(most))
+    length = "0" if chunked else headers.get("content-length", "0")
     if not (length.isascii() and length.isdecimal()):
         raise HTTPException(400, f"Content-Length {length[:40]!r} is not a number of bytes")
-    if len(length) > 18 or int(length) > most:
+    if len(length) > 18 or int(length) > settings.upload_bytes + _AROUND:
         raise _too_large(settings)
     if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise HTTPException(400, "the body should be multipart/form-data with the archive in the field 'file'")
-    return int(length)
 
 
 def _too_large(settings: Settings) -> HTTPException:
@@ -100,8 +102,8 @@ def _too_large(settings: Settings) -> HTTPException:
     return HTTPException(413, detail, {"Connection": "close"})
 
 
-async def _form(request: Request, settings: Settings) -> FormData:
-    parser = MultiPartParser(request.headers, _counted(request, settings), max_files=1, max_fields=_FIELDS)
+async def _form(request: Request, settings: Settings, room: Room) -> FormData:
+    parser = MultiPartParser(request.headers, _counted(request, settings, room), max_files=1, max_fields=_FIELDS)
     parser.max_part_size = _FIELD_BYTES
     # In memory, not in temporary files; the attribute has had two names.
     parser.max_file_size = parser.spool_max_size = settings.upload_bytes + _AROUND  # type: ignore[attr-defined]
@@ -123,8 +125,8 @@ class _StoppedError(MultiPartException):
         self.answer = answer
 
 
-async def _counted(request: Request, settings: Settings) -> AsyncGenerator[bytes, None]:
-    """The body, up to the limits, whatever its head says of its length."""
+async def _counted(request: Request, settings: Settings, room: Room) -> AsyncGenerator[bytes, None]:
+    """The body, up to the limits, whatever its head says of its length; of what has come there is room in memory."""
     left = settings.upload_bytes + _AROUND
     end = asyncio.get_running_loop().time() + settings.upload_seconds
     stream = request.stream()
@@ -142,6 +144,11 @@ async def _counted(request: Request, settings: Settings) -> AsyncGenerator[bytes
         left -= len(chunk)
         if left < 0:
             raise _StoppedError(_too_large(settings))
+        try:
+            room.grow(len(chunk))
+        except LaterError as later:
+            later.headers = {**(later.headers or {}), "Connection": "close"}  # the rest is not read
+            raise _StoppedError(later) from None
         yield chunk
 
 
@@ -157,6 +164,8 @@ def _text(form: FormData, headers: Mapping[str, str], name: str) -> str:
 def _checked(said: Mapping[str, str], now: float) -> tuple[str, int]:
     try:
         sensor, timestamp = checked_sensor(said["sensor_id"]), checked_timestamp(said["timestamp"], now)
+    except TimestampAheadError as error:
+        raise LaterError(503, str(error), 60, "ahead") from error
     except LensAIError as error:
         raise HTTPException(400, str(error)) from error
     if said["file_type"] == "data":
@@ -166,7 +175,7 @@ def _checked(said: Mapping[str, str], now: float) -> tuple[str, int]:
     return sensor, timestamp
 
 
-def _received(content: bytes, sensor: str, timestamp: int, settings: Settings, now: float) -> Received:
+def _received(content: bytes, sensor: str, timestamp: int, settings: Settings, now: float, grant: Grant) -> Received:
     if len(content) > settings.upload_bytes:
         raise _too_large(settings)
     try:
@@ -174,9 +183,15 @@ def _received(content: bytes, sensor: str, timestamp: int, settings: Settings, n
     except LensAIError as error:
         raise HTTPException(400, plain(str(error))) from error
     payload = pack_sketches(upload.sketches)
-    problems = tuple(plain(problem) for problem in upload.problems)
     digest = hashlib.sha256(payload).hexdigest()
-    return Received(sensor, timestamp, digest, len(content), now, problems, payload)
+    problems = _named(upload.problems)
+    return Received(sensor, timestamp, digest, len(content), now, problems, payload, grant)
+
+
+def _named(problems: Sequence[str]) -> tuple[str, ...]:
+    """As many problems as are stored with every upload, and are of use to anybody."""
+    more = (f"and {len(problems) - _PROBLEMS} more",) if len(problems) > _PROBLEMS else ()
+    return (*(plain(problem) for problem in problems[:_PROBLEMS]), *more)
 
 
 def plain(text: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import time
 
 import pytest
-from receiving import WHEN, client_of, form, listening
+from receiving import WHEN, client_of, device, form, listening, tarred
 
 from lensai_integrations.server import queries
 from lensai_integrations.server.settings import Settings
@@ -136,3 +137,58 @@ def test_a_real_upload_still_works(server):
         f"http://127.0.0.1:{server[0]}/upload/", headers={"Authorization": f"Bearer {TOKEN}"}, **request
     )
     assert (answer.status_code, answer.json()["timestamp"]) == (201, WHEN)
+
+
+@pytest.mark.slow
+def test_one_token_that_announces_and_floods_keeps_nobody_from_sending(baseline, sqlite):
+    """It has hundreds of bodies under way that it never sends, and others that are whole; bodies are waited for a minute."""
+    import httpx
+
+    door, settings = "d" * 32, Settings(memory_bytes=16 * 2**20, upload_bytes=4 * 2**20)
+    client = client_of(baseline, sqlite, settings, Tokens([TOKEN, f"{door} door-3"]))
+    turns = client.service.turns
+    with listening(client.app) as port, contextlib.ExitStack() as stack:
+        head = f"POST /upload/ HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {door}\r\n{MULTIPART}\r\n"
+        for n in range(300):
+            link = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15))
+            link.sendall(f"{head}Content-Length: {4 * 2**20}\r\n\r\n".encode() + FIELDS)
+            if n >= 16:  # those have their answer
+                assert link.recv(12) == b"HTTP/1.1 429"
+        assert turns.uploads.taken == 16
+        assert turns.memory.taken < 2**20
+        url, fleet = f"http://127.0.0.1:{port}/upload/", {"Authorization": f"Bearer {TOKEN}"}
+        answers = [httpx.post(url, headers=fleet, timeout=15, **form("door-4", WHEN + n)) for n in range(5)]
+        assert [answer.status_code for answer in answers] == [201] * 5
+        refused = httpx.post(url, headers={"Authorization": f"Bearer {door}"}, timeout=15, **form())
+        assert (refused.status_code, 2 <= int(refused.headers["retry-after"]) <= 30) == (429, True)
+    assert {row.name: row.uploads for row in queries.list_sensors(sqlite, most=9)} == {"door-4": 5}
+
+
+@pytest.mark.slow
+def test_bodies_that_are_half_there_are_no_more_than_half_of_the_memory(baseline, sqlite):
+    """A fleet's token, from one address; a device that sends slowly meanwhile loses nothing."""
+    settings = Settings(memory_bytes=8 * 2**20, upload_bytes=2 * 2**20)
+    door = "d" * 32
+    client = client_of(baseline, sqlite, settings, Tokens([TOKEN, f"{door} door-3"]))
+    body = FIELDS + FILE + tarred(device()) + b"\r\n--abc--\r\n"
+    with listening(client.app) as port, contextlib.ExitStack() as stack:
+        slow = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15))
+        own = SIGNED.replace(TOKEN, door)
+        slow.sendall(f"POST /upload/ HTTP/1.1\r\nHost: a\r\n{own}\r\n{MULTIPART}\r\n".encode())
+        slow.sendall(b"Content-Length: %d\r\n\r\n%s" % (len(body), body[:100]))
+        answers = []
+        for _ in range(12):
+            link = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15))
+            link.sendall(f"POST /upload/ HTTP/1.1\r\nHost: a\r\n{SIGNED}\r\n{MULTIPART}\r\n".encode())
+            link.sendall(b"Content-Length: %d\r\n\r\n%s" % (2 * 2**20, FIELDS + FILE))
+            with contextlib.suppress(OSError):
+                link.sendall(bytes(2**20))
+            answers.append(link)
+        refused = []
+        while not refused:
+            assert client.service.turns.memory.taken <= 4 * 2**20 + 2**16
+            refused = [link for link in select.select(answers, [], [], 15)[0] if b" 429 " in link.recv(100)]
+        for at in range(100, len(body), 500):
+            slow.sendall(body[at : at + 500])
+        assert slow.recv(12) == b"HTTP/1.1 201"
+    assert client.service.turns.memory.taken == 0

@@ -12,11 +12,13 @@ from collections import Counter, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from fastapi import HTTPException
 from receiving import HOUR, WHEN, TestClient, client_of, device, emptied, form, sketch_of, tarred
 from sqlalchemy import event
 from starlette.datastructures import Headers
 
-from lensai_integrations.server import queries
+from lensai_integrations.server import inbox as inboxes
+from lensai_integrations.server import ledger, queries
 from lensai_integrations.server import store as stores
 from lensai_integrations.server import uploads as reading
 from lensai_integrations.server.settings import Settings
@@ -198,49 +200,59 @@ def test_sketches_that_unpack_to_more_than_a_device_has(baseline, sqlite):
 
 
 def test_there_is_room_in_memory_for_an_upload_until_it_is_on_disk(service, monkeypatch):
-    inbox, turns, most = service.service.inbox, service.service.turns, Settings().memory_bytes
-    put, room = inbox.put, []
+    inbox, memory = service.service.inbox, service.service.turns.memory
+    put, taken = inbox.put, []
 
-    async def watched(upload):
-        room.append((turns.bodies.fits(most), turns.sketches.fits(most)))
-        return await put(upload)
+    async def watched(upload, holder):
+        taken.append(memory.taken == upload.bytes > len(upload.payload))
+        return await put(upload, holder)
 
     monkeypatch.setattr(inbox, "put", watched)
     assert post(service).status_code == 201
-    assert room == [(False, False)]
-    monkeypatch.setattr(inbox, "put", lambda _: 1 / 0)
+    assert taken == [True]
+    monkeypatch.setattr(inbox, "put", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         post(service)
-    assert (turns.bodies.fits(most), turns.sketches.fits(most)) == (True, True)
+    assert memory.taken == 0
 
 
-def test_no_more_is_unpacked_while_what_was_unpacked_waits(baseline, sqlite, monkeypatch):
-    """Of sketches that are on their way to the disk only so many are in memory; all of them get there."""
-    client, most, now = client_of(baseline, sqlite, Settings(memory_bytes=8 * 20_000)), 0, 0
-    put = client.service.inbox.put
+def test_what_was_unpacked_and_is_not_on_disk_is_in_memory_up_to_its_limit(baseline, sqlite, monkeypatch):
+    """Of six that come while the disk stands still as many are kept as there is memory for; the others are sent again."""
+    client = client_of(baseline, sqlite, Settings(memory_bytes=200_000, upload_bytes=50_000))
     content = {"custom/a.bin": sketch_of(range(4000), k=1500)}
+    most, add, go_on = 0, ledger.add_uploads, threading.Event()
 
-    async def watched(upload):
-        nonlocal most, now
-        now += len(upload.payload)
-        most = max(most, now)
-        try:
-            return await put(upload)
-        finally:
-            now -= len(upload.payload)
+    def slow(*arguments):
+        nonlocal most
+        go_on.wait(20)
+        most = max(most, client.service.turns.memory.taken)
+        return add(*arguments)
 
-    monkeypatch.setattr(client.service.inbox, "put", watched)
-    with client, ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda n: post(client, content=content, timestamp=WHEN + n).status_code, range(6)))
-    assert answers == [201] * 6
-    assert 8_000 < most <= 20_000
+    monkeypatch.setattr(inboxes, "add_uploads", slow)
+    monkeypatch.setattr(client.service.turns, "_of_sensor", 100)
+
+    def send(n):
+        answer = post(client, content=content, timestamp=WHEN + n)
+        if answer.status_code != 201:
+            go_on.set()
+        return answer
+
+    with client, ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(send, range(12)))
+        again = [n for n, answer in enumerate(answers) if answer.status_code != 201]
+        assert {answer.status_code for answer in answers} == {201, 429}
+        assert all(2 <= int(answers[n].headers["retry-after"]) <= 30 for n in again)
+        assert [send(n).status_code for n in again] == [201] * len(again)
+    assert 0 < most <= 200_000
+    assert uploads(client, "over share") == len(again)
 
 
 def test_a_length_says_nothing_of_a_body_in_chunks():
     settings = Settings(upload_bytes=1000)
-    head = {"content-type": "multipart/form-data; boundary=a", "content-length": "1"}
-    assert reading._announced(Headers(head), settings) == 1
-    assert reading._announced(Headers({**head, "transfer-encoding": "chunked"}), settings) > 1000
+    head = {"content-type": "multipart/form-data; boundary=a", "content-length": "1000000"}
+    reading._check_head(Headers({**head, "transfer-encoding": "chunked"}), settings)
+    with pytest.raises(HTTPException):
+        reading._check_head(Headers(head), settings)
 
 
 def test_tokens_for_uploads(baseline, sqlite):
@@ -270,8 +282,107 @@ def test_there_are_so_many_sensors(baseline, sqlite):
     client = client_of(baseline, sqlite, Settings(sensors=1))
     assert post(client).status_code == 201
     refused = post(client, sensor="door-4")
-    assert (refused.status_code, refused.headers["retry-after"]) == (429, "3600")
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "3600")
+    assert uploads(client, "no room") == 1
     assert post(client, timestamp=WHEN + 1).status_code == 201
+
+
+def test_a_sensor_with_a_token_of_its_own_has_room_whoever_came_before(baseline, sqlite):
+    client = client_of(baseline, sqlite, Settings(sensors=1), tokens=Tokens([ALL, f"{DOOR} door-3"]))
+    fleet, door = ({"authorization": f"Bearer {token}"} for token in (ALL, DOOR))
+    assert [post(client, fleet, sensor=name).status_code for name in ("made-up", "another")] == [201, 503]
+    assert post(client, door).status_code == 201
+
+
+def test_a_sensor_has_an_allowance_of_new_hours_and_says_when_it_may_send_more(baseline, sqlite):
+    """And only of new ones: what is known, and the hour that is there, are taken; so are other sensors' uploads."""
+    client = client_of(baseline, sqlite, Settings(hours_a_day=1))
+    assert [post(client, timestamp=WHEN + 3600 * n).status_code for n in range(11)] == [201] * 10 + [429]
+    refused = post(client, timestamp=WHEN + 3600 * 10)
+    assert refused.status_code == 429
+    assert 86_000 < int(refused.headers["retry-after"]) <= 86_400
+    assert "sensor 'door-3' has had all the new hours" in refused.json()["detail"]
+    assert post(client, timestamp=WHEN + 3600 * 9).json()["status"] == "repeated"
+    assert post(client, timestamp=WHEN + 3600 * 9 + 1).status_code == 201
+    assert post(client, sensor="door-4", timestamp=WHEN + 3600 * 10).status_code == 201
+    assert uploads(client, "over share") == 2
+
+
+def test_a_sensor_has_an_allowance_of_bytes(baseline, sqlite, monkeypatch, caplog):
+    size = len(b"".join(device().values()))
+    client = client_of(baseline, sqlite, Settings(bytes_a_day=size, sketches_bytes=size))
+    answers = [post(client, timestamp=WHEN + n).status_code for n in range(30)]
+    taken = answers.count(201)
+    assert answers == [201] * taken + [429] * (30 - taken)
+    assert 2 <= taken < 10  # a row has bytes, too
+    assert 0 < int(post(client, timestamp=WHEN + 99).headers["retry-after"]) <= 2 * 86_400
+    assert caplog.text.count("answered 429") == 1
+    assert post(client, sensor="door-4").status_code == 201
+
+
+def test_who_has_sent_most_is_refused_first_where_the_disk_has_little_left(baseline, sqlite, monkeypatch):
+    usage, free = namedtuple("usage", "total used free"), [2**40]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 0, free[0]))
+    client = client_of(baseline, sqlite)
+    assert [post(client, timestamp=WHEN + n).status_code for n in range(5)] == [201] * 5
+    sent = int(client.service.allowances.bytes.spent(("", "door-3")))
+    free[0] = Settings().free_bytes + sent - 1000
+    client.service._disk = (float("-inf"), None)
+    refused = post(client, timestamp=WHEN + 9)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "600")
+    assert post(client, sensor="door-4").status_code == 201
+
+
+def test_problems_are_kept_up_to_a_number(service):
+    many = {f"imgstats/mean_{n}.bin": b"" for n in range(80)}
+    told = post(service, content={**device(), **many}).json()["problems"]
+    assert len(told) == 51
+    assert told[-1] == "and 30 more"
+
+
+def test_wrong_tokens_are_slowed_and_counted_and_a_right_one_is_not(baseline, sqlite, caplog):
+    client = client_of(baseline, sqlite, tokens=Tokens([ALL, f"{DOOR} door-3"]))
+    wrong, right = ({"authorization": f"Bearer {token}"} for token in ("wrong" * 8, DOOR))
+    asked = [lambda: post(client, wrong), lambda: client.get("/sensors", headers=wrong)]
+    answers = [asked[n % 2]() for n in range(30)]
+    assert [answer.status_code for answer in answers] == [401] * 10 + [429] * 20
+    assert {answer.headers["retry-after"] for answer in answers[10:]} <= {"5", "6"}
+    assert post(client, right).status_code == 201
+    assert client.get("/sensors", headers={"authorization": f"Bearer {ALL}"}).status_code == 200
+    browser = client.get("/")  # which asks before it sends the password
+    assert (browser.status_code, "Basic" in browser.headers["www-authenticate"]) == (401, True)
+    metric = client.service.metrics.registry.get_sample_value
+    counts = {kind: metric("lensai_unauthorised_total", {"token": kind}) for kind in ("missing", "wrong", "slowed")}
+    assert counts == {"missing": 1, "wrong": 10, "slowed": 20}
+    assert uploads(client, "unauthorised") == 15
+    assert caplog.text.count("a wrong token came from testclient") == 1
+    assert client.service.turns.reading._shared.taken == 0
+
+
+def test_reading_is_shared_like_uploading(baseline, sqlite, monkeypatch):
+    """Pages are made of the store's connections, which uploads need as well."""
+    client, most = client_of(baseline, sqlite, Settings(reads_at_once=6)), []
+    listed = queries.list_sensors
+
+    def watched(*arguments, **options):
+        most.append(client.service.turns.reading._shared.taken)
+        time.sleep(0.02)
+        return listed(*arguments, **options)
+
+    monkeypatch.setattr(queries, "list_sensors", watched)
+    with client, ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: client.get("/sensors").status_code, range(24)))
+    assert answers == [200] * 24
+    assert max(most) <= 3
+
+
+@pytest.mark.parametrize("zone", [86_401, 3 * 86_400])
+def test_an_upload_of_a_time_ahead_is_sent_again(service, zone):
+    """Its clock may be wrong, or the server's; a device must not give it up for that."""
+    answer = post(service, timestamp=int(time.time()) + zone + 60)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+    assert uploads(service, "ahead") == 1
+    assert stored(service) == 0
 
 
 def test_the_disk_is_nearly_full_and_then_is_not(service, monkeypatch):

@@ -11,18 +11,24 @@ from receiving import WHEN
 from sqlalchemy import select
 
 from lensai_integrations.server.ledger import Outcome, Received, add_uploads
-from lensai_integrations.server.store import Store
+from lensai_integrations.server.settings import Settings
+from lensai_integrations.server.shares import Allowances, Spent
+from lensai_integrations.server.store import Store, StoreError
 from lensai_integrations.server.tables import SENSORS, UPLOADS
+from lensai_integrations.server.tokens import Grant
 
 CREATED, REPEATED, DIFFERENT, NO_ROOM = Outcome
 
 
-def sent(sensor="door-3", timestamp=WHEN, digest="a", received=5.0, problems=()):
-    return Received(sensor, timestamp, digest, 3, received, problems, digest.encode())
+FLEET, OF_A = Grant("", "f"), Grant("a", "o")
 
 
-def add(store, *uploads, most=10):
-    return add_uploads(store, uploads, most)
+def sent(sensor="door-3", timestamp=WHEN, digest="a", received=5.0, problems=(), grant=FLEET):
+    return Received(sensor, timestamp, digest, 3, received, problems, digest.encode(), grant)
+
+
+def add(store, *uploads, most=10, allowances=None):
+    return add_uploads(store, uploads, most, allowances)
 
 
 def rows(store, table):
@@ -93,3 +99,52 @@ def test_at_the_same_time_from_several_servers(place):
 def test_nothing_is_stored_where_there_is_no_room_at_all(store, uploads):
     assert add(store, *uploads, most=0) == [NO_ROOM] * len(uploads)
     assert rows(store, UPLOADS) == []
+
+
+def test_sensors_with_a_token_of_their_own_have_room(store):
+    assert add(store, sent("b"), sent("a", grant=OF_A), sent("c"), most=1) == [CREATED, CREATED, NO_ROOM]
+    assert add(store, sent("a", WHEN + 1, grant=OF_A), sent("c"), most=1) == [CREATED, NO_ROOM]
+
+
+def names(outcomes):
+    return [outcome.what if isinstance(outcome, Spent) else str(outcome) for outcome in outcomes]
+
+
+def test_new_hours_are_charged_once_and_only_what_is_stored_is(store, monkeypatch):
+    allowances = Allowances(Settings(hours_a_day=1), clock=lambda: 0.0)
+    account = ("f", "door-3")
+    hours = [sent(timestamp=WHEN + 3600 * n) for n in range(12)]
+    assert names(add(store, *hours[:3], hours[0], sent(digest="b"), allowances=allowances)) == [
+        *["created"] * 3, "repeated", "different",
+    ]  # fmt: skip
+    assert allowances.hours.spent(account) == 3
+    with pytest.raises(ZeroDivisionError), monkeypatch.context() as failing:
+        failing.setattr("lensai_integrations.server.ledger._count", lambda *_: 1 / 0)
+        add(store, *hours[3:9], allowances=allowances)
+    with pytest.raises(StoreError), monkeypatch.context() as failing:
+        failing.setattr(Store, "writing", lambda _: (_ for _ in ()).throw(StoreError("locked")))
+        add(store, *hours[3:9], allowances=allowances)
+    assert allowances.hours.spent(account) == 3  # of what was not stored nothing
+    assert names(add(store, *hours, allowances=allowances)) == [
+        *["repeated"] * 3, *["created"] * 7, *["new hours"] * 2,
+    ]  # fmt: skip
+    assert names(add(store, hours[11], sent("door-4", WHEN), sent(timestamp=WHEN + 1), allowances=allowances)) == [
+        "new hours", "created", "created",
+    ]  # fmt: skip
+    assert len(rows(store, UPLOADS)) == 12
+
+
+def test_what_one_token_sends_as_a_sensor_is_not_held_against_another_token(store):
+    allowances = Allowances(Settings(hours_a_day=1), clock=lambda: 0.0)
+    flood = [sent("a", WHEN + 3600 * n) for n in range(11)]
+    assert names(add(store, *flood, allowances=allowances))[-1] == "new hours"
+    assert add(store, sent("a", WHEN + 3600 * 10, grant=OF_A), allowances=allowances) == [CREATED]
+
+
+def test_a_token_of_all_sensors_brings_so_many_new_ones_and_those_of_other_tokens_come_all_the_same(store):
+    allowances = Allowances(Settings(), clock=lambda: 0.0)
+    allowances.sensors.spend("f", 4_998)
+    outcomes = add(store, *(sent(f"s{n}") for n in range(4)), sent("s0", WHEN + 1), most=100, allowances=allowances)
+    assert names(outcomes) == ["created", "created", "new sensors", "new sensors", "created"]
+    others = sent("s2", grant=Grant("", "g")), sent("a", grant=OF_A)
+    assert add(store, *others, most=100, allowances=allowances) == [CREATED, CREATED]

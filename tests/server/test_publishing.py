@@ -7,10 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from receiving import HOUR, client_of, device, listening
+from receiving import HOUR, WHEN, client_of, device, listening
 
 from lensai_integrations import Profiler, Sketches, edge, uploads
+from lensai_integrations.edge import spool as spools
 from lensai_integrations.errors import TrackingError
+from lensai_integrations.server import queries
+from lensai_integrations.server.settings import Settings
+from lensai_integrations.server.shares import Allowances
 from lensai_integrations.uploads import DifferentUploadError, RefusedUploadError
 
 
@@ -202,3 +206,24 @@ def test_a_profile_is_published_as_of_now(receiver, clock):
 def test_what_is_refused_for_ever_is_told_apart(receiver, tmp_path):
     with pytest.raises(RefusedUploadError, match="timestamp='5'"):
         edge.publish(folder_of(tmp_path / "door"), receiver.address, "door", timestamp=5)
+
+
+def test_a_device_that_was_offline_for_long_delivers_everything_though_its_share_is_spent(baseline, sqlite, tmp_path):
+    """More than it may at once: what is answered 429 stays in the spool, and every later push delivers some."""
+    settings, now = Settings(judge_seconds=0, hours_a_day=1), [0.0]
+    client = client_of(baseline, sqlite, settings)
+    client.service.inbox._allowances = Allowances(settings, lambda: now[0])
+    archive = uploads.archive(device(), WHEN)
+    pushes = []
+    with listening(client.app) as port:
+        address = f"http://127.0.0.1:{port}/upload/"
+        for n in range(30):
+            spools.keep(tmp_path, uploads.Upload(address, "door-3", WHEN + 3600 * n, archive), 2**28)
+        while not pushes or pushes[-1].problems:
+            pushes.append(edge.deliver(tmp_path))
+            now[0] += 5 * 86_400
+    assert [push.delivered for push in pushes] == [10, 5, 5, 5, 5]
+    assert "429 Too Many Requests" in next(iter(pushes[0].problems.values()))
+    assert not list(tmp_path.glob("*.upload"))
+    assert not (tmp_path / spools.REFUSED).exists()
+    assert queries.find_sensor(sqlite, "door-3").uploads == 30

@@ -1,60 +1,71 @@
-"""How much is in memory at once."""
+"""How much is under way and in memory at once."""
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
-from fastapi import HTTPException
 
 from lensai_integrations.server.settings import Settings
-from lensai_integrations.server.turns import Turns
+from lensai_integrations.server.shares import Sender
+from lensai_integrations.server.tokens import Grant
+from lensai_integrations.server.turns import LaterError, Turns
+
+SETTINGS = Settings(memory_bytes=1000, upload_bytes=100, uploads_at_once=100, uploads_of_sensor=3)
+DOOR, OTHER = Sender(Grant("door-3", "d")), Sender(Grant("door-4", "e"))
 
 
-def test_bodies_wait_until_there_is_room():
-    async def main():
-        turns, most, now = Turns(Settings(memory_bytes=100)), 0, 0
-
-        async def send(size):
-            nonlocal most, now
-            async with turns.turn(size):
-                now += size
-                most = max(most, now)
-                await asyncio.sleep(0)
-                now -= size
-
-        await asyncio.gather(*(send(size) for size in [60, 30, 50, 10, 100, 40, 1, 99, 60] * 5))
-        return most
-
-    assert 50 < asyncio.run(main()) <= 100
+def fleet(address):
+    return Sender(Grant("", "f"), address)
 
 
-def test_a_body_larger_than_everything_waits_until_it_is_alone():
-    async def main():
-        turns = Turns(Settings(memory_bytes=100))
-        async with turns.turn(1000):
-            pass
-        async with turns.turn(60):
-            waits = asyncio.create_task(turns.turn(1000).__aenter__())
-            await asyncio.sleep(0.01)
-            assert not waits.done()
-        await waits
+def test_memory_is_of_what_has_come_and_is_given_back():
+    turns = Turns(SETTINGS)
+    with turns.turn(DOOR) as room:
+        assert turns.memory.taken == 0
+        room.grow(60)
+        room.grow(40)
+        assert turns.memory.taken == 100
+        room.resize(30)
+        assert turns.memory.taken == 30
+    assert (turns.memory.taken, turns.uploads.taken) == (0, 0)
+    with pytest.raises(ZeroDivisionError), turns.turn(DOOR) as room:
+        room.grow(1 // 0)
+    assert (turns.memory.taken, turns.uploads.taken) == (0, 0)
 
-    asyncio.run(main())
+
+def test_who_has_half_of_the_memory_is_refused_and_nobody_else_is():
+    turns = Turns(SETTINGS)
+    with turns.turn(fleet("192.0.2.1")) as room, turns.turn(OTHER) as other:
+        room.grow(500)
+        with pytest.raises(LaterError) as refused:
+            room.grow(1)
+        assert (refused.value.status_code, refused.value.result) == (429, "over share")
+        assert 2 <= int(refused.value.headers["Retry-After"]) <= 30
+        assert turns.memory.taken == 500  # it still has what it had
+        other.grow(250)
+        with pytest.raises(LaterError) as refused, turns.turn(DOOR) as room:
+            room.grow(251)
+        assert (refused.value.status_code, refused.value.result) == (503, "unavailable")  # others have it
+    assert turns.memory.taken == 0
 
 
-def test_only_so_many_wait_and_those_who_give_up_leave_no_trace():
-    async def main():
-        turns = Turns(Settings(memory_bytes=100, uploads_waiting=2))
-        async with turns.turn(100):
-            waiting = [asyncio.create_task(turns.turn(50).__aenter__()) for _ in range(2)]
-            await asyncio.sleep(0.01)
-            with pytest.raises(HTTPException) as refused:
-                await turns.turn(1).__aenter__()
-            assert (refused.value.status_code, refused.value.headers) == (503, {"Retry-After": "2"})
-            [task.cancel() for task in waiting]
-            await asyncio.gather(*waiting, return_exceptions=True)
-        async with turns.turn(100):
-            pass
+def test_a_token_of_one_sensor_has_few_uploads_under_way_and_a_fleet_half_of_all():
+    turns, held = Turns(SETTINGS), []
 
-    asyncio.run(main())
+    def begin(sender):
+        turn = turns.turn(sender)
+        turn.__enter__()
+        held.append(turn)
+
+    def begin_all(sender):
+        with pytest.raises(LaterError) as refused:
+            while True:
+                begin(sender)
+        return refused.value.status_code, turns.uploads.held(sender.holder)
+
+    assert begin_all(DOOR) == (429, 3)
+    assert begin_all(fleet("192.0.2.1")) == (429, 49)
+    assert begin_all(fleet("192.0.2.2")) == (503, 24)  # others have more
+    begin(OTHER)
+    for turn in held:
+        turn.__exit__(None, None, None)
+    assert turns.uploads.taken == 0
