@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -11,6 +12,7 @@ from fastapi import Depends, HTTPException, Request
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server.inbox import Inbox
 from lensai_integrations.server.kept import KeptPage
+from lensai_integrations.server.lasting import Lasting
 from lensai_integrations.server.metrics import Metrics
 from lensai_integrations.server.reporting import Reporter
 from lensai_integrations.server.settings import Settings
@@ -19,6 +21,7 @@ from lensai_integrations.server.store import Store
 from lensai_integrations.server.tokens import Grant, Tokens
 from lensai_integrations.server.turns import Turns
 
+_LOG = logging.getLogger(__name__)
 #: How a browser is asked for a token, too.
 _CHALLENGE = 'Basic realm="LensAI, token as password", charset="UTF-8", Bearer realm="LensAI"'
 #: Seconds for which what the disk said is believed.
@@ -42,7 +45,7 @@ class Service:
         reporter: The worker that logs to MLflow; None where nothing is.
         index: The page of all sensors.
         differing: Sensors that have sent something else for a timestamp again, which is logged once.
-        warned: When it was last logged that the store cannot be used, on the monotonic clock.
+        told: What is logged for as long as it lasts.
     """
 
     baseline: Baseline
@@ -57,7 +60,7 @@ class Service:
     reporter: Reporter | None = None
     index: KeptPage = field(default_factory=KeptPage)
     differing: set[str] = field(default_factory=set)
-    warned: float = float("-inf")
+    told: Lasting = field(default_factory=lambda: Lasting(_LOG))
     _disk: tuple[float, bool] = field(default=(0.0, True), repr=False)
 
     def grant(self, request: Request) -> Grant | None:

@@ -36,7 +36,7 @@ def talk(port, *headers, body=(), method="POST /upload/"):
     """The status and the JSON that come back, and how much of the body was taken."""
     sent = 0
     with socket.create_connection(("127.0.0.1", port), timeout=15) as link:
-        lines = [f"{method} HTTP/1.1", "Host: here", *headers, "", ""]
+        lines = [f"{method} HTTP/1.1", "Host: localhost", *headers, "", ""]
         link.sendall("\r\n".join(lines).encode("latin-1"))
         link.settimeout(15)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -112,7 +112,7 @@ def test_a_device_that_is_gone_leaves_nothing(server):
     port, store = server
     with socket.create_connection(("127.0.0.1", port)) as link:
         link.sendall(
-            f"POST /upload/ HTTP/1.1\r\nHost: a\r\n{SIGNED}\r\n{MULTIPART}\r\nContent-Length: 999\r\n\r\n".encode()
+            f"POST /upload/ HTTP/1.1\r\nHost: localhost\r\n{SIGNED}\r\n{MULTIPART}\r\nContent-Length: 999\r\n\r\n".encode()
         )
         link.sendall(FIELDS)
     assert talk(port, method="GET /healthz")[0] == 200
