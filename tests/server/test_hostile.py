@@ -112,7 +112,7 @@ def test_a_device_that_is_gone_leaves_nothing(server):
     port, store = server
     with socket.create_connection(("127.0.0.1", port)) as link:
         link.sendall(
-            f"POST /upload/ HTTP/1.1\r\nHost: localhost\r\n{SIGNED}\r\n{MULTIPART}\r\nContent-Length: 999\r\n\r\n".encode()
+            f"POST /upload/ HTTP/1.1\r\nHost: a\r\n{SIGNED}\r\n{MULTIPART}\r\nContent-Length: 999\r\n\r\n".encode()
         )
         link.sendall(FIELDS)
     assert talk(port, method="GET /healthz")[0] == 200
