@@ -109,7 +109,7 @@ def test_an_hour_with_its_report(service):
     ],
 )
 def test_what_is_not_there(baseline, store, path, status, detail):
-    response = client_of(baseline, store).get(path)
+    response = client_of(baseline, store).get(path, headers={"Accept": "application/json"})
     assert response.status_code == status
     assert detail in response.json()["detail"]
 
