@@ -11,6 +11,7 @@ import io
 import json
 import struct
 import tarfile
+import warnings
 import zipfile
 from functools import cache
 from random import Random
@@ -66,7 +67,10 @@ def mutated_profile(data: bytes, rng: Random) -> bytes:
 
 def _zipped(members: list[tuple[str, bytes]], rng: Random) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive:
+    with (
+        warnings.catch_warnings(action="ignore"),
+        zipfile.ZipFile(buffer, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive,
+    ):
         for name, content in members:
             archive.writestr(zipfile.ZipInfo(name), content)
     return buffer.getvalue()

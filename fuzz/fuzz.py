@@ -30,17 +30,17 @@ from typing import NoReturn
 FOUND = Path(__file__).resolve().parent / "found"
 #: Inputs that one child is given.
 BATCH = 20
-#: Seconds and bytes that one batch may take.
-TIME, MEMORY = 60, 8 * 2**30
+#: Seconds that one batch may take, and bytes beyond those there are.
+TIME, MEMORY = 60, 2 * 2**30
 
-with contextlib.suppress(ImportError):
+try:
     import atheris
+except ImportError:
+    atheris = None
 
-if "atheris" in sys.modules:
-    # It names every module that it prepares.
-    with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(include=["lensai_integrations"]):
-        import targets
-else:
+PREPARED = atheris.instrument_imports(include=["lensai_integrations"]) if atheris and __name__ == "__main__" else None
+
+with contextlib.redirect_stderr(io.StringIO()), PREPARED or contextlib.nullcontext():  # it names all modules
     import targets
 
 from lensai_integrations.errors import LensAIError  # noqa: E402
@@ -135,7 +135,9 @@ def _survives(batch: list[bytes]) -> bool:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(TIME)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        if (about := Path("/proc/self/statm")).exists():
+            most = int(about.read_text().split()[0]) * resource.getpagesize() + MEMORY
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
         try:
             for data in batch:
                 targets.TARGETS[NAMES[data[0] % len(NAMES)]].holds(data[1:])
@@ -223,7 +225,7 @@ def main() -> None:
         run.settle()
         print("refused, or as it should be")
         return
-    guide = "atheris" if "atheris" in sys.modules and not chosen.plain else "blind draws"
+    guide = "atheris" if PREPARED and not chosen.plain else "blind draws"
     print(f"fuzzing for {chosen.seconds} s with {guide}, --seed {chosen.seed}", flush=True)
     if guide == "atheris":
         guided(run, chosen.seed, chosen.seconds)
