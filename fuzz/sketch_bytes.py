@@ -68,7 +68,8 @@ def _items(data: bytes, start: int, width: int, rng: Random) -> bytes:
 
 def _length(data: bytes, width: int, rng: Random) -> bytes:
     cut = rng.choice([1, 4, width, len(data) // 2, rng.randrange(len(data) + 1)])
-    return rng.choice([data[:-cut] if cut else data, data + rng.randbytes(cut % 64), data + data[-cut:]])
+    more = rng.randbytes(rng.choice([1, 4, width, 64, 1100]))  # as many coupons as one byte can announce
+    return rng.choice([data[:-cut] if cut else data, data + more, data + data[-cut:]])
 
 
 def _flipped(data: bytes, rng: Random) -> bytes:
