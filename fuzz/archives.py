@@ -39,6 +39,7 @@ def profiles() -> list[bytes]:
         labels=np.arange(12) % 10,
     )
     profile = profiler.profile()
+    profile.info["created"] = "2026-01-01T00:00:00+00:00"  # the same bytes every time
     return [to_bytes(profile), to_bytes(Baseline(profile, None, {"epoch": 1}))]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from random import Random
@@ -49,11 +51,20 @@ def test_most_of_what_is_made_up_is_admitted(fuzz, name):
     assert admitted > len(target.seeds()) / 3
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_mutants(fuzz):
+    """In another process, too, whose sets are in another order."""
+    program = (
+        "import fuzz, hashlib, random; run = fuzz.Run(); "
+        "made = [run.mutant(seed, random.Random(5)) for seed in run.seeds()]; "
+        "print(hashlib.sha256(repr(made).encode()).hexdigest())"
+    )
     run = fuzz.Run()
-    made = [[run.mutant(seed, Random(5)) for seed in run.seeds()] for _ in range(2)]
-    assert made[0] == made[1]
-    assert made[0] != run.seeds()
+    made = [run.mutant(seed, Random(5)) for seed in run.seeds()]
+    assert made != run.seeds()
+    environment = {**os.environ, "PYTHONHASHSEED": "3", "PYTHONPATH": os.pathsep.join([*sys.path, str(FOLDER)])}
+    told = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == hashlib.sha256(repr(made).encode()).hexdigest()
 
 
 def die(data):
