@@ -11,6 +11,7 @@ import io
 import json
 import struct
 import tarfile
+import warnings
 import zipfile
 from functools import cache
 from random import Random
@@ -38,6 +39,7 @@ def profiles() -> list[bytes]:
         labels=np.arange(12) % 10,
     )
     profile = profiler.profile()
+    profile.info["created"] = "2026-01-01T00:00:00+00:00"  # the same bytes every time
     return [to_bytes(profile), to_bytes(Baseline(profile, None, {"epoch": 1}))]
 
 
@@ -66,7 +68,10 @@ def mutated_profile(data: bytes, rng: Random) -> bytes:
 
 def _zipped(members: list[tuple[str, bytes]], rng: Random) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive:
+    with (
+        warnings.catch_warnings(action="ignore"),
+        zipfile.ZipFile(buffer, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive,
+    ):
         for name, content in members:
             archive.writestr(zipfile.ZipInfo(name), content)
     return buffer.getvalue()

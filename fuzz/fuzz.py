@@ -17,6 +17,7 @@ import io
 import os
 import resource
 import secrets
+import shutil
 import signal
 import sys
 import tempfile
@@ -30,17 +31,17 @@ from typing import NoReturn
 FOUND = Path(__file__).resolve().parent / "found"
 #: Inputs that one child is given.
 BATCH = 20
-#: Seconds and bytes that one batch may take.
-TIME, MEMORY = 60, 8 * 2**30
+#: Seconds that one batch may take, and bytes beyond those there are.
+TIME, MEMORY = 60, 2 * 2**30
 
-with contextlib.suppress(ImportError):
+try:
     import atheris
+except ImportError:
+    atheris = None
 
-if "atheris" in sys.modules:
-    # It names every module that it prepares.
-    with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(include=["lensai_integrations"]):
-        import targets
-else:
+PREPARED = atheris.instrument_imports(include=["lensai_integrations"]) if atheris and __name__ == "__main__" else None
+
+with contextlib.redirect_stderr(io.StringIO()), PREPARED or contextlib.nullcontext():  # it names all modules
     import targets
 
 from lensai_integrations.errors import LensAIError  # noqa: E402
@@ -115,6 +116,13 @@ class Run:
         alone = [data for data in waiting if not _survives([data])]
         _keep(alone[:1] or waiting, "the child that read it ended; its last words are above")
 
+    def tell(self) -> None:
+        """Say how many there were."""
+        for name in NAMES:
+            if count := self.counts[name]:
+                print(f"{name:>10}: {count:>8} inputs, {self.counts[f'{name} admitted']:>7} read by children, all held")
+        sys.stdout.flush()
+
 
 def _keep(inputs: list[bytes], why: str) -> NoReturn:
     """Write them down and stop; several where only all of them together end a child."""
@@ -135,7 +143,9 @@ def _survives(batch: list[bytes]) -> bool:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(TIME)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        if (about := Path("/proc/self/statm")).exists():
+            most = int(about.read_text().split()[0]) * resource.getpagesize() + MEMORY
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
         try:
             for data in batch:
                 targets.TARGETS[NAMES[data[0] % len(NAMES)]].holds(data[1:])
@@ -170,41 +180,30 @@ def blindly(run: Run, seed: int, seconds: float = float("inf"), count: int | Non
 
 def guided(run: Run, seed: int, seconds: int) -> None:
     """Let atheris choose; it does not come back, but ends the process."""
+    folder, end = tempfile.mkdtemp(), time.monotonic() + seconds
 
     def one(data: bytes) -> None:
-        if time.monotonic() > end:
-            finish(run)
-        try:
+        status = 1
+        with contextlib.suppress(FoundError):
             run.one(data)
-        except FoundError:
-            os._exit(1)
+            if time.monotonic() < end:
+                return
+            run.settle()
+            run.tell()
+            status = 0
+        shutil.rmtree(folder)
+        os._exit(status)
 
-    folder = tempfile.mkdtemp()
     for number, data in enumerate(run.seeds()):
         Path(folder, str(number)).write_bytes(data)
-    limits = [f"-seed={seed % 2**32 or 1}", "-timeout=60", "-rss_limit_mb=4096", "-max_len=200000", "-verbosity=0"]
-    kept = f"-artifact_prefix={FOUND}/"
     FOUND.mkdir(exist_ok=True)
-    end = time.monotonic() + seconds
+    limits = [f"-seed={seed % 2**32 or 1}", "-timeout=60", "-rss_limit_mb=4096", "-max_len=200000", "-verbosity=0"]
     atheris.Setup(
-        [sys.argv[0], folder, *limits, kept],
+        [sys.argv[0], folder, *limits, f"-artifact_prefix={FOUND}/"],
         one,
         custom_mutator=lambda data, most, drawn: run.mutant(bytes(data), Random(drawn))[:most],
     )
     atheris.Fuzz()
-
-
-def finish(run: Run) -> None:
-    """Say how many there were, and end the process."""
-    try:
-        run.settle()
-    except FoundError:
-        os._exit(1)
-    for name in NAMES:
-        if run.counts[name]:
-            print(f"{name:>10}: {run.counts[name]:>8} inputs, {run.counts[f'{name} admitted']:>7} admitted, all held")
-    sys.stdout.flush()
-    os._exit(0)
 
 
 def main() -> None:
@@ -223,7 +222,7 @@ def main() -> None:
         run.settle()
         print("refused, or as it should be")
         return
-    guide = "atheris" if "atheris" in sys.modules and not chosen.plain else "blind draws"
+    guide = "atheris" if PREPARED and not chosen.plain else "blind draws"
     print(f"fuzzing for {chosen.seconds} s with {guide}, --seed {chosen.seed}", flush=True)
     if guide == "atheris":
         guided(run, chosen.seed, chosen.seconds)
@@ -231,7 +230,7 @@ def main() -> None:
         blindly(run, chosen.seed, chosen.seconds)
     except FoundError:
         sys.exit(1)
-    finish(run)
+    run.tell()
 
 
 if __name__ == "__main__":

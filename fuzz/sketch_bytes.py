@@ -68,7 +68,8 @@ def _items(data: bytes, start: int, width: int, rng: Random) -> bytes:
 
 def _length(data: bytes, width: int, rng: Random) -> bytes:
     cut = rng.choice([1, 4, width, len(data) // 2, rng.randrange(len(data) + 1)])
-    return rng.choice([data[:-cut] if cut else data, data + rng.randbytes(cut % 64), data + data[-cut:]])
+    more = rng.randbytes(rng.choice([1, 4, width, 64, 1100]))  # as many coupons as one byte can announce
+    return rng.choice([data[:-cut] if cut else data, data + more, data + data[-cut:]])
 
 
 def _flipped(data: bytes, rng: Random) -> bytes:
@@ -82,7 +83,7 @@ def _flipped(data: bytes, rng: Random) -> bytes:
 def distinct(rng: Random) -> bytes:
     """A distinct count as DataSketches might write one, with values that no category has by chance."""
     size = rng.choice([0, 1, 7, 8, 24, 25, 100, 384, 385, 1000])
-    coupons = list({rng.randrange(1, rng.choice([3, 64])) << 26 | rng.randrange(1 << 26) for _ in range(size)})
+    coupons = sorted({rng.randrange(1, rng.choice([3, 64])) << 26 | rng.randrange(1 << 26) for _ in range(size)})
     rows = struct.pack("<Q", len(coupons) + rng.choice([0, 0, 5, 2**40]) * bool(size))
     if len(coupons) < 8:
         return rows + bytes([2, 1, 7, 12, 3, 8 if coupons else 12, len(coupons), 8]) + _packed(coupons)
@@ -127,7 +128,7 @@ def frequent(rng: Random) -> bytes:
     lg = rng.randint(3, lg_most)
     count = rng.choice([0, 1, 2, 3 << lg - 2, (3 << lg - 2) - 1, rng.randrange(3 << lg - 2)]) % 4000
     shapes = ["%d", "é%d", "", "\0%d", "%d" * 9]
-    names = list({rng.choice(shapes).replace("%d", str(rng.randrange(9999))) for _ in range(count)})
+    names = sorted({rng.choice(shapes).replace("%d", str(rng.randrange(9999))) for _ in range(count)})
     weights = [rng.choice([1, 1, 2, rng.randrange(1, 1000), 2**40]) for _ in names]
     offset = rng.choice([0, 0, 1, 100])
     total = sum(weights) + rng.choice([offset, 2 * offset])

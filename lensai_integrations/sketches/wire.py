@@ -23,6 +23,7 @@ import operator
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -65,6 +66,7 @@ class Sketch:
         return total_weight(self.sizes)
 
 
+@lru_cache(maxsize=1024)
 def total_capacity(k: int, levels: int) -> int:
     """How many items a DataSketches sketch of so many levels has room for.
 

@@ -84,7 +84,7 @@ def check_frequent(blob: bytes, lg_map: int, n: int) -> None:
     require(bool(weights.all()) and int(weights.max()) <= n, "a frequent item's count is 0 or more than n")
     counted = sum(weights.tolist())
     require(total <= n, f"frequent items weigh {total}, more than n = {n}")
-    require(counted + offset <= total and (offset > 0 or counted == total), "frequent items of another total weight")
+    require(counted + offset <= total, f"frequent items weigh {total}, less than all of them together")
     _check_names(blob, _FREQUENT.size + 8 * items, items)
 
 
@@ -162,7 +162,8 @@ def _check_registers(blob: bytes, out_of_order: bool, n: int) -> None:
     of_each = np.bincount(registers, minlength=_LARGEST_REGISTER + 1)
     # Sums of so few powers of two are exact, in whichever order they were added.
     sums = float(_VALUES[_LOW] @ of_each[_LOW]), float(_VALUES[~_LOW] @ of_each[~_LOW])
-    require((low, high) == sums, f"sums of registers {low}, {high}, which are {sums}")
+    told = struct.pack("<dd", low, high)
+    require(told == struct.pack("<dd", *sums), f"sums of registers {low}, {high}, which are {sums}")
     require(zeros == of_each[0] and exceptions == 0, f"{zeros} registers of 0 and {exceptions} exceptions")
     filled = (1 << LG_REGISTERS) - zeros
     require(0 < filled <= n, f"{filled} registers of {n} rows")

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lensai_integrations.edge.uploads import merged
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.sketches.weighted import sorted_items, total_weight
 from lensai_integrations.sketches.wire import (
@@ -279,6 +280,19 @@ def test_something_after_the_end(blob: bytes) -> None:
 def test_damage_is_named(blob: bytes, problem: str) -> None:
     with pytest.raises(FormatError, match=problem):
         read(blob)
+
+
+@pytest.mark.parametrize("levels", [2, 3, 12, 61])
+def test_more_levels_than_n_has_digits_are_refused_where_sketches_are_merged(levels: int) -> None:
+    """DataSketches reads them, and writes beyond its memory, or gives up, when it merges or writes them."""
+    capacity = total_capacity(8, levels)
+    starts = [capacity - 1, *[capacity] * (levels - 1)]
+    head = struct.pack("<BBBBHBBQHBB", 5, 1, 15, 0, 8, 8, 0, 1, 8, levels, 0)
+    blob = head + struct.pack(f"<{levels}I", *starts) + struct.pack("<3f", 7, 7, 7)
+    with pytest.raises(FormatError, match=f"{levels} levels for 1 values"):
+        read(blob)
+    with pytest.raises(FormatError, match=f"is not a readable sketch: .*{levels} levels"):
+        merged([{"imgstats/noise.bin": blob}])
 
 
 def test_unsorted_upper_level_is_refused() -> None:
