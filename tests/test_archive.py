@@ -319,3 +319,12 @@ def test_whatever_is_damaged_is_refused_or_used_without_an_error_of_another_kind
                 use()
     assert from_bytes(to_bytes(loaded)).n == loaded.n
     assert files_of(loaded)["streams.csv"]
+
+
+def test_every_single_bit_flip_of_bytes_is_refused_or_changes_nothing() -> None:
+    blob = to_bytes(Profile(info={"source": "test", "site": 7}))
+    for bit in range(8 * len(blob)):
+        flipped = bytearray(blob)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with contextlib.suppress(FormatError):
+            assert to_bytes(from_bytes(bytes(flipped))) == blob, bit
