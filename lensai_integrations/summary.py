@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,10 @@ RANKS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 COLUMNS = ("source", "stream", "kind", "n", "invalid", "min", *(f"p{round(100 * r):02d}" for r in RANKS), "max")
 CATEGORY_COLUMNS = ("distinct", "top", "definition")
+
+#: Where a spreadsheet would begin a formula: at the start of a text, and after what some countries' separate cells by.
+#: An apostrophe there says that it is a text (OWASP, CSV injection). One that is there already gets a second.
+_CELL_START = re.compile(r"((?:^|[;\t\r\n]) *)(?=[=+\-@\t\r\n'＝＋－＠])")
 
 
 @dataclass(frozen=True)
@@ -158,17 +163,18 @@ def to_csv(sources: Mapping[str, Profile]) -> str:
 
 def _csv(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
     buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer = csv.DictWriter(buffer, columns, lineterminator="\r\n")  # so that it quotes either in a text
     writer.writeheader()
     for record in records:
         writer.writerow({key: _cell(value) for key, value in record.items()})
-    return buffer.getvalue()
+    return buffer.getvalue().replace("\r\n", "\n")
 
 
 def _cell(value: Any) -> Any:
+    """A number in few digits; a text so that a spreadsheet takes it for a text, wherever it cuts cells."""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
-    return value
+    return _CELL_START.sub(r"\1'", value) if isinstance(value, str) else value
 
 
 def to_pandas(sources: Mapping[str, Profile]) -> pd.DataFrame:

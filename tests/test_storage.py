@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import itertools
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lensai_integrations import storage
+from lensai_integrations import npz, storage
 from lensai_integrations.errors import FormatError, InputError, LensAIError
-from lensai_integrations.storage import ARRAYS, MANIFEST, files_of, pack, read_folder, unpack, write_folder
+from lensai_integrations.storage import ARRAYS, MANIFEST, files_of, pack, read_files, read_folder, unpack, write_folder
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_])
 
@@ -33,9 +35,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, **changes: Any) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    manifest |= changes
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    """Change a manifest as somebody does who knows the format: its digest is right."""
+    manifest = json.loads((folder / MANIFEST).read_text()) | changes
+    del manifest["sha256"]
+    (folder / MANIFEST).write_bytes(storage._sealed(json.dumps(manifest, indent=1).encode()))
 
 
 def test_what_was_written_is_read(folder: Path) -> None:
@@ -109,7 +112,8 @@ def test_a_changed_byte_is_refused(folder: Path, name: str) -> None:
     ("changes", "message"),
     [
         ({"format": "other"}, "not a manifest of this format"),
-        ({"format_version": 2}, "upgrade lensai-integrations"),
+        ({"format_version": 3}, "upgrade lensai-integrations"),
+        ({"format_version": 1}, "format_version 1 and a sha256"),
         ({"files": None}, "lists no profile.npz"),
         ({"files": {ARRAYS: {}}}, "truncated or replaced"),
         ({"files": {ARRAYS: None}}, "unsafe name"),
@@ -146,8 +150,8 @@ def test_a_huge_manifest_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPat
 def test_a_zip_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     blob = pack({"x": np.zeros(100_000)})
     assert len(blob) < 2_000
-    monkeypatch.setattr(storage, "MAX_ARRAYS_BYTES", 10_000)
-    with pytest.raises(FormatError, match="unpacks to"):
+    monkeypatch.setattr(npz, "MAX_ARRAYS_BYTES", 10_000)
+    with pytest.raises(FormatError, match="unpack to"):
         unpack(blob)
 
 
@@ -176,7 +180,7 @@ def test_strings_are_refused() -> None:
 
 def test_a_header_that_claims_terabytes_allocates_nothing() -> None:
     honest = npy(np.zeros(4))
-    lying = honest.replace(b"(4,), }" + b" " * 13, b"(99999999999999,), }")
+    lying = honest.replace(b"(4,), }" + b" " * 9, b"(9999999999,), }")
     assert lying != honest
     with pytest.raises(FormatError, match="says shape"):
         unpack(member(lying))
@@ -203,19 +207,19 @@ def test_every_truncation_is_refused() -> None:
             unpack(blob[:length])
 
 
-def test_a_full_disk_leaves_a_folder_that_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = storage.replace_file
+@pytest.mark.parametrize("name", [ARRAYS, MANIFEST])
+def test_a_full_disk_leaves_what_was_there(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    def full(path: Path, content: bytes) -> None:
-        if path.name == MANIFEST:
+    def full(path: Path, content: bytes, **_: Any) -> None:
+        if name in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, content)
+        path.write_bytes(content)
 
-    monkeypatch.setattr(storage, "replace_file", full)
+    monkeypatch.setattr(storage, "write_file", full)
     with pytest.raises(OSError, match="No space left"):
         write_folder(folder, files_of({"kind": "new"}, {"a": np.zeros(2)}, {}))
-    with pytest.raises(FormatError, match="cut short"):
-        read_folder(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_no_partial_files_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,30 +268,132 @@ def test_files_of_the_user_that_are_called_as_ours_stay(tmp_path: Path) -> None:
     assert [(tmp_path / name).read_text() for name in ("segments.csv", "report.html")] == ["mine", "mine"]
 
 
-@pytest.mark.parametrize("step", range(12))
-def test_a_save_that_is_interrupted_is_refused_or_whole(
-    stale: Path, step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = read_folder(stale)
-    steps = iter(range(100))
+def steps_of_a_save(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, arrays: Any) -> bool:
+    """Save, and at a step be killed: nothing after it is done. Whether there were so many steps."""
+    done = itertools.count()
 
-    def interrupted(real: Any) -> Any:
+    def killed(real: Any) -> Any:
         def call(*arguments: Any, **settings: Any) -> Any:
-            if next(steps) >= step:
+            if next(done) >= step:
                 raise KeyboardInterrupt
             return real(*arguments, **settings)
 
         return call
 
     with monkeypatch.context() as patch:
-        for name in ("open", "replace", "unlink"):
-            patch.setattr(os, name, interrupted(getattr(os, name)))
+        for name in ("open", "write", "replace", "unlink", "fsync"):
+            patch.setattr(os, name, killed(getattr(os, name)))
         try:
-            write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
+            write_folder(folder, files_of({}, arrays, NOW))
         except KeyboardInterrupt:
-            with contextlib.suppress(FormatError):
-                manifest, _ = read_folder(stale)
-                assert manifest == before[0] or not (stale / "segments.csv").exists()
-    write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
-    assert not (stale / "segments.csv").exists()
-    assert read_folder(stale)[1]["x"] == 1
+            return True
+    return False
+
+
+def test_a_save_that_is_killed_at_any_step_leaves_the_older_one_or_the_newer(
+    stale: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    for step in itertools.count():
+        folder = shutil.copytree(stale, tmp_path / str(step))
+        was_killed = steps_of_a_save(folder, step, monkeypatch, {"x": np.ones(1)})
+        files = read_files(folder)
+        seen.append(int(read_folder(folder)[1]["x"][0]))
+        assert files["streams.csv"] == (b"new" if seen[-1] else b"old")
+        assert ("segments.csv" in files) == (not seen[-1])
+        later = {"x": np.full(1, 2)} if step % 2 else {"x": np.ones(1), "y": np.zeros(3)}
+        write_folder(folder, files_of({}, later, NOW))  # whatever was left
+        assert {path.name for path in folder.iterdir()} == {MANIFEST, ARRAYS, "streams.csv", "notes.txt"}
+        assert read_folder(folder)[1].keys() == later.keys()
+        if not was_killed:
+            break
+    assert seen == sorted(seen)
+    assert {*seen} == {0, 1}
+    assert len(seen) > 15
+
+
+def test_a_first_save_that_is_killed_leaves_none_or_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in itertools.count():
+        folder = tmp_path / str(step)
+        if not steps_of_a_save(folder, step, monkeypatch, {"x": np.ones(1)}):
+            break
+        with contextlib.suppress(FormatError):
+            assert read_folder(folder)[1]["x"] == 1
+    assert read_folder(folder)[1]["x"] == 1
+
+
+def test_a_killed_save_is_finished_before_the_next_is_made(
+    stale: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often processes are killed there, the folder holds one of their saves."""
+    held = 0
+    for step in range(60):
+        steps_of_a_save(stale, step % 31, monkeypatch, {"x": np.full(1, step + 1)})
+        found = int(read_folder(stale)[1]["x"][0])
+        assert found >= held
+        held = found
+    assert held > 10
+
+
+def test_a_made_save_that_was_damaged_is_not_given_names(stale: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = next(n for n in itertools.count() if _made(stale, n, monkeypatch))
+    assert step
+    (stale / f".{ARRAYS}.next").write_bytes(b"damaged")
+    assert read_folder(stale)[1]["x"] == 0
+    monkeypatch.setattr(storage, "write_file", _full)
+    with pytest.raises(OSError, match="full"):
+        write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
+    assert read_folder(stale)[1]["x"] == 0
+    assert not list(stale.glob(".*"))
+
+
+def _made(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    steps_of_a_save(folder, step, monkeypatch, {"x": np.ones(1)})
+    return (folder / f".{MANIFEST}.next").exists()
+
+
+def _full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "full")
+
+
+def test_every_single_bit_flip_of_a_manifest_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, files_of({"kind": "test", "info": {"é": [1.5, None]}}, {"x": np.zeros(1)}, {}))
+    content = (tmp_path / MANIFEST).read_bytes()
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(FormatError):
+            storage._parsed(bytes(flipped), tmp_path)
+        if bit % 100 == 0:
+            (tmp_path / MANIFEST).write_bytes(flipped)
+            with pytest.raises(FormatError):
+                read_folder(tmp_path)
+    assert storage._parsed(content, tmp_path)["kind"] == "test"
+
+
+@pytest.mark.parametrize("change", [b" ", b"\n", b"\t"])
+def test_whitespace_in_a_manifest_is_a_change(folder: Path, change: bytes) -> None:
+    content = (folder / MANIFEST).read_bytes()
+    for changed in (content + change, change + content, content.replace(b",", b"," + change, 1)):
+        (folder / MANIFEST).write_bytes(changed)
+        with pytest.raises(FormatError, match="changed after it was written"):
+            read_folder(folder)
+
+
+def test_a_manifest_of_the_first_version_has_no_digest(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text()) | {"format_version": 1}
+    del manifest["sha256"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    assert read_folder(folder)[0] == manifest
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"format_version": 2}))
+    with pytest.raises(FormatError, match="format_version 2 and no sha256"):
+        read_folder(folder)
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"sha256": "0" * 64}))
+    with pytest.raises(FormatError, match="format_version 1 and no sha256 of itself at its end: changed"):
+        read_folder(folder)
+
+
+def test_a_manifest_that_could_not_be_read_again_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "MAX_MANIFEST_BYTES", 300)
+    with pytest.raises(InputError, match="profile fewer streams"):
+        files_of({"kind": "x" * 300}, {}, {})
