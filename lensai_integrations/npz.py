@@ -88,7 +88,7 @@ def _most_unpacked(blob: bytes) -> int:
 
 
 def unpack(blob: bytes, name: str = "profile.npz") -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file's bytes, after every check. Beside them, less than a megabyte is held.
+    """The arrays of an npz file's bytes, after every check. Beside them, about a megabyte is held.
 
     Args:
         blob: The bytes.

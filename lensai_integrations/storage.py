@@ -4,10 +4,11 @@ A folder may come from a tracking server, a device or a stranger, so nothing in 
 pickle, sizes bounded before anything is allocated, names without separators, a sha256 for every file, that of the
 manifest at its own end.
 
-Several processes may save to one folder, and read it. Writers take turns. All files are prepared under other names
-before any that is there is touched; then the older manifest goes, the files get their names, and the manifest comes
-last. So a save that fails before changes nothing, and a folder whose writing was cut short has no manifest and is
-refused. Readers take no turns, so they keep nobody waiting: where what they find is not what the manifest says, and
+Several processes may save to one folder and read it, and each may be killed at any point. Writers take turns. Each puts
+its files beside those that are there, under names like `.profile.npz.next`, and last the manifest: with that the save
+is made. Then the files get their names, again the manifest last. A reader who finds files that are not what the
+manifest says looks whether they are those of a made save; the next writer gives these their names. So a folder holds
+the older save until it holds the newer one. Readers take no turns and keep nobody waiting: where nothing is whole and
 somebody is writing, they read again.
 """
 
@@ -53,8 +54,10 @@ _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _SEAL: Final = re.compile(rb',\n "sha256": "([0-9a-f]{64})"\n\}')
 _SEAL_BYTES: Final = 81
 _LOCK: Final = ".lock"
-#: What a save that was killed may have left.
-_LEFT: Final = re.compile(rf"\.({'|'.join(map(re.escape, (MANIFEST, ARRAYS, *TEXTS)))})\.\d+\.[0-9a-f]+\.partial")
+#: What a save may leave that is killed, one of an earlier release too.
+_LEFT: Final = re.compile(
+    rf"\.\.?({'|'.join(map(re.escape, (MANIFEST, ARRAYS, *TEXTS)))})(\.next|(\.next)?\.\d+\.[0-9a-f]+\.partial)"
+)
 
 
 def files_of(
@@ -92,52 +95,72 @@ def _sealed(manifest: bytes) -> bytes:
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write what `files_of` made, in its order: the manifest last.
+    """Write what `files_of` made.
 
-    Then the folder holds this save; or that of another process which saved there after it; never files of both. Files
-    that an older save has written and this one does not are removed; whatever else is there stays.
+    Then the folder holds this save; or that of another process which saved there after it; never files of both, and at
+    no time neither. Files that an older save has written and this one does not are removed; whatever else is there
+    stays.
 
     Args:
         folder: Made if absent; files of the same names are replaced.
-        files: What is in each file.
+        files: What is in each file, the manifest last.
 
     Raises:
         InputError: If `folder` is a file.
         InUseError: If another process is saving there and does not come to an end.
-        OSError: If the disk is full or the folder cannot be written; what was there before is there still, unless it
-            says so while the files get their names: then the folder is refused.
+        OSError: If the disk is full or the folder cannot be written; what was there before is there still.
     """
     if folder.is_file():
         raise InputError(f"folder={str(folder)!r} is a file; pass a folder to save to")
     folder.mkdir(parents=True, exist_ok=True)
     with _turn(folder) as alone:
         if alone:
-            _remove(path for path in folder.iterdir() if _LEFT.fullmatch(path.name))
-        partial = {name: _partial(folder / name) for name in files}
+            _finish_older(folder)
         try:
             for name, content in files.items():
-                write_file(partial[name], content)
-            _publish(folder, partial)
-        finally:
-            _remove(partial.values())
+                write = replace_file if name == MANIFEST else write_file
+                write(_next(folder / name), content)
+        except BaseException:
+            if not _next(folder / MANIFEST).exists():
+                _remove_next(folder)
+            raise
+        _finish(folder, files)
 
 
-def _publish(folder: Path, partial: Mapping[str, Path]) -> None:
-    """Give the files their names."""
-    for name in _of_older_saves(folder) & set(TEXTS) - partial.keys():
+def _next(path: Path) -> Path:
+    """Where a file of a save is until the save is made."""
+    return path.with_name(f".{path.name}.next")
+
+
+def _remove_next(folder: Path) -> None:
+    """Remove what a save has left that was not made."""
+    _remove(path for path in folder.iterdir() if _LEFT.fullmatch(path.name))
+
+
+def _finish_older(folder: Path) -> None:
+    """Finish a save that was made, and whose process was killed then; remove what is left of one that was not."""
+    if _next(folder / MANIFEST).exists():
+        with contextlib.suppress(FormatError):
+            _finish(folder, [*_checked_contents(folder, made=True)])
+    _remove_next(folder)
+
+
+def _finish(folder: Path, names: Iterable[str]) -> None:
+    """Give the files of a made save their names, the manifest last."""
+    for name in _of_older_saves(folder) & set(TEXTS) - {*names}:
         (folder / name).unlink(missing_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for name, path in partial.items():
+    for name in names:
         if name == MANIFEST:
             sync_folder(folder)  # after a loss of power, too, the others are there if this one is
-        os.replace(path, folder / name)  # noqa: PTH105 - see replace_file
+        with contextlib.suppress(FileNotFoundError):  # it has its name already
+            os.replace(_next(folder / name), folder / name)  # noqa: PTH105 - see replace_file
     sync_folder(folder)
 
 
 def _of_older_saves(folder: Path) -> set[str]:
     """The files that an older save has left: those of its manifest, and all that are there if it was cut short."""
     try:
-        return set(_read_manifest(folder)["files"])
+        return set(_parsed(_manifest_content(folder / MANIFEST), folder / MANIFEST)["files"])
     except FormatError:
         return {path.name for path in folder.iterdir()} if (folder / ARRAYS).exists() else set()
 
@@ -207,11 +230,21 @@ def _unlock(lock: int | None) -> None:
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The manifest and the arrays of a folder that `write_folder` wrote, after every check.
 
+    Raises:
+        FormatError: As from `read_files`; or if the arrays are not plain numbers within the size limits.
+    """
+    files = read_files(folder)
+    return _parsed(files[MANIFEST], folder / MANIFEST), unpack(files[ARRAYS], str(folder / ARRAYS))
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """What is in the files of a folder that `write_folder` wrote: those of one save, as `files_of` gives them.
+
     While somebody saves to it, it waits for what was there before or what comes.
 
     Raises:
         FormatError: If the manifest is missing, damaged, of another format or version, or names a file that is missing,
-            of another size or another sha256; or if the arrays are not plain numbers within the size limits.
+            of another size or another sha256.
     """
     deadline = time.monotonic() + MOST_WAITING
     while True:
@@ -245,18 +278,37 @@ def _is_changing(folder: Path, before: tuple[int, ...] | None) -> bool:
     return _stamp(folder) != before
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    manifest = _read_manifest(folder)
-    contents = {name: _checked_content(folder, name, entry) for name, entry in manifest["files"].items()}
-    return manifest, unpack(contents[ARRAYS], str(folder / ARRAYS))
+def _read(folder: Path) -> dict[str, bytes]:
+    """What is in the files of the save that a folder holds."""
+    try:
+        return _checked_contents(folder)
+    except FormatError:
+        if _next(folder / MANIFEST).exists():
+            with contextlib.suppress(FormatError):
+                return _checked_contents(folder, made=True)
+        raise
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
+def _checked_contents(folder: Path, *, made: bool = False) -> dict[str, bytes]:
+    """What is in the files of a manifest, and in itself, if all are as it says.
+
+    Args:
+        folder: Where they are.
+        made: Of a save that was made; its files may have their names already or not.
+    """
+    path = _next(folder / MANIFEST) if made else folder / MANIFEST
+    content = _manifest_content(path)
+    files = _parsed(content, path)["files"]
+    return {name: _checked_content(folder, name, entry, made=made) for name, entry in files.items()} | {
+        MANIFEST: content
+    }
+
+
+def _manifest_content(path: Path) -> bytes:
     content = _content(path, MAX_MANIFEST_BYTES)
     if content is None:
-        raise FormatError(f"{folder} has no {MANIFEST}: it is not a saved profile, or its writing was cut short")
-    return _parsed(content, path)
+        raise FormatError(f"{path.parent} has no {MANIFEST}: it is not a saved profile, or its writing was cut short")
+    return content
 
 
 def _parsed(content: bytes, path: Path) -> dict[str, Any]:
@@ -289,12 +341,14 @@ def _check_version(path: Path, manifest: Mapping[str, Any], *, sealed: bool) -> 
         )
 
 
-def _checked_content(folder: Path, name: str, entry: Any) -> bytes:
-    """What is in a file of the manifest, if it is what the manifest says; nothing of those that are not parsed."""
+def _checked_content(folder: Path, name: str, entry: Any, *, made: bool) -> bytes:
+    """What is in a file of the manifest, if it is what the manifest says."""
     if not _FILE_NAME.fullmatch(name) or not isinstance(entry, dict):
         raise FormatError(f"{folder / MANIFEST} lists a file by the unsafe name {name!r}")
     path = folder / name
-    content = _content(path, MAX_FILE_BYTES)
+    content = _content(_next(path), MAX_FILE_BYTES) if made else None
+    if content is None:
+        content = _content(path, MAX_FILE_BYTES)
     if content is None:
         raise FormatError(f"{path} is listed in the manifest and missing")
     if len(content) != entry.get("bytes"):
@@ -303,7 +357,7 @@ def _checked_content(folder: Path, name: str, entry: Any) -> bytes:
         )
     if hashlib.sha256(content).hexdigest() != entry.get("sha256"):
         raise FormatError(f"{path} has another sha256 than the manifest says: changed after it was written")
-    return content if name == ARRAYS else b""
+    return content
 
 
 def _content(path: Path, most: int) -> bytes | None:

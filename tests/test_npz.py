@@ -153,7 +153,7 @@ def test_arrays_are_unpacked_into_their_own_memory_and_nowhere_else() -> None:
     arrays = {"x": np.random.default_rng(0).random(4 * MEBI // 8), "y": np.ones(4 * MEBI // 8)}
     blob = pack(arrays)
     loaded, peak = peak_of(unpack, blob)
-    assert peak < sum(array.nbytes for array in loaded.values()) + MEBI
+    assert peak < sum(array.nbytes for array in loaded.values()) + 2 * MEBI
     assert all(array.flags.writeable for array in loaded.values())
 
 

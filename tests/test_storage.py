@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import itertools
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from hypothesis.extra import numpy as arrays
 
 from lensai_integrations import npz, storage
 from lensai_integrations.errors import FormatError, InputError, LensAIError
-from lensai_integrations.storage import ARRAYS, MANIFEST, files_of, pack, read_folder, unpack, write_folder
+from lensai_integrations.storage import ARRAYS, MANIFEST, files_of, pack, read_files, read_folder, unpack, write_folder
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_])
 
@@ -205,11 +207,12 @@ def test_every_truncation_is_refused() -> None:
             unpack(blob[:length])
 
 
-def test_a_full_disk_leaves_what_was_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", [ARRAYS, MANIFEST])
+def test_a_full_disk_leaves_what_was_there(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    def full(path: Path, content: bytes) -> None:
-        if MANIFEST in path.name:
+    def full(path: Path, content: bytes, **_: Any) -> None:
+        if name in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
         path.write_bytes(content)
 
@@ -265,32 +268,92 @@ def test_files_of_the_user_that_are_called_as_ours_stay(tmp_path: Path) -> None:
     assert [(tmp_path / name).read_text() for name in ("segments.csv", "report.html")] == ["mine", "mine"]
 
 
-@pytest.mark.parametrize("step", range(20))
-def test_a_save_that_is_interrupted_is_refused_or_whole(
-    stale: Path, step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = read_folder(stale)
-    steps = iter(range(100))
+def steps_of_a_save(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, arrays: Any) -> bool:
+    """Save, and at a step be killed: nothing after it is done. Whether there were so many steps."""
+    done = itertools.count()
 
-    def interrupted(real: Any) -> Any:
+    def killed(real: Any) -> Any:
         def call(*arguments: Any, **settings: Any) -> Any:
-            if next(steps) >= step:
+            if next(done) >= step:
                 raise KeyboardInterrupt
             return real(*arguments, **settings)
 
         return call
 
     with monkeypatch.context() as patch:
-        for name in ("open", "replace", "unlink"):
-            patch.setattr(os, name, interrupted(getattr(os, name)))
-        with contextlib.suppress(KeyboardInterrupt):
-            write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
-    with contextlib.suppress(FormatError):
-        manifest, _ = read_folder(stale)
-        assert manifest == before[0] or not (stale / "segments.csv").exists()
-    write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
-    assert not (stale / "segments.csv").exists()
-    assert read_folder(stale)[1]["x"] == 1
+        for name in ("open", "write", "replace", "unlink", "fsync"):
+            patch.setattr(os, name, killed(getattr(os, name)))
+        try:
+            write_folder(folder, files_of({}, arrays, NOW))
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+def test_a_save_that_is_killed_at_any_step_leaves_the_older_one_or_the_newer(
+    stale: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    for step in itertools.count():
+        folder = shutil.copytree(stale, tmp_path / str(step))
+        was_killed = steps_of_a_save(folder, step, monkeypatch, {"x": np.ones(1)})
+        files = read_files(folder)
+        seen.append(int(read_folder(folder)[1]["x"][0]))
+        assert files["streams.csv"] == (b"new" if seen[-1] else b"old")
+        assert ("segments.csv" in files) == (not seen[-1])
+        later = {"x": np.full(1, 2)} if step % 2 else {"x": np.ones(1), "y": np.zeros(3)}
+        write_folder(folder, files_of({}, later, NOW))  # whatever was left
+        assert {path.name for path in folder.iterdir()} == {MANIFEST, ARRAYS, "streams.csv", "notes.txt"}
+        assert read_folder(folder)[1].keys() == later.keys()
+        if not was_killed:
+            break
+    assert seen == sorted(seen)
+    assert {*seen} == {0, 1}
+    assert len(seen) > 15
+
+
+def test_a_first_save_that_is_killed_leaves_none_or_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in itertools.count():
+        folder = tmp_path / str(step)
+        if not steps_of_a_save(folder, step, monkeypatch, {"x": np.ones(1)}):
+            break
+        with contextlib.suppress(FormatError):
+            assert read_folder(folder)[1]["x"] == 1
+    assert read_folder(folder)[1]["x"] == 1
+
+
+def test_a_killed_save_is_finished_before_the_next_is_made(
+    stale: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often processes are killed there, the folder holds one of their saves."""
+    held = 0
+    for step in range(60):
+        steps_of_a_save(stale, step % 31, monkeypatch, {"x": np.full(1, step + 1)})
+        found = int(read_folder(stale)[1]["x"][0])
+        assert found >= held
+        held = found
+    assert held > 10
+
+
+def test_a_made_save_that_was_damaged_is_not_given_names(stale: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = next(n for n in itertools.count() if _made(stale, n, monkeypatch))
+    assert step
+    (stale / f".{ARRAYS}.next").write_bytes(b"damaged")
+    assert read_folder(stale)[1]["x"] == 0
+    monkeypatch.setattr(storage, "write_file", _full)
+    with pytest.raises(OSError, match="full"):
+        write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
+    assert read_folder(stale)[1]["x"] == 0
+    assert not list(stale.glob(".*"))
+
+
+def _made(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    steps_of_a_save(folder, step, monkeypatch, {"x": np.ones(1)})
+    return (folder / f".{MANIFEST}.next").exists()
+
+
+def _full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "full")
 
 
 def test_every_single_bit_flip_of_a_manifest_is_refused(tmp_path: Path) -> None:

@@ -21,12 +21,11 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import numpy as np
 
 from lensai_integrations.conventions import single_convention
-from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
 from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
@@ -40,6 +39,8 @@ from lensai_integrations.raw.sketches import RAW, RawSketches
 from lensai_integrations.segments import DEFAULT_SEGMENTS
 from lensai_integrations.segments import LABEL as SEGMENT_BY_LABEL
 from lensai_integrations.sketches.categories import Categories
+from lensai_integrations.sketches.state import State
+from lensai_integrations.storage import pack, replace_file, unpack
 
 _log = logging.getLogger("lensai_integrations")
 
@@ -208,23 +209,20 @@ class _Work:
         """Write the state; a run that is cut short while it writes leaves the one before."""
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {"digest": self._digest, "done": self.done, "unreadable": self._unreadable, "causes": self._causes}
-        notes = json.dumps({**about, "segments": self._names.names})
-        made = path.with_suffix(".tmp")
-        with made.open("wb") as file:
-            np.savez(file, __notes__=np.array(notes), __pixels__=self._pixels, **self._sketches.state())  # type: ignore[arg-type]
-        made.replace(path)
+        notes = np.frombuffer(json.dumps({**about, "segments": self._names.names}).encode(), np.uint8)
+        state: State = {"__notes__": notes, "__pixels__": self._pixels, **self._sketches.state()}
+        replace_file(path, pack(state), sync=False)
 
     def load(self, path: Path) -> None:
         """Go on from a saved state, if it is of the same files and settings."""
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                state = dict(arrays)
-            notes = json.loads(str(state.pop("__notes__")))
+            state = unpack(path.read_bytes(), str(path))
+            notes = json.loads(state.pop("__notes__").tobytes())
             pixels = state.pop("__pixels__")
             if notes["digest"] != self._digest or pixels.shape != (3, 256):
                 return
             self._sketches.restore(state)
-        except (OSError, KeyError, ValueError, EOFError, BadZipFile, FormatError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             pass_on(error)
             return
         self._pixels = pixels.astype(np.int64)
