@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from test_cut_short import baseline_of, options_of
+from fits import baseline_of, options_of
 
+from lensai_integrations import mlflow
 from lensai_integrations.drift import calibrate
-from lensai_integrations.mlflow import log
 from lensai_integrations.storage import write_folder
 from lensai_integrations.training import finish
 from lensai_integrations.training.problems import Problems
@@ -43,7 +43,7 @@ def shares(root, n):
     def upload(files, saved, run_id, **_):
         write_folder(root / f"uploads-{n}" / run_id, files)
 
-    log.upload_files = upload
+    mlflow.upload_files = upload
     for i in range(10):
         deliver(root, int(n), [TrackedRun(str(i), "u")], directory=root / "shared")
 

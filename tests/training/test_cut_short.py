@@ -15,33 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from fits import baseline_of, options_of
 
-from lensai_integrations import Baseline, Profiler
+from lensai_integrations import Baseline
 from lensai_integrations.cli import cli
 from lensai_integrations.storage import read_folder
 from lensai_integrations.training import finish, place
-from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.tracking import TrackedRun
 
 
 class TimeUpError(Exception):
     """What a user's signal handler raises."""
-
-
-def options_of(**told):
-    """What a callback is asked for by default, without a framework that takes seconds to import."""
-    auto = {"layers": None, "inputs": "auto", "outputs": "auto", "task": "auto", "target": "auto"}
-    passes = {"reference": "validation", "training": "inputs", "reduce": "mean", "convention": "lensai"}
-    sizes = {"k": 200, "rows": 2000, "max_dim": 2048, "clean_windows": 0, "seed": 0, "dataloader_idx": 0}
-    places = {"artifact_path": "lensai", "directory": None, "upload_deadline": 60.0}
-    return Options(**{**auto, **passes, **sizes, **places, **told})
-
-
-def baseline_of(n=120):
-    profiler = Profiler(source="validation", seed=1)
-    profiler.update(outputs=np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32))
-    return Baseline(profiler.profile())
 
 
 @pytest.fixture(params=["ctrl-c", "a user's signal"])
@@ -141,7 +126,7 @@ def test_every_other_step_leaves_what_was_there_before(deliver, cut_short, tmp_p
         write(*arguments)
 
     monkeypatch.setattr(place, "write_folder", interrupted)
-    monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", interrupt)
+    monkeypatch.setattr("lensai_integrations.mlflow.upload_files", interrupt)
     with pytest.raises(kind):
         deliver(baseline_of(), [TrackedRun("0a", "http://127.0.0.1:1")], directory=folder)
     left = Baseline.load(folder)
@@ -161,7 +146,7 @@ def test_a_second_save_that_fails_leaves_the_first_and_the_upload_has_all(delive
         write(*arguments)
 
     monkeypatch.setattr(place, "write_folder", full)
-    monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", lambda files, *_, **__: uploaded.append(files))
+    monkeypatch.setattr("lensai_integrations.mlflow.upload_files", lambda files, *_, **__: uploaded.append(files))
     given = baseline_of()
     folder = deliver(given, [TrackedRun("0a", "u")])
     assert calibration_of(folder) is None
@@ -179,7 +164,7 @@ def test_what_is_uploaded_is_what_was_made_whoever_has_the_folder_by_then(delive
         baseline_of(200).save(saved)  # of the other one
         uploaded[run_id] = files
 
-    monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", upload)
+    monkeypatch.setattr("lensai_integrations.mlflow.upload_files", upload)
     folder = deliver(baseline_of(101), [TrackedRun("0a", "u"), TrackedRun("0b", "u")], directory=tmp_path / "shared")
     assert Baseline.load(folder).n == 200
     for run, files in uploaded.items():
