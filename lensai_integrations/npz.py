@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.interruptions import pass_on
 
 #: Largest numbers that are read; a baseline of a 2048-wide layer is about 60 MB in 500 arrays.
 MAX_FILE_BYTES: Final = 2**30
@@ -107,6 +108,7 @@ def unpack(blob: bytes, name: str = "profile.npz") -> dict[str, NDArray[Any]]:
     except FormatError as error:
         raise FormatError(f"{name}: {error}") from error
     except Exception as error:  # whatever else zipfile meets in damaged bytes; it promises no list
+        pass_on(error)
         raise FormatError(f"{name} is not a readable npz file: {type(error).__name__}: {error}") from error
 
 

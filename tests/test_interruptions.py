@@ -268,6 +268,31 @@ def test_a_signal_in_a_users_measure_reaches_whoever_calls_a_monitor(interrupts)
     monitor.close()
 
 
+def test_a_time_limit_that_fires_while_a_server_is_waited_for_is_no_servers_silence():
+    from lensai_integrations.mlflow.server import bounded
+
+    over = threading.Event()
+
+    def hangs(_):
+        signal.pthread_kill(threading.main_thread().ident, SIGNAL)
+        over.wait(60)
+
+    with handled_by(builtin), pytest.raises(TimeoutError, match="the night is over"):
+        bounded(hangs, 60, "sqlite:///mlflow.db")
+    over.set()
+
+
+def test_a_signal_in_a_users_function_of_metadata_reaches_the_loader():
+    transforms = pytest.importorskip("lensai_integrations.transforms")
+    collects = transforms.ProfileImages(metadata={"site": lambda sample: interrupt()})
+    image = pytest.importorskip("torch").zeros(3, 8, 8)
+    with handled_by(raises), pytest.raises(TimeUpError):
+        collects(image)
+    with handled_by(lambda *_: None):
+        collects(image)
+    assert collects.profile().warnings == []
+
+
 HANDLING = ("signal.signal", "signal.setitimer", "signal.alarm", "signal.set_wakeup_fd", "faulthandler.register")
 
 

@@ -117,7 +117,9 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         max_segments: How many classes get one, first come, first served; the others share the segment "other".
         seed: Of everything random in here. Nothing else is touched.
         artifact_path: Directory of the artifacts in the MLflow run.
-        directory: Folder to save to; `lensai_baseline` in the working directory by default.
+        directory: Folder to save to, where the latest fit replaces what was there. By default `lensai_baseline` in the
+            working directory, with an MLflow run `lensai_baseline-<its id>`; each further fit of this program has one
+            of its own, `lensai_baseline-2` and so on.
         upload_deadline: Seconds that the MLflow server gets.
 
     Attributes:

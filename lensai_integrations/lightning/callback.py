@@ -114,8 +114,8 @@ class BaselineCallback(Checkable, LightningCallback):
         seed: Of everything random in here. Nothing else is touched.
         artifact_path: Directory of the artifacts in the MLflow run. Two callbacks need two.
         directory: Folder to save to, where the latest fit replaces what was there. By default `lensai_baseline` in the
-            trainer's root directory; each further fit of this program with the same arguments (a fold, a trial) has
-            one of its own, `lensai_baseline-2` and so on.
+            trainer's root directory, with an MLflow run `lensai_baseline-<its id>`; each further fit of this program
+            (a fold, a trial) has one of its own, `lensai_baseline-2` and so on.
         dataloader_idx: Which of several validation (or test) loaders is the reference.
         upload_deadline: Seconds that each MLflow server gets.
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lensai_integrations.mlflow.load import load_baseline
+    from lensai_integrations.mlflow.log import finishing_command as finishing_command
     from lensai_integrations.mlflow.log import log_baseline, push
+    from lensai_integrations.mlflow.log import upload_files as upload_files
     from lensai_integrations.mlflow.monitoring import MLflowSink
     from lensai_integrations.mlflow.sensors import SensorRuns
     from lensai_integrations.mlflow.wrapping import monitored
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
 _HOME = {
     "MLflowSink": "monitoring",
     "SensorRuns": "sensors",
+    "finishing_command": "log",
     "load_baseline": "load",
     "log_baseline": "log",
     "monitored": "wrapping",
     "push": "log",
+    "upload_files": "log",
 }
 
 __all__ = ["MLflowSink", "SensorRuns", "load_baseline", "log_baseline", "monitored", "push"]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from lensai_integrations.archive import files_of
 from lensai_integrations.errors import InputError, TrackingError
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.mlflow.address import DEFAULT_PATH, checked_path, without_credentials
 from lensai_integrations.mlflow.load import LIMITS
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
@@ -213,6 +214,7 @@ def _report(baseline: Baseline, run_id: str | None) -> str | None:
     try:
         return baseline_html(replace(baseline, info=baseline.info | {"run_id": run_id}))
     except Exception as error:  # noqa: BLE001 - a report that cannot be drawn must not cost the baseline
+        pass_on(error)
         _log.warning("the baseline is logged without report.html, which could not be made: %r", error)
         return None
 

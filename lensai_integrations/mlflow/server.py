@@ -15,6 +15,7 @@ from contextvars import copy_context
 from typing import TypeVar
 
 from lensai_integrations.errors import InputError, LensAIError, MissingDependencyError, TrackingError
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.mlflow.address import cause
 from lensai_integrations.mlflow.asking import hurried
 
@@ -77,7 +78,8 @@ def bounded(work: Callable[[Checkpoint], Result], deadline: float, uri: str) -> 
     threading.Thread(target=copy_context().run, args=(run,), daemon=True, name="lensai-mlflow").start()
     try:
         failure = outcome.exception(timeout=deadline)
-    except TimeoutError:
+    except TimeoutError as error:
+        pass_on(error)  # of a user's signal handler, while this waited
         failure = TrackingError(f"no answer within {deadline:g} s")
     finally:
         left_behind.set()

@@ -72,6 +72,7 @@ def _arrays(path: Path) -> tuple[Any, list[str]]:
         loaded = np.load(path, allow_pickle=False)
         batch = loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except Exception as error:  # damaged headers make numpy raise TokenError, TypeError, MemoryError and more
+        pass_on(error)
         raise InputError(f"{path} holds no plain numpy arrays: {error}") from error
     return (next(iter(batch.values())) if isinstance(batch, dict) and len(batch) == 1 else batch), []
 

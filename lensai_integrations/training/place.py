@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
 from lensai_integrations.mlflow.address import DEFAULT_PATH
-from lensai_integrations.storage import MANIFEST, write_folder
+from lensai_integrations.storage import MANIFEST, turn, write_folder
 from lensai_integrations.training.options import Options
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
 
 FOLDER: Final = "lensai_baseline"
 _BESIDE: Final = " (beside that of an earlier fit, in {}; pass directory= for a folder that the latest fit replaces)"
@@ -73,7 +68,7 @@ class Place:
     def _free(self) -> Path:
         """A folder that no other fit of this program takes from here on."""
         self.first.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(self.first.parent):
+        with turn(self.first.parent):
             names = chain([self.first.name], (f"{self.first.name}-{number}" for number in count(2)))
             folder = next(each for each in map(self.first.with_name, names) if self._take(each))
         if folder != self.first:
@@ -93,23 +88,6 @@ class Place:
             return False
         os.utime(folder)
         return True
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other fits from looking for a place in a folder meanwhile, where it can be locked."""
-    if fcntl is None:
-        yield
-        return
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some disks lock nothing
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        with suppress(OSError):
-            fcntl.flock(opened, fcntl.LOCK_UN)  # a process that was forked meanwhile has it open, too
-        os.close(opened)
 
 
 def _is_recent(path: Path, since: float) -> bool:

@@ -186,10 +186,10 @@ def test_a_users_reduction_that_raises_costs_its_layer_only(survives):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])
 def test_a_disk_that_cannot_be_written_leaves_the_baseline_in_memory(survives, monkeypatch, said, warned, error):
-    def save(*_, **__):
+    def write(*_, **__):
         raise error
 
-    monkeypatch.setattr(Baseline, "save", save)
+    monkeypatch.setattr("lensai_integrations.training.place.write_folder", write)
     monitor = survives()
 
     assert (monitor.baseline_.n, monitor.directory_) == (24, None)

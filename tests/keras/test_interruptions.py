@@ -1,0 +1,106 @@
+"""A time limit of the user's that fires in a hook ends the fit, as it does in a step; so does Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from lensai_integrations import Baseline, DriftMonitor, Profiler
+from lensai_integrations.keras import BaselineCallback, DriftCallback, callback, functions
+from lensai_integrations.keras.batches import KerasBatches
+from lensai_integrations.keras.fit import KerasFit
+from lensai_integrations.keras.weights import ModelWeights
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="there is no such signal")
+
+
+class TimeUpError(Exception):
+    pass
+
+
+@pytest.fixture
+def alarm():
+    """Whose call is the time limit: from then on there is none."""
+
+    def up(number, frame):
+        raise TimeUpError("the night is over")
+
+    before = signal.signal(signal.SIGALRM, up)
+    yield lambda: signal.raise_signal(signal.SIGALRM)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def at_call(monkeypatch, alarm):
+    """`at_call(owner, name)`: the time is up within the first call of a function."""
+
+    def patch(owner, name):
+        original, calls = getattr(owner, name), []
+
+        def run(*arguments, **keywords):
+            calls.append(1)
+            if len(calls) == 1:
+                alarm()
+            return original(*arguments, **keywords)
+
+        monkeypatch.setattr(owner, name, run)
+
+    return patch
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (Profiler, "update"),
+        (Profiler, "profile"),
+        (KerasBatches, "take"),
+        (KerasFit, "record"),
+        (KerasFit, "_seen"),
+        (KerasFit, "end"),
+        (functions, "why_not"),
+        (functions, "steps"),
+        (callback, "look_around"),
+        (callback, "deliver"),
+        (ModelWeights, "of"),
+    ],
+)
+def test_wherever_in_a_hook_it_fires(model, fit, at_call, owner, name):
+    at_call(owner, name)
+    monitor, trains = BaselineCallback(layers=["embedding"], clean_windows=0), model(run_eagerly=True)
+    with pytest.raises(TimeUpError):
+        fit(trains, monitor, epochs=1)
+    monitor.detach()
+    assert not isinstance(trains.train_function, functions.Guarded)
+    assert not isinstance(trains.test_function, functions.Guarded)
+
+
+def test_while_a_step_is_traced(model, fit, at_call):
+    """The step fails then, and ours gives up for the model's own: but not after an interruption."""
+    at_call(functions.Taps, "listening")
+    with pytest.raises(TimeUpError):
+        fit(model(), BaselineCallback(layers=["embedding"], clean_windows=0), epochs=1)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeUpError])
+def test_in_the_calibration_the_callback_has_what_was_saved(model, fit, monkeypatch, alarm, kind):
+    def interrupted(*_, **__):
+        if kind is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        alarm()
+
+    monkeypatch.setattr("lensai_integrations.training.finish._lacks_calibration", lambda *_: True)
+    monkeypatch.setattr("lensai_integrations.drift.calibrate.calibrate", interrupted)
+    monitor = BaselineCallback(layers=["embedding"])
+    with pytest.raises(kind):
+        fit(model(run_eagerly=True), monitor, epochs=1)
+    assert monitor.baseline_.calibration is None
+    assert Baseline.load(monitor.directory_).n == monitor.baseline_.n == 24
+
+
+def test_in_a_monitor(model, fit, images, at_call):
+    monitor, trains = BaselineCallback(layers=["embedding"], clean_windows=0), model(run_eagerly=True)
+    fit(trains, monitor, epochs=1)
+    at_call(DriftMonitor, "update")
+    with pytest.raises(TimeUpError):
+        trains.predict(images(24, 1)[0], verbose=0, callbacks=[DriftCallback(monitor.baseline_, window=10)])
