@@ -217,7 +217,7 @@ def test_there_is_room_in_memory_for_an_upload_until_it_is_on_disk(service, monk
 
 
 def test_what_was_unpacked_and_is_not_on_disk_is_in_memory_up_to_its_limit(baseline, sqlite, monkeypatch):
-    """Of six that come while the disk stands still as many are kept as there is memory for; the others are sent again."""
+    """While the disk stands still as many are kept as there is memory for; the others are sent again."""
     client = client_of(baseline, sqlite, Settings(memory_bytes=200_000, upload_bytes=50_000))
     content = {"custom/a.bin": sketch_of(range(4000), k=1500)}
     most, add, go_on = 0, ledger.add_uploads, threading.Event()
