@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint bench clean
+SECONDS ?= 600
+.PHONY: help demo test quick lint bench fuzz clean
 
 help: ## What can be run
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -29,6 +30,9 @@ bench: $(READY) ## All measurements, each side by side with what it is compared 
 	@for script in benchmarks/*.py; do $(BIN)/python $$script || missed="$$missed $$script"; done; \
 	test -z "$$missed" || { echo "failed, or missed an aim:$$missed"; exit 1; }
 
+fuzz: $(READY) ## Mutants of all that comes from outside, for SECONDS=600; with SEED=n the same ones again
+	$(BIN)/python fuzz/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,4 +41,4 @@ $(READY): pyproject.toml
 	touch $@
 
 clean: ## Remove what the demo and the tests wrote
-	rm -rf demo mlflow.db lensai_baseline* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo mlflow.db lensai_baseline* .pytest_cache .mypy_cache .ruff_cache .hypothesis fuzz/found

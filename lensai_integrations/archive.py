@@ -7,9 +7,10 @@ in the manifest only, so a layer may be called anything. The same pair is a fold
 
 from __future__ import annotations
 
-import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations import __version__
-from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
+from lensai_integrations import __version__, storage
+from lensai_integrations.checked_json import from_json, to_json
+from lensai_integrations.errors import DefinitionError, FormatError, LensAIError
 from lensai_integrations.group import KINDS, Group
 from lensai_integrations.measures import embeddings, images, outputs
 from lensai_integrations.measures.custom import same_formula
@@ -26,13 +28,15 @@ from lensai_integrations.measures.definitions import DEFINITIONS
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.segments import check_read
 from lensai_integrations.sketches.rows import RowSample
-from lensai_integrations.storage import FORMAT_VERSION, pack, read_folder, unpack, write_folder
+from lensai_integrations.storage import MAX_MANIFEST_BYTES, pack, read_folder, unpack, write_folder
 from lensai_integrations.summary import segments_csv, to_csv
 
 Arrays = dict[str, NDArray[Any]]
 
 _MANIFEST_KEY = "manifest"
 _CALIBRATION = "calibration"
+#: Of the bytes, whose manifest needs no digest of its own: what holds it has a checksum.
+_BYTES_VERSION = 1
 _DECLARING = (embeddings, images, outputs)  # imported so that every definition of this release is declared
 
 
@@ -46,15 +50,27 @@ def save(what: Profile | Baseline, folder: str | Path, *, report_html: str | Non
         InputError: If `folder` is a file.
         OSError: If it cannot be written.
     """
-    manifest, arrays = _encode(what)
-    segmented = any(profile.segments for profile in what.sources().values())
-    texts = {
-        "streams.csv": to_csv(what.sources()),
-        "segments.csv": segments_csv(what.sources()) if segmented else None,
-        "report.html": report_html,
-    }
-    write_folder(Path(folder), manifest, arrays, texts)
+    write_folder(Path(folder), files_of(what, report_html=report_html))
     return Path(folder)
+
+
+def files_of(what: Profile | Baseline, *, report_html: str | None = None) -> dict[str, bytes]:
+    """What `save` writes, in memory: the name of each file and what is in it, the manifest last.
+
+    Whoever sends a baseline elsewhere sends these, and not what a folder holds by then.
+
+    Example:
+        >>> from lensai_integrations.profile import Profile
+        >>> list(files_of(Profile()))
+        ['profile.npz', 'streams.csv', 'manifest.json']
+    """
+    manifest, arrays = _encode(what)
+    texts = {"streams.csv": to_csv(what.sources())}
+    if any(profile.segments for profile in what.sources().values()):
+        texts["segments.csv"] = segments_csv(what.sources())
+    if report_html is not None:
+        texts["report.html"] = report_html
+    return storage.files_of(manifest, arrays, texts)
 
 
 def load(folder: str | Path) -> Profile | Baseline:
@@ -83,7 +99,7 @@ def to_bytes(what: Profile | Baseline) -> bytes:
         'test'
     """
     manifest, arrays = _encode(what)
-    text = json.dumps({"format_version": FORMAT_VERSION, **manifest}, allow_nan=False).encode()
+    text = to_json({"format_version": _BYTES_VERSION, **manifest}, "the manifest")
     return pack({**arrays, _MANIFEST_KEY: np.frombuffer(text, np.uint8)})
 
 
@@ -94,15 +110,15 @@ def from_bytes(blob: bytes) -> Profile | Baseline:
         FormatError: If the bytes are truncated or of another format.
         DefinitionError: If a definition id means something else here than where it was written.
     """
-    arrays = unpack(blob)
-    try:
-        manifest = json.loads(arrays.pop(_MANIFEST_KEY).tobytes())
-    except (KeyError, ValueError, RecursionError) as error:
-        raise FormatError(f"the bytes hold no manifest: {error!r}") from error
+    arrays = unpack(blob, "the bytes")
+    text = arrays.pop(_MANIFEST_KEY, None)
+    if text is None or text.dtype != np.uint8 or text.nbytes > MAX_MANIFEST_BYTES:
+        raise FormatError(f"the bytes hold no manifest, or one of more than {MAX_MANIFEST_BYTES} bytes")
+    manifest = from_json(text.tobytes(), "the manifest of the bytes")
     written = manifest.get("format_version", 1) if isinstance(manifest, dict) else None  # at first it was not told
-    if written != FORMAT_VERSION:
+    if type(written) is not int or written != _BYTES_VERSION:
         raise FormatError(
-            f"the bytes have format_version {written!r}; this release reads {FORMAT_VERSION}: upgrade"
+            f"the bytes have format_version {written!r}; this release reads {_BYTES_VERSION}: upgrade"
             " lensai-integrations here, or profile again"
         )
     return _decode(manifest, arrays)
@@ -118,6 +134,8 @@ def _encode(what: Profile | Baseline) -> tuple[dict[str, Any], Arrays]:
             parts["training"] = what.training
     for part, each in {kind: what, **parts}.items():
         _check_info(part, each.info)
+    for group in (group for part in parts.values() for group in part.groups.values()):
+        _check_info(f"group {group.name!r}", group.info)
     arrays: Arrays = {}
     calibration = what.calibration if isinstance(what, Baseline) else None
     arrays |= {f"{_CALIBRATION}/{name}": array for name, array in (calibration or {}).items()}
@@ -140,13 +158,8 @@ def _check_info(part: str, info: Mapping[str, Any]) -> None:
         InputError: Naming the entry.
     """
     for key, value in info.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"info[{key!r}] of the {part} is {value!r}, which no file can hold: put texts, finite numbers,"
-                f" lists and dicts of them there ({error})"
-            ) from error
+        to_json(key, f"a key in the info of the {part}")
+        to_json(value, f"info[{key!r}] of the {part}")
 
 
 def _encode_profile(profile: Profile, prefix: str, arrays: Arrays) -> dict[str, Any]:
@@ -169,46 +182,101 @@ def _encode_profile(profile: Profile, prefix: str, arrays: Arrays) -> dict[str, 
 
 
 def _decode(manifest: Mapping[str, Any], arrays: Arrays) -> Profile | Baseline:
+    """The profile or baseline that a manifest describes. Nothing may be left of the arrays."""
     try:
         _check_definitions(manifest["definitions"])
-        profiles = {part: _decode_profile(entry, part, arrays) for part, entry in manifest["profiles"].items()}
-        if manifest["kind"] == "profile":
-            return profiles["profile"]
-        calibration = _below(_CALIBRATION, arrays) or None
-        return Baseline(profiles["reference"], profiles.get("training"), dict(manifest["info"]), calibration)
+        calibration = {name: arrays.pop(f"{_CALIBRATION}/{name}") for name in _below(_CALIBRATION, arrays)}
+        states = _by_place(arrays)
+        profiles = {part: _decode_profile(entry, part, states) for part, entry in manifest["profiles"].items()}
+        made = _assembled(manifest, profiles, calibration)
     except LensAIError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise FormatError(f"the manifest does not describe a profile this release can read: {error!r}") from error
+    if left := [f"{place}/{name}" for place, state in states.items() for name in state]:
+        raise FormatError(f"the manifest refers to none of {len(left)} arrays: {', '.join(left[:5])}")
+    return made
 
 
-def _decode_profile(entry: Mapping[str, Any], prefix: str, arrays: Arrays) -> Profile:
-    groups = [_decode_group(group, f"{prefix}/{number}", arrays) for number, group in enumerate(entry["groups"])]
-    rows = RowSample.from_state(_below(f"{prefix}/rows", arrays)) if entry["rows"] else None
-    info, segments = dict(entry["info"]), entry.get("segments", [])
+def _assembled(manifest: Mapping[str, Any], profiles: dict[str, Profile], calibration: Arrays) -> Profile | Baseline:
+    profile, reference, training = (profiles.pop(part, None) for part in ("profile", "reference", "training"))
+    if manifest["kind"] == "profile" and profile is not None and not (reference or training or profiles or calibration):
+        return profile
+    if manifest["kind"] == "baseline" and reference is not None and not (profile or profiles):
+        return Baseline(reference, training, _checked_info(manifest["info"]), calibration or None)
+    raise FormatError(f"the manifest is of kind {manifest['kind']!r} and lists other profiles than such a one has")
+
+
+def _by_place(arrays: Arrays) -> dict[str, Arrays]:
+    """The states of sketches: arrays by the place of their sketch, `reference/0/1`, and by their name in it."""
+    states: dict[str, Arrays] = {}
+    for path, array in arrays.items():
+        place, _, name = path.rpartition("/")
+        states.setdefault(place, {})[name] = array
+    return states
+
+
+def _decode_profile(entry: Mapping[str, Any], prefix: str, states: dict[str, Arrays]) -> Profile:
+    groups = [_decode_group(group, f"{prefix}/{number}", states) for number, group in enumerate(entry["groups"])]
+    if len({group.name for group in groups}) < len(groups):
+        raise FormatError(f"two groups of {prefix!r} have the same name")
+    rows = _decode_sketch(RowSample, f"{prefix}/rows", states) if entry["rows"] else None
+    info, segments = _checked_info(entry["info"]), entry.get("segments", [])
     if segments:
         check_read(info, [part["name"] for part in segments], any("segments" in part for part in segments))
-    below = {part["name"]: _decode_profile(part, f"{prefix}/segments/{i}", arrays) for i, part in enumerate(segments)}
+    below = {part["name"]: _decode_profile(part, f"{prefix}/segments/{i}", states) for i, part in enumerate(segments)}
     return Profile({group.name: group for group in groups}, rows, info, below)
 
 
-def _decode_group(entry: Mapping[str, Any], prefix: str, arrays: Arrays) -> Group:
+def _decode_group(entry: Mapping[str, Any], prefix: str, states: dict[str, Arrays]) -> Group:
+    name, streams, keys = entry["name"], entry["streams"], entry["sketches"]
+    definitions = dict(entry["definitions"])
+    for texts in ([name], streams, keys, definitions, definitions.values()):
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise FormatError(f"group {name!r} of {prefix!r} has something as a name that is no text")
     sketches = {}
-    for position, key in enumerate(entry["sketches"]):
+    for position, key in enumerate(keys):
         kind = KINDS.get(key.split("/")[0])
         if kind is None:
-            raise FormatError(f"group {entry['name']!r} holds a sketch of unknown kind {key!r}: upgrade this package")
-        sketches[key] = kind.from_state(_below(f"{prefix}/{position}", arrays))
-    definitions = {str(k): str(v) for k, v in entry["definitions"].items()}
-    group = Group(str(entry["name"]), tuple(map(str, entry["streams"])), definitions, sketches, dict(entry["info"]))
+            raise FormatError(f"group {name!r} holds a sketch of unknown kind {key!r}: upgrade this package")
+        sketches[key] = _decode_sketch(kind, f"{prefix}/{position}", states, f" of {key!r} in group {name!r}")
+    if len(sketches) < len(keys) or len(set(streams)) < len(streams):
+        raise FormatError(f"group {name!r} has two sketches or two streams of the same name")
+    group = Group(name, tuple(streams), definitions, sketches, dict(entry["info"]))
     if group.bank is not None and group.bank.dim != len(group.streams):
         raise FormatError(f"group {group.name!r} names {len(group.streams)} streams for a bank of {group.bank.dim}")
     return group
 
 
-def _below(place: str, arrays: Arrays) -> Arrays:
+def _decode_sketch(kind: Any, place: str, states: dict[str, Arrays], of: str = "") -> Any:
+    """Take a sketch's state away from the others and make the sketch of it."""
+    state = states.pop(place, {})
+    try:
+        sketch = kind.from_state(state)
+    except FormatError as error:
+        raise FormatError(f"{place}{of}: {error}") from error
+    if unknown := sorted(state.keys() - _names_of(kind)):
+        raise FormatError(f"{place}{of} has arrays that such a sketch does not have: {', '.join(unknown[:5])}")
+    return sketch
+
+
+@cache
+def _names_of(kind: Any) -> frozenset[str]:
+    """What the arrays of a sketch's state are called, which is the same for all sketches of a kind."""
+    return frozenset(kind(8).state())
+
+
+def _checked_info(info: Any) -> dict[str, Any]:
+    """What is said of a profile or a baseline, with warnings that are texts."""
+    warnings = info.get("warnings", [])
+    if not isinstance(warnings, list) or not all(isinstance(warning, str) for warning in warnings):
+        raise FormatError(f"the warnings of a profile should be a list of texts, not {reprlib.repr(warnings)}")
+    return dict(info)
+
+
+def _below(place: str, arrays: Arrays) -> list[str]:
     prefix = f"{place}/"
-    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+    return [name.removeprefix(prefix) for name in arrays if name.startswith(prefix)]
 
 
 def _check_definitions(declared: Mapping[str, Mapping[str, Any]]) -> None:

@@ -63,6 +63,9 @@ class Group:
             `"bank/<measure>"` for each custom measure, and for each stream of a device.
         info: What was read and from where, as JSON values (layer, layout, how outputs were read). `"measures"` has the
             definitions of custom measures by name, which other programs do not know.
+
+    Raises:
+        InputError: If a name has something in it that is no Unicode, as half of a surrogate pair.
     """
 
     name: str
@@ -70,6 +73,12 @@ class Group:
     definitions: dict[str, str] = field(default_factory=dict)
     sketches: dict[str, Sketch] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            "".join((self.name, *self.streams, *self.definitions, *self.definitions.values(), *self.sketches)).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"a name in group {self.name!r} cannot be written as UTF-8: {error}") from error
 
     @property
     def bank(self) -> KLLBank | None:

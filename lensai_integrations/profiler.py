@@ -33,6 +33,7 @@ from lensai_integrations.heads import (
     named,
     partner_of,
 )
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.batches import SeveralImages, separated
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
@@ -293,6 +294,7 @@ class Profiler:
             try:
                 return {settings.delivered: ImageBatch(pixels_of(given, settings.readers[""]))}
             except Exception as problem:
+                pass_on(problem)
                 if self._on_error is None:
                     raise
                 self._left_out(settings.delivered, problem)
@@ -334,6 +336,7 @@ class Profiler:
                 self._head_names = {head: head_of(group) for group, head in zip(groups, heads, strict=True)}
             return groups
         except Exception as error:
+            pass_on(error)
             if self._on_error is None:
                 raise
             self._left_out(kind, error)
@@ -405,6 +408,7 @@ class Profiler:
         try:
             yield
         except Exception as error:
+            pass_on(error)
             if self._on_error is None:
                 raise
             self._problems.setdefault("segments", f"segments: rows are in 'other' from row {self.n} on: {error}")
@@ -430,6 +434,7 @@ class Profiler:
             self._recorders[name] = recorder
             return {name: measured}
         except Exception as error:
+            pass_on(error)
             if self._on_error is None:
                 if (told := _naming(name, error)) is not error:
                     raise told from error
@@ -474,6 +479,7 @@ class Profiler:
             recorder.take(landed)
             return landed.rows
         except Exception as error:
+            pass_on(error)
             if not recorder.group.n + recorder.group.invalid:
                 del self._recorders[name]
             if self._on_error is None:

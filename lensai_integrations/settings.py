@@ -273,7 +273,9 @@ class Settings:
 
     def seed_of(self, name: str) -> int:
         """A seed for one sketch: the same in every run, different for every sketch."""
-        return int(np.random.SeedSequence([*self.seed, zlib.crc32(name.encode())]).generate_state(1)[0])
+        return int(
+            np.random.SeedSequence([*self.seed, zlib.crc32(name.encode(errors="surrogatepass"))]).generate_state(1)[0]
+        )
 
     def vectors(self, name: str, dim: int) -> dict[str, Sketch]:
         """The sketches of rows that are looked at as vectors."""

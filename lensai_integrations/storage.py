@@ -1,75 +1,137 @@
 """Folders on disk that hold arrays and a manifest, written so that a reader can trust or refuse them.
 
 A folder may come from a tracking server, a device or a stranger, so nothing in it is believed before it is checked: no
-pickle, sizes bounded before anything is allocated, names without separators, a sha256 for every file. The manifest is
-written last: a folder whose writing was cut short has none and is refused, never half read.
+pickle, sizes bounded before anything is allocated, names without separators, a sha256 for every file, that of the
+manifest at its own end.
+
+Several processes may save to one folder, and read it. Writers take turns. All files are prepared under other names
+before any that is there is touched; then the older manifest goes, the files get their names, and the manifest comes
+last. So a save that fails before changes nothing, and a folder whose writing was cut short has no manifest and is
+refused. Readers take no turns, so they keep nobody waiting: where what they find is not what the manifest says, and
+somebody is writing, they read again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
-import json
-import math
 import os
 import re
 import secrets
-import struct
-import zipfile
-import zlib
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.checked_json import from_json, to_json
+from lensai_integrations.errors import FormatError, InputError, InUseError
+from lensai_integrations.npz import MAX_ARRAYS_BYTES, MAX_FILE_BYTES, pack, unpack
 
-MANIFEST = "manifest.json"
-ARRAYS = "profile.npz"
-FORMAT = "lensai"
-FORMAT_VERSION = 1
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
-#: Largest sizes in bytes that are read; a baseline of a 2048-wide layer is about 60 MB.
-MAX_MANIFEST_BYTES = 64 * 2**20
-MAX_FILE_BYTES = 2**30
-MAX_ARRAYS_BYTES = 2 * 2**30
+__all__ = ["MAX_ARRAYS_BYTES", "MAX_FILE_BYTES", "pack", "unpack"]  # of npz.py, for whoever stores arrays
 
-_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+MANIFEST: Final = "manifest.json"
+ARRAYS: Final = "profile.npz"
+#: What may be beside them.
+TEXTS: Final = ("streams.csv", "segments.csv", "report.html")
+FORMAT: Final = "lensai"
+#: Since 2 the manifest ends in its own sha256. In 1 it has none.
+FORMAT_VERSION: Final = 2
+#: Largest size in bytes that is read.
+MAX_MANIFEST_BYTES: Final = 64 * 2**20
+#: Seconds that a save waits for others to the same folder, and a reader for a folder that is being written.
+MOST_WAITING: Final = 60.0
+
+_BETWEEN_LOOKS: Final = 0.01
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_SEAL: Final = re.compile(rb',\n "sha256": "([0-9a-f]{64})"\n\}')
+_SEAL_BYTES: Final = 81
+_LOCK: Final = ".lock"
+#: What a save that was killed may have left.
+_LEFT: Final = re.compile(rf"\.({'|'.join(map(re.escape, (MANIFEST, ARRAYS, *TEXTS)))})\.\d+\.[0-9a-f]+\.partial")
 
 
-def write_folder(
-    folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str | None]
-) -> None:
-    """Write `profile.npz` and the texts, then `manifest.json` with their sha256 and sizes.
+def files_of(
+    manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str]
+) -> dict[str, bytes]:
+    """The files of a folder, whole and in memory: `profile.npz`, the texts, and last `manifest.json`, which lists them.
 
-    An older manifest in the folder is removed first, so that a crash in between leaves a folder that is refused. Before
-    that, files are removed that an older save has written and this one does not; whatever else is there stays.
+    Args:
+        manifest: JSON values; keys `format`, `format_version`, `files` and `sha256` are added.
+        arrays: Numeric arrays by name (`group/part/name`).
+        texts: Some of `TEXTS` with what is in them.
+
+    Raises:
+        InputError: If the manifest is none that JSON can hold, or something is larger than what is read again.
+
+    Example:
+        >>> list(files_of({"kind": "profile"}, {}, {"streams.csv": "stream"}))
+        ['profile.npz', 'streams.csv', 'manifest.json']
+    """
+    contents = {ARRAYS: pack(arrays), **{name: text.encode() for name, text in texts.items()}}
+    files = {name: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for name, c in contents.items()}
+    whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **manifest, "files": files}
+    text = to_json(whole, "the manifest", indent=1)
+    if len(text) + _SEAL_BYTES > MAX_MANIFEST_BYTES:
+        raise InputError(
+            f"the manifest has {len(text)} bytes, and {MAX_MANIFEST_BYTES} are read: profile fewer streams"
+        )
+    return {**contents, MANIFEST: _sealed(text)}
+
+
+def _sealed(manifest: bytes) -> bytes:
+    """A manifest with the sha256 of all that comes before it as its last value."""
+    start = manifest.removesuffix(b"\n}")
+    return start + b',\n "sha256": "%s"\n}' % hashlib.sha256(start).hexdigest().encode()
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write what `files_of` made, in its order: the manifest last.
+
+    Then the folder holds this save; or that of another process which saved there after it; never files of both. Files
+    that an older save has written and this one does not are removed; whatever else is there stays.
 
     Args:
         folder: Made if absent; files of the same names are replaced.
-        manifest: JSON values; keys `format`, `format_version` and `files` are added.
-        arrays: Numeric arrays by name (`group/part/name`).
-        texts: File name to text, e.g. `{"streams.csv": ...}`; None for what this one does not have.
+        files: What is in each file.
 
     Raises:
         InputError: If `folder` is a file.
-        OSError: If the disk is full or the folder cannot be written.
+        InUseError: If another process is saving there and does not come to an end.
+        OSError: If the disk is full or the folder cannot be written; what was there before is there still, unless it
+            says so while the files get their names: then the folder is refused.
     """
     if folder.is_file():
         raise InputError(f"folder={str(folder)!r} is a file; pass a folder to save to")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in _of_older_saves(folder) & {name for name, text in texts.items() if text is None}:
+    with _turn(folder) as alone:
+        if alone:
+            _remove(path for path in folder.iterdir() if _LEFT.fullmatch(path.name))
+        partial = {name: _partial(folder / name) for name in files}
+        try:
+            for name, content in files.items():
+                write_file(partial[name], content)
+            _publish(folder, partial)
+        finally:
+            _remove(partial.values())
+
+
+def _publish(folder: Path, partial: Mapping[str, Path]) -> None:
+    """Give the files their names."""
+    for name in _of_older_saves(folder) & set(TEXTS) - partial.keys():
         (folder / name).unlink(missing_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    contents = {ARRAYS: pack(arrays), **{name: text.encode() for name, text in texts.items() if text is not None}}
-    for name, content in contents.items():
-        replace_file(folder / name, content)
-    files = {name: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for name, c in contents.items()}
-    whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **manifest, "files": files}
-    replace_file(folder / MANIFEST, json.dumps(whole, indent=1, allow_nan=False).encode())
+    for name, path in partial.items():
+        if name == MANIFEST:
+            sync_folder(folder)  # after a loss of power, too, the others are there if this one is
+        os.replace(path, folder / name)  # noqa: PTH105 - see replace_file
+    sync_folder(folder)
 
 
 def _of_older_saves(folder: Path) -> set[str]:
@@ -80,17 +142,182 @@ def _of_older_saves(folder: Path) -> set[str]:
         return {path.name for path in folder.iterdir()} if (folder / ARRAYS).exists() else set()
 
 
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[bool]:
+    """Keep other processes, and other threads of this one, from saving to a folder meanwhile; whether that works."""
+    deadline = time.monotonic() + MOST_WAITING
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            lock = _lock(folder)
+            break
+        if time.monotonic() > deadline:
+            raise InUseError(
+                f"folder={str(folder)!r} is being saved to by another process, since {MOST_WAITING:.0f} s: end that"
+                " process, or pass a folder of its own to each"
+            )
+        time.sleep(_BETWEEN_LOOKS)
+    try:
+        yield lock is not None
+    finally:
+        _unlock(lock)
+
+
+def _lock(folder: Path, *, shared: bool = False) -> int | None:
+    """Lock a folder, without leaving anything in it where that is possible.
+
+    Network disks lock only what can be written to: there it is a hidden file, which stays. Some disks lock nothing:
+    what two saves mix there is refused when it is read.
+
+    Returns:
+        An open file for `_unlock`; None if nothing is locked.
+
+    Raises:
+        BlockingIOError: While somebody else has it.
+    """
+    places = ((folder, os.O_RDONLY), (folder / _LOCK, os.O_RDWR | (0 if shared else os.O_CREAT)))
+    for path, flags in places if fcntl is not None else ():
+        try:
+            opened = os.open(path, flags, 0o666)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(opened, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
+            replaced = not os.path.samestat(os.fstat(opened), path.stat())
+        except BlockingIOError:
+            os.close(opened)
+            raise
+        except OSError:
+            os.close(opened)
+            continue
+        if replaced:
+            os.close(opened)
+            raise BlockingIOError(f"{folder} is another folder by now")
+        return opened
+    return None
+
+
+def _unlock(lock: int | None) -> None:
+    if lock is None:
+        return
+    with contextlib.suppress(OSError):
+        fcntl.flock(lock, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open, too
+    os.close(lock)
+
+
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The manifest and the arrays of a folder that `write_folder` wrote, after every check.
 
+    While somebody saves to it, it waits for what was there before or what comes.
+
     Raises:
-        FormatError: If the manifest is missing, of another format or version, or names a file that is missing, of
-            another size or another sha256; or if the arrays are not plain numbers within the size limits.
+        FormatError: If the manifest is missing, damaged, of another format or version, or names a file that is missing,
+            of another size or another sha256; or if the arrays are not plain numbers within the size limits.
     """
+    deadline = time.monotonic() + MOST_WAITING
+    while True:
+        before = _stamp(folder)
+        try:
+            return _read(folder)
+        except FormatError as error:
+            if not _is_changing(folder, before):
+                raise
+            if time.monotonic() > deadline:
+                since = f"is being written by other processes, since {MOST_WAITING:.0f} s"
+                raise FormatError(f"{folder} {since}, and not whole: {error}") from error
+        time.sleep(_BETWEEN_LOOKS)
+
+
+def _stamp(folder: Path) -> tuple[int, ...] | None:
+    """Tells one manifest from the next; None where there is none."""
+    try:
+        found = (folder / MANIFEST).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _is_changing(folder: Path, before: tuple[int, ...] | None) -> bool:
+    """Whether somebody is saving to a folder, or has since its manifest was another."""
+    try:
+        _unlock(_lock(folder, shared=True))
+    except BlockingIOError:
+        return True
+    return _stamp(folder) != before
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     manifest = _read_manifest(folder)
-    for name, entry in manifest["files"].items():
-        _check_file(folder, name, entry)
-    return manifest, unpack((folder / ARRAYS).read_bytes())
+    contents = {name: _checked_content(folder, name, entry) for name, entry in manifest["files"].items()}
+    return manifest, unpack(contents[ARRAYS], str(folder / ARRAYS))
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    content = _content(path, MAX_MANIFEST_BYTES)
+    if content is None:
+        raise FormatError(f"{folder} has no {MANIFEST}: it is not a saved profile, or its writing was cut short")
+    return _parsed(content, path)
+
+
+def _parsed(content: bytes, path: Path) -> dict[str, Any]:
+    """A manifest, if it is as it was written."""
+    seal = _SEAL.fullmatch(content[-_SEAL_BYTES:])
+    if seal is not None and hashlib.sha256(content[:-_SEAL_BYTES]).hexdigest().encode() != seal[1]:
+        raise FormatError(f"{path} has another sha256 than it says at its end: changed after it was written")
+    manifest = from_json(content, str(path))
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise FormatError(f"{path} is not a manifest of this format (no 'format': {FORMAT!r})")
+    _check_version(path, manifest, sealed=seal is not None)
+    files = manifest.get("files")
+    if not isinstance(files, dict) or ARRAYS not in files:
+        raise FormatError(f"{path} lists no {ARRAYS} under 'files'")
+    return manifest
+
+
+def _check_version(path: Path, manifest: Mapping[str, Any], *, sealed: bool) -> None:
+    """Refuse what a later release wrote, and a manifest that has lost its sha256."""
+    version = manifest.get("format_version")
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+        raise FormatError(
+            f"{path} has format_version {version!r}; this release reads 1 to {FORMAT_VERSION}: "
+            "upgrade lensai-integrations, or profile again"
+        )
+    if sealed != (version > 1) or sealed != ("sha256" in manifest):
+        raise FormatError(
+            f"{path} has format_version {version} and {'a' if sealed else 'no'} sha256 of itself at its end:"
+            " changed after it was written"
+        )
+
+
+def _checked_content(folder: Path, name: str, entry: Any) -> bytes:
+    """What is in a file of the manifest, if it is what the manifest says; nothing of those that are not parsed."""
+    if not _FILE_NAME.fullmatch(name) or not isinstance(entry, dict):
+        raise FormatError(f"{folder / MANIFEST} lists a file by the unsafe name {name!r}")
+    path = folder / name
+    content = _content(path, MAX_FILE_BYTES)
+    if content is None:
+        raise FormatError(f"{path} is listed in the manifest and missing")
+    if len(content) != entry.get("bytes"):
+        raise FormatError(
+            f"{path} has {len(content)} bytes, the manifest says {entry.get('bytes')}: truncated or replaced"
+        )
+    if hashlib.sha256(content).hexdigest() != entry.get("sha256"):
+        raise FormatError(f"{path} has another sha256 than the manifest says: changed after it was written")
+    return content if name == ARRAYS else b""
+
+
+def _content(path: Path, most: int) -> bytes | None:
+    """What is in a file of at most so many bytes; None if there is none."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except FileNotFoundError:  # since it was looked for
+        return None
+    if len(content) > most:
+        raise FormatError(f"{path} has {path.stat().st_size} bytes, more than the {most} that are read")
+    return content
 
 
 def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
@@ -113,16 +340,27 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
         ...     (Path(folder) / "a").read_bytes()
         b'new'
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(6)}.partial")
+    partial = _partial(path)
     try:
         write_file(partial, content, sync=sync)
         os.replace(partial, path)  # noqa: PTH105 - see above
     except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+        _remove([partial])
         raise
     if sync:
         sync_folder(path.parent)
+
+
+def _partial(path: Path) -> Path:
+    """Where a file is until it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(6)}.partial")
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """Remove what is still there, as far as that is possible."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def write_file(path: Path, content: bytes, *, sync: bool = True) -> None:
@@ -152,97 +390,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """The arrays as the bytes of a compressed npz; the same arrays always give the same bytes.
-
-    Example:
-        >>> unpack(pack({"a": np.arange(3)}))["a"].tolist()
-        [0, 1, 2]
-    """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name in sorted(arrays):
-            info = zipfile.ZipInfo(f"{name}.npy")  # its date is fixed: the bytes depend on the arrays only
-            info.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(info, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asanyarray(arrays[name]), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise FormatError(f"{folder} has no {MANIFEST}: it is not a saved profile, or its writing was cut short")
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise FormatError(f"{path} has {path.stat().st_size} bytes, more than the {MAX_MANIFEST_BYTES} that are read")
-    try:
-        manifest = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path} is not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise FormatError(f"{path} is not a manifest of this format (no 'format': {FORMAT!r})")
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise FormatError(
-            f"{path} has format_version {manifest.get('format_version')!r}; this release reads {FORMAT_VERSION}: "
-            "upgrade lensai-integrations, or profile again"
-        )
-    files = manifest.get("files")
-    if not isinstance(files, dict) or ARRAYS not in files:
-        raise FormatError(f"{path} lists no {ARRAYS} under 'files'")
-    return manifest
-
-
-def _check_file(folder: Path, name: str, entry: Any) -> None:
-    if not _FILE_NAME.fullmatch(name) or not isinstance(entry, dict):
-        raise FormatError(f"{folder / MANIFEST} lists a file by the unsafe name {name!r}")
-    path = folder / name
-    if not path.is_file():
-        raise FormatError(f"{path} is listed in the manifest and missing")
-    size = path.stat().st_size
-    if size != entry.get("bytes") or size > MAX_FILE_BYTES:
-        raise FormatError(f"{path} has {size} bytes, the manifest says {entry.get('bytes')}: truncated or replaced")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != entry.get("sha256"):
-        raise FormatError(f"{path} has another sha256 than the manifest says: changed after it was written")
-
-
-def unpack(blob: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file's bytes, after every check.
-
-    Raises:
-        FormatError: If the bytes are no npz file, unpack to too much, or hold anything but plain numbers.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(blob)) as archive:
-            members = archive.infolist()
-            total = sum(member.file_size for member in members)
-            if total > MAX_ARRAYS_BYTES:
-                raise FormatError(f"{ARRAYS} unpacks to {total} bytes, more than the {MAX_ARRAYS_BYTES} that are read")
-            return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
-    except FormatError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OSError) as error:
-        raise FormatError(f"{ARRAYS} is not a readable npz file: {error}") from error
-
-
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    """One array. Its header is held against the member's real size before anything is allocated."""
-    with archive.open(member) as file:
-        content = file.read(member.file_size + 1)
-    stream = io.BytesIO(content)
-    try:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise ValueError(f"npy version {version}")
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-    except ValueError as error:
-        raise FormatError(f"{ARRAYS}: {member.filename} is not an array: {error}") from error
-    data = content[stream.tell() :]
-    if dtype.hasobject or dtype.kind not in "biuf":
-        raise FormatError(f"{ARRAYS}: {member.filename} holds {dtype}, only plain numbers are read")
-    if math.prod(shape) * dtype.itemsize != len(data):
-        raise FormatError(f"{ARRAYS}: {member.filename} says shape {shape} of {dtype} but has {len(data)} bytes")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C").copy(order="K")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,10 @@ RANKS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 COLUMNS = ("source", "stream", "kind", "n", "invalid", "min", *(f"p{round(100 * r):02d}" for r in RANKS), "max")
 CATEGORY_COLUMNS = ("distinct", "top", "definition")
+
+#: Where a spreadsheet would begin a formula: at the start of a text, and after what some countries' separate cells by.
+#: An apostrophe there says that it is a text (OWASP, CSV injection). One that is there already gets a second.
+_CELL_START = re.compile(r"((?:^|[;\t\r\n]) *)(?=[=+\-@\t\r\n'＝＋－＠])")
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,13 @@ def _number_rows(group: Group) -> Iterator[StreamSummary]:
     if group.bank is None:
         return
     quantiles, names = group.bank.quantiles(np.array(RANKS)), class_names(group)
+    ends, n, invalid = (group.bank.min, group.bank.max), group.n, group.invalid  # each looks at all streams
     for column, stream in enumerate(group.streams):
         values = dict(zip(RANKS, map(float, quantiles[column]), strict=True))
-        low, high = float(group.bank.min[column]), float(group.bank.max[column])
+        low, high = (float(end[column]) for end in ends)
         name, definition = f"{group.name}/{stream}", group.definition_of(stream)
         label = name_of(stream, names)
-        yield StreamSummary(name, "numbers", definition, group.n, group.invalid, low, high, values, label=label)
+        yield StreamSummary(name, "numbers", definition, n, invalid, low, high, values, label=label)
 
 
 def _pixel_rows(group: Group) -> Iterator[StreamSummary]:
@@ -158,17 +164,18 @@ def to_csv(sources: Mapping[str, Profile]) -> str:
 
 def _csv(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
     buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer = csv.DictWriter(buffer, columns, lineterminator="\r\n")  # so that it quotes either in a text
     writer.writeheader()
     for record in records:
         writer.writerow({key: _cell(value) for key, value in record.items()})
-    return buffer.getvalue()
+    return buffer.getvalue().replace("\r\n", "\n")
 
 
 def _cell(value: Any) -> Any:
+    """A number in few digits; a text so that a spreadsheet takes it for a text, wherever it cuts cells."""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
-    return value
+    return _CELL_START.sub(r"\1'", value) if isinstance(value, str) else value
 
 
 def to_pandas(sources: Mapping[str, Profile]) -> pd.DataFrame:

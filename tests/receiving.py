@@ -67,7 +67,8 @@ def emptied(url: str) -> None:
 
 
 def client_of(baseline, store, settings=None, tokens=None, **options) -> TestClient:
-    client = TestClient(create_app(baseline, store, settings or Settings(judge_seconds=0), tokens, **options))
+    app = create_app(baseline, store, settings or Settings(judge_seconds=0), tokens, **options)
+    client = TestClient(app, base_url="http://localhost")
     client.service = client.app.state.service
     client.work = lambda now=None: client.service.settler.work(time.time() if now is None else now)
     return client

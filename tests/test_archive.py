@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import hashlib
+import io
 import json
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from calibrations import window
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from profiles import make_baseline, make_profile
 
-from lensai_integrations import Baseline, Profile
-from lensai_integrations.archive import from_bytes, load, save, to_bytes
-from lensai_integrations.errors import DefinitionError, FormatError, LensAIError
-from lensai_integrations.storage import pack, unpack
+from lensai_integrations import Baseline, Profile, Profiler, calibrate, compare, storage
+from lensai_integrations.archive import files_of, from_bytes, load, save, to_bytes
+from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
+from lensai_integrations.group import Group
+from lensai_integrations.report import baseline_html
+from lensai_integrations.storage import pack, unpack, write_folder
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +138,21 @@ def drop(key: str) -> Any:
         lambda m: m["profiles"]["reference"].update(info=7),
         lambda m: m.update(definitions={"lensai/brightness@1": 3}),
         lambda m: m.update(profiles=[1, 2]),
+        lambda m: m.update(kind="profile"),
+        lambda m: m.update(kind="other"),
+        lambda m: m["profiles"].update(another=m["profiles"]["reference"]),
+        lambda m: m["profiles"]["reference"]["groups"].append(m["profiles"]["reference"]["groups"][0]),
+        lambda m: m["profiles"]["reference"]["groups"].pop(),
+        lambda m: m["profiles"]["reference"].update(rows=False),
+        lambda m: m["profiles"]["reference"]["groups"][0].update(name=7),
+        lambda m: m["profiles"]["reference"]["groups"][0].update(name="\ud800"),
+        lambda m: m["profiles"]["reference"]["groups"][0]["sketches"].append("bank"),
+        lambda m: m["profiles"]["reference"]["groups"][0].update(streams="mean"),
+        lambda m: m["profiles"]["reference"]["groups"][0]["definitions"].update(mean=7),
+        lambda m: m["profiles"]["reference"]["info"].update(warnings="none"),
+        lambda m: m["profiles"]["reference"]["info"].update(warnings=[7]),
+        lambda m: m["info"].update(warnings=7),
+        lambda m: m.update(format_version=True),
     ],
 )
 def test_a_manifest_that_does_not_fit_its_arrays_is_refused(blob: bytes, change: Any) -> None:
@@ -159,3 +182,140 @@ def test_arrays_that_were_swapped_or_cut_never_crash(blob: bytes, data: st.DataO
         arrays[victim] = -arrays[victim].astype(np.float64)
     with contextlib.suppress(LensAIError):  # refused in our own words; anything else fails this test
         from_bytes(pack(arrays))
+
+
+@pytest.mark.parametrize(
+    "name", ["extra/unused", "unused", "reference/0/0/unused", "reference/99/0/low", "training/rows/unused", "a"]
+)
+def test_an_array_that_nothing_refers_to_is_refused(blob: bytes, name: str) -> None:
+    with pytest.raises(FormatError, match=name.rpartition("/")[2]):
+        from_bytes(pack(unpack(blob) | {name: np.zeros(3)}))
+
+
+def test_a_profile_has_no_calibration() -> None:
+    arrays = unpack(to_bytes(make_profile(20))) | {"calibration/about": np.zeros(3, np.uint8)}
+    with pytest.raises(FormatError, match="other profiles than such a one has"):
+        from_bytes(pack(arrays))
+
+
+def test_what_is_damaged_is_named(blob: bytes) -> None:
+    arrays = unpack(blob)
+    arrays["reference/0/1/n"] = np.array(-1)
+    with pytest.raises(FormatError, match=r"reference/0/1 of '\w+' in group 'inputs': .*n is -1, outside"):
+        from_bytes(pack(arrays))
+
+
+@pytest.mark.parametrize("name", ["profile/0/0/items", "extra/unused"])
+def test_a_small_folder_that_unpacks_to_a_large_one_is_refused(tmp_path: Path, name: str) -> None:
+    """Its digests are right, and the name belongs there or not."""
+    files, buffer, size = files_of(make_profile(20)), io.BytesIO(), 80 * 2**20
+    header = {"descr": "<f4", "fortran_order": False, "shape": (size // 4,)}
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed, packed.open(f"{name}.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, header)
+        member.write(bytes(size))
+    blob = buffer.getvalue()
+    manifest = json.loads(files["manifest.json"])
+    manifest["files"]["profile.npz"] = {"sha256": hashlib.sha256(blob).hexdigest(), "bytes": len(blob)}
+    del manifest["sha256"]
+    sealed = storage._sealed(json.dumps(manifest, indent=1).encode())
+    write_folder(tmp_path, files | {"profile.npz": blob, "manifest.json": sealed})
+    with pytest.raises(FormatError, match=rf"profile\.npz: {len(blob)} bytes unpack to {size + 128}, more than the"):
+        load(tmp_path)
+
+
+def test_texts_that_are_no_unicode_are_refused_where_they_come_in(tmp_path: Path) -> None:
+    half = "half\ud800"
+    with pytest.raises(InputError, match="a name in group 'embeddings/half"):
+        Profiler().update(embeddings={half: np.zeros((4, 3), np.float32)})
+    with pytest.raises(InputError, match="a name in group 'inputs' cannot be written"):
+        Group("inputs", (half,))
+    for info in ({"site": half}, {half: 1}, {"sites": [{"name": half}]}):
+        with pytest.raises(InputError, match="which no file can hold"):
+            Profile(info=info).save(tmp_path)
+    profile = make_profile(20)
+    profile.groups["inputs"].info["layer"] = half
+    with pytest.raises(InputError, match=r"info\['layer'\] of the group 'inputs' is 'half"):
+        to_bytes(profile)
+    assert not list(tmp_path.iterdir())
+
+
+EXTREMES = [0, 1, -1, 255, 2**31, 2**53, 2**62, -(2**63), 1e30, -1e38, 1e300, np.inf, -np.inf, np.nan, 1e-45, 0.5]
+KINDS = [np.float32, np.float64, np.int64, np.uint8, np.bool_, np.uint64]
+ELSE: list[Any] = [None, True, -1, 2**70, 1e308, "x", "=1", "\ud800", [], {}, [None], {"a": 1}, ["x"], "x" * 10_000]
+
+
+@st.composite
+def damaged_arrays(draw: st.DrawFn, array: Any) -> Any:
+    """An array with extreme values, another shape or another dtype."""
+    change = draw(st.sampled_from(["value", "all", "cut", "dtype", "empty"]))
+    if change in ("cut", "empty") or not array.size:
+        return array.reshape(-1)[: draw(st.integers(0, array.size)) if change == "cut" else 0]
+    with np.errstate(all="ignore"):
+        if change == "dtype":
+            return array.astype(draw(st.sampled_from(KINDS)))
+        result, value = np.array(array), np.array(draw(st.sampled_from(EXTREMES))).astype(array.dtype)
+    result.reshape(-1)[slice(None) if change == "all" else draw(st.integers(0, array.size - 1))] = value
+    return result
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Any:
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield (*path, key)
+        yield from places(child, (*path, key))
+
+
+def damage(draw: Any, manifest: Any) -> Any:
+    """A manifest with a value that is missing or another."""
+    *way, last = draw(st.sampled_from(list(places(manifest))))
+    changed = copy.deepcopy(manifest)
+    inner = changed
+    for key in way:
+        inner = inner[key]
+    if draw(st.booleans()):
+        inner[last] = draw(st.sampled_from(ELSE))
+    else:
+        del inner[last]
+    return changed
+
+
+@pytest.fixture(scope="module")
+def calibrated() -> tuple[bytes, Profile]:
+    rng = np.random.default_rng(1)
+    made = Baseline(window(rng, 120), make_profile(30, segment_by="label", source="training"))
+    return to_bytes(calibrate(made, draws=100)), window(rng, 100)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_whatever_is_damaged_is_refused_or_used_without_an_error_of_another_kind(
+    calibrated: tuple[bytes, Profile], data: st.DataObject
+) -> None:
+    """From loading to comparing, merging, showing and saving. (Sketches of DataSketches are damaged elsewhere.)"""
+    blob, seen = calibrated
+    arrays = unpack(blob)
+    manifest = json.loads(arrays.pop("manifest").tobytes())
+    if data.draw(st.booleans()):
+        names = sorted(name for name in arrays if not name.endswith(("/frequent", "/distinct")))
+        victim = data.draw(st.sampled_from(names))
+        arrays[victim] = data.draw(damaged_arrays(arrays[victim]))
+    else:
+        manifest = damage(data.draw, manifest)
+    try:
+        loaded = from_bytes(pack({**arrays, "manifest": np.frombuffer(json.dumps(manifest).encode(), np.uint8)}))
+    except LensAIError:
+        return
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for use in (
+            lambda: compare(loaded, seen).to_text(),
+            lambda: compare(seen, loaded.reference).to_json(),
+            lambda: loaded.reference.merge(seen),
+            lambda: seen.merge(loaded.reference),
+            lambda: [each.top for each in loaded.reference.summaries()],
+            lambda: baseline_html(loaded).encode(),
+        ):
+            with contextlib.suppress(LensAIError):
+                use()
+    assert from_bytes(to_bytes(loaded)).n == loaded.n
+    assert files_of(loaded)["streams.csv"]

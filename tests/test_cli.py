@@ -263,3 +263,37 @@ def test_options_of_profile_that_cannot_be_are_errors(lensai, tmp_path: Path, op
     assert code == 2
     assert message in err
     assert not (tmp_path / "made" / "manifest.json").exists()
+
+
+NASTY = "a[/red]\x1b]0;owned\x07\x1b[2J[bold]=1\u202e"
+
+
+@pytest.mark.parametrize("arguments", [("show",), ("show", "--all"), ("compare",)])
+def test_names_out_of_a_file_are_printed_as_they_are_and_control_no_terminal(
+    lensai, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    profile = make_profile(300, source=NASTY, segment_by="label")
+    group = profile.groups.pop("embeddings/avgpool")
+    group.name = f"embeddings/{NASTY}"
+    profile.groups[group.name] = group
+    profile.rows = None
+    profile.info["warnings"] = [NASTY]
+    profile.segments = {NASTY: profile.segments["1"]}
+    folder = profile.save(tmp_path / "p")
+    code, out, err = lensai(*arguments, *([folder, folder] if arguments == ("compare",) else [folder]))
+    assert code == 0
+    assert not {"\x1b", "\x07", "\u202e"} & {*out, *err}
+    assert "a[/red]\\x1b]0;owned\\x07" in "".join(out.split()) + err
+
+
+def test_csv_that_is_printed_is_no_program(lensai, tmp_path: Path) -> None:
+    code, out, _ = lensai("show", "--csv", make_profile(20, source="=1").save(tmp_path / "p"))
+    assert code == 0
+    assert out.splitlines()[1].startswith("'=1,inputs/")
+
+
+def test_errors_control_no_terminal(lensai, tmp_path: Path) -> None:
+    code, _, err = lensai("show", tmp_path / "\x1b[2J")
+    assert code == 2
+    assert "\x1b" not in err
+    assert "\\x1b[2J" in err

@@ -17,23 +17,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lensai_integrations import storage
+from lensai_integrations import npz, storage
 from lensai_integrations.errors import FormatError, InputError, LensAIError
-from lensai_integrations.storage import ARRAYS, MANIFEST, pack, read_folder, unpack, write_folder
+from lensai_integrations.storage import ARRAYS, MANIFEST, files_of, pack, read_folder, unpack, write_folder
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_])
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_folder(tmp_path / "saved", {"kind": "test"}, {"a/b": np.arange(6.0).reshape(2, 3)}, {"streams.csv": "x,y\n"})
+    write_folder(
+        tmp_path / "saved", files_of({"kind": "test"}, {"a/b": np.arange(6.0).reshape(2, 3)}, {"streams.csv": "x,y\n"})
+    )
     return tmp_path / "saved"
 
 
 def edit(folder: Path, **changes: Any) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    manifest |= changes
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    """Change a manifest as somebody does who knows the format: its digest is right."""
+    manifest = json.loads((folder / MANIFEST).read_text()) | changes
+    del manifest["sha256"]
+    (folder / MANIFEST).write_bytes(storage._sealed(json.dumps(manifest, indent=1).encode()))
 
 
 def test_what_was_written_is_read(folder: Path) -> None:
@@ -68,7 +71,7 @@ def test_numpy_itself_can_open_it(folder: Path) -> None:
 
 
 def test_writing_again_replaces(folder: Path) -> None:
-    write_folder(folder, {"kind": "new"}, {"c": np.zeros(1)}, {})
+    write_folder(folder, files_of({"kind": "new"}, {"c": np.zeros(1)}, {}))
     manifest, loaded = read_folder(folder)
     assert (manifest["kind"], list(loaded)) == ("new", ["c"])
 
@@ -76,7 +79,7 @@ def test_writing_again_replaces(folder: Path) -> None:
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
     with pytest.raises(InputError, match="is a file; pass a folder"):
-        write_folder(tmp_path / "f", {}, {}, {})
+        write_folder(tmp_path / "f", files_of({}, {}, {}))
 
 
 @pytest.mark.parametrize("name", [MANIFEST, ARRAYS, "streams.csv"])
@@ -107,7 +110,8 @@ def test_a_changed_byte_is_refused(folder: Path, name: str) -> None:
     ("changes", "message"),
     [
         ({"format": "other"}, "not a manifest of this format"),
-        ({"format_version": 2}, "upgrade lensai-integrations"),
+        ({"format_version": 3}, "upgrade lensai-integrations"),
+        ({"format_version": 1}, "format_version 1 and a sha256"),
         ({"files": None}, "lists no profile.npz"),
         ({"files": {ARRAYS: {}}}, "truncated or replaced"),
         ({"files": {ARRAYS: None}}, "unsafe name"),
@@ -144,8 +148,8 @@ def test_a_huge_manifest_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPat
 def test_a_zip_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     blob = pack({"x": np.zeros(100_000)})
     assert len(blob) < 2_000
-    monkeypatch.setattr(storage, "MAX_ARRAYS_BYTES", 10_000)
-    with pytest.raises(FormatError, match="unpacks to"):
+    monkeypatch.setattr(npz, "MAX_ARRAYS_BYTES", 10_000)
+    with pytest.raises(FormatError, match="unpack to"):
         unpack(blob)
 
 
@@ -174,7 +178,7 @@ def test_strings_are_refused() -> None:
 
 def test_a_header_that_claims_terabytes_allocates_nothing() -> None:
     honest = npy(np.zeros(4))
-    lying = honest.replace(b"(4,), }" + b" " * 13, b"(99999999999999,), }")
+    lying = honest.replace(b"(4,), }" + b" " * 9, b"(9999999999,), }")
     assert lying != honest
     with pytest.raises(FormatError, match="says shape"):
         unpack(member(lying))
@@ -201,19 +205,18 @@ def test_every_truncation_is_refused() -> None:
             unpack(blob[:length])
 
 
-def test_a_full_disk_leaves_a_folder_that_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = storage.replace_file
+def test_a_full_disk_leaves_what_was_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     def full(path: Path, content: bytes) -> None:
-        if path.name == MANIFEST:
+        if MANIFEST in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, content)
+        path.write_bytes(content)
 
-    monkeypatch.setattr(storage, "replace_file", full)
+    monkeypatch.setattr(storage, "write_file", full)
     with pytest.raises(OSError, match="No space left"):
-        write_folder(folder, {"kind": "new"}, {"a": np.zeros(2)}, {})
-    with pytest.raises(FormatError, match="cut short"):
-        read_folder(folder)
+        write_folder(folder, files_of({"kind": "new"}, {"a": np.zeros(2)}, {}))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_no_partial_files_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,23 +225,23 @@ def test_no_partial_files_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(storage.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_folder(folder, {}, {"a": np.zeros(2)}, {})
+        write_folder(folder, files_of({}, {"a": np.zeros(2)}, {}))
     assert not [path for path in folder.iterdir() if "partial" in path.name]
 
 
 @pytest.fixture
 def stale(tmp_path: Path) -> Path:
     """A folder that an older save has written, and something of the user's beside it."""
-    write_folder(tmp_path / "a", {}, {"x": np.zeros(1)}, {"streams.csv": "old", "segments.csv": "old"})
+    write_folder(tmp_path / "a", files_of({}, {"x": np.zeros(1)}, {"streams.csv": "old", "segments.csv": "old"}))
     (tmp_path / "a" / "notes.txt").write_text("mine")
     return tmp_path / "a"
 
 
-NOW = {"streams.csv": "new", "segments.csv": None, "report.html": None}
+NOW = {"streams.csv": "new"}
 
 
 def test_what_an_older_save_has_and_this_one_does_not_is_removed(stale: Path) -> None:
-    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
+    write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
     assert {path.name for path in stale.iterdir()} == {"manifest.json", "profile.npz", "streams.csv", "notes.txt"}
     assert (stale / "notes.txt").read_text() == "mine"
     assert read_folder(stale)[1]["x"] == 1
@@ -246,23 +249,23 @@ def test_what_an_older_save_has_and_this_one_does_not_is_removed(stale: Path) ->
 
 def test_what_an_interrupted_save_has_left_is_removed(stale: Path) -> None:
     (stale / "manifest.json").unlink()
-    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
+    write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
     assert not (stale / "segments.csv").exists()
     (stale / "segments.csv").write_text("left")
     (stale / "manifest.json").write_text("{")
-    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
+    write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
     assert not (stale / "segments.csv").exists()
 
 
 def test_files_of_the_user_that_are_called_as_ours_stay(tmp_path: Path) -> None:
     (tmp_path / "segments.csv").write_text("mine")
-    write_folder(tmp_path, {}, {"x": np.zeros(1)}, NOW)
+    write_folder(tmp_path, files_of({}, {"x": np.zeros(1)}, NOW))
     (tmp_path / "report.html").write_text("mine")
-    write_folder(tmp_path, {}, {"x": np.ones(1)}, NOW)
+    write_folder(tmp_path, files_of({}, {"x": np.ones(1)}, NOW))
     assert [(tmp_path / name).read_text() for name in ("segments.csv", "report.html")] == ["mine", "mine"]
 
 
-@pytest.mark.parametrize("step", range(12))
+@pytest.mark.parametrize("step", range(20))
 def test_a_save_that_is_interrupted_is_refused_or_whole(
     stale: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,12 +283,54 @@ def test_a_save_that_is_interrupted_is_refused_or_whole(
     with monkeypatch.context() as patch:
         for name in ("open", "replace", "unlink"):
             patch.setattr(os, name, interrupted(getattr(os, name)))
-        try:
-            write_folder(stale, {}, {"x": np.ones(1)}, NOW)
-        except KeyboardInterrupt:
-            with contextlib.suppress(FormatError):
-                manifest, _ = read_folder(stale)
-                assert manifest == before[0] or not (stale / "segments.csv").exists()
-    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
+        with contextlib.suppress(KeyboardInterrupt):
+            write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
+    with contextlib.suppress(FormatError):
+        manifest, _ = read_folder(stale)
+        assert manifest == before[0] or not (stale / "segments.csv").exists()
+    write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
     assert not (stale / "segments.csv").exists()
     assert read_folder(stale)[1]["x"] == 1
+
+
+def test_every_single_bit_flip_of_a_manifest_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, files_of({"kind": "test", "info": {"é": [1.5, None]}}, {"x": np.zeros(1)}, {}))
+    content = (tmp_path / MANIFEST).read_bytes()
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(FormatError):
+            storage._parsed(bytes(flipped), tmp_path)
+        if bit % 100 == 0:
+            (tmp_path / MANIFEST).write_bytes(flipped)
+            with pytest.raises(FormatError):
+                read_folder(tmp_path)
+    assert storage._parsed(content, tmp_path)["kind"] == "test"
+
+
+@pytest.mark.parametrize("change", [b" ", b"\n", b"\t"])
+def test_whitespace_in_a_manifest_is_a_change(folder: Path, change: bytes) -> None:
+    content = (folder / MANIFEST).read_bytes()
+    for changed in (content + change, change + content, content.replace(b",", b"," + change, 1)):
+        (folder / MANIFEST).write_bytes(changed)
+        with pytest.raises(FormatError, match="changed after it was written"):
+            read_folder(folder)
+
+
+def test_a_manifest_of_the_first_version_has_no_digest(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text()) | {"format_version": 1}
+    del manifest["sha256"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    assert read_folder(folder)[0] == manifest
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"format_version": 2}))
+    with pytest.raises(FormatError, match="format_version 2 and no sha256"):
+        read_folder(folder)
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"sha256": "0" * 64}))
+    with pytest.raises(FormatError, match="format_version 1 and no sha256 of itself at its end: changed"):
+        read_folder(folder)
+
+
+def test_a_manifest_that_could_not_be_read_again_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "MAX_MANIFEST_BYTES", 300)
+    with pytest.raises(InputError, match="profile fewer streams"):
+        files_of({"kind": "x" * 300}, {}, {})

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from profiles import make_baseline, make_profile
 
 from lensai_integrations import Profiler
-from lensai_integrations.summary import CATEGORY_COLUMNS, COLUMNS, RANKS, summarize, table, to_csv
+from lensai_integrations.summary import CATEGORY_COLUMNS, COLUMNS, RANKS, _cell, segments_csv, summarize, table, to_csv
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +71,39 @@ def test_an_empty_stream_has_no_numbers() -> None:
     assert (row.n, row.invalid) == (0, 3)
     assert math.isnan(row.min)
     assert "nan" not in to_csv({"production": profiler.profile()})
+
+
+def read_again(cell: str) -> str:
+    """A cell's text without the apostrophes that keep spreadsheets from computing it."""
+    return re.sub(r"((?:^|[;\t\r\n]) *)'", r"\1", cell)
+
+
+@given(st.text(st.sampled_from("=+-@\t\r\n;' ab1\uff1d,\"")))
+def test_no_cell_of_text_begins_as_a_formula_and_each_can_be_read_again(text: str) -> None:
+    cell = _cell(text)
+    assert not any(part.lstrip(" ")[:1] in {*"=+-@\uff1d"} for part in re.split("[;\t\r\n]", cell) if part.strip(" "))
+    assert cell[:1] not in {"\t", "\r", "\n"}
+    assert read_again(cell) == text
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1"])
+def test_names_that_a_spreadsheet_would_compute_are_texts_in_every_table(name: str) -> None:
+    profiler = Profiler(source=name, segment_by="site")
+    profiler.update(labels=[name, "cat"], segments=[name, name])
+    profile = profiler.profile()
+    profile.groups["labels"].definitions["*"] = name
+    for text, keys in (
+        (to_csv(profile.sources()), ("source", "definition")),
+        (segments_csv(profile.sources()), ("source", "segment")),
+    ):
+        (record,) = csv.DictReader(io.StringIO(text, newline=""))
+        assert all(record[key].startswith("'") and read_again(record[key]) == name for key in keys)
+        assert "'" in record["top"].partition(name[0])[0]
+        assert f"{name}: 1" in read_again(record["top"])
+
+
+def test_negative_numbers_stay_numbers() -> None:
+    profiler = Profiler()
+    profiler.update(embeddings={"fc": -np.arange(1, 9, dtype=np.float32)[:, None]})
+    (record,) = csv.DictReader(io.StringIO(to_csv({"validation": profiler.profile()})))
+    assert (record["min"], record["max"]) == ("-8", "-1")

@@ -14,7 +14,7 @@ from lensai_integrations import __version__
 from lensai_integrations.cli.devices import export, push
 from lensai_integrations.cli.making import calibrate, check, profile
 from lensai_integrations.cli.reading import compare, merge, show
-from lensai_integrations.cli.sources import ERROR
+from lensai_integrations.cli.sources import ERROR, printable
 from lensai_integrations.errors import LensAIError
 from lensai_integrations.server.command import serve
 
@@ -43,8 +43,8 @@ def main() -> None:
     except click.Abort:
         sys.exit(ERROR)
     except LensAIError as error:
-        click.secho(f"error: {error}", fg="red", err=True)
+        click.secho(f"error: {printable(str(error))}", fg="red", err=True)
         sys.exit(ERROR)
     except Exception as error:  # noqa: BLE001  a crash must not look like "drift" to a pipeline
-        click.secho(f"error: {type(error).__name__}: {error}", fg="red", err=True)
+        click.secho(f"error: {type(error).__name__}: {printable(str(error))}", fg="red", err=True)
         sys.exit(ERROR)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lensai_integrations.cli.sources import load_source, tracking_uri_option
+from lensai_integrations.cli.sources import load_source, printable, tracking_uri_option
 from lensai_integrations.errors import InputError
 from lensai_integrations.progress import progress_bar
 from lensai_integrations.segments import DEFAULT_SEGMENTS
@@ -61,9 +61,9 @@ def profile(
         )
     made.save(output, report_html=baseline_html(made))
     for path, why in made.info.get("unreadable", [])[:MOST_LISTED]:
-        click.secho(f"unreadable: {path}: {why}", fg="yellow", err=True)
+        click.secho(f"unreadable: {printable(path)}: {printable(why)}", fg="yellow", err=True)
     for warning in made.warnings:
-        click.secho(f"note: {warning}", fg="yellow", err=True)
+        click.secho(f"note: {printable(warning)}", fg="yellow", err=True)
     click.echo(
         f"{made.n:,} images in {output}, {made.info['images_per_second']:,} images/s; look at {output / 'report.html'}"
     )

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import click
 
-from lensai_integrations.cli.sources import DRIFT, NO_DRIFT, load_source, profile_of, tracking_uri_option, width
+from lensai_integrations.cli.sources import (
+    DRIFT,
+    NO_DRIFT,
+    load_source,
+    printable,
+    profile_of,
+    tracking_uri_option,
+    width,
+)
 from lensai_integrations.cli.tables import print_streams
 from lensai_integrations.profile import Profile
 
@@ -42,7 +50,7 @@ def compare(
         from lensai_integrations.report import drift_html
 
         html.write_text(drift_html(report, held_against, seen), encoding="utf-8")
-    click.echo(report.to_json() if as_json else report.to_text(width=width()))
+    click.echo(report.to_json() if as_json else printable(report.to_text(width=width())))
     sys.exit(DRIFT if report.drift else NO_DRIFT)
 
 
@@ -61,7 +69,7 @@ def show(source: str, as_csv: bool, show_all: bool, tracking_uri: str | None) ->
     else:
         print_streams(loaded.sources(), show_all)
     for warning in loaded.warnings:
-        click.secho(f"note: {warning}", fg="yellow", err=True)
+        click.secho(f"note: {printable(warning)}", fg="yellow", err=True)
 
 
 @click.command()

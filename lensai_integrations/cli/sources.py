@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 from typing import Final
+from unicodedata import category
 
 import click
 
@@ -57,3 +58,15 @@ def profile_of(loaded: Profile | Baseline) -> Profile:
 def width() -> int:
     """Columns to print on."""
     return min(shutil.get_terminal_size((100, 24)).columns, 120)
+
+
+def printable(text: str) -> str:
+    """A text without what would control the terminal: names come out of files that anybody may have written.
+
+    Example:
+        >>> printable("ok\\n\\x1b[2J")
+        'ok\\n\\\\x1b[2J'
+    """
+    return "".join(
+        c.encode("unicode_escape").decode() if category(c).startswith("C") and c not in "\n\t" else c for c in text
+    )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lensai_integrations.class_names import label_names, shown
-from lensai_integrations.cli.sources import width
+from lensai_integrations.cli.sources import printable, width
 from lensai_integrations.profile import Profile
 from lensai_integrations.segments import LABEL
 
@@ -23,7 +23,7 @@ def print_streams(sources: Mapping[str, Profile], show_all: bool) -> None:
 
     console = Console(width=width(), highlight=False)
     for source, profile in sources.items():
-        table = Table(title=f"{source}: {profile.n:,} rows", title_justify="left")
+        table = Table(title=_plain(f"{source}: {profile.n:,} rows"), title_justify="left")
         table.add_column("stream", overflow="fold")
         for heading in ("n", "min", "5%", "median", "95%", "max"):
             table.add_column(heading, justify="right")
@@ -33,10 +33,10 @@ def print_streams(sources: Mapping[str, Profile], show_all: bool) -> None:
             table.add_row(*_cells(row))
         for name, group in profile.groups.items():
             if name.startswith("embeddings/") and not show_all:
-                table.add_row(f"{name} ({len(group.streams)} streams)", f"{group.n:,}", *[""] * 5)
+                table.add_row(_plain(f"{name} ({len(group.streams)} streams)"), f"{group.n:,}", *[""] * 5)
         console.print(table)
         if profile.segments:
-            console.print(_segments_line(profile), markup=False)
+            console.print(printable(_segments_line(profile)), markup=False)
 
 
 def _segments_line(profile: Profile) -> str:
@@ -46,12 +46,17 @@ def _segments_line(profile: Profile) -> str:
     return f"{len(profile.segments)} segments by {profile.info.get('segment_by')}: {names}\n"
 
 
-def _cells(row: StreamSummary) -> list[str]:
+def _plain(text: str) -> str:
+    """A text that neither Rich nor the terminal takes for more than that."""
     from rich.markup import escape
 
+    return escape(printable(text))
+
+
+def _cells(row: StreamSummary) -> list[str]:
     if row.kind == "categories":
         top = ", ".join(f"{name}: {count:,}" for name, count in row.top[:3])
-        return [escape(f"{row.stream}  {top}"), f"{row.n:,}", *[""] * 5]
+        return [_plain(f"{row.stream}  {top}"), f"{row.n:,}", *[""] * 5]
     numbers = [row.min, row.quantiles[0.05], row.quantiles[0.5], row.quantiles[0.95], row.max]
     name = f"{row.stream} ({row.label})" if row.label else row.stream
-    return [escape(name), f"{row.n:,}", *(f"{number:.4g}" for number in numbers)]
+    return [_plain(name), f"{row.n:,}", *(f"{number:.4g}" for number in numbers)]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.drift.accuracy import Confidence, confidences_of
-from lensai_integrations.drift.features import Block, Floats, rank_spread
+from lensai_integrations.drift.features import LEAST_RANGE, Block, Floats, rank_spread
 from lensai_integrations.drift.null import Halves, Null, null_of
 from lensai_integrations.drift.row_features import Clusters, Kernel, Principal
 from lensai_integrations.drift.slice_features import Slices
@@ -204,7 +204,7 @@ def blocks_of(
         yield name, name, Distributions.of(kept)
         if mean is not None and mean.exponents:
             yield name, name, Kernel(mean.dim, mean.frequencies, mean.seed, tuple(mean.exponents))
-        if np.ptp(first[name], axis=0).max() > 0:
+        if np.ptp(first[name], axis=0).max() > LEAST_RANGE:
             yield name, name, Slices.of(first[name], seed)
             yield name, name, Principal.of(first[name])
             yield name, name, Clusters.of(first[name], seed)

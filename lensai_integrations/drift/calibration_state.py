@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import isfinite
 from typing import Any, Final
@@ -11,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.checked_json import from_json, to_json
 from lensai_integrations.drift.accuracy import Confidence
 from lensai_integrations.drift.calibration import TOP_CLASS, Calibration, Part
 from lensai_integrations.drift.features import Block
@@ -50,8 +50,14 @@ def to_state(calibration: Calibration) -> State:
         "notes": list(calibration.notes),
         "parts": parts,
     }
-    state: State = {_ABOUT: np.frombuffer(json.dumps(about, allow_nan=False).encode(), np.uint8)}
-    for number, part in enumerate(calibration.parts):
+    state: State = {_ABOUT: np.frombuffer(to_json(about, "what is said about the calibration"), np.uint8)}
+    return state | _arrays(calibration.parts)
+
+
+def _arrays(parts: Sequence[Part]) -> State:
+    """The arrays of all blocks."""
+    state: State = {}
+    for number, part in enumerate(parts):
         null = {f"null/{name}": getattr(part.null, name) for name in _NULL}
         arrays = {**part.block.state(), "mean": part.mean, **null}
         state |= {f"{number}/{name}": array for name, array in arrays.items()}
@@ -71,12 +77,14 @@ def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
         lensai_integrations.errors.FormatError: a sketch's state lacks the array 'about': ...
     """
     try:
-        about = json.loads(field(state, _ABOUT, np.uint8, (None,)).tobytes())
+        about = from_json(field(state, _ABOUT, np.uint8, (None,)).tobytes(), "what is said about it")
         sizes, rows, draws = tuple(map(int, about["sizes"])), int(about["rows"]), int(about["draws"])
         require(0 < len(sizes) <= _MOST_SIZES and list(sizes) == sorted(set(sizes)) and sizes[0] > 0, "sizes")
         require(sizes[-1] <= LARGEST_COUNT and 0 < rows <= LARGEST_COUNT, "rows")
         require(0 < draws <= _MOST_DRAWS and 0 < len(about["parts"]) <= _MOST_PARTS, "draws")
         parts = [_part(entry, _below(number, state), len(sizes), draws) for number, entry in enumerate(about["parts"])]
+        unknown = sorted(state.keys() - _arrays(parts).keys() - {_ABOUT})
+        require(not unknown, f"nothing refers to the arrays {unknown[:5]}")
         told = {} if about["confidence"] is None else {OUTPUTS: about["confidence"]}
         told |= dict(about.get("confidences", {}))
         confidences = {str(name): _confidence(each) for name, each in told.items()}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from lensai_integrations.errors import LensAIError
+from lensai_integrations.interruptions import pass_on
 
 _log = logging.getLogger("lensai_integrations")
 
@@ -81,4 +82,5 @@ class Failures:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - monitoring never stops a service
+            pass_on(error)
             self.note(topic, error)

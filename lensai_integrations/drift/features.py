@@ -28,6 +28,8 @@ Floats: TypeAlias = NDArray[np.floating[Any]]
 #: The weight of statistics that tell where and how something moved, but hardly ever see what others miss. A verdict is
 #: the better at finding small shifts, the fewer statistics decide it.
 MINOR = 0.05
+#: A column whose values lie no further apart is a constant: one divided by less is no float32 any more.
+LEAST_RANGE = 1e-30
 #: A KLL sketch's rank error is stated at 99% confidence: so many standard deviations.
 _NORMAL_99 = 2.58
 

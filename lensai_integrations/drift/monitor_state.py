@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lensai_integrations.archive import from_bytes, to_bytes
+from lensai_integrations.checked_json import from_json, to_json
 from lensai_integrations.drift.durable import lock
 from lensai_integrations.errors import FormatError, InputError, InUseError
 from lensai_integrations.profile import Profile
@@ -98,10 +98,7 @@ class Store:
             return None
         if not path.is_file() or path.stat().st_size > MAX_HEAD_BYTES:
             raise FormatError(f"{path} is no file of at most {MAX_HEAD_BYTES} bytes")
-        try:
-            head = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise FormatError(f"{path} is not JSON: {error}") from error
+        head = from_json(path.read_bytes(), str(path))
         if not isinstance(head, dict) or head.get("format") != FORMAT or head.get("version") != VERSION:
             raise FormatError(f"{path} is not the state of a monitor of this release (format {FORMAT!r}, {VERSION})")
         return head
@@ -145,7 +142,7 @@ class Store:
             OSError: If the disk is full or the folder is gone; what was committed before still holds.
         """
         self.acquire()
-        content = json.dumps({"format": FORMAT, "version": VERSION, **head}, allow_nan=False).encode()
+        content = to_json({"format": FORMAT, "version": VERSION, **head}, "the state")
         replace_file(self.folder / HEAD, content)
         for path in list(self.folder.iterdir()):
             if _OURS.fullmatch(path.name) and path.name not in files:

@@ -168,13 +168,19 @@ class Principal(WholeRows):
         """
         kept = len(self.sizes)
         gap = (window - reference)[..., :kept]
-        part = self.sizes**2 / np.sum(self.sizes**2)
+        part = self._parts_of_variance()
         centroid = np.sum(gap**2 * part, axis=-1)
         covariances = [self._covariance(side, part**0.5) for side in (reference, window)]
         frechet = centroid + bures(*covariances)
         squared = np.stack([centroid, np.sum(gap**2, axis=-1), frechet])
         statistics: Floats = np.cbrt(squared * np.square(scale))[..., None]
         return statistics
+
+    def _parts_of_variance(self) -> Floats:
+        """The share of each component, whatever the rows' unit: squares of very large or small ones are no float32."""
+        relative = np.ldexp(self.sizes, -np.frexp(self.sizes.max())[1])  # by a power of two, which rounds nothing
+        shares: Floats = relative**2 / np.sum(relative**2)
+        return shares
 
     def mean(self, rows: Floats) -> Floats:
         """The mean of `features`, without making the products of each row."""
@@ -197,11 +203,13 @@ class Principal(WholeRows):
         if moments is None or not moments.n or moments.covariance is None or moments.dim != len(self.centre):
             return None
         axes = self.axes.astype(np.float64)
-        mean = (moments.mean - self.centre) @ axes
-        products = np.outer(mean, mean)
-        if moments.n > 1:  # one row has no covariance
-            products += axes.T @ moments.covariance @ axes * ((moments.n - 1) / moments.n)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = (moments.mean - self.centre) @ axes
+            products = np.outer(mean, mean)
+            if moments.n > 1:  # one row has no covariance
+                products += axes.T @ moments.covariance @ axes * ((moments.n - 1) / moments.n)
         features = np.concatenate([mean, products[np.triu_indices(len(self.sizes))]])
+        features = np.nan_to_num(features, nan=np.inf)  # infinities of both signs: as far away as can be
         return np.clip(features, -(_FARTHEST**2), _FARTHEST**2).astype(np.float32), moments.n
 
     def state(self) -> State:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from lensai_integrations.drift.features import MINOR, Floats, WholeRows
+from lensai_integrations.drift.features import LEAST_RANGE, MINOR, Floats, WholeRows
 from lensai_integrations.drift.stream_features import Distributions
 from lensai_integrations.sketches.state import State, field, require
 
@@ -41,7 +41,9 @@ class Slices(WholeRows):
     @classmethod
     def of(cls, rows: Floats, seed: int = 0) -> Self:
         """Directions, uniform in the space of columns divided by their standard deviation."""
-        spread = np.where(np.ptp(rows, axis=0) > 0, rows.std(axis=0), 0.0)  # which rounding makes of a constant too
+        spread = np.where(
+            np.ptp(rows, axis=0) > LEAST_RANGE, rows.std(axis=0), 0.0
+        )  # rounding makes some of a constant
         drawn = np.random.default_rng(seed).normal(size=(rows.shape[1], SLICES))
         scale = np.where(spread > 0, spread, np.inf)
         directions = (drawn / np.linalg.norm(drawn, axis=0) / scale[:, None]).astype(np.float32)

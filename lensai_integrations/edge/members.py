@@ -35,6 +35,10 @@ _EXTENDED: Final = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
+#: Bytes of zeros at the end of an archive, two blocks.
+_END: Final = 1024
+#: Where a header has the size of its file.
+_SIZE_AT: Final = 124
 #: So often an archive is asked for more at its end.
 _MOST_ENDS: Final = 100
 #: As many files that were passed over are named.
@@ -189,20 +193,54 @@ def _untar(file: IO[bytes], name: str, found: Found) -> None:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         stream = _Bounded(gzip.GzipFile(fileobj=file) if zipped else file, found.limits.archive_bytes)
+        endless = zipped
         with tarfile.open(fileobj=stream, mode="r|", errorlevel=0, tarinfo=_Member) as members:
             for member in members:
                 _take(members, member, found)
-        while rest := stream.read(1 << 20):  # to the end, where gzip has its checksum
-            if rest.strip(b"\0"):
-                raise FormatError(f"{name} is damaged: something comes after the end of the archive")
+                endless = endless and isinstance(member, _Member) and member.of_libtar
+        while stream.read(1 << 20):  # to the end, where gzip has its checksum
+            pass
     except (FormatError, MemoryError):
         raise
     except Exception as error:  # made-up headers make `tarfile` raise IndexError, RecursionError and more
-        raise FormatError(f"{name} is not a readable tar archive: {error}") from error
+        problem = (
+            f"{name} is not a readable tar archive: {error}; if it was cut short on its way, send or copy it again"
+        )
+        raise FormatError(problem) from error
+    _check_end(name, stream.size - members.offset, stream.zeros, endless)
+
+
+def _check_end(name: str, rest: int, zeros: int, endless: bool) -> None:
+    """Hold what comes after the last member against what ends an archive: two blocks of zeros, or more.
+
+    `tarfile` takes whatever is no header for the end, so an archive that was cut between two members would be read
+    without those that are missing. LensAI's C++ profiler writes no end (it uses libtar and does not ask for one); its
+    archives are gzipped, and there gzip's checksum says that they are whole.
+
+    Raises:
+        FormatError: If it is something else.
+    """
+    if rest > zeros and rest >= tarfile.BLOCKSIZE:
+        raise FormatError(f"{name} is damaged: what comes after its last file is no file; send or copy it again")
+    if rest < _END and not (endless and rest == 0):
+        raise FormatError(
+            f"{name} is cut short: the {_END} bytes of zeros that end a tar archive are missing; send or copy it again"
+        )
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose extended header or long name, if it has one, is as short as that of a name and a time."""
+    """A member whose extended header or long name, if it has one, is as short as that of a name and a time.
+
+    `of_libtar` says that its header is one of libtar, which alone fills numbers up with spaces.
+    """
+
+    of_libtar = False
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        member = super().frombuf(buf, encoding, errors)
+        member.of_libtar = buf[_SIZE_AT : _SIZE_AT + 1] == b" "
+        return member
 
     def _proc_member(self, tarfile_: tarfile.TarFile) -> Any:
         if self.type in _EXTENDED and not 0 <= self.size <= _MOST_HEADER:  # they are searched in quadratic time
@@ -212,7 +250,7 @@ class _Member(tarfile.TarInfo):
 
 def _take(members: tarfile.TarFile, member: tarfile.TarInfo, found: Found) -> None:
     found.count()
-    path = PurePosixPath(member.name)
+    path = PurePosixPath(member.name.lstrip("/"))  # as tar reads it: LensAI's C++ profiler writes /imgstats/noise.bin
     if member.isdir():
         return
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
@@ -226,11 +264,13 @@ def _take(members: tarfile.TarFile, member: tarfile.TarInfo, found: Found) -> No
 class _Bounded(io.RawIOBase):
     """A stream that ends in an error after so many bytes, and if it is read on and on beyond its end.
 
-    `tarfile` passes over a member in as many steps as its size takes, whether there is anything or not.
+    `tarfile` passes over a member in as many steps as its size takes, whether there is anything or not. `size` is how
+    much was read, `zeros` how many zeros are at its end.
     """
 
     def __init__(self, stream: Any, most: int) -> None:
         self._stream, self._left, self._most, self._ends = stream, most, most, 0
+        self.size = self.zeros = 0
 
     def readable(self) -> bool:
         return True
@@ -240,6 +280,9 @@ class _Bounded(io.RawIOBase):
         self._left -= len(content)
         if self._left < 0:
             raise FormatError(f"the archive unpacks to more than the {self._most} bytes that are read")
+        self.size += len(content)
+        zeros = len(content) - len(content.rstrip(b"\0"))
+        self.zeros = self.zeros + zeros if zeros == len(content) else zeros
         self._ends += not content
         if self._ends > _MOST_ENDS:
             raise FormatError("the archive is cut short: a member says to be longer than what there is")

@@ -187,8 +187,6 @@ def checked(content: bytes, *, noise: bool = False) -> bytes:
     sketch = wire.read(content)
     if sketch.n == 0:
         raise FormatError("its sketch has seen no values")
-    if len(sketch.sizes) > sketch.n.bit_length():  # DataSketches would write beyond its memory when it merges it
-        raise FormatError(f"its sketch has {len(sketch.sizes)} levels for {sketch.n} values, which no program writes")
     if noise and math.isinf(sketch.maximum):
         content = without_infinity(content)
         sketch = wire.read(content)

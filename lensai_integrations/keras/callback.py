@@ -470,7 +470,13 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
 
     def _deliver(self, baseline: Baseline, options: Options, log: bool = True) -> Path | None:
         runs = [self._active_run] if log and self._active_run is not None else []
-        return deliver(baseline, options, self._this_fit.problems, root=Path.cwd(), runs=runs, say=self._say)
+
+        def saved(folder: Path) -> None:
+            if options is self._options:  # and not beside the checkpoint of a trial
+                self.directory_ = folder
+
+        problems = self._this_fit.problems
+        return deliver(baseline, options, problems, root=Path.cwd(), runs=runs, say=self._say, saved=saved)
 
     def _say(self, message: str) -> None:
         say(self, message)

@@ -15,8 +15,8 @@ from statistics import fmean
 from typing import Any, Final
 
 from lensai_integrations.profile import Baseline
-from lensai_integrations.training.finish import FOLDER
 from lensai_integrations.training.options import Options
+from lensai_integrations.training.place import FOLDER
 from lensai_integrations.training.problems import Problems
 
 _NO_OBJECTIVE: Final = (

@@ -13,6 +13,7 @@ from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.keras.best import BestEpoch, Seen
 from lensai_integrations.keras.fit import KerasFit
 from lensai_integrations.keras.functions import TEST
@@ -188,6 +189,7 @@ def _evaluated(fit: KerasFit, evaluation: Mapping[str, Any]) -> Seen:
             fit.end(VALIDATION)
             return fit.seen()
         except Exception as error:
+            pass_on(error)
             raise InputError(_NO_FINAL.format(f"it failed: {error!r}")) from error
         finally:
             fit.stop()

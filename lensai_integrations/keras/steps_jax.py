@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from jax.extend.core import get_opaque_trace_state
 
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.keras.functions import PREDICT, TRAIN, NotProfiledError, Pick, Sink, labelled, replaced
 from lensai_integrations.keras.taps import Caught, Taps
 
@@ -71,6 +72,7 @@ def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable
             try:
                 (outputs, caught), state = compiled(state, data)
             except Exception as error:
+                pass_on(error)
                 if begun or any(leaf.is_deleted() for leaf in jax.tree_util.tree_leaves(state)):
                     raise
                 raise _NotTracedError(data) from error

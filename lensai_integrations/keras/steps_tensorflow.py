@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import reduce_per_replica
 
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.keras.functions import PREDICT, NotProfiledError, Pick, Sink, tapped
 from lensai_integrations.keras.taps import Taps
 
@@ -48,6 +49,7 @@ def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable
             try:
                 run.get_concrete_function(iterator)
             except Exception as error:
+                pass_on(error)
                 raise NotProfiledError(iterator) from error
             traced.append(True)
         logs, seen = run(iterator)

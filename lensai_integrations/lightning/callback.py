@@ -518,12 +518,13 @@ class BaselineCallback(Checkable, LightningCallback):
 
     def _deliver(self, trainer: Trainer, belonging: Belonging) -> None:
         assert self._fit is not None
-        self.baseline_, self.directory_ = finish.conclude(
-            self._fit, self._options, trainer, belonging, self._active_run
-        )
+        self._keep(*finish.conclude(self._fit, self._options, trainer, belonging, self._active_run, self._keep))
         with self._fit.problems.caught("bringing the baseline back to the process that spawned this one"):
             made = {"baseline_": self.baseline_, "directory_": self.directory_, "_fitted": self._fitted}
             bring_back(trainer, self._name, **made)
+
+    def _keep(self, baseline: Baseline | None, folder: Path | None) -> None:
+        self.baseline_, self.directory_ = baseline, folder
 
 
 def _source_of(trainer: Trainer) -> str:

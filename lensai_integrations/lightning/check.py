@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lensai_integrations.arrays import is_array
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import is_outputs
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.batches import find_images, images_in, separated
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.torch.answer import has_forward
@@ -101,7 +102,8 @@ def _by_steps(model: nn.Module, batch: Any, options: Options, problems: Problems
         return _by_forward(model, batch, options, problems)
     try:
         runs: Any = copy.deepcopy(model)
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         if not has_forward(model):
             raise
         return _by_forward(model, batch, options, problems)
@@ -111,7 +113,8 @@ def _by_steps(model: nn.Module, batch: Any, options: Options, problems: Problems
     if _is_written(model, "validation_step"):
         try:
             looked = _seen(runs, batch, options, lambda: _call(runs.validation_step, batch), trained)
-        except Exception:
+        except Exception as error:
+            pass_on(error)
             if not has_forward(model):
                 raise
     if looked is None or not (looked.answers or looked.said or looked.fed):
@@ -150,6 +153,7 @@ def _trained(model: Any, batch: Any) -> tuple[Finder, str]:
                 finder.end_at(loss.get("loss") if isinstance(loss, Mapping) else loss)
             finder.close()
         except Exception as error:  # noqa: BLE001  it may need the trainer
+            pass_on(error)
             finder.stop_tracing()
             return finder, repr(error)
         finally:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import FormatError
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.training.weights import Weights, sampled
 
 #: Where a sharded checkpoint keeps what is not sharded.
@@ -98,7 +99,8 @@ class CheckpointFile:
         try:
             with self.path.open("rb") as file, zipfile.ZipFile(file) as archive:
                 return Weights.of(_samples(file, archive, tensors))
-        except (OSError, zipfile.BadZipFile, KeyError, ValueError, OverflowError, struct.error):
+        except (OSError, zipfile.BadZipFile, KeyError, ValueError, OverflowError, struct.error) as error:
+            pass_on(error)
             return None  # damaged, of a machine of the other byte order, or gone
 
 
@@ -116,6 +118,7 @@ def _skeleton(path: Path) -> Any:
                 with archive.open(entry) as file:
                     return _Skeleton(file).load()
         except Exception as error:  # a damaged pickle may raise anything
+            pass_on(error)
             raise FormatError(f"{path} cannot be read as a torch checkpoint: {error!r}") from error
 
 

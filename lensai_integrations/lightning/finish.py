@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +21,22 @@ from lensai_integrations.training.weights import WEIGHTS_OF
 
 
 def conclude(
-    fit: LightningFit, options: Options, trainer: Any, belonging: Belonging, active: TrackedRun | None
+    fit: LightningFit,
+    options: Options,
+    trainer: Any,
+    belonging: Belonging,
+    active: TrackedRun | None,
+    made: Callable[[Baseline | None, Path | None], None] = lambda baseline, folder: None,
 ) -> tuple[Baseline | None, Path | None]:
     """Make the baseline, save it, log it, and say where it is and what it lacks.
+
+    Args:
+        fit: What was profiled.
+        options: What was asked for.
+        trainer: The trainer.
+        belonging: Whose weights it is of.
+        active: The MLflow run that was active when the fit began.
+        made: Told what is returned as soon as it is there, for what comes then may be cut short.
 
     Returns:
         The baseline and the folder it is in; None for what there is not.
@@ -33,11 +47,21 @@ def conclude(
     if baseline is None:
         say_there_is_none(fit.reference, fit.problems)
         return None, None
+    made(baseline, None)
     if trainer.fast_dev_run:
         say("Baseline: fast_dev_run, so it is neither saved nor logged; it is in `callback.baseline_`.")
         return baseline, None
     runs = runs_of_loggers(trainer) or ([active] if active is not None else [])
-    return baseline, deliver(baseline, options, fit.problems, root=trainer.default_root_dir, runs=runs, say=say)
+    folder = deliver(
+        baseline,
+        options,
+        fit.problems,
+        root=trainer.default_root_dir,
+        runs=runs,
+        say=say,
+        saved=lambda folder: made(baseline, folder),
+    )
+    return baseline, folder
 
 
 def say(message: str) -> None:

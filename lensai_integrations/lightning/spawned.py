@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+from lensai_integrations.interruptions import pass_on
+
 _LOG: Final = logging.getLogger("lensai_integrations")
 #: The callbacks of this process.
 _HERE: Final[WeakValueDictionary[str, Any]] = WeakValueDictionary()
@@ -78,5 +80,6 @@ def _deliver(name: str, path: str) -> None:
         if callback is not None:
             callback.__dict__.update(pickle.loads(Path(path).read_bytes()))  # noqa: S301 - our own
     except Exception as error:  # noqa: BLE001 - the trainer that is being brought back must not fail
+        pass_on(error)
         _LOG.warning("what %s made in another process could not be brought back: %r", type(callback).__name__, error)
     shutil.rmtree(Path(path).parent, ignore_errors=True)

@@ -14,6 +14,7 @@ from array_api_compat import is_jax_array, is_torch_array
 from lensai_integrations.arrays import Array, dtype_name, is_immutable, local, namespace, shape_of, to_host
 from lensai_integrations.compiled import Compiled
 from lensai_integrations.errors import InputError
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.batches import by_shape, in_order
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs, Images
@@ -76,6 +77,7 @@ class CustomMeasurer:
                 try:
                     parts[each.name].append(_rows(each, given, valid))
                 except Exception as error:  # noqa: BLE001  whatever the user's function may raise
+                    pass_on(error)
                     failed.add(each.name)
                     self.errors[each.name] = _explained(error, given)
         return {name: _together(rows) for name, rows in parts.items() if name not in failed and rows}

@@ -18,6 +18,7 @@ from array_api_compat import device, is_numpy_array
 
 from lensai_integrations.arrays import Array, is_immutable, namespace
 from lensai_integrations.errors import InputError
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures import edge, formulas
 from lensai_integrations.measures.definitions import Definition, register
 from lensai_integrations.measures.inputs import Images
@@ -271,6 +272,7 @@ def _measured(
                 try:
                     sums[name].append(chosen[name].over_pixels(planes))
                 except Exception as error:  # noqa: BLE001  what one convention does wrong is no other's
+                    pass_on(error)
                     failed[name] = error
             valid.append(planes.valid)
             each(planes)
@@ -278,6 +280,7 @@ def _measured(
             try:
                 rows[name] = _rows(images, name, _joined(sums[name], xp), valid)
             except Exception as error:  # noqa: BLE001
+                pass_on(error)
                 failed[name] = error
     return rows, failed
 

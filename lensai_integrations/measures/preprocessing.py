@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lensai_integrations.arrays import to_host
 from lensai_integrations.errors import InputError
+from lensai_integrations.interruptions import pass_on
 
 #: `mean`, `std`, `scale` and `channels` of `ImageInputs`.
 Undone: TypeAlias = tuple[tuple[float, ...] | None, tuple[float, ...] | None, float, str]
@@ -74,6 +75,7 @@ def _tried(function: Callable[..., Any], probe: NDArray[np.float64]) -> NDArray[
         answer = function(probe.reshape(1, 1, -1, 3).copy(), **({"data_format": "channels_last"} if named else {}))
         return to_host(answer).astype(np.float64).reshape(probe.shape)
     except Exception as error:
+        pass_on(error)
         raise InputError(
             f"preprocess={function!r} should make an image [n, H, W, 3] of one, but of a few pixels it made: {error!r}."
             " Pass mean=, std= and scale= instead"

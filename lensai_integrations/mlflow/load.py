@@ -115,6 +115,9 @@ def _fetch_from(place: Place, uri: str, folder: Path, checkpoint: Checkpoint) ->
     for name in wanted:
         checkpoint()
         repository._download_file(f"{place.path}/{name}", str(folder / name))  # type: ignore[no-untyped-call]
+        got = (folder / name).stat().st_size
+        if sizes[name] not in (None, got):
+            raise TrackingError(f"of {place.path}/{name} came {got} bytes, and the server lists {sizes[name]}")
     return None
 
 

@@ -11,16 +11,18 @@ import logging
 import shlex
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lensai_integrations.errors import InputError, TrackingError
+from lensai_integrations.archive import files_of
+from lensai_integrations.errors import FormatError, InputError, LensAIError, TrackingError
 from lensai_integrations.mlflow.address import DEFAULT_PATH, checked_path, without_credentials
 from lensai_integrations.mlflow.load import LIMITS
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
-from lensai_integrations.storage import MANIFEST, read_folder
+from lensai_integrations.storage import MANIFEST, read_folder, write_folder
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -97,8 +99,10 @@ def log_baseline(
         lensai_integrations.errors.InputError: artifact_path='../elsewhere' cannot be used; ...
     """
     target = _target(run_id, model_id, tracking_uri, artifact_path)
-    folder = _save(baseline, directory, target.run_id)
-    _upload(folder, target, deadline)
+    files = files_of(baseline, report_html=_report(baseline, target.run_id))
+    folder = _save(files, directory)
+    with _folder_of_its_own(folder, files) as copy:
+        _upload(copy, folder, target, deadline)
     if directory is None:
         shutil.rmtree(folder, ignore_errors=True)
     return target.source
@@ -125,7 +129,42 @@ def push(
         TrackingError: If the upload failed. The message has the cause and the command that finishes it.
     """
     target = _target(run_id, model_id, tracking_uri, artifact_path)
-    _upload(Path(directory).absolute(), target, deadline)
+    saved = Path(directory).absolute()
+    with _copy_of(saved) as copy:
+        _upload(copy, saved, target, deadline)
+    return target.source
+
+
+def upload_files(
+    files: Mapping[str, bytes],
+    saved: Path,
+    *,
+    run_id: str | None,
+    tracking_uri: str | None = None,
+    model_id: str | None = None,
+    artifact_path: str = DEFAULT_PATH,
+    deadline: float = 60.0,
+) -> str:
+    """Upload the files of a baseline as they are in memory, whatever has become of the folder they were saved in.
+
+    Args:
+        files: Contents by name, `manifest.json` among them.
+        saved: Where they were saved: what the command names that finishes an upload that failed.
+        run_id: As in `log_baseline`, like the rest and the result.
+        tracking_uri: MLflow's own setting by default.
+        model_id: A logged model.
+        artifact_path: Directory below the run or logged model.
+        deadline: Seconds that the server gets for everything.
+
+    Raises:
+        FormatError: If the files are not those that their manifest lists.
+        InputError: If there is neither a run nor a logged model to upload to, or an argument is malformed.
+        MissingDependencyError: If MLflow is not installed.
+        TrackingError: If the upload failed. The message has the cause and the command that finishes it.
+    """
+    target = _target(run_id, model_id, tracking_uri, artifact_path)
+    with _folder_of_its_own(saved, files) as folder:
+        _upload(folder, saved, target, deadline)
     return target.source
 
 
@@ -154,12 +193,12 @@ def active_run_id() -> str:
     return str(run.info.run_id)
 
 
-def _save(baseline: Baseline, directory: str | Path | None, run_id: str | None) -> Path:
-    """The baseline and its report in a folder on disk; what was half written to a temporary one is removed."""
-    report = _report(baseline, run_id)
+def _save(files: Mapping[str, bytes], directory: str | Path | None) -> Path:
+    """The files in a folder on disk; what was half written to a temporary one is removed."""
     folder = Path(tempfile.mkdtemp(prefix="lensai_baseline_") if directory is None else directory).absolute()
     try:
-        return baseline.save(folder, report_html=report)
+        write_folder(folder, files)
+        return folder
     except OSError as error:
         if directory is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -181,7 +220,37 @@ def _report(baseline: Baseline, run_id: str | None) -> str | None:
         return None
 
 
-def _upload(folder: Path, target: Target, deadline: float) -> None:
+@contextmanager
+def _copy_of(saved: Path) -> Iterator[Path]:
+    """The files of a folder in one of its own: what is verified is what is sent, whoever replaces it meanwhile."""
+    with _folder_of_its_own(saved, {}) as folder:
+        for name in LIMITS:
+            with suppress(FileNotFoundError):
+                shutil.copyfile(saved / name, folder / name)
+        yield folder
+
+
+@contextmanager
+def _folder_of_its_own(saved: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
+    """A folder of the files that no other process writes to; its name is in no message."""
+    with tempfile.TemporaryDirectory(prefix="lensai_upload_", ignore_cleanup_errors=True) as folder:
+        try:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            yield Path(folder)
+        except FormatError as error:
+            problem: LensAIError = FormatError(str(error).replace(folder, str(saved)))
+        except OSError as error:
+            problem = TrackingError(
+                f"{saved} could not be copied to a temporary folder and was not uploaded: {error.strerror or error}; "
+                "set TMPDIR to a folder on another disk"
+            )
+        else:
+            return
+    raise problem
+
+
+def _upload(folder: Path, saved: Path, target: Target, deadline: float) -> None:
     manifest, _ = read_folder(folder)
     names = [*sorted(manifest["files"]), MANIFEST]
     try:
@@ -191,36 +260,64 @@ def _upload(folder: Path, target: Target, deadline: float) -> None:
     else:
         return
     raise TrackingError(
-        f"the baseline was not uploaded to {target}: {problem}. It is saved in {folder}; "
-        f"finish with{_finishing_command(folder, target)}"
+        f"the baseline was not uploaded to {target}: {problem}. It is saved in {saved}; "
+        f"finish with{_finishing_command(saved, target)}"
     )
 
 
 def _send(folder: Path, names: list[str], target: Target, checkpoint: Checkpoint) -> None:
     from mlflow import MlflowClient
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     client = MlflowClient(tracking_uri=target.tracking_uri)
     if target.run_id:
         checkpoint()
-        location = client.get_run(target.run_id).info.artifact_uri
-        repository = get_artifact_repository(location, tracking_uri=target.tracking_uri)
-        for name in names:
-            checkpoint()
-            if name == MANIFEST:
-                _remove_stale(repository, target.artifact_path, names, checkpoint)
-            client.log_artifact(target.run_id, str(folder / name), target.artifact_path)
+        _send_to(client.get_run(target.run_id).info.artifact_uri, folder, names, target, checkpoint)
         client.set_tag(target.run_id, TAG, target.artifact_path)
     if target.model_id:
         checkpoint()
-        location = client.get_logged_model(target.model_id).artifact_location
-        repository = get_artifact_repository(location, tracking_uri=target.tracking_uri)
-        for name in names:
-            checkpoint()
-            if name == MANIFEST:
-                _remove_stale(repository, target.artifact_path, names, checkpoint)
-            repository.log_artifact(str(folder / name), target.artifact_path)  # type: ignore[no-untyped-call]
+        _send_to(client.get_logged_model(target.model_id).artifact_location, folder, names, target, checkpoint)
         client.set_logged_model_tags(target.model_id, {TAG: target.artifact_path})
+
+
+def _send_to(location: str, folder: Path, names: list[str], target: Target, checkpoint: Checkpoint) -> None:
+    """Send the files to one place, the manifest last, and see that they are there.
+
+    Through the repository itself: the client's own functions know a run's repository by the run's id alone, at
+    whatever address it was at first.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    path = target.artifact_path
+    repository = get_artifact_repository(location, tracking_uri=target.tracking_uri)
+    if location.startswith("mlflow-artifacts:"):  # a short question shows sooner than an upload what the server lacks
+        checkpoint()
+        repository.list_artifacts(path)
+    for name in names:
+        checkpoint()
+        if name == MANIFEST:
+            _remove_stale(repository, path, names, checkpoint)
+        repository.log_artifact(str(folder / name), path)  # type: ignore[no-untyped-call]
+    checkpoint()
+    _check_listed(repository, path, {name: (folder / name).stat().st_size for name in names})
+
+
+def _check_listed(repository: ArtifactRepository, path: str, sent: Mapping[str, int]) -> None:
+    """Hold what the server lists against what was sent; not every store says sizes.
+
+    Raises:
+        TrackingError: If something is missing or of another size.
+    """
+    listed = {Path(each.path).name: each.file_size for each in repository.list_artifacts(path)}
+    wrong = [f"{name} is missing" for name in sent if name not in listed]
+    wrong += [
+        f"{name} has {listed[name]} bytes instead of {size}"
+        for name, size in sent.items()
+        if name in listed and listed[name] not in (None, size)
+    ]
+    if wrong:
+        raise TrackingError(
+            f"it said that it took the files and does not have them as they were sent: {', '.join(wrong)}"
+        )
 
 
 def _remove_stale(repository: ArtifactRepository, path: str, names: list[str], checkpoint: Checkpoint) -> None:
@@ -240,6 +337,16 @@ def _remove_stale(repository: ArtifactRepository, path: str, names: list[str], c
 def _stale(repository: ArtifactRepository, path: str, names: list[str]) -> list[str]:
     held = {Path(each.path).name for each in repository.list_artifacts(path)}
     return sorted((held & LIMITS.keys()) - set(names))
+
+
+def finishing_command(saved: Path, *, run_id: str, tracking_uri: str, artifact_path: str) -> str:
+    """The command that uploads a baseline which was saved and not logged, as the end of a sentence.
+
+    Example:
+        >>> finishing_command(Path("out"), run_id="0a", tracking_uri="http://m", artifact_path="lensai")
+        ': lensai push out --run 0a --tracking-uri http://m'
+    """
+    return _finishing_command(saved, Target(run_id, None, tracking_uri, artifact_path))
 
 
 def _finishing_command(folder: Path, target: Target) -> str:

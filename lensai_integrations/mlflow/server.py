@@ -1,9 +1,9 @@
 """Calls to a tracking server that are sure to come back.
 
 MLflow retries by itself: a server that is down holds a caller for about four minutes, one that accepts and never
-answers for about twenty. Its limits are environment variables, and those belong to the user's process. So a call runs
-on a thread of its own, which is left behind at the deadline and ends with the process, and a short question goes ahead
-of it: one request, no retries, sent by MLflow's own client, so with its certificates, proxies and credentials.
+answers for about twenty. So a call runs on a thread of its own, which is left behind at the deadline and ends with the
+process. It asks as `asking.py` says, and a short question goes ahead of it: one request, no retries, sent by MLflow's
+own client, so with its certificates, proxies and credentials.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from lensai_integrations.errors import InputError, LensAIError, MissingDependencyError, TrackingError
 from lensai_integrations.mlflow.address import cause
+from lensai_integrations.mlflow.asking import hurried
 
 Result = TypeVar("Result")
 
@@ -68,7 +69,8 @@ def bounded(work: Callable[[Checkpoint], Result], deadline: float, uri: str) -> 
         try:
             _probe(uri, min(PROBE_SECONDS, deadline))
             checkpoint()
-            outcome.set_result(work(checkpoint))
+            with hurried():
+                outcome.set_result(work(checkpoint))
         except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which decides
             outcome.set_exception(error)
 
@@ -83,7 +85,16 @@ def bounded(work: Callable[[Checkpoint], Result], deadline: float, uri: str) -> 
         return outcome.result()
     if isinstance(failure, LensAIError) or not isinstance(failure, Exception):
         raise failure
-    raise TrackingError(cause(failure, uri))
+    raise TrackingError(_told(failure) or cause(failure, uri))
+
+
+def _told(failure: BaseException) -> str:
+    """What `asking.py` has raised, of which MLflow makes an error of its own, with the whole address in it."""
+    while context := failure.__context__:
+        if isinstance(context, TrackingError):
+            return str(context)
+        failure = context
+    return ""
 
 
 def _probe(uri: str, seconds: float) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.inputs import Images
 from lensai_integrations.measures.pixels import are_bytes
 from lensai_integrations.raw.columns import Columns
@@ -65,6 +66,7 @@ def measure_chunk(columns: Columns, paths: Sequence[str]) -> Chunk:
         try:
             file, pixels = _read(path, columns, chunk)
         except Exception as error:  # noqa: BLE001  a decoder may raise anything
+            pass_on(error)
             chunk.unreadable.append((path, f"{type(error).__name__}: {error}"[:300]))
             continue
         files.append(file)

@@ -20,6 +20,7 @@ import numpy as np
 
 from lensai_integrations.conventions import single_convention
 from lensai_integrations.errors import InputError, told
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Profile
@@ -150,6 +151,7 @@ class Collector:
                 segment = self._segment(one, _of_row(label, i, len(measures)))
                 self._ledger.append(partial(self._row, measure, one, pixels if i == 0 else 0 * pixels), segment)
         except Exception as error:  # noqa: BLE001  whatever a user's image or disk does, the pipeline goes on
+            pass_on(error)
             self._note("not profiled", f"{self.name}: an image was not profiled: {told(error)}")
 
     def _measured(self, image: Any) -> tuple[Any, Any, Delivered | None]:
@@ -163,6 +165,7 @@ class Collector:
                 self._note(f"custom/{name}", error, f"the custom measure {name!r} failed: {error}")
             return rows, pixels, delivered
         except Exception as error:  # noqa: BLE001
+            pass_on(error)
             why = told(error)
             self._note(IMAGES, why, f"{self.name}: an image could not be measured and counts as invalid: {why}")
             width = len(self.columns.streams) + len(self.columns.custom)

@@ -28,6 +28,7 @@ import numpy as np
 from lensai_integrations.conventions import single_convention
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.group import Group
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.outputs import LABEL
 from lensai_integrations.profile import Profile
@@ -223,7 +224,8 @@ class _Work:
             if notes["digest"] != self._digest or pixels.shape != (3, 256):
                 return
             self._sketches.restore(state)
-        except (OSError, KeyError, ValueError, EOFError, BadZipFile, FormatError):
+        except (OSError, KeyError, ValueError, EOFError, BadZipFile, FormatError) as error:
+            pass_on(error)
             return
         self._pixels = pixels.astype(np.int64)
         self._unreadable = [(str(path), str(why)) for path, why in notes["unreadable"]]
@@ -304,6 +306,7 @@ def _check_travels(columns: Columns) -> None:
     try:
         pickle.loads(pickle.dumps(columns))  # noqa: S301  what this process has just made
     except Exception as error:
+        pass_on(error)
         raise InputError(
             f"measures= or metadata= has a function that worker processes cannot import ({error}): define it at the top"
             " of a module, or use none: num_workers=0"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.raw.reading import Delivered
 
 #: A function of the user's: from what was delivered to a number, a category or None.
@@ -79,6 +80,7 @@ def answered(function: Metadata, sample: Any) -> Any:
     try:
         return function(sample)
     except Exception as error:  # noqa: BLE001  whatever it raises
+        pass_on(error)
         return error
 
 

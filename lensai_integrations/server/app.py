@@ -5,16 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import FastAPI
 
 from lensai_integrations import __version__
 from lensai_integrations.archive import to_bytes
@@ -23,14 +18,17 @@ from lensai_integrations.mlflow.sensors import SensorRuns
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server import api, intake, web
 from lensai_integrations.server.describing import describe
+from lensai_integrations.server.hosts import Hosts
 from lensai_integrations.server.inbox import Inbox
 from lensai_integrations.server.metrics import Metrics
+from lensai_integrations.server.middleware import AnswerHeaders, Below, Heads, KnownHosts, checked_root_path
+from lensai_integrations.server.problems import answer_problems
 from lensai_integrations.server.reporting import Reporter
-from lensai_integrations.server.service import Service, service_of
+from lensai_integrations.server.service import Service
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Judged, Listener, Settler
 from lensai_integrations.server.shares import Allowances
-from lensai_integrations.server.store import Store, StoreError
+from lensai_integrations.server.store import Store
 from lensai_integrations.server.tokens import Tokens
 from lensai_integrations.server.turns import Turns
 from lensai_integrations.storage import unpack
@@ -42,14 +40,6 @@ against a baseline.
 
 Devices need a token for uploads, `Authorization: Bearer <token>`; programs and people one for reading, as Bearer or as
 the password of HTTP Basic."""
-#: Seconds for which nothing more is logged of a store that cannot be used.
-_QUIET: Final = 10.0
-_HEADERS: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 
 def create_app(
@@ -61,6 +51,8 @@ def create_app(
     name: str = "baseline",
     on_judged: Listener | None = None,
     runs: SensorRuns | None = None,
+    hosts: Iterable[str] = (),
+    root_path: str = "",
 ) -> FastAPI:
     """The application; its worker runs while its lifespan does.
 
@@ -72,9 +64,11 @@ def create_app(
         name: What the baseline is called on pages.
         on_judged: Told of every hour that was judged, in the worker's thread.
         runs: Where reports are logged in MLflow.
+        hosts: Names of the server besides `localhost` and the machine's own; see `hosts.Hosts`.
+        root_path: Path below which a proxy has it, e.g. `"/lensai"`.
 
     Raises:
-        InputError: If the baseline has no measures of devices.
+        InputError: If the baseline has no measures of devices, or a name or path is none.
         StoreError: If the store cannot be used.
 
     Example:
@@ -90,6 +84,7 @@ def create_app(
     """
     settings = settings or Settings()
     check_baseline(baseline)
+    known, below = Hosts(hosts), checked_root_path(root_path)
     if store.judged_against(_digest(baseline, settings)):
         _LOG.warning("the store was judged against another baseline, or otherwise: every hour in it is judged anew")
     metrics = Metrics(store)
@@ -111,10 +106,11 @@ def create_app(
     for part in (intake, api, web):
         app.include_router(part.router)
     describe(app, tokens=tokens is not None)
-    app.add_middleware(_Headers)
-    app.add_exception_handler(StoreError, _unavailable)
-    app.add_exception_handler(RequestValidationError, _wrong)
-    app.add_exception_handler(Exception, _failed)
+    app.add_middleware(KnownHosts, hosts=known, tokens=tokens is not None)
+    app.add_middleware(Heads)
+    app.add_middleware(AnswerHeaders)
+    app.add_middleware(Below, path=below)  # the last one added is the first to be asked
+    answer_problems(app)
     return app
 
 
@@ -168,38 +164,3 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         for worker in workers:
             worker.stop()
-
-
-async def _unavailable(request: Request, error: Exception) -> JSONResponse:
-    service, now = service_of(request), time.monotonic()
-    if now - service.warned > _QUIET:
-        service.warned = now
-        _LOG.warning("answered 503: %s", error)
-    return JSONResponse({"detail": "the store cannot be used now: send it again"}, 503, {"Retry-After": "5"})
-
-
-async def _wrong(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    first: Any = error.errors()[0]
-    return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 400)
-
-
-async def _failed(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": f"this is a defect of the server: {type(error).__name__}"}, 500)
-
-
-class _Headers:
-    """Headers that every answer has."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def answered(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self._app(scope, receive, answered if scope["type"] == "http" else send)

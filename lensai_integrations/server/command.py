@@ -14,6 +14,8 @@ from lensai_integrations.errors import MissingDependencyError
 if TYPE_CHECKING:
     from lensai_integrations.mlflow import SensorRuns
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
 
 @click.command()
 @click.option("--baseline", required=True, help="Folder, or models:/... or runs:/... of MLflow.")
@@ -30,8 +32,24 @@ if TYPE_CHECKING:
 @click.option("--no-reports", is_flag=True, help="Log nothing to MLflow.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port to listen at.")
-@click.option("--token-file", type=click.Path(dir_okay=False, path_type=Path), help="A line each: <token> [<sensor>].")
+@click.option("--token-file", type=_FILE, help="A line each: <token> [<sensor>]. Read again when it changes.")
 @click.option("--no-tokens", is_flag=True, help="Let everyone who reaches the address upload and read.")
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Name under which browsers reach the server, besides --host and the machine's own; *.example.org for all"
+    " below it, * for any. May be given more than once.",
+)
+@click.option("--tls-cert", type=_FILE, help="Certificate with its chain, PEM; then HTTPS only. Read again on SIGHUP.")
+@click.option("--tls-key", type=_FILE, help="Its private key, PEM, if it is not in the same file.")
+@click.option("--root-path", default="", metavar="PATH", help="Path below which a proxy has the server: /lensai.")
+@click.option(
+    "--trusted-proxy",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Proxy whose X-Forwarded-For and -Proto are believed. May be given more than once.",
+)
 @click.option("--keep-days", type=float, default=90.0, show_default=True, help="Days after which hours are forgotten.")
 @click.option("--max-sensors", type=int, default=10_000, show_default=True, help="Most sensors.")
 @click.option(
@@ -48,6 +66,11 @@ def serve(
     port: int,
     token_file: Path | None,
     no_tokens: bool,
+    allow_host: tuple[str, ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    root_path: str,
+    trusted_proxy: tuple[str, ...],
     keep_days: float,
     max_sensors: int,
     judge_seconds: float,
@@ -68,7 +91,8 @@ def serve(
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     loaded = load_baseline(baseline, tracking_uri=tracking_uri)
-    click.echo(f"{baseline}, {loaded.n:,} images; http://{host}:{port}/", err=True)
+    scheme, address = "https" if tls_cert else "http", f"[{host}]" if ":" in host else host
+    click.echo(f"{baseline}, {loaded.n:,} images; {scheme}://{address}:{port}/", err=True)
     run(
         loaded,
         store,
@@ -78,6 +102,11 @@ def serve(
         no_tokens=no_tokens,
         settings=settings,
         name=baseline,
+        allow_hosts=allow_host,
+        root_path=root_path,
+        trusted_proxies=trusted_proxy,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         runs=None if no_reports else _runs(baseline, tracking_uri, experiment),
     )
 

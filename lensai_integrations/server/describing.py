@@ -13,7 +13,8 @@ _SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A token, as devices and programs send it."},
     "basic": {"type": "http", "scheme": "basic", "description": "A token as the password, as browsers send it."},
 }
-_OPEN: Final = "/healthz"
+#: What needs no token, as load balancers have none.
+OPEN: Final = "/healthz"
 
 #: Parameters of paths.
 SensorName = Annotated[str, Path(pattern=f"^{SENSOR.pattern}$", description="A sensor's name.", examples=["door-3"])]
@@ -32,7 +33,8 @@ def describe(app: FastAPI, *, tokens: bool) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            about: dict[str, Any] = {"title": app.title, "version": app.version, "description": app.description}
+            made = get_openapi(**about, routes=app.routes, servers=app.servers)
             app.openapi_schema = _corrected(made, tokens)
         return app.openapi_schema
 
@@ -46,7 +48,7 @@ def _corrected(made: dict[str, Any], tokens: bool) -> dict[str, Any]:
     for path, operations in made["paths"].items():
         for name, operation in operations.items():
             operation["responses"].pop("422", None)
-            if tokens and path != _OPEN:
+            if tokens and path != OPEN:
                 schemes = ["bearer"] if name == "post" else ["bearer", "basic"]
                 operation["security"] = [{scheme: []} for scheme in schemes]
     if tokens:

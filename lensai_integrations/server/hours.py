@@ -7,14 +7,14 @@ transaction that clears the payloads; of two servers that merge the same uploads
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, func, select, update
 
+from lensai_integrations.server.leases import lease
 from lensai_integrations.server.ledger import upsert
 from lensai_integrations.server.records import HourDrift
 from lensai_integrations.server.store import Store
@@ -31,6 +31,7 @@ class Batch:
         version: Of the hour when it was read; 0 if there is none yet.
         sketches: What is merged so far, packed; None as above.
         payloads: By timestamp.
+        more: Whether there are more of them.
     """
 
     sensor: str
@@ -38,6 +39,7 @@ class Batch:
     version: int
     sketches: bytes | None
     payloads: dict[int, bytes]
+    more: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,8 @@ class Due:
     sketches: bytes
 
 
-#: Most bytes of uploads that are taken to be merged at once, and most hours that are forgotten in one transaction.
+#: Most bytes of uploads that are taken to be merged at once.
 TAKEN_BYTES: Final = 32 * 2**20
-FORGOTTEN: Final = 50
-#: Seconds between such transactions, in which uploads have their turn: a lock is not given to who waited longest.
-_BETWEEN: Final = 0.01
 _DAMAGED: Final = "what was stored of an upload was damaged"
 _FEWER: Final = "streams of an upload were left out: its hour has as many of them, or as large ones, as there may be"
 
@@ -75,11 +74,19 @@ class _SupersededError(Exception):
 
 
 def pending(store: Store) -> list[tuple[str, int]]:
-    """Sensors and hours that have uploads to merge."""
-    columns = (UPLOADS.c.sensor, UPLOADS.c.hour)
+    """Sensors by name that have uploads to merge, each with the newest of its hours that have."""
+    newest = select(UPLOADS.c.sensor, func.max(UPLOADS.c.hour)).where(UPLOADS.c.payload.is_not(None))
     with store.reading() as db:
-        found = db.execute(select(*columns).where(UPLOADS.c.payload.is_not(None)).distinct())
+        found = db.execute(newest.group_by(UPLOADS.c.sensor).order_by(UPLOADS.c.sensor))
         return [(sensor, hour) for sensor, hour in found]
+
+
+def pending_before(store: Store, sensor: str, hour: int) -> int | None:
+    """The newest hour of a sensor before this one that has uploads to merge; None if there is none."""
+    older = (UPLOADS.c.sensor == sensor) & (UPLOADS.c.hour < hour) & UPLOADS.c.payload.is_not(None)
+    with store.reading() as db:
+        found: int | None = db.scalar(select(func.max(UPLOADS.c.hour)).where(older))
+    return found
 
 
 def take(store: Store, sensor: str, hour: int, most: int, most_bytes: int = TAKEN_BYTES) -> Batch:
@@ -96,12 +103,13 @@ def take(store: Store, sensor: str, hour: int, most: int, most_bytes: int = TAKE
     sizes = select(UPLOADS.c.timestamp, func.length(UPLOADS.c.payload)).where(mine).order_by(UPLOADS.c.timestamp)
     with store.reading() as db:
         row = db.execute(select(HOURS.c.version, HOURS.c.sketches).where(of_hour(sensor, hour))).first()
-        within = _within([(timestamp, size) for timestamp, size in db.execute(sizes.limit(most))], most_bytes)
+        there = [(timestamp, size) for timestamp, size in db.execute(sizes.limit(most + 1))]
+        within = _within(there[:most], most_bytes)
         waiting = select(UPLOADS.c.timestamp, UPLOADS.c.payload).where(mine, UPLOADS.c.timestamp.in_(within))
         found = db.execute(waiting.order_by(UPLOADS.c.timestamp))
         payloads = {timestamp: bytes(payload) for timestamp, payload in found}
     version, sketches = (row.version, bytes(row.sketches)) if row else (0, None)
-    return Batch(sensor, hour, version, sketches, payloads)
+    return Batch(sensor, hour, version, sketches, payloads, more=len(within) < len(there))
 
 
 def _within(sizes: list[tuple[int, int]], most: int) -> list[int]:
@@ -171,27 +179,22 @@ def _put_hour(db: Connection, batch: Batch, values: dict[str, object], uploads: 
         raise _SupersededError
 
 
-def claim(store: Store, now: float, interval: float) -> Due | None:
-    """The hour that has waited longest for a verdict, for this server to judge; None if no one is due.
+def claim(store: Store, now: float, interval: float, after: str = "") -> Due | None:
+    """An hour that is due for a verdict, for this server to judge; None if there is none.
 
     Args:
         store: Where from.
-        now: Unix time in seconds.
+        now: Unix time in seconds, by the store's clock.
         interval: Seconds after which the same hour is judged again, if something has been merged since.
+        after: The sensor that had its turn before: the next by name has the next one.
     """
-    is_due = (HOURS.c.judged_version < HOURS.c.version) & (HOURS.c.claimed <= now - interval)
-    columns = (HOURS.c.sensor, HOURS.c.hour, HOURS.c.claimed)
-    with store.reading() as db:
-        found = db.execute(select(*columns).where(is_due).order_by(HOURS.c.claimed).limit(1)).first()
+    due = HOURS.c.judged_version < HOURS.c.version
+    wanted = (HOURS.c.sensor, HOURS.c.hour, HOURS.c.version, HOURS.c.uploads, HOURS.c.rows, HOURS.c.sketches)
+    found = lease(store, due, HOURS.c.claimed, wanted, now=now, interval=interval, after=after)
     if found is None:
         return None
-    mine = of_hour(found.sensor, found.hour) & (HOURS.c.claimed == found.claimed)
-    wanted = (HOURS.c.version, HOURS.c.uploads, HOURS.c.rows, HOURS.c.sketches)
-    with store.writing() as db:
-        row = db.execute(update(HOURS).where(mine).values(claimed=now).returning(*wanted)).first()
-    if row is None:
-        return claim(store, now, interval)
-    return Due(found.sensor, found.hour, row.version, row.uploads, row.rows, bytes(row.sketches))
+    row, _ = found
+    return Due(row.sensor, row.hour, row.version, row.uploads, row.rows, bytes(row.sketches))
 
 
 def put_verdict(store: Store, verdict: HourDrift, version: int, report: str | None) -> None:
@@ -228,42 +231,6 @@ def put_problem(store: Store, sensor: str, hour: int, problem: str) -> None:
     """
     with store.writing() as db:
         db.execute(update(HOURS).where(of_hour(sensor, hour)).values(problem=problem))
-
-
-def forget(store: Store, before: float) -> int:
-    """Delete hours into which nothing came any more, with the uploads in them, and sensors without any.
-
-    Args:
-        store: Where from.
-        before: Unix time in seconds, as this server's clock said when an hour was last written.
-
-    Returns:
-        How many hours.
-    """
-    forgotten = 0
-    while (found := _forget_some(store, before)) > 0:
-        forgotten += found
-        time.sleep(_BETWEEN)
-    left = exists().where(UPLOADS.c.sensor == SENSORS.c.name)
-    with store.writing() as db:
-        db.execute(delete(SENSORS).where(SENSORS.c.received < before, ~left))
-    return forgotten
-
-
-def _forget_some(store: Store, before: float) -> int:
-    """Some hours in a transaction of their own, for uploads wait meanwhile where there is one writer at a time."""
-    key = (HOURS.c.sensor, HOURS.c.hour)
-    old = select(*key).where(HOURS.c.updated < before).order_by(HOURS.c.updated).limit(FORGOTTEN)
-    with store.writing() as db:
-        found = [(sensor, hour) for sensor, hour in db.execute(old)]
-        gone = 0
-        for sensor, hour in found:
-            done = db.execute(delete(HOURS).where(of_hour(sensor, hour), HOURS.c.updated < before)).rowcount
-            mine = (UPLOADS.c.sensor == sensor) & (UPLOADS.c.hour == hour) & UPLOADS.c.payload.is_(None)
-            if done:
-                db.execute(delete(UPLOADS).where(mine))
-            gone += done
-    return gone
 
 
 def _mine(batch: Batch) -> ColumnElement[bool]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from lensai_integrations.server import queries
+from lensai_integrations.server.leases import lease
 from lensai_integrations.server.records import HourDrift
 from lensai_integrations.server.store import Store
 from lensai_integrations.server.tables import HOURS, of_hour
@@ -20,7 +21,7 @@ class Unlogged:
         verdict: The verdict.
         version: Of the sketches that it is of.
         sketches: Packed; of this version or a newer one.
-        before: When it was tried last, unix time in seconds.
+        before: When it was logged last, unix time in seconds by the store's clock; 0 if it never was.
     """
 
     verdict: HourDrift
@@ -29,13 +30,14 @@ class Unlogged:
     before: float
 
 
-def claim(store: Store, now: float, interval: float) -> Unlogged | None:
-    """The hour that has waited longest, for this server to log; None if there is none.
+def claim(store: Store, now: float, interval: float, after: str = "") -> Unlogged | None:
+    """An hour for this server to log; None if there is none.
 
     Args:
         store: Where from.
-        now: Unix time in seconds.
+        now: Unix time in seconds, by the store's clock.
         interval: Seconds after which the same hour is logged again, if it has been judged anew.
+        after: The sensor that had its turn before: the next by name has the next one.
 
     Raises:
         StoreError: If the store cannot be used.
@@ -47,19 +49,13 @@ def claim(store: Store, now: float, interval: float) -> Unlogged | None:
         True
         >>> store.close()
     """
-    judged = HOURS.c.drift.is_not(None) & (HOURS.c.logged_version < HOURS.c.judged_version)
-    waiting = select(HOURS.c.sensor, HOURS.c.hour, HOURS.c.logged).where(judged, HOURS.c.logged <= now - interval)
-    with store.reading() as db:
-        found = db.execute(waiting.order_by(HOURS.c.logged, HOURS.c.judged).limit(1)).first()
+    judged = (HOURS.c.logged_version < HOURS.c.judged_version) & HOURS.c.drift.is_not(None)
+    wanted = (*queries.VERDICT, HOURS.c.judged_version, HOURS.c.sketches)
+    found = lease(store, judged, HOURS.c.logged, wanted, now=now, interval=interval, after=after)
     if found is None:
         return None
-    mine = of_hour(found.sensor, found.hour) & (HOURS.c.logged == found.logged)
-    wanted = (*queries.VERDICT, HOURS.c.judged_version, HOURS.c.sketches)
-    with store.writing() as db:
-        row = db.execute(update(HOURS).where(mine).values(logged=now).returning(*wanted)).first()
-    if row is None:  # another server was faster
-        return claim(store, now, interval)
-    return Unlogged(queries.verdict_of_row(row), row.judged_version, bytes(row.sketches), found.logged)
+    row, before = found
+    return Unlogged(queries.verdict_of_row(row), row.judged_version, bytes(row.sketches), before)
 
 
 def done(store: Store, hour: Unlogged) -> None:

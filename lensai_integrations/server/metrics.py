@@ -14,9 +14,8 @@ from lensai_integrations.server import queries
 from lensai_integrations.server.records import HourDrift
 from lensai_integrations.server.store import Store, StoreError
 
-#: Sensors that have their own gauges, and seconds since their last upload after which they have none.
-_MOST_SENSORS: Final = 1_000
-_RECENT: Final = 86_400
+#: Sensors that have their own gauges.
+MOST_SENSORS: Final = 1_000
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -55,6 +54,7 @@ class Metrics:
         self.judged = Counter(
             "lensai_hours_judged", "Hours compared with the baseline.", ["verdict"], registry=self.registry
         )
+        self.forgotten = Counter("lensai_hours_forgotten", "Hours deleted for their age.", registry=self.registry)
         self.failures = Counter(
             "lensai_failures", "What went wrong behind the answers, by topic.", ["topic"], registry=self.registry
         )
@@ -82,7 +82,7 @@ class _FromStore(Collector):
         """The gauges."""
         try:
             found = queries.counts(self._store)
-            newest = queries.latest(self._store, since=time.time() - _RECENT, most=_MOST_SENSORS)
+            latest = queries.latest(self._store, now=time.time(), most=MOST_SENSORS)
             free = self._store.free_bytes()
         except StoreError:
             yield GaugeMetricFamily("lensai_store_up", "Whether the store can be used.", value=0)
@@ -93,7 +93,15 @@ class _FromStore(Collector):
         yield GaugeMetricFamily("lensai_hours_due", "Hours changed since they were judged.", value=found.due)
         if free is not None:
             yield GaugeMetricFamily("lensai_store_free_bytes", "Space left on the store's disk.", value=free)
-        yield from _of_sensors(newest)
+        yield GaugeMetricFamily(
+            "lensai_sensors_drifting", "Sensors heard of lately whose newest judged hour drifts.", value=latest.drifting
+        )
+        yield GaugeMetricFamily(
+            "lensai_sensors_left_out",
+            "Sensors heard of lately that have no gauges of their own.",
+            value=latest.left_out,
+        )
+        yield from _of_sensors(latest.hours)
 
 
 def _of_sensors(newest: list[HourDrift]) -> Iterator[GaugeMetricFamily]:

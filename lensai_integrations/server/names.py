@@ -17,7 +17,7 @@ _OF_THIS_RELEASE: Final = 1_767_225_600
 
 
 class TimestampAheadError(InputError):
-    """A timestamp is more than a day ahead of the clock here: either clock may be wrong, so it is not refused for ever."""
+    """A timestamp is more than a day ahead of the clock here. Either may be wrong, so it is not refused for ever."""
 
 
 def checked_sensor(name: str) -> str:

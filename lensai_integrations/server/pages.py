@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 from lensai_integrations import __version__
@@ -28,6 +29,7 @@ SERVER: Final = "lensai_integrations.server"
 _MANY: Final = 8
 #: Pixels of the large chart below its flags, as the style sheet knows them.
 _TALL: Final = 180
+_FOOTER: Final = f"lensai-integrations {__version__}. Sketches only: no image is kept."
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,25 @@ def sensor_page(sensor: Sensor, hours: Sequence[HourDrift], about: About) -> str
     )
 
 
+def problem_page(status: int | None, detail: str, home: str) -> str:
+    """An error as one HTML page.
+
+    Args:
+        status: The HTTP status; None of an answer that is none.
+        detail: What was wrong, and what to do.
+        home: The page of all sensors, relative to this one.
+
+    Example:
+        >>> "there is no sensor &#39;door&#39;" in problem_page(404, "there is no sensor 'door'", "../")
+        True
+    """
+    own = parts_of_page((asset(REPORT, "style.css"), asset(SERVER, "pages.css")), "")
+    headline = f"{HTTPStatus(status).phrase} ({status})" if status else "No report"
+    template = environment(SERVER, REPORT).get_template("problem.html.j2")
+    again = status is not None and status >= 500
+    return template.render(headline=headline, detail=detail, home=home, again=again, footer=_FOOTER, **own).lstrip()
+
+
 def _by_name(name: str) -> tuple[str, str]:
     """Sort key that puts `camera 2` before `camera 10`."""
     return re.sub(r"\d+", lambda found: found.group().zfill(12), name.casefold()), name
@@ -123,7 +144,7 @@ def _render(template: str, about: About, **said: Any) -> str:
         "made": utc(about.now, "%Y-%m-%d %H:%M:%S UTC"),
         "rate": f"{number(100 * about.false_alarm_rate)}%",
         "baseline_rows": count(about.baseline_rows, "image"),
-        "footer": f"lensai-integrations {__version__}. Sketches only: no image is kept.",
+        "footer": _FOOTER,
     }
     page = environment(SERVER, REPORT).get_template(template)
     return page.render(about=about, **words, **said, **own).lstrip()

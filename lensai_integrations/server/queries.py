@@ -23,6 +23,8 @@ VERDICT = (
 )  # fmt: skip
 #: Verdicts of sensors that are looked at before all others.
 _FIRST: Final = {DRIFT: 0, FAILED: 1}
+#: Seconds in which a sensor was heard of lately.
+_LATELY: Final = 86_400.0
 #: Sensors that are named in one statement.
 _AT_ONCE: Final = 5_000
 
@@ -40,6 +42,21 @@ class Counts:
     sensors: int
     pending: int
     due: int
+
+
+@dataclass(frozen=True)
+class Latest:
+    """How sensors heard of lately stand.
+
+    Attributes:
+        hours: The newest judged hours of some of them.
+        drifting: How many drift, of all.
+        left_out: How many have an hour that was judged, and are not in `hours`.
+    """
+
+    hours: list[HourDrift]
+    drifting: int
+    left_out: int
 
 
 def list_sensors(store: Store, *, most: int, after: str = "", recent: int = 48) -> list[Sensor]:
@@ -158,24 +175,26 @@ def hour_report(store: Store, sensor: str, hour: int) -> tuple[HourDrift, dict[s
     return verdict_of_row(row), (None if row.report is None else json.loads(row.report))
 
 
-def latest(store: Store, *, since: float, most: int) -> list[HourDrift]:
-    """The newest judged hour of each sensor that has sent something lately.
+def latest(store: Store, *, now: float, most: int, recent: int = 168) -> Latest:
+    """The newest judged hour of sensors heard of lately, those that drift first, then by name.
+
+    Lately is within a day before anything was heard, which is no later than now.
 
     Args:
         store: Where from.
-        since: Unix time in seconds after which something came.
+        now: Unix time in seconds.
         most: How many sensors at most.
+        recent: Hours before a sensor's last upload from which verdicts count.
     """
-    newest = select(func.max(HOURS.c.hour)).where(HOURS.c.sensor == SENSORS.c.name, HOURS.c.judged.is_not(None))
-    wanted = (
-        select(*VERDICT)
-        .join(SENSORS, SENSORS.c.name == HOURS.c.sensor)
-        .where(SENSORS.c.received >= since, HOURS.c.hour == newest.correlate(SENSORS).scalar_subquery())
-        .order_by(HOURS.c.sensor)
-        .limit(most)
-    )
+    judged = (HOURS.c.sensor == SENSORS.c.name) & HOURS.c.judged.is_not(None)
+    newest = select(func.max(HOURS.c.hour)).where(judged, HOURS.c.hour > SENSORS.c.last - recent * HOUR)
+    of_newest = (HOURS.c.sensor == SENSORS.c.name) & (HOURS.c.hour == newest.correlate(SENSORS).scalar_subquery())
     with store.reading() as db:
-        return [verdict_of_row(row) for row in db.execute(wanted)]
+        since = min(now, db.scalar(select(func.max(SENSORS.c.received))) or 0.0) - _LATELY
+        heard = select(*VERDICT).join(SENSORS, of_newest).where(SENSORS.c.received >= since)
+        rows = db.execute(heard.order_by(SENSORS.c.name)).all()
+    listed = [verdict_of_row(row) for row in sorted(rows, key=lambda row: not row.drift)[:most]]
+    return Latest(listed, sum(bool(row.drift) for row in rows), len(rows) - len(listed))
 
 
 def counts(store: Store) -> Counts:

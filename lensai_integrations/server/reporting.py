@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from typing import Final
 
 from lensai_integrations.drift.compare import compare
@@ -20,6 +19,7 @@ from lensai_integrations.errors import TrackingError
 from lensai_integrations.mlflow.sensors import SensorRuns
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.server import logged, queries
+from lensai_integrations.server.lasting import Lasting
 from lensai_integrations.server.metrics import Metrics
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Judged
@@ -53,6 +53,8 @@ class Reporter:
         self._fresh: dict[tuple[str, int], Judged] = {}
         self._lock, self._wake, self._stop = threading.Lock(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="lensai-reporter", daemon=True)
+        #: Whose hour was logged last: sensors take turns.
+        self._last, self._told = "", Lasting(_LOG)
         #: Why nothing is logged at present; empty if there is no reason.
         self.problem = ""
 
@@ -83,16 +85,17 @@ class Reporter:
         """Log all that waits.
 
         Args:
-            now: Unix time in seconds.
+            now: Unix time in seconds, by the store's clock.
 
         Raises:
             StoreError: If the store cannot be used.
             TrackingError: If MLflow cannot be written to; the hour at hand is tried again.
         """
         while not self._stop.is_set():
-            hour = logged.claim(self._store, now, self._settings.report_seconds)
+            hour = logged.claim(self._store, now, self._settings.report_seconds, after=self._last)
             if hour is None:
                 return
+            self._last = hour.verdict.sensor
             try:
                 self._log(hour)
             except TrackingError:
@@ -102,7 +105,7 @@ class Reporter:
                 raise
             except Exception as error:  # noqa: BLE001  an hour that cannot be logged must not hold up all others
                 self._metrics.failures.labels("report").inc()
-                _LOG.warning(
+                self._told.warning(
                     "the report of %s, hour %d, is not in MLflow: %s", hour.verdict.sensor, hour.verdict.hour, error
                 )
             logged.done(self._store, hour)
@@ -114,7 +117,7 @@ class Reporter:
             self._wake.clear()
             self._stop.wait(pause)
             try:
-                self.work(time.time())
+                self.work(self._store.now())
                 pause, self.problem = 0.0, ""
             except Exception as error:  # noqa: BLE001  the worker must outlive whatever happens
                 pause = min(max(_LEAST_BACK_OFF, 2 * pause), _MOST_BACK_OFF)

@@ -52,8 +52,7 @@ class Service:
         reporter: The worker that logs to MLflow; None where nothing is.
         index: The page of all sensors.
         differing: Sensors that have sent something else for a timestamp again, which is logged once.
-        told: What lasts is logged through it.
-        warned: When it was last logged that the store cannot be used, on the monotonic clock.
+        told: What is logged for as long as it lasts.
     """
 
     baseline: Baseline
@@ -70,7 +69,6 @@ class Service:
     index: KeptPage = field(default_factory=KeptPage)
     differing: set[str] = field(default_factory=set)
     told: Lasting = field(default_factory=lambda: Lasting(_LOG))
-    warned: float = float("-inf")
     guesses: Budget = field(default_factory=lambda: Budget("wrong tokens", WRONG_TOKENS, WRONG_TOKENS * 1440))
     _disk: tuple[float, int | None] = field(default=(float("-inf"), None), repr=False)
 

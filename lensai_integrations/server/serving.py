@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import signal
 import threading
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Final, cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow.sensors import SensorRuns
 from lensai_integrations.posting import is_loopback
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server.app import create_app
+from lensai_integrations.server.certificate import Certificate
+from lensai_integrations.server.connections import Connections, Guarded, Listener, listen, most_connections
+from lensai_integrations.server.lasting import Lasting
 from lensai_integrations.server.settings import Settings
-from lensai_integrations.server.settling import Listener
+from lensai_integrations.server.settling import Listener as OnJudged
 from lensai_integrations.server.store import Store
-from lensai_integrations.server.tokens import read_tokens
+from lensai_integrations.server.tokens import TokenFile
+
+_LOG = logging.getLogger(__name__)
 
 #: Seconds that requests get to end when the server is asked to stop.
-_GRACE = 15
+_GRACE: Final = 15
+#: Loggers of others that have a line for every wrong request or connection.
+_TALKATIVE: Final = ("uvicorn.error", "asyncio")
 
 
 def serve(
@@ -34,10 +46,17 @@ def serve(
     no_tokens: bool = False,
     settings: Settings | None = None,
     name: str = "baseline",
-    on_judged: Listener | None = None,
+    on_judged: OnJudged | None = None,
     runs: SensorRuns | None = None,
+    allow_hosts: Iterable[str] = (),
+    root_path: str = "",
+    trusted_proxies: Sequence[str] = (),
+    tls_cert: str | Path | None = None,
+    tls_key: str | Path | None = None,
 ) -> None:
     """Take uploads until SIGINT or SIGTERM; requests under way are answered first.
+
+    SIGHUP has the tokens and the certificate read again; tokens are also when their file has changed.
 
     Args:
         baseline: What hours are held against.
@@ -50,38 +69,108 @@ def serve(
         name: What the baseline is called on pages.
         on_judged: Told of every hour that was judged.
         runs: Where reports are logged in MLflow.
+        allow_hosts: Names under which the server is reached, besides `host` and the machine's own; see `hosts.Hosts`.
+        root_path: Path below which a proxy has it, e.g. `"/lensai"`.
+        trusted_proxies: Addresses of proxies whose `X-Forwarded-For` and `-Proto` are believed.
+        tls_cert: Certificate, with those between it and the root's, as PEM; the server then speaks HTTPS only.
+        tls_key: Its private key as PEM; None if it is in the file of the certificate.
 
     Raises:
-        InputError: If there is no token file and `host` can be reached from elsewhere, or an argument is wrong.
+        InputError: If there is no token file and `host` can be reached from elsewhere, the address cannot be listened
+            at, or an argument is wrong.
         StoreError: If the store cannot be used.
     """
-    tokens = read_tokens(Path(token_file)) if token_file is not None else None
+    tokens = TokenFile(Path(token_file)) if token_file is not None else None
     if tokens is None and not no_tokens and not is_loopback(host):
         raise InputError(
             f"host={host!r} can be reached from other machines: pass --token-file, or --no-tokens to let anyone upload"
         )
-    opened = Store(store)
+    certificate = Certificate(tls_cert, tls_key) if tls_cert is not None or tls_key is not None else None
+    connections = Connections(most_connections())
+    sockets = _listeners(host, port, connections)
     try:
-        app = create_app(baseline, opened, settings, tokens, name=name, on_judged=on_judged, runs=runs)
-        _run(app, host, port)
+        opened = Store(store)
+        try:
+            app = create_app(
+                baseline, opened, settings, tokens, name=name, on_judged=on_judged, runs=runs,
+                hosts=_names(host, allow_hosts), root_path=root_path,
+            )  # fmt: skip
+            _run(app, trusted_proxies, connections, sockets, certificate, tokens)
+        finally:
+            opened.close()
     finally:
-        opened.close()
+        for each in sockets:
+            each.close()
 
 
-def _run(app: FastAPI, host: str, port: int) -> None:
+def _names(host: str, allowed: Iterable[str]) -> list[str]:
+    named = host and ":" not in host and not host.replace(".", "").isdecimal()
+    return [*([host] if named else []), *allowed]
+
+
+def _listeners(host: str, port: int, connections: Connections) -> list[Listener]:
+    try:
+        return listen(host, port, connections)
+    except (OSError, UnicodeError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"cannot listen at host={host!r}, port={port}: {cause}; pass --host with an address of this machine, or"
+            " another --port"
+        ) from error
+
+
+def _run(
+    app: FastAPI,
+    trusted_proxies: Sequence[str],
+    connections: Connections,
+    sockets: list[Listener],
+    certificate: Certificate | None,
+    tokens: TokenFile | None,
+) -> None:
+    for name in _TALKATIVE:
+        logging.getLogger(name).addFilter(Lasting())
+    known: Any = ProxyHeadersMiddleware(cast(Any, app), list(trusted_proxies)) if trusted_proxies else app
+    config = uvicorn.Config(
+        cast(Any, Guarded(known, connections)),  # outermost: it knows connections by their own addresses
+        http="h11",  # has a limit for heads; httptools has none
+        ws="none",
+        loop="asyncio",  # accepts with the sockets' own methods
+        proxy_headers=False,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+        log_level="warning",
+    )
+    config.load()
+    config.ssl = certificate.context if certificate is not None else None
+
     if threading.current_thread() is threading.main_thread():
         for each in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has ended by them
             signal.signal(each, _stop)
     with suppress(_StoppedError):
-        uvicorn.run(
-            app,
-            host=host,
-            port=port,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_GRACE,
-            log_level="warning",
-        )
+        read_again = [part.load for part in (tokens, certificate) if part is not None]
+        asyncio.run(_serve(uvicorn.Server(config), connections, sockets, read_again))
+
+
+async def _serve(
+    server: uvicorn.Server, connections: Connections, sockets: list[Listener], read_again: Sequence[Callable[[], None]]
+) -> None:
+    watch = asyncio.create_task(connections.watch())
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _read_again, read_again)
+    try:
+        await server.serve(sockets=list(sockets))
+    finally:
+        watch.cancel()
+
+
+def _read_again(parts: Sequence[Callable[[], None]]) -> None:
+    for load in parts:
+        try:
+            load()
+        except InputError as error:
+            _LOG.warning("SIGHUP: what was before stays: %s", error)
+    _LOG.info("SIGHUP: %s", "tokens and certificate were read again" if parts else "there is nothing to read again")
 
 
 class _StoppedError(SystemExit):

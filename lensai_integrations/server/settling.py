@@ -1,15 +1,20 @@
 """In the background: uploads are merged into their hours, and hours held against the baseline.
 
-What goes wrong with one hour stays with that hour; the worker goes on. A store that cannot be used is tried again, at
-growing intervals.
+Merging and judging take turns, and so do sensors in both: however much one of them sends, the verdicts of the others
+come. What goes wrong with one hour stays with that hour; the worker goes on. A store that cannot be used is tried
+again, at growing intervals.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
+import string
 import threading
 import time
+from bisect import bisect
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -20,19 +25,25 @@ from lensai_integrations.edge.reading import profile_of_files
 from lensai_integrations.edge.uploads import pack_sketches, rows_of, unpack_sketches
 from lensai_integrations.errors import LensAIError
 from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.server import hours, queries
+from lensai_integrations.server import hours, queries, retention
 from lensai_integrations.server.folding import fitting, folded
+from lensai_integrations.server.lasting import Lasting
 from lensai_integrations.server.metrics import Metrics
 from lensai_integrations.server.records import HourDrift
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.store import Store, StoreError
+from lensai_integrations.server.times import duration, utc
 
 _LOG = logging.getLogger(__name__)
-#: Seconds for which uploads are let come together, between looks where nothing woke the worker, and between clean-ups.
+#: Seconds for which uploads are let come together, and between looks where nothing woke the worker.
 GATHER: Final = 1.0
 LOOK: Final = 2.0
+#: Seconds between clean-ups, of which the first comes as long after the start; and by how many the clock may have been
+#: set meanwhile.
 CLEAN: Final = 3600.0
-#: Seconds of judging after which it is looked again for uploads to merge: thousands of hours may be due at once.
+_SET: Final = 60.0
+#: Seconds of merging, then of judging, after which it is the other's turn: thousands of hours may wait for either.
+MERGING: Final = 1.0
 JUDGING: Final = 1.0
 _MOST_BACK_OFF: Final = 30.0
 #: Seconds for which an hour that could not be merged is left alone; where the store refused it, only as long as above.
@@ -71,6 +82,7 @@ class Settler:
         settings: How often, and how many at once.
         metrics: Counts what is done and what failed.
         on_judged: Told of every hour that was judged.
+        steady: Seconds, of a clock that is never set.
     """
 
     def __init__(
@@ -80,13 +92,18 @@ class Settler:
         settings: Settings,
         metrics: Metrics,
         on_judged: Listener | None = None,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._baseline, self._settings, self._metrics = store, baseline, settings, metrics
-        self._on_judged = on_judged
+        self._on_judged, self._steady = on_judged, steady
         self._left_alone: dict[tuple[str, int], float] = {}
+        self._told = Lasting(_LOG)
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="lensai-settler", daemon=True)
-        self._cleaned = 0.0
+        #: Whose uploads were merged, and whose hour was judged, last; of several servers, each begins elsewhere.
+        self._merged_last = self._judged_last = random.choice(string.ascii_lowercase)
+        #: When it was cleaned up, by the steady clock, and by how much the store's was ahead of that one.
+        self._cleaned, self._offset = steady(), math.nan
 
     def start(self) -> None:
         """Begin."""
@@ -116,7 +133,7 @@ class Settler:
             self._wake.clear()
             self._stop.wait(pause or (0.0 if more else GATHER))
             try:
-                more = self.work(time.time())
+                more = self.work(self._store.now())
                 pause = 0.0
             except Exception as error:  # noqa: BLE001  the worker must outlive whatever happens
                 pause = min(max(1.0, 2 * pause), _MOST_BACK_OFF)
@@ -124,72 +141,113 @@ class Settler:
                 _LOG.warning("merging and judging is tried again in %.0f s: %s", pause, error)
 
     def work(self, now: float) -> bool:
-        """Merge what is pending, judge what is due, for about `JUDGING` seconds, and forget what is old.
+        """Merge what is pending, judge what is due, each for about a second, and forget what is old.
 
         Args:
-            now: Unix time in seconds.
+            now: Unix time in seconds, by the store's clock.
 
         Returns:
-            Whether more hours may be due.
+            Whether more may be pending, or due.
 
         Raises:
             StoreError: If the store cannot be used.
         """
-        self._left_alone = {key: until for key, until in self._left_alone.items() if until > now}
-        waiting = hours.pending(self._store)
-        random.shuffle(waiting)  # of several servers, each begins elsewhere
-        for sensor, hour in waiting:
-            if self._stop.is_set():
-                return False
-            self._settle(sensor, hour, now)
-        more = self._judge_some(now)
-        if now - self._cleaned > CLEAN:
-            self._cleaned = now
-            hours.forget(self._store, now - 86_400 * self._settings.keep_days)
+        steady = self._steady()
+        self._left_alone = {key: until for key, until in self._left_alone.items() if until > steady}
+        more = self._merge_some(now)
+        more = self._judge_some(now) or more
+        offset = now - steady
+        if math.isnan(self._offset):
+            self._offset = offset
+        if steady - self._cleaned > CLEAN:
+            ahead, self._cleaned, self._offset = offset - self._offset, steady, offset
+            self._clean(now, ahead)
         return more
 
+    def _merge_some(self, now: float) -> bool:
+        """Whether more may be pending."""
+        until, waiting = self._steady() + MERGING, hours.pending(self._store)
+        turns = deque(waiting)
+        turns.rotate(-bisect(waiting, self._merged_last, key=lambda turn: turn[0]))
+        while turns and not self._stop.is_set():
+            sensor, hour = turns.popleft()
+            self._merged_last = sensor
+            if self._settle(sensor, hour, now):
+                turns.append((sensor, hour))
+            elif (older := hours.pending_before(self._store, sensor, hour)) is not None:
+                turns.append((sensor, older))
+            if self._steady() > until:
+                break
+        return bool(turns)
+
     def _judge_some(self, now: float) -> bool:
-        """Whether more may be due, to be judged after what has come meanwhile is merged."""
-        until = time.monotonic() + JUDGING
-        while not self._stop.is_set() and (due := hours.claim(self._store, now, self._settings.judge_seconds)):
+        """Whether more may be due."""
+        until, interval = self._steady() + JUDGING, self._settings.judge_seconds
+        while not self._stop.is_set() and (due := hours.claim(self._store, now, interval, self._judged_last)):
+            self._judged_last = due.sensor
             self._judge(due, now)
-            if time.monotonic() > until:
+            if self._steady() > until:
                 return True
         return False
 
-    def _settle(self, sensor: str, hour: int, now: float) -> None:
-        if (sensor, hour) in self._left_alone:
+    def _clean(self, now: float, ahead: float) -> None:
+        """Forget what is old, unless the clock was set since this was done last: then it may be set again."""
+        if abs(ahead) > _SET:
+            way = "forward" if ahead > 0 else "back"
+            _LOG.warning("the clock was set %s by %s: nothing is forgotten for an hour", way, duration(abs(ahead)))
             return
+        keep_days = self._settings.keep_days
+        gone = retention.forget(self._store, now, 86_400 * keep_days)
+        self._metrics.forgotten.inc(gone.hours)
+        if gone.hours:
+            _LOG.info(
+                "%d hours of %d sensors, of %s to %s, were forgotten: they are older than keep_days=%g before the"
+                " newest data", gone.hours, gone.sensors, utc(gone.first), utc(gone.last), keep_days,
+            )  # fmt: skip
+        if gone.left:
+            _LOG.warning(
+                "%d more hours are as old; so many at once are due where keep_days was made less, or where the clock"
+                " here is ahead: is it %s now? They are forgotten in the next hours, some each time",
+                gone.left, utc(now),
+            )  # fmt: skip
+
+    def _settle(self, sensor: str, hour: int, now: float) -> bool:
+        """Whether there is more to merge into this hour."""
+        if (sensor, hour) in self._left_alone:
+            return False
         try:
-            while self._merge(hours.take(self._store, sensor, hour, self._settings.settle_uploads), now):
-                pass
+            return self._merge(hours.take(self._store, sensor, hour, self._settings.settle_uploads), now)
         except StoreError as error:  # of this hour only, e.g. too large for a row, or of everything
             queries.ping(self._store)
-            self._leave_alone(sensor, hour, now + _MOST_BACK_OFF, error)
+            self._leave_alone(sensor, hour, _MOST_BACK_OFF, error)
         except Exception as error:  # noqa: BLE001  one sensor's trouble is not another's
-            self._leave_alone(sensor, hour, now + _LEAVE, error)
+            self._leave_alone(sensor, hour, _LEAVE, error)
+        return False
 
-    def _leave_alone(self, sensor: str, hour: int, until: float, error: Exception) -> None:
+    def _leave_alone(self, sensor: str, hour: int, seconds: float, error: Exception) -> None:
         hours.put_problem(self._store, sensor, hour, f"uploads could not be merged: {error}"[:1000])
-        self._left_alone[sensor, hour] = until
+        self._left_alone[sensor, hour] = self._steady() + seconds
         self._metrics.failures.labels("settle").inc()
-        _LOG.warning("uploads of %s, hour %d, were not merged: %s", sensor, hour, error)
+        self._told.warning("uploads of %s, hour %d, were not merged: %s", sensor, hour, error)
 
     def _merge(self, batch: hours.Batch, now: float) -> bool:
-        """Whether there may be more."""
+        """Whether there is more."""
         if not batch.payloads:
             return False
         batch, fewer = fitting(batch)
         whole, damaged = folded(batch)
         for timestamp in damaged:
             self._metrics.failures.labels("settle").inc()
-            _LOG.warning("what was stored of upload %s %d is damaged", batch.sensor, timestamp)
+            self._told.warning("what was stored of upload %s %d is damaged", batch.sensor, timestamp)
         if fewer:
             self._metrics.failures.labels("settle").inc(len(fewer))
-            _LOG.warning("hour %d of %s has no room for more streams: some were left out", batch.hour, batch.sensor)
+            self._told.warning(
+                "hour %d of %s has no room for more streams: some were left out", batch.hour, batch.sensor
+            )
         if hours.put(self._store, batch, pack_sketches(whole), rows_of(whole), now, damaged, fewer):
             self._metrics.merged.inc(len(batch.payloads) - len(damaged))
-        return True
+            return batch.more
+        return True  # another server was faster with some of it
 
     def _judge(self, due: hours.Due, now: float) -> None:
         verdict, report, window = judge(self._baseline, due, now, self._settings.false_alarm_rate)
@@ -203,7 +261,7 @@ class Settler:
             self._on_judged(Judged(verdict, report, window, self._baseline))
         except Exception as error:  # noqa: BLE001  what is told elsewhere must not stop the worker
             self._metrics.failures.labels("report").inc()
-            _LOG.warning("the report of %s, hour %d, was not logged: %s", due.sensor, due.hour, error)
+            self._told.warning("the report of %s, hour %d, was not logged: %s", due.sensor, due.hour, error)
 
 
 def judge(

@@ -87,7 +87,7 @@ def standing(sensor: Sensor, now: float) -> Standing:
         images=sum(hour.rows for hour in day),
         drifted=sum(hour.drift is True for hour in day),
         uploads_today=sum(hour.uploads for hour in sensor.hours if 0 <= hour.hour - (now - now % DAY) < DAY),
-        doubts=(*_clock(sensor), *sensor.problems),
+        doubts=(*_clock(sensor, now), *sensor.problems),
     )
 
 
@@ -108,15 +108,23 @@ def usual_gap(sensor: Sensor) -> float:
 
 
 def _silence(sensor: Sensor, now: float) -> str:
-    passed, usual = now - sensor.received, usual_gap(sensor)
+    heard = sensor.last if _is_ahead(sensor, now) else sensor.received
+    passed, usual = now - heard, usual_gap(sensor)
     if passed <= _PATIENCE * usual:
         return ""
     often = f"; it used to send every {duration(usual)}" if sensor.uploads > 1 else ""
     return f"nothing came for {duration(passed)}{often}"
 
 
-def _clock(sensor: Sensor) -> Sequence[str]:
+def _is_ahead(sensor: Sensor, now: float) -> bool:
+    """Whether the clock here was ahead when the newest upload came: the device's tells more of it."""
+    return sensor.received > now + HOUR
+
+
+def _clock(sensor: Sensor, now: float) -> Sequence[str]:
     """A device without a network has no idea of the time, and nothing else on the page would tell."""
+    if _is_ahead(sensor, now):
+        return (f"when its newest upload came, the clock here was ahead by {duration(sensor.received - now)} or more",)
     ahead = sensor.last - sensor.received
     if ahead > HOUR:
         return (f"its clock is ahead by {duration(ahead)}",)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from lensai_integrations.errors import InputError, LensAIError, MissingDependencyError
-from lensai_integrations.server.tables import HOURS, META, METADATA, SCHEMA_VERSION
+from lensai_integrations.server.tables import HOURS, META, METADATA, SCHEMA_VERSION, upgrade
 
 FILE: Final = "lensai.db"
 #: Seconds to wait for a connection, for another's lock, for an answer of PostgreSQL.
@@ -100,6 +101,17 @@ class Store:
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise StoreError(f"the store {self.address} cannot be used: {_reason(error)}") from error
 
+    def now(self) -> float:
+        """Unix time in seconds, by the clock of all who use this store: PostgreSQL's, or this machine's.
+
+        Raises:
+            StoreError: If the store cannot be used.
+        """
+        if self.kind == "sqlite":
+            return time.time()
+        with self.reading() as db:
+            return float(db.scalar(text("SELECT extract(epoch FROM clock_timestamp())")))
+
     def free_bytes(self) -> int | None:
         """Space left on the disk of a SQLite store; None for other stores.
 
@@ -143,11 +155,11 @@ class Store:
             found = db.scalar(select(META.c.value).where(META.c.key == "schema"))
             if found is None:
                 db.execute(insert(META).values(key="schema", value=str(SCHEMA_VERSION)))
-        if found not in (None, str(SCHEMA_VERSION)):
-            raise InputError(
-                f"the store {self.address} has tables of version {found}; this release reads {SCHEMA_VERSION}: pass"
-                " another store, or the release that made it"
-            )
+            elif not upgrade(db, found):
+                raise InputError(
+                    f"the store {self.address} has tables of version {found}; this release reads {SCHEMA_VERSION}: pass"
+                    " another store, or the release that made it"
+                )
 
 
 def _place(place: str | Path) -> tuple[Path | None, URL]:
@@ -181,11 +193,14 @@ def _engine(url: URL) -> Engine:
     options = f"-c statement_timeout={1000 * _STATEMENT_SECONDS} -c lock_timeout={1000 * WAIT} -c synchronous_commit=on"
     connect = {"connect_timeout": WAIT, "options": options, "keepalives_idle": 30, "tcp_user_timeout": 15_000}
     try:
-        return create_engine(url, connect_args=connect, pool_pre_ping=True, **pool)
+        engine = create_engine(url, connect_args=connect, pool_pre_ping=True, **pool)
+        from lensai_integrations.server.answering import give_up  # imports the driver
     except (ImportError, NoSuchModuleError) as error:
         raise MissingDependencyError(
             "PostgreSQL's driver is not installed: pip install 'lensai-integrations[server,postgresql]'"
         ) from error
+    give_up(engine, _STATEMENT_SECONDS + WAIT)
+    return engine
 
 
 def _set_up_sqlite(connection: Any, _: Any) -> None:

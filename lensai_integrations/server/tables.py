@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    Connection,
     Double,
     Index,
     Integer,
@@ -20,8 +21,8 @@ from sqlalchemy import (
     text,
 )
 
-#: Raised when a release changes the tables.
-SCHEMA_VERSION: Final = 1
+#: Raised when a release changes the tables; `upgrade` makes them of those before.
+SCHEMA_VERSION: Final = 2
 
 METADATA: Final = MetaData()
 
@@ -77,10 +78,20 @@ HOURS: Final = Table(
     Column("sketches", LargeBinary, nullable=False),
     Column("report", Text),
 )
+#: Whoever is next has a turn: found by seeking, however many hours of one sensor wait; a sensor's newest hour first.
 _DUE: Final = text("judged_version < version")
-Index("lensai_hours_due", HOURS.c.claimed, sqlite_where=_DUE, postgresql_where=_DUE)
-_UNLOGGED: Final = text("logged_version < judged_version")
-Index("lensai_hours_unlogged", HOURS.c.logged, sqlite_where=_UNLOGGED, postgresql_where=_UNLOGGED)
+DUE_INDEX: Final = Index(
+    "lensai_hours_due", HOURS.c.sensor, HOURS.c.hour.desc(), HOURS.c.claimed, sqlite_where=_DUE, postgresql_where=_DUE
+)
+_UNLOGGED: Final = text("logged_version < judged_version AND drift IS NOT NULL")
+UNLOGGED_INDEX: Final = Index(
+    "lensai_hours_unlogged",
+    HOURS.c.sensor,
+    HOURS.c.hour.desc(),
+    HOURS.c.logged,
+    sqlite_where=_UNLOGGED,
+    postgresql_where=_UNLOGGED,
+)
 Index("lensai_hours_updated", HOURS.c.updated)
 
 SENSORS: Final = Table(
@@ -95,6 +106,25 @@ SENSORS: Final = Table(
     Column("run_id", Text, nullable=False, default="", server_default=""),
     Column("run_url", Text, nullable=False, default="", server_default=""),
 )
+
+
+def upgrade(db: Connection, version: str) -> bool:
+    """Make tables of this release of those of an earlier one; nothing that is in them is changed.
+
+    Args:
+        db: In a transaction.
+        version: Of the tables.
+
+    Returns:
+        Whether they are of this release now.
+    """
+    if version == "1":
+        for index in (DUE_INDEX, UNLOGGED_INDEX):  # of the same names, on other columns
+            index.drop(db)
+            index.create(db)
+        db.execute(META.update().where(META.c.key == "schema").values(value=str(SCHEMA_VERSION)))
+        return True
+    return version == str(SCHEMA_VERSION)
 
 
 def of_hour(sensor: str, hour: int) -> ColumnElement[bool]:

@@ -12,18 +12,23 @@ import hmac
 import logging
 import re
 import secrets
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.server.lasting import Lasting
 from lensai_integrations.uploads import SENSOR
 
 _LOG = logging.getLogger(__name__)
 #: Shorter tokens can be guessed.
 SHORTEST: Final = 16
 _LONGEST = 4096
+#: Seconds for which a token file is taken to be as it was.
+_LOOK: Final = 1.0
 _COMMENT: Final = re.compile(r"(?:^|\s)#")
 
 
@@ -55,6 +60,7 @@ class Tokens:
     Args:
         lines: `"<token>"` (any sensor, and reading) or `"<token> <sensor>"` (uploads of that sensor only); passed over
             are empty lines, and what follows a `#` at the beginning of a line or after a space.
+        key: Of the digests; by default one of its own.
 
     Raises:
         InputError: If a line is neither, a token stands twice, or there is no token at all.
@@ -67,8 +73,8 @@ class Tokens:
         True
     """
 
-    def __init__(self, lines: Iterable[str]) -> None:
-        self._key = secrets.token_bytes(32)
+    def __init__(self, lines: Iterable[str], key: bytes = b"") -> None:
+        self._key = key or secrets.token_bytes(32)
         self._grants: list[tuple[bytes, Grant]] = []
         for number, line in enumerate(lines, 1):
             if words := _COMMENT.split(line, maxsplit=1)[0].split():
@@ -111,7 +117,7 @@ class Tokens:
 
 
 def read_tokens(path: Path) -> Tokens:
-    """Tokens from a file; a warning says if others may read it.
+    """Tokens from a file as it is now; a warning says if others may read it.
 
     Raises:
         InputError: If it cannot be read, or a line is not what `Tokens` takes.
@@ -124,6 +130,10 @@ def read_tokens(path: Path) -> Tokens:
         >>> read_tokens(path).grant("Bearer 0123456789abcdef").reads
         True
     """
+    return Tokens(_lines(path))
+
+
+def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
         mode = path.stat().st_mode
@@ -131,7 +141,7 @@ def read_tokens(path: Path) -> Tokens:
         raise InputError(f"the token file {str(path)!r} cannot be read: {error}") from error
     if mode & 0o077:
         _LOG.warning("others may read the token file %s: run `chmod 600 %s`", path, path)
-    return Tokens(text.splitlines())
+    return text.splitlines()
 
 
 def _token_of(authorization: str) -> str:
@@ -145,3 +155,62 @@ def _token_of(authorization: str) -> str:
         except (binascii.Error, ValueError):
             return ""
     return ""
+
+
+class TokenFile(Tokens):
+    """The tokens of a file as it is now: it is looked at again when a request comes, once a second at most.
+
+    A file that cannot be read, or has a wrong line, changes nothing: the tokens from before stay, which is logged.
+
+    Args:
+        path: The file.
+        clock: Seconds that only grow.
+
+    Raises:
+        InputError: If it cannot be read, or a line is not what `Tokens` takes.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stamp = _stamp(path)
+        super().__init__(_lines(path))
+        self._path, self._clock, self._told = path, clock, Lasting(_LOG)
+        self._looked, self._looking = clock(), threading.Lock()
+
+    def grant(self, authorization: str) -> Grant | None:
+        """What the `Authorization` header of a request allows; None if nothing."""
+        if self._clock() - self._looked >= _LOOK and self._looking.acquire(blocking=False):
+            try:
+                self._look()
+            finally:
+                self._looking.release()
+        return super().grant(authorization)
+
+    def load(self) -> None:
+        """Read the file again.
+
+        Raises:
+            InputError: If it cannot be read, or a line is not what `Tokens` takes; the tokens from before then stay.
+        """
+        stamp = _stamp(self._path)  # before it is read: what is written meanwhile is read the next time
+        self._grants = Tokens(_lines(self._path), self._key)._grants
+        self._stamp = stamp
+
+    def _look(self) -> None:
+        self._looked = self._clock()
+        if _stamp(self._path) == self._stamp:
+            return
+        try:
+            self.load()
+        except InputError as error:
+            self._told.warning("the tokens from before stay: %s", error)
+            return
+        _LOG.info("the token file %s was read again", self._path)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes with a file's content; empty if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev

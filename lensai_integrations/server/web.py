@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import re
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from fastapi import APIRouter, Request
@@ -18,11 +18,14 @@ from lensai_integrations.server import queries
 from lensai_integrations.server.answers import refusals
 from lensai_integrations.server.api import no_such
 from lensai_integrations.server.describing import HourStart, SensorName
-from lensai_integrations.server.pages import About, index_page, sensor_page
+from lensai_integrations.server.pages import About, index_page, problem_page, sensor_page
 from lensai_integrations.server.service import Reader, Service
 from lensai_integrations.server.store import StoreError
 
-router = APIRouter(default_response_class=HTMLResponse, tags=["people"])
+#: The tag of routes that answer with pages.
+PEOPLE: Final = "people"
+
+router = APIRouter(default_response_class=HTMLResponse, tags=[PEOPLE])
 
 _ALL: Final = refusals(_401="No valid token.", _403="The token is for uploads only.", _503="The store cannot be used.")
 _SENSOR: Final = _ALL | refusals(_400="A parameter is wrong.", _404="There is no such sensor or hour.")
@@ -66,15 +69,16 @@ def report(service: Reader, sensor: SensorName, hour: HourStart) -> HTMLResponse
     except StoreError:
         raise
     except LensAIError as error:
-        return page(f"<!doctype html><title>No report</title><p>This hour cannot be judged: {html.escape(str(error))}")
+        return page(problem_page(None, f"This hour cannot be judged: {error}", "../../../../"))
     return page(drift_html(found, service.baseline, window))
 
 
-def page(content: str) -> HTMLResponse:
+def page(content: str, status: int = 200, headers: Mapping[str, str] | None = None) -> HTMLResponse:
     """A page, with the policy it states itself as a header, too: what a proxy adds cannot loosen it."""
     own = _OWN_POLICY.search(content)
     policy = own[1] if own else "default-src 'none'; style-src 'unsafe-inline'"
-    return HTMLResponse(content, headers={"Content-Security-Policy": f"{policy}; {_NOTHING_ELSE}"})
+    policies = {"Content-Security-Policy": f"{policy}; {_NOTHING_ELSE}"}
+    return HTMLResponse(content, status, {**(headers or {}), **policies})
 
 
 def about(service: Service, request: Request, cut: bool) -> About:

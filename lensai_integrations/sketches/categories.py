@@ -22,15 +22,18 @@ from numpy.typing import NDArray
 from lensai_integrations.arrays import Array, is_host, local, namespace, to_host
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.sketches.state import LARGEST_COUNT, State, field, number, require
+from lensai_integrations.sketches.wire_categories import LG_REGISTERS, check_distinct, check_frequent
 
-#: 2**12 registers: the distinct count's standard error is 1.6%.
-_LG_REGISTERS = 12
+#: A few bytes of a file make a map of this size, 42 bytes a place.
+_LARGEST_MAP = 1 << 16
 #: No category has this name, so its upper bound is the sketch's error.
 _ABSENT = "\0absent\0"
 #: Bytes before the weights of frequent items.
 _HEAD = 32
 #: Mode of a distinct count that is a set of hashes, and bytes before them.
 _SET, _SET_HEAD = 1, 12
+#: Nobody's names do that by chance.
+_COLLIDING = "their names were chosen to fall on one place of the sketch's map"
 #: Rows that wait on an accelerator, 16 bytes each, before they are reduced to a table.
 _PENDING_ROWS = 1 << 18
 #: Different values in that table; the rows of any further ones (the largest numbers) count as lost.
@@ -41,7 +44,7 @@ class Categories:
     """Heavy hitters and number of distinct values of a stream of categories.
 
     Args:
-        max_map_size: Size of the map of counts, a power of two from 8 to 2**26; up to three quarters of it different
+        max_map_size: Size of the map of counts, a power of two from 8 to 65,536; up to three quarters of it different
             categories are counted exactly.
 
     Attributes:
@@ -60,8 +63,8 @@ class Categories:
     """
 
     def __init__(self, max_map_size: int = 4096) -> None:
-        if not isinstance(max_map_size, int) or max_map_size.bit_count() != 1 or not 8 <= max_map_size <= 2**26:
-            raise InputError(f"max_map_size should be a power of two from 8 to 2**26, not {max_map_size!r}")
+        if not isinstance(max_map_size, int) or max_map_size.bit_count() != 1 or not 8 <= max_map_size <= _LARGEST_MAP:
+            raise InputError(f"max_map_size should be a power of two from 8 to {_LARGEST_MAP}, not {max_map_size!r}")
         self.max_map_size = max_map_size
         self.n = 0
         self._frequent = frequent_strings_sketch(max_map_size.bit_length() - 1)
@@ -82,12 +85,14 @@ class Categories:
         if is_torch_array(values) and not is_host(values):
             self._put_off(values.detach())
             return
-        counts = Counter(_host_values(values).tolist())
-        self._count({str(value): count for value, count in counts.items()})
-        self.n += counts.total()
+        self.add({str(value): count for value, count in Counter(_host_values(values).tolist()).items()})
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Count categories that were counted already.
+
+        Raises:
+            InputError: If a name cannot be written as UTF-8, or a count is negative; nothing is counted then. If names
+                were chosen so that the sketch cannot hold them together; those before them are counted.
 
         Example:
             >>> labels = Categories()
@@ -95,17 +100,28 @@ class Categories:
             >>> labels.n
             2
         """
-        self._count(counts)
-        self.n += sum(counts.values())
-
-    def _count(self, counts: Mapping[str, int]) -> None:
         try:
             "".join(counts).encode()
         except UnicodeEncodeError as error:
             raise InputError(f"a category's name cannot be written as UTF-8: {error}") from error
-        for name, count in counts.items():
-            self._frequent.update(name, count)
-            self._distinct.update(name)
+        if min(counts.values(), default=0) < 0:
+            raise InputError(f"a category's count is negative: {min(counts.values())}")
+        self.n = self._more(sum(counts.values()))
+        self._count({name: count for name, count in counts.items() if count})
+
+    def _more(self, rows: int) -> int:
+        """Rows with so many more, which a file says there were."""
+        if self.n + rows > LARGEST_COUNT:
+            raise InputError(f"{self.n} categories and {rows} more are too many to be counted")
+        return self.n + rows
+
+    def _count(self, counts: Mapping[str, int]) -> None:
+        try:
+            for name, count in counts.items():
+                self._frequent.update(name, count)
+                self._distinct.update(name)
+        except RuntimeError as error:  # DataSketches gives up after a thousand names on one place of its map
+            raise InputError(f"{len(counts)} categories cannot be counted, {_COLLIDING}: {error}") from error
 
     def _put_off(self, values: Array) -> None:
         """Keep a tensor of class numbers on its device; a copy, for the caller may write into it again."""
@@ -138,19 +154,23 @@ class Categories:
         """Add what another has seen; it stays as it is. Exact as long as `error` is 0.
 
         Raises:
-            InputError: If it has another `max_map_size`.
+            InputError: If it has another `max_map_size`, or names that were chosen so that no sketch can hold them
+                together with these; some of its categories are counted then.
         """
         if other.max_map_size != self.max_map_size:
             raise InputError(f"cannot merge categories of max_map_size {self.max_map_size} and {other.max_map_size}")
         other._settle()
         self._settle()
-        # In the order in which a saved one is read, so that it is the same whether or not the other was saved.
-        self._frequent.merge(frequent_strings_sketch.deserialize(_in_order(other._frequent)))
-        union = hll_union(_LG_REGISTERS)
+        self.n = self._more(other.n)
+        union = hll_union(LG_REGISTERS)
         union.update(self._distinct)
         union.update(hll_sketch.deserialize(_sorted(other._distinct)))
         self._distinct = union.get_result(tgt_hll_type.HLL_8)
-        self.n += other.n
+        try:
+            # In the order in which a saved one is read, so that it is the same whether or not the other was saved.
+            self._frequent.merge(frequent_strings_sketch.deserialize(_in_order(other._frequent)))
+        except RuntimeError as error:
+            raise InputError(f"categories cannot be merged, {_COLLIDING}: {error}") from error
 
     def top(self, m: int) -> list[tuple[str, int]]:
         """The `m` most frequent categories with their counts, at most `error` off; ties by name.
@@ -174,8 +194,13 @@ class Categories:
 
     @property
     def distinct(self) -> float:
-        """Number of different categories: exact while `error` is 0, else by HyperLogLog (standard error 1.6%)."""
-        return float(self._frequent.num_active_items) if self.error == 0 else float(self._distinct.get_estimate())
+        """Number of different categories: exact while `error` is 0, else by HyperLogLog (standard error 1.6%).
+
+        Never more than the rows, whatever a file says.
+        """
+        if self.error == 0:
+            return float(self._frequent.num_active_items)
+        return min(float(self._distinct.get_estimate()), float(self.n))
 
     def to_host(self) -> Self:
         """Itself, after all rows came over from the accelerator."""
@@ -202,7 +227,7 @@ class Categories:
         Raises:
             FormatError: If it is not a state of categories, or its bytes are not those of the two sketches.
         """
-        size = number(state, "max_map_size", 8, 2**26)
+        size = number(state, "max_map_size", 8, _LARGEST_MAP)
         require(size.bit_count() == 1, f"max_map_size is {size}, no power of two")
         result = cls(size)
         result.n = number(state, "n")
@@ -262,7 +287,7 @@ def _joined(pending: list[tuple[Array, Array]]) -> tuple[Array, Array]:
 
 
 def _empty_distinct() -> hll_sketch:
-    return hll_sketch(_LG_REGISTERS, tgt_hll_type.HLL_8)
+    return hll_sketch(LG_REGISTERS, tgt_hll_type.HLL_8)
 
 
 def _in_order(sketch: frequent_strings_sketch) -> bytes:
@@ -292,29 +317,13 @@ def _sorted(sketch: hll_sketch) -> bytes:
 
 
 def _read_frequent(blob: bytes, max_map_size: int, n: int) -> frequent_strings_sketch:
-    """DataSketches frequent-strings bytes, whose byte 3 is the binary logarithm of the map's size."""
-    require(len(blob) >= 8 and blob[3] == max_map_size.bit_length() - 1, "frequent items of another map size")
+    check_frequent(blob, max_map_size.bit_length() - 1, n)
     try:
-        sketch = frequent_strings_sketch.deserialize(blob)
-        items = sketch.get_frequent_items(frequent_items_error_type.NO_FALSE_NEGATIVES, 0)
-    except (ValueError, IndexError, RuntimeError, MemoryError) as error:
-        raise FormatError(f"the state's frequent items are damaged: {error}") from error
-    require(sketch.get_serialized_size_bytes() == len(blob), "frequent items with bytes left over")
-    require(0 <= sketch.total_weight <= n, f"frequent items weigh {sketch.total_weight}, more than n = {n}")
-    require(sum(item[2] for item in items) <= n, "counts add up to more than n")
-    require(sketch.get_upper_bound(_ABSENT) <= LARGEST_COUNT, "the error is out of range")
-    return sketch
+        return frequent_strings_sketch.deserialize(blob)
+    except (RuntimeError, MemoryError) as error:  # names that were chosen to fall on one place of the map
+        raise FormatError(f"the state's frequent items cannot be read: {error}") from error
 
 
 def _read_distinct(blob: bytes, n: int) -> hll_sketch:
-    """DataSketches HLL bytes; byte 3 is log2 of the registers, byte 4 of a table within, which is never larger."""
-    require(len(blob) >= 8 and blob[3] == _LG_REGISTERS and blob[4] <= _LG_REGISTERS, "distinct count of another size")
-    try:
-        sketch = hll_sketch.deserialize(blob)
-        low, estimate = sketch.get_lower_bound(3), sketch.get_estimate()
-    except (ValueError, IndexError, RuntimeError, MemoryError) as error:
-        raise FormatError(f"the state's distinct count is damaged: {error}") from error
-    require(sketch.tgt_type == tgt_hll_type.HLL_8, "distinct count of another kind")
-    require(np.isfinite(estimate) and 0 <= low <= 1.1 * n + 1, "distinct count out of range")
-    require((n > 0) != sketch.is_empty(), "a distinct count of nothing, or none of something")
-    return sketch
+    check_distinct(blob, n)
+    return hll_sketch.deserialize(blob)

@@ -238,6 +238,8 @@ def _read_full(data: bytes, k: int, zero_sorted: bool) -> Sketch:
     _require(min(sizes) >= 0, f"levels that begin at {list(starts)}, which do not ascend to the capacity")
     weight = total_weight(sizes)
     _require(0 < weight == n < 1 << MAX_LEVELS, f"n={n}, while its items stand for {weight}")
+    # DataSketches, which never writes more, would write beyond its memory when it merges them.
+    _require(levels <= n.bit_length(), f"{levels} levels for {n} values, which have {n.bit_length()} binary digits")
     numbers = _numbers(data, start, 2 + sum(sizes))
     low, high, items = float(numbers[0]), float(numbers[1]), numbers[2:]
     _require(bool(low <= items.min() and items.max() <= high), f"items outside its own range {low}..{high}")

@@ -9,11 +9,12 @@ are lost; every other operation is taken to work on each row for itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
+
+from lensai_integrations.interruptions import pass_on
 
 
 class Rows(NamedTuple):
@@ -160,9 +161,12 @@ def _numbers_in(dims: Any) -> Iterator[int]:
 
 def _picked(rows: Rows, pick: Callable[[Tensor], Tensor]) -> Rows:
     if rows.places is not None:
-        with suppress(Exception), torch._C.DisableTorchFunction(), torch.no_grad():
-            numbers = pick(torch.tensor(rows.places, device="cpu"))
+        try:
+            with torch._C.DisableTorchFunction(), torch.no_grad():
+                numbers = pick(torch.tensor(rows.places, device="cpu"))
             return Rows(tuple(numbers.tolist()) if numbers.ndim == 1 else None, True)
+        except Exception as error:  # noqa: BLE001  the rows are lost, and no more
+            pass_on(error)
     return Rows(None, True)
 
 

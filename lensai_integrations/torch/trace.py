@@ -14,7 +14,6 @@ import dataclasses
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.batches import are_samples
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.torch.heads import Heads, heads_in, is_vector
@@ -267,6 +267,7 @@ class Trace(TorchFunctionMode):
             try:
                 self._note(func, args, kwargs or {}, result)
             except Exception as error:  # noqa: BLE001  a trace is given up, never the computation
+                pass_on(error)
                 self.error = self.error or error
         return result
 
@@ -297,8 +298,10 @@ class Trace(TorchFunctionMode):
         if changed is not None:
             made = [changed]
         origins = [Rows(None, True)] * len(made)
-        with suppress(Exception):  # an operation that is called otherwise: the rows are lost, and no more
+        try:
             origins = rows_made(func, name, args, kwargs, made, given)
+        except Exception as error:  # noqa: BLE001  an operation that is called otherwise: no more than the rows is lost
+            pass_on(error)
         for tensor, rows in zip(made, origins, strict=True):
             if tensor is changed or tensor not in self._ids:
                 number = self._new(tensor, self._made(name, tensor, parents, rows, packed))
@@ -407,7 +410,8 @@ class Trace(TorchFunctionMode):
         try:
             with torch.no_grad():
                 rows = reduce_embedding(first, self._keep)
-        except Exception:  # noqa: BLE001  it does not fit this layer; where it is wanted, the taps say so
+        except Exception as error:  # noqa: BLE001  it does not fit this layer; where it is wanted, the taps say so
+            pass_on(error)
             return
         finally:
             self._on = on
@@ -529,6 +533,7 @@ class _Hook(InertInCopies):
         try:
             self._tell(self._path, module, args, kwargs, answer)
         except Exception as error:  # noqa: BLE001
+            pass_on(error)
             trace.error = trace.error or error
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import InputError, MissingDependencyError
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.raw.files import images_in
 from lensai_integrations.training.check import Check, run_check
@@ -84,6 +85,7 @@ def _images(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
         try:
             image = _read(file)
         except (OSError, ValueError) as error:
+            pass_on(error)
             broken.append(f"{file.name} could not be read: {error}")
         else:
             by_shape[image.shape].append(image)

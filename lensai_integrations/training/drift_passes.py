@@ -13,6 +13,7 @@ from lensai_integrations.drift.events import WindowReport, notice_text
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import LensAIError
 from lensai_integrations.heads import is_labels
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.profile import Profile
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.known_layers import check_weights, weights_known
@@ -94,6 +95,7 @@ class Passes:
             try:
                 return options.new_monitor(sinks, state=state, name=name)
             except (LensAIError, OSError) as error:
+                pass_on(error)
                 problems.note("state", f"nothing is kept on disk: {error}")
         return options.new_monitor(sinks, name=name)
 

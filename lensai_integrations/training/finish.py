@@ -1,31 +1,29 @@
-"""The end of a fit: where its baseline goes.
+"""The end of a fit: its baseline is saved, calibrated, saved again and logged.
 
-First to disk, then to MLflow, so that a server that is down costs nothing but the upload.
+First to disk, then to MLflow, so that a server that is down costs nothing but the upload; and before the calibration,
+which takes long enough for Ctrl-C or a scheduler to cut it short. What is uploaded is what was made, in memory: the
+folder may be another fit's by then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from itertools import count
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from lensai_integrations.mlflow.address import DEFAULT_PATH
+from lensai_integrations.archive import files_of
 from lensai_integrations.profile import Baseline
 from lensai_integrations.progress import progress_bar
-from lensai_integrations.storage import ARRAYS, MANIFEST
 from lensai_integrations.training.options import Options
+from lensai_integrations.training.place import Place
 from lensai_integrations.training.problems import Problems, log
-from lensai_integrations.training.tracking import TrackedRun
+from lensai_integrations.training.tracking import TrackedRun, name_of_run
 
-FOLDER = "lensai_baseline"
-#: The folders that fits of this process have written to, and what they were asked for when these were not named.
-_WRITTEN: Final[dict[Path, Options]] = {}
 #: The MLflow runs that fits of this process have logged to, with the artifact path.
 _LOGGED: Final[set[tuple[TrackedRun, str]]] = set()
-_BESIDE: Final = " (beside that of an earlier fit, in {}; pass directory= for a folder that the latest fit replaces)"
-_INSTEAD: Final = " (in place of that of an earlier fit; pass another {}= for each to keep both)"
+_AGAIN: Final = " (in place of that of an earlier fit; pass another artifact_path= for each to keep both)"
 
 
 def deliver(
@@ -36,32 +34,34 @@ def deliver(
     root: str | Path,
     runs: Sequence[TrackedRun],
     say: Callable[[str], None],
+    saved: Callable[[Path], None] = lambda folder: None,
 ) -> Path | None:
-    """Save a baseline, log it, and say where it is and what it lacks.
+    """Save a baseline, calibrate it, log it, and say where it is and what it lacks.
 
     Args:
-        baseline: What fit has made.
+        baseline: What fit has made; it is given its calibration.
         options: Where the user wants it.
         problems: Where it is reported what failed.
         root: The folder that the baseline's folder goes into, unless the options name one.
         runs: The MLflow runs that take it.
         say: Tells the user.
+        saved: Told the folder as soon as the baseline is in it.
 
     Returns:
         The folder it is in; None if it could not be saved.
     """
-    calibrated(baseline, options, problems)
-    folder, note = save(baseline, options, root, problems)
-    logged = upload(folder, runs, options, problems) if folder is not None else []
-    places = [f"saved to {folder}{note}"] if folder is not None else []
-    for run in logged:
-        earlier = (run, options.artifact_path) in _LOGGED
-        places.append(f"logged to MLflow run {run.run_id}{_INSTEAD.format('artifact_path') if earlier else ''}")
-        _LOGGED.add((run, options.artifact_path))
-    say(f"Baseline of {baseline.n} {baseline.reference.source} rows: {', '.join(places) or 'kept in memory only'}.")
-    if baseline.warnings:
-        log.warning("about the baseline: %s", "; ".join(baseline.warnings))
-    return folder
+    place = Place(root, options, name_of_run(runs))
+    with _how_to_finish(place, baseline, options, runs):
+        files = _saved(baseline, place, problems)
+        if place.folder is not None:
+            saved(place.folder)
+        calibrated = _calibrated(baseline, options, problems)
+        if calibrated is not None:
+            files = _saved(calibrated, place, problems) or files
+            baseline.calibration = calibrated.calibration
+        logged = upload(files, place.folder, runs, options, problems) if place.folder is not None else []
+    _say_where(baseline, place, options, logged, say)
+    return place.folder
 
 
 def say_there_is_none(reference: str, problems: Problems) -> None:
@@ -70,81 +70,17 @@ def say_there_is_none(reference: str, problems: Problems) -> None:
     log.warning("there is no baseline: no whole %s pass was profiled%s", reference, because)
 
 
-def calibrated(baseline: Baseline, options: Options, problems: Problems) -> None:
-    """Give a baseline its calibration, if it keeps rows enough; what else prevents it is a problem."""
-    if not options.clean_windows or baseline.calibration is not None:
-        return
-    from lensai_integrations.drift.calibrate import FEWEST_ROWS, calibrate
+def _saved(baseline: Baseline, place: Place, problems: Problems) -> Mapping[str, bytes]:
+    """Write the baseline with its report to its folder.
 
-    rows = baseline.reference.rows
-    if rows is None or rows.n < FEWEST_ROWS:
-        return  # formulas are to be trusted more then, and the report says that it is judged by them
-    with problems.caught("calibration"), progress_bar("calibrating the baseline") as tick:
-        done = calibrate(baseline, draws=options.clean_windows, seed=options.seed, progress=tick)
-        baseline.calibration = done.calibration
-
-
-def save(baseline: Baseline, options: Options, root: str | Path, problems: Problems) -> tuple[Path | None, str]:
-    """Write the baseline with its report to its folder; None if that failed. And what is to be said of an earlier one.
-
-    Folds and trials are fits of one program with the same arguments: each has a folder of its own, `lensai_baseline`,
-    `lensai_baseline-2` and so on, whatever process it runs in. What an earlier program left is replaced, and so is what
-    this process made when it was asked for something else. A folder that was asked for is taken as it is.
+    Returns:
+        The files as they are there; none if they could not be made. If they could not be written, that is a problem.
     """
-    report = _report(baseline, problems)
-    first = Path(options.directory) if options.directory is not None else Path(root) / _folder_name(options)
-    with problems.caught(f"saving to {first}"):
-        folder, note = _taken(first.absolute(), options)
-        baseline.save(folder, report_html=report)
-        _WRITTEN[folder] = options if options.directory is None else _WRITTEN.get(folder, options)
-        return folder, note
-    return None, ""
-
-
-def _taken(first: Path, options: Options) -> tuple[Path, str]:
-    """The folder of a fit, which no other fit takes from here on."""
-    if options.directory is not None:
-        return first, _INSTEAD.format("directory") if _is_recent(first / MANIFEST, options.since) else ""
-    for number in count(1):
-        folder = first.with_name(f"{first.name}-{number}") if number > 1 else first
-        if _WRITTEN.get(folder, options) != options and folder.exists():
-            return folder, _INSTEAD.format("directory")
-        if _take(folder, options.since):
-            break
-    return folder, _BESIDE.format(first) if folder != first else ""
-
-
-def _take(folder: Path, since: float) -> bool:
-    """Take a folder, unless another fit of this program has, in whatever process; of two at once only one gets it."""
-    with suppress(FileExistsError):
-        folder.mkdir(parents=True)
-        return True
-    if not folder.is_dir():
-        return True  # saving says what is wrong with it
-    whole = (folder / MANIFEST).exists()
-    mark = folder / (MANIFEST if whole else ARRAYS)
-    if _is_recent(mark if whole else folder, since):
-        return False
-    try:  # what an earlier program has left; only one process can remove it
-        if mark.exists() or whole:
-            mark.unlink()
-        elif not any(folder.iterdir()):
-            folder.rmdir()
-            folder.mkdir()
-    except (FileNotFoundError, FileExistsError):
-        return False
-    return True
-
-
-def _is_recent(path: Path, since: float) -> bool:
-    """Whether a file was written since then. Disks may round times down to seconds, and so do we."""
-    return path.exists() and path.stat().st_mtime >= int(since)
-
-
-def _folder_name(options: Options) -> str:
-    """Two callbacks have two artifact paths, and so two folders."""
-    own = options.artifact_path.replace("/", "-")
-    return FOLDER if own == DEFAULT_PATH else f"{FOLDER}-{own}"
+    files: Mapping[str, bytes] = {}
+    with problems.caught(f"saving to {place.first}"):
+        files = files_of(baseline, report_html=_report(baseline, problems))
+        place.write(files)
+    return files
 
 
 def _report(baseline: Baseline, problems: Problems) -> str | None:
@@ -155,8 +91,66 @@ def _report(baseline: Baseline, problems: Problems) -> str | None:
     return None
 
 
-def upload(folder: Path, runs: Sequence[TrackedRun], options: Options, problems: Problems) -> list[TrackedRun]:
-    """Log the folder to the runs. What fails is one problem, with the command that finishes it.
+def _lacks_calibration(baseline: Baseline, options: Options) -> bool:
+    """Whether a baseline is to be calibrated and keeps rows enough. With fewer, formulas are to be trusted more, and
+    the report says that it is judged by them."""
+    from lensai_integrations.drift.calibrate import FEWEST_ROWS
+
+    rows = baseline.reference.rows
+    wanted = bool(options.clean_windows) and baseline.calibration is None
+    return wanted and rows is not None and rows.n >= FEWEST_ROWS
+
+
+def _calibrated(baseline: Baseline, options: Options, problems: Problems) -> Baseline | None:
+    """The baseline with its calibration; None if there is none to be made, or it failed, which is a problem."""
+    from lensai_integrations.drift.calibrate import calibrate
+
+    if _lacks_calibration(baseline, options):
+        with problems.caught("calibration"), progress_bar("calibrating the baseline") as tick:
+            return calibrate(baseline, draws=options.clean_windows, seed=options.seed, progress=tick)
+    return None
+
+
+@contextmanager
+def _how_to_finish(place: Place, baseline: Baseline, options: Options, runs: Sequence[TrackedRun]) -> Iterator[None]:
+    """Where the block is cut short, by Ctrl-C or a user's signal handler: say what is on disk and how to do the rest.
+
+    There is no upload then: whoever stops a program does not wait for a server.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if place.folder is not None:
+            log.warning("%s", _told(place.folder, baseline, options, runs, type(error).__name__))
+        raise
+
+
+def _told(folder: Path, baseline: Baseline, options: Options, runs: Sequence[TrackedRun], why: str) -> str:
+    from lensai_integrations.mlflow.log import finishing_command
+
+    lacks, commands = _lacks_calibration(baseline, options), []
+    if lacks:
+        words = ["lensai", "calibrate", str(folder), "--output", str(folder)]
+        words += ["--windows", str(options.clean_windows), "--seed", str(options.seed)]
+        commands.append(f": {shlex.join(words)}")
+    for run in runs:
+        uri, path = run.tracking_uri, options.artifact_path
+        commands.append(finishing_command(folder, run_id=run.run_id, tracking_uri=uri, artifact_path=path))
+    rest = f"; finish with{' and then'.join(commands)}" if commands else ""
+    return f"{why}: the baseline is saved{' without calibration' if lacks else ''} in {folder}{rest}"
+
+
+def upload(
+    files: Mapping[str, bytes], saved: Path, runs: Sequence[TrackedRun], options: Options, problems: Problems
+) -> list[TrackedRun]:
+    """Log files to the runs. What fails is one problem, with the command that finishes it.
+
+    Args:
+        files: Contents by name.
+        saved: Where they are, too.
+        runs: The runs.
+        options: Under which path, and how long.
+        problems: Where it is reported what failed.
 
     Returns:
         The runs that have the baseline.
@@ -164,18 +158,32 @@ def upload(folder: Path, runs: Sequence[TrackedRun], options: Options, problems:
     done = []
     for run in runs:
         with problems.caught(f"MLflow run {run.run_id}"):
-            _push(folder, run, options)
+            _push(files, saved, run, options)
             done.append(run)
     return done
 
 
-def _push(folder: Path, run: TrackedRun, options: Options) -> None:
-    from lensai_integrations.mlflow import push
+def _push(files: Mapping[str, bytes], saved: Path, run: TrackedRun, options: Options) -> None:
+    from lensai_integrations.mlflow.log import upload_files
 
-    push(
-        folder,
+    upload_files(
+        files,
+        saved,
         run_id=run.run_id,
         tracking_uri=run.tracking_uri,
         artifact_path=options.artifact_path,
         deadline=options.upload_deadline,
     )
+
+
+def _say_where(
+    baseline: Baseline, place: Place, options: Options, logged: Sequence[TrackedRun], say: Callable[[str], None]
+) -> None:
+    places = [f"saved to {place.folder}{place.note}"] if place.folder is not None else []
+    for run in logged:
+        again = (run, options.artifact_path) in _LOGGED
+        places.append(f"logged to MLflow run {run.run_id}{_AGAIN if again else ''}")
+        _LOGGED.add((run, options.artifact_path))
+    say(f"Baseline of {baseline.n} {baseline.reference.source} rows: {', '.join(places) or 'kept in memory only'}.")
+    if baseline.warnings:
+        log.warning("about the baseline: %s", "; ".join(baseline.warnings))

@@ -6,6 +6,7 @@ import logging
 from types import TracebackType
 
 from lensai_integrations.errors import LensAIError
+from lensai_integrations.interruptions import pass_on
 
 log = logging.getLogger("lensai_integrations")
 
@@ -60,7 +61,7 @@ class Problems:
 
         Args:
             topic: What is done in the block.
-            raised: Exceptions that pass; so do Ctrl-C and exits, which are no `Exception`.
+            raised: Exceptions that pass; so do Ctrl-C, exits and what a signal handler raises (`pass_on`).
         """
         return Caught(self, topic, raised)
 
@@ -79,5 +80,6 @@ class Caught:
     ) -> bool:
         if not isinstance(error, Exception) or isinstance(error, self._raised):
             return False
+        pass_on(error)
         self._problems.note(self._topic, error)
         return True

@@ -6,6 +6,7 @@ MLflow is never imported here: a run can only exist where it is loaded already.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -28,3 +29,17 @@ def active_run() -> TrackedRun | None:
     mlflow = sys.modules.get("mlflow")
     run = mlflow.active_run() if mlflow is not None else None
     return TrackedRun(str(run.info.run_id), str(mlflow.get_tracking_uri())) if mlflow is not None and run else None
+
+
+def name_of_run(runs: Sequence[TrackedRun]) -> str:
+    """What the run is called that a fit belongs to: MLflow's id, else that of the run of Weights & Biases in this
+    process, else nothing.
+
+    Example:
+        >>> name_of_run([TrackedRun("0123abcd", "sqlite:///mlflow.db")])
+        '0123abcd'
+    """
+    if runs:
+        return runs[0].run_id
+    run = getattr(sys.modules.get("wandb"), "run", None)
+    return str(getattr(run, "id", None) or "")

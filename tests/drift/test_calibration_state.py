@@ -10,7 +10,7 @@ from calibrations import calibrated_baseline, window
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensai_integrations import Baseline, compare
+from lensai_integrations import Baseline, Profiler, calibrate, compare
 from lensai_integrations.archive import from_bytes, to_bytes
 from lensai_integrations.drift.calibrate import calibration_of
 from lensai_integrations.drift.calibration_state import from_state, to_state
@@ -143,3 +143,51 @@ def test_comparing_with_a_damaged_one_says_what_to_do(baseline, rng, tmp_path):
     with pytest.raises(FormatError, match="lensai calibrate"):
         compare(loaded, window(rng, 50, loaded))
     assert compare(loaded, window(rng, 50, loaded), correction="holm").correction == "holm"
+
+
+@pytest.mark.parametrize("name", ["unused", "0/unused", "99/mean", "0/null/unused"])
+def test_an_array_that_nothing_refers_to_is_refused(name):
+    with pytest.raises(FormatError, match=f"nothing refers to the arrays .*{name}"):
+        from_state(STATE | {name: np.zeros(1)})
+
+
+@pytest.mark.parametrize("value", [1e30, 3e38, 1e-40])
+def test_spreads_whose_squares_are_no_float32_are_compared_all_the_same(baseline, rng, value):
+    """They are only shares of each other."""
+    sizes = {name: np.array(array) for name, array in STATE.items() if name.endswith("/sizes")}
+    assert sizes
+    for array in sizes.values():
+        array[1] = value
+    damaged = Baseline(baseline.reference, calibration=STATE | sizes)
+    assert compare(damaged, window(rng, 50)).clean_windows == 100
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-30, 1.0])
+def test_rows_of_any_unit_are_calibrated_and_compared(scale):
+    def profile(seed, shift=0):
+        profiler = Profiler(seed=seed)
+        rows = np.random.default_rng(seed).normal(size=(200, 4)) + shift
+        profiler.update(embeddings={"fc": (rows * scale).astype(np.float32)})
+        return profiler.profile()
+
+    baseline = calibrate(profile(1), draws=100)
+    assert compare(from_bytes(to_bytes(baseline)), profile(3, shift=3)).drift
+
+
+def test_moments_beyond_float32_are_far_away_and_no_error(baseline, rng):
+    seen = window(rng, 50)
+    seen.rows = None
+    moments = seen.groups["embeddings/pool"].moments
+    state = moments.state()
+    state["mean"][::2], state["mean"][1::2] = 1e308, -1e308
+    seen.groups["embeddings/pool"].sketches["moments"] = type(moments).from_state(state)
+    assert compare(baseline, seen).drift
+
+
+def test_a_comparison_that_linear_algebra_cannot_do_names_the_group(baseline, rng, monkeypatch):
+    def fails(*_):
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
+
+    monkeypatch.setattr("lensai_integrations.drift.row_features.bures", fails)
+    with pytest.raises(FormatError, match=r"group '\w+(/\w+)?' cannot be compared: .*did not converge"):
+        compare(baseline, window(rng, 50))

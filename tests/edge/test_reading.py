@@ -226,13 +226,29 @@ def test_several_models_stay_apart(tmp_path):
     assert {path.name for path in written} == {Path(name).name for name in content}
 
 
-@pytest.mark.parametrize("name", ["../imgstats/noise.bin", "/imgstats/noise.bin", "a/../imgstats/noise.bin"])
+@pytest.mark.parametrize("name", ["../imgstats/noise.bin", "/../imgstats/noise.bin", "a/../imgstats/noise.bin"])
 def test_paths_that_lead_out_are_refused(name, tmp_path):
     content = {name: sketch_of([1.0]), "imgstats/mean_0.bin": sketch_of([2.0])}
     profile = edge.read_stats(archive_of(tmp_path / "upload.tar.gz", content))
     assert list(profile.groups["inputs"].apart) == ["mean/0"]
     assert "leads out of the folder" in profile.warnings[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["upload.tar.gz"]
+
+
+def test_a_slash_before_a_name_is_left_out_as_tar_does(tmp_path):
+    content = {"/imgstats/noise.bin": sketch_of([1.0]), "//imgstats/mean_0.bin": sketch_of([2.0])}
+    profile = edge.read_stats(archive_of(tmp_path / "upload.tar.gz", content))
+    assert sorted(profile.groups["inputs"].apart) == ["mean/0", "noise"]
+    assert profile.warnings == []
+
+
+def test_an_archive_cut_between_two_files_is_not_read_as_a_part(tmp_path):
+    content = {f"imgstats/mean_{number}.bin": sketch_of([2.0]) for number in range(3)}
+    whole = archive_of(tmp_path / "upload.tar", content, "w").read_bytes()
+    for files in range(1, 4):
+        (tmp_path / "cut.tar").write_bytes(whole[: files * 1024])
+        with pytest.raises(FormatError, match=r"cut\.tar is cut short: .*send or copy it again"):
+            edge.read_stats(tmp_path / "cut.tar")
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])

@@ -44,15 +44,16 @@ def trainer(tmp_path, lit):
 
 @pytest.fixture
 def pushed(monkeypatch):
-    """What is uploaded, with a `push` that fails for runs called "down"."""
+    """What is uploaded, which fails for runs called "down"."""
     calls = []
 
-    def push(folder, **arguments):
+    def upload(files, folder, **arguments):
+        assert files == {path.name: path.read_bytes() for path in folder.iterdir()}
         calls.append((folder, arguments))
         if arguments["run_id"] == "down":
             raise TrackingError(f"the server does not answer; finish with: lensai push {folder} --run down")
 
-    monkeypatch.setattr("lensai_integrations.mlflow.push", push)
+    monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", upload)
     return calls
 
 
@@ -74,7 +75,7 @@ def test_saved_and_logged_to_the_loggers_runs(fit, trainer, pushed, said, tmp_pa
         fit, options(artifact_path="a/b", upload_deadline=3), trainer, belonging(fit), TrackedRun("active", "u")
     )
 
-    assert folder == tmp_path / "lensai_baseline-a-b"
+    assert folder == tmp_path / "lensai_baseline-a-b-r1"
     assert Baseline.load(folder).n == baseline.n == 6
     assert pushed == [(folder, {"run_id": "r1", "tracking_uri": "u", "artifact_path": "a/b", "deadline": 3})]
     assert said.messages == [f"Baseline of 6 validation rows: saved to {folder}, logged to MLflow run r1."]

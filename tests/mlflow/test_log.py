@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from tracking import Server, Store, contents
 
@@ -28,6 +29,7 @@ import lensai_integrations.report
 from lensai_integrations import Baseline, Profile, Profiler
 from lensai_integrations.errors import FormatError, InputError, MissingDependencyError, TrackingError
 from lensai_integrations.mlflow import load_baseline, log_baseline, push
+from lensai_integrations.mlflow.log import upload_files
 
 FILES = {"report.html", "streams.csv", "profile.npz", "manifest.json"}
 
@@ -146,16 +148,15 @@ def test_an_upload_that_is_cut_short_leaves_nothing_that_is_read(
 ) -> None:
     run_id = embedded_store.new_run()
     log_baseline(segmented, run_id=run_id, tracking_uri=embedded_store.uri)
-    real, sent = MlflowClient.log_artifact, []
+    real = LocalArtifactRepository.log_artifact
 
-    def cut(self: MlflowClient, run: str, path: str, to: str) -> None:
-        sent.append(path)
+    def cut(self: LocalArtifactRepository, path: str, to: str) -> None:
         if path.endswith("manifest.json"):
             raise OSError("the line is cut")
-        real(self, run, path, to)
+        real(self, path, to)
 
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "log_artifact", cut)
+        patch.setattr(LocalArtifactRepository, "log_artifact", cut)
         with pytest.raises(TrackingError, match="the line is cut"):
             log_baseline(baseline, run_id=run_id, tracking_uri=embedded_store.uri)
     with pytest.raises(FormatError):
@@ -170,8 +171,13 @@ def test_nothing_is_left_in_temporary_folders(store: Store, baseline: Baseline, 
 
 
 def test_the_manifest_arrives_last(embedded_store: Store, baseline: Baseline, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[str] = []
-    monkeypatch.setattr(MlflowClient, "log_artifact", lambda _, run_id, path, to: sent.append(Path(path).name))
+    real, sent = LocalArtifactRepository.log_artifact, []
+
+    def log_artifact(self: LocalArtifactRepository, path: str, to: str) -> None:
+        sent.append(Path(path).name)
+        real(self, path, to)
+
+    monkeypatch.setattr(LocalArtifactRepository, "log_artifact", log_artifact)
     log_baseline(baseline, run_id=embedded_store.new_run(), tracking_uri=embedded_store.uri)
     assert set(sent) == FILES
     assert sent[-1] == "manifest.json"
@@ -316,15 +322,15 @@ def test_a_server_that_dies_in_the_middle(
     server = own_server()
     client = MlflowClient(tracking_uri=server.uri)
     run_id = client.create_run("0").info.run_id
-    log_artifact = MlflowClient.log_artifact
+    log_artifact = HttpArtifactRepository.log_artifact
 
-    def log_and_kill(self: MlflowClient, *arguments: Any) -> None:
+    def log_and_kill(self: HttpArtifactRepository, *arguments: Any) -> None:
         log_artifact(self, *arguments)
         server.kill()
 
-    monkeypatch.setattr(MlflowClient, "log_artifact", log_and_kill)
-    with pytest.raises(TrackingError, match=r"no answer within 3 s") as caught:
-        log_baseline(baseline, run_id=run_id, tracking_uri=server.uri, deadline=3)
+    monkeypatch.setattr(HttpArtifactRepository, "log_artifact", log_and_kill)
+    with pytest.raises(TrackingError, match=r"no answer to PUT .*: .*Connection refused") as caught:
+        log_baseline(baseline, run_id=run_id, tracking_uri=server.uri)
     monkeypatch.undo()
     (arrived,) = server.artifacts.rglob("lensai")
     assert len(contents(arrived)) == 1
@@ -444,3 +450,60 @@ def test_push_finds_a_relative_folder_and_a_lone_profile(
     model_id = embedded_store.new_model()
     assert push("window", model_id=model_id, tracking_uri=embedded_store.uri) == f"models:/{model_id}"
     assert logged(embedded_store, model_id) == contents(tmp_path / "window")
+
+
+@pytest.fixture
+def replacing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Has another process save its baseline to a folder whenever a file of it is sent."""
+
+    def replace(folder: Path) -> None:
+        real = LocalArtifactRepository.log_artifact
+
+        def log_artifact(self: LocalArtifactRepository, *arguments: Any) -> None:
+            Baseline(Profile(info={"source": "another"})).save(folder, report_html="another")
+            real(self, *arguments)
+
+        monkeypatch.setattr(LocalArtifactRepository, "log_artifact", log_artifact)
+
+    return replace
+
+
+@pytest.mark.parametrize("call", ["push", "log_baseline", "upload_files"])
+def test_what_was_verified_is_sent_whoever_replaces_the_folder_meanwhile(
+    embedded_store: Store, baseline: Baseline, replacing: Callable[[Path], None], tmp_path: Path, call: str
+) -> None:
+    folder, run_id = tmp_path / "shared", embedded_store.new_run()
+    expected = contents(baseline.save(folder))
+    replacing(folder)
+    if call == "push":
+        push(folder, run_id=run_id, tracking_uri=embedded_store.uri)
+    elif call == "log_baseline":
+        log_baseline(baseline, run_id=run_id, tracking_uri=embedded_store.uri, directory=folder)
+        for name in ("report.html", "manifest.json"):  # the report names the run
+            expected[name] = logged(embedded_store, run_id)[name]
+    else:
+        upload_files(expected, folder, run_id=run_id, tracking_uri=embedded_store.uri)
+    assert logged(embedded_store, run_id) == expected
+    loaded = load_baseline(f"runs:/{run_id}", tracking_uri=embedded_store.uri)
+    assert (loaded.n, Baseline.load(folder).n) == (baseline.n, 0)
+
+
+def test_files_that_are_not_those_of_their_manifest_are_not_sent(
+    embedded_store: Store, baseline: Baseline, tmp_path: Path
+) -> None:
+    files, run_id = contents(baseline.save(tmp_path / "saved")), embedded_store.new_run()
+    with pytest.raises(FormatError, match=rf"^{re.escape(str(tmp_path / 'saved' / 'streams.csv'))} .*manifest says"):
+        upload_files({**files, "streams.csv": b""}, tmp_path / "saved", run_id=run_id, tracking_uri=embedded_store.uri)
+    assert logged(embedded_store, run_id) == {}
+
+
+def test_a_temporary_folder_without_room_is_named_as_such(
+    embedded_store: Store, baseline: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder, run_id = baseline.save(tmp_path / "saved"), embedded_store.new_run()
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(TrackingError, match=r"saved could not be copied .*No space left on device; set TMPDIR"):
+        push(folder, run_id=run_id, tracking_uri=embedded_store.uri)

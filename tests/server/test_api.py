@@ -109,7 +109,7 @@ def test_an_hour_with_its_report(service):
     ],
 )
 def test_what_is_not_there(baseline, store, path, status, detail):
-    response = client_of(baseline, store).get(path)
+    response = client_of(baseline, store).get(path, headers={"Accept": "application/json"})
     assert response.status_code == status
     assert detail in response.json()["detail"]
 
@@ -139,6 +139,9 @@ def test_metrics(service):
         "lensai_sensors 1.0",
         "lensai_uploads_pending 0.0",
         "lensai_hours_due 0.0",
+        "lensai_hours_forgotten_total 0.0",
+        "lensai_sensors_drifting 1.0",
+        "lensai_sensors_left_out 0.0",
         'lensai_sensor_drift{sensor="door-3"} 1.0',
         f'lensai_sensor_hour_timestamp_seconds{{sensor="door-3"}} {float(HOUR)!r}'.replace(
             "1719392400.0", "1.7193924e+09"

@@ -31,7 +31,8 @@ def snippets(language, heading=""):
 def test_every_command_line_starts_a_server(monkeypatch, baseline, tmp_path):
     """With a baseline and a store that are there; options are what the command knows."""
     ran = []
-    monkeypatch.setattr(serving.uvicorn, "run", lambda app, **_: ran.append(app))
+    monkeypatch.setattr(serving, "_run", lambda app, *_: ran.append(app))
+    monkeypatch.setattr(serving, "_listeners", lambda *_: [])
     (tmp_path / "tokens").write_text(TOKEN)
     folder = str(baseline.save(tmp_path / "baseline"))
     lines = [

@@ -37,7 +37,7 @@ def talk(port, *headers, body=(), method="POST /upload/"):
     """The status and the JSON that come back, and how much of the body was taken."""
     sent = 0
     with socket.create_connection(("127.0.0.1", port), timeout=15) as link:
-        lines = [f"{method} HTTP/1.1", "Host: here", *headers, "", ""]
+        lines = [f"{method} HTTP/1.1", "Host: localhost", *headers, "", ""]
         link.sendall("\r\n".join(lines).encode("latin-1"))
         link.settimeout(15)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

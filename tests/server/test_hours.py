@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,15 +10,15 @@ from datasketches import kll_floats_sketch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from receiving import HOUR, WHEN, device, sketch_of
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from lensai_integrations.edge.uploads import pack_sketches, rows_of, unpack_sketches
 from lensai_integrations.server import hours, queries
 from lensai_integrations.server.folding import folded
 from lensai_integrations.server.ledger import Received, add_uploads
-from lensai_integrations.server.records import HourDrift, hour_of
+from lensai_integrations.server.records import HourDrift
 from lensai_integrations.server.store import Store
-from lensai_integrations.server.tables import HOURS, SENSORS, UPLOADS
+from lensai_integrations.server.tables import HOURS, UPLOADS
 
 
 def upload(sensor="a", timestamp=WHEN, content=None, received=5.0):
@@ -49,11 +48,13 @@ def of(store, column):
 
 def test_uploads_become_an_hour(store):
     add_uploads(store, [upload(), upload(timestamp=WHEN + 1), upload("b"), upload(timestamp=HOUR + 3600)], 10)
-    assert sorted(hours.pending(store)) == [("a", HOUR), ("a", HOUR + 3600), ("b", HOUR)]
+    assert hours.pending(store) == [("a", HOUR + 3600), ("b", HOUR)]
+    assert [hours.pending_before(store, "a", before) for before in (HOUR + 3600, HOUR)] == [HOUR, None]
     assert settle(store) == 2
     assert counted(store) == {f"imgstats/{name}.bin": 20 for name in ("brightness", "noise", "sharpness")}
     assert settle(store) == 0
-    assert sorted(hours.pending(store)) == [("a", HOUR + 3600), ("b", HOUR)]
+    assert hours.pending(store) == [("a", HOUR + 3600), ("b", HOUR)]
+    assert hours.pending_before(store, "a", HOUR + 3600) is None
     assert [h.uploads for h in queries.list_hours(store, "a", most=9)] == [2]
     assert sum(payload is None for payload in of(store, UPLOADS.c.payload)) == 2
 
@@ -199,53 +200,13 @@ def test_no_two_servers_are_handed_the_same_hour(place):
     [store.close() for store in stores]
 
 
-def test_hours_are_forgotten_by_when_something_came_for_them(store):
-    old, new = upload("old", received=5.0), upload("new", received=5.0)
-    add_uploads(store, [old, new], 10)
-    settle(store, "old", now=10.0), settle(store, "new", now=10.0)
-    add_uploads(store, [upload("new", WHEN + 1, received=50.0)], 10)
-    settle(store, "new", now=50.0)
-    assert hours.forget(store, before=40.0) == 1
-    assert queries.list_hours(store, "old", most=9) == []
-    assert of(store, SENSORS.c.name) == ["new"]
-    assert of(store, UPLOADS.c.timestamp) == [WHEN, WHEN + 1]  # what is in an hour that stays is remembered
-    assert hours.forget(store, before=5.0) == 0
-
-
-def test_hours_are_forgotten_some_at_a_time(sqlite, monkeypatch):
-    """Uploads come in between: SQLite has one writer at a time."""
-    monkeypatch.setattr(hours, "FORGOTTEN", 2)
-    for n in range(5):
-        add_uploads(sqlite, [upload(timestamp=WHEN + 3600 * n + k) for k in range(3)], 10)
-        settle(sqlite, hour=HOUR + 3600 * n, now=10.0 + n)
-    add_uploads(sqlite, [upload(timestamp=WHEN + 10)], 10)  # of a forgotten hour, and not merged
-    deleted, writing = [], sqlite.writing
-
-    @contextlib.contextmanager
-    def counting():
-        with writing() as db:
-            before = db.scalar(select(func.count()).select_from(HOURS))
-            yield db
-            deleted.append(before - db.scalar(select(func.count()).select_from(HOURS)))
-
-    monkeypatch.setattr(sqlite, "writing", counting)
-    assert hours.forget(sqlite, before=13.5) == 4
-    assert [n for n in deleted if n] == [2, 2]
-    assert sorted(of(sqlite, UPLOADS.c.timestamp)) == [WHEN + 10, *(WHEN + 4 * 3600 + k for k in range(3))]
-    assert of(sqlite, HOURS.c.hour) == [HOUR + 4 * 3600]
-
-
 def test_as_many_bytes_are_taken_at_once_as_are_wanted(store):
     add_uploads(store, [upload(timestamp=WHEN + n, content={"custom/a.bin": sketch_of([n])}) for n in range(4)], 10)
     size = len(upload(content={"custom/a.bin": sketch_of([1])}).payload)
     for most_bytes, expected in ((1, 1), (2 * size, 2), (3 * size - 1, 2), (9 * size, 4)):
-        taken = hours.take(store, "a", HOUR, 500, most_bytes).payloads
-        assert list(taken) == [WHEN + n for n in range(expected)]
-    assert len(hours.take(store, "a", HOUR, 3, 9 * size).payloads) == 3
-
-
-def test_what_is_not_merged_yet_is_not_forgotten(store):
-    add_uploads(store, [upload(received=5.0)], 10)
-    assert hours.forget(store, before=1e9) == 0
-    assert settle(store) == 1
-    assert hour_of(WHEN) == HOUR
+        taken = hours.take(store, "a", HOUR, 500, most_bytes)
+        assert list(taken.payloads) == [WHEN + n for n in range(expected)]
+        assert taken.more is (expected < 4)
+    for most in (3, 4):
+        taken = hours.take(store, "a", HOUR, most, 9 * size)
+        assert (len(taken.payloads), taken.more) == (most, most < 4)

@@ -469,7 +469,7 @@ def test_the_database_goes_and_comes_back(baseline, postgresql_server, caplog):
 def test_a_defect_is_answered_without_a_traceback(baseline, sqlite, monkeypatch):
     client = client_of(baseline, sqlite)
     monkeypatch.setattr(reading, "read_upload", lambda *_: 1 / 0)
-    calm = TestClient(client.app, raise_server_exceptions=False)
+    calm = TestClient(client.app, base_url="http://localhost", raise_server_exceptions=False)
     response = calm.post("/upload/", **form())
     assert response.status_code == 500
     assert response.json() == {"detail": "this is a defect of the server: ZeroDivisionError"}

@@ -80,7 +80,7 @@ class Server:
     def __init__(self, baseline: Baseline, store: Store, runs: Any, on_judged: Any = None, **settings: float) -> None:
         known = {"judge_seconds": 0, "report_seconds": 0, **settings}
         self.app = create_app(baseline, store, Settings(**known), on_judged=on_judged, runs=runs)  # type: ignore[arg-type]
-        self.client, self.store = TestClient(self.app), store
+        self.client, self.store = TestClient(self.app, base_url="http://localhost"), store
         self.reporter, self.settler = self.app.state.service.reporter, self.app.state.service.settler
 
     def upload(self, archive: bytes, sensor: str = "door", timestamp: int = WHEN) -> None:
@@ -243,7 +243,7 @@ def test_pages_say_that_mlflow_is_down_and_uploads_go_on(serve, archives):
 
 def test_the_pages_are_served(serve, archives):
     server = serve(Refusing(InputError("")))
-    assert "-F file=@stats.tar.gz http://testserver/upload/" in server.client.get("/").text
+    assert "-F file=@stats.tar.gz http://localhost/upload/" in server.client.get("/").text
     server.upload(archives["dark"])
     server.judge()
     index = server.client.get("/")

@@ -7,13 +7,32 @@ import time
 
 import pytest
 from receiving import HOUR, WHEN, client_of, device, form
-from sqlalchemy import update
+from sqlalchemy import insert, update
 
 from lensai_integrations import Baseline, compare, edge
-from lensai_integrations.server import hours, queries, settling
+from lensai_integrations.edge.uploads import pack_sketches
+from lensai_integrations.server import hours, queries, retention, settling
+from lensai_integrations.server.ledger import Received, add_uploads
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.store import StoreError
 from lensai_integrations.server.tables import HOURS
+
+
+class Clock:
+    """Steady seconds, that pass when they are told to."""
+
+    def __init__(self):
+        self.seconds = 1e6
+
+    def __call__(self):
+        return self.seconds
+
+
+@pytest.fixture
+def clock(service):
+    service.service.settler._steady = steady = Clock()
+    service.service.settler._cleaned = steady.seconds
+    return steady
 
 
 def send(client, sensor="door-3", timestamp=WHEN, **more):
@@ -88,25 +107,27 @@ def test_a_defect_in_comparing_stops_neither_the_worker_nor_other_hours(service,
     assert "could not be judged" in caplog.text
 
 
-def test_a_damaged_hour_is_left_alone_and_others_are_merged(service, caplog):
+def test_a_damaged_hour_is_left_alone_and_others_are_merged(service, clock, caplog):
     send(service)
-    service.work(now=0.0)
+    service.work()
     with service.service.store.writing() as db:
         db.execute(update(HOURS).values(sketches=b"damaged"))
     send(service, timestamp=WHEN + 1)
     send(service, "fine")
-    service.work(now=10.0)
-    service.work(now=20.0)
+    for now in (1e9, 2e9, 0.0):  # whatever the clock is set to
+        service.work(now)
+        clock.seconds += 90.0
     assert hour(service, "fine").drift is True
     assert failures(service, "settle") == 1
     assert hours.pending(service.service.store) == [("door-3", HOUR)]
-    service.work(now=1000.0)  # tried again later
+    clock.seconds += 100.0
+    service.work()  # tried again later
     assert failures(service, "settle") == 2
     assert "the stored sketches are damaged" in caplog.text
     assert "the stored sketches are damaged" in hour(service).problem
 
 
-def test_an_hour_that_the_store_refuses_is_left_alone_and_others_are_judged(service, monkeypatch, caplog):
+def test_an_hour_that_the_store_refuses_is_left_alone_and_others_are_judged(service, clock, monkeypatch, caplog):
     """E.g. because it is too large for a row: the store itself is fine."""
     put = hours.put
 
@@ -116,17 +137,18 @@ def test_an_hour_that_the_store_refuses_is_left_alone_and_others_are_judged(serv
         return put(store, batch, *rest)
 
     send(service)
-    service.work(now=0.0)
+    service.work()
     monkeypatch.setattr(hours, "put", refusing)
     send(service, timestamp=WHEN + 1)
     send(service, "fine")
-    for now in (10.0, 20.0):
-        service.work(now)
+    for _ in range(2):
+        service.work()
+        clock.seconds += 16.0
     assert hour(service, "fine").drift is True
     assert failures(service, "settle") == 1
     assert "too big" in hour(service).problem
     monkeypatch.undo()
-    service.work(now=50.0)
+    service.work()
     assert (hour(service).uploads, hour(service).problem) == (2, "")
 
 
@@ -201,12 +223,97 @@ def test_uploads_are_merged_between_the_verdicts_of_many_hours(service, monkeypa
     assert queries.counts(service.service.store).due == 0
 
 
-def test_old_hours_are_forgotten(baseline, sqlite):
-    client = client_of(baseline, sqlite, Settings(keep_days=1))
-    send(client)
-    client.work(1000.0)
-    client.work(1000.0 + 2 * 86_400)
-    assert queries.list_hours(sqlite, "door-3", most=9) == []
+class Day:
+    """A server that keeps hours for a day, its store with hours of two, and its clocks."""
+
+    def __init__(self, client):
+        self.client, self.now, self.metrics = client, float(WHEN), client.service.metrics.registry
+        client.service.settler._steady = self.steady = Clock()
+        client.service.settler._cleaned = self.steady.seconds
+        for hours_ago in (48, 30, 0):
+            send(client, timestamp=WHEN - 3600 * hours_ago)
+        self.work()
+        with client.service.store.writing() as db:  # as if each had been merged when it came
+            db.execute(update(HOURS).values(updated=HOURS.c.hour + 900.0))
+
+    def work(self, hours_pass=0.0, set_by=0.0):
+        self.steady.seconds += 3600 * hours_pass
+        self.now += 3600 * hours_pass + set_by
+        self.client.work(self.now)
+        return [(WHEN - each.hour) // 3600 for each in queries.list_hours(self.client.service.store, "door-3", most=9)]
+
+
+@pytest.fixture
+def day(baseline, sqlite):
+    return Day(client_of(baseline, sqlite, Settings(judge_seconds=0, keep_days=1)))
+
+
+def test_old_hours_are_forgotten_an_hour_after_the_start_counted_and_said(day, caplog):
+    caplog.set_level("INFO")
+    assert day.work(hours_pass=0.9) == [48, 30, 0]
+    assert day.work(hours_pass=0.2) == [0]
+    assert day.metrics.get_sample_value("lensai_hours_forgotten_total") == 2
+    assert "2 hours of 1 sensors, of 2024-06-24 09:00 UTC to 2024-06-25 03:00 UTC, were forgotten" in caplog.text
+
+
+@pytest.mark.parametrize("set_by", [91 * 86_400.0, -91 * 86_400.0, 61.0])
+def test_nothing_is_forgotten_where_the_clock_was_set(day, caplog, set_by):
+    assert day.work(set_by=set_by) == [48, 30, 0]
+    assert day.work(hours_pass=1.1) == [48, 30, 0]
+    assert f"the clock was set {'forward' if set_by > 0 else 'back'} by" in caplog.text
+    day.work(set_by=-set_by)
+    assert day.work(hours_pass=1.1) == [48, 30, 0]
+    assert day.work(hours_pass=1.1) == [0]
+
+
+def test_a_clock_that_is_ahead_all_the_time_makes_nothing_old(day, caplog):
+    """Months of it: nothing that came says that any time has passed."""
+    caplog.set_level("INFO")
+    day.work(set_by=91 * 86_400.0)
+    assert [day.work(hours_pass=1.1) for _ in range(30)][-1] == [0]  # those of more than a day before the newest data
+    send(day.client, timestamp=WHEN + 5)  # merged by that clock
+    assert [day.work(hours_pass=1.1) for _ in range(30)][-1] == [0]
+
+
+def test_so_many_hours_at_once_that_a_clock_may_be_wrong_are_left_and_said(day, monkeypatch, caplog):
+    monkeypatch.setattr(retention, "LEAST", 1)
+    assert day.work(hours_pass=1.1) == [30, 0]
+    assert "1 more hours are as old; so many at once are due where" in caplog.text
+    assert day.work(hours_pass=1.1) == [0]
+
+
+def test_a_flood_of_new_hours_keeps_no_verdict_of_another_sensor_waiting(service, monkeypatch):
+    """Counted in turns: each merges uploads of one hour, and judges one hour."""
+    monkeypatch.setattr(settling, "MERGING", -1.0)  # over after the first
+    monkeypatch.setattr(settling, "JUDGING", -1.0)
+    settler, store = service.service.settler, service.service.store
+    settler._merged_last = settler._judged_last = "a"
+    flood = [Received("flood", WHEN - 3600 * n, "", 3, 0.0, (), pack_sketches(device(n=9))) for n in range(300)]
+    add_uploads(store, flood, 9)
+    for _ in range(3):
+        assert service.work() is True
+    with store.writing() as db:  # and many of which no verdict has come
+        row = {"sensor": "flood", "version": 1, "updated": 0.0, "uploads": 1, "rows": 1, "sketches": b""}
+        db.execute(insert(HOURS), [{**row, "hour": HOUR - 3600 * n} for n in range(500, 2500)])
+    send(service, "other")
+    turns = 0
+    while not [each for each in queries.list_hours(store, "other", most=9) if each.drift is not None]:
+        turns += 1
+        assert turns <= 3
+        service.work()
+    assert queries.counts(store).pending > 290
+
+
+def test_newer_hours_of_a_sensor_are_merged_before_older_ones(service, monkeypatch):
+    monkeypatch.setattr(settling, "MERGING", -1.0)
+    for n in (2, 0, 1):
+        send(service, timestamp=WHEN - 3600 * n)
+    found = []
+    while service.work():
+        found.append(
+            [(WHEN - each.hour) // 3600 for each in queries.list_hours(service.service.store, "door-3", most=9)]
+        )
+    assert found == [[0], [1, 0]]
 
 
 def until(reached, seconds=20):

@@ -68,6 +68,18 @@ def test_a_clock_that_is_wrong_is_told():
     assert late.doubts == ("its newest upload is 3 days older than its arrival", "noise.bin is empty")
 
 
+def test_a_clock_here_that_was_ahead_hides_no_silence():
+    """What came then seems to have come in the future: nothing would be silent before that."""
+    ahead = {"received": NOW + 91 * DAY}
+    fine = standing(make_sensor(kinds="gggg", last=int(NOW) - 60, **ahead), NOW)
+    assert (fine.silence, fine.doubts) == (
+        "",
+        ("when its newest upload came, the clock here was ahead by 91 days or more",),
+    )
+    silent = standing(make_sensor(kinds="gggg", last=int(NOW) - 5 * HOUR, **ahead), NOW)
+    assert silent.silence == "nothing came for 5 h; it used to send every 1 h"
+
+
 def test_a_sensor_of_which_no_hour_is_kept():
     found = standing(make_sensor(hours=()), NOW)
     assert (found.verdict, found.hour, found.images) == ("waiting", None, 0)

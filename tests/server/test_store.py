@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sqlite3
 import stat
 import threading
+import time
+from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, inspect, select, text, update
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.server import hours, queries
 from lensai_integrations.server import store as stores
 from lensai_integrations.server.store import Store, StoreError
 from lensai_integrations.server.tables import HOURS, META, SENSORS
@@ -21,7 +27,7 @@ def test_it_is_there_again_when_it_is_opened_again(place):
     first.close()
     second = Store(place)
     with second.reading() as db:
-        assert dict(db.execute(select(META.c.key, META.c.value)).all()) == {"schema": "1", "baseline": "a"}
+        assert dict(db.execute(select(META.c.key, META.c.value)).all()) == {"schema": "2", "baseline": "a"}
     second.close()
 
 
@@ -53,8 +59,36 @@ def test_tables_of_another_release_are_refused(place):
     with store.writing() as db:
         db.execute(update(META).where(META.c.key == "schema").values(value="99"))
     store.close()
-    with pytest.raises(InputError, match="tables of version 99; this release reads 1"):
+    with pytest.raises(InputError, match="tables of version 99; this release reads 2"):
         Store(place)
+
+
+def test_tables_of_the_release_before_are_upgraded(place):
+    """They differ in two indices, of the same names on other columns."""
+    store = Store(place)
+    row = {"sensor": "a", "hour": 0, "version": 3, "updated": 0.0, "uploads": 1, "rows": 1, "sketches": b"abc"}
+    with store.writing() as db:
+        db.execute(HOURS.insert().values(**row))
+        for name, column, where in (
+            ("due", "claimed", "judged_version < version"),
+            ("unlogged", "logged", "logged_version < judged_version"),
+        ):
+            db.execute(text(f"DROP INDEX lensai_hours_{name}"))
+            db.execute(text(f"CREATE INDEX lensai_hours_{name} ON lensai_hours ({column}) WHERE {where}"))
+        db.execute(update(META).where(META.c.key == "schema").values(value="1"))
+    store.close()
+    for _ in range(2):
+        store = Store(place)
+        with store.reading() as db:
+            found = {index["name"]: index["column_names"] for index in inspect(db).get_indexes("lensai_hours")}
+            assert db.scalar(select(META.c.value)) == "2"
+            assert db.scalar(select(HOURS.c.sketches)) == b"abc"
+        assert found["lensai_hours_due"] == ["sensor", "hour", "claimed"]
+        assert found["lensai_hours_unlogged"] == ["sensor", "hour", "logged"]
+        assert hours.claim(store, 100.0, 60.0).version == 3
+        with store.writing() as db:
+            db.execute(update(HOURS).values(claimed=0.0))
+        store.close()
 
 
 def test_several_servers_that_start_at_once_make_one_store(place):
@@ -161,4 +195,53 @@ def test_a_server_that_goes_and_comes_back(postgresql_server):
         postgresql_server.start()
     with store.writing() as db:
         assert db.execute(select(META.c.key)).all()
+    store.close()
+
+
+@contextlib.contextmanager
+def frozen(server):
+    """All processes of the server stand still; the kernel goes on to acknowledge what is sent to them."""
+    top = server.process.pid
+    others = Path(f"/proc/{top}/task/{top}/children")
+    if not others.exists():
+        pytest.skip("it is not known which processes the server has")
+    processes = [top, *map(int, others.read_text().split())]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+
+
+@pytest.mark.slow
+def test_a_server_that_stands_still_is_given_up(postgresql_server, monkeypatch):
+    """By whoever asks whether it is there, and in the middle of a transaction."""
+    from lensai_integrations.server import answering
+
+    monkeypatch.setattr(answering, "_QUICK", 0.3)
+    monkeypatch.setattr(stores, "_STATEMENT_SECONDS", 0.0)
+    monkeypatch.setattr(stores, "WAIT", 1.0)
+    store = Store(postgresql_server.url)
+    queries.ping(store)  # a connection waits in the pool
+    began = time.monotonic()
+    with frozen(postgresql_server):
+        for _ in range(2):
+            with pytest.raises(StoreError, match="cannot be used"):
+                queries.ping(store)
+    queries.ping(store)
+
+    def half():
+        with store.writing() as db:
+            db.execute(META.insert().values(key="half", value="done"))
+            with frozen(postgresql_server):
+                db.execute(select(META.c.key))
+
+    with pytest.raises(StoreError, match="did not answer within 1 s"):
+        half()
+    with store.reading() as db:
+        assert db.scalars(select(META.c.key)).all() == ["schema"]
+    assert time.monotonic() - began < 60  # not for ever
     store.close()

@@ -62,11 +62,11 @@ def assert_same(ours: Sketch, sketch: ds.kll_floats_sketch) -> None:
 def test_capacity_is_that_of_datasketches(k: int) -> None:
     """datasketches derives the number of items from its capacity, and refuses bytes of another length."""
     for levels in range(1, 62):
-        starts = [total_capacity(k, levels) - 1] + [total_capacity(k, levels)] * (levels - 1)
-        head = struct.pack("<BBBBHBBQHBB", 5, 1, 15, 0, k, 8, 0, 1, k, levels, 0)
+        starts, n = [total_capacity(k, levels) - 1] * levels, 1 << (levels - 1)
+        head = struct.pack("<BBBBHBBQHBB", 5, 1, 15, 0, k, 8, 0, n, k, levels, 0)
         blob = head + struct.pack(f"<{levels}I", *starts) + struct.pack("<3f", 7, 7, 7)
         assert ds.kll_floats_sketch.deserialize(blob).num_retained == 1
-        assert read(blob).n == 1
+        assert read(blob).n == n
 
 
 @pytest.mark.parametrize("k", [8, 200, 4096])
@@ -265,6 +265,7 @@ def test_something_after_the_end(blob: bytes) -> None:
         (header(n=3), "n=3, while its items stand for 2"),
         (header(n=2**64 - 1), "while its items stand for 2"),
         (header(n=0, start=200), "n=0, while its items stand for 0"),
+        (header(levels=3, start=420)[:24] + struct.pack("<2I4f", 422, 422, 1, 2, 1, 2), "3 levels for 2 values"),
         (header()[:30], "while its header announces"),
         (header()[:22], "end within the list of 1 levels"),
         (header()[:-4] + struct.pack("<f", np.nan), "NaN among its items"),

@@ -20,15 +20,15 @@ from lensai_integrations.training.tracking import TrackedRun
 
 
 def test_one_run_that_fails_does_not_keep_the_others_from_it(tmp_path, monkeypatch):
-    def push(folder, run_id, **_):
+    def upload(files, saved, run_id, **_):
         if run_id == "down":
             raise TrackingError("the server does not answer")
 
-    monkeypatch.setattr("lensai_integrations.mlflow.push", push)
+    monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", upload)
     problems = Problems(quiet=True)
     runs = [TrackedRun("down", "u"), TrackedRun("up", "u")]
 
-    assert finish.upload(tmp_path, runs, BaselineCallback()._options, problems) == [TrackedRun("up", "u")]
+    assert finish.upload({}, tmp_path, runs, BaselineCallback()._options, problems) == [TrackedRun("up", "u")]
     assert len(problems.messages) == 1
 
 
@@ -118,15 +118,15 @@ def test_a_folder_that_was_asked_for_has_the_latest_baseline_and_the_log_says_so
     assert said[1].endswith("own (in place of that of an earlier fit; pass another directory= for each to keep both).")
 
 
-def test_a_fit_that_is_asked_for_something_else_replaces_the_one_before(tmp_path):
+def test_a_further_fit_that_is_asked_for_something_else_has_a_folder_of_its_own_too(tmp_path):
     delivered(tmp_path, baseline_of(101), clean_windows=0, segment_by="label")
     folder, _, told = delivered(tmp_path, baseline_of(102), clean_windows=0)
-    assert (folder, Baseline.load(folder).n) == (tmp_path / "lensai_baseline", 102)
-    assert "in place of that of an earlier fit" in told[0]
+    assert (folder, Baseline.load(folder).n) == (tmp_path / "lensai_baseline-2", 102)
+    assert "beside that of an earlier fit" in told[0]
 
 
 def test_of_two_folds_in_one_run_the_log_says_that_the_latest_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr("lensai_integrations.mlflow.push", lambda folder, **_: None)
+    monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", lambda *_, **__: None)
     said, runs = [], [TrackedRun("of-two-folds", "u")]
     for n, path in ((101, "lensai"), (102, "lensai"), (103, "fold-3")):
         options = BaselineCallback(clean_windows=0, artifact_path=path)._options
@@ -144,7 +144,8 @@ def test_what_an_earlier_program_left_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr("lensai_integrations.training.options._BEGINNING", time.time() + 10)  # of a later program
     again, _, told = delivered(tmp_path, baseline_of(102), clean_windows=0)
     assert (again, Baseline.load(again).n) == (first, 102)
-    assert told == [f"Baseline of 102 validation rows: saved to {first}."]
+    assert told == [f"Baseline of 102 validation rows: saved to {first} (in place of an earlier program's)."]
+    assert not list(first.glob(".*before"))
 
 
 def test_a_folder_that_a_fit_in_another_process_is_writing_is_left_alone(tmp_path):

@@ -1,0 +1,94 @@
+"""What stops a program is nobody's failure: it passes wherever failures are kept from the user's code.
+
+Ctrl-C and exits are no `Exception` and pass by themselves. But a time limit, a scheduler's notice or a loader's dead
+worker arrive as an `Exception` like any other: raised by the user's own signal handler, or by another thread
+(`PyThreadState_SetAsyncExc`), at whatever line runs at the moment, which may be one of ours or of a user's measure.
+They are told from failures by where they come from, which the traceback shows.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+from collections.abc import Iterator
+from itertools import pairwise
+from types import FrameType, TracebackType
+from typing import Final
+
+#: A class's flag (`Py_TPFLAGS_HEAPTYPE`): it is not one of the built-in ones.
+_MADE_AT_RUN_TIME: Final = 1 << 9
+#: Of coroutines, whose awaited futures raise without a line of Python.
+_AWAITING: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+#: The instructions by which Python code raises.
+_RAISING: Final = frozenset(dis.opmap[name] for name in ("RAISE_VARARGS", "RERAISE"))
+
+
+def pass_on(error: BaseException) -> None:
+    """Raise what has stopped the program, if an error is that or was made of it; of any other error, nothing.
+
+    It is called first where errors are caught: `except Exception as error: pass_on(error)`.
+
+    Args:
+        error: What was caught.
+
+    Example:
+        >>> pass_on(ValueError("a failure"))
+        >>> pass_on(SystemExit(0))
+        Traceback (most recent call last):
+        SystemExit: 0
+    """
+    for each in _with_causes(error):
+        passes = isinstance(each, KeyboardInterrupt | SystemExit)
+        if passes or (isinstance(each, Exception) and (_is_from_a_handler(each) or _is_from_a_thread(each))):
+            raise each
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those it was raised in place of. One that the caller was handling before is no cause: it was caught
+    by a frame in which this error has not been."""
+    following: BaseException | None = error
+    while following is not None:
+        yield following
+        frames = [trace.tb_frame for trace in _traces(following)]
+        following = following.__cause__ or following.__context__
+        if following is None or next((trace.tb_frame for trace in _traces(following)), None) not in frames:
+            return
+
+
+def _traces(error: BaseException) -> Iterator[TracebackType]:
+    trace = error.__traceback__
+    while trace is not None:
+        yield trace
+        trace = trace.tb_next
+
+
+def _is_from_a_handler(error: BaseException) -> bool:
+    """Whether a signal handler has raised it: a function given a number and the very frame it was called in."""
+    caller: FrameType | None = None
+    for trace in _traces(error):
+        frame = trace.tb_frame
+        if caller is not None and frame.f_back is caller:
+            for number, given in pairwise(_positional(frame)):
+                if given is caller and isinstance(number, int):
+                    return True
+        caller = frame
+    return False
+
+
+def _positional(frame: FrameType) -> list[object]:
+    code, values = frame.f_code, frame.f_locals
+    names = code.co_varnames
+    given = [values.get(name) for name in names[: code.co_argcount]]
+    if code.co_flags & inspect.CO_VARARGS:  # their name comes after those by keyword only
+        given += values.get(names[code.co_argcount + code.co_kwonlyargcount], ())
+    return given
+
+
+def _is_from_a_thread(error: BaseException) -> bool:
+    """Whether another thread has put it here: of a class that Python code has made, without a word, and no line of
+    Python has raised it."""
+    last = next(reversed(list(_traces(error))), None)
+    if error.args or last is None or not type(error).__flags__ & _MADE_AT_RUN_TIME:
+        return False
+    code = last.tb_frame.f_code
+    return code.co_code[last.tb_lasti] not in _RAISING and not code.co_flags & _AWAITING

@@ -1,0 +1,307 @@
+"""Real signals, and exceptions that another thread puts into this one: they pass wherever failures are kept back."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import ctypes
+import inspect
+import signal
+import threading
+from contextlib import contextmanager
+from functools import partial, wraps
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lensai_integrations
+from lensai_integrations import Baseline, DriftMonitor, Profiler, measure
+from lensai_integrations.drift.failures import Failures
+from lensai_integrations.interruptions import pass_on
+from lensai_integrations.training.problems import Problems
+
+#: Windows has no signals that a program may send to itself but Ctrl-C's.
+SIGNAL = signal.SIGTERM
+
+
+class TimeUpError(Exception):
+    pass
+
+
+def raises(number, frame):
+    raise TimeUpError("the night is over")
+
+
+class Handler:
+    def __call__(self, number, frame):
+        raise TimeUpError
+
+    def method(self, number, frame):
+        raise TimeUpError
+
+    @classmethod
+    def of_class(cls, number, frame):
+        raise TimeUpError
+
+
+def passing_on(handler):
+    @wraps(handler)
+    def run(*arguments, **keywords):
+        return handler(*arguments, **keywords)
+
+    return run
+
+
+def resets_itself(number, frame):
+    signal.signal(number, signal.SIG_DFL)
+    raise TimeUpError
+
+
+def deep(number, frame):
+    def inner():
+        [raises(number, None) for _ in range(1)]
+
+    inner()
+
+
+def of_an_error(number, frame):
+    try:
+        {}["the job's end"]
+    except KeyError as error:
+        raise TimeUpError from error
+
+
+def chained(number, frame):
+    raises(number, frame)  # handlers that call the one that was there before
+
+
+def builtin(number, frame):
+    raise TimeoutError("the night is over")
+
+
+HANDLERS = {
+    "function": raises,
+    "object": Handler(),
+    "method": Handler().method,
+    "class method": Handler.of_class,
+    "partial": partial(lambda when, number, frame: Handler()(number, frame), "tonight"),
+    "of any arguments": lambda *_: (_ for _ in ()).throw(TimeUpError("thrown")),
+    "wrapped": passing_on(raises),
+    "reset": resets_itself,
+    "deep": deep,
+    "of an error": of_an_error,
+    "chained": chained,
+    "built-in": builtin,
+}
+
+
+@contextmanager
+def handled_by(handler):
+    before = signal.signal(SIGNAL, handler)
+    try:
+        yield
+    finally:
+        signal.signal(SIGNAL, before)
+
+
+def interrupt():
+    signal.raise_signal(SIGNAL)
+
+
+@pytest.mark.parametrize("handler", HANDLERS.values(), ids=HANDLERS)
+@pytest.mark.parametrize("catching", [Problems(quiet=True), Failures("monitor")], ids=["training", "monitoring"])
+def test_what_a_signal_handler_raises_passes(handler, catching):
+    with handled_by(handler), pytest.raises((TimeUpError, TimeoutError)), catching.caught("a topic"):
+        interrupt()
+    with catching.caught("another topic"):
+        raise ValueError("a failure")  # is still none of the program's business
+
+
+def test_what_is_made_of_an_interruption_raises_the_interruption():
+    def fails_instead():
+        try:
+            interrupt()
+        except Exception as error:
+            raise RuntimeError("the step failed") from error
+
+    def fails_silently():
+        try:
+            interrupt()
+        except Exception:
+            raise RuntimeError("the step failed") from None
+
+    def fails_at_ctrl_c():
+        try:
+            raise KeyboardInterrupt
+        except BaseException as error:
+            raise RuntimeError("the step failed") from error
+
+    for function in (fails_instead, fails_silently, fails_at_ctrl_c):
+        with (
+            handled_by(raises),
+            pytest.raises((TimeUpError, KeyboardInterrupt)),
+            Problems(quiet=True).caught("a step"),
+        ):
+            function()
+
+
+@pytest.mark.parametrize("before", [KeyboardInterrupt, TimeUpError])
+def test_a_failure_after_an_interruption_that_the_user_has_caught_is_a_failure(before):
+    """A fit that a user begins where another was cut short."""
+    problems = Problems(quiet=True)
+
+    def fails():
+        raise ValueError("a failure")
+
+    def fit():
+        with problems.caught("a step"):
+            fails()
+
+    with handled_by(raises):
+        try:
+            if before is KeyboardInterrupt:
+                raise KeyboardInterrupt
+            interrupt()
+        except (KeyboardInterrupt, TimeUpError):
+            fit()
+    assert problems.messages == ["a step: ValueError('a failure')"]
+
+
+def test_functions_that_look_at_frames_are_no_handlers():
+    problems = Problems(quiet=True)
+
+    def given(depth, frame):
+        raise ValueError(frame.f_lineno)
+
+    def looks(depth):
+        frame = inspect.currentframe().f_back
+        raise ValueError(frame.f_lineno)
+
+    for i, function in enumerate((lambda: given(1, inspect.currentframe().f_back), lambda: looks(2))):
+        with problems.caught(f"step {i}"):
+            function()
+    assert len(problems.messages) == 2
+
+
+def put_into_this_thread(kind):
+    """As libraries for time limits do it: an exception comes up at whatever line runs next."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(kind))
+
+
+def runs_on():
+    for _ in range(10):
+        np.sort(np.zeros(4))
+
+
+@pytest.mark.parametrize("kind", [TimeUpError, KeyboardInterrupt, asyncio.CancelledError])
+@pytest.mark.parametrize("runs", [runs_on, lambda: sum(i for i in range(10)), lambda: [str(i) for i in range(10)]])
+def test_what_another_thread_puts_here_passes(kind, runs):
+    def limited():
+        with Problems(quiet=True).caught("a step"):
+            put_into_this_thread(kind)
+            runs()
+
+    with pytest.raises(kind):
+        limited()
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        lambda: Handler()(1, None),
+        lambda: np.zeros(3).reshape(2),
+        lambda: np.linalg.cholesky(-np.eye(2)),
+        lambda: next(iter([])),
+        lambda: bytearray(2**62),
+        lambda: (_ for _ in ()).throw(TimeUpError("thrown")),
+        lambda: asyncio.run(asyncio.wait_for(asyncio.sleep(9), 0)),
+    ],
+)
+def test_failures_of_all_kinds_are_failures(fails):
+    problems = Problems(quiet=True)
+    with problems.caught("a step"):
+        fails()
+    assert len(problems.messages) == 1
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+
+
+@measure("interrupted", unit="1")
+def interrupted(images):
+    if INTERRUPTS:
+        interrupt()
+    return images.mean((1, 2, 3))
+
+
+INTERRUPTS: list[bool] = []
+
+
+@pytest.fixture
+def interrupts():
+    """The measure sends a signal from here on, whose handler raises."""
+    with handled_by(raises):
+        yield lambda: INTERRUPTS.append(True)
+    INTERRUPTS.clear()
+
+
+def test_a_signal_in_a_users_measure_reaches_whoever_calls_a_profiler(interrupts):
+    noted = []
+    profiler = Profiler(measures=[interrupted], on_error=lambda *problem: noted.append(problem))
+    profiler.update(inputs=IMAGES)
+    interrupts()
+    with pytest.raises(TimeUpError):
+        profiler.update(inputs=IMAGES)
+    assert noted == []
+
+
+def test_a_signal_in_a_users_measure_reaches_whoever_calls_a_monitor(interrupts):
+    profiler = Profiler(measures=[interrupted], source="validation")
+    profiler.update(inputs=IMAGES)
+    monitor = DriftMonitor(Baseline(profiler.profile()), window=10)
+    monitor.update(inputs=IMAGES[:5])
+    interrupts()
+    with pytest.raises(TimeUpError):
+        monitor.update(inputs=IMAGES)
+    assert monitor.status.failures == {}
+    monitor.close()
+
+
+HANDLING = ("signal.signal", "signal.setitimer", "signal.alarm", "signal.set_wakeup_fd", "faulthandler.register")
+
+
+def test_nothing_in_this_package_puts_a_signal_handler_in_the_place_of_a_users():
+    root = Path(lensai_integrations.__file__).parent
+    calls = {
+        (str(path.relative_to(root)), ast.unparse(node.func))
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in HANDLING
+    }
+    assert {path.split("/")[0] for path, _ in calls} <= {"server"}  # `lensai serve` is a program of its own
+
+
+def test_wherever_every_exception_is_caught_what_stops_the_program_passes():
+    """Of code that runs in a user's thread: a new `except Exception` has to say why it may keep an interruption."""
+    root = Path(lensai_integrations.__file__).parent
+    silent = []
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ExceptHandler) or node.type is None or ast.unparse(node.type) != "Exception":
+                continue
+            first = ast.unparse(node.body[0])
+            if first != f"pass_on({node.name})":
+                silent.append(f"{path.relative_to(root)}: {first}")
+    own_programs = ("server/", "cli/", "edge/")
+    assert {each.split(":")[0] for each in silent if not each.startswith(own_programs)} <= {
+        "drift/memory.py",  # raises it again
+        "drift/sinks/queued.py",  # a thread of its own, where no signal arrives
+        "lightning/base.py",  # an import of Lightning's
+        "lightning/check.py",  # raises it again
+    }
+
+
+def test_an_error_without_a_trace_is_a_failure():
+    pass_on(TimeUpError())
+    pass_on(ExceptionGroup("several", [ValueError()]))

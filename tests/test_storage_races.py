@@ -1,0 +1,227 @@
+"""Several processes that save to one folder and read it: what is there is one save, whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from save_script import save
+
+from lensai_integrations import storage
+from lensai_integrations.errors import FormatError, InUseError
+from lensai_integrations.storage import ARRAYS, MANIFEST, files_of, read_folder, write_folder
+
+fcntl = pytest.importorskip("fcntl")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+ROUNDS = 60
+
+
+def who(folder: Path) -> str:
+    """Who saved last, after everything in the folder was seen to be theirs."""
+    manifest, arrays = read_folder(folder)
+    assert arrays["x"].tobytes().decode() == manifest["saved"]
+    return str(manifest["saved"])
+
+
+@pytest.fixture
+def writers(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    command = [sys.executable, str(Path(__file__).with_name("save_script.py")), str(tmp_path / "saved")]
+    started = [subprocess.Popen([*command, name], env=ENVIRONMENT) for name in "ab"]
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_two_programs_that_save_to_one_folder_never_mix(tmp_path: Path, writers: list[subprocess.Popen[bytes]]) -> None:
+    folder = tmp_path / "saved"
+    while not (folder / MANIFEST).exists():
+        assert all(process.poll() is None for process in writers)
+    seen = []
+    while len({*seen}) < ROUNDS or {name[0] for name in seen} != {"a", "b"}:
+        seen.append(who(folder))  # no read fails, however it falls between two saves
+    for process in writers:  # wherever they are
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with contextlib.suppress(FormatError):  # or it is refused, since its writing was cut short
+        last, names = who(folder), {"a": "segments.csv", "b": "report.html"}
+        assert {path.name for path in folder.glob("[!.]*")} == {MANIFEST, ARRAYS, "streams.csv", names[last[0]]}
+        assert (folder / "streams.csv").read_text() == (folder / names[last[0]]).read_text() == last
+    save(folder, "c")
+    assert who(folder) == "c"
+    assert {path.name for path in folder.iterdir()} == {MANIFEST, ARRAYS, "streams.csv", "report.html"}
+
+
+@pytest.mark.slow
+def test_a_program_that_is_killed_while_it_saves_keeps_nobody_waiting(
+    tmp_path: Path, writers: list[subprocess.Popen[bytes]]
+) -> None:
+    folder = tmp_path / "saved"
+    for process in writers:
+        while process.poll() is None and not list(folder.glob(".*.partial")):
+            pass  # it has begun
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    save(folder, "c")
+    assert who(folder) == "c"
+
+
+def kept(folder: Path) -> Any:
+    """The lock that somebody holds who is saving."""
+    opened = os.open(folder, os.O_RDONLY)
+    fcntl.flock(opened, fcntl.LOCK_EX)
+    return opened
+
+
+class Clock:
+    """Time that passes while somebody sleeps, and what happens then."""
+
+    def __init__(self, *events: Any) -> None:
+        self.now, self.events = 0.0, list(events)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds if self.events else 10.0
+        if self.events:
+            self.events.pop(0)()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save(tmp_path / "saved", "a-0")
+    return tmp_path / "saved"
+
+
+def test_a_save_waits_for_its_turn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = kept(folder)
+    monkeypatch.setattr(storage, "time", Clock(lambda: None, lambda: os.close(lock)))
+    save(folder, "b-0")
+    assert who(folder) == "b-0"
+
+
+def test_a_save_says_who_keeps_it_waiting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = kept(folder)
+    monkeypatch.setattr(storage, "time", Clock())
+    with pytest.raises(InUseError, match=r"saved' is being saved to by another process, since 60 s: end that process"):
+        save(folder, "b-0")
+    os.close(lock)
+    assert who(folder) == "a-0"
+
+
+def test_a_reader_waits_for_a_folder_that_is_being_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, manifest = kept(folder), (folder / MANIFEST).read_bytes()
+    (folder / MANIFEST).unlink()
+
+    def finish() -> None:
+        (folder / MANIFEST).write_bytes(manifest)
+        os.close(lock)
+
+    monkeypatch.setattr(storage, "time", Clock(lambda: None, finish))
+    assert who(folder) == "a-0"
+
+
+def test_a_reader_says_what_it_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = kept(folder)
+    (folder / MANIFEST).unlink()
+    monkeypatch.setattr(storage, "time", Clock())
+    with pytest.raises(FormatError, match=r"being written by other processes, since 60 s, and not whole: .* cut short"):
+        read_folder(folder)
+    os.close(lock)
+    with pytest.raises(FormatError, match="cut short"):  # at once: nobody is writing
+        read_folder(folder)
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_reader_that_a_save_overtakes_reads_again(folder: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole save falls between two files that a reader reads."""
+    real, reads = storage._content, iter(range(100))
+
+    def content(path: Path, most: int) -> bytes | None:
+        if next(reads) == at:
+            with monkeypatch.context() as patch:
+                patch.setattr(storage, "_content", real)
+                save(folder, "b-0")
+        return real(path, most)
+
+    monkeypatch.setattr(storage, "_content", content)
+    assert who(folder) in ("a-0", "b-0")
+    assert who(folder) == ("b-0" if next(reads) > at else "a-0")
+
+
+def test_threads_take_turns_too(tmp_path: Path) -> None:
+    names = [f"{name}-{number}" for name in "ab" for number in range(8)]
+    threads = [threading.Thread(target=save, args=(tmp_path / "saved", name)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    last = who(tmp_path / "saved")
+    assert last in names
+    assert (tmp_path / "saved" / "streams.csv").read_text() == last
+
+
+def test_a_folder_that_was_removed_while_a_save_waited_is_not_written_to(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = kept(folder)
+
+    def replace() -> None:
+        folder.rename(folder.with_name("old"))
+        folder.mkdir()
+        os.close(lock)
+
+    monkeypatch.setattr(storage, "time", Clock(replace))
+    save(folder, "b-0")
+    assert (who(folder), who(folder.with_name("old"))) == ("b-0", "a-0")
+
+
+@pytest.mark.parametrize("error", [errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_that_locks_no_folders_has_a_file_for_it(
+    folder: Path, error: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.flock
+
+    def flock(file: int, how: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(error, os.strerror(error))
+        real(file, how)
+
+    monkeypatch.setattr(storage.fcntl, "flock", flock)
+    save(folder, "b-0")
+    assert who(folder) == "b-0"
+    held = os.open(folder / ".lock", os.O_RDWR)
+    real(held, fcntl.LOCK_EX)
+    monkeypatch.setattr(storage, "time", Clock())
+    with pytest.raises(InUseError):
+        save(folder, "c-0")
+    os.close(held)
+
+
+def test_a_disk_that_locks_nothing_is_written_to_all_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(file: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(storage.fcntl, "flock", flock)
+    save(folder, "b-0")
+    assert who(folder) == "b-0"
+
+
+def test_what_a_killed_save_has_left_is_removed_by_the_next(folder: Path) -> None:
+    (folder / ".profile.npz.12.0af.partial").write_bytes(b"x")
+    (folder / ".mine.partial").write_bytes(b"x")
+    write_folder(folder, files_of({"saved": "x"}, {"x": np.frombuffer(b"x", np.uint8)}, {}))
+    assert {path.name for path in folder.glob(".*")} == {".mine.partial"}
