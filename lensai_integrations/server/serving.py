@@ -86,7 +86,8 @@ def serve(
             f"host={host!r} can be reached from other machines: pass --token-file, or --no-tokens to let anyone upload"
         )
     certificate = Certificate(tls_cert, tls_key) if tls_cert is not None or tls_key is not None else None
-    connections = Connections(most_connections())
+    most = most_connections()
+    connections = Connections(most)
     sockets = _listeners(host, port, connections)
     try:
         opened = Store(store)
@@ -95,6 +96,7 @@ def serve(
                 baseline, opened, settings, tokens, name=name, on_judged=on_judged, runs=runs,
                 hosts=_names(host, allow_hosts), root_path=root_path,
             )  # fmt: skip
+            app.state.service.turns.fit(most)
             _run(app, trusted_proxies, connections, sockets, certificate, tokens)
         finally:
             opened.close()

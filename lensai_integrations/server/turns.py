@@ -20,6 +20,8 @@ from fastapi import HTTPException
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.shares import Sender, Shared, Slots, Spent
 
+#: Most requests for answers and pages that are under way.
+_READERS: Final = 256
 #: Seconds of silence after which an upload leaves its place to another of the same sender that has none. The devices of
 #: a fleet may have one token and one address, and a device that was cut off has uploads that never go on.
 SILENT: Final = 5.0
@@ -130,8 +132,34 @@ class Turns:
         self.memory = Shared(settings.memory_bytes)
         #: Archives that are unpacked, and answers that are made of the store.
         self.unpacking, self.reading = Slots(settings.archives_at_once), Slots(settings.reads_at_once)
+        #: Requests for answers and pages under way, those that wait for their turn included.
+        self.readers = Shared(_READERS)
         #: Threads that nothing else can occupy.
         self.threads = ThreadPoolExecutor(settings.archives_at_once, "lensai-uploads")
+
+    def fit(self, connections: int) -> None:
+        """Have fewer requests under way than there may be connections: who is refused needs one to be told.
+
+        Args:
+            connections: How many there may be.
+        """
+        self.uploads.most = min(self.uploads.most, max(connections // 2, 1))
+        self.readers.most = min(self.readers.most, max(connections // 4, 1))
+
+    @asynccontextmanager
+    async def read(self, sender: Sender) -> AsyncIterator[None]:
+        """Wait for the turn to be answered something, and have it.
+
+        Raises:
+            LaterError: If too many of the sender, or of all together, wait.
+        """
+        if not self.readers.take(sender.holder, 1):
+            raise _too_much(self.readers, sender.holder, "under way")
+        try:
+            async with self.reading.slot(sender.holder):
+                yield
+        finally:
+            self.readers.give(sender.holder, 1)
 
     @contextmanager
     def turn(self, sender: Sender) -> Iterator[Room]:

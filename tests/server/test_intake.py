@@ -349,12 +349,14 @@ def test_wrong_tokens_are_slowed_and_counted_and_a_right_one_is_not(baseline, sq
     assert {answer.headers["retry-after"] for answer in answers[10:]} <= {"5", "6"}
     assert post(client, right).status_code == 201
     assert client.get("/sensors", headers={"authorization": f"Bearer {ALL}"}).status_code == 200
+    known = {"authorization": f"Basic {b64encode(f'me:{ALL}'.encode()).decode()}"}
+    assert post(client, known).status_code == 401  # not for uploads, but not wrong either
     browser = client.get("/")  # which asks before it sends the password
     assert (browser.status_code, "Basic" in browser.headers["www-authenticate"]) == (401, True)
     metric = client.service.metrics.registry.get_sample_value
     counts = {kind: metric("lensai_unauthorised_total", {"token": kind}) for kind in ("missing", "wrong", "slowed")}
-    assert counts == {"missing": 1, "wrong": 10, "slowed": 20}
-    assert uploads(client, "unauthorised") == 15
+    assert counts == {"missing": 2, "wrong": 10, "slowed": 20}
+    assert uploads(client, "unauthorised") == 16
     assert caplog.text.count("a wrong token came from testclient") == 1
     assert client.service.turns.reading._shared.taken == 0
 

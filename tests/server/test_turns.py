@@ -77,6 +77,42 @@ def test_a_token_of_one_sensor_has_few_uploads_under_way_and_a_fleet_half_of_all
     asyncio.run(main())
 
 
+def test_fewer_are_under_way_than_there_may_be_connections():
+    turns = Turns(Settings())
+    assert (turns.uploads.most, turns.readers.most) == (512, 256)
+    turns.fit(10_000)
+    assert (turns.uploads.most, turns.readers.most) == (512, 256)
+    turns.fit(250)
+    assert (turns.uploads.most, turns.readers.most) == (125, 62)
+
+
+def test_who_reads_waits_in_turn_and_half_of_those_who_do_are_of_others():
+    async def main():
+        turns, go_on, answered = Turns(Settings(reads_at_once=4)), asyncio.Event(), []
+        turns.fit(80)  # 20 who read
+
+        async def read(sender):
+            try:
+                async with turns.read(sender):
+                    await go_on.wait()
+                answered.append(200)
+            except LaterError as later:
+                answered.append(later.status_code)
+
+        crowd = [asyncio.create_task(read(fleet("192.0.2.1"))) for _ in range(15)]
+        await settled()
+        assert answered == [429] * 5
+        other = asyncio.create_task(read(fleet("192.0.2.2")))
+        await settled()
+        assert answered == [429] * 5
+        go_on.set()
+        await asyncio.gather(*crowd, other)
+        assert answered == [429] * 5 + [200] * 11
+        assert (turns.readers.taken, turns.reading._shared.taken) == (0, 0)
+
+    asyncio.run(main())
+
+
 def test_who_is_silent_leaves_its_place_to_others_of_the_same_sender(monkeypatch):
     """The longest silent first, and nobody who has not been silent for long."""
 
