@@ -86,7 +86,7 @@ def serve(
             f"host={host!r} can be reached from other machines: pass --token-file, or --no-tokens to let anyone upload"
         )
     certificate = Certificate(tls_cert, tls_key) if tls_cert is not None or tls_key is not None else None
-    connections = Connections(most_connections())
+    connections = Connections(most_connections(tls=certificate is not None))
     sockets = _listeners(host, port, connections)
     try:
         opened = Store(store)
@@ -139,6 +139,7 @@ def _run(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE,
+        log_config=None,
         log_level="warning",
     )
     config.load()
