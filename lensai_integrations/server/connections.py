@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import socket
 import time
@@ -37,6 +38,11 @@ QUIET: Final = 20.0
 _PLACES: Final = 16
 #: Seconds for which asyncio accepts nothing after an error of these kinds.
 _PAUSE: Final = 1.0
+#: Seconds for which the event loop is to read what has come before nothing is accepted.
+_PATIENCE: Final = 0.1
+#: Connections without any request after whose end memory is looked through: of a TLS handshake that has failed asyncio
+#: leaves half a megabyte in a circle of references, which Python takes for a few small objects.
+_USELESS: Final = 64
 _NO_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 #: Address and port of a client.
@@ -79,6 +85,9 @@ class Connections:
         self._quiet: dict[_Connection, float] = {}
         self._leaving: set[_Connection] = set()
         self._made_room = self._paused = float("-inf")
+        #: Since when there is no place to be made.
+        self._crowded: float | None = None
+        self._useless = 0
 
     def __len__(self) -> int:
         return len(self._open)
@@ -109,10 +118,13 @@ class Connections:
         now = self._clock()
         if self._leaving and now - self._made_room < _PAUSE:
             return
-        self._made_room = now
-        self._told.warning("%d connections are open, the most there may be: the longest quiet ones end", self._most)
         self._close(list(islice((connection for connection in self._quiet if connection.is_silent()), _PLACES)))
-        if not self._leaving and now - self._paused >= _PAUSE:
+        if self._leaving:
+            self._made_room, self._crowded = now, None
+            self._told.warning("%d connections are open, the most there may be: the longest quiet ones end", self._most)
+            return
+        self._crowded = now if self._crowded is None else self._crowded  # what has come may just wait to be read
+        if now - self._crowded >= _PATIENCE and now - self._paused >= _PAUSE:
             self._paused = now
             raise OSError(errno.EMFILE, "every connection that may be open has a request under way")
 
@@ -146,6 +158,7 @@ class Connections:
             yield None
             return
         connection.requests += 1
+        connection.served = True
         self.works(connection)
         try:
             yield connection
@@ -175,6 +188,10 @@ class Connections:
         self._leaving.discard(connection)
         if self._open.get(connection.peer) is connection:
             del self._open[connection.peer]
+        self._useless += not connection.served
+        if self._useless >= _USELESS:
+            self._useless = 0
+            gc.collect()
 
 
 class _Connection(socket.socket):
@@ -182,7 +199,7 @@ class _Connection(socket.socket):
 
     def __init__(self, connections: Connections, peer: Peer, accepted: socket.socket) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
-        self._connections, self.peer, self.requests = connections, peer, 0
+        self._connections, self.peer, self.requests, self.served = connections, peer, 0, False
 
     def is_silent(self) -> bool:
         """Whether there is nothing to read; what has come is read before long, and may be a whole head."""

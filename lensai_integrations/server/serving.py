@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import threading
@@ -148,9 +149,13 @@ def _run(
     if threading.current_thread() is threading.main_thread():
         for each in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has ended by them
             signal.signal(each, _stop)
-    with suppress(_StoppedError):
-        read_again = [part.load for part in (tokens, certificate) if part is not None]
-        asyncio.run(_serve(uvicorn.Server(config), connections, sockets, read_again))
+    read_again = [part.load for part in (tokens, certificate) if part is not None]
+    gc.freeze()  # what was imported and loaded stays: it need not be looked through whenever memory is
+    try:
+        with suppress(_StoppedError):
+            asyncio.run(_serve(uvicorn.Server(config), connections, sockets, read_again))
+    finally:
+        gc.unfreeze()
 
 
 async def _serve(
