@@ -24,7 +24,12 @@ from lensai_integrations.server.store import StoreError
 
 router = APIRouter()
 
-_ALL: Final = refusals(_401="No valid token.", _403="The token is for uploads only.", _503="The store cannot be used.")
+_ALL: Final = refusals(
+    _401="No valid token.",
+    _403="The token is for uploads only.",
+    _429="Many wrong tokens came from the address, or too many requests of the sender wait.",
+    _503="The store cannot be used.",
+)
 _SENSOR: Final = _ALL | refusals(_400="A parameter is wrong.", _404="There is no such sensor or hour.")
 _WHEN: Final = "Unix time in seconds, or ISO 8601 (UTC where it has no offset), e.g. `2026-01-31T12:00:00Z`."
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any, Final
 
 from starlette.responses import JSONResponse
@@ -36,26 +38,36 @@ QUIET: Final = 20.0
 _PLACES: Final = 16
 #: Seconds for which asyncio accepts nothing after an error of these kinds.
 _PAUSE: Final = 1.0
+#: Seconds for which the event loop is to read what has come before nothing is accepted.
+_PATIENCE: Final = 0.1
+#: Connections without any request after whose end memory is looked through: of a TLS handshake that has failed asyncio
+#: leaves half a megabyte in a circle of references, which Python takes for a few small objects.
+_USELESS: Final = 64
 _NO_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 #: Address and port of a client.
 Peer = tuple[Any, ...]
 
 
-def most_connections() -> int:
-    """How many connections fit into the files this process may open; the soft limit is raised for them if it can be."""
+def most_connections(*, tls: bool = False) -> int:
+    """How many connections fit into the files this process may open; the soft limit is raised for them if it can be.
+
+    Args:
+        tls: Whether they are encrypted: asyncio then holds 0.4 MiB for each, so there are a quarter as many.
+    """
+    most = MOST // 4 if tls else MOST
     try:
         import resource
     except ImportError:  # Windows has no such limit
-        return MOST
+        return most
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited, wanted = resource.RLIM_INFINITY, MOST + _OTHER_FILES
+    unlimited, wanted = resource.RLIM_INFINITY, most + _OTHER_FILES
     if soft != unlimited and soft < wanted:
         raised = wanted if hard == unlimited else min(wanted, hard)
         with suppress(ValueError, OSError):  # macOS has a limit below the one it names
             resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
             soft = raised
-    return MOST if soft == unlimited else max(min(MOST, soft - _OTHER_FILES), soft // 2)
+    return most if soft == unlimited else min(most, max(soft - _OTHER_FILES, soft // 2))
 
 
 class Connections:
@@ -73,6 +85,9 @@ class Connections:
         self._quiet: dict[_Connection, float] = {}
         self._leaving: set[_Connection] = set()
         self._made_room = self._paused = float("-inf")
+        #: Since when there is no place to be made.
+        self._crowded: float | None = None
+        self._useless = 0
 
     def __len__(self) -> int:
         return len(self._open)
@@ -103,10 +118,13 @@ class Connections:
         now = self._clock()
         if self._leaving and now - self._made_room < _PAUSE:
             return
-        self._made_room = now
-        self._told.warning("%d connections are open, the most there may be: the longest quiet ones end", self._most)
-        self._close([connection for connection, _ in zip(self._quiet, range(_PLACES), strict=False)])
-        if not self._leaving and now - self._paused >= _PAUSE:
+        self._close(list(islice((connection for connection in self._quiet if connection.is_silent()), _PLACES)))
+        if self._leaving:
+            self._made_room, self._crowded = now, None
+            self._told.warning("%d connections are open, the most there may be: the longest quiet ones end", self._most)
+            return
+        self._crowded = now if self._crowded is None else self._crowded  # what has come may just wait to be read
+        if now - self._crowded >= _PATIENCE and now - self._paused >= _PAUSE:
             self._paused = now
             raise OSError(errno.EMFILE, "every connection that may be open has a request under way")
 
@@ -140,6 +158,7 @@ class Connections:
             yield None
             return
         connection.requests += 1
+        connection.served = True
         self.works(connection)
         try:
             yield connection
@@ -169,6 +188,10 @@ class Connections:
         self._leaving.discard(connection)
         if self._open.get(connection.peer) is connection:
             del self._open[connection.peer]
+        self._useless += not connection.served
+        if self._useless >= _USELESS:
+            self._useless = 0
+            gc.collect()
 
 
 class _Connection(socket.socket):
@@ -176,7 +199,14 @@ class _Connection(socket.socket):
 
     def __init__(self, connections: Connections, peer: Peer, accepted: socket.socket) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
-        self._connections, self.peer, self.requests = connections, peer, 0
+        self._connections, self.peer, self.requests, self.served = connections, peer, 0, False
+
+    def is_silent(self) -> bool:
+        """Whether there is nothing to read; what has come is read before long, and may be a whole head."""
+        try:
+            return not self.recv(1, socket.MSG_PEEK)
+        except OSError:  # that it would block, mostly
+            return True
 
     def send(self, *given: Any) -> int:
         sent = super().send(*given)

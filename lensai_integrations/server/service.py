@@ -109,14 +109,15 @@ class Service:
             HTTPException: 401; 429 if the address has sent so many wrong ones that it should wait.
         """
         counted, address = self.metrics.unauthorised, _address(request)
-        if request.headers.get("authorization"):
+        wrong = bool(request.headers.get("authorization")) and self.grant(request) is None
+        if wrong:
             if wait := self.guesses.wait(address, 1):
                 counted.labels("slowed").inc()
                 seconds = str(math.ceil(wait))
                 raise HTTPException(429, "too many wrong tokens came from this address", {"Retry-After": seconds})
             self.guesses.spend(address, 1)
             self.told.warning("a wrong token came from %s", address)
-        counted.labels("wrong" if request.headers.get("authorization") else "missing").inc()
+        counted.labels("wrong" if wrong else "missing").inc()
         raise HTTPException(401, detail, {"WWW-Authenticate": challenge})
 
 
@@ -155,7 +156,8 @@ async def reader(request: Request) -> AsyncIterator[Service]:
     """The service, for whoever may read, when it is their turn.
 
     Raises:
-        HTTPException: 401 without a valid token, 429 after many wrong ones, 403 with one for uploads only.
+        HTTPException: 401 without a valid token, 429 after many wrong ones or if too many requests of the sender wait,
+            403 with one for uploads only.
     """
     service = service_of(request)
     grant = service.grant(request)
@@ -163,7 +165,7 @@ async def reader(request: Request) -> AsyncIterator[Service]:
         service.refuse(request, "a valid token is needed, as Bearer or as password", _CHALLENGE)
     if not grant.reads:
         raise HTTPException(403, "this token is for uploads of one sensor only")
-    async with service.turns.reading.slot(service.sender(request, grant).holder):
+    async with service.turns.read(service.sender(request, grant)):
         yield service
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import threading
@@ -86,7 +87,8 @@ def serve(
             f"host={host!r} can be reached from other machines: pass --token-file, or --no-tokens to let anyone upload"
         )
     certificate = Certificate(tls_cert, tls_key) if tls_cert is not None or tls_key is not None else None
-    connections = Connections(most_connections())
+    most = most_connections(tls=certificate is not None)
+    connections = Connections(most)
     sockets = _listeners(host, port, connections)
     try:
         opened = Store(store)
@@ -95,6 +97,7 @@ def serve(
                 baseline, opened, settings, tokens, name=name, on_judged=on_judged, runs=runs,
                 hosts=_names(host, allow_hosts), root_path=root_path,
             )  # fmt: skip
+            app.state.service.turns.fit(most)
             _run(app, trusted_proxies, connections, sockets, certificate, tokens)
         finally:
             opened.close()
@@ -139,6 +142,7 @@ def _run(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE,
+        log_config=None,
         log_level="warning",
     )
     config.load()
@@ -147,9 +151,13 @@ def _run(
     if threading.current_thread() is threading.main_thread():
         for each in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has ended by them
             signal.signal(each, _stop)
-    with suppress(_StoppedError):
-        read_again = [part.load for part in (tokens, certificate) if part is not None]
-        asyncio.run(_serve(uvicorn.Server(config), connections, sockets, read_again))
+    read_again = [part.load for part in (tokens, certificate) if part is not None]
+    gc.freeze()  # what was imported and loaded stays: it need not be looked through whenever memory is
+    try:
+        with suppress(_StoppedError):
+            asyncio.run(_serve(uvicorn.Server(config), connections, sockets, read_again))
+    finally:
+        gc.unfreeze()
 
 
 async def _serve(

@@ -22,7 +22,8 @@ class Settings:
         upload_seconds: How long the body of an upload may take to arrive.
         memory_bytes: Bodies, and sketches that are not on disk yet, which are in memory at the same time, all
             together; at least four times a body. What comes beyond that is answered 503 or 429.
-        uploads_at_once: How many uploads may be under way; of one sender half at most, see `shares`.
+        uploads_at_once: How many uploads may be under way; of one sender half at most, see `shares`. Fewer than there
+            may be connections, for who is refused needs one to be told.
         uploads_of_sensor: How many of them with a token of one sensor, which sends one at a time and what it has kept.
         archives_at_once: How many archives are unpacked at the same time; half of them of one sender.
         reads_at_once: How many answers and pages are made at the same time; fewer than the store has connections (16).
@@ -55,7 +56,7 @@ class Settings:
     members: int = 2_000
     upload_seconds: float = 60.0
     memory_bytes: int = 512 * MIB
-    uploads_at_once: int = 2_048
+    uploads_at_once: int = 512
     uploads_of_sensor: int = 16
     archives_at_once: int = 8
     reads_at_once: int = 12

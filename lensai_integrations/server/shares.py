@@ -93,9 +93,9 @@ class Shared:
     """
 
     def __init__(self, most: int) -> None:
-        self._most, self._held = most, Counter[str]()
-        #: How many all have together.
-        self.taken = 0
+        #: How many there are, and how many of them all have together.
+        self.most, self.taken = most, 0
+        self._held = Counter[str]()
 
     def held(self, holder: str) -> int:
         """How many one has."""
@@ -103,7 +103,7 @@ class Shared:
 
     def fits(self, holder: str, amount: int) -> bool:
         """Whether one may have so many more."""
-        return not self.taken or self._held[holder] + amount <= self._most - self.taken
+        return not self.taken or self._held[holder] + amount <= self.most - self.taken
 
     def take(self, holder: str, amount: int) -> bool:
         """Have so many more, if that fits; whether it does."""

@@ -7,11 +7,12 @@ other's memory neither would end), so what does not fit is sent again. Whole bod
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from fastapi import HTTPException
@@ -19,6 +20,11 @@ from fastapi import HTTPException
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.shares import Sender, Shared, Slots, Spent
 
+#: Most requests for answers and pages that are under way.
+_READERS: Final = 256
+#: Seconds of silence after which an upload leaves its place to another of the same sender that has none. The devices of
+#: a fleet may have one token and one address, and a device that was cut off has uploads that never go on.
+SILENT: Final = 5.0
 #: Seconds among which those are told one who should come again soon: refused together, they do not come back together.
 _SOON: Final = (2.0, 30.0)
 
@@ -49,10 +55,13 @@ def used_up(sensor: str, spent: Spent) -> LaterError:
 
 
 class Room:
-    """The memory that one upload has."""
+    """The place and the memory that one upload has."""
 
-    def __init__(self, memory: Shared, holder: str) -> None:
-        self._memory, self._holder, self._size = memory, holder, 0
+    def __init__(self, turns: Turns, holder: str) -> None:
+        self._turns, self._holder, self._size = turns, holder, 0
+        self._limit: asyncio.Timeout | None = None
+        #: Whether another upload of the sender has its place now.
+        self.is_replaced = False
 
     def resize(self, size: int) -> None:
         """Have so many bytes instead.
@@ -60,11 +69,11 @@ class Room:
         Raises:
             LaterError: If there are not so many more.
         """
-        more = size - self._size
+        memory, more = self._turns.memory, size - self._size
         if more <= 0:
-            self._memory.give(self._holder, -more)
-        elif not self._memory.take(self._holder, more):
-            raise _too_much(self._memory, self._holder, "in memory")
+            memory.give(self._holder, -more)
+        elif not memory.take(self._holder, more):
+            raise _too_much(memory, self._holder, "in memory")
         self._size = size
 
     def grow(self, size: int) -> None:
@@ -75,9 +84,40 @@ class Room:
         """
         self.resize(self._size + size)
 
+    @asynccontextmanager
+    async def waiting(self, until: float) -> AsyncIterator[None]:
+        """Wait for more of the body.
+
+        Args:
+            until: Time of the event loop.
+
+        Raises:
+            LaterError: If the place is needed for another upload.
+            TimeoutError: If nothing comes until then.
+        """
+        silent = self._turns.silent.setdefault(self._holder, {})
+        silent[self] = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(until) as self._limit:
+                yield
+        except TimeoutError:
+            if self.is_replaced:
+                raise LaterError(429, "silence, and others of this sender wait", random.uniform(*_SOON)) from None
+            raise
+        finally:
+            del silent[self]
+            if not silent:
+                del self._turns.silent[self._holder]
+
+    def replace(self) -> None:
+        """Leave the place to another upload."""
+        assert self._limit is not None  # it waits
+        self.is_replaced = True
+        self._limit.reschedule(asyncio.get_running_loop().time())
+
 
 class Turns:
-    """What uploads share.
+    """What requests share.
 
     Args:
         settings: Limits.
@@ -86,12 +126,40 @@ class Turns:
     def __init__(self, settings: Settings) -> None:
         #: Uploads under way.
         self.uploads, self._of_sensor = Shared(settings.uploads_at_once), settings.uploads_of_sensor
+        #: Those of them that wait for more of their bodies, by holder, and since when; the longest silent first.
+        self.silent: dict[str, dict[Room, float]] = {}
         #: Bytes of bodies that are read, and of sketches that are not on disk yet.
         self.memory = Shared(settings.memory_bytes)
         #: Archives that are unpacked, and answers that are made of the store.
         self.unpacking, self.reading = Slots(settings.archives_at_once), Slots(settings.reads_at_once)
+        #: Requests for answers and pages under way, those that wait for their turn included.
+        self.readers = Shared(_READERS)
         #: Threads that nothing else can occupy.
         self.threads = ThreadPoolExecutor(settings.archives_at_once, "lensai-uploads")
+
+    def fit(self, connections: int) -> None:
+        """Have fewer requests under way than there may be connections: who is refused needs one to be told.
+
+        Args:
+            connections: How many there may be.
+        """
+        self.uploads.most = min(self.uploads.most, max(connections // 2, 1))
+        self.readers.most = min(self.readers.most, max(connections // 4, 1))
+
+    @asynccontextmanager
+    async def read(self, sender: Sender) -> AsyncIterator[None]:
+        """Wait for the turn to be answered something, and have it.
+
+        Raises:
+            LaterError: If too many of the sender, or of all together, wait.
+        """
+        if not self.readers.take(sender.holder, 1):
+            raise _too_much(self.readers, sender.holder, "under way")
+        try:
+            async with self.reading.slot(sender.holder):
+                yield
+        finally:
+            self.readers.give(sender.holder, 1)
 
     @contextmanager
     def turn(self, sender: Sender) -> Iterator[Room]:
@@ -101,16 +169,29 @@ class Turns:
             LaterError: If the sender, or all together, have too many.
         """
         holder = sender.holder
-        if sender.grant.sensor and self.uploads.held(holder) >= self._of_sensor:
-            raise LaterError(429, f"{self._of_sensor} uploads of this token are under way", random.uniform(*_SOON))
-        if not self.uploads.take(holder, 1):
+        few = bool(sender.grant.sensor) and self.uploads.held(holder) >= self._of_sensor
+        if (few or not self.uploads.take(holder, 1)) and not self._replace_silent(holder):
+            if few:
+                raise LaterError(429, f"{self._of_sensor} uploads of this token are under way", random.uniform(*_SOON))
             raise _too_much(self.uploads, holder, "under way")
-        room = Room(self.memory, holder)
+        room = Room(self, holder)
         try:
             yield room
         finally:
             room.resize(0)
-            self.uploads.give(holder, 1)
+            if not room.is_replaced:
+                self.uploads.give(holder, 1)
+
+    def _replace_silent(self, holder: str) -> bool:
+        """Whether an upload of the same sender leaves its place, of which nothing has come for long."""
+        now = asyncio.get_running_loop().time()
+        for room, since in self.silent.get(holder, {}).items():
+            if now - since < SILENT:
+                break
+            if not room.is_replaced:
+                room.replace()
+                return True
+        return False
 
 
 def _too_much(shared: Shared, holder: str, where: str) -> LaterError:

@@ -132,11 +132,13 @@ async def _counted(request: Request, settings: Settings, room: Room) -> AsyncGen
     stream = request.stream()
     while True:
         try:
-            async with asyncio.timeout_at(end):
+            async with room.waiting(end):
                 chunk = await anext(stream, None)
         except TimeoutError:
             late = HTTPException(408, "the body did not come in time", {"Connection": "close"})
             raise _StoppedError(late) from None
+        except LaterError as later:
+            raise _unread(later) from None
         except ClientDisconnect:
             raise _StoppedError(HTTPException(400, "the body was cut short")) from None
         if chunk is None:
@@ -147,9 +149,13 @@ async def _counted(request: Request, settings: Settings, room: Room) -> AsyncGen
         try:
             room.grow(len(chunk))
         except LaterError as later:
-            later.headers = {**(later.headers or {}), "Connection": "close"}  # the rest is not read
-            raise _StoppedError(later) from None
+            raise _unread(later) from None
         yield chunk
+
+
+def _unread(later: LaterError) -> _StoppedError:
+    later.headers = {**(later.headers or {}), "Connection": "close"}
+    return _StoppedError(later)
 
 
 def _text(form: FormData, headers: Mapping[str, str], name: str) -> str:

@@ -27,7 +27,12 @@ PEOPLE: Final = "people"
 
 router = APIRouter(default_response_class=HTMLResponse, tags=[PEOPLE])
 
-_ALL: Final = refusals(_401="No valid token.", _403="The token is for uploads only.", _503="The store cannot be used.")
+_ALL: Final = refusals(
+    _401="No valid token.",
+    _403="The token is for uploads only.",
+    _429="Many wrong tokens came from the address, or too many requests of the sender wait.",
+    _503="The store cannot be used.",
+)
 _SENSOR: Final = _ALL | refusals(_400="A parameter is wrong.", _404="There is no such sensor or hour.")
 #: What a page says itself of what a browser may load for it.
 _OWN_POLICY: Final = re.compile(r'http-equiv="Content-Security-Policy" content="([^"]*)"')

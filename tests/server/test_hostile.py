@@ -141,7 +141,7 @@ def test_a_real_upload_still_works(server):
 
 @pytest.mark.slow
 def test_one_token_that_announces_and_floods_keeps_nobody_from_sending(baseline, sqlite):
-    """It has hundreds of bodies under way that it never sends, and others that are whole; bodies are waited for a minute."""
+    """It has hundreds of bodies under way that it never sends; a body is waited for for a minute."""
     import httpx
 
     door, settings = "d" * 32, Settings(memory_bytes=16 * 2**20, upload_bytes=4 * 2**20)

@@ -217,7 +217,7 @@ def test_there_is_room_in_memory_for_an_upload_until_it_is_on_disk(service, monk
 
 
 def test_what_was_unpacked_and_is_not_on_disk_is_in_memory_up_to_its_limit(baseline, sqlite, monkeypatch):
-    """Of six that come while the disk stands still as many are kept as there is memory for; the others are sent again."""
+    """While the disk stands still as many are kept as there is memory for; the others are sent again."""
     client = client_of(baseline, sqlite, Settings(memory_bytes=200_000, upload_bytes=50_000))
     content = {"custom/a.bin": sketch_of(range(4000), k=1500)}
     most, add, go_on = 0, ledger.add_uploads, threading.Event()
@@ -349,12 +349,14 @@ def test_wrong_tokens_are_slowed_and_counted_and_a_right_one_is_not(baseline, sq
     assert {answer.headers["retry-after"] for answer in answers[10:]} <= {"5", "6"}
     assert post(client, right).status_code == 201
     assert client.get("/sensors", headers={"authorization": f"Bearer {ALL}"}).status_code == 200
+    known = {"authorization": f"Basic {b64encode(f'me:{ALL}'.encode()).decode()}"}
+    assert post(client, known).status_code == 401  # not for uploads, but not wrong either
     browser = client.get("/")  # which asks before it sends the password
     assert (browser.status_code, "Basic" in browser.headers["www-authenticate"]) == (401, True)
     metric = client.service.metrics.registry.get_sample_value
     counts = {kind: metric("lensai_unauthorised_total", {"token": kind}) for kind in ("missing", "wrong", "slowed")}
-    assert counts == {"missing": 1, "wrong": 10, "slowed": 20}
-    assert uploads(client, "unauthorised") == 15
+    assert counts == {"missing": 2, "wrong": 10, "slowed": 20}
+    assert uploads(client, "unauthorised") == 16
     assert caplog.text.count("a wrong token came from testclient") == 1
     assert client.service.turns.reading._shared.taken == 0
 

@@ -49,7 +49,7 @@ def test_however_many_take_all_they_can_there_is_room_for_one_more(greedy):
         for name in names:
             if shared.held(name) > 1:
                 shared.give(name, shared.held(name) // 2)
-        while any([shared.take(name, 1) for name in names]):
+        while sum(shared.take(name, 1) for name in names):
             pass
     assert all(abs(shared.held(name) - 1000 / (greedy + 1)) <= 0.1 * 1000 / (greedy + 1) + 2 for name in names)
     taken = 0

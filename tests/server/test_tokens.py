@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hmac
+import os
 
 import pytest
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.server.tokens import Grant, Tokens, read_tokens
+from lensai_integrations.server.tokens import Grant, TokenFile, Tokens, read_tokens
 
 ALL, DOOR = "a" * 32, "b" * 32
 
@@ -98,3 +99,67 @@ def test_a_token_may_hold_the_sign_of_comments():
 def test_a_token_stands_once():
     with pytest.raises(InputError, match="line 2 of the token file has the token of an earlier line"):
         Tokens([f"{DOOR} door-3", f"{DOOR} door-4"])
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A token file, what it is read by, and seconds that pass when they are told to."""
+    path, now = tmp_path / "tokens", [0.0]
+    path.write_text(f"{ALL}\n")
+    path.chmod(0o600)
+    read = TokenFile(path, lambda: now[0])
+    read.path, read.now = path, now
+    return read
+
+
+def replaced(path, text):
+    """As an editor, or Kubernetes, does it."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.chmod(0o600)
+    new.replace(path)
+
+
+def test_a_file_that_has_changed_is_read_again_within_a_second(file):
+    replaced(file.path, f"{DOOR} door-3\n")
+    assert file.grant(f"Bearer {ALL}") == Grant()
+    file.now[0] = 1.0
+    assert file.grant(f"Bearer {ALL}") is None
+    assert file.grant(f"Bearer {DOOR}") == Grant("door-3")
+
+
+def test_a_file_written_over_with_as_many_bytes_is_read_again(file):
+    about = file.path.stat()
+    file.path.write_text(f"{DOOR}\n")
+    os.utime(file.path, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
+    file.now[0] = 1.0
+    assert (file.grant(f"Bearer {ALL}"), file.grant(f"Bearer {DOOR}")) == (None, Grant())
+
+
+def test_a_file_that_stays_is_not_read(file, monkeypatch):
+    monkeypatch.setattr(type(file.path), "read_text", lambda *_, **__: pytest.fail("read"))
+    for second in range(100):
+        file.now[0] = float(second)
+        assert file.grant(f"Bearer {ALL}")
+
+
+@pytest.mark.parametrize("content", [None, "short\n", "# nobody\n", f"{DOOR}\n{DOOR}\n"])
+def test_a_broken_file_leaves_the_tokens_as_they_were(file, content, caplog):
+    file.path.unlink() if content is None else replaced(file.path, content)
+    for second in range(1, 30):
+        file.now[0] = float(second)
+        assert file.grant(f"Bearer {ALL}") == Grant()
+        assert file.grant(f"Bearer {DOOR}") is None
+    assert caplog.text.count("the tokens from before stay") == 1
+    with pytest.raises(InputError, match="token file"):
+        file.load()
+    replaced(file.path, f"{DOOR}\n")
+    file.now[0] = 60.0
+    assert (file.grant(f"Bearer {ALL}"), file.grant(f"Bearer {DOOR}")) == (None, Grant())
+
+
+def test_a_token_keeps_its_digest(file):
+    before = dict(file._grants)
+    replaced(file.path, f"{DOOR} door-3\n{ALL}\n")
+    file.load()
+    assert set(before) < set(dict(file._grants))

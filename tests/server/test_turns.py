@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from lensai_integrations.server.settings import Settings
@@ -42,8 +44,8 @@ def test_who_has_half_of_the_memory_is_refused_and_nobody_else_is():
         assert 2 <= int(refused.value.headers["Retry-After"]) <= 30
         assert turns.memory.taken == 500  # it still has what it had
         other.grow(250)
-        with pytest.raises(LaterError) as refused, turns.turn(DOOR) as room:
-            room.grow(251)
+        with pytest.raises(LaterError) as refused, turns.turn(DOOR) as newcomer:
+            newcomer.grow(251)
         assert (refused.value.status_code, refused.value.result) == (503, "unavailable")  # others have it
     assert turns.memory.taken == 0
 
@@ -57,15 +59,93 @@ def test_a_token_of_one_sensor_has_few_uploads_under_way_and_a_fleet_half_of_all
         held.append(turn)
 
     def begin_all(sender):
-        with pytest.raises(LaterError) as refused:
+        try:
             while True:
                 begin(sender)
-        return refused.value.status_code, turns.uploads.held(sender.holder)
+        except LaterError as refused:
+            return refused.status_code, turns.uploads.held(sender.holder)
 
-    assert begin_all(DOOR) == (429, 3)
-    assert begin_all(fleet("192.0.2.1")) == (429, 49)
-    assert begin_all(fleet("192.0.2.2")) == (503, 24)  # others have more
-    begin(OTHER)
-    for turn in held:
-        turn.__exit__(None, None, None)
-    assert turns.uploads.taken == 0
+    async def main():
+        assert begin_all(DOOR) == (429, 3)
+        assert begin_all(fleet("192.0.2.1")) == (429, 49)
+        assert begin_all(fleet("192.0.2.2")) == (503, 24)  # others have more
+        begin(OTHER)
+        for turn in held:
+            turn.__exit__(None, None, None)
+        assert turns.uploads.taken == 0
+
+    asyncio.run(main())
+
+
+def test_fewer_are_under_way_than_there_may_be_connections():
+    turns = Turns(Settings())
+    assert (turns.uploads.most, turns.readers.most) == (512, 256)
+    turns.fit(10_000)
+    assert (turns.uploads.most, turns.readers.most) == (512, 256)
+    turns.fit(250)
+    assert (turns.uploads.most, turns.readers.most) == (125, 62)
+
+
+def test_who_reads_waits_in_turn_and_half_of_those_who_do_are_of_others():
+    async def main():
+        turns, go_on, answered = Turns(Settings(reads_at_once=4)), asyncio.Event(), []
+        turns.fit(80)  # 20 who read
+
+        async def read(sender):
+            try:
+                async with turns.read(sender):
+                    await go_on.wait()
+                answered.append(200)
+            except LaterError as later:
+                answered.append(later.status_code)
+
+        crowd = [asyncio.create_task(read(fleet("192.0.2.1"))) for _ in range(15)]
+        await settled()
+        assert answered == [429] * 5
+        other = asyncio.create_task(read(fleet("192.0.2.2")))
+        await settled()
+        assert answered == [429] * 5
+        go_on.set()
+        await asyncio.gather(*crowd, other)
+        assert answered == [429] * 5 + [200] * 11
+        assert (turns.readers.taken, turns.reading._shared.taken) == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_who_is_silent_leaves_its_place_to_others_of_the_same_sender(monkeypatch):
+    """The longest silent first, and nobody who has not been silent for long."""
+
+    async def main():
+        turns, loop, sent, order = Turns(SETTINGS), asyncio.get_running_loop(), asyncio.Event(), []
+
+        async def upload(name, sender=DOOR):
+            try:
+                with turns.turn(sender) as room:
+                    async with room.waiting(loop.time() + 60):
+                        await sent.wait()
+                    order.append((name, "came"))
+            except LaterError as later:
+                order.append((name, later.status_code))
+
+        tasks = [asyncio.create_task(upload(name)) for name in "abc"]
+        tasks.append(asyncio.create_task(upload("other", OTHER)))
+        await settled()
+        await upload("d")  # all are quick
+        assert order == [("d", 429)]
+        monkeypatch.setattr("lensai_integrations.server.turns.SILENT", 0.0)
+        tasks += [asyncio.create_task(upload(name)) for name in "ef"]
+        await settled()
+        assert order[1:] == [("a", 429), ("b", 429)]
+        assert turns.uploads.held(DOOR.holder) == 3
+        sent.set()
+        await asyncio.gather(*tasks)
+        assert sorted(order[3:]) == [("c", "came"), ("e", "came"), ("f", "came"), ("other", "came")]
+        assert (turns.uploads.taken, turns.silent) == (0, {})
+
+    asyncio.run(main())
+
+
+async def settled():
+    for _ in range(10):
+        await asyncio.sleep(0)
