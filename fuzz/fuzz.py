@@ -32,7 +32,7 @@ FOUND = Path(__file__).resolve().parent / "found"
 #: Inputs that one child is given.
 BATCH = 20
 #: Seconds that one batch may take, and bytes beyond those there are.
-TIME, MEMORY = 60, 2 * 2**30
+TIME, MEMORY = 20, 2 * 2**30
 
 try:
     import atheris
@@ -113,8 +113,8 @@ class Run:
         waiting, self._waiting = self._waiting, []
         if not waiting or _survives(waiting):
             return
-        alone = [data for data in waiting if not _survives([data])]
-        _keep(alone[:1] or waiting, "the child that read it ended; its last words are above")
+        alone = next(([data] for data in waiting if not _survives([data])), waiting)
+        _keep(alone, "the child that read it ended; its last words are above")
 
     def tell(self) -> None:
         """Say how many there were."""
@@ -197,9 +197,10 @@ def guided(run: Run, seed: int, seconds: int) -> None:
     for number, data in enumerate(run.seeds()):
         Path(folder, str(number)).write_bytes(data)
     FOUND.mkdir(exist_ok=True)
-    limits = [f"-seed={seed % 2**32 or 1}", "-timeout=60", "-rss_limit_mb=4096", "-max_len=200000", "-verbosity=0"]
+    longest = TIME * (BATCH + 2)  # a batch, and its inputs one by one
+    limits = [f"-timeout={longest}", "-rss_limit_mb=4096", "-max_len=200000", "-verbosity=0"]
     atheris.Setup(
-        [sys.argv[0], folder, *limits, f"-artifact_prefix={FOUND}/"],
+        [sys.argv[0], folder, *limits, f"-seed={seed % 2**32 or 1}", f"-artifact_prefix={FOUND}/"],
         one,
         custom_mutator=lambda data, most, drawn: run.mutant(bytes(data), Random(drawn))[:most],
     )
