@@ -121,7 +121,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     if folder.is_file():
         raise InputError(f"folder={str(folder)!r} is a file; pass a folder to save to")
     folder.mkdir(parents=True, exist_ok=True)
-    with _turn(folder) as alone:
+    with turn(folder) as alone:
         if alone:
             _finish_older(folder)
         try:
@@ -175,7 +175,7 @@ def _of_older_saves(folder: Path) -> set[str]:
 
 
 @contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[bool]:
+def turn(folder: Path) -> Iterator[bool]:
     """Keep other processes, and other threads of this one, from saving to a folder meanwhile; whether that works."""
     deadline = time.monotonic() + MOST_WAITING
     while True:
