@@ -343,3 +343,14 @@ def test_every_single_bit_flip_of_bytes_is_refused_or_changes_nothing() -> None:
         flipped[bit // 8] ^= 1 << bit % 8
         with contextlib.suppress(FormatError):
             assert to_bytes(from_bytes(bytes(flipped))) == blob, bit
+
+
+def test_what_would_be_refused_when_it_is_read_is_not_written(tmp_path: Path) -> None:
+    for info in ({"warnings": "none"}, {"made_by": 7}, {"max_segments": "many"}, {"segment_by": 7}):
+        with pytest.raises(InputError, match=r"of a profile should be .*: it could not be read again"):
+            Profile(info=info).save(tmp_path)
+    profile = make_profile(20)
+    profile.groups["outputs"].info["columns"] = "many"
+    with pytest.raises(InputError, match="columns of group 'outputs' should be a whole number, not 'many': it could"):
+        profile.save(tmp_path)
+    assert not list(tmp_path.iterdir())
