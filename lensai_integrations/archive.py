@@ -7,7 +7,7 @@ in the manifest only, so a layer may be called anything. The same pair is a fold
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lensai_integrations import __version__, storage
 from lensai_integrations.checked_json import from_json, to_json
-from lensai_integrations.errors import DefinitionError, FormatError, LensAIError
+from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
 from lensai_integrations.group import KINDS, Group
 from lensai_integrations.infos import checked_group_info, checked_profile_info
 from lensai_integrations.measures import embeddings, images, outputs
@@ -134,8 +134,10 @@ def _encode(what: Profile | Baseline) -> tuple[dict[str, Any], Arrays]:
             parts["training"] = what.training
     for part, each in {kind: what, **parts}.items():
         _check_info(part, each.info)
+        _check_kinds(checked_profile_info, each.info)
     for group in (group for part in parts.values() for group in part.groups.values()):
         _check_info(f"group {group.name!r}", group.info)
+        _check_kinds(checked_group_info, group.info, group.name)
     arrays: Arrays = {}
     calibration = what.calibration if isinstance(what, Baseline) else None
     arrays |= {f"{_CALIBRATION}/{name}": array for name, array in (calibration or {}).items()}
@@ -160,6 +162,18 @@ def _check_info(part: str, info: Mapping[str, Any]) -> None:
     for key, value in info.items():
         to_json(key, f"a key in the info of the {part}")
         to_json(value, f"info[{key!r}] of the {part}")
+
+
+def _check_kinds(check: Callable[..., Any], *of: Any) -> None:
+    """Refuse to write what would be refused when it is read.
+
+    Raises:
+        InputError: Naming the entry.
+    """
+    try:
+        check(*of)
+    except FormatError as error:
+        raise InputError(f"{error}: it could not be read again") from error
 
 
 def _encode_profile(profile: Profile, prefix: str, arrays: Arrays) -> dict[str, Any]:

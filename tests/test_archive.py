@@ -243,6 +243,8 @@ def test_texts_that_are_no_unicode_are_refused_where_they_come_in(tmp_path: Path
     for info in ({"site": half}, {half: 1}, {"sites": [{"name": half}]}):
         with pytest.raises(InputError, match="which no file can hold"):
             Profile(info=info).save(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be written as UTF-8|which no file can hold"):
+        Profile(info={"segment_by": "site", "max_segments": 1}, segments={half: make_profile(20)}).save(tmp_path)
     profile = make_profile(20)
     profile.groups["inputs"].info["layer"] = half
     with pytest.raises(InputError, match=r"info\['layer'\] of the group 'inputs' is 'half"):
@@ -297,7 +299,7 @@ def calibrated() -> tuple[bytes, Profile]:
     return to_bytes(calibrate(made, draws=100)), window(rng, 100)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_whatever_is_damaged_is_refused_or_used_without_an_error_of_another_kind(
     calibrated: tuple[bytes, Profile], data: st.DataObject
@@ -341,3 +343,14 @@ def test_every_single_bit_flip_of_bytes_is_refused_or_changes_nothing() -> None:
         flipped[bit // 8] ^= 1 << bit % 8
         with contextlib.suppress(FormatError):
             assert to_bytes(from_bytes(bytes(flipped))) == blob, bit
+
+
+def test_what_would_be_refused_when_it_is_read_is_not_written(tmp_path: Path) -> None:
+    for info in ({"warnings": "none"}, {"made_by": 7}, {"max_segments": "many"}, {"segment_by": 7}):
+        with pytest.raises(InputError, match=r"of a profile should be .*: it could not be read again"):
+            Profile(info=info).save(tmp_path)
+    profile = make_profile(20)
+    profile.groups["outputs"].info["columns"] = "many"
+    with pytest.raises(InputError, match="columns of group 'outputs' should be a whole number, not 'many': it could"):
+        profile.save(tmp_path)
+    assert not list(tmp_path.iterdir())
