@@ -47,7 +47,8 @@ _TEXT = """Uploads to a LensAI server that could not be delivered. Deliver them 
 
     lensai push FOLDER
 
-with the token in LENSAI_TOKEN or --token-file. Delete a .upload file to give it up.
+with the token in LENSAI_TOKEN or --token-file. Delete a .upload file to give it up. What the server has refused is in
+refused/, each with the reason in a .txt beside it; FOLDER/refused is pushed in the same way when the cause is gone.
 """
 
 

@@ -231,9 +231,8 @@ def _upload(files: Mapping[str, bytes], saved: Path, target: Target, deadline: f
     except TrackingError as error:
         problem = str(error)
     except OSError as error:
-        problem = (
-            f"it could not be copied to {tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR to another disk"
-        )
+        reason = error.strerror or str(error)
+        problem = f"no temporary folder could hold a copy ({reason}); set TMPDIR to a folder on another disk"
     raise TrackingError(
         f"the baseline was not uploaded to {target}: {problem}. It is saved in {saved}; "
         f"finish with{_finishing_command(saved, target)}"
