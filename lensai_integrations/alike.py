@@ -99,7 +99,7 @@ def unlike(group: Group, known: Group | None) -> str:
 
 
 def _another_answer(group: Group, known: Group) -> str:
-    kind, name = group.info["kind"], group.name
+    kind, name = group.info.get("kind"), group.name
     if kind == "multilabel_probabilities" and _sum_to_one(group) and not _sum_to_one(known, _APART):
         return (
             f"{name}: read as scores of labels that do not exclude each other, as the baseline's were, but those of a"
@@ -158,7 +158,7 @@ def _hold_probabilities(group: Group, known: Group) -> bool:
     """Whether what was read as logits lies in [0, 1] in every row, and the baseline's did not."""
     streams = [i for i, name in enumerate(group.streams) if name.startswith("probability/")]
     low, high = _SIGMOIDS
-    if group.info["kind"] == "logits":
+    if group.info.get("kind") == "logits":
         one = group.info.get("columns") == 1
         streams = [group.streams.index("softmax/1" if one else "ratio_confidence")]
         low, high = _SIGMOIDS if one else _RATIOS

@@ -7,7 +7,6 @@ in the manifest only, so a layer may be called anything. The same pair is a fold
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
@@ -22,6 +21,7 @@ from lensai_integrations import __version__, storage
 from lensai_integrations.checked_json import from_json, to_json
 from lensai_integrations.errors import DefinitionError, FormatError, LensAIError
 from lensai_integrations.group import KINDS, Group
+from lensai_integrations.infos import checked_group_info, checked_profile_info
 from lensai_integrations.measures import embeddings, images, outputs
 from lensai_integrations.measures.custom import same_formula
 from lensai_integrations.measures.definitions import DEFINITIONS
@@ -203,7 +203,7 @@ def _assembled(manifest: Mapping[str, Any], profiles: dict[str, Profile], calibr
     if manifest["kind"] == "profile" and profile is not None and not (reference or training or profiles or calibration):
         return profile
     if manifest["kind"] == "baseline" and reference is not None and not (profile or profiles):
-        return Baseline(reference, training, _checked_info(manifest["info"]), calibration or None)
+        return Baseline(reference, training, checked_profile_info(manifest["info"]), calibration or None)
     raise FormatError(f"the manifest is of kind {manifest['kind']!r} and lists other profiles than such a one has")
 
 
@@ -221,7 +221,7 @@ def _decode_profile(entry: Mapping[str, Any], prefix: str, states: dict[str, Arr
     if len({group.name for group in groups}) < len(groups):
         raise FormatError(f"two groups of {prefix!r} have the same name")
     rows = _decode_sketch(RowSample, f"{prefix}/rows", states) if entry["rows"] else None
-    info, segments = _checked_info(entry["info"]), entry.get("segments", [])
+    info, segments = checked_profile_info(entry["info"]), entry.get("segments", [])
     if segments:
         check_read(info, [part["name"] for part in segments], any("segments" in part for part in segments))
     below = {part["name"]: _decode_profile(part, f"{prefix}/segments/{i}", states) for i, part in enumerate(segments)}
@@ -242,7 +242,7 @@ def _decode_group(entry: Mapping[str, Any], prefix: str, states: dict[str, Array
         sketches[key] = _decode_sketch(kind, f"{prefix}/{position}", states, f" of {key!r} in group {name!r}")
     if len(sketches) < len(keys) or len(set(streams)) < len(streams):
         raise FormatError(f"group {name!r} has two sketches or two streams of the same name")
-    group = Group(name, tuple(streams), definitions, sketches, dict(entry["info"]))
+    group = Group(name, tuple(streams), definitions, sketches, checked_group_info(entry["info"], name))
     if group.bank is not None and group.bank.dim != len(group.streams):
         raise FormatError(f"group {group.name!r} names {len(group.streams)} streams for a bank of {group.bank.dim}")
     return group
@@ -264,14 +264,6 @@ def _decode_sketch(kind: Any, place: str, states: dict[str, Arrays], of: str = "
 def _names_of(kind: Any) -> frozenset[str]:
     """What the arrays of a sketch's state are called, which is the same for all sketches of a kind."""
     return frozenset(kind(8).state())
-
-
-def _checked_info(info: Any) -> dict[str, Any]:
-    """What is said of a profile or a baseline, with warnings that are texts."""
-    warnings = info.get("warnings", [])
-    if not isinstance(warnings, list) or not all(isinstance(warning, str) for warning in warnings):
-        raise FormatError(f"the warnings of a profile should be a list of texts, not {reprlib.repr(warnings)}")
-    return dict(info)
 
 
 def _below(place: str, arrays: Arrays) -> list[str]:

@@ -169,9 +169,9 @@ class Settings:
     def max_dim_of(self, group: str) -> int:
         """Wider embeddings of this group are projected to this width."""
         known = self.known(group)
-        if known is None or "width" not in known.info:
+        width = int(known.info.get("width") or 0) if known is not None else 0
+        if known is None or not width:
             return self.max_dim
-        width = int(known.info["width"])
         return width if known.info.get("projected_from") else max(width, self.max_dim)
 
     def task_of(self, head: str) -> Task | Kind:

@@ -54,6 +54,7 @@ _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _SEAL: Final = re.compile(rb',\n "sha256": "([0-9a-f]{64})"\n\}')
 _SEAL_BYTES: Final = 81
 _LOCK: Final = ".lock"
+_NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
 #: What a save may leave that is killed, one of an earlier release too.
 _LEFT: Final = re.compile(
     rf"\.\.?({'|'.join(map(re.escape, (MANIFEST, ARRAYS, *TEXTS)))})(\.next|(\.next)?\.\d+\.[0-9a-f]+\.partial)"
@@ -77,7 +78,7 @@ def files_of(
         >>> list(files_of({"kind": "profile"}, {}, {"streams.csv": "stream"}))
         ['profile.npz', 'streams.csv', 'manifest.json']
     """
-    contents = {ARRAYS: pack(arrays), **{name: text.encode() for name, text in texts.items()}}
+    contents = {ARRAYS: pack(arrays), **{name: _encoded(name, text) for name, text in texts.items()}}
     files = {name: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for name, c in contents.items()}
     whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **manifest, "files": files}
     text = to_json(whole, "the manifest", indent=1)
@@ -86,6 +87,13 @@ def files_of(
             f"the manifest has {len(text)} bytes, and {MAX_MANIFEST_BYTES} are read: profile fewer streams"
         )
     return {**contents, MANIFEST: _sealed(text)}
+
+
+def _encoded(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} has something in it that cannot be written as UTF-8: {error}") from error
 
 
 def _sealed(manifest: bytes) -> bytes:
@@ -118,8 +126,8 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             _finish_older(folder)
         try:
             for name, content in files.items():
-                write = replace_file if name == MANIFEST else write_file
-                write(_next(folder / name), content)
+                put = replace_file if name == MANIFEST else _put
+                put(_next(folder / name), content)
         except BaseException:
             if not _next(folder / MANIFEST).exists():
                 _remove_next(folder)
@@ -134,7 +142,8 @@ def _next(path: Path) -> Path:
 
 def _remove_next(folder: Path) -> None:
     """Remove what a save has left that was not made."""
-    _remove(path for path in folder.iterdir() if _LEFT.fullmatch(path.name))
+    with contextlib.suppress(OSError):
+        _remove([path for path in folder.iterdir() if _LEFT.fullmatch(path.name)])
 
 
 def _finish_older(folder: Path) -> None:
@@ -197,7 +206,7 @@ def _lock(folder: Path, *, shared: bool = False) -> int | None:
     Raises:
         BlockingIOError: While somebody else has it.
     """
-    places = ((folder, os.O_RDONLY), (folder / _LOCK, os.O_RDWR | (0 if shared else os.O_CREAT)))
+    places = ((folder, os.O_RDONLY), (folder / _LOCK, os.O_RDWR | _NO_LINK | (0 if shared else os.O_CREAT)))
     for path, flags in places if fcntl is not None else ():
         try:
             opened = os.open(path, flags, 0o666)
@@ -394,6 +403,13 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
         ...     (Path(folder) / "a").read_bytes()
         b'new'
     """
+    _put(path, content, sync=sync)
+    if sync:
+        sync_folder(path.parent)
+
+
+def _put(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Replace a file. After a loss of power the folder may not know it yet."""
     partial = _partial(path)
     try:
         write_file(partial, content, sync=sync)
@@ -401,12 +417,10 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
     except BaseException:
         _remove([partial])
         raise
-    if sync:
-        sync_folder(path.parent)
 
 
 def _partial(path: Path) -> Path:
-    """Where a file is until it is whole."""
+    """Where a file is until it is whole: a name that nobody can have made a link of."""
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(6)}.partial")
 
 

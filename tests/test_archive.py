@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calibrations import window
+from calibrations import batch, window
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from profiles import make_baseline, make_profile
@@ -152,6 +152,17 @@ def drop(key: str) -> Any:
         lambda m: m["profiles"]["reference"]["info"].update(warnings="none"),
         lambda m: m["profiles"]["reference"]["info"].update(warnings=[7]),
         lambda m: m["info"].update(warnings=7),
+        lambda m: m["info"].update(made_by="me"),
+        lambda m: m["profiles"]["reference"]["info"].update(max_segments="many"),
+        lambda m: m["profiles"]["reference"]["info"].update(segment_by=["label"]),
+        lambda m: m["profiles"]["reference"]["groups"][0]["info"].update(reader={"layout": "NHWC", "labels": 1}),
+        lambda m: m["profiles"]["reference"]["groups"][0]["info"].update(reader={"layout": "sideways"}),
+        lambda m: m["profiles"]["reference"]["groups"][0]["info"].update(reader=7),
+        lambda m: m["profiles"]["reference"]["groups"][1]["info"].update(columns=["x"]),
+        lambda m: m["profiles"]["reference"]["groups"][1]["info"].update(columns=True),
+        lambda m: m["profiles"]["reference"]["groups"][1]["info"].update(kind={}),
+        lambda m: m["profiles"]["reference"]["groups"][2]["info"].update(width=-1),
+        lambda m: m["profiles"]["reference"]["groups"][2].update(info=["width"]),
         lambda m: m.update(format_version=True),
     ],
 )
@@ -232,6 +243,8 @@ def test_texts_that_are_no_unicode_are_refused_where_they_come_in(tmp_path: Path
     for info in ({"site": half}, {half: 1}, {"sites": [{"name": half}]}):
         with pytest.raises(InputError, match="which no file can hold"):
             Profile(info=info).save(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be written as UTF-8|which no file can hold"):
+        Profile(info={"segment_by": "site", "max_segments": 1}, segments={half: make_profile(20)}).save(tmp_path)
     profile = make_profile(20)
     profile.groups["inputs"].info["layer"] = half
     with pytest.raises(InputError, match=r"info\['layer'\] of the group 'inputs' is 'half"):
@@ -286,13 +299,14 @@ def calibrated() -> tuple[bytes, Profile]:
     return to_bytes(calibrate(made, draws=100)), window(rng, 100)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_whatever_is_damaged_is_refused_or_used_without_an_error_of_another_kind(
     calibrated: tuple[bytes, Profile], data: st.DataObject
 ) -> None:
     """From loading to comparing, merging, showing and saving. (Sketches of DataSketches are damaged elsewhere.)"""
     blob, seen = calibrated
+    seen_rows = batch(np.random.default_rng(2), 20)
     arrays = unpack(blob)
     manifest = json.loads(arrays.pop("manifest").tobytes())
     if data.draw(st.booleans()):
@@ -314,8 +328,18 @@ def test_whatever_is_damaged_is_refused_or_used_without_an_error_of_another_kind
             lambda: seen.merge(loaded.reference),
             lambda: [each.top for each in loaded.reference.summaries()],
             lambda: baseline_html(loaded).encode(),
+            lambda: Profiler(like=loaded).update(**seen_rows),
         ):
             with contextlib.suppress(LensAIError):
                 use()
     assert from_bytes(to_bytes(loaded)).n == loaded.n
     assert files_of(loaded)["streams.csv"]
+
+
+def test_every_single_bit_flip_of_bytes_is_refused_or_changes_nothing() -> None:
+    blob = to_bytes(Profile(info={"source": "test", "site": 7}))
+    for bit in range(8 * len(blob)):
+        flipped = bytearray(blob)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with contextlib.suppress(FormatError):
+            assert to_bytes(from_bytes(bytes(flipped))) == blob, bit

@@ -397,3 +397,20 @@ def test_a_manifest_that_could_not_be_read_again_is_not_written(monkeypatch: pyt
     monkeypatch.setattr(storage, "MAX_MANIFEST_BYTES", 300)
     with pytest.raises(InputError, match="profile fewer streams"):
         files_of({"kind": "x" * 300}, {}, {})
+
+
+def test_a_text_that_is_no_unicode_is_refused() -> None:
+    with pytest.raises(InputError, match=r"report\.html has something in it that cannot be written as UTF-8"):
+        files_of({}, {}, {"report.html": "\ud800"})
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="the system has no links")
+def test_links_that_somebody_put_there_are_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "saved").mkdir()
+    for name in (ARRAYS, MANIFEST, "streams.csv"):
+        (tmp_path / "saved" / f".{name}.next").symlink_to(tmp_path / "mine")
+        (tmp_path / "saved" / name).symlink_to(tmp_path / "mine")
+    write_folder(tmp_path / "saved", files_of({}, {"x": np.zeros(1)}, NOW))
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert read_folder(tmp_path / "saved")[1]["x"] == 0

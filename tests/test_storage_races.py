@@ -23,7 +23,7 @@ from lensai_integrations.storage import ARRAYS, MANIFEST, files_of, read_folder,
 
 fcntl = pytest.importorskip("fcntl")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-ROUNDS = 60
+ROUNDS = 40
 
 
 def who(folder: Path) -> str:

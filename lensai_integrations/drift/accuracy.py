@@ -102,7 +102,13 @@ def rights(profile: Profile, outputs: str) -> NDArray[Any] | None:
     data = profile.rows.data if profile.rows is not None else {}
     names = (f"{outputs}/top_class", partner_of(outputs))
     labels = profile.groups.get(names[1])
-    if not {outputs, *names} <= data.keys() or labels is None or labels.streams or not labels.categories:
+    if (
+        outputs not in profile.groups
+        or not {outputs, *names} <= data.keys()
+        or labels is None
+        or labels.streams
+        or not labels.categories
+    ):
         return None
     answers, truths = (data[name][:, 0] for name in names)
     columns = int(profile.groups[outputs].info.get("columns", 0))

@@ -19,6 +19,8 @@ Floats: TypeAlias = NDArray[np.float64]
 
 #: Kernel values computed at a time: 32 MB.
 _CHUNK = 1 << 22
+#: Larger numbers have covariances whose products are no float64; and SciPy's clusters of them end the process.
+_LARGEST = 1e70
 #: Rows the median distance is found from.
 _MEDIAN_ROWS = 1000
 #: Most rows of both sides that `mmd_test` makes a kernel matrix of: 3.2 GB.
@@ -166,14 +168,14 @@ def checked_rows(name: str, rows: ArrayLike, least: int) -> Floats:
 
 
 def checked_numbers(name: str, numbers: Any) -> Floats:
-    """Numbers as a finite float64 array.
+    """Numbers as a float64 array, all finite and none so large that squares and their products are not.
 
     Args:
         name: What to call them in an error.
         numbers: Anything numpy makes an array of.
 
     Raises:
-        InputError: If they are no numbers, or one is not finite.
+        InputError: If they are no numbers, or one is not finite or beyond 1e70.
 
     Example:
         >>> checked_numbers("mean", [1, 2])
@@ -185,6 +187,11 @@ def checked_numbers(name: str, numbers: Any) -> Floats:
         raise InputError(f"{name} should be an array of numbers in host memory: {error}") from error
     if not np.isfinite(array).all():
         raise InputError(f"{name} has values that are NaN or infinite: leave out their rows, and count them")
+    if array.size and (largest := float(np.abs(array).max())) > _LARGEST:
+        raise InputError(
+            f"{name} has numbers as large as {largest:.0e}, whose squares are too large to compute with: divide both"
+            " sides by the same number"
+        )
     return array
 
 

@@ -100,6 +100,8 @@ def k_means_distance(baseline: ArrayLike, window: ArrayLike, n_clusters: int = 5
     one, two = checked_pair(baseline, window)
     if not 1 <= n_clusters <= len(one):
         raise InputError(f"n_clusters={n_clusters!r} should be from 1 to the baseline's {len(one)} rows, e.g. 5")
+    unit = -np.frexp(max(np.abs(one).max(), np.abs(two).max()))[1]  # a power of two, which rounds nothing
+    one, two = np.ldexp(one, unit), np.ldexp(two, unit)  # squares of very small numbers would be 0
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "One of the clusters is empty")  # no harm: its share is 0 on both sides
         different = min(n_clusters, len(np.unique(one, axis=0)))  # k-means++ cannot choose more than there are

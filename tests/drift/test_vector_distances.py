@@ -244,3 +244,29 @@ def test_float32_rows_are_computed_in_float64(sides):
     x, y = (rows.astype(np.float32) for rows in sides)
     for name in ("mmd", "frechet", "centroid", "sliced"):
         assert EVERY[name](x, y) == EVERY[name](x.astype(float), y.astype(float)), name
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-170, 1e60])
+def test_rows_of_any_unit_have_distances(scale):
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(size=(2, 40, 3)) * scale
+    for distance in (v.frechet_distance, v.k_means_distance, v.centroid_distance, v.sliced_wasserstein, v.mmd):
+        assert 0 <= distance(one, two) < np.inf
+
+
+@pytest.mark.parametrize("scale", [1e75, 1e160, 1e308])
+def test_rows_whose_squares_cannot_be_added_up_are_refused(scale):
+    """SciPy's k-means ends the process on them."""
+    rows = np.ones((40, 3)) * scale
+    for distance in (
+        v.frechet_distance,
+        v.k_means_distance,
+        v.centroid_distance,
+        v.sliced_wasserstein,
+        v.mmd,
+        v.mmd_test,
+    ):
+        with pytest.raises(InputError, match=r"window has numbers as large as 1e\+\d+, .*: divide both sides"):
+            distance(rows / scale, rows)
+    with pytest.raises(InputError, match="baseline has numbers"):
+        v.frechet_distance((rows[0], np.eye(3)), (rows[0], np.eye(3)))
