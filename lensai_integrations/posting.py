@@ -11,6 +11,7 @@ import ipaddress
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -35,6 +36,7 @@ class Answer:
         wait: Seconds it asks to wait before another try.
         told: What else a JSON answer says.
         page: Whether it is a web page.
+        date: Unix time in seconds on the server's clock; 0 where it does not say.
 
     Example:
         >>> str(Answer(429, wait=5.0))
@@ -46,6 +48,7 @@ class Answer:
     wait: float = 0.0
     told: Mapping[str, Any] = field(default_factory=dict)
     page: bool = False
+    date: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.status} {_PHRASES.get(self.status, '')}".strip()
@@ -113,7 +116,8 @@ def post(url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> A
                 kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
                 told = _told(answer) if kind == "application/json" or answer.status >= 400 else {}
                 wait = _wait(answer.headers.get("Retry-After"))
-                return Answer(answer.status, _line(told.get("detail")), wait, told, kind == "text/html")
+                date = _date(answer.headers.get("Date"))
+                return Answer(answer.status, _line(told.get("detail")), wait, told, kind == "text/html", date)
             finally:
                 answer.close()  # the rest is not read: it may have no end
     except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -155,6 +159,14 @@ def _wait(asked: str | None) -> float:
     try:
         return urllib3.Retry().parse_retry_after(asked) if asked else 0.0
     except (urllib3.exceptions.HTTPError, ValueError, OverflowError):
+        return 0.0
+
+
+def _date(said: str | None) -> float:
+    """Unix time of a `Date`."""
+    try:
+        return parsedate_to_datetime(said).timestamp() if said else 0.0
+    except (ValueError, OverflowError):
         return 0.0
 
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
@@ -30,6 +31,10 @@ _LOG: Final = logging.getLogger(__name__)
 NEW, KNOWN = 201, 200
 #: Answers that mean that this upload will never be taken: malformed, too large, or of another kind.
 _NEVER: Final = (400, 413, 415, 422)
+#: Seconds that a server's clock may be behind the time of an upload. If it is more, one of the two clocks is wrong, and
+#: these answers may mean no more than that.
+BEHIND: Final = 3600.0
+_OF_CLOCKS: Final = (400, 422, 503)
 #: What to do about an answer.
 _ADVICE: Final = {
     401: "pass the token that the server was started with",
@@ -65,6 +70,10 @@ class UndeliveredError(TrackingError):
     """
 
     upload: Upload
+
+
+class AheadUploadError(UndeliveredError):
+    """The upload's time is ahead of the server's clock, and the server did not take it: later, or set right, it may."""
 
 
 class RefusedUploadError(UndeliveredError):
@@ -141,6 +150,7 @@ def send(
     Raises:
         InputError: If an argument is out of range.
         RefusedUploadError: If the server will never take it: 400, 413, 415 or 422.
+        AheadUploadError: If it answers 400, 422 or 503 and its clock is more than an hour behind the upload's time.
         DifferentUploadError: If the server answers that it has something else of this sensor and timestamp.
         UndeliveredError: If the server could not be reached, refused, or did not answer in time.
 
@@ -174,25 +184,45 @@ def send(
 
 
 def _free_time(upload: Upload) -> int:
-    """The second of an upload that is of now: a later one than that of any other of this process and sensor."""
+    """The second of an upload that is of now: a later one than that of any other of this process and sensor.
+
+    Raises:
+        UndeliveredError: If the clock has not been set since the machine was started.
+    """
     key = upload.endpoint, upload.sensor_id
+    now = now_for(upload)
     with _CLOCK:
-        now = int(time.time())
         _LATEST[key] = when = max(now, _LATEST.get(key, 0) + 1)
         for other in [other for other, last in _LATEST.items() if last < now]:
             del _LATEST[other]
     return when
 
 
+def now_for(upload: Upload) -> int:
+    """The second that it is, for an upload that is of now.
+
+    Raises:
+        UndeliveredError: If the clock has not been set since the machine was started.
+    """
+    now = int(time.time())
+    if now <= EARLIEST:
+        problem = f"it was not sent: the clock here says {utc(now)}, and that is wrong; set it"
+        raise _undelivered(UndeliveredError, upload, problem)
+    return now
+
+
 def time_named(name: str) -> int | None:
     """The unix time in seconds that a folder is named by, if it is one of this century that has been.
+
+    Where the clock has not been set, what has been is not known: then any time of 32 bits is one.
 
     Example:
         >>> time_named("1719393854"), time_named("door-3"), time_named("202406260924")
         (1719393854, None, None)
     """
     when = int(name) if name.isascii() and name.isdecimal() and len(name) <= 13 else 0
-    return when if EARLIEST < when <= time.time() else None
+    now = time.time()
+    return when if EARLIEST < when <= (now if now > EARLIEST else 2**32) else None
 
 
 def _undelivered(kind: type[UndeliveredError], upload: Upload, message: str) -> UndeliveredError:
@@ -228,7 +258,7 @@ def _send(upload: Upload, token: str | None, timeout: float, retries: int, older
                 return answer, unanswered
             failure = _failure(upload, answer, token)
             unanswered = unanswered or answer.status >= 500  # a proxy before the server may say so
-        if answer.status not in (0, 429) and answer.status < 500:
+        if isinstance(failure, AheadUploadError) or (answer.status not in (0, 429) and answer.status < 500):
             break
         if pause is None or answer.wait > LONGEST_WAIT:
             break
@@ -311,7 +341,26 @@ def _failure(upload: Upload, answer: Answer, token: str | None) -> UndeliveredEr
     page = " and a web page" if answer.page and answer.status < 300 else ""
     said = [f"{upload.server} did not take the sketches: it answered {answer}{page}", detail[:200], advice]
     kind = RefusedUploadError if answer.status in _NEVER else UndeliveredError
+    if answer.status in _OF_CLOCKS and answer.date and upload.timestamp > answer.date + BEHIND:
+        kind = AheadUploadError
+        said.append(
+            f"the time of the upload, {utc(upload.timestamp)}, is ahead of that server's clock, {utc(answer.date)}:"
+            " set the clock that is wrong"
+        )
     return _undelivered(kind, upload, "; ".join(each for each in said if each))
+
+
+def utc(seconds: float) -> str:
+    """A unix time as people read it.
+
+    Example:
+        >>> utc(1719393854)
+        '2024-06-26 09:24:14 UTC'
+    """
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.0f} s after 1970"
 
 
 @lru_cache(64)

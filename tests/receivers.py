@@ -72,8 +72,9 @@ def receiving() -> Iterator[Receiver]:
                 known.end.wait(20 if answer == HANG else 0)
                 self.close_connection = True
                 return
-            self.send_response(int(answer))
-            for name, value in {"Content-Length": str(len(known.body)), **known.headers}.items():
+            self.send_response_only(int(answer))
+            general = {"Date": self.date_time_string(), "Content-Length": str(len(known.body))}
+            for name, value in (general | known.headers).items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(known.body)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -38,7 +40,7 @@ def push(
     """Upload what a server that could not be reached has not got yet.
 
     FOLDER is a saved baseline, which goes to MLflow; or a spool of edge.publish, which goes to its LensAI server: then
-    exits 0 (all delivered) or 2 (something was not, a line each).
+    exits 0 (all delivered) or 2 (something was not, a line each; or is in FOLDER/refused, which can be pushed again).
     """
     from lensai_integrations.edge.spool import is_spool
 
@@ -76,8 +78,25 @@ def _push_spool(folder: Path, token_file: Path | None, endpoint: str | None, *, 
         click.secho(f"not delivered: {name}: {why}", fg="red", err=True)
     elsewhere = f"; {done.elsewhere} to other addresses stay" if done.elsewhere else ""
     click.echo(f"{done.delivered} uploads of {folder} delivered{elsewhere}")
-    if done.problems:
+    if done.refused:
+        click.secho(_told_of_refused(folder, done.refused), fg="red", err=True)
+    if done.problems or done.refused:
         sys.exit(ERROR)
+
+
+def _told_of_refused(folder: Path, refused: Mapping[str, str]) -> str:
+    """What is to be done about uploads that a server has refused."""
+    from lensai_integrations.edge.spool import REFUSED, time_of
+    from lensai_integrations.uploads import utc
+
+    oldest, why = next(iter(refused.items()))
+    when = time_of(oldest)
+    told = f"the oldest of {utc(when)}" if when is not None else f"the first is {oldest}"
+    again = shlex.join(["lensai", "push", str(folder / REFUSED)])
+    return (
+        f"not delivered: {len(refused)} uploads in {folder / REFUSED}, which the server has refused, {told}: {why}\n"
+        f"when the cause is gone, send them again with: {again}; or delete them"
+    )
 
 
 @click.command()

@@ -12,7 +12,9 @@ from lensai_integrations.edge import spool as spools
 from lensai_integrations.errors import FormatError, InputError, LensAIError, TrackingError
 from lensai_integrations.posting import checked_url, server_of
 from lensai_integrations.uploads import (
+    EARLIEST,
     MOST_TIMES,
+    AheadUploadError,
     DifferentUploadError,
     RefusedUploadError,
     Upload,
@@ -32,11 +34,13 @@ class Delivery:
         delivered: How many the server has now.
         problems: Why others were not delivered, by file name.
         elsewhere: How many were left because they go to another address than was asked for.
+        refused: Why those in the spool's folder `refused` are there, now or from before, by file name, oldest first.
     """
 
     delivered: int = 0
     problems: dict[str, str] = field(default_factory=dict)
     elsewhere: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def deliver(
@@ -50,9 +54,10 @@ def deliver(
     """Deliver what `publish` could not, oldest first, as `lensai push` does.
 
     A file is removed once the server has it. One that the server will never take goes to the spool's folder `refused`,
-    as does one of a time that was named, if the server has something else of that.
-    After a failure the next ones are tried once each, and after three in a row the rest is left for later. Several
-    calls at once share the work.
+    as does one of a time that was named, if the server has something else of that; that folder is a spool, too, so what
+    is in it is sent again by delivering it. One whose time is ahead of the server's clock stays, and holds up no other.
+    After another failure the next ones are tried once each, and after three in a row the rest is left for later.
+    Several calls at once share the work.
 
     Args:
         spool: The folder.
@@ -95,6 +100,7 @@ def deliver(
             attempts = 0 if failures[address] else retries
             failed = _deliver(path, address, done, token=token, timeout=timeout, retries=attempts)
             failures[address] = failures[address] + 1 if failed else 0
+    done.refused = spools.refused(folder)
     return done
 
 
@@ -129,11 +135,12 @@ def _deliver(path: Path, address: str, done: Delivery, *, token: str | None, tim
             upload = spools.read_upload(path)
             if upload.endpoint != address:
                 raise FormatError("it has just been changed")
+            if upload.fresh and upload.timestamp <= EARLIEST:
+                path, upload = spools.stamp(path, upload)
             try:
                 _send(upload, token=token, timeout=timeout, retries=retries)
             except RefusedUploadError as error:
-                spools.set_aside(path)
-                done.problems[path.name] = f"{error}; moved to {path.parent / spools.REFUSED}"
+                done.problems[path.name] = f"{error}; moved to {spools.set_aside(path, str(error))}"
                 return False
             done.delivered += 1
             spools.remove(path)
@@ -141,6 +148,8 @@ def _deliver(path: Path, address: str, done: Delivery, *, token: str | None, tim
         return False  # another push has delivered it
     except BlockingIOError:
         done.problems[path.name] = "another push is sending it"
+    except AheadUploadError as error:
+        done.problems[path.name] = str(error)
     except TrackingError as error:
         done.problems[path.name] = str(error)
         return True

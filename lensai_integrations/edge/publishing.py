@@ -43,8 +43,11 @@ def publish(
     No connection, no answer, 429 and 5xx are tried again, after 1, 2, 4, ... seconds. What could not be delivered is
     kept in the spool, and `lensai push` delivers it, under the same timestamp: if only the answer was lost, the server
     answers that it has it. An upload that the server will never take (400, 413, 415, 422, or because it has something
-    else of that sensor and timestamp) is raised and not kept. Of a process that is killed before this returns, the
-    upload is not kept; of one that is interrupted it is. Files that the server could not read are named in the log.
+    else of that sensor and timestamp) is raised and not kept; but it is kept where its time is ahead of the server's
+    clock, for then one of the two is wrong. Without a `timestamp`, and while the clock here has not been set, it is
+    kept unsent, and gets the time when `lensai push` finds the clock set. Of a process that is killed before this
+    returns, the upload is not kept; of one that is interrupted it is. Files that the server could not read are named in
+    the log.
 
     Args:
         profile_or_dir: A profile made with `convention="lensai-edge"` or read from a device, of a baseline its

@@ -16,12 +16,13 @@ import re
 import stat
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.storage import MANIFEST, replace_file
-from lensai_integrations.uploads import Upload
+from lensai_integrations.uploads import Upload, now_for
 
 try:
     import fcntl
@@ -39,12 +40,15 @@ ABANDONED: Final = 3600.0
 
 _FORMAT, _VERSION = "lensai-upload", 1
 _MAX_HEAD_BYTES = 2**14
+#: Characters of a reason that are read.
+_MOST_REASON = 1000
 _NAME = re.compile(r"([0-9]{10,13})-([0-9a-f]{32})\.upload")
 _TEXT = """Uploads to a LensAI server that could not be delivered. Deliver them with
 
     lensai push FOLDER
 
-with the token in LENSAI_TOKEN or --token-file. Delete a .upload file to give it up.
+with the token in LENSAI_TOKEN or --token-file. Delete a .upload file to give it up. What the server has refused is in
+refused/, each with the reason in a .txt beside it; FOLDER/refused is pushed in the same way when the cause is gone.
 """
 
 
@@ -55,6 +59,8 @@ def is_spool(folder: Path) -> bool:
         >>> is_spool(Path("/nonexistent"))
         False
     """
+    if folder.name == REFUSED and (folder.parent / MARK).is_file():
+        return folder.is_dir()
     return folder.is_dir() and (
         (folder / MARK).is_file() or any(_NAME.fullmatch(each.name) for each in waiting(folder))
     )
@@ -99,13 +105,8 @@ def keep(folder: Path, upload: Upload, max_bytes: int) -> Path:
         ...     read_upload(keep(Path(folder), upload, 2**20)) == upload
         True
     """
-    head = {
-        "format": _FORMAT, "version": _VERSION,
-        "endpoint": upload.endpoint, "sensor_id": upload.sensor_id, "timestamp": upload.timestamp,
-    }  # fmt: skip
-    head |= {"fresh": True} if upload.fresh else {}
-    content = json.dumps(head).encode() + b"\n" + upload.archive
-    path = folder / f"{upload.timestamp:010d}-{_digest(content)}.upload"
+    content = _content(upload)
+    path = folder / _name(upload, content)
     folder.mkdir(parents=True, exist_ok=True)
     held = _size(folder, but=path.name)
     if held + len(content) > max_bytes or len(content) > MAX_UPLOAD_BYTES:
@@ -114,6 +115,19 @@ def keep(folder: Path, upload: Upload, max_bytes: int) -> Path:
         replace_file(folder / MARK, _TEXT.encode())
     replace_file(path, content)
     return path
+
+
+def _content(upload: Upload) -> bytes:
+    head = {
+        "format": _FORMAT, "version": _VERSION,
+        "endpoint": upload.endpoint, "sensor_id": upload.sensor_id, "timestamp": upload.timestamp,
+    }  # fmt: skip
+    head |= {"fresh": True} if upload.fresh else {}
+    return json.dumps(head).encode() + b"\n" + upload.archive
+
+
+def _name(upload: Upload, content: bytes) -> str:
+    return f"{upload.timestamp:010d}-{_digest(content)}.upload"
 
 
 def waiting(folder: Path) -> list[Path]:
@@ -129,8 +143,8 @@ def waiting(folder: Path) -> list[Path]:
         []
     """
     files = [path for path in folder.iterdir() if path.suffix == ".upload" and not path.name.startswith(".")]
-    times = {path: int(found[1]) if (found := _NAME.fullmatch(path.name)) else math.inf for path in files}
-    return sorted(files, key=lambda path: (times[path], path.name))
+    times = {path: time_of(path.name) for path in files}
+    return sorted(files, key=lambda path: (math.inf if times[path] is None else times[path], path.name))
 
 
 @contextlib.contextmanager
@@ -193,15 +207,78 @@ def read_upload(path: Path) -> Upload:
         raise FormatError(f"it is no upload: {error}") from error
 
 
-def set_aside(path: Path) -> None:
-    """Move an upload to those that were refused."""
-    (path.parent / REFUSED).mkdir(exist_ok=True)
-    os.replace(path, path.parent / REFUSED / path.name)  # noqa: PTH105 - like `remove`
+def set_aside(path: Path, why: str) -> Path:
+    """Move an upload to those that were refused, where the reason is beside it; one that is there already stays.
+
+    Returns:
+        Their folder.
+    """
+    folder = path.parent if path.parent.name == REFUSED else path.parent / REFUSED
+    folder.mkdir(exist_ok=True)
+    replace_file(_reason(folder / path.name), f"{why}\n".encode(errors="replace"))
+    os.replace(path, folder / path.name)  # noqa: PTH105 - like `remove`
+    return folder
+
+
+def refused(folder: Path) -> dict[str, str]:
+    """Why the uploads of a spool were refused that were, by file name, oldest first.
+
+    Example:
+        >>> refused(Path("/nonexistent"))
+        {}
+    """
+    aside = folder / REFUSED
+    if not aside.is_dir():
+        return {}
+    return {path.name: _read_reason(path) for path in waiting(aside)}
+
+
+def _reason(path: Path) -> Path:
+    return path.with_suffix(".txt")
+
+
+def _read_reason(path: Path) -> str:
+    """The reason beside an upload that was refused; releases before this one left none."""
+    try:
+        with _regular(_reason(path)).open(encoding="utf-8", errors="replace") as file:
+            text = file.read(_MOST_REASON)
+    except (OSError, FormatError):
+        return "no reason is kept"
+    return "".join(char for char in " ".join(text.split()) if char.isprintable())
+
+
+def time_of(name: str) -> int | None:
+    """The unix time in seconds that is in the name of an upload's file.
+
+    Example:
+        >>> time_of("1719393854-00112233445566778899aabbccddeeff.upload")
+        1719393854
+    """
+    found = _NAME.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+def stamp(path: Path, upload: Upload) -> tuple[Path, Upload]:
+    """Give an upload of now that was kept while no clock was set the time of now. It stays that, whenever it is sent.
+
+    A process that is killed between the two steps leaves both.
+
+    Raises:
+        UndeliveredError: If none is set now, either.
+        OSError: If it cannot be written.
+    """
+    upload = replace(upload, timestamp=now_for(upload))
+    content = _content(upload)
+    stamped = path.with_name(_name(upload, content))
+    replace_file(stamped, content)
+    remove(path)
+    return stamped, upload
 
 
 def remove(path: Path) -> None:
     """Remove an upload that was delivered; through `os`, so that a test can stop the process here."""
     os.unlink(path)  # noqa: PTH108
+    _reason(path).unlink(missing_ok=True)
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -11,19 +11,19 @@ import logging
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lensai_integrations.archive import files_of
-from lensai_integrations.errors import FormatError, InputError, LensAIError, TrackingError
+from lensai_integrations.errors import InputError, TrackingError
 from lensai_integrations.interruptions import pass_on
 from lensai_integrations.mlflow.address import DEFAULT_PATH, checked_path, without_credentials
 from lensai_integrations.mlflow.load import LIMITS
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
-from lensai_integrations.storage import MANIFEST, read_folder, write_folder
+from lensai_integrations.storage import MANIFEST, read_files, write_folder
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -102,8 +102,7 @@ def log_baseline(
     target = _target(run_id, model_id, tracking_uri, artifact_path)
     files = files_of(baseline, report_html=_report(baseline, target.run_id))
     folder = _save(files, directory)
-    with _folder_of_its_own(folder, files) as copy:
-        _upload(copy, folder, target, deadline)
+    _upload(files, folder, target, deadline)
     if directory is None:
         shutil.rmtree(folder, ignore_errors=True)
     return target.source
@@ -120,8 +119,9 @@ def push(
 ) -> str:
     """Upload a saved baseline or profile to an MLflow run, a logged model, or both.
 
-    It finishes what `log_baseline` could not. The folder is verified first, and only the files that its manifest lists
-    are uploaded. The other arguments and the result are those of `log_baseline`.
+    It finishes what `log_baseline` could not. The folder is read once and verified, and the files that its manifest
+    lists are uploaded as they were read, whoever saves to it meanwhile. The other arguments and the result are those of
+    `log_baseline`.
 
     Raises:
         FormatError: If the folder is not a saved baseline or profile, or was changed since.
@@ -131,8 +131,7 @@ def push(
     """
     target = _target(run_id, model_id, tracking_uri, artifact_path)
     saved = Path(directory).absolute()
-    with _copy_of(saved) as copy:
-        _upload(copy, saved, target, deadline)
+    _upload(read_files(saved), saved, target, deadline)
     return target.source
 
 
@@ -149,7 +148,7 @@ def upload_files(
     """Upload the files of a baseline as they are in memory, whatever has become of the folder they were saved in.
 
     Args:
-        files: Contents by name, `manifest.json` among them.
+        files: Contents by name, as `files_of` and `read_files` give them.
         saved: Where they were saved: what the command names that finishes an upload that failed.
         run_id: As in `log_baseline`, like the rest and the result.
         tracking_uri: MLflow's own setting by default.
@@ -158,14 +157,12 @@ def upload_files(
         deadline: Seconds that the server gets for everything.
 
     Raises:
-        FormatError: If the files are not those that their manifest lists.
         InputError: If there is neither a run nor a logged model to upload to, or an argument is malformed.
         MissingDependencyError: If MLflow is not installed.
         TrackingError: If the upload failed. The message has the cause and the command that finishes it.
     """
     target = _target(run_id, model_id, tracking_uri, artifact_path)
-    with _folder_of_its_own(saved, files) as folder:
-        _upload(folder, saved, target, deadline)
+    _upload(files, saved, target, deadline)
     return target.source
 
 
@@ -222,45 +219,20 @@ def _report(baseline: Baseline, run_id: str | None) -> str | None:
         return None
 
 
-@contextmanager
-def _copy_of(saved: Path) -> Iterator[Path]:
-    """The files of a folder in one of its own: what is verified is what is sent, whoever replaces it meanwhile."""
-    with _folder_of_its_own(saved, {}) as folder:
-        for name in LIMITS:
-            with suppress(FileNotFoundError):
-                shutil.copyfile(saved / name, folder / name)
-        yield folder
-
-
-@contextmanager
-def _folder_of_its_own(saved: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
-    """A folder of the files that no other process writes to; its name is in no message."""
-    with tempfile.TemporaryDirectory(prefix="lensai_upload_", ignore_cleanup_errors=True) as folder:
-        try:
-            for name, content in files.items():
-                (Path(folder) / name).write_bytes(content)
-            yield Path(folder)
-        except FormatError as error:
-            problem: LensAIError = FormatError(str(error).replace(folder, str(saved)))
-        except OSError as error:
-            problem = TrackingError(
-                f"{saved} could not be copied to a temporary folder and was not uploaded: {error.strerror or error}; "
-                "set TMPDIR to a folder on another disk"
-            )
-        else:
-            return
-    raise problem
-
-
-def _upload(folder: Path, saved: Path, target: Target, deadline: float) -> None:
-    manifest, _ = read_folder(folder)
-    names = [*sorted(manifest["files"]), MANIFEST]
+def _upload(files: Mapping[str, bytes], saved: Path, target: Target, deadline: float) -> None:
+    """Upload from a folder that no other process writes to: MLflow takes files only, and `saved` may be another's."""
+    names = [*sorted(files.keys() - {MANIFEST}), MANIFEST]
     try:
-        bounded(lambda checkpoint: _send(folder, names, target, checkpoint), deadline, target.tracking_uri)
+        with tempfile.TemporaryDirectory(prefix="lensai_upload_", ignore_cleanup_errors=True) as folder:
+            for name in names:
+                (Path(folder) / name).write_bytes(files[name])
+            bounded(lambda checkpoint: _send(Path(folder), names, target, checkpoint), deadline, target.tracking_uri)
+            return
     except TrackingError as error:
         problem = str(error)
-    else:
-        return
+    except OSError as error:
+        reason = error.strerror or str(error)
+        problem = f"no temporary folder could hold a copy ({reason}); set TMPDIR to a folder on another disk"
     raise TrackingError(
         f"the baseline was not uploaded to {target}: {problem}. It is saved in {saved}; "
         f"finish with{_finishing_command(saved, target)}"

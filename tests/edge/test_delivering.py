@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -62,9 +65,96 @@ def test_what_is_never_taken_is_set_aside_and_stops_nothing(server, spool):
     done = edge.deliver(spool)
     assert (done.delivered, list(done.problems)) == (2, [first.name])
     assert "413" in done.problems[first.name]
-    assert f"moved to {spool / 'refused'}" in done.problems[first.name]
-    assert [path.name for path in (spool / "refused").iterdir()] == [first.name]
-    assert edge.deliver(spool) == delivering.Delivery()
+    assert done.problems[first.name].endswith(f"; moved to {spool / 'refused'}")
+    assert sorted(path.suffix for path in (spool / "refused").iterdir()) == [".txt", ".upload"]
+    (why,) = done.refused.values()
+    assert re.fullmatch(r"http://127.0.0.1:\d+ did not take .*413.* larger than the server takes", why)
+    assert edge.deliver(spool) == delivering.Delivery(refused={first.name: why})
+
+
+def test_what_was_refused_is_sent_again_by_pushing_its_folder(server, spool):
+    """Several at once; those that are refused again stay there, with the newer reason."""
+    paths = keep(spool, server.url, 1, 2, 3)
+    server.answers = [422]
+    assert list(edge.deliver(spool).refused) == [path.name for path in paths]
+    server.answers = [ACCEPT, 413, ACCEPT]
+    done = edge.deliver(spool / "refused")
+    assert (done.delivered, list(done.problems), done.refused) == (2, [paths[1].name], {})
+    assert sorted(path.name for path in (spool / "refused").iterdir()) == [
+        paths[1].with_suffix(".txt").name, paths[1].name
+    ]  # fmt: skip
+    assert "413" in edge.deliver(spool).refused[paths[1].name]
+    assert edge.deliver(spool / "refused").delivered == 1
+    assert edge.deliver(spool / "refused") == edge.deliver(spool) == delivering.Delivery()
+    assert list((spool / "refused").iterdir()) == []
+
+
+@pytest.mark.parametrize(("reason", "told"), [(None, "no reason is kept"), (b"a\x1b[31m\n\xffb" * 900, "a[31m �b")])
+def test_reasons_that_others_left_are_bounded(server, spool, reason, told):
+    (path,) = keep(spool, server.url, 1)
+    server.answers = [400]
+    edge.deliver(spool)
+    text = spool / "refused" / path.with_suffix(".txt").name
+    text.unlink()
+    if reason is not None:
+        text.write_bytes(reason)
+    (why,) = edge.deliver(spool).refused.values()
+    assert why.startswith(told)
+    assert why.isprintable()
+    assert len(why) <= 1000
+
+
+def at(when):
+    return {"Date": formatdate(when, usegmt=True)}
+
+
+@pytest.mark.parametrize("status", [400, 422, 503])
+def test_a_server_whose_clock_is_behind_loses_nothing(server, spool, status):
+    """Of any release: they answered 400 once, which else is for ever."""
+    now = int(time.time())
+    _, new = keep(spool, server.url, now - 5 * 86400, now)
+    server.headers, server.answers = at(now - 3 * 86400) | {"Retry-After": "60"}, [ACCEPT, status]
+    done = edge.deliver(spool)
+    assert (done.delivered, list(done.problems), done.refused) == (1, [new.name], {})
+    assert "is ahead of that server's clock, " in done.problems[new.name]
+    assert uploads.utc(now) in done.problems[new.name]
+    assert len(server.requests) == 2  # it is no use to wait a minute
+    server.headers, server.answers = at(now), [ACCEPT]
+    assert edge.deliver(spool).delivered == 1
+    assert sorted(server.stored) == [("door-3", now - 5 * 86400), ("door-3", now)]
+    assert not spools.waiting(spool)
+
+
+def test_what_is_ahead_holds_up_no_other(server, spool):
+    """A device whose clock was ahead, and one whose was not, in one spool."""
+    now = int(time.time())
+    keep(spool, server.url, *range(now + 9 * 86400, now + 9 * 86400 + 5))
+    keep(spool, server.url, 2**39, sensor="door-4")
+    server.headers, server.answers = at(now), [503]
+    done = edge.deliver(spool)
+    assert len(done.problems) == len(server.requests) == 6
+    assert not any("left for later" in why for why in done.problems.values())
+
+
+@pytest.mark.parametrize(("status", "date"), [(400, None), (413, -9), (415, -9), (400, 0), (400, 9)])
+def test_what_is_wrong_for_another_reason_is_refused_all_the_same(server, spool, status, date):
+    now = int(time.time())
+    keep(spool, server.url, now)
+    server.headers = {"Date": "no date"} if date is None else at(now + date * 86400)
+    server.answers = [status]
+    assert len(edge.deliver(spool).refused) == 1
+
+
+@pytest.mark.parametrize(
+    "wait", ["86400", "99999999999999999999", "Fri, 01 Jan 2100 00:00:00 GMT", "-5", "soon", "1e9"]
+)
+def test_a_server_that_wants_long_waits_has_it_later(server, spool, wait):
+    keep(spool, server.url, 1, 2)
+    server.headers, server.answers = {"Retry-After": wait}, [503]
+    done = edge.deliver(spool, retries=1)
+    assert (done.delivered, len(done.problems), done.refused) == (0, 2, {})
+    server.headers, server.answers = {}, [ACCEPT]
+    assert edge.deliver(spool).delivered == 2
 
 
 def test_a_server_that_is_down_is_not_asked_for_everything(server, spool):

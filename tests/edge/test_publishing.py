@@ -6,6 +6,8 @@ import errno
 import re
 import shlex
 import sys
+import time
+from email.utils import formatdate
 
 import numpy as np
 import pytest
@@ -203,6 +205,75 @@ def test_what_is_never_taken_is_raised_and_not_kept(server, profile, here, answe
     server.answers = [answer]
     assert "kept" not in publish_in_vain(profile, server.url)
     assert not list(here.iterdir())
+
+
+def test_what_a_server_refuses_whose_clock_is_behind_is_kept(server, profile, here, lensai):
+    server.answers, server.headers = [400], {"Date": formatdate(1719393854 - 2 * 86400, usegmt=True)}
+    told = publish_in_vain(profile, server.url)
+    assert "ahead of that server's clock, 2024-06-24 09:24:14 UTC: set the clock that is wrong; it is kept" in told
+    server.answers, server.headers = [ACCEPT], {}
+    assert lensai("push", "lensai_spool")[0] == 0
+    assert list(server.stored) == [("door-3", 1719393854)]
+
+
+def test_what_is_in_refused_is_named_at_every_push_until_it_is_sent_or_deleted(server, profile, here, lensai):
+    server.answers = [503]
+    for when in (1719393855, 1719393854):
+        publish_in_vain(profile, server.url, timestamp=when)
+    server.answers, server.body = [400], b'{"detail": "no such sensor"}'
+    server.headers = {"Content-Type": "application/json"}
+    code, out, err = lensai("push", "lensai_spool")
+    assert (code, out) == (2, "0 uploads of lensai_spool delivered\n")
+    code, _, error = lensai("push", "lensai_spool")
+    assert code == 2
+    assert error in err
+    assert "2 uploads in lensai_spool/refused, which the server has refused, the oldest of 2024-06-26 09:24:14" in error
+    assert (
+        f"UTC: {server.url.removesuffix('/upload/')} did not take the sketches: it answered 400 Bad Request; " in error
+    )
+    assert "no such sensor" in error
+    (command,) = re.findall(r"send them again with: (.*); or delete them", error)
+    server.answers, server.body = [ACCEPT], b""
+    assert lensai(*shlex.split(command)[1:])[:2] == (0, "2 uploads of lensai_spool/refused delivered\n")
+    assert lensai("push", "lensai_spool") == (0, "0 uploads of lensai_spool delivered\n", "")
+    assert lensai(*shlex.split(command)[1:])[0] == 0
+
+
+def test_a_clock_that_is_not_set_keeps_it_until_it_is(server, profile, here, lensai, monkeypatch):
+    """A device without a battery begins in 1970, whatever it has to send."""
+    now = 1719393854
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: 1000.0)
+        told = publish_in_vain(profile, server.url, timestamp=None)
+        assert "the clock here says 1970-01-01 00:16:40 UTC, and that is wrong; set it; it is kept" in told
+        assert not server.requests
+        code, _, err = lensai("push", "lensai_spool")
+        assert code == 2
+        assert "not delivered" in err
+    monkeypatch.setattr(time, "time", lambda: float(now))
+    assert lensai("push", "lensai_spool")[:2] == (0, "1 uploads of lensai_spool delivered\n")
+    assert list(server.stored) == [("door-3", now)]
+    assert not spools.waiting(here / "lensai_spool")
+
+
+def test_a_time_that_is_named_needs_no_clock(server, profile, here, monkeypatch):
+    edge.write_stats(profile, here / "sensor1" / "1719393854")
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    assert edge.publish(here / "sensor1" / "1719393854", server.url, "door-3")
+    assert list(server.stored) == [("door-3", 1719393854)]
+
+
+def test_of_a_stamped_upload_the_time_stays_if_the_answer_is_lost(server, profile, here, lensai, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: 1000.0)
+        publish_in_vain(profile, server.url, timestamp=None)
+    server.answers = [LOSE]
+    clock = iter(range(1719393854, 1719399999))
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    assert lensai("push", "lensai_spool")[0] == 2
+    server.answers = [ACCEPT]
+    assert lensai("push", "lensai_spool")[0] == 0
+    assert len(server.stored) == 1
 
 
 def test_without_a_spool_nothing_is_kept(profile, here):

@@ -12,12 +12,16 @@ from faulty_mlflow import Handler, serving
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils import rest_utils
+from profiles import make_baseline, make_profile
 from requests import Response
 
-from lensai_integrations import Baseline
+from lensai_integrations import Baseline, Profile, compare
+from lensai_integrations.drift.events import STATUS, Event
+from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import TrackingError
-from lensai_integrations.mlflow import asking, load_baseline, push
+from lensai_integrations.mlflow import MLflowSink, SensorRuns, asking, load_baseline, push
 from lensai_integrations.mlflow.server import bounded
+from lensai_integrations.server.records import HourDrift
 
 Fault = Callable[[Handler], bool]
 
@@ -168,6 +172,37 @@ def test_loading_says_what_the_server_answered(name: str, place: str) -> None:
         pytest.raises(TrackingError, match=rf"(?s)could not be loaded.*{said}"),
     ):
         load_baseline(f"runs:/{server.run_id}", tracking_uri=server.uri)
+
+
+@pytest.fixture(scope="module")
+def compared() -> tuple[DriftReport, Baseline, Profile]:
+    """A report with its two sides."""
+    baseline, window = make_baseline(60), make_profile(60, seed=7)
+    return compare(baseline, window), baseline, window
+
+
+@pytest.mark.parametrize("place", ["uploads", "everything"])
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_sensor_s_hour_is_not_logged_where_no_mlflow_answers(
+    name: str, place: str, compared: tuple[DriftReport, Baseline, Profile]
+) -> None:
+    fault, said, _ = FAULTS[name]
+    hour = HourDrift("door", 1_795_298_400, 2, 100, drift=True, effect=0.5, judged=1_795_298_460.0)
+    with serving(within(place, fault)) as server:
+        runs = SensorRuns("devices", server.uri)
+        with pytest.raises(TrackingError, match=rf"(?s){said}"):
+            runs.log("door", hour, *compared)
+        runs.close()  # nothing was written
+    assert not any(path.endswith(".html") for path in server.files)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_monitor_s_events_are_not_logged_where_no_mlflow_answers(name: str) -> None:
+    fault, said, _ = FAULTS[name]
+    with serving(within("everything", fault)) as server:
+        sink = MLflowSink(server.run_id, tracking_uri=server.uri)
+        with pytest.raises(TrackingError, match=rf"(?s){said}"):
+            sink.deliver(Event("a-1", STATUS, "Running", "camera", 0.0, "It runs."))
 
 
 def test_a_page_in_the_place_of_a_file_is_no_baseline(folder: Path) -> None:
