@@ -282,6 +282,15 @@ def test_a_time_limit_that_fires_while_a_server_is_waited_for_is_no_servers_sile
     over.set()
 
 
+def test_a_time_limit_that_fires_in_an_upload_is_no_full_disk(tmp_path, monkeypatch):
+    """The handler raises a `TimeoutError`, which is an `OSError`, too."""
+    from lensai_integrations.mlflow import log
+
+    monkeypatch.setattr(log, "bounded", lambda *_: interrupt())
+    with handled_by(builtin), pytest.raises(TimeoutError, match="the night is over"):
+        log.upload_files({"manifest.json": b"{}"}, tmp_path, run_id="0a", tracking_uri="sqlite:///mlflow.db")
+
+
 def test_a_signal_in_a_users_function_of_metadata_reaches_the_loader():
     transforms = pytest.importorskip("lensai_integrations.transforms")
     collects = transforms.ProfileImages(metadata={"site": lambda sample: interrupt()})

@@ -198,6 +198,7 @@ def _save(files: Mapping[str, bytes], directory: str | Path | None) -> Path:
         write_folder(folder, files)
         return folder
     except OSError as error:
+        pass_on(error)
         if directory is None:
             shutil.rmtree(folder, ignore_errors=True)
         problem = error.strerror or str(error)
@@ -231,6 +232,7 @@ def _upload(files: Mapping[str, bytes], saved: Path, target: Target, deadline: f
     except TrackingError as error:
         problem = str(error)
     except OSError as error:
+        pass_on(error)
         reason = error.strerror or str(error)
         problem = f"no temporary folder could hold a copy ({reason}); set TMPDIR to a folder on another disk"
     raise TrackingError(

@@ -67,7 +67,7 @@ def test_what_is_written_again_goes_to_the_same_folder(tmp_path, files):
 def test_a_write_that_fails_leaves_what_an_earlier_program_left(tmp_path, files, monkeypatch, given):
     left_by_an_earlier_program(tmp_path / "lensai_baseline")
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("lensai_integrations.storage.write_file", full)
