@@ -161,7 +161,7 @@ def _run(
 async def _serve(
     server: uvicorn.Server, connections: Connections, sockets: list[Listener], read_again: Sequence[Callable[[], None]]
 ) -> None:
-    watch = asyncio.create_task(connections.watch())
+    watch = asyncio.create_task(connections.watch(lambda: server.should_exit))
     if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _read_again, read_again)
     try:
