@@ -34,6 +34,8 @@ MOST: Final = 1_000
 _OTHER_FILES: Final = 256
 #: Seconds from the connection, or the answer before, to a whole head; and for the next bytes of an answer to be taken.
 QUIET: Final = 20.0
+#: The same while the server stops.
+QUIET_AT_THE_END: Final = 2.0
 #: Places that are made at once: a connection needs some turns of the event loop to end.
 _PLACES: Final = 16
 #: Seconds for which asyncio accepts nothing after an error of these kinds.
@@ -135,20 +137,24 @@ class Connections:
             with suppress(OSError):  # the client was quicker
                 connection.shutdown(socket.SHUT_RDWR)  # the event loop then ends whatever it was doing with it
 
-    def sweep(self) -> None:
-        """End the connections that were quiet for too long."""
-        end, late = self._clock() - QUIET, []
+    def sweep(self, seconds: float = QUIET) -> None:
+        """End the connections that were quiet for so long."""
+        end, late = self._clock() - seconds, []
         for connection, since in self._quiet.items():
             if since > end:
                 break
             late.append(connection)
         self._close(late)
 
-    async def watch(self) -> None:
-        """Sweep every second, for ever."""
+    async def watch(self, stops: Callable[[], bool] = lambda: False) -> None:
+        """Sweep every second, for ever.
+
+        Args:
+            stops: Whether the server waits for connections to end; uvicorn has not asked those that came last to.
+        """
         while True:
             await asyncio.sleep(1.0)
-            self.sweep()
+            self.sweep(QUIET_AT_THE_END if stops() else QUIET)
 
     @contextmanager
     def busy(self, peer: Peer | None) -> Iterator[_Connection | None]:

@@ -70,7 +70,9 @@ def answer_of(request: Request, status: int, detail: str, headers: Mapping[str, 
 
 def _home(request: Request) -> str:
     """The page of all sensors, seen from the path asked for, under whatever name and below whatever path."""
-    return "../" * (path_of(request.scope).count("/") - 1) or "./"
+    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()  # a slash of a name is %2F here
+    below = raw.partition(b"?")[0].removeprefix(request.scope.get("root_path", "").encode())
+    return "../" * (below.count(b"/") - 1) or "./"
 
 
 def path_of(scope: Scope) -> str:

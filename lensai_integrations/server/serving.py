@@ -81,6 +81,7 @@ def serve(
             at, or an argument is wrong.
         StoreError: If the store cannot be used.
     """
+    _ignore_hangups()
     tokens = TokenFile(Path(token_file)) if token_file is not None else None
     if tokens is None and not no_tokens and not is_loopback(host):
         raise InputError(
@@ -104,6 +105,12 @@ def serve(
     finally:
         for each in sockets:
             each.close()
+
+
+def _ignore_hangups() -> None:
+    """A SIGHUP that comes before there is anything to read again does not end the process."""
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _names(host: str, allowed: Iterable[str]) -> list[str]:
@@ -163,7 +170,7 @@ def _run(
 async def _serve(
     server: uvicorn.Server, connections: Connections, sockets: list[Listener], read_again: Sequence[Callable[[], None]]
 ) -> None:
-    watch = asyncio.create_task(connections.watch())
+    watch = asyncio.create_task(connections.watch(lambda: server.should_exit))
     if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _read_again, read_again)
     try:

@@ -10,7 +10,7 @@ import pytest
 from browser import CONTRAST, FAINT_TEXT, browser_page, launched, listen
 from sensors import HOSTILE, about, make_sensor
 
-from lensai_integrations.server.pages import index_page, sensor_page
+from lensai_integrations.server.pages import index_page, problem_page, sensor_page
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +35,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "empty": index_page([], about()),
         "sensor": sensor_page(sensors[0], sensors[0].hours, about()),
         "hostile": sensor_page(sensors[3], sensors[3].hours, about()),
+        "problem": problem_page(404, HOSTILE + LONG, "../"),
         "long": sensor_page(sensors[2], sensors[2].hours, about()),
     }
     for name, text in texts.items():

@@ -80,7 +80,7 @@ def test_pages_while_something_is_wrong(baseline, sqlite, monkeypatch, error, st
 
 def test_names_are_text_and_links_lead_home(filled):
     assert HOSTILE not in problem_page(404, HOSTILE, "../")
-    for path in ("/none", "/sensors/none", "/sensors/none/x/", "/sensors/door-3/hours/0/report"):
+    for path in ("/none", "/sensors/none", "/sensors/none/x/", "/sensors/a%2Fb%2Fc", "/sensors/door-3/hours/0/report"):
         (home,) = re.findall(r'<a href="([./]+)">LensAI sensors', filled.get(path, headers=BROWSER).text)
         assert str(filled.get(path).url.join(home)) == "http://localhost/"
 
