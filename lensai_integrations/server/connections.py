@@ -111,6 +111,7 @@ class Connections:
                 self._make_room()
                 raise BlockingIOError from error
             raise
+        self._crowded = None
         connection = _Connection(self, peer[:2], accepted)
         self._open[connection.peer] = connection
         self._quiet[connection] = self._clock()
@@ -120,8 +121,9 @@ class Connections:
         now = self._clock()
         if self._leaving and now - self._made_room < _PAUSE:
             return
-        self._close(list(islice((connection for connection in self._quiet if connection.is_silent()), _PLACES)))
-        if self._leaving:
+        silent = list(islice((connection for connection in self._quiet if connection.is_silent()), _PLACES))
+        if silent:
+            self._close(silent)
             self._made_room, self._crowded = now, None
             self._told.warning("%d connections are open, the most there may be: the longest quiet ones end", self._most)
             return

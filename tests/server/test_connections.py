@@ -104,6 +104,20 @@ def test_a_request_under_way_and_what_has_come_are_left_alone(doors, clock):
     assert ended(working)
 
 
+def test_what_does_not_end_though_it_should_keeps_no_processor_busy(doors, clock):
+    for _ in range(2):
+        doors.connect()
+        doors.take()
+    doors.connect()
+    for _ in range(2):  # both end, but nobody closes them
+        with pytest.raises(BlockingIOError):
+            doors.take()
+        clock.now += 2
+    clock.now += 2
+    with pytest.raises(OSError, match="has a request under way"):
+        doors.take()
+
+
 def test_quiet_for_too_long(doors, clock):
     first, second = doors.connect(), doors.connect()
     peer = doors.take()[1]
@@ -159,7 +173,7 @@ def test_no_file_is_left(doors, clock, monkeypatch):
 def test_what_lasts_is_logged_once(doors, clock, caplog):
     for _ in range(10):
         doors.connect()
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):
             doors.take()
         clock.now += 2
     assert caplog.text.count("2 connections are open, the most there may be") == 1
