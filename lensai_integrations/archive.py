@@ -237,8 +237,8 @@ def _decode_profile(entry: Mapping[str, Any], prefix: str, states: dict[str, Arr
     if len({group.name for group in groups}) < len(groups):
         raise FormatError(f"two groups of {prefix!r} have the same name")
     rows = _decode_sketch(RowSample, f"{prefix}/rows", states) if entry["rows"] else None
-    for group in groups if rows is not None else ():
-        _check_rows(group, rows.widths)
+    for group in groups:
+        _check_rows(group, rows.widths if rows is not None else {})
     info, segments = checked_profile_info(entry["info"]), entry.get("segments", [])
     if segments:
         check_read(info, [part["name"] for part in segments], any("segments" in part for part in segments))
