@@ -144,7 +144,9 @@ def _encode(what: Profile | Baseline) -> tuple[dict[str, Any], Arrays]:
     calibration = what.calibration if isinstance(what, Baseline) else None
     arrays |= {f"{_CALIBRATION}/{name}": array for name, array in (calibration or {}).items()}
     profiles = {part: _encode_profile(profile, part, arrays) for part, profile in parts.items()}
-    told = {id: g.definition(id) for p in parts.values() for g in p.groups.values() for id in g.definitions.values()}
+    told: dict[str, Any] = {}
+    for group in (group for part in parts.values() for group in part.groups.values()):
+        told |= group.known(group.definitions.values())
     manifest = {
         "kind": kind,
         "info": what.info,
