@@ -214,8 +214,9 @@ def sketched_alike(group: Group, like: Profile | None) -> Group:
     known = like.groups.get(group.name) if like is not None else None
     if known is None or not kept_apart(known):
         return group
-    sketches: dict[str, Sketch] = {f"bank/{name}": bank for name, bank in _apart(group).items() if name in known.apart}
-    measures = {name.split("/")[0] for name in known.apart}
+    kept = known.apart.keys()
+    sketches: dict[str, Sketch] = {f"bank/{name}": bank for name, bank in _apart(group).items() if name in kept}
+    measures = {name.split("/")[0] for name in kept}
     definitions = {key: id for key, id in group.definitions.items() if key.split("/")[0] in measures}
     return Group(group.name, (), definitions, sketches, group.info)
 

@@ -35,6 +35,8 @@ Arrays = dict[str, NDArray[Any]]
 
 _MANIFEST_KEY = "manifest"
 _CALIBRATION = "calibration"
+#: Keys of the sketches of a group's rows, of which each has a column for each of its streams.
+_OF_ROWS = frozenset(("bank", "kernel_mean", "moments"))
 #: Of the bytes, whose manifest needs no digest of its own: what holds it has a checksum.
 _BYTES_VERSION = 1
 _DECLARING = (embeddings, images, outputs)  # imported so that every definition of this release is declared
@@ -142,7 +144,9 @@ def _encode(what: Profile | Baseline) -> tuple[dict[str, Any], Arrays]:
     calibration = what.calibration if isinstance(what, Baseline) else None
     arrays |= {f"{_CALIBRATION}/{name}": array for name, array in (calibration or {}).items()}
     profiles = {part: _encode_profile(profile, part, arrays) for part, profile in parts.items()}
-    told = {id: g.definition(id) for p in parts.values() for g in p.groups.values() for id in g.definitions.values()}
+    told: dict[str, Any] = {}
+    for group in (group for part in parts.values() for group in part.groups.values()):
+        told |= group.known(group.definitions.values())
     manifest = {
         "kind": kind,
         "info": what.info,
@@ -235,6 +239,8 @@ def _decode_profile(entry: Mapping[str, Any], prefix: str, states: dict[str, Arr
     if len({group.name for group in groups}) < len(groups):
         raise FormatError(f"two groups of {prefix!r} have the same name")
     rows = _decode_sketch(RowSample, f"{prefix}/rows", states) if entry["rows"] else None
+    for group in groups:
+        _check_rows(group, rows.widths if rows is not None else {})
     info, segments = checked_profile_info(entry["info"]), entry.get("segments", [])
     if segments:
         check_read(info, [part["name"] for part in segments], any("segments" in part for part in segments))
@@ -257,9 +263,19 @@ def _decode_group(entry: Mapping[str, Any], prefix: str, states: dict[str, Array
     if len(sketches) < len(keys) or len(set(streams)) < len(streams):
         raise FormatError(f"group {name!r} has two sketches or two streams of the same name")
     group = Group(name, tuple(streams), definitions, sketches, checked_group_info(entry["info"], name))
-    if group.bank is not None and group.bank.dim != len(group.streams):
-        raise FormatError(f"group {group.name!r} names {len(group.streams)} streams for a bank of {group.bank.dim}")
+    for key in _OF_ROWS & sketches.keys():
+        if (dim := sketches[key].dim) != len(streams):
+            raise FormatError(f"group {name!r} names {len(streams)} streams for a {key} of {dim}")
     return group
+
+
+def _check_rows(group: Group, widths: Mapping[str, int]) -> None:
+    """Hold the rows that a sample keeps of a group against its streams."""
+    own = {f"{group.name}/{measure}": len(each.streams) for measure, each in group.apart.items()}
+    streams = {group.name: len(group.streams) or None, f"{group.name}/top_class": 1, **own}
+    for name in streams.keys() & widths.keys():
+        if not widths[name] or streams[name] not in (None, widths[name]):
+            raise FormatError(f"rows of {widths[name]} columns are kept of {name!r}, which has {streams[name]}")
 
 
 def _decode_sketch(kind: Any, place: str, states: dict[str, Arrays], of: str = "") -> Any:

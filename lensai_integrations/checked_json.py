@@ -2,7 +2,8 @@
 
 What Python's parser takes and its writer or a later user refuses is refused where it is read, with the name of what it
 was read from: keys that are there twice, numbers that are not finite, texts that are no Unicode (halves of surrogate
-pairs, which no file and no terminal takes), values so deep in one another that a recursion over them fails.
+pairs, which no file and no terminal takes), values so deep in one another that a recursion over them fails, so many
+of them that a small file takes gigabytes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from lensai_integrations.errors import FormatError, InputError
 
 #: How deep values may lie in one another; segments of a manifest lie seven deep.
 MAX_DEPTH: Final = 64
+#: Most commas and opening brackets, and so values: one may take three bytes here and 70 in memory.
+MAX_VALUES: Final = 2**22
 
 
 def to_json(value: Any, name: str, indent: int | None = None) -> bytes:
@@ -27,7 +30,7 @@ def to_json(value: Any, name: str, indent: int | None = None) -> bytes:
         indent: As in `json.dumps`.
 
     Raises:
-        InputError: If it holds anything else, a text that is no Unicode, or values too deep in one another.
+        InputError: If it holds anything else, a text that is no Unicode, too many values, or too deep in one another.
 
     Example:
         >>> to_json({"site": "north"}, "info")
@@ -35,7 +38,9 @@ def to_json(value: Any, name: str, indent: int | None = None) -> bytes:
     """
     try:
         _check(value)
-        return json.dumps(value, indent=indent, allow_nan=False).encode()
+        content = json.dumps(value, indent=indent, allow_nan=False).encode()
+        _check_size(content)
+        return content
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{name} is {_shown(value)}, which no file can hold: put texts, finite numbers, lists and dicts of"
@@ -67,11 +72,18 @@ def from_json(content: bytes, name: str) -> Any:
         lensai_integrations.errors.FormatError: head.json is not JSON that can be read: the key 'a' is there twice
     """
     try:
+        _check_size(content)
         value = json.loads(content.decode(), object_pairs_hook=_unique)
         _check(value)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{name} is not JSON that can be read: {error}") from error
     return value
+
+
+def _check_size(content: bytes) -> None:
+    values = sum(map(content.count, (b",", b"[", b"{")))
+    if values > MAX_VALUES:
+        raise ValueError(f"it has {values} commas and brackets, more than the {MAX_VALUES} that are read")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

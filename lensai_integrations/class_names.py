@@ -30,7 +30,9 @@ def wrong_names(names: Any) -> str:
         return f"class_names are left out: pass a list of strings, the first for class 0, not a {type(names).__name__}"
     if len(names) > MOST_NAMES or any(len(name) > LONGEST for name in names):
         return f"class_names are left out: at most {MOST_NAMES:,} names of {LONGEST} characters are kept"
-    if any("\ud800" <= character <= "\udfff" for name in names for character in name):
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
         return "class_names are left out: a name cannot be written as UTF-8"
     return ""
 

@@ -6,7 +6,7 @@ once, whatever sketches a group holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -112,6 +112,16 @@ class Group:
         names = [key[len(_APART) :] for key in self.sketches if key.startswith(_APART)]
         return {name: self._only(name, self.sketches[_APART + name]) for name in names}
 
+    def own(self, measure: str) -> Group | None:
+        """One of `apart`, without making the others.
+
+        Example:
+            >>> Group("inputs").own("noise") is None
+            True
+        """
+        bank = self.sketches.get(_APART + measure)
+        return None if bank is None else self._only(measure, bank)
+
     @property
     def custom(self) -> dict[str, dict[str, Any]]:
         """The definitions of custom measures by name, as the group tells them; whatever a file says else is left out.
@@ -163,13 +173,20 @@ class Group:
             >>> Group("inputs").definition("custom/of-another-program@1") is None
             True
         """
-        for told in self.custom.values():
-            if told.get("id") == id:
-                try:
-                    return Definition(**{**told, "range": tuple(told["range"])})
-                except (TypeError, KeyError, DefinitionError):  # written by another release, or by hand
-                    break
-        return DEFINITIONS.get(id)
+        return self.known([id])[id]
+
+    def known(self, ids: Iterable[str]) -> dict[str, Definition | None]:
+        """The definitions behind several ids, in their order.
+
+        Example:
+            >>> list(Group("inputs").known(["lensai/mean@1", "lensai/mean@1", "lensai/std@1"]))
+            ['lensai/mean@1', 'lensai/std@1']
+        """
+        told: dict[Any, Any] = {}
+        for each in self.custom.values():
+            if isinstance(each.get("id"), str):
+                told.setdefault(each["id"], each)
+        return {id: _definition(told.get(id)) or DEFINITIONS.get(id) for id in ids}
 
     def merge(self, other: Group) -> Group:
         """A new group that has seen the rows of both; neither is changed.
@@ -194,6 +211,14 @@ class Group:
         return Group(self.name, self.streams, other.definitions | self.definitions, sketches, info)
 
 
+def _definition(told: Mapping[str, Any] | None) -> Definition | None:
+    """What a group tells of a custom measure, if it is a definition."""
+    try:
+        return None if told is None else Definition(**{**told, "range": tuple(told["range"])})
+    except (TypeError, KeyError, DefinitionError):  # written by another release, or by hand
+        return None
+
+
 def check_comparable(a: Group, b: Group) -> None:
     """Refuse two groups of one name whose streams were computed by different definitions.
 
@@ -211,11 +236,12 @@ def check_comparable(a: Group, b: Group) -> None:
                 f"stream {a.name}/{measure} was computed as {one!r} in one profile and as {two!r} in the other: "
                 "profile both with the same convention and release"
             )
-    for measure in a.custom.keys() & b.custom.keys():
-        if not same_formula(a.custom[measure], b.custom[measure]):
+    ours, theirs = a.custom, b.custom
+    for measure in ours.keys() & theirs.keys():
+        if not same_formula(ours[measure], theirs[measure]):
             raise DefinitionError(
                 f"stream {a.name}/{measure} is {a.definitions.get(measure)!r} in both profiles, but computed by two"
-                f" functions: {a.custom[measure].get('formula')!r} and {b.custom[measure].get('formula')!r}; give a"
+                f" functions: {ours[measure].get('formula')!r} and {theirs[measure].get('formula')!r}; give a"
                 " changed measure a new version, and profile both with the same"
             )
     for detail in ("reduce", "projected_from", "seed"):

@@ -15,14 +15,16 @@ somebody is writing, they read again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from numpy.typing import NDArray
 
@@ -46,6 +48,8 @@ FORMAT: Final = "lensai"
 FORMAT_VERSION: Final = 2
 #: Largest size in bytes that is read.
 MAX_MANIFEST_BYTES: Final = 64 * 2**20
+#: Largest size in bytes of all files of a folder together.
+MAX_FOLDER_BYTES: Final = MAX_FILE_BYTES + 2**28
 #: Seconds that a save waits for others to the same folder, and a reader for a folder that is being written.
 MOST_WAITING: Final = 60.0
 
@@ -307,10 +311,11 @@ def _checked_contents(folder: Path, *, made: bool = False) -> dict[str, bytes]:
     """
     path = _next(folder / MANIFEST) if made else folder / MANIFEST
     content = _manifest_content(path)
-    files = _parsed(content, path)["files"]
-    return {name: _checked_content(folder, name, entry, made=made) for name, entry in files.items()} | {
-        MANIFEST: content
-    }
+    files, left = {}, MAX_FOLDER_BYTES
+    for name, entry in _parsed(content, path)["files"].items():
+        files[name] = _checked_content(folder, name, entry, left, made=made)
+        left -= len(files[name])
+    return {**files, MANIFEST: content}
 
 
 def _manifest_content(path: Path) -> bytes:
@@ -350,14 +355,14 @@ def _check_version(path: Path, manifest: Mapping[str, Any], *, sealed: bool) -> 
         )
 
 
-def _checked_content(folder: Path, name: str, entry: Any, *, made: bool) -> bytes:
-    """What is in a file of the manifest, if it is what the manifest says."""
+def _checked_content(folder: Path, name: str, entry: Any, left: int, *, made: bool) -> bytes:
+    """What is in a file of the manifest, if it is what the manifest says and no more than is left to read."""
     if not _FILE_NAME.fullmatch(name) or not isinstance(entry, dict):
         raise FormatError(f"{folder / MANIFEST} lists a file by the unsafe name {name!r}")
-    path = folder / name
-    content = _content(_next(path), MAX_FILE_BYTES) if made else None
+    path, most = folder / name, min(MAX_FILE_BYTES, left)
+    content = _content(_next(path), most) if made else None
     if content is None:
-        content = _content(path, MAX_FILE_BYTES)
+        content = _content(path, most)
     if content is None:
         raise FormatError(f"{path} is listed in the manifest and missing")
     if len(content) != entry.get("bytes"):
@@ -374,13 +379,37 @@ def _content(path: Path, most: int) -> bytes | None:
     try:
         if not path.is_file():
             return None
-        with path.open("rb") as file:
+        with open_regular(path, links=True) as file:
             content = file.read(most + 1)
     except FileNotFoundError:  # since it was looked for
         return None
     if len(content) > most:
         raise FormatError(f"{path} has {path.stat().st_size} bytes, more than the {most} that are read")
     return content
+
+
+def open_regular(path: Path, *, links: bool = False) -> IO[bytes]:
+    """Open a file to read, if it is one. A pipe that has taken its place since it was looked at keeps nobody waiting.
+
+    Args:
+        path: The file.
+        links: Whether a link is followed.
+
+    Raises:
+        OSError: If it cannot be opened, or is something else.
+
+    Example:
+        >>> open_regular(Path("/"))
+        Traceback (most recent call last):
+        ...
+        OSError: [Errno 22] no regular file: '/'
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | (0 if links else _NO_LINK)
+    opened = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return os.fdopen(opened, "rb")
 
 
 def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lensai_integrations.checked_json import MAX_DEPTH, from_json, to_json
+from lensai_integrations.checked_json import MAX_DEPTH, MAX_VALUES, from_json, to_json
 from lensai_integrations.errors import FormatError, InputError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
@@ -78,3 +78,17 @@ def test_how_deep_values_may_lie() -> None:
     assert from_json(to_json(nested(MAX_DEPTH - 1), "it"), "it") == nested(MAX_DEPTH - 1)
     with pytest.raises(InputError, match="deep in one another"):
         to_json(nested(MAX_DEPTH), "it")
+
+
+@pytest.mark.parametrize("value", [b"[]", b"0", b"{}"])
+def test_few_bytes_cannot_take_gigabytes(value: bytes) -> None:
+    content = b"[" + b",".join([value] * (MAX_VALUES + 1)) + b"]"
+    with pytest.raises(FormatError, match="commas and brackets, more than the"):
+        from_json(content, "it")
+
+
+def test_more_values_than_are_read_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lensai_integrations.checked_json.MAX_VALUES", 10)
+    assert to_json([0] * 10, "it") == to_json(from_json(to_json([0] * 10, "it"), "it"), "it")
+    with pytest.raises(InputError, match="commas and brackets"):
+        to_json([0] * 11, "it")

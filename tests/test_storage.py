@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import itertools
 import json
@@ -414,3 +415,26 @@ def test_links_that_somebody_put_there_are_replaced_and_not_followed(tmp_path: P
     write_folder(tmp_path / "saved", files_of({}, {"x": np.zeros(1)}, NOW))
     assert (tmp_path / "mine").read_text() == "mine"
     assert read_folder(tmp_path / "saved")[1]["x"] == 0
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_keeps_nobody_waiting(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / ARRAYS).unlink()
+    os.mkfifo(folder / ARRAYS)
+    with pytest.raises(FormatError, match="missing"):
+        read_folder(folder)
+    monkeypatch.setattr(Path, "is_file", lambda path: True)  # it was one when it was looked at
+    with pytest.raises(OSError, match="no regular file"):
+        read_folder(folder)
+
+
+def test_many_files_of_nothing_are_not_all_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "MAX_FOLDER_BYTES", (folder / ARRAYS).stat().st_size + 1000)
+    entry = {"bytes": 600, "sha256": hashlib.sha256(bytes(600)).hexdigest()}
+    files = json.loads((folder / MANIFEST).read_text())["files"]
+    for name in ("a", "b"):
+        (folder / name).write_bytes(bytes(600))
+        edit(folder, files={**files, "a": entry} if name == "a" else {**files, "a": entry, "b": entry})
+        with pytest.raises(FormatError, match="b has 600 bytes") if name == "b" else contextlib.nullcontext():
+            read_files(folder)

@@ -82,7 +82,8 @@ def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
         require(0 < len(sizes) <= _MOST_SIZES and list(sizes) == sorted(set(sizes)) and sizes[0] > 0, "sizes")
         require(sizes[-1] <= LARGEST_COUNT and 0 < rows <= LARGEST_COUNT, "rows")
         require(0 < draws <= _MOST_DRAWS and 0 < len(about["parts"]) <= _MOST_PARTS, "draws")
-        parts = [_part(entry, _below(number, state), len(sizes), draws) for number, entry in enumerate(about["parts"])]
+        states = _by_part(state)
+        parts = [_part(each, states.get(f"{at}", {}), len(sizes), draws) for at, each in enumerate(about["parts"])]
         unknown = sorted(state.keys() - _arrays(parts).keys() - {_ABOUT})
         require(not unknown, f"nothing refers to the arrays {unknown[:5]}")
         told = {} if about["confidence"] is None else {OUTPUTS: about["confidence"]}
@@ -95,9 +96,13 @@ def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
         raise FormatError(f"damaged or foreign calibration: {error!r}") from error
 
 
-def _below(number: int, state: Mapping[str, NDArray[Any]]) -> State:
-    prefix = f"{number}/"
-    return {name[len(prefix) :]: array for name, array in state.items() if name.startswith(prefix)}
+def _by_part(state: Mapping[str, NDArray[Any]]) -> dict[str, State]:
+    """The arrays of each block, by its number and by their name in it."""
+    parts: dict[str, State] = {}
+    for path, array in state.items():
+        number, _, name = path.partition("/")
+        parts.setdefault(number, {})[name] = array
+    return parts
 
 
 def _confidence(about: Mapping[str, Any]) -> Confidence:

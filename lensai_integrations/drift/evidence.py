@@ -7,7 +7,7 @@ sketches of the same rows are never certain of a difference. What cannot be comp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -87,7 +87,8 @@ def compare_group(a: Side, b: Side) -> GroupDrift:
     streams = [*_invalid(a, b), *_numbers(a, b, notes), *_apart(a.group, b.group, notes)]
     streams += [*_categories(a.group, b.group, notes), *_pixels(a.group, b.group, notes)]
     vectors = _vectors(a, b, notes)
-    named = tuple(_named(stream, a.group, b.group) for stream in streams)
+    names = class_names(a.group, b.group)
+    named = tuple(_named(stream, names, a.group, b.group) for stream in streams)
     found = GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, named, vectors, tuple(notes))
     return without_rounded(found, a.group, b.group)
 
@@ -98,9 +99,8 @@ def _labels_of_a_row(group: Group) -> float:
     )
 
 
-def _named(stream: StreamDrift, *groups: Group) -> StreamDrift:
+def _named(stream: StreamDrift, names: Sequence[str], *groups: Group) -> StreamDrift:
     """The stream with its classes by their names, and the shares of labels, of several to a row, as shares of rows."""
-    names = class_names(*groups)
     if stream.kind == "invalid":
         return stream
     one, two = (_labels_of_a_row(group) for group in groups)
@@ -124,7 +124,8 @@ def _apart(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
             yield from _numbers(Side.of(one), Side.of(two), notes)
         else:
             yield from _numbers(Side.of(one), Side.of(two), [])  # that the other streams are not there is no news
-    custom = [name for name in missing if name in a.custom or name in b.custom]
+    measures = a.custom.keys() | b.custom.keys()
+    custom = [name for name in missing if name in measures]
     if custom:
         notes.append(f"custom measures only on one side, not compared: {', '.join(sorted(custom))}")
     alone = [*sorted({*missing} - {*custom}), *(_joint_alone(a, b) or _joint_alone(b, a))]
@@ -134,7 +135,7 @@ def _apart(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
 
 def _with_stream(group: Group, name: str) -> Group | None:
     """A group that has the stream in its bank: the stream's own, or all the streams together."""
-    return group.apart.get(name) or (group if group.bank is not None and name in group.streams else None)
+    return group.own(name) or (group if group.bank is not None and name in group.streams else None)
 
 
 def _joint_alone(one: Group, other: Group) -> list[str]:
@@ -147,8 +148,8 @@ def _joint_alone(one: Group, other: Group) -> list[str]:
 
 def _pixel_view(group: Group, name: str) -> View | None:
     """The pixels of a channel, counted or sketched."""
-    if name in group.apart:
-        return _view(group.apart[name], [name])
+    if (own := group.own(name)) is not None:
+        return _view(own, [name])
     channel = name.removeprefix(_PIXEL)
     if group.pixels is None or not channel.isdecimal() or int(channel) >= group.pixels.channels or not group.pixels.n:
         return None

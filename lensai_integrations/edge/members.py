@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
 from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.storage import open_regular
 
 #: Largest sketch file that is read; with k=200 they have 3 KB, with the largest k there is less than 1 MB.
 MAX_SKETCH_BYTES: Final = 2 * 2**20
@@ -182,7 +183,7 @@ def _walk(root: Path, found: Found) -> None:
 
 def _add_file(place: Path, path: PurePosixPath, found: Found) -> None:
     try:
-        with place.open("rb") as file:
+        with open_regular(place) as file:
             found.add(path, file.read(MAX_SKETCH_BYTES))
     except OSError as error:
         found.problem(path, error.strerror or str(error))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.storage import MANIFEST, replace_file
+from lensai_integrations.storage import MANIFEST, open_regular, replace_file
 from lensai_integrations.uploads import Upload, now_for
 
 try:
@@ -40,7 +40,7 @@ ABANDONED: Final = 3600.0
 
 _FORMAT, _VERSION = "lensai-upload", 1
 _MAX_HEAD_BYTES = 2**14
-#: Characters of a reason that are read.
+#: Bytes of a reason that are read.
 _MOST_REASON = 1000
 _NAME = re.compile(r"([0-9]{10,13})-([0-9a-f]{32})\.upload")
 _TEXT = """Uploads to a LensAI server that could not be delivered. Deliver them with
@@ -184,7 +184,7 @@ def read_endpoint(path: Path) -> str:
         FormatError: If it is no file of an upload.
         OSError: If it cannot be read.
     """
-    with _regular(path).open("rb") as file:
+    with open_regular(_regular(path)) as file:
         return str(_head(file.readline(_MAX_HEAD_BYTES))["endpoint"])
 
 
@@ -195,7 +195,7 @@ def read_upload(path: Path) -> Upload:
         FormatError: If it is no file of an upload, was changed or cut short, or is too large.
         OSError: If it cannot be read.
     """
-    with _regular(path).open("rb") as file:
+    with open_regular(_regular(path)) as file:
         content = file.read(MAX_UPLOAD_BYTES + 1)  # one more makes another digest
     line, _, archive = content.partition(b"\n")
     head = _head(line)
@@ -240,8 +240,8 @@ def _reason(path: Path) -> Path:
 def _read_reason(path: Path) -> str:
     """The reason beside an upload that was refused; releases before this one left none."""
     try:
-        with _regular(_reason(path)).open(encoding="utf-8", errors="replace") as file:
-            text = file.read(_MOST_REASON)
+        with open_regular(_regular(_reason(path))) as file:
+            text = file.read(_MOST_REASON).decode(errors="replace")
     except (OSError, FormatError):
         return "no reason is kept"
     return "".join(char for char in " ".join(text.split()) if char.isprintable())

@@ -66,7 +66,7 @@ def _pixels(group: Group, channel: int) -> Distribution | None:
     """The pixel values of a channel; None if the group has none."""
     if group.pixels is not None:
         return count_distribution(group.pixels.counts[channel]) if channel < group.pixels.channels else None
-    sketched = group.apart.get(f"pixel/{channel}")
+    sketched = group.own(f"pixel/{channel}")
     return bank_distributions(sketched.bank)[0] if sketched is not None and sketched.bank is not None else None
 
 

@@ -141,7 +141,7 @@ def definitions_used(sources: Sequence[Source]) -> tuple[Definition, ...]:
     groups = [group for source in sources for group in source.profile.groups.values()]
     known: dict[str, Definition | None] = {}
     for group in groups:
-        known |= {id: group.definition(id) for id in group.definitions.values() if known.get(id) is None}
+        known |= group.known(id for id in group.definitions.values() if known.get(id) is None)
     return tuple(each or _unknown(id) for id, each in known.items())
 
 

@@ -28,6 +28,8 @@ from lensai_integrations.sketches.state import State, field, number, require
 SEED = 20071
 #: Smallest and largest values of the parameters.
 _LIMITS = {"dim": (1, 2**20), "frequencies": (2, 2**14), "seed": (0, 2**62)}
+#: Most numbers in the frequencies of one, dim times F: a state says how many there are and brings none of them along.
+_MOST_NUMBERS = 2**25
 #: Rows that wait before the bandwidths are chosen, and rows looked at then.
 _FIRST, _LOOKED_AT = 16, 256
 #: Rows turned into features at a time: what they take stays small, whatever the batch.
@@ -38,7 +40,7 @@ class KernelMean:
     """Mean of the features of the kernels exp(-|x - y|^2 / (2 s^2)) at up to three bandwidths s = 2**exponent.
 
     Args:
-        dim: Columns D of the rows.
+        dim: Columns D of the rows; times F at most 2**25.
         frequencies: Number F of random frequencies. The squared MMD has a standard error of 1 to 2 times itself
             over sqrt(F), see `squared_mmd_error`.
         seed: Seed of the frequencies; leave it alone to stay comparable with others' profiles.
@@ -66,6 +68,11 @@ class KernelMean:
         for (name, (low, high)), value in zip(_LIMITS.items(), (dim, frequencies, seed), strict=True):
             if not isinstance(value, int | np.integer) or not low <= value <= high:
                 raise InputError(f"{name} should be a whole number from {low} to {high}, not {value!r}")
+        if dim * frequencies > _MOST_NUMBERS:
+            raise InputError(
+                f"dim={dim} and frequencies={frequencies} make more than the {_MOST_NUMBERS} numbers there may be: pass"
+                " fewer columns, e.g. with max_dim=2048"
+            )
         self.dim, self.frequencies, self.seed = int(dim), int(frequencies), int(seed)
         self.rows_seen = 0
         self._n: Array = np.zeros(())
@@ -327,6 +334,7 @@ class KernelMean:
             FormatError: If it is not a state of a kernel mean.
         """
         dim, count, seed = (number(state, name, *limits) for name, limits in _LIMITS.items())
+        require(dim * count <= _MOST_NUMBERS, f"{dim} columns with {count} frequencies")
         exponents = field(state, "exponents", np.int64, (None,)).tolist()
         require(not exponents or fourier.are_exponents(exponents), f"exponents {exponents}")
         result = cls(dim, count, seed, exponents)

@@ -8,7 +8,6 @@ rows to copy where. Two samples merge by keeping the smallest priorities of both
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping
 from typing import Any, Self
@@ -18,7 +17,8 @@ from array_api_compat import is_numpy_array
 from numpy.typing import NDArray
 
 from lensai_integrations.arrays import Array, local, namespace, to_host
-from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.checked_json import from_json, to_json
+from lensai_integrations.errors import InputError
 from lensai_integrations.sketches.device import send, together, unfilled
 from lensai_integrations.sketches.state import State, field, number, require
 
@@ -183,7 +183,7 @@ class RowSample:
             "rows": np.concatenate([*data.values(), np.zeros((kept.size, 0), np.float32)], axis=1),
             "priorities": kept,
             "widths": np.array(list(self.widths.values()), np.int64),
-            "names": np.frombuffer(json.dumps(list(self.widths)).encode(), np.uint8),
+            "names": np.frombuffer(to_json([*self.widths], "the names of a row sample"), np.uint8),
             "seed": np.array(self.seed, np.uint64),
             "size": np.array(self.size, np.int64),
             "n": np.array(self.n, np.int64),
@@ -253,10 +253,7 @@ def _written(buffer: Array | None, size: int, rows: Array, index: NDArray[np.int
 
 
 def _read_names(text: bytes) -> list[str]:
-    try:
-        names = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"the names of a row sample cannot be read: {error}") from error
+    names = from_json(text, "what a row sample says of its names")
     require(isinstance(names, list) and all(isinstance(name, str) for name in names), "names are not a list of strings")
     require(len(set(names)) == len(names), "a name twice")
     return list(names)

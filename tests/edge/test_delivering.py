@@ -349,7 +349,7 @@ def test_killed_at_every_step_nothing_is_lost(server, tmp_path):
     assert {len(found) for found in told["kept"]} == {0, 1}
     assert told["damaged"] == 0
     # Killed while it is pushed: the next push delivers the rest, and the server has all of them once.
-    assert told["kills"] == 12
+    assert told["kills"] == 20
     assert told["left"] == 0
     wanted = {(f"push-{at}", when) for at in range(1, told["kills"] + 1) for when in (1, 2)}
     assert wanted <= set(server.stored)

@@ -407,8 +407,17 @@ def test_hostile_states_raise_our_error(state):
 
 
 def test_a_state_that_announces_a_huge_width_takes_no_memory_for_it():
-    state = KernelMean(4).state() | {"dim": np.array(2**20), "pending": np.zeros((0, 2**20), np.float32)}
+    state = KernelMean(4).state() | {"dim": np.array(2**17), "pending": np.zeros((0, 2**17), np.float32)}
     assert KernelMean.from_state(state).n == 0
+
+
+def test_a_state_of_few_bytes_cannot_announce_gigabytes_of_frequencies():
+    rows = np.zeros((3, 2**20), np.float32)
+    state = KernelMean(4).state() | {"dim": np.array(2**20), "pending": rows, "rows_seen": np.array(3)}
+    with pytest.raises(FormatError, match="1048576 columns with 256 frequencies"):
+        KernelMean.from_state(state)
+    with pytest.raises(InputError, match="fewer columns"):
+        KernelMean(2**20)
 
 
 @pytest.mark.parametrize("kwargs", [{"dim": 0}, {"dim": 2.0}, {"frequencies": 1}, {"seed": -1}, {"exponents": (1, 3)}])
