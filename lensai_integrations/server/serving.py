@@ -22,7 +22,7 @@ from lensai_integrations.posting import is_loopback
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server.app import create_app
 from lensai_integrations.server.certificate import Certificate
-from lensai_integrations.server.connections import Connections, Guarded, Listener, listen, most_connections
+from lensai_integrations.server.connections import Connections, CrowdedError, Guarded, Listener, listen, most_connections
 from lensai_integrations.server.lasting import Lasting
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Listener as OnJudged
@@ -139,6 +139,7 @@ def _run(
 ) -> None:
     for name in _TALKATIVE:
         logging.getLogger(name).addFilter(Lasting())
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a form is in the answer
     known: Any = ProxyHeadersMiddleware(cast(Any, app), list(trusted_proxies)) if trusted_proxies else app
     config = uvicorn.Config(
         cast(Any, Guarded(known, connections)),  # outermost: it knows connections by their own addresses
@@ -170,6 +171,7 @@ def _run(
 async def _serve(
     server: uvicorn.Server, connections: Connections, sockets: list[Listener], read_again: Sequence[Callable[[], None]]
 ) -> None:
+    asyncio.get_running_loop().set_exception_handler(_tell)
     watch = asyncio.create_task(connections.watch(lambda: server.should_exit))
     if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _read_again, read_again)
@@ -177,6 +179,12 @@ async def _serve(
         await server.serve(sockets=list(sockets))
     finally:
         watch.cancel()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio tells of, but for what was logged where it was raised."""
+    if not isinstance(context.get("exception"), CrowdedError):
+        loop.default_exception_handler(context)
 
 
 def _read_again(parts: Sequence[Callable[[], None]]) -> None:

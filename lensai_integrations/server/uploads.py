@@ -142,6 +142,7 @@ async def _counted(request: Request, settings: Settings, room: Room) -> AsyncGen
         except ClientDisconnect:
             raise _StoppedError(HTTPException(400, "the body was cut short")) from None
         if chunk is None:
+            room.leave()
             return
         left -= len(chunk)
         if left < 0:
