@@ -22,7 +22,14 @@ from lensai_integrations.posting import is_loopback
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server.app import create_app
 from lensai_integrations.server.certificate import Certificate
-from lensai_integrations.server.connections import Connections, CrowdedError, Guarded, Listener, listen, most_connections
+from lensai_integrations.server.connections import (
+    Connections,
+    CrowdedError,
+    Guarded,
+    Listener,
+    listen,
+    most_connections,
+)
 from lensai_integrations.server.lasting import Lasting
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Listener as OnJudged
@@ -99,6 +106,7 @@ def serve(
                 hosts=_names(host, allow_hosts), root_path=root_path,
             )  # fmt: skip
             app.state.service.turns.fit(most)
+            _LOG.info("listens at %s", " ".join(_address(each, tls=certificate is not None) for each in sockets))
             _run(app, trusted_proxies, connections, sockets, certificate, tokens)
         finally:
             opened.close()
@@ -127,6 +135,11 @@ def _listeners(host: str, port: int, connections: Connections) -> list[Listener]
             f"cannot listen at host={host!r}, port={port}: {cause}; pass --host with an address of this machine, or"
             " another --port"
         ) from error
+
+
+def _address(listener: Listener, *, tls: bool) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def _run(

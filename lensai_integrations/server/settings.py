@@ -29,8 +29,7 @@ class Settings:
             what it has kept.
         archives_at_once: How many archives are unpacked at the same time; half of them of one sender.
         reads_at_once: How many answers and pages are made at the same time; fewer than the store has connections (16).
-        sensors: Most sensors. One token brings at most half of them at once and a tenth a day, or 1,000 if that is
-            more; those that have a token of their own are always taken.
+        sensors: Most sensors; those that have a token of their own are always taken.
         hours_a_day: New hours of a sensor. A device makes 24 a day; what is not used is kept for ten days, so one that
             was offline for three months sends them at once.
         bytes_a_day: Sketches of a sensor, likewise kept for ten days. A device that sends 50 KB a minute has 72 MB a

@@ -48,7 +48,7 @@ def test_the_command_and_its_options(run, baseline, tmp_path):
     assert service.tokens.grant("Bearer " + "a" * 32)
     assert service.name == folder
     assert (tmp_path / "store" / "lensai.db").exists()
-    assert "64 images; http://0.0.0.0:9/" in done.output
+    assert "64 images\n" in done.output
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
@@ -101,7 +101,7 @@ def test_a_whole_run(baseline, tmp_path):
                 told = process.communicate(timeout=30)[1]
         assert process.returncode == 0, told
         assert "Traceback" not in told
-        assert re.search(r"64 images; http://127\.0\.0\.1:\d+/", told)
+        assert re.search(r"listens at http://127\.0\.0\.1:\d+/\n", told)
 
 
 def wait_for(client):
