@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ipaddress
 import logging
 import signal
 import threading
@@ -94,6 +95,7 @@ def serve(
         raise InputError(
             f"host={host!r} can be reached from other machines: pass --token-file, or --no-tokens to let anyone upload"
         )
+    _check_proxies(trusted_proxies)
     certificate = Certificate(tls_cert, tls_key) if tls_cert is not None or tls_key is not None else None
     most = most_connections(tls=certificate is not None)
     connections = Connections(most)
@@ -124,6 +126,17 @@ def _ignore_hangups() -> None:
 def _names(host: str, allowed: Iterable[str]) -> list[str]:
     named = host and ":" not in host and not host.replace(".", "").isdecimal()
     return [*([host] if named else []), *allowed]
+
+
+def _check_proxies(addresses: Iterable[str]) -> None:
+    """Refuse a name, to which no connection's address would ever be equal."""
+    for each in addresses:
+        try:
+            ipaddress.ip_network(each)
+        except ValueError as error:
+            raise InputError(
+                f"trusted_proxy={each!r} is no address: pass that of the proxy, or of its network, e.g. '172.18.0.0/16'"
+            ) from error
 
 
 def _listeners(host: str, port: int, connections: Connections) -> list[Listener]:
@@ -201,12 +214,15 @@ def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 def _read_again(parts: Sequence[Callable[[], None]]) -> None:
+    wrong = False
     for load in parts:
         try:
             load()
         except InputError as error:
+            wrong = True
             _LOG.warning("SIGHUP: what was before stays: %s", error)
-    _LOG.info("SIGHUP: %s", "tokens and certificate were read again" if parts else "there is nothing to read again")
+    if not wrong:
+        _LOG.info("SIGHUP: %s", "tokens and certificate were read again" if parts else "there is nothing to read again")
 
 
 class _StoppedError(SystemExit):

@@ -133,7 +133,9 @@ def _lines(path: Path) -> list[str]:
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # a pipe would be waited for, by every request
-            raise InputError(f"the token file {str(path)!r} is no regular file: it is read again when it has changed")
+            raise InputError(
+                f"the token file {str(path)!r} is no regular file: pass one, it is read again when it changes"
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the token file {str(path)!r} cannot be read: {error}") from error

@@ -75,6 +75,12 @@ def test_settings_that_are_none(wrong):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("proxy", ["nginx", "*", "172.18.0.1/16", "localhost", ""])
+def test_a_proxy_that_would_never_be_believed(run, baseline, tmp_path, proxy):
+    with pytest.raises(InputError, match=f"trusted_proxy={re.escape(repr(proxy))} is no address"):
+        serve(baseline, tmp_path, trusted_proxies=["127.0.0.1", "::1", "10.0.0.0/8", proxy])
+
+
 def test_its_help_needs_nothing_that_is_not_installed():
     code = "import sys\nfrom lensai_integrations.cli import cli\nprint({'fastapi', 'sqlalchemy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
