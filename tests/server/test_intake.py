@@ -443,6 +443,8 @@ def test_the_store_is_full_in_the_middle(service):
     refused = post(service, content=large)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
     assert "Traceback" not in refused.text
+    exposed = service.service.metrics.exposition()
+    assert b'lensai_failures_total{topic="store"} 1.0' in exposed  # alarms go by it: the store can still be read
     event.remove(engine, "checkout", limited)
     engine.dispose()
     assert post(service, content=large).status_code == 201
