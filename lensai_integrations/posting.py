@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import urllib3
 
 _MOST_READ: Final = 4096
+#: Characters of a cause that messages hold.
+_MOST_SAID: Final = 200
 _PHRASES: Final = {each.value: each.phrase for each in HTTPStatus}
 
 
@@ -174,7 +176,7 @@ def _cause(error: BaseException) -> str:
     """What lies under urllib3's errors, whose own texts name the server and the path."""
     while inner := error.__cause__ or next((each for each in error.args if isinstance(each, Exception)), None):
         error = inner
-    return str(error) or type(error).__name__
+    return _line(str(error))[:_MOST_SAID] or type(error).__name__  # of an answer that is none it holds the first line
 
 
 def is_loopback(host: str) -> bool:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 from receivers import ACCEPT, HANG, LOSE, free_address, receiving
 
-from lensai_integrations import uploads
+from lensai_integrations import posting, uploads
 from lensai_integrations.errors import InputError, TrackingError
 from lensai_integrations.posting import Answer
 from lensai_integrations.uploads import RefusedUploadError, Upload, archive, send
@@ -291,3 +291,22 @@ def test_bad_arguments_are_refused(arguments, message):
 def test_urllib3_is_imported_with_the_first_post():
     code = "import sys, lensai_integrations.edge, lensai_integrations.drift.sinks; assert 'urllib3' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_what_is_no_answer_of_http_is_one_line_of_a_message():
+    """It is printed by `lensai push`, and may be in a log: no control character of a server's gets there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            link, _ = listener.accept()
+            with link:
+                link.recv(65_536)
+                link.sendall(b"\x1b[2J\x1b]0;owned\x07" + b"a" * 10_000 + b"\r\n2026-01-01 ERROR made up\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(ConnectionError) as told:
+            posting.post(f"http://127.0.0.1:{listener.getsockname()[1]}/upload/", b"", {}, timeout=10)
+        thread.join()
+    assert str(told.value).isprintable()
+    assert len(str(told.value)) == 200

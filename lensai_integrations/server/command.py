@@ -91,8 +91,7 @@ def serve(
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     loaded = load_baseline(baseline, tracking_uri=tracking_uri)
-    scheme, address = "https" if tls_cert else "http", f"[{host}]" if ":" in host else host
-    click.echo(f"{baseline}, {loaded.n:,} images; {scheme}://{address}:{port}/", err=True)
+    click.echo(f"{baseline}, {loaded.n:,} images", err=True)
     run(
         loaded,
         store,

@@ -18,7 +18,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final
 
 from starlette.responses import JSONResponse
@@ -29,13 +29,16 @@ from lensai_integrations.server.lasting import Lasting
 _LOG = logging.getLogger(__name__)
 
 #: Connections that may be open at the same time, where the process may have as many files.
-MOST: Final = 1_000
+MOST: Final = 5_000
 #: Files for everything else: the store, MLflow, what Python imports.
 _OTHER_FILES: Final = 256
 #: Seconds from the connection, or the answer before, to a whole head; and for the next bytes of an answer to be taken.
 QUIET: Final = 20.0
 #: The same while the server stops.
 QUIET_AT_THE_END: Final = 2.0
+#: Seconds for which nobody has to make room: all devices of a fleet may connect in the same second, and what they send
+#: is on its way. Further ones wait in the kernel's queue meanwhile, where nothing of them is lost.
+GRACE: Final = 1.0
 #: Places that are made at once: a connection needs some turns of the event loop to end.
 _PLACES: Final = 16
 #: Seconds for which asyncio accepts nothing after an error of these kinds.
@@ -55,9 +58,9 @@ def most_connections(*, tls: bool = False) -> int:
     """How many connections fit into the files this process may open; the soft limit is raised for them if it can be.
 
     Args:
-        tls: Whether they are encrypted: asyncio then holds 0.4 MiB for each, so there are a quarter as many.
+        tls: Whether they are encrypted: asyncio then holds 0.4 MiB for each, so there are a tenth as many.
     """
-    most = MOST // 4 if tls else MOST
+    most = MOST // 10 if tls else MOST
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -70,6 +73,10 @@ def most_connections(*, tls: bool = False) -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
             soft = raised
     return most if soft == unlimited else min(most, max(soft - _OTHER_FILES, soft // 2))
+
+
+class CrowdedError(OSError):
+    """Nothing is accepted for a while."""
 
 
 class Connections:
@@ -99,7 +106,7 @@ class Connections:
 
         Raises:
             BlockingIOError: If there is none, or places are being made; asyncio asks again.
-            OSError: If every connection has a request under way; asyncio then asks after a second.
+            CrowdedError: If every connection has a request under way, or is new; asyncio then asks after a second.
         """
         if len(self._open) >= self._most:
             self._make_room()
@@ -121,7 +128,8 @@ class Connections:
         now = self._clock()
         if self._leaving and now - self._made_room < _PAUSE:
             return
-        silent = list(islice((connection for connection in self._quiet if connection.is_silent()), _PLACES))
+        quiet = takewhile(lambda each: each[1] <= now - GRACE, self._quiet.items())
+        silent = list(islice((connection for connection, _ in quiet if connection.is_silent()), _PLACES))
         if silent:
             self._close(silent)
             self._made_room, self._crowded = now, None
@@ -130,7 +138,8 @@ class Connections:
         self._crowded = now if self._crowded is None else self._crowded  # what has come may just wait to be read
         if now - self._crowded >= _PATIENCE and now - self._paused >= _PAUSE:
             self._paused = now
-            raise OSError(errno.EMFILE, "every connection that may be open has a request under way")
+            self._told.warning("%d connections are open, none of them quiet: further ones wait", self._most)
+            raise CrowdedError(errno.EMFILE, "every connection that may be open has a request under way, or is new")
 
     def _close(self, connections: list[_Connection]) -> None:
         for connection in connections:

@@ -78,10 +78,7 @@ async def upload(request: Request, response: Response) -> UploadAnswer:
             result = outcome.value
         except LaterError as later:
             result = later.result
-            if result == "over share":
-                service.told.warning("answered 429: %s", later.detail)
-            elif result == "ahead":
-                service.told.warning("answered 503, the clock here or the device's is wrong: %s", later.detail)
+            service.told.warning(f"answered {later.status_code}, {result}: %s", later.detail)  # each kind for itself
             raise
         except HTTPException as error:
             result = _RESULTS.get(error.status_code, "refused")
@@ -103,7 +100,7 @@ async def _stored(request: Request, service: Service) -> tuple[Received, Outcome
     if isinstance(outcome, Spent):
         raise used_up(received.sensor, outcome)
     if outcome is Outcome.NO_ROOM:
-        raise LaterError(503, f"there are {service.settings.sensors} sensors, the most there may be", 3600, "no room")
+        raise LaterError(503, f"there are {service.settings.sensors} sensors, which is --max-sensors", 3600, "no room")
     return received, outcome
 
 

@@ -156,14 +156,12 @@ class _Admission:
 
     def refusal(self, upload: Received) -> Outcome | Spent | None:
         """Why an upload may not be stored; None if it may, and then it is on the bill."""
-        of_its_own, known = upload.grant.sensor != "", upload.sensor in self._sensors
-        if not (known or of_its_own or self._room > 0):
+        known = upload.sensor in self._sensors
+        if not (known or upload.grant.sensor or self._room > 0):
             return Outcome.NO_ROOM
         charges: list[Charge] = [(self._allowances.bytes, upload.account, upload.bytes)]
         if upload.hour not in self._hours:
             charges.append((self._allowances.hours, upload.account, 1))
-        if not (known or of_its_own):
-            charges.append((self._allowances.sensors, upload.grant.token, 1))
         if spent := self.bill.add(upload.key, charges):
             return spent
         self._room -= not known

@@ -56,7 +56,10 @@ class Metrics:
         )
         self.forgotten = Counter("lensai_hours_forgotten", "Hours deleted for their age.", registry=self.registry)
         self.failures = Counter(
-            "lensai_failures", "What went wrong behind the answers, by topic.", ["topic"], registry=self.registry
+            "lensai_failures",
+            "What no sender is to blame for, by topic.",
+            ["topic"],
+            registry=self.registry,
         )
         for topic in ("settle", "judge", "report", "store"):
             self.failures.labels(topic)

@@ -61,7 +61,7 @@ def checked_timestamp(text: str, now: float) -> int:
         )
     if value > now + AHEAD:
         raise TimestampAheadError(
-            f"timestamp={value} is {duration(value - now)} ahead of {int(now)}, which it is here: send it again when"
-            " the clock that is wrong, of the device or of this server, is set"
+            f"timestamp={value} is {duration(value - now)} ahead of {int(now)}, which it is here; the clock of the"
+            " device or of this server is wrong"
         )
     return value

@@ -41,7 +41,9 @@ def answer_problems(app: FastAPI) -> None:
         return answer_of(request, 400, f"{first['loc'][-1]}: {first['msg']}")
 
     async def unavailable(request: Request, error: Exception) -> Response:
-        request.app.state.service.told.warning("answered 503: %s", error)
+        service = request.app.state.service
+        service.metrics.failures.labels("store").inc()  # a store that can be read only has no other sign
+        service.told.warning("answered 503: %s", error)
         return answer_of(request, 503, "the store cannot be used now: send it again", {"Retry-After": "5"})
 
     async def failed(request: Request, error: Exception) -> Response:

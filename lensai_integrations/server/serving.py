@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ipaddress
 import logging
 import signal
 import threading
@@ -22,7 +23,14 @@ from lensai_integrations.posting import is_loopback
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server.app import create_app
 from lensai_integrations.server.certificate import Certificate
-from lensai_integrations.server.connections import Connections, Guarded, Listener, listen, most_connections
+from lensai_integrations.server.connections import (
+    Connections,
+    CrowdedError,
+    Guarded,
+    Listener,
+    listen,
+    most_connections,
+)
 from lensai_integrations.server.lasting import Lasting
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Listener as OnJudged
@@ -87,6 +95,7 @@ def serve(
         raise InputError(
             f"host={host!r} can be reached from other machines: pass --token-file, or --no-tokens to let anyone upload"
         )
+    _check_proxies(trusted_proxies)
     certificate = Certificate(tls_cert, tls_key) if tls_cert is not None or tls_key is not None else None
     most = most_connections(tls=certificate is not None)
     connections = Connections(most)
@@ -99,6 +108,7 @@ def serve(
                 hosts=_names(host, allow_hosts), root_path=root_path,
             )  # fmt: skip
             app.state.service.turns.fit(most)
+            _LOG.info("listens at %s", " ".join(_address(each, tls=certificate is not None) for each in sockets))
             _run(app, trusted_proxies, connections, sockets, certificate, tokens)
         finally:
             opened.close()
@@ -118,6 +128,17 @@ def _names(host: str, allowed: Iterable[str]) -> list[str]:
     return [*([host] if named else []), *allowed]
 
 
+def _check_proxies(addresses: Iterable[str]) -> None:
+    """Refuse a name, to which no connection's address would ever be equal."""
+    for each in addresses:
+        try:
+            ipaddress.ip_network(each)
+        except ValueError as error:
+            raise InputError(
+                f"trusted_proxy={each!r} is no address: pass that of the proxy, or of its network, e.g. '172.18.0.0/16'"
+            ) from error
+
+
 def _listeners(host: str, port: int, connections: Connections) -> list[Listener]:
     try:
         return listen(host, port, connections)
@@ -127,6 +148,11 @@ def _listeners(host: str, port: int, connections: Connections) -> list[Listener]
             f"cannot listen at host={host!r}, port={port}: {cause}; pass --host with an address of this machine, or"
             " another --port"
         ) from error
+
+
+def _address(listener: Listener, *, tls: bool) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def _run(
@@ -139,6 +165,7 @@ def _run(
 ) -> None:
     for name in _TALKATIVE:
         logging.getLogger(name).addFilter(Lasting())
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a form is in the answer
     known: Any = ProxyHeadersMiddleware(cast(Any, app), list(trusted_proxies)) if trusted_proxies else app
     config = uvicorn.Config(
         cast(Any, Guarded(known, connections)),  # outermost: it knows connections by their own addresses
@@ -170,6 +197,7 @@ def _run(
 async def _serve(
     server: uvicorn.Server, connections: Connections, sockets: list[Listener], read_again: Sequence[Callable[[], None]]
 ) -> None:
+    asyncio.get_running_loop().set_exception_handler(_tell)
     watch = asyncio.create_task(connections.watch(lambda: server.should_exit))
     if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _read_again, read_again)
@@ -179,13 +207,22 @@ async def _serve(
         watch.cancel()
 
 
+def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio tells of, but for what was logged where it was raised."""
+    if not isinstance(context.get("exception"), CrowdedError):
+        loop.default_exception_handler(context)
+
+
 def _read_again(parts: Sequence[Callable[[], None]]) -> None:
+    wrong = False
     for load in parts:
         try:
             load()
         except InputError as error:
+            wrong = True
             _LOG.warning("SIGHUP: what was before stays: %s", error)
-    _LOG.info("SIGHUP: %s", "tokens and certificate were read again" if parts else "there is nothing to read again")
+    if not wrong:
+        _LOG.info("SIGHUP: %s", "tokens and certificate were read again" if parts else "there is nothing to read again")
 
 
 class _StoppedError(SystemExit):

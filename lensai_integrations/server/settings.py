@@ -22,13 +22,14 @@ class Settings:
         upload_seconds: How long the body of an upload may take to arrive.
         memory_bytes: Bodies, and sketches that are not on disk yet, which are in memory at the same time, all
             together; at least four times a body. What comes beyond that is answered 503 or 429.
-        uploads_at_once: How many uploads may be under way; of one sender half at most, see `shares`. Fewer than there
-            may be connections, for who is refused needs one to be told.
-        uploads_of_sensor: How many of them with a token of one sensor, which sends one at a time and what it has kept.
+        uploads_at_once: How many bodies may be coming; of one sender half at most, see `shares`: a fleet of 2,000
+            devices behind one address may upload in the same second. Fewer than there may be connections, for who is
+            refused needs one to be told.
+        uploads_of_sensor: How many uploads may be under way with a token of one sensor, which sends one at a time and
+            what it has kept.
         archives_at_once: How many archives are unpacked at the same time; half of them of one sender.
         reads_at_once: How many answers and pages are made at the same time; fewer than the store has connections (16).
-        sensors: Most sensors. One token brings at most half of them at once and a tenth a day, or 1,000 if that is
-            more; those that have a token of their own are always taken.
+        sensors: Most sensors; those that have a token of their own are always taken.
         hours_a_day: New hours of a sensor. A device makes 24 a day; what is not used is kept for ten days, so one that
             was offline for three months sends them at once.
         bytes_a_day: Sketches of a sensor, likewise kept for ten days. A device that sends 50 KB a minute has 72 MB a
@@ -56,7 +57,7 @@ class Settings:
     members: int = 2_000
     upload_seconds: float = 60.0
     memory_bytes: int = 512 * MIB
-    uploads_at_once: int = 512
+    uploads_at_once: int = 4_096
     uploads_of_sensor: int = 16
     archives_at_once: int = 8
     reads_at_once: int = 12

@@ -9,8 +9,8 @@ all sensors is on many devices; else the address. Three rules, each of which nee
   packet switches*, 1998). Nothing has to be configured, a busy server is used, and whoever comes finds room.
 * **In a queue** (`InTurn`: archives, pages, the next transaction) senders take turns, so nobody waits behind the queue
   of another.
-* **In a day** (`Budget`: bytes and new hours of a sensor, new sensors of a token) there is an allowance. What was not
-  used is kept for ten days: a device that was offline for three months may send what it has at once.
+* **In a day** (`Budget`: bytes and new hours of a sensor) there is an allowance. What was not used is kept for ten
+  days: a device that was offline for three months may send what it has at once.
 
 A token of all sensors is trusted as the fleet is: what it does as one sensor is held against it as that sensor only. So
 give devices tokens of their own. All of this is in the memory of one process: of several servers each has its own
@@ -36,8 +36,6 @@ T = TypeVar("T")
 _DAY: Final = 86_400.0
 #: Days for which an allowance that was not used is kept.
 KEPT_DAYS: Final = 10
-#: So many new sensors a token may bring at once and in a day, however few there may be: half, and a tenth, of many.
-_FEW_SENSORS: Final = 1_000
 #: Most of whom a budget knows what they have used; whoever was heard of longest ago is forgotten first.
 _KNOWN: Final = 20_000
 
@@ -300,7 +298,7 @@ class Bill:
 
 
 class Allowances:
-    """What may be stored in a day: bytes and new hours of each sensor, new sensors of each token.
+    """What may be stored in a day: bytes and new hours of each sensor.
 
     Args:
         settings: How much.
@@ -310,8 +308,6 @@ class Allowances:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self.bytes = Budget("bytes", KEPT_DAYS * settings.bytes_a_day, settings.bytes_a_day, clock)
         self.hours = Budget("new hours", KEPT_DAYS * settings.hours_a_day, settings.hours_a_day, clock)
-        at_once, a_day = (max(settings.sensors / part, _FEW_SENSORS) for part in (2, 10))
-        self.sensors = Budget("new sensors", at_once, a_day, clock)
         #: Hours of sensors that are in the store for sure, so that it is not asked with every upload. One that has been
         #: deleted since is not charged again, no more.
         self.known: set[tuple[str, int]] = set()

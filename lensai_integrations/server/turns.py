@@ -2,7 +2,8 @@
 
 A body has the memory of what has come of it, not of what it says will come: a device on a slow line, or one that only
 promises, takes no room from others. There is nothing to wait for while a body is half there (of two that wait for each
-other's memory neither would end), so what does not fit is sent again. Whole bodies wait for their turn to be unpacked.
+other's memory neither would end), so what does not fit is sent again. Whole bodies wait for their turn to be unpacked,
+and need no place any more: of a fleet that uploads in the same second nothing is refused because the server is slower.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -60,6 +62,7 @@ class Room:
     def __init__(self, turns: Turns, holder: str) -> None:
         self._turns, self._holder, self._size = turns, holder, 0
         self._limit: asyncio.Timeout | None = None
+        self._has_place = True
         #: Whether another upload of the sender has its place now.
         self.is_replaced = False
 
@@ -109,10 +112,16 @@ class Room:
             if not silent:
                 del self._turns.silent[self._holder]
 
+    def leave(self) -> None:
+        """Need no place any more: the body is whole, or will not be."""
+        if self._has_place:
+            self._has_place = False
+            self._turns.uploads.give(self._holder, 1)
+
     def replace(self) -> None:
         """Leave the place to another upload."""
         assert self._limit is not None  # it waits
-        self.is_replaced = True
+        self.is_replaced, self._has_place = True, False
         self._limit.reschedule(asyncio.get_running_loop().time())
 
 
@@ -124,8 +133,10 @@ class Turns:
     """
 
     def __init__(self, settings: Settings) -> None:
-        #: Uploads under way.
-        self.uploads, self._of_sensor = Shared(settings.uploads_at_once), settings.uploads_of_sensor
+        #: Uploads whose bodies are coming.
+        self.uploads = Shared(settings.uploads_at_once)
+        #: Uploads under way with a token of one sensor, until they are answered, and how many may be.
+        self._of_sensors, self._of_sensor = Counter[str](), settings.uploads_of_sensor
         #: Those of them that wait for more of their bodies, by holder, and since when; the longest silent first.
         self.silent: dict[str, dict[Room, float]] = {}
         #: Bytes of bodies that are read, and of sketches that are not on disk yet.
@@ -143,8 +154,8 @@ class Turns:
         Args:
             connections: How many there may be.
         """
-        self.uploads.most = min(self.uploads.most, max(connections // 2, 1))
-        self.readers.most = min(self.readers.most, max(connections // 4, 1))
+        self.uploads.most = min(self.uploads.most, max(connections * 7 // 8, 1))
+        self.readers.most = min(self.readers.most, max(connections // 8, 1))
 
     @asynccontextmanager
     async def read(self, sender: Sender) -> AsyncIterator[None]:
@@ -169,18 +180,21 @@ class Turns:
             LaterError: If the sender, or all together, have too many.
         """
         holder = sender.holder
-        few = bool(sender.grant.sensor) and self.uploads.held(holder) >= self._of_sensor
+        few = bool(sender.grant.sensor) and self._of_sensors[holder] >= self._of_sensor
         if (few or not self.uploads.take(holder, 1)) and not self._replace_silent(holder):
             if few:
                 raise LaterError(429, f"{self._of_sensor} uploads of this token are under way", random.uniform(*_SOON))
             raise _too_much(self.uploads, holder, "under way")
         room = Room(self, holder)
+        self._of_sensors[holder] += 1
         try:
             yield room
         finally:
             room.resize(0)
-            if not room.is_replaced:
-                self.uploads.give(holder, 1)
+            room.leave()
+            self._of_sensors[holder] -= 1
+            if not self._of_sensors[holder]:
+                del self._of_sensors[holder]
 
     def _replace_silent(self, holder: str) -> bool:
         """Whether an upload of the same sender leaves its place, of which nothing has come for long."""

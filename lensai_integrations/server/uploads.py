@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from fastapi import HTTPException, Request
 from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -34,6 +35,7 @@ _FIELDS: Final = 10
 _FIELD_BYTES: Final = 4096
 #: Most problems of one upload that are kept.
 _PROBLEMS: Final = 50
+_CHARSETS: Final = (b"utf-8", b"utf8", b"us-ascii")
 #: Bytes around the file of a form.
 _AROUND: Final = 64 * 1024
 
@@ -95,6 +97,9 @@ def _check_head(headers: Headers, settings: Settings) -> None:
         raise _too_large(settings)
     if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise HTTPException(400, "the body should be multipart/form-data with the archive in the field 'file'")
+    _, options = parse_options_header(headers["content-type"])
+    if options.get(b"charset", b"utf-8").lower() not in _CHARSETS:  # Python keeps every name it is asked for, for ever
+        raise HTTPException(400, "the form's charset should be UTF-8")
 
 
 def _too_large(settings: Settings) -> HTTPException:
@@ -142,6 +147,7 @@ async def _counted(request: Request, settings: Settings, room: Room) -> AsyncGen
         except ClientDisconnect:
             raise _StoppedError(HTTPException(400, "the body was cut short")) from None
         if chunk is None:
+            room.leave()
             return
         left -= len(chunk)
         if left < 0:

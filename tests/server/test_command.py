@@ -48,7 +48,7 @@ def test_the_command_and_its_options(run, baseline, tmp_path):
     assert service.tokens.grant("Bearer " + "a" * 32)
     assert service.name == folder
     assert (tmp_path / "store" / "lensai.db").exists()
-    assert "64 images; http://0.0.0.0:9/" in done.output
+    assert "64 images\n" in done.output
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
@@ -75,6 +75,12 @@ def test_settings_that_are_none(wrong):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("proxy", ["nginx", "*", "172.18.0.1/16", "localhost", ""])
+def test_a_proxy_that_would_never_be_believed(run, baseline, tmp_path, proxy):
+    with pytest.raises(InputError, match=f"trusted_proxy={re.escape(repr(proxy))} is no address"):
+        serve(baseline, tmp_path, trusted_proxies=["127.0.0.1", "::1", "10.0.0.0/8", proxy])
+
+
 def test_its_help_needs_nothing_that_is_not_installed():
     code = "import sys\nfrom lensai_integrations.cli import cli\nprint({'fastapi', 'sqlalchemy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
@@ -101,7 +107,7 @@ def test_a_whole_run(baseline, tmp_path):
                 told = process.communicate(timeout=30)[1]
         assert process.returncode == 0, told
         assert "Traceback" not in told
-        assert re.search(r"64 images; http://127\.0\.0\.1:\d+/", told)
+        assert re.search(r"listens at http://127\.0\.0\.1:\d+/\n", told)
 
 
 def wait_for(client):

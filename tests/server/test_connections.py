@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from lensai_integrations.server import connections as module
-from lensai_integrations.server.connections import QUIET, Connections, Guarded, listen, most_connections
+from lensai_integrations.server.connections import GRACE, QUIET, Connections, Guarded, listen, most_connections
 
 LARGE = 32 * 2**20
 
@@ -81,12 +81,30 @@ def test_the_longest_quiet_one_ends_for_the_next(doors, clock):
     assert (len(doors), is_open(late)) == (1, True)
 
 
+def test_who_has_just_come_makes_no_room(doors, clock):
+    """Of a fleet that connects in the same second the heads are on their way; the kernel has the others wait."""
+    clients = [doors.connect(), doors.connect()]
+    for _ in clients:
+        doors.take()
+    doors.connect()
+    clock.now += GRACE / 2
+    with pytest.raises(BlockingIOError):
+        doors.take()
+    assert all(map(is_open, clients))
+    clock.now += GRACE / 2
+    with pytest.raises(BlockingIOError):
+        doors.take()
+    clients[0].setblocking(True)
+    assert ended(clients[0])
+
+
 def test_a_request_under_way_and_what_has_come_are_left_alone(doors, clock):
     working, sent, late = doors.connect(), doors.connect(), None
     peer = doors.take()[1]
     doors.take()
     sent.sendall(b"GET / HTTP/1.1\r\n")
     late = doors.connect()
+    clock.now += GRACE
     with doors.busy(peer):
         with pytest.raises(BlockingIOError):
             doors.take()
@@ -99,6 +117,7 @@ def test_a_request_under_way_and_what_has_come_are_left_alone(doors, clock):
         assert is_open(working)
         assert is_open(sent)
         assert is_open(late)
+    clock.now += GRACE
     with pytest.raises(BlockingIOError):
         doors.take()
     assert ended(working)
@@ -109,6 +128,7 @@ def test_what_does_not_end_though_it_should_keeps_no_processor_busy(doors, clock
         doors.connect()
         doors.take()
     doors.connect()
+    clock.now += GRACE
     for _ in range(2):  # both end, but nobody closes them
         with pytest.raises(BlockingIOError):
             doors.take()
@@ -164,6 +184,7 @@ def test_no_file_is_left(doors, clock, monkeypatch):
 
     client = doors.connect()
     doors.take()
+    clock.now += GRACE
     monkeypatch.setattr(socket.socket, "accept", refuse)
     with pytest.raises(BlockingIOError):
         doors.take()
@@ -194,8 +215,8 @@ def test_connections_that_never_had_a_request_leave_no_memory(clock, monkeypatch
 
 @pytest.mark.parametrize(
     ("soft", "hard", "most", "raised"),
-    [(1024, 1024, 768, 1024), (1024, 524288, 1000, 1256), (256, 2**63 - 1, 1000, 1256), (100, 100, 50, 100),
-     (-1, -1, 1000, -1), (1024, -1, 1000, 1256)],
+    [(1024, 1024, 768, 1024), (1024, 524288, 5000, 5256), (256, 2**63 - 1, 5000, 5256), (100, 100, 50, 100),
+     (-1, -1, 5000, -1), (1024, -1, 5000, 5256)],
 )  # fmt: skip
 def test_as_many_as_there_are_files_for(monkeypatch, soft, hard, most, raised):
     resource = pytest.importorskip("resource")
@@ -204,7 +225,7 @@ def test_as_many_as_there_are_files_for(monkeypatch, soft, hard, most, raised):
     monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
     assert most_connections() == most
     assert limits[-1] == (raised, hard)
-    assert most_connections(tls=True) == min(250, most)
+    assert most_connections(tls=True) == min(500, most)
 
 
 def test_a_name_is_listened_at_wherever_it_leads():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import encodings
 import shutil
 import sqlite3
 import threading
@@ -161,6 +162,24 @@ def test_forms_that_are_none(service, request_):
     assert response.status_code == 400, response.text
     assert response.json()["detail"]
     assert stored(service) == 0
+
+
+def test_charsets_that_somebody_makes_up_are_refused_and_not_kept(service):
+    """Python keeps every name of a codec that it was asked for."""
+
+    def answer(charset, timestamp=WHEN):
+        request = service.build_request("POST", "/upload/", **form(timestamp=timestamp))
+        request.headers["content-type"] += f"; charset={charset}"
+        return service.send(request)
+
+    for n, charset in enumerate(("utf-8", "UTF8", '"us-ascii"')):
+        assert answer(charset, WHEN + n).status_code == 201
+    known = len(encodings._cache)
+    refused = [answer(f"made-up-{n}") for n in range(20)]
+    assert {(each.status_code, each.json()["detail"]) for each in refused} == {
+        (400, "the form's charset should be UTF-8")
+    }
+    assert len(encodings._cache) == known
 
 
 def test_names_in_archives_reach_nothing_as_they_are(service):
@@ -424,6 +443,8 @@ def test_the_store_is_full_in_the_middle(service):
     refused = post(service, content=large)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
     assert "Traceback" not in refused.text
+    exposed = service.service.metrics.exposition()
+    assert b'lensai_failures_total{topic="store"} 1.0' in exposed  # alarms go by it: the store can still be read
     event.remove(engine, "checkout", limited)
     engine.dispose()
     assert post(service, content=large).status_code == 201

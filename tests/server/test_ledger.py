@@ -139,10 +139,9 @@ def test_what_one_token_sends_as_a_sensor_is_not_held_against_another_token(stor
     assert add(store, sent("a", WHEN + 3600 * 10, grant=OF_A), allowances=allowances) == [CREATED]
 
 
-def test_a_token_of_all_sensors_brings_so_many_new_ones_and_those_of_other_tokens_come_all_the_same(store):
+def test_a_large_fleet_with_one_token_is_there_on_its_first_day(store):
     allowances = Allowances(Settings(), clock=lambda: 0.0)
-    allowances.sensors.spend("f", 4_998)
-    outcomes = add(store, *(sent(f"s{n}") for n in range(4)), sent("s0", WHEN + 1), most=100, allowances=allowances)
-    assert names(outcomes) == ["created", "created", "new sensors", "new sensors", "created"]
-    others = sent("s2", grant=Grant("", "g")), sent("a", grant=OF_A)
-    assert add(store, *others, most=100, allowances=allowances) == [CREATED, CREATED]
+    for begin in range(0, 9_000, 1_000):
+        fleet = [sent(f"s{n}") for n in range(begin, begin + 1_000)]
+        assert set(add(store, *fleet, most=9_000, allowances=allowances)) == {CREATED}
+    assert add(store, sent("one more"), most=9_000, allowances=allowances) == [NO_ROOM]

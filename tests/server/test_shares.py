@@ -204,11 +204,6 @@ def test_what_a_device_that_was_offline_for_three_months_has_is_within_its_allow
     assert allowances.bytes.most == KEPT_DAYS * 512 * 2**20
 
 
-@pytest.mark.parametrize(("sensors", "at_once"), [(10_000, 5_000), (100_000, 50_000), (10, 1_000)])
-def test_a_token_brings_half_of_all_sensors_at_once_but_small_fleets_whole(sensors, at_once):
-    assert Allowances(Settings(sensors=sensors)).sensors.most == at_once
-
-
 def test_whose_share_it_is():
     everywhere, door = Grant("", "f00d"), Grant("door-3", "beef")
     assert Sender(everywhere, "192.0.2.1").holder != Sender(everywhere, "192.0.2.2").holder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -79,17 +80,43 @@ def test_a_token_of_one_sensor_has_few_uploads_under_way_and_a_fleet_half_of_all
 
 def test_fewer_are_under_way_than_there_may_be_connections():
     turns = Turns(Settings())
-    assert (turns.uploads.most, turns.readers.most) == (512, 256)
-    turns.fit(10_000)
-    assert (turns.uploads.most, turns.readers.most) == (512, 256)
-    turns.fit(250)
-    assert (turns.uploads.most, turns.readers.most) == (125, 62)
+    assert (turns.uploads.most, turns.readers.most) == (4_096, 256)
+    turns.fit(5_000)
+    assert (turns.uploads.most, turns.readers.most) == (4_096, 256)
+    turns.fit(400)
+    assert (turns.uploads.most, turns.readers.most) == (350, 50)
+
+
+def test_a_body_that_is_whole_needs_no_place_and_a_token_of_one_sensor_has_few_all_the_same():
+    """2,000 devices of one token and address upload in the same second; the server is slower than that."""
+
+    def begin(stack, sender):
+        room = stack.enter_context(turns.turn(sender))
+        room.leave()
+        room.leave()  # once is enough
+
+    async def main():
+        with contextlib.ExitStack() as stack:
+            for _ in range(2_000):
+                begin(stack, fleet("192.0.2.1"))
+            for _ in range(3):
+                begin(stack, DOOR)
+            with pytest.raises(LaterError) as refused:
+                begin(stack, DOOR)
+            assert refused.value.status_code == 429
+            assert turns.uploads.taken == 0
+        begin(stack, DOOR)
+        stack.close()
+        assert (turns.uploads.taken, turns._of_sensors) == (0, {})
+
+    turns = Turns(SETTINGS)
+    asyncio.run(main())
 
 
 def test_who_reads_waits_in_turn_and_half_of_those_who_do_are_of_others():
     async def main():
         turns, go_on, answered = Turns(Settings(reads_at_once=4)), asyncio.Event(), []
-        turns.fit(80)  # 20 who read
+        turns.fit(160)  # 20 who read
 
         async def read(sender):
             try:
