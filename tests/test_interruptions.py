@@ -6,6 +6,7 @@ import ast
 import asyncio
 import ctypes
 import inspect
+import queue
 import signal
 import threading
 from contextlib import contextmanager
@@ -80,6 +81,24 @@ def builtin(number, frame):
     raise TimeoutError("the night is over")
 
 
+def deletes_its_arguments(number, frame):
+    del number, frame
+    raise TimeUpError
+
+
+def looks_up_its_arguments(number, frame):
+    number = signal.Signals(number).name
+    while frame:
+        frame = frame.f_back
+    raise TimeUpError(number)
+
+
+class Forgetful:
+    def __call__(self, *arguments):
+        arguments = ()
+        raise TimeUpError(*arguments)
+
+
 HANDLERS = {
     "function": raises,
     "object": Handler(),
@@ -93,6 +112,10 @@ HANDLERS = {
     "of an error": of_an_error,
     "chained": chained,
     "built-in": builtin,
+    "deletes": deletes_its_arguments,
+    "looks up": looks_up_its_arguments,
+    "forgets": Forgetful(),
+    "forgets, partial": partial(partial(Forgetful())),
 }
 
 
@@ -184,6 +207,40 @@ def test_functions_that_look_at_frames_are_no_handlers():
     assert len(problems.messages) == 2
 
 
+def test_a_handler_that_a_user_s_measure_calls_is_one_of_its_functions():
+    """Also where others that forget their arguments are handlers, and where nobody is."""
+    problems = Problems(quiet=True)
+    with handled_by(deletes_its_arguments):
+        for i, function in enumerate((lambda: raises(2, None), lambda: builtin(None, None), lambda: signal.Signals(-1))):
+            with problems.caught(f"step {i}"):
+                function()
+    with problems.caught("step 3"):
+        deletes_its_arguments(2, None)
+    assert len(problems.messages) == 4
+
+
+def of_itself():
+    error = ValueError("a failure")
+    raise error from error
+
+
+def of_one_another():
+    first, second = ValueError("a failure"), ValueError("another")
+    first.__cause__, second.__cause__ = second, first
+    try:
+        raise second
+    except ValueError:
+        raise first  # noqa: B904
+
+
+@pytest.mark.parametrize("fails", [of_itself, of_one_another])
+def test_errors_that_are_causes_of_themselves_are_failures(fails):
+    problems = Problems(quiet=True)
+    with problems.caught("a step"):
+        fails()
+    assert problems.messages == ["a step: ValueError('a failure')"]
+
+
 def put_into_this_thread(kind):
     """As libraries for time limits do it: an exception comes up at whatever line runs next."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(kind))
@@ -206,6 +263,14 @@ def test_what_another_thread_puts_here_passes(kind, runs):
         limited()
 
 
+def throws():
+    def waiting():
+        yield
+
+    next(started := waiting())
+    started.throw(TimeUpError)
+
+
 @pytest.mark.parametrize(
     "fails",
     [
@@ -215,6 +280,8 @@ def test_what_another_thread_puts_here_passes(kind, runs):
         lambda: next(iter([])),
         lambda: bytearray(2**62),
         lambda: (_ for _ in ()).throw(TimeUpError("thrown")),
+        throws,
+        lambda: queue.SimpleQueue().get_nowait(),
         lambda: asyncio.run(asyncio.wait_for(asyncio.sleep(9), 0)),
     ],
 )
