@@ -13,6 +13,7 @@ import inspect
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import pairwise
@@ -45,6 +46,23 @@ def pass_on(error: BaseException) -> None:
         passes = isinstance(each, KeyboardInterrupt | SystemExit)
         if passes or (isinstance(each, Exception) and (_is_from_a_handler(each) or _is_from_a_thread(each))):
             raise each
+
+
+@contextmanager
+def suppressed(*kinds: type[Exception]) -> Iterator[None]:
+    """`contextlib.suppress`, but what stops the program passes: a time limit may be a `TimeoutError`, an `OSError`.
+
+    Args:
+        kinds: What is nobody's business in the block.
+
+    Example:
+        >>> with suppressed(OSError):
+        ...     open("nowhere/at all")
+    """
+    try:
+        yield
+    except kinds as error:
+        pass_on(error)
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
