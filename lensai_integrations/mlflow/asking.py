@@ -28,6 +28,8 @@ QUESTION_SECONDS: Final = 15.0
 #: Characters of what a server says of an error.
 _MOST_SAID: Final = 200
 _TOO_LARGE: Final = "raise the limit of the proxy before it (of nginx: client_max_body_size)"
+#: Redirects after which what was sent is sent again; after others it is lost, also where a PUT stays a PUT.
+_KEEPING: Final = (307, 308)
 _FUNCTION: Final = "_get_http_response_with_retries"
 _HURRIED: ContextVar[bool] = ContextVar("lensai_hurried", default=False)
 _pause = time.sleep
@@ -135,7 +137,7 @@ def _check(answer: Response, method: str, asked: str, *, download: bool) -> None
     """Refuse what a proxy or a login page answers in the server's place; a file that is downloaded may be a page."""
     led_to = _place(answer, urlsplit(answer.url))
     advice = "is a proxy or a login before the server? Pass the address, and the credentials, of MLflow itself"
-    if answer.history and answer.request.method != method:
+    if method != "GET" and any(each.status_code not in _KEEPING for each in answer.history):
         raise TrackingError(f"the server answered {asked} with a redirect to {led_to}: {advice}")
     if answer.status_code == 413:
         raise TrackingError(f"{_said(answer)} to {asked}: {_TOO_LARGE}")
