@@ -19,7 +19,7 @@ from lensai_integrations import Baseline, Profile, compare
 from lensai_integrations.drift.events import STATUS, Event
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import TrackingError
-from lensai_integrations.mlflow import MLflowSink, SensorRuns, asking, load_baseline, push
+from lensai_integrations.mlflow import MLflowSink, SensorRuns, asking, load_baseline, push, upload_files
 from lensai_integrations.mlflow.server import bounded
 from lensai_integrations.server.records import HourDrift
 
@@ -150,6 +150,11 @@ def test_a_redirect_to_another_address_is_followed_where_it_keeps_the_method_and
                 return
             with pytest.raises(TrackingError, match=rf"with a redirect to {server.uri}/api/.*Pass the address"):
                 push(folder, run_id=server.run_id, tracking_uri=before.uri.replace("://", "://me:hush@"))
+
+
+def test_of_what_is_saved_nowhere_no_command_is_said() -> None:
+    with serving(drop) as server, pytest.raises(TrackingError, match=r"\. It is saved nowhere$"):
+        upload_files({"manifest.json": b"{}"}, None, run_id=server.run_id, tracking_uri=server.uri)
 
 
 @pytest.mark.parametrize("fault", [take_and_forget, take_a_part, to_login(page=False)])
