@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import dis
 import inspect
+import signal
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import pairwise
-from types import FrameType, TracebackType
-from typing import Final
+from types import CodeType, FrameType, TracebackType
+from typing import Any, Final
 
 #: A class's flag (`Py_TPFLAGS_HEAPTYPE`): it is not one of the built-in ones.
 _MADE_AT_RUN_TIME: Final = 1 << 9
 #: Of coroutines, whose awaited futures raise without a line of Python.
 _AWAITING: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
-#: The instructions by which Python code raises.
-_RAISING: Final = frozenset(dis.opmap[name] for name in ("RAISE_VARARGS", "RERAISE"))
+#: The instructions by which Python code raises; at the last a generator is thrown something.
+_RAISING: Final = frozenset(dis.opmap[name] for name in ("RAISE_VARARGS", "RERAISE", "YIELD_VALUE"))
 
 
 def pass_on(error: BaseException) -> None:
@@ -43,14 +48,33 @@ def pass_on(error: BaseException) -> None:
             raise each
 
 
+@contextmanager
+def suppressed(*kinds: type[Exception]) -> Iterator[None]:
+    """`contextlib.suppress`, but what stops the program passes: a time limit may be a `TimeoutError`, an `OSError`.
+
+    Args:
+        kinds: What is nobody's business in the block.
+
+    Example:
+        >>> with suppressed(OSError):
+        ...     open("nowhere/at all")
+    """
+    try:
+        yield
+    except kinds as error:
+        pass_on(error)
+
+
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
     """An error, and those it was raised in place of. One that the caller was handling before is no cause: it was caught
     by a frame in which this error has not been."""
     following: BaseException | None = error
-    while following is not None:
+    known: list[BaseException] = []  # errors may be causes of themselves: `raise error from error`
+    while following is not None and all(following is not each for each in known):
         yield following
+        known.append(following)
         frames = [trace.tb_frame for trace in _traces(following)]
-        following = following.__cause__ or following.__context__
+        following = following.__context__ if following.__cause__ is None else following.__cause__
         if following is None or next((trace.tb_frame for trace in _traces(following)), None) not in frames:
             return
 
@@ -63,7 +87,10 @@ def _traces(error: BaseException) -> Iterator[TracebackType]:
 
 
 def _is_from_a_handler(error: BaseException) -> bool:
-    """Whether a signal handler has raised it: a function given a number and the very frame it was called in."""
+    """Whether a signal handler has raised it: a function given a number and the very frame it was called in.
+
+    One that has put something else in the place of these, or deleted them, is known by being a handler now.
+    """
     caller: FrameType | None = None
     for trace in _traces(error):
         frame = trace.tb_frame
@@ -71,6 +98,8 @@ def _is_from_a_handler(error: BaseException) -> bool:
             for number, given in pairwise(_positional(frame)):
                 if given is caller and isinstance(number, int):
                     return True
+            if frame.f_code in _codes_of_handlers() and _loses_arguments(frame.f_code):
+                return True
         caller = frame
     return False
 
@@ -84,11 +113,41 @@ def _positional(frame: FrameType) -> list[object]:
     return given
 
 
+def _codes_of_handlers() -> Iterator[CodeType]:
+    for number in signal.valid_signals():
+        handler: Any = signal.getsignal(number)
+        while isinstance(handler, partial):
+            handler = handler.func
+        if callable(handler):
+            function = handler if hasattr(handler, "__code__") else type(handler).__call__
+            if hasattr(function, "__code__"):
+                yield function.__code__
+
+
+def _loses_arguments(code: CodeType) -> bool:
+    """Whether a function puts something in the place of its arguments, or deletes them."""
+    many = bool(code.co_flags & inspect.CO_VARARGS)
+    arguments = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + many]}
+    for each in dis.get_instructions(code):
+        names = each.argval if isinstance(each.argval, tuple) else (each.argval,)
+        if each.opname.startswith(("STORE_", "DELETE_")) and not arguments.isdisjoint(names):
+            return True
+    return False
+
+
 def _is_from_a_thread(error: BaseException) -> bool:
     """Whether another thread has put it here: of a class that Python code has made, without a word, and no line of
     Python has raised it."""
     last = next(reversed(list(_traces(error))), None)
-    if error.args or last is None or not type(error).__flags__ & _MADE_AT_RUN_TIME:
+    if error.args or last is None or not _is_of_python(type(error)):
         return False
     code = last.tb_frame.f_code
     return code.co_code[last.tb_lasti] not in _RAISING and not code.co_flags & _AWAITING
+
+
+def _is_of_python(kind: type) -> bool:
+    """Whether Python code has made a class; C code raises its own without a line of Python, as `queue.Empty`."""
+    home = str(kind.__module__)
+    file = str(getattr(sys.modules.get(home), "__file__", ""))
+    is_of_c = home in sys.builtin_module_names or file.endswith((*EXTENSION_SUFFIXES,))
+    return bool(kind.__flags__ & _MADE_AT_RUN_TIME) and not is_of_c

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.interruptions import pass_on
 
 if TYPE_CHECKING:
     import urllib3
@@ -123,6 +124,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> A
             finally:
                 answer.close()  # the rest is not read: it may have no end
     except (urllib3.exceptions.HTTPError, OSError) as error:
+        pass_on(error)
         raise ConnectionError(_cause(error)) from None
 
 
@@ -145,7 +147,8 @@ def _told(answer: urllib3.BaseHTTPResponse) -> dict[str, Any]:
 
     try:
         told = json.loads(answer.read1(_MOST_READ, decode_content=False))
-    except (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError):
+    except (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError) as error:
+        pass_on(error)
         return {}  # its status says enough
     return told if isinstance(told, dict) else {}
 

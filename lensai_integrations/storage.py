@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from lensai_integrations.checked_json import from_json, to_json
 from lensai_integrations.errors import FormatError, InputError, InUseError
+from lensai_integrations.interruptions import pass_on, suppressed
 from lensai_integrations.npz import MAX_ARRAYS_BYTES, MAX_FILE_BYTES, pack, unpack
 
 try:
@@ -146,7 +147,7 @@ def _next(path: Path) -> Path:
 
 def _remove_next(folder: Path) -> None:
     """Remove what a save has left that was not made."""
-    with contextlib.suppress(OSError):
+    with suppressed(OSError):
         _remove([path for path in folder.iterdir() if _LEFT.fullmatch(path.name)])
 
 
@@ -181,63 +182,68 @@ def _of_older_saves(folder: Path) -> set[str]:
 @contextlib.contextmanager
 def turn(folder: Path) -> Iterator[bool]:
     """Keep other processes, and other threads of this one, from saving to a folder meanwhile; whether that works."""
-    deadline = time.monotonic() + MOST_WAITING
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            lock = _lock(folder)
-            break
-        if time.monotonic() > deadline:
-            raise InUseError(
-                f"folder={str(folder)!r} is being saved to by another process, since {MOST_WAITING:.0f} s: end that"
-                " process, or pass a folder of its own to each"
-            )
-        time.sleep(_BETWEEN_LOOKS)
+    deadline, lock = time.monotonic() + MOST_WAITING, _Lock()
     try:
-        yield lock is not None
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                is_locked = lock.take(folder)
+                break
+            if time.monotonic() > deadline:
+                raise InUseError(
+                    f"folder={str(folder)!r} is being saved to by another process, since {MOST_WAITING:.0f} s: end that"
+                    " process, or pass a folder of its own to each"
+                )
+            time.sleep(_BETWEEN_LOOKS)
+        yield is_locked
     finally:
-        _unlock(lock)
-
-
-def _lock(folder: Path, *, shared: bool = False) -> int | None:
-    """Lock a folder, without leaving anything in it where that is possible.
-
-    Network disks lock only what can be written to: there it is a hidden file, which stays. Some disks lock nothing:
-    what two saves mix there is refused when it is read.
-
-    Returns:
-        An open file for `_unlock`; None if nothing is locked.
-
-    Raises:
-        BlockingIOError: While somebody else has it.
-    """
-    places = ((folder, os.O_RDONLY), (folder / _LOCK, os.O_RDWR | _NO_LINK | (0 if shared else os.O_CREAT)))
-    for path, flags in places if fcntl is not None else ():
         try:
-            opened = os.open(path, flags, 0o666)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(opened, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
-            replaced = not os.path.samestat(os.fstat(opened), path.stat())
-        except BlockingIOError:
-            os.close(opened)
-            raise
-        except OSError:
-            os.close(opened)
-            continue
-        if replaced:
-            os.close(opened)
-            raise BlockingIOError(f"{folder} is another folder by now")
-        return opened
-    return None
+            lock.release()
+        finally:
+            lock.release()  # where a signal's handler has cut that short
 
 
-def _unlock(lock: int | None) -> None:
-    if lock is None:
-        return
-    with contextlib.suppress(OSError):
-        fcntl.flock(lock, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open, too
-    os.close(lock)
+class _Lock:
+    """A lock on a folder, that is not kept when a signal's handler raises something meanwhile."""
+
+    def __init__(self) -> None:
+        self._opened: int | None = None
+
+    def take(self, folder: Path, *, shared: bool = False) -> bool:
+        """Lock a folder, without leaving anything in it where that is possible.
+
+        Network disks lock only what can be written to: there it is a hidden file, which stays. Some disks lock nothing:
+        what two saves mix there is refused when it is read.
+
+        Returns:
+            Whether it is locked.
+
+        Raises:
+            BlockingIOError: While somebody else has it.
+        """
+        places = ((folder, os.O_RDONLY), (folder / _LOCK, os.O_RDWR | _NO_LINK | (0 if shared else os.O_CREAT)))
+        for path, flags in places if fcntl is not None else ():
+            try:
+                self._opened = os.open(path, flags, 0o666)
+                fcntl.flock(self._opened, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
+                if not os.path.samestat(os.fstat(self._opened), path.stat()):
+                    raise BlockingIOError(f"{folder} is another folder by now")
+                return True
+            except BlockingIOError:
+                self.release()
+                raise
+            except OSError as error:
+                pass_on(error)
+                self.release()
+        return False
+
+    def release(self) -> None:
+        """Unlock it, if it is locked."""
+        if self._opened is None:
+            return
+        with suppressed(OSError):
+            fcntl.flock(self._opened, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open, too
+        opened, self._opened = self._opened, None
+        os.close(opened)
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -277,17 +283,21 @@ def _stamp(folder: Path) -> tuple[int, ...] | None:
     """Tells one manifest from the next; None where there is none."""
     try:
         found = (folder / MANIFEST).stat()
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _is_changing(folder: Path, before: tuple[int, ...] | None) -> bool:
     """Whether somebody is saving to a folder, or has since its manifest was another."""
+    lock = _Lock()
     try:
-        _unlock(_lock(folder, shared=True))
+        lock.take(folder, shared=True)
     except BlockingIOError:
         return True
+    finally:
+        lock.release()
     return _stamp(folder) != before
 
 
@@ -456,7 +466,7 @@ def _partial(path: Path) -> Path:
 def _remove(paths: Iterable[Path]) -> None:
     """Remove what is still there, as far as that is possible."""
     for path in paths:
-        with contextlib.suppress(OSError):
+        with suppressed(OSError):
             path.unlink(missing_ok=True)
 
 

@@ -96,6 +96,8 @@ class Handler(BaseHTTPRequestHandler):
         elif self.command == "PUT":
             self.server.files[name] = body
             self.reply(200, {})
+        elif name and name not in self.server.files:
+            self.reply(404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such file"})
         elif name:
             self.reply(200, self.server.files[name], "text/html" if name.endswith(".html") else "text/plain")
         else:

@@ -221,3 +221,48 @@ def test_what_a_killed_save_has_left_is_removed_by_the_next(folder: Path) -> Non
     (folder / ".mine.partial").write_bytes(b"x")
     write_folder(folder, files_of({"saved": "x"}, {"x": np.frombuffer(b"x", np.uint8)}, {}))
     assert {path.name for path in folder.glob(".*")} == {".mine.partial"}
+
+
+class TimeUpError(TimeoutError):
+    """What a user's time limit raises: an `OSError`."""
+
+
+def up(number: int, frame: object) -> None:
+    raise TimeUpError
+
+
+def test_a_time_limit_that_fires_at_any_call_of_a_save_passes_and_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within each call of `os` and `fcntl` in turn."""
+    calls: list[str] = []
+    at: list[int] = []
+
+    def patched(function: Any) -> Any:
+        def run(*arguments: Any, **keywords: Any) -> Any:
+            result = function(*arguments, **keywords)
+            calls.append(function.__name__)
+            if len(calls) in at:
+                signal.raise_signal(signal.SIGTERM)
+            return result
+
+        return run
+
+    for name in ("open", "close", "write", "fsync", "replace", "fstat"):
+        monkeypatch.setattr(os, name, patched(getattr(os, name)))
+    monkeypatch.setattr(fcntl, "flock", patched(fcntl.flock))
+    monkeypatch.setattr(storage, "MOST_WAITING", 0.0)
+    save(tmp_path / "first", "a")
+    total, before = len(calls), signal.signal(signal.SIGTERM, up)
+    try:
+        for number in range(1, total + 1):
+            calls.clear()
+            at[:] = [number]
+            with pytest.raises(TimeUpError):
+                save(tmp_path / "saved", "b")
+            at.clear()
+            save(tmp_path / "saved", "c")
+            assert who(tmp_path / "saved") == "c"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert total > 20

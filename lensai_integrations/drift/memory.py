@@ -21,6 +21,7 @@ from lensai_integrations.drift.telling import Teller
 from lensai_integrations.drift.warm import kept_rows, profile_of_rows
 from lensai_integrations.drift.windows import Pane, Panes, Plan
 from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.profile import Profile
 
 _log = logging.getLogger("lensai_integrations")
@@ -150,6 +151,7 @@ class Memory:
             self._store = Store(folder)
             head = self._store.head()
         except OSError as error:
+            pass_on(error)
             self._failures.note("state", error)
             return
         except FormatError as error:
@@ -188,6 +190,7 @@ class Memory:
             self._read_panes(head)
             self._unjudged = unjudged
         except (KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
+            pass_on(error)
             _log.warning("rows on disk cannot be read, the next window begins without them: %s", error)
             self.start_over()
 

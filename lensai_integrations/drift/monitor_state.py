@@ -11,7 +11,6 @@ unpickled; what cannot be read is set aside under another name, and the monitor 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -24,6 +23,7 @@ from lensai_integrations.archive import from_bytes, to_bytes
 from lensai_integrations.checked_json import from_json, to_json
 from lensai_integrations.drift.durable import lock
 from lensai_integrations.errors import FormatError, InputError, InUseError
+from lensai_integrations.interruptions import suppressed
 from lensai_integrations.profile import Profile
 from lensai_integrations.storage import replace_file, write_file
 
@@ -146,5 +146,5 @@ class Store:
         replace_file(self.folder / HEAD, content)
         for path in list(self.folder.iterdir()):
             if _OURS.fullmatch(path.name) and path.name not in files:
-                with contextlib.suppress(OSError):
+                with suppressed(OSError):
                     os.unlink(path)  # noqa: PTH108 - see storage.py

@@ -20,6 +20,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from lensai_integrations.arrays import to_host
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.training.weights import Weights, moment, sampled
 
 #: Weights with no more elements than this come to the host whole: cheaper than to pick on the device.
@@ -149,7 +150,8 @@ def stamp_of(path: str) -> tuple[int, int] | None:
     """
     try:
         found = Path(path).stat()
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return None
     return found.st_size, found.st_mtime_ns
 

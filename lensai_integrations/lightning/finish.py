@@ -56,12 +56,18 @@ def conclude(
         baseline,
         options,
         fit.problems,
-        root=trainer.default_root_dir,
+        root=_local(trainer.default_root_dir),
         runs=runs,
         say=say,
         saved=lambda folder: made(baseline, folder),
     )
     return baseline, folder
+
+
+def _local(root: str) -> str:
+    """A trainer's folder; the working directory where that is a bucket or another address."""
+    path = root.removeprefix("file://")
+    return "." if "://" in path else path
 
 
 def say(message: str) -> None:

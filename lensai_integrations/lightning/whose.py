@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lensai_integrations.errors import FormatError
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.lightning.checkpoints import CheckpointFile
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.profile import Profile
@@ -126,7 +127,8 @@ def identity(trainer: Any) -> Any:
         return None
     try:
         state = Path(path).stat()
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return path
     return path, state.st_mtime_ns, state.st_size
 
@@ -278,6 +280,7 @@ def _read(fit: LightningFit, trainer: Any, path: str, state_key: str, *, quiet: 
         file = CheckpointFile(path)
         weights = file.weights(SampledWeights(trainer.lightning_module).names)
     except (OSError, FormatError) as error:
+        pass_on(error)
         if not quiet:
             how = _VALIDATE.format(f", ckpt_path={path!r}")
             fit.problems.note("best checkpoint", _UNREADABLE.format(path=path, error=error, how=how))

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from lensai_integrations.arrays import Array
 from lensai_integrations.errors import DefinitionError, InputError
+from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures import definitions
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.measures.images import CONVENTIONS
@@ -171,7 +172,8 @@ def _formula(function: Any) -> tuple[str, str]:
     """The source without decorators, bounded, and that it is one; else the docstring or the name."""
     try:
         text = _undecorated(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError):
+    except (OSError, TypeError) as error:
+        pass_on(error)
         name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
         text, source = inspect.getdoc(function) or name, WITHOUT_SOURCE
     else:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from lensai_integrations.errors import TrackingError
 from lensai_integrations.posting import Answer
@@ -27,6 +27,9 @@ PAUSES: Final = (1.0, 3.0)
 QUESTION_SECONDS: Final = 15.0
 #: Characters of what a server says of an error.
 _MOST_SAID: Final = 200
+_TOO_LARGE: Final = "raise the limit of the proxy before it (of nginx: client_max_body_size)"
+#: Redirects after which what was sent is sent again; after others it is lost, also where a PUT stays a PUT.
+_KEEPING: Final = (307, 308)
 _FUNCTION: Final = "_get_http_response_with_retries"
 _HURRIED: ContextVar[bool] = ContextVar("lensai_hurried", default=False)
 _pause = time.sleep
@@ -122,12 +125,22 @@ def _said(answer: Response) -> str:
     return f"the server answered {Answer(answer.status_code)}{f' ({text})' if text else ''}"
 
 
+def _place(answer: Response, url: SplitResult) -> str:
+    """Where a redirect has led to, without credentials; the whole address if that is another server's."""
+    first = urlsplit(answer.history[0].url) if answer.history else url
+    host = url.netloc.rpartition("@")[2]
+    is_same = (url.scheme, host) == (first.scheme, first.netloc.rpartition("@")[2])
+    return url.path if is_same else f"{url.scheme}://{host}{url.path}"
+
+
 def _check(answer: Response, method: str, asked: str, *, download: bool) -> None:
     """Refuse what a proxy or a login page answers in the server's place; a file that is downloaded may be a page."""
-    led_to = urlsplit(answer.url).path
+    led_to = _place(answer, urlsplit(answer.url))
     advice = "is a proxy or a login before the server? Pass the address, and the credentials, of MLflow itself"
-    if answer.history and answer.request.method != method:
+    if method != "GET" and any(each.status_code not in _KEEPING for each in answer.history):
         raise TrackingError(f"the server answered {asked} with a redirect to {led_to}: {advice}")
+    if answer.status_code == 413:
+        raise TrackingError(f"{_said(answer)} to {asked}: {_TOO_LARGE}")
     kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if answer.status_code == 200 and kind == "text/html" and not download:
         redirected = f", {led_to}" if answer.history else ""

@@ -137,7 +137,7 @@ def push(
 
 def upload_files(
     files: Mapping[str, bytes],
-    saved: Path,
+    saved: Path | None,
     *,
     run_id: str | None,
     tracking_uri: str | None = None,
@@ -149,7 +149,7 @@ def upload_files(
 
     Args:
         files: Contents by name, as `files_of` and `read_files` give them.
-        saved: Where they were saved: what the command names that finishes an upload that failed.
+        saved: Where they were saved: what the command names that finishes an upload that failed. None if nowhere.
         run_id: As in `log_baseline`, like the rest and the result.
         tracking_uri: MLflow's own setting by default.
         model_id: A logged model.
@@ -220,7 +220,7 @@ def _report(baseline: Baseline, run_id: str | None) -> str | None:
         return None
 
 
-def _upload(files: Mapping[str, bytes], saved: Path, target: Target, deadline: float) -> None:
+def _upload(files: Mapping[str, bytes], saved: Path | None, target: Target, deadline: float) -> None:
     """Upload from a folder that no other process writes to: MLflow takes files only, and `saved` may be another's."""
     names = [*sorted(files.keys() - {MANIFEST}), MANIFEST]
     try:
@@ -235,10 +235,9 @@ def _upload(files: Mapping[str, bytes], saved: Path, target: Target, deadline: f
         pass_on(error)
         reason = error.strerror or str(error)
         problem = f"no temporary folder could hold a copy ({reason}); set TMPDIR to a folder on another disk"
-    raise TrackingError(
-        f"the baseline was not uploaded to {target}: {problem}. It is saved in {saved}; "
-        f"finish with{_finishing_command(saved, target)}"
-    )
+    told = "It is saved nowhere" if saved is None else f"It is saved in {saved}"
+    rest = "" if saved is None else f"; finish with{_finishing_command(saved, target)}"
+    raise TrackingError(f"the baseline was not uploaded to {target}: {problem}. {told}{rest}")
 
 
 def _send(folder: Path, names: list[str], target: Target, checkpoint: Checkpoint) -> None:

@@ -10,7 +10,6 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 
 from lensai_integrations.conventions import single_convention
 from lensai_integrations.errors import InputError, told
-from lensai_integrations.interruptions import pass_on
+from lensai_integrations.interruptions import pass_on, suppressed
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Profile
@@ -207,7 +206,7 @@ class Collector:
             sentence: What is logged of it, if the problem alone does not say enough.
         """
         key = topic if problem else re.sub(r"\d+", "0", topic)
-        with suppress(OSError):
+        with suppressed(OSError):
             place = self._ledger.generation(), key
             if place not in self._noted and len(self._noted) < _MOST_NOTES:
                 self._noted.add(place)

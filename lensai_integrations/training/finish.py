@@ -59,7 +59,7 @@ def deliver(
         if calibrated is not None:
             files = _saved(calibrated, place, problems) or files
             baseline.calibration = calibrated.calibration
-        logged = upload(files, place.folder, runs, options, problems) if place.folder is not None else []
+        logged = upload(files, place.folder, runs, options, problems) if files else []
     _say_where(baseline, place, options, logged, say)
     return place.folder
 
@@ -141,13 +141,13 @@ def _told(folder: Path, baseline: Baseline, options: Options, runs: Sequence[Tra
 
 
 def upload(
-    files: Mapping[str, bytes], saved: Path, runs: Sequence[TrackedRun], options: Options, problems: Problems
+    files: Mapping[str, bytes], saved: Path | None, runs: Sequence[TrackedRun], options: Options, problems: Problems
 ) -> list[TrackedRun]:
     """Log files to the runs. What fails is one problem, with the command that finishes it.
 
     Args:
         files: Contents by name.
-        saved: Where they are, too.
+        saved: Where they are, too; None if no disk has taken them.
         runs: The runs.
         options: Under which path, and how long.
         problems: Where it is reported what failed.
@@ -163,7 +163,7 @@ def upload(
     return done
 
 
-def _push(files: Mapping[str, bytes], saved: Path, run: TrackedRun, options: Options) -> None:
+def _push(files: Mapping[str, bytes], saved: Path | None, run: TrackedRun, options: Options) -> None:
     from lensai_integrations.mlflow import upload_files
 
     upload_files(

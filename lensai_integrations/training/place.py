@@ -15,6 +15,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
+from lensai_integrations.interruptions import suppressed
 from lensai_integrations.mlflow.address import DEFAULT_PATH
 from lensai_integrations.storage import MANIFEST, turn, write_folder
 from lensai_integrations.training.options import Options
@@ -41,7 +42,10 @@ class Place:
 
     def __init__(self, root: str | Path, options: Options, run: str = "") -> None:
         given = options.directory
-        self.first = (Path(given) if given is not None else Path(root) / folder_name(options, run)).absolute()
+        first = Path(given) if given is not None else Path(root) / folder_name(options, run)
+        self.first = first
+        with suppressed(OSError):  # the working directory may be gone; saving says so
+            self.first = first.absolute()
         self.folder: Path | None = None
         self.note = ""
         self._is_given, self._since = given is not None, options.since

@@ -116,3 +116,10 @@ def test_relative_folders_are_made_absolute(fit, trainer, monkeypatch, tmp_path)
 
     assert folder == Path(tmp_path / "here")
     assert folder.is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("root", "local"), [("s3://bucket/runs", "."), ("memory://x", "."), ("file:///disk/x", "/disk/x"), ("/a/b", "/a/b")]
+)
+def test_the_baseline_of_a_trainer_whose_root_is_a_bucket_is_in_the_working_directory(root, local):
+    assert finish._local(root) == local

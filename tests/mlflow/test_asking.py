@@ -19,7 +19,7 @@ from lensai_integrations import Baseline, Profile, compare
 from lensai_integrations.drift.events import STATUS, Event
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import TrackingError
-from lensai_integrations.mlflow import MLflowSink, SensorRuns, asking, load_baseline, push
+from lensai_integrations.mlflow import MLflowSink, SensorRuns, asking, load_baseline, push, upload_files
 from lensai_integrations.mlflow.server import bounded
 from lensai_integrations.server.records import HourDrift
 
@@ -90,6 +90,7 @@ FAULTS: dict[str, tuple[Fault, str, int]] = {
     "429": (answering(429, {"message": "slow"}, Retry_After="3600"), r"429 Too Many Requests \(slow\) to", 3),
     "503": (answering(503, b"<html>down</html>", "text/html"), "503 Service Unavailable to", 3),
     "502": (answering(502, ["message"]), "502 Bad Gateway to", 3),
+    "413": (answering(413, b"<html>large</html>", "text/html"), "413 .* to .*: raise the limit of the proxy", 1),
     "403": (answering(403, {"error_code": "PERMISSION_DENIED", "message": "no"}), "PERMISSION_DENIED", 1),
     "drop": (drop, DROPPED, 3),
     "drop in the middle": (drop_in_the_middle, DROPPED, 3),
@@ -129,6 +130,31 @@ def test_a_fault_is_named_at_once(name: str, place: str, folder: Path, pauses: l
     wrong = [each for each in asked if each == asked[-1]] if "/login" not in asked[-1] else asked[-1:]
     assert len(wrong) == times
     assert not any("/set-tag" in each for each in asked)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_to_another_address_is_followed_where_it_keeps_the_method_and_named_otherwise(
+    status: int, folder: Path
+) -> None:
+    """As from http:// to https://."""
+    with serving(lambda _: False) as server:
+
+        def elsewhere(request: Handler) -> bool:
+            request.read()
+            return request.reply(status, b"", "text/html", Location=server.uri + request.path)
+
+        with serving(elsewhere) as before:
+            if status > 302:
+                push(folder, run_id=server.run_id, tracking_uri=before.uri)
+                assert len(server.files) == len(list(folder.iterdir()))
+                return
+            with pytest.raises(TrackingError, match=rf"with a redirect to {server.uri}/api/.*Pass the address"):
+                push(folder, run_id=server.run_id, tracking_uri=before.uri.replace("://", "://me:hush@"))
+
+
+def test_of_what_is_saved_nowhere_no_command_is_said() -> None:
+    with serving(drop) as server, pytest.raises(TrackingError, match=r"\. It is saved nowhere$"):
+        upload_files({"manifest.json": b"{}"}, None, run_id=server.run_id, tracking_uri=server.uri)
 
 
 @pytest.mark.parametrize("fault", [take_and_forget, take_a_part, to_login(page=False)])

@@ -161,6 +161,32 @@ def test_a_file_where_the_folder_should_be_is_one_problem(tmp_path):
     assert (tmp_path / "lensai_baseline").read_text() == "a note"
 
 
+def test_where_nothing_can_be_saved_the_baseline_is_logged_all_the_same(tmp_path, monkeypatch):
+    """A container whose disk is read-only; here a file is in the way, since some users may write anywhere."""
+    (tmp_path / "lensai_baseline-0a").write_text("")
+    uploaded, problems, told = [], Problems(quiet=True), []
+    monkeypatch.setattr("lensai_integrations.mlflow.upload_files", lambda *given, **_: uploaded.append(given))
+    options = BaselineCallback(clean_windows=100)._options
+    runs = [TrackedRun("0a", "u")]
+    assert finish.deliver(baseline_of(120), options, problems, root=tmp_path, runs=runs, say=told.append) is None
+    ((files, saved),) = uploaded
+    assert (set(files) > {"manifest.json", "profile.npz"}, saved) == (True, None)
+    assert told == ["Baseline of 120 validation rows: logged to MLflow run 0a."]
+
+
+def test_a_working_directory_that_is_gone_is_a_problem_of_saving(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    folder, problems, told = delivered(tmp_path, baseline_of(20), directory="relative")
+    monkeypatch.chdir(tmp_path)
+    assert folder is None
+    assert len(problems) == 1
+    assert problems[0].startswith("saving to relative: FileNotFoundError")
+    assert told == ["Baseline of 20 validation rows: kept in memory only."]
+
+
 def test_copies_of_options_ask_for_the_same():
     @measure("glare-of-a-fold", range=(0, 1))
     def glare(images):
