@@ -295,8 +295,6 @@ class Clusters(WholeRows):
             FormatError: If it is none.
         """
         centroids = field(state, "centroids", np.float32, (None, None))
-        require(
-            0 < len(centroids) <= MOST_FEATURES and bool(np.isfinite(centroids).all()),
-            "a centroid is not finite, none, or too many",
-        )
+        require(0 < len(centroids) <= MOST_FEATURES, f"{len(centroids)} centroids")
+        require(bool(np.isfinite(centroids).all()), "a centroid is not finite")
         return cls(centroids)
