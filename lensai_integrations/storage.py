@@ -390,7 +390,7 @@ def _content(path: Path, most: int) -> bytes | None:
         if not path.is_file():
             return None
         with open_regular(path, links=True) as file:
-            content = file.read(most + 1)
+            content = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     except FileNotFoundError:  # since it was looked for
         return None
     if len(content) > most:

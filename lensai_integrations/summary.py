@@ -27,8 +27,9 @@ COLUMNS = ("source", "stream", "kind", "n", "invalid", "min", *(f"p{round(100 * 
 CATEGORY_COLUMNS = ("distinct", "top", "definition")
 
 #: Where a spreadsheet would begin a formula: at the start of a text, and after what some countries' separate cells by.
-#: An apostrophe there says that it is a text (OWASP, CSV injection). One that is there already gets a second.
-_CELL_START = re.compile(r"((?:^|[;\t\r\n]) *)(?=[=+\-@\t\r\n'＝＋－＠])")
+#: Programs differ in what blanks and invisible characters before it they pass over. An apostrophe there says that it is
+#: a text (OWASP, CSV injection). One that is there already gets a second.
+_CELL_START = re.compile(r"((?:^|[;\t\r\n])(?:[^\S\t\r\n]|[\0\u200b-\u200f\u2060\ufeff])*)(?=[=+\-@\t\r\n'＝＋－＠])")
 
 
 @dataclass(frozen=True)

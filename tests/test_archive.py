@@ -354,3 +354,23 @@ def test_what_would_be_refused_when_it_is_read_is_not_written(tmp_path: Path) ->
     with pytest.raises(InputError, match="columns of group 'outputs' should be a whole number, not 'many': it could"):
         profile.save(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["bank", "kernel_mean", "moments"])
+def test_sketches_of_other_widths_than_the_streams_are_refused(key: str) -> None:
+    profile = make_profile(30)
+    group = next(group for group in profile.groups.values() if key in group.sketches)
+    group.sketches[key] = type(group.sketches[key])(len(group.streams) + 1)  # type: ignore[call-arg]
+    with pytest.raises(FormatError, match=f"names {len(group.streams)} streams for a {key} of"):
+        from_bytes(to_bytes(profile))
+
+
+@pytest.mark.parametrize("width", [0, 1])
+def test_rows_of_other_widths_than_the_streams_are_refused(width: int) -> None:
+    profile = make_profile(30)
+    assert profile.rows is not None
+    name = next(name for name in profile.rows.widths if len(profile.groups[name].streams) > 1)
+    profile.rows._buffers[name] = profile.rows._buffers[name][:, :width]
+    profile.rows.widths[name] = width
+    with pytest.raises(FormatError, match=f"rows of {width} columns are kept of {name!r}, which has"):
+        from_bytes(to_bytes(profile))

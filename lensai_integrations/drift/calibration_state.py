@@ -82,6 +82,8 @@ def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
         require(0 < len(sizes) <= _MOST_SIZES and list(sizes) == sorted(set(sizes)) and sizes[0] > 0, "sizes")
         require(sizes[-1] <= LARGEST_COUNT and 0 < rows <= LARGEST_COUNT, "rows")
         require(0 < draws <= _MOST_DRAWS and 0 < len(about["parts"]) <= _MOST_PARTS, "draws")
+        kinds = {(each["rows"], each["kind"]) for each in about["parts"]}
+        require(len(kinds) == len(about["parts"]), "two blocks of a kind for the same rows")
         states = _by_part(state)
         parts = [_part(each, states.get(f"{at}", {}), len(sizes), draws) for at, each in enumerate(about["parts"])]
         unknown = sorted(state.keys() - _arrays(parts).keys() - {_ABOUT})

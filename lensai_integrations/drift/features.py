@@ -28,6 +28,8 @@ Floats: TypeAlias = NDArray[np.floating[Any]]
 #: The weight of statistics that tell where and how something moved, but hardly ever see what others miss. A verdict is
 #: the better at finding small shifts, the fewer statistics decide it.
 MINOR = 0.05
+#: More centroids or directions than any calibration has are refused: their features take memory in proportion.
+MOST_FEATURES = 256
 #: A column whose values lie no further apart is a constant: one divided by less is no float32 any more.
 LEAST_RANGE = 1e-30
 #: A KLL sketch's rank error is stated at 99% confidence: so many standard deviations.

@@ -11,8 +11,9 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 
 from lensai_integrations.drift.covariances import bures
-from lensai_integrations.drift.features import MINOR, Floats, WholeRows
+from lensai_integrations.drift.features import MINOR, MOST_FEATURES, Floats, WholeRows
 from lensai_integrations.drift.shares import jensen_shannon
+from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.group import Group
 from lensai_integrations.sketches.kernel_mean import KernelMean
 from lensai_integrations.sketches.state import State, field, require
@@ -96,7 +97,10 @@ class Kernel(WholeRows):
         numbers = field(state, "kernel", np.int64, (None,)).tolist()
         require(4 <= len(numbers) <= 6, "a kernel of another length")
         block = cls(numbers[0], numbers[1], numbers[2], tuple(numbers[3:]))
-        block._empty()
+        try:
+            block._empty()
+        except InputError as error:
+            raise FormatError(f"a kernel that cannot be: {error}") from error
         return block
 
 
@@ -291,5 +295,6 @@ class Clusters(WholeRows):
             FormatError: If it is none.
         """
         centroids = field(state, "centroids", np.float32, (None, None))
-        require(len(centroids) > 0 and bool(np.isfinite(centroids).all()), "a centroid is not finite, or none")
+        require(0 < len(centroids) <= MOST_FEATURES, f"{len(centroids)} centroids")
+        require(bool(np.isfinite(centroids).all()), "a centroid is not finite")
         return cls(centroids)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from lensai_integrations.drift.features import LEAST_RANGE, MINOR, Floats, WholeRows
+from lensai_integrations.drift.features import LEAST_RANGE, MINOR, MOST_FEATURES, Floats, WholeRows
 from lensai_integrations.drift.stream_features import Distributions
 from lensai_integrations.sketches.state import State, field, require
 
@@ -85,5 +85,6 @@ class Slices(WholeRows):
         """
         along = Distributions.from_state(state)
         directions = field(state, "directions", np.float32, (None, along.streams))
+        require(along.streams <= MOST_FEATURES, "too many directions")
         require(bool(np.isfinite(directions).all()), "a direction is not finite")
         return cls(directions, along)

@@ -27,7 +27,7 @@ from lensai_integrations.sketches.state import State, field, number, require
 #: Seed of the frequencies. Profiles with other seeds cannot be compared.
 SEED = 20071
 #: Smallest and largest values of the parameters.
-_LIMITS = {"dim": (1, 2**20), "frequencies": (2, 2**14), "seed": (0, 2**62)}
+_LIMITS = {"dim": (1, 2**20), "frequencies": (2, 2**12), "seed": (0, 2**62)}
 #: Most numbers in the frequencies of one, dim times F: a state says how many there are and brings none of them along.
 _MOST_NUMBERS = 2**25
 #: Rows that wait before the bandwidths are chosen, and rows looked at then.

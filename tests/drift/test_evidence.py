@@ -344,3 +344,15 @@ def test_labels_of_which_a_row_has_several_are_shares_of_rows():
     shares = [{name: int(n) / 1000 for name, n in count[0]} for count in counts]
     assert found.effect == pytest.approx(max(abs(shares[0][name] - shares[1][name]) for name in shares[0]))
     assert found.drift
+
+
+def test_streams_apart_are_made_once_and_not_for_each_other(monkeypatch):
+    """2,000 of them, as many as an hour of a device may have, took a minute to compare."""
+    made = []
+    only = Group._only
+    monkeypatch.setattr(Group, "_only", lambda group, *of: made.append(of[0]) or only(group, *of))
+    bank = KLLBank(1)
+    bank.update(np.arange(20.0)[:, None])
+    group = Group("inputs", sketches={f"bank/pixel/{number}": bank for number in range(40)})
+    assert len(compare_group(Side.of(group), Side.of(group)).streams) == 40
+    assert len(made) < 10 * 40
