@@ -38,7 +38,7 @@ class Certificate:
             InputError: If they cannot be read, or do not belong together; those from before then stay.
         """
         for name, path in {"tls_cert": self._cert, "tls_key": self._key}.items():
-            if path is not None and not os.access(path, os.R_OK):
+            if path is not None and not (path.is_file() and os.access(path, os.R_OK)):  # a pipe would be waited for
                 raise InputError(f"{name}={str(path)!r} cannot be read: pass a PEM file that is there and may be read")
         try:
             _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._cert, self._key)  # half of a wrong pair would stay

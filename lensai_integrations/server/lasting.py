@@ -54,7 +54,7 @@ class Lasting(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record of another package's logger is to be logged; as loggers ask their filters."""
-        count = self.left_out(str(record.msg))
+        count = self.left_out(str(record.msg).partition("\n")[0])  # asyncio names tasks and sockets below
         if count is not None:
             record.msg = str(record.msg).rstrip() + _more(count)
         return count is not None

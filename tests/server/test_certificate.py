@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import ssl
@@ -23,6 +24,7 @@ def files(tmp_path_factory):
     make(folder / "locked.pem", folder / "locked.key", password="secret")
     (folder / "both.pem").write_bytes((folder / "one.key").read_bytes() + (folder / "one.pem").read_bytes())
     (folder / "none.pem").write_text("no certificate")
+    os.mkfifo(folder / "pipe.pem")
     return folder
 
 
@@ -54,11 +56,13 @@ def test_two_files_or_one(files):
     [
         ("nowhere.pem", "one.key", "tls_cert=.*cannot be read"),
         ("one.pem", "nowhere.key", "tls_key=.*cannot be read"),
+        ("pipe.pem", "one.key", "tls_cert=.*cannot be read"),
+        ("one.pem", "pipe.pem", "tls_key=.*cannot be read"),
         ("one.pem", "two.key", "are not a certificate and its key"),
         ("none.pem", "one.key", "are not a certificate and its key"),
         ("one.pem", None, "are not a certificate and its key"),
         ("locked.pem", "locked.key", "without a password"),
-        (".", "one.key", "are not a certificate and its key"),
+        (".", "one.key", "tls_cert=.*cannot be read: pass a PEM file"),
         (None, "one.key", "tls_key=.*pass --tls-cert"),
     ],
 )

@@ -8,6 +8,7 @@ import select
 import socket
 import time
 
+import httpx
 import pytest
 from receiving import WHEN, client_of, device, form, listening, tarred
 
@@ -130,8 +131,6 @@ def test_lengths_that_are_none(server, length):
 
 
 def test_a_real_upload_still_works(server):
-    import httpx
-
     request = form()
     answer = httpx.post(
         f"http://127.0.0.1:{server[0]}/upload/", headers={"Authorization": f"Bearer {TOKEN}"}, **request
@@ -142,8 +141,6 @@ def test_a_real_upload_still_works(server):
 @pytest.mark.slow
 def test_one_token_that_announces_and_floods_keeps_nobody_from_sending(baseline, sqlite):
     """It has hundreds of bodies under way that it never sends; a body is waited for for a minute."""
-    import httpx
-
     door, settings = "d" * 32, Settings(memory_bytes=16 * 2**20, upload_bytes=4 * 2**20)
     client = client_of(baseline, sqlite, settings, Tokens([TOKEN, f"{door} door-3"]))
     turns = client.service.turns
@@ -162,6 +159,23 @@ def test_one_token_that_announces_and_floods_keeps_nobody_from_sending(baseline,
         refused = httpx.post(url, headers={"Authorization": f"Bearer {door}"}, timeout=15, **form())
         assert (refused.status_code, 2 <= int(refused.headers["retry-after"]) <= 30) == (429, True)
     assert {row.name: row.uploads for row in queries.list_sensors(sqlite, most=9)} == {"door-4": 5}
+
+
+@pytest.mark.slow
+def test_a_fleet_that_uploads_in_the_same_second_is_not_refused(baseline, sqlite):
+    """LensAI's C++ profiler loses what is refused. All heads come before any body, as over slow lines."""
+    client = client_of(baseline, sqlite, tokens=Tokens([TOKEN]))
+    with listening(client.app) as port, contextlib.ExitStack() as stack:
+        fleet = []
+        for n in range(300):
+            request = httpx.Request("POST", f"http://localhost:{port}/upload/", **form(f"door-{n}"))
+            head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+            link = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            link.sendall(f"POST /upload/ HTTP/1.1\r\n{head}Authorization: Bearer {TOKEN}\r\n\r\n".encode())
+            fleet.append((link, request.read()))
+        for link, body in fleet:
+            link.sendall(body)
+        assert {link.recv(12) for link, _ in fleet} == {b"HTTP/1.1 201"}
 
 
 @pytest.mark.slow

@@ -48,3 +48,15 @@ def test_loggers_of_others_are_held_to_it(log, caplog):
         "Invalid HTTP request received from 0.0",
         "Invalid HTTP request received from 60.0 (2 more since it was last logged)",
     ]
+
+
+def test_what_differs_below_the_first_line_is_one_kind(log, caplog):
+    """As asyncio's: there are as many as there are tasks, and none of them is to be kept for ever."""
+    told = Lasting(clock=lambda: 0.0)
+    log.addFilter(told)
+    try:
+        for n in range(5):
+            log.error(f"Task exception was never retrieved\nfuture: <Task name='Task-{n}'>")
+    finally:
+        log.removeFilter(told)
+    assert (len(caplog.records), len(told._said)) == (1, 1)
