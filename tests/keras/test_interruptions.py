@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import keras
 import pytest
 
 from lensai_integrations import Baseline, DriftMonitor, Profiler
