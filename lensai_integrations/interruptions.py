@@ -67,7 +67,7 @@ def suppressed(*kinds: type[Exception]) -> Iterator[None]:
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
     """An error, and those it was raised in place of. One that the caller was handling before is no cause: it was caught
-    by a frame in which this error has not been."""
+    by a frame that runs still, and in which this error has not been."""
     following: BaseException | None = error
     known: list[BaseException] = []  # errors may be causes of themselves: `raise error from error`
     while following is not None and all(following is not each for each in known):
@@ -75,8 +75,16 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
         known.append(following)
         frames = [trace.tb_frame for trace in _traces(following)]
         following = following.__context__ if following.__cause__ is None else following.__cause__
-        if following is None or next((trace.tb_frame for trace in _traces(following)), None) not in frames:
+        first = None if following is None else next((trace.tb_frame for trace in _traces(following)), None)
+        if first is None or (first not in frames and first in _running()):
             return
+
+
+def _running() -> Iterator[FrameType]:
+    frame = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back  # type: ignore[assignment]
 
 
 def _traces(error: BaseException) -> Iterator[TracebackType]:
@@ -89,18 +97,16 @@ def _traces(error: BaseException) -> Iterator[TracebackType]:
 def _is_from_a_handler(error: BaseException) -> bool:
     """Whether a signal handler has raised it: a function given a number and the very frame it was called in.
 
-    One that has put something else in the place of these, or deleted them, is known by being a handler now.
+    One that has put something else in the place of these, or deleted them, is known by being a handler now. Where it
+    was called the traceback need not say: Keras and TensorFlow cut their own lines out of it.
     """
-    caller: FrameType | None = None
     for trace in _traces(error):
         frame = trace.tb_frame
-        if caller is not None and frame.f_back is caller:
-            for number, given in pairwise(_positional(frame)):
-                if given is caller and isinstance(number, int):
-                    return True
-            if frame.f_code in _codes_of_handlers() and _loses_arguments(frame.f_code):
+        for number, given in pairwise(_positional(frame)):
+            if given is not None and given is frame.f_back and isinstance(number, int):
                 return True
-        caller = frame
+        if frame.f_code in _codes_of_handlers() and _loses_arguments(frame.f_code):
+            return True
     return False
 
 

@@ -169,6 +169,32 @@ def test_what_is_made_of_an_interruption_raises_the_interruption():
             function()
 
 
+def test_an_interruption_whose_traceback_was_cut_down_raises_the_interruption():
+    """As Keras and TensorFlow do it, to errors of whatever calls them, and to those they make of these."""
+
+    def within():
+        interrupt()
+
+    def cuts(call):
+        try:
+            call()
+        except Exception as error:
+            trace = error.__traceback__
+            while trace.tb_next is not None:
+                trace = trace.tb_next
+            raise error.with_traceback(trace) from None
+
+    def anew():
+        try:
+            cuts(within)
+        except Exception as error:
+            raise type(error)("in user code")  # noqa: B904
+
+    for function in (within, anew):
+        with handled_by(raises), pytest.raises(TimeUpError, match="over"), Problems(quiet=True).caught("a step"):
+            cuts(function)
+
+
 @pytest.mark.parametrize("before", [KeyboardInterrupt, TimeUpError])
 def test_a_failure_after_an_interruption_that_the_user_has_caught_is_a_failure(before):
     """A fit that a user begins where another was cut short."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -283,12 +283,13 @@ def together(values: Any) -> Any:
     return values[0] if len(values) == 1 else np.concatenate([to_host(part) for part in values])
 
 
-def aside() -> AbstractContextManager[Any]:
+@contextmanager
+def aside() -> Iterator[None]:
     """Apart from the training: without gradients, and off its threads' cores."""
-    stack = ExitStack()
-    if keras.backend.backend() == "torch":
-        from torch import no_grad
+    with ExitStack() as stack:
+        if keras.backend.backend() == "torch":
+            from torch import no_grad
 
-        stack.enter_context(no_grad())
-    stack.enter_context(one_blas_thread())
-    return stack
+            stack.enter_context(no_grad())
+        stack.enter_context(one_blas_thread())
+        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import keras
 import pytest
 
 from lensai_integrations import Baseline, DriftMonitor, Profiler
@@ -104,3 +105,17 @@ def test_in_a_monitor(model, fit, images, at_call):
     at_call(DriftMonitor, "update")
     with pytest.raises(TimeUpError):
         trains.predict(images(24, 1)[0], verbose=0, callbacks=[DriftCallback(monitor.baseline_, window=10)])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only torch has gradients that are off for a while")
+def test_what_fires_where_gradients_are_put_off_leaves_them_on(monkeypatch):
+    from lensai_integrations.keras import fit
+
+    def fires():
+        raise TimeUpError
+
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(fit, "one_blas_thread", fires)
+    with pytest.raises(TimeUpError), fit.aside():
+        pass
+    assert torch.is_grad_enabled()
