@@ -100,7 +100,7 @@ def beyond_columns(groups: Mapping[str, Group]) -> list[str]:
 
 def _beyond(name: str, groups: Mapping[str, Group]) -> Iterator[str]:
     outputs, labels = groups[name], groups.get(partner_of(name))
-    kind, columns = outputs.info.get("kind"), int(outputs.info.get("columns", 0))
+    kind, columns = outputs.info.get("kind"), int(outputs.info.get("columns") or 0)
     if labels is None or kind not in CLASSES + MULTILABEL or not labels.categories or PER_IMAGE in labels.streams:
         return
     wide = 2 if columns == 1 else columns

@@ -91,7 +91,7 @@ def merged_segments(a: Profile, b: Profile) -> tuple[dict[str, Profile], dict[st
         lost = any(profile.segments for profile in sides)
         said = " and ".join(f"by {profile.info.get('segment_by') or 'nothing'}" for profile in sides)
         return {}, {}, [f"the segments were dropped in merging: they are {said}"] if lost else []
-    most = max(int(profile.info.get("max_segments", DEFAULT_SEGMENTS)) for profile in sides)
+    most = max(int(profile.info.get("max_segments") or DEFAULT_SEGMENTS) for profile in sides)
     segments: dict[str, Profile] = {}
     for profile in sides:
         for name, segment in profile.segments.items():

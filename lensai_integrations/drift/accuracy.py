@@ -111,7 +111,7 @@ def rights(profile: Profile, outputs: str) -> NDArray[Any] | None:
     ):
         return None
     answers, truths = (data[name][:, 0] for name in names)
-    columns = int(profile.groups[outputs].info.get("columns", 0))
+    columns = int(profile.groups[outputs].info.get("columns") or 0)
     if columns and np.nanmax(truths, initial=-1) >= max(columns, 2):
         return None
     known = (truths >= 0) & (answers >= 0)  # a label below 0 says that there is none

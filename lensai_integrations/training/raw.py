@@ -128,7 +128,7 @@ def _join_segments(delivered: Profile, profile: Profile, name: str, called: str)
         return []
     if others not in (None, by):
         return [_TWO_WAYS.format(called, by, others)]
-    most = max(int(each.info.get("max_segments", 1)) for each in (delivered, profile))
+    most = max(int(each.info.get("max_segments") or 1) for each in (delivered, profile))
     for key, segment in delivered.segments.items():
         own = profile.segments.setdefault(key, Profile(info=dict(segment.info)))
         _add(segment.groups, own.groups, name, called)

@@ -119,3 +119,12 @@ def test_a_report_says_it(rng):
     assert report.accuracy.window < report.accuracy.baseline - 0.15
     assert report.to_dict()["accuracy"]["window"] == report.accuracy.window
     assert "by its confidences" in report.to_text()
+
+
+@pytest.mark.parametrize("name", ["outputs", "labels"])
+def test_columns_that_a_file_leaves_open_are_as_none_told(rng, name):
+    profile, *_ = profile_of(rng, 200)
+    profile.groups[name].info["columns"] = None
+    assert confidence_of(profile) is not None
+    assert compare(profile, profile).tested
+    assert profile.merge(profile).n == 400
