@@ -7,11 +7,11 @@ become a large one. A folder's links are not followed either.
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import stat
 import tarfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
@@ -42,6 +42,9 @@ _END: Final = 1024
 _SIZE_AT: Final = 124
 #: So often an archive is asked for more at its end.
 _MOST_ENDS: Final = 100
+#: Most gzip streams of one archive (devices write one), and how many bytes of them are unpacked at a time.
+_MOST_STREAMS: Final = 16
+_PACKED: Final = 1 << 16
 #: As many files that were passed over are named.
 _MOST_NAMED = 100
 
@@ -193,7 +196,7 @@ def _untar(file: IO[bytes], name: str, found: Found) -> None:
     try:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        stream = _Bounded(gzip.GzipFile(fileobj=file) if zipped else file, found.limits.archive_bytes)
+        stream = _Bounded(_Unzipped(file) if zipped else file, found.limits.archive_bytes)
         endless = zipped
         with tarfile.open(fileobj=stream, mode="r|", errorlevel=0, tarinfo=_Member) as members:
             for member in members:
@@ -260,6 +263,52 @@ def _take(members: tarfile.TarFile, member: tarfile.TarInfo, found: Found) -> No
         content = members.extractfile(member)  # a file object on the stream: nothing is written anywhere
         assert content is not None
         found.add(path, content.read())
+
+
+class _Unzipped:
+    """What gzip streams hold, one after the other, each held against its own checksum and length by zlib.
+
+    `gzip` reads heads in Python, a byte at a time, and they may be as long, or as many, as the file: for minutes it
+    would keep the thread that answers others from running.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._packed, self._begun = file, b"", 0
+        self._stream: Any = None
+
+    def read(self, size: int) -> bytes:
+        """Up to so many bytes, one at least; none at the end.
+
+        Raises:
+            EOFError: If a stream has no end.
+            FormatError: If there are many streams.
+            zlib.error: If one is damaged.
+        """
+        content = b""
+        while not content and (self._stream is not None or self._begins()):
+            content = self._stream.decompress(self._packed, size)
+            self._packed = self._stream.unconsumed_tail
+            if self._stream.eof:
+                self._packed, self._stream = self._stream.unused_data, None
+            elif not (content or self._packed):
+                self._packed = self._file.read(_PACKED)
+                if not self._packed:
+                    raise EOFError("it ends before its gzip stream does")
+        return content
+
+    def _begins(self) -> bool:
+        """Whether another stream begins; zeros may stand between them."""
+        self._packed = self._packed.lstrip(b"\0")
+        while not self._packed:
+            read = self._file.read(_PACKED)
+            if not read:
+                return False
+            self._packed = read.lstrip(b"\0")
+        self._begun += 1
+        if self._begun > _MOST_STREAMS:
+            raise FormatError(f"the archive has more than the {_MOST_STREAMS} gzip streams that are read")
+        self._stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        return True
 
 
 class _Bounded(io.RawIOBase):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from lensai_integrations import edge
 from lensai_integrations.edge import uploads
 from lensai_integrations.edge.layout import FOLDERS, canonical, place_of
-from lensai_integrations.edge.members import Limits
+from lensai_integrations.edge.members import Limits, _Unzipped
 from lensai_integrations.edge.reading import profile_of_files
 from lensai_integrations.edge.uploads import merged, pack_sketches, read_upload, rows_of, unpack_sketches
 from lensai_integrations.errors import FormatError
@@ -232,6 +232,28 @@ def test_gzip_may_have_several_parts_and_zeros_behind_them(more):
             read_upload(damaged)
     with pytest.raises(FormatError, match="cut short"):
         read_upload(gzip.compress(archive[:700]))
+
+
+def test_a_gzip_stream_may_say_much_before_it_begins_and_there_are_few_of_them():
+    """Gzip's head may hold a name without end, and an archive may consist of empty streams: neither is read in Python."""
+    packed = tarred(CONTENT)
+    named = packed[:3] + bytes([packed[3] | 8]) + packed[4:10] + b"n" * 200_000 + b"\0" + packed[10:]
+    assert len(read_upload(named).sketches) == 2
+    with pytest.raises(FormatError, match="more than the 16 gzip streams"):
+        read_upload(gzip.compress(b"") * 1000 + packed)
+
+
+@given(
+    st.lists(st.binary(max_size=300).map(lambda part: part * 50), min_size=1, max_size=5),
+    st.lists(st.integers(1, 5000), min_size=1, max_size=5),
+)
+def test_what_is_unzipped_in_pieces_is_what_gzip_unzips(parts, sizes):
+    packed = bytes(3).join(gzip.compress(part) for part in parts)
+    stream, pieces = _Unzipped(io.BytesIO(packed)), []
+    while piece := stream.read(sizes[len(pieces) % len(sizes)]):
+        pieces.append(piece)
+    assert b"".join(pieces) == b"".join(parts)
+    assert all(len(piece) <= sizes[number % len(sizes)] for number, piece in enumerate(pieces))
 
 
 @pytest.mark.parametrize("place", range(-8, 0))
