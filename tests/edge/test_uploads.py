@@ -235,7 +235,7 @@ def test_gzip_may_have_several_parts_and_zeros_behind_them(more):
 
 
 def test_a_gzip_stream_may_say_much_before_it_begins_and_there_are_few_of_them():
-    """Gzip's head may hold a name without end, and an archive may consist of empty streams: neither is read in Python."""
+    """A head may hold a name without end, an archive may consist of empty streams: neither is read in Python."""
     packed = tarred(CONTENT)
     named = packed[:3] + bytes([packed[3] | 8]) + packed[4:10] + b"n" * 200_000 + b"\0" + packed[10:]
     assert len(read_upload(named).sketches) == 2
