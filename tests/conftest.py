@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from time_limits import time_limit
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,6 +18,32 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real test data not found at {folder}: set LENSAI_TEST_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture
+def alarm():
+    """Whose call is a user's time limit: from then on there is none."""
+    with time_limit() as call:
+        yield call
+
+
+@pytest.fixture
+def at_call(monkeypatch, alarm):
+    """`at_call(owner, name)`: the time is up within the first call of a function."""
+
+    def patch(owner, name):
+        original, calls = getattr(owner, name), []
+
+        def run(*arguments, **keywords):
+            calls.append(1)
+            result = original(*arguments, **keywords)
+            if len(calls) == 1:
+                alarm()
+            return result
+
+        monkeypatch.setattr(owner, name, run)
+
+    return patch
 
 
 #: Programs that tests start in processes of their own.

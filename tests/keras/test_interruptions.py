@@ -6,6 +6,7 @@ import signal
 
 import keras
 import pytest
+from time_limits import TimeUpError
 
 from lensai_integrations import Baseline, DriftMonitor, Profiler
 from lensai_integrations.keras import BaselineCallback, DriftCallback, callback, functions
@@ -14,40 +15,6 @@ from lensai_integrations.keras.fit import KerasFit
 from lensai_integrations.keras.weights import ModelWeights
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="there is no such signal")
-
-
-class TimeUpError(Exception):
-    pass
-
-
-@pytest.fixture
-def alarm():
-    """Whose call is the time limit: from then on there is none."""
-
-    def up(number, frame):
-        raise TimeUpError("the night is over")
-
-    before = signal.signal(signal.SIGALRM, up)
-    yield lambda: signal.raise_signal(signal.SIGALRM)
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
-def at_call(monkeypatch, alarm):
-    """`at_call(owner, name)`: the time is up within the first call of a function."""
-
-    def patch(owner, name):
-        original, calls = getattr(owner, name), []
-
-        def run(*arguments, **keywords):
-            calls.append(1)
-            if len(calls) == 1:
-                alarm()
-            return original(*arguments, **keywords)
-
-        monkeypatch.setattr(owner, name, run)
-
-    return patch
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+from time_limits import TimeUpError
 
 from lensai_integrations import Baseline, DriftMonitor, Profiler, measure
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
@@ -15,41 +16,6 @@ from lensai_integrations.torch.taps import Taps
 from lensai_integrations.training.raw import RawImages
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="there is no such signal")
-
-
-class TimeUpError(Exception):
-    pass
-
-
-@pytest.fixture
-def alarm():
-    """Whose call is the time limit: from then on there is none."""
-
-    def up(number, frame):
-        raise TimeUpError("the night is over")
-
-    before = signal.signal(signal.SIGALRM, up)
-    yield lambda: signal.raise_signal(signal.SIGALRM)
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
-def at_call(monkeypatch, alarm):
-    """`at_call(owner, name, number)`: the time is up within that call of a method."""
-
-    def patch(owner, name, number=1):
-        original, calls = getattr(owner, name), []
-
-        def run(*arguments, **keywords):
-            calls.append(1)
-            result = original(*arguments, **keywords)
-            if len(calls) == number:
-                alarm()
-            return result
-
-        monkeypatch.setattr(owner, name, run)
-
-    return patch
 
 
 @pytest.fixture
