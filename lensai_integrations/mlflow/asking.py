@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from lensai_integrations.errors import TrackingError
 from lensai_integrations.posting import Answer
@@ -125,23 +125,22 @@ def _said(answer: Response) -> str:
     return f"the server answered {Answer(answer.status_code)}{f' ({text})' if text else ''}"
 
 
-def _place(answer: Response, url: SplitResult) -> str:
-    """Where a redirect has led to, without credentials; the whole address if that is another server's."""
-    first = urlsplit(answer.history[0].url) if answer.history else url
-    host = url.netloc.rpartition("@")[2]
-    is_same = (url.scheme, host) == (first.scheme, first.netloc.rpartition("@")[2])
-    return url.path if is_same else f"{url.scheme}://{host}{url.path}"
+def _place(answer: Response) -> str:
+    """Where redirects have led to, without credentials; the whole address if that is another server's."""
+    first, last = urlsplit(answer.history[0].url), urlsplit(answer.url)
+    host = last.netloc.rpartition("@")[2]
+    is_same = (last.scheme, host) == (first.scheme, first.netloc.rpartition("@")[2])
+    return last.path if is_same else f"{last.scheme}://{host}{last.path}"
 
 
 def _check(answer: Response, method: str, asked: str, *, download: bool) -> None:
     """Refuse what a proxy or a login page answers in the server's place; a file that is downloaded may be a page."""
-    led_to = _place(answer, urlsplit(answer.url))
     advice = "is a proxy or a login before the server? Pass the address, and the credentials, of MLflow itself"
     if method != "GET" and any(each.status_code not in _KEEPING for each in answer.history):
-        raise TrackingError(f"the server answered {asked} with a redirect to {led_to}: {advice}")
+        raise TrackingError(f"the server answered {asked} with a redirect to {_place(answer)}: {advice}")
     if answer.status_code == 413:
         raise TrackingError(f"{_said(answer)} to {asked}: {_TOO_LARGE}")
     kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if answer.status_code == 200 and kind == "text/html" and not download:
-        redirected = f", {led_to}" if answer.history else ""
+        redirected = f", {_place(answer)}" if answer.history else ""
         raise TrackingError(f"the server answered {asked} with a web page{redirected}: {advice}")

@@ -163,15 +163,15 @@ def test_a_file_where_the_folder_should_be_is_one_problem(tmp_path):
 
 def test_where_nothing_can_be_saved_the_baseline_is_logged_all_the_same(tmp_path, monkeypatch):
     """A container whose disk is read-only; here a file is in the way, since some users may write anywhere."""
-    (tmp_path / "lensai_baseline-0a").write_text("")
+    (tmp_path / "lensai_baseline-f00d").write_text("")
     uploaded, problems, told = [], Problems(quiet=True), []
     monkeypatch.setattr("lensai_integrations.mlflow.upload_files", lambda *given, **_: uploaded.append(given))
     options = BaselineCallback(clean_windows=100)._options
-    runs = [TrackedRun("0a", "u")]
+    runs = [TrackedRun("f00d", "u")]
     assert finish.deliver(baseline_of(120), options, problems, root=tmp_path, runs=runs, say=told.append) is None
     ((files, saved),) = uploaded
     assert (set(files) > {"manifest.json", "profile.npz"}, saved) == (True, None)
-    assert told == ["Baseline of 120 validation rows: logged to MLflow run 0a."]
+    assert told == ["Baseline of 120 validation rows: logged to MLflow run f00d."]
 
 
 def test_a_working_directory_that_is_gone_is_a_problem_of_saving(tmp_path, monkeypatch):
