@@ -28,7 +28,7 @@ from lensai_integrations.measures.definitions import DEFINITIONS
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.segments import check_read
 from lensai_integrations.sketches.rows import RowSample
-from lensai_integrations.storage import MAX_MANIFEST_BYTES, pack, read_folder, unpack, write_folder
+from lensai_integrations.storage import MAX_MANIFEST_BYTES, pack, read_folder, unpack, write_files
 from lensai_integrations.summary import segments_csv, to_csv
 
 Arrays = dict[str, NDArray[Any]]
@@ -52,7 +52,7 @@ def save(what: Profile | Baseline, folder: str | Path, *, report_html: str | Non
         InputError: If `folder` is a file.
         OSError: If it cannot be written.
     """
-    write_folder(Path(folder), files_of(what, report_html=report_html))
+    write_files(Path(folder), files_of(what, report_html=report_html))
     return Path(folder)
 
 

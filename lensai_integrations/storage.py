@@ -47,6 +47,8 @@ TEXTS: Final = ("streams.csv", "segments.csv", "report.html")
 FORMAT: Final = "lensai"
 #: Since 2 the manifest ends in its own sha256. In 1 it has none.
 FORMAT_VERSION: Final = 2
+#: What a manifest says of its own folder.
+_OWN_KEYS: Final = ("format", "format_version", "files", "sha256")
 #: Largest size in bytes that is read.
 MAX_MANIFEST_BYTES: Final = 64 * 2**20
 #: Largest size in bytes of all files of a folder together.
@@ -72,7 +74,7 @@ def files_of(
     """The files of a folder, whole and in memory: `profile.npz`, the texts, and last `manifest.json`, which lists them.
 
     Args:
-        manifest: JSON values; keys `format`, `format_version`, `files` and `sha256` are added.
+        manifest: JSON values; the keys `format`, `format_version`, `files` and `sha256` are replaced, or added.
         arrays: Numeric arrays by name (`group/part/name`).
         texts: Some of `TEXTS` with what is in them.
 
@@ -85,7 +87,8 @@ def files_of(
     """
     contents = {ARRAYS: pack(arrays), **{name: _encoded(name, text) for name, text in texts.items()}}
     files = {name: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for name, c in contents.items()}
-    whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **manifest, "files": files}
+    told = {key: value for key, value in manifest.items() if key not in _OWN_KEYS}
+    whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **told, "files": files}
     text = to_json(whole, "the manifest", indent=1)
     if len(text) + _SEAL_BYTES > MAX_MANIFEST_BYTES:
         raise InputError(
@@ -107,7 +110,22 @@ def _sealed(manifest: bytes) -> bytes:
     return start + b',\n "sha256": "%s"\n}' % hashlib.sha256(start).hexdigest().encode()
 
 
-def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_folder(
+    folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str]
+) -> None:
+    """Write a folder that `read_folder` reads; what is given and raised is that of `files_of` and `write_files`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_folder(Path(folder), {"kind": "profile"}, {}, {})
+        ...     read_folder(Path(folder))[0]["kind"]
+        'profile'
+    """
+    write_files(folder, files_of(manifest, arrays, texts))
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write what `files_of` made.
 
     Then the folder holds this save; or that of another process which saved there after it; never files of both, and at
@@ -257,7 +275,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """What is in the files of a folder that `write_folder` wrote: those of one save, as `files_of` gives them.
+    """What is in the files of a folder that `write_files` wrote: those of one save, as `files_of` gives them.
 
     While somebody saves to it, it waits for what was there before or what comes.
 

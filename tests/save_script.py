@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lensai_integrations.storage import files_of, write_folder
+from lensai_integrations.storage import write_folder
 
 
 def save(folder: Path, name: str) -> None:
     """One save, whose files all hold the name."""
     arrays = {"x": np.frombuffer(name.encode(), np.uint8), "y": np.full(2000, hash(name) % 1000)}
     texts = {"streams.csv": name} | ({"segments.csv": name} if name.startswith("a") else {"report.html": name})
-    write_folder(folder, files_of({"saved": name}, arrays, texts))
+    write_folder(folder, {"saved": name}, arrays, texts)
 
 
 if __name__ == "__main__":

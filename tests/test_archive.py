@@ -24,7 +24,7 @@ from lensai_integrations.archive import files_of, from_bytes, load, save, to_byt
 from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
 from lensai_integrations.group import Group
 from lensai_integrations.report import baseline_html
-from lensai_integrations.storage import pack, unpack, write_folder
+from lensai_integrations.storage import pack, unpack, write_files
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def test_a_small_folder_that_unpacks_to_a_large_one_is_refused(tmp_path: Path, n
     manifest["files"]["profile.npz"] = {"sha256": hashlib.sha256(blob).hexdigest(), "bytes": len(blob)}
     del manifest["sha256"]
     sealed = storage._sealed(json.dumps(manifest, indent=1).encode())
-    write_folder(tmp_path, files | {"profile.npz": blob, "manifest.json": sealed})
+    write_files(tmp_path, files | {"profile.npz": blob, "manifest.json": sealed})
     with pytest.raises(FormatError, match=rf"profile\.npz: {len(blob)} bytes unpack to {size + 128}, more than the"):
         load(tmp_path)
 

@@ -22,17 +22,31 @@ from hypothesis.extra import numpy as arrays
 
 from lensai_integrations import npz, storage
 from lensai_integrations.errors import FormatError, InputError, LensAIError
-from lensai_integrations.storage import ARRAYS, MANIFEST, files_of, pack, read_files, read_folder, unpack, write_folder
+from lensai_integrations.storage import (
+    ARRAYS,
+    MANIFEST,
+    files_of,
+    pack,
+    read_files,
+    read_folder,
+    unpack,
+    write_folder,
+)
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_])
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_folder(
-        tmp_path / "saved", files_of({"kind": "test"}, {"a/b": np.arange(6.0).reshape(2, 3)}, {"streams.csv": "x,y\n"})
-    )
+    write_folder(tmp_path / "saved", {"kind": "test"}, {"a/b": np.arange(6.0).reshape(2, 3)}, {"streams.csv": "x,y\n"})
     return tmp_path / "saved"
+
+
+def test_what_was_read_can_be_written_again(folder: Path, tmp_path: Path) -> None:
+    """What a manifest says of its own folder is said anew."""
+    manifest, arrays = read_folder(folder)
+    write_folder(tmp_path / "again", manifest | {"format_version": 1}, arrays, {"streams.csv": "x,y\n"})
+    assert read_files(tmp_path / "again") == read_files(folder)
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -74,7 +88,7 @@ def test_numpy_itself_can_open_it(folder: Path) -> None:
 
 
 def test_writing_again_replaces(folder: Path) -> None:
-    write_folder(folder, files_of({"kind": "new"}, {"c": np.zeros(1)}, {}))
+    write_folder(folder, {"kind": "new"}, {"c": np.zeros(1)}, {})
     manifest, loaded = read_folder(folder)
     assert (manifest["kind"], list(loaded)) == ("new", ["c"])
 
@@ -82,7 +96,7 @@ def test_writing_again_replaces(folder: Path) -> None:
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
     with pytest.raises(InputError, match="is a file; pass a folder"):
-        write_folder(tmp_path / "f", files_of({}, {}, {}))
+        write_folder(tmp_path / "f", {}, {}, {})
 
 
 @pytest.mark.parametrize("name", [MANIFEST, ARRAYS, "streams.csv"])
@@ -219,7 +233,7 @@ def test_a_full_disk_leaves_what_was_there(folder: Path, name: str, monkeypatch:
 
     monkeypatch.setattr(storage, "write_file", full)
     with pytest.raises(OSError, match="No space left"):
-        write_folder(folder, files_of({"kind": "new"}, {"a": np.zeros(2)}, {}))
+        write_folder(folder, {"kind": "new"}, {"a": np.zeros(2)}, {})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -229,14 +243,14 @@ def test_no_partial_files_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(storage.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_folder(folder, files_of({}, {"a": np.zeros(2)}, {}))
+        write_folder(folder, {}, {"a": np.zeros(2)}, {})
     assert not [path for path in folder.iterdir() if "partial" in path.name]
 
 
 @pytest.fixture
 def stale(tmp_path: Path) -> Path:
     """A folder that an older save has written, and something of the user's beside it."""
-    write_folder(tmp_path / "a", files_of({}, {"x": np.zeros(1)}, {"streams.csv": "old", "segments.csv": "old"}))
+    write_folder(tmp_path / "a", {}, {"x": np.zeros(1)}, {"streams.csv": "old", "segments.csv": "old"})
     (tmp_path / "a" / "notes.txt").write_text("mine")
     return tmp_path / "a"
 
@@ -245,7 +259,7 @@ NOW = {"streams.csv": "new"}
 
 
 def test_what_an_older_save_has_and_this_one_does_not_is_removed(stale: Path) -> None:
-    write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
+    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
     assert {path.name for path in stale.iterdir()} == {"manifest.json", "profile.npz", "streams.csv", "notes.txt"}
     assert (stale / "notes.txt").read_text() == "mine"
     assert read_folder(stale)[1]["x"] == 1
@@ -253,19 +267,19 @@ def test_what_an_older_save_has_and_this_one_does_not_is_removed(stale: Path) ->
 
 def test_what_an_interrupted_save_has_left_is_removed(stale: Path) -> None:
     (stale / "manifest.json").unlink()
-    write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
+    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
     assert not (stale / "segments.csv").exists()
     (stale / "segments.csv").write_text("left")
     (stale / "manifest.json").write_text("{")
-    write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
+    write_folder(stale, {}, {"x": np.ones(1)}, NOW)
     assert not (stale / "segments.csv").exists()
 
 
 def test_files_of_the_user_that_are_called_as_ours_stay(tmp_path: Path) -> None:
     (tmp_path / "segments.csv").write_text("mine")
-    write_folder(tmp_path, files_of({}, {"x": np.zeros(1)}, NOW))
+    write_folder(tmp_path, {}, {"x": np.zeros(1)}, NOW)
     (tmp_path / "report.html").write_text("mine")
-    write_folder(tmp_path, files_of({}, {"x": np.ones(1)}, NOW))
+    write_folder(tmp_path, {}, {"x": np.ones(1)}, NOW)
     assert [(tmp_path / name).read_text() for name in ("segments.csv", "report.html")] == ["mine", "mine"]
 
 
@@ -285,7 +299,7 @@ def steps_of_a_save(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, ar
         for name in ("open", "write", "replace", "unlink", "fsync"):
             patch.setattr(os, name, killed(getattr(os, name)))
         try:
-            write_folder(folder, files_of({}, arrays, NOW))
+            write_folder(folder, {}, arrays, NOW)
         except KeyboardInterrupt:
             return True
     return False
@@ -303,7 +317,7 @@ def test_a_save_that_is_killed_at_any_step_leaves_the_older_one_or_the_newer(
         assert files["streams.csv"] == (b"new" if seen[-1] else b"old")
         assert ("segments.csv" in files) == (not seen[-1])
         later = {"x": np.full(1, 2)} if step % 2 else {"x": np.ones(1), "y": np.zeros(3)}
-        write_folder(folder, files_of({}, later, NOW))  # whatever was left
+        write_folder(folder, {}, later, NOW)  # whatever was left
         assert {path.name for path in folder.iterdir()} == {MANIFEST, ARRAYS, "streams.csv", "notes.txt"}
         assert read_folder(folder)[1].keys() == later.keys()
         if not was_killed:
@@ -343,7 +357,7 @@ def test_a_made_save_that_was_damaged_is_not_given_names(stale: Path, monkeypatc
     assert read_folder(stale)[1]["x"] == 0
     monkeypatch.setattr(storage, "write_file", _full)
     with pytest.raises(OSError, match="full"):
-        write_folder(stale, files_of({}, {"x": np.ones(1)}, NOW))
+        write_folder(stale, {}, {"x": np.ones(1)}, NOW)
     assert read_folder(stale)[1]["x"] == 0
     assert not list(stale.glob(".*"))
 
@@ -358,7 +372,7 @@ def _full(*_: Any, **__: Any) -> None:
 
 
 def test_every_single_bit_flip_of_a_manifest_is_refused(tmp_path: Path) -> None:
-    write_folder(tmp_path, files_of({"kind": "test", "info": {"é": [1.5, None]}}, {"x": np.zeros(1)}, {}))
+    write_folder(tmp_path, {"kind": "test", "info": {"é": [1.5, None]}}, {"x": np.zeros(1)}, {})
     content = (tmp_path / MANIFEST).read_bytes()
     for bit in range(8 * len(content)):
         flipped = bytearray(content)
@@ -412,7 +426,7 @@ def test_links_that_somebody_put_there_are_replaced_and_not_followed(tmp_path: P
     for name in (ARRAYS, MANIFEST, "streams.csv"):
         (tmp_path / "saved" / f".{name}.next").symlink_to(tmp_path / "mine")
         (tmp_path / "saved" / name).symlink_to(tmp_path / "mine")
-    write_folder(tmp_path / "saved", files_of({}, {"x": np.zeros(1)}, NOW))
+    write_folder(tmp_path / "saved", {}, {"x": np.zeros(1)}, NOW)
     assert (tmp_path / "mine").read_text() == "mine"
     assert read_folder(tmp_path / "saved")[1]["x"] == 0
 

@@ -19,7 +19,7 @@ from save_script import save
 
 from lensai_integrations import storage
 from lensai_integrations.errors import FormatError, InUseError
-from lensai_integrations.storage import ARRAYS, MANIFEST, files_of, read_folder, write_folder
+from lensai_integrations.storage import ARRAYS, MANIFEST, read_folder, write_folder
 
 fcntl = pytest.importorskip("fcntl")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
@@ -219,7 +219,7 @@ def test_a_disk_that_locks_nothing_is_written_to_all_the_same(folder: Path, monk
 def test_what_a_killed_save_has_left_is_removed_by_the_next(folder: Path) -> None:
     (folder / ".profile.npz.12.0af.partial").write_bytes(b"x")
     (folder / ".mine.partial").write_bytes(b"x")
-    write_folder(folder, files_of({"saved": "x"}, {"x": np.frombuffer(b"x", np.uint8)}, {}))
+    write_folder(folder, {"saved": "x"}, {"x": np.frombuffer(b"x", np.uint8)}, {})
     assert {path.name for path in folder.glob(".*")} == {".mine.partial"}
 
 

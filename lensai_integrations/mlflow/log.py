@@ -23,7 +23,7 @@ from lensai_integrations.interruptions import pass_on
 from lensai_integrations.mlflow.address import DEFAULT_PATH, checked_path, without_credentials
 from lensai_integrations.mlflow.load import LIMITS
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
-from lensai_integrations.storage import MANIFEST, read_files, write_folder
+from lensai_integrations.storage import MANIFEST, read_files, write_files
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -195,7 +195,7 @@ def _save(files: Mapping[str, bytes], directory: str | Path | None) -> Path:
     """The files in a folder on disk; what was half written to a temporary one is removed."""
     folder = Path(tempfile.mkdtemp(prefix="lensai_baseline_") if directory is None else directory).absolute()
     try:
-        write_folder(folder, files)
+        write_files(folder, files)
         return folder
     except OSError as error:
         pass_on(error)

@@ -17,7 +17,7 @@ from typing import Final
 
 from lensai_integrations.interruptions import suppressed
 from lensai_integrations.mlflow.address import DEFAULT_PATH
-from lensai_integrations.storage import MANIFEST, turn, write_folder
+from lensai_integrations.storage import MANIFEST, turn, write_files
 from lensai_integrations.training.options import Options
 
 FOLDER: Final = "lensai_baseline"
@@ -60,7 +60,7 @@ class Place:
         """
         if self._taken is None:
             self._taken = self._given() if self._is_given else self._free()
-        write_folder(self._taken, files)
+        write_files(self._taken, files)
         self.folder = self._taken
 
     def _given(self) -> Path:

@@ -11,7 +11,7 @@ from fits import baseline_of, options_of
 
 from lensai_integrations import mlflow
 from lensai_integrations.drift import calibrate
-from lensai_integrations.storage import write_folder
+from lensai_integrations.storage import write_files
 from lensai_integrations.training import finish
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.tracking import TrackedRun
@@ -41,7 +41,7 @@ def shares(root, n):
     """Ten fits that save to the folder that another program saves to; what is uploaded is kept."""
 
     def upload(files, saved, run_id, **_):
-        write_folder(root / f"uploads-{n}" / run_id, files)
+        write_files(root / f"uploads-{n}" / run_id, files)
 
     mlflow.upload_files = upload
     for i in range(10):
