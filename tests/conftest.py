@@ -46,5 +46,21 @@ def at_call(monkeypatch, alarm):
     return patch
 
 
+@pytest.fixture
+def calibration_ends_in(monkeypatch, alarm):
+    """`calibration_ends_in(kind)`: the calibration at the end of a fit is cut short, by Ctrl-C or the time limit."""
+
+    def patch(kind):
+        def interrupted(*_, **__):
+            if kind is KeyboardInterrupt:
+                raise KeyboardInterrupt
+            alarm()
+
+        monkeypatch.setattr("lensai_integrations.training.finish._lacks_calibration", lambda *_: True)
+        monkeypatch.setattr("lensai_integrations.drift.calibrate.calibrate", interrupted)
+
+    return patch
+
+
 #: Programs that tests start in processes of their own.
 collect_ignore = ["lightning/ddp_script.py", "lightning/spawn_script.py"]

@@ -41,9 +41,8 @@ class Slices(WholeRows):
     @classmethod
     def of(cls, rows: Floats, seed: int = 0) -> Self:
         """Directions, uniform in the space of columns divided by their standard deviation."""
-        spread = np.where(
-            np.ptp(rows, axis=0) > LEAST_RANGE, rows.std(axis=0), 0.0
-        )  # rounding makes some of a constant
+        varies = np.ptp(rows, axis=0) > LEAST_RANGE  # rounding gives a constant some deviation
+        spread = np.where(varies, rows.std(axis=0), 0.0)
         drawn = np.random.default_rng(seed).normal(size=(rows.shape[1], SLICES))
         scale = np.where(spread > 0, spread, np.inf)
         directions = (drawn / np.linalg.norm(drawn, axis=0) / scale[:, None]).astype(np.float32)

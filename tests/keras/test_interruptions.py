@@ -51,14 +51,8 @@ def test_while_a_step_is_traced(model, fit, at_call):
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeUpError])
-def test_in_the_calibration_the_callback_has_what_was_saved(model, fit, monkeypatch, alarm, kind):
-    def interrupted(*_, **__):
-        if kind is KeyboardInterrupt:
-            raise KeyboardInterrupt
-        alarm()
-
-    monkeypatch.setattr("lensai_integrations.training.finish._lacks_calibration", lambda *_: True)
-    monkeypatch.setattr("lensai_integrations.drift.calibrate.calibrate", interrupted)
+def test_in_the_calibration_the_callback_has_what_was_saved(model, fit, calibration_ends_in, kind):
+    calibration_ends_in(kind)
     monitor = BaselineCallback(layers=["embedding"])
     with pytest.raises(kind):
         fit(model(run_eagerly=True), monitor, epochs=1)

@@ -82,14 +82,8 @@ def test_in_a_users_measure_of_the_second_epoch_the_first_ones_baseline_is_saved
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeUpError])
-def test_in_the_calibration_the_callback_has_what_was_saved(train, monkeypatch, alarm, kind):
-    def interrupted(*_, **__):
-        if kind is KeyboardInterrupt:
-            raise KeyboardInterrupt
-        alarm()
-
-    monkeypatch.setattr("lensai_integrations.training.finish._lacks_calibration", lambda *_: True)
-    monkeypatch.setattr("lensai_integrations.drift.calibrate.calibrate", interrupted)
+def test_in_the_calibration_the_callback_has_what_was_saved(train, calibration_ends_in, kind):
+    calibration_ends_in(kind)
     callback = BaselineCallback(layers=["avgpool"])
     with pytest.raises((SystemExit, TimeUpError)):  # Lightning makes an exit of Ctrl-C
         train(callback)
