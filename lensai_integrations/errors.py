@@ -6,6 +6,10 @@ error a caller would expect, so `except ValueError` keeps working for people who
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
+from typing import Any
+
 
 class LensAIError(Exception):
     """Base of all errors raised by lensai_integrations.
@@ -48,3 +52,32 @@ def told(error: Exception) -> str:
         ('k=0 is too small', "KeyError: 'site'")
     """
     return str(error) if isinstance(error, LensAIError) else f"{type(error).__name__}: {error}"
+
+
+def saying_what_to_install(load: Callable[[str], Any], **frameworks: str) -> Callable[[str], Any]:
+    """A package's `__getattr__`, that names the extra where the package's framework is not installed.
+
+    Args:
+        load: The `__getattr__`, which imports a module of the package.
+        frameworks: By the name that is imported: what to give pip.
+
+    Example:
+        >>> def load(name):
+        ...     raise ModuleNotFoundError(name="torch")
+        >>> saying_what_to_install(load, torch="torch")("watch")
+        Traceback (most recent call last):
+        ...
+        lensai_integrations.errors.MissingDependencyError: torch is not installed: pip install torch
+    """
+
+    def load_or_say(name: str) -> Any:
+        try:
+            return load(name)
+        except ModuleNotFoundError as error:
+            if error.name not in frameworks:
+                raise
+            raise MissingDependencyError(
+                f"{error.name} is not installed: pip install {shlex.quote(frameworks[error.name])}"
+            ) from None
+
+    return load_or_say

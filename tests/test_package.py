@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
@@ -59,8 +61,50 @@ def test_every_public_name_loads() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="No lensai_integrations attribute nothing"):
         lensai_integrations.nothing  # noqa: B018
+
+
+STUBS = [path.parent for path in sorted(Path(lensai_integrations.__file__).parent.rglob("__init__.pyi"))]
+
+
+@pytest.mark.parametrize("folder", STUBS, ids=lambda folder: folder.name)
+def test_what_type_checkers_are_told_is_what_there_is(folder: Path) -> None:
+    """The stub is the one list of a package's public names: editors read it, and `lazy_loader` does."""
+    package = import_module(".".join(folder.relative_to(STUBS[0].parent).parts))
+    for node in ast.parse((folder / "__init__.pyi").read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            assert [alias.name for alias in node.names] == [alias.asname for alias in node.names], "not re-exported"
+            assert {alias.name for alias in node.names} <= {*package.__all__} & {*dir(package)}
+            module = import_module(f"{package.__name__}.{node.module}")
+            for alias in node.names:
+                assert getattr(package, alias.name) is getattr(module, alias.name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("missing", "public", "install"),
+    [
+        ("keras", "keras.BaselineCallback", "'lensai-integrations[keras]'"),
+        ("lightning", "lightning.BaselineCallback", "'lensai-integrations[lightning]'"),
+        ("torch", "torch.profiled", "torch"),
+        ("torch", "transforms.ProfileImages", "'lensai-integrations[torchvision]'"),
+        ("torchvision", "transforms.ProfileImages", "'lensai-integrations[torchvision]'"),
+    ],
+)
+def test_without_its_framework_a_name_says_what_to_install(missing: str, public: str, install: str) -> None:
+    package, name = public.split(".")
+    code = f"""
+import sys
+sys.modules[{missing!r}] = sys.modules["pytorch_lightning"] = None
+try:
+    from lensai_integrations.{package} import {name}
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+    said = run(code).strip()
+    assert said.startswith("MissingDependencyError")
+    assert said.endswith(f" is not installed: pip install {install}")
 
 
 def test_the_version_is_told_once() -> None:

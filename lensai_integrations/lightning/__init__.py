@@ -3,27 +3,6 @@
 Importing this package imports neither Lightning nor torch; a callback's name does, when it is asked for.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from lensai_integrations.lightning.callback import BaselineCallback
-    from lensai_integrations.lightning.drift import DriftCallback
-
-_HOME = {"BaselineCallback": "callback", "DriftCallback": "drift"}
-
-__all__ = ["BaselineCallback", "DriftCallback"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -126,7 +126,7 @@ def _how_to_finish(place: Place, baseline: Baseline, options: Options, runs: Seq
 
 
 def _told(folder: Path, baseline: Baseline, options: Options, runs: Sequence[TrackedRun], why: str) -> str:
-    from lensai_integrations.mlflow import finishing_command
+    from lensai_integrations.mlflow.log import finishing_command
 
     lacks, commands = _lacks_calibration(baseline, options), []
     if lacks:
@@ -164,7 +164,7 @@ def upload(
 
 
 def _push(files: Mapping[str, bytes], saved: Path | None, run: TrackedRun, options: Options) -> None:
-    from lensai_integrations.mlflow import upload_files
+    from lensai_integrations.mlflow.log import upload_files
 
     upload_files(
         files,

@@ -53,7 +53,7 @@ def pushed(monkeypatch):
         if arguments["run_id"] == "down":
             raise TrackingError(f"the server does not answer; finish with: lensai push {folder} --run down")
 
-    monkeypatch.setattr("lensai_integrations.mlflow.upload_files", upload)
+    monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", upload)
     return calls
 
 

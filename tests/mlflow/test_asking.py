@@ -19,7 +19,8 @@ from lensai_integrations import Baseline, Profile, compare
 from lensai_integrations.drift.events import STATUS, Event
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import TrackingError
-from lensai_integrations.mlflow import MLflowSink, SensorRuns, asking, load_baseline, push, upload_files
+from lensai_integrations.mlflow import MLflowSink, SensorRuns, asking, load_baseline, push
+from lensai_integrations.mlflow.log import upload_files
 from lensai_integrations.mlflow.server import bounded
 from lensai_integrations.server.records import HourDrift
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from fits import baseline_of, options_of
 
-from lensai_integrations import mlflow
 from lensai_integrations.drift import calibrate
+from lensai_integrations.mlflow import log
 from lensai_integrations.storage import write_files
 from lensai_integrations.training import finish
 from lensai_integrations.training.problems import Problems
@@ -43,7 +43,7 @@ def shares(root, n):
     def upload(files, saved, run_id, **_):
         write_files(root / f"uploads-{n}" / run_id, files)
 
-    mlflow.upload_files = upload
+    log.upload_files = upload
     for i in range(10):
         deliver(root, int(n), [TrackedRun(str(i), "u")], directory=root / "shared")
 

@@ -126,7 +126,7 @@ def test_every_other_step_leaves_what_was_there_before(deliver, cut_short, tmp_p
         write(*arguments)
 
     monkeypatch.setattr(place, "write_files", interrupted)
-    monkeypatch.setattr("lensai_integrations.mlflow.upload_files", interrupt)
+    monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", interrupt)
     with pytest.raises(kind):
         deliver(baseline_of(), [TrackedRun("0a", "http://127.0.0.1:1")], directory=folder)
     left = Baseline.load(folder)
@@ -146,7 +146,7 @@ def test_a_second_save_that_fails_leaves_the_first_and_the_upload_has_all(delive
         write(*arguments)
 
     monkeypatch.setattr(place, "write_files", full)
-    monkeypatch.setattr("lensai_integrations.mlflow.upload_files", lambda files, *_, **__: uploaded.append(files))
+    monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", lambda files, *_, **__: uploaded.append(files))
     given = baseline_of()
     folder = deliver(given, [TrackedRun("0a", "u")])
     assert calibration_of(folder) is None
@@ -164,7 +164,7 @@ def test_what_is_uploaded_is_what_was_made_whoever_has_the_folder_by_then(delive
         baseline_of(200).save(saved)  # of the other one
         uploaded[run_id] = files
 
-    monkeypatch.setattr("lensai_integrations.mlflow.upload_files", upload)
+    monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", upload)
     folder = deliver(baseline_of(101), [TrackedRun("0a", "u"), TrackedRun("0b", "u")], directory=tmp_path / "shared")
     assert Baseline.load(folder).n == 200
     for run, files in uploaded.items():

@@ -24,7 +24,7 @@ def test_one_run_that_fails_does_not_keep_the_others_from_it(tmp_path, monkeypat
         if run_id == "down":
             raise TrackingError("the server does not answer")
 
-    monkeypatch.setattr("lensai_integrations.mlflow.upload_files", upload)
+    monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", upload)
     problems = Problems(quiet=True)
     runs = [TrackedRun("down", "u"), TrackedRun("up", "u")]
 
@@ -126,7 +126,7 @@ def test_a_further_fit_that_is_asked_for_something_else_has_a_folder_of_its_own_
 
 
 def test_of_two_folds_in_one_run_the_log_says_that_the_latest_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr("lensai_integrations.mlflow.upload_files", lambda *_, **__: None)
+    monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", lambda *_, **__: None)
     said, runs = [], [TrackedRun("of-two-folds", "u")]
     for n, path in ((101, "lensai"), (102, "lensai"), (103, "fold-3")):
         options = BaselineCallback(clean_windows=0, artifact_path=path)._options
@@ -165,7 +165,7 @@ def test_where_nothing_can_be_saved_the_baseline_is_logged_all_the_same(tmp_path
     """A container whose disk is read-only; here a file is in the way, since some users may write anywhere."""
     (tmp_path / "lensai_baseline-f00d").write_text("")
     uploaded, problems, told = [], Problems(quiet=True), []
-    monkeypatch.setattr("lensai_integrations.mlflow.upload_files", lambda *given, **_: uploaded.append(given))
+    monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", lambda *given, **_: uploaded.append(given))
     options = BaselineCallback(clean_windows=100)._options
     runs = [TrackedRun("f00d", "u")]
     assert finish.deliver(baseline_of(120), options, problems, root=tmp_path, runs=runs, say=told.append) is None

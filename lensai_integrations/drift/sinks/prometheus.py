@@ -1,21 +1,24 @@
 """The last window as a text file of metrics, for the textfile collector of Prometheus' node exporter.
 
-The format is Prometheus' text exposition format 0.0.4
-(https://prometheus.io/docs/instrumenting/exposition_formats/); the collector wants files that end in `.prom`, are
-replaced in one step, and have no timestamps.
+The collector wants files that end in `.prom`, are replaced in one step, and have no timestamps. The text is that of
+`prometheus_client`, which is imported when the first file is written: importing it hangs a callback on the garbage
+collector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lensai_integrations.drift.events import RUNNING, STATUS, WINDOW, Event
 from lensai_integrations.drift.levels import LEVELS
 from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.errors import InputError
 from lensai_integrations.storage import replace_file
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
 
 Sample = tuple[Mapping[str, str], float]
 
@@ -49,7 +52,7 @@ class PrometheusSink(Sink):
         >>> path = Path(tempfile.mkdtemp()) / "drift.prom"
         >>> PrometheusSink(path).tell(Event("1", "status", "Running", "production", 0.0, "", status={"rows": 3}))
         >>> path.read_text().splitlines()[2]
-        'lensai_monitor_running{monitor="production"} 1'
+        'lensai_monitor_running{monitor="production"} 1.0'
     """
 
     types = (WINDOW, STATUS)
@@ -75,12 +78,29 @@ def exposition(monitor: str, status: Mapping[str, Any], window: Mapping[str, Any
         status: `Status.to_dict()`.
         window: `WindowReport.to_dict()` of the last window; empty before there is one.
     """
-    lines: list[str] = []
-    for name, samples in _samples(status, window).items():
-        kind, said = _METRICS[name]
-        lines += [f"# HELP {name} {said}", f"# TYPE {name} {kind}"]
-        lines += [f"{name}{_labels({'monitor': monitor, **labels})} {value:.10g}" for labels, value in samples]
-    return "\n".join(lines) + "\n"
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Told(monitor, status, window))
+    return generate_latest(registry).decode()
+
+
+class _Told:
+    """What `prometheus_client` collects."""
+
+    def __init__(self, monitor: str, status: Mapping[str, Any], window: Mapping[str, Any]) -> None:
+        self._monitor, self._status, self._window = monitor, status, window
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        kinds = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+        for name, samples in _samples(self._status, self._window).items():
+            kind, said = _METRICS[name]
+            family = kinds[kind](name, said)
+            for labels, value in samples:
+                family.add_sample(name, {"monitor": self._monitor, **labels}, value)
+            yield family
 
 
 def _samples(status: Mapping[str, Any], window: Mapping[str, Any]) -> dict[str, Iterable[Sample]]:
@@ -102,11 +122,3 @@ def _samples(status: Mapping[str, Any], window: Mapping[str, Any]) -> dict[str, 
             "lensai_drift_effect": [({"stream": each["stream"]}, each["effect"]) for each in window["streams"]],
         }
     return {name: samples for name, samples in found.items() if samples}
-
-
-def _labels(labels: Mapping[str, str]) -> str:
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

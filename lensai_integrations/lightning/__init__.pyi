@@ -1,0 +1,2 @@
+from .callback import BaselineCallback as BaselineCallback
+from .drift import DriftCallback as DriftCallback

@@ -1,0 +1,2 @@
+from .loops import profiled as profiled
+from .watching import watch as watch

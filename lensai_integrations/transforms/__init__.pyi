@@ -1,0 +1,1 @@
+from .profile_images import ProfileImages as ProfileImages
