@@ -18,6 +18,7 @@ from lensai_integrations.measures.batches import Key, fields_of, images_in, is_p
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import class_names_of
+from lensai_integrations.problems import Problems, log
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
 from lensai_integrations.raw.collector import Collector
@@ -28,7 +29,6 @@ from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL
 from lensai_integrations.tensorflow_arrays import is_tensorflow_array
 from lensai_integrations.training.batches import LABEL_KEYS, BatchReader, Place, image_inputs
 from lensai_integrations.training.labels import Parts, Path, by_evidence, inside, part_at, path_of
-from lensai_integrations.training.problems import Problems, log
 
 #: Samples whose values tell which of their parts are labels.
 _FIRST_SAMPLES: Final = 256

@@ -18,9 +18,8 @@ import pytest
 
 import lensai_integrations
 from lensai_integrations import Baseline, DriftMonitor, Profiler, measure
-from lensai_integrations.drift.failures import Failures
 from lensai_integrations.interruptions import pass_on
-from lensai_integrations.training.problems import Problems
+from lensai_integrations.problems import Problems
 
 #: Windows has no signals that a program may send to itself but Ctrl-C's.
 SIGNAL = signal.SIGTERM
@@ -133,7 +132,7 @@ def interrupt():
 
 
 @pytest.mark.parametrize("handler", HANDLERS.values(), ids=HANDLERS)
-@pytest.mark.parametrize("catching", [Problems(quiet=True), Failures("monitor")], ids=["training", "monitoring"])
+@pytest.mark.parametrize("catching", [Problems(quiet=True), Problems("monitor")], ids=["training", "monitoring"])
 def test_what_a_signal_handler_raises_passes(handler, catching):
     with handled_by(handler), pytest.raises((TimeUpError, TimeoutError)), catching.caught("a topic"):
         interrupt()

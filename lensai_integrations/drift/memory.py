@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from lensai_integrations.drift.batches import Batch
-from lensai_integrations.drift.failures import Failures
 from lensai_integrations.drift.judging import Judging, Whole, whole_number
 from lensai_integrations.drift.monitor_state import Store
 from lensai_integrations.drift.recording import Measuring, OpenPane
@@ -22,6 +21,7 @@ from lensai_integrations.drift.warm import kept_rows, profile_of_rows
 from lensai_integrations.drift.windows import Pane, Panes, Plan
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.interruptions import pass_on
+from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Profile
 
 _log = logging.getLogger("lensai_integrations")
@@ -54,7 +54,7 @@ class Memory:
         measuring: Measuring,
         judging: Judging,
         teller: Teller,
-        failures: Failures,
+        failures: Problems,
         warm_start: bool = False,
     ) -> None:
         self._plan, self._measuring, self._judging = plan, measuring, judging

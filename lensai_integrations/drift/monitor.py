@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from importlib import import_module
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from lensai_integrations.drift.batches import Batch, feeds, not_held, read_batch
 from lensai_integrations.drift.bodies import Bodies, outcome
 from lensai_integrations.drift.events import RUNNING, Event, Status, WindowReport
-from lensai_integrations.drift.failures import Failures
 from lensai_integrations.drift.judging import Judging
 from lensai_integrations.drift.levels import Rates
 from lensai_integrations.drift.memory import Memory
@@ -34,6 +33,7 @@ from lensai_integrations.drift.windows import boundaries, plan_windows
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Baseline, Profile
 
 
@@ -113,7 +113,7 @@ class DriftMonitor:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name, self.baseline, self._clock = _name(name), baseline, clock
-        self._failures = Failures(name)
+        self._failures = Problems(name)
         self._measuring = Measuring(
             baseline, against=against, inputs=inputs, measures=measures, rows=rows, source=name,
             on_error=self._failures.note, on_note=self._failures.remark,
@@ -397,7 +397,7 @@ class DriftMonitor:
                 return
             report = self._judging.judge(whole)
             found.append(report)
-            self._failures.lacking(report.report.missing, feeds(self.reference))
+            _say_lacking(self._failures, report.report.missing, feeds(self.reference))
             for event in self._judging.events(report, self.status):
                 self._teller.add(event)
 
@@ -406,6 +406,24 @@ class DriftMonitor:
         self._memory.save(self._state)
         with self._failures.caught("sinks"):
             self._teller.tell(lambda: self._memory.save(self._state))
+
+
+def _say_lacking(problems: Problems, groups: Iterable[str], feeds: Mapping[str, str]) -> None:
+    """State and log, once, which groups of the baseline get no rows. It is no failure: it may be meant so.
+
+    Args:
+        problems: Of the monitor.
+        groups: Their names.
+        feeds: The argument of `update` by the name of the group, of those that have one.
+    """
+    new = [group for group in groups if group not in problems.causes]
+    for told in (True, False):
+        if some := [group for group in new if (group in feeds) is told]:
+            wanted = ", ".join(dict.fromkeys(feeds[group] for group in some if told))
+            gives = f"update({wanted}) gives them" if told else "no update gives them"
+            why = f"a window has no rows of what the baseline has here, so nothing is held against it; {gives}"
+            problems.causes |= dict.fromkeys(some, why)
+            problems.remark(f"{', '.join(some)}: {why}")
 
 
 def _name(name: Any) -> str:

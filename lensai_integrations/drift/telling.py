@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any
 
 from lensai_integrations.drift.events import STATUS, Event
-from lensai_integrations.drift.failures import Failures
 from lensai_integrations.drift.sinks.base import Sink, checked_sinks
+from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Baseline, Profile
 
 _log = logging.getLogger("lensai_integrations")
@@ -40,7 +40,7 @@ class Teller:
         InputError: If one is neither.
     """
 
-    def __init__(self, sinks: Sequence[Sink | Callable[[Event], Any]], failures: Failures) -> None:
+    def __init__(self, sinks: Sequence[Sink | Callable[[Event], Any]], failures: Problems) -> None:
         self._sinks = checked_sinks(sinks)
         self._failures = failures
         self._pending: list[Pending] = []

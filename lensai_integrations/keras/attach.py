@@ -11,8 +11,8 @@ from lensai_integrations.keras.answer import Answer
 from lensai_integrations.keras.layers import Layer, find_layer, named_layers
 from lensai_integrations.keras.making import Made, graph_of, made, symbolic
 from lensai_integrations.keras.taps import Feeding, Tap, Taps, can_be_read
+from lensai_integrations.problems import Problems
 from lensai_integrations.training.options import Options
-from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import LAYER, OUTPUTS
 
 

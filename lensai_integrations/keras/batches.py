@@ -28,6 +28,7 @@ from lensai_integrations.measures.batches import (
 )
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import Names, names_for
+from lensai_integrations.problems import Problems
 from lensai_integrations.training.batches import (
     LABEL_KEYS,
     Taken,
@@ -36,7 +37,6 @@ from lensai_integrations.training.batches import (
     several_images,
     without_key,
 )
-from lensai_integrations.training.problems import Problems
 
 #: Where y itself is the labels.
 Y = "y"

@@ -33,13 +33,13 @@ from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.finish import deliver, say_there_is_none
 from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION
 from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.options import FINAL, Options
-from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.tracking import TrackedRun, active_run
 
 _NOT_ASKED = (
@@ -175,7 +175,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         self._fit: KerasFit | None = None
         self._epoch: int | None = None
         self._fitting = self._fitted = self._pending = False
-        self._refused: set[str] = set()
+        self._refused = Problems()
         self._best, self._backup = BestEpoch(), Backup([], "")
         self._siblings: list[Any] = []
         self._left: ModelWeights | None = None
@@ -416,8 +416,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
 
     def _refuse(self, source: str) -> None:
         """Say once that a pass makes no baseline, and what would."""
-        if source not in self._refused:
-            self._refused.add(source)
+        if self._refused.first(source):
             told = _STAYS if self._fitted and self._options.reference in _OF_FITS else _NOT_ASKED
             self._say(told.format(method=_METHODS[source], reference=self._options.reference, source=source))
 

@@ -17,12 +17,12 @@ from lensai_integrations.keras.answer import Answer
 from lensai_integrations.keras.fit import KerasFit, together
 from lensai_integrations.keras.layers import Layer, find_layer, layer_again
 from lensai_integrations.keras.taps import Feeding, Tap, Taps
+from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Baseline, Group, Profile
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
 from lensai_integrations.training.known_layers import KnownLayer, known_output, not_in
 from lensai_integrations.training.naming import SeveralAlikeError
-from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Recording
 
 

@@ -24,10 +24,10 @@ from lensai_integrations.keras.surroundings import class_names_in
 from lensai_integrations.keras.taps import Taps
 from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.training.fit import LABEL, PREDICTION, TRAINING, VALIDATION, Fit
 from lensai_integrations.training.options import Options
-from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import Recording
 from lensai_integrations.training.threads import one_blas_thread
 from lensai_integrations.training.weights import WEIGHTS, Weights

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 import keras
 
 from lensai_integrations.keras.taps import Caught, Taps
-from lensai_integrations.training.problems import Problems
+from lensai_integrations.problems import Problems
 
 #: Kinds of steps by the names that Keras gives them.
 TRAIN, TEST, PREDICT = "train", "test", "predict"

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from lensai_integrations.training.problems import log
+from lensai_integrations.problems import log
 
 
 class Last(keras.callbacks.Callback):  # type: ignore[misc]

@@ -28,7 +28,7 @@ from lensai_integrations.keras.answer import Answer, arrays_in
 from lensai_integrations.keras.layers import SEPARATOR, Layer, is_linear, is_numbered, named_layers
 from lensai_integrations.keras.making import Call, activation_of
 from lensai_integrations.measures.embeddings import Reduce
-from lensai_integrations.training.problems import Problems
+from lensai_integrations.problems import Problems
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened, reduce_name
 
 #: Caught values of one step, by key.

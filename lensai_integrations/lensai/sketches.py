@@ -20,6 +20,7 @@ from lensai_integrations.arrays import Array, dtype_name, is_immutable, local, n
 from lensai_integrations.errors import InputError
 from lensai_integrations.lensai import files
 from lensai_integrations.lensai.publish import publish_folder
+from lensai_integrations.problems import Problems
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.counts import PixelCounts
 
@@ -43,7 +44,7 @@ class Sketches:
     def __init__(self) -> None:
         self.metrics: dict[str, int] = {}
         self._streams: dict[str, list[_Stream]] = {}
-        self._unknown: set[str] = set()
+        self._problems = Problems()
 
     def register_metric(self, metric_name: str, num_channels: int = 1) -> None:
         """Begin an empty sketch per channel. A metric that is registered again begins anew.
@@ -86,9 +87,9 @@ class Sketches:
                 stream.update(each[:, channel])
 
     def _knows(self, name: str) -> bool:
-        if name not in self.metrics and name not in self._unknown:
-            self._unknown.add(name)
-            _LOG.warning("no sketch is registered for %r, its values are left out: call register_metric first", name)
+        if name not in self.metrics:
+            problem = f"no sketch is registered for {name!r}, its values are left out: call register_metric first"
+            self._problems.remark(problem)
         return name in self.metrics
 
     @property

@@ -34,6 +34,7 @@ from lensai_integrations.lightning.whose import Belonging, identity, keep_for_be
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Baseline
 from lensai_integrations.torch.attach import attach
 from lensai_integrations.torch.finding import Finder
@@ -173,7 +174,7 @@ class BaselineCallback(Checkable, LightningCallback):
         self._options = Options(**arguments)
         self._fit: LightningFit | None = None
         self._pending = self._from_the_start = self._fitted = self._in_final = False
-        self._told: set[str] = set()
+        self._told = Problems()
         self._active_run: TrackedRun | None = None
         self.baseline_: Baseline | None = None
         self.directory_: Path | None = None
@@ -403,8 +404,7 @@ class BaselineCallback(Checkable, LightningCallback):
         """Begin a pass that belongs to no fit: it is the reference, if that was asked for; else it is said how to."""
         if source == self._options.reference_source and not (self._fitted and source == VALIDATION):
             self._begin_reference(source, trainer, pl_module)
-        elif source not in self._told and trainer.global_rank == 0:
-            self._told.add(source)
+        elif trainer.global_rank == 0 and self._told.first(source):
             told = _STAYS if source == self._options.reference_source else _NOT_ASKED
             finish.say(told.format(pass_=_PASSES[source], reference=self._options.reference, source=source))
 

@@ -20,6 +20,7 @@ from lensai_integrations.heads import is_outputs
 from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.batches import find_images, images_in, separated
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.problems import Problems
 from lensai_integrations.torch.answer import has_forward
 from lensai_integrations.torch.attach import attach
 from lensai_integrations.torch.finding import Finder
@@ -29,7 +30,6 @@ from lensai_integrations.torch.taps import Taps
 from lensai_integrations.training.check import Check, reading_difference, run_check, without_missing
 from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION, Fit
 from lensai_integrations.training.options import Options
-from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import Listened
 
 #: Of references that are not validated: the stage that a data module is set up for, and what gives the loaders.

@@ -17,7 +17,6 @@ import numpy as np
 from lensai_integrations.arrays import is_array
 from lensai_integrations.conventions import is_images
 from lensai_integrations.drift.events import Event
-from lensai_integrations.drift.failures import Failures
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks import FunctionSink, JSONLinesSink, Sink, WebhookSink
 from lensai_integrations.errors import InputError, InUseError
@@ -25,6 +24,7 @@ from lensai_integrations.heads import is_outputs
 from lensai_integrations.measures.batches import Key, find_images, kind_of
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.mlflow.wrapping import BASELINE, CONFIGURATION, MODEL
+from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Baseline
 
 #: Environment variables of the serving process.
@@ -60,7 +60,7 @@ class MonitoredModel:
         self.model = model
         self.monitor: DriftMonitor | None = None
         self._folder = Path(folder)
-        self._failures = Failures("monitored model")
+        self._failures = Problems("monitored model")
         self._lock = threading.Lock()
         self._process: int | None = None
         self._known: frozenset[str] = frozenset()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import re
@@ -22,6 +21,7 @@ from lensai_integrations.errors import InputError, told
 from lensai_integrations.interruptions import pass_on, suppressed
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Profile
 from lensai_integrations.raw.columns import Columns
 from lensai_integrations.raw.ledger import CAPACITY, Ledger
@@ -40,8 +40,6 @@ from lensai_integrations.raw.segments import NO_SEGMENT, checked_stream, with_se
 from lensai_integrations.raw.sketches import IMAGES, METADATA, RAW, RawSketches
 from lensai_integrations.raw.workers import stay_on_one_core
 from lensai_integrations.segments import DEFAULT_SEGMENTS, segment_name
-
-logger = logging.getLogger("lensai_integrations")
 
 #: All collectors of this process that are still in use.
 _ALIVE: weakref.WeakSet[Collector] = weakref.WeakSet()
@@ -109,8 +107,7 @@ class Collector:
         by = checked_stream(segment_by, max_segments, kept, labels=labels)
         self.columns = Columns(single_convention(convention), kept, checked_measures(measures), by)
         self._capacity, self._most = capacity, max_segments
-        self._noted: set[tuple[int, str]] = set()
-        self._logged: set[str] = set()
+        self._noted, self._problems = Problems(most=_MOST_NOTES), Problems(most=_MOST_NOTES)
         self._begin()
 
     def _begin(self) -> None:
@@ -130,7 +127,7 @@ class Collector:
         result = object.__new__(type(self))
         memo[id(self)] = result
         result.__dict__.update(self.__dict__)
-        result._noted, result._logged = set(), set()
+        result._noted, result._problems = Problems(most=_MOST_NOTES), Problems(most=_MOST_NOTES)
         result._begin()
         return result
 
@@ -207,17 +204,10 @@ class Collector:
         """
         key = topic if problem else re.sub(r"\d+", "0", topic)
         with suppressed(OSError):
-            place = self._ledger.generation(), key
-            if place not in self._noted and len(self._noted) < _MOST_NOTES:
-                self._noted.add(place)
+            if self._noted.first((self._ledger.generation(), key)):
                 self._ledger.note(key, problem or topic)
         if multiprocessing.parent_process() is None:
-            self._log(key, sentence or problem or topic)
-
-    def _log(self, topic: str, sentence: str) -> None:
-        if topic not in self._logged and len(self._logged) < _MOST_NOTES:
-            self._logged.add(topic)
-            logger.warning("%s", sentence)
+            self._problems.remark(sentence or problem or topic, key)
 
     def reset(self) -> None:
         """Forget what was collected. Rows that are on their way in other processes count from here on."""
@@ -234,7 +224,7 @@ class Collector:
         causes = self._ledger.notes()
         warnings = sketches.warnings(self.name, causes)
         for topic, cause in causes.items():  # of processes that leave it to this one
-            self._log(topic, next((warning for warning in warnings if cause in warning), cause))
+            self._problems.remark(next((warning for warning in warnings if cause in warning), cause), topic)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         info: dict[str, Any] = {"source": source, "created": created, "warnings": warnings}
         return with_segments(Profile(groups, rows, info), sketches, self._ledger.segments(), self.name, self._most)

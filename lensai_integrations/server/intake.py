@@ -116,8 +116,7 @@ def _answer(service: Service, received: Received, outcome: Outcome, response: Re
         service.settler.wake()
     else:
         response.status_code = 200
-    if outcome is Outcome.DIFFERENT and received.sensor not in service.differing:
-        service.differing.add(received.sensor)
+    if outcome is Outcome.DIFFERENT and service.differing.first(received.sensor):
         service.told.warning(
             "sensor %s sent something else for %d again; the first stays", received.sensor, received.timestamp
         )

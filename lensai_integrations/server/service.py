@@ -11,6 +11,7 @@ from typing import Annotated, Final, NoReturn
 
 from fastapi import Depends, HTTPException, Request
 
+from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server.inbox import Inbox
 from lensai_integrations.server.kept import KeptPage
@@ -67,7 +68,7 @@ class Service:
     allowances: Allowances
     reporter: Reporter | None = None
     index: KeptPage = field(default_factory=KeptPage)
-    differing: set[str] = field(default_factory=set)
+    differing: Problems = field(default_factory=Problems)
     told: Lasting = field(default_factory=lambda: Lasting(_LOG))
     guesses: Budget = field(default_factory=lambda: Budget("wrong tokens", WRONG_TOKENS, WRONG_TOKENS * 1440))
     _disk: tuple[float, int | None] = field(default=(float("-inf"), None), repr=False)

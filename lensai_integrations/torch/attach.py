@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from torch import nn
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.problems import Problems
 from lensai_integrations.torch.compiling import forget_compiled
 from lensai_integrations.torch.layers import find_layer, last_linear
 from lensai_integrations.torch.taps import Tap, Taps
 from lensai_integrations.training.options import Options
-from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import LAYER, OUTPUTS
 
 

@@ -17,6 +17,7 @@ from lensai_integrations.arrays import Array
 from lensai_integrations.heads import OUTPUTS, is_outputs
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.meaning import UNSEEN
+from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Profile
 from lensai_integrations.torch.answer import ADVICE, Answer, Reading, decide, image_count, loss_of
 from lensai_integrations.torch.calls import MEAN_OF_SOFTMAX, VIEWS, Calls
@@ -27,7 +28,6 @@ from lensai_integrations.torch.layers import Layer, last_linear
 from lensai_integrations.torch.matching import matched
 from lensai_integrations.torch.taps import ANSWER, MORE, Tap, Taps
 from lensai_integrations.torch.trace import Trace
-from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import LAYER
 
 #: The topic of what is said of it.

@@ -14,8 +14,8 @@ from torch.utils.data.distributed import DistributedSampler
 
 from lensai_integrations.archive import from_bytes, to_bytes
 from lensai_integrations.errors import LensAIError
+from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Profile
-from lensai_integrations.training.problems import Problems
 
 
 def padding_of(loader: Any) -> tuple[int, int]:

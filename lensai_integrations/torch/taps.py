@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from lensai_integrations.arrays import Array
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
+from lensai_integrations.problems import Problems
 from lensai_integrations.torch.calls import UNKNOWN, Calls, Span, are_consecutive, span_of
 from lensai_integrations.torch.heads import heads_in
 from lensai_integrations.torch.layers import Layer
-from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import Listened, reduce_name
 
 

@@ -26,6 +26,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.heads import is_labels
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
+from lensai_integrations.problems import log
 from lensai_integrations.torch.answer import Answer, Reading, decide
 from lensai_integrations.torch.compiling import forget_compiled, is_compiled
 from lensai_integrations.torch.heads import heads_in
@@ -35,7 +36,6 @@ from lensai_integrations.torch.taps import CATCHING, InertInCopies, Tap, first_t
 from lensai_integrations.torch.trace import Trace
 from lensai_integrations.training.known_layers import check_weights, known_layers, weights_known
 from lensai_integrations.training.labels import LABEL_KEYS
-from lensai_integrations.training.problems import log
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened
 from lensai_integrations.training.weights import WEIGHTS
 

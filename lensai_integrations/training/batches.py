@@ -35,6 +35,7 @@ from lensai_integrations.measures.batches import (
 )
 from lensai_integrations.measures.inputs import ImageInputs, normalization_of
 from lensai_integrations.measures.wrapped import Names, names_for
+from lensai_integrations.problems import Problems
 from lensai_integrations.training.labels import (
     LABEL_KEYS,
     Chosen,
@@ -50,7 +51,6 @@ from lensai_integrations.training.labels import (
     path_of,
     place_of,
 )
-from lensai_integrations.training.problems import Problems
 
 __all__ = ["LABEL_KEYS", "BatchReader", "Place", "Reader", "Taken", "image_inputs"]
 

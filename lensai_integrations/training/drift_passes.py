@@ -14,10 +14,10 @@ from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import LensAIError
 from lensai_integrations.heads import is_labels
 from lensai_integrations.interruptions import pass_on
+from lensai_integrations.problems import Problems, log
 from lensai_integrations.profile import Profile
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.known_layers import check_weights, weights_known
-from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun
 from lensai_integrations.training.weights import WEIGHTS, Weights
 

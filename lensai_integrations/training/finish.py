@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from lensai_integrations.archive import files_of
+from lensai_integrations.problems import Problems, log
 from lensai_integrations.profile import Baseline
 from lensai_integrations.progress import progress_bar
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.place import Place
-from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun, name_of_run
 
 #: The MLflow runs that fits of this process have logged to, with the artifact path.

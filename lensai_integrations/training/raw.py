@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Group, Profile
 from lensai_integrations.raw.collector import Collector, alive
 from lensai_integrations.segments import bounded
 from lensai_integrations.training.collectors import collectors_in
-from lensai_integrations.training.problems import Problems
 
 _SHARED = (
     "one ProfileImages serves the data of both {} and {}, so its images cannot be told apart and are in neither"

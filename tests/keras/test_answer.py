@@ -10,7 +10,7 @@ from keras import ops
 from lensai_integrations.keras import BaselineCallback, DriftCallback
 from lensai_integrations.keras.answer import heads_in
 from lensai_integrations.keras.attach import attach
-from lensai_integrations.training.problems import Problems
+from lensai_integrations.problems import Problems
 
 layers = keras.layers
 CLASSES, SIDE = 4, 16

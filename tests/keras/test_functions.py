@@ -8,7 +8,7 @@ import pytest
 
 from lensai_integrations.keras import BaselineCallback
 from lensai_integrations.keras.functions import Exchange, Guarded, NotProfiledError, replaced, why_not
-from lensai_integrations.training.problems import Problems
+from lensai_integrations.problems import Problems
 
 
 def own(network, *names):

@@ -102,8 +102,8 @@ def test_checkpoints_carry_both(lit, trainer, loaders, tmp_path):
 
 def test_ranks_merge_both(lit, trainer, loaders, tmp_path):
     from lensai_integrations.archive import to_bytes
+    from lensai_integrations.problems import Problems
     from lensai_integrations.torch.ranks import merged
-    from lensai_integrations.training.problems import Problems
 
     parts = []
     for rank in range(2):

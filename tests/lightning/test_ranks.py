@@ -9,8 +9,8 @@ from torch.utils.data.distributed import DistributedSampler
 
 from lensai_integrations import Profile, Profiler
 from lensai_integrations.archive import to_bytes
+from lensai_integrations.problems import Problems
 from lensai_integrations.torch.ranks import gathered, merged, padding_of
-from lensai_integrations.training.problems import Problems
 
 
 @given(

@@ -7,9 +7,9 @@ from lensai_integrations import Baseline, Profiler
 from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import BaselineCallback
+from lensai_integrations.problems import Problems
 from lensai_integrations.segments import OTHER
 from lensai_integrations.torch.ranks import merged
-from lensai_integrations.training.problems import Problems
 
 
 def test_both_profiles_are_kept_by_label_and_travel(lit, trainer, loaders, images, tmp_path):

@@ -10,9 +10,9 @@ import torch._dynamo
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from lensai_integrations.problems import Problems
 from lensai_integrations.torch.layers import Layer
 from lensai_integrations.torch.taps import Tap, Taps, first_tensor
-from lensai_integrations.training.problems import Problems
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 from monitors import by_mean, numbers, small_baseline
 
 from lensai_integrations import DriftMonitor
+from lensai_integrations.problems import Problems
 from lensai_integrations.training import drift_passes
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Passes
-from lensai_integrations.training.problems import Problems
 
 BASELINE = small_baseline()
 

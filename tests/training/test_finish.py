@@ -14,8 +14,8 @@ import torch
 from lensai_integrations import Baseline, ImageInputs, Profiler, compare, measure
 from lensai_integrations.errors import TrackingError
 from lensai_integrations.lightning import BaselineCallback
+from lensai_integrations.problems import Problems
 from lensai_integrations.training import finish
-from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.tracking import TrackedRun
 
 

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.training.problems import Problems
+from lensai_integrations.problems import Problems
 
 
 def test_a_topic_is_logged_once_with_its_cause(caplog):
@@ -84,3 +84,54 @@ def test_a_block_without_an_error_is_no_problem():
         pass
 
     assert not problems.messages
+
+
+def test_all_are_counted_and_the_last_cause_stays():
+    problems = Problems("production")
+    for number in (1, 2):
+        problems.note("state", OSError(f"disk {number}"))
+    problems.note("outputs", InputError("they are texts"))
+
+    assert problems.counts == {"state": 2, "outputs": 1}
+    assert problems.causes == {"state": "OSError: disk 2", "outputs": "they are texts"}
+    assert problems.total == 3
+
+
+def test_a_monitors_problem_names_it_and_where_the_rest_is_counted(caplog):
+    problems = Problems("production")
+    for _ in range(2):
+        problems.note("sink {%s}", OSError("no route"))
+
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "monitor 'production', sink {%s}: OSError: no route (logged once; its status counts the rest)"
+    )
+    assert isinstance(record.exc_info[1], OSError)
+
+
+def test_a_remark_is_made_once_and_is_no_problem(caplog):
+    problems = Problems("production")
+    for _ in range(2):
+        problems.remark("images are read as grey")
+    problems.remark("as RGB", "images")
+    problems.remark("as BGR", "images")
+
+    assert caplog.messages == ["monitor 'production': images are read as grey", "monitor 'production': as RGB"]
+    assert (problems.total, problems.messages) == (0, [])
+
+
+def test_no_more_than_so_much_is_told():
+    problems = Problems(most=2)
+
+    assert [problems.first(number) for number in (1, 2, 2, 3)] == [True, True, False, False]
+
+
+def test_forgotten_problems_are_new(caplog):
+    problems = Problems()
+    for _ in range(2):
+        problems.note("a", "one")
+        problems.remark("two")
+        problems.clear()
+
+    assert caplog.messages == ["a: one", "two"] * 2
+    assert (problems.messages, problems.counts, problems.causes) == ([], {}, {})
