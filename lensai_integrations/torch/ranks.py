@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch.utils.data.distributed import DistributedSampler
 
-from lensai_integrations.archive import from_bytes, to_bytes
 from lensai_integrations.errors import LensAIError
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Profile
+from lensai_integrations.profile import Profile, from_bytes, to_bytes
 
 
 def padding_of(loader: Any) -> tuple[int, int]:
