@@ -149,17 +149,22 @@ def is_of_rows(judged: Judged) -> bool:
     return judged.part.block.kind not in _OF_STREAMS
 
 
+def judged_streams(judged: Judged, window: Profile) -> list[str]:
+    """The full names of the streams that each of its statistics is of, which is not of whole rows."""
+    group = judged.part.group
+    names = ("top_class",) if judged.part.block.kind == "classes" else window.groups[group].streams
+    return [f"{group}/{name}" for name in names]
+
+
 def _known(group: str, judged: Sequence[Judged], window: Profile) -> dict[str, tuple[str, float]]:
     """Of each stream the statistic that says most, and its corrected p-value."""
     found: dict[str, tuple[str, float]] = {}
     for each in judged:
-        if each.part.group == group and each.part.block.kind in _OF_STREAMS:
-            classes = each.part.block.kind == "classes"
-            names = ("top_class",) if classes else window.groups[group].streams
+        if each.part.group == group and not is_of_rows(each):
             most = np.argmin(each.log_p, axis=0)
             p_values = np.exp(each.log_p.min(axis=0)).tolist()
             statistics = (each.part.block.statistics[place] for place in most)
-            found |= {f"{group}/{n}": (s, p) for n, s, p in zip(names, statistics, p_values, strict=True)}
+            found |= {n: (s, p) for n, s, p in zip(judged_streams(each, window), statistics, p_values, strict=True)}
     return found
 
 
