@@ -28,11 +28,7 @@ _NAME = 24
 #: What the statistics of rows as vectors are called.
 STATISTICS = {
     "mmd": "MMD",
-    "centroid": "distance of centroids",
     "mahalanobis": "Mahalanobis distance of means",
-    "frechet": "Frechet distance",
-    "k_means": "shares of clusters",
-    "sliced_wasserstein": "sliced Wasserstein distance",
 }
 _COLUMNS = ("stream", "baseline", "window", "effect", "W1/sd", "PSI", "p")
 

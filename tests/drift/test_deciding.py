@@ -108,10 +108,10 @@ def test_small_effects_are_no_drift_however_certain():
 def test_rows_as_vectors_say_every_statistic_worst_first():
     evidence = [
         judged("a", "kernel", ("mmd",), [[0.2]]),
-        judged("a", "principal", ("centroid", "frechet"), [[0.9], [0.01]]),
+        judged("a", "principal", ("mean", "spread"), [[0.9], [0.01]]),
     ]
     [found], _ = by_calibration([group("a", 0.5, vectors=0.5)], evidence, window(a=("0",)), LIMITS)
-    assert [name for name, _ in found.vectors.statistics] == ["frechet", "mmd", "centroid"]
+    assert [name for name, _ in found.vectors.statistics] == ["spread", "mmd", "mean"]
     assert found.vectors.drift
     assert found.vectors.test.p_value == 0.5
     [bare], _ = by_calibration([group("a", 0.5)], evidence, window(a=("0",)), LIMITS)
