@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from lensai_integrations.drift.calibration import LARGEST, Calibration, Part, measured
 from lensai_integrations.drift.features import Floats, rank_spread
 from lensai_integrations.drift.tail import log_p
-from lensai_integrations.errors import FormatError
 from lensai_integrations.profile import Profile
 
 #: Logarithms of p-values are made smaller by this over the root of the baseline's rows, and then shifted by the next.
@@ -112,14 +111,7 @@ def _means(part: Part, window: Profile, rows: Mapping[str, Floats]) -> tuple[Flo
 
 
 def _values(part: Part, mean: Floats, m: int, error: float) -> Floats:
-    scale = np.array((1 / m + 1 / part.n + 4 * error**2) ** -0.5, np.float32)
-    try:
-        return part.block.compare(part.mean, mean, scale)
-    except np.linalg.LinAlgError as problem:
-        raise FormatError(
-            f"group {part.group!r} cannot be compared: the baseline's calibration or the window's sketches hold numbers"
-            f" that cannot be ({problem}); run `lensai calibrate` on the baseline"
-        ) from problem
+    return part.block.compare(part.mean, mean, np.array((1 / m + 1 / part.n + 4 * error**2) ** -0.5, np.float32))
 
 
 def _adjusted(parts: list[Part], values: list[Floats], size: int) -> list[_Logs]:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from lensai_integrations.drift.accuracy import Confidence, confidences_of
 from lensai_integrations.drift.features import LEAST_RANGE, Block, Floats, rank_spread
 from lensai_integrations.drift.null import Halves, Null, null_of
-from lensai_integrations.drift.row_features import Clusters, Kernel, Principal
-from lensai_integrations.drift.slice_features import Slices
+from lensai_integrations.drift.row_features import Kernel, Principal
 from lensai_integrations.drift.stream_features import ClassShares, Distributions
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
@@ -29,7 +28,7 @@ FEWEST_ROWS = 100
 _FEW_ROWS = 500
 #: What the name of the classes in a row sample ends with; -1 is none.
 TOP_CLASS = "/top_class"
-#: The share of the rows that axes and centroids are learned from. These suit the rows they were learned from better
+#: The share of the rows that axes and classes are learned from. These suit the rows they were learned from better
 #: than any others, so those rows are left out where such a statistic is drawn or held against.
 _LEARNED = 0.2
 #: Groups with a smaller share of finite rows are not calibrated.
@@ -96,7 +95,7 @@ def calibrated(
         profile: The reference, with a sample of its rows.
         sizes: Rows of the windows to draw; those of more than half of the rows kept are left out.
         draws: Windows of each size.
-        seed: Of the draws, and of random directions and first centroids.
+        seed: Of the draws.
         progress: Told how many streams are done, and of how many.
 
     Raises:
@@ -107,7 +106,7 @@ def calibrated(
         >>> profiler = Profiler()
         >>> profiler.update(embeddings={"pool": np.random.default_rng(0).normal(size=(200, 3))})
         >>> [part.block.kind for part in calibrated(profiler.profile(), sizes=[10], draws=100).parts]
-        ['distributions', 'kernel', 'slices', 'principal', 'clusters']
+        ['distributions', 'kernel', 'components']
     """
     kept, notes = finite_rows(profile)
     count = len(next(iter(kept.values()), ()))
@@ -120,7 +119,7 @@ def calibrated(
     first = {name: rows[:learned] for name, rows in kept.items()}
     rest = {name: rows[learned:] for name, rows in kept.items()}
     halves = Halves.draw(count - learned, sizes, draws, seed)
-    blocks = list(blocks_of(profile, rest, first, seed))
+    blocks = list(blocks_of(profile, rest, first))
     total, done = sum(block.streams for _, _, block in blocks), 0
 
     def tick(streams: int) -> None:
@@ -193,7 +192,7 @@ def _group_of(name: str) -> str:
 
 
 def blocks_of(
-    profile: Profile, rows: Mapping[str, Floats], first: Mapping[str, Floats], seed: int
+    profile: Profile, rows: Mapping[str, Floats], first: Mapping[str, Floats]
 ) -> Iterator[tuple[str, str, Block]]:
     """The blocks to calibrate: group, name of its rows, block; those that learn do so from the first rows."""
     for name, kept in rows.items():
@@ -205,6 +204,4 @@ def blocks_of(
         if mean is not None and mean.exponents:
             yield name, name, Kernel(mean.dim, mean.frequencies, mean.seed, tuple(mean.exponents))
         if np.ptp(first[name], axis=0).max() > LEAST_RANGE:
-            yield name, name, Slices.of(first[name], seed)
             yield name, name, Principal.of(first[name])
-            yield name, name, Clusters.of(first[name], seed)

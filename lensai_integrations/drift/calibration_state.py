@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from math import isfinite
 from typing import Any, Final
@@ -15,16 +15,17 @@ from lensai_integrations.drift.accuracy import Confidence
 from lensai_integrations.drift.calibration import TOP_CLASS, Calibration, Part
 from lensai_integrations.drift.features import Block
 from lensai_integrations.drift.null import Null
-from lensai_integrations.drift.row_features import Clusters, Kernel, Principal
-from lensai_integrations.drift.slice_features import Slices
+from lensai_integrations.drift.row_features import Kernel, Principal
 from lensai_integrations.drift.stream_features import ClassShares, Distributions
 from lensai_integrations.errors import FormatError
 from lensai_integrations.heads import OUTPUTS, is_outputs
 from lensai_integrations.sketches.state import LARGEST_COUNT, State, field, require
 
-_KINDS: Final[dict[str, Any]] = {
-    block.kind: block for block in (Distributions, ClassShares, Kernel, Principal, Clusters, Slices)
-}
+_KINDS: Final[dict[str, Any]] = {block.kind: block for block in (Distributions, ClassShares, Kernel, Principal)}
+#: Kinds of earlier releases that no verdict rests on any more; they are passed over.
+_GIVEN_UP = ("slices", "clusters")
+#: Principal components as earlier releases have them: with covariances, and of three statistics the second is left.
+_EARLIER = "principal"
 _ABOUT = "about"
 _NULL = ("centre", "spread", "largest")
 #: More windows, sizes or blocks than these are no calibration.
@@ -58,10 +59,14 @@ def _arrays(parts: Sequence[Part]) -> State:
     """The arrays of all blocks."""
     state: State = {}
     for number, part in enumerate(parts):
-        null = {f"null/{name}": getattr(part.null, name) for name in _NULL}
-        arrays = {**part.block.state(), "mean": part.mean, **null}
-        state |= {f"{number}/{name}": array for name, array in arrays.items()}
+        state |= {f"{number}/{name}": array for name, array in _arrays_of(part).items()}
     return state
+
+
+def _arrays_of(part: Part) -> State:
+    """The arrays of a block."""
+    null = {f"null/{name}": getattr(part.null, name) for name in _NULL}
+    return {**part.block.state(), "mean": part.mean, **null}
 
 
 def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
@@ -84,10 +89,8 @@ def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
         require(0 < draws <= _MOST_DRAWS and 0 < len(about["parts"]) <= _MOST_PARTS, "draws")
         kinds = {(each["rows"], each["kind"]) for each in about["parts"]}
         require(len(kinds) == len(about["parts"]), "two blocks of a kind for the same rows")
-        states = _by_part(state)
-        parts = [_part(each, states.get(f"{at}", {}), len(sizes), draws) for at, each in enumerate(about["parts"])]
-        unknown = sorted(state.keys() - _arrays(parts).keys() - {_ABOUT})
-        require(not unknown, f"nothing refers to the arrays {unknown[:5]}")
+        parts = list(_parts(about["parts"], state, len(sizes), draws))
+        require(len(parts) > 0, "no block that a verdict rests on")
         told = {} if about["confidence"] is None else {OUTPUTS: about["confidence"]}
         told |= dict(about.get("confidences", {}))
         confidences = {str(name): _confidence(each) for name, each in told.items()}
@@ -96,6 +99,30 @@ def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise FormatError(f"damaged or foreign calibration: {error!r}") from error
+
+
+def _parts(entries: Sequence[Mapping[str, Any]], state: State, sizes: int, draws: int) -> Iterator[Part]:
+    """The blocks that this release knows, of any release's."""
+    states = _by_part(state)
+    unknown = [path for path in state if path.partition("/")[0] not in {_ABOUT, *map(str, range(len(entries)))}]
+    for at, entry in enumerate(entries):
+        arrays = states.get(f"{at}", {})
+        if entry["kind"] in _GIVEN_UP:
+            continue
+        part = _part(*_of_today(entry, arrays, sizes), sizes, draws)
+        unknown += [f"{at}/{name}" for name in arrays if name not in _arrays_of(part) and entry["kind"] != _EARLIER]
+        yield part
+    require(not unknown, f"nothing refers to the arrays {sorted(unknown)[:5]}")
+
+
+def _of_today(entry: Mapping[str, Any], state: State, sizes: int) -> tuple[Mapping[str, Any], State]:
+    """A block's entry and arrays, as this release would have written them."""
+    if entry["kind"] != _EARLIER:
+        return entry, state
+    kept = len(field(state, "sizes", np.float32, (None,)))
+    mean = field(state, "mean", np.float32, (kept * (kept + 3) // 2,))[:kept]
+    null = {f"null/{name}": field(state, f"null/{name}", np.float32, (sizes, 3, None))[:, 1:2] for name in _NULL}
+    return {**entry, "kind": Principal.kind}, {**state, "mean": mean, **null}
 
 
 def _by_part(state: Mapping[str, NDArray[Any]]) -> dict[str, State]:

@@ -24,6 +24,7 @@ from lensai_integrations.conventions import paired
 from lensai_integrations.drift.accuracy import accuracies
 from lensai_integrations.drift.adjusted import Judged, judge
 from lensai_integrations.drift.calibrate import calibration_of
+from lensai_integrations.drift.calibration import Calibration
 from lensai_integrations.drift.deciding import (
     Limits,
     by_calibration,
@@ -31,8 +32,9 @@ from lensai_integrations.drift.deciding import (
     by_formulas,
     count_families,
     is_of_rows,
+    judged_streams,
 )
-from lensai_integrations.drift.evidence import Side, compare_group
+from lensai_integrations.drift.evidence import ROWS, Side, compare_group
 from lensai_integrations.drift.result import (
     OF_BASELINE,
     OF_WINDOW,
@@ -99,7 +101,13 @@ def compare(
     reference = _reference(baseline, window, against)
     window = paired(window, reference)
     ours, theirs = _sides(reference, "baseline"), _sides(window, "window")
-    found = [compare_group(side, theirs[name]) for name, side in ours.items() if name in theirs]
+    calibration = calibration_of(baseline) if correction == "auto" and against == "reference" else None
+    judged = _judged(calibration, reference, window)
+    found = [
+        compare_group(side, theirs[name], _calibrated(name, judged, window))
+        for name, side in ours.items()
+        if name in theirs
+    ]
     if not count_families(found):
         why = f"; {_all_notes(found)}" if found else ""
         raise InputError(
@@ -108,9 +116,6 @@ def compare(
     segments = compare_segments(reference, window)
     limits = replace(limits, shares=2 if segments.families else 1)
     usable = [group for group in found if group.streams or group.vectors]
-    calibration = calibration_of(baseline) if correction == "auto" and against == "reference" else None
-    judged = judge(calibration, window, reference) if calibration is not None else []
-    judged = [each for each in judged if not (is_of_rows(each) and rounded_apart(each.part.group, reference, window))]
     decided = _decided(usable, window, limits, judged, correction)
     groups = sorted(decided.groups, key=lambda g: (not g.drift, -max((s.effect for s in g.streams), default=0.0)))
     n, m = (max(side.n + side.invalid for side in sides.values()) for sides in (ours, theirs))
@@ -132,6 +137,21 @@ def compare(
     notes = [*_notes(report, reference, window, skipped), *([segments.note] if segments.note else [])]
     notes += calibration.notes if calibration is not None else ()
     return _with_segments(replace(report, notes=tuple(notes)), segments, limits)
+
+
+def _judged(calibration: Calibration | None, reference: Profile, window: Profile) -> list[Judged]:
+    """What clean windows say of this one; not of rows as wholes whose pixels are rounded on one side only."""
+    if calibration is None:
+        return []
+    judged = judge(calibration, window, reference)
+    return [each for each in judged if not (is_of_rows(each) and rounded_apart(each.part.group, reference, window))]
+
+
+def _calibrated(name: str, judged: list[Judged], window: Profile) -> set[str]:
+    """The streams of a group that clean windows say something of, `ROWS` among them for its rows as vectors."""
+    of_group = [each for each in judged if each.part.group == name]
+    streams = {stream for each in of_group if not is_of_rows(each) for stream in judged_streams(each, window)}
+    return streams | ({ROWS} if any(map(is_of_rows, of_group)) else set())
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What speaks for drift in one group: a row per stream with its distances and p-value, and the MMD of whole rows.
 
+A p-value is found by a formula only where none comes from clean windows, so that none is computed to be replaced.
 Where a sketch keeps only part of what it saw, its stated error is taken off before a p-value is computed, so that two
 sketches of the same rows are never certain of a difference. What cannot be compared is said in the group's notes.
 """
@@ -7,9 +8,10 @@ sketches of the same rows are never certain of a difference. What cannot be comp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -41,6 +43,10 @@ _ALL = 1 << 30
 #: Name of the categories too rare for the sketches, together.
 OTHER = "(other)"
 _PIXEL = "pixel/"
+#: From counts of both sides, and the sketches' errors, to a p-value.
+_Formula: TypeAlias = Callable[..., float]
+#: What rows as vectors are called among the streams of their group.
+ROWS = ""
 #: A baseline's sorted values are kept up to this many of a bank (12 bytes each).
 _LARGEST_KEPT = 1 << 24
 
@@ -68,12 +74,14 @@ class Side:
         return cls(group, group.n if group.bank is None else group.bank.rows_seen - invalid, invalid, rows)
 
 
-def compare_group(a: Side, b: Side) -> GroupDrift:
+def compare_group(a: Side, b: Side, calibrated: Collection[str] = ()) -> GroupDrift:
     """What is found in one group, its p-values not yet corrected and nothing decided.
 
     Args:
         a: The baseline's group.
         b: The window's.
+        calibrated: Full names of the streams whose p-values come from clean windows, `ROWS` among them for the rows as
+            vectors: these get none here.
 
     Raises:
         DefinitionError: If a stream was measured differently on the two sides.
@@ -84,11 +92,10 @@ def compare_group(a: Side, b: Side) -> GroupDrift:
     """
     check_comparable(a.group, b.group)
     notes: list[str] = []
-    streams = [*_invalid(a, b), *_numbers(a, b, notes), *_apart(a.group, b.group, notes)]
-    streams += [*_categories(a.group, b.group, notes), *_pixels(a.group, b.group, notes)]
-    vectors = _vectors(a, b, notes)
-    names = class_names(a.group, b.group)
-    named = tuple(_named(stream, names, a.group, b.group) for stream in streams)
+    streams = [*_invalid(a, b), *_numbers(a, b, notes, calibrated), *_apart(a.group, b.group, notes)]
+    streams += [*_categories(a.group, b.group, notes, calibrated), *_pixels(a.group, b.group, notes)]
+    vectors = _vectors(a, b, notes, ROWS in calibrated)
+    named = tuple(_named(streams, a.group, b.group))
     found = GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, named, vectors, tuple(notes))
     return without_rounded(found, a.group, b.group)
 
@@ -99,14 +106,16 @@ def _labels_of_a_row(group: Group) -> float:
     )
 
 
-def _named(stream: StreamDrift, names: Sequence[str], *groups: Group) -> StreamDrift:
-    """The stream with its classes by their names, and the shares of labels, of several to a row, as shares of rows."""
-    if stream.kind == "invalid":
-        return stream
-    one, two = (_labels_of_a_row(group) for group in groups)
-    shares = tuple((shown(category, names), one * before, two * after) for category, before, after in stream.shares)
-    short = stream.stream.removeprefix(f"{groups[0].name}/")
-    return replace(stream, shares=shares, label=name_of(short, names))
+def _named(streams: list[StreamDrift], a: Group, b: Group) -> Iterator[StreamDrift]:
+    """The streams with their classes by name, and the shares of labels, of several to a row, as shares of rows."""
+    names, one, two = class_names(a, b), _labels_of_a_row(a), _labels_of_a_row(b)
+    for stream in streams:
+        if stream.kind != "invalid" and (names or stream.shares):
+            shares = tuple((shown(name, names), one * before, two * after) for name, before, after in stream.shares)
+            label = name_of(stream.stream.removeprefix(f"{a.name}/"), names)
+            yield replace(stream, shares=shares, label=label)
+        else:
+            yield stream
 
 
 def _apart(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
@@ -179,7 +188,7 @@ def _invalid(a: Side, b: Side, name: str | None = None) -> Iterator[StreamDrift]
     yield StreamDrift(stream, "invalid", "", False, abs(after - before), math.nan, p, shares=shares)
 
 
-def _numbers(a: Side, b: Side, notes: list[str]) -> Iterator[StreamDrift]:
+def _numbers(a: Side, b: Side, notes: list[str], calibrated: Collection[str] = ()) -> Iterator[StreamDrift]:
     """The streams of the banks that both sides have."""
     common = _common_streams(a.group, b.group, notes)
     if not common:
@@ -188,13 +197,17 @@ def _numbers(a: Side, b: Side, notes: list[str]) -> Iterator[StreamDrift]:
         notes.append(f"no finite rows in the {'window' if a.n else 'baseline'}")
         return
     one, two = _known(a.group, common), _view(b.group, common)
-    found = distances(one.reference, two)
+    found, names = distances(one.reference, two), [f"{a.group.name}/{stream}" for stream in common]
+    by_formula = np.array([name not in calibrated for name in names])
+    p = np.full(len(names), np.nan)
+    if by_formula.any():
+        p[by_formula] = ks_p_value(found.ks[by_formula], a.n, b.n, math.hypot(one.error, _error(b.group, two)))
     yield from _rows(
-        [f"{a.group.name}/{stream}" for stream in common],
+        names,
         "numbers",
         [a.group.definition_of(stream) for stream in common],
         found,
-        ks_p_value(found.ks, a.n, b.n, math.hypot(one.error, _error(b.group, two))),
+        p,
         (one.quantiles, quantiles(two, RANKS)),
     )
 
@@ -302,23 +315,28 @@ def _rows(
         )
 
 
-def _categories(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
+def _categories(a: Group, b: Group, notes: list[str], calibrated: Collection[str]) -> Iterator[StreamDrift]:
     """The streams of categories that both sides have."""
     for stream in (name for name in a.categories if name in b.categories):
         one, two = a.categories[stream], b.categories[stream]
         name = f"{a.name}/{stream}".rstrip("/")
-        if one.n and two.n:
-            row = _category_row(name, a.definition_of(stream), one, two)
-            yield _with_rows_of(row, a, b) if PER_IMAGE in a.streams and PER_IMAGE in b.streams else row
-        else:
+        if not (one.n and two.n):
             notes.append(f"{name} has no rows in the {'window' if one.n else 'baseline'}")
+            continue
+        p_value: _Formula | None = partial(category_p_value, n=one.n, m=two.n)
+        if several := PER_IMAGE in a.streams and PER_IMAGE in b.streams:
+            p_value = partial(labels_p_value, n=a.n, m=b.n)
+        row = _category_row(name, a.definition_of(stream), one, two, None if name in calibrated else p_value)
+        yield _with_rows_of(row, a, b) if several else row
 
 
-def _category_row(name: str, definition: str, one: Categories, two: Categories) -> StreamDrift:
+def _category_row(
+    name: str, definition: str, one: Categories, two: Categories, p_value: _Formula | None
+) -> StreamDrift:
     names, before, after = _counts(one, two)
     p, q = before / one.n, after / two.n
     named = slice(None, -1 if names[-1] == OTHER else None)  # the rest is off by the errors of all the others
-    raw = category_p_value(before[named], after[named], one.n, two.n, (one.error, two.error))
+    raw = math.nan if p_value is None else p_value(before[named], after[named], errors=(one.error, two.error))
     used = np.ones((1, len(names)), bool)
     index = population_stability(p[None], q[None], np.array([one.n]), np.array([two.n]), used)
     most = sorted(range(len(names)), key=lambda i: (-abs(p[i] - q[i]), names[i]))[:5]
@@ -335,8 +353,7 @@ def _with_rows_of(row: StreamDrift, a: Group, b: Group) -> StreamDrift:
     one, two = a.categories[""], b.categories[""]
     names, before, after = _counts(one, two)
     named = slice(None, -1 if names[-1] == OTHER else None)
-    raw = labels_p_value(before[named], after[named], a.n, b.n, (one.error, two.error))
-    return replace(row, raw_p_value=raw, effect=float(np.abs(before / a.n - after / b.n)[named].max()))
+    return replace(row, effect=float(np.abs(before / a.n - after / b.n)[named].max()))
 
 
 def _counts(one: Categories, two: Categories) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
@@ -350,13 +367,13 @@ def _counts(one: Categories, two: Categories) -> tuple[list[str], NDArray[Any], 
     return names, np.array(counts[0]), np.array(counts[1])
 
 
-def _vectors(a: Side, b: Side, notes: list[str]) -> VectorDrift | None:
+def _vectors(a: Side, b: Side, notes: list[str], calibrated: bool) -> VectorDrift | None:
     """The MMD of the rows. Where it cannot be had the streams still tell, so that is a note and no evidence."""
     one, two = a.group.kernel_mean, b.group.kernel_mean
     if one is None or two is None or a.group.streams != b.group.streams or not (one.n and two.n):
         return None
     try:
-        return VectorDrift(False, math.nan, kernel_test(one, two, a.rows, b.rows))
+        return VectorDrift(False, math.nan, kernel_test(one, two, a.rows, b.rows, calibrated=calibrated))
     except DefinitionError as error:
         notes.append(f"rows were not compared as vectors: {error}")
         return None

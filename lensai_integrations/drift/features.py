@@ -2,8 +2,8 @@
 
 Whether a stream's distribution moved, whether the classes did, whether the rows moved as vectors: each such statistic
 is a function of two mean vectors, the baseline's and the window's, of features of single rows. "Is this value at most
-that edge" gives a cumulative distribution; waves of random frequencies give the MMD; products of principal components
-give covariances; "is this the nearest centroid" gives the shares of clusters.
+that edge" gives a cumulative distribution; waves of random frequencies give the MMD; principal components give the
+distance of means.
 
 So one matrix product turns any number of resampled windows into all their statistics, which is what calibration costs,
 and a profile without rows still answers what its sketches know the means of.
@@ -28,8 +28,6 @@ Floats: TypeAlias = NDArray[np.floating[Any]]
 #: The weight of statistics that tell where and how something moved, but hardly ever see what others miss. A verdict is
 #: the better at finding small shifts, the fewer statistics decide it.
 MINOR = 0.05
-#: More centroids or directions than any calibration has are refused: their features take memory in proportion.
-MOST_FEATURES = 256
 #: A column whose values lie no further apart is a constant: one divided by less is no float32 any more.
 LEAST_RANGE = 1e-30
 #: A KLL sketch's rank error is stated at 99% confidence: so many standard deviations.

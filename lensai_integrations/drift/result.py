@@ -51,11 +51,7 @@ _NAME = 24
 #: What the statistics of rows as vectors are called.
 STATISTICS = {
     "mmd": "MMD",
-    "centroid": "distance of centroids",
     "mahalanobis": "Mahalanobis distance of means",
-    "frechet": "Frechet distance",
-    "k_means": "shares of clusters",
-    "sliced_wasserstein": "sliced Wasserstein distance",
 }
 _COLUMNS = ("stream", "baseline", "window", "effect", "W1/sd", "PSI", "p")
 
@@ -75,7 +71,8 @@ class StreamDrift:
         effect: Kolmogorov-Smirnov distance for numbers and pixels, total variation for categories and invalid rows;
             both are a share of the rows, 0 to 1.
         p_value: Corrected for every other test of the report; NaN for pixels, which are not tested.
-        raw_p_value: Of the Kolmogorov-Smirnov or chi-square test alone, by its formula.
+        raw_p_value: Of the Kolmogorov-Smirnov or chi-square test alone, by its formula; NaN where `p_value` is by clean
+            windows, which need no formula.
         wasserstein: In standard deviations of the baseline; infinite if that never varied.
         psi: Population stability index, smoothed.
         jensen_shannon: 0 to 1.
@@ -363,7 +360,8 @@ class DriftReport:
 
 def badness(stream: StreamDrift) -> tuple[bool, bool, float, float, str]:
     """Sort key that puts the worst stream first: what moved, then by effect; pixels, which are not tested, last."""
-    return (not stream.drift, stream.kind == "pixels", -stream.effect, stream.raw_p_value, stream.stream)
+    certain = 1.0 if math.isnan(stream.raw_p_value) else stream.raw_p_value
+    return (not stream.drift, stream.kind == "pixels", -stream.effect, certain, stream.stream)
 
 
 def _group_dict(group: GroupDrift) -> dict[str, Any]:

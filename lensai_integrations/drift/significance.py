@@ -158,23 +158,6 @@ def holm(p: Floats) -> Floats:
     return adjusted
 
 
-def benjamini_hochberg(p: Floats) -> Floats:
-    """Benjamini and Hochberg's adjusted p-values `[K]`.
-
-    Of those below a rate, at most that share is false on average, for independent or positively dependent tests.
-    Source: Y. Benjamini and Y. Hochberg, Controlling the false discovery rate, 1995.
-
-    Example:
-        >>> benjamini_hochberg(np.array([0.04, 0.01, 0.5])).round(2).tolist()
-        [0.06, 0.03, 0.5]
-    """
-    order = np.argsort(p, kind="stable")
-    steps = p[order] * len(p) / np.arange(1, len(p) + 1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.minimum.accumulate(steps[::-1])[::-1], 1.0)
-    return adjusted
-
-
 def _cells(expected: Floats) -> NDArray[np.intp]:
     """A cell for every category, so that each cell is expected to hold enough rows."""
     order = np.argsort(-expected, kind="stable")

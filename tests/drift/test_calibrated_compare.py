@@ -13,18 +13,13 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from lensai_integrations import Baseline, Profiler, calibrate, compare
+from lensai_integrations.drift import evidence, kernel
 from lensai_integrations.report import drift_html
 
 
 @pytest.fixture(scope="module")
 def baseline():
     return calibrated_baseline(0)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Without the formula for the MMD, which a calibration does not need and which takes half of the time."""
-    monkeypatch.setattr("lensai_integrations.drift.evidence.kernel_test", lambda *_: None)
 
 
 def alarms_of(sizes, references, rate=0.2, **settings):
@@ -38,20 +33,17 @@ def alarms_of(sizes, references, rate=0.2, **settings):
     return alarms
 
 
-@pytest.mark.usefixtures("quick")
 def test_false_alarms_stay_within_the_rate():
     alarms = alarms_of([1, 3, 7, 20, 50, 120, 300] * 5, references=5)
     assert alarms <= binom.isf(0.005, 175, 0.2)  # 49
     assert alarms >= 0.05 * 175  # careful, but not deaf: a quarter of the rate
 
 
-@pytest.mark.usefixtures("quick")
 def test_rows_without_an_answer_on_both_sides_are_no_drift():
     alarms = alarms_of([100] * 15, references=3, change="no answer", share=0.1)
     assert alarms <= binom.isf(0.005, 45, 0.2)
 
 
-@pytest.mark.usefixtures("quick")
 def test_classes_the_baselines_rows_never_showed_are_no_drift():
     """Of 300 classes a baseline of 500 rows has seen four fifths."""
     alarms = 0
@@ -193,6 +185,32 @@ def test_without_calibration_and_against_training_formulas_decide(baseline, rng)
     assert compare(both, seen).drift
 
 
+@pytest.mark.parametrize("change", ["", "stream"])
+def test_no_p_value_is_found_by_a_formula_where_clean_windows_tell(baseline, rng, monkeypatch, change):
+    """All is of the calibration but the labels: one category, by the only formula that is asked."""
+
+    def fails(*_: object, **__: object) -> float:
+        raise AssertionError("a formula was asked")
+
+    asked = []
+    formula = evidence.category_p_value
+    monkeypatch.setattr(evidence, "category_p_value", lambda *a, **k: asked.append(len(a[0])) or formula(*a, **k))
+    for name in ("ks_p_value", "labels_p_value"):
+        monkeypatch.setattr(evidence, name, fails)
+    for name in ("bound_p_value", "weighted_chi_square_p_value", "_null_moments"):
+        monkeypatch.setattr(kernel, name, fails)
+    seen = Profiler(like=baseline, seed=1)
+    seen.update(**batch(rng, 100, change=change))
+    report = compare(baseline, seen.profile())
+    assert (report.drift, report.correction, asked) == (bool(change), "max-t", [CLASSES])
+    streams = [stream for group in report.groups for stream in group.streams]
+    assert {s.stream for s in streams if not np.isnan(s.raw_p_value)} == {"labels"}
+    assert all(0 <= stream.p_value <= 1 for stream in streams)
+    assert {group.vectors.test.method for group in report.groups if group.vectors} == {"calibration"}
+    with pytest.raises(AssertionError, match="a formula was asked"):
+        compare(baseline, seen.profile(), correction="holm")
+
+
 def test_segments_take_half_of_the_rate(rng):
     def segmented(n, like=None):
         profiler = Profiler(seed=int(rng.integers(2**31)), segment_by="site", like=like)
@@ -218,7 +236,7 @@ def test_reports_as_text_json_and_page(baseline, rng):
     assert found["p_value"] == report.p_value
     assert set(found["accuracy"]) == {"baseline", "window", "low", "high", "by_labels"}
     vectors = found["groups"][0]["vectors"]
-    assert set(vectors["statistics"]) == {"mmd", "sliced_wasserstein", "centroid", "mahalanobis", "frechet", "k_means"}
+    assert set(vectors["statistics"]) == {"mmd", "mahalanobis"}
     assert found["groups"][0]["streams"][0]["statistic"] in ("ks", "wasserstein", "anderson_darling")
     text = report.to_text(80)
     assert max(map(len, text.splitlines())) <= 80
@@ -238,8 +256,8 @@ def test_vectors_without_an_mmd_are_shown_too(baseline, rng):
     )
     bare = replace(report, groups=groups)
     assert json.loads(bare.to_json())["groups"][0]["vectors"]["raw_p_value"] is None
-    assert "Frechet distance" in bare.to_text()
-    assert "Frechet distance" in drift_html(bare, baseline, window(rng, 50, baseline))
+    assert "Mahalanobis distance of means" in bare.to_text()
+    assert "Mahalanobis distance of means" in drift_html(bare, baseline, window(rng, 50, baseline))
 
 
 def test_notes_of_the_calibration_are_passed_on(rng):

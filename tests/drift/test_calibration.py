@@ -28,7 +28,7 @@ def profile_of(**rows):
 def test_every_group_has_its_blocks_and_labels_none(baseline):
     calibration = calibration_of(baseline)
     kinds = {(part.group, part.block.kind) for part in calibration.parts}
-    rows = {"distributions", "kernel", "slices", "principal", "clusters"}
+    rows = {"distributions", "kernel", "components"}
     assert kinds == {(group, kind) for group in ("outputs", "embeddings/pool") for kind in rows} | {
         ("outputs", "classes")
     }
