@@ -26,8 +26,11 @@ lint: $(READY) ## Style, types and import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+BENCHMARKS := sketches.bank measures.images lensai.calls raw.delivered training.lightning_step training.keras_step \
+	receiver.load drift.detection drift.alarms
+
 bench: $(READY) ## All measurements, each side by side with what it is compared with
-	@for script in benchmarks/*.py; do $(BIN)/python $$script || missed="$$missed $$script"; done; \
+	@for script in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$script || missed="$$missed $$script"; done; \
 	test -z "$$missed" || { echo "failed, or missed an aim:$$missed"; exit 1; }
 
 fuzz: $(READY) ## Mutants of all that comes from outside, for SECONDS=600; with SEED=n the same ones again
