@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Byte code is kept. Without it every process that a test starts compiles the package anew, and pytest rewrites every test.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 SECONDS ?= 600
 .PHONY: help demo test quick lint bench fuzz clean
