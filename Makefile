@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Byte code is kept. Without it every process that a test starts compiles the package anew, and pytest rewrites every test.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 SECONDS ?= 600
 .PHONY: help demo test quick lint bench fuzz clean
@@ -26,8 +29,11 @@ lint: $(READY) ## Style, types and import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+BENCHMARKS := sketches.bank measures.images lensai.calls raw.delivered training.lightning_step training.keras_step \
+	receiver.load drift.detection drift.alarms
+
 bench: $(READY) ## All measurements, each side by side with what it is compared with
-	@for script in benchmarks/*.py; do $(BIN)/python $$script || missed="$$missed $$script"; done; \
+	@for script in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$script || missed="$$missed $$script"; done; \
 	test -z "$$missed" || { echo "failed, or missed an aim:$$missed"; exit 1; }
 
 fuzz: $(READY) ## Mutants of all that comes from outside, for SECONDS=600; with SEED=n the same ones again

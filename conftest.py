@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
+import sys
 
 import pytest
 
@@ -16,9 +18,21 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Both torch, once it loads triton, and TensorFlow bring LLVM; the process aborts if TensorFlow's is there first.
-with contextlib.suppress(ImportError):
-    import torch._dynamo  # noqa: F401
+
+class _TorchFirst:
+    """Both torch, once it loads triton, and TensorFlow bring LLVM; the process aborts if TensorFlow's is there first.
+
+    So whoever imports TensorFlow gets torch's before, and tests of the core wait for neither.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name == "tensorflow" and "torch._dynamo" not in sys.modules:
+            with contextlib.suppress(ImportError):
+                importlib.import_module("torch._dynamo")
+
+
+sys.meta_path.insert(0, _TorchFirst)
 
 
 @pytest.hookimpl(trylast=True)

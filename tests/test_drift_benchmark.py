@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 HOW = {"references": 3, "clean": 6, "shifted": 2, "sizes": (10, 50)}
 
 
@@ -20,14 +18,10 @@ def parts():
     """The benchmark's modules; importing it sets the number of threads, for itself alone."""
     pytest.importorskip("torchvision")
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
         patch.setattr(os, "environ", os.environ.copy())
-        import drift
-        import drift_peers
-        import drift_tables
-        import drift_windows
+        from benchmarks.drift import detection, peer_answers, tables, windows
 
-        yield {"drift": drift, "windows": drift_windows, "tables": drift_tables, "peers": drift_peers}
+        yield {"drift": detection, "windows": windows, "tables": tables, "peers": peer_answers}
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +126,7 @@ def test_what_a_peer_said_is_asked_again_only_of_other_rows(parts, tmp_path):
 
 def test_a_peer_answers_from_its_own_process(parts, draws, made, tmp_path, monkeypatch):
     """The script that runs there, with a peer of this test's in the place of one that has to be installed."""
-    import drift_peer_scores as within
+    from benchmarks.drift import peer_scores as within
 
     monkeypatch.setitem(
         within.PEERS, "frouros", lambda reference: lambda rows: {"mean": rows.mean() - reference.mean()}

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import lensai_integrations
 
-FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-
 
 @pytest.fixture(scope="module")
 def parts():
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        import lensai
-        import lensai_turns
-        import peers
+    from benchmarks import peers
+    from benchmarks.lensai import calls, turns
 
-        yield {"lensai": lensai, "turns": lensai_turns, "peers": peers}
+    return {"lensai": calls, "turns": turns, "peers": peers}
 
 
 @pytest.fixture(scope="module")
@@ -99,4 +93,4 @@ def test_it_runs(parts, monkeypatch, tmp_path, capsys):
     arguments = ["--quick", "--no-peer", "--frameworks", "pt", "--turns", "1", "--json", str(figures)]
     assert parts["lensai"].main(arguments) == 0
     assert "| ours, the same lines | 128 (128 to 128) |  |" in capsys.readouterr().out
-    assert json.loads(figures.read_text())["torch, as it comes"]["lensai_integrations readme"] == [64.0]
+    assert json.loads(figures.read_text())["figures"]["torch, as it comes"]["lensai_integrations readme"] == [64.0]

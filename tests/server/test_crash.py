@@ -1,30 +1,23 @@
 """`lensai serve` killed in the middle of uploads: what was acknowledged is there, and nothing is there twice.
 
-The device side and the checks are those of `benchmarks/receive.py`, which does the same with thousands of uploads.
+The device side and the checks are those of `benchmarks/receiver/`, which does the same with thousands of uploads.
 """
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 CLIENTS, SENSORS, UPLOADS = 4, 5, 100
 
 
 @pytest.fixture(scope="module")
 def parts():
     pytest.importorskip("psutil")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        import receive
-        import receive_clients
-        import receive_devices
-        import receive_server
+    from benchmarks.receiver import clients, devices, load, server
 
-        yield {"receive": receive, "clients": receive_clients, "devices": receive_devices, "server": receive_server}
+    return {"receive": load, "clients": clients, "devices": devices, "server": server}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What `drift.py` makes of scores: false alarms, detection at equal false alarms, and tables of both.
+"""What `detection.py` makes of scores: false alarms, detection at equal false alarms, and tables of both.
 
 A score is the larger, the more drift; a p-value's score is its negative.
 """
@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from drift_windows import Windows
 from numpy.typing import NDArray
 from scipy.stats import t
+
+from benchmarks.drift.windows import Windows
 
 Floats = NDArray[np.float64]
 #: One line of a table.

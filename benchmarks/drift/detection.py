@@ -1,9 +1,10 @@
 """False alarms and detection of `compare` on CIFAR-10, beside Evidently, Frouros and a plain KS test; and its speed.
 
-    python benchmarks/drift.py [--data DIR] [--cache DIR] [--quick] [--json FILE] [--peers evidently,frouros,...]
+    python -m benchmarks.drift.detection [--data DIR] [--cache DIR] [--quick] [--json FILE]
+        [--peers evidently,frouros,...]
 
-A small ResNet is trained (`drift_features.py`); 20 draws of 2,000 test images are the reference, and windows of the
-others, clean and shifted, are held against it (`drift_windows.py`). All methods get the same rows; the peers only what
+A small ResNet is trained (`features.py`); 20 draws of 2,000 test images are the reference, and windows of the
+others, clean and shifted, are held against it (`windows.py`). All methods get the same rows; the peers only what
 they take: Evidently's default and Frouros's MMD the embeddings, the KS test the softmax. For the table of detection
 every method's threshold is the one at which it calls the same share of clean windows drift, so that a method gains
 nothing by alarming more often. Network, features and the peers' answers are kept in the cache; the first run takes
@@ -14,7 +15,6 @@ comparison takes longer than it may.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,16 +23,18 @@ from typing import Any
 
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
-import drift_speed
 import numpy as np
-from drift_features import CLASSES, SHIFTS, Features, add_arguments, features, file_of, missing_data
-from drift_ours import COMBINED, judge_of
-from drift_peers import TURNS, Scores, peer_answers, scores_of, share_below
-from drift_tables import Row, ahead, alarm_table, detection, detection_table, false_alarms
-from drift_windows import EASY, Draws, Rows, drawn, table_of
 from numpy.typing import NDArray
-from peers import ENVIRONMENTS
 from tqdm.auto import tqdm
+
+from benchmarks import results
+from benchmarks.drift import speed
+from benchmarks.drift.features import CLASSES, SHIFTS, Features, add_arguments, features, file_of, missing_data
+from benchmarks.drift.ours import COMBINED, judge_of
+from benchmarks.drift.peer_answers import TURNS, Scores, peer_answers, scores_of, share_below
+from benchmarks.drift.tables import Row, ahead, alarm_table, detection, detection_table, false_alarms
+from benchmarks.drift.windows import EASY, Draws, Rows, drawn, table_of
+from benchmarks.peers import ENVIRONMENTS
 
 SIZES = (10, 25, 50, 100, 200, 1000)
 RATES = (0.01, 0.05)
@@ -184,19 +186,19 @@ def show(result: Mapping[str, Any]) -> bool:
 
 def timed(environments: Path, turns: int, *, peer: bool) -> dict[str, Any]:
     """Measure and print the speed."""
-    ours = drift_speed.ours(turns)
-    print(f"\n## Speed, {drift_speed.ROWS:,} rows x {drift_speed.DIM} on one thread\n")
+    ours = speed.ours(turns)
+    print(f"\n## Speed, {speed.ROWS:,} rows x {speed.DIM} on one thread\n")
     median, least, most = (ours[name] * 1e3 for name in ("median", "least", "most"))
-    word = "met" if ours["median"] <= drift_speed.TARGET else "MISSED"
+    word = "met" if ours["median"] <= speed.TARGET else "MISSED"
     print(
         f"ours, all statistics: {median:.1f} ms ({least:.1f} to {most:.1f}; "
-        f"of the processor {ours['processor'] * 1e3:.1f}); {drift_speed.TARGET * 1e3:.0f} ms: {word}"
+        f"of the processor {ours['processor'] * 1e3:.1f}); {speed.TARGET * 1e3:.0f} ms: {word}"
     )
-    ours["permutation_seconds"] = drift_speed.permutation_test()
+    ours["permutation_seconds"] = speed.permutation_test()
     print(f"ours, MMD, 100 permutations: {ours['permutation_seconds']:.2f} s")
     if not peer:
         return {"ours": ours}
-    frouros = drift_speed.frouros(environments)
+    frouros = speed.frouros(environments)
     print(f"Frouros {frouros['version']}, MMD, 100 permutations: {frouros['seconds']:.1f} s", flush=True)
     return {"ours": ours, "frouros": frouros}
 
@@ -220,7 +222,7 @@ def main() -> int:
     parser.add_argument("--peers", default=",".join(PEERS), help=f"of {','.join(PEERS)}; empty for none")
     parser.add_argument("--environments", type=Path, default=ENVIRONMENTS, help="where peers are installed")
     parser.add_argument("--rate", type=float, default=0.05, help="measured false alarms in the table of detection")
-    parser.add_argument("--json", type=Path, help="all figures, for programs")
+    results.add_argument(parser)
     parser.add_argument("--quick", action="store_true", help="few windows: does it run")
     options = parser.parse_args()
     peers = [peer for peer in options.peers.split(",") if peer]
@@ -236,9 +238,8 @@ def main() -> int:
     result["speed"] = timed(
         options.environments, 3 if options.quick else 15, peer="frouros" in peers and not options.quick
     )
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=1))
-    fast = result["speed"]["ours"]["median"] <= drift_speed.TARGET
+    results.write(options.json, "drift/detection", result)
+    fast = result["speed"]["ours"]["median"] <= speed.TARGET
     return 0 if options.quick or (reached and fast) else 1
 
 

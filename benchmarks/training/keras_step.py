@@ -11,7 +11,7 @@ bootstrap interval.
 The usual way is a `model.predict` over the training data: a second forward pass, to which the measuring would come. Its
 price is (fit + predict) / fit over as many batches.
 
-    python benchmarks/overhead_keras.py [--keras-backend NAME] [--steps 200] [--quick]
+    python -m benchmarks.training.keras_step [--keras-backend NAME] [--steps 200] [--quick] [--json FILE]
 
 Without a name: tensorflow, tensorflow-xla, jax and torch, each in a process of its own.
 """
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import logging
 import os
 import subprocess
@@ -27,10 +28,14 @@ import sys
 import tempfile
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import results
+
+BENCHMARK = "training/keras_step"
 TARGETS = {"tensorflow": 1.08, "tensorflow-xla": 1.08, "jax": 1.08, "torch": 1.05}
 BLOCK = 10  # steps that are counted, after one that is not
 BATCH, SIDE, CLASSES = 64, 64, 10
@@ -176,8 +181,8 @@ def second_pass_times(keras: Any, model: Any, pairs: int, steps: int) -> np.ndar
     return np.array(times)[1:, :, None]
 
 
-def measure(name: str, steps: int, *, quick: bool) -> None:
-    """Measure in this process, whose backend it is already, and print two lines."""
+def measure(name: str, steps: int, *, quick: bool) -> dict[str, float]:
+    """Measure in this process, whose backend it is already, and print two lines; their figures."""
     import keras
 
     logging.getLogger("lensai_integrations").setLevel(logging.ERROR)
@@ -193,25 +198,32 @@ def measure(name: str, steps: int, *, quick: bool) -> None:
         f"{name}: plain {plain:.1f} ms, profiled {profiled:.1f} ms, ratio {ratio:.3f} (95% {low:.3f} to {high:.3f}, "
         f"{pairs * BLOCK} steps each), {verdict} {TARGETS[name]}"
     )
+    figures = {"ratio": ratio, "low": low, "high": high, "plain, ms": plain, "profiled, ms": profiled}
     seconds = second_pass_times(keras, model, 2 if quick else 10, 3 if quick else 30)
     ratio, low, high = ratio_of_medians(seconds)
     print(
         f"{name}: a second pass with model.predict instead: ratio {ratio:.3f} (95% {low:.3f} to {high:.3f})", flush=True
     )
+    return figures | {"second pass, ratio": ratio}
 
 
-def measure_all(which: str, steps: int, *, quick: bool) -> None:
-    """Measure one or all, each in a process of its own."""
+def measure_all(which: str, steps: int, path: Path | None, *, quick: bool) -> None:
+    """Measure one or all, each in a process of its own, and write the figures of all."""
+    figures = {}
     for name in TARGETS if which == "all" else [which]:
         backend = name.removesuffix("-xla")
         if importlib.util.find_spec(backend) is None:
             print(f"{name}: skipped, it is not installed")
             continue
         environment = {**os.environ, "KERAS_BACKEND": backend, "LENSAI_MEASURES": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        command = [sys.executable, __file__, "--keras-backend", name, "--steps", str(steps)]
-        done = subprocess.run([*command, *(["--quick"] if quick else [])], env=environment, check=False)
-        if done.returncode:
-            sys.exit(f"{name} failed")
+        with tempfile.TemporaryDirectory() as folder:
+            answer = Path(folder) / "figures.json"
+            command = [sys.executable, "-m", "benchmarks.training.keras_step", "--keras-backend", name]
+            command += ["--steps", str(steps), "--json", str(answer), *(["--quick"] if quick else [])]
+            if subprocess.run(command, env=environment, check=False).returncode:
+                sys.exit(f"{name} failed")
+            figures[name] = json.loads(answer.read_text(encoding="utf-8"))["figures"]
+    results.write(path, BENCHMARK, figures)
 
 
 def main() -> None:
@@ -220,11 +232,12 @@ def main() -> None:
     parser.add_argument("--keras-backend", choices=[*TARGETS, "all"], default="all")
     parser.add_argument("--steps", type=int, default=200, help="steps of each kind")
     parser.add_argument("--quick", action="store_true", help="few steps: does it run")
+    results.add_argument(parser)
     options = parser.parse_args()
     if options.keras_backend != "all" and "LENSAI_MEASURES" in os.environ:
-        measure(options.keras_backend, options.steps, quick=options.quick)
+        results.write(options.json, BENCHMARK, measure(options.keras_backend, options.steps, quick=options.quick))
         return
-    measure_all(options.keras_backend, options.steps, quick=options.quick)
+    measure_all(options.keras_backend, options.steps, options.json, quick=options.quick)
 
 
 if __name__ == "__main__":

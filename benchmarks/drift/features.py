@@ -1,10 +1,10 @@
-"""What `drift.py` compares: a small ResNet's answers to CIFAR-10's test images, clean and under every shift.
+"""What `detection.py` compares: a small ResNet's answers to CIFAR-10's test images, clean and under every shift.
 
 The network is trained on the 10,000 training images; then each of the 5,000 test images is measured, row for row as a
 profiler measures it: image measures, softmax and confidences, the 128 numbers before the classifier. One file per
 shift; what is there already is not made again. With one thread the same weights come out every time.
 
-    python benchmarks/drift_features.py [--data DIR] [--cache DIR] [--epochs 14] [--threads 1]
+    python -m benchmarks.drift.features [--data DIR] [--cache DIR] [--epochs 14] [--threads 1]
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ def missing_data(data: Path, cache: Path) -> bool:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the data is, and where what is made of it is kept."""
-    data = os.environ.get("LENSAI_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
+    data = os.environ.get("LENSAI_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
     cache = Path(tempfile.gettempdir()) / "lensai_drift_features"
     parser.add_argument("--data", type=Path, default=Path(data), help="the folder that holds cifar10/train and /test")
     parser.add_argument("--cache", type=Path, default=cache, help="what takes minutes to make is kept here")

@@ -1,6 +1,6 @@
-"""Runs within a peer's own environment, started by `drift_peers.py`: scores of windows, the larger the more drift.
+"""Runs within a peer's own environment, started by `peer_answers.py`: scores of windows, the larger the more drift.
 
-    python drift_peer_scores.py evidently|frouros|permutation|speed JOBS.npz ANSWERS.json
+    python peer_scores.py evidently|frouros|permutation|speed JOBS.npz ANSWERS.json
 
 Needs numpy and the peer, nothing of this package.
 """

@@ -1,4 +1,4 @@
-"""Which rows `drift.py` compares with which: draws of the reference, and clean and shifted windows beside it.
+"""Which rows `detection.py` compares with which: draws of the reference, and clean and shifted windows beside it.
 
 Every method is given the same rows. They are kept as numbers of rows in one table that has all shifts one below the
 other, so a window is a line of numbers whatever was done to its images, and the peers' processes get a single file.

@@ -1,4 +1,4 @@
-"""`lensai serve` as a process of its own for `receive.py`: started, watched, killed; and what is in its store."""
+"""`lensai serve` as a process of its own for `load.py`: started, watched, killed; and what is in its store."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import psutil
-from receive_devices import Hours, values_of
 from sqlalchemy import select
 
+from benchmarks.receiver.devices import Hours, values_of
 from lensai_integrations.server import queries
 from lensai_integrations.server.store import Store
 from lensai_integrations.server.tables import HOURS, UPLOADS

@@ -1,4 +1,4 @@
-"""Clients of `receive.py`: threads that send uploads over connections they keep, on this machine."""
+"""Clients of `load.py`: threads that send uploads over connections they keep, on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from receive_devices import CONTENT_TYPE, Upload
+from benchmarks.receiver.devices import CONTENT_TYPE, Upload
 
 #: Seconds to wait for an answer.
 WAIT = 30

@@ -5,7 +5,7 @@ turns: CIFAR-10 files if they are there, and generated files of 224 x 224 and 10
 The figure is the time of an epoch with it over that without; the workers live on from epoch to epoch, and the first
 epoch is not counted. Where an interpreter that has whylogs is named, it logs the same files.
 
-    python benchmarks/raw.py [--data DIR] [--whylogs PYTHON] [--quick]
+    python -m benchmarks.raw.delivered [--data DIR] [--whylogs PYTHON] [--quick] [--json FILE]
 
 For whylogs 1.6.4: `uv venv w && uv pip install --python w/bin/python "whylogs[image]==1.6.4" numpy==1.26.4
 pandas==2.3.3 pillow==10.4.0 scipy==1.14.1`.
@@ -29,6 +29,7 @@ from sklearn.datasets import load_sample_images
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from benchmarks import results
 from lensai_integrations.transforms import ProfileImages
 
 _WHYLOGS = """
@@ -91,8 +92,8 @@ def epoch_times(paths: Sequence[Path], epochs: int) -> tuple[np.ndarray, Profile
     return times[1:], profiled
 
 
-def report(name: str, paths: Sequence[Path], epochs: int, whylogs: str | None) -> None:
-    """Measure and print one line."""
+def report(name: str, paths: Sequence[Path], epochs: int, whylogs: str | None) -> dict[str, Any]:
+    """Measure and print one line; the ratios and the milliseconds an image of every epoch."""
     times, _ = epoch_times(paths, epochs)
     ratios = times[:, 1] / times[:, 0]
     decoding, both = np.median(times, axis=0) / len(paths) * 1e3
@@ -107,6 +108,8 @@ def report(name: str, paths: Sequence[Path], epochs: int, whylogs: str | None) -
         line += f"; whylogs {float(done.stdout.split()[-1]) * 1e3:.1f} ms in one process, of which two would take half"
         line += f": {float(done.stdout.split()[-1]) * 1e3 / 2 / both:.1f} times ours"
     print(line, flush=True)
+    each = times / len(paths) * 1e3
+    return {"ratio": ratios, "decoding, ms": each[:, 0], "with profiling, ms": each[:, 1]}
 
 
 def main() -> None:
@@ -115,16 +118,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a folder of images, e.g. CIFAR-10 as JPEGs")
     parser.add_argument("--whylogs", help="a Python that has whylogs")
     parser.add_argument("--quick", action="store_true", help="few files: does it run")
+    results.add_argument(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    epochs = 1 if options.quick else 7
+    epochs, figures = 1 if options.quick else 7, {}
     with tempfile.TemporaryDirectory() as folder:
         if options.data is not None:
             paths = sorted(options.data.rglob("*.jpg"))[:: 1 if not options.quick else 100][:2000]
-            report("CIFAR-10", paths, epochs, options.whylogs)
+            figures["CIFAR-10"] = report("CIFAR-10", paths, epochs, options.whylogs)
         for size, n in (((224, 224), 400), ((1024, 768), 60)):
             paths = generated(Path(folder), size, n // 20 if options.quick else n)
-            report(f"{size[0]} x {size[1]}", paths, epochs, options.whylogs)
+            name = f"{size[0]} x {size[1]}"
+            figures[name] = report(name, paths, epochs, options.whylogs)
+    results.write(options.json, "raw/delivered", figures)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The one place where `drift.py` meets this package's decision.
+"""The one place where `detection.py` meets this package's decision.
 
 A judge is made once for a reference and then asked about windows. It answers with p-values by method; `"combined"` is
 the verdict's own: with `min_effect=0`, a report with `false_alarm_rate=a` says drift exactly where that is below a.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from drift_windows import Rows
 from numpy.typing import NDArray
 
+from benchmarks.drift.windows import Rows
 from lensai_integrations.drift.adjusted import judge
 from lensai_integrations.drift.calibration import TOP_CLASS, calibrated
 from lensai_integrations.group import Group

@@ -1,8 +1,8 @@
 """The calls of LensAI's README with this package and with lensai-profiler 1.2.2, on the same images in the same run.
 
-    python benchmarks/lensai.py [--data DIR] [--quick] [--json FILE]
+    python -m benchmarks.lensai.calls [--data DIR] [--quick] [--json FILE]
 
-Both run the README's loop (`lensai_turns.py`), with torch and with TensorFlow, on batches of 32 float images of
+Both run the README's loop (`turns.py`), with torch and with TensorFlow, on batches of 32 float images of
 160 x 160 x 3: patches of scikit-learn's two photos, or the images of a folder, resized. lensai-profiler needs older
 packages than this project, so it gets environments of its own (`.benchmark-envs/`, made when missing), and every side
 a process. The sides take turns, each process on one core and then as it comes; the ratio is the median of the turns'
@@ -15,7 +15,6 @@ B x H x W x C through its own `update_sketches`. Ours always counts all. Exit st
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -25,9 +24,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from lensai_turns import BATCH
 from numpy.typing import NDArray
-from peers import ONE_THREAD, asking, python_of
+
+from benchmarks import results
+from benchmarks.lensai.turns import BATCH
+from benchmarks.peers import ONE_THREAD, asking, python_of
 
 TARGET: Final = 100
 SIZE: Final = 160
@@ -90,7 +91,7 @@ def process_of(package: str, setting: Setting, images: Path, stack: ExitStack) -
     python = Path(sys.executable)
     if package == "lensai_profiler":
         python, environment = python_of(*FRAMEWORKS[setting.framework]), environment | {"PYTHONPATH": ""}
-    script = Path(__file__).with_name("lensai_turns.py")
+    script = Path(__file__).with_name("turns.py")
     command = [python, script, package, setting.framework, images, *(["one"] if setting.one else [])]
     ask = stack.enter_context(asking(command, environment))
 
@@ -153,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--no-peer", action="store_true", help="without lensai-profiler: does it run")
     parser.add_argument("--quick", action="store_true", help="one batch a turn")
-    parser.add_argument("--json", type=Path, help="all figures, for programs")
+    results.add_argument(parser)
     options = parser.parse_args(arguments)
     n = BATCH if options.quick else 4 * BATCH
     images = photos(n) if options.data is None else files(options.data, n)
@@ -170,8 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"\n{n} images, {options.turns} turns; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     )
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=1))
+    results.write(options.json, "lensai/calls", result)
     return 0 if reached else 1
 
 

@@ -1,6 +1,6 @@
-"""Turns over images with the calls of LensAI's README; runs in a process of its own, started by `lensai.py`.
+"""Turns over images with the calls of LensAI's README; runs in a process of its own, started by `calls.py`.
 
-    python lensai_turns.py lensai_profiler|lensai_integrations tf|pt IMAGES.npy [one]
+    python turns.py lensai_profiler|lensai_integrations tf|pt IMAGES.npy [one]
 
 Each line read is a way (`readme`, `pixels`, `profiler`, `bytes`) and a number of batches; it is answered with the
 seconds they took, on the wall and of the processor. `one` keeps the process on one core. Needs numpy, Pillow,

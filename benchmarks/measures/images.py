@@ -1,6 +1,6 @@
 """All image measures with exact pixel counts and their bank, beside whylogs' `log_image`, in the same run.
 
-    python benchmarks/measures.py [--quick] [--device cuda]
+    python -m benchmarks.measures.images [--quick] [--device cuda] [--json FILE]
 
 224 x 224 RGB patches of two photographs. whylogs 1.6.4 needs older packages than this project, so it gets an
 environment of its own (`.benchmark-envs/whylogs`, made when missing) and a process of its own, one image per call, as
@@ -20,12 +20,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from peers import ONE_THREAD, asking, python_of
+from benchmarks.peers import ONE_THREAD, asking, python_of
 
 os.environ.update(ONE_THREAD)
 
 import numpy as np
 
+from benchmarks import results
 from lensai_integrations.measures.images import image_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measuring import image_measurer
@@ -124,8 +125,8 @@ def on_cuda(pixels: np.ndarray) -> list[Any]:
     return [torch.from_numpy(batch).cuda() for batch in np.split(pixels, len(pixels) // BATCH)]
 
 
-def compare(device: str, n: int, turns: int) -> bool:
-    """One line per variant; whether the first reaches the target."""
+def compare(device: str, n: int, turns: int) -> tuple[bool, dict[str, Any]]:
+    """One line per variant; whether the first reaches the target, and images a second and ratios of every turn."""
     images, wait = patches(n), None
     timed = {}
     for name, (pixels, inputs, conventions) in variants(images).items():
@@ -154,7 +155,8 @@ def compare(device: str, n: int, turns: int) -> bool:
         line(name, rates, theirs)
     reached = float(np.median(np.divide(ours["uint8 NCHW"], theirs))) >= TARGET
     print(f"\ntarget, {TARGET} times whylogs: {'met' if reached else 'MISSED'}")
-    return reached
+    figures = {name: {"images/s": rates, "times whylogs": np.divide(rates, theirs)} for name, rates in ours.items()}
+    return reached, {"whylogs": {"images/s": theirs}, **figures}
 
 
 def line(name: str, rates: list[float], theirs: list[float]) -> None:
@@ -178,11 +180,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the images lie")
     parser.add_argument("--quick", action="store_true", help="fewer images and turns")
+    results.add_argument(parser)
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not has_cuda():
         print("skipped: torch finds no CUDA device here")
         return 0
-    return 0 if compare(arguments.device, *((64, 3) if arguments.quick else (256, 9))) else 1
+    reached, figures = compare(arguments.device, *((64, 3) if arguments.quick else (256, 9)))
+    results.write(arguments.json, "measures/images", figures)
+    return 0 if reached else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Devices for `receive.py`: what they upload, and what a receiver should have made of it.
+"""Devices for `load.py`: what they upload, and what a receiver should have made of it.
 
 An upload has 14 sketches in a gzipped tar archive, as devices send them: generated ones, and those of the shared LensAI
 data where they are. Some archives are made and sent again and again under other names and times; a sensor sends one

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from drift_windows import Draws, Windows
 from numpy.typing import NDArray
-from peers import ONE_THREAD, python_of
 from scipy.stats import ks_2samp
 from tqdm.auto import tqdm
+
+from benchmarks.drift.windows import Draws, Windows
+from benchmarks.peers import ONE_THREAD, python_of
 
 PACKAGES: Final = {
     "evidently": ("evidently==0.7.23", "pandas==2.3.3"),  # it fails to import with pandas 3
@@ -43,7 +44,7 @@ def asked(
     with tempfile.TemporaryDirectory() as folder:
         jobs, answers = Path(folder) / "jobs.npz", Path(folder) / "answers.json"
         np.savez(jobs, table=table, references=references, rows=windows.rows, reference=windows.reference)
-        script = Path(__file__).with_name("drift_peer_scores.py")
+        script = Path(__file__).with_name("peer_scores.py")
         environment = {**os.environ, **ONE_THREAD, "DO_NOT_TRACK": "1"}
         environment.pop("PYTHONPATH", None)
         subprocess.run([python, script, peer, jobs, answers], env=environment, check=True)

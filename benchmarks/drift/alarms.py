@@ -1,9 +1,10 @@
-"""How often a clean window is called drift, measured on many more windows than `drift.py` compares.
+"""How often a clean window is called drift, measured on many more windows than `detection.py` compares.
 
-    python benchmarks/drift_alarms.py [--data DIR] [--cache DIR] [--rows 2000] [--references 20] [--windows 400]
+    python -m benchmarks.drift.alarms [--data DIR] [--cache DIR] [--rows 2000] [--references 20] [--windows 400]
+        [--json FILE]
 
-The images, the network and the way the baseline is drawn are those of `drift.py`. Every statistic is a function of the
-mean features of a window, so all windows of one size are one matrix product here, as they are when a baseline is
+The images, the network and the way the baseline is drawn are those of `detection.py`. Every statistic is a function of
+the mean features of a window, so all windows of one size are one matrix product here, as they are when a baseline is
 calibrated; p-values come from the same null distributions, weights and widening that `compare` uses.
 """
 
@@ -14,12 +15,13 @@ import sys
 from typing import Any
 
 import numpy as np
-from drift_features import add_arguments, features, missing_data
-from drift_ours import Rows, profile_of
 from numpy.typing import NDArray
 from scipy.stats import t as student
 from tqdm import tqdm
 
+from benchmarks import results
+from benchmarks.drift.features import add_arguments, features, missing_data
+from benchmarks.drift.ours import Rows, profile_of
 from lensai_integrations.drift.adjusted import widened
 from lensai_integrations.drift.calibration import TOP_CLASS, Calibration, calibrated
 from lensai_integrations.drift.tail import log_p
@@ -85,6 +87,7 @@ def main() -> int:
     add_arguments(parser)
     for name, default in (("rows", 2000), ("references", 20), ("windows", 400)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    results.add_argument(parser)
     options = parser.parse_args()
     if missing_data(options.data, options.cache):
         return 0
@@ -94,6 +97,8 @@ def main() -> int:
     for place, m in enumerate(SIZES):
         print(line(f"{m:,}", found[:, place]))
     print(line("all", found.mean(axis=1)))
+    figures = {f"{m} rows": dict(zip(map(str, RATES), found[:, i].T, strict=True)) for i, m in enumerate(SIZES)}
+    results.write(options.json, "drift/alarms", figures)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""How long one comparison takes, beside Frouros's permutation test; part of `drift.py`.
+"""How long one comparison takes, beside Frouros's permutation test; part of `detection.py`.
 
 A window of 1,000 rows x 512 dimensions against a baseline of 2,000, on all statistics, after loading; one thread.
 """
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from drift_peers import PACKAGES, asked
-from drift_windows import CLEAN, Windows
-from peers import python_of
 
+from benchmarks.drift.peer_answers import PACKAGES, asked
+from benchmarks.drift.windows import CLEAN, Windows
+from benchmarks.peers import python_of
 from lensai_integrations import Baseline, Profile, Profiler, calibrate, compare
 from lensai_integrations.drift.vector_distances import mmd_test
 

@@ -1,6 +1,7 @@
 """Load on the receiver, on loopback only: `lensai serve` as a process, and clients that upload what devices do.
 
-    python benchmarks/receive.py [--uploads N] [--clients C] [--store-url URL | --postgresql] [--crash] [--quick]
+    python -m benchmarks.receiver.load [--uploads N] [--clients C] [--store-url URL | --postgresql] [--crash]
+        [--quick] [--json FILE]
 
 By default 4,000 uploads from 8 clients into SQLite in a temporary folder, then a crash: the server is killed (kill -9)
 in the middle of the load, started again on the same store, and everything is sent again, what was acknowledged too.
@@ -12,7 +13,6 @@ as many values as were sent. Exit status 1 if not, or if an aim is missed: 200 u
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -23,15 +23,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from receive_clients import Sent, send
-from receive_devices import Archive, Upload, baseline, expected, made_up, real, uploads_of
-from receive_server import Server, kept, running, size_of, trend
 from tqdm.auto import tqdm
+
+from benchmarks import results
+from benchmarks.receiver.clients import Sent, send
+from benchmarks.receiver.devices import Archive, Upload, baseline, expected, made_up, real, uploads_of
+from benchmarks.receiver.server import Server, kept, running, size_of, trend
 
 RATE, PERCENTILE, GROWTH = 200, 0.100, 1024  # uploads a second, seconds, KiB for 1,000 uploads
 #: Uploads between looks at the server's memory, and before the first: what is loaded on first use is no leak.
 LOOK, WARM = 500, 1000
-DATA: Final = Path(__file__).resolve().parent.parent / "shared" / "data" / "lensai_edge"
+DATA: Final = Path(__file__).resolve().parents[2] / "shared" / "data" / "lensai_edge"
 
 
 def load(server: Server, uploads: Sequence[Upload], clients: int, limit: float) -> dict[str, Any]:
@@ -183,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--load", action="store_true", help="only the load")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="300 uploads: does it run")
-    parser.add_argument("--json", type=Path, help="all figures, for programs")
+    results.add_argument(parser)
     options = parser.parse_args(arguments)
     if options.quick:
         options.uploads, options.kills = 300, 1
@@ -194,8 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.postgresql:
             options.store_url = stack.enter_context(postgresql())
         result, fine = measured(options, stack)
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=1))
+    results.write(options.json, "receiver/load", result)
     return 0 if fine or options.quick else 1
 
 
@@ -229,7 +230,7 @@ def measured(options: argparse.Namespace, stack: ExitStack) -> tuple[dict[str, A
 @contextmanager
 def postgresql() -> Iterator[str]:
     """URL of a server started from local binaries, which syncs as it does by default."""
-    sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+    sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
     from postgresql import running as started
 
     with started(fsync="on") as server:

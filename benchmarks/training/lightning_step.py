@@ -5,11 +5,11 @@ both kinds of step meet the same state of the machine. The first step of a block
 after-effects of the block before. A profiled step takes in images, outputs, labels and one layer. The figure is the
 ratio of the median step times, with a 95% bootstrap interval.
 
-    python benchmarks/overhead.py [--quick] [--stem cifar] [--device cuda] [--clock thread]
-    python benchmarks/overhead.py --keras-backend all [--steps 200] [--quick]
+    python -m benchmarks.training.lightning_step [--quick] [--stem cifar] [--device cuda] [--clock thread] [--json FILE]
+    python -m benchmarks.training.lightning_step --keras-backend all [--steps 200] [--quick]
 
 On a CPU: ResNet-18 on 3 x 32 x 32 images, batches of 64. With `--device cuda`: ResNet-50 on 3 x 224 x 224, batches of
-256, bfloat16. `--keras-backend` measures `model.fit` instead: `overhead_keras.py`.
+256, bfloat16. `--keras-backend` measures `model.fit` instead: `keras_step.py`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import overhead_keras
 import torch
 import torchvision
-from overhead_keras import ratio_of_medians
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks import results
+from benchmarks.training import keras_step
+from benchmarks.training.keras_step import ratio_of_medians
 from lensai_integrations.lightning import BaselineCallback
 
 TARGET = 1.05
@@ -156,11 +157,12 @@ def main() -> None:
         help="thread: CPU time of the training thread",
     )
     parser.add_argument("--quick", action="store_true", help="few steps: does it run")
-    parser.add_argument("--keras-backend", choices=[*overhead_keras.TARGETS, "all"], help="of model.fit instead")
+    parser.add_argument("--keras-backend", choices=[*keras_step.TARGETS, "all"], help="of model.fit instead")
     parser.add_argument("--steps", type=int, default=200, help="with --keras-backend: steps of each kind")
+    results.add_argument(parser)
     options = parser.parse_args()
     if options.keras_backend:
-        overhead_keras.measure_all(options.keras_backend, options.steps, quick=options.quick)
+        keras_step.measure_all(options.keras_backend, options.steps, options.json, quick=options.quick)
         return
     on_gpu = options.device == "cuda"
     if on_gpu and not torch.cuda.is_available():
@@ -181,6 +183,8 @@ def main() -> None:
         f"(95% {low:.3f} to {high:.3f}, {times[:, 0].size} steps each, {options.clock} clock), {verdict} {TARGET}; "
         f"ratio of means {times[:, 1].mean() / times[:, 0].mean():.3f}"
     )
+    figures = {"ratio": ratio, "low": low, "high": high, "plain, ms": plain, "profiled, ms": profiled}
+    results.write(options.json, "training/lightning_step", {name: figures})
 
 
 if __name__ == "__main__":
