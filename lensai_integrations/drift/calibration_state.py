@@ -89,7 +89,7 @@ def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
         require(0 < draws <= _MOST_DRAWS and 0 < len(about["parts"]) <= _MOST_PARTS, "draws")
         kinds = {(each["rows"], each["kind"]) for each in about["parts"]}
         require(len(kinds) == len(about["parts"]), "two blocks of a kind for the same rows")
-        parts = list(_parts(about["parts"], state, len(sizes), draws))
+        parts = list(_parts(about["parts"], dict(state), len(sizes), draws))
         require(len(parts) > 0, "no block that a verdict rests on")
         told = {} if about["confidence"] is None else {OUTPUTS: about["confidence"]}
         told |= dict(about.get("confidences", {}))
