@@ -353,7 +353,8 @@ class KernelMean(Sketch):
         result._sums = field(state, "sums", np.float64, (len(exponents), 2 * count))
         pending = field(state, "pending", np.float32, (None, dim))
         require(len(pending) < _FIRST and (not exponents or not len(pending)), f"{len(pending)} rows waiting")
-        result.rows_seen = number(state, "rows_seen") if exponents else len(pending)
+        result.rows_seen = number(state, "rows_seen")
+        require(bool(exponents) or result.rows_seen == len(pending), "rows without bandwidths that do not wait")
         n = number(state, "n", 0, result.rows_seen)
         require(bool(np.all(np.abs(result._sums) <= n * (1 + 1e-5))), "sums beyond what n rows add up to")
         result._n, result._pending = np.array(n, np.float64), [pending] if len(pending) else []

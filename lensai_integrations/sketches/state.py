@@ -99,14 +99,14 @@ class Sketch(ABC):
         """
         return {}
 
-    def compared(self, other: Self, streams: Sequence[str]) -> Mapping[str, tuple[float, float]]:
-        """How far another is from this one: by the name of a stream, an effect from 0 to 1 and a p-value.
+    def compared(self, other: Self, streams: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """How far another is from this one: by the name of a stream within its group, attributes of a `StreamDrift`.
 
-        The p-value is NaN where nothing is tested. Banks, pixels, kernel means and categories say nothing here, since
-        `drift.evidence` tells more of them than two numbers.
+        At the least `kind`, `effect` from 0 to 1 and `raw_p_value`. What banks, pixels, categories and kernel means
+        are compared by needs tests and tables of its own, which are `drift.evidence`'s; they say nothing here.
 
         Args:
-            other: A window's, where this one is the baseline's. Both have rows.
+            other: A window's, where this one is the baseline's. Either may be empty.
             streams: The names of the columns, which are the same in both.
         """
         return {}
