@@ -104,7 +104,7 @@ class Categories(Sketch):
             InputError: If the values are of another kind or shape.
         """
         if len(getattr(values, "shape", ())) == 2 and dtype_name(values) == "bool":
-            self._add_on(values)
+            self._add_on(local(values))
             return
         if is_torch_array(values) and not is_host(values):
             self._put_off(values.detach())

@@ -25,7 +25,7 @@ from lensai_integrations.sketches.state import Sketch, State, copied
 #: Columns of the rows that sketches are given here, and channels of the pixels.
 WIDTH = 5
 #: Around what sketches do at once: the first rows of kernel means, blocks of moments and of banks.
-SIZES = (0, 1, 15, 16, 255, 513, 1300)
+SIZES = (0, 1, 15, 16, 255, 512, 5000)
 
 Make = Callable[[], Sketch]
 
@@ -38,6 +38,14 @@ def values_for(sketch: Sketch, n: int, seed: int = 0) -> NDArray[Any]:
     if sketch.takes == "categories":
         return rng.geometric(0.2, n)
     return (rng.normal(size=(n, WIDTH)) * 3 + 1).astype(np.float32)
+
+
+def spoiled(sketch: Sketch, n: int, seed: int = 0) -> NDArray[Any]:
+    """The same with every seventh row not finite, where there are such."""
+    values = values_for(sketch, n, seed)
+    if values.dtype.kind == "f":
+        values[::7, 0] = np.nan
+    return values
 
 
 def seen(make: Make, *batches: NDArray[Any]) -> Any:
@@ -151,7 +159,7 @@ def stored_and_read_it_goes_on(make: Make) -> None:
     """
     names = set(make().state())
     for n in SIZES:
-        sketch = seen(make, values_for(make(), n))
+        sketch = seen(make, spoiled(make(), n))
         state = sketch.state()
         assert set(state) == names
         assert all(type(array) is np.ndarray and array.dtype.kind in "iuf" for array in state.values())
@@ -180,23 +188,23 @@ def hostile_states_are_refused(make: Make) -> None:
             for other in (array.astype(np.complex64), array[None], array.tolist(), None):
                 with pytest.raises(FormatError):
                     kind.from_state({**state, name: other})
-            for other in _spoiled(array):
+            for other in _otherwise(array):
                 _refused_or_sound(make, {**state, name: other})
 
 
-def _spoiled(array: NDArray[Any]) -> list[NDArray[Any]]:
+def _otherwise(array: NDArray[Any]) -> list[NDArray[Any]]:
     """The array with other numbers, and with fewer or more of them."""
     least, most = (np.iinfo if array.dtype.kind in "iu" else np.finfo)(array.dtype).min, 2**62
     numbers = [0, 1, 2, 255, least, most if array.dtype.itemsize == 8 else 127]
     numbers += [np.nan, np.inf] if array.dtype.kind == "f" else []
-    spoiled = [np.full_like(array, number) for number in numbers if _fits(number, array.dtype)]
+    others = [np.full_like(array, number) for number in numbers if _fits(number, array.dtype)]
     if array.ndim:
-        spoiled += [array[:-1], np.concatenate([array, array[:1]]), array[::-1].copy()]
+        others += [array[:-1], np.concatenate([array, array[:1]]), array[::-1].copy()]
         for place in {0, array.size // 2, array.size - 1} if array.size else ():
             changed = array.copy()
             changed.flat[place] = changed.flat[place] + np.asarray(1, array.dtype)
-            spoiled.append(changed)
-    return spoiled
+            others.append(changed)
+    return others
 
 
 def _fits(number: float, dtype: np.dtype[Any]) -> bool:
@@ -219,10 +227,10 @@ def rows_not_finite_are_left_out(make: Make) -> None:
     if make().takes not in ("rows", "vectors"):
         return
     rows = values_for(make(), 700)
-    spoiled = np.insert(rows, [0, 255, 256, 600], rows[:4], axis=0)
+    more = np.insert(rows, [0, 255, 256, 600], rows[:4], axis=0)
     for place, number in zip((0, 256, 258, 603), (np.nan, np.inf, -np.inf, np.nan), strict=True):
-        spoiled[place, place % WIDTH] = number
-    sketch, clean = seen(make, spoiled), seen(make, rows)
+        more[place, place % WIDTH] = number
+    sketch, clean = seen(make, more), seen(make, rows)
     assert (sketch.n, sketch.rows_seen, sketch.invalid) == (700, 704, 4)
     told, expected = facts(sketch)[1], facts(clean)[1]
     assert {each.pop("invalid") for each in told.values() if "invalid" in each} <= {"4"}
@@ -238,6 +246,22 @@ def every_library_gives_the_same(make: Make) -> None:
     expected = seen(make, *batches)
     for library in LIBRARIES:
         assert_same(seen(make, *map(maker(library), batches)), expected, exactly=False)
+
+
+def an_accelerator_is_never_waited_for(make: Make) -> None:
+    """Batches on an accelerator are taken in without waiting for it, and host batches after them are sent there."""
+    torch = pytest.importorskip("torch")
+    from checks.accelerator import an_accelerator
+
+    dtypes = {"pixels": [torch.uint8], "categories": [torch.int64, torch.int32]}
+    sketch = make()
+    with an_accelerator() as tensor:
+        for dtype in dtypes.get(sketch.takes, [torch.float32, torch.float16, torch.bfloat16, torch.float64]):
+            for n in (5, 5, 300, 600, 3):
+                sketch.update(tensor((n, *values_for(sketch, 1).shape[1:]), dtype))
+        sketch.update(values_for(sketch, 3))
+    if hasattr(sketch, "rows_seen"):
+        assert sketch.rows_seen == 4 * 913 + 3
 
 
 def other_shapes_are_refused_before_anything_is_counted(make: Make) -> None:
@@ -265,6 +289,7 @@ CHECKS: dict[str, Callable[[Make], None]] = {
         hostile_states_are_refused,
         rows_not_finite_are_left_out,
         every_library_gives_the_same,
+        an_accelerator_is_never_waited_for,
         other_shapes_are_refused_before_anything_is_counted,
     )
 }
