@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import datasketches as ds
@@ -117,25 +116,6 @@ def test_any_split_into_updates_and_merges(data: st.DataObject) -> None:
                 bank.merge(KLLBank.from_state(bank_of(piece).state()))
     assert bank.rows_seen == n
     assert_sound(bank, rows)
-
-
-def test_batches_make_no_difference() -> None:
-    rows = normal(3000)
-    whole = bank_of(rows)
-    for size in (1, 7, 512, 513, 2999):
-        pieces = KLLBank(3, seed=0)
-        for start in range(0, 3000, size):
-            pieces.update(rows[start : start + size])
-        assert_equal(pieces, whole)
-
-
-def test_merging_leaves_the_other_as_it_is() -> None:
-    rows = normal(5000)
-    bank, other = bank_of(rows), bank_of(rows[:2000], seed=4)
-    before = copy.deepcopy(other)
-    bank.merge(other)
-    bank.update(rows)
-    assert_equal(other, before)
 
 
 def test_merging_with_nothing_and_with_itself() -> None:
@@ -357,33 +337,6 @@ def test_merging_adds_invalid_rows() -> None:
     assert (bank.n, bank.invalid, bank.rows_seen) == (1800 + 899, 200 + 100, 2999)
 
 
-def test_state_is_plain_and_goes_on_exactly() -> None:
-    rows = normal(9000)
-    rows[100] = np.nan
-    bank = bank_of(rows[:4000])
-    state = bank.state()
-    assert all(type(array) is np.ndarray and array.dtype.kind in "if" for array in state.values())
-    restored = KLLBank.from_state(state)
-    bank.update(rows[4000:])
-    restored.update(rows[4000:])
-    assert_equal(restored, bank)
-    assert (restored.invalid, restored.n, restored.rows_seen) == (1, 8999, 9000)
-
-
-def test_state_does_not_share_memory() -> None:
-    bank = bank_of(normal(700))
-    state, before = bank.state(), copy.deepcopy(bank)
-    for array in state.values():
-        array[...] = 0
-    assert_equal(bank, before)
-
-
-@pytest.mark.parametrize("n", [0, 1, 511, 512, 513, 5000])
-def test_state_of_any_size(n: int) -> None:
-    bank = bank_of(normal(n), k=300)
-    assert_equal(KLLBank.from_state(bank.state()), bank)
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -411,11 +364,3 @@ def test_state_of_any_size(n: int) -> None:
 def test_damaged_state_is_refused(name: str, value: Any) -> None:
     with pytest.raises(FormatError):
         KLLBank.from_state(bank_of(normal(600)).state() | {name: value})
-
-
-@pytest.mark.parametrize("name", bank_of(normal(600)).state())
-def test_incomplete_state_is_refused(name: str) -> None:
-    state = bank_of(normal(600)).state()
-    del state[name]
-    with pytest.raises(FormatError, match=name):
-        KLLBank.from_state(state)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from libraries import maker
 
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.sketches import categories as module
@@ -93,6 +94,19 @@ def test_what_is_no_category_is_refused_and_nothing_is_counted(values):
     with pytest.raises(InputError, match="categor"):
         sketch.update(values)
     assert (sketch.n, sketch.top(3)) == (0, [])
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax", "tensorflow"])
+def test_several_at_once_count_as_often_as_they_are_on(library):
+    on = np.array([[True, False, True], [False, False, True]])
+    sketch = Categories()
+    for _ in range(3):
+        sketch.update(maker(library)(on))
+        sketch.update(["2"])
+    assert (sketch.n, sketch.top(9)) == (12, [("2", 9), ("0", 3)])
+    sketch.update(on)
+    with pytest.raises(InputError, match="2 at once here, and 3 before"):
+        sketch.update(on[:, :2])
 
 
 def test_top_is_in_order_of_frequency_then_name():
@@ -222,6 +236,9 @@ def test_waiting_on_an_accelerator_never_waits_for_it(accelerator, monkeypatch):
         sketch.update(accelerator((30,), torch.int32))
     assert sketch.n == 600
     assert all(values.device.type == "cuda" for values, _ in sketch._pending)
+    several = Categories()
+    for _ in range(3):
+        several.update(accelerator((30, 5), torch.bool))
     with pytest.raises(InputError, match="on an accelerator are whole numbers"):
         sketch.update(accelerator((30,)))
     with pytest.raises(InputError, match="on an accelerator are whole numbers"):

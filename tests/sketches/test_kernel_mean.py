@@ -227,13 +227,6 @@ def test_any_split_into_batches_gives_the_same_mean(sizes, dtype):
     np.testing.assert_allclose(split.mean, whole.mean, atol=1e-6)
 
 
-def test_a_batch_may_be_overwritten_after_the_update():
-    rows = normal(10)
-    sketch, same = seen(rows), seen(rows.copy())
-    rows[:] = 9
-    np.testing.assert_array_equal(sketch.mean, same.mean)
-
-
 # Merging
 
 
@@ -336,34 +329,7 @@ def test_training_and_inference_mode_may_alternate():
     np.testing.assert_allclose(sketch.mean, seen(rows, exponents=sketch.exponents).mean, atol=1e-6)
 
 
-def test_an_accelerator_is_never_waited_for(accelerator):
-    for fixed in (None, (0, 1)):
-        sketch = KernelMean(4, exponents=fixed)
-        for rows in (5, 5, 5, 600, 3):
-            sketch.update(accelerator((rows, 4)))
-        sketch.update(normal(3))
-        assert (sketch.n, sketch.rows_seen) == (621, 621)
-        assert sketch._sums.shape == (len(fixed or "abc"), 512)
-
-
 # States and arguments
-
-
-@pytest.mark.parametrize("count", [0, 3, 15, 16, 300])
-def test_state_round_trip_goes_on_as_the_original(count):
-    rows = normal(count)
-    rows[: count // 5, 0] = np.nan
-    sketch = seen(rows, frequencies=32)
-    state = sketch.state()
-    again = KernelMean.from_state(state)
-    for more in (None, normal(40, seed=3)):
-        if more is not None:
-            sketch.update(more)
-            again.update(more)
-        assert (again.n, again.invalid, again.rows_seen) == (sketch.n, sketch.invalid, sketch.rows_seen)
-        assert again.exponents == sketch.exponents
-        np.testing.assert_array_equal(again.mean, sketch.mean)
-    assert all(array.dtype.kind in "if" for array in state.values())
 
 
 def damaged(**changes):
