@@ -26,17 +26,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
+from filelock import lock_descriptor, unlock_descriptor
 from numpy.typing import NDArray
 
 from lensai_integrations.checked_json import from_json, to_json
 from lensai_integrations.errors import FormatError, InputError, InUseError
 from lensai_integrations.interruptions import pass_on, suppressed
 from lensai_integrations.npz import MAX_ARRAYS_BYTES, MAX_FILE_BYTES, pack, unpack
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["MAX_ARRAYS_BYTES", "MAX_FILE_BYTES", "pack", "unpack"]  # of npz.py, for whoever stores arrays
 
@@ -200,11 +196,11 @@ def _of_older_saves(folder: Path) -> set[str]:
 @contextlib.contextmanager
 def turn(folder: Path) -> Iterator[bool]:
     """Keep other processes, and other threads of this one, from saving to a folder meanwhile; whether that works."""
-    deadline, lock = time.monotonic() + MOST_WAITING, _Lock()
+    deadline, folder_lock = time.monotonic() + MOST_WAITING, _FolderLock()
     try:
         while True:
             with contextlib.suppress(BlockingIOError):
-                is_locked = lock.take(folder)
+                is_locked = folder_lock.take(folder)
                 break
             if time.monotonic() > deadline:
                 raise InUseError(
@@ -215,22 +211,22 @@ def turn(folder: Path) -> Iterator[bool]:
         yield is_locked
     finally:
         try:
-            lock.release()
+            folder_lock.release()
         finally:
-            lock.release()  # where a signal's handler has cut that short
+            folder_lock.release()  # where a signal's handler has cut that short
 
 
-class _Lock:
+class _FolderLock:
     """A lock on a folder, that is not kept when a signal's handler raises something meanwhile."""
 
     def __init__(self) -> None:
         self._opened: int | None = None
 
-    def take(self, folder: Path, *, shared: bool = False) -> bool:
+    def take(self, folder: Path, *, create: bool = True) -> bool:
         """Lock a folder, without leaving anything in it where that is possible.
 
-        Network disks lock only what can be written to: there it is a hidden file, which stays. Some disks lock nothing:
-        what two saves mix there is refused when it is read.
+        Network disks lock only what can be written to, and Windows only files: there it is a hidden file, which stays.
+        Some disks lock nothing: what two saves mix there is refused when it is read.
 
         Returns:
             Whether it is locked.
@@ -238,11 +234,11 @@ class _Lock:
         Raises:
             BlockingIOError: While somebody else has it.
         """
-        places = ((folder, os.O_RDONLY), (folder / _LOCK, os.O_RDWR | _NO_LINK | (0 if shared else os.O_CREAT)))
-        for path, flags in places if fcntl is not None else ():
+        places = ((folder, os.O_RDONLY), (folder / _LOCK, os.O_RDWR | _NO_LINK | (os.O_CREAT if create else 0)))
+        for path, flags in places:
             try:
                 self._opened = os.open(path, flags, 0o666)
-                fcntl.flock(self._opened, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
+                lock(self._opened)
                 if not os.path.samestat(os.fstat(self._opened), path.stat()):
                     raise BlockingIOError(f"{folder} is another folder by now")
                 return True
@@ -259,9 +255,22 @@ class _Lock:
         if self._opened is None:
             return
         with suppressed(OSError):
-            fcntl.flock(self._opened, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open, too
+            unlock_descriptor(self._opened)  # a process that was forked meanwhile has the file open, too
         opened, self._opened = self._opened, None
         os.close(opened)
+
+
+def lock(file: int) -> None:
+    """Lock an open file for whoever has opened it, until it is closed or the process ends, however it ends.
+
+    Of two that open it in one process only one has it. On Windows nobody else can read what is locked.
+
+    Raises:
+        BlockingIOError: If somebody else has it.
+        OSError: If its disk locks nothing.
+    """
+    if not lock_descriptor(file, blocking=False):
+        raise BlockingIOError(errno.EWOULDBLOCK, "somebody else has locked it")
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -309,13 +318,13 @@ def _stamp(folder: Path) -> tuple[int, ...] | None:
 
 def _is_changing(folder: Path, before: tuple[int, ...] | None) -> bool:
     """Whether somebody is saving to a folder, or has since its manifest was another."""
-    lock = _Lock()
+    folder_lock = _FolderLock()
     try:
-        lock.take(folder, shared=True)
+        folder_lock.take(folder, create=False)
     except BlockingIOError:
         return True
     finally:
-        lock.release()
+        folder_lock.release()
     return _stamp(folder) != before
 
 

@@ -196,7 +196,7 @@ def test_a_disk_that_locks_no_folders_has_a_file_for_it(
             raise OSError(error, os.strerror(error))
         real(file, how)
 
-    monkeypatch.setattr(storage.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     save(folder, "b-0")
     assert who(folder) == "b-0"
     held = os.open(folder / ".lock", os.O_RDWR)
@@ -211,7 +211,7 @@ def test_a_disk_that_locks_nothing_is_written_to_all_the_same(folder: Path, monk
     def flock(file: int, how: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(storage.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     save(folder, "b-0")
     assert who(folder) == "b-0"
 

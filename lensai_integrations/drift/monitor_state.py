@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from lensai_integrations.checked_json import from_json, to_json
-from lensai_integrations.drift.durable import lock
 from lensai_integrations.errors import FormatError, InputError, InUseError
 from lensai_integrations.interruptions import suppressed
 from lensai_integrations.profile import Profile, from_bytes, to_bytes
-from lensai_integrations.storage import replace_file, write_file
+from lensai_integrations.storage import lock, replace_file, write_file
 
 HEAD: Final = "head.json"
 FORMAT: Final = "lensai-monitor"
@@ -77,7 +76,13 @@ class Store:
         """
         if self._lock is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = lock(self.folder / "lock")
+            file = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                lock(file)
+            except OSError:
+                os.close(file)
+                raise
+            self._lock = file
 
     def release(self) -> None:
         """Let another monitor have the folder."""

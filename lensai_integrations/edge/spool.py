@@ -8,6 +8,7 @@ names gives the oldest first. The token is in no file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -15,19 +16,16 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.storage import MANIFEST, open_regular, replace_file
-from lensai_integrations.uploads import Upload, now_for
+from filelock import FileLock, Timeout
 
-try:
-    import fcntl
-except ImportError:  # Windows: two pushes may send one upload twice, which servers answer with 200
-    fcntl = None  # type: ignore[assignment]
+from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.storage import MANIFEST, lock, open_regular, replace_file
+from lensai_integrations.uploads import Upload, now_for
 
 #: Says to people what the folder is, and to `lensai push` that it is one, when it is empty too.
 MARK: Final = "lensai-spool.txt"
@@ -39,6 +37,8 @@ MAX_UPLOAD_BYTES: Final = 2**28
 ABANDONED: Final = 3600.0
 
 _FORMAT, _VERSION = "lensai-upload", 1
+#: Windows lets nobody read what is locked, nor remove what is open.
+_READABLE_WHILE_LOCKED: Final = os.name != "nt"
 _MAX_HEAD_BYTES = 2**14
 #: Bytes of a reason that are read.
 _MOST_REASON = 1000
@@ -156,25 +156,30 @@ def claimed(path: Path) -> Iterator[None]:
         FileNotFoundError: If another push has delivered it.
         OSError: If it is a link, or cannot be opened.
     """
-    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK) if fcntl is not None else None
-    try:
-        if file is not None:
-            _lock(file)
-            if os.fstat(file).st_nlink == 0:
-                raise FileNotFoundError(f"{path} has been delivered")
+    with contextlib.ExitStack() as until_sent:
+        if _READABLE_WHILE_LOCKED:
+            file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            until_sent.callback(os.close, file)
+            _held(lambda: lock(file))
+            delivered = os.fstat(file).st_nlink == 0
+        else:
+            beside = FileLock(path.with_name(f".{path.name}.lock"), timeout=0, thread_local=False)
+            _held(lambda: until_sent.enter_context(beside))
+            delivered = not path.exists()
+        if delivered:
+            raise FileNotFoundError(f"{path} has been delivered")
         yield
-    finally:
-        if file is not None:
-            os.close(file)
 
 
-def _lock(file: int) -> None:
+def _held(take: Callable[[], object]) -> None:
+    """Take a lock, as far as the disk has locks: without, two pushes may send one upload twice, which servers take."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:  # a file system without locks: as on Windows
-        return
+        take()
+    except Timeout as error:
+        raise BlockingIOError(errno.EWOULDBLOCK, "another push has it") from error
+    except OSError as error:
+        if isinstance(error, BlockingIOError):
+            raise
 
 
 def read_endpoint(path: Path) -> str:

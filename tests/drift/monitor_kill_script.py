@@ -16,8 +16,8 @@ from pathlib import Path
 from monitors import judge_by_mean, numbers, small_baseline
 
 from lensai_integrations import DriftMonitor, storage
-from lensai_integrations.drift import durable, judging, monitor_state
-from lensai_integrations.drift.sinks import JSONLinesSink, PrometheusSink
+from lensai_integrations.drift import judging, monitor_state
+from lensai_integrations.drift.sinks import JSONLinesSink, PrometheusSink, json_lines
 from lensai_integrations.drift.sinks.json_lines import read_events
 
 #: Rows and shift of each batch; windows are of four rows.
@@ -60,7 +60,7 @@ def lines(path: Path) -> list[str]:
 def run(folder: Path, stride: int | None, at: int) -> int:
     """Go on with the batches that the state does not have; how many operations it took."""
     killing = Killing(at)
-    storage.os = durable.os = monitor_state.os = killing
+    storage.os = json_lines.os = monitor_state.os = killing
     sinks = [
         lambda event: append(folder / "told", event.kind),
         JSONLinesSink(folder / "events.jsonl"),

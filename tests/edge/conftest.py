@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "edge_cpp"
 
@@ -45,8 +45,7 @@ def binary(configure, tmp_path_factory) -> Path:
     build = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "lensai_edge"
     build.mkdir(exist_ok=True)
     flags = ["-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1 -Werror", f"-DDATASKETCHES_INCLUDE={headers()}"]
-    with (build / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(build / "lock"):
         if not (build / "lensai_edge").exists():
             configured = configure(*flags, build=build)
             assert configured.returncode == 0, configured.stderr

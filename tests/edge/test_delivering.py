@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -255,6 +256,13 @@ def test_a_token_goes_to_one_server_only(server, spool):
         assert edge.deliver(spool).delivered == 1
 
 
+@pytest.fixture(params=[True, False], ids=["locked itself", "as on Windows"])
+def locking(request, monkeypatch):
+    """The two ways in which a push holds an upload."""
+    monkeypatch.setattr(spools, "_READABLE_WHILE_LOCKED", request.param)
+
+
+@pytest.mark.usefixtures("locking")
 def test_two_pushes_at_once_deliver_once(server, spool):
     keep(spool, server.url, *range(40))
     start, done = threading.Barrier(4), []
@@ -274,6 +282,7 @@ def test_two_pushes_at_once_deliver_once(server, spool):
     assert not spools.waiting(spool)
 
 
+@pytest.mark.usefixtures("locking")
 def test_one_that_another_push_has_is_left_to_it(server, spool):
     first, _ = keep(spool, server.url, 1, 2)
     with spools.claimed(first):
@@ -295,12 +304,13 @@ def test_one_that_cannot_be_removed_is_told_and_sent_again(server, spool, monkey
     assert len(server.stored) == 1
 
 
+@pytest.mark.usefixtures("locking")
 def test_without_locks_it_is_delivered_all_the_same(server, spool, monkeypatch):
     def none(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
     keep(spool, server.url, 1)
-    monkeypatch.setattr(spools.fcntl, "flock", none)
+    monkeypatch.setattr(fcntl, "flock", none)
     assert edge.deliver(spool).delivered == 1
 
 

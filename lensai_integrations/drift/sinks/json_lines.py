@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lensai_integrations.drift.durable import append_line
 from lensai_integrations.drift.events import Event
 from lensai_integrations.drift.sinks.base import Complain, Sink
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.storage import write_all
 
 #: How much of the end of a file is read to find what is in it already.
 _TAIL_BYTES = 2**22
@@ -69,6 +69,19 @@ class JSONLinesSink(Sink):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _mend(self.path)
         return {str(event.get("id")) for event in read_events(self.path, last_bytes=_TAIL_BYTES)}
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append a line, which has its newline, and wait until the disk has it.
+
+    Every step goes through `os`, so that a test can stop the process at each of them.
+    """
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        write_all(file, line)
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def read_events(path: str | Path, *, last_bytes: int | None = None) -> Iterator[dict[str, Any]]:
