@@ -9,6 +9,7 @@ from itertools import chain, islice
 from pathlib import Path as FilePath
 from typing import Any, Final
 
+from lensai_integrations.arguments import COMMON, check_numbers, documented
 from lensai_integrations.arrays import is_array, shape_of, to_host
 from lensai_integrations.conventions import chosen_readers, convention_of, delivered_in, readers_by_name
 from lensai_integrations.errors import InputError
@@ -32,16 +33,9 @@ from lensai_integrations.training.labels import Parts, Path, by_evidence, inside
 
 #: Samples whose values tell which of their parts are labels.
 _FIRST_SAMPLES: Final = 256
-#: The smallest and largest value of arguments that are whole numbers.
-_NUMBERS: Final = {
-    "k": (8, 65535),
-    "rows": (0, 2**24),
-    "seed": (0, 2**63 - 1),
-    "num_workers": (0, 1024),
-    "limit": (1, sys.maxsize),
-}
 
 
+@documented(COMMON, only=("measures", "convention", "k", "rows", "seed", "max_segments"))
 def profile_dataset(
     data: Any,
     *,
@@ -85,15 +79,10 @@ def profile_dataset(
         metadata: Of samples: functions by name, each given the sample; of files, each given Pillow's image, whose
             `filename` is the path.
         exif: Of files and Pillow's images: what of the EXIF data is kept.
-        measures: Custom measures, functions decorated with `measure`; where one fails is in the profile's warnings.
-        convention: Of the image measures. Of batches it may be several, see `Profiler`; None: the first of `like`, or
-            `"lensai"`.
-        k: Size of the KLL sketches.
-        rows: How many rows the joint sample keeps, which `calibrate` needs.
-        seed: Of what is random in the sketches.
+        measures: Where one fails is in the profile's warnings.
+        convention: Of batches it may be several, see `Profiler`; None: the first of `like`, or `"lensai"`.
         segment_by: Keeps a profile for each value beside the whole: by `"label"`; of files by `"format"`, `"mode"` or a
             name in `exif` or `metadata`; of samples by these; of batches that are dicts by a key.
-        max_segments: How many values get one, first come, first served; the others share the segment "other".
         like: A baseline, to read and sketch as it was: of files and samples one with images as they were delivered,
             whose convention and custom measures are taken.
         num_workers: Of files, and of data sets with a length where torch is in use: worker processes.
@@ -156,11 +145,9 @@ class _Asked:
             raise InputError(f"like={self.like!r} should be a Baseline or a Profile")
         if not isinstance(self.source, str) or not self.source:
             raise InputError(f"source={self.source!r} should be a text, e.g. 'validation'")
-        for name, (low, high) in _NUMBERS.items():
-            value = self.settings.get(name, getattr(self, name, None))
-            whole = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-            if not whole and not (name == "limit" and value is None):
-                raise InputError(f"{name}={value!r} should be a whole number from {low}")
+        check_numbers(num_workers=self.num_workers, **{name: self.settings[name] for name in ("k", "rows", "seed")})
+        if self.limit is not None:
+            check_numbers(limit=self.limit)
 
     def refuse(self, given: str, *names: str) -> None:
         """Refuse arguments that have no meaning for data of this kind, with what to do instead."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from lensai_integrations.alike import check_alike, sketched_alike, unlike_in
+from lensai_integrations.arguments import COMMON, documented
 from lensai_integrations.arrays import Array, is_array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
 from lensai_integrations.conventions import INPUTS, input_of, kept_apart
@@ -55,6 +56,7 @@ _IN_FLIGHT: Final = 8
 _log = logging.getLogger("lensai_integrations")
 
 
+@documented(COMMON, only=("convention", "measures", "task", "k", "rows", "max_dim", "max_segments"))
 class Profiler:
     """Takes batches and keeps their sketches; `profile()` gives what they amount to.
 
@@ -64,18 +66,11 @@ class Profiler:
             inputs (left and right cameras, a pair), one for each by its name: `{"left": ImageInputs(), "right":
             ImageInputs()}`. Each reads what has its name in the batch, or is at its `key`, and is a group
             `inputs/<name>`.
-        convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute. Several, as in
-            `("lensai", "lensai-edge")`, measure every image by each: the first is the group `inputs`, others are
-            `inputs/<convention>`. None: the first of `like`, which production is held against, else `"lensai"`.
-        measures: Custom measures of images, functions decorated with `lensai_integrations.measure`. None: those of
-            `like`, as far as this process has declared them; a warning names the others. What fails in one of them
-            is logged once, and leaves out its own rows.
-        task: What the outputs are for: `"auto"`, `"classification"` (classes that exclude each other), `"multilabel"`
-            (several labels of an image), `"regression"`; or what they are: `"logits"`, `"probabilities"`, `"values"`,
-            `"multilabel_logits"`, `"multilabel_probabilities"`. A dict by head where they differ.
-        k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
-        rows: How many rows the joint sample keeps; 0 keeps none.
-        max_dim: Wider embeddings are projected to this width.
+        convention: Several, as in `("lensai", "lensai-edge")`, measure every image by each: the first is the group
+            `inputs`, others are `inputs/<convention>`. None: the first of `like`, which production is held against,
+            else `"lensai"`.
+        measures: None: those of `like`, as far as this process has declared them; a warning names the others. What
+            fails in one of them is logged once, and leaves out its own rows.
         seed: One or several integers, for a profile that can be made again; by default the operating system draws one.
             Profiles that will be merged need different ones.
         source: What is profiled: `"production"`, `"validation"`, `"training"`...
@@ -85,7 +80,6 @@ class Profiler:
             (`edge.read_stats`): then no rows are kept, and streams have sketches of their own.
         segment_by: Keep a profile per value beside the whole: `"label"`, or the name of what `update` is given as
             `segments`. None keeps none.
-        max_segments: How many values get one, first come, first served; the rows of others are in the segment "other".
         on_error: Called with a group's name and the error when a group cannot take a batch; the other groups go on and
             the profile says what is missing. By default such errors are raised.
         on_note: Called with a sentence that a reader of the profile should know: what was chosen among several

@@ -10,11 +10,7 @@ from lensai_integrations.training.options import Options
 
 def options_of(**told):
     """What a callback is asked for by default, but for these arguments; nothing is calibrated."""
-    auto = {"layers": None, "inputs": "auto", "outputs": "auto", "task": "auto", "target": "auto"}
-    passes = {"reference": "validation", "training": "inputs", "reduce": "mean", "convention": "lensai"}
-    sizes = {"k": 200, "rows": 2000, "max_dim": 2048, "clean_windows": 0, "seed": 0, "dataloader_idx": 0}
-    places = {"artifact_path": "lensai", "directory": None, "upload_deadline": 60.0}
-    return Options(**{**auto, **passes, **sizes, **places, **told})
+    return Options(**{"layers": None, "clean_windows": 0, **told})
 
 
 def baseline_of(n=120):

@@ -12,11 +12,11 @@ from lensai_integrations.keras.layers import Layer, find_layer, named_layers
 from lensai_integrations.keras.making import Made, graph_of, made, symbolic
 from lensai_integrations.keras.taps import Feeding, Tap, Taps, can_be_read
 from lensai_integrations.problems import Problems
-from lensai_integrations.training.options import Options
+from lensai_integrations.training.options import Reading
 from lensai_integrations.training.recording import LAYER, OUTPUTS
 
 
-def attach(model: Any, options: Options, problems: Problems, place: Callable[[], Any] = lambda: None) -> Taps:
+def attach(model: Any, options: Reading, problems: Problems, place: Callable[[], Any] = lambda: None) -> Taps:
     """Taps on the layers that the options name, and on what the model answers if that is to be found.
 
     Raises:
@@ -41,7 +41,7 @@ def attach(model: Any, options: Options, problems: Problems, place: Callable[[],
     return attached
 
 
-def _before(model: Any, outputs: Layer, options: Options, problems: Problems) -> list[Tap]:
+def _before(model: Any, outputs: Layer, options: Reading, problems: Problems) -> list[Tap]:
     """What feeds the layer that the user calls the outputs."""
     graph, how = graph_of(outputs.layer), Made()
     with suppress(AttributeError, ValueError):  # not built, or called several times

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 
 import keras
 
+from lensai_integrations.arguments import documented
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.backup import BEST, LATEST, Backup
 from lensai_integrations.keras.best import BestEpoch, Seen
@@ -35,6 +36,7 @@ from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.segments import DEFAULT_SEGMENTS
 from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.finish import deliver, say_there_is_none
 from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION
@@ -58,6 +60,7 @@ _OF_A_FIT = frozenset(
 )
 
 
+@documented(Options)
 @keras.saving.register_keras_serializable(package="lensai_integrations")
 class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[misc]
     """Profiles what a model is fed and what its layers answer while it trains, and logs the baseline when it is done.
@@ -82,45 +85,17 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
     checkpoint, and the folder, the run and `baseline_` here are those of the best trial and epoch.
 
     Args:
-        layers: Layers whose answers are profiled as embeddings, by name: `"pool"`, or `"backbone/pool"` inside a nested
-            model; `"fc.input"` is what goes into `fc`. `"auto"`: what feeds the model's answer, which is the input of
-            the last layer with weights on the way to it; of several heads, of each. None: no embeddings. Of a layer
-            that is called several times in a step, the first answer counts; those of `TimeDistributed` are rows each.
-        inputs: How image batches are read; `ImageInputs(key=...)` names the images among several inputs. `"auto"`:
-            dtype, shape and range of the first batch decide; several images in x are each a group `inputs/<name>`.
-            None: no images. `{"left": ImageInputs(), "right": ImageInputs(key=...)}` names several. A dict by
-            `"training"`, `"validation"` and `"test"` says it for each kind of pass; those that it lacks are `"auto"`.
-        outputs: The layer whose answers are the model's outputs; `"auto"`: what the model returns, of a dict or list
-            every head for itself. What is no vector per image, or a picture like the one that went in, is said not to
-            be read. None: no outputs.
-        task: `"auto"`: the compiled loss, the last layer and the labels decide. Or `"classification"`, `"multilabel"`,
-            `"regression"`, or what the outputs are: `"logits"`, `"probabilities"`, `"values"`, `"multilabel_logits"`,
-            `"multilabel_probabilities"`. A dict by head where they differ.
-        target: Key or place of the labels in y, or `"y"` for y itself. `"auto"`: y, or the part of it with the key or
-            the place of each head, else its first part or its usual key. None: no labels.
-        reference: Which pass is the reference: `"validation"`, the last one in `fit`, or of the epoch whose weights a
-            callback keeps; `"final"`, one more validation pass at the end of `fit`, with the weights that it leaves;
-            `"training"`; `"test"` or `"prediction"`, those of `model.evaluate` and `model.predict`.
-        training: What is profiled of training batches: `"inputs"` (and labels), `"all"` (layers too), or None.
-        reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
-            function of the backend's tensor, in a graph where there is one; or a dict of these by layer.
-        convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute; or both, `("lensai",
-            "lensai-edge")`, for a baseline that servers and devices can be held against (see `Profiler`).
-        measures: Custom measures of images: functions decorated with `lensai_integrations.measure`.
-        k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
-        rows: Rows the joint sample keeps; 0 keeps none.
-        max_dim: Wider embeddings are projected to this width.
-        clean_windows: How many clean windows of each size are drawn from the kept rows at the end, for `compare` to
-            hold the false-alarm rate asked for; 0 for none. With a layer of 512 columns 1,000 take some 10 seconds.
-        segment_by: `"label"` keeps a profile per class beside the whole. It waits for labels on an accelerator, once in
-            some hundred rows. None: no segments.
-        max_segments: How many classes get one, first come, first served; the others share the segment "other".
-        seed: Of everything random in here. Nothing else is touched.
-        artifact_path: Directory of the artifacts in the MLflow run.
-        directory: Folder to save to, where the latest fit replaces what was there. By default `lensai_baseline` in the
-            working directory, with an MLflow run `lensai_baseline-<its id>`; each further fit of this program has one
-            of its own, `lensai_baseline-2` and so on.
-        upload_deadline: Seconds that the MLflow server gets.
+        layers: `"backbone/pool"` is a layer inside a nested model. Of a layer that is called several times in a step,
+            the first answer counts; those of `TimeDistributed` are rows each.
+        outputs: What is no vector per image, or a picture like the one that went in, is said not to be read.
+        task: `"auto"` asks the compiled loss, the last layer and the labels.
+        target: They are in y; `"y"` is y itself. `"auto"`: y, or the part of it with the key or the place of each head,
+            else its first part or its usual key.
+        reference: The validation pass is the last one in `fit`, or that of the epoch whose weights a callback keeps;
+            the last two are those of `model.evaluate` and `model.predict`.
+        reduce: The function is given the backend's tensor, in a graph where there is one.
+        segment_by: Here it is `"label"` or None.
+        directory: It is in the working directory.
 
     Attributes:
         baseline_: After `fit`, the `Baseline`; None if there is none.
@@ -154,7 +129,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         max_dim: int = 2048,
         clean_windows: int = 1000,
         segment_by: Literal["label"] | None = None,
-        max_segments: int = 20,
+        max_segments: int = DEFAULT_SEGMENTS,
         seed: int = 0,
         artifact_path: str = "lensai",
         directory: str | Path | None = None,
@@ -162,7 +137,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        self._options = Options(**arguments, dataloader_idx=0)
+        self._options = Options(**arguments)
         self.baseline_: Baseline | None = None
         self.directory_: Path | None = None
         self._copies = Copies(self)

@@ -18,8 +18,9 @@ from lensai_integrations.keras.layers import find_layer
 from lensai_integrations.keras.steps import TEST, labelled
 from lensai_integrations.keras.weights import averages
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.problems import Problems
 from lensai_integrations.training.check import Check, run_check, without_missing
-from lensai_integrations.training.fit import VALIDATION, Fit
+from lensai_integrations.training.fit import VALIDATION, Preparer
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.weights import ASK_FINAL
 
@@ -47,28 +48,28 @@ def check(options: Options, model: Any, batch: Any) -> Check:
             notes.append(_AVERAGES)
     told = options.inputs_of(options.reference)
     inputs = ImageInputs() if isinstance(told, str) else told
-    fit: Fit[Any] = Fit(options, rank=1, reader=lambda _: reader)
+    preparer = Preparer(options, Problems(quiet=True), reader=lambda _: reader)
     target: Any = options.target_of(options.reference)
-    reader = KerasBatches(inputs, target, fit.problems, several=isinstance(told, str))
+    reader = KerasBatches(inputs, target, preparer.problems, several=isinstance(told, str))
     reader.input_names = input_names_of(model)
     if model is not None and not model.built:
         notes.append("the model has no weights yet, so it was not run: build it, or call it once")
     elif model is not None:
-        with fit.problems.caught("the model"):
-            taps = attach(model, options, fit.problems)
+        with preparer.problems.caught("the model"):
+            taps = attach(model, options, preparer.problems)
             layers, reader.answer = taps.layers, taps.answer
             with taps.listening(labelled=labelled(TEST, batch)) as caught:
-                _run(model, batch, fit)
+                _run(model, batch, preparer.problems)
             answers = caught
-    return run_check(fit, reader.pick(batch), answers, layers, aside=aside, notes=notes)
+    return run_check(preparer, reader.pick(batch), answers, layers, aside=aside, notes=notes)
 
 
-def _run(model: Any, batch: Any, fit: Fit[Any]) -> None:
+def _run(model: Any, batch: Any, problems: Problems) -> None:
     """The model's answer to x, for inference; what it should change all the same is put back."""
     variables = [each for each in model.variables if not each.trainable]
     before = [np.array(keras.ops.convert_to_numpy(each)) for each in variables]
     x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-    with ExitStack() as stack, fit.problems.caught("the model's forward pass"):
+    with ExitStack() as stack, problems.caught("the model's forward pass"):
         stack.enter_context(aside())
         try:
             model(keras.tree.map_structure(_tensor, x), training=False)

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import keras
 
+from lensai_integrations.arguments import documented
 from lensai_integrations.drift.events import Event, WindowReport
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
@@ -34,6 +35,7 @@ from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.tracking import active_run
 
 
+@documented(DriftOptions)
 class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Holds what a model is fed and answers in `predict` and `evaluate` against a baseline.
 
@@ -46,28 +48,7 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
     answer, which is traced and compiled once for a model and a callback. With several replicas there is one monitor.
 
     Args:
-        baseline: A `Baseline`, its folder, or `runs:/<run_id>`, `models:/<name>/<version>` and the like. None with
-            `monitor`.
-        window: Rows of a window, or a `timedelta`.
-        stride: Rows from one window to the next, for windows that overlap.
-        warn: False-alarm rate per window of a warning; None for no warnings.
-        alarm: False-alarm rate per window of an alarm.
-        sinks: Whom to tell, see `DriftMonitor`.
-        state: Folder for the monitor's state; one for each process.
-        name: Of the monitor.
-        layers: Whose answers are embeddings, by their names in the baseline; None for all that it has. Where they are
-            called otherwise in this model, a dict from these names to those here: `{"net.pool": "backbone.pool"}`.
-        outputs: True for what the baseline's outputs are of: the layer of its name, if the model has it, else what the
-            model answers; the name of a layer; or False.
-        reduce: From a layer's answer to `[n, D]`, for all layers or by name; None for as in the baseline.
-        inputs: How images are read, if not as the baseline's were; `ImageInputs(key=...)` names them among several. Of
-            several image inputs, by name.
-        target: Key or place of the labels in y, or `"y"` for y itself; `"auto"`: the usual ones. None: no labels.
-        flush: Whether rows that do not fill a window are judged at the end of a pass, or wait for the next.
-        log_to_mlflow: Whether windows go to MLflow.
-        monitor: A monitor to use instead of making one; it is not closed here, and all above about monitors is its own.
-        settings: Other arguments of `DriftMonitor`: `every`, `recover`, `remind`, `min_effect`, `against`, `measures`,
-            `rows`, `warm_start`, `clock`.
+        target: They are in y; `"y"` is y itself.
 
     Raises:
         InputError: If an argument is wrong.

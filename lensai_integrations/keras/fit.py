@@ -27,9 +27,8 @@ from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.segments import LABEL
-from lensai_integrations.training.fit import PREDICTION, TRAINING, VALIDATION, Fit
-from lensai_integrations.training.options import Options
+from lensai_integrations.training.fit import LABEL, PREDICTION, TRAINING, VALIDATION, Fit
+from lensai_integrations.training.options import Reading
 from lensai_integrations.training.recording import Recording
 from lensai_integrations.training.threads import one_blas_thread
 from lensai_integrations.training.weights import WEIGHTS, Weights
@@ -56,7 +55,7 @@ class KerasFit(Fit[Recording]):
         weights: By source, those that the latest complete profile was made with, unless they changed meanwhile.
     """
 
-    def __init__(self, options: Options, model: Any, known: Mapping[str, int | str] | None = None) -> None:
+    def __init__(self, options: Reading, model: Any, known: Mapping[str, int | str] | None = None) -> None:
         if options.segment_by not in (LABEL, None):
             raise InputError(f"segment_by={options.segment_by!r} is unknown in Keras; pass 'label' or None")
         super().__init__(options, reader=lambda _: self._reader)
@@ -84,7 +83,7 @@ class KerasFit(Fit[Recording]):
         self._begun = False
 
     def _attached(self, model: Any, problems: Problems) -> Taps:
-        return attach(model, self._options, problems, self._steps.place)
+        return attach(model, self.options, problems, self._steps.place)
 
     def _exchange(self, model: Any, kind: str) -> Exchange:
         def sink(seen: dict[str, Any]) -> None:

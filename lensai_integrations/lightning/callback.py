@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from lensai_integrations.arguments import documented
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import finish
 from lensai_integrations.lightning.base import LightningCallback
@@ -36,6 +37,7 @@ from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Baseline
+from lensai_integrations.segments import DEFAULT_SEGMENTS
 from lensai_integrations.torch.attach import attach
 from lensai_integrations.torch.finding import Finder
 from lensai_integrations.torch.recording import LoaderPass
@@ -69,6 +71,7 @@ _NOT_ATTACHED: Final = (
 )
 
 
+@documented(Options)
 class BaselineCallback(Checkable, LightningCallback):
     """Profiles what a model is fed and what its layers answer while it trains, and logs the baseline when it is done.
 
@@ -80,45 +83,12 @@ class BaselineCallback(Checkable, LightningCallback):
     Whatever fails in here is logged once and never stops the training.
 
     Args:
-        layers: Layers whose answers are profiled as embeddings, by name; `"fc.input"` is what goes into `fc`.
-            `"auto"`: what goes into the last layer before the model's answer. None: no embeddings.
-        inputs: How image batches are read. `"auto"`: dtype and shape decide, and a torchvision `Normalize` in the data
-            set's transforms is undone; if the model is fed several images of a batch (two cameras, a pair), each is a
-            group `inputs/<name>`. None: no images. `{"left": ImageInputs(), "right": ImageInputs(key=...)}` names
-            several. A dict by `"training"`, `"validation"` and `"test"` says it for each kind of pass; those that it
-            lacks are `"auto"`.
-        outputs: The layer whose answers are the model's outputs. `"auto"`: what the model returns in evaluation, which
-            the first batch shows; several heads are several outputs. None: no outputs.
-        task: `"auto"`, `"classification"`, `"multilabel"` or `"regression"`, or what the outputs are: `"logits"`,
-            `"probabilities"`, `"values"`, `"multilabel_logits"`, `"multilabel_probabilities"`. By head, where they
-            differ: `{"species": "classification", "age": "regression"}`.
-        target: Key or place of the labels in a batch, a tuple of these for what is nested, e.g. `(1, "species")`; of a
-            dict, all of its labels are kept, each by its name. `"auto"`: what the loss is given, else the usual names
-            and places, if these leave one. None: no labels. A dict says it for each kind of pass, as for `inputs`.
-        reference: Which pass is the reference: `"validation"` (of `fit`, or of `trainer.validate` alone), `"training"`,
-            `"test"` (of `trainer.test`, after a fit or alone), `"prediction"` (of `trainer.predict`), or `"final"`: one
-            more validation pass at the end of fit, with the weights that it leaves.
-        training: What is profiled of training batches: `"inputs"` (and labels), `"all"` (layers too), or None.
-        reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
-            function; or a dict of these by layer.
-        convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute; or both, `("lensai",
-            "lensai-edge")`, for a baseline that servers and devices can be held against (see `Profiler`).
-        measures: Custom measures of images: functions decorated with `lensai_integrations.measure`.
-        k: Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.
-        rows: Rows the joint sample keeps; 0 keeps none.
-        max_dim: Wider embeddings are projected to this width.
-        clean_windows: How many clean windows of each size are drawn from the kept rows at the end, for `compare` to
-            hold the false-alarm rate asked for; 0 for none. With a layer of 512 columns 1,000 take some 10 seconds.
-        segment_by: `"label"` keeps a profile per class beside the whole; another name, per value that a batch (a dict)
-            has under that key. It waits for labels on an accelerator, once in some hundred rows. None: no segments.
-        max_segments: How many values get one, first come, first served; the others share the segment "other".
-        seed: Of everything random in here. Nothing else is touched.
-        artifact_path: Directory of the artifacts in the MLflow run. Two callbacks need two.
-        directory: Folder to save to, where the latest fit replaces what was there. By default `lensai_baseline` in the
-            trainer's root directory, with an MLflow run `lensai_baseline-<its id>`; each further fit of this program
-            (a fold, a trial) has one of its own, `lensai_baseline-2` and so on.
-        dataloader_idx: Which of several validation (or test) loaders is the reference.
-        upload_deadline: Seconds that each MLflow server gets.
+        inputs: A torchvision `Normalize` in the data set's transforms is undone.
+        target: Of a dict, all of its labels are kept, each by its name. `"auto"` knows what the loss is given, too.
+        reference: They are the passes of `fit`, or that of `trainer.validate` alone, of `trainer.test`, after a fit or
+            alone, and of `trainer.predict`.
+        segment_by: Such a name is a key of batches that are dicts.
+        directory: It is in the trainer's root directory.
 
     Attributes:
         baseline_: After `fit`, or the pass that is the reference, on the first rank, the `Baseline`; None if there is
@@ -162,7 +132,7 @@ class BaselineCallback(Checkable, LightningCallback):
         max_dim: int = 2048,
         clean_windows: int = 1000,
         segment_by: str | None = None,
-        max_segments: int = 20,
+        max_segments: int = DEFAULT_SEGMENTS,
         seed: int = 0,
         artifact_path: str = "lensai",
         directory: str | Path | None = None,

@@ -6,7 +6,7 @@ import copy
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from lensai_integrations.torch.layers import find_layer
 from lensai_integrations.torch.recording import aside
 from lensai_integrations.torch.taps import Taps
 from lensai_integrations.training.check import Check, reading_difference, run_check, without_missing
-from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION, Fit
+from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION, Preparer
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.recording import Listened
 
@@ -50,18 +50,18 @@ def check(options: Options, model: nn.Module | None, batch: Any) -> Check:
     """
     with _as_before(model):
         difference = _reading_difference(batch, options)
-        loader, batch = _first(batch, options)
+        loader, batch = _first(batch, options.reference, options.dataloader_idx)
         if model is None:
-            return run_check(Fit(options, rank=1), batch, {}, loader=loader, aside=aside, notes=difference)
+            preparer = Preparer(options, Problems(quiet=True))
+            return run_check(preparer, batch, {}, loader=loader, aside=aside, notes=difference)
         options, notes = without_missing(options, lambda name: find_layer(model, name))
-        fit: Fit[Any] = Fit(options, rank=1)
-        looked = _Looked()
-        with fit.problems.caught("the model"):
+        preparer, looked = Preparer(options, Problems(quiet=True)), _Looked()
+        with preparer.problems.caught("the model"):
             batch = _moved(batch, model)
-            looked = _by_steps(model, batch, options, fit.problems)
+            looked = _by_steps(model, batch, options, preparer.problems)
         notes += looked.said
         return run_check(
-            fit,
+            preparer,
             batch,
             looked.answers,
             looked.layers,
@@ -231,12 +231,12 @@ def _nowhere(*_: Any, **__: Any) -> None:
     return None
 
 
-def _first(batch: Any, options: Options) -> tuple[Any, Any]:
+def _first(batch: Any, reference: str, dataloader_idx: int) -> tuple[Any, Any]:
     """The loader, if there is one, and its first batch."""
     if hasattr(batch, "val_dataloader") and hasattr(batch, "setup"):
         batch.prepare_data()
-        batch.setup(_STAGES.get(options.reference, "fit"))
-        batch = _loader_of(batch, options)
+        batch.setup(_STAGES.get(reference, "fit"))
+        batch = _loader_of(batch, reference, dataloader_idx)
     if isinstance(batch, Mapping | list | tuple) or is_array(batch):
         return None, batch
     generator = getattr(batch, "generator", None)
@@ -252,24 +252,22 @@ def _first(batch: Any, options: Options) -> tuple[Any, Any]:
             generator.set_state(state)
 
 
-def _loader_of(module: Any, options: Options) -> Any:
+def _loader_of(module: Any, reference: str, dataloader_idx: int) -> Any:
     """The loader that the reference profile will be of, else the training's."""
-    own = _LOADERS.get(options.reference)
+    own = _LOADERS.get(reference)
     loaders = getattr(module, own)() if own is not None else _held_out(module)
     loaders = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
-    return loaders[options.dataloader_idx] if isinstance(loaders, list | tuple) else loaders
+    return loaders[dataloader_idx] if isinstance(loaders, list | tuple) else loaders
 
 
 def _reading_difference(module: Any, options: Options) -> list[str]:
     """What is to be said if the first batches that a data module trains and validates with are not read alike."""
     if not (hasattr(module, "train_dataloader") and hasattr(module, "val_dataloader") and hasattr(module, "setup")):
         return []
-    fit: Fit[Any] = Fit(options, rank=1)
-    with fit.problems.caught("comparing how images are read"):
-        loaders = {}
-        for source in (TRAINING, VALIDATION):
-            loaders[source] = _first(module, replace(options, reference=source))
-        return list(filter(None, [reading_difference(fit, loaders)]))
+    preparer = Preparer(options, Problems(quiet=True))
+    with preparer.problems.caught("comparing how images are read"):
+        firsts = {source: _first(module, source, options.dataloader_idx) for source in (TRAINING, VALIDATION)}
+        return list(filter(None, [reading_difference(preparer, firsts)]))
     return []
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
+from lensai_integrations.arguments import documented
 from lensai_integrations.drift.events import Event, WindowReport
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _LOADERS = {TEST: "test_dataloaders", VALIDATION: "val_dataloaders", PREDICTION: "predict_dataloaders"}
 
 
+@documented(DriftOptions)
 class DriftCallback(LightningCallback):
     """Holds what a model is fed and answers in `predict`, `test` and `validate` against a baseline.
 
@@ -59,27 +61,7 @@ class DriftCallback(LightningCallback):
     them, so give each rank files of its own.
 
     Args:
-        baseline: A `Baseline`, its folder, or `runs:/<run_id>`, `models:/<name>/<version>` and the like. None with
-            `monitor`.
-        window: Rows of a window, or a `timedelta`.
-        stride: Rows from one window to the next, for windows that overlap.
-        warn: False-alarm rate per window of a warning; None for no warnings.
-        alarm: False-alarm rate per window of an alarm.
-        sinks: Whom to tell, see `DriftMonitor`.
-        state: Folder for the monitor's state.
-        name: Of the monitor.
-        layers: Whose answers are embeddings, by their names in the baseline; None for all that it has. Where they are
-            called otherwise in this model, a dict from these names to those here: `{"net.pool": "backbone.pool"}`.
-        outputs: True for what the baseline's outputs are of: the layer of its name, if the model has it, else what the
-            model answers; the name of a layer; or False.
-        reduce: From a layer's answer to `[n, D]`, for all layers or by name; None for as in the baseline.
-        inputs: How images are read, if not as the baseline's were; of several image inputs, by name.
-        target: Key or place of the labels in a batch; `"auto"`: the usual ones. None: no labels.
-        flush: Whether rows that do not fill a window are judged at the end of a pass, or wait for the next.
-        log_to_mlflow: Whether windows go to MLflow.
-        monitor: A monitor to use instead of making one; it is not closed here, and all above about monitors is its own.
-        settings: Other arguments of `DriftMonitor`: `every`, `recover`, `remind`, `min_effect`, `against`, `measures`,
-            `rows`, `warm_start`, `clock`.
+        target: They are in the batch.
 
     Raises:
         InputError: If an argument is wrong.

@@ -14,7 +14,7 @@ from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.torch.taps import Taps
 from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.fit import TRAINING, Fit
-from lensai_integrations.training.options import Options
+from lensai_integrations.training.options import Reading
 from lensai_integrations.training.weights import WEIGHTS, Weights
 
 
@@ -36,7 +36,7 @@ class LightningFit(Fit[LoaderPass]):
         best_seen: The best checkpoint that has the weights of a pass of this fit, and the profiles as of then.
     """
 
-    def __init__(self, options: Options, rank: int, world_size: int) -> None:
+    def __init__(self, options: Reading, rank: int, world_size: int) -> None:
         super().__init__(options, rank=rank, gather=lambda profile, problems: gathered(profile, world_size, problems))
         self.taps: Taps | None = None
         self.finder: Finder | None = None

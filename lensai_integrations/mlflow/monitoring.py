@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from lensai_integrations.arguments import check_seconds
 from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event
 from lensai_integrations.drift.levels import ALARM, LEVELS, REMINDER, WARNING
 from lensai_integrations.drift.sinks.base import Complain
 from lensai_integrations.drift.sinks.queued import QueuedSink
-from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow.address import checked_path
 from lensai_integrations.mlflow.log import active_run_id
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
@@ -61,8 +61,7 @@ class MLflowSink(QueuedSink):
     ) -> None:
         super().__init__(**settings)
         checked_path(artifact_path)
-        if not isinstance(deadline, int | float) or not deadline > 0:
-            raise InputError(f"deadline={deadline!r} must be a positive number of seconds")
+        check_seconds("deadline", deadline)
         self._uri = resolve_tracking_uri(tracking_uri)
         self._run_id = run_id or active_run_id()
         self._path, self._deadline = artifact_path, deadline

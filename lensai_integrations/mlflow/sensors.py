@@ -12,6 +12,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
+from lensai_integrations.arguments import check_seconds
 from lensai_integrations.drift.events import worst_effect
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import InputError, TrackingError
@@ -77,8 +78,7 @@ class SensorRuns:
     def __init__(
         self, experiment: str = "lensai-devices", tracking_uri: str | None = None, deadline: float = 30.0
     ) -> None:
-        if not isinstance(deadline, int | float) or not deadline > 0:
-            raise InputError(f"deadline={deadline!r} must be a positive number of seconds")
+        check_seconds("deadline", deadline)
         if not isinstance(experiment, str) or not experiment.strip():
             raise InputError(f"experiment={experiment!r} must be the name of an experiment, such as 'lensai-devices'")
         self._experiment, self._deadline = experiment, deadline

@@ -14,7 +14,8 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import TypeVar
 
-from lensai_integrations.errors import InputError, LensAIError, MissingDependencyError, TrackingError
+from lensai_integrations.arguments import check_seconds
+from lensai_integrations.errors import LensAIError, MissingDependencyError, TrackingError
 from lensai_integrations.interruptions import pass_on
 from lensai_integrations.mlflow.address import cause
 from lensai_integrations.mlflow.asking import hurried
@@ -57,8 +58,7 @@ def bounded(work: Callable[[Checkpoint], Result], deadline: float, uri: str) -> 
         TrackingError: If the server does not answer in time, or the work fails; errors of this package stay as they
             are.
     """
-    if not deadline > 0:
-        raise InputError(f"deadline={deadline!r} must be a positive number of seconds")
+    check_seconds("deadline", deadline)
     outcome: Future[Result] = Future()
     left_behind = threading.Event()
 

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lensai_integrations.arguments import documented
 from lensai_integrations.conventions import readers_by_name
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import InputError
@@ -35,6 +36,7 @@ LOADER: Final = "lensai_integrations.mlflow.served"
 _OURS: Final = f"lensai-integrations[mlflow]=={version('lensai-integrations')}"
 
 
+@documented(DriftMonitor, only=("window", "stride", "warn", "alarm", "recover", "remind", "min_effect", "inputs"))
 def monitored(
     model_uri: str,
     *,
@@ -70,15 +72,7 @@ def monitored(
         model_uri: A model with the python_function flavour: `runs:/...`, `models:/...` or a folder.
         baseline: A `Baseline`, or what `load_baseline` takes; None for the one beside the model.
         name: Of the new logged model.
-        window: Rows of a window, in each process.
-        stride: See `DriftMonitor`.
-        warn: False-alarm rate per window of a warning; None for no warnings.
-        alarm: False-alarm rate per window of an alarm.
-        recover: See `DriftMonitor`.
-        remind: See `DriftMonitor`.
-        min_effect: See `DriftMonitor`.
-        inputs: How images are read, if not as the baseline's were; `ImageInputs(key=...)` names them among several. Of
-            several image inputs, by name.
+        window: In each process.
         outputs: Whether the model's answers are monitored. Pass False if the baseline has other ones of them: logits
             where the model answers probabilities.
         monitor: Name of the monitor.

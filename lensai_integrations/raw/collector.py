@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from lensai_integrations.arguments import COMMON, documented
 from lensai_integrations.conventions import single_convention
 from lensai_integrations.errors import InputError, told
 from lensai_integrations.interruptions import pass_on, suppressed
@@ -48,6 +49,7 @@ _MOST_NOTES: Final = 100
 _TAKEN = ("inputs", "outputs", "labels", "embeddings", "metadata")
 
 
+@documented(COMMON, only=("measures", "convention", "k", "rows", "max_segments"))
 class Collector:
     """Measures delivered images, in whatever process, and gives their profile.
 
@@ -59,13 +61,10 @@ class Collector:
         metadata: Functions by the name of what they give.
         exif: What of a file's EXIF data is kept; nothing by default, since it may identify people.
         inputs: How arrays are read that are no bytes and not inside [0, 1].
-        measures: Custom measures, functions decorated with `measure`, of one number an image.
-        convention: Of the image measures, one; None is `"lensai"`.
-        k: Size of the KLL sketches.
-        rows: Rows that the joint sample keeps, which a baseline is calibrated with; 0 for none.
+        measures: Each of one number an image.
+        convention: One of them; None is `"lensai"`.
         seed: Of what is random in them.
         segment_by: A name of metadata or of EXIF data, `"mode"`, `"format"`, or `"label"`: a profile for each value.
-        max_segments: How many values get one, first come, first served; the others share the segment "other".
         labels: Whether labels are given with the images.
         capacity: Rows that a process keeps before it sketches them.
 

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from lensai_integrations.arguments import COMMON, documented
 from lensai_integrations.conventions import single_convention
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
@@ -99,6 +100,7 @@ def _below(folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
             yield path
 
 
+@documented(COMMON, only=("measures", "convention", "k", "rows", "max_segments"))
 def profile_files(
     source: str | Path,
     *,
@@ -130,14 +132,11 @@ def profile_files(
         metadata: Functions by name, each given Pillow's image, whose `filename` is its path: a number, a category or
             None. With worker processes, functions of a module that these can import.
         exif: What of the files' EXIF data is kept; see `ProfileImages`.
-        measures: Custom measures, functions decorated with `measure`, of one number an image; likewise.
-        convention: Of the image measures, one; None is `"lensai"`.
-        k: Size of the KLL sketches.
-        rows: Rows that the joint sample keeps, which `calibrate` needs; 0 for none.
+        measures: Each of one number an image; likewise.
+        convention: One of them; None is `"lensai"`.
         seed: Of what is random in them.
         segment_by: `"format"`, `"mode"`, a name in `metadata` or `exif`, or `"label"`: also keeps a profile for each
             value.
-        max_segments: How many values get one, first come, first served; the others share the segment "other".
         labels: Whether the names of folders are labels.
         limit: Only so many files, the first in their order.
         source_name: What the profile says it is of.

@@ -11,11 +11,11 @@ from lensai_integrations.problems import Problems
 from lensai_integrations.torch.compiling import forget_compiled
 from lensai_integrations.torch.layers import find_layer, last_linear
 from lensai_integrations.torch.taps import Tap, Taps
-from lensai_integrations.training.options import Options
+from lensai_integrations.training.options import Reading
 from lensai_integrations.training.recording import LAYER, OUTPUTS
 
 
-def attach(model: nn.Module, options: Options, problems: Problems) -> Taps:
+def attach(model: nn.Module, options: Reading, problems: Problems) -> Taps:
     """Hooks on the layers that the options name; for those left to be found, on a first guess: the last Linear.
 
     Raises:
@@ -32,7 +32,7 @@ def attach(model: nn.Module, options: Options, problems: Problems) -> Taps:
     return Taps(taps, problems)
 
 
-def _embeddings(model: nn.Module, options: Options) -> list[Tap]:
+def _embeddings(model: nn.Module, options: Reading) -> list[Tap]:
     if options.layers is None:
         return []
     if options.layers == "auto":
@@ -43,7 +43,7 @@ def _embeddings(model: nn.Module, options: Options) -> list[Tap]:
     return [Tap(LAYER + name, find_layer(model, name), options.reduce_of(name)) for name in names]
 
 
-def _outputs(model: nn.Module, options: Options) -> list[Tap]:
+def _outputs(model: nn.Module, options: Reading) -> list[Tap]:
     if options.outputs is None:
         return []
     layer = last_linear(model) if options.outputs == "auto" else find_layer(model, options.outputs)

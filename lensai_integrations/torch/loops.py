@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, Self
 import torch
 from torch import nn
 
+from lensai_integrations.arguments import documented
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import is_outputs
 from lensai_integrations.measures.custom import CustomMeasure
@@ -24,8 +25,9 @@ from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import UNSEEN
 from lensai_integrations.measures.wrapped import Names, class_names_of
+from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Profile
-from lensai_integrations.segments import LABEL
+from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL
 from lensai_integrations.torch.answer import ADVICE, Answer, Reading
 from lensai_integrations.torch.heads import heads_in
 from lensai_integrations.torch.layers import find_layer
@@ -43,8 +45,8 @@ from lensai_integrations.torch.watching import (
 )
 from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.batches import BatchReader, Taken, image_inputs
-from lensai_integrations.training.fit import TRAINING, Fit
-from lensai_integrations.training.options import SOURCES, Options
+from lensai_integrations.training.fit import TRAINING, Preparer
+from lensai_integrations.training.options import SOURCES, Profiling
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened, Recording
 from lensai_integrations.training.weights import WEIGHTS
 
@@ -61,6 +63,7 @@ _NO_SEGMENTS: Final = (
 )
 
 
+@documented(Profiling)
 def profiled(
     model: nn.Module,
     layers: Literal["auto"] | Sequence[str] | None = "auto",
@@ -77,7 +80,7 @@ def profiled(
     rows: int = 2000,
     max_dim: int = 2048,
     segment_by: str | None = None,
-    max_segments: int = 20,
+    max_segments: int = DEFAULT_SEGMENTS,
     seed: int = 0,
 ) -> Profiled:
     """Profile what a module is fed and what it answers, as long as the context is open, in a loop of any kind.
@@ -92,24 +95,15 @@ def profiled(
     Args:
         model: The module that the loop calls, as it is called there: prepared by Accelerate or Fabric, wrapped for
             several devices, compiled. To compile it, call `torch.compile` before.
-        layers: As for `BaselineCallback`: names; `"auto"`: what goes into the last layer before the answer; None.
+        layers: Of training batches none, unless they are named.
         loader: What the batches come from, if it is at hand: a normalisation in its data set is undone, its class names
             are shown, delivered images join, and rows that a distributed sampler repeats are left out.
-        source: What is profiled. Of `"training"` only what the model is fed is, and layers and outputs that are named.
-        inputs: How images are read, as for `BaselineCallback`; `ImageInputs(key="pixel_values")` names an argument of
-            `forward`, or a key of the dict that it is given.
-        outputs: The layer whose answers are the outputs; `"auto"`: what the module returns; None: none.
-        task: As for `BaselineCallback`, and so are all that follow. No loss is seen here, so name it where neither
-            labels nor values tell several labels of an image from one class.
-        reduce: How a layer's answer becomes one vector per image.
-        convention: Definitions of the measures of images.
-        measures: Custom measures of images.
-        k: Size of the KLL sketches.
-        rows: Rows the joint sample keeps.
-        max_dim: Wider embeddings are projected to this width.
-        segment_by: `"label"`, or the name of what `batch(segments=...)` is given.
-        max_segments: How many values get one.
-        seed: Of everything random in here.
+        source: What is profiled.
+        inputs: The key names an argument of `forward`, or is one of the dict that it is given.
+        outputs: Of training batches none, unless it is named.
+        task: No loss is seen here, so name it where neither labels nor values tell several labels of an image from one
+            class.
+        segment_by: Such a name is that of what `batch(segments=...)` is given.
 
     Returns:
         A context whose `profile()` is the profile of the rows so far. Opened again, it begins anew.
@@ -131,11 +125,10 @@ def profiled(
         raise InputError(f"source={source!r} is unknown: pass {', '.join(map(repr, SOURCES[:-1]))} or {SOURCES[-1]!r}")
     if source == TRAINING:
         layers, outputs = (None if each == "auto" else each for each in (layers, outputs))  # type: ignore[assignment]
-    options = Options(
-        layers=layers, inputs=inputs, outputs=outputs, task=task, target="auto", reference=source, training=None,
-        reduce=reduce, convention=convention, k=k, rows=rows, max_dim=max_dim, clean_windows=0, seed=seed,
-        artifact_path="lensai", directory=None, dataloader_idx=0, upload_deadline=60.0, measures=measures,
-        segment_by=segment_by, max_segments=max_segments,
+    options = Profiling(
+        layers=layers, inputs=inputs, outputs=outputs, task=task, reference=source, reduce=reduce,
+        convention=convention, measures=measures, k=k, rows=rows, max_dim=max_dim, segment_by=segment_by,
+        max_segments=max_segments, seed=seed,
     )  # fmt: skip
     return Profiled(model, options, source, loader)
 
@@ -143,7 +136,7 @@ def profiled(
 class Profiled(Watch):
     """A profiler beside a module; see `profiled`."""
 
-    def __init__(self, model: nn.Module, options: Options, source: str, loader: Any) -> None:
+    def __init__(self, model: nn.Module, options: Profiling, source: str, loader: Any) -> None:
         self._options, self._source, self._loader = options, source, loader
         search = "mean" if isinstance(options.reduce, Mapping) else options.reduce
         auto = "auto" in (options.layers if isinstance(options.layers, str) else "", options.outputs)
@@ -172,30 +165,26 @@ class Profiled(Watch):
         self._whole, self._finding = False, threading.Lock()
         connected = torch.distributed.is_available() and torch.distributed.is_initialized()
         rank = torch.distributed.get_rank() if connected else 0
-        self._fit: Fit[Recording] = Fit(self._options, rank=rank, reader=self._reader)
-        self._recording = Recording(
-            self._source,
-            self._fit.prepare(self._source),
-            self.layers,
-            self._fit.problems,
-            aside=aside,
-        )
-        self._fit.recordings[self._source] = self._recording
+        self._problems = Problems(quiet=rank != 0)
+        self._preparer = Preparer(self._options, self._problems, rank=rank, reader=self._reader)
+        prepare = self._preparer.prepare(self._source)
+        self._recording = Recording(self._source, prepare, self.layers, self._problems, aside=aside)
         self._wrong_mode: tuple[str, str] | None = None
         self._weights: SampledWeights | None = None
         self._versions: tuple[int, ...] = ()
         self._changed, self._sharded = False, is_sharded(self._module)
         self._class_names: Names = ()
-        self._made: tuple[int, Profile] | None = None
+        self._profile: Profile | None = None
+        self._taken = -1
         self._handed = 0
 
     def _reader(self, loader: Any) -> BatchReader:
         """Reads images; labels are told, or found by their name."""
         options = self._options
-        readers = image_inputs(options.inputs_of(self._source), loader, self._fit.problems)
+        readers = image_inputs(options.inputs_of(self._source), loader, self._problems)
         self._class_names = class_names_of(loader)
         return BatchReader(
-            readers, None, self._fit.problems, source=self._source,
+            readers, None, self._problems, source=self._source,
             several=isinstance(options.inputs_of(self._source), str),
         )  # fmt: skip
 
@@ -223,21 +212,21 @@ class Profiled(Watch):
         Its `warnings` say what is missing. Where nothing could be recorded, it is empty.
         """
         with self._lock:
-            if self._made is not None and self._made[0] == self._handed:
-                return self._made[1]
+            if self._profile is not None and self._taken == self._handed:
+                return self._profile
+            profile = self._profile or Profile(info={"source": self._source, "warnings": []})
             if self._handed:
-                self._fit.complete(self._source, **self._weights_info())
+                profile = self._preparer.finished(self._source, self._recording, **self._weights_info()) or profile
                 self._recording.started = bool(self._handles)
-            profile = self._fit.profiles.get(self._source, Profile(info={"source": self._source, "warnings": []}))
             changed = [_CHANGED] if self._changed else []
-            profile.info["warnings"] = [*profile.warnings, *self._fit.problems.messages, *changed]
-            self._made = self._handed, profile
+            profile.info["warnings"] = [*profile.warnings, *self._problems.messages, *changed]
+            self._profile, self._taken = profile, self._handed
             return profile
 
     # What `Watch` asks for.
 
     def _caught(self, topic: str) -> AbstractContextManager[Any]:
-        return self._fit.problems.caught(_TOPIC if topic == "watch layers" else topic.removeprefix("watch "))
+        return self._problems.caught(_TOPIC if topic == "watch layers" else topic.removeprefix("watch "))
 
     def _in_other_mode(self, what: str, advice: str) -> None:
         """Between evaluations there is training: it is said at the end, if there was nothing else."""
@@ -274,7 +263,7 @@ class Profiled(Watch):
                     if is_outputs(layer.key):
                         layer.info.setdefault("loss", UNSEEN)
             if segments is None and self._options.segment_by not in (None, LABEL):
-                self._fit.problems.note("segments", _NO_SEGMENTS.format(self._options.segment_by))
+                self._problems.note("segments", _NO_SEGMENTS.format(self._options.segment_by))
             self._handed += 1
             self._recording.record(taken, lambda: passed.answers)
 
@@ -288,7 +277,7 @@ class Profiled(Watch):
                 unused := sorted(options.reduce.keys() - set(answer.embeddings))
             ):
                 read = sorted(answer.embeddings)
-                self._fit.problems.note("reduce", f"reduce has {unused}, but the layers that are read are {read}")
+                self._problems.note("reduce", f"reduce has {unused}, but the layers that are read are {read}")
         return found, answer.problems if options.layers == "auto" else answer.without_embeddings()
 
     def _reduce_of(self, name: str) -> Reduce:

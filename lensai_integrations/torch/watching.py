@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 import torch
 from torch import Tensor, nn
 
+from lensai_integrations.arguments import documented
 from lensai_integrations.arrays import is_array, shape_of
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import InputError
@@ -34,6 +35,7 @@ from lensai_integrations.torch.layers import find_layer, in_training, unwrapped
 from lensai_integrations.torch.matching import match, matched, output_layer, weights_here
 from lensai_integrations.torch.taps import CATCHING, InertInCopies, Tap, first_tensor, listened
 from lensai_integrations.torch.trace import Trace
+from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.known_layers import check_weights, known_layers, weights_known
 from lensai_integrations.training.labels import LABEL_KEYS
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened
@@ -43,6 +45,7 @@ from lensai_integrations.training.weights import WEIGHTS
 Inputs = Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
 
 
+@documented(DriftOptions, only=("layers", "outputs", "reduce"))
 def watch(
     monitor: DriftMonitor,
     module: nn.Module,
@@ -58,14 +61,9 @@ def watch(
         monitor: What to hand them to. It is not closed at the end.
         module: Its forward passes count; those of its parts alone do not. To compile it, call `torch.compile`
             before entering, and the compiled one only then.
-        layers: Whose answers are embeddings, by their names in the baseline; None for all that it has. Where they are
-            called otherwise in this module, a dict from these names to those here: `{"net.pool": "backbone.pool"}`.
         inputs: True for the images among the arguments, one tensor or a list of images (see `find_images`), or of a
             baseline with several image inputs what has their names, else in order; a function that picks them; or
             False.
-        outputs: True for the layer that the baseline's outputs are of, if the module has it, else for what the module
-            returns; the name of a layer; or False.
-        reduce: From a layer's answer to `[n, D]`, for all layers or by name; None for as in the baseline.
 
     Raises:
         InputError: If an argument is of another kind, or there is no such layer.

@@ -17,7 +17,7 @@ from lensai_integrations.arrays import dtype_name, is_array, shape_of, strings
 from lensai_integrations.conventions import is_images
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Group
-from lensai_integrations.training.fit import Fit
+from lensai_integrations.training.fit import Preparer
 from lensai_integrations.training.labels import Place, by_part, parts_beside
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.recording import (
@@ -117,7 +117,7 @@ class Check:
 
 
 def run_check(
-    fit: Fit[Any],
+    preparer: Preparer,
     batch: Any,
     answers: Mapping[str, Any],
     layers: Sequence[Listened] = (),
@@ -131,8 +131,8 @@ def run_check(
     """Take one batch in as a fit would, and look at what came out.
 
     Args:
-        fit: A fit that is not going to be; it has the options, and its problems become warnings.
-        batch: What the fit's reader takes images and labels from.
+        preparer: Makes what reads and measures the batch; its problems become warnings.
+        batch: What the reader takes images and labels from.
         answers: What the layers answered, by key.
         layers: The layers that are read along.
         loader: What the batch comes from, if known: its transforms may tell a normalisation.
@@ -141,10 +141,10 @@ def run_check(
         targets: Places in the batch of what the loss of each output was given as its target, if that was seen.
         fed: Places in the batch of what the model was given, if that was seen.
     """
-    recording = Recording(SOURCE, fit.prepare(SOURCE), layers, fit.problems, aside=aside)
+    recording = Recording(SOURCE, preparer.prepare(SOURCE), layers, preparer.problems, aside=aside)
     recording.start(loader)
     arrays: dict[str, Any] = {}
-    with fit.problems.caught("the check"):
+    with preparer.problems.caught("the check"):
         taken = recording.take(batch)
         if taken is None:
             raise InputError("the batch holds no images, only None: pass another")
@@ -161,9 +161,9 @@ def run_check(
     rows = [_row(each) for each in seen]
     rows += [_unread(name, array) for name, array in arrays.items() if name not in profile.groups]
     rows += [_own_row(name, own, each) for each in seen for name, own in each.group.apart.items()]
-    told = [*notes, *fit.problems.messages, *map(_plainly, profile.warnings), *suspicions(seen)]
+    told = [*notes, *preparer.problems.messages, *map(_plainly, profile.warnings), *suspicions(seen)]
     if (
-        _lacks_labels(fit, arrays)
+        _lacks_labels(preparer, arrays)
         and isinstance(batch, Mapping | list | tuple)
         and len(batch) > 1
         and (not _are_all_images(batch))
@@ -172,28 +172,28 @@ def run_check(
     return Check(tuple(rows), tuple(dict.fromkeys(told)))
 
 
-def reading_difference(fit: Fit[Any], first_batches: Mapping[str, tuple[Any, Any]]) -> str:
+def reading_difference(preparer: Preparer, first_batches: Mapping[str, tuple[Any, Any]]) -> str:
     """What is to be said if two kinds of batches are not read alike, else nothing.
 
     Args:
-        fit: A fit that is not going to be.
+        preparer: Makes what reads and measures them.
         first_batches: A loader and its first batch, by source; two of them.
     """
     profiles = {}
     for source, (loader, batch) in first_batches.items():
-        reader, profiler = fit.prepare(source)(loader)
+        reader, profiler = preparer.prepare(source)(loader)
         taken = reader.take(batch)
         taken = None if taken is None else taken.settled()
         if taken is not None and taken.images is not None:
             profiler.update(inputs=taken.images)
         profiles[source] = profiler.profile()
-    return fit.reading_difference(profiles)
+    return preparer.reading_difference(profiles)
 
 
-def _lacks_labels(fit: Fit[Any], arrays: Mapping[str, Any]) -> bool:
+def _lacks_labels(preparer: Preparer, arrays: Mapping[str, Any]) -> bool:
     """Whether there are none although they were looked for, and nothing was said of it."""
-    wanted = fit.options.target_of(SOURCE) is not None
-    said = any(message.startswith(LABELS) for message in fit.problems.messages)
+    wanted = preparer.options.target_of(SOURCE) is not None
+    said = any(message.startswith(LABELS) for message in preparer.problems.messages)
     return wanted and not said and not any(name.split("/")[0] == LABELS for name in arrays)
 
 

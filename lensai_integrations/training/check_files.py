@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from lensai_integrations.errors import InputError, MissingDependencyError
 from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.problems import Problems
 from lensai_integrations.raw.files import images_in
 from lensai_integrations.training.check import Check, run_check
-from lensai_integrations.training.fit import Fit
-from lensai_integrations.training.options import Options
+from lensai_integrations.training.fit import Preparer
+from lensai_integrations.training.options import Profiling
 
 #: Images of a folder that are looked at, evenly from all of it.
 MOST_IMAGES: Final = 64
@@ -41,15 +42,8 @@ def check_path(
     """
     inputs = ImageInputs(layout=layout, scale=_scale(scale), mean=_numbers("mean", mean), std=_numbers("std", std))
     batch, notes = _arrays(path) if path.suffix.lower() in (".npy", ".npz") else _images(path)
-    return run_check(Fit(_options(inputs), rank=1), batch, {}, notes=notes)
-
-
-def _options(inputs: ImageInputs) -> Options:
-    return Options(
-        layers=None, inputs=inputs, outputs=None, task="auto", target="auto", reference="validation", training=None,
-        reduce="mean", convention="lensai", k=200, rows=0, max_dim=2048, clean_windows=0, seed=0,
-        artifact_path="lensai", directory=None, dataloader_idx=0, upload_deadline=60.0,
-    )  # fmt: skip
+    options = Profiling(layers=None, inputs=inputs, outputs=None, rows=0)
+    return run_check(Preparer(options, Problems(quiet=True)), batch, {}, notes=notes)
 
 
 def _scale(text: str) -> float | str:

@@ -1,13 +1,14 @@
-"""The arguments of `DriftCallback`, checked where they are given."""
+"""The arguments of `DriftCallback` in every framework: documented, with their defaults, and checked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lensai_integrations.arguments import plain
+from lensai_integrations.arguments import documented, plain
 from lensai_integrations.conventions import chosen_readers, is_images, readers_by_name
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
@@ -16,40 +17,58 @@ from lensai_integrations.measures.embeddings import Reduce, check_reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.segments import LABEL
+from lensai_integrations.training.fit import TEST
 from lensai_integrations.training.known_layers import KnownLayer, known_layers, known_output
 from lensai_integrations.training.labels import Place
-from lensai_integrations.training.options import Options, as_place
+from lensai_integrations.training.options import Reading, as_place
 from lensai_integrations.training.recording import OUTPUTS
 
 #: Arguments of the monitor that are no arguments of the callback by name.
 _SETTINGS = ("every", "warm_start", "recover", "remind", "min_effect", "against", "measures", "rows", "clock")
 
 
-@dataclass(frozen=True)
+@documented(DriftMonitor, only=("window", "stride", "warn", "alarm", "sinks", "state", "name", "inputs"))
+@dataclass(frozen=True, kw_only=True)
 class DriftOptions:
-    """What `DriftCallback` was asked for; see there.
+    """What a `DriftCallback` is asked for.
+
+    Args:
+        baseline: A `Baseline`, its folder, or `runs:/<run_id>`, `models:/<name>/<version>` and the like. None with
+            `monitor`.
+        layers: Whose answers are embeddings, by their names in the baseline; None for all that it has. Where they are
+            called otherwise in this model, a dict from these names to those here: `{"net.pool": "backbone.pool"}`.
+        outputs: True for what the baseline's outputs are of: the layer of its name, if the model has it, else what the
+            model answers; the name of a layer; or False.
+        reduce: From a layer's answer to `[n, D]`, for all layers or by name; None for as in the baseline.
+        target: Key or place of the labels; `"auto"`: the usual ones. None: no labels.
+        flush: Whether rows that do not fill a window are judged at the end of a pass, or wait for the next.
+        log_to_mlflow: Whether windows go to MLflow.
+        monitor: A monitor to use instead of making one; it is not closed here, and all above about monitors is its own.
+        settings: Other arguments of `DriftMonitor`: `every`, `recover`, `remind`, `min_effect`, `against`, `measures`,
+            `rows`, `warm_start`, `clock`.
 
     Raises:
-        InputError: If an argument is not one of those accepted, or the baseline cannot be loaded.
+        InputError: If an argument is not one of those accepted.
+        LensAIError: If the baseline cannot be loaded.
     """
 
-    baseline: Any
-    window: Any
-    stride: int | None
-    warn: float | None
-    alarm: float
-    sinks: Sequence[Sink | Callable[..., Any]]
-    state: str | Path | None
-    name: str
-    layers: Sequence[str] | Mapping[str, str] | None
-    reduce: Reduce | Mapping[str, Reduce] | None
-    inputs: ImageInputs | Mapping[str, ImageInputs] | None
-    target: Place | None
-    flush: bool
-    log_to_mlflow: bool
-    monitor: DriftMonitor | None
-    settings: Mapping[str, Any]
+    baseline: Any = None
+    window: Any = 200
+    stride: int | None = None
+    warn: float | None = 0.05
+    alarm: float = 0.01
+    sinks: Sequence[Sink | Callable[..., Any]] = ()
+    state: str | Path | None = None
+    name: str = "production"
+    layers: Sequence[str] | Mapping[str, str] | None = None
     outputs: str | bool = True
+    reduce: Reduce | Mapping[str, Reduce] | None = None
+    inputs: ImageInputs | Mapping[str, ImageInputs] | None = None
+    target: Place | None = "auto"
+    flush: bool = True
+    log_to_mlflow: bool = True
+    monitor: DriftMonitor | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     reference: Profile = field(init=False)
     known: list[KnownLayer] = field(init=False)
 
@@ -81,7 +100,8 @@ class DriftOptions:
                 " threads, files and a lock: give it the baseline and the monitor's arguments instead, and each process"
                 " makes one"
             )
-        return type(self), tuple(getattr(self, each.name) for each in fields(self) if each.init)
+        given = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        return partial(type(self), **given), ()
 
     def new_monitor(
         self, sinks: Sequence[Sink] = (), *, state: str | Path | None = None, name: str | None = None
@@ -109,30 +129,18 @@ class DriftOptions:
             **self.settings,
         )
 
-    def reading(self) -> Options:
+    def reading(self) -> Reading:
         """How batches and layers are read, in the words of a baseline's options."""
         groups = self.reference.groups
         readers = chosen_readers(self.inputs, self.reference)
         segment_by = self.reference.info.get("segment_by")
-        return Options(
+        return Reading(
             layers=[layer.name for layer in self.known],
             inputs=readers.get("", readers) if any(map(is_images, groups)) else None,
             outputs=(known_output(self.reference) or "auto") if OUTPUTS in groups and self.outputs else None,
-            task="auto",
             target=self.target if any(name.split("/")[0] == "labels" for name in groups) else None,
-            reference="test",
-            training=None,
+            reference=TEST,
             reduce={layer.name: layer.reduce for layer in self.known},
-            convention="lensai",
-            k=200,
-            rows=0,
-            max_dim=2048,
-            clean_windows=0,
-            seed=0,
-            artifact_path="lensai",
-            directory=None,
-            dataloader_idx=0,
-            upload_deadline=60.0,
             segment_by=None if segment_by == LABEL else segment_by,
         )
 

@@ -17,7 +17,7 @@ from lensai_integrations.segments import LABEL
 from lensai_integrations.training.batches import BatchReader, Reader, image_inputs, without_key
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
 from lensai_integrations.training.labels import Chosen, Place
-from lensai_integrations.training.options import SOURCES, Options
+from lensai_integrations.training.options import SOURCES, Profiling, Reading
 from lensai_integrations.training.raw import RawImages
 from lensai_integrations.training.recording import Measurer
 
@@ -58,54 +58,41 @@ class Pass(Protocol):
 P = TypeVar("P", bound=Pass)
 
 
-class Fit(Generic[P]):
-    """The state of a callback from the start of a fit on.
+class Preparer:
+    """Makes what reads and what measures the batches of a model's passes.
+
+    What the first batch shows of labels holds for all of them.
 
     Args:
-        options: What was asked for.
-        rank: Which of several processes this is; the first one keeps the profiles.
-        gather: Merges the profiles that the processes made of one pass (a collective).
+        options: What was asked for: `Profiling`, unless a subclass makes what measures.
+        problems: Where it is reported what cannot be read or measured.
+        rank: Which of several processes this is.
         reader: Given the first pass's loader, makes the reader of its batches; by default, one of batches that are
             images, or tuples and dicts with images and labels in them.
 
     Attributes:
         options: What was asked for.
         problems: What went wrong or is missing.
-        profiles: The latest complete profile by source; on the first rank only.
-        recordings: By source, the passes that are recorded.
         raw: Images as they were delivered, where the data's transforms profile them.
-        reference: The source of the reference profile.
     """
 
     def __init__(
         self,
-        options: Options,
+        options: Reading,
+        problems: Problems,
         *,
         rank: int = 0,
-        gather: Callable[[Profile | None, Problems], Profile | None] = lambda profile, _: profile,
         reader: Callable[[Any], Reader] | None = None,
     ) -> None:
-        self.options = self._options = options
-        self._rank, self._gather = rank, gather
-        self._make_reader = reader
-        self.problems = Problems(quiet=rank != 0)
+        self.options, self.problems = options, problems
+        self._rank, self._make_reader = rank, reader
         self.begin()
 
     def begin(self) -> None:
-        """Begin anew: forget profiles, recordings and problems."""
-        self.problems.clear()
-        self.profiles: dict[str, Profile] = {}
-        self.recordings: dict[str, P] = {}
+        """Begin anew."""
         self.raw = RawImages(self.problems)
-        self.reference = self._options.reference_source
-        self._cache = StateCache()
         self._chosen = Chosen()
         self._first_profiler: Profiler | None = None
-
-    def use_training_as_reference(self) -> None:
-        """Nothing is held out: what training saw has to do."""
-        self.problems.note("reference", NO_HELD_OUT.format(self._options.reference_source))
-        self.reference = TRAINING
 
     def prepare(self, source: str) -> Prepare:
         """What makes the reader and the profiler of a source."""
@@ -119,7 +106,7 @@ class Fit(Generic[P]):
     def _reader_of(self, source: str, loader: Any) -> Reader:
         if self._make_reader is not None:
             return self._make_reader(loader)
-        options = self._options
+        options = self.options
         return BatchReader(
             image_inputs(options.inputs_of(source), loader, self.problems),
             options.target_of(source),
@@ -133,7 +120,8 @@ class Fit(Generic[P]):
         )
 
     def _prepared(self, source: str, loader: Any) -> tuple[Reader, Measurer]:
-        options = self._options
+        options = self.options
+        assert isinstance(options, Profiling)
         self.raw.find(source, loader)
         reader = self._reader_of(source, loader)
         inputs, told = reader.inputs, options.inputs_of(source)
@@ -159,31 +147,21 @@ class Fit(Generic[P]):
         profiler.share_labels(self._first_profiler)
         return reader, profiler
 
-    def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:
-        """End a pass: its profile, merged over ranks, becomes the latest. A collective.
+    def finished(self, source: str, recording: Pass, **info: Any) -> Profile | None:
+        """The profile of a pass that has ended, with its delivered images; None if there is none.
 
         Args:
             source: Whose pass.
-            whole: False if it was cut short; it then only counts if there is no other.
+            recording: The pass.
             info: JSON values for the profile's info.
         """
-        if source not in self.recordings:
-            return
-        profiles: list[Profile] = []
+        profile = None
         with self.problems.caught(f"the end of {source}"):
-            profiles.append(self.recordings[source].finish(**info))
+            profile = recording.finish(**info)
         with self.problems.caught(f"delivered images of {source}"):
-            for profile in profiles:
+            if profile is not None:
                 self.raw.join(source, profile)
-        with self.problems.caught(f"merging {source} over ranks"):
-            merged = self._gather(profiles[0] if profiles else None, self.problems)
-            if merged is not None and (whole or source not in self.profiles):
-                if not whole:
-                    merged.info["warnings"] = [*merged.warnings, f"the profile is of a part of a {source} epoch"]
-                self.profiles[source] = merged
-                with self.problems.caught("comparing how images are read"):
-                    if difference := self.reading_difference(self.profiles):
-                        self.problems.note("how images are read", difference)
+        return profile
 
     def reading_difference(self, profiles: Mapping[str, Profile]) -> str:
         """What is to be said if the images of two passes are not read alike: then the model sees other values.
@@ -199,13 +177,75 @@ class Fit(Generic[P]):
                 return difference
         return ""
 
+
+class Fit(Preparer, Generic[P]):
+    """The state of a callback from the start of a fit on.
+
+    Args:
+        options: What was asked for.
+        rank: Which of several processes this is; the first one keeps the profiles.
+        gather: Merges the profiles that the processes made of one pass (a collective).
+        reader: As for `Preparer`.
+
+    Attributes:
+        profiles: The latest complete profile by source; on the first rank only.
+        recordings: By source, the passes that are recorded.
+        reference: The source of the reference profile.
+    """
+
+    def __init__(
+        self,
+        options: Reading,
+        *,
+        rank: int = 0,
+        gather: Callable[[Profile | None, Problems], Profile | None] = lambda profile, _: profile,
+        reader: Callable[[Any], Reader] | None = None,
+    ) -> None:
+        self._gather = gather
+        super().__init__(options, Problems(quiet=rank != 0), rank=rank, reader=reader)
+
+    def begin(self) -> None:
+        """Begin anew: forget profiles, recordings and problems."""
+        self.problems.clear()
+        super().begin()
+        self.profiles: dict[str, Profile] = {}
+        self.recordings: dict[str, P] = {}
+        self.reference = self.options.reference_source
+        self._cache = StateCache()
+
+    def use_training_as_reference(self) -> None:
+        """Nothing is held out: what training saw has to do."""
+        self.problems.note("reference", NO_HELD_OUT.format(self.options.reference_source))
+        self.reference = TRAINING
+
+    def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:
+        """End a pass: its profile, merged over ranks, becomes the latest. A collective.
+
+        Args:
+            source: Whose pass.
+            whole: False if it was cut short; it then only counts if there is no other.
+            info: JSON values for the profile's info.
+        """
+        if source not in self.recordings:
+            return
+        profile = self.finished(source, self.recordings[source], **info)
+        with self.problems.caught(f"merging {source} over ranks"):
+            merged = self._gather(profile, self.problems)
+            if merged is not None and (whole or source not in self.profiles):
+                if not whole:
+                    merged.info["warnings"] = [*merged.warnings, f"the profile is of a part of a {source} epoch"]
+                self.profiles[source] = merged
+                with self.problems.caught("comparing how images are read"):
+                    if difference := self.reading_difference(self.profiles):
+                        self.problems.note("how images are read", difference)
+
     def baseline(self, profiles: Mapping[str, Profile]) -> Baseline | None:
         """The baseline that these profiles make, or None if there is nothing to hold a model against."""
         with self.problems.caught("delivered images"):
             self.raw.say_strays()
         training = profiles.get(TRAINING)
         reference = profiles.get(self.reference)
-        if reference is None and self._options.reference_source == VALIDATION and training is not None:
+        if reference is None and self.options.reference_source == VALIDATION and training is not None:
             self.use_training_as_reference()
             reference = training
         if reference is None:

@@ -1,4 +1,8 @@
-"""The arguments of `BaselineCallback`, checked where they are given."""
+"""The arguments of `BaselineCallback` in every framework: documented, with their defaults, and checked.
+
+A monitor's passes and dry runs read batches and layers in the same way and make no baseline: `Reading` is what all
+share, `Profiling` what makes a profile, `Options` what a baseline needs besides.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from lensai_integrations.arguments import plain
+from lensai_integrations.arguments import COMMON, check_numbers, check_seconds, documented, plain
 from lensai_integrations.conventions import checked_conventions, readers_by_name
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
@@ -16,7 +20,7 @@ from lensai_integrations.measures.embeddings import Reduce, check_reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import KINDS, TASKS
 from lensai_integrations.mlflow.address import checked_path
-from lensai_integrations.segments import checked_segment_by
+from lensai_integrations.segments import DEFAULT_SEGMENTS, checked_segment_by
 from lensai_integrations.training.labels import Place
 
 #: The kinds of passes.
@@ -27,59 +31,47 @@ REFERENCES = (*SOURCES, FINAL)
 TRAININGS = ("inputs", "all", None)
 #: When this program began, as far as it matters here. It goes with the options into the processes that it starts.
 _BEGINNING: Final = time.time()
-_NUMBERS = {
-    "k": (8, 65535),
-    "rows": (0, 2**24),
-    "max_dim": (1, 2**24),
-    "clean_windows": (0, 100_000),
-    "seed": (0, 2**63 - 1),
-    "dataloader_idx": (0, None),
-}
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `BaselineCallback` was asked for; see there.
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How batches and layers are read.
 
-    Attributes:
-        since: Unix time at which the program began that asked.
+    Args:
+        layers: Layers whose answers are profiled as embeddings, by name; `"fc.input"` is what goes into `fc`. `"auto"`:
+            what goes into the last layer before the model's answer; of several heads, of each. None: no embeddings.
+        inputs: How image batches are read. `"auto"`: dtype, shape and range of the first batch decide; if the model is
+            fed several images of a batch (two cameras, a pair), each is a group `inputs/<name>`. None: no images.
+            `ImageInputs(key=...)` names the images among several inputs, `{"left": ImageInputs(), "right":
+            ImageInputs(key=...)}` names several.
+        outputs: The layer whose answers are the model's outputs. `"auto"`: what the model returns in evaluation;
+            several heads are several outputs. None: no outputs.
+        target: Key or place of the labels, or a tuple of these for what is nested, e.g. `(1, "species")`. `"auto"`: the
+            usual names and places, if these leave one. None: no labels.
+        reference: Which pass is the reference: `"validation"`, `"training"`, `"test"` or `"prediction"`.
+        reduce: How a layer's answer becomes one vector per image: `"mean"`, `"max"`, `"cls"`, `"flatten"` or a
+            function; or a dict of these by layer.
+        segment_by: Keeps a profile for each value beside the whole: `"label"`, or the name of something else that is
+            known of every image. Labels on an accelerator are waited for, once in some hundred rows. None: no segments.
 
     Raises:
         InputError: If an argument is not one of those accepted.
     """
 
-    layers: str | Sequence[str] | None
-    inputs: str | ImageInputs | Mapping[str, Any] | None
-    outputs: str | None
-    task: str | Mapping[str, str]
-    target: Place | Mapping[str, Place | None] | None
-    reference: str
-    training: str | None
-    reduce: Reduce | Mapping[str, Reduce]
-    convention: str | Sequence[str]
-    k: int
-    rows: int
-    max_dim: int
-    clean_windows: int
-    seed: int
-    artifact_path: str
-    directory: str | Path | None
-    dataloader_idx: int
-    upload_deadline: float
-    measures: Sequence[CustomMeasure] = ()
+    layers: str | Sequence[str] | None = "auto"
+    inputs: str | ImageInputs | Mapping[str, Any] | None = "auto"
+    outputs: str | None = "auto"
+    target: Place | Mapping[str, Place | None] | None = "auto"
+    reference: str = "validation"
+    reduce: Reduce | Mapping[str, Reduce] = "mean"
     segment_by: str | None = None
-    max_segments: int = 20
-    since: float = field(default_factory=lambda: _BEGINNING, compare=False)
 
     def __post_init__(self) -> None:
         for each in fields(self):
             object.__setattr__(self, each.name, plain(getattr(self, each.name)))
         object.__setattr__(self, "target", as_place(self.target))
         _check_layers(self.layers)
-        for task in self.task.values() if isinstance(self.task, Mapping) else [self.task]:
-            _check_one_of("task", task, (*TASKS, *KINDS))
         _check_one_of("reference", self.reference, REFERENCES)
-        _check_one_of("training", self.training, TRAININGS)
         _check_kind("outputs", self.outputs, (str, type(None)), "'auto', a layer name or None")
         for inputs in self.inputs.values() if self.by_pass else [self.inputs]:  # type: ignore[union-attr]
             if inputs not in ("auto", None):
@@ -88,18 +80,6 @@ class Options:
             _check_target(target)
         for reduce in self.reduce.values() if isinstance(self.reduce, Mapping) else [self.reduce]:
             check_reduce(reduce)
-        checked_conventions(self.convention)
-        checked_measures(self.measures)
-        checked_segment_by(self.segment_by, self.max_segments)
-        if self.segment_by == "label" and self.target is None:
-            raise InputError("segment_by='label' needs labels: leave target='auto', or name their place in the batch")
-        for name, (low, high) in _NUMBERS.items():
-            _check_number(name, getattr(self, name), low, high)
-        if 0 < self.clean_windows < 100:
-            raise InputError(f"clean_windows={self.clean_windows!r} are too few to calibrate: pass 0, or 100 or more")
-        checked_path(self.artifact_path)
-        if isinstance(self.upload_deadline, bool | str) or not self.upload_deadline > 0:
-            raise InputError(f"upload_deadline={self.upload_deadline!r} must be a positive number of seconds")
 
     @property
     def by_pass(self) -> bool:
@@ -129,6 +109,84 @@ class Options:
     def reduce_of(self, layer: str) -> Reduce:
         """How a layer's answers become vectors."""
         return self.reduce.get(layer, "mean") if isinstance(self.reduce, Mapping) else self.reduce
+
+
+@documented(COMMON)
+@documented(Reading)
+@dataclass(frozen=True, kw_only=True)
+class Profiling(Reading):
+    """How batches and layers are read, and what profiles are made of them.
+
+    Args:
+        convention: Or both, `("lensai", "lensai-edge")`, for a baseline that servers and devices can be held against
+            (see `Profiler`).
+
+    Raises:
+        InputError: If an argument is not one of those accepted.
+    """
+
+    task: str | Mapping[str, str] = "auto"
+    convention: str | Sequence[str] = "lensai"
+    measures: Sequence[CustomMeasure] = ()
+    k: int = 200
+    rows: int = 2000
+    max_dim: int = 2048
+    max_segments: int = DEFAULT_SEGMENTS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for task in self.task.values() if isinstance(self.task, Mapping) else [self.task]:
+            _check_one_of("task", task, (*TASKS, *KINDS))
+        checked_conventions(self.convention)
+        checked_measures(self.measures)
+        checked_segment_by(self.segment_by, self.max_segments)
+        if self.segment_by == "label" and self.target is None:
+            raise InputError("segment_by='label' needs labels: leave target='auto', or name their place in the batch")
+        check_numbers(k=self.k, rows=self.rows, max_dim=self.max_dim, seed=self.seed)
+
+
+@documented(Profiling)
+@dataclass(frozen=True, kw_only=True)
+class Options(Profiling):
+    """What a `BaselineCallback` is asked for.
+
+    Args:
+        inputs: A dict by `"training"`, `"validation"` and `"test"` says it for each kind of pass; those that it lacks
+            are `"auto"`.
+        target: A dict says it for each kind of pass, as for `inputs`.
+        reference: Or `"final"`: one more validation pass at the end of fit, with the weights that it leaves.
+        training: What is profiled of training batches: `"inputs"` (and labels), `"all"` (layers too), or None.
+        clean_windows: How many clean windows of each size are drawn from the kept rows at the end, for `compare` to
+            hold the false-alarm rate asked for; 0 for none. With a layer of 512 columns 1,000 take some 10 seconds.
+        artifact_path: Directory of the artifacts in the MLflow run. Two callbacks need two.
+        directory: Folder to save to, where the latest fit replaces what was there. By default `lensai_baseline`, with
+            an MLflow run `lensai_baseline-<its id>`; each further fit of this program (a fold, a trial) has one of its
+            own, `lensai_baseline-2` and so on.
+        dataloader_idx: Which of several validation (or test) loaders is the reference.
+        upload_deadline: Seconds that each MLflow server gets.
+        since: Unix time at which the program began that asked.
+
+    Raises:
+        InputError: If an argument is not one of those accepted.
+    """
+
+    training: str | None = "inputs"
+    clean_windows: int = 1000
+    artifact_path: str = "lensai"
+    directory: str | Path | None = None
+    dataloader_idx: int = 0
+    upload_deadline: float = 60.0
+    since: float = field(default_factory=lambda: _BEGINNING, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_one_of("training", self.training, TRAININGS)
+        check_numbers(clean_windows=self.clean_windows, dataloader_idx=self.dataloader_idx)
+        if 0 < self.clean_windows < 100:
+            raise InputError(f"clean_windows={self.clean_windows!r} are too few to calibrate: pass 0, or 100 or more")
+        checked_path(self.artifact_path)
+        check_seconds("upload_deadline", self.upload_deadline)
 
 
 def _check_inputs(inputs: Any) -> None:
@@ -183,8 +241,3 @@ def _check_target(target: Any) -> None:
     accepted = "'auto', a key, a place in the batch, a tuple of these for what is nested, or None"
     for step in target if isinstance(target, tuple) and target else [target]:
         _check_kind("target", step, (int, str, type(None)) if step is target else (int, str), accepted)
-
-
-def _check_number(name: str, value: Any, low: int, high: int | None) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
-        raise InputError(f"{name}={value!r} should be a whole number from {low}{'' if high is None else f' to {high}'}")

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from lensai_integrations.arguments import COMMON, documented
 from lensai_integrations.measures.batches import is_picture
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
@@ -20,6 +21,7 @@ from lensai_integrations.raw.sketches import RAW
 from lensai_integrations.segments import DEFAULT_SEGMENTS
 
 
+@documented(COMMON, only=("measures", "convention", "k", "seed", "max_segments"))
 class ProfileImages(v2.Transform):  # type: ignore[misc]
     """Profiles the images that pass through a pipeline, as they are at that place, and passes on the same objects.
 
@@ -39,13 +41,11 @@ class ProfileImages(v2.Transform):  # type: ignore[misc]
         exif: What of the EXIF data of Pillow's images is kept: some of `"make"`, `"model"`, `"software"`,
             `"orientation"`, `"exposure"` (seconds), `"iso"`. Nothing by default: it can identify people.
         inputs: How tensors are read that are neither bytes nor inside [0, 1]: `ImageInputs(mean=..., std=...)`.
-        measures: Custom measures, functions decorated with `lensai_integrations.measure`, of one number an image.
-        convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute; one of them.
-        k: Size of the KLL sketches.
-        seed: Of what is random in them; nothing else is touched.
+        measures: Each of one number an image.
+        convention: One of them.
         segment_by: A name in `metadata` or `exif`, `"mode"` or `"format"`: keeps a profile for each value beside the
             whole, of image measures and metadata, for strings and whole numbers; others are in the segment "other".
-        max_segments: How many values get one, first come, first served over all processes; the rest share "other".
+        max_segments: They come first over all processes.
 
     Raises:
         InputError: If an argument is not one of these.

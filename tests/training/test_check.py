@@ -7,10 +7,11 @@ import pytest
 
 from lensai_integrations import ImageInputs, measure
 from lensai_integrations.errors import InputError
+from lensai_integrations.problems import Problems
 from lensai_integrations.training.check import Check, CheckRow, run_check
-from lensai_integrations.training.check_files import _options, check_path
-from lensai_integrations.training.fit import Fit
-from lensai_integrations.training.options import Options
+from lensai_integrations.training.check_files import check_path
+from lensai_integrations.training.fit import Preparer
+from lensai_integrations.training.options import Profiling
 from lensai_integrations.training.recording import Listened
 
 RNG = np.random.default_rng(0)
@@ -19,9 +20,9 @@ LABELS = RNG.integers(0, 4, 16)
 
 
 def checked(images=PICTURES, labels=LABELS, answers=None, layers=(), **changes):
-    given = {**vars(_options(changes.pop("inputs", ImageInputs()))), **changes}
+    options = Profiling(**{"layers": None, "inputs": ImageInputs(), "outputs": None, "rows": 0, **changes})
     batch = images if labels is None else (images, labels)
-    return run_check(Fit(Options(**given), rank=1), batch, answers or {}, layers)
+    return run_check(Preparer(options, Problems(quiet=True)), batch, answers or {}, layers)
 
 
 def row(check, group):

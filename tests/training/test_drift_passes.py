@@ -22,10 +22,7 @@ def passes(monkeypatch):
     by_mean(monkeypatch)
 
     def make(**arguments):
-        own = {"baseline": BASELINE, "window": 10, "stride": None, "warn": 0.05, "alarm": 0.01, "sinks": ()}
-        own |= {"state": None, "name": "production", "layers": None, "reduce": None, "inputs": None, "target": "auto"}
-        own |= {"flush": True, "log_to_mlflow": True, "monitor": None, "settings": {}}
-        return Passes(DriftOptions(**own | arguments))
+        return Passes(DriftOptions(**{"baseline": BASELINE, "window": 10} | arguments))
 
     return make
 
