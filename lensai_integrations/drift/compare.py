@@ -22,19 +22,19 @@ from dataclasses import dataclass, replace
 from lensai_integrations.alike import unlike_in
 from lensai_integrations.conventions import paired
 from lensai_integrations.drift.accuracy import accuracies
-from lensai_integrations.drift.adjusted import Judged, judge
-from lensai_integrations.drift.calibrate import calibration_of
-from lensai_integrations.drift.calibration import Calibration
+from lensai_integrations.drift.calibrate import Calibration, calibration_of
 from lensai_integrations.drift.deciding import (
+    Judged,
     Limits,
     by_calibration,
     by_false_discoveries,
     by_formulas,
     count_families,
     is_of_rows,
+    judge,
     judged_streams,
 )
-from lensai_integrations.drift.evidence import ROWS, Side, compare_group
+from lensai_integrations.drift.evidence import ROWS, Side, compare_group, rounded_apart
 from lensai_integrations.drift.result import (
     OF_BASELINE,
     OF_WINDOW,
@@ -46,7 +46,6 @@ from lensai_integrations.drift.result import (
     StreamDrift,
     VectorDrift,
 )
-from lensai_integrations.drift.rounding import rounded_apart
 from lensai_integrations.drift.segments import Found, compare_segments
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Baseline, Profile

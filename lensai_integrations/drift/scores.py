@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.drift.calibration import is_top_class
+from lensai_integrations.drift.calibrate import is_top_class
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import is_labels
 from lensai_integrations.sketches.rows import RowSample, priorities

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from lensai_integrations import Baseline, Profiler, calibrate, compare
 from lensai_integrations.archive import from_bytes, load, to_bytes
-from lensai_integrations.drift.calibrate import calibration_of
-from lensai_integrations.drift.calibration_state import from_state, to_state
+from lensai_integrations.drift.calibrate import calibration_of, from_state, to_state
 from lensai_integrations.errors import FormatError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
