@@ -16,7 +16,7 @@ Where both profiles have segments, these are compared too (`segments.py`): one h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from lensai_integrations.alike import unlike_in
@@ -102,16 +102,7 @@ def compare(
     ours, theirs = _sides(reference, "baseline"), _sides(window, "window")
     calibration = calibration_of(baseline) if correction == "auto" and against == "reference" else None
     judged = _judged(calibration, reference, window)
-    found = [
-        compare_group(side, theirs[name], _calibrated(name, judged, window))
-        for name, side in ours.items()
-        if name in theirs
-    ]
-    if not count_families(found):
-        why = f"; {_all_notes(found)}" if found else ""
-        raise InputError(
-            f"nothing to compare: the baseline has the groups {sorted(ours)}, the window {sorted(theirs)}{why}"
-        )
+    found = _evidence(ours, theirs, {name: _calibrated(name, judged, window) for name in ours})
     segments = compare_segments(reference, window)
     limits = replace(limits, shares=2 if segments.families else 1)
     usable = [group for group in found if group.streams or group.vectors]
@@ -151,6 +142,24 @@ def _calibrated(name: str, judged: list[Judged], window: Profile) -> set[str]:
     of_group = [each for each in judged if each.part.group == name]
     streams = {stream for each in of_group if not is_of_rows(each) for stream in judged_streams(each, window)}
     return streams | ({ROWS} if any(map(is_of_rows, of_group)) else set())
+
+
+def _evidence(
+    ours: Mapping[str, Side], theirs: Mapping[str, Side], calibrated: Mapping[str, set[str]]
+) -> list[GroupDrift]:
+    """What is found in the groups of both sides, nothing decided.
+
+    Raises:
+        InputError: If they have nothing in common.
+        DefinitionError: If a stream was measured differently on the two sides.
+    """
+    found = [compare_group(side, theirs[name], calibrated[name]) for name, side in ours.items() if name in theirs]
+    if not count_families(found):
+        why = f"; {_all_notes(found)}" if found else ""
+        raise InputError(
+            f"nothing to compare: the baseline has the groups {sorted(ours)}, the window {sorted(theirs)}{why}"
+        )
+    return found
 
 
 @dataclass(frozen=True)
