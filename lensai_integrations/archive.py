@@ -1,23 +1,23 @@
-"""Profiles and baselines as folders and as bytes.
+"""What is written of profiles and baselines: one manifest, and the arrays that it describes.
 
 A profile becomes one flat table of arrays (`reference/0/1/items`) and one manifest that says what they are. Names live
 in the manifest only, so a layer may be called anything. The same pair is a folder (MLflow, disk) or one byte string
 (checkpoints, other processes).
+
+What a profile can do is not known here, only what it consists of: so `profile.py` saves and loads itself through this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations import __version__, storage
 from lensai_integrations.checked_json import from_json, to_json
 from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
 from lensai_integrations.group import KINDS, Group
@@ -25,11 +25,9 @@ from lensai_integrations.infos import checked_group_info, checked_profile_info
 from lensai_integrations.measures import embeddings, images, outputs
 from lensai_integrations.measures.custom import same_formula
 from lensai_integrations.measures.definitions import DEFINITIONS
-from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.segments import check_read
 from lensai_integrations.sketches.rows import RowSample
-from lensai_integrations.storage import MAX_MANIFEST_BYTES, pack, read_folder, unpack, write_files
-from lensai_integrations.summary import segments_csv, to_csv
+from lensai_integrations.storage import MAX_MANIFEST_BYTES, pack, unpack
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -42,75 +40,56 @@ _BYTES_VERSION = 1
 _DECLARING = (embeddings, images, outputs)  # imported so that every definition of this release is declared
 
 
-def save(what: Profile | Baseline, folder: str | Path, *, report_html: str | None = None) -> Path:
-    """Write a profile or baseline to a folder: arrays, table, the report if given, and last the manifest.
+class Contents(Protocol):
+    """What a profile consists of: groups by name, a sample of their rows, JSON values, and a profile per segment."""
 
-    Returns:
-        The folder.
+    @property
+    def groups(self) -> Mapping[str, Group]: ...  # noqa: D102  as the class says
+    @property
+    def rows(self) -> RowSample | None: ...  # noqa: D102
+    @property
+    def info(self) -> dict[str, Any]: ...  # noqa: D102
+    @property
+    def segments(self) -> Mapping[str, Contents]: ...  # noqa: D102
 
-    Raises:
-        InputError: If `folder` is a file.
-        OSError: If it cannot be written.
+
+#: A profile that was read; how one is made of what it consists of, in the order above.
+Made = TypeVar("Made")
+Make = Callable[[dict[str, Group], RowSample | None, dict[str, Any], dict[str, Made]], Made]
+
+
+class Decoded(NamedTuple, Generic[Made]):
+    """What a manifest and its arrays hold.
+
+    Attributes:
+        kind: `"profile"` or `"baseline"`.
+        info: JSON values of a baseline; those of a profile are in the profile.
+        profiles: Of a profile `profile`; of a baseline `reference`, and `training` if it has one.
+        calibration: Arrays of a baseline's clean windows; empty without.
     """
-    write_files(Path(folder), files_of(what, report_html=report_html))
-    return Path(folder)
+
+    kind: str
+    info: dict[str, Any]
+    profiles: dict[str, Made]
+    calibration: Arrays
 
 
-def files_of(what: Profile | Baseline, *, report_html: str | None = None) -> dict[str, bytes]:
-    """What `save` writes, in memory: the name of each file and what is in it, the manifest last.
-
-    Whoever sends a baseline elsewhere sends these, and not what a folder holds by then.
+def to_bytes(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Manifest and arrays as one byte string, for checkpoints and other processes. No pickle inside.
 
     Example:
-        >>> from lensai_integrations.profile import Profile
-        >>> list(files_of(Profile()))
-        ['profile.npz', 'streams.csv', 'manifest.json']
+        >>> from_bytes(to_bytes({"kind": "profile"}, {"a": np.zeros(2)}))
+        ({'format_version': 1, 'kind': 'profile'}, {'a': array([0., 0.])})
     """
-    manifest, arrays = _encode(what)
-    texts = {"streams.csv": to_csv(what.sources())}
-    if any(profile.segments for profile in what.sources().values()):
-        texts["segments.csv"] = segments_csv(what.sources())
-    if report_html is not None:
-        texts["report.html"] = report_html
-    return storage.files_of(manifest, arrays, texts)
-
-
-def load(folder: str | Path) -> Profile | Baseline:
-    """Read what `save` wrote, whichever it was.
-
-    Raises:
-        FormatError: If a check fails: manifest, sha256, sizes, versions, contents.
-        DefinitionError: If a definition id means something else here than where it was written.
-
-    Example:
-        >>> import tempfile
-        >>> from lensai_integrations.profile import Profile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     load(save(Profile(info={"source": "production"}), folder)).source
-        'production'
-    """
-    return _decode(*read_folder(Path(folder)))
-
-
-def to_bytes(what: Profile | Baseline) -> bytes:
-    """The whole profile or baseline as one byte string, for checkpoints and other processes. No pickle inside.
-
-    Example:
-        >>> from lensai_integrations.profile import Profile
-        >>> from_bytes(to_bytes(Profile(info={"source": "test"}))).source
-        'test'
-    """
-    manifest, arrays = _encode(what)
     text = to_json({"format_version": _BYTES_VERSION, **manifest}, "the manifest")
     return pack({**arrays, _MANIFEST_KEY: np.frombuffer(text, np.uint8)})
 
 
-def from_bytes(blob: bytes) -> Profile | Baseline:
-    """Read what `to_bytes` wrote.
+def from_bytes(blob: bytes) -> tuple[dict[str, Any], Arrays]:
+    """Manifest and arrays of what `to_bytes` wrote.
 
     Raises:
         FormatError: If the bytes are truncated or of another format.
-        DefinitionError: If a definition id means something else here than where it was written.
     """
     arrays = unpack(blob, "the bytes")
     text = arrays.pop(_MANIFEST_KEY, None)
@@ -123,36 +102,44 @@ def from_bytes(blob: bytes) -> Profile | Baseline:
             f"the bytes have format_version {written!r}; this release reads {_BYTES_VERSION}: upgrade"
             " lensai-integrations here, or profile again"
         )
-    return _decode(manifest, arrays)
+    return manifest, arrays
 
 
-def _encode(what: Profile | Baseline) -> tuple[dict[str, Any], Arrays]:
-    """Manifest and arrays. The place of each group among the arrays is its number, not its name."""
-    if isinstance(what, Profile):
-        kind, parts = "profile", {"profile": what}
-    else:
-        kind, parts = "baseline", {"reference": what.reference}
-        if what.training is not None:
-            parts["training"] = what.training
-    for part, each in {kind: what, **parts}.items():
-        _check_info(part, each.info)
-        _check_kinds(checked_profile_info, each.info)
+def encode(
+    kind: str,
+    info: dict[str, Any],
+    profiles: Mapping[str, Contents],
+    calibration: Mapping[str, NDArray[Any]] | None = None,
+) -> tuple[dict[str, Any], Arrays]:
+    """Manifest and arrays. The place of each group among the arrays is its number, not its name.
+
+    Args:
+        kind: `"profile"` or `"baseline"`.
+        info: JSON values of the whole.
+        profiles: Of a profile `profile`; of a baseline `reference`, and `training` if it has one.
+        calibration: Arrays of a baseline's clean windows.
+
+    Raises:
+        InputError: If an entry of an `info` is no JSON, or would be refused when it is read.
+    """
+    parts = dict(profiles)
+    for part, told_of_it in {kind: info, **{part: each.info for part, each in parts.items()}}.items():
+        _check_info(part, told_of_it)
+        _check_kinds(checked_profile_info, told_of_it)
     for group in (group for part in parts.values() for group in part.groups.values()):
         _check_info(f"group {group.name!r}", group.info)
         _check_kinds(checked_group_info, group.info, group.name)
-    arrays: Arrays = {}
-    calibration = what.calibration if isinstance(what, Baseline) else None
-    arrays |= {f"{_CALIBRATION}/{name}": array for name, array in (calibration or {}).items()}
-    profiles = {part: _encode_profile(profile, part, arrays) for part, profile in parts.items()}
+    arrays: Arrays = {f"{_CALIBRATION}/{name}": array for name, array in (calibration or {}).items()}
+    encoded = {part: _encode_profile(profile, part, arrays) for part, profile in parts.items()}
     told: dict[str, Any] = {}
     for group in (group for part in parts.values() for group in part.groups.values()):
         told |= group.known(group.definitions.values())
     manifest = {
         "kind": kind,
-        "info": what.info,
-        "profiles": profiles,
+        "info": info,
+        "profiles": encoded,
         "definitions": {id: asdict(each) for id, each in sorted(told.items()) if each is not None},
-        "versions": {"lensai-integrations": __version__} | {name: version(name) for name in ("datasketches", "numpy")},
+        "versions": {name: version(name) for name in ("lensai-integrations", "datasketches", "numpy")},
     }
     return manifest, arrays
 
@@ -180,7 +167,7 @@ def _check_kinds(check: Callable[..., Any], *of: Any) -> None:
         raise InputError(f"{error}: it could not be read again") from error
 
 
-def _encode_profile(profile: Profile, prefix: str, arrays: Arrays) -> dict[str, Any]:
+def _encode_profile(profile: Contents, prefix: str, arrays: Arrays) -> dict[str, Any]:
     groups = []
     for number, group in enumerate(profile.groups.values()):
         for position, sketch in enumerate(group.sketches.values()):
@@ -199,30 +186,41 @@ def _encode_profile(profile: Profile, prefix: str, arrays: Arrays) -> dict[str, 
     return {**entry, "segments": parts}
 
 
-def _decode(manifest: Mapping[str, Any], arrays: Arrays) -> Profile | Baseline:
-    """The profile or baseline that a manifest describes. Nothing may be left of the arrays."""
+def decode(manifest: Mapping[str, Any], arrays: Arrays, make: Make[Made]) -> Decoded[Made]:
+    """The profiles that a manifest describes. Nothing may be left of the arrays.
+
+    Args:
+        manifest: What `encode` made.
+        arrays: Likewise; they are taken away from it.
+        make: Makes a profile of its groups, rows, info and segments.
+
+    Raises:
+        FormatError: If the manifest describes no profile, or others than one of its kind has.
+        DefinitionError: If a definition id means something else here than where it was written.
+    """
     try:
         _check_definitions(manifest["definitions"])
         calibration = {name: arrays.pop(f"{_CALIBRATION}/{name}") for name in _below(_CALIBRATION, arrays)}
         states = _by_place(arrays)
-        profiles = {part: _decode_profile(entry, part, states) for part, entry in manifest["profiles"].items()}
-        made = _assembled(manifest, profiles, calibration)
+        profiles = {part: _decode_profile(entry, part, states, make) for part, entry in manifest["profiles"].items()}
+        kind = _checked_kind(manifest["kind"], profiles.keys(), calibration)
+        info = checked_profile_info(manifest["info"]) if kind == "baseline" else {}
     except LensAIError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise FormatError(f"the manifest does not describe a profile this release can read: {error!r}") from error
     if left := [f"{place}/{name}" for place, state in states.items() for name in state]:
         raise FormatError(f"the manifest refers to none of {len(left)} arrays: {', '.join(left[:5])}")
-    return made
+    return Decoded(kind, info, profiles, calibration)
 
 
-def _assembled(manifest: Mapping[str, Any], profiles: dict[str, Profile], calibration: Arrays) -> Profile | Baseline:
-    profile, reference, training = (profiles.pop(part, None) for part in ("profile", "reference", "training"))
-    if manifest["kind"] == "profile" and profile is not None and not (reference or training or profiles or calibration):
-        return profile
-    if manifest["kind"] == "baseline" and reference is not None and not (profile or profiles):
-        return Baseline(reference, training, checked_profile_info(manifest["info"]), calibration or None)
-    raise FormatError(f"the manifest is of kind {manifest['kind']!r} and lists other profiles than such a one has")
+def _checked_kind(kind: Any, parts: Collection[str], calibration: Arrays) -> str:
+    """`"profile"` or `"baseline"`, if what is there is what such a one has."""
+    if kind == "profile" and set(parts) == {"profile"} and not calibration:
+        return "profile"
+    if kind == "baseline" and {"reference"} <= set(parts) <= {"reference", "training"}:
+        return "baseline"
+    raise FormatError(f"the manifest is of kind {kind!r} and lists other profiles than such a one has")
 
 
 def _by_place(arrays: Arrays) -> dict[str, Arrays]:
@@ -234,7 +232,7 @@ def _by_place(arrays: Arrays) -> dict[str, Arrays]:
     return states
 
 
-def _decode_profile(entry: Mapping[str, Any], prefix: str, states: dict[str, Arrays]) -> Profile:
+def _decode_profile(entry: Mapping[str, Any], prefix: str, states: dict[str, Arrays], make: Make[Made]) -> Made:
     groups = [_decode_group(group, f"{prefix}/{number}", states) for number, group in enumerate(entry["groups"])]
     if len({group.name for group in groups}) < len(groups):
         raise FormatError(f"two groups of {prefix!r} have the same name")
@@ -244,8 +242,11 @@ def _decode_profile(entry: Mapping[str, Any], prefix: str, states: dict[str, Arr
     info, segments = checked_profile_info(entry["info"]), entry.get("segments", [])
     if segments:
         check_read(info, [part["name"] for part in segments], any("segments" in part for part in segments))
-    below = {part["name"]: _decode_profile(part, f"{prefix}/segments/{i}", states) for i, part in enumerate(segments)}
-    return Profile({group.name: group for group in groups}, rows, info, below)
+    below = {
+        part["name"]: _decode_profile(part, f"{prefix}/segments/{number}", states, make)
+        for number, part in enumerate(segments)
+    }
+    return make({group.name: group for group in groups}, rows, info, below)
 
 
 def _decode_group(entry: Mapping[str, Any], prefix: str, states: dict[str, Arrays]) -> Group:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from lensai_integrations.group import Group
 from lensai_integrations.heads import is_labels, is_outputs, partner_of
 from lensai_integrations.measures.outputs import CLASSES, MULTILABEL, PER_IMAGE
-
-if TYPE_CHECKING:
-    from lensai_integrations.profile import Profile
 
 #: Names that are kept, and characters of one.
 MOST_NAMES: Final = 10_000
@@ -63,15 +60,17 @@ def shown(category: str, names: Sequence[str]) -> str:
     return f"{name} ({category})" if names.count(names[int(category)]) > 1 else name
 
 
-def label_names(*profiles: Profile) -> tuple[str, ...]:
+def label_names(*profiles: Mapping[str, Group]) -> tuple[str, ...]:
     """The names that the labels of some profiles have.
 
+    Args:
+        profiles: The groups of each, by name.
+
     Example:
-        >>> from lensai_integrations import Profile
-        >>> label_names(Profile())
-        ()
+        >>> label_names({"labels": Group("labels", info={"class_names": ["cat", "dog"]})})
+        ('cat', 'dog')
     """
-    return class_names(*(group for each in profiles for name, group in each.groups.items() if is_labels(name)))
+    return class_names(*(group for groups in profiles for name, group in groups.items() if is_labels(name)))
 
 
 def name_of(stream: str, names: Sequence[str]) -> str:

@@ -6,9 +6,8 @@ sample has NaN, and the profile's warnings say what the error was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -16,42 +15,13 @@ from lensai_integrations.arrays import Array
 from lensai_integrations.errors import InputError, told
 from lensai_integrations.group import Group
 from lensai_integrations.measures.batches import Found
-from lensai_integrations.measures.custom import CustomMeasure, registered
+from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.custom_rows import custom_measurer
-from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.settings import Settings
 from lensai_integrations.sketches.bank import KLLBank
 
-if TYPE_CHECKING:
-    from lensai_integrations.profile import Profile
-    from lensai_integrations.settings import Settings
-
 _ROWS_AT_ONCE = 4096
-NOT_DECLARED: Final = (
-    "the custom measure {0!r} of the profile to be like is not declared in this process, so it is not measured: import"
-    " the module with its @measure before making the Profiler, or pass measures=[...]"
-)
-
-
-def chosen_measures(
-    measures: Sequence[CustomMeasure] | None, like: Profile | None
-) -> tuple[tuple[CustomMeasure, ...], list[str]]:
-    """The custom measures to use, and the ids of those that this process has not declared.
-
-    Args:
-        measures: Those that were asked for; None asks for those of `like`.
-        like: A profile.
-
-    Example:
-        >>> chosen_measures(None, None)
-        ((), [])
-    """
-    if measures is not None or like is None:
-        return tuple(measures or ()), []
-    apart = [each for group in like.groups.values() for each in group.apart.items()]
-    ids = [group.definition_of(name) for name, group in apart]
-    found = {id: registered(id) for id in ids if id.split("/")[0] not in CONVENTIONS}  # a device's are not custom
-    return tuple(each for each in found.values() if each), [id for id, each in found.items() if each is None]
 
 
 class CustomStreams:

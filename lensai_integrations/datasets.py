@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from lensai_integrations.arrays import is_array, shape_of, to_host
 from lensai_integrations.conventions import chosen_readers, convention_of, delivered_in, readers_by_name
-from lensai_integrations.custom_recorder import NOT_DECLARED, chosen_measures
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import LABELS
 from lensai_integrations.measures.batches import Key, fields_of, images_in, is_picture, locate
@@ -25,6 +24,7 @@ from lensai_integrations.raw.files import profile_files
 from lensai_integrations.raw.metadata import Metadata
 from lensai_integrations.raw.sketches import RAW
 from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL
+from lensai_integrations.settings import NOT_DECLARED, chosen_measures
 from lensai_integrations.tensorflow_arrays import is_tensorflow_array
 from lensai_integrations.training.batches import LABEL_KEYS, BatchReader, Place, image_inputs
 from lensai_integrations.training.labels import Parts, Path, by_evidence, inside, part_at, path_of

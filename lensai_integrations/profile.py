@@ -1,30 +1,42 @@
 """Profiles: what was seen of some images, as named sketches; and baselines: what a model is held against.
 
-A profile is a handful of groups (`group.py`) and a sample of their rows; it merges group by group. How profiles become
-folders and bytes is in `archive.py`, how they become a table in `summary.py`. Copied or pickled, they go through these
-bytes: what arrives in another process or release is what a file would have, and is checked as a file is.
+A profile is a handful of groups (`group.py`) and a sample of their rows; it merges group by group. What folders and
+bytes hold of it is in `archive.py`, how groups become a table in `summary.py`. Copied or pickled, profiles go through
+these bytes: what arrives in another process or release is what a file would have, and is checked as a file is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from lensai_integrations import archive, storage
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, check_comparable, shared_info
 from lensai_integrations.heads import is_labels
-from lensai_integrations.segments import merged_segments
+from lensai_integrations.segments import DEFAULT_SEGMENTS, OTHER
 from lensai_integrations.sketches.rows import RowSample
+from lensai_integrations.summary import StreamSummary, segments_csv, summarize, to_csv, to_pandas
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lensai_integrations.summary import StreamSummary
-
-__all__ = ["Baseline", "Group", "Profile", "check_comparable"]
+__all__ = [
+    "Baseline",
+    "Group",
+    "Profile",
+    "bounded",
+    "check_comparable",
+    "files_of",
+    "from_bytes",
+    "load",
+    "to_bytes",
+]
 
 
 @dataclass
@@ -91,7 +103,7 @@ class Profile:
         info["warnings"] = list(dict.fromkeys([*self.warnings, *other.warnings]))
         rows, problem = _merged_rows(self.rows, other.rows)
         info["warnings"] += [problem] if problem else []
-        segments, about, lost = merged_segments(self, other)
+        segments, about, lost = _merged_segments(self, other)
         info = {key: value for key, value in info.items() if key not in ("segment_by", "max_segments")} | about
         info["warnings"] += lost
         info["warnings"] += [
@@ -107,7 +119,7 @@ class Profile:
         return Profile(groups, rows, info, segments)
 
     def __reduce__(self) -> Any:
-        return _arrived, (_sent(self),)
+        return from_bytes, (to_bytes(self),)
 
     def sources(self) -> dict[str, Profile]:
         """The profiles inside by the name of their source; a profile holds one, itself."""
@@ -115,9 +127,7 @@ class Profile:
 
     def summaries(self) -> list[StreamSummary]:
         """One row per stream: counts, quantiles, extremes, heavy hitters. See `lensai_integrations.summary`."""
-        from lensai_integrations.summary import summarize
-
-        return summarize(self)
+        return summarize(self.groups)
 
     def to_pandas(self) -> pd.DataFrame:
         """The summaries as a table, a row per stream, the columns of `streams.csv`.
@@ -125,9 +135,7 @@ class Profile:
         Raises:
             MissingDependencyError: If pandas is not installed.
         """
-        from lensai_integrations.summary import to_pandas
-
-        return to_pandas(self.sources())
+        return to_pandas(_groups_by_source(self))
 
     def save(self, folder: str | Path, *, report_html: str | None = None) -> Path:
         """Write `profile.npz`, `streams.csv`, the report if given, and last `manifest.json`.
@@ -136,9 +144,7 @@ class Profile:
             InputError: If `folder` is a file.
             OSError: If it cannot be written.
         """
-        from lensai_integrations.archive import save
-
-        return save(self, folder, report_html=report_html)
+        return _save(self, folder, report_html)
 
     @classmethod
     def load(cls, folder: str | Path) -> Profile:
@@ -148,8 +154,6 @@ class Profile:
             FormatError: If a check fails: manifest, sha256, sizes, versions, contents.
             DefinitionError: If a definition id means something else here than where it was written.
         """
-        from lensai_integrations.archive import load
-
         loaded = load(folder)
         return loaded.reference if isinstance(loaded, Baseline) else loaded
 
@@ -172,7 +176,7 @@ class Baseline:
     calibration: dict[str, NDArray[Any]] | None = field(default=None, repr=False, compare=False)
 
     def __reduce__(self) -> Any:
-        return _arrived, (_sent(self),)
+        return from_bytes, (to_bytes(self),)
 
     @property
     def n(self) -> int:
@@ -196,9 +200,7 @@ class Baseline:
         Raises:
             MissingDependencyError: If pandas is not installed.
         """
-        from lensai_integrations.summary import to_pandas
-
-        return to_pandas(self.sources())
+        return to_pandas(_groups_by_source(self))
 
     def save(self, folder: str | Path, *, report_html: str | None = None) -> Path:
         """Write `profile.npz`, `streams.csv`, the report if given, and last `manifest.json`.
@@ -207,9 +209,7 @@ class Baseline:
             InputError: If `folder` is a file.
             OSError: If it cannot be written.
         """
-        from lensai_integrations.archive import save
-
-        return save(self, folder, report_html=report_html)
+        return _save(self, folder, report_html)
 
     @classmethod
     def load(cls, folder: str | Path) -> Baseline:
@@ -219,23 +219,88 @@ class Baseline:
             FormatError: If a check fails: manifest, sha256, sizes, versions, contents.
             DefinitionError: If a definition id means something else here than where it was written.
         """
-        from lensai_integrations.archive import load
-
         loaded = load(folder)
         return loaded if isinstance(loaded, Baseline) else Baseline(loaded)
 
 
-def _sent(what: Profile | Baseline) -> bytes:
-    """What copies and other processes get: what a file has, checked as a file is."""
-    from lensai_integrations.archive import to_bytes
+def files_of(what: Profile | Baseline, *, report_html: str | None = None) -> dict[str, bytes]:
+    """What `save` writes, in memory: the name of each file and what is in it, the manifest last.
 
-    return to_bytes(what)
+    Whoever sends a baseline elsewhere sends these, and not what a folder holds by then.
+
+    Example:
+        >>> list(files_of(Profile()))
+        ['profile.npz', 'streams.csv', 'manifest.json']
+    """
+    manifest, arrays = _encoded(what)
+    texts = {"streams.csv": to_csv(_groups_by_source(what))}
+    segments = {source: profile.segments for source, profile in what.sources().items()}
+    if any(segments.values()):
+        texts["segments.csv"] = segments_csv(
+            {source: {name: segment.groups for name, segment in of.items()} for source, of in segments.items()}
+        )
+    if report_html is not None:
+        texts["report.html"] = report_html
+    return storage.files_of(manifest, arrays, texts)
 
 
-def _arrived(blob: bytes) -> Profile | Baseline:
-    from lensai_integrations.archive import from_bytes
+def _save(what: Profile | Baseline, folder: str | Path, report_html: str | None) -> Path:
+    storage.write_files(Path(folder), files_of(what, report_html=report_html))
+    return Path(folder)
 
-    return from_bytes(blob)
+
+def load(folder: str | Path) -> Profile | Baseline:
+    """Read what `save` wrote, whichever it was.
+
+    Raises:
+        FormatError: If a check fails: manifest, sha256, sizes, versions, contents.
+        DefinitionError: If a definition id means something else here than where it was written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     load(Profile(info={"source": "production"}).save(folder)).source
+        'production'
+    """
+    return _decoded(*storage.read_folder(Path(folder)))
+
+
+def to_bytes(what: Profile | Baseline) -> bytes:
+    """The whole profile or baseline as one byte string, for checkpoints and other processes. No pickle inside.
+
+    Example:
+        >>> from_bytes(to_bytes(Profile(info={"source": "test"}))).source
+        'test'
+    """
+    return archive.to_bytes(*_encoded(what))
+
+
+def from_bytes(blob: bytes) -> Profile | Baseline:
+    """Read what `to_bytes` wrote.
+
+    Raises:
+        FormatError: If the bytes are truncated or of another format.
+        DefinitionError: If a definition id means something else here than where it was written.
+    """
+    return _decoded(*archive.from_bytes(blob))
+
+
+def _encoded(what: Profile | Baseline) -> tuple[dict[str, Any], archive.Arrays]:
+    if isinstance(what, Profile):
+        return archive.encode("profile", what.info, {"profile": what})
+    parts = {"reference": what.reference} | ({"training": what.training} if what.training is not None else {})
+    return archive.encode("baseline", what.info, parts, what.calibration)
+
+
+def _decoded(manifest: Mapping[str, Any], arrays: archive.Arrays) -> Profile | Baseline:
+    held = archive.decode(manifest, arrays, Profile)
+    if held.kind == "profile":
+        return held.profiles["profile"]
+    return Baseline(held.profiles["reference"], held.profiles.get("training"), held.info, held.calibration or None)
+
+
+def _groups_by_source(what: Profile | Baseline) -> dict[str, Mapping[str, Group]]:
+    return {source: profile.groups for source, profile in what.sources().items()}
 
 
 def _merged_group(a: Group | None, b: Group | None) -> Group:
@@ -255,3 +320,41 @@ def _merged_rows(a: RowSample | None, b: RowSample | None) -> tuple[RowSample | 
     except InputError as error:
         return None, f"the row sample was dropped in merging: {error}"
     return result, ""
+
+
+def _merged_segments(a: Profile, b: Profile) -> tuple[dict[str, Profile], dict[str, Any], list[str]]:
+    """The segments of two profiles together, what `info` says of them, and what to warn of.
+
+    They can only be had if all rows are segmented by the same: otherwise there are none, with a warning. A profile
+    without rows does not matter.
+    """
+    sides = [profile for profile in (a, b) if profile.n] or [a, b]
+    ways = {profile.info.get("segment_by") for profile in sides}
+    by = ways.pop() if len(ways) == 1 else None
+    if by is None:
+        lost = any(profile.segments for profile in sides)
+        said = " and ".join(f"by {profile.info.get('segment_by') or 'nothing'}" for profile in sides)
+        return {}, {}, [f"the segments were dropped in merging: they are {said}"] if lost else []
+    most = max(int(profile.info.get("max_segments") or DEFAULT_SEGMENTS) for profile in sides)
+    segments: dict[str, Profile] = {}
+    for profile in sides:
+        for name, segment in profile.segments.items():
+            segments[name] = segments[name].merge(segment) if name in segments else segment
+    return bounded(segments, most), {"segment_by": by, "max_segments": most}, []
+
+
+def bounded(segments: Mapping[str, Profile], most: int) -> dict[str, Profile]:
+    """The `most` largest segments, ties by name, in their order; the others are merged into `OTHER`, which comes last.
+
+    Example:
+        >>> from lensai_integrations import Profiler
+        >>> profiler = Profiler(segment_by="label")
+        >>> profiler.update(labels=["cat", "dog", "cat"])
+        >>> {name: segment.n for name, segment in bounded(profiler.profile().segments, 1).items()}
+        {'cat': 2, 'other': 1}
+    """
+    named = sorted((name for name in segments if name != OTHER), key=lambda name: (-segments[name].n, name))
+    kept = set(named[:most])
+    rest = [segment for name, segment in segments.items() if name not in kept]
+    result = {name: segment for name, segment in segments.items() if name in kept}
+    return result | {OTHER: reduce(lambda a, b: a.merge(b), rest)} if rest else result

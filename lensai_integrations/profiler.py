@@ -20,7 +20,6 @@ from lensai_integrations.alike import check_alike, sketched_alike, unlike_in
 from lensai_integrations.arrays import Array, is_array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
 from lensai_integrations.conventions import INPUTS, input_of, kept_apart
-from lensai_integrations.custom_recorder import NOT_DECLARED
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import (
     LABELS,
@@ -45,7 +44,7 @@ from lensai_integrations.raw.reading import pixels_of
 from lensai_integrations.recorders import RECORDERS, Recorder
 from lensai_integrations.segmenting import Segmenter, label_values
 from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL, checked_segment_by
-from lensai_integrations.settings import Settings
+from lensai_integrations.settings import NOT_DECLARED, Settings
 from lensai_integrations.sketches.rows import RowSample
 
 #: Batches on their way from an accelerator of JAX or TensorFlow. When there are more, all but the newest are taken: one

@@ -1,4 +1,4 @@
-"""One profile per value of a label or of metadata: how many there may be, what they are called, how they merge.
+"""One profile per value of a label or of metadata: how many there may be, and what they are called.
 
 A profile with segments says in its `info` what they are by, `segment_by`, and how many there may be, `max_segments`.
 The rows of all further values, and of none, are in the segment `OTHER`. So group by group, the rows of the segments add
@@ -12,13 +12,9 @@ into `OTHER`: what is in there is not taken apart again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from lensai_integrations.errors import FormatError, InputError
-
-if TYPE_CHECKING:
-    from lensai_integrations.profile import Profile
 
 #: The rows of values without a segment of their own, and of no value. A value of this name shares it.
 OTHER: Final = "other"
@@ -76,44 +72,6 @@ def segment_name(value: Any) -> str | None:
         raise InputError(f"segments should be strings, whole numbers or None, one per row, not {value!r}")
     name = "" if value is None else str(int(value)) if isinstance(value, bool) else str(value)
     return name if is_name(name) else None
-
-
-def merged_segments(a: Profile, b: Profile) -> tuple[dict[str, Profile], dict[str, Any], list[str]]:
-    """The segments of two profiles together, what `info` says of them, and what to warn of.
-
-    They can only be had if all rows are segmented by the same: otherwise there are none, with a warning. A profile
-    without rows does not matter.
-    """
-    sides = [profile for profile in (a, b) if profile.n] or [a, b]
-    ways = {profile.info.get("segment_by") for profile in sides}
-    by = ways.pop() if len(ways) == 1 else None
-    if by is None:
-        lost = any(profile.segments for profile in sides)
-        said = " and ".join(f"by {profile.info.get('segment_by') or 'nothing'}" for profile in sides)
-        return {}, {}, [f"the segments were dropped in merging: they are {said}"] if lost else []
-    most = max(int(profile.info.get("max_segments") or DEFAULT_SEGMENTS) for profile in sides)
-    segments: dict[str, Profile] = {}
-    for profile in sides:
-        for name, segment in profile.segments.items():
-            segments[name] = segments[name].merge(segment) if name in segments else segment
-    return bounded(segments, most), {"segment_by": by, "max_segments": most}, []
-
-
-def bounded(segments: Mapping[str, Profile], most: int) -> dict[str, Profile]:
-    """The `most` largest segments, ties by name, in their order; the others are merged into `OTHER`, which comes last.
-
-    Example:
-        >>> from lensai_integrations import Profiler
-        >>> profiler = Profiler(segment_by="label")
-        >>> profiler.update(labels=["cat", "dog", "cat"])
-        >>> {name: segment.n for name, segment in bounded(profiler.profile().segments, 1).items()}
-        {'cat': 2, 'other': 1}
-    """
-    named = sorted((name for name in segments if name != OTHER), key=lambda name: (-segments[name].n, name))
-    kept = set(named[:most])
-    rest = [segment for name, segment in segments.items() if name not in kept]
-    result = {name: segment for name, segment in segments.items() if name in kept}
-    return result | {OTHER: reduce(lambda a, b: a.merge(b), rest)} if rest else result
 
 
 def check_read(info: Mapping[str, Any], names: list[Any], nested: bool) -> None:

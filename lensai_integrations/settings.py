@@ -20,11 +20,11 @@ from lensai_integrations.conventions import (
     only_delivered,
     with_conventions,
 )
-from lensai_integrations.custom_recorder import chosen_measures
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
 from lensai_integrations.heads import for_head, head_of, partner_of
-from lensai_integrations.measures.custom import CustomMeasure
+from lensai_integrations.measures.custom import CustomMeasure, registered
+from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import (
     Decision,
@@ -51,6 +51,32 @@ _TOLD: Final[Mapping[str, Kind]] = {"multilabel": "multilabel_logits", "regressi
 
 #: What a profile says of a layer and how its output was reduced.
 _TAKEN_OVER = ("layer", "reduce", "axes", "channels_last", "class_names")
+
+NOT_DECLARED: Final = (
+    "the custom measure {0!r} of the profile to be like is not declared in this process, so it is not measured: import"
+    " the module with its @measure before making the Profiler, or pass measures=[...]"
+)
+
+
+def chosen_measures(
+    measures: Sequence[CustomMeasure] | None, like: Profile | None
+) -> tuple[tuple[CustomMeasure, ...], list[str]]:
+    """The custom measures to use, and the ids of those that this process has not declared.
+
+    Args:
+        measures: Those that were asked for; None asks for those of `like`.
+        like: A profile.
+
+    Example:
+        >>> chosen_measures(None, None)
+        ((), [])
+    """
+    if measures is not None or like is None:
+        return tuple(measures or ()), []
+    apart = [each for group in like.groups.values() for each in group.apart.items()]
+    ids = [group.definition_of(name) for name, group in apart]
+    found = {id: registered(id) for id in ids if id.split("/")[0] not in CONVENTIONS}  # a device's are not custom
+    return tuple(each for each in found.values() if each), [id for id, each in found.items() if each is None]
 
 
 class Settings:

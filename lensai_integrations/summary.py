@@ -1,4 +1,7 @@
-"""A profile as a table people read: one row per stream, the same in `streams.csv`, pandas and the command line."""
+"""Groups as a table people read: one row per stream, the same in `streams.csv`, pandas and the command line.
+
+A source is a profile, seen here as its groups by name.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,10 @@ import numpy as np
 
 from lensai_integrations.class_names import class_names, name_of, shown
 from lensai_integrations.errors import MissingDependencyError
+from lensai_integrations.group import Group
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from lensai_integrations.profile import Group, Profile
 
 #: The ranks every summary shows.
 RANKS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -63,15 +65,14 @@ class StreamSummary:
     label: str = ""
 
 
-def summarize(profile: Profile) -> list[StreamSummary]:
-    """One summary per stream, in the profile's order.
+def summarize(groups: Mapping[str, Group]) -> list[StreamSummary]:
+    """One summary per stream, in the order of a profile's groups.
 
     Example:
-        >>> from lensai_integrations.profile import Profile
-        >>> summarize(Profile())
+        >>> summarize({"labels": Group("labels")})
         []
     """
-    return [row for group in profile.groups.values() for row in _group_rows(group)]
+    return [row for group in groups.values() for row in _group_rows(group)]
 
 
 def _group_rows(group: Group) -> Iterator[StreamSummary]:
@@ -111,25 +112,28 @@ def _pixel_rows(group: Group) -> Iterator[StreamSummary]:
         yield StreamSummary(f"{group.name}/{stream}", "pixels", definition, group.pixels.n, 0, low, high, values)
 
 
-def table(sources: Mapping[str, Profile]) -> list[dict[str, Any]]:
+def table(sources: Mapping[str, Mapping[str, Group]]) -> list[dict[str, Any]]:
     """The rows of `streams.csv`: a dict per source and stream with the keys `COLUMNS` and `CATEGORY_COLUMNS`."""
-    return [_record(source, row) for source, profile in sources.items() for row in summarize(profile)]
+    return [_record(source, row) for source, groups in sources.items() for row in summarize(groups)]
 
 
-def segments_csv(sources: Mapping[str, Profile]) -> str:
+def segments_csv(sources: Mapping[str, Mapping[str, Mapping[str, Group]]]) -> str:
     """`segments.csv`: the streams of each segment, embeddings aside, as the table has them, with a column `segment`.
 
     A file of its own, because readers of `streams.csv` take a source and a stream for one row.
+
+    Args:
+        sources: The groups of each segment, by source and by the segment's name.
 
     Example:
         >>> segments_csv({}).startswith("source,segment,stream,kind,n")
         True
     """
-    segments = [(source, name, p) for source, profile in sources.items() for name, p in profile.segments.items()]
     records = [
         {**_record(source, row), "segment": name}
-        for source, name, profile in segments
-        for row in summarize(profile)
+        for source, segments in sources.items()
+        for name, groups in segments.items()
+        for row in summarize(groups)
         if not row.stream.startswith("embeddings/")
     ]
     return _csv(["source", "segment", *COLUMNS[1:], *CATEGORY_COLUMNS], records)
@@ -153,7 +157,7 @@ def _record(source: str, row: StreamSummary) -> dict[str, Any]:
     }
 
 
-def to_csv(sources: Mapping[str, Profile]) -> str:
+def to_csv(sources: Mapping[str, Mapping[str, Group]]) -> str:
     """The table as CSV text; numbers in six significant digits, nothing where there is no number.
 
     Example:
@@ -179,7 +183,7 @@ def _cell(value: Any) -> Any:
     return _CELL_START.sub(r"\1'", value) if isinstance(value, str) else value
 
 
-def to_pandas(sources: Mapping[str, Profile]) -> pd.DataFrame:
+def to_pandas(sources: Mapping[str, Mapping[str, Group]]) -> pd.DataFrame:
     """The table as a DataFrame.
 
     Raises:

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from profiles import make_baseline, make_profile
 
 from lensai_integrations import Baseline, Profile, Profiler, calibrate, compare, storage
-from lensai_integrations.archive import files_of, from_bytes, load, save, to_bytes
 from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
 from lensai_integrations.group import Group
+from lensai_integrations.profile import files_of, from_bytes, load, to_bytes
 from lensai_integrations.report import baseline_html
 from lensai_integrations.storage import pack, unpack, write_files
 
@@ -38,8 +38,8 @@ def blob(baseline: Baseline) -> bytes:
 
 
 def test_a_baseline_survives_to_the_byte(baseline: Baseline, tmp_path: Path) -> None:
-    first = save(baseline, tmp_path / "a", report_html="<p>hello")
-    second = save(load(first), tmp_path / "b", report_html="<p>hello")
+    first = baseline.save(tmp_path / "a", report_html="<p>hello")
+    second = load(first).save(tmp_path / "b", report_html="<p>hello")
     names = sorted(path.name for path in first.iterdir())
     assert names == ["manifest.json", "profile.npz", "report.html", "streams.csv"]
     for name in names:

@@ -221,7 +221,7 @@ def test_merging_saving_and_loading_keep_both(tmp_path):
     assert all(set(each.groups) == {"inputs", EDGE, "outputs", "labels"} for each in loaded.reference.segments.values())
     table = (tmp_path / "baseline" / "streams.csv").read_text()
     assert f"{EDGE}/brightness," in table
-    assert table == to_csv(loaded.sources())
+    assert table == to_csv({source: profile.groups for source, profile in loaded.sources().items()})
 
 
 def test_the_report_shows_both_under_titles_of_their_own():

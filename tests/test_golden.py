@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from lensai_integrations import Baseline
-from lensai_integrations.archive import files_of, from_bytes, load, save, to_bytes
 from lensai_integrations.drift.calibrate import calibration_of
 from lensai_integrations.drift.compare import compare
+from lensai_integrations.profile import files_of, from_bytes, load, to_bytes
 
 GOLDEN = Path(__file__).with_name("golden")
 #: A calibrated baseline by format: folders without a digest of the manifest (1), and with one (2).
@@ -26,7 +26,7 @@ def test_a_folder_is_read_and_says_what_it_said(folder: Path, tmp_path: Path) ->
     assert (loaded.reference.n, loaded.reference.rows.n, len(loaded.training.segments)) == (120, 120, 4)
     assert calibration_of(loaded).draws == 100
     assert not compare(loaded, loaded.reference).drift
-    assert to_bytes(load(save(loaded, tmp_path / "again"))) == to_bytes(loaded)
+    assert to_bytes(load(loaded.save(tmp_path / "again"))) == to_bytes(loaded)
 
 
 def test_bytes_are_read_and_are_what_the_folder_is() -> None:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from lensai_integrations.archive import to_bytes
 from lensai_integrations.group import Group
-from lensai_integrations.profile import Profile
+from lensai_integrations.profile import Profile, to_bytes
 from lensai_integrations.sketches.bank import KLLBank
 
 

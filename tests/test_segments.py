@@ -13,12 +13,12 @@ from libraries import LIBRARIES, as_if_elsewhere, maker
 from profiles import batch
 
 from lensai_integrations import ImageInputs, Profile, Profiler
-from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import InputError
 from lensai_integrations.measuring import Measured
+from lensai_integrations.profile import bounded, to_bytes
 from lensai_integrations.recorders import Inputs
 from lensai_integrations.segmenting import segment_k
-from lensai_integrations.segments import OTHER, bounded
+from lensai_integrations.segments import OTHER
 from lensai_integrations.sketches.bank import KLLBank
 
 RANKS = [0.0, 0.05, 0.5, 0.95, 1.0]

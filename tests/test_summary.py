@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from profiles import make_baseline, make_profile
 
 from lensai_integrations import Profiler
-from lensai_integrations.summary import CATEGORY_COLUMNS, COLUMNS, RANKS, _cell, segments_csv, summarize, table, to_csv
+from lensai_integrations.summary import CATEGORY_COLUMNS, COLUMNS, RANKS, _cell, segments_csv, table, to_csv
 
 
 @pytest.fixture(scope="module")
 def records() -> dict[str, dict[str, str]]:
-    text = to_csv({"validation": make_profile(150)})
+    text = to_csv({"validation": make_profile(150).groups})
     return {record["stream"]: record for record in csv.DictReader(io.StringIO(text))}
 
 
@@ -48,7 +48,7 @@ def test_pixel_quantiles_are_exact() -> None:
     profiler = Profiler()
     images = np.random.default_rng(0).integers(0, 256, (6, 9, 7, 3), dtype=np.uint8)
     profiler.update(inputs=images)
-    rows = {row.stream: row for row in summarize(profiler.profile())}
+    rows = {row.stream: row for row in profiler.profile().summaries()}
     for channel in range(3):
         row, values = rows[f"inputs/pixel/{channel}"], images[..., channel].ravel()
         assert (row.n, row.min, row.max) == (6, values.min(), values.max())
@@ -58,8 +58,8 @@ def test_pixel_quantiles_are_exact() -> None:
 
 def test_a_row_per_source_and_stream() -> None:
     baseline = make_baseline(30)
-    rows = table(baseline.sources())
-    streams = [row.stream for row in summarize(baseline.reference)]
+    rows = table({source: profile.groups for source, profile in baseline.sources().items()})
+    streams = [row.stream for row in baseline.reference.summaries()]
     assert [(r["source"], r["stream"]) for r in rows[: len(streams)]] == [("validation", s) for s in streams]
     assert len(rows) == 2 * len(streams)
 
@@ -67,10 +67,10 @@ def test_a_row_per_source_and_stream() -> None:
 def test_an_empty_stream_has_no_numbers() -> None:
     profiler = Profiler()
     profiler.update(embeddings={"e": np.full((3, 2), np.nan, np.float32)})
-    row = summarize(profiler.profile())[0]
+    row = profiler.profile().summaries()[0]
     assert (row.n, row.invalid) == (0, 3)
     assert math.isnan(row.min)
-    assert "nan" not in to_csv({"production": profiler.profile()})
+    assert "nan" not in to_csv({"production": profiler.profile().groups})
 
 
 def read_again(cell: str) -> str:
@@ -92,9 +92,10 @@ def test_names_that_a_spreadsheet_would_compute_are_texts_in_every_table(name: s
     profiler.update(labels=[name, "cat"], segments=[name, name])
     profile = profiler.profile()
     profile.groups["labels"].definitions["*"] = name
+    segments = {key: segment.groups for key, segment in profile.segments.items()}
     for text, keys in (
-        (to_csv(profile.sources()), ("source", "definition")),
-        (segments_csv(profile.sources()), ("source", "segment")),
+        (to_csv({profile.source: profile.groups}), ("source", "definition")),
+        (segments_csv({profile.source: segments}), ("source", "segment")),
     ):
         (record,) = csv.DictReader(io.StringIO(text, newline=""))
         assert all(record[key].startswith("'") and read_again(record[key]) == name for key in keys)
@@ -105,5 +106,5 @@ def test_names_that_a_spreadsheet_would_compute_are_texts_in_every_table(name: s
 def test_negative_numbers_stay_numbers() -> None:
     profiler = Profiler()
     profiler.update(embeddings={"fc": -np.arange(1, 9, dtype=np.float32)[:, None]})
-    (record,) = csv.DictReader(io.StringIO(to_csv({"validation": profiler.profile()})))
+    (record,) = csv.DictReader(io.StringIO(to_csv({"validation": profiler.profile().groups})))
     assert (record["min"], record["max"]) == ("-8", "-1")

@@ -23,9 +23,9 @@ import torch
 
 from lensai_integrations import Baseline, DriftMonitor, ImageInputs, Profile, Profiler, Sketches, calibrate, compare
 from lensai_integrations import measure as declared
-from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
+from lensai_integrations.profile import to_bytes
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.storage import pack, unpack
 from lensai_integrations.training.problems import Problems

@@ -10,7 +10,6 @@ import sys
 
 import click
 
-from lensai_integrations import __version__
 from lensai_integrations.cli.devices import export, push
 from lensai_integrations.cli.making import calibrate, check, profile
 from lensai_integrations.cli.reading import compare, merge, show
@@ -20,7 +19,7 @@ from lensai_integrations.server.command import serve
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="lensai")
+@click.version_option(package_name="lensai-integrations", prog_name="lensai")
 def cli() -> None:
     """Baselines of what a model was trained on, and what has moved since.
 

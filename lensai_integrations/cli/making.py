@@ -9,7 +9,6 @@ import click
 
 from lensai_integrations.cli.sources import load_source, printable, tracking_uri_option
 from lensai_integrations.errors import InputError
-from lensai_integrations.progress import progress_bar
 from lensai_integrations.segments import DEFAULT_SEGMENTS
 
 #: Unreadable files that are printed; the profile names more.
@@ -43,6 +42,7 @@ def profile(
 
     If it is interrupted, the same command goes on where it was. Files that cannot be read are counted and listed.
     """
+    from lensai_integrations.progress import progress_bar
     from lensai_integrations.raw.files import profile_files
     from lensai_integrations.report import baseline_html
 
@@ -81,6 +81,7 @@ def calibrate(source: str, output: Path, windows: int, seed: int, tracking_uri: 
     Callbacks do this at the end of training; it is for profiles and for baselines made without.
     """
     from lensai_integrations.drift.calibrate import calibrate as calibrate_baseline
+    from lensai_integrations.progress import progress_bar
     from lensai_integrations.report import baseline_html
 
     with progress_bar("calibrating") as tick:

@@ -19,6 +19,7 @@ from lensai_integrations.cli.sources import (
 )
 from lensai_integrations.cli.tables import print_streams
 from lensai_integrations.profile import Profile
+from lensai_integrations.summary import to_csv
 
 
 @click.command()
@@ -61,11 +62,9 @@ def compare(
 @tracking_uri_option
 def show(source: str, as_csv: bool, show_all: bool, tracking_uri: str | None) -> None:
     """Print the streams of a profile or baseline."""
-    from lensai_integrations.summary import to_csv
-
     loaded = load_source(source, tracking_uri)
     if as_csv:
-        click.echo(to_csv(loaded.sources()), nl=False)
+        click.echo(to_csv({source: profile.groups for source, profile in loaded.sources().items()}), nl=False)
     else:
         print_streams(loaded.sources(), show_all)
     for warning in loaded.warnings:

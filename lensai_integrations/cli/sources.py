@@ -10,7 +10,8 @@ from unicodedata import category
 
 import click
 
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profile import Baseline, Profile, load
+from lensai_integrations.storage import MANIFEST
 
 NO_DRIFT, DRIFT, ERROR = 0, 1, 2
 
@@ -36,15 +37,11 @@ def load_source(source: str, tracking_uri: str | None = None) -> Profile | Basel
         from lensai_integrations.edge import read_stats
 
         return read_stats(source)
-    from lensai_integrations.archive import load
-
     return load(source)
 
 
 def _is_of_devices(path: Path) -> bool:
     """Whether it is an archive, or a folder with sketches and no manifest."""
-    from lensai_integrations.storage import MANIFEST
-
     if path.is_file():
         return path.name.endswith(_ARCHIVES)
     return path.is_dir() and not (path / MANIFEST).exists() and next(path.rglob("*.bin"), None) is not None

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from lensai_integrations.class_names import label_names, shown
 from lensai_integrations.cli.sources import printable, width
 from lensai_integrations.profile import Profile
 from lensai_integrations.segments import LABEL
-
-if TYPE_CHECKING:
-    from lensai_integrations.summary import StreamSummary
+from lensai_integrations.summary import StreamSummary
 
 
 def print_streams(sources: Mapping[str, Profile], show_all: bool) -> None:
@@ -19,15 +16,13 @@ def print_streams(sources: Mapping[str, Profile], show_all: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lensai_integrations.summary import summarize
-
     console = Console(width=width(), highlight=False)
     for source, profile in sources.items():
         table = Table(title=_plain(f"{source}: {profile.n:,} rows"), title_justify="left")
         table.add_column("stream", overflow="fold")
         for heading in ("n", "min", "5%", "median", "95%", "max"):
             table.add_column(heading, justify="right")
-        for row in summarize(profile):
+        for row in profile.summaries():
             if row.stream.startswith("embeddings/") and not show_all:
                 continue
             table.add_row(*_cells(row))
@@ -41,7 +36,7 @@ def print_streams(sources: Mapping[str, Profile], show_all: bool) -> None:
 
 def _segments_line(profile: Profile) -> str:
     """Names and rows of the segments."""
-    called = label_names(profile) if profile.info.get("segment_by") == LABEL else ()
+    called = label_names(profile.groups) if profile.info.get("segment_by") == LABEL else ()
     names = ", ".join(f"{shown(name, called)} ({segment.n:,} rows)" for name, segment in profile.segments.items())
     return f"{len(profile.segments)} segments by {profile.info.get('segment_by')}: {names}\n"
 

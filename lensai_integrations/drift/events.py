@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from lensai_integrations.drift.result import DriftReport, GroupDrift
-    from lensai_integrations.profile import Profile
+from lensai_integrations.drift.result import DriftReport, GroupDrift
+from lensai_integrations.profile import Profile
 
 RUNNING, COMPLETED, FAILED = "Running", "Completed", "Failed"
 #: What happened: a window was judged, people should be told, the monitor started or stopped.

@@ -1,19 +1,34 @@
 """What a comparison says, as plain frozen data: for people as text, for programs as JSON, for the HTML report as is.
 
 Nothing here decides anything. Everything is sorted worst first when it is made, so that no reader has to.
+
+As text it is the verdict, then what moved in words, then the numbers by group; without colours and within a width, for
+terminals, log files and e-mails.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
 from lensai_integrations.drift.accuracy import AccuracyEstimate
 from lensai_integrations.drift.kernel import KernelTest
-from lensai_integrations.drift.text import describe_stream, render
-from lensai_integrations.heads import is_labels, is_outputs
+from lensai_integrations.drift.text import (
+    certainty,
+    decimals_for,
+    describe_quantiles,
+    describe_shares,
+    number,
+    p_text,
+    percent,
+    percents,
+    two_decimals,
+)
+from lensai_integrations.heads import OUTPUTS, is_labels, is_outputs
 
 #: Ranks of the quantiles that are kept of numeric streams: the middle 90% and the median.
 RANKS = (0.05, 0.5, 0.95)
@@ -28,6 +43,17 @@ NAN3 = (math.nan, math.nan, math.nan)
 OF_BASELINE, OF_WINDOW = "baseline: ", "window: "
 #: How notes begin that name the groups that only one of them has.
 ONLY_BASELINE, ONLY_WINDOW = "only in the baseline, not compared: ", "only in the window, not compared: "
+
+#: Findings listed at the top; the groups' tables show all.
+_HEADLINES = 10
+#: Characters of a segment's name.
+_NAME = 24
+#: What the statistics of rows as vectors are called.
+STATISTICS = {
+    "mmd": "MMD",
+    "mahalanobis": "Mahalanobis distance of means",
+}
+_COLUMNS = ("stream", "baseline", "window", "effect", "W1/sd", "PSI", "p")
 
 #: Why a segment was not compared.
 REMAINDER, NEW, GONE, FEW = "not one population", "new", "gone", "too few rows"
@@ -377,3 +403,232 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
+
+
+def render(report: DriftReport, width: int) -> str:
+    """The whole report, no line wider than `width`."""
+    lines = [
+        line for text in (verdict(report), *meaning(report), _conditions(report)) for line in _wrapped(text, width)
+    ]
+    findings = list(_findings(report))
+    lines += [""] if findings else []
+    for finding in findings[:_HEADLINES]:
+        lines += _wrapped(finding, width, "  - ")
+    if len(findings) > _HEADLINES:
+        lines.append(f"  ... and {len(findings) - _HEADLINES} more, below")
+    for group in report.groups:
+        lines += ["", *_section(group, width)]
+    lines += ["", *_segments(report, width)] if report.segments else []
+    lines += [""] if report.notes else []
+    for note in report.notes:
+        lines += _wrapped(note, width, "note: ")
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def verdict(report: DriftReport) -> str:
+    """The report in one line.
+
+    Example:
+        >>> verdict(DriftReport(0.01, 0.1, 0, "validation", "production", 2000, 200))
+        'NO DRIFT: 0 of 0 streams moved'
+    """
+    moved = f"{len(report.moved):,} of {report.tested:,} streams moved"
+    vectors = [group.name for group in report.groups if group.vectors is not None and group.vectors.drift]
+    joint = f", and {', '.join(vectors)} as a whole" if vectors else ""
+    of_segments = f", and {count_segments(report)}" if report.segment_families else ""
+    return f"{'DRIFT' if report.drift else 'NO DRIFT'}: {moved}{joint}{of_segments}"
+
+
+def meaning(report: DriftReport) -> list[str]:
+    """What the drift is due to, where the window was read otherwise than the baseline; else what it means for the
+    model's answers, as far as that can be told without labels.
+    """
+    told = {
+        "harmful": "Harmful: what the model answers moved too.",
+        "benign": "Benign so far: what the model is shown moved, what it answers did not.",
+    }
+    lines = [f"Look here first: {cause}." for cause in report.causes]
+    lines += [told[report.harm]] if report.harm and not lines else []
+    return lines + [_accuracy(each, "" if name == OUTPUTS else f" of {name}") for name, each in report.accuracies]
+
+
+def _accuracy(found: AccuracyEstimate, of: str) -> str:
+    (before, after), low, high = percents(found.baseline, found.window), percent(found.low), percent(found.high)
+    how = "its labels" if found.by_labels else "its confidences"
+    return f"Accuracy{of}: {before} on the baseline; on the window {after} by {how} ({low} to {high})."
+
+
+def count_segments(report: DriftReport) -> str:
+    """How many of the segments that were compared moved, in words.
+
+    Example:
+        >>> count_segments(DriftReport(0.01, 0.1, 0, "validation", "production", 2000, 200))
+        '0 of 0 segments'
+    """
+    compared = sum(bool(segment.groups) for segment in report.segments)
+    return f"{sum(segment.drift for segment in report.segments)} of {compared} segments"
+
+
+def describe_stream(stream: StreamDrift) -> str:
+    """What changed in a stream, without its name."""
+    if stream.kind == "categories":
+        shares = [share for share in stream.shares if len(set(percents(*share[1:]))) > 1] or stream.shares[:1]
+        return "; ".join(f"{name} {describe_shares(before, after)}" for name, before, after in shares[:3])
+    if stream.kind == "invalid":
+        images = stream.stream.split("/")[0] in ("inputs", "raw")
+        which = "rows with pixels out of range or not finite" if images else "rows with a value that is not finite"
+        return f"{which} {describe_shares(*stream.shares[0][1:])}" if stream.shares else ""
+    return describe_quantiles(stream.baseline, stream.window)
+
+
+def _conditions(report: DriftReport) -> str:
+    return (
+        f"{report.n_window:,} rows of {report.source} against {report.n_baseline:,} of {report.against}. Chance of a "
+        f"false alarm: {report.false_alarm_rate:g} for the whole report ({_families(report)}). Drift needs an effect "
+        f"of {report.min_effect:g}: Kolmogorov-Smirnov distance, or share of the rows in another category."
+    )
+
+
+def _families(report: DriftReport) -> str:
+    if report.clean_windows:
+        known = f"by {report.clean_windows:,} clean windows drawn from the baseline"
+        rest = f"; {report.families} of its families of tests by formulas" if report.families else ""
+        return f"{known}{rest}" + ("; half of it for segments" if report.segment_families else "")
+    one, two = (f"{n} {'family' if n == 1 else 'families'}" for n in (report.families, report.segment_families))
+    halves = f"half of it for {one} of tests, half for {two} of tests of segments, in each half"
+    return f"{halves if report.segment_families else f'{one} of tests,'} an equal share each"
+
+
+def _findings(report: DriftReport) -> Iterator[str]:
+    """What moved, worst first: streams by name; of a group that is summed up one line; rows as vectors."""
+    found: list[tuple[float, str]] = []
+    for group in report.groups:
+        moved = group.moved
+        if moved and group.summed_up:
+            found.append((moved[0].effect, f"{group.name}: {_count(group)}, {_worst(group)}"))
+        else:
+            found += [(stream.effect, f"{stream.title} {stream.words} ({_evidence(stream)})") for stream in moved]
+        if group.vectors is not None and group.vectors.drift:
+            effect = group.vectors.test.effect if group.vectors.test is not None else 0.0
+            found.append((effect, f"{group.name} moved as a whole: {sum_up_vectors(group.vectors)}"))
+    for segment in report.segments:
+        if segment.drift:
+            found.append(
+                (segment.effect, f"segment {_short_name(segment.title or segment.name)}: {_worst_of(segment)}")
+            )
+    return (text for _, text in sorted(found, key=lambda entry: -entry[0]))
+
+
+def _worst_of(segment: SegmentDrift) -> str:
+    worst, more = segment.moved[0], len(segment.moved) - 1
+    return f"{worst.title} {worst.words} ({_evidence(worst)}){f', and {more} more' if more else ''}"
+
+
+def _segments(report: DriftReport, width: int) -> Iterator[str]:
+    """A line or two per segment: its name, rows before and after, and what moved."""
+    yield from _wrapped(f"segments by {report.segment_by}: {count_segments(report)} moved", width)
+    heads = [_short_name(segment.title or segment.name) for segment in report.segments]
+    counts = [(f"{segment.n_baseline:,}", f"{segment.n_window:,}") for segment in report.segments]
+    sizes = [max(map(len, column)) for column in zip(*[("baseline", "window"), *counts], strict=True)]
+    wide = max(map(len, [*heads, "segment"]))
+    yield f"  {'segment'.ljust(wide)}  {'baseline'.rjust(sizes[0])}  {'window'.rjust(sizes[1])}"
+    for segment, name, (before, after) in zip(report.segments, heads, counts, strict=True):
+        mark = "*" if segment.drift else " "
+        first = f"{mark} {name.ljust(wide)}  {before.rjust(sizes[0])}  {after.rjust(sizes[1])}  "
+        text = _worst_of(segment) if segment.drift else segment.verdict
+        yield from textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * len(first))
+
+
+def _short_name(name: str) -> str:
+    text = " ".join(name.split())
+    return text if len(text) <= _NAME else text[: _NAME - 2] + ".."
+
+
+def _evidence(stream: StreamDrift) -> str:
+    name = "KS" if stream.kind == "numbers" else "share moved"
+    return f"{name} {stream.effect:.2f}, {certainty(stream.p_value, stream.windows)}"
+
+
+def describe_vectors(vectors: VectorDrift) -> str:
+    """What is known of rows as vectors: the MMD, and the corrected p-values of all statistics."""
+    test = vectors.test
+    mmd = [f"MMD {test.mmd:.3f}, effect {test.effect:.2f}"] if test is not None else []
+    if not vectors.statistics:
+        method = f" ({test.method})" if test is not None else ""
+        return ", ".join([*mmd, f"p {p_text(vectors.p_value)}{method}"])
+    named = [f"{STATISTICS.get(name, name)} {p_text(p, vectors.windows)}" for name, p in vectors.statistics]
+    return "; ".join([*mmd, f"p by {', '.join(named)}"])
+
+
+def sum_up_vectors(vectors: VectorDrift) -> str:
+    """The statistic that says most of rows as vectors, and how certain it is."""
+    if not vectors.statistics:
+        return describe_vectors(vectors)
+    name, p = vectors.statistics[0]
+    return f"seen best by the {STATISTICS.get(name, name)}, {certainty(p, vectors.windows)}"
+
+
+def _count(group: GroupDrift) -> str:
+    return f"{len(group.moved):,} of {group.tested:,} streams moved"
+
+
+def _worst(group: GroupDrift) -> str:
+    shown = [f"{stream.title.removeprefix(group.name + '/')} ({stream.effect:.2f})" for stream in group.listed]
+    return f"worst KS: {', '.join(shown)}"
+
+
+def _section(group: GroupDrift, width: int) -> Iterator[str]:
+    invalid = f", {group.invalid_window:,} more were not finite" if group.invalid_window else ""
+    yield from _wrapped(f"{group.name}: {_count(group)} ({group.n_window:,} rows{invalid})", width)
+    if group.vectors is not None:
+        mark = "*" if group.vectors.drift else " "
+        yield from _wrapped(f"rows as vectors: {describe_vectors(group.vectors)}", width, f"{mark} ")
+    if group.summed_up:
+        yield from _wrapped(_worst(group), width, "  ")
+    elif group.streams:
+        yield from _table(group, width)
+    for note in group.notes:
+        yield from _wrapped(note, width, "  note: ")
+
+
+def _table(group: GroupDrift, width: int) -> Iterator[str]:
+    """A line per stream, worst first; names are cut where the width does not suffice, and stay told apart."""
+    rows = [_COLUMNS, *(_cells(stream, group.name) for stream in group.streams)]
+    names = ["", *(stream.stream.removeprefix(group.name + "/") for stream in group.streams)]
+    sizes = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    sizes[0] = min(sizes[0], max(width - sum(sizes[1:]) - 2 * len(sizes), 12))
+    marks = [" ", *("*" if stream.drift else " " for stream in group.streams)]
+    for mark, row, unlabelled in zip(marks, rows, names, strict=True):
+        name = row[0] if len(row[0]) <= sizes[0] else _cut(unlabelled, sizes[0])
+        rest = (cell.rjust(size) for cell, size in zip(row[1:], sizes[1:], strict=True))
+        yield "  ".join([f"{mark} {name.ljust(sizes[0])}", *rest])[:width]
+
+
+def _cut(name: str, size: int) -> str:
+    """A name of at most so many characters: what comes after its last "/" tells classes and columns apart.
+
+    Example:
+        >>> _cut("probability/17", 13), _cut("entropy_confidence", 13), _cut("custom/entropy_of_everything", 13)
+        ('probabil../17', 'entropy_con..', 'custom/entr..')
+    """
+    if len(name) <= size:
+        return name
+    head, _, last = name.rpartition("/")
+    kept = size - len(last) - 3
+    return f"{head[:kept]}../{last}" if head and kept > 0 else name[: size - 2] + ".."
+
+
+def _cells(stream: StreamDrift, group: str) -> tuple[str, ...]:
+    name = stream.title.removeprefix(group + "/")
+    tail = (two_decimals(stream.wasserstein), two_decimals(stream.psi), p_text(stream.p_value, stream.windows))
+    if stream.shares:
+        label, before, after = stream.shares[0]
+        texts = percents(before, after)
+        return (name, f"{label}: {texts[0]}", texts[1], two_decimals(stream.effect), *tail)
+    decimals = decimals_for(*stream.baseline, *stream.window)
+    sides = [[number(value, decimals) for value in side] for side in (stream.baseline, stream.window)]
+    return (name, *(f"{middle} ({low} to {high})" for low, middle, high in sides), two_decimals(stream.effect), *tail)
+
+
+def _wrapped(text: str, width: int, first: str = "") -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * len(first)) or [first]

@@ -19,19 +19,17 @@ p is uniform on 1/(r+1), ..., 1 up to ties. A row with a value that is not finit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.drift.batches import Batch
 from lensai_integrations.drift.calibrate import is_top_class
+from lensai_integrations.drift.recording import Measuring
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import is_labels
 from lensai_integrations.sketches.rows import RowSample, priorities
-
-if TYPE_CHECKING:
-    from lensai_integrations.drift.batches import Batch
-    from lensai_integrations.drift.recording import Measuring
 
 Rows = Mapping[str, NDArray[Any]]
 

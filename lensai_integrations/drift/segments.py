@@ -71,7 +71,7 @@ def compare_segments(baseline: Profile, window: Profile) -> Found:
         mine = f"by {by!r} in the baseline" if by else "not in the baseline"
         return Found(note=f"segments were not compared: {mine}, {f'by {theirs!r}' if theirs else 'not'} in the window")
     names = list(dict.fromkeys([*baseline.segments, *window.segments]))
-    called = label_names(baseline, window) if by == LABEL else ()
+    called = label_names(baseline.groups, window.groups) if by == LABEL else ()
     found = (_segment(name, baseline.segments.get(name), window.segments.get(name), by) for name in names)
     segments = tuple(replace(each, title=shown(each.name, called)) for each in found)
     families = sum(bool(group.tested) for segment in segments for group in segment.groups)

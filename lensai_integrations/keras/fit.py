@@ -25,7 +25,8 @@ from lensai_integrations.keras.taps import Taps
 from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.training.fit import LABEL, PREDICTION, TRAINING, VALIDATION, Fit
+from lensai_integrations.segments import LABEL
+from lensai_integrations.training.fit import PREDICTION, TRAINING, VALIDATION, Fit
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.problems import Problems
 from lensai_integrations.training.recording import Recording

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event
 from lensai_integrations.drift.levels import ALARM, LEVELS, REMINDER, WARNING
@@ -15,9 +15,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow.address import checked_path
 from lensai_integrations.mlflow.log import active_run_id
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
-
-if TYPE_CHECKING:
-    from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profile import Baseline, Profile
 
 #: Notices with a report.
 _REPORTED: Final = (WARNING, ALARM, REMINDER)

@@ -10,21 +10,19 @@ judged again, since more came or with another baseline, it takes the place of wh
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from lensai_integrations.drift.events import worst_effect
+from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import InputError, TrackingError
 from lensai_integrations.mlflow.address import without_credentials
 from lensai_integrations.mlflow.monitoring import measured
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
+from lensai_integrations.profile import Baseline, Profile
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
-
-    from lensai_integrations.drift.result import DriftReport
-    from lensai_integrations.profile import Baseline, Profile
-    from lensai_integrations.server.records import HourDrift
 
 #: Tag of a sensor's run; its value is the sensor's name.
 TAG: Final = "lensai.sensor"
@@ -40,6 +38,17 @@ _KIND: Final = {"mlflow.experimentKind": "custom_model_development"}
 _HOUR: Final = 3600
 #: Runs of one sensor that are looked at; more than one is rare.
 _MOST: Final = 20
+
+
+class JudgedHour(Protocol):
+    """What is asked of an hour: when it begins in unix time, its rows, and the unix time of the verdict, in seconds."""
+
+    @property
+    def hour(self) -> int: ...  # noqa: D102  as the class says
+    @property
+    def rows(self) -> int: ...  # noqa: D102
+    @property
+    def judged(self) -> float | None: ...  # noqa: D102
 
 
 class SensorRuns:
@@ -77,7 +86,7 @@ class SensorRuns:
         self._written: set[str] = set()
 
     def log(
-        self, sensor: str, hour_drift: HourDrift, report: DriftReport, baseline: Baseline | Profile, profile: Profile
+        self, sensor: str, hour_drift: JudgedHour, report: DriftReport, baseline: Baseline | Profile, profile: Profile
     ) -> str:
         """Log an hour.
 
@@ -179,7 +188,7 @@ def _checked(sensor: str) -> None:
         )
 
 
-def _metrics(hour: HourDrift, values: dict[str, float]) -> list[Metric]:
+def _metrics(hour: JudgedHour, values: dict[str, float]) -> list[Metric]:
     from mlflow.entities import Metric
 
     passed = max(int((hour.judged or hour.hour) - hour.hour), 0)  # a device's clock may be ahead

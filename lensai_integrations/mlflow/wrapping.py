@@ -12,10 +12,10 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from lensai_integrations import __version__
 from lensai_integrations.conventions import readers_by_name
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import InputError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: What the folder of a monitored model holds.
 MODEL, BASELINE, CONFIGURATION = "model", "baseline", "monitor.json"
 LOADER: Final = "lensai_integrations.mlflow.served"
-_OURS: Final = f"lensai-integrations[mlflow]=={__version__}"
+_OURS: Final = f"lensai-integrations[mlflow]=={version('lensai-integrations')}"
 
 
 def monitored(

@@ -9,18 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from lensai_integrations.conventions import paired, title_of
-from lensai_integrations.drift.text import (
-    certainty,
+from lensai_integrations.drift.result import (
+    DriftReport,
+    GroupDrift,
+    SegmentDrift,
+    StreamDrift,
     count_segments,
     describe_vectors,
     meaning,
-    p_text,
     sum_up_vectors,
     verdict,
 )
+from lensai_integrations.drift.text import certainty, p_text
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.report.classes import ClassChart, Series, class_charts
 from lensai_integrations.report.embeddings import fan
@@ -30,9 +32,6 @@ from lensai_integrations.report.sections import axis, definitions_used, legend, 
 from lensai_integrations.report.segments import SegmentRow, name_shown, segment_table
 from lensai_integrations.report.streams import Part, Source, StreamRow, parts_of, stream_rows
 from lensai_integrations.report.words import count, number
-
-if TYPE_CHECKING:
-    from lensai_integrations.drift.result import DriftReport, GroupDrift, SegmentDrift, StreamDrift
 
 #: Streams at the top of the page; the groups show the others.
 MOST_FINDINGS = 6

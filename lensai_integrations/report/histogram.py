@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.drift.distances import kolmogorov_smirnov, pool
-
-if TYPE_CHECKING:
-    from lensai_integrations.sketches.bank import KLLBank
+from lensai_integrations.sketches.bank import KLLBank
 
 Floats = NDArray[np.float64]
 

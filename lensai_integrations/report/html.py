@@ -14,17 +14,16 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.report.baseline import baseline_page
+from lensai_integrations.report.drift import drift_page
 from lensai_integrations.report.page import Page
-
-if TYPE_CHECKING:
-    from lensai_integrations.drift.compare import DriftReport
 
 #: The package whose templates and style every page of ours shares.
 REPORT: Final = "lensai_integrations.report"
@@ -59,8 +58,6 @@ def drift_html(report: DriftReport, baseline: Baseline | Profile, window: Profil
         >>> "NO DRIFT" in drift_html(compare(profile, profile), profile, profile)
         True
     """
-    from lensai_integrations.report.drift import drift_page
-
     return render(drift_page(report, baseline, window))
 
 

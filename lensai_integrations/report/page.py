@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import version
 
-from lensai_integrations import __version__
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.report.classes import ClassChart
 from lensai_integrations.report.embeddings import Fan
@@ -107,7 +107,7 @@ class Page:
     warnings: tuple[str, ...] = ()
     warning_noun: str = "warning"
     verdict: Verdict | None = None
-    footer: str = field(default=f"Made by lensai-integrations {__version__}. Sketches only: no image is kept.")
+    footer: str = f"Made by lensai-integrations {version('lensai-integrations')}. Sketches only: no image is kept."
 
 
 def when(text: str) -> str:

@@ -205,8 +205,9 @@ def _row(
 
 def name_shown(name: str, sources: Sequence[Source]) -> str:
     """What people call a segment: a class by its name."""
-    profiles = [source.profile for source in sources]
-    return shown(name, label_names(*profiles)) if profiles[0].info.get("segment_by") == LABEL else name
+    if sources[0].profile.info.get("segment_by") != LABEL:
+        return name
+    return shown(name, label_names(*(source.profile.groups for source in sources)))
 
 
 def _rows(profile: Profile, name: str) -> str:

@@ -7,15 +7,14 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Final
 
 from fastapi import FastAPI
 
-from lensai_integrations import __version__
-from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow.sensors import SensorRuns
-from lensai_integrations.profile import Baseline
+from lensai_integrations.profile import Baseline, to_bytes
 from lensai_integrations.server import api, intake, web
 from lensai_integrations.server.describing import describe
 from lensai_integrations.server.hosts import Hosts
@@ -94,7 +93,7 @@ def create_app(
     inbox, turns = Inbox(store, settings.sensors, allowances), Turns(settings)
     app = FastAPI(
         title="LensAI receiver",
-        version=__version__,
+        version=version("lensai-integrations"),
         description=_ABOUT,
         lifespan=_lifespan,
         docs_url=None,  # these pages load scripts from elsewhere

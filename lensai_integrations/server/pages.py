@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from importlib.metadata import version
 from typing import Any, Final
 
-from lensai_integrations import __version__
 from lensai_integrations.report.html import REPORT, asset, environment, parts_of_page
 from lensai_integrations.report.page import Fact
 from lensai_integrations.report.words import count, number
@@ -29,7 +29,7 @@ SERVER: Final = "lensai_integrations.server"
 _MANY: Final = 8
 #: Pixels of the large chart below its flags, as the style sheet knows them.
 _TALL: Final = 180
-_FOOTER: Final = f"lensai-integrations {__version__}. Sketches only: no image is kept."
+_FOOTER: Final = f"lensai-integrations {version('lensai-integrations')}. Sketches only: no image is kept."
 
 
 @dataclass(frozen=True)

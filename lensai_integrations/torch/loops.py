@@ -25,6 +25,7 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import UNSEEN
 from lensai_integrations.measures.wrapped import Names, class_names_of
 from lensai_integrations.profile import Profile
+from lensai_integrations.segments import LABEL
 from lensai_integrations.torch.answer import ADVICE, Answer, Reading
 from lensai_integrations.torch.heads import heads_in
 from lensai_integrations.torch.layers import find_layer
@@ -42,7 +43,7 @@ from lensai_integrations.torch.watching import (
 )
 from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.batches import BatchReader, Taken, image_inputs
-from lensai_integrations.training.fit import LABEL, TRAINING, Fit
+from lensai_integrations.training.fit import TRAINING, Fit
 from lensai_integrations.training.options import SOURCES, Options
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened, Recording
 from lensai_integrations.training.weights import WEIGHTS

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch.utils.data.distributed import DistributedSampler
 
-from lensai_integrations.archive import from_bytes, to_bytes
 from lensai_integrations.errors import LensAIError
-from lensai_integrations.profile import Profile
+from lensai_integrations.profile import Profile, from_bytes, to_bytes
 from lensai_integrations.training.problems import Problems
 
 

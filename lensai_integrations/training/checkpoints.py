@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lensai_integrations.archive import from_bytes, to_bytes
 from lensai_integrations.errors import FormatError
-from lensai_integrations.profile import Profile
+from lensai_integrations.profile import Profile, from_bytes, to_bytes
 
 
 class StateCache:

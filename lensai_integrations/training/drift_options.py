@@ -15,7 +15,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.measures.embeddings import Reduce, check_reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.training.fit import LABEL
+from lensai_integrations.segments import LABEL
 from lensai_integrations.training.known_layers import KnownLayer, known_layers, known_output
 from lensai_integrations.training.labels import Place
 from lensai_integrations.training.options import Options, as_place

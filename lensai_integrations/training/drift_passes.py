@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from lensai_integrations.drift.events import WindowReport, notice_text
 from lensai_integrations.drift.monitor import DriftMonitor
@@ -15,15 +15,13 @@ from lensai_integrations.errors import LensAIError
 from lensai_integrations.heads import is_labels
 from lensai_integrations.interruptions import pass_on
 from lensai_integrations.profile import Profile
+from lensai_integrations.training.batches import Place, Reader
 from lensai_integrations.training.drift_options import DriftOptions
+from lensai_integrations.training.fit import Fit
 from lensai_integrations.training.known_layers import check_weights, weights_known
 from lensai_integrations.training.problems import Problems, log
 from lensai_integrations.training.tracking import TrackedRun
 from lensai_integrations.training.weights import WEIGHTS, Weights
-
-if TYPE_CHECKING:
-    from lensai_integrations.training.batches import Place, Reader
-    from lensai_integrations.training.fit import Fit
 
 #: Windows that are kept; a pass over millions of rows has thousands.
 MOST_REPORTS: Final = 1000

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from lensai_integrations.archive import files_of
-from lensai_integrations.profile import Baseline
+from lensai_integrations.profile import Baseline, files_of
 from lensai_integrations.progress import progress_bar
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.place import Place

@@ -12,6 +12,7 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
+from lensai_integrations.segments import LABEL
 from lensai_integrations.training.batches import BatchReader, Reader, image_inputs, without_key
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
 from lensai_integrations.training.labels import Chosen, Place
@@ -21,8 +22,6 @@ from lensai_integrations.training.raw import RawImages
 from lensai_integrations.training.recording import Measurer
 
 VALIDATION, TRAINING, TEST, PREDICTION = SOURCES
-#: Segments by the label of a row.
-LABEL = "label"
 NO_HELD_OUT = (
     "there was no {} pass, so the reference is the training data: augmented, seen with dropout on and while the weights"
     " changed; clean production data may look drifted against it. To settle it, give `fit` validation data"

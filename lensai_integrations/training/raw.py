@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lensai_integrations.profile import Group, Profile
+from lensai_integrations.profile import Group, Profile, bounded
 from lensai_integrations.raw.collector import Collector, alive
-from lensai_integrations.segments import bounded
 from lensai_integrations.training.collectors import collectors_in
 from lensai_integrations.training.problems import Problems
 

@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 
 from lensai_integrations import Profiler, compare
 from lensai_integrations.drift.kernel import KernelTest
-from lensai_integrations.drift.result import DriftReport, GroupDrift, StreamDrift, VectorDrift
-from lensai_integrations.drift.text import (
-    decimals_for,
-    describe_quantiles,
+from lensai_integrations.drift.result import (
+    DriftReport,
+    GroupDrift,
+    StreamDrift,
+    VectorDrift,
     describe_stream,
-    number,
-    p_text,
-    percent,
     render,
     verdict,
 )
+from lensai_integrations.drift.text import decimals_for, describe_quantiles, number, p_text, percent
 
 FLOATS = st.floats(-1e12, 1e12)
 

@@ -8,7 +8,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 from torch.utils.data.distributed import DistributedSampler
 
 from lensai_integrations import Profile, Profiler
-from lensai_integrations.archive import to_bytes
+from lensai_integrations.profile import to_bytes
 from lensai_integrations.torch.ranks import gathered, merged, padding_of
 from lensai_integrations.training.problems import Problems
 

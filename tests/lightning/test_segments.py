@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from lensai_integrations import Baseline, Profiler
-from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import BaselineCallback
+from lensai_integrations.profile import to_bytes
 from lensai_integrations.segments import OTHER
 from lensai_integrations.torch.ranks import merged
 from lensai_integrations.training.problems import Problems

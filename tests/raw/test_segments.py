@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from lensai_integrations import Profile, compare, profile_dataset
-from lensai_integrations.archive import to_bytes
 from lensai_integrations.errors import InputError
+from lensai_integrations.profile import to_bytes
 from lensai_integrations.raw import files
 from lensai_integrations.raw.collector import Collector
 from lensai_integrations.raw.files import profile_files

@@ -1,9 +1,9 @@
-"""What a sink is: three methods, of which one has to be written."""
+"""What a sink is: three methods, of which one has to be written; or a Python function."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lensai_integrations.arguments import plain
@@ -53,6 +53,40 @@ class Sink(ABC):
         """The monitor ends: deliver what is still here, in bounded time. It may be opened again."""
 
 
+class FunctionSink(Sink):
+    """Calls a function with every notice, in the thread that calls `update`.
+
+    Args:
+        function: Takes an `Event`.
+        types: Which events: any of `"window"`, `"notice"`, `"status"`.
+        repeatable: Whether a second call with the same event, after a crash, does no harm.
+
+    Raises:
+        InputError: If an argument is of another kind.
+
+    Example:
+        >>> heard = []
+        >>> FunctionSink(heard.append).tell(Event("1", "notice", "alarm", "production", 0.0, "It drifts."))
+        >>> heard[0].kind
+        'alarm'
+    """
+
+    def __init__(
+        self, function: Callable[[Event], Any], *, types: Sequence[str] = (NOTICE,), repeatable: bool = False
+    ) -> None:
+        if not callable(function):
+            raise InputError(f"function={function!r} should take an event")
+        if isinstance(types, str) or not set(types) <= {WINDOW, NOTICE, STATUS}:
+            raise InputError(f"types={types!r} should be some of 'window', 'notice' and 'status'")
+        self._function = function
+        self.types = tuple(types)
+        self.repeatable = repeatable
+
+    def tell(self, event: Event) -> None:
+        """Call the function."""
+        self._function(event)
+
+
 def checked_sinks(sinks: Any) -> dict[str, Sink]:
     """Sinks by a name of their own, the same after a restart; functions are wrapped.
 
@@ -66,8 +100,6 @@ def checked_sinks(sinks: Any) -> dict[str, Sink]:
         >>> list(checked_sinks([print, print]))
         ['FunctionSink', 'FunctionSink-2']
     """
-    from lensai_integrations.drift.sinks.function import FunctionSink
-
     sinks = plain(sinks)
     if not isinstance(sinks, list | tuple):
         raise InputError(f"sinks={sinks!r} should be a list of sinks, or of functions of an event")
