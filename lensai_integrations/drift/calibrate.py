@@ -397,7 +397,8 @@ def _parts(entries: Sequence[Mapping[str, Any]], state: Mapping[str, Any], sizes
         if entry["kind"] in _GIVEN_UP:
             continue
         part = _part(*_of_today(entry, arrays, sizes), sizes, draws)
-        unknown += [f"{at}/{name}" for name in arrays if name not in _arrays_of(part) and entry["kind"] != _EARLIER]
+        if entry["kind"] != _EARLIER:
+            unknown += [f"{at}/{name}" for name in arrays.keys() - _arrays_of(part).keys()]
         yield part
     require(not unknown, f"nothing refers to the arrays {sorted(unknown)[:5]}")
 

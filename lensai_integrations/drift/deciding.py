@@ -221,8 +221,9 @@ def holm_of(group: GroupDrift, families: int) -> dict[str, float]:
     tested = [stream for stream in group.streams if not math.isnan(stream.raw_p_value)]
     adjusted = np.minimum(families * holm(np.array([stream.raw_p_value for stream in tested])), 1.0).tolist()
     found = {stream.stream: p for stream, p in zip(tested, adjusted, strict=True)}
-    if group.vectors is not None and group.vectors.test is not None:
-        found[""] = min(1.0, families * group.vectors.test.p_value)
+    test = group.vectors.test if group.vectors is not None else None
+    if test is not None and not math.isnan(test.p_value):
+        found[""] = min(1.0, families * test.p_value)
     return found
 
 
