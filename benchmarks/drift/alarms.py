@@ -22,9 +22,9 @@ from tqdm import tqdm
 from benchmarks import results
 from benchmarks.drift.features import add_arguments, features, missing_data
 from benchmarks.drift.ours import Rows, profile_of
-from lensai_integrations.drift.adjusted import widened
-from lensai_integrations.drift.calibration import TOP_CLASS, Calibration, calibrated
-from lensai_integrations.drift.tail import log_p
+from lensai_integrations.drift.calibrate import TOP_CLASS, Calibration, calibrated
+from lensai_integrations.drift.deciding import widened
+from lensai_integrations.drift.null import log_p
 
 SIZES = (10, 25, 50, 100, 200, 1000)
 RATES = (0.01, 0.05)

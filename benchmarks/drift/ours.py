@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.drift.windows import Rows
-from lensai_integrations.drift.adjusted import judge
-from lensai_integrations.drift.calibration import TOP_CLASS, calibrated
+from lensai_integrations.drift.calibrate import TOP_CLASS, calibrated
+from lensai_integrations.drift.deciding import judge
 from lensai_integrations.group import Group
 from lensai_integrations.profile import Profile
 from lensai_integrations.sketches.kernel_mean import KernelMean

@@ -1,15 +1,114 @@
-"""Calibrate a baseline, and read what a calibrated one knows."""
+"""A baseline's calibration: its features, where the baseline is in them, and what chance does.
+
+It travels in the baseline as plain arrays, which are read believing nothing. Of earlier releases it is read, too: what
+they stored of statistics that no verdict rests on any more is passed over, and since the draws are stored for each
+statistic by itself, the thresholds of the others are what they would have been without.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import isfinite
+from typing import Any, Final
 
-from lensai_integrations.drift.calibration import DRAWS, FEWEST_ROWS, SIZES, Calibration, calibrated, is_top_class
-from lensai_integrations.drift.calibration_state import from_state, to_state
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.checked_json import from_json, to_json
+from lensai_integrations.drift.accuracy import Confidence, confidences_of
+from lensai_integrations.drift.features import (
+    LEAST_RANGE,
+    Block,
+    ClassShares,
+    Distributions,
+    Floats,
+    Kernel,
+    Principal,
+    rank_spread,
+)
+from lensai_integrations.drift.null import Halves, Null, null_of
 from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.group import Group
+from lensai_integrations.heads import OUTPUTS, is_labels, is_outputs
 from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.sketches.state import State
+from lensai_integrations.sketches.state import LARGEST_COUNT, State, field, require
+
+#: Rows of the windows that are drawn.
+SIZES = (5, 10, 25, 50, 100, 200, 500, 1000)
+#: Windows drawn of each size.
+DRAWS = 1000
+#: With fewer rows formulas are more to be trusted than resampling.
+FEWEST_ROWS = 100
+#: With fewer rows the calibration says so.
+_FEW_ROWS = 500
+#: What the name of the classes in a row sample ends with; -1 is none.
+TOP_CLASS = "/top_class"
+#: The share of the rows that axes and classes are learned from. These suit the rows they were learned from better
+#: than any others, so those rows are left out where such a statistic is drawn or held against.
+_LEARNED = 0.2
+#: Groups with a smaller share of finite rows are not calibrated.
+_ENOUGH = 0.5
+#: Numbers beyond are no measurements, and their squares no float32.
+LARGEST = 1e15
+#: More rows than these tell hardly more of windows of 1,000, and take memory in proportion.
+_MOST_ROWS = 10_000
+_KINDS: Final[dict[str, Any]] = {block.kind: block for block in (Distributions, ClassShares, Kernel, Principal)}
+#: Kinds of earlier releases that no verdict rests on any more; they are passed over.
+_GIVEN_UP = ("slices", "clusters")
+#: Principal components as earlier releases have them: with covariances, and of three statistics the second is left.
+_EARLIER = "principal"
+_ABOUT = "about"
+_NULL = ("centre", "spread", "largest")
+#: More windows, sizes or blocks than these are no calibration.
+_MOST_DRAWS, _MOST_SIZES, _MOST_PARTS = 2**17, 64, 4096
+#: No feature's mean is as large.
+_MOST_MEAN = 1e9
+#: Numbers of a `Confidence` besides its rows; all but the first are shares.
+_SHARES = ("threshold", "accuracy", "tied", "wrong")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A block of the baseline: where its rows are, what the baseline is, and what chance does.
+
+    Attributes:
+        group: The profile's group.
+        rows: Under which name the row sample keeps the rows.
+        block: The features.
+        mean: Their mean in the baseline, float32 `[F]`.
+        n: Rows of that mean; of a sketch as many as would make it as certain.
+        null: The null distribution.
+    """
+
+    group: str
+    rows: str
+    block: Block
+    mean: Floats
+    n: int
+    null: Null
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The null distributions of a baseline's statistics, and what they are statistics of.
+
+    Attributes:
+        parts: All blocks.
+        sizes: Rows of the windows drawn, ascending.
+        rows: Rows of the baseline they were drawn from.
+        draws: Windows of each size.
+        confidences: By group of outputs, how sure the model has to be for as many rows as it is right about.
+        notes: What a reader should know.
+    """
+
+    parts: tuple[Part, ...]
+    sizes: tuple[int, ...]
+    rows: int
+    draws: int
+    confidences: Mapping[str, Confidence] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def calibrate(
@@ -56,9 +155,6 @@ def calibrate(
     return replace(given, calibration=to_state(found))
 
 
-__all__ = ["FEWEST_ROWS", "calibrate", "calibration_of"]
-
-
 def calibration_of(baseline: Baseline | Profile) -> Calibration | None:
     """What a baseline knows of clean windows; None if it was not calibrated. Read once.
 
@@ -96,3 +192,257 @@ def _fitting(calibration: Calibration, reference: Profile) -> Calibration:
 
 #: The calibration read last, and what of: a monitor asks for the same one again and again.
 _LAST: list[tuple[State, Calibration] | None] = [None]
+
+
+def calibrated(
+    profile: Profile,
+    *,
+    sizes: Sequence[int] = SIZES,
+    draws: int = DRAWS,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Find out what clean windows of a profile look like.
+
+    Args:
+        profile: The reference, with a sample of its rows.
+        sizes: Rows of the windows to draw; those of more than half of the rows kept are left out.
+        draws: Windows of each size.
+        seed: Of the draws.
+        progress: Told how many streams are done, and of how many.
+
+    Raises:
+        InputError: If the profile keeps too few rows.
+
+    Example:
+        >>> from lensai_integrations import Profiler
+        >>> profiler = Profiler()
+        >>> profiler.update(embeddings={"pool": np.random.default_rng(0).normal(size=(200, 3))})
+        >>> [part.block.kind for part in calibrated(profiler.profile(), sizes=[10], draws=100).parts]
+        ['distributions', 'kernel', 'components']
+    """
+    kept, notes = finite_rows(profile)
+    count = len(next(iter(kept.values()), ()))
+    if count < FEWEST_ROWS:
+        why = "" if profile.rows is not None else "; the profile keeps no sample of its rows: make it with rows=2000"
+        raise InputError(f"{count} complete rows are too few to calibrate: {FEWEST_ROWS} at the least{why}")
+    if count < _FEW_ROWS:
+        notes.append(f"calibrated on {count} rows only: thresholds are wider, {_FEW_ROWS} rows or more are better")
+    learned = int(count * _LEARNED)
+    first = {name: rows[:learned] for name, rows in kept.items()}
+    rest = {name: rows[learned:] for name, rows in kept.items()}
+    halves = Halves.draw(count - learned, sizes, draws, seed)
+    blocks = list(blocks_of(profile, rest, first))
+    total, done = sum(block.streams for _, _, block in blocks), 0
+
+    def tick(streams: int) -> None:
+        nonlocal done
+        done += streams
+        if progress is not None:
+            progress(done, total)
+
+    parts = []
+    for group, name, block in blocks:
+        null = null_of(block, rest[name], halves, tick)
+        mean, n = _mean(block, profile.groups[group], rest[name], first[name])
+        parts.append(Part(group, name, block, mean, n, null))
+    return Calibration(tuple(parts), halves.sizes, count, draws, confidences_of(profile), tuple(notes))
+
+
+def _mean(block: Block, group: Group, rest: Floats, first: Floats) -> tuple[Floats, int]:
+    """Where the baseline is, by as many rows as there are, and of how many; without those that the block learned of."""
+    more, learned = block.known(group), len(first) * block.learned
+    if more is None or more[1] <= len(rest) + len(first):
+        rows = rest if learned else np.concatenate([first, rest])
+        return block.mean(rows), len(rows)
+    mean, n = more
+    if learned:
+        mean = ((n * mean.astype(np.float64) - learned * block.mean(first)) / (n - learned)).astype(np.float32)
+    error = rank_spread(group) if block.kind == "distributions" else 0.0
+    return mean, max(int(1 / (1 / (n - learned) + 4 * error**2)), 1)
+
+
+def measured(name: str, rows: Floats) -> NDArray[np.bool_]:
+    """Which rows are measurements, bool `[n]`: finite, and of classes those that are one.
+
+    Example:
+        >>> measured("outputs/top_class", np.array([[3], [-1], [np.nan]], np.float32)).tolist()
+        [True, False, False]
+    """
+    finite = np.asarray(np.isfinite(rows).all(axis=1))
+    return np.logical_and(finite, rows[:, 0] >= 0) if is_top_class(name) else finite
+
+
+def finite_rows(profile: Profile) -> tuple[dict[str, Floats], list[str]]:
+    """The rows kept of a profile's groups that are measurements in all of them, and what a reader should know.
+
+    Returns:
+        Rows float32 `[r, D]` by name, r at most 10,000; and notes.
+    """
+    data = profile.rows.data if profile.rows is not None else {}
+    known = {name: rows for name, rows in data.items() if _group_of(name) in profile.groups and rows.size}
+    named = {name: rows for name, rows in known.items() if not is_labels(name)}
+    usual = {name: measured(name, rows) & (np.abs(rows) <= LARGEST).all(axis=1) for name, rows in named.items()}
+    usable = [name for name, mask in usual.items() if mask.mean() >= _ENOUGH]
+    together = np.logical_and.reduce([usual[name] for name in usable]) if usable else np.zeros(0, bool)
+    chosen = np.flatnonzero(together)[:_MOST_ROWS]  # in random order, so the first are a sample as well
+    notes = [f"{name}: too many rows are not finite to calibrate" for name in named if name not in usable]
+    return {name: np.ascontiguousarray(named[name][chosen], np.float32) for name in usable}, notes
+
+
+def is_top_class(name: str) -> bool:
+    """Whether rows of this name in a sample are classes that a model answered.
+
+    Example:
+        >>> is_top_class("outputs/age/top_class"), is_top_class("outputs/age"), is_top_class("labels")
+        (True, False, False)
+    """
+    return is_outputs(name) and name.endswith(TOP_CLASS)
+
+
+def _group_of(name: str) -> str:
+    return name.removesuffix(TOP_CLASS) if is_top_class(name) else name
+
+
+def blocks_of(
+    profile: Profile, rows: Mapping[str, Floats], first: Mapping[str, Floats]
+) -> Iterator[tuple[str, str, Block]]:
+    """The blocks to calibrate: group, name of its rows, block; those that learn do so from the first rows."""
+    for name, kept in rows.items():
+        if is_top_class(name):
+            yield _group_of(name), name, ClassShares.of(first[name])
+            continue
+        mean = profile.groups[name].kernel_mean
+        yield name, name, Distributions.of(kept)
+        if mean is not None and mean.exponents:
+            yield name, name, Kernel(mean.dim, mean.frequencies, mean.seed, tuple(mean.exponents))
+        if np.ptp(first[name], axis=0).max() > LEAST_RANGE:
+            yield name, name, Principal.of(first[name])
+
+
+# -- as plain arrays, and back
+
+
+def to_state(calibration: Calibration) -> State:
+    """Plain arrays: `about` (JSON as uint8), and by block's number its own, `mean` and its null distribution."""
+    parts = [
+        {"group": part.group, "rows": part.rows, "kind": part.block.kind, "n": part.n} for part in calibration.parts
+    ]
+    told = {name: asdict(confidence) for name, confidence in calibration.confidences.items()}
+    about = {
+        "sizes": list(calibration.sizes),
+        "rows": calibration.rows,
+        "draws": calibration.draws,
+        "confidence": told.pop(OUTPUTS, None),  # the only one that earlier releases know
+        "confidences": told,
+        "notes": list(calibration.notes),
+        "parts": parts,
+    }
+    state: State = {_ABOUT: np.frombuffer(to_json(about, "what is said about the calibration"), np.uint8)}
+    return state | _arrays(calibration.parts)
+
+
+def _arrays(parts: Sequence[Part]) -> State:
+    """The arrays of all blocks."""
+    state: State = {}
+    for number, part in enumerate(parts):
+        state |= {f"{number}/{name}": array for name, array in _arrays_of(part).items()}
+    return state
+
+
+def _arrays_of(part: Part) -> State:
+    """The arrays of a block."""
+    null = {f"null/{name}": getattr(part.null, name) for name in _NULL}
+    return {**part.block.state(), "mean": part.mean, **null}
+
+
+def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
+    """The calibration whose state this is.
+
+    Raises:
+        FormatError: If it is none, or of a kind this release does not know.
+
+    Example:
+        >>> from_state({})
+        Traceback (most recent call last):
+        ...
+        lensai_integrations.errors.FormatError: a sketch's state lacks the array 'about': ...
+    """
+    try:
+        about = from_json(field(state, _ABOUT, np.uint8, (None,)).tobytes(), "what is said about it")
+        sizes, rows, draws = tuple(map(int, about["sizes"])), int(about["rows"]), int(about["draws"])
+        require(0 < len(sizes) <= _MOST_SIZES and list(sizes) == sorted(set(sizes)) and sizes[0] > 0, "sizes")
+        require(sizes[-1] <= LARGEST_COUNT and 0 < rows <= LARGEST_COUNT, "rows")
+        require(0 < draws <= _MOST_DRAWS and 0 < len(about["parts"]) <= _MOST_PARTS, "draws")
+        kinds = {(each["rows"], each["kind"]) for each in about["parts"]}
+        require(len(kinds) == len(about["parts"]), "two blocks of a kind for the same rows")
+        parts = list(_parts(about["parts"], state, len(sizes), draws))
+        require(len(parts) > 0, "no block that a verdict rests on")
+        told = {} if about["confidence"] is None else {OUTPUTS: about["confidence"]}
+        told |= dict(about.get("confidences", {}))
+        confidences = {str(name): _confidence(each) for name, each in told.items()}
+        return Calibration(tuple(parts), sizes, rows, draws, confidences, tuple(map(str, about["notes"])))
+    except FormatError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise FormatError(f"damaged or foreign calibration: {error!r}") from error
+
+
+def _parts(entries: Sequence[Mapping[str, Any]], state: Mapping[str, Any], sizes: int, draws: int) -> Iterator[Part]:
+    """The blocks that this release knows, of any release's."""
+    states = _by_part(state)
+    unknown = [path for path in state if path.partition("/")[0] not in {_ABOUT, *map(str, range(len(entries)))}]
+    for at, entry in enumerate(entries):
+        arrays = states.get(f"{at}", {})
+        if entry["kind"] in _GIVEN_UP:
+            continue
+        part = _part(*_of_today(entry, arrays, sizes), sizes, draws)
+        if entry["kind"] != _EARLIER:
+            unknown += [f"{at}/{name}" for name in arrays.keys() - _arrays_of(part).keys()]
+        yield part
+    require(not unknown, f"nothing refers to the arrays {sorted(unknown)[:5]}")
+
+
+def _of_today(entry: Mapping[str, Any], state: State, sizes: int) -> tuple[Mapping[str, Any], State]:
+    """A block's entry and arrays, as this release would have written them."""
+    if entry["kind"] != _EARLIER:
+        return entry, state
+    kept = len(field(state, "sizes", np.float32, (None,)))
+    mean = field(state, "mean", np.float32, (kept * (kept + 3) // 2,))[:kept]
+    null = {f"null/{name}": field(state, f"null/{name}", np.float32, (sizes, 3, None))[:, 1:2] for name in _NULL}
+    return {**entry, "kind": Principal.kind}, {**state, "mean": mean, **null}
+
+
+def _by_part(state: Mapping[str, NDArray[Any]]) -> dict[str, State]:
+    """The arrays of each block, by its number and by their name in it."""
+    parts: dict[str, State] = {}
+    for path, array in state.items():
+        number, _, name = path.partition("/")
+        parts.setdefault(number, {})[name] = array
+    return parts
+
+
+def _confidence(about: Mapping[str, Any]) -> Confidence:
+    found = Confidence(**{name: float(about[name]) for name in _SHARES}, rows=int(about["rows"]))
+    shares = all(0 <= getattr(found, name) <= 1 for name in _SHARES[1:])
+    require(shares and isfinite(found.threshold) and 0 < found.rows <= LARGEST_COUNT, "confidence")
+    return found
+
+
+def _part(entry: Mapping[str, Any], state: State, sizes: int, draws: int) -> Part:
+    kind = _KINDS.get(entry["kind"])
+    if kind is None:
+        raise FormatError(f"a calibration of unknown kind {entry['kind']!r}: upgrade this package")
+    block: Block = kind.from_state(state)
+    shape = (sizes, len(block.statistics), block.streams)
+    mean = field(state, "mean", np.float32, (block.width,))
+    shapes = (shape, shape, (*shape[:2], draws))
+    centre, spread, largest = (field(state, f"null/{n}", np.float32, s) for n, s in zip(_NULL, shapes, strict=True))
+    finite = all(bool(np.isfinite(array).all()) for array in (mean, centre, spread, largest))
+    require(finite and bool((spread > 0).all()) and bool((np.abs(mean) < _MOST_MEAN).all()), "numbers that cannot be")
+    require(0 < int(entry["n"]) <= LARGEST_COUNT, "n")
+    of_classes = kind is ClassShares
+    group = str(entry["group"])
+    require(entry["rows"] == (group + TOP_CLASS if of_classes else entry["group"]), "rows of another group")
+    require(not of_classes or is_outputs(group), "classes of another group")
+    return Part(group, str(entry["rows"]), block, mean, int(entry["n"]), Null(centre, spread, largest))

@@ -16,25 +16,25 @@ Where both profiles have segments, these are compared too (`segments.py`): one h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from lensai_integrations.alike import unlike_in
 from lensai_integrations.conventions import paired
 from lensai_integrations.drift.accuracy import accuracies
-from lensai_integrations.drift.adjusted import Judged, judge
-from lensai_integrations.drift.calibrate import calibration_of
-from lensai_integrations.drift.calibration import Calibration
+from lensai_integrations.drift.calibrate import Calibration, calibration_of
 from lensai_integrations.drift.deciding import (
+    Judged,
     Limits,
     by_calibration,
     by_false_discoveries,
     by_formulas,
     count_families,
     is_of_rows,
+    judge,
     judged_streams,
 )
-from lensai_integrations.drift.evidence import ROWS, Side, compare_group
+from lensai_integrations.drift.evidence import ROWS, Side, compare_group, rounded_apart
 from lensai_integrations.drift.result import (
     OF_BASELINE,
     OF_WINDOW,
@@ -46,7 +46,6 @@ from lensai_integrations.drift.result import (
     StreamDrift,
     VectorDrift,
 )
-from lensai_integrations.drift.rounding import rounded_apart
 from lensai_integrations.drift.segments import Found, compare_segments
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Baseline, Profile
@@ -103,16 +102,7 @@ def compare(
     ours, theirs = _sides(reference, "baseline"), _sides(window, "window")
     calibration = calibration_of(baseline) if correction == "auto" and against == "reference" else None
     judged = _judged(calibration, reference, window)
-    found = [
-        compare_group(side, theirs[name], _calibrated(name, judged, window))
-        for name, side in ours.items()
-        if name in theirs
-    ]
-    if not count_families(found):
-        why = f"; {_all_notes(found)}" if found else ""
-        raise InputError(
-            f"nothing to compare: the baseline has the groups {sorted(ours)}, the window {sorted(theirs)}{why}"
-        )
+    found = _evidence(ours, theirs, {name: _calibrated(name, judged, window) for name in ours})
     segments = compare_segments(reference, window)
     limits = replace(limits, shares=2 if segments.families else 1)
     usable = [group for group in found if group.streams or group.vectors]
@@ -152,6 +142,24 @@ def _calibrated(name: str, judged: list[Judged], window: Profile) -> set[str]:
     of_group = [each for each in judged if each.part.group == name]
     streams = {stream for each in of_group if not is_of_rows(each) for stream in judged_streams(each, window)}
     return streams | ({ROWS} if any(map(is_of_rows, of_group)) else set())
+
+
+def _evidence(
+    ours: Mapping[str, Side], theirs: Mapping[str, Side], calibrated: Mapping[str, set[str]]
+) -> list[GroupDrift]:
+    """What is found in the groups of both sides, nothing decided.
+
+    Raises:
+        InputError: If they have nothing in common.
+        DefinitionError: If a stream was measured differently on the two sides.
+    """
+    found = [compare_group(side, theirs[name], calibrated[name]) for name, side in ours.items() if name in theirs]
+    if not count_families(found):
+        why = f"; {_all_notes(found)}" if found else ""
+        raise InputError(
+            f"nothing to compare: the baseline has the groups {sorted(ours)}, the window {sorted(theirs)}{why}"
+        )
+    return found
 
 
 @dataclass(frozen=True)

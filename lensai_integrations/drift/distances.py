@@ -19,16 +19,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import rel_entr
 
-from lensai_integrations.drift.cumulative import (
-    bisect,
-    or_nan,
-    shares_between,
-    summed_at,
-    values_at,
-    with_a_point,
-)
-from lensai_integrations.drift.shares import hellinger, jensen_shannon, population_stability
 from lensai_integrations.errors import InputError
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -39,6 +31,8 @@ View: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 _BLOCK = 64
 #: Sums below this can be had in 32 bits, in half the time.
 _INT32 = 2.0**31
+#: Rows added to every bin of both sides before PSI is computed (Jeffreys' prior of a multinomial).
+PSI_SMOOTHING = 0.5
 
 
 @dataclass(frozen=True)
@@ -319,3 +313,155 @@ def _by_blocks(baseline: View, window: View) -> tuple[Floats, Floats, Floats]:
         found[:, block] = kolmogorov_smirnov(pooled), wasserstein(pooled), energy(pooled)
     ks, area, squared = found
     return ks, area, squared
+
+
+# -- of two sets of shares: of rows in bins, of labels in categories, of pixels at their 256 values
+
+
+def population_stability(p: Floats, q: Floats, n: NDArray[Any], m: NDArray[Any], used: NDArray[np.bool_]) -> Floats:
+    """Population stability index of shares `[D, B]` of n and m rows, `[D]`; finite also where a bin is empty.
+
+    `sum (p' - q') ln(p' / q')` over the bins used, where p' and q' are the shares after `PSI_SMOOTHING` rows were added
+    to each of them. Even so it grows as the window shrinks (about (bins - 1) / m for clean data), so no decision
+    rests on it. Source: S. Lewis, An Introduction to Credit Scoring, 1992; the smoothing is Jeffreys' prior.
+
+    Args:
+        p: Baseline's shares.
+        q: Window's shares.
+        n: Baseline's rows `[D]`.
+        m: Window's rows `[D]`.
+        used: Bins to sum over, bool `[D, B]`.
+
+    Example:
+        >>> rows, used = np.array([100]), np.ones((1, 2), bool)
+        >>> population_stability(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]]), rows, rows, used).round(2).tolist()
+        [2.63]
+    """
+    one, two = _smoothed(p, np.asarray(n), used), _smoothed(q, np.asarray(m), used)
+    index: Floats = np.sum((one - two) * np.log(one / two), axis=1, where=used)
+    return index
+
+
+def jensen_shannon(p: Floats, q: Floats) -> Floats:
+    """Jensen-Shannon distance in bits of shares `[..., B]`, `[...]`: 0 for equal shares, 1 where none overlap.
+
+    The square root of the mean of both Kullback-Leibler divergences to the mean of both. Source: J. Lin, 1991.
+
+    Example:
+        >>> float(jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0])))
+        1.0
+    """
+    middle = (p + q) / 2
+    divergence: Floats = np.sum(rel_entr(p, middle) + rel_entr(q, middle), axis=-1) / (2 * np.log(2))
+    return np.sqrt(np.clip(divergence, 0.0, 1.0))
+
+
+def hellinger(p: Floats, q: Floats) -> Floats:
+    """Hellinger distance of shares `[..., B]`, `[...]`: 0 for equal shares, 1 where none overlap.
+
+    Example:
+        >>> float(hellinger(np.array([1.0, 0.0]), np.array([0.0, 1.0])))
+        1.0
+    """
+    squared: Floats = np.sum((np.sqrt(p) - np.sqrt(q)) ** 2, axis=-1) / 2
+    return np.sqrt(np.minimum(squared, 1.0))
+
+
+def total_variation(p: Floats, q: Floats) -> Floats:
+    """Total variation of shares `[..., B]`, `[...]`: the share of rows that would have to change category.
+
+    Example:
+        >>> float(total_variation(np.array([0.5, 0.5]), np.array([0.25, 0.75])))
+        0.25
+    """
+    half: Floats = np.minimum(np.sum(np.abs(p - q), axis=-1) / 2, 1.0)  # rounding may lead beyond it
+    return half
+
+
+def _smoothed(shares: Floats, rows: NDArray[Any], used: NDArray[np.bool_]) -> Floats:
+    total = rows[:, None] + PSI_SMOOTHING * used.sum(axis=1, keepdims=True)
+    smoothed: Floats = (shares * rows[:, None] + PSI_SMOOTHING) / total
+    return smoothed
+
+
+# -- weighted values as step functions of all streams at once, ascending [D, m], and weights summed up along them
+
+
+def or_nan(total: NDArray[Any]) -> Floats:
+    """Totals as float64, NaN for 0: what is divided by it is no number either.
+
+    Example:
+        >>> or_nan(np.array([2, 0])).tolist()
+        [2.0, nan]
+    """
+    return np.where(total > 0, total, np.nan)
+
+
+def with_a_point(view: tuple[NDArray[Any], NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The view, or for one without any points one point of no weight, so that all shares come out as NaN.
+
+    Example:
+        >>> with_a_point((np.zeros((1, 0)), np.zeros((1, 0), int)))[0].tolist()
+        [[0.0]]
+    """
+    return view if view[0].shape[1] else (np.zeros((len(view[0]), 1)), np.zeros((len(view[0]), 1), np.int64))
+
+
+def values_at(values: NDArray[Any], summed: NDArray[Any], ranks: Floats) -> Floats:
+    """Smallest values with at least a share `rank` of the weight at or below them, `[D, r]`.
+
+    Args:
+        values: Ascending, `[D, m]`, m at least 1.
+        summed: Cumulative weights, likewise.
+        ranks: `[r]`, 0 to 1.
+
+    Example:
+        >>> values_at(np.array([[1.0, 3.0]]), np.array([[3, 4]]), np.array([0.5, 0.9])).tolist()
+        [[1.0, 3.0]]
+    """
+    # a rank such as 0.3 times a count of 10 comes out as 3.0000000000000004 or so
+    place = bisect(summed, np.ceil(ranks * summed[:, -1:] * (1 - 1e-12)), "left")
+    found: Floats = np.take_along_axis(values, np.minimum(place, values.shape[1] - 1), axis=1).astype(np.float64)
+    return found
+
+
+def bisect(ascending: NDArray[Any], wanted: NDArray[Any], side: str) -> NDArray[np.intp]:
+    """`numpy.searchsorted` of `[D, p]` in `[D, m]`, m at least 1, row by row, all rows in step.
+
+    Example:
+        >>> bisect(np.array([[1, 2, 2]]), np.array([[2, 5]]), "left").tolist()
+        [[1, 3]]
+    """
+    goes_right = np.less if side == "left" else np.less_equal
+    flat, size = ascending.ravel(), ascending.shape[1]
+    start = np.arange(len(wanted))[:, None] * size
+    low = np.broadcast_to(start, wanted.shape)
+    while size > 1:  # the place lies from low to low + size
+        half = size // 2
+        low = low + half * goes_right(flat[low + (half - 1)], wanted)
+        size -= half
+    found: NDArray[np.intp] = low + goes_right(flat[low], wanted) - start
+    return found
+
+
+def summed_at(summed: NDArray[Any], count: NDArray[np.intp]) -> NDArray[Any]:
+    """Weight of the `count` smallest values, `[D, p]`.
+
+    Example:
+        >>> summed_at(np.array([[1, 3, 4]]), np.array([[0, 2]])).tolist()
+        [[0, 3]]
+    """
+    return np.where(count > 0, np.take_along_axis(summed, np.maximum(count - 1, 0), axis=1), 0)
+
+
+def shares_between(summed: NDArray[Any], lower: NDArray[np.intp], upper: NDArray[np.intp]) -> Floats:
+    """Shares up to the first lower place, from there to the upper, then to the next lower, ...: `[D, 2 * p + 1]`.
+
+    Example:
+        >>> shares_between(np.array([[1, 2, 3, 4]]), np.array([[1]]), np.array([[3]])).tolist()
+        [[0.25, 0.5, 0.25]]
+    """
+    ends = np.stack([lower, upper], axis=2).reshape(len(lower), -1)
+    weights = np.diff(summed_at(summed, ends), axis=1, prepend=0, append=summed[:, -1:])
+    shares: Floats = weights / or_nan(summed[:, -1:])
+    return shares

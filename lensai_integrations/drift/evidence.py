@@ -1,6 +1,8 @@
 """What speaks for drift in one group: a row per stream with its distances and p-value, and the MMD of whole rows.
 
 A p-value is found by a formula only where none comes from clean windows, so that none is computed to be replaced.
+Measures of images that half precision alone moves are left out where only one side was read at it.
+
 Where a sketch keeps only part of what it saw, its stated error is taken off before a p-value is computed, so that two
 sketches of the same rows are never certain of a difference. What cannot be compared is said in the group's notes.
 """
@@ -11,7 +13,7 @@ import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,32 +25,39 @@ from lensai_integrations.drift.distances import (
     Reference,
     View,
     distances,
+    hellinger,
+    jensen_shannon,
     pixel_distances,
+    population_stability,
     quantiles,
     reference,
+    total_variation,
 )
 from lensai_integrations.drift.kernel import kernel_test
 from lensai_integrations.drift.result import RANKS, GroupDrift, StreamDrift, VectorDrift
-from lensai_integrations.drift.rounding import without_rounded
-from lensai_integrations.drift.shares import hellinger, jensen_shannon, population_stability, total_variation
 from lensai_integrations.drift.significance import category_p_value, ks_p_value, labels_p_value
 from lensai_integrations.errors import DefinitionError
 from lensai_integrations.group import Group, check_comparable
 from lensai_integrations.measures.outputs import PER_IMAGE
+from lensai_integrations.profile import Profile
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
+
+#: From counts of both sides, and the sketches' errors, to a p-value.
+_Formula: TypeAlias = Callable[..., float]
 
 #: More categories than any sketch keeps.
 _ALL = 1 << 30
 #: Name of the categories too rare for the sketches, together.
 OTHER = "(other)"
 _PIXEL = "pixel/"
-#: From counts of both sides, and the sketches' errors, to a p-value.
-_Formula: TypeAlias = Callable[..., float]
 #: What rows as vectors are called among the streams of their group.
 ROWS = ""
 #: A baseline's sorted values are kept up to this many of a bank (12 bytes each).
 _LARGEST_KEPT = 1 << 24
+#: What is of the differences between neighbouring pixels, or of how many values there are.
+SENSITIVE: Final = ("noise_sigma", "noise", "snr", "sharpness", "entropy")
+FULL: Final = "full precision"
 
 
 @dataclass(frozen=True)
@@ -386,3 +395,40 @@ def _vectors(a: Side, b: Side, notes: list[str], calibrated: bool) -> VectorDrif
     except DefinitionError as error:
         notes.append(f"rows were not compared as vectors: {error}")
         return None
+
+
+def rounded_apart(name: str, baseline: Profile, window: Profile) -> bool:
+    """Whether a group's pixels were of half precision on one side only, so that its rows are not compared as wholes.
+
+    Example:
+        >>> rounded_apart("inputs", Profile(), Profile())
+        False
+    """
+    groups = [profile.groups[name] for profile in (baseline, window) if name in profile.groups]
+    return len({_precision(group) for group in groups}) > 1
+
+
+def _precision(group: Group) -> str:
+    return str(group.info.get("precision", FULL))
+
+
+def without_rounded(drift: GroupDrift, baseline: Group, window: Group) -> GroupDrift:
+    """The group without the streams that rounding moves, with a note, if only one side is of half precision.
+
+    Pixels at whole levels come back exactly, whatever their precision (`Images.whole`), and are compared in everything.
+
+    Example:
+        >>> half = Group("inputs", info={"precision": "bfloat16"})
+        >>> without_rounded(GroupDrift("inputs", 9, 9, 0, 0), Group("inputs"), half).notes[0]
+        'pixels are of full precision in the baseline and of bfloat16 in the window: noise_sigma, noise, ...'
+    """
+    there, here = (_precision(group) for group in (baseline, window))
+    if there == here:
+        return drift
+    names = {f"{drift.name}/{name}" for name in SENSITIVE}
+    streams = tuple(stream for stream in drift.streams if stream.stream not in names)
+    note = (
+        f"pixels are of {there} in the baseline and of {here} in the window: {', '.join(SENSITIVE)} would move by"
+        " rounding alone and are not compared"
+    )
+    return replace(drift, streams=streams, notes=(*drift.notes, note))

@@ -13,17 +13,20 @@ A block is the features of one group for one purpose: fixed by the baseline, app
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar, Protocol, TypeAlias
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.group import Group
-from lensai_integrations.sketches.state import State
+from lensai_integrations.sketches.kernel_mean import KernelMean
+from lensai_integrations.sketches.state import State, field, require
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
-
+Classes: TypeAlias = NDArray[np.float32]
 
 #: The weight of statistics that tell where and how something moved, but hardly ever see what others miss. A verdict is
 #: the better at finding small shifts, the fewer statistics decide it.
@@ -32,6 +35,18 @@ MINOR = 0.05
 LEAST_RANGE = 1e-30
 #: A KLL sketch's rank error is stated at 99% confidence: so many standard deviations.
 _NORMAL_99 = 2.58
+#: Ranks of the edges at which distributions are compared; denser in the tails, where outliers show.
+RANKS = (0.005, 0.01, 0.025, *(step / 20 for step in range(1, 20)), 0.975, 0.99, 0.995)
+#: Streams worked on at a time.
+_STREAMS = 64
+#: Added to F and 1 - F where a difference is divided by them, so that a single row beyond all others decides nothing.
+_TAIL = 0.005
+#: More classes than this are not compared one by one.
+_MOST_CLASSES = 2048
+#: Principal components in which means are compared.
+COMPONENTS = 32
+#: Components are cut off at so many standard deviations.
+_FARTHEST = 1e4
 
 
 class Block(Protocol):
@@ -119,3 +134,396 @@ def rank_spread(group: Group) -> float:
     if bank is None or not bank.n or bank.sorted_view()[1].max() <= 1:
         return 0.0
     return bank.rank_error / _NORMAL_99
+
+
+# -- of single streams
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """Cumulative distributions of D streams at edges that are the baseline's quantiles.
+
+    An edge that is also the one before is moved just below its value, so that a value which many rows share has its
+    own bin; the first edge is just below the smallest value, the last one at the largest.
+
+    Attributes:
+        edges: float32 `[D, E]`, ascending.
+        shares: The baseline's rows at or below each, float32 `[D, E]`.
+
+    Example:
+        >>> rows = np.arange(200, dtype=np.float32)[:, None]
+        >>> block = Distributions.of(rows)
+        >>> mean = block.mean(rows)
+        >>> moved = block.compare(mean, block.mean(rows + 50), np.float32(1))
+        >>> dict(zip(block.statistics, moved[:, 0].round(2).tolist()))
+        {'ks': 0.25, 'wasserstein': 0.22, 'anderson_darling': 0.67}
+    """
+
+    edges: Floats
+    shares: Floats
+    kind: ClassVar[str] = "distributions"
+    statistics: ClassVar[tuple[str, ...]] = ("ks", "wasserstein", "anderson_darling")
+    weights: ClassVar[tuple[float, ...]] = (MINOR, MINOR, 1.0)
+    least_spread: ClassVar[float] = 0.05
+    learned: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, rows: Floats) -> Self:
+        """The edges of some rows, `[n, D]`, n at least 1."""
+        ordered = np.sort(rows.T, axis=1)
+        places = np.ceil(np.array(RANKS) * len(rows)).astype(np.intp) - 1
+        edges = np.concatenate([ordered[:, :1], ordered[:, np.maximum(places, 0)], ordered[:, -1:]], axis=1)
+        first = np.diff(edges, axis=1, prepend=-np.inf) > 0
+        repeats = np.concatenate([~first[:, 1:], np.zeros((len(edges), 1), bool)], axis=1)
+        lowered = first & repeats
+        lowered[:, 0] = True
+        edges = np.where(lowered, np.nextafter(edges, np.float32(-np.inf)), edges)
+        result = cls(edges, np.zeros_like(edges))
+        return cls(edges, result.mean(rows).reshape(edges.shape))
+
+    @property
+    def streams(self) -> int:
+        """D."""
+        return len(self.edges)
+
+    @property
+    def columns(self) -> int:
+        """D, the number of columns of the rows."""
+        return len(self.edges)
+
+    @property
+    def width(self) -> int:
+        """F, the number of features."""
+        return self.edges.size
+
+    def parts(self) -> Iterator[tuple[Block, slice]]:
+        """Some streams at a time."""
+        for start in range(0, len(self.edges), _STREAMS):
+            block = slice(start, start + _STREAMS)
+            yield type(self)(self.edges[block], self.shares[block]), block
+
+    def features(self, rows: Floats) -> Floats:
+        """Whether each value is at or below each edge: float32 `[n, D * E]`."""
+        return (rows[:, :, None] <= self.edges).reshape(len(rows), -1).astype(np.float32)
+
+    def mean(self, rows: Floats) -> Floats:
+        """The mean of `features`, without making them: float32 `[D * E]`."""
+        ordered = np.sort(np.ascontiguousarray(rows.T), axis=1)
+        below = [np.searchsorted(*pair, side="right") for pair in zip(ordered, self.edges, strict=True)]
+        mean: Floats = np.concatenate(below).astype(np.float32) / np.float32(len(rows))
+        return mean
+
+    def compare(self, reference: Floats, window: Floats, scale: Floats) -> Floats:
+        """Kolmogorov-Smirnov distance, Wasserstein-1 in ranks, and Anderson-Darling's, each times `scale`.
+
+        The last two integrate over the baseline's own distribution, by the trapezoidal rule: |F - G|, and the root of
+        (F - G)^2 / (F (1 - F)).
+        """
+        shape = (*window.shape[:-1], *self.edges.shape)
+        gap = (window - reference).reshape(shape)
+        width, weight = self._weights()
+        size = np.abs(gap)
+        largest, area = size.max(axis=-1), np.einsum("...de,de->...d", size, width)
+        tails = np.sqrt(np.einsum("...de,...de,de->...d", gap, gap, weight))
+        statistics: Floats = np.stack([largest, area, tails]) * np.asarray(scale)[..., None]
+        return statistics
+
+    def _weights(self) -> tuple[Floats, Floats]:
+        steps = np.diff(self.shares, axis=1, prepend=0, append=1)
+        width = (steps[:, :-1] + steps[:, 1:]) / 2
+        return width, width / ((self.shares + _TAIL) * (1 - self.shares + _TAIL))
+
+    def known(self, group: Group) -> tuple[Floats, int] | None:
+        """From the bank's KLL sketches."""
+        if group.bank is None or not group.n:
+            return None
+        return group.bank.cdf(self.edges).astype(np.float32).ravel(), group.n
+
+    def state(self) -> State:
+        """`edges` and `shares`."""
+        return {"edges": self.edges, "shares": self.shares}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """The block whose state this is.
+
+        Raises:
+            FormatError: If it is none.
+        """
+        edges = field(state, "edges", np.float32, (None, len(RANKS) + 2))
+        shares = field(state, "shares", np.float32, edges.shape)
+        require(len(edges) > 0 and bool(np.isfinite(edges).all()), "edges that are not finite, or none")
+        require(bool(np.all(edges[:, 1:] >= edges[:, :-1])), "edges out of order")
+        require(bool(np.all((shares >= 0) & (shares <= 1))), "shares out of range")
+        return cls(edges, shares)
+
+
+@dataclass(frozen=True)
+class ClassShares:
+    """Shares of classes.
+
+    Attributes:
+        classes: Their numbers, float32 `[K]`, ascending.
+        shares: Expected ones, float32 `[K]`; what they lack of 1 is expected of all other classes together.
+
+    Example:
+        >>> rows = np.array([[0], [0], [1], [2]], np.float32)
+        >>> block = ClassShares.of(rows)
+        >>> (6 * block.shares).tolist()
+        [2.0, 1.0, 1.0]
+        >>> mean = block.features(rows).mean(axis=0)
+        >>> mean.tolist()
+        [0.5, 0.25, 0.25]
+        >>> block.compare(mean, np.array([0, 1, 0], np.float32), np.float32(1))[1].tolist()
+        [0.75]
+    """
+
+    classes: Classes
+    shares: Floats
+    kind: ClassVar[str] = "classes"
+    statistics: ClassVar[tuple[str, ...]] = ("chi_square", "total_variation")
+    weights: ClassVar[tuple[float, ...]] = (1.0, MINOR)
+    least_spread: ClassVar[float] = 0.05
+    learned: ClassVar[bool] = True  # rows always are of classes they were learned from, and others at times are not
+    streams: ClassVar[int] = 1
+    columns: ClassVar[int] = 1
+
+    @classmethod
+    def of(cls, rows: Floats) -> Self:
+        """The classes of some rows, `[n, 1]`.
+
+        As many rows of further classes are expected as there are classes of a single row (I. J. Good, The population
+        frequencies of species and the estimation of population parameters, 1953), one at the least.
+        """
+        classes, counts = np.unique(rows[:, 0], return_counts=True)
+        further = max(int(np.sum(counts == 1)), 1)
+        return cls(classes, (counts / (len(rows) + further)).astype(np.float32))
+
+    @property
+    def width(self) -> int:
+        """F, the number of features."""
+        return len(self.classes)
+
+    def parts(self) -> Iterator[tuple[Block, slice]]:
+        """Itself."""
+        yield self, slice(None)
+
+    def features(self, rows: Floats) -> Floats:
+        """Which class it is: float32 `[n, K]`; all 0 for one that the baseline does not know."""
+        belongs: Floats = (rows[:, :1] == self.classes).astype(np.float32)
+        return belongs
+
+    def mean(self, rows: Floats) -> Floats:
+        """The mean of `features`."""
+        mean: Floats = self.features(rows).mean(axis=0)
+        return mean
+
+    def compare(self, reference: Floats, window: Floats, scale: Floats) -> Floats:
+        """The cube root of chi-square, and the total variation times `scale`; classes not known are one more.
+
+        Chi-square's divisors are the shares expected; the cube root makes it nearly normal (E. B. Wilson and
+        M. M. Hilferty, The distribution of chi-square, 1931).
+        """
+        gap = window - reference
+        unknown = -gap.sum(axis=-1)
+        least = 0.01 / len(self.shares)
+        others = max(1 - float(self.shares.sum()), 0.0)
+        chi = np.sum(gap**2 / (self.shares + least), axis=-1) + unknown**2 / (others + least)
+        variation = (np.abs(gap).sum(axis=-1) + np.abs(unknown)) / 2
+        statistics: Floats = np.stack([np.cbrt(chi * np.square(scale)), variation * scale])[..., None]
+        return statistics
+
+    def known(self, group: Group) -> tuple[Floats, int] | None:
+        """From the categories sketch of the top class."""
+        sketch = group.categories.get("top_class")
+        if sketch is None or not sketch.n or sketch.error:
+            return None
+        counts = dict(sketch.top(_MOST_CLASSES))
+        found = [counts.get(str(int(number)), 0) / sketch.n for number in self.classes]
+        return np.array(found, np.float32), sketch.n
+
+    def state(self) -> State:
+        """`classes` and `shares`."""
+        return {"classes": self.classes, "shares": self.shares}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """The block whose state this is.
+
+        Raises:
+            FormatError: If it is none.
+        """
+        classes = field(state, "classes", np.float32, (None,))
+        shares = field(state, "shares", np.float32, classes.shape)
+        require(len(classes) > 0 and bool(np.isfinite(classes).all()), "classes that are not finite, or none")
+        require(bool(np.all(classes[1:] > classes[:-1])), "classes out of order")
+        require(bool(np.all((shares > 0) & (shares <= 1))), "shares out of range")
+        return cls(classes, shares)
+
+
+# -- of rows as vectors
+
+
+@dataclass(frozen=True)
+class Kernel(WholeRows):
+    """Random Fourier features: the distance of their means is the MMD.
+
+    Attributes:
+        dim, frequencies, seed: Of the kernel mean.
+        exponents: Its bandwidths.
+
+    Example:
+        >>> rows = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+        >>> block = Kernel(3, 64, 1, (0, 1))
+        >>> block.features(rows).shape
+        (100, 256)
+    """
+
+    dim: int
+    frequencies: int
+    seed: int
+    exponents: tuple[int, ...]
+    kind: ClassVar[str] = "kernel"
+    statistics: ClassVar[tuple[str, ...]] = ("mmd",)
+    weights: ClassVar[tuple[float, ...]] = (1.0,)
+    learned: ClassVar[bool] = False
+
+    def _empty(self) -> KernelMean:
+        return KernelMean(self.dim, self.frequencies, self.seed, self.exponents)
+
+    @property
+    def columns(self) -> int:
+        """D, the number of columns of the rows."""
+        return self.dim
+
+    @property
+    def width(self) -> int:
+        """F, the number of features."""
+        return 2 * self.frequencies * len(self.exponents)
+
+    def features(self, rows: Floats) -> Floats:
+        """float32 `[n, bandwidths * 2 F]`; 0 for a row too far away to compute them, as its kernel with others is."""
+        features: Floats = self._empty().features(rows).reshape(len(rows), -1)
+        return np.nan_to_num(features, copy=False)
+
+    def compare(self, reference: Floats, window: Floats, scale: Floats) -> Floats:
+        """Cube root of the squared MMD, averaged over the bandwidths, times `scale` squared."""
+        squared = np.sum(np.square(window - reference), axis=-1) / len(self.exponents)
+        statistic: Floats = np.cbrt(squared * np.square(scale))[None, ..., None]
+        return statistic
+
+    def known(self, group: Group) -> tuple[Floats, int] | None:
+        """From the kernel mean, if its bandwidths are these."""
+        mean = group.kernel_mean
+        if mean is None or not mean.n or (mean.dim, mean.seed) != (self.dim, self.seed):
+            return None
+        if mean.exponents != self.exponents or mean.frequencies != self.frequencies:
+            return None
+        return mean.mean.astype(np.float32).ravel(), mean.n
+
+    def state(self) -> State:
+        """`kernel`: dim, frequencies, seed, exponents."""
+        return {"kernel": np.array([self.dim, self.frequencies, self.seed, *self.exponents], np.int64)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """The block whose state this is.
+
+        Raises:
+            FormatError: If it is none.
+        """
+        numbers = field(state, "kernel", np.int64, (None,)).tolist()
+        require(4 <= len(numbers) <= 6, "a kernel of another length")
+        block = cls(numbers[0], numbers[1], numbers[2], tuple(numbers[3:]))
+        try:
+            block._empty()
+        except InputError as error:
+            raise FormatError(f"a kernel that cannot be: {error}") from error
+        return block
+
+
+@dataclass(frozen=True)
+class Principal(WholeRows):
+    """Principal components: how far apart the means are.
+
+    Attributes:
+        centre: float32 `[D]`.
+        axes: float32 `[D, q]`, columns scaled so that components have the variance 1 in the baseline.
+
+    Example:
+        >>> rows = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+        >>> block = Principal.of(rows)
+        >>> block.features(rows).shape
+        (200, 3)
+    """
+
+    centre: Floats
+    axes: Floats
+    kind: ClassVar[str] = "components"
+    statistics: ClassVar[tuple[str, ...]] = ("mahalanobis",)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The distance of means decides where the components are all there are; of wide rows they are a few."""
+        return (1.0 if len(self.centre) <= COMPONENTS else MINOR,)
+
+    @classmethod
+    def of(cls, rows: Floats) -> Self:
+        """The largest components of some rows, `[n, D]`."""
+        centre = rows.mean(axis=0)
+        _, sizes, axes = np.linalg.svd(rows - centre, full_matrices=False)
+        sizes = sizes / max(len(rows) - 1, 1) ** 0.5
+        kept = min(COMPONENTS, int(np.sum(sizes > 1e-4 * max(sizes[0], 1e-30))))
+        return cls(centre, (axes[:kept].T / sizes[:kept]).astype(np.float32))
+
+    @property
+    def columns(self) -> int:
+        """D, the number of columns of the rows."""
+        return len(self.centre)
+
+    @property
+    def width(self) -> int:
+        """F, the number of features: q."""
+        return int(self.axes.shape[1])
+
+    def features(self, rows: Floats) -> Floats:
+        """Components in standard deviations, float32 `[n, q]`, cut off far beyond any that tell something more."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            components = (rows - self.centre) @ self.axes
+        if not np.isfinite(components).all():
+            components = (rows.astype(np.float64) - self.centre) @ self.axes.astype(np.float64)
+        cut: Floats = np.clip(components, -_FARTHEST, _FARTHEST).astype(np.float32)
+        return cut
+
+    def compare(self, reference: Floats, window: Floats, scale: Floats) -> Floats:
+        """Cube root of the squared distance of the means in standard deviations, times `scale` squared."""
+        squared = np.sum(np.square(window - reference), axis=-1)
+        statistic: Floats = np.cbrt(squared * np.square(scale))[None, ..., None]
+        return statistic
+
+    def known(self, group: Group) -> tuple[Floats, int] | None:
+        """From the mean of the moments."""
+        moments = group.moments
+        if moments is None or not moments.n or moments.dim != len(self.centre):
+            return None
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = (moments.mean - self.centre) @ self.axes.astype(np.float64)
+        mean = np.nan_to_num(mean, nan=np.inf)  # infinities of both signs: as far away as can be
+        return np.clip(mean, -_FARTHEST, _FARTHEST).astype(np.float32), moments.n
+
+    def state(self) -> State:
+        """`centre` and `axes`."""
+        return {"centre": self.centre, "axes": self.axes}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """The block whose state this is.
+
+        Raises:
+            FormatError: If it is none.
+        """
+        centre = field(state, "centre", np.float32, (None,))
+        axes = field(state, "axes", np.float32, (len(centre), None))
+        require(0 < axes.shape[1] <= COMPONENTS, "components out of range")
+        require(all(bool(np.isfinite(array).all()) for array in (centre, axes)), "axes that are not finite")
+        return cls(centre, axes)

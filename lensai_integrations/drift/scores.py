@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.drift.batches import Batch
-from lensai_integrations.drift.calibration import is_top_class
+from lensai_integrations.drift.calibrate import is_top_class
 from lensai_integrations.drift.recording import Measuring
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import is_labels

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lensai_integrations import Baseline, Profiler, calibrate, compare
-from lensai_integrations.drift.calibrate import calibration_of
-from lensai_integrations.drift.calibration_state import from_state, to_state
+from lensai_integrations.drift.calibrate import calibration_of, from_state, to_state
 from lensai_integrations.errors import FormatError
 from lensai_integrations.profile import from_bytes, load, to_bytes
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lensai_integrations.drift.adjusted import Judged
-from lensai_integrations.drift.calibration import Part
+from lensai_integrations.drift.calibrate import Part
 from lensai_integrations.drift.deciding import (
+    Judged,
     Limits,
     by_calibration,
     by_false_discoveries,

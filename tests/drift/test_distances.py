@@ -11,7 +11,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import ecdf, energy_distance, ks_2samp, wasserstein_distance
 
 from lensai_integrations.drift import distances as d
-from lensai_integrations.drift.shares import hellinger, jensen_shannon
+from lensai_integrations.drift.distances import hellinger, jensen_shannon
 from lensai_integrations.errors import InputError
 from lensai_integrations.sketches.bank import KLLBank
 

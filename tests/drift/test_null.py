@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lensai_integrations.drift.features import ClassShares, Distributions, Principal
 from lensai_integrations.drift.null import Halves, Null, null_of
-from lensai_integrations.drift.row_features import Principal
-from lensai_integrations.drift.stream_features import ClassShares, Distributions
 from lensai_integrations.errors import InputError
 
 

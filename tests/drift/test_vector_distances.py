@@ -10,7 +10,6 @@ from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist, cosine, jensenshannon, pdist
 from scipy.stats import kstest, wasserstein_distance
 
-from lensai_integrations.drift import exact_mmd
 from lensai_integrations.drift import vector_distances as v
 from lensai_integrations.errors import InputError, MissingDependencyError
 from lensai_integrations.sketches.moments import Moments
@@ -30,7 +29,7 @@ def gaussian(x, y, bandwidth):
 @pytest.mark.parametrize("unbiased", [True, False])
 @pytest.mark.parametrize("chunk", [1, 700, 1 << 22])
 def test_mmd_is_the_sum_over_pairs(sides, unbiased, chunk, monkeypatch):
-    monkeypatch.setattr(exact_mmd, "_CHUNK", chunk)
+    monkeypatch.setattr(v, "_CHUNK", chunk)
     x, y = sides
     xx, yy, xy = gaussian(x, x, 2.5), gaussian(y, y, 2.5), gaussian(x, y, 2.5)
     without = (xx.sum() - 80) / (80 * 79) + (yy.sum() - 50) / (50 * 49)
@@ -62,7 +61,7 @@ def test_mmd_takes_less_than_the_whole_matrix(rng):
     tracemalloc = pytest.importorskip("tracemalloc")
     rows = rng.normal(size=(2000, 2))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact_mmd, "_CHUNK", 1 << 12)
+        patch.setattr(v, "_CHUNK", 1 << 12)
         tracemalloc.start()
         v.mmd(rows[:1000], rows[1000:], 1.0)
         peak = tracemalloc.get_traced_memory()[1]
@@ -82,7 +81,7 @@ def test_shuffles_are_those_of_the_rows(sides, rng):
     kernel = gaussian(rows, rows, 2.0) - np.eye(len(rows))
     orders = np.array([rng.permutation(len(rows)) for _ in range(5)])
     expected = [v.mmd(rows[order[:80]], rows[order[80:]], 2.0) for order in orders]
-    np.testing.assert_allclose(exact_mmd._shuffled(kernel, 80, orders), expected, atol=1e-12)
+    np.testing.assert_allclose(v._shuffled(kernel, 80, orders), expected, atol=1e-12)
 
 
 def test_permutation_p_values_are_uniform_when_nothing_moved(rng):
@@ -99,7 +98,7 @@ def test_a_permutation_test_repeats_and_finds_a_shift(sides):
 
 
 def test_a_matrix_that_is_too_large_is_refused(monkeypatch, sides):
-    monkeypatch.setattr(exact_mmd, "_LARGEST_MATRIX", 129)
+    monkeypatch.setattr(v, "_LARGEST_MATRIX", 129)
     with pytest.raises(InputError, match="80 and 50 rows"):
         v.mmd_test(*sides)
 

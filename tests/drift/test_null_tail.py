@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from lensai_integrations.drift.tail import SMALLEST, Smooth, log_p
+from lensai_integrations.drift.null import SMALLEST, Smooth, log_p
 
 VALUES = np.array([-1e30, -5.0, 0.0, 1.0, 10.0, 1e5, 1e30, np.inf])
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import chisquare, ks_2samp
 
-from lensai_integrations.drift.stream_features import _TAIL, ClassShares, Distributions
+from lensai_integrations.drift.features import _TAIL, ClassShares, Distributions
 from lensai_integrations.errors import FormatError
 from lensai_integrations.group import Group
 from lensai_integrations.sketches.bank import KLLBank

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import rv_histogram
 
-from lensai_integrations.drift.shares import (
+from lensai_integrations.drift.distances import (
     PSI_SMOOTHING,
     hellinger,
     jensen_shannon,

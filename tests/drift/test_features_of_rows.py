@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from lensai_integrations.drift.row_features import COMPONENTS, Kernel, Principal
+from lensai_integrations.drift.features import COMPONENTS, Kernel, Principal
 from lensai_integrations.errors import LensAIError
 from lensai_integrations.group import Group
 from lensai_integrations.sketches.kernel_mean import KernelMean
