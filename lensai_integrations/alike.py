@@ -15,10 +15,11 @@ import numpy as np
 
 from lensai_integrations.conventions import kept_apart
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group, Sketch, check_comparable
+from lensai_integrations.group import Group, check_comparable
 from lensai_integrations.measures.outputs import MULTILABEL, SUM_TOLERANCE
 from lensai_integrations.profile import Profile
 from lensai_integrations.sketches.bank import KLLBank
+from lensai_integrations.sketches.state import Sketch
 
 #: What rounding of probabilities to bfloat16 does to their sigmoids, and to ratios of their exponentials.
 _ROUNDING: Final = 0.005

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from lensai_integrations import __version__, storage
 from lensai_integrations.checked_json import from_json, to_json
 from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
-from lensai_integrations.group import KINDS, Group
+from lensai_integrations.group import Group
 from lensai_integrations.infos import checked_group_info, checked_profile_info
 from lensai_integrations.measures import embeddings, images, outputs
 from lensai_integrations.measures.custom import same_formula
 from lensai_integrations.measures.definitions import DEFINITIONS
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.segments import check_read
+from lensai_integrations.sketches.kinds import KINDS
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.storage import MAX_MANIFEST_BYTES, pack, read_folder, unpack, write_files
 from lensai_integrations.summary import segments_csv, to_csv
@@ -35,8 +36,6 @@ Arrays = dict[str, NDArray[Any]]
 
 _MANIFEST_KEY = "manifest"
 _CALIBRATION = "calibration"
-#: Keys of the sketches of a group's rows, of which each has a column for each of its streams.
-_OF_ROWS = frozenset(("bank", "kernel_mean", "moments"))
 #: Of the bytes, whose manifest needs no digest of its own: what holds it has a checksum.
 _BYTES_VERSION = 1
 _DECLARING = (embeddings, images, outputs)  # imported so that every definition of this release is declared
@@ -259,14 +258,13 @@ def _decode_group(entry: Mapping[str, Any], prefix: str, states: dict[str, Array
         kind = KINDS.get(key.split("/")[0])
         if kind is None:
             raise FormatError(f"group {name!r} holds a sketch of unknown kind {key!r}: upgrade this package")
-        sketches[key] = _decode_sketch(kind, f"{prefix}/{position}", states, f" of {key!r} in group {name!r}")
+        sketch = _decode_sketch(kind, f"{prefix}/{position}", states, f" of {key!r} in group {name!r}")
+        if key in KINDS and kind.takes in ("rows", "vectors") and sketch.dim != len(streams):
+            raise FormatError(f"group {name!r} names {len(streams)} streams for a {key} of {sketch.dim}")
+        sketches[key] = sketch
     if len(sketches) < len(keys) or len(set(streams)) < len(streams):
         raise FormatError(f"group {name!r} has two sketches or two streams of the same name")
-    group = Group(name, tuple(streams), definitions, sketches, checked_group_info(entry["info"], name))
-    for key in _OF_ROWS & sketches.keys():
-        if (dim := sketches[key].dim) != len(streams):
-            raise FormatError(f"group {name!r} names {len(streams)} streams for a {key} of {dim}")
-    return group
+    return Group(name, tuple(streams), definitions, sketches, checked_group_info(entry["info"], name))
 
 
 def _check_rows(group: Group, widths: Mapping[str, int]) -> None:
@@ -293,7 +291,8 @@ def _decode_sketch(kind: Any, place: str, states: dict[str, Arrays], of: str = "
 @cache
 def _names_of(kind: Any) -> frozenset[str]:
     """What the arrays of a sketch's state are called, which is the same for all sketches of a kind."""
-    return frozenset(kind(8).state())
+    empty = kind(8) if kind is RowSample else kind.new(8)
+    return frozenset(empty.state())
 
 
 def _below(place: str, arrays: Arrays) -> list[str]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from lensai_integrations.arrays import Array
+from lensai_integrations.builder import feed, make
 from lensai_integrations.errors import InputError, told
 from lensai_integrations.group import Group
 from lensai_integrations.measures.batches import Found
@@ -20,7 +21,6 @@ from lensai_integrations.measures.custom import CustomMeasure, registered
 from lensai_integrations.measures.custom_rows import custom_measurer
 from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.sketches.bank import KLLBank
 
 if TYPE_CHECKING:
     from lensai_integrations.profile import Profile
@@ -70,6 +70,7 @@ class CustomStreams:
         self._group, self._settings = group, settings
         self._measurer = custom_measurer(reader, measures)
         self._widths: dict[str, int] = {}
+        self._sketched: set[str] = set()
         self._errors: dict[str, Exception] = {}
         self._missed = dict.fromkeys((each.name for each in measures), 0)
         if measures:
@@ -93,19 +94,18 @@ class CustomStreams:
 
     def take(self, rows: dict[str, Array], n: int) -> None:
         """Sketch what was measured of a batch of n images; what is not there, they count as invalid."""
-        sketches: dict[str, Any] = self._group.sketches
         for name in self._missed:
-            key, values = f"bank/{name}", rows.get(f"{self._group.name}/{name}")
+            values, source = rows.get(f"{self._group.name}/{name}"), f"rows/{name}"
             if values is None:
                 self._missed[name] += n
-                if key in sketches:
-                    _skip(sketches[key], n)
+                self._skip(name, n)
                 continue
-            if key not in sketches:
+            if name not in self._sketched:
+                self._sketched.add(name)
                 seed = self._settings.seed_of(f"{self._group.name}/{name}")
-                sketches[key] = KLLBank(int(values.shape[1]), self._settings.k, seed=seed)
-                _skip(sketches[key], self._missed[name])
-            sketches[key].update(values)
+                self._group.sketches |= make({source: int(values.shape[1])}, k=self._settings.k, seed=seed)
+                self._skip(name, self._missed[name])
+            feed(self._group.sketches, {source: values})
 
     def warnings(self) -> list[str]:
         """What a reader of the profile should know: which measures failed, and why."""
@@ -120,8 +120,8 @@ class CustomStreams:
             self._errors[name] = error
             self._settings.on_custom_failure(f"{self._group.name}/{name}", error)
 
-
-def _skip(bank: KLLBank, rows: int) -> None:
-    """Give a bank rows that it counts as invalid."""
-    for start in range(0, rows, _ROWS_AT_ONCE):
-        bank.update(np.full((min(_ROWS_AT_ONCE, rows - start), bank.dim), np.nan, np.float32))
+    def _skip(self, name: str, rows: int) -> None:
+        """Give a measure's sketches rows that they count as invalid, if it has some already."""
+        for start in range(0, rows if name in self._sketched else 0, _ROWS_AT_ONCE):
+            missing = np.full((min(_ROWS_AT_ONCE, rows - start), self._widths[name]), np.nan, np.float32)
+            feed(self._group.sketches, {f"rows/{name}": missing})

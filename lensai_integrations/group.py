@@ -1,16 +1,14 @@
 """Groups: streams that are measured together, row for row, and the sketches they share.
 
-A sketch knows how to merge and how to become plain arrays, and a group only keeps the names. So merging is written
-once, whatever sketches a group holds.
+A sketch declares how it merges, travels and is told (`sketches/state.py`), and a group only keeps the names. So all
+that is written once, whatever sketches a group holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
-
-from numpy.typing import NDArray
+from typing import Any
 
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.measures.custom import same_formula
@@ -20,30 +18,7 @@ from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.sketches.counts import PixelCounts
 from lensai_integrations.sketches.kernel_mean import KernelMean
 from lensai_integrations.sketches.moments import Moments
-
-Arrays = dict[str, NDArray[Any]]
-
-
-class Sketch(Protocol):
-    """What a profile needs of a sketch: to merge, to come to the host, and to become plain arrays and back."""
-
-    @property
-    def n(self) -> int: ...  # noqa: D102
-    def merge(self, other: Any, /) -> None: ...  # noqa: D102
-    def to_host(self) -> Self: ...  # noqa: D102
-    def state(self) -> Arrays: ...  # noqa: D102
-    @classmethod
-    def from_state(cls, state: Mapping[str, NDArray[Any]], /) -> Self: ...  # noqa: D102
-
-
-#: The sketches a group may hold, by the first part of their key; `categories/top_class` is one of several.
-KINDS: dict[str, type[Sketch]] = {
-    "bank": KLLBank,
-    "pixels": PixelCounts,
-    "categories": Categories,
-    "kernel_mean": KernelMean,
-    "moments": Moments,
-}
+from lensai_integrations.sketches.state import Sketch, copied
 
 #: What the key of a bank begins with that is of one measure: a custom one, or one of a device.
 _APART = "bank/"
@@ -59,8 +34,8 @@ class Group:
         name: `"inputs"`, `"outputs"`, `"labels"` or `"embeddings/<layer>"`.
         streams: Names of the bank's columns within the group; empty if it has no bank.
         definitions: Measure name to definition id; the key `"*"` stands for all streams.
-        sketches: By key: `"bank"`, `"pixels"`, `"kernel_mean"`, `"moments"`, `"categories/<stream>"`, and
-            `"bank/<measure>"` for each custom measure, and for each stream of a device.
+        sketches: By key: a kind of the table (`sketches/kinds.py`), and behind a stroke what it is of if there are
+            several: `"categories/<stream>"`, and `"bank/<measure>"` for each custom measure and stream of a device.
         info: What was read and from where, as JSON values (layer, layout, how outputs were read). `"measures"` has the
             definitions of custom measures by name, which other programs do not know.
 
@@ -134,8 +109,22 @@ class Group:
         return {name: each for name, each in told.items() if isinstance(each, dict)} if isinstance(told, dict) else {}
 
     def _only(self, measure: str, bank: Any) -> Group:
-        streams = (measure,) if bank.dim == 1 else tuple(f"{measure}/{column}" for column in range(bank.dim))
+        streams = self.streams_of(_APART + measure)
         return Group(self.name, streams, {measure: self.definition_of(measure)}, {"bank": bank}, self.info)
+
+    def streams_of(self, key: str) -> tuple[str, ...]:
+        """The names of a sketch's columns within the group.
+
+        Example:
+            >>> group = Group("inputs", ("mean/0",), sketches={"bank": KLLBank(1), "bank/hue": KLLBank(2)})
+            >>> [group.streams_of(key) for key in group.sketches]
+            [('mean/0',), ('hue/0', 'hue/1')]
+        """
+        _, several, stream = key.partition("/")
+        if not several:
+            return self.streams
+        columns = getattr(self.sketches[key], "dim", 1)
+        return (stream,) if columns == 1 else tuple(f"{stream}/{column}" for column in range(columns))
 
     @property
     def n(self) -> int:
@@ -191,8 +180,8 @@ class Group:
     def merge(self, other: Group) -> Group:
         """A new group that has seen the rows of both; neither is changed.
 
-        Kernel means that share no bandwidth, because the rows are on very different scales, are left out, and so are
-        custom measures of different widths. A custom measure that only one side has is kept as it is.
+        Sketches that say so are left out where they cannot be merged, as kernel means that share no bandwidth, and so
+        are custom measures of different widths. A custom measure that only one side has is kept as it is.
 
         Raises:
             DefinitionError: If a measure was computed by different definitions.
@@ -264,11 +253,11 @@ def _is_alone(key: str, a: Group, b: Group) -> bool:
 
 def _merged(key: str, a: Sketch, b: Sketch) -> Sketch | None:
     """A new sketch that has seen what both saw; None where there is none."""
-    result = type(a).from_state(a.state())
+    result = copied(a)
     try:
         result.merge(b.to_host())
     except (DefinitionError, InputError) as error:
-        if (isinstance(a, KernelMean) and isinstance(error, DefinitionError)) or key.startswith(_APART):
+        if (a.dropped and isinstance(error, DefinitionError)) or key.startswith(_APART):
             return None
         raise
     return result

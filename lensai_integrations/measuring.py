@@ -52,7 +52,8 @@ class Measured:
 
     Attributes:
         rows: For the joint sample, by name.
-        rest: What else the sketches take, by name.
+        rest: What else the sketches take, by source (see `builder`): `pixels`, or `counts` of `counted` images; `rows`
+            that are in no joint sample; `categories/<stream>`. And which rows are `odd`.
 
     Example:
         >>> import numpy as np
@@ -63,9 +64,21 @@ class Measured:
     rows: Rows
     rest: dict[str, Any] = field(default_factory=dict)
 
-    def own(self, group: str) -> Array:
-        """The rows that the group's bank takes, be they in the joint sample or, several of an image, not."""
-        return self.rows[group] if group in self.rows else self.rest["rows"]
+    def parts(self, group: str) -> dict[str, Any]:
+        """What the group's sketches take, by source.
+
+        Example:
+            >>> import numpy as np
+            >>> list(Measured({"outputs": np.zeros((3, 1))}, {"categories/top_class": np.arange(3)}).parts("outputs"))
+            ['categories/top_class', 'rows', 'vectors']
+        """
+        parts = dict(self.rest)
+        rows = self.rows.get(group, parts.get("rows"))
+        if rows is not None:
+            parts |= {"rows": rows, "vectors": rows}
+        if "counts" in parts:
+            parts["pixels"] = parts["counts"], parts["counted"] if "counted" in parts else len(self.rows[group])
+        return parts
 
     @property
     def in_flight(self) -> bool:
@@ -454,33 +467,28 @@ def value_labels(batch: Any, columns: int) -> Array:
 
 
 class Ones:
-    """Counts what is true in columns of batches, on the device they lie on.
+    """Counts what is true in batches, on the device they lie on.
 
     Example:
         >>> import numpy as np
         >>> ones = Ones()
-        >>> ones.add(np.array([[True, False], [True, True]]))
-        >>> ones.total(), ones.taken().tolist(), ones.taken() is None
-        (3, [2, 1], True)
+        >>> ones.add(np.array([True, False, True]))
+        >>> ones.total()
+        2
     """
 
     def __init__(self) -> None:
-        self._counts: Array | None = None
+        self._count: Array | None = None
 
     def add(self, true: Array) -> None:
-        """Count a batch, bool `[n]` or `[n, k]`; nothing is waited for."""
+        """Count a batch, bool `[n]`; nothing is waited for."""
         xp = namespace(true)
-        counts = xp.sum(xp.astype(true, xp.int64), axis=0)
-        self._counts = counts if self._counts is None else self._counts + counts
+        count = xp.sum(xp.astype(true, xp.int64))
+        self._count = count if self._count is None else self._count + count
 
     def total(self) -> int:
         """All of them. Waits for the device."""
-        return 0 if self._counts is None else int(to_host(self._counts).sum())
-
-    def taken(self) -> Any:
-        """The counts as numpy, which begin again from nothing; None if there was no batch. Waits for the device."""
-        counts, self._counts = self._counts, None
-        return None if counts is None else to_host(counts)
+        return 0 if self._count is None else int(to_host(self._count))
 
 
 def column(values: Array, odd: Array | None = None) -> Array:

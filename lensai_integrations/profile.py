@@ -18,6 +18,7 @@ from lensai_integrations.group import Group, check_comparable, shared_info
 from lensai_integrations.heads import is_labels
 from lensai_integrations.segments import merged_segments
 from lensai_integrations.sketches.rows import RowSample
+from lensai_integrations.sketches.state import copied
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,9 +96,10 @@ class Profile:
         info = {key: value for key, value in info.items() if key not in ("segment_by", "max_segments")} | about
         info["warnings"] += lost
         info["warnings"] += [
-            f"{name}: the kernel mean was dropped in merging, the rows are on very different scales"
+            f"{name}: {sketch.dropped}"
             for name in self.groups.keys() & other.groups.keys()
-            if "kernel_mean" in self.groups[name].sketches.keys() - groups[name].sketches.keys()
+            for key, sketch in self.groups[name].sketches.items()
+            if sketch.dropped and key not in groups[name].sketches
         ]
         info["warnings"] += [
             f"{name}/{measure}: the custom measure was dropped in merging, it has other widths"
@@ -250,7 +252,7 @@ def _merged_rows(a: RowSample | None, b: RowSample | None) -> tuple[RowSample | 
     if a is None or b is None:
         return a if a is not None else b, ""
     try:
-        result = RowSample.from_state(a.state())
+        result = copied(a)
         result.merge(b)
     except InputError as error:
         return None, f"the row sample was dropped in merging: {error}"

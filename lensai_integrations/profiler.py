@@ -47,6 +47,7 @@ from lensai_integrations.segmenting import Segmenter, label_values
 from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL, checked_segment_by
 from lensai_integrations.settings import Settings
 from lensai_integrations.sketches.rows import RowSample
+from lensai_integrations.sketches.state import copied
 
 #: Batches on their way from an accelerator of JAX or TensorFlow. When there are more, all but the newest are taken: one
 #: wait, if any, for so many of them, since TensorFlow's copies wait for whatever the device was asked to do before.
@@ -253,8 +254,6 @@ class Profiler:
         if self._segmenter is not None:
             with self._segment_errors():
                 self._segmenter.split()
-        for recorder in self._recorders.values():
-            recorder.settle()
         own = {name: _host_copy(recorder.group) for name, recorder in self._recorders.items()}
         self._name_classes(own)
         groups = {name: sketched_alike(group, self._settings.like) for name, group in own.items()}
@@ -270,7 +269,7 @@ class Profiler:
         warnings += beyond_columns(own)
         warnings += [NOT_DECLARED.format(id) for id in self._settings.missing]
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        rows = _copy(self._rows.to_host()) if self._rows is not None and self._rows.n else None
+        rows = copied(self._rows) if self._rows is not None and self._rows.n else None
         info: dict[str, Any] = {"source": self.source, "created": created, "warnings": warnings}
         if self._segmenter is None:
             return Profile(groups, rows, info)
@@ -544,10 +543,6 @@ def _missing(like: Array, n: int, width: int) -> Array:
     return xp.full((n, width), float("nan"), dtype=xp.float32, device=like.device)
 
 
-def _copy(sketch: Any) -> Any:
-    return type(sketch).from_state({key: array.copy() for key, array in sketch.state().items()})
-
-
 def _host_copy(group: Group) -> Group:
-    sketches = {key: _copy(sketch.to_host()) for key, sketch in group.sketches.items()}
+    sketches = {key: copied(sketch) for key, sketch in group.sketches.items()}
     return Group(group.name, group.streams, dict(group.definitions), sketches, dict(group.info))

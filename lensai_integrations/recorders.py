@@ -19,10 +19,11 @@ from typing import Any, Final
 import numpy as np
 
 from lensai_integrations.arrays import Array, dtype_name, local, shape_of
+from lensai_integrations.builder import feed
 from lensai_integrations.conventions import input_of, plain_name
 from lensai_integrations.custom_recorder import CustomStreams
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group, Sketch
+from lensai_integrations.group import Group
 from lensai_integrations.heads import for_head, partner_of
 from lensai_integrations.input_range import Range
 from lensai_integrations.measures.batches import Found, by_shape, locate, shapes_of
@@ -58,9 +59,6 @@ from lensai_integrations.measuring import (
     value_labels,
 )
 from lensai_integrations.settings import Settings
-from lensai_integrations.sketches.bank import KLLBank
-from lensai_integrations.sketches.categories import Categories
-from lensai_integrations.sketches.counts import PixelCounts
 
 
 class Recorder(ABC):
@@ -82,9 +80,9 @@ class Recorder(ABC):
     def measure(self, batch: Any) -> Measured:
         """Measure one batch where it lies. Nothing is waited for, and nothing kept."""
 
-    @abstractmethod
     def take(self, measured: Measured) -> None:
         """Hand what was measured of a batch to the sketches."""
+        feed(self.group.sketches, measured.parts(self.group.name))
 
     def update(self, batch: Any) -> Measured:
         """Measure one batch and take it; but what is `in_flight` is left to the caller to take."""
@@ -93,10 +91,6 @@ class Recorder(ABC):
             return measured.sent()
         self.take(measured)
         return measured
-
-    def settle(self) -> None:
-        """Hand over what waits; the pass is at its end, and the device may be waited for."""
-        return
 
     def warnings(self) -> list[str]:
         """What a reader of the profile should know of this group."""
@@ -138,9 +132,8 @@ class Inputs(Recorder):
         if half := next((half for half in HALVES if half in images.note and not images.whole), None):
             info["precision"] = half
         self._range = Range(images, settings.like, name)
-        seed = settings.seed_of(plain)  # the same sketches whether or not there are other conventions
-        sketches: dict[str, Sketch] = {"bank": KLLBank(len(streams), settings.k, seed=seed)}
-        sketches["pixels"] = PixelCounts(images.channels)
+        widths = {"rows": len(streams), "pixels": images.channels}
+        sketches = settings.sketches(name, widths, plain)  # the same whether or not there are other conventions
         self.group = Group(name, streams, {**definitions, "pixel": CONVENTIONS[convention].pixel.id}, sketches, info)
         measures = settings.measures if name == plain else ()  # once, with the first convention
         self._custom = CustomStreams(self.group, alone, settings, measures)
@@ -155,14 +148,9 @@ class Inputs(Recorder):
         return Measured({self.group.name: rows, **self._custom.measure(images)}, found)
 
     def take(self, measured: Measured) -> None:
-        """Sketch the measures and count the pixels."""
-        rows, pixels = measured.rows[self.group.name], self.group.sketches["pixels"]
-        self.group.sketches["bank"].update(rows)  # type: ignore[attr-defined]
-        if "counts" in measured.rest:
-            pixels.add(measured.rest["counts"], measured.rest.get("counted", len(rows)))  # type: ignore[attr-defined]
-        else:
-            pixels.update(measured.rest["pixels"])  # type: ignore[attr-defined]
-        self._custom.take(measured.rows, len(rows))
+        """Sketch the measures, custom ones too, and count the pixels."""
+        super().take(measured)
+        self._custom.take(measured.rows, len(measured.rows[self.group.name]))
 
     def warnings(self) -> list[str]:
         """What was chosen among several readings, what looks like another scale, and which custom measures failed."""
@@ -195,33 +183,27 @@ class Outputs(Recorder):
         self._measure, self._steps = output_measurer(kind, steps > 0), steps
         measured = measure_outputs(rows, kind=kind)
         definitions = output_measures(columns, kind)
-        sketches = settings.vectors(name, len(measured.names))
+        widths = {"rows": len(measured.names), "vectors": len(measured.names)}
         if measured.top_class is not None:
-            sketches["categories/top_class"] = Categories()
+            widths["categories/top_class"] = 1
             definitions["top_class"] = TOP_CLASS
         info = {"kind": kind, "columns": columns, **told, "why": decided.why}
         if steps:
             info["steps"] = steps
-        self.group = Group(name, measured.names, definitions, sketches, info)
+        self.group = Group(name, measured.names, definitions, settings.sketches(name, widths), info)
 
     def measure(self, batch: Array) -> Measured:
         """Measure one batch of outputs. Several rows of an image are in no joint sample with it."""
         found = self._measure(batch)
         own = {"rows": found["rows"]}
         if "top_class" in found:
-            own["top_class"] = found["top_class"]
+            own["categories/top_class"] = found["top_class"]
         if self._steps:
             return Measured({}, own)
         rows = {self.group.name: own.pop("rows")}
         if "top_class" in found:
             rows[f"{self.group.name}/top_class"] = found["column"]
         return Measured(rows, own)
-
-    def take(self, measured: Measured) -> None:
-        """Sketch probabilities, confidences and top classes, or values."""
-        _update_vectors(self.group, measured.own(self.group.name))
-        if "top_class" in measured.rest:
-            self.group.sketches["categories/top_class"].update(_classes(measured.rest["top_class"]))  # type: ignore[attr-defined]
 
     def why_left_out(self) -> str:
         """What rows should have been."""
@@ -257,15 +239,12 @@ class Embedding(Recorder):
         reduce = how if how in REDUCTIONS else str  # any function is a custom one
         definition = embedding_definition(described["axes"], reduce, projected=width > dim)
         streams = tuple(map(str, range(dim)))
-        self.group = Group(name, streams, {"*": definition}, settings.vectors(name, dim), info)
+        sketches = settings.sketches(name, {"rows": dim, "vectors": dim})
+        self.group = Group(name, streams, {"*": definition}, sketches, info)
 
     def measure(self, batch: Array) -> Measured:
         """Reduce and project one batch of embeddings."""
         return Measured({self.group.name: self._measure(batch)})
-
-    def take(self, measured: Measured) -> None:
-        """Sketch the components."""
-        _update_vectors(self.group, measured.rows[self.group.name])
 
 
 class Labels(Recorder):
@@ -277,7 +256,6 @@ class Labels(Recorder):
         self._of_two = settings.is_of_two(name)
         self._names = _numbers_of_names(settings, name) if self._meaning == "classes" else {}
         self._unnamed: dict[str, int] = {}
-        self._on = Ones()
         self._odd = Ones()
         self._alike = settings.known(name) is not None
         info = {
@@ -287,16 +265,14 @@ class Labels(Recorder):
         }
         if form.signs:
             info["signs"] = True
-        seed = settings.seed_of(name)
-        if self._meaning == "classes":
-            self.group = Group(name, (), {"*": LABEL}, {"categories/": Categories()}, info)
-        elif self._meaning == "multi_hot":
-            sketches: dict[str, Sketch] = {"bank": KLLBank(1, settings.k, seed=seed), "categories/": Categories()}
-            self.group = Group(name, (PER_IMAGE,), {"*": LABEL, PER_IMAGE: LABELS_PER_IMAGE}, sketches, info)
-        else:
+        widths, definitions = {"categories/": 1}, {"*": LABEL}
+        streams: tuple[str, ...] = ()
+        if self._meaning == "multi_hot":
+            streams, widths["rows"], definitions[PER_IMAGE] = (PER_IMAGE,), 1, LABELS_PER_IMAGE
+        elif self._meaning == "values":
             streams = tuple(f"value/{place}" for place in range(form.columns))
-            bank = KLLBank(form.columns, settings.k, seed=seed)
-            self.group = Group(name, streams, {"value": LABEL_VALUE}, {"bank": bank}, info)
+            widths, definitions = {"rows": form.columns}, {"value": LABEL_VALUE}
+        self.group = Group(name, streams, definitions, settings.sketches(name, widths), info)
 
     def measure(self, batch: Any) -> Measured:
         """Classes, numbers or strings, one for each row; or all labels of a row, and how many are on."""
@@ -305,11 +281,12 @@ class Labels(Recorder):
         if self._meaning == "classes":
             labels, odd = class_labels(batch, of_two=self._of_two)
             if isinstance(labels, list):
-                return self._named(labels) if self._names else Measured({}, {"labels": labels})
-            rest = {"labels": labels} | ({} if odd is None else {"odd": odd})
+                return self._named(labels) if self._names else Measured({}, {"categories/": labels})
+            rest = {"categories/": labels} | ({} if odd is None else {"odd": odd})
             return Measured({self.group.name: column(labels, odd)}, rest)
         if self._meaning == "multi_hot":
-            return Measured({}, multi_hot_labels(batch))
+            found = multi_hot_labels(batch)
+            return Measured({}, {"categories/": found.pop("labels"), **found})
         return Measured({self.group.name: value_labels(batch, len(self.group.streams))})
 
     def _named(self, texts: list[str]) -> Measured:
@@ -323,27 +300,17 @@ class Labels(Recorder):
         labels: Any = classes
         if unnamed.any():
             labels = [text if number == NO_CLASS else str(number) for text, number in zip(texts, numbers, strict=True)]
-        return Measured({self.group.name: column(classes, unnamed)}, {"labels": labels})
+        return Measured({self.group.name: column(classes, unnamed)}, {"categories/": labels})
 
     def take(self, measured: Measured) -> None:
-        """Count the classes, or sketch the numbers."""
-        if self._meaning == "values":
-            self.group.sketches["bank"].update(measured.rows[self.group.name])  # type: ignore[attr-defined]
-            return
-        labels, odd = measured.rest["labels"], measured.rest.get("odd")
+        """Count the classes, or sketch the numbers; and count the odd ones."""
+        parts = measured.parts(self.group.name)
+        odd = parts.get("odd")
         if odd is not None:
             self._odd.add(odd)
-        if self._meaning == "multi_hot":
-            self.group.sketches["bank"].update(measured.rest["rows"])  # type: ignore[attr-defined]
-            self._on.add(labels)
-        else:
-            kept = labels[~odd] if isinstance(odd, np.ndarray) else labels
-            self.group.categories[""].update(kept)
-
-    def settle(self) -> None:
-        """Count the labels that were on."""
-        if (counts := self._on.taken()) is not None:
-            self.group.categories[""].add({str(place): int(n) for place, n in enumerate(counts) if n})
+        if isinstance(odd, np.ndarray):  # on an accelerator, where leaving out would wait, they stay as class -1
+            parts["categories/"] = parts["categories/"][~odd]
+        feed(self.group.sketches, parts)
 
     def warnings(self) -> list[str]:
         """Rows that contradict what the first ones were read as, and labels that are no class's name."""
@@ -459,13 +426,3 @@ RECORDERS: dict[str, Callable[[str, Any, Settings], Recorder]] = {
     "embeddings": Embedding,
     "labels": Labels,
 }
-
-
-def _update_vectors(group: Group, rows: Array) -> None:
-    for key in ("bank", "kernel_mean", "moments"):
-        group.sketches[key].update(rows)  # type: ignore[attr-defined]
-
-
-def _classes(top_class: Array) -> Array:
-    """Without the rows that are not valid; on an accelerator, where leaving out would wait, they stay as class -1."""
-    return top_class[top_class != NO_CLASS] if isinstance(top_class, np.ndarray) else top_class

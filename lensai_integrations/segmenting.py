@@ -4,8 +4,8 @@ Rows wait until there are some hundred of them and are split together: one updat
 and batch. What lies on an accelerator stays there until then and comes to the host at once, labels and rows together,
 which is the one time that segments wait for a device. Their sketches live in host memory.
 
-To stay small a segment keeps KLL banks and categories, of all groups, and nothing else: no row sample, no kernel mean
-and no covariance of rows as vectors, and no pixel counts, which `compare` does not test, which cost more than all
+To stay small a segment keeps KLL banks and categories (`Sketch.in_segments`), of all groups: no row sample, no kernel
+mean and no covariance of rows as vectors, and no pixel counts, which `compare` does not test, which cost more than all
 other measures of an image together, and which JAX and TensorFlow count for a whole batch. Groups of many streams
 keep a quarter of k.
 """
@@ -19,21 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.arrays import Array, is_array, is_immutable, local, namespace, shape_of, strings, to_host
+from lensai_integrations.builder import Parts, feed, make, rows_seen, source_of
 from lensai_integrations.conventions import plain_name
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group, Sketch
+from lensai_integrations.group import Group
 from lensai_integrations.heads import is_labels
-from lensai_integrations.measures.outputs import NO_CLASS
 from lensai_integrations.measuring import Measured
 from lensai_integrations.profile import Profile
 from lensai_integrations.segments import LABEL, MOST_SEGMENTS, OTHER, OTHER_CODE, segment_name
 from lensai_integrations.settings import Settings
 from lensai_integrations.sketches.bank import KLLBank
-from lensai_integrations.sketches.categories import Categories
+from lensai_integrations.sketches.state import Sketch, copied
 
-#: A value per row, and what the sketches of a group take of these rows, by key.
+#: A value per row.
 Values: TypeAlias = Any
-Parts: TypeAlias = dict[str, Any]
 
 #: What to do where labels make no segments.
 _INSTEAD: Final = "hand over one class per image, or make the profile with segment_by=None or the name of metadata"
@@ -70,7 +69,7 @@ class Segmenter:
         self._by, self._settings = by, settings
         self._most = max(most, len(known))
         self._codes = {OTHER: OTHER_CODE} | {name: code for code, name in enumerate(known, start=1)}
-        self._sketches: dict[tuple[int, str, str], Sketch] = {}
+        self._sketches: dict[tuple[int, str, str], dict[str, Sketch]] = {}  # by segment, group and source
         self._waiting: list[tuple[Values, dict[str, Parts]]] = []
         self._rows = 0
 
@@ -121,35 +120,27 @@ class Segmenter:
         for values, parts in waiting:
             codes = self._coded(values)
             for name, group in parts.items():
-                for key, part in group.items():
+                for source, part in group.items():
                     fits = codes is not None and len(codes) == len(part)
                     own = codes if fits else np.full(len(part), OTHER_CODE)
-                    found.setdefault((name, key), []).append((own, part))  # type: ignore[arg-type]
-        for (name, key), chunks in found.items():
+                    found.setdefault((name, source), []).append((own, part))  # type: ignore[arg-type]
+        for (name, source), chunks in found.items():
             rows = _together([part for _, part in chunks])
-            self._hand_over(name, key, np.concatenate([codes for codes, _ in chunks]), rows)
+            self._hand_over(name, source, np.concatenate([codes for codes, _ in chunks]), rows)
 
-    def _hand_over(self, name: str, key: str, codes: NDArray[np.intp], rows: NDArray[Any]) -> None:
-        if key.startswith("categories/") and rows.ndim == 2:  # of each row which labels are on
-            of_row, rows = np.nonzero(rows)
-            codes = codes[of_row]
-        elif key == "categories/top_class":
-            codes, rows = codes[rows != NO_CLASS], rows[rows != NO_CLASS]
+    def _hand_over(self, name: str, source: str, codes: NDArray[np.intp], rows: NDArray[Any]) -> None:
         order = np.argsort(codes, kind="stable")
         present, starts = np.unique(codes[order], return_index=True)
         for code, places in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
-            place = (code, name, key)
+            place = (code, name, source)
             if place not in self._sketches:
-                self._sketches[place] = self._made(place, rows)
-            self._sketches[place].update(rows[places])  # type: ignore[attr-defined]
+                self._sketches[place] = self._made(code, name, source, 1 if rows.ndim == 1 else rows.shape[1])
+            feed(self._sketches[place], {source: rows[places]})
 
-    def _made(self, place: tuple[int, str, str], rows: NDArray[Any]) -> Sketch:
-        code, name, key = place
-        if key != "bank":
-            return Categories()
-        dim, k = rows.shape[1], self._settings.k
+    def _made(self, code: int, name: str, source: str, width: int) -> dict[str, Sketch]:
         segment = next(known for known, number in self._codes.items() if number == code)
-        return KLLBank(dim, segment_k(k, dim), seed=self._settings.seed_of(f"{plain_name(name)} of segment {segment}"))
+        seed = self._settings.seed_of(f"{plain_name(name)} of segment {segment}")
+        return make({source: width}, k=segment_k(self._settings.k, width), seed=seed, segment=True)
 
     def _coded(self, values: Values) -> NDArray[np.intp] | None:
         """The number of the segment of each row; None where there is no value."""
@@ -180,8 +171,9 @@ class Segmenter:
 
     def _groups(self, code: int, groups: Mapping[str, Group]) -> Iterator[tuple[str, Group]]:
         for name, group in groups.items():
-            kept = {key: self._sketches.get((code, name, key)) for key in group.sketches}
-            sketches = {key: _copy(each) for key, each in kept.items() if each is not None}
+            made = [self._sketches.get((code, name, source), {}) for source in _sources(group)]
+            own = {key: sketch for each in made for key, sketch in each.items()}
+            sketches = {key: _copy(own[key]) for key in group.sketches if key in own and rows_seen(own[key])}
             if sketches:
                 yield name, Group(name, group.streams, dict(group.definitions), sketches, dict(group.info))
 
@@ -200,18 +192,20 @@ def _copy(sketch: Sketch) -> Sketch:
     """A copy; of a wide bank one of DataSketches' size, without which a quarter of k would save nothing."""
     if isinstance(sketch, KLLBank) and sketch.dim > NARROW:
         return sketch.compact()
-    return type(sketch).from_state({key: array.copy() for key, array in sketch.state().items()})
+    return copied(sketch)
+
+
+def _sources(group: Group) -> set[str]:
+    """What the segments' sketches of a group take."""
+    return {source_of(key, sketch) for key, sketch in group.sketches.items() if sketch.in_segments}
 
 
 def _kept(group: Group, measured: Measured) -> Parts:
-    """What a segment keeps of what was measured: a group's rows, and its categories by the name of their stream."""
+    """What a segment keeps of what was measured, by source."""
     if not measured.rows and "steps" in group.info:  # several rows of an image
         return {}
-    found: Parts = {"bank": measured.own(group.name)} if group.bank is not None else {}
-    for stream in group.categories:
-        if (stream or "labels") in measured.rest:
-            found[f"categories/{stream}"] = measured.rest[stream or "labels"]
-    return {key: _copied(part) for key, part in found.items()}
+    kept, parts = _sources(group), measured.parts(group.name)
+    return {source: _copied(part) for source, part in parts.items() if source in kept}
 
 
 def _copied(values: Any) -> Any:
@@ -244,7 +238,7 @@ def label_values(measured: Mapping[str, Measured]) -> Values:
         InputError: If labels are no classes, or those of several heads.
 
     Example:
-        >>> label_values({"labels": Measured({}, {"labels": ["cat", "dog"]})})
+        >>> label_values({"labels": Measured({}, {"categories/": ["cat", "dog"]})})
         ['cat', 'dog']
     """
     of_labels = [name for name in measured if is_labels(name)]
@@ -252,7 +246,7 @@ def label_values(measured: Mapping[str, Measured]) -> Values:
         return None
     if len(of_labels) > 1:
         raise InputError(f"segment_by='label' needs one label per image, there are {', '.join(of_labels)}: {_INSTEAD}")
-    labels = measured[of_labels[0]].rest.get("labels")
+    labels = measured[of_labels[0]].rest.get("categories/")
     if labels is None or len(shape_of(labels) if is_array(labels) else "1") != 1:
         what = "numbers" if labels is None else "several at once"
         raise InputError(f"segment_by='label' needs one class per image, but labels are {what}: {_INSTEAD}")

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from lensai_integrations.arrays import shape_of
+from lensai_integrations.builder import make
 from lensai_integrations.conventions import (
     chosen_conventions,
     chosen_readers,
@@ -22,7 +23,7 @@ from lensai_integrations.conventions import (
 )
 from lensai_integrations.custom_recorder import chosen_measures
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group, Sketch
+from lensai_integrations.group import Group
 from lensai_integrations.heads import for_head, head_of, partner_of
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
@@ -39,12 +40,7 @@ from lensai_integrations.measures.meaning import (
 )
 from lensai_integrations.measures.outputs import KINDS, Kind, Task, steps_of
 from lensai_integrations.profile import Profile
-from lensai_integrations.sketches.bank import KLLBank
-from lensai_integrations.sketches.kernel_mean import KernelMean
-from lensai_integrations.sketches.moments import Moments
-
-#: Wider embeddings keep variances and no covariance matrix: 1024 columns are 8 MB.
-MAX_COVARIANCE_DIM = 1024
+from lensai_integrations.sketches.state import Sketch
 
 #: What an answer is by the task alone, as far as its labels have to know.
 _TOLD: Final[Mapping[str, Kind]] = {"multilabel": "multilabel_logits", "regression": "values"}
@@ -277,15 +273,17 @@ class Settings:
             np.random.SeedSequence([*self.seed, zlib.crc32(name.encode(errors="surrogatepass"))]).generate_state(1)[0]
         )
 
-    def vectors(self, name: str, dim: int) -> dict[str, Sketch]:
-        """The sketches of rows that are looked at as vectors."""
-        known = self.known(name)
-        exponents = known.kernel_mean.exponents if known is not None and known.kernel_mean is not None else None
-        return {
-            "bank": KLLBank(dim, self.k, seed=self.seed_of(name)),
-            "kernel_mean": KernelMean(dim, exponents=exponents),
-            "moments": Moments(dim, covariance=dim <= MAX_COVARIANCE_DIM),
-        }
+    def sketches(self, group: str, widths: Mapping[str, int], seeded_by: str = "") -> dict[str, Sketch]:
+        """The sketches of a group, empty.
+
+        Args:
+            group: Its name.
+            widths: Of its rows by source, see `builder.make`.
+            seeded_by: Another name to derive the seed from.
+        """
+        known = self.known(group)
+        like = known.sketches if known is not None else None
+        return make(widths, k=self.k, seed=self.seed_of(seeded_by or group), like=like)
 
 
 def _ignored(*_: Any) -> None:

@@ -10,18 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lensai_integrations.class_names import class_names, name_of, shown
 from lensai_integrations.errors import MissingDependencyError
+from lensai_integrations.sketches.kinds import KINDS
+from lensai_integrations.sketches.state import RANKS
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lensai_integrations.profile import Group, Profile
-
-#: The ranks every summary shows.
-RANKS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 COLUMNS = ("source", "stream", "kind", "n", "invalid", "min", *(f"p{round(100 * r):02d}" for r in RANKS), "max")
 CATEGORY_COLUMNS = ("distinct", "top", "definition")
@@ -75,40 +72,20 @@ def summarize(profile: Profile) -> list[StreamSummary]:
 
 
 def _group_rows(group: Group) -> Iterator[StreamSummary]:
-    for each in (group, *group.apart.values()):
-        yield from _number_rows(each)
-    if group.pixels is not None:
-        yield from _pixel_rows(group)
+    """What each sketch tells of its streams, kind by kind."""
     names = class_names(group)
-    for stream, sketch in group.categories.items():
-        name, definition = f"{group.name}/{stream}".rstrip("/"), group.definition_of(stream)
-        top = tuple((shown(category, names), count) for category, count in sketch.top(10))
-        yield StreamSummary(name, "categories", definition, sketch.n, 0, distinct=float(sketch.distinct), top=top)
+    for kind in KINDS:
+        for key, sketch in group.sketches.items():
+            if key.partition("/")[0] == kind:
+                for stream, told in sketch.summary(group.streams_of(key)).items():
+                    yield _row(group, stream, told, names)
 
 
-def _number_rows(group: Group) -> Iterator[StreamSummary]:
-    if group.bank is None:
-        return
-    quantiles, names = group.bank.quantiles(np.array(RANKS)), class_names(group)
-    ends, n, invalid = (group.bank.min, group.bank.max), group.n, group.invalid  # each looks at all streams
-    for column, stream in enumerate(group.streams):
-        values = dict(zip(RANKS, map(float, quantiles[column]), strict=True))
-        low, high = (float(end[column]) for end in ends)
-        name, definition = f"{group.name}/{stream}", group.definition_of(stream)
-        label = name_of(stream, names)
-        yield StreamSummary(name, "numbers", definition, n, invalid, low, high, values, label=label)
-
-
-def _pixel_rows(group: Group) -> Iterator[StreamSummary]:
-    assert group.pixels is not None
-    quantiles = group.pixels.quantiles(np.array(RANKS))
-    for channel, counts in enumerate(group.pixels.counts):
-        present = np.flatnonzero(counts)
-        low, high = (float(present[0]), float(present[-1])) if present.size else (math.nan, math.nan)
-        values = dict(zip(RANKS, map(float, quantiles[channel]), strict=True))
-        stream = f"pixel/{channel}"
-        definition = group.definition_of(stream)
-        yield StreamSummary(f"{group.name}/{stream}", "pixels", definition, group.pixels.n, 0, low, high, values)
+def _row(group: Group, stream: str, told: Mapping[str, Any], names: Sequence[str]) -> StreamSummary:
+    top = tuple((shown(category, names), count) for category, count in told.get("top", ()))
+    about = {"invalid": 0, **told, "top": top, "definition": group.definition_of(stream)}
+    about["label"] = name_of(stream, names) if told["kind"] == "numbers" else ""
+    return StreamSummary(f"{group.name}/{stream}".rstrip("/"), **about)
 
 
 def table(sources: Mapping[str, Profile]) -> list[dict[str, Any]]:

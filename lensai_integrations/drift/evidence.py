@@ -86,6 +86,7 @@ def compare_group(a: Side, b: Side) -> GroupDrift:
     notes: list[str] = []
     streams = [*_invalid(a, b), *_numbers(a, b, notes), *_apart(a.group, b.group, notes)]
     streams += [*_categories(a.group, b.group, notes), *_pixels(a.group, b.group, notes)]
+    streams += _of_sketches(a.group, b.group)
     vectors = _vectors(a, b, notes)
     names = class_names(a.group, b.group)
     named = tuple(_named(stream, names, a.group, b.group) for stream in streams)
@@ -348,6 +349,14 @@ def _counts(one: Categories, two: Categories) -> tuple[list[str], NDArray[Any], 
     if any(lost):
         names, counts = [*names, OTHER], [[*known, rest] for known, rest in zip(counts, lost, strict=True)]
     return names, np.array(counts[0]), np.array(counts[1])
+
+
+def _of_sketches(a: Group, b: Group) -> Iterator[StreamDrift]:
+    """What sketches say that compare themselves."""
+    for key in (key for key in a.sketches if key in b.sketches and a.streams_of(key) == b.streams_of(key)):
+        for stream, told in a.sketches[key].compared(b.sketches[key], a.streams_of(key)).items():
+            about = {"definition": a.definition_of(stream), "drift": False, "p_value": math.nan, **told}
+            yield StreamDrift(f"{a.name}/{stream}".rstrip("/"), **about)
 
 
 def _vectors(a: Side, b: Side, notes: list[str]) -> VectorDrift | None:

@@ -9,20 +9,18 @@ Pixel counts and text labels are not in the row sample; a window has them once i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.builder import feed, source_of
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group, Sketch
+from lensai_integrations.group import Group
 from lensai_integrations.profile import Profile
-from lensai_integrations.sketches.bank import KLLBank
-from lensai_integrations.sketches.categories import Categories
-from lensai_integrations.sketches.kernel_mean import KernelMean
-from lensai_integrations.sketches.moments import Moments
 from lensai_integrations.sketches.rows import RowSample
+from lensai_integrations.sketches.state import Sketch
 
 Rows = Mapping[str, NDArray[np.float32]]
 
@@ -61,45 +59,27 @@ def profile_of_rows(rows: Rows, like: Profile, *, size: int = 2000) -> Profile:
     """
     groups = {}
     for name, group in like.groups.items():
-        if sketches := dict(_sketches(group, rows)):
+        if sketches := _sketches(group, rows):
             groups[name] = Group(name, group.streams, dict(group.definitions), sketches, dict(group.info))
     sample = RowSample(size)
     sample.update({name: np.array(values) for name, values in rows.items()})
     return Profile(groups, sample, {"source": like.source})
 
 
-def _sketches(group: Group, rows: Rows) -> Iterator[tuple[str, Sketch]]:
+def _sketches(group: Group, rows: Rows) -> dict[str, Sketch]:
+    """Sketches like those of a group, of the rows that there are of them."""
+    parts: dict[str, Any] = {}
     for key, sketch in group.sketches.items():
-        kind, _, own = key.partition("/")
-        values = rows.get(f"{group.name}/{own}" if own else group.name)
-        if kind in _FROM_ROWS and values is not None:
-            yield key, _FROM_ROWS[kind](sketch, values)
+        _, _, stream = key.partition("/")
+        values = rows.get(f"{group.name}/{stream}" if stream else group.name)
+        if values is not None and sketch.takes != "pixels":
+            parts[source_of(key, sketch)] = _classes(values) if sketch.takes == "categories" else values
+    sketches = {key: sketch.empty() for key, sketch in group.sketches.items() if source_of(key, sketch) in parts}
+    feed(sketches, parts)
+    return sketches
 
 
-def _bank(like: Any, values: NDArray[np.float32]) -> Sketch:
-    bank = KLLBank(like.dim, like.k)
-    bank.update(values)
-    return bank
-
-
-def _kernel_mean(like: Any, values: NDArray[np.float32]) -> Sketch:
-    mean = KernelMean(values.shape[1], exponents=like.exponents)
-    mean.update(values)
-    return mean
-
-
-def _moments(like: Any, values: NDArray[np.float32]) -> Sketch:
-    moments = Moments(values.shape[1], covariance=like.keeps_covariance)
-    moments.update(values)
-    return moments
-
-
-def _categories(like: Any, values: NDArray[np.float32]) -> Sketch:
+def _classes(values: NDArray[np.float32]) -> NDArray[np.int64]:
     """Classes from their column; a negative one stands for a row that is not valid."""
     column = values[:, 0]
-    categories = Categories(like.max_map_size)
-    categories.update(column[np.isfinite(column) & (column >= 0)].astype(np.int64))
-    return categories
-
-
-_FROM_ROWS = {"bank": _bank, "kernel_mean": _kernel_mean, "moments": _moments, "categories": _categories}
+    return column[np.isfinite(column) & (column >= 0)].astype(np.int64)

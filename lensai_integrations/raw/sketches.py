@@ -10,17 +10,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.builder import feed, make, rows_seen
 from lensai_integrations.errors import FormatError
-from lensai_integrations.group import Group, Sketch
+from lensai_integrations.group import Group
 from lensai_integrations.measures.definitions import Definition, register
 from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.raw.columns import FAILED_CODE, OTHER, Columns
 from lensai_integrations.segments import OTHER_CODE
-from lensai_integrations.sketches.bank import KLLBank
-from lensai_integrations.sketches.categories import Categories
-from lensai_integrations.sketches.counts import PixelCounts
 from lensai_integrations.sketches.rows import RowSample
-from lensai_integrations.sketches.state import State
+from lensai_integrations.sketches.state import Sketch, State
 
 #: The group of delivered images; what the names of the metadata's groups begin with.
 RAW, METADATA = "raw", "metadata/"
@@ -52,6 +50,8 @@ class RawSketches:
         kept: Rows that the joint sample keeps; 0 for none.
 
     Attributes:
+        sketches: By group and key, as in a profile.
+        segments: Those of each segment, by its number.
         failed: Rows by what they lack: `"custom/<measure>"` and `"metadata/<name>"` where a function failed, and
             `"odd/<measure>"` where it gave no finite number.
 
@@ -61,7 +61,7 @@ class RawSketches:
         >>> rows = np.zeros((2, columns.width), np.float32)
         >>> rows[:, -2], rows[:, -1] = np.nan, 0
         >>> sketches.update(rows, ["north"])
-        >>> sketches.n, sketches.categories["site"].top(1)
+        >>> sketches.n, sketches.sketches["metadata/site"]["categories/"].top(1)
         (2, [('north', 2)])
     """
 
@@ -69,24 +69,22 @@ class RawSketches:
     k: int
     seed: Sequence[int]
     kept: int = 2000
-    measures: KLLBank = field(init=False)
-    custom: dict[str, KLLBank] = field(init=False)
-    numbers: dict[str, KLLBank] = field(init=False)
+    sketches: dict[str, dict[str, Sketch]] = field(init=False)
     segments: dict[int, RawSketches] = field(default_factory=dict, init=False)
-    categories: dict[str, Categories] = field(init=False)
     failed: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.measures = self._bank(RAW, len(self.columns.streams))
-        self.custom = {each.name: self._bank(f"custom/{each.name}", 1) for each in self.columns.custom}
-        self.numbers = {name: self._bank(name, 1) for name in self.columns.metadata}
-        self.categories = {name: Categories() for name in self.columns.metadata}
+        self.sketches = {RAW: self._made(RAW, {"rows": len(self.columns.streams)})}
+        for each in self.columns.custom:
+            self.sketches[RAW] |= self._made(f"custom/{each.name}", {f"rows/{each.name}": 1})
+        for name in self.columns.metadata:
+            self.sketches[METADATA + name] = self._made(name, {"rows": 1, "categories/": 1})
         self.failed = {f"{kind}/{each.name}": 0 for each in self.columns.custom for kind in ("custom", "odd")}
         self.failed |= {METADATA + name: 0 for name in self.columns.metadata}
         self.sample = RowSample(self.kept, seed=self._seed("rows")) if self.kept else None
 
-    def _bank(self, name: str, dim: int) -> KLLBank:
-        return KLLBank(dim, self.k, seed=self._seed(name))
+    def _made(self, seeded_by: str, widths: Mapping[str, int]) -> dict[str, Sketch]:
+        return make(widths, k=self.k, seed=self._seed(seeded_by))
 
     def _seed(self, name: str) -> int:
         return int(np.random.SeedSequence([*self.seed, zlib.crc32(name.encode())]).generate_state(1)[0])
@@ -94,7 +92,7 @@ class RawSketches:
     @property
     def n(self) -> int:
         """Rows taken in, those included whose image could not be measured."""
-        return self.measures.n + self.measures.invalid
+        return rows_seen(self.sketches[RAW]["bank"])
 
     def update(self, rows: NDArray[np.float32], vocabulary: Sequence[str]) -> None:
         """Take in rows `[n, width]`, whose codes are places in `vocabulary`; and each again for its segment."""
@@ -114,33 +112,38 @@ class RawSketches:
         return self.segments[number]
 
     def _take(self, rows: NDArray[np.float32], vocabulary: Sequence[str]) -> None:
-        joint = {RAW: np.ascontiguousarray(rows[:, : len(self.columns.streams)])}
-        self.measures.update(joint[RAW])
-        measured = np.isfinite(joint[RAW]).all(axis=1)
-        for place, (name, bank) in enumerate(self.custom.items(), start=len(self.columns.streams)):
-            values = np.array(rows[:, place : place + 1])
-            self.failed[f"custom/{name}"] += int(np.isinf(values).sum())
-            self.failed[f"odd/{name}"] += int((np.isnan(values[:, 0]) & measured).sum())
-            values[np.isinf(values)] = np.nan
-            joint[f"{RAW}/{name}"] = values
-            bank.update(values)
+        images = self._images(rows)
+        feed(self.sketches[RAW], images)
         if self.sample is not None:
-            self.sample.update(joint)
+            self.sample.update({RAW + source.removeprefix("rows"): values for source, values in images.items()})
         for name in self.columns.metadata:
-            place = self.columns.numbers(name)
-            numbers = rows[:, place]
-            numbers = numbers[~np.isnan(numbers)]
-            if len(numbers):
-                self.numbers[name].update(numbers[:, None])
-            codes = rows[:, place + 1]
-            self.failed[METADATA + name] += int((codes == FAILED_CODE).sum())
-            codes = codes[codes >= 0].astype(np.int64)
-            if len(codes):
-                self.categories[name].update([vocabulary[c] if c < len(vocabulary) else OTHER for c in codes])
+            feed(self.sketches[METADATA + name], self._metadata(name, rows, vocabulary))
+
+    def _images(self, rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """What was measured of images, by source; where a custom measure failed or gave no finite number, NaN."""
+        parts = {"rows": np.ascontiguousarray(rows[:, : len(self.columns.streams)])}
+        measured = np.isfinite(parts["rows"]).all(axis=1)
+        for place, custom in enumerate(self.columns.custom, start=len(self.columns.streams)):
+            values = np.array(rows[:, place : place + 1])
+            self.failed[f"custom/{custom.name}"] += int(np.isinf(values).sum())
+            self.failed[f"odd/{custom.name}"] += int((np.isnan(values[:, 0]) & measured).sum())
+            values[np.isinf(values)] = np.nan
+            parts[f"rows/{custom.name}"] = values
+        return parts
+
+    def _metadata(self, name: str, rows: NDArray[np.float32], vocabulary: Sequence[str]) -> dict[str, Any]:
+        """The numbers and the categories among the values of some metadata, by source."""
+        place = self.columns.numbers(name)
+        numbers, codes = rows[:, place], rows[:, place + 1]
+        numbers = numbers[~np.isnan(numbers)]
+        self.failed[METADATA + name] += int((codes == FAILED_CODE).sum())
+        codes = codes[codes >= 0].astype(np.int64)
+        texts = [vocabulary[c] if c < len(vocabulary) else OTHER for c in codes]
+        return {"rows": numbers[:, None], "categories/": texts}
 
     def merge(self, other: RawSketches) -> None:
         """Add what another has seen."""
-        for own, its in zip(self._sketches().values(), other._sketches().values(), strict=True):
+        for own, its in zip(self._by_name().values(), other._by_name().values(), strict=True):
             own.merge(its)
         self.failed = {what: count + other.failed[what] for what, count in self.failed.items()}
         for number, segment in other.segments.items():
@@ -156,24 +159,24 @@ class RawSketches:
         """
         convention = self.columns.convention
         definitions = {**self.columns.definitions, "pixel": CONVENTIONS[convention].pixel.id}
-        sketches: dict[str, Sketch] = {"bank": self.measures}
-        if pixels is not None:
-            sketches["pixels"] = counts = PixelCounts(3)
-            counts.add(pixels, self.measures.n)
-        sketches |= {f"bank/{each}": bank for each, bank in self.custom.items()}
         definitions |= {each.name: each.definition.id for each in self.columns.custom}
+        sketches = dict(self.sketches[RAW])
+        if pixels is not None:
+            counts = make({"pixels": len(pixels)})
+            feed(counts, {"pixels": (pixels, sketches["bank"].n)})
+            sketches = dict(sorted((sketches | counts).items(), key=lambda each: "/" in each[0]))
         info = {"convention": convention, "delivered": True, **info}
         if self.columns.custom:
             info["measures"] = {each.name: asdict(each.definition) for each in self.columns.custom}
         groups = {name: Group(name, self.columns.streams, definitions, sketches, info)}
         for each in self.columns.metadata:
-            bank, categories, full = self.numbers[each], self.categories[each], METADATA + each
-            if bank.n + bank.invalid:
-                groups[full] = Group(full, ("value",), {"value": NUMBER}, {"bank": bank}, {"delivered": True})
-            if categories.n:
-                group = groups.setdefault(full, Group(full, info={"delivered": True}))
-                group.sketches["categories/"] = categories
-                group.definitions["*"] = CATEGORY
+            full = METADATA + each
+            kept = {key: sketch for key, sketch in self.sketches[full].items() if rows_seen(sketch)}
+            if kept:
+                streams = ("value",) if "bank" in kept else ()
+                definitions = {"value": NUMBER} if "bank" in kept else {}
+                definitions |= {"*": CATEGORY} if "categories/" in kept else {}
+                groups[full] = Group(full, streams, definitions, kept, {"delivered": True})
         return groups
 
     def rows(self, name: str = RAW) -> RowSample | None:
@@ -194,8 +197,8 @@ class RawSketches:
             causes: What went wrong first, by `IMAGES`, the keys of `failed`, or whatever else it is about.
         """
         found: dict[str, str] = {}
-        if self.measures.invalid:
-            found[IMAGES] = f"{self.measures.invalid:,} of {self.n:,} images of {name} could not be measured"
+        if missing := self.n - self.sketches[RAW]["bank"].n:
+            found[IMAGES] = f"{missing:,} of {self.n:,} images of {name} could not be measured"
         for what, count in self.failed.items():
             kind, _, each = what.partition("/")
             if count:
@@ -208,7 +211,7 @@ class RawSketches:
 
     def state(self) -> State:
         """Plain host arrays from which `restore` makes the same again."""
-        states = {name: sketch.state() for name, sketch in self._sketches().items()}
+        states = {name: sketch.state() for name, sketch in self._by_name().items()}
         own = {f"{name}:{key}": array for name, state in states.items() for key, array in state.items()}
         own["failed:counts"] = np.array(list(self.failed.values()), np.int64)
         parts = {number: segment.state() for number, segment in self.segments.items()}
@@ -230,30 +233,25 @@ class RawSketches:
             name, _, rest = key.rpartition(":")
             parts.setdefault(name, {})[rest] = array
         sketches = {}
-        for name, sketch in self._sketches().items():
+        for name, sketch in self._by_name().items():
             if name not in parts:
                 raise FormatError(f"the state of {name!r} is missing: it is of another profile")
-            sketches[name] = type(sketch).from_state(parts[name])
+            sketches[name] = read = type(sketch).from_state(parts[name])
+            if (dim := getattr(read, "dim", None)) != (needed := getattr(sketch, "dim", None)):
+                raise FormatError(f"the state of {name!r} has {dim} streams instead of {needed}")
         counts = parts.get("failed", {}).get("counts")
         if counts is None or counts.shape != (len(self.failed),):
             raise FormatError("the counts of what failed are missing: it is the state of another release")
         self.failed = dict(zip(self.failed, map(int, counts), strict=True))
-        self.sample = sketches.pop("rows", None)  # type: ignore[assignment]
-        measures: Any = sketches.pop(RAW)
-        if measures.dim != self.measures.dim:
-            raise FormatError(f"the state has {measures.dim} streams instead of {self.measures.dim}")
-        self.measures = measures
-        for name in self.custom:
-            self.custom[name] = sketches[f"custom/{name}"]  # type: ignore[assignment]
-        for name in self.columns.metadata:
-            self.numbers[name] = sketches[f"number/{name}"]  # type: ignore[assignment]
-            self.categories[name] = sketches[f"category/{name}"]  # type: ignore[assignment]
+        self.sample = sketches.pop("rows", None)
+        for group, made in self.sketches.items():
+            self.sketches[group] = {key: sketches[f"{group}/{key}"] for key in made}
         for code, part in segments.items():
             self._segment(code).restore(part)
 
-    def _sketches(self) -> dict[str, Sketch]:
-        sketches: dict[str, Sketch] = {RAW: self.measures}
-        sketches |= {"rows": self.sample} if self.sample is not None else {}
-        sketches |= {f"custom/{name}": bank for name, bank in self.custom.items()}
-        sketches |= {f"number/{name}": bank for name, bank in self.numbers.items()}
-        return sketches | {f"category/{name}": found for name, found in self.categories.items()}
+    def _by_name(self) -> dict[str, Any]:
+        """All of them, the joint sample included, as they are called in a state."""
+        sketches: dict[str, Any] = {"rows": self.sample} if self.sample is not None else {}
+        return sketches | {
+            f"{group}/{key}": each for group, made in self.sketches.items() for key, each in made.items()
+        }

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -28,7 +28,7 @@ from lensai_integrations.sketches import weighted, wire
 from lensai_integrations.sketches.device import send
 from lensai_integrations.sketches.levels import Levels
 from lensai_integrations.sketches.pending import Pending, checked_rows
-from lensai_integrations.sketches.state import State, field, number, require
+from lensai_integrations.sketches.state import RANKS, Sketch, State, field, number, require
 from lensai_integrations.sketches.weighted import Floats, Integers
 
 #: More streams than this are refused: their pending rows alone would take 2 GiB.
@@ -37,7 +37,7 @@ MAX_DIM = 1 << 20
 _HOST = np.empty(0)
 
 
-class KLLBank:
+class KLLBank(Sketch):
     """One KLL sketch per column of the rows it is given.
 
     Args:
@@ -55,6 +55,9 @@ class KLLBank:
         (3, 1, [[2.0], [20.0]], [3.0, 40.0])
     """
 
+    takes = "rows"
+    in_segments = True
+
     def __init__(self, dim: int, k: int = 200, seed: int | None = None) -> None:
         self._dim = _whole("dim", dim, 1, MAX_DIM)
         self._k = self._min_k = _whole("k", k, wire.MIN_K, wire.MAX_K)
@@ -64,6 +67,15 @@ class KLLBank:
         self._low: Array = np.full(self._dim, np.inf, np.float32)  # of what is in the levels
         self._high: Array = -self._low
         self._rows_seen = 0
+
+    @classmethod
+    def new(cls, width: int, *, k: int = 200, seed: int | None = None, like: Sketch | None = None) -> Self:
+        """One for rows of this width; whatever the baseline's is like, they can be compared."""
+        return cls(width, k, seed)
+
+    def empty(self) -> Self:
+        """Another of the same dim and k, with a seed of its own."""
+        return type(self)(self._dim, self._k)
 
     @property
     def dim(self) -> int:
@@ -263,6 +275,16 @@ class KLLBank:
         """
         bank, points = self._settled(), weighted.checked_points(points, self._dim)
         return weighted.cdf(*bank.sorted_view(), points) if bank.n else np.full(points.shape, np.nan)
+
+    def summary(self, streams: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Rows, extremes and quantiles of each stream."""
+        bank = self._settled()
+        (low, high), quantiles = bank._ends(), bank.quantiles(RANKS)
+        rows = {"kind": "numbers", "n": bank.n, "invalid": bank.invalid}
+        return {
+            stream: {**rows, "min": float(a), "max": float(b), "quantiles": dict(zip(RANKS, each, strict=True))}
+            for stream, a, b, each in zip(streams, low, high, quantiles.tolist(), strict=True)
+        }
 
     def compact(self) -> Self:
         """A copy on the host of DataSketches' size, about 3 k items per stream: what `to_bytes` writes.

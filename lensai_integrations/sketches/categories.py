@@ -11,7 +11,7 @@ device to a table of values and weights of fixed size, by sorting, so that nothi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -19,9 +19,10 @@ from array_api_compat import is_torch_array
 from datasketches import frequent_items_error_type, frequent_strings_sketch, hll_sketch, hll_union, tgt_hll_type
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, is_host, local, namespace, to_host
+from lensai_integrations.arrays import Array, dtype_name, is_host, local, namespace, to_host
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.sketches.state import LARGEST_COUNT, State, field, number, require
+from lensai_integrations.sketches.device import together
+from lensai_integrations.sketches.state import LARGEST_COUNT, Sketch, State, field, number, require
 from lensai_integrations.sketches.wire_categories import LG_REGISTERS, check_distinct, check_frequent
 
 #: A few bytes of a file make a map of this size, 42 bytes a place.
@@ -40,7 +41,7 @@ _PENDING_ROWS = 1 << 18
 _TABLE = 1 << 16
 
 
-class Categories:
+class Categories(Sketch):
     """Heavy hitters and number of distinct values of a stream of categories.
 
     Args:
@@ -49,7 +50,6 @@ class Categories:
 
     Attributes:
         max_map_size: As given.
-        n: Rows seen.
 
     Raises:
         InputError: If `max_map_size` is not such a power of two.
@@ -62,30 +62,64 @@ class Categories:
         (4, [('3', 2), ('1', 1)], 3.0, 0)
     """
 
+    takes = "categories"
+    in_segments = True
+
     def __init__(self, max_map_size: int = 4096) -> None:
         if not isinstance(max_map_size, int) or max_map_size.bit_count() != 1 or not 8 <= max_map_size <= _LARGEST_MAP:
             raise InputError(f"max_map_size should be a power of two from 8 to {_LARGEST_MAP}, not {max_map_size!r}")
         self.max_map_size = max_map_size
-        self.n = 0
+        self._n = 0
         self._frequent = frequent_strings_sketch(max_map_size.bit_length() - 1)
         self._distinct = _empty_distinct()
         self._pending: list[tuple[Array, Array]] = []
         self._pending_rows = 0
+        self._on: Array | None = None  # how often each of several was on, where the batches were
+
+    @classmethod
+    def new(cls, width: int, *, k: int = 200, seed: int | None = None, like: Sketch | None = None) -> Self:
+        """One of the usual size."""
+        return cls()
+
+    def empty(self) -> Self:
+        """Another of the same size."""
+        return type(self)(self.max_map_size)
+
+    @property
+    def n(self) -> int:
+        """Categories counted, one for each row or, of several at once, for each that was on. Waits for the latter."""
+        if self._on is not None:
+            self._settle()
+        return self._n
 
     def update(self, values: Array | Iterable[str]) -> None:
         """Count a batch of categories.
 
         Args:
             values: `[n]` whole numbers, booleans or strings; a number counts as its decimal string, a boolean as 0
-                or 1. Numbers may be a torch tensor on any device.
+                or 1. Or bool `[n, k]`, which of k categories called `0` to `k - 1` are on. Numbers may be a torch
+                tensor on any device.
 
         Raises:
-            InputError: If the values are of another kind or not one-dimensional.
+            InputError: If the values are of another kind or shape.
         """
+        if len(getattr(values, "shape", ())) == 2 and dtype_name(values) == "bool":
+            self._add_on(values)
+            return
         if is_torch_array(values) and not is_host(values):
             self._put_off(values.detach())
             return
         self.add({str(value): count for value, count in Counter(_host_values(values).tolist()).items()})
+
+    def _add_on(self, values: Array) -> None:
+        xp = namespace(values)
+        counts = xp.sum(xp.astype(values, xp.int64), axis=0)
+        if self._on is not None:
+            if self._on.shape != counts.shape:
+                raise InputError(f"categories are {counts.shape[0]} at once here, and {self._on.shape[0]} before")
+            held, counts = together(self._on, counts)
+            counts = held + counts
+        self._on = counts
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Count categories that were counted already.
@@ -106,7 +140,7 @@ class Categories:
             raise InputError(f"a category's name cannot be written as UTF-8: {error}") from error
         if min(counts.values(), default=0) < 0:
             raise InputError(f"a category's count is negative: {min(counts.values())}")
-        self.n = self._more(sum(counts.values()))
+        self._n = self._more(sum(counts.values()))
         self._count({name: count for name, count in counts.items() if count})
 
     def _more(self, rows: int) -> int:
@@ -134,13 +168,16 @@ class Categories:
         values = xp.asarray(values, dtype=xp.int64, copy=True)
         self._pending.append((values, xp.ones_like(values)))
         self._pending_rows += values.shape[0]
-        self.n += int(values.shape[0])
+        self._n += int(values.shape[0])
         if self._pending_rows >= _PENDING_ROWS + _TABLE:
             self._pending = [tabulate(*_joined(self._pending), size=_TABLE)]
             self._pending_rows = _TABLE
 
     def _settle(self) -> None:
         """Bring over what was put off; waits for the accelerator."""
+        if self._on is not None:
+            on, self._on = to_host(self._on), None
+            self.add({str(place): count for place, count in enumerate(on.tolist()) if count})
         if not self._pending:
             return
         values, weights = map(to_host, _joined(self._pending))
@@ -161,7 +198,7 @@ class Categories:
             raise InputError(f"cannot merge categories of max_map_size {self.max_map_size} and {other.max_map_size}")
         other._settle()
         self._settle()
-        self.n = self._more(other.n)
+        self._n = self._more(other.n)
         union = hll_union(LG_REGISTERS)
         union.update(self._distinct)
         union.update(hll_sketch.deserialize(_sorted(other._distinct)))
@@ -202,6 +239,10 @@ class Categories:
             return float(self._frequent.num_active_items)
         return min(float(self._distinct.get_estimate()), float(self.n))
 
+    def summary(self, streams: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Rows, distinct categories, and the ten most frequent."""
+        return {streams[0]: {"kind": "categories", "n": self.n, "distinct": self.distinct, "top": self.top(10)}}
+
     def to_host(self) -> Self:
         """Itself, after all rows came over from the accelerator."""
         self._settle()
@@ -230,7 +271,7 @@ class Categories:
         size = number(state, "max_map_size", 8, _LARGEST_MAP)
         require(size.bit_count() == 1, f"max_map_size is {size}, no power of two")
         result = cls(size)
-        result.n = number(state, "n")
+        result._n = number(state, "n")
         result._frequent = _read_frequent(field(state, "frequent", np.uint8, (None,)).tobytes(), size, result.n)
         result._distinct = _read_distinct(field(state, "distinct", np.uint8, (None,)).tobytes(), result.n)
         return result

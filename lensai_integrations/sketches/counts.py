@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -24,7 +24,7 @@ from lensai_integrations.arrays import Array, dtype_name, is_immutable, local, n
 from lensai_integrations.errors import InputError
 from lensai_integrations.sketches import wire
 from lensai_integrations.sketches.device import together
-from lensai_integrations.sketches.state import LARGEST_COUNT, State, field, number, require
+from lensai_integrations.sketches.state import LARGEST_COUNT, RANKS, Sketch, State, field, number, require
 from lensai_integrations.sketches.weighted import cdf, checked_points, checked_ranks, fit, quantiles
 
 #: Bytes counted at a time in host memory: their 16-bit pairs, widened by numpy to 8 bytes each, stay in the cache.
@@ -37,7 +37,7 @@ _PILLOW_FROM = 1 << 14
 _DEVICE_CHUNK = 1 << 22
 
 
-class PixelCounts:
+class PixelCounts(Sketch):
     """How often each of the 256 values occurs in each channel, exactly.
 
     Args:
@@ -59,6 +59,9 @@ class PixelCounts:
         [[7.0]]
     """
 
+    takes = "pixels"
+    n: int
+
     def __init__(self, channels: int) -> None:
         if not isinstance(channels, int | np.integer) or channels < 1:
             raise InputError(f"channels is the number of colour channels, a positive whole number, not {channels!r}")
@@ -66,17 +69,29 @@ class PixelCounts:
         self.n = 0
         self._counts: Array = np.zeros((self.channels, 256), np.int64)
 
-    def update(self, values: Array) -> None:
+    @classmethod
+    def new(cls, width: int, *, k: int = 200, seed: int | None = None, like: Sketch | None = None) -> Self:
+        """One for so many channels."""
+        return cls(width)
+
+    def empty(self) -> Self:
+        """Another for as many channels."""
+        return type(self)(self.channels)
+
+    def update(self, values: Array | tuple[Array, int]) -> None:
         """Count a batch of images.
 
         Args:
             values: uint8 `[n, C, H, W]` (any shape after C), of any library, contiguous or not: an NHWC batch viewed as
-                NCHW is read where it is.
+                NCHW is read where it is. Or what `add` takes, if they were counted already.
 
         Raises:
             InputError: If the dtype is not uint8 or the second axis is not C long.
         """
-        self._update(local(values))
+        if isinstance(values, tuple):
+            self.add(*values)
+        else:
+            self._update(local(values))
 
     def _update(self, values: Array) -> None:
         if dtype_name(values) != "uint8":
@@ -171,6 +186,20 @@ class PixelCounts:
         if not counts.any():
             return np.full_like(checked_points(points, self.channels), np.nan)
         return cdf(self._values(), counts, points)
+
+    def summary(self, streams: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+        """Images, extremes and quantiles of each channel."""
+        ends = zip(self.min.tolist(), self.max.tolist(), self.quantiles(RANKS).tolist(), strict=True)
+        return {
+            f"pixel/{channel}": {
+                "kind": "pixels",
+                "n": self.n,
+                "min": low,
+                "max": high,
+                "quantiles": dict(zip(RANKS, values, strict=True)),
+            }
+            for channel, (low, high, values) in enumerate(ends)
+        }
 
     def _values(self) -> NDArray[np.float32]:
         """The 256 values, of which `counts` are the weights."""

@@ -22,7 +22,7 @@ from lensai_integrations.arrays import Array, local, namespace, to_host
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.sketches import fourier
 from lensai_integrations.sketches.device import joined, send
-from lensai_integrations.sketches.state import State, field, number, require
+from lensai_integrations.sketches.state import Sketch, State, field, number, require
 
 #: Seed of the frequencies. Profiles with other seeds cannot be compared.
 SEED = 20071
@@ -36,7 +36,7 @@ _FIRST, _LOOKED_AT = 16, 256
 _CHUNK = 512
 
 
-class KernelMean:
+class KernelMean(Sketch):
     """Mean of the features of the kernels exp(-|x - y|^2 / (2 s^2)) at up to three bandwidths s = 2**exponent.
 
     Args:
@@ -62,6 +62,9 @@ class KernelMean:
         ((1, 2, 3), 0.4)
     """
 
+    takes = "vectors"
+    dropped = "the kernel mean was dropped in merging, the rows are on very different scales"
+
     def __init__(
         self, dim: int, frequencies: int = 256, seed: int = SEED, exponents: Sequence[int] | None = None
     ) -> None:
@@ -82,6 +85,15 @@ class KernelMean:
         self._pending: list[Array] = []
         if exponents is not None and len(exponents):
             self._fix(fourier.checked_exponents(exponents))
+
+    @classmethod
+    def new(cls, width: int, *, k: int = 200, seed: int | None = None, like: Sketch | None = None) -> Self:
+        """One for rows of this width, at the baseline's bandwidths if that has some."""
+        return cls(width, exponents=like.exponents if isinstance(like, KernelMean) else None)
+
+    def empty(self) -> Self:
+        """Another at the same bandwidths, if they are chosen yet."""
+        return type(self)(self.dim, self.frequencies, self.seed, self.exponents)
 
     def _fix(self, exponents: Sequence[int]) -> None:
         self._top, self._sums = exponents[-1], np.zeros((len(exponents), 2 * self.frequencies))
@@ -341,7 +353,8 @@ class KernelMean:
         result._sums = field(state, "sums", np.float64, (len(exponents), 2 * count))
         pending = field(state, "pending", np.float32, (None, dim))
         require(len(pending) < _FIRST and (not exponents or not len(pending)), f"{len(pending)} rows waiting")
-        result.rows_seen = number(state, "rows_seen") if exponents else len(pending)
+        result.rows_seen = number(state, "rows_seen")
+        require(bool(exponents) or result.rows_seen == len(pending), "rows without bandwidths that do not wait")
         n = number(state, "n", 0, result.rows_seen)
         require(bool(np.all(np.abs(result._sums) <= n * (1 + 1e-5))), "sums beyond what n rows add up to")
         result._n, result._pending = np.array(n, np.float64), [pending] if len(pending) else []

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lensai_integrations.arrays import Array, local, namespace, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.sketches.device import send, unfilled
-from lensai_integrations.sketches.state import State, field, number, require
+from lensai_integrations.sketches.state import Sketch, State, field, number, require
 
 #: Wider rows get variances only: a covariance of 1,024 columns takes 8 MiB.
 COVARIANCE_UP_TO = 1024
@@ -30,7 +30,7 @@ _BLOCK_VALUES = 1 << 17
 _LARGEST_DIM = 2**20
 
 
-class Moments:
+class Moments(Sketch):
     """Mean and covariance of rows, in float64.
 
     Args:
@@ -52,6 +52,8 @@ class Moments:
         (2, 1, [2.0, 2.0], [[2.0, 4.0], [4.0, 8.0]])
     """
 
+    takes = "vectors"
+
     def __init__(self, dim: int, covariance: bool | None = None) -> None:
         if not isinstance(dim, int | np.integer) or not 1 <= dim <= _LARGEST_DIM:
             raise InputError(f"dim is the number of columns, a whole number from 1 to 2**20, not {dim!r}")
@@ -64,6 +66,15 @@ class Moments:
         self._block: Array | None = None  # made beside the first rows
         self._block_rows = min(max(_BLOCK_VALUES // self.dim, 32), 256)
         self._filled = 0
+
+    @classmethod
+    def new(cls, width: int, *, k: int = 200, seed: int | None = None, like: Sketch | None = None) -> Self:
+        """One for rows of this width."""
+        return cls(width)
+
+    def empty(self) -> Self:
+        """Another of as many columns, which keeps covariances if this one does."""
+        return type(self)(self.dim, self.keeps_covariance)
 
     def update(self, rows: Array) -> None:
         """Take a batch of rows.

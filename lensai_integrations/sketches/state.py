@@ -1,4 +1,7 @@
-"""Reading a sketch's state back, believing nothing.
+"""What a sketch declares, and how its state is read back, believing nothing.
+
+All that profiles do with a sketch follows from its declaration and its place in the table `kinds.py`: which rows it is
+fed, how it merges, travels in files, is summarised and compared. So a new one is a file of its own and a line there.
 
 A state is a dict of plain host arrays. It may come from a file somebody else wrote, so every array is checked for its
 kind, its shape and its values before a sketch is made of it, and what does not fit raises `FormatError`, never
@@ -7,8 +10,9 @@ anything else. One place for these checks keeps each sketch's `from_state` a lis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -20,6 +24,108 @@ State = dict[str, NDArray[Any]]
 
 #: Larger counts than this are refused: sums of two of them still fit an int64.
 LARGEST_COUNT = 2**61
+#: The ranks every summary shows.
+RANKS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+class Sketch(ABC):
+    """A fixed-size summary of rows, which merges and becomes plain arrays and back.
+
+    Attributes:
+        takes: What it is updated with: `"rows"`, numbers `[n, D]` of streams; `"vectors"`, the same of groups whose
+            rows are looked at as vectors (outputs, embeddings); `"pixels"`, uint8 `[n, C, H, W]` or their counts;
+            `"categories"`, `[n]`, or which of several are on, bool `[n, k]`.
+        in_segments: Whether the segments of a profile keep it as well, which have to stay small.
+        dropped: What is said where two cannot be merged with a `DefinitionError` and are left out; empty if that is an
+            error of the whole merge.
+    """
+
+    takes: ClassVar[Literal["rows", "vectors", "pixels", "categories"]]
+    in_segments: ClassVar[bool] = False
+    dropped: ClassVar[str] = ""
+
+    if TYPE_CHECKING:  # an attribute in some, a property in others
+
+        @property
+        def n(self) -> int:
+            """Rows it has seen, less those left out."""
+
+    @classmethod
+    @abstractmethod
+    def new(cls, width: int, *, k: int = 200, seed: int | None = None, like: Sketch | None = None) -> Self:
+        """One for rows of this width.
+
+        Args:
+            width: D, or the channels of pixels.
+            k: Size of KLL sketches, for those that are made of some.
+            seed: Of random decisions; None draws one.
+            like: The baseline's sketch of the same stream, with which it will be compared.
+        """
+
+    @abstractmethod
+    def empty(self) -> Self:
+        """Another one that has seen nothing, and merges with this one."""
+
+    @abstractmethod
+    def update(self, values: Any) -> None:
+        """Take a batch of what it `takes`; an accelerator is never waited for."""
+
+    @abstractmethod
+    def merge(self, other: Any, /) -> None:
+        """Add what another has seen; that one stays as it is."""
+
+    @abstractmethod
+    def to_host(self) -> Self:
+        """The same in host memory, for which an accelerator is waited for; itself if it is there."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Plain host arrays, named alike in all sketches of a kind."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: Mapping[str, Any], /) -> Self:
+        """The sketch whose state this is, which shares no memory with it.
+
+        Raises:
+            FormatError: If it is none.
+        """
+
+    def summary(self, streams: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """What a table says of it: by the name of a stream within its group, attributes of a `StreamSummary`.
+
+        Args:
+            streams: The names of its columns.
+        """
+        return {}
+
+    def compared(self, other: Self, streams: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """How far another is from this one: by the name of a stream within its group, attributes of a `StreamDrift`.
+
+        At the least `kind`, `effect` from 0 to 1 and `raw_p_value`. What banks, pixels, categories and kernel means
+        are compared by needs tests and tables of its own, which are `drift.evidence`'s; they say nothing here.
+
+        Args:
+            other: A window's, where this one is the baseline's. Either may be empty.
+            streams: The names of the columns, which are the same in both.
+        """
+        return {}
+
+
+#: A sketch, or a sample of rows.
+Copied = TypeVar("Copied", bound=Any)
+
+
+def copied(sketch: Copied) -> Copied:
+    """A copy in host memory, which goes on exactly as this one would. Waits for an accelerator.
+
+    Example:
+        >>> from lensai_integrations.sketches.moments import Moments
+        >>> copied(Moments(3)).dim
+        3
+    """
+    result: Copied = type(sketch).from_state(sketch.to_host().state())
+    return result
 
 
 def field(state: Mapping[str, Any], name: str, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any]:
