@@ -8,6 +8,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from checks.sink import check_sink
 from monitors import by_mean, numbers, small_baseline
 
 from lensai_integrations import DriftMonitor
@@ -87,6 +88,11 @@ def test_notices_of_a_monitor_arrive(monkeypatch, receive):
     key, body, headers = server.got[0]
     assert (key, headers["Authorization"], body["text"][:18]) == (body["id"], "Bearer x", "production: alarm,")
     assert (sink.delivered, sink.undelivered, monitor.status.failures) == (2, 0, {})
+
+
+def test_it_is_a_sink(receive):
+    server = receive(200)
+    check_sink(lambda: WebhookSink(server.url, types=("window", "notice", "status"), retries=0))
 
 
 def test_a_server_that_is_down_is_tried_again(receive):
