@@ -27,7 +27,8 @@ from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.training.fit import LABEL, PREDICTION, TRAINING, VALIDATION, Fit
+from lensai_integrations.segments import LABEL
+from lensai_integrations.training.fit import PREDICTION, TRAINING, VALIDATION, Fit
 from lensai_integrations.training.options import Reading
 from lensai_integrations.training.recording import Recording
 from lensai_integrations.training.threads import one_blas_thread
