@@ -122,17 +122,18 @@ def encode(
     Raises:
         InputError: If an entry of an `info` is no JSON, or would be refused when it is read.
     """
-    parts = dict(profiles)
-    for part, told_of_it in {kind: info, **{part: each.info for part, each in parts.items()}}.items():
-        _check_info(part, told_of_it)
-        _check_kinds(checked_profile_info, told_of_it)
-    for group in (group for part in parts.values() for group in part.groups.values()):
+    infos = {kind: info} | {name: profile.info for name, profile in profiles.items()}
+    for name, values in infos.items():
+        _check_info(name, values)
+        _check_kinds(checked_profile_info, values)
+    groups = [group for profile in profiles.values() for group in profile.groups.values()]
+    for group in groups:
         _check_info(f"group {group.name!r}", group.info)
         _check_kinds(checked_group_info, group.info, group.name)
     arrays: Arrays = {f"{_CALIBRATION}/{name}": array for name, array in (calibration or {}).items()}
-    encoded = {part: _encode_profile(profile, part, arrays) for part, profile in parts.items()}
+    encoded = {name: _encode_profile(profile, name, arrays) for name, profile in profiles.items()}
     told: dict[str, Any] = {}
-    for group in (group for part in parts.values() for group in part.groups.values()):
+    for group in groups:
         told |= group.known(group.definitions.values())
     manifest = {
         "kind": kind,

@@ -126,7 +126,7 @@ class Profile:
         return {self.source: self}
 
     def summaries(self) -> list[StreamSummary]:
-        """One row per stream: counts, quantiles, extremes, heavy hitters. See `lensai_integrations.summary`."""
+        """One row per stream: counts, quantiles, extremes, heavy hitters; see `StreamSummary`."""
         return summarize(self.groups)
 
     def to_pandas(self) -> pd.DataFrame:

@@ -25,9 +25,9 @@ from lensai_integrations.keras.configuration import configuration, from_configur
 from lensai_integrations.keras.copies import Copies
 from lensai_integrations.keras.finish import chosen, final_pass, of_pass
 from lensai_integrations.keras.fit import KerasFit
-from lensai_integrations.keras.functions import PREDICT, TRAIN
-from lensai_integrations.keras.functions import TEST as TEST_STEPS
 from lensai_integrations.keras.guard import Last, left, say
+from lensai_integrations.keras.steps import PREDICT, TRAIN
+from lensai_integrations.keras.steps import TEST as TEST_STEPS
 from lensai_integrations.keras.surroundings import look_around
 from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.custom import CustomMeasure

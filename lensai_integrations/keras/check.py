@@ -14,8 +14,8 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
 from lensai_integrations.keras.batches import KerasBatches, input_names_of
 from lensai_integrations.keras.fit import aside
-from lensai_integrations.keras.functions import TEST, labelled
 from lensai_integrations.keras.layers import find_layer
+from lensai_integrations.keras.steps import TEST, labelled
 from lensai_integrations.keras.weights import averages
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.training.check import Check, run_check, without_missing

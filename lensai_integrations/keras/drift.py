@@ -18,9 +18,9 @@ from lensai_integrations.drift.events import Event, WindowReport
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.keras.drift_fit import KerasDriftFit
-from lensai_integrations.keras.functions import PREDICT
-from lensai_integrations.keras.functions import TEST as TEST_STEPS
 from lensai_integrations.keras.guard import left, say
+from lensai_integrations.keras.steps import PREDICT
+from lensai_integrations.keras.steps import TEST as TEST_STEPS
 from lensai_integrations.keras.surroundings import look_around
 from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.embeddings import Reduce

@@ -16,7 +16,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.interruptions import pass_on
 from lensai_integrations.keras.best import BestEpoch, Seen
 from lensai_integrations.keras.fit import KerasFit
-from lensai_integrations.keras.functions import TEST
+from lensai_integrations.keras.steps import TEST
 from lensai_integrations.keras.weights import ModelWeights, averages, on_host
 from lensai_integrations.profile import Profile
 from lensai_integrations.training.fit import TRAINING, VALIDATION

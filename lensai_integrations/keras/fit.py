@@ -19,7 +19,8 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
 from lensai_integrations.keras.batches import KerasBatches, input_names_of
 from lensai_integrations.keras.best import FILE, Seen
-from lensai_integrations.keras.functions import PREDICT, TEST, TRAIN, Exchange, abandoned, steps
+from lensai_integrations.keras.functions import Exchange, abandoned, steps
+from lensai_integrations.keras.steps import PREDICT, TEST, TRAIN
 from lensai_integrations.keras.surroundings import class_names_in
 from lensai_integrations.keras.taps import Taps
 from lensai_integrations.keras.weights import ModelWeights

@@ -17,7 +17,7 @@ import jax
 from jax.extend.core import get_opaque_trace_state
 
 from lensai_integrations.interruptions import pass_on
-from lensai_integrations.keras.functions import PREDICT, TRAIN, NotProfiledError, Pick, Sink, labelled, replaced
+from lensai_integrations.keras.steps import PREDICT, TRAIN, NotProfiledError, Pick, Sink, labelled, replaced
 from lensai_integrations.keras.taps import Caught, Taps
 
 

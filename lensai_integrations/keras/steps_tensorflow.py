@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import reduce_per_replica
 
 from lensai_integrations.interruptions import pass_on
-from lensai_integrations.keras.functions import PREDICT, NotProfiledError, Pick, Sink, tapped
+from lensai_integrations.keras.steps import PREDICT, NotProfiledError, Pick, Sink, tapped
 from lensai_integrations.keras.taps import Taps
 
 _plain = tf.autograph.experimental.do_not_convert

@@ -13,7 +13,7 @@ import keras
 import torch
 from array_api_compat import is_torch_array
 
-from lensai_integrations.keras.functions import TRAIN, Pick, Sink, labelled, replaced
+from lensai_integrations.keras.steps import TRAIN, Pick, Sink, labelled, replaced
 from lensai_integrations.keras.taps import Caught, Taps
 
 

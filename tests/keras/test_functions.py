@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lensai_integrations.keras import BaselineCallback
-from lensai_integrations.keras.functions import Exchange, Guarded, NotProfiledError, replaced, why_not
+from lensai_integrations.keras.functions import Exchange, Guarded, why_not
+from lensai_integrations.keras.steps import NotProfiledError, replaced
 from lensai_integrations.training.problems import Problems
 
 
