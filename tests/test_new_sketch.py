@@ -31,10 +31,6 @@ class Zeros(Sketch):
         self.dim, self.rows_seen = dim, 0
         self._counts = np.zeros(dim + 1, np.int64)  # of zeros, and of valid rows
 
-    @classmethod
-    def new(cls, width, *, k=200, seed=None, like=None):
-        return cls(width)
-
     def empty(self):
         return type(self)(self.dim)
 

@@ -19,7 +19,7 @@ from array_api_compat import is_torch_array
 from datasketches import frequent_items_error_type, frequent_strings_sketch, hll_sketch, hll_union, tgt_hll_type
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, dtype_name, is_host, local, namespace, to_host
+from lensai_integrations.arrays import Array, is_host, local, namespace, to_host
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.sketches.device import together
 from lensai_integrations.sketches.state import LARGEST_COUNT, Sketch, State, field, number, require
@@ -103,23 +103,26 @@ class Categories(Sketch):
         Raises:
             InputError: If the values are of another kind or shape.
         """
-        if len(getattr(values, "shape", ())) == 2 and dtype_name(values) == "bool":
-            self._add_on(local(values))
+        if len(getattr(values, "shape", ())) == 2 and self._took_several(local(values)):
             return
         if is_torch_array(values) and not is_host(values):
             self._put_off(values.detach())
             return
         self.add({str(value): count for value, count in Counter(_host_values(values).tolist()).items()})
 
-    def _add_on(self, values: Array) -> None:
+    def _took_several(self, values: Array) -> bool:
+        """Count which of several are on, `[n, k]`, where they are; whether they say so, which is as booleans."""
         xp = namespace(values)
-        counts = xp.sum(xp.astype(values, xp.int64), axis=0)
+        if not xp.isdtype(values.dtype, "bool"):
+            return False
+        counts = xp.count_nonzero(values, axis=0)
         if self._on is not None:
             if self._on.shape != counts.shape:
                 raise InputError(f"categories are {counts.shape[0]} at once here, and {self._on.shape[0]} before")
             held, counts = together(self._on, counts)
             counts = held + counts
         self._on = counts
+        return True
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Count categories that were counted already.

@@ -69,11 +69,6 @@ class PixelCounts(Sketch):
         self.n = 0
         self._counts: Array = np.zeros((self.channels, 256), np.int64)
 
-    @classmethod
-    def new(cls, width: int, *, k: int = 200, seed: int | None = None, like: Sketch | None = None) -> Self:
-        """One for so many channels."""
-        return cls(width)
-
     def empty(self) -> Self:
         """Another for as many channels."""
         return type(self)(self.channels)

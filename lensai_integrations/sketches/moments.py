@@ -67,11 +67,6 @@ class Moments(Sketch):
         self._block_rows = min(max(_BLOCK_VALUES // self.dim, 32), 256)
         self._filled = 0
 
-    @classmethod
-    def new(cls, width: int, *, k: int = 200, seed: int | None = None, like: Sketch | None = None) -> Self:
-        """One for rows of this width."""
-        return cls(width)
-
     def empty(self) -> Self:
         """Another of as many columns, which keeps covariances if this one does."""
         return type(self)(self.dim, self.keeps_covariance)
