@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from importlib import import_module
+
 import numpy as np
 import pytest
 
@@ -82,3 +85,25 @@ def test_seconds(value):
 def test_no_whole_numbers(given, message):
     with pytest.raises(InputError, match=message):
         check_numbers(**given)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Profiler",
+        "profile_dataset",
+        "DriftMonitor",
+        "mlflow.monitored",
+        "raw.files.profile_files",
+        "raw.collector.Collector",
+        "torch.profiled",
+        "torch.watch",
+        "transforms.ProfileImages",
+    ],
+)
+def test_all_arguments_are_documented_once_in_their_order(name):
+    room, _, called = f"lensai_integrations.{name}".rpartition(".")
+    what = getattr(import_module(room), called)
+
+    assert list(arguments_in(inspect.getdoc(what))) == list(inspect.signature(what).parameters)
+    assert inspect.getdoc(what).count("\nArgs:\n") == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -12,7 +12,7 @@ from lensai_integrations.keras.layers import Layer, find_layer, named_layers
 from lensai_integrations.keras.making import Made, graph_of, made, symbolic
 from lensai_integrations.keras.taps import Feeding, Tap, Taps, can_be_read
 from lensai_integrations.problems import Problems
-from lensai_integrations.training.options import Reading
+from lensai_integrations.training.options import Reading, unread_reductions
 from lensai_integrations.training.recording import LAYER, OUTPUTS
 
 
@@ -32,12 +32,11 @@ def attach(model: Any, options: Reading, problems: Problems, place: Callable[[],
     answer = Answer(model, problems, outputs=options.outputs == "auto", layers=auto)
     readable = [tap for tap in taps if can_be_read(tap, problems)]
     attached = Taps(readable, problems, place, answer, Feeding(options.reduce_of))
-    if isinstance(options.reduce, Mapping) and answer.settled:
+    if answer.settled:
         read = {layer.key.removeprefix(LAYER) for layer in attached.layers if layer.key.startswith(LAYER)}
         read |= {tap.key.removeprefix(LAYER) for tap in taps if tap.key != OUTPUTS}
-        unused = sorted(options.reduce.keys() - read)
-        if unused:
-            raise InputError(f"reduce has {unused}, but the layers that are read are {sorted(read)}")
+        if problem := unread_reductions(options.reduce, read):
+            raise InputError(problem)
     return attached
 
 

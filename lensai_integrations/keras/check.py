@@ -12,12 +12,11 @@ import numpy as np
 from lensai_integrations.arrays import is_array, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
-from lensai_integrations.keras.batches import KerasBatches, input_names_of
-from lensai_integrations.keras.fit import aside
+from lensai_integrations.keras.fit import aside, reader_of
+from lensai_integrations.keras.functions import TEST, labelled
 from lensai_integrations.keras.layers import find_layer
 from lensai_integrations.keras.steps import TEST, labelled
 from lensai_integrations.keras.weights import averages
-from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems
 from lensai_integrations.training.check import Check, run_check, without_missing
 from lensai_integrations.training.fit import VALIDATION, Preparer
@@ -46,20 +45,17 @@ def check(options: Options, model: Any, batch: Any) -> Check:
         options, notes = without_missing(options, lambda name: find_layer(model, name))
         if options.reference == VALIDATION and averages(getattr(model, "optimizer", None)):
             notes.append(_AVERAGES)
-    told = options.inputs_of(options.reference)
-    inputs = ImageInputs() if isinstance(told, str) else told
-    preparer = Preparer(options, Problems(quiet=True), reader=lambda _: reader)
-    target: Any = options.target_of(options.reference)
-    reader = KerasBatches(inputs, target, preparer.problems, several=isinstance(told, str))
-    reader.input_names = input_names_of(model)
+    problems = Problems(quiet=True)
+    reader = reader_of(options, model, problems)
+    preparer = Preparer(options, problems, reader=lambda _: reader)
     if model is not None and not model.built:
         notes.append("the model has no weights yet, so it was not run: build it, or call it once")
     elif model is not None:
-        with preparer.problems.caught("the model"):
-            taps = attach(model, options, preparer.problems)
+        with problems.caught("the model"):
+            taps = attach(model, options, problems)
             layers, reader.answer = taps.layers, taps.answer
             with taps.listening(labelled=labelled(TEST, batch)) as caught:
-                _run(model, batch, preparer.problems)
+                _run(model, batch, problems)
             answers = caught
     return run_check(preparer, reader.pick(batch), answers, layers, aside=aside, notes=notes)
 

@@ -60,11 +60,7 @@ class KerasFit(Fit[Recording]):
         if options.segment_by not in (LABEL, None):
             raise InputError(f"segment_by={options.segment_by!r} is unknown in Keras; pass 'label' or None")
         super().__init__(options, reader=lambda _: self._reader)
-        told = options.inputs_of(options.reference)
-        inputs = ImageInputs() if isinstance(told, str) else told
-        target: Any = options.target_of(options.reference)
-        self._reader = KerasBatches(inputs, target, self.problems, known, several=isinstance(told, str))
-        self._reader.input_names = input_names_of(model)
+        self._reader = reader_of(options, model, self.problems, known)
         self._steps = steps()
         self._taps = self._attached(model, self.problems)
         self._reader.answer = self._taps.answer
@@ -243,6 +239,18 @@ class KerasFit(Fit[Recording]):
         layers = [layer.key for layer in recording.layers]  # in an order that does not depend on which answers first
         if taken is not None:
             recording.record(taken, lambda: {key: batch[key] for key in layers if key in batch})
+
+
+def reader_of(
+    options: Reading, model: Any, problems: Problems, known: Mapping[str, int | str] | None = None
+) -> KerasBatches:
+    """What reads the batches of a model, in whatever pass; `known` as for `KerasFit`."""
+    told = options.inputs_of(options.reference)
+    inputs = ImageInputs() if isinstance(told, str) else told
+    target: Any = options.target_of(options.reference)
+    reader = KerasBatches(inputs, target, problems, known, several=isinstance(told, str))
+    reader.input_names = input_names_of(model)
+    return reader
 
 
 def _batches_per_call(model: Any) -> int:

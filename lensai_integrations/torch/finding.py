@@ -28,6 +28,7 @@ from lensai_integrations.torch.layers import Layer, last_linear
 from lensai_integrations.torch.matching import matched
 from lensai_integrations.torch.taps import ANSWER, MORE, Tap, Taps
 from lensai_integrations.torch.trace import Trace
+from lensai_integrations.training.options import unread_reductions
 from lensai_integrations.training.recording import LAYER
 
 #: The topic of what is said of it.
@@ -219,10 +220,9 @@ class Finder:
             times = trace.times(tap.layer.module)
             if tap.key not in auto and times > 1:
                 told.append(f"{tap.layer.path!r} is called {times} times in a batch: its first call is read")
-        if self._layers and isinstance(self._reduce, Mapping):
-            read = {key.removeprefix(LAYER) for key in auto if key.startswith(LAYER)}
-            if unused := sorted(self._reduce.keys() - read):
-                told.append(f"reduce has {unused}, but the layers that are read are {sorted(read)}")
+        read = {key.removeprefix(LAYER) for key in auto if key.startswith(LAYER)}
+        if self._layers and (problem := unread_reductions(self._reduce, read)):
+            told.append(problem)
         return told
 
     def _named(self) -> dict[str, str]:

@@ -29,12 +29,11 @@ from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Profile
 from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL
 from lensai_integrations.torch.answer import ADVICE, Answer, Reading
+from lensai_integrations.torch.attach import named_taps
 from lensai_integrations.torch.heads import heads_in
-from lensai_integrations.torch.layers import find_layer
 from lensai_integrations.torch.matching import is_sharded
 from lensai_integrations.torch.ranks import padding_of
 from lensai_integrations.torch.recording import aside
-from lensai_integrations.torch.taps import Tap
 from lensai_integrations.torch.trace import placed_tensors
 from lensai_integrations.torch.watching import (
     Passed,
@@ -45,8 +44,8 @@ from lensai_integrations.torch.watching import (
 )
 from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.batches import BatchReader, Taken, image_inputs
-from lensai_integrations.training.fit import TRAINING, Preparer
-from lensai_integrations.training.options import SOURCES, Profiling
+from lensai_integrations.training.fit import LABEL, TRAINING, Preparer
+from lensai_integrations.training.options import SOURCES, Profiling, unread_reductions
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened, Recording
 from lensai_integrations.training.weights import WEIGHTS
 
@@ -141,23 +140,14 @@ class Profiled(Watch):
         search = "mean" if isinstance(options.reduce, Mapping) else options.reduce
         auto = "auto" in (options.layers if isinstance(options.layers, str) else "", options.outputs)
         training = source == TRAINING
-        super().__init__(
-            model, self._named_taps(model), whole=False, search=search if auto else None, training=training
-        )
+        taps = named_taps(model, options)
+        read = {tap.key.removeprefix(LAYER) for tap in taps if tap.key != OUTPUTS}
+        if options.layers not in (None, "auto") and (problem := unread_reductions(options.reduce, read)):
+            raise InputError(problem)
+        super().__init__(model, taps, whole=False, search=search if auto else None, training=training)
         self._start = (list(self.layers), dict(self._taps), self._search)
         self._lock = threading.RLock()
         self._begin_anew()
-
-    def _named_taps(self, model: nn.Module) -> list[Tap]:
-        options, taps = self._options, []
-        if options.layers is not None and options.layers != "auto":
-            taps = [Tap(LAYER + name, find_layer(model, name), options.reduce_of(name)) for name in options.layers]
-            unused = sorted(options.reduce.keys() - set(options.layers)) if isinstance(options.reduce, Mapping) else []
-            if unused:
-                raise InputError(f"reduce has {unused}, but the layers that are read are {sorted(options.layers)}")
-        if options.outputs not in (None, "auto"):
-            taps.append(Tap(OUTPUTS, find_layer(model, str(options.outputs))))
-        return taps
 
     def _begin_anew(self) -> None:
         layers, self._taps, self._search = list(self._start[0]), dict(self._start[1]), self._start[2]
@@ -189,7 +179,7 @@ class Profiled(Watch):
         )  # fmt: skip
 
     def __enter__(self) -> Self:
-        if not self._handles:
+        if not self._hooks:
             self._begin_anew()
         self._open()
         with self._caught("starting, so nothing is recorded"):
@@ -217,7 +207,7 @@ class Profiled(Watch):
             profile = self._profile or Profile(info={"source": self._source, "warnings": []})
             if self._handed:
                 profile = self._preparer.finished(self._source, self._recording, **self._weights_info()) or profile
-                self._recording.started = bool(self._handles)
+                self._recording.started = bool(self._hooks)
             changed = [_CHANGED] if self._changed else []
             profile.info["warnings"] = [*profile.warnings, *self._problems.messages, *changed]
             self._profile, self._taken = profile, self._handed
@@ -273,11 +263,8 @@ class Profiled(Watch):
             found |= {f"{OUTPUTS}/{name}" if name else OUTPUTS: each for name, each in answer.outputs.items()}
         if options.layers == "auto":
             found |= {LAYER + name: each for name, each in answer.embeddings.items()}
-            if isinstance(options.reduce, Mapping) and (
-                unused := sorted(options.reduce.keys() - set(answer.embeddings))
-            ):
-                read = sorted(answer.embeddings)
-                self._problems.note("reduce", f"reduce has {unused}, but the layers that are read are {read}")
+            if problem := unread_reductions(options.reduce, answer.embeddings):
+                self._problems.note("reduce", problem)
         return found, answer.problems if options.layers == "auto" else answer.without_embeddings()
 
     def _reduce_of(self, name: str) -> Reduce:

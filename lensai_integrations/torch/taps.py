@@ -67,7 +67,6 @@ class _Catching(threading.local):
 CATCHING: Final = _Catching()
 
 #: The key of what the model itself answered, where that is only looked at, and of that there is more in it than that.
-_END: Final = "end of "
 _NAME_IT: Final = "Name a module that is called once in outputs= or layers=, or pass None to leave it out"
 ANSWER: Final = "answer"
 MORE: Final = "more of the answer"
@@ -104,7 +103,7 @@ class Taps:
         self._how: dict[tuple[bool, str], Calls] = {}
         self.training = False
         self.layers: list[Listened] = []
-        self._handles: dict[str, Any] = {}
+        self._hooks, self._ends = Hooks(), Hooks()
         self.verify: Callable[[dict[str, Array]], dict[str, Array]] | None = None
         for tap in taps:
             self._add(tap)
@@ -125,10 +124,14 @@ class Taps:
 
     def delimit(self, modules: Iterable[nn.Module]) -> None:
         """From now on every call of one of these modules is a call of the model."""
-        for key in [key for key in self._handles if key.startswith(_END)]:
-            self._handles.pop(key).remove()
-        for number, module in enumerate(modules):
-            self._handles[f"{_END}{number}"] = module.register_forward_hook(_End(self.collect))
+
+        def ended(*_: Any) -> None:
+            if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() == -1:
+                self.collect()
+
+        self._ends.clear()
+        for module in modules:
+            self._ends.put(module, ended)
 
     def follow(self, key: str, calls: Calls, *, training: bool) -> None:
         """Tell how the calls of a layer make up the rows of a batch."""
@@ -226,7 +229,12 @@ class Taps:
         self._taps[tap.key] = tap
         if tap.key != ANSWER:
             self.layers.append(listened(tap))
-        self._handles[tap.key] = _registered(tap, self._catch)
+        key, before = tap.key, tap.layer.before
+
+        def catch(_: nn.Module, args: Any, kwargs: Any, answer: Any = None) -> None:
+            self._catch(key, (args, kwargs) if before else answer, (args, kwargs))
+
+        self._hooks.put(tap.layer.module, catch, before=before, name=key)
 
     def _note(self, tap: Tap) -> None:
         self._taps[tap.key] = tap
@@ -237,14 +245,13 @@ class Taps:
         for call in (*self._calls, self._kept):
             call.pop(key, None)
         self._late.pop(key, None)
-        self._handles.pop(key).remove()
+        self._hooks.remove(key)
         self.layers[:] = [layer for layer in self.layers if layer.key != key]
 
     def remove(self) -> None:
         """Take all hooks off the model, so that it can be pickled."""
-        for handle in self._handles.values():
-            handle.remove()
-        self._handles = {}
+        self._hooks.clear()
+        self._ends.clear()
         self.close()
 
     def _catch(self, key: str, answer: Any, given: Any = ()) -> None:
@@ -286,14 +293,25 @@ def _info(tap: Tap) -> dict[str, Any]:
     return info | dict(tap.info)
 
 
-class InertInCopies:
-    """A hook that does nothing in a model that was copied or pickled with it."""
+class Hook:
+    """A hook that does nothing in a module that is copied or pickled with it.
+
+    Args:
+        call: Given the module, its positional and its named arguments, and of a hook after the pass what it answered.
+    """
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+
+    def __call__(self, *given: Any) -> None:
+        """Hand on what torch gives a hook; nothing is returned, so nothing changes."""
+        self._call(*given)
 
     def __reduce__(self) -> Any:
-        return _inert_hook, ()
+        return _inert, ()
 
 
-def _inert_hook() -> Callable[..., None]:
+def _inert() -> Callable[..., None]:
     return _do_nothing
 
 
@@ -301,32 +319,63 @@ def _do_nothing(*_: Any) -> None:
     return None
 
 
-class _Hook(InertInCopies):
-    """A forward hook, or with `before` a forward pre-hook."""
+class Hooks:
+    """Hooks on the forward passes of modules: put there one by one, and taken away together or by name.
 
-    def __init__(self, key: str, before: bool, catch: Callable[[str, Any, Any], None]) -> None:
-        self._key, self._before, self._catch = key, before, catch
+    Args:
+        kind: Makes a hook of what is called.
 
-    def __call__(self, _: Any, args: Any, kwargs: Any, answer: Any = None) -> None:
-        self._catch(self._key, (args, kwargs) if self._before else answer, (args, kwargs))
+    Example:
+        >>> hooks, seen = Hooks(), []
+        >>> layer = nn.Linear(2, 3)
+        >>> hooks.put(layer, lambda module, args, kwargs, answer: seen.append(answer.shape))
+        >>> answer = layer(torch.zeros(1, 2))
+        >>> hooks.clear()
+        >>> answer = layer(torch.zeros(1, 2))
+        >>> seen, bool(hooks)
+        ([torch.Size([1, 3])], False)
+    """
 
+    def __init__(self, kind: Callable[[Callable[..., None]], Hook] = Hook) -> None:
+        self._kind = kind
+        self._handles: dict[object, Any] = {}
 
-class _End(InertInCopies):
-    """Tells that a call is over."""
+    def __bool__(self) -> bool:
+        return bool(self._handles)
 
-    def __init__(self, tell: Callable[..., None]) -> None:
-        self._tell = tell
+    def put(
+        self,
+        module: nn.Module,
+        call: Callable[..., None],
+        *,
+        before: bool = False,
+        name: str | None = None,
+        **how: bool,
+    ) -> None:
+        """Have something called in every forward pass of a module.
 
-    def __call__(self, *_: Any) -> None:
-        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() == -1:
-            self._tell()
+        Args:
+            module: The module.
+            call: Given what `Hook` says.
+            before: Whether it is called before the pass.
+            name: By which it can be taken away alone.
+            how: `prepend` and `always_call`, as torch has them.
 
+        Raises:
+            RuntimeError: If the module takes no hooks, as a script.
+        """
+        register: Any = module.register_forward_pre_hook if before else module.register_forward_hook
+        self._handles[object() if name is None else name] = register(self._kind(call), with_kwargs=True, **how)
 
-def _registered(tap: Tap, catch: Callable[[str, Any, Any], None]) -> Any:
-    hook = _Hook(tap.key, tap.layer.before, catch)
-    if tap.layer.before:
-        return tap.layer.module.register_forward_pre_hook(hook, with_kwargs=True)
-    return tap.layer.module.register_forward_hook(hook, with_kwargs=True)
+    def remove(self, name: str) -> None:
+        """Take one away."""
+        self._handles.pop(name).remove()
+
+    def clear(self) -> None:
+        """Take all away."""
+        for handle in self._handles.values():
+            handle.remove()
+        self._handles = {}
 
 
 def _copied(tap: Tap, answer: Any) -> _Kept:

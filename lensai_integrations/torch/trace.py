@@ -27,7 +27,7 @@ from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.torch.heads import Heads, heads_in, is_vector
 from lensai_integrations.torch.layers import is_metric, paths_of
 from lensai_integrations.torch.rows import OTHER, Rows, rows_made
-from lensai_integrations.torch.taps import CATCHING, InertInCopies
+from lensai_integrations.torch.taps import CATCHING, Hooks
 
 #: Losses by the function that computes them, in the words of `describe(loss=...)`.
 LOSSES: Final = {
@@ -185,7 +185,7 @@ class Trace(TorchFunctionMode):
         self._kept: dict[tuple[int, bool], tuple[int, Tensor]] = {}
         self._order: deque[tuple[tuple[int, bool], int]] = deque()
         self._bytes = 0
-        self._on, self._thread, self._handles = False, threading.get_ident(), []  # type: ignore[var-annotated]
+        self._on, self._thread, self._hooks = False, threading.get_ident(), Hooks()
         self._skipped = _inside_fused(model) if beside_attention else set()
         self._with_mode = not self._skipped
         self._begin(batch)
@@ -229,20 +229,36 @@ class Trace(TorchFunctionMode):
         if self._on and self._with_mode:
             _leave(self)
         self._on = False
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._hooks.clear()
 
     def _hook(self, module: nn.Module, path: str) -> None:
         if isinstance(module, torch.jit.ScriptModule):
             return  # takes no hooks; what is returned by the module around it is known
-        before, after = _Hook(path, self._enter_call), _Hook(path, self._leave_call)
-        self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-        self._handles.append(module.register_forward_hook(after, with_kwargs=True, always_call=True))
+
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            if not torch.compiler.is_compiling():
+                self._noted(self._enter_call, path, module, args, kwargs)
+
+        def leave(module: nn.Module, args: Any, kwargs: Any, answer: Any) -> None:
+            if not torch.compiler.is_compiling():
+                self._noted(self._leave_call, path, module, args, kwargs, answer)
+
+        self._hooks.put(module, enter, before=True)
+        self._hooks.put(module, leave, always_call=True)
+
+    def _noted(self, note: Callable[..., None], *given: Any) -> None:
+        """Note a call, unless nothing is watched at present or something failed."""
+        if not self._watching():
+            return
+        try:
+            note(*given)
+        except Exception as error:  # noqa: BLE001  a trace is given up, never the computation
+            pass_on(error)
+            self.error = self.error or error
 
     def begin_call(self, args: Any, kwargs: Any) -> None:
         """The model is called already, and hooks on itself would come too late."""
-        _Hook("", self._enter_call)(self.model, args, kwargs)
+        self._noted(self._enter_call, "", self.model, args, kwargs)
 
     def end_at(self, loss: Any) -> None:
         """Tell what gradients would be computed of, where none are."""
@@ -254,7 +270,7 @@ class Trace(TorchFunctionMode):
 
     def end_call(self, args: Any, kwargs: Any, answer: Any) -> None:
         """What `begin_call` has begun is over."""
-        _Hook("", self._leave_call)(self.model, args, kwargs, answer)
+        self._noted(self._leave_call, "", self.model, args, kwargs, answer)
 
     # What happened.
 
@@ -365,7 +381,7 @@ class Trace(TorchFunctionMode):
         self._ids[tensor] = len(self.nodes) - 1
         return len(self.nodes) - 1
 
-    def _enter_call(self, path: str, module: nn.Module, args: Any, kwargs: Any, _: Any) -> None:
+    def _enter_call(self, path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self._is_apart(module):
             return
         call = Call(len(self.calls), path, module, self._stack[-1] if self._stack else -1, [])
@@ -516,25 +532,6 @@ def _leave(mode: TorchFunctionMode) -> None:
         above.append(last)
     for each in reversed(above):
         _push_mode(each)  # type: ignore[no-untyped-call]
-
-
-class _Hook(InertInCopies):
-    """Tells a trace of one call."""
-
-    def __init__(self, path: str, tell: Callable[..., None]) -> None:
-        self._path, self._tell = path, tell
-
-    def __call__(self, module: Any, args: Any, kwargs: Any, answer: Any = None) -> None:
-        if torch.compiler.is_compiling():
-            return
-        trace = self._tell.__self__  # type: ignore[attr-defined]
-        if not trace._watching():
-            return
-        try:
-            self._tell(self._path, module, args, kwargs, answer)
-        except Exception as error:  # noqa: BLE001
-            pass_on(error)
-            trace.error = trace.error or error
 
 
 def tensors_in(value: Any, depth: int = 0) -> Iterator[Tensor]:

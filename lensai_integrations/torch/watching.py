@@ -33,7 +33,7 @@ from lensai_integrations.torch.compiling import forget_compiled, is_compiled
 from lensai_integrations.torch.heads import heads_in
 from lensai_integrations.torch.layers import find_layer, in_training, unwrapped
 from lensai_integrations.torch.matching import match, matched, output_layer, weights_here
-from lensai_integrations.torch.taps import CATCHING, InertInCopies, Tap, first_tensor, listened
+from lensai_integrations.torch.taps import CATCHING, Hook, Hooks, Tap, first_tensor, listened
 from lensai_integrations.torch.trace import Trace
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.known_layers import check_weights, known_layers, weights_known
@@ -139,7 +139,7 @@ class Watch:
         self._sought: Reduce | None = None
         self.layers: list[Listened] = [listened(tap) for tap in self._taps.values()]
         self._pass, self._finding = _Pass(), threading.Lock()
-        self._handles: list[Any] = []
+        self._hooks = Hooks(_Hook)
         self._recorded = self._silent = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -171,31 +171,29 @@ class Watch:
     # While it is open.
 
     def _open(self) -> None:
-        if self._handles:
+        if self._hooks:
             raise InputError("this watch is open already: make another for another block")
         self._recorded = self._silent = 0
-        module, handles = self._module, list[Any]()
+        module, hooks = self._module, Hooks(_Hook)
         forget_compiled(module)
         try:
-            handles.append(module.register_forward_pre_hook(_Hook(self._begin), with_kwargs=True, prepend=True))
-            handles += [self._tapped(tap) for tap in self._taps.values()]
-            handles.append(module.register_forward_hook(_Hook(self._end), with_kwargs=True))
-            handles.append(module.register_forward_hook(_Hook(self._leave), always_call=True))
+            hooks.put(module, self._begin, before=True, prepend=True)
+            for tap in self._taps.values():
+                self._listen(tap, hooks)
+            hooks.put(module, self._end)
+            hooks.put(module, self._leave, always_call=True)
         except RuntimeError as error:
-            for handle in handles:
-                handle.remove()
+            hooks.clear()
             raise InputError(
                 f"module is a {type(module).__name__} that takes no hooks ({error}): wrap it, as in"
                 " torch.nn.Sequential(module).eval(), and call that"
             ) from None
-        self._handles = handles
+        self._hooks = hooks
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._hooks.clear()
         if error is None and not (self._recorded or self._silent):
             self._say("the module was not called, so nothing was recorded", _CALL_IT)
 
@@ -233,7 +231,7 @@ class Watch:
     def _settle(self, told: Told, *, failed: bool) -> None:
         """Tell of the passes of a batch, each with its labels."""
         rows = [passed.rows for passed in told.passes]
-        problem = "" if failed else _mismatch(told, rows, seen=bool(self._handles))
+        problem = "" if failed else _mismatch(told, rows, seen=bool(self._hooks))
         fitting, start = all(rows) and not problem, 0
         for passed in told.passes:
             stop = start + passed.rows
@@ -252,8 +250,8 @@ class Watch:
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._pass.answers = None
-        if not self._handles or (module is not self._module and not getattr(module, "_is_replica", False)):
-            if self._handles:
+        if not self._hooks or (module is not self._module and not getattr(module, "_is_replica", False)):
+            if self._hooks:
                 self._pass_over()
                 self._say("a copy of the module was called, of which nothing is recorded", "watch the copy")
             return
@@ -307,7 +305,7 @@ class Watch:
             tap = Tap(key, reading.layer, reduce, reading.head, reading.info)
             self._taps = {**self._taps, key: tap}
             self.layers.append(listened(tap))
-            self._handles.append(self._tapped(tap))
+            self._listen(tap, self._hooks)
             if reading.rows is not None:
                 self.layers[-1].info |= {} if reading.axes is None else {"axes": reading.axes}
                 kept[key] = reading.rows
@@ -330,13 +328,14 @@ class Watch:
             self._search = self._sought
             self._finding.release()
 
-    def _tapped(self, tap: Tap) -> Any:
-        """A hook that keeps a layer's answer."""
-        layer = tap.layer
-        if layer.before:
-            hook = _Hook(lambda _, args, kwargs: self._keep(tap, (args, kwargs)))
-            return layer.module.register_forward_pre_hook(hook, with_kwargs=True)
-        return layer.module.register_forward_hook(_Hook(lambda _, args, answer: self._keep(tap, answer)))
+    def _listen(self, tap: Tap, hooks: Hooks) -> None:
+        """Keep what a layer answers, or is given, in every pass."""
+        before = tap.layer.before
+
+        def keep(_: nn.Module, args: Any, kwargs: Any, answer: Any = None) -> None:
+            self._keep(tap, (args, kwargs) if before else answer)
+
+        hooks.put(tap.layer.module, keep, before=before)
 
     def _keep(self, tap: Tap, answer: Any) -> None:
         """Keep what a layer answers; of one that is used several times, its first answer."""
@@ -626,17 +625,14 @@ def _apart() -> Iterator[None]:
 _AUTOCAST: Final = ("cpu", "cuda", "mps", "xpu")
 
 
-class _Hook(InertInCopies):
-    """A hook that does nothing in a module that is pickled with it, and that tells in a copy that it is one.
+class _Hook(Hook):
+    """A hook that tells in a copy of the module that it is one.
 
     `torch.compile` leaves it out of what it compiles; to load that takes seconds, so only if it is loaded.
     """
 
     def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = torch.compiler.disable(call) if "torch._dynamo" in sys.modules else call  # type: ignore[no-untyped-call]
-
-    def __call__(self, *given: Any) -> Any:
-        return self._call(*given)
+        super().__init__(torch.compiler.disable(call) if "torch._dynamo" in sys.modules else call)  # type: ignore[no-untyped-call]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,7 @@ class DriftOptions:
                 " makes one"
             )
         given = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
-        return partial(type(self), **given), ()
+        return _again, (given,)
 
     def new_monitor(
         self, sinks: Sequence[Sink] = (), *, state: str | Path | None = None, name: str | None = None
@@ -143,6 +142,10 @@ class DriftOptions:
             reduce={layer.name: layer.reduce for layer in self.known},
             segment_by=None if segment_by == LABEL else segment_by,
         )
+
+
+def _again(given: dict[str, Any]) -> DriftOptions:
+    return DriftOptions(**given)
 
 
 def _loaded(baseline: Any) -> Baseline | Profile:

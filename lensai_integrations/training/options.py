@@ -7,7 +7,7 @@ share, `Profiling` what makes a profile, `Options` what a baseline needs besides
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -228,6 +228,17 @@ def _by_source(name: str, given: Any) -> list[Any]:
     if unknown or not given:
         raise InputError(f"{name}={given!r} has {unknown}: as a dict it takes {', '.join(map(repr, SOURCES))}")
     return list(given.values())
+
+
+def unread_reductions(reduce: Reduce | Mapping[str, Reduce], read: Collection[str]) -> str:
+    """What is to be said of reductions of layers that are not read; nothing if there are none.
+
+    Example:
+        >>> unread_reductions({"avg": "max", "fc": "mean"}, ["fc"])
+        "reduce has ['avg'], but the layers that are read are ['fc']"
+    """
+    unused = sorted(reduce.keys() - {*read}) if isinstance(reduce, Mapping) else []
+    return f"reduce has {unused}, but the layers that are read are {sorted(read)}" if unused else ""
 
 
 def as_place(target: Any) -> Any:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from checks.adapter import CallbackAdapter
 
 from lensai_integrations import Baseline
-from lensai_integrations.keras import BaselineCallback
+from lensai_integrations.keras import BaselineCallback, DriftCallback
+from lensai_integrations.keras.functions import Guarded
+from lensai_integrations.training.drift_options import DriftOptions
+from lensai_integrations.training.options import Options
 
 
 def test_fit_leaves_a_baseline_of_the_validation_pass(model, images, counts, tmp_path):
@@ -25,24 +29,32 @@ def test_fit_leaves_a_baseline_of_the_validation_pass(model, images, counts, tmp
     assert Baseline.load(callback.directory_).n == 50
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_training_is_the_same_bit_for_bit(model, images, variables, jit_compile):
-    if jit_compile and keras.backend.backend() == "torch":
-        pytest.skip("torch cannot compile a Keras fit, with or without a callback")
+class TestKeras(CallbackAdapter):
+    declared = ((BaselineCallback, Options, {"since", "dataloader_idx"}), (DriftCallback, DriftOptions, set()))
 
-    def trained(*callbacks):
-        trains = model(optimizer="adam", jit_compile=jit_compile)
-        history = trains.fit(
-            *images(70), validation_data=images(50, 1), batch_size=16, epochs=2, callbacks=list(callbacks), verbose=0
-        )
-        return variables(trains), history.history
+    @pytest.fixture(params=[False, True], ids=["as it is", "compiled by XLA"])
+    def asked(self, request):
+        if request.param and keras.backend.backend() == "torch":
+            pytest.skip("torch cannot compile a Keras fit, with or without a callback")
+        return {"layers": ["conv", "embedding"], "training": "all"}, {"optimizer": "adam", "jit_compile": request.param}
 
-    plain, history = trained()
-    profiled, history_too = trained(BaselineCallback(layers=["conv", "embedding"], training="all"))
+    @pytest.fixture
+    def make(self):
+        return lambda **arguments: BaselineCallback(**{"layers": ["embedding"], "clean_windows": 0, **arguments})
 
-    for expected, value in zip(plain, profiled, strict=True):
-        np.testing.assert_array_equal(value, expected)
-    assert history_too == history
+    @pytest.fixture
+    def train(self, model, images, variables):
+        def run(beside, **compiled):
+            trains = model(**compiled or {"run_eagerly": True})
+            callbacks = [] if beside is None else [beside]
+            given = {"validation_data": images(50, 1), "batch_size": 16, "epochs": 2, "verbose": 0}
+            history = trains.fit(*images(70), callbacks=callbacks, **given).history
+            exchanged = [trains.train_function, trains.test_function]
+            left = [function for function in exchanged if isinstance(function, Guarded)]
+            left += [layer for layer in trains.layers if "call" in layer.__dict__]
+            return [*variables(trains), *map(np.asarray, history.values())], left
+
+        return run
 
 
 def test_the_model_has_its_own_functions_back(model, images):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tracking import free_port, mlflow
 
-from lensai_integrations import Baseline, Profiler, recorders
+from lensai_integrations import Baseline, recorders
 from lensai_integrations.keras import BaselineCallback, attach, callback, functions, taps
 from lensai_integrations.keras import fit as keras_fit
 from lensai_integrations.keras.backup import Backup
@@ -14,7 +14,6 @@ from lensai_integrations.keras.batches import KerasBatches
 from lensai_integrations.keras.best import BestEpoch
 from lensai_integrations.keras.fit import KerasFit
 from lensai_integrations.keras.weights import ModelWeights
-from lensai_integrations.training.recording import Recording
 
 EVERYTHING = {"inputs", "outputs", "embeddings/embedding", "labels"}
 #: What a plain fit makes of the variables, without a graph and with one. All are of the same model on the same data.
@@ -53,13 +52,7 @@ def survives(model, fit, variables):
 @pytest.mark.parametrize(
     ("owner", "name", "times"),
     [
-        (Profiler, "update", 2),  # of training and of validation
-        (Profiler, "profile", 2),
-        (Recording, "start", 2),
-        (Recording, "take", 2),
-        (Recording, "record", 2),
-        (Recording, "finish", 2),
-        (KerasFit, "_seen", 2),
+        (KerasFit, "_seen", 2),  # of training and of validation
         (KerasFit, "start", 2),
         (KerasFit, "end", 4),  # four hooks end a pass
         (KerasFit, "listen", 2),

@@ -84,8 +84,6 @@ def test_a_measure_that_raises_costs_its_own_group_only(survives, monkeypatch, c
         (LoaderPass, "open"),
         (LoaderPass, "close"),
         (LoaderPass, "finish"),
-        (Profiler, "update"),
-        (Profiler, "profile"),
         (fit, "gathered"),
         (shared_fit, "image_inputs"),
         (recording, "padding_of"),
