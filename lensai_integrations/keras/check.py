@@ -13,7 +13,6 @@ from lensai_integrations.arrays import is_array, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
 from lensai_integrations.keras.fit import aside, reader_of
-from lensai_integrations.keras.functions import TEST, labelled
 from lensai_integrations.keras.layers import find_layer
 from lensai_integrations.keras.steps import TEST, labelled
 from lensai_integrations.keras.weights import averages

@@ -44,7 +44,7 @@ from lensai_integrations.torch.watching import (
 )
 from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.batches import BatchReader, Taken, image_inputs
-from lensai_integrations.training.fit import LABEL, TRAINING, Preparer
+from lensai_integrations.training.fit import TRAINING, Preparer
 from lensai_integrations.training.options import SOURCES, Profiling, unread_reductions
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened, Recording
 from lensai_integrations.training.weights import WEIGHTS
