@@ -7,8 +7,11 @@ error a caller would expect, so `except ValueError` keeps working for people who
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 
 class LensAIError(Exception):

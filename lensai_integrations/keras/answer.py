@@ -17,6 +17,7 @@ import keras
 from lensai_integrations.keras.layers import Layer, named_layers
 from lensai_integrations.keras.losses import as_told, held_against_nothing, losses_of
 from lensai_integrations.keras.making import Call, Made, alone_of_its_shape, called, graph_of, is_whole, made, symbolic
+from lensai_integrations.keras.private import loss_given, outputs_of
 from lensai_integrations.measures.outputs import heads_of
 from lensai_integrations.problems import Problems
 from lensai_integrations.training.recording import OUTPUTS
@@ -88,8 +89,8 @@ class Answer:
 
     def _settle_by(self, graph: Any) -> None:
         """Settle it by the graph, unless a layer with layers of its own in it makes a head: a step shows these."""
-        heads, producer = heads_in(graph._outputs_struct, self.names), symbolic()
-        self._say_aside(graph._outputs_struct)
+        heads, producer = heads_in(outputs_of(graph), self.names), symbolic()
+        self._say_aside(outputs_of(graph))
         origins = [origin for tensor in heads.values() for origin in made(tensor, producer).origins]
         if not any(origin.source is not None and is_whole(origin.source) for origin in origins):
             self.settle(heads, producer, graph.inputs, self._shapes())
@@ -163,7 +164,7 @@ class Answer:
     def withdrawn(self, calls: Sequence[Call] = ()) -> bool:
         """Of steps without labels: nothing is called outputs if no loss was compiled either and no activation tells."""
         ends = {how.activation for how in self.heads.values()}
-        told = not self.model.compiled or self.model._compile_loss is not None or ends & {"softmax", "sigmoid"}
+        told = not self.model.compiled or loss_given(self.model) is not None or ends & {"softmax", "sigmoid"}
         if told or not (self.outputs and self.settled and self.heads):
             return False
         columns = " and ".join(str(self._columns[name]) for name in self.heads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from lensai_integrations.raw.sketches import RAW
 from lensai_integrations.segments import DEFAULT_SEGMENTS
 
 
-def profile_dataset(
+def profile_images(
     dataset: Any,
     *,
     name: str = RAW,
@@ -53,7 +54,7 @@ def profile_dataset(
 
     Example:
         >>> import tensorflow as tf  # doctest: +SKIP
-        >>> delivered = profile_dataset(tf.data.Dataset.from_tensor_slices(images))  # doctest: +SKIP
+        >>> delivered = profile_images(tf.data.Dataset.from_tensor_slices(images))  # doctest: +SKIP
         >>> model.fit(delivered.map(resized).batch(64), callbacks=[BaselineCallback()])  # doctest: +SKIP
     """
     import tensorflow as tf
@@ -91,3 +92,9 @@ def profile_dataset(
     profiled = dataset.map(pass_on)
     profiled.collector = collector
     return profiled
+
+
+def profile_dataset(dataset: Any, **arguments: Any) -> Any:
+    """`profile_images` by its former name, which at the top level is that of a function that returns a profile."""
+    warnings.warn("keras.profile_dataset is called keras.profile_images now", DeprecationWarning, stacklevel=2)
+    return profile_images(dataset, **arguments)

@@ -9,13 +9,12 @@ from typing import Any, Final
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.interruptions import pass_on
 from lensai_integrations.keras.best import BestEpoch, Seen
 from lensai_integrations.keras.fit import KerasFit
+from lensai_integrations.keras.private import global_seeds, set_global_seeds, tensorflow_generators
 from lensai_integrations.keras.steps import TEST
 from lensai_integrations.keras.weights import ModelWeights, averages, on_host
 from lensai_integrations.profile import Profile
@@ -201,7 +200,7 @@ def undisturbed(model: Any) -> Iterator[None]:
     weights = {id(each) for each in model.weights}
     variables = {id(each): each for each in (*model.variables, *model.metrics_variables) if id(each) not in weights}
     attributes = {name: getattr(model, name) for name in _ATTRIBUTES if hasattr(model, name)}
-    seeds = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    seeds = global_seeds()
     if seeds is not None:
         variables[id(seeds.state)] = seeds.state
     before = {key: on_host(each.value).copy() for key, each in variables.items()}
@@ -211,7 +210,7 @@ def undisturbed(model: Any) -> Iterator[None]:
     finally:
         for key, value in before.items():
             variables[key].assign(value)
-        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, seeds)
+        set_global_seeds(seeds)
         for name in _ATTRIBUTES:
             if name in attributes:
                 setattr(model, name, attributes[name])
@@ -233,12 +232,4 @@ def _generators() -> Iterator[tuple[Callable[[], Any], Callable[[Any], Any]]]:
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             yield torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all
     if backend == "tensorflow":
-        from tensorflow.python.eager import context
-        from tensorflow.python.ops import stateful_random_ops
-
-        seeds = getattr(context.context(), "_rng", None)
-        if isinstance(seeds, random.Random):
-            yield seeds.getstate, seeds.setstate
-        generator = stateful_random_ops.global_generator
-        if generator is not None:
-            yield generator.state.numpy, generator.state.assign
+        yield from tensorflow_generators()

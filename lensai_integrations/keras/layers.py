@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.keras.private import layers_in, remat_scope_of
 from lensai_integrations.training.naming import INPUT, SeveralAlikeError, find_alike, find_named
 
 SEPARATOR = "/"
@@ -68,7 +69,7 @@ def _walk(parent: Any, path: str, *, recomputed: bool, frames: bool = False) -> 
 
 def _recomputes(layer: Any) -> bool:
     """Whether what is inside the layer runs again for the gradients."""
-    scope = getattr(layer, "_remat_mode", None)
+    scope = remat_scope_of(layer)
     if scope is None or scope.mode == "activations":
         return False
     return scope.mode != "list_of_layers" or layer.name in scope.layer_names
@@ -77,7 +78,7 @@ def _recomputes(layer: Any) -> bool:
 def _children(parent: Any) -> list[Any]:
     if isinstance(parent, keras.Sequential):
         return list(parent.layers)
-    return [child for child in parent._flatten_layers(include_self=False, recursive=False) if _is_layer(child)]
+    return [child for child in layers_in(parent, recursive=False) if _is_layer(child)]
 
 
 def _is_layer(child: Any) -> bool:

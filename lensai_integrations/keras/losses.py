@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import keras
 
+from lensai_integrations.keras.private import arguments_of, loss_given, metrics_given
+
 _BINARY: Final = "binary_cross_entropy"
 #: From a loss's class or function to what it says of the answer.
 _MEANINGS: Final = {
@@ -40,7 +42,7 @@ def losses_of(model: Any, heads: Mapping[str, int | None]) -> dict[str, dict[str
         >>> losses_of(model, {"": 2})
         {'': {'loss': 'binary_cross_entropy_with_logits', 'from_logits': True}}
     """
-    given = getattr(getattr(model, "_compile_loss", None), "_user_loss", None)
+    given = loss_given(model)
     if given is None:
         return {}
     by_head = {head: _for_head(given, head, place, len(heads)) for place, head in enumerate(heads)}
@@ -68,12 +70,10 @@ def held_against_nothing(model: Any, heads: Sequence[str]) -> list[str]:
     """
     if not getattr(model, "compiled", False) or has_a_loss_of_its_own(model):
         return []
-    losses = getattr(model._compile_loss, "_user_loss", None)
-    metrics = [getattr(model._compile_metrics, f"_user_{kind}metrics", None) for kind in ("", "weighted_")]
     return [
         head
         for place, head in enumerate(heads)
-        if not any(_for_head(given, head, place, len(heads)) for given in (losses, *metrics))
+        if not any(_for_head(given, head, place, len(heads)) for given in (loss_given(model), *metrics_given(model)))
     ]
 
 
@@ -146,7 +146,7 @@ def _name(loss: Any) -> tuple[str, bool]:
         if loss.lower() == _ONE_COLUMN.lower():
             return _ONE_COLUMN, False
         loss = keras.losses.get(loss)
-    from_logits = bool(getattr(loss, "from_logits", False) or getattr(loss, "_fn_kwargs", {}).get("from_logits", False))
+    from_logits = bool(getattr(loss, "from_logits", False) or arguments_of(loss).get("from_logits", False))
     classes = type(loss).__mro__ if isinstance(loss, keras.losses.Loss) else ()
     for each in classes:
         if each.__name__ in _MEANINGS or (hasattr(keras.losses, each.__name__) and each is not keras.losses.Loss):

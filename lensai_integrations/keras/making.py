@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import keras
 
+from lensai_integrations.keras.private import functional_of, given_to, history_of, layers_in, outputs_of
+
 
 @dataclass(frozen=True)
 class Call:
@@ -145,7 +147,7 @@ def is_whole(layer: Any) -> bool:
         False
     """
     own = not type(layer).__module__.startswith("keras.") or isinstance(layer, keras.Model)
-    return own and any(map(_has_weights, layer._flatten_layers(include_self=False, recursive=True)))
+    return own and any(map(_has_weights, layers_in(layer, recursive=True)))
 
 
 def _has_weights(operation: Any) -> bool:
@@ -163,9 +165,9 @@ def graph_of(model: Any) -> Any:
         (None, 2)
     """
     if isinstance(model, keras.Sequential):
-        model = getattr(model, "_functional", None)
+        model = functional_of(model)
     own_call = not getattr(getattr(type(model), "call", None), "__module__", "").startswith("keras.")
-    return None if own_call or not hasattr(model, "_outputs_struct") else model
+    return None if own_call or outputs_of(model) is None else model
 
 
 def symbolic() -> Producer:
@@ -184,11 +186,11 @@ def symbolic() -> Producer:
         return tensor
 
     def producer(tensor: Any) -> Call | None:
-        history = getattr(brought(tensor), "_keras_history", None)
+        history = history_of(brought(tensor))
         if history is None or isinstance(history.operation, keras.layers.InputLayer):
             return None
         operation, frames = history.operation, isinstance(history.operation, keras.layers.TimeDistributed)
-        given = [brought(each) for each in operation._inbound_nodes[history.node_index].input_tensors]
+        given = [brought(each) for each in given_to(history)]
         operation = operation.layer if frames else operation
         inner = graph_of(operation)
         if inner is None:
@@ -248,5 +250,5 @@ def alone_of_its_shape(answer: Any, calls: Sequence[Call]) -> Made:
 
 
 def _holds_another(layer: Any, fits: dict[int, Call]) -> bool:
-    inner = layer._flatten_layers(include_self=False, recursive=True)
+    inner = layers_in(layer, recursive=True)
     return any(id(each) in fits for each in inner)

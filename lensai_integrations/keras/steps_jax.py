@@ -17,6 +17,7 @@ import jax
 from jax.extend.core import get_opaque_trace_state
 
 from lensai_integrations.interruptions import pass_on
+from lensai_integrations.keras.private import MAKE_FUNCTION, make_function_of
 from lensai_integrations.keras.steps import PREDICT, TRAIN, NotProfiledError, Pick, Sink, labelled, replaced
 from lensai_integrations.keras.taps import Caught, Taps
 
@@ -54,7 +55,7 @@ def place() -> Any:
 def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable[..., Any]:
     """A function like the model's, built by Keras itself around a step that also returns what was caught."""
     name = f"{kind}_step"
-    step, make = getattr(model, name), model._make_function
+    step, make = getattr(model, name), make_function_of(model)
 
     def tapped_step(state: Any, data: Any) -> Any:
         heard = taps.heard
@@ -87,7 +88,7 @@ def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable
 
     before = getattr(model, f"{kind}_function")
     try:
-        with replaced(model, name, tapped_step), replaced(model, "_make_function", make_ours):
+        with replaced(model, name, tapped_step), replaced(model, MAKE_FUNCTION, make_ours):
             getattr(model, f"make_{kind}_function")(force=True)
             inner = getattr(model, f"{kind}_function")
     finally:

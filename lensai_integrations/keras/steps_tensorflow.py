@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from keras.src.backend.tensorflow.trainer import reduce_per_replica
 
 from lensai_integrations.interruptions import pass_on
+from lensai_integrations.keras.private import over_replicas, step_on_optionals
 from lensai_integrations.keras.steps import PREDICT, NotProfiledError, Pick, Sink, tapped
 from lensai_integrations.keras.taps import Taps
 
@@ -66,12 +66,12 @@ def _one_step(model: Any, step: Callable[..., Any], pick: Pick, reduction: str) 
     @_plain  # type: ignore[untyped-decorator]
     def on_data(data: Any) -> Any:
         result, caught = strategy.run(step, args=(data,))
-        result = reduce_per_replica(result, strategy, reduction=reduction)
+        result = over_replicas(result, strategy, reduction)
         return result, {key: strategy.experimental_local_results(values) for key, values in caught.items()}
 
     if not model.run_eagerly:
         on_data = tf.function(on_data, reduce_retracing=True, jit_compile=model.jit_compile)
-    on_data = model._autoconvert_optionals(on_data)
+    on_data = step_on_optionals(model, on_data)
 
     @_plain  # type: ignore[untyped-decorator]
     def run(data: Any) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lensai_integrations.keras.private import made_of
 from lensai_integrations.measures.wrapped import Names, class_names_of
 
 _MOST_FRAMES = 50
@@ -101,5 +102,5 @@ def _named(data: Any) -> Names:
             break
         if names := class_names_of(data):
             return names
-        data = getattr(data, "_input_dataset", None)
+        data = made_of(data)
     return ()

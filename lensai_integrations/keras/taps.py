@@ -27,6 +27,7 @@ from lensai_integrations.heads import head_of
 from lensai_integrations.keras.answer import Answer, arrays_in
 from lensai_integrations.keras.layers import SEPARATOR, Layer, is_linear, is_numbered, named_layers
 from lensai_integrations.keras.making import Call, activation_of
+from lensai_integrations.keras.private import remat_scope_of
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.problems import Problems
 from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened, reduce_name
@@ -408,7 +409,7 @@ def _wrap(layer: Any, around: Around) -> Callable[[], None]:
 def _method(layer: Any) -> str:
     """What Keras calls of a layer: quantized ones have a call of their own, and under `keras.RematScope` values inside
     are recomputed, so there the call around it is watched."""
-    if getattr(layer, "_remat_mode", None) is not None:
+    if remat_scope_of(layer) is not None:
         return "rematerialized_call"
     return "call" if getattr(layer, "quantization_mode", None) is None else "quantized_call"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.keras import BaselineCallback, profile_dataset
+from lensai_integrations.keras import BaselineCallback, profile_images
 
 
 def pictures(n):
@@ -19,7 +19,7 @@ def pictures(n):
 def pipeline(tf, n, **arguments):
     shapes = (tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((), tf.int64))
     data = tf.data.Dataset.from_generator(lambda: pictures(n), output_signature=shapes)
-    delivered = profile_dataset(data.apply(tf.data.experimental.assert_cardinality(n)), **arguments)
+    delivered = profile_images(data.apply(tf.data.experimental.assert_cardinality(n)), **arguments)
     resized = delivered.map(lambda image, label: (tf.image.resize(image, (16, 16)) / 255, label))
     return delivered, resized.batch(8).prefetch(2)
 
@@ -50,7 +50,17 @@ def test_what_passes_is_the_same_and_is_counted_without_a_callback():
         assert label == number
     assert delivered.collector.profile().groups["raw"].n == 10
     with pytest.raises(InputError, match=r"should be a tf.data.Dataset, not list"):
-        profile_dataset([])
+        profile_images([])
+
+
+def test_the_former_name_says_the_new_one():
+    from lensai_integrations.keras import profile_dataset
+
+    with (
+        pytest.warns(DeprecationWarning, match=r"is called keras\.profile_images now"),
+        pytest.raises(InputError, match=r"should be a tf.data.Dataset, not list"),
+    ):
+        profile_dataset([], name="raw")
 
 
 def test_segments_of_what_passes():
