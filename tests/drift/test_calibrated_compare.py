@@ -38,6 +38,7 @@ def alarms_of(sizes, references, rate=0.2, **settings):
     return alarms
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_false_alarms_stay_within_the_rate():
     alarms = alarms_of([1, 3, 7, 20, 50, 120, 300] * 5, references=5)
