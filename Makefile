@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 SECONDS ?= 600
-.PHONY: help demo test quick lint bench fuzz clean
+.PHONY: help demo test quick brief lint bench fuzz clean
 
 help: ## What can be run
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -20,8 +20,11 @@ demo: $(READY) ## Train on two photos, log the baseline to MLflow, compare three
 test: $(READY) ## All tests, doctests and examples
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-quick: lint ## Style, types, and the tests that start no server, browser or program, without those of Keras
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow" --ignore=tests/keras
+quick: $(READY) ## Style, types, and the tests that start no server, browser or program, without those of Keras
+	@$(MAKE) --jobs=2 --output-sync=target --no-print-directory lint brief
+
+brief: $(READY)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow" --ignore=tests/keras --ignore=lensai_integrations/keras
 
 lint: $(READY) ## Style, types and import directions
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib
 import os
+import re
 import sys
 
 import pytest
@@ -33,6 +34,17 @@ class _TorchFirst:
 
 
 sys.meta_path.insert(0, _TorchFirst)
+
+
+#: What a test's parameters have in them if it takes seconds: frameworks to load and to trace, processes to start.
+_SLOW = re.compile(r"\[.*(jax|tensorflow|fork|spawn)")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What is no part of `make quick` though its test, with other parameters, is."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    if _SLOW.search(item.name) or parameters.get("workers"):
+        item.add_marker("slow")
 
 
 @pytest.hookimpl(trylast=True)

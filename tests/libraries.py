@@ -51,3 +51,20 @@ def traced(library: str, function: Callable[[Array], Any], array: Array) -> Any:
     import tensorflow
 
     return tensorflow.function(function, autograph=False)(array)
+
+
+def nothing_waits() -> Any:
+    """Refuses every torch operation that would wait for an accelerator: reading a value, or bringing one over.
+
+    Meta tensors have no values: they stand in for an accelerator's.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class NothingWaits(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            name = operation.overloadpacket.__name__
+            assert name not in {"lift_fresh", "_local_scalar_dense", "nonzero", "masked_select", "bincount"}, name
+            assert name != "_to_copy" or args[0].device.type == "meta", "carried from the host"
+            return operation(*args, **(kwargs or {}))
+
+    return NothingWaits()

@@ -176,6 +176,7 @@ def test_bytes_without_a_manifest_are_refused() -> None:
         from_bytes(pack({"x": np.zeros(1)}))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_arrays_that_were_swapped_or_cut_never_crash(blob: bytes, data: st.DataObject) -> None:
@@ -299,6 +300,7 @@ def calibrated() -> tuple[bytes, Profile]:
     return to_bytes(calibrate(made, draws=100)), window(rng, 100)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_whatever_is_damaged_is_refused_or_used_without_an_error_of_another_kind(
@@ -336,6 +338,7 @@ def test_whatever_is_damaged_is_refused_or_used_without_an_error_of_another_kind
     assert files_of(loaded)["streams.csv"]
 
 
+@pytest.mark.slow
 def test_every_single_bit_flip_of_bytes_is_refused_or_changes_nothing() -> None:
     blob = to_bytes(Profile(info={"source": "test", "site": 7}))
     for bit in range(8 * len(blob)):

@@ -96,6 +96,7 @@ def test_a_peer_is_ahead_only_beyond_chance(parts):
     assert parts["tables"].ahead(row, "ours", ["a", "b", "c"]) == ["b"]
 
 
+@pytest.mark.slow
 def test_it_runs_and_finds_what_is_plain(parts, made, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(parts["windows"], "SHIFTS", ("noise 6", "class dropped", "25% blur easy"))
     drift, cache = parts["drift"], tmp_path / "peers"

@@ -34,6 +34,16 @@ QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
+#: What a baseline's folder holds in a run.
+FILES = ["manifest.json", "profile.npz", "report.html", "streams.csv"]
+
+
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings of the user's MLflow, and none of its own news."""
+    for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
+        monkeypatch.delenv(key)
+    for key, value in QUIET.items():
+        monkeypatch.setenv(key, value)
 
 
 def free_port() -> int:

@@ -46,6 +46,7 @@ def test_threshold_and_estimate_by_hand(rng):
     assert abs(estimate.window - true) < 0.15
 
 
+@pytest.mark.slow
 def test_the_interval_holds(rng):
     """On clean windows: the accuracy of the model, known from very many rows, is in 95% of the intervals."""
     _, truth, _ = profile_of(rng, 200_000, rows=1)

@@ -33,6 +33,7 @@ def alarms_of(sizes, references, rate=0.2, **settings):
     return alarms
 
 
+@pytest.mark.slow
 def test_false_alarms_stay_within_the_rate():
     alarms = alarms_of([1, 3, 7, 20, 50, 120, 300] * 5, references=5)
     assert alarms <= binom.isf(0.005, 175, 0.2)  # 49

@@ -57,6 +57,7 @@ def test_for_many_rows_the_sums_are_traces_of_the_covariance(rng):
     assert third == pytest.approx(np.trace(covariance @ covariance @ covariance), rel=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "m"), [(10**9, 1), (10**9, 2), (10**9, 5), (10**9, 20), (6, 6), (3, 5)])
 def test_the_sums_are_the_cumulants_of_the_squared_distance(rng, n, m):
     """Against drawing: points of three skewed columns stand for features, n or m of them at a time."""
@@ -77,6 +78,7 @@ def test_the_sums_are_the_cumulants_of_the_squared_distance(rng, n, m):
     assert 8 * third == pytest.approx(np.mean((distance - distance.mean()) ** 3), rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "m"), [(250, 1), (250, 10), (250, 100), (60, 100)])
 def test_p_values_are_uniform_when_nothing_moved(rng, n, m):
     p = np.empty(60)

@@ -158,6 +158,7 @@ def extended_sparse() -> bytes:
 CONTENT = {"imgstats/noise.bin": sketch_of(range(300)), "imgstats/a.txt": b"x" * 600, **GOOD}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_an_archive_that_was_cut_anywhere_is_refused(mode, format):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
 import keras
 import pytest
-from tracking import QUIET, MlflowClient, Server, mlflow
+from tracking import FILES, MlflowClient, Server, mlflow, quiet
 
 from lensai_integrations.keras import BaselineCallback
 from lensai_integrations.mlflow import load_baseline
@@ -17,8 +16,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import mlflow.keras
     import mlflow.tensorflow
-
-FILES = ["manifest.json", "profile.npz", "report.html", "streams.csv"]
 
 pytestmark = pytest.mark.slow
 
@@ -34,10 +31,7 @@ def uri(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def experiment(monkeypatch, tmp_path, uri):
     """An experiment of the test's own."""
-    for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
-        monkeypatch.delenv(key)
-    for key, value in QUIET.items():
-        monkeypatch.setenv(key, value)
+    quiet(monkeypatch)
     monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)  # put back when the test is over
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")

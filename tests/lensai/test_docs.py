@@ -56,6 +56,7 @@ def datasets(photos: Path) -> Any:
     return keras.utils.image_dataset_from_directory(photos, batch_size=4, image_size=(8, 8), verbose=False)
 
 
+@pytest.mark.slow
 def test_tensorflow(photos: Path, tmp_path: Path, server) -> None:
     train = datasets(photos)
     import tensorflow as tf

@@ -91,6 +91,7 @@ def test_tensors_with_a_gradient(images: np.ndarray) -> None:
     np.testing.assert_allclose(results[0], numbers(Metrics("tf").process_batch(images))[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_inside_a_dataset_that_is_mapped(images: np.ndarray) -> None:
     make = maker("tensorflow")
     import tensorflow as tf

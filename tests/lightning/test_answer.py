@@ -997,6 +997,7 @@ def fresh():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_compiled_model_whose_answer_is_not_its_last_linear_is_read_by_what_it_returns(fresh, fitted, images, whole):
     model = Probabilities()
@@ -1038,6 +1039,7 @@ def test_what_a_compiled_model_returned_is_found_again(fresh, fitted, trainer, i
     assert monitor.status.failures == {}
 
 
+@pytest.mark.slow
 def test_a_compiled_model_that_returns_several_things_says_that_none_is_read(fresh, fitted):
     callback = fitted(torch.compile(TwoHeads(), backend="eager"))
     assert read(callback) == {}
@@ -1316,6 +1318,7 @@ def test_classifiers_of_torchvision(images, name, embedding, width):
     assert not [warning for warning in found.warnings if "answer" in warning]
 
 
+@pytest.mark.slow
 def test_segmentation_and_detection_of_torchvision(images):
     models = pytest.importorskip("torchvision").models
     nothing = {"weights": None, "weights_backbone": None, "num_classes": 3}
@@ -1331,6 +1334,7 @@ def test_segmentation_and_detection_of_torchvision(images):
     assert any("outputs=None and layers=[...]" in w and "net.backbone 2x256x" in w for w in found.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "embeddings"),
     [

@@ -390,6 +390,7 @@ def fresh():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"layers": ["model.hidden"], "outputs": None}])
 def test_parts_of_a_compiled_model(stepped, fitted, fresh, options):
     model = stepped(PARTS["chunks"])
@@ -400,6 +401,7 @@ def test_parts_of_a_compiled_model(stepped, fitted, fresh, options):
     assert callback.baseline_.warnings == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 def test_views_of_a_compiled_model_are_said(stepped, fitted, fresh, whole):
     model = stepped(VIEWS["mean"][0])

@@ -13,6 +13,8 @@ from lensai_integrations import DriftMonitor
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
 from lensai_integrations.torch.compiling import has_compiled, is_compiled
 
+pytestmark = pytest.mark.slow
+
 N = 12
 
 

@@ -18,6 +18,8 @@ from lensai_integrations import Baseline, DriftMonitor, ImageInputs, Profiler, m
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
 from lensai_integrations.measures.inputs import ImageInputs as Reader
 
+pytestmark = pytest.mark.slow
+
 CALLBACKS = "lensai_integrations.lightning."
 N = 20
 

@@ -39,6 +39,7 @@ def states(group):
     return {f"{key} {name}": a for key, s in group.sketches.items() for name, a in s.state().items()}
 
 
+@pytest.mark.slow
 def test_one_fit_gives_both_baselines_and_the_same_weights(lit, trainer, loaders, tmp_path):
     found = {each: fitted(lit, trainer, loaders, each, tmp_path) for each in (None, BOTH, *((each,) for each in BOTH))}
     for _, weights in found.values():

@@ -5,57 +5,15 @@ from __future__ import annotations
 import lightning.pytorch as pl
 import pytest
 import torch
-from torch import nn
+from small_nets import Inside, Net, Twins, baseline_of, images, net_of
 from torch.utils.data import DataLoader, TensorDataset
 
-from lensai_integrations import Baseline
 from lensai_integrations.lightning import DriftCallback
-from lensai_integrations.torch import profiled
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.fc = nn.Linear(4, 3)
-
-    def forward(self, images):
-        return self.fc(torch.relu(self.conv(images)).mean((2, 3)))
-
-
-class Inside(nn.Module):
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, images):
-        return self.net(images)
 
 
 @pytest.fixture
 def net():
-    torch.manual_seed(0)
-    return Net().eval()
-
-
-def images(n=100, seed=0):
-    return torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
-
-
-def baseline_of(model, **arguments):
-    with torch.no_grad(), profiled(model, task="classification", **arguments) as profiler:
-        model(images())
-    assert profiler.profile().warnings == []
-    return Baseline(profiler.profile())
-
-
-class Twins(nn.Module):
-    def __init__(self, net):
-        super().__init__()
-        self.left, self.right = net, Net()
-
-    def forward(self, images):
-        return self.left(images)
+    return net_of()
 
 
 class Lit(pl.LightningModule):
@@ -79,7 +37,7 @@ def predict(callback, module, data=None):
 
 @pytest.mark.parametrize("layers", ["auto", ["fc.input"], ["net.conv"]])
 def test_lightnings_callback_finds_layers_of_another_prefix(net, layers, caplog):
-    baseline = baseline_of(Inside(net).eval(), layers=layers)
+    baseline = baseline_of(Inside("net", net=net).eval(), layers=layers)
     callback = DriftCallback(baseline, window=50, alarm=0.5, warn=None)
     predict(callback, Lit(net))
     rows = callback.monitor_.status
@@ -88,7 +46,7 @@ def test_lightnings_callback_finds_layers_of_another_prefix(net, layers, caplog)
 
 
 def test_lightnings_callback_says_what_could_be_meant_and_the_advice_works(net, caplog):
-    baseline = baseline_of(Inside(net).eval(), layers=["conv"])
+    baseline = baseline_of(Inside("net", net=net).eval(), layers=["conv"])
     callback = DriftCallback(baseline, window=50)
     predict(callback, Lit(Twins(net)))
     told = "layer 'net.conv' of the baseline could be model.left.conv, model.right.conv here"

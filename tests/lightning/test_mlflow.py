@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 
 import pytest
-from tracking import QUIET, MlflowClient, free_port, mlflow
+from tracking import FILES, MlflowClient, free_port, mlflow, quiet
 
 from lensai_integrations import Baseline
 from lensai_integrations.lightning import BaselineCallback
@@ -15,8 +14,6 @@ from lensai_integrations.mlflow import load_baseline
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from lightning.pytorch.loggers import MLFlowLogger
-
-FILES = ["manifest.json", "profile.npz", "report.html", "streams.csv"]
 
 pytestmark = pytest.mark.slow
 
@@ -29,10 +26,7 @@ def uri(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch, tmp_path, uri):
-    for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
-        monkeypatch.delenv(key)
-    for key, value in QUIET.items():
-        monkeypatch.setenv(key, value)
+    quiet(monkeypatch)
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(uri)
     yield

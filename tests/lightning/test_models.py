@@ -94,6 +94,7 @@ def test_gradient_checkpointing_counts_once(trainer, net, lit, loaders):
     assert {group.n for group in callback.baseline_.training.groups.values()} == {24}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 def test_torch_compile(trainer, lit, loaders, whole):
     torch._dynamo.reset()

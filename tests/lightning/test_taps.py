@@ -234,6 +234,7 @@ def compiler():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_hooks_set_before_compiling_fire_without_a_graph_break(listen, compiler, net, backend):
     model = net()

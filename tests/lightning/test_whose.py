@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from weighed import VAL, Averages, averaging, callback, is_of, monitored, weights_in
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings(r"ignore:Be aware that when using `ckpt_path`"),
     pytest.mark.filterwarnings("ignore:You requested to overfit"),
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),

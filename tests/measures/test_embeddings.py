@@ -11,8 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from libraries import nothing_waits
 from scipy.spatial.distance import pdist
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lensai_integrations.arrays import to_host
 from lensai_integrations.errors import InputError
@@ -111,21 +111,11 @@ def test_the_generic_path_gives_what_numpy_gives(reduce, dtype, monkeypatch):
     np.testing.assert_allclose(rows.numpy(), host, rtol=1e-6)
 
 
-class NothingWaits(TorchDispatchMode):
-    """Refuses every torch operation that would wait for an accelerator: reading a value, or bringing one over."""
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        name = operation.overloadpacket.__name__
-        assert name not in {"lift_fresh", "_local_scalar_dense", "nonzero", "masked_select", "bincount"}, name
-        assert name != "_to_copy" or args[0].device.type == "meta", "carried from the host"
-        return operation(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize(("shape", "reduce"), [*FITTING, ((4, 6), first_two)])
 def test_nothing_is_read(shape, reduce, channels_last):
     """Meta tensors have no values: they stand in for an accelerator's."""
-    with NothingWaits():
+    with nothing_waits():
         rows = reduce_embedding(torch.empty(shape, device="meta"), reduce, channels_last=channels_last)
     assert rows.device.type == "meta"
     assert rows.dtype == torch.float32
@@ -358,7 +348,7 @@ def test_it_runs_where_torch_is_held_to_deterministic_algorithms(monkeypatch):
 def test_nothing_is_read_by_a_projection_once_its_signs_are_on_the_device():
     projection, rows = RandomProjection(300, 41), torch.empty(3, 300, device="meta")
     projection.project(rows)
-    with NothingWaits():
+    with nothing_waits():
         projected = projection.project(rows)
     assert projected.device.type == "meta"
     assert projected.shape == (3, 41)

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from libraries import nothing_waits
 from scipy.special import softmax as scipy_softmax
 from scipy.stats import entropy as scipy_entropy
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lensai_integrations.arrays import namespace
 from lensai_integrations.errors import InputError
@@ -150,23 +150,13 @@ def test_the_generic_path_gives_what_numpy_gives(kind):
     assert top.tolist() == host_top.tolist()
 
 
-class NothingWaits(TorchDispatchMode):
-    """Refuses every torch operation that would wait for an accelerator: reading a value, or bringing one over."""
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        name = operation.overloadpacket.__name__
-        assert name not in {"lift_fresh", "_local_scalar_dense", "nonzero", "masked_select", "bincount"}, name
-        assert name != "_to_copy" or args[0].device.type == "meta", "carried from the host"
-        return operation(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("kind", ["logits", "probabilities", "values"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("columns", [1, 10])
 def test_nothing_is_read_once_the_kind_is_known(kind, dtype, columns):
     """Meta tensors have no values: they stand in for an accelerator's."""
     outputs = torch.empty((8, columns), dtype=dtype, device="meta")
-    with NothingWaits():
+    with nothing_waits():
         measured = measure_outputs(outputs, kind=kind)
     assert measured.rows.device.type == "meta"
     assert measured.rows.dtype == torch.float32
@@ -176,7 +166,7 @@ def test_nothing_is_read_once_the_kind_is_known(kind, dtype, columns):
 
 def test_regression_and_given_kinds_are_resolved_without_reading():
     outputs = torch.empty((8, 3), device="meta")
-    with NothingWaits():
+    with nothing_waits():
         assert resolve(outputs, "regression") == "values"
         assert resolve(outputs, "logits") == "logits"
         assert resolve(outputs[:, 0]) == "values"

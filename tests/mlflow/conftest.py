@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -13,7 +13,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from profiles import make_baseline
-from tracking import QUIET, MlflowClient, Server, Store, free_port
+from tracking import MlflowClient, Server, Store, free_port, quiet
 
 from lensai_integrations import Baseline
 
@@ -21,13 +21,19 @@ from lensai_integrations import Baseline
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No tracking URI from outside, none left behind, and nothing written into the repository by default stores."""
-    for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
-        monkeypatch.delenv(key)
-    for key, value in QUIET.items():
-        monkeypatch.setenv(key, value)
+    quiet(monkeypatch)
     monkeypatch.chdir(tmp_path)
     yield
     mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders go, so that a test sees which are left."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

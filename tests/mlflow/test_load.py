@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,14 +17,7 @@ from lensai_integrations.errors import FormatError, InputError, MissingDependenc
 from lensai_integrations.mlflow import load_baseline, log_baseline
 from lensai_integrations.profile import to_bytes
 
-
-@pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders go, so that a test sees which are left."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("temporary")
 
 
 @pytest.fixture

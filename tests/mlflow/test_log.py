@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -34,13 +33,7 @@ from lensai_integrations.mlflow.log import upload_files
 FILES = {"report.html", "streams.csv", "profile.npz", "manifest.json"}
 
 
-@pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders go, so that a test sees which are left."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("temporary")
 
 
 def logged(store: Store, run_id: str, path: str = "lensai") -> dict[str, bytes]:

@@ -115,6 +115,7 @@ def rows_of(folder):
     return sum(json.loads(head.read_text())["rows"] for head in folder.glob("worker-*/head.json"))
 
 
+@pytest.mark.slow
 def test_it_predicts_as_the_wrapped_model_and_counts_every_row(loaded, caplog):
     plain, watched, folder = loaded
     for n, brightness in [(30, 1.0), (1, 1.0), (19, 1.0), (60, 0.3)]:

@@ -126,6 +126,7 @@ def kills(columns, paths):
     return files.measure_chunk(columns, paths)
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_its_reader_is_listed_and_the_rest_is_read(photos, monkeypatch):
     monkeypatch.setattr(files, "_pool", Forked)
     profile = profile_files(photos, jobs=1)
@@ -189,6 +190,7 @@ def test_what_is_saved_is_read_again(expected, tmp_path):
     assert numbers(Profile.load(tmp_path / "profile")) == numbers(expected)
 
 
+@pytest.mark.slow
 def test_data_sets_are_profiled_as_they_are_in_any_number_of_processes(photos):
     torch = pytest.importorskip("torch")
 

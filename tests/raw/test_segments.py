@@ -244,6 +244,7 @@ class Samples:
 SITE = {"site": lambda sample: sample["site"]}
 
 
+@pytest.mark.slow
 def test_data_sets_by_label_and_by_metadata_in_any_number_of_processes() -> None:
     pytest.importorskip("torch")
     for workers in (0, 2):

@@ -81,6 +81,7 @@ def test_a_proxy_that_would_never_be_believed(run, baseline, tmp_path, proxy):
         serve(baseline, tmp_path, trusted_proxies=["127.0.0.1", "::1", "10.0.0.0/8", proxy])
 
 
+@pytest.mark.slow
 def test_its_help_needs_nothing_that_is_not_installed():
     code = "import sys\nfrom lensai_integrations.cli import cli\nprint({'fastapi', 'sqlalchemy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -42,6 +42,7 @@ def test_sensors_take_turns_each_with_its_newest_hour(store, claim):
     assert claims(store, claim, 9) == [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("c", 1), ("a", 2)]
 
 
+@pytest.mark.slow
 @CLAIMS
 def test_no_flood_of_hours_of_one_sensor_keeps_another_waiting(sqlite, claim):
     """However many wait: the next turn but one is another's, also of an hour that becomes due meanwhile."""

@@ -34,6 +34,7 @@ def told(store, now=NOW):
     return [hour.sensor for hour in found.hours], found.drifting, found.left_out
 
 
+@pytest.mark.slow
 def test_of_ten_thousand_sensors_those_that_drift_are_named_and_all_are_counted(sqlite):
     drifting = [f"cam-{n}" for n in (4, 8000, 9999)]
     fill(sqlite, {f"cam-{n}": "gd" if f"cam-{n}" in drifting else "dg" for n in range(10_000)})

@@ -124,6 +124,7 @@ def metric(uri: str, store: Store, sensor: str, name: str) -> float:
     return MlflowClient(tracking_uri=uri).get_run(queries.run_of(store, sensor)).data.metrics[name]
 
 
+@pytest.mark.slow
 def test_verdicts_and_reports_are_logged_and_the_run_is_remembered(serve, store, uri, archives):
     server = serve(SensorRuns(tracking_uri=uri))
     server.upload(archives["dark"], "dark")

@@ -40,6 +40,7 @@ def exact_squared_mmds(x, y, bandwidths):
 # The distance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [2, 16, 128])
 @pytest.mark.parametrize("shift", ["none", "one column by 0.5", "all columns by 0.3", "scale 1.3", "two clusters"])
 def test_mmd_is_within_its_stated_error_of_exact_mmd(dim, shift):
@@ -63,6 +64,7 @@ def test_mmd_is_within_its_stated_error_of_exact_mmd(dim, shift):
     assert error < 2 / 256**0.5 * a.mmd(b) ** 2
 
 
+@pytest.mark.slow
 def test_the_stated_error_is_the_spread_over_seeds_of_the_frequencies():
     x, y = normal(500, 8, seed=1), normal(500, 8, 0.3, seed=2)
     pairs = [(seen(x, seed=s, frequencies=64), seen(y, seed=s, frequencies=64)) for s in range(60)]

@@ -253,6 +253,7 @@ def falling_together(count: int) -> list[str]:
     return [name.decode() for name in names[places == 7]]
 
 
+@pytest.mark.slow
 def test_names_chosen_to_collide_raise_our_error_and_leave_a_sketch_that_can_be_saved():
     names = falling_together(1200)
     half = len(names) // 2

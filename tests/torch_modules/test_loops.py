@@ -607,6 +607,7 @@ def compiler():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_a_compiled_model_has_outputs_and_says_what_its_embeddings_need(compiler, caplog):
     model = torch.compile(net(), backend="eager")
     with torch.no_grad(), profiled(model) as profiler:

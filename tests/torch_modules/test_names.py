@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from small_nets import Inside, Net, Twins, baseline_of, images, net_of
 from torch import nn
 
 from lensai_integrations import Baseline, DriftMonitor
@@ -15,44 +16,9 @@ from lensai_integrations.torch import profiled
 from lensai_integrations.training.naming import find_alike
 
 
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.fc = nn.Linear(4, 3)
-
-    def forward(self, images):
-        return self.fc(torch.relu(self.conv(images)).mean((2, 3)))
-
-
-class Inside(nn.Module):
-    """The network as a part of something, under any name."""
-
-    def __init__(self, *path, net):
-        super().__init__()
-        first, *rest = path
-        setattr(self, first, Inside(*rest, net=net) if rest else net)
-        self.first = first
-
-    def forward(self, images):
-        return getattr(self, self.first)(images)
-
-
 @pytest.fixture
 def net():
-    torch.manual_seed(0)
-    return Net().eval()
-
-
-def images(n=100, seed=0):
-    return torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
-
-
-def baseline_of(model, **arguments):
-    with torch.no_grad(), profiled(model, task="classification", **arguments) as profiler:
-        model(images())
-    assert profiler.profile().warnings == []
-    return Baseline(profiler.profile())
+    return net_of()
 
 
 def watched(baseline, model, **arguments):
@@ -141,15 +107,6 @@ def test_a_name_that_only_ends_alike_is_taken_and_said_once(net, caplog):
     (told,) = [record.getMessage() for record in caplog.records if "ends alike" in record.getMessage()]
     assert "'backbone.fc.input' is taken for 'model.net.fc.input' of the baseline" in told
     assert "pass layers={'model.net.fc.input': '...'} with the name of the layer here that is meant" in told
-
-
-class Twins(nn.Module):
-    def __init__(self, net):
-        super().__init__()
-        self.left, self.right = net, Net()
-
-    def forward(self, images):
-        return self.left(images)
 
 
 def test_several_that_end_alike_are_named_and_the_advice_works(net):

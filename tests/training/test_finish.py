@@ -88,6 +88,7 @@ def _delivered_by_a_worker(arguments):
     return finish.deliver(baseline_of(n), options, Problems(), root=place, runs=[], say=said.append)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [None, "nothing", "a part", "all"])
 def test_folds_of_several_processes_at_once_have_folders_of_their_own(tmp_path, left):
     first = tmp_path / "lensai_baseline"  # of an earlier program, or not there

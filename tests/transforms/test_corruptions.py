@@ -363,6 +363,7 @@ def all_differ(images):
     return len({image.numpy().tobytes() for image in images}) == len(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [None, 7])
 def test_forked_workers_draw_each_their_own(seed):
     transform = Noise(3, seed)

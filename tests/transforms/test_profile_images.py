@@ -81,6 +81,7 @@ def pipeline(**arguments):
     return profiled, v2.Compose([profiled, v2.Resize((8, 8)), v2.ToDtype(torch.float32, scale=True)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Pictures, Stream])
 @pytest.mark.parametrize(
     ("workers", "how"),
