@@ -25,10 +25,11 @@ from lensai_integrations.infos import checked_group_info, checked_profile_info
 from lensai_integrations.measures import embeddings, images, outputs
 from lensai_integrations.measures.custom import same_formula
 from lensai_integrations.measures.definitions import DEFINITIONS
+from lensai_integrations.npz import pack, unpack
 from lensai_integrations.segments import check_read
 from lensai_integrations.sketches.kinds import KINDS
 from lensai_integrations.sketches.rows import RowSample
-from lensai_integrations.storage import MAX_MANIFEST_BYTES, pack, unpack
+from lensai_integrations.storage import MAX_MANIFEST_BYTES
 
 Arrays = dict[str, NDArray[Any]]
 

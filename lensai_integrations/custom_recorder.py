@@ -18,7 +18,7 @@ from lensai_integrations.measures.batches import Found
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.custom_rows import custom_measurer
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.settings import Settings
+from lensai_integrations.settings import ProfilerSettings
 
 _ROWS_AT_ONCE = 4096
 
@@ -34,7 +34,7 @@ class CustomStreams:
     """
 
     def __init__(
-        self, group: Group, reader: ImageInputs, settings: Settings, measures: tuple[CustomMeasure, ...]
+        self, group: Group, reader: ImageInputs, settings: ProfilerSettings, measures: tuple[CustomMeasure, ...]
     ) -> None:
         self._group, self._settings = group, settings
         self._measurer = custom_measurer(reader, measures)

@@ -28,8 +28,8 @@ from lensai_integrations.raw.sketches import RAW
 from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL
 from lensai_integrations.settings import NOT_DECLARED, chosen_measures
 from lensai_integrations.tensorflow_arrays import is_tensorflow_array
-from lensai_integrations.training.batches import LABEL_KEYS, BatchReader, Place, image_inputs
-from lensai_integrations.training.labels import Parts, Path, by_evidence, inside, part_at, path_of
+from lensai_integrations.training.batches import BatchReader, image_inputs
+from lensai_integrations.training.labels import LABEL_KEYS, Parts, Path, Place, by_evidence, inside, part_at, path_of
 
 #: Samples whose values tell which of their parts are labels.
 _FIRST_SAMPLES: Final = 256

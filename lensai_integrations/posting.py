@@ -30,7 +30,7 @@ _PHRASES: Final = {each.value: each.phrase for each in HTTPStatus}
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerAnswer:
     """What a server answered.
 
     Attributes:
@@ -42,7 +42,7 @@ class Answer:
         date: Unix time in seconds on the server's clock; 0 where it does not say.
 
     Example:
-        >>> str(Answer(429, wait=5.0))
+        >>> str(ServerAnswer(429, wait=5.0))
         '429 Too Many Requests'
     """
 
@@ -95,7 +95,7 @@ def server_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def post(url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
+def post(url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> ServerAnswer:
     """Post once, through the proxy that the environment names, if any.
 
     Args:
@@ -120,7 +120,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> A
                 told = _told(answer) if kind == "application/json" or answer.status >= 400 else {}
                 wait = _wait(answer.headers.get("Retry-After"))
                 date = _date(answer.headers.get("Date"))
-                return Answer(answer.status, _line(told.get("detail")), wait, told, kind == "text/html", date)
+                return ServerAnswer(answer.status, _line(told.get("detail")), wait, told, kind == "text/html", date)
             finally:
                 answer.close()  # the rest is not read: it may have no end
     except (urllib3.exceptions.HTTPError, OSError) as error:

@@ -19,7 +19,7 @@ from lensai_integrations import archive, storage
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, check_comparable, shared_info
 from lensai_integrations.heads import is_labels
-from lensai_integrations.segments import DEFAULT_SEGMENTS, OTHER
+from lensai_integrations.segments import DEFAULT_SEGMENTS, OTHER_SEGMENT
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.sketches.state import copied
 from lensai_integrations.summary import StreamSummary, segments_csv, summarize, to_csv, to_pandas
@@ -346,7 +346,7 @@ def _merged_segments(a: Profile, b: Profile) -> tuple[dict[str, Profile], dict[s
 
 
 def bounded(segments: Mapping[str, Profile], most: int) -> dict[str, Profile]:
-    """The `most` largest segments, ties by name, in their order; the others are merged into `OTHER`, which comes last.
+    """The `most` largest segments, ties by name, in their order; the others are merged into `OTHER_SEGMENT`, the last.
 
     Example:
         >>> from lensai_integrations import Profiler
@@ -355,8 +355,8 @@ def bounded(segments: Mapping[str, Profile], most: int) -> dict[str, Profile]:
         >>> {name: segment.n for name, segment in bounded(profiler.profile().segments, 1).items()}
         {'cat': 2, 'other': 1}
     """
-    named = sorted((name for name in segments if name != OTHER), key=lambda name: (-segments[name].n, name))
+    named = sorted((name for name in segments if name != OTHER_SEGMENT), key=lambda name: (-segments[name].n, name))
     kept = set(named[:most])
     rest = [segment for name, segment in segments.items() if name not in kept]
     result = {name: segment for name, segment in segments.items() if name in kept}
-    return result | {OTHER: reduce(lambda a, b: a.merge(b), rest)} if rest else result
+    return result | {OTHER_SEGMENT: reduce(lambda a, b: a.merge(b), rest)} if rest else result

@@ -22,6 +22,7 @@ from lensai_integrations.arrays import Array, is_array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
 from lensai_integrations.conventions import INPUTS, input_of, kept_apart
 from lensai_integrations.errors import InputError
+from lensai_integrations.group import Group
 from lensai_integrations.heads import (
     LABELS,
     OUTPUTS,
@@ -40,12 +41,12 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import check_rows
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
 from lensai_integrations.measuring import ImageBatch, Measured, Rows, from_list, with_rows
-from lensai_integrations.profile import Baseline, Group, Profile
+from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.raw.reading import pixels_of
 from lensai_integrations.recorders import RECORDERS, Recorder
 from lensai_integrations.segmenting import Segmenter, label_values
 from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL, checked_segment_by
-from lensai_integrations.settings import NOT_DECLARED, Settings
+from lensai_integrations.settings import NOT_DECLARED, ProfilerSettings
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.sketches.state import copied
 
@@ -117,7 +118,7 @@ class Profiler:
         on_note: Callable[[str], None] | None = None,
     ) -> None:
         self.source = source
-        self._settings = Settings(
+        self._settings = ProfilerSettings(
             inputs=inputs,
             convention=convention,
             task=task,

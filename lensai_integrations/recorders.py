@@ -58,7 +58,7 @@ from lensai_integrations.measuring import (
     reduced,
     value_labels,
 )
-from lensai_integrations.settings import Settings
+from lensai_integrations.settings import ProfilerSettings
 
 
 class Recorder(ABC):
@@ -68,7 +68,7 @@ class Recorder(ABC):
         group: The group with its sketches, as far as batches were taken.
 
     Example:
-        >>> recorder = Labels("labels", np.arange(4), Settings(seed=[1]))
+        >>> recorder = Labels("labels", np.arange(4), ProfilerSettings(seed=[1]))
         >>> recorder.take(recorder.measure(np.arange(4)))
         >>> recorder.group.categories[""].n
         4
@@ -108,7 +108,7 @@ PIXELS: Final = ImageInputs(layout="NCHW", scale=1.0, channels="RGB", whole=Fals
 class Inputs(Recorder):
     """Image measures and exact pixel counts."""
 
-    def __init__(self, name: str, batch: Any, settings: Settings) -> None:
+    def __init__(self, name: str, batch: Any, settings: ProfilerSettings) -> None:
         shared, image_input, plain = ImageBatch.of(batch), input_of(name), plain_name(name)
         asked = settings.readers[image_input]
         own = replace(asked, key=None) if image_input else asked  # of several inputs each comes alone
@@ -165,7 +165,7 @@ class Inputs(Recorder):
 class Outputs(Recorder):
     """Probabilities and confidences of a classifier, probabilities of labels, or values."""
 
-    def __init__(self, name: str, batch: Array, settings: Settings) -> None:
+    def __init__(self, name: str, batch: Array, settings: ProfilerSettings) -> None:
         told = settings.described(name)
         steps = steps_of(batch)
         rows = flattened(batch) if steps else batch
@@ -226,7 +226,7 @@ class Outputs(Recorder):
 class Embedding(Recorder):
     """A layer's answers, reduced to `[n, D]` if they are not yet, and projected where they are too wide."""
 
-    def __init__(self, name: str, batch: Array, settings: Settings) -> None:
+    def __init__(self, name: str, batch: Array, settings: ProfilerSettings) -> None:
         described: dict[str, Any] = {"axes": len(shape_of(batch)), "reduce": "mean"} | settings.described(name)
         how, channels_last = described["reduce"], bool(described.get("channels_last", False))
         max_dim = settings.max_dim_of(name)
@@ -250,7 +250,7 @@ class Embedding(Recorder):
 class Labels(Recorder):
     """Classes as categories, several labels of an image likewise and counted, numbers as streams."""
 
-    def __init__(self, name: str, batch: Any, settings: Settings) -> None:
+    def __init__(self, name: str, batch: Any, settings: ProfilerSettings) -> None:
         self._meaning, form = settings.meaning_of(name, batch)
         self._signs = form.signs
         self._of_two = settings.is_of_two(name)
@@ -350,7 +350,7 @@ _WHY: Final = {
 }
 
 
-def _numbers_of_names(settings: Settings, name: str) -> dict[str, int]:
+def _numbers_of_names(settings: ProfilerSettings, name: str) -> dict[str, int]:
     """The number of each class by its name, where names are told of labels or of their answer, each once.
 
     None where the labels of the profile to be alike were counted by their names.
@@ -363,7 +363,7 @@ def _numbers_of_names(settings: Settings, name: str) -> dict[str, int]:
     return {text: number for number, text in enumerate(names)} if len(set(names)) == len(names) else {}
 
 
-def _note_choices(batch: Any, settings: Settings, name: str) -> None:
+def _note_choices(batch: Any, settings: ProfilerSettings, name: str) -> None:
     """Say what the first batch of a group of images did not settle beyond doubt."""
     reader, asked = settings.resolved[input_of(name)], settings.readers[input_of(name)]
     if note := locate(batch, reader.key, reader.layout).note:
@@ -385,7 +385,7 @@ def _note_choices(batch: Any, settings: Settings, name: str) -> None:
         )
 
 
-def _note_precision(images: Images, whole: bool | None, settings: Settings, name: str) -> None:
+def _note_precision(images: Images, whole: bool | None, settings: ProfilerSettings, name: str) -> None:
     """Say if pixels and the baseline's are not of one precision, and no rounding to whole levels makes them alike."""
     known = settings.like.groups.get(name) if settings.like is not None else None
     if known is None or whole is not False:
@@ -420,7 +420,7 @@ def _size(found: Found, layout: str) -> str:
 
 
 #: The recorder of a group, by the first part of the group's name.
-RECORDERS: dict[str, Callable[[str, Any, Settings], Recorder]] = {
+RECORDERS: dict[str, Callable[[str, Any, ProfilerSettings], Recorder]] = {
     "inputs": Inputs,
     "outputs": Outputs,
     "embeddings": Embedding,

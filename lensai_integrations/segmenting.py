@@ -26,8 +26,8 @@ from lensai_integrations.group import Group
 from lensai_integrations.heads import is_labels
 from lensai_integrations.measuring import Measured
 from lensai_integrations.profile import Profile
-from lensai_integrations.segments import LABEL, MOST_SEGMENTS, OTHER, OTHER_CODE, segment_name
-from lensai_integrations.settings import Settings
+from lensai_integrations.segments import LABEL, MOST_SEGMENTS, OTHER_CODE, OTHER_SEGMENT, segment_name
+from lensai_integrations.settings import ProfilerSettings
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.state import Sketch, copied
 
@@ -45,8 +45,8 @@ NARROW: Final = 64
 class Segmenter:
     """Keeps a few sketches for each value that rows come with.
 
-    The first values to come get a segment; when there are as many as allowed, the rows of later ones go to `OTHER`,
-    and so do rows without a value. The values of `settings.like`, if it is segmented by the same, have theirs
+    The first values to come get a segment; when there are as many as allowed, the rows of later ones go to
+    `OTHER_SEGMENT`, and so do rows without a value. The values of `settings.like`, if it is segmented by the same, have theirs
     beforehand, so that a window has the segments of its baseline.
 
     Args:
@@ -62,13 +62,13 @@ class Segmenter:
         {'north': 2, 'south': 1}
     """
 
-    def __init__(self, by: str, most: int, settings: Settings) -> None:
+    def __init__(self, by: str, most: int, settings: ProfilerSettings) -> None:
         like = settings.like
         known = list(like.segments) if like is not None and like.info.get("segment_by") == by else []
-        known = [name for name in known if name != OTHER][:MOST_SEGMENTS]
+        known = [name for name in known if name != OTHER_SEGMENT][:MOST_SEGMENTS]
         self._by, self._settings = by, settings
         self._most = max(most, len(known))
-        self._codes = {OTHER: OTHER_CODE} | {name: code for code, name in enumerate(known, start=1)}
+        self._codes = {OTHER_SEGMENT: OTHER_CODE} | {name: code for code, name in enumerate(known, start=1)}
         self._sketches: dict[tuple[int, str, str], dict[str, Sketch]] = {}  # by segment, group and source
         self._waiting: list[tuple[Values, dict[str, Parts]]] = []
         self._rows = 0
@@ -152,14 +152,14 @@ class Segmenter:
         name = segment_name(value)
         if name is not None and name not in self._codes and len(self._codes) <= self._most:
             self._codes[name] = len(self._codes)
-        return self._codes.get(name or OTHER, OTHER_CODE)
+        return self._codes.get(name or OTHER_SEGMENT, OTHER_CODE)
 
     def info(self) -> dict[str, Any]:
         """What a profile says of its segments."""
         return {"segment_by": self._by, "max_segments": self._most}
 
     def profiles(self, groups: Mapping[str, Group], info: Mapping[str, Any]) -> dict[str, Profile]:
-        """The segments so far, those with rows, in the order in which they came; `OTHER` last. Copies.
+        """The segments so far, those with rows, in the order in which they came; `OTHER_SEGMENT` last. Copies.
 
         Args:
             groups: The profiler's, by name.

@@ -1,12 +1,12 @@
 """One profile per value of a label or of metadata: how many there may be, and what they are called.
 
 A profile with segments says in its `info` what they are by, `segment_by`, and how many there may be, `max_segments`.
-The rows of all further values, and of none, are in the segment `OTHER`. So group by group, the rows of the segments add
-up to those of the whole, invalid ones included.
+The rows of all further values, and of none, are in the segment `OTHER_SEGMENT`. So group by group, the rows of the
+segments add up to those of the whole, invalid ones included.
 
 Merging goes value by value; where there are more than `max_segments` after it, the largest stay and the others
-merge into `OTHER`. The sums are therefore associative always, and each segment's counts as long as nothing had to go
-into `OTHER`: what is in there is not taken apart again.
+merge into `OTHER_SEGMENT`. The sums are therefore associative always, and each segment's counts as long as nothing had
+to go into `OTHER_SEGMENT`: what is in there is not taken apart again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 from lensai_integrations.errors import FormatError, InputError
 
 #: The rows of values without a segment of their own, and of no value. A value of this name shares it.
-OTHER: Final = "other"
+OTHER_SEGMENT: Final = "other"
 #: Its number where segments are numbers.
 OTHER_CODE: Final = 0
 #: `segment_by` for the labels of the batches.
@@ -95,5 +95,5 @@ def check_read(info: Mapping[str, Any], names: list[Any], nested: bool) -> None:
         raise FormatError("a profile has segments, and nothing says what they are by, or they have segments themselves")
     if not all(isinstance(name, str) and is_name(name) for name in names) or len(set(names)) < len(names):
         raise FormatError(f"segments need different names of 1 to {LONGEST_NAME} characters")
-    if len(names) > most + (OTHER in names):
-        raise FormatError(f"{len(names)} segments are more than max_segments={most} and {OTHER!r}")
+    if len(names) > most + (OTHER_SEGMENT in names):
+        raise FormatError(f"{len(names)} segments are more than max_segments={most} and {OTHER_SEGMENT!r}")

@@ -75,7 +75,7 @@ def chosen_measures(
     return tuple(each for each in found.values() if each), [id for id, each in found.items() if each is None]
 
 
-class Settings:
+class ProfilerSettings:
     """What all recorders of a profiler share, and what the first batches decided.
 
     Args:
@@ -105,7 +105,7 @@ class Settings:
         InputError: If a convention is unknown, or `like` was not measured by it.
 
     Example:
-        >>> Settings(seed=[1], convention=("lensai", "lensai-edge")).image_groups
+        >>> ProfilerSettings(seed=[1], convention=("lensai", "lensai-edge")).image_groups
         {'inputs': 'lensai', 'inputs/lensai-edge': 'lensai-edge'}
     """
 
@@ -204,7 +204,7 @@ class Settings:
         """
         return checked_task(self.task.get(head, "auto") if isinstance(self.task, Mapping) else self.task)
 
-    def share_labels(self, other: Settings) -> None:
+    def share_labels(self, other: ProfilerSettings) -> None:
         """Read labels as another profiler of the same model does: the first batch that either sees decides for both."""
         self._agreed, self._forms = other._agreed, other._forms
 

@@ -24,7 +24,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from lensai_integrations.errors import InputError, TrackingError
-from lensai_integrations.posting import Answer, checked_url, is_loopback, post, server_of
+from lensai_integrations.posting import ServerAnswer, checked_url, is_loopback, post, server_of
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ def _undelivered(kind: type[UndeliveredError], upload: Upload, message: str) -> 
     return error
 
 
-def _send(upload: Upload, token: str | None, timeout: float, retries: int, older: bool) -> tuple[Answer, bool]:
+def _send(upload: Upload, token: str | None, timeout: float, retries: int, older: bool) -> tuple[ServerAnswer, bool]:
     """What the server answered that has the upload, and whether there was a try without an answer before.
 
     Raises:
@@ -249,7 +249,7 @@ def _send(upload: Upload, token: str | None, timeout: float, retries: int, older
         try:
             answer = post(upload.endpoint, body, sent, timeout)
         except ConnectionError as error:
-            answer, unanswered = Answer(0), True
+            answer, unanswered = ServerAnswer(0), True
             message = f"{upload.server} could not be reached within {timeout:g} s: {error}"
             failure = _undelivered(UndeliveredError, upload, message)
         else:
@@ -319,7 +319,7 @@ def _pauses(retries: int) -> Iterator[float | None]:
     yield None
 
 
-def _check_stored(upload: Upload, answer: Answer) -> None:
+def _check_stored(upload: Upload, answer: ServerAnswer) -> None:
     """Raise if the server has kept something else, and say what of the upload it could not read."""
     if answer.told.get("status") == "different":
         message = (
@@ -335,7 +335,7 @@ def _check_stored(upload: Upload, answer: Answer) -> None:
         _LOG.warning("%s stored the sketches of %s, but: %s%s", upload.server, upload.sensor_id, told, more)
 
 
-def _failure(upload: Upload, answer: Answer, token: str | None) -> UndeliveredError:
+def _failure(upload: Upload, answer: ServerAnswer, token: str | None) -> UndeliveredError:
     detail = answer.detail.replace(token, "***") if token else answer.detail
     advice = _ADVICE[404] if answer.page and answer.status < 300 else _ADVICE.get(answer.status, "")
     page = " and a web page" if answer.page and answer.status < 300 else ""

@@ -22,9 +22,10 @@ from profiles import make_baseline, make_profile
 from lensai_integrations import Baseline, Profile, Profiler, calibrate, compare, storage
 from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
 from lensai_integrations.group import Group
+from lensai_integrations.npz import pack, unpack
 from lensai_integrations.profile import files_of, from_bytes, load, to_bytes
 from lensai_integrations.report import baseline_html
-from lensai_integrations.storage import pack, unpack, write_files
+from lensai_integrations.storage import write_files
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from libraries import IMMUTABLE, as_if_elsewhere, maker
 from profiles import batch
 
 from lensai_integrations import DriftMonitor, ImageInputs, Profiler, compare
-from lensai_integrations.recorders import RECORDERS, Settings
+from lensai_integrations.recorders import RECORDERS
+from lensai_integrations.settings import ProfilerSettings
 
 ONE = batch(np.random.default_rng(0), 20)
 BATCHES = {"inputs": ONE["inputs"], "outputs": ONE["outputs"], "labels": ONE["labels"].astype(np.int32)}
@@ -20,7 +21,9 @@ GROUP = pytest.mark.parametrize("name", BATCHES)
 
 
 def recorder_of(name, batch):
-    settings = Settings(inputs=ImageInputs(), convention="lensai", task="auto", k=200, max_dim=16, seed=[1], like=None)
+    settings = ProfilerSettings(
+        inputs=ImageInputs(), convention="lensai", task="auto", k=200, max_dim=16, seed=[1], like=None
+    )
     return RECORDERS[name.split("/")[0]](name, batch, settings)
 
 

@@ -18,7 +18,7 @@ from lensai_integrations.measuring import Measured
 from lensai_integrations.profile import bounded, to_bytes
 from lensai_integrations.recorders import Inputs
 from lensai_integrations.segmenting import segment_k
-from lensai_integrations.segments import OTHER
+from lensai_integrations.segments import OTHER_SEGMENT
 from lensai_integrations.sketches.bank import KLLBank
 
 RANKS = [0.0, 0.05, 0.5, 0.95, 1.0]
@@ -46,10 +46,10 @@ def assert_adds_up(profile: Profile) -> None:
         parts = [segment.groups[name] for segment in profile.segments.values() if name in segment.groups]
         assert (sum(part.n for part in parts), sum(part.invalid for part in parts)) == (group.n, group.invalid), name
     assert sum(counts(profile).values()) == profile.n
-    assert sum(name != OTHER for name in profile.segments) <= profile.info["max_segments"]
+    assert sum(name != OTHER_SEGMENT for name in profile.segments) <= profile.info["max_segments"]
 
 
-VALUES = st.lists(st.sampled_from([None, "a", "b", "c", "d", "", 1, "1", OTHER]), min_size=1, max_size=60)
+VALUES = st.lists(st.sampled_from([None, "a", "b", "c", "d", "", 1, "1", OTHER_SEGMENT]), min_size=1, max_size=60)
 
 
 @settings(max_examples=25, deadline=None)
@@ -58,10 +58,10 @@ def test_every_row_is_in_one_segment(names: list[Any], most: int, split: int) ->
     profile = segmented(names, most, split)
     assert_adds_up(profile)
     texts = ["" if name is None else str(name) for name in names]
-    own = list(dict.fromkeys(name for name in texts if name not in ("", OTHER)))[:most]
+    own = list(dict.fromkeys(name for name in texts if name not in ("", OTHER_SEGMENT)))[:most]
     expected = {name: texts.count(name) for name in own}
     rest = len(names) - sum(expected.values())
-    assert counts(profile) == expected | ({OTHER: rest} if rest else {})
+    assert counts(profile) == expected | ({OTHER_SEGMENT: rest} if rest else {})
 
 
 @settings(max_examples=15, deadline=None)
@@ -81,9 +81,9 @@ def test_merging_adds_up_and_stays_bounded(parts: list[list[Any]], most: int) ->
 
 def test_the_largest_stay_when_merged() -> None:
     merged = segmented(["a"] * 5 + ["b"], 2, seed=1).merge(segmented(["c"] * 4 + ["d"] * 2 + ["b"], 2, seed=2))
-    assert counts(merged) == {"a": 5, "c": 4, OTHER: 4}
-    assert counts(bounded_again(merged)) == {"a": 5, OTHER: 8}
-    labels = merged.segments[OTHER].groups["outputs"].bank
+    assert counts(merged) == {"a": 5, "c": 4, OTHER_SEGMENT: 4}
+    assert counts(bounded_again(merged)) == {"a": 5, OTHER_SEGMENT: 8}
+    labels = merged.segments[OTHER_SEGMENT].groups["outputs"].bank
     assert labels is not None
     assert labels.rows_seen == 4
 
@@ -185,7 +185,7 @@ def test_how_rows_are_split_into_batches_does_not_matter(split: int) -> None:
         ([7, -1, 7], {"7": 2, "-1": 1}),
         (np.array([[2], [2], [9]], np.int16), {"2": 2, "9": 1}),
         (np.array([True, False, True]), {"1": 2, "0": 1}),
-        (None, {OTHER: 3}),
+        (None, {OTHER_SEGMENT: 3}),
     ],
 )
 def test_labels_of_all_kinds(labels: Any, expected: dict[str, int]) -> None:
@@ -233,7 +233,7 @@ def test_the_callers_memory_may_be_used_again() -> None:
 def test_a_window_has_the_segments_of_its_baseline() -> None:
     like = segmented(["x", "y", "z"], 3)
     window = segmented(["new", "z", "newer", "z"], 2, like=like)
-    assert counts(window) == {"z": 2, OTHER: 2}
+    assert counts(window) == {"z": 2, OTHER_SEGMENT: 2}
     assert counts(segmented(["new", "z"], 5, like=like)) == {"z": 1, "new": 1}
 
 
@@ -294,7 +294,7 @@ def test_a_training_goes_on_without_values_that_cannot_be_used() -> None:
     profile = profiler.profile()
     assert errors == ["labels"]
     assert any("labels: 2 rows were left out; they are no single class" in warning for warning in profile.warnings)
-    assert counts(profile) == {"a": 1, "b": 1, OTHER: 4}
+    assert counts(profile) == {"a": 1, "b": 1, OTHER_SEGMENT: 4}
     assert profile.n == 6
     told = (
         "labels: batches were left out from row 4 on: labels are of 1 images, but the batch has 2: pass one label per"
@@ -303,4 +303,4 @@ def test_a_training_goes_on_without_values_that_cannot_be_used() -> None:
 
 
 def test_long_names_and_broken_text_go_to_other() -> None:
-    assert counts(segmented(["x" * 200, "x" * 201, "\ud800", "ok"], 9)) == {"x" * 200: 1, "ok": 1, OTHER: 2}
+    assert counts(segmented(["x" * 200, "x" * 201, "\ud800", "ok"], 9)) == {"x" * 200: 1, "ok": 1, OTHER_SEGMENT: 2}

@@ -22,16 +22,8 @@ from hypothesis.extra import numpy as arrays
 
 from lensai_integrations import npz, storage
 from lensai_integrations.errors import FormatError, InputError, LensAIError
-from lensai_integrations.storage import (
-    ARRAYS,
-    MANIFEST,
-    files_of,
-    pack,
-    read_files,
-    read_folder,
-    unpack,
-    write_folder,
-)
+from lensai_integrations.npz import pack, unpack
+from lensai_integrations.storage import ARRAYS, MANIFEST, files_of, read_files, read_folder, write_folder
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_])
 

@@ -16,7 +16,7 @@ from receivers import ACCEPT, HANG, LOSE, free_address, receiving
 
 from lensai_integrations import posting, uploads
 from lensai_integrations.errors import InputError, TrackingError
-from lensai_integrations.posting import Answer
+from lensai_integrations.posting import ServerAnswer
 from lensai_integrations.uploads import RefusedUploadError, Upload, archive, send
 
 TOKEN = "t0ken-of-nobody"
@@ -248,7 +248,7 @@ def test_a_proxy_of_the_environment_is_used(server, monkeypatch):
 
 
 def test_a_token_without_encryption_is_warned_of_once(monkeypatch, caplog):
-    monkeypatch.setattr(uploads, "post", lambda *_: Answer(201))
+    monkeypatch.setattr(uploads, "post", lambda *_: ServerAnswer(201))
     uploads._warn_of_plain_http.cache_clear()
     for host in ("http://plain.example", "http://127.0.0.1:1", "http://[::1]", "http://localhost", "https://a.example"):
         for _ in range(2):

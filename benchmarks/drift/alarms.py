@@ -22,7 +22,7 @@ from tqdm import tqdm
 from benchmarks import results
 from benchmarks.drift.features import add_arguments, features, missing_data
 from benchmarks.drift.ours import Rows, profile_of
-from lensai_integrations.drift.calibrate import TOP_CLASS, Calibration, calibrated
+from lensai_integrations.drift.calibrate import TOP_CLASS_SUFFIX, Calibration, calibrated
 from lensai_integrations.drift.deciding import widened
 from lensai_integrations.drift.null import log_p
 
@@ -65,7 +65,7 @@ def alarms(clean: dict[str, NDArray[Any]], references: int, count: int, rows: in
         order = rng.permutation(len(clean["inputs"]))
         calibration = calibrated(profile_of({k: v[order[:rows]] for k, v in table.items()}), seed=number)
         rest = {name: each[order[_LARGEST_REFERENCE:]] for name, each in table.items()}
-        rest[TOP_CLASS] = rest["outputs"][:, :10].argmax(1)[:, None].astype(np.float32)
+        rest[TOP_CLASS_SUFFIX] = rest["outputs"][:, :10].argmax(1)[:, None].astype(np.float32)
         for place, m in enumerate(SIZES):
             left = np.arange(len(rest["inputs"]))
             windows = np.stack([rng.choice(left, m, replace=False) for _ in range(count)])

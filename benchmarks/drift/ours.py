@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.drift.windows import Rows
-from lensai_integrations.drift.calibrate import TOP_CLASS, calibrated
-from lensai_integrations.drift.deciding import judge
+from lensai_integrations.drift.calibrate import TOP_CLASS_SUFFIX, calibrated
+from lensai_integrations.drift.deciding import corrected_statistics
 from lensai_integrations.group import Group
 from lensai_integrations.profile import Profile
 from lensai_integrations.sketches.kernel_mean import KernelMean
@@ -35,7 +35,7 @@ def profile_of(rows: Rows, like: Profile | None = None) -> Profile:
     """
     groups = {name: _group(name, given, like) for name, given in rows.items()}
     sample = RowSample(2000, seed=0)
-    sample.update({**rows, TOP_CLASS: rows["outputs"][:, :10].argmax(1)[:, None]} if "outputs" in rows else rows)
+    sample.update({**rows, TOP_CLASS_SUFFIX: rows["outputs"][:, :10].argmax(1)[:, None]} if "outputs" in rows else rows)
     return Profile(groups, sample, {"source": "production"})
 
 
@@ -55,7 +55,7 @@ def judge_of(reference: Rows) -> Judge:
     calibration = calibrated(baseline, seed=1)
 
     def answer(window: Rows) -> dict[str, float]:
-        found = judge(calibration, profile_of(window, baseline))
+        found = corrected_statistics(calibration, profile_of(window, baseline))
         told = {COMBINED: min(float(np.exp(each.log_p.min())) for each in found)}
         for each in found:
             group = each.part.group.split("/")[0]

@@ -44,7 +44,7 @@ FEWEST_ROWS = 100
 #: With fewer rows the calibration says so.
 _FEW_ROWS = 500
 #: What the name of the classes in a row sample ends with; -1 is none.
-TOP_CLASS = "/top_class"
+TOP_CLASS_SUFFIX = "/top_class"
 #: The share of the rows that axes and classes are learned from. These suit the rows they were learned from better
 #: than any others, so those rows are left out where such a statistic is drawn or held against.
 _LEARNED = 0.2
@@ -297,11 +297,11 @@ def is_top_class(name: str) -> bool:
         >>> is_top_class("outputs/age/top_class"), is_top_class("outputs/age"), is_top_class("labels")
         (True, False, False)
     """
-    return is_outputs(name) and name.endswith(TOP_CLASS)
+    return is_outputs(name) and name.endswith(TOP_CLASS_SUFFIX)
 
 
 def _group_of(name: str) -> str:
-    return name.removesuffix(TOP_CLASS) if is_top_class(name) else name
+    return name.removesuffix(TOP_CLASS_SUFFIX) if is_top_class(name) else name
 
 
 def blocks_of(
@@ -443,6 +443,6 @@ def _part(entry: Mapping[str, Any], state: State, sizes: int, draws: int) -> Par
     require(0 < int(entry["n"]) <= LARGEST_COUNT, "n")
     of_classes = kind is ClassShares
     group = str(entry["group"])
-    require(entry["rows"] == (group + TOP_CLASS if of_classes else entry["group"]), "rows of another group")
+    require(entry["rows"] == (group + TOP_CLASS_SUFFIX if of_classes else entry["group"]), "rows of another group")
     require(not of_classes or is_outputs(group), "classes of another group")
     return Part(group, str(entry["rows"]), block, mean, int(entry["n"]), Null(centre, spread, largest))

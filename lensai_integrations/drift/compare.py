@@ -24,14 +24,14 @@ from lensai_integrations.conventions import paired
 from lensai_integrations.drift.accuracy import accuracies
 from lensai_integrations.drift.calibrate import Calibration, calibration_of
 from lensai_integrations.drift.deciding import (
-    Judged,
-    Limits,
+    CorrectedBlock,
+    DriftLimits,
     by_calibration,
     by_false_discoveries,
     by_formulas,
+    corrected_statistics,
     count_families,
     is_of_rows,
-    judge,
     judged_streams,
 )
 from lensai_integrations.drift.evidence import ROWS, Side, compare_group, rounded_apart
@@ -46,7 +46,7 @@ from lensai_integrations.drift.result import (
     StreamDrift,
     VectorDrift,
 )
-from lensai_integrations.drift.segments import Found, compare_segments
+from lensai_integrations.drift.segments import SegmentsEvidence, compare_segments
 from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Baseline, Profile
 
@@ -129,15 +129,15 @@ def compare(
     return _with_segments(replace(report, notes=tuple(notes)), segments, limits)
 
 
-def _judged(calibration: Calibration | None, reference: Profile, window: Profile) -> list[Judged]:
+def _judged(calibration: Calibration | None, reference: Profile, window: Profile) -> list[CorrectedBlock]:
     """What clean windows say of this one; not of rows as wholes whose pixels are rounded on one side only."""
     if calibration is None:
         return []
-    judged = judge(calibration, window, reference)
+    judged = corrected_statistics(calibration, window, reference)
     return [each for each in judged if not (is_of_rows(each) and rounded_apart(each.part.group, reference, window))]
 
 
-def _calibrated(name: str, judged: list[Judged], window: Profile) -> set[str]:
+def _calibrated(name: str, judged: list[CorrectedBlock], window: Profile) -> set[str]:
     """The streams of a group that clean windows say something of, `ROWS` among them for its rows as vectors."""
     of_group = [each for each in judged if each.part.group == name]
     streams = {stream for each in of_group if not is_of_rows(each) for stream in judged_streams(each, window)}
@@ -171,7 +171,7 @@ class _Decided:
 
 
 def _decided(
-    groups: list[GroupDrift], window: Profile, limits: Limits, judged: list[Judged], correction: str
+    groups: list[GroupDrift], window: Profile, limits: DriftLimits, judged: list[CorrectedBlock], correction: str
 ) -> _Decided:
     if judged:
         windows = judged[0].part.null.largest.shape[-1]
@@ -183,7 +183,7 @@ def _decided(
     return _Decided(by_formulas(groups, families, limits), families, "holm")
 
 
-def _with_segments(report: DriftReport, found: Found, limits: Limits) -> DriftReport:
+def _with_segments(report: DriftReport, found: SegmentsEvidence, limits: DriftLimits) -> DriftReport:
     """The report with what was found in segments, judged for the half of the rate that is theirs."""
     judged = found.judged(lambda group: by_formulas([group], found.families, limits)[0])
     return replace(report, segments=judged, segment_by=found.by, segment_families=found.families)
@@ -198,7 +198,7 @@ def _check_choices(against: str, correction: str) -> None:
             raise InputError(f"{name}={value!r} is unknown: pass {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
 
 
-def _checked_limits(false_alarm_rate: float, min_effect: float) -> Limits:
+def _checked_limits(false_alarm_rate: float, min_effect: float) -> DriftLimits:
     if not 0 < false_alarm_rate < 1:
         raise InputError(
             f"false_alarm_rate={false_alarm_rate!r} is the chance of a false alarm: "
@@ -206,7 +206,7 @@ def _checked_limits(false_alarm_rate: float, min_effect: float) -> Limits:
         )
     if not 0 <= min_effect <= 1:
         raise InputError(f"min_effect={min_effect!r} is a share of the rows: pass a number from 0 to 1, e.g. 0.05")
-    return Limits(false_alarm_rate, min_effect)
+    return DriftLimits(false_alarm_rate, min_effect)
 
 
 def _reference(baseline: Baseline | Profile, window: Profile, against: str) -> Profile:

@@ -36,7 +36,7 @@ _OF_STREAMS = ("distributions", "classes")
 
 
 @dataclass(frozen=True)
-class Judged:
+class CorrectedBlock:
     """What was found of one block.
 
     Attributes:
@@ -55,7 +55,9 @@ class Judged:
     m: int
 
 
-def judge(calibration: Calibration, window: Profile, reference: Profile | None = None) -> list[Judged]:
+def corrected_statistics(
+    calibration: Calibration, window: Profile, reference: Profile | None = None
+) -> list[CorrectedBlock]:
     """All statistics that the window has something for, held against clean windows of about its size.
 
     Args:
@@ -78,7 +80,7 @@ def judge(calibration: Calibration, window: Profile, reference: Profile | None =
         above = _adjusted(parts, values, low + 1)
         found = [_between(one, two, share) for one, two in zip(found, above, strict=True)]
     return [
-        Judged(part, value, widened(logs, calibration.rows), alone, count)
+        CorrectedBlock(part, value, widened(logs, calibration.rows), alone, count)
         for (part, (_, count, _)), value, (logs, alone) in zip(seen, values, found, strict=True)
     ]
 
@@ -141,7 +143,7 @@ def _adjusted(parts: list[Part], values: list[Floats], size: int) -> list[_Logs]
 
 
 @dataclass(frozen=True)
-class Limits:
+class DriftLimits:
     """What counts as drift.
 
     Attributes:
@@ -164,12 +166,12 @@ def count_families(groups: Sequence[GroupDrift]) -> int:
     return sum(bool(group.tested) + (group.vectors is not None) for group in groups)
 
 
-def by_formulas(groups: Sequence[GroupDrift], families: int, limits: Limits) -> list[GroupDrift]:
+def by_formulas(groups: Sequence[GroupDrift], families: int, limits: DriftLimits) -> list[GroupDrift]:
     """Decide groups by their own p-values, each family for its share of the rate."""
     return [_decided(group, holm_of(group, families * limits.shares), limits) for group in groups]
 
 
-def by_false_discoveries(groups: Sequence[GroupDrift], limits: Limits) -> list[GroupDrift]:
+def by_false_discoveries(groups: Sequence[GroupDrift], limits: DriftLimits) -> list[GroupDrift]:
     """Decide all streams and vectors together by Benjamini and Hochberg's procedure.
 
     Of those that are said to have moved at most that share is false on average, for tests that are independent or
@@ -189,7 +191,11 @@ def by_false_discoveries(groups: Sequence[GroupDrift], limits: Limits) -> list[G
 
 
 def by_calibration(
-    groups: Sequence[GroupDrift], judged: Sequence[Judged], window: Profile, limits: Limits, windows: int = 0
+    groups: Sequence[GroupDrift],
+    judged: Sequence[CorrectedBlock],
+    window: Profile,
+    limits: DriftLimits,
+    windows: int = 0,
 ) -> tuple[list[GroupDrift], int]:
     """Decide by what clean windows look like, and by formulas what that does not know.
 
@@ -230,7 +236,7 @@ def holm_of(group: GroupDrift, families: int) -> dict[str, float]:
 def _decided(
     group: GroupDrift,
     p_values: Mapping[str, float],
-    limits: Limits,
+    limits: DriftLimits,
     named: Mapping[str, tuple[str, int]] | None = None,
 ) -> GroupDrift:
     """The group with these p-values and decisions, its streams worst first.
@@ -253,26 +259,26 @@ def _decided(
     return replace(group, streams=tuple(sorted(streams, key=badness)), vectors=vectors)
 
 
-def _with_p(stream: StreamDrift, p: float, limits: Limits, statistic: str, windows: int) -> StreamDrift:
+def _with_p(stream: StreamDrift, p: float, limits: DriftLimits, statistic: str, windows: int) -> StreamDrift:
     if math.isnan(p):
         return stream
     drift = limits.drift(p, stream.effect)
     return replace(stream, p_value=p, drift=drift, statistic=statistic, windows=windows)
 
 
-def is_of_rows(judged: Judged) -> bool:
+def is_of_rows(judged: CorrectedBlock) -> bool:
     """Whether it is about whole rows, and not about each stream by itself."""
     return judged.part.block.kind not in _OF_STREAMS
 
 
-def judged_streams(judged: Judged, window: Profile) -> list[str]:
+def judged_streams(judged: CorrectedBlock, window: Profile) -> list[str]:
     """The full names of the streams that each of its statistics is of, which is not of whole rows."""
     group = judged.part.group
     names = ("top_class",) if judged.part.block.kind == "classes" else window.groups[group].streams
     return [f"{group}/{name}" for name in names]
 
 
-def _known(group: str, judged: Sequence[Judged], window: Profile) -> dict[str, tuple[str, float]]:
+def _known(group: str, judged: Sequence[CorrectedBlock], window: Profile) -> dict[str, tuple[str, float]]:
     """Of each stream the statistic that says most, and its corrected p-value."""
     found: dict[str, tuple[str, float]] = {}
     for each in judged:
@@ -289,7 +295,9 @@ def _without(group: GroupDrift, known: Mapping[str, object]) -> GroupDrift:
     return replace(group, streams=tuple(stream for stream in group.streams if stream.stream not in known))
 
 
-def _with_rows(group: GroupDrift, judged: Sequence[Judged], part: float, limits: Limits, windows: int) -> GroupDrift:
+def _with_rows(
+    group: GroupDrift, judged: Sequence[CorrectedBlock], part: float, limits: DriftLimits, windows: int
+) -> GroupDrift:
     """The group with what the statistics of whole rows say."""
     found = [
         (statistic, min(math.exp(float(log)) * part, 1.0))

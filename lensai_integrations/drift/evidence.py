@@ -49,7 +49,7 @@ _Formula: TypeAlias = Callable[..., float]
 #: More categories than any sketch keeps.
 _ALL = 1 << 30
 #: Name of the categories too rare for the sketches, together.
-OTHER = "(other)"
+RARE_CATEGORIES = "(other)"
 _PIXEL = "pixel/"
 #: What rows as vectors are called among the streams of their group.
 ROWS = ""
@@ -223,7 +223,7 @@ def _numbers(a: Side, b: Side, notes: list[str], calibrated: Collection[str] = (
 
 
 @dataclass(frozen=True)
-class _Known:
+class _BaselineBank:
     """What a comparison needs of a baseline's bank, its first `rows_seen` rows."""
 
     rows_seen: int
@@ -232,25 +232,25 @@ class _Known:
     quantiles: NDArray[np.float64]
 
     @classmethod
-    def of(cls, group: Group, streams: list[str]) -> _Known:
+    def of(cls, group: Group, streams: list[str]) -> _BaselineBank:
         assert group.bank is not None
         view = _view(group, streams)
         return cls(group.bank.rows_seen, reference(view), _error(group, view), quantiles(view, RANKS))
 
 
 #: Of baselines, for as long as they live. A bank changes only by seeing rows, so their number tells whether it has.
-_KNOWN: WeakKeyDictionary[KLLBank, _Known] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[KLLBank, _BaselineBank] = WeakKeyDictionary()
 
 
-def _known(group: Group, streams: list[str]) -> _Known:
+def _known(group: Group, streams: list[str]) -> _BaselineBank:
     """What is known of a baseline's streams, found once if they are all of its bank's."""
     bank = group.bank
     assert bank is not None
     if list(group.streams) != streams:
-        return _Known.of(group, streams)
+        return _BaselineBank.of(group, streams)
     known = _KNOWN.get(bank)
     if known is None or known.rows_seen != bank.rows_seen:
-        known = _Known.of(group, streams)
+        known = _BaselineBank.of(group, streams)
         if known.reference.view[0].size <= _LARGEST_KEPT:
             _KNOWN[bank] = known
     return known
@@ -345,7 +345,7 @@ def _category_row(
 ) -> StreamDrift:
     names, before, after = _counts(one, two)
     p, q = before / one.n, after / two.n
-    named = slice(None, -1 if names[-1] == OTHER else None)  # the rest is off by the errors of all the others
+    named = slice(None, -1 if names[-1] == RARE_CATEGORIES else None)  # the rest is off by the errors of all the others
     raw = math.nan if p_value is None else p_value(before[named], after[named], errors=(one.error, two.error))
     used = np.ones((1, len(names)), bool)
     index = population_stability(p[None], q[None], np.array([one.n]), np.array([two.n]), used)
@@ -362,18 +362,18 @@ def _with_rows_of(row: StreamDrift, a: Group, b: Group) -> StreamDrift:
     """The stream of labels of which a row has several: the largest change in the share of the rows with a label."""
     one, two = a.categories[""], b.categories[""]
     names, before, after = _counts(one, two)
-    named = slice(None, -1 if names[-1] == OTHER else None)
+    named = slice(None, -1 if names[-1] == RARE_CATEGORIES else None)
     return replace(row, effect=float(np.abs(before / a.n - after / b.n)[named].max()))
 
 
 def _counts(one: Categories, two: Categories) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
-    """Names and counts of all categories either side knows; the rows its sketch has lost go to `OTHER`."""
+    """Names and counts of all categories either side knows; the rows its sketch has lost go to `RARE_CATEGORIES`."""
     sides = [dict(side.top(_ALL)) for side in (one, two)]
     names = sorted(sides[0].keys() | sides[1].keys())
     counts = [[side.get(name, 0) for name in names] for side in sides]
     lost = [max(side.n - sum(known), 0) for side, known in zip((one, two), counts, strict=True)]
     if any(lost):
-        names, counts = [*names, OTHER], [[*known, rest] for known, rest in zip(counts, lost, strict=True)]
+        names, counts = [*names, RARE_CATEGORIES], [[*known, rest] for known, rest in zip(counts, lost, strict=True)]
     return names, np.array(counts[0]), np.array(counts[1])
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event, Status, WindowReport, notice_text
-from lensai_integrations.drift.levels import LEVELS, OK, UNKNOWN, Alert, Rates, judge, step
+from lensai_integrations.drift.levels import LEVELS, OK, UNKNOWN, Alert, Rates, level_of, step
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.profile import Baseline, Profile
 
@@ -78,7 +78,7 @@ class Judging:
             LensAIError: If it cannot be compared; nothing else has changed then.
         """
         self.unjudged = True
-        level, report = judge(self._baseline, whole.profile, self._rates)
+        level, report = level_of(self._baseline, whole.profile, self._rates)
         self.unjudged = False
         self._told_before = self.alert.told
         self.alert, kind = step(self.alert, level, recover=self._recover, remind=self._remind)

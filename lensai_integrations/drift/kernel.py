@@ -116,7 +116,7 @@ class NullMoments:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _NullMoments:
     """Null moments, and what they were found from, by value: a kernel mean may be updated between two comparisons."""
 
     mean: NDArray[np.float64]
@@ -131,7 +131,7 @@ class _Known:
 
 
 #: Of baselines: what their null distribution is like costs 20 ms at 512 columns, and the same for every window.
-_KNOWN: WeakKeyDictionary[KernelMean, _Known] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[KernelMean, _NullMoments] = WeakKeyDictionary()
 
 
 def kernel_test(
@@ -190,7 +190,7 @@ def _null_moments(key: KernelMean, mean: KernelMean, rows: NDArray[Any], trace: 
     if known is None or not known.is_of(mean, looked_at) or (known.moments and known.moments.trace != trace):
         products = centred_products(mean, looked_at)
         moments = None if products is None else NullMoments.of(products, trace)
-        known = _KNOWN[key] = _Known(np.array(mean.mean), np.array(looked_at), tuple(mean.exponents), moments)
+        known = _KNOWN[key] = _NullMoments(np.array(mean.mean), np.array(looked_at), tuple(mean.exponents), moments)
     return known.moments
 
 

@@ -59,7 +59,7 @@ def _is_rate(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
 
 
-def judge(baseline: Baseline | Profile, window: Profile, rates: Rates) -> tuple[str, DriftReport]:
+def level_of(baseline: Baseline | Profile, window: Profile, rates: Rates) -> tuple[str, DriftReport]:
     """The level of a window, and the report at the rate that decided: `alarm` for an alarm, else `warn`.
 
     What does not drift at the larger rate does not at the smaller, so a clean window is compared once.

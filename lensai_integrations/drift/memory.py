@@ -14,7 +14,7 @@ from typing import Any
 
 from lensai_integrations.drift.batches import Batch
 from lensai_integrations.drift.judging import Judging, Whole, whole_number
-from lensai_integrations.drift.monitor_state import Store
+from lensai_integrations.drift.monitor_state import MonitorFolder
 from lensai_integrations.drift.recording import Measuring, OpenPane
 from lensai_integrations.drift.telling import Teller
 from lensai_integrations.drift.warm import kept_rows, profile_of_rows
@@ -66,7 +66,7 @@ class Memory:
         self._warm = plan.window - plan.stride if warm_start else 0
         self.rows = self.restarts = 0
         self.restored_from = ""
-        self._store: Store | None = None
+        self._store: MonitorFolder | None = None
         self.start_over()
 
     def start_over(self) -> None:
@@ -148,7 +148,7 @@ class Memory:
             InputError: If the folder is a file, or in use.
         """
         try:
-            self._store = Store(folder)
+            self._store = MonitorFolder(folder)
             head = self._store.head()
         except OSError as error:
             pass_on(error)

@@ -36,7 +36,7 @@ _PROFILE = re.compile(r"[0-9a-f]{64}\.npz")
 _OURS = re.compile(r"[0-9a-f]{64}\.npz|\.?head\.json\.[0-9a-f.]+\.partial")
 
 
-class Store:
+class MonitorFolder:
     """A monitor's folder.
 
     Args:
@@ -49,7 +49,7 @@ class Store:
 
     Example:
         >>> import tempfile
-        >>> store = Store(tempfile.mkdtemp())
+        >>> store = MonitorFolder(tempfile.mkdtemp())
         >>> store.commit({"rows": 3}, files=[])
         >>> store.head()["rows"]
         3

@@ -6,7 +6,7 @@ any, half of alpha is the whole's, the other half is shared equally by the famil
 streams of one group in one segment. So the chance of a false alarm is still alpha for everything together
 (Bonferroni's inequality, weighted).
 
-What is in `OTHER` is a remainder, not a population, and is not compared. Segments without rows on one side are
+What is in `OTHER_SEGMENT` is a remainder, not a population, and is not compared. Segments without rows on one side are
 listed and decide nothing: a small window lacks rare classes by chance, and whether classes became more or less frequent
 is tested in the stream of labels itself.
 """
@@ -22,14 +22,14 @@ from lensai_integrations.drift.evidence import Side, compare_group
 from lensai_integrations.drift.result import FEW, GONE, NEW, REMAINDER, GroupDrift, SegmentDrift
 from lensai_integrations.heads import is_labels
 from lensai_integrations.profile import Profile
-from lensai_integrations.segments import LABEL, OTHER
+from lensai_integrations.segments import LABEL, OTHER_SEGMENT
 
 #: A segment with fewer rows on either side is not compared.
 ENOUGH_ROWS: Final = 20
 
 
 @dataclass(frozen=True)
-class Found:
+class SegmentsEvidence:
     """The evidence of all segments, nothing decided yet.
 
     Attributes:
@@ -54,7 +54,7 @@ class Found:
         return tuple(sorted(decided, key=_badness))
 
 
-def compare_segments(baseline: Profile, window: Profile) -> Found:
+def compare_segments(baseline: Profile, window: Profile) -> SegmentsEvidence:
     """What is found in the segments of two profiles.
 
     Raises:
@@ -65,22 +65,34 @@ def compare_segments(baseline: Profile, window: Profile) -> Found:
         ''
     """
     if not (baseline.segments or window.segments):
-        return Found()
+        return SegmentsEvidence()
     by, theirs = (profile.info.get("segment_by") for profile in (baseline, window))
     if by != theirs or not isinstance(by, str):
         mine = f"by {by!r} in the baseline" if by else "not in the baseline"
-        return Found(note=f"segments were not compared: {mine}, {f'by {theirs!r}' if theirs else 'not'} in the window")
+        return SegmentsEvidence(
+            note=f"segments were not compared: {mine}, {f'by {theirs!r}' if theirs else 'not'} in the window"
+        )
     names = list(dict.fromkeys([*baseline.segments, *window.segments]))
     called = label_names(baseline.groups, window.groups) if by == LABEL else ()
     found = (_segment(name, baseline.segments.get(name), window.segments.get(name), by) for name in names)
     segments = tuple(replace(each, title=shown(each.name, called)) for each in found)
     families = sum(bool(group.tested) for segment in segments for group in segment.groups)
-    return Found(by, segments, families, _doubt(baseline, window, segments))
+    return SegmentsEvidence(by, segments, families, _doubt(baseline, window, segments))
 
 
 def _segment(name: str, before: Profile | None, after: Profile | None, by: str) -> SegmentDrift:
     n, m = (0 if profile is None else profile.n for profile in (before, after))
-    reason = REMAINDER if name == OTHER else NEW if not n else GONE if not m else FEW if min(n, m) < ENOUGH_ROWS else ""
+    reason = (
+        REMAINDER
+        if name == OTHER_SEGMENT
+        else NEW
+        if not n
+        else GONE
+        if not m
+        else FEW
+        if min(n, m) < ENOUGH_ROWS
+        else ""
+    )
     if reason or before is None or after is None:
         return SegmentDrift(name, n, m, (), reason)
     return SegmentDrift(name, n, m, tuple(_groups(before, after, by)))
@@ -97,7 +109,7 @@ def _groups(before: Profile, after: Profile, by: str) -> Iterator[GroupDrift]:
 
 
 def _badness(segment: SegmentDrift) -> tuple[bool, bool, float, int, int, str]:
-    """Sort key: what moved first, the larger effect first; then what was not compared by its rows, `OTHER` last."""
+    """Sort key: what moved, the larger effect first; then what was not compared by its rows, `OTHER_SEGMENT` last."""
     remainder = segment.reason == REMAINDER
     return not segment.drift, remainder, -segment.effect, -segment.n_window, -segment.n_baseline, segment.name
 
@@ -106,8 +118,8 @@ def _doubt(baseline: Profile, window: Profile, segments: tuple[SegmentDrift, ...
     """What may look new or gone because the other side has no segment for it."""
     sides = ((NEW, baseline, "baseline"), (GONE, window, "window"))
     unsure = [
-        f"{reason} may be among the rows of {OTHER!r} in the {side}"
+        f"{reason} may be among the rows of {OTHER_SEGMENT!r} in the {side}"
         for reason, profile, side in sides
-        if OTHER in profile.segments and any(segment.reason == reason for segment in segments)
+        if OTHER_SEGMENT in profile.segments and any(segment.reason == reason for segment in segments)
     ]
     return f"segments that are {' and those that are '.join(unsure)}; profile with like=baseline" if unsure else ""

@@ -22,7 +22,7 @@ _log = logging.getLogger("lensai_integrations")
 
 
 @dataclass
-class Pending:
+class UntoldEvent:
     """An event, and the names of the sinks that were told, or may have been."""
 
     event: Event
@@ -43,7 +43,7 @@ class Teller:
     def __init__(self, sinks: Sequence[Sink | Callable[[Event], Any]], failures: Problems) -> None:
         self._sinks = checked_sinks(sinks)
         self._failures = failures
-        self._pending: list[Pending] = []
+        self._pending: list[UntoldEvent] = []
 
     def open(self, baseline: Baseline | Profile, monitor: str) -> None:
         """Tell all sinks that a monitor begins."""
@@ -59,7 +59,7 @@ class Teller:
 
     def add(self, event: Event) -> None:
         """Put an event behind those that are to be told."""
-        self._pending.append(Pending(event))
+        self._pending.append(UntoldEvent(event))
 
     def tell(self, commit: Callable[[], None]) -> None:
         """Tell everything to everybody.
@@ -76,7 +76,7 @@ class Teller:
         self._pending = []
         commit()
 
-    def _tell(self, pending: Pending, name: str, sink: Sink, commit: Callable[[], None]) -> None:
+    def _tell(self, pending: UntoldEvent, name: str, sink: Sink, commit: Callable[[], None]) -> None:
         pending.told.add(name)
         if not sink.repeatable:
             commit()
@@ -96,7 +96,7 @@ class Teller:
         What was to be told of a status is left out: another holds now, and a process that is killed again and again
         would have more and more to tell.
         """
-        pending = [Pending(Event.from_dict(each["event"]), set(map(str, each["told"]))) for each in state]
+        pending = [UntoldEvent(Event.from_dict(each["event"]), set(map(str, each["told"]))) for each in state]
         self._pending = [each for each in pending if each.event.type != STATUS]
         for each in self._pending:
             for name in sorted(each.told & self._sinks.keys()):

@@ -46,7 +46,7 @@ _CLASS = re.compile(r"(.*?)_?(\d{1,6})")
 
 
 @dataclass(frozen=True)
-class Place:
+class StreamPlace:
     """Where a file belongs in a profile.
 
     Attributes:
@@ -66,7 +66,7 @@ class Place:
     old: bool = False
 
 
-def place_of(folder: str, stem: str) -> Place | None:
+def place_of(folder: str, stem: str) -> StreamPlace | None:
     """What a device's file is, None where that is not known.
 
     Args:
@@ -83,7 +83,7 @@ def place_of(folder: str, stem: str) -> Place | None:
     return known(stem) if known is not None and NAME.fullmatch(stem) else None
 
 
-def _image(stem: str) -> Place | None:
+def _image(stem: str) -> StreamPlace | None:
     if found := _IMAGE.fullmatch(stem):
         return _image_place(*found.groups())
     if found := _OLD_IMAGE.fullmatch(stem):
@@ -92,45 +92,45 @@ def _image(stem: str) -> Place | None:
     return None
 
 
-def _image_place(whole: str | None, channel: str | None, number: str | None, *, old: bool = False) -> Place:
+def _image_place(whole: str | None, channel: str | None, number: str | None, *, old: bool = False) -> StreamPlace:
     measure = whole or channel or ""
     stream = measure if whole else f"{measure}/{int(number or 0)}"
-    return Place(INPUTS, stream, measure, IMAGE_IDS[measure], old=old)
+    return StreamPlace(INPUTS, stream, measure, IMAGE_IDS[measure], old=old)
 
 
-def _model(stem: str) -> Place | None:
+def _model(stem: str) -> StreamPlace | None:
     if stem == "embeddings":
-        return Place(MODEL, "component/all", "component", COMPONENT)
+        return StreamPlace(MODEL, "component/all", "component", COMPONENT)
     if stem.endswith("_embedding"):
-        return Place(MODEL, f"component/{stem.removesuffix('_embedding')}", "component", COMPONENT)
+        return StreamPlace(MODEL, f"component/{stem.removesuffix('_embedding')}", "component", COMPONENT)
     found = _CLASS.fullmatch(stem)
     model, name = found.groups() if found else stem.rpartition("_")[::2]
     stream = f"softmax/{int(name) if found else name}"
-    return Place(OUTPUTS, stream, "softmax", "lensai/softmax@1", model) if name else None
+    return StreamPlace(OUTPUTS, stream, "softmax", "lensai/softmax@1", model) if name else None
 
 
-def _sample(stem: str) -> Place | None:
+def _sample(stem: str) -> StreamPlace | None:
     score = next((score for score, name in SAMPLES.items() if name == stem), None)
-    return Place(OUTPUTS, score, score, f"lensai/{score}@1") if score else None
+    return StreamPlace(OUTPUTS, score, score, f"lensai/{score}@1") if score else None
 
 
-def _custom(stem: str) -> Place:
-    return Place(CUSTOM, stem, "*", OWN)
+def _custom(stem: str) -> StreamPlace:
+    return StreamPlace(CUSTOM, stem, "*", OWN)
 
 
-def _python_custom(stem: str) -> Place:
+def _python_custom(stem: str) -> StreamPlace:
     """The Python profiler's folder, in which its means and pixels of channels land, too."""
     found = _IMAGE.fullmatch(stem)
     return _image_place(*found.groups(), old=True) if found and found[2] else _custom(stem)
 
 
 #: How the names in a folder are read.
-FOLDERS: Final[dict[str, Callable[[str], Place | None]]] = {
+FOLDERS: Final[dict[str, Callable[[str], StreamPlace | None]]] = {
     "imgstats": _image,
     "imagestats": _image,
     "modelstats": _model,
     "samples": _sample,
-    "trackingstats": lambda stem: Place(TRACKING, stem, "*", TRACK),
+    "trackingstats": lambda stem: StreamPlace(TRACKING, stem, "*", TRACK),
     "custom": _custom,
     "customstats": _python_custom,
 }
@@ -161,7 +161,7 @@ def file_of(group: str, stream: str, model: str) -> str | None:
     return f"{folder}/{stream}.bin" if folder else None
 
 
-def canonical(place: Place) -> str:
+def canonical(place: StreamPlace) -> str:
     """The name that the file of a stream has, whichever release has written it.
 
     Example:

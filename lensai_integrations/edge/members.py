@@ -50,7 +50,7 @@ _MOST_NAMED = 100
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """How much is read of one folder or archive.
 
     Attributes:
@@ -59,7 +59,7 @@ class Limits:
         members: Files and folders that are looked at.
 
     Example:
-        >>> Limits(members=2000).members
+        >>> ArchiveLimits(members=2000).members
         2000
     """
 
@@ -69,7 +69,7 @@ class Limits:
 
 
 @dataclass
-class Found:
+class ArchiveContents:
     """What is in a folder or archive.
 
     Attributes:
@@ -82,7 +82,7 @@ class Found:
     sketches: dict[PurePosixPath, bytes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
-    limits: Limits = field(default_factory=Limits)
+    limits: ArchiveLimits = field(default_factory=ArchiveLimits)
     _members: int = 0
     _bytes: int = 0
 
@@ -136,7 +136,7 @@ class Found:
         self.sketches[path] = content
 
 
-def find(source: Path | bytes, limits: Limits | None = None) -> Found:
+def find(source: Path | bytes, limits: ArchiveLimits | None = None) -> ArchiveContents:
     """The sketch files of a folder, or of a tar archive, plain or gzipped.
 
     Args:
@@ -154,7 +154,7 @@ def find(source: Path | bytes, limits: Limits | None = None) -> Found:
         ...     len(find(Path(folder)).ignored)
         1
     """
-    found = Found(limits=limits or Limits())
+    found = ArchiveContents(limits=limits or ArchiveLimits())
     if isinstance(source, bytes):
         _untar(io.BytesIO(source), "the upload", found)
     elif source.is_dir():
@@ -168,7 +168,7 @@ def find(source: Path | bytes, limits: Limits | None = None) -> Found:
     return found
 
 
-def _walk(root: Path, found: Found) -> None:
+def _walk(root: Path, found: ArchiveContents) -> None:
     for folder, folders, files in os.walk(root):
         folders.sort()
         for name in [*folders, *sorted(files)]:
@@ -184,7 +184,7 @@ def _walk(root: Path, found: Found) -> None:
                 _add_file(place, path, found)
 
 
-def _add_file(place: Path, path: PurePosixPath, found: Found) -> None:
+def _add_file(place: Path, path: PurePosixPath, found: ArchiveContents) -> None:
     try:
         with open_regular(place) as file:
             found.add(path, file.read(MAX_SKETCH_BYTES))
@@ -192,7 +192,7 @@ def _add_file(place: Path, path: PurePosixPath, found: Found) -> None:
         found.problem(path, error.strerror or str(error))
 
 
-def _untar(file: IO[bytes], name: str, found: Found) -> None:
+def _untar(file: IO[bytes], name: str, found: ArchiveContents) -> None:
     try:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
@@ -252,7 +252,7 @@ class _Member(tarfile.TarInfo):
         return super()._proc_member(tarfile_)  # type: ignore[misc]
 
 
-def _take(members: tarfile.TarFile, member: tarfile.TarInfo, found: Found) -> None:
+def _take(members: tarfile.TarFile, member: tarfile.TarInfo, found: ArchiveContents) -> None:
     found.count()
     path = PurePosixPath(member.name.lstrip("/"))  # as tar reads it: LensAI's C++ profiler writes /imgstats/noise.bin
     if member.isdir():

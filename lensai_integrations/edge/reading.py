@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, overload
 
 from lensai_integrations.edge.classes import class_names
-from lensai_integrations.edge.layout import CONVENTION, INPUTS, OLDER, OUTPUTS, Place, place_of
-from lensai_integrations.edge.members import Found, find, sensor_and_time
+from lensai_integrations.edge.layout import CONVENTION, INPUTS, OLDER, OUTPUTS, StreamPlace, place_of
+from lensai_integrations.edge.members import ArchiveContents, find, sensor_and_time
 from lensai_integrations.errors import FormatError
 from lensai_integrations.group import Group
 from lensai_integrations.measures.definitions import DEFINITIONS
@@ -29,10 +29,10 @@ _ARCHIVES: Final = (".tar.gz", ".tgz", ".tar", ".gz")
 
 
 @dataclass(frozen=True)
-class _File:
+class _DeviceFile:
     path: PurePosixPath
     name: str
-    place: Place
+    place: StreamPlace
     bank: KLLBank
     digest: bytes
 
@@ -131,9 +131,9 @@ def _base(source: Path) -> tuple[str, ...]:
     return (source.name.removesuffix(ending),)
 
 
-def _by_key(found: Found, base: tuple[str, ...]) -> tuple[dict[Key, list[_File]], list[str]]:
+def _by_key(found: ArchiveContents, base: tuple[str, ...]) -> tuple[dict[Key, list[_DeviceFile]], list[str]]:
     """The files whose sketches can be read, and which of them may be of another class."""
-    files: dict[Key, list[_File]] = {}
+    files: dict[Key, list[_DeviceFile]] = {}
     names, doubts = class_names(found.sketches)
     for path, content in found.sketches.items():
         stem = names.get(path, path.stem)
@@ -146,7 +146,7 @@ def _by_key(found: Found, base: tuple[str, ...]) -> tuple[dict[Key, list[_File]]
         except FormatError as error:
             found.problem(path, str(error))
             continue
-        file = _File(path, f"{path.parent.name}/{stem}.bin", place, bank, hashlib.sha256(content).digest())
+        file = _DeviceFile(path, f"{path.parent.name}/{stem}.bin", place, bank, hashlib.sha256(content).digest())
         files.setdefault(sensor_and_time(path, base), []).append(file)
     return dict(sorted(files.items())), doubts
 
@@ -195,7 +195,7 @@ def checked(content: bytes, *, noise: bool = False) -> bytes:
     return content
 
 
-def _profile(key: Key, files: Sequence[_File], models: Sequence[str]) -> Profile:
+def _profile(key: Key, files: Sequence[_DeviceFile], models: Sequence[str]) -> Profile:
     """The profile of one device's folder."""
     groups: dict[str, Group] = {}
     warnings: list[str] = []
@@ -217,20 +217,20 @@ def _profile(key: Key, files: Sequence[_File], models: Sequence[str]) -> Profile
     return Profile(dict(sorted(groups.items())), info=info)
 
 
-def _group_name(place: Place, current: Iterable[str], several_models: bool) -> str:
+def _group_name(place: StreamPlace, current: Iterable[str], several_models: bool) -> str:
     if place.old and place.stream in current:
         return OLDER
     return f"{OUTPUTS}/{place.model}" if place.model and several_models else place.group
 
 
-def _about(place: Place, models: Sequence[str]) -> dict[str, Any]:
+def _about(place: StreamPlace, models: Sequence[str]) -> dict[str, Any]:
     if place.group == INPUTS:
         return {"convention": CONVENTION, "note": "measured on a device"}
     model = place.model or (models[0] if len(models) == 1 else "")
     return {"kind": "probabilities", "model": model} if place.group == OUTPUTS and model else {}
 
 
-def _out_of_range(file: _File) -> list[str]:
+def _out_of_range(file: _DeviceFile) -> list[str]:
     """What the file has seen that its definition does not allow: then another release computed something else."""
     low, high = DEFINITIONS[file.place.definition].range
     least, most = float(file.bank.min[0]), float(file.bank.max[0])
@@ -243,7 +243,7 @@ def _out_of_range(file: _File) -> list[str]:
     ]
 
 
-def _repeats(files: dict[Key, list[_File]]) -> list[str]:
+def _repeats(files: dict[Key, list[_DeviceFile]]) -> list[str]:
     """The timestamps of a sensor at which it sent what it had sent before."""
     before: dict[tuple[str, str, bytes], int] = {}
     repeated: dict[tuple[str, int, int], int] = {}
@@ -284,7 +284,7 @@ def profile_of_files(contents: Mapping[str, bytes], sensor: str, timestamp: int)
         >>> profile_of_files({"imgstats/noise.bin": noise}, "door-3", 1719393854).source
         'door-3'
     """
-    found = Found({PurePosixPath(path): content for path, content in contents.items()})
+    found = ArchiveContents({PurePosixPath(path): content for path, content in contents.items()})
     by_key, doubts = _by_key(found, (sensor,))
     files = [file for each in by_key.values() for file in each]
     if not files:

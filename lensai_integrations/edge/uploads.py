@@ -16,7 +16,7 @@ from datasketches import kll_floats_sketch
 
 from lensai_integrations.edge.classes import class_names
 from lensai_integrations.edge.layout import canonical, place_of
-from lensai_integrations.edge.members import Limits, find
+from lensai_integrations.edge.members import ArchiveLimits, find
 from lensai_integrations.edge.reading import checked
 from lensai_integrations.errors import FormatError
 from lensai_integrations.sketches import wire
@@ -31,7 +31,7 @@ _LONGEST_NAME: Final = 300
 
 
 @dataclass(frozen=True)
-class Upload:
+class UploadedSketches:
     """What an archive holds.
 
     Attributes:
@@ -43,7 +43,7 @@ class Upload:
     problems: tuple[str, ...] = ()
 
 
-def read_upload(archive: bytes, limits: Limits | None = None) -> Upload:
+def read_upload(archive: bytes, limits: ArchiveLimits | None = None) -> UploadedSketches:
     """The sketches of an upload; nothing is extracted, and everything is checked.
 
     Args:
@@ -81,7 +81,7 @@ def read_upload(archive: bytes, limits: Limits | None = None) -> Upload:
     if not sketches:
         why = "; ".join(found.problems[:3]) or "no .bin file in a folder such as imgstats/ or modelstats/"
         raise FormatError(f"the upload holds no readable LensAI sketch: {why}")
-    return Upload(dict(sorted(sketches.items())), (*found.problems, *doubts))
+    return UploadedSketches(dict(sorted(sketches.items())), (*found.problems, *doubts))
 
 
 def _name(folder: str, stem: str) -> tuple[str | None, bool]:

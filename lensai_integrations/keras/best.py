@@ -17,7 +17,7 @@ FILE = "file"
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenPass:
     """What there is when a pass has ended.
 
     Attributes:
@@ -68,7 +68,7 @@ class BestEpoch:
         >>> best = BestEpoch([stopping])
         >>> best.begin()
         >>> stopping.best = 0.5
-        >>> best.look(Seen({}, "validation")), best.look(Seen({}, "validation"))
+        >>> best.look(SeenPass({}, "validation")), best.look(SeenPass({}, "validation"))
         (True, False)
     """
 
@@ -88,7 +88,7 @@ class BestEpoch:
         self._keeper = keeper
         self._saves = None if keeper is None or self.restores else Saves(model, keeper, caught)
         self._known: Any = None
-        self.kept: Seen | None = None
+        self.kept: SeenPass | None = None
 
     @property
     def saved(self) -> Saved | None:
@@ -106,7 +106,7 @@ class BestEpoch:
         if self._saves is not None:
             self._saves.start()
 
-    def resume(self, kept: Seen) -> None:
+    def resume(self, kept: SeenPass) -> None:
         """Take over what was kept before a fit was interrupted."""
         file = None if kept.reference is None else kept.reference.info.get(FILE)
         self.kept = kept if kept.profiles else None
@@ -114,7 +114,7 @@ class BestEpoch:
             stamp = file["stamp"]
             self._saves.last = Saved(str(file["path"]), kept.weights, None if stamp is None else tuple(stamp))
 
-    def look(self, seen: Seen) -> bool:
+    def look(self, seen: SeenPass) -> bool:
         """An epoch has ended: keep what was seen, if its weights are kept.
 
         Returns:

@@ -20,7 +20,7 @@ import keras
 from lensai_integrations.arguments import documented
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.backup import BEST, LATEST, Backup
-from lensai_integrations.keras.best import BestEpoch, Seen
+from lensai_integrations.keras.best import BestEpoch, SeenPass
 from lensai_integrations.keras.check import check
 from lensai_integrations.keras.configuration import configuration, from_configuration
 from lensai_integrations.keras.copies import Copies
@@ -336,7 +336,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
             self._stop()
             self._conclude_fit(final)
 
-    def _conclude_fit(self, final: Seen | None, *, interrupted: bool = False) -> None:
+    def _conclude_fit(self, final: SeenPass | None, *, interrupted: bool = False) -> None:
         method = _METHODS.get(self._options.reference)
         if method is None:
             self._conclude(*chosen(self._this_fit, self._best, final, self._epoch, interrupted=interrupted))

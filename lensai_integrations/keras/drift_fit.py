@@ -12,13 +12,14 @@ import keras
 
 from lensai_integrations.arrays import to_host
 from lensai_integrations.errors import InputError
+from lensai_integrations.group import Group
 from lensai_integrations.heads import head_of, is_labels
 from lensai_integrations.keras.answer import Answer
 from lensai_integrations.keras.fit import KerasFit, together
 from lensai_integrations.keras.layers import Layer, find_layer, layer_again
 from lensai_integrations.keras.taps import Feeding, Tap, Taps
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Baseline, Group, Profile
+from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
 from lensai_integrations.training.known_layers import KnownLayer, known_output, not_in
@@ -40,7 +41,7 @@ class KerasDriftFit(Monitored, KerasFit):
         super().__init__(replace(passes.options.reading(), segment_by=None), model, _labels_known(passes.options))
 
     def _attached(self, model: Any, problems: Problems) -> Taps:
-        return attach(model, self.passes.options, problems, self._steps.place)
+        return attach_known(model, self.passes.options, problems, self._steps.place)
 
     def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:
         """End a pass; if it was cut short, by the exception that is handled now."""
@@ -68,7 +69,9 @@ def _labels_known(options: DriftOptions) -> dict[str, int | str]:
     return {head: place for head, place in places.items() if isinstance(place, int | str)} if "keras" in made_by else {}
 
 
-def attach(model: Any, options: DriftOptions, problems: Problems, place: Callable[[], Any] = lambda: None) -> Taps:
+def attach_known(
+    model: Any, options: DriftOptions, problems: Problems, place: Callable[[], Any] = lambda: None
+) -> Taps:
     """Taps on the layers that the baseline knows, and on the one that its outputs are of.
 
     What the baseline's callback found by itself is found here in the same way, whatever its layers are called by now. A

@@ -12,7 +12,7 @@ import numpy as np
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.interruptions import pass_on
-from lensai_integrations.keras.best import BestEpoch, Seen
+from lensai_integrations.keras.best import BestEpoch, SeenPass
 from lensai_integrations.keras.fit import KerasFit
 from lensai_integrations.keras.private import global_seeds, set_global_seeds, tensorflow_generators
 from lensai_integrations.keras.steps import TEST
@@ -43,7 +43,7 @@ _UNKNOWN: Final = "whether the reference is of the weights that fit leaves canno
 
 
 def chosen(
-    fit: KerasFit, best: BestEpoch, final: Seen | None, epoch: int | None, *, interrupted: bool
+    fit: KerasFit, best: BestEpoch, final: SeenPass | None, epoch: int | None, *, interrupted: bool
 ) -> tuple[Mapping[str, Profile], dict[str, Any]]:
     """Which profiles are logged: those of the weights that a callback keeps, else of those that the fit leaves.
 
@@ -123,11 +123,11 @@ def _at(epoch: int | None) -> str:
     return moment(None, epoch)
 
 
-def _with_latest(source: Seen, latest: Seen) -> dict[str, Profile]:
+def _with_latest(source: SeenPass, latest: SeenPass) -> dict[str, Profile]:
     return {**latest.profiles, **source.profiles}
 
 
-def _say_of_file(fit: KerasFit, best: BestEpoch, source: Seen) -> None:
+def _say_of_file(fit: KerasFit, best: BestEpoch, source: SeenPass) -> None:
     """A file that was saved between passes, or with weights swapped in or out since."""
     saved = best.saved
     if saved is not None and saved.is_there() and not source.is_of(saved.weights):
@@ -137,7 +137,7 @@ def _say_of_file(fit: KerasFit, best: BestEpoch, source: Seen) -> None:
         fit.problems.note("checkpoint", told)
 
 
-def _left_by(model: Any, best: BestEpoch, source: Seen, epoch: int | None) -> str:
+def _left_by(model: Any, best: BestEpoch, source: SeenPass, epoch: int | None) -> str:
     """Whose weights a fit leaves, where no pass was made with them."""
     if best.restores and best.epoch is not None:
         return f"that EarlyStopping gave back, {_at(best.epoch)}"
@@ -146,7 +146,7 @@ def _left_by(model: Any, best: BestEpoch, source: Seen, epoch: int | None) -> st
     return _at(epoch) if epoch != source.epoch else "that were set after that"
 
 
-def final_pass(fit: KerasFit, evaluation: Mapping[str, Any] | None) -> Seen | None:
+def final_pass(fit: KerasFit, evaluation: Mapping[str, Any] | None) -> SeenPass | None:
     """Evaluate as `fit` does, once more, and leave all but the profile as it was.
 
     Args:
@@ -159,7 +159,7 @@ def final_pass(fit: KerasFit, evaluation: Mapping[str, Any] | None) -> Seen | No
     if evaluation is None:
         fit.problems.note("final pass", _NO_FINAL.format("fit was given no validation_data: pass some"))
         return None
-    before, weights, after = fit.seen(), dict(fit.weights), list[Seen]()
+    before, weights, after = fit.seen(), dict(fit.weights), list[SeenPass]()
     with fit.problems.caught("final pass"):
         after.append(_evaluated(fit, evaluation))
     fit.profiles, fit.weights = dict(before.profiles), weights
@@ -172,7 +172,7 @@ def final_pass(fit: KerasFit, evaluation: Mapping[str, Any] | None) -> Seen | No
     return None
 
 
-def _evaluated(fit: KerasFit, evaluation: Mapping[str, Any]) -> Seen:
+def _evaluated(fit: KerasFit, evaluation: Mapping[str, Any]) -> SeenPass:
     """What is seen in a pass, apart from all else.
 
     Raises:

@@ -18,7 +18,7 @@ from lensai_integrations.arrays import to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
 from lensai_integrations.keras.batches import KerasBatches, input_names_of
-from lensai_integrations.keras.best import FILE, Seen
+from lensai_integrations.keras.best import FILE, SeenPass
 from lensai_integrations.keras.functions import Exchange, abandoned, steps
 from lensai_integrations.keras.steps import PREDICT, TEST, TRAIN
 from lensai_integrations.keras.surroundings import class_names_in
@@ -177,14 +177,14 @@ class KerasFit(Fit[Recording]):
             return ModelWeights.of(self._model())
         return None
 
-    def seen(self, profiles: Mapping[str, Profile] | None = None) -> Seen:
+    def seen(self, profiles: Mapping[str, Profile] | None = None) -> SeenPass:
         """The latest profiles, or others that were stored, and the weights that the reference was made with."""
         found = dict(self.profiles if profiles is None else profiles)
         source = self.reference if self.reference in found or self.reference != VALIDATION else TRAINING
         weights = self.weights.get(source) if profiles is None else None
         if weights is None and source in found and (stored := Weights.from_json(found[source].info.get(WEIGHTS))):
             weights = ModelWeights(stored)
-        return Seen(found, source, weights)
+        return SeenPass(found, source, weights)
 
     def made(self, profiles: Mapping[str, Profile], info: Mapping[str, Any]) -> Baseline | None:
         """The baseline that these profiles make, or None if there is nothing to hold a model against.

@@ -82,7 +82,7 @@ class Exchange:
         self._pick, self._sink = self._calm(pick, dict), self._calm(sink, lambda: None)
         self._name = f"{kind}_function"
         self._original: Any = None
-        self._ours: Guarded | None = None
+        self._ours: GuardedFunction | None = None
         self.active = False
 
     def _calm(self, function: Callable[[Any], Any], otherwise: Callable[[], Any]) -> Callable[[Any], Any]:
@@ -102,7 +102,7 @@ class Exchange:
         if model is None or original is None or (self.active and original is self._ours):
             return
         problem = why_not(model, self._kind)
-        if isinstance(original, Guarded):
+        if isinstance(original, GuardedFunction):
             if original.owner.active and original is not self._ours:
                 problem = "another callback of lensai_integrations reads these steps already: use one, with all layers"
             original = original.original
@@ -113,7 +113,7 @@ class Exchange:
             if self._ours is None or self._ours.gave_up or original is not self._original:
                 setattr(model, self._name, original)
                 ours = steps().build(model, self._kind, self._taps, self._pick, self._sink)
-                self._ours, self._original = Guarded(ours, original, self), original
+                self._ours, self._original = GuardedFunction(ours, original, self), original
             setattr(model, self._name, self._ours)
             self.active = True
 
@@ -135,7 +135,7 @@ class Exchange:
         self.active = False
 
 
-class Guarded:
+class GuardedFunction:
     """Calls ours; if that fails before it has ever worked, says so and calls the model's own from then on.
 
     An error in tracing is either ours, and training goes on without being profiled, or the model's, and then its own
@@ -174,7 +174,7 @@ class Guarded:
 def abandoned(model: Any, kind: str, owners: Collection[Exchange]) -> None:
     """If a model still has a function that none of these owners exchanged, of a fit that is over: end that fit."""
     function = getattr(model, f"{kind}_function", None)
-    if isinstance(function, Guarded) and all(function.owner is not owner for owner in owners):
+    if isinstance(function, GuardedFunction) and all(function.owner is not owner for owner in owners):
         function.owner.interrupted()
 
 

@@ -187,7 +187,7 @@ class DriftCallback(LightningCallback):
         runs = (runs_of_loggers(trainer) or ([active] if active else [])) if rank == 0 else []
         self._passes.begin(fit.problems, runs=runs, rank=rank, world_size=size)
         self._passes.check_weights("torch", lambda: weights_here(pl_module))
-        fit.taps, fit.finder = attach(pl_module, self._passes.options, fit.problems)
+        fit.taps, fit.finder = attach_known(pl_module, self._passes.options, fit.problems)
         fit.record(source, everything=True)
         self._source, self._loader = source, 0
         fit.recordings[source].start(one_loader(getattr(trainer, _LOADERS[source]), 0))
@@ -234,7 +234,7 @@ class _DriftFit(Monitored, LightningFit):
         self.passes, self.say = passes, say
 
 
-def attach(model: nn.Module, options: DriftOptions, problems: Problems) -> tuple[Taps, Finder]:
+def attach_known(model: nn.Module, options: DriftOptions, problems: Problems) -> tuple[Taps, Finder]:
     """Hooks on the layers that the baseline knows, and on the one that its outputs are of.
 
     What `"auto"` found for the baseline and has no layer of that name here is found by the second of what is returned.

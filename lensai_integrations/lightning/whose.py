@@ -80,7 +80,7 @@ class Belonging:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _KeptWeights:
     """Weights that are kept: in a checkpoint, or in the model when fit has ended."""
 
     weights: Weights | None
@@ -214,12 +214,14 @@ def of_pass(fit: LightningFit, source: str, trainer: Any) -> Belonging:
     if kept is not None and same:
         reference.info |= {"step": kept.step, "epoch": kept.epoch}
         return Belonging(profiles, f"checkpoint {kept.name}, {kept.at}", kept.name)
-    if fit.left is not None and _Kept(fit.left, None).are_of(reference):
+    if fit.left is not None and _KeptWeights(fit.left, None).are_of(reference):
         return Belonging(profiles, LEFT_BY_FIT.format(at=_at(reference)))
     return Belonging(profiles, f"the model as it was given for {source}")
 
 
-def _of_best(fit: LightningFit, best: _Kept, left: _Kept, profiles: Mapping[str, Profile], source: str) -> Belonging:
+def _of_best(
+    fit: LightningFit, best: _KeptWeights, left: _KeptWeights, profiles: Mapping[str, Profile], source: str
+) -> Belonging:
     """The baseline of the best checkpoint; what it lacks, because it was saved too early, is the latest."""
     missing = fit.profiles.keys() - profiles.keys()
     if missing:
@@ -236,7 +238,7 @@ def _of_best(fit: LightningFit, best: _Kept, left: _Kept, profiles: Mapping[str,
     return Belonging({**fit.profiles, **profiles}, whose, best.name, note)
 
 
-def _candidates(fit: LightningFit, best: _Kept | None, trainer: Any) -> list[Mapping[str, Profile]]:
+def _candidates(fit: LightningFit, best: _KeptWeights | None, trainer: Any) -> list[Mapping[str, Profile]]:
     """Profiles that may be of the best checkpoint's weights, the latest of the fit last."""
     if fit.whole_final or best is None:
         return [fit.profiles]
@@ -244,7 +246,7 @@ def _candidates(fit: LightningFit, best: _Kept | None, trainer: Any) -> list[Map
     return [best.stored, *([seen] if known == identity(trainer) else []), fit.profiles]
 
 
-def _not_the_best(best: _Kept, reference: Profile) -> str:
+def _not_the_best(best: _KeptWeights, reference: Profile) -> str:
     how = _VALIDATE.format(f", ckpt_path={best.path!r}")
     return NOT_THE_CHECKPOINTS.format(checkpoint=f"the best checkpoint {best.name}", held=best.at, at=_at(reference),
                                       how=how)  # fmt: skip
@@ -254,14 +256,14 @@ def _at(profile: Profile) -> str:
     return moment(profile.info.get("step"), profile.info.get("epoch"))
 
 
-def weights_left(fit: LightningFit, trainer: Any) -> _Kept:
+def weights_left(fit: LightningFit, trainer: Any) -> _KeptWeights:
     """The weights that the model has when its fit has ended."""
     with fit.problems.caught("weights"):
         fit.left = SampledWeights(trainer.lightning_module).weights()
-    return _Kept(fit.left, trainer.global_step, fit.epoch)
+    return _KeptWeights(fit.left, trainer.global_step, fit.epoch)
 
 
-def _best(fit: LightningFit, trainer: Any, state_key: str, *, quiet: bool = False) -> _Kept | None:
+def _best(fit: LightningFit, trainer: Any, state_key: str, *, quiet: bool = False) -> _KeptWeights | None:
     """What the best checkpoint holds; None if there is none, of this fit, that can be read."""
     path = best_checkpoint(trainer)
     if not path:
@@ -274,7 +276,7 @@ def _best(fit: LightningFit, trainer: Any, state_key: str, *, quiet: bool = Fals
     return _read(fit, trainer, path, state_key, quiet=quiet)
 
 
-def _read(fit: LightningFit, trainer: Any, path: str, state_key: str, *, quiet: bool = False) -> _Kept | None:
+def _read(fit: LightningFit, trainer: Any, path: str, state_key: str, *, quiet: bool = False) -> _KeptWeights | None:
     """What a checkpoint holds: its weights' digest, and the profiles in it if a key is given."""
     try:
         file = CheckpointFile(path)
@@ -285,7 +287,7 @@ def _read(fit: LightningFit, trainer: Any, path: str, state_key: str, *, quiet: 
             how = _VALIDATE.format(f", ckpt_path={path!r}")
             fit.problems.note("best checkpoint", _UNREADABLE.format(path=path, error=error, how=how))
         return None
-    return _Kept(weights, file.step, file.epoch, path, _stored(fit, file, state_key) if state_key else {})
+    return _KeptWeights(weights, file.step, file.epoch, path, _stored(fit, file, state_key) if state_key else {})
 
 
 def _stored(fit: LightningFit, file: CheckpointFile, state_key: str) -> dict[str, Profile]:

@@ -18,16 +18,7 @@ from numpy.typing import NDArray
 
 from lensai_integrations.arrays import Array, is_array, local, namespace, shape_of, strings, to_host
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.outputs import (
-    CLASSES,
-    KINDS,
-    MULTILABEL,
-    SUM_TOLERANCE,
-    TASKS,
-    Kind,
-    Task,
-    resolve,
-)
+from lensai_integrations.measures.outputs import CLASSES, KINDS, MULTILABEL, SUM_TOLERANCE, TASKS, Kind, Task, resolve
 
 #: What a batch of labels looks like: strings; whole numbers `[n]`; numbers `[n]` that are all 0 or 1, that are whole,
 #: or others; rows `[n, k]` with one 1 each, of 0 and 1 alone, of shares that sum to 1, or of any numbers.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from lensai_integrations.errors import TrackingError
-from lensai_integrations.posting import Answer
+from lensai_integrations.posting import ServerAnswer
 
 if TYPE_CHECKING:
     from requests import Response
@@ -122,7 +122,7 @@ def _said(answer: Response) -> str:
     except (ValueError, TypeError, KeyError):
         message = ""
     text = " ".join(str(message).split())[:_MOST_SAID]
-    return f"the server answered {Answer(answer.status_code)}{f' ({text})' if text else ''}"
+    return f"the server answered {ServerAnswer(answer.status_code)}{f' ({text})' if text else ''}"
 
 
 def _place(answer: Response) -> str:

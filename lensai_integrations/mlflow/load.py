@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from lensai_integrations.errors import FormatError, InputError, LensAIError, TrackingError
 from lensai_integrations.mlflow.address import without_credentials
-from lensai_integrations.mlflow.resolve import FORMS, Place, is_tracked, places
+from lensai_integrations.mlflow.resolve import FORMS, ArtifactFolder, is_tracked, places
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
+from lensai_integrations.npz import MAX_FILE_BYTES
 from lensai_integrations.profile import Baseline
-from lensai_integrations.storage import ARRAYS, MANIFEST, MAX_FILE_BYTES, MAX_MANIFEST_BYTES
+from lensai_integrations.storage import ARRAYS, MANIFEST, MAX_MANIFEST_BYTES
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -97,7 +98,7 @@ def _fetch(source: str, uri: str, folder: Path, checkpoint: Checkpoint) -> None:
     raise InputError(f"source={source!r} holds no baseline at {without_credentials(uri)}: {'; '.join(problems)}")
 
 
-def _fetch_from(place: Place, uri: str, folder: Path, checkpoint: Checkpoint) -> str | None:
+def _fetch_from(place: ArtifactFolder, uri: str, folder: Path, checkpoint: Checkpoint) -> str | None:
     """Download from one place, or say why there is no baseline in it."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -121,7 +122,7 @@ def _fetch_from(place: Place, uri: str, folder: Path, checkpoint: Checkpoint) ->
     return None
 
 
-def _why_not(place: Place, repository: ArtifactRepository, begun: bool) -> str:
+def _why_not(place: ArtifactFolder, repository: ArtifactRepository, begun: bool) -> str:
     if begun:
         return (
             f"the upload to {place.path!r} of {place.name} was cut short, its manifest is missing: "

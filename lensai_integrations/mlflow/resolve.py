@@ -26,7 +26,7 @@ FORMS = "a folder, runs:/<run_id>, models:/<name>/<version>, models:/<name>@<ali
 
 
 @dataclass(frozen=True)
-class Place:
+class ArtifactFolder:
     """A directory of artifacts.
 
     Attributes:
@@ -59,7 +59,7 @@ def is_tracked(source: str) -> bool:
     return True
 
 
-def places(source: str, client: MlflowClient) -> Iterator[Place]:
+def places(source: str, client: MlflowClient) -> Iterator[ArtifactFolder]:
     """The places where the baseline of a source may be, best first, looked up one by one as they are asked for.
 
     Raises:
@@ -73,20 +73,20 @@ def places(source: str, client: MlflowClient) -> Iterator[Place]:
     yield from look_up(client, *key, path or DEFAULT_PATH)
 
 
-def _of_run(client: MlflowClient, run_id: str, path: str) -> Iterator[Place]:
+def _of_run(client: MlflowClient, run_id: str, path: str) -> Iterator[ArtifactFolder]:
     run = _existing(f"run {run_id}", lambda: client.get_run(run_id), lambda: "run ids are on each run's page")
-    yield Place(f"run {run_id}", str(run.info.artifact_uri), path, f"runs:/{run_id}")
+    yield ArtifactFolder(f"run {run_id}", str(run.info.artifact_uri), path, f"runs:/{run_id}")
 
 
-def _of_logged_model(client: MlflowClient, model_id: str, path: str) -> Iterator[Place]:
+def _of_logged_model(client: MlflowClient, model_id: str, path: str) -> Iterator[ArtifactFolder]:
     name = f"logged model {model_id}"
     model = _existing(name, lambda: client.get_logged_model(model_id), lambda: "model ids are on each model's page")
-    yield Place(name, str(model.artifact_location), path, f"models:/{model_id}")
+    yield ArtifactFolder(name, str(model.artifact_location), path, f"models:/{model_id}")
     if model.source_run_id:
         yield from _of_run(client, model.source_run_id, path)
 
 
-def _of_version(client: MlflowClient, name: str, version: str, path: str) -> Iterator[Place]:
+def _of_version(client: MlflowClient, name: str, version: str, path: str) -> Iterator[ArtifactFolder]:
     found = _existing(
         f"version {version} of model {name!r}",
         lambda: client.get_model_version(name, version),
@@ -100,7 +100,7 @@ def _of_version(client: MlflowClient, name: str, version: str, path: str) -> Ite
         raise InputError(f"version {version} of model {name!r} belongs to no logged model and no run: pass a folder")
 
 
-def _of_alias(client: MlflowClient, name: str, alias: str, path: str) -> Iterator[Place]:
+def _of_alias(client: MlflowClient, name: str, alias: str, path: str) -> Iterator[ArtifactFolder]:
     found = _existing(
         f"alias {alias!r} of model {name!r}",
         lambda: client.get_model_version_by_alias(name, alias),
@@ -115,7 +115,7 @@ def _logged_model_of(version: ModelVersion) -> str | None:
     return version.model_id or (named.group(1) if named else None)
 
 
-LookUp = Callable[..., Iterator[Place]]
+LookUp = Callable[..., Iterator[ArtifactFolder]]
 
 _PATH = rf"(?:/({PATH_PATTERN}))?/?"
 _SOURCES: tuple[tuple[re.Pattern[str], LookUp], ...] = (

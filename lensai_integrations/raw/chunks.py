@@ -44,7 +44,7 @@ class Chunk:
 
 
 @dataclass
-class _File:
+class _ImageFile:
     """What is known of a file, and either its pixels or what was measured of them."""
 
     known: dict[str, Any]
@@ -61,7 +61,7 @@ def measure_chunk(columns: Columns, paths: Sequence[str]) -> Chunk:
     """
     stay_on_one_core()
     chunk = Chunk(np.zeros((0, columns.width), np.float32))
-    files: list[_File] = []
+    files: list[_ImageFile] = []
     for path in paths:
         try:
             file, pixels = _read(path, columns, chunk)
@@ -81,7 +81,7 @@ def measure_chunk(columns: Columns, paths: Sequence[str]) -> Chunk:
     return chunk
 
 
-def _read(path: str, columns: Columns, chunk: Chunk) -> tuple[_File, Any]:
+def _read(path: str, columns: Columns, chunk: Chunk) -> tuple[_ImageFile, Any]:
     """A file, measured unless it is small, and its pixel counts, 0 if it is not measured yet."""
     from PIL import Image
 
@@ -95,22 +95,22 @@ def _read(path: str, columns: Columns, chunk: Chunk) -> tuple[_File, Any]:
         known |= {name: answered(function, image) for name, function in columns.functions.items()}
     images = delivered.images
     if images.height * images.width <= _SMALL and are_bytes(images.pixels, images.gain, images.offset):
-        return _File(known, delivered), 0
+        return _ImageFile(known, delivered), 0
     measures, pixels, errors = columns.measured(delivered)
     _note(chunk, "custom", errors)
-    return _File(known, None, measures[0]), pixels
+    return _ImageFile(known, None, measures[0]), pixels
 
 
-def _of_one_size(files: Sequence[_File]) -> Iterator[list[_File]]:
+def _of_one_size(files: Sequence[_ImageFile]) -> Iterator[list[_ImageFile]]:
     """The files that are not measured yet, by size."""
-    sizes: dict[tuple[int, int], list[_File]] = {}
+    sizes: dict[tuple[int, int], list[_ImageFile]] = {}
     for file in files:
         if file.delivered is not None:
             sizes.setdefault((file.delivered.images.height, file.delivered.images.width), []).append(file)
     yield from sizes.values()
 
 
-def _measure(files: Sequence[_File], columns: Columns, chunk: Chunk) -> NDArray[np.int64]:
+def _measure(files: Sequence[_ImageFile], columns: Columns, chunk: Chunk) -> NDArray[np.int64]:
     """Measure small images of one size; their pixel counts."""
     pixels = np.concatenate([file.delivered.images.pixels for file in files if file.delivered is not None])
     images = Images(pixels, (1.0,) * 3, (0.0,) * 3, "NCHW uint8")
@@ -121,7 +121,7 @@ def _measure(files: Sequence[_File], columns: Columns, chunk: Chunk) -> NDArray[
     return counts
 
 
-def _row(file: _File, columns: Columns, codes: dict[str, int], chunk: Chunk) -> NDArray[np.float32]:
+def _row(file: _ImageFile, columns: Columns, codes: dict[str, int], chunk: Chunk) -> NDArray[np.float32]:
     assert file.measures is not None
     values = [file.known.get(name) for name in columns.metadata]
     row, problems = columns.row(file.measures, values, lambda word: codes.setdefault(word, len(codes)))

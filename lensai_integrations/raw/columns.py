@@ -30,9 +30,9 @@ from lensai_integrations.raw.reading import Delivered
 
 #: Longest category that is kept whole, in characters.
 MOST_CHARACTERS: Final = 200
-#: Different categories of one process; further ones are all counted as `OTHER`.
+#: Different categories of one process; further ones are all counted as `OTHER_CATEGORY`.
 MOST_CATEGORIES: Final = 100_000
-OTHER: Final = "(other)"
+OTHER_CATEGORY: Final = "(other)"
 #: Stand in a custom measure's column where it failed, and for the category of metadata where its function did.
 FAILED, FAILED_CODE = math.inf, -1.0
 #: Largest number that a column holds.

@@ -26,7 +26,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.raw.columns import MOST_CATEGORIES, OTHER
+from lensai_integrations.raw.columns import MOST_CATEGORIES, OTHER_CATEGORY
 from lensai_integrations.raw.segments import SharedNames, written_once
 from lensai_integrations.raw.sketches import RawSketches
 
@@ -71,7 +71,7 @@ class Writer:
         code = self._codes.get(category)
         if code is None:
             if len(self._codes) >= MOST_CATEGORIES:
-                category = OTHER
+                category = OTHER_CATEGORY
                 if category in self._codes:
                     return self._codes[category]
             code = self._codes[category] = len(self._codes)

@@ -2,7 +2,7 @@
 
 A value is a number in the rows, as its place in a table of names. Processes share the table as files of their ledger's
 folder, one for each number: whoever links a file there first has named that number, for all. So nothing is locked, a
-process that is killed leaves no name half written, and what is in `OTHER` is there in every process.
+process that is killed leaves no name half written, and what is in `OTHER_SEGMENT` is there in every process.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.profile import Profile
 from lensai_integrations.raw.metadata import NUMBERS
 from lensai_integrations.raw.sketches import RawSketches
-from lensai_integrations.segments import LABEL, OTHER, OTHER_CODE, checked_segment_by, segment_name
+from lensai_integrations.segments import LABEL, OTHER_CODE, OTHER_SEGMENT, checked_segment_by, segment_name
 
-NO_SEGMENT = f"rows are in the segment {OTHER!r}, for by {{!r}} they have no segment: {{}}"
+NO_SEGMENT = f"rows are in the segment {OTHER_SEGMENT!r}, for by {{!r}} they have no segment: {{}}"
 _NO_VALUE = "segment_by={!r}: no image has a value of it, so all are in the segment {!r}"
 
 
@@ -48,7 +48,7 @@ def checked_stream(by: Any, most: Any, metadata: Sequence[str], *, labels: bool)
 
 
 class SegmentNames:
-    """The numbers of segments by their names, `OTHER` being 0.
+    """The numbers of segments by their names, `OTHER_SEGMENT` being 0.
 
     Args:
         most: Named segments, at the most.
@@ -62,7 +62,7 @@ class SegmentNames:
 
     def __init__(self, most: int, names: Sequence[str] = ()) -> None:
         self._most = most
-        self._codes = {OTHER: OTHER_CODE} | {name: code for code, name in enumerate(names, start=1)}
+        self._codes = {OTHER_SEGMENT: OTHER_CODE} | {name: code for code, name in enumerate(names, start=1)}
 
     @property
     def names(self) -> list[str]:
@@ -70,7 +70,7 @@ class SegmentNames:
         return list(self._codes)[1:]
 
     def code(self, value: Any) -> int:
-        """The number of a value's segment; that of `OTHER` for none, or when all numbers are taken.
+        """The number of a value's segment; that of `OTHER_SEGMENT` for none, or when all numbers are taken.
 
         Raises:
             InputError: If it is no string, whole number or None.
@@ -79,7 +79,7 @@ class SegmentNames:
         while name is not None and name not in self._codes and len(self._codes) <= self._most:
             number = len(self._codes)
             self._codes[self._named(number, name)] = number
-        return self._codes.get(name or OTHER, OTHER_CODE)
+        return self._codes.get(name or OTHER_SEGMENT, OTHER_CODE)
 
     def _named(self, number: int, name: str) -> str:
         """The name that the next number has: this one, unless another process was first."""
@@ -133,7 +133,7 @@ def _text(path: Path) -> str:
 
 
 def with_segments(whole: Profile, sketches: RawSketches, names: Sequence[str], name: str, most: int) -> Profile:
-    """A profile beside those of its segments that have rows, in the order of their numbers, `OTHER` last.
+    """A profile beside those of its segments that have rows, in the order of their numbers, `OTHER_SEGMENT` last.
 
     Args:
         whole: The profile.
@@ -146,9 +146,9 @@ def with_segments(whole: Profile, sketches: RawSketches, names: Sequence[str], n
     if by is None:
         return whole
     codes = [*range(1, len(names) + 1), OTHER_CODE]
-    named = dict(zip(codes, [*names, OTHER], strict=True))
+    named = dict(zip(codes, [*names, OTHER_SEGMENT], strict=True))
     found = {named[code]: sketches.segments[code] for code in codes if code in sketches.segments}
-    warnings = [_NO_VALUE.format(by, OTHER)] if list(found) == [OTHER] else []
+    warnings = [_NO_VALUE.format(by, OTHER_SEGMENT)] if list(found) == [OTHER_SEGMENT] else []
     info = whole.info | {"segment_by": by, "max_segments": most, "warnings": [*whole.warnings, *warnings]}
     about = {"source": whole.source}
     segments = {key: Profile(each.groups(None, {}, name=name), None, dict(about)) for key, each in found.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from lensai_integrations.errors import FormatError
 from lensai_integrations.group import Group
 from lensai_integrations.measures.definitions import Definition, register
 from lensai_integrations.measures.images import CONVENTIONS
-from lensai_integrations.raw.columns import FAILED_CODE, OTHER, Columns
+from lensai_integrations.raw.columns import FAILED_CODE, OTHER_CATEGORY, Columns
 from lensai_integrations.segments import OTHER_CODE
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.sketches.state import Sketch, State
@@ -138,8 +138,8 @@ class RawSketches:
         numbers = numbers[~np.isnan(numbers)]
         self.failed[METADATA + name] += int((codes == FAILED_CODE).sum())
         codes = codes[codes >= 0].astype(np.int64)
-        texts = [vocabulary[c] if c < len(vocabulary) else OTHER for c in codes]
-        parts = {"rows": numbers[:, None], "categories/": texts}
+        texts = [vocabulary[c] if c < len(vocabulary) else OTHER_CATEGORY for c in codes]
+        parts: dict[str, Sized] = {"rows": numbers[:, None], "categories/": texts}
         return {source: values for source, values in parts.items() if len(values)}
 
     def merge(self, other: RawSketches) -> None:

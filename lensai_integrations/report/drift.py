@@ -30,7 +30,7 @@ from lensai_integrations.report.page import Column, Fact, Folded, Page, Section,
 from lensai_integrations.report.pixels import pixel_charts
 from lensai_integrations.report.sections import axis, definitions_used, legend, rows_noun, segments_read
 from lensai_integrations.report.segments import SegmentRow, name_shown, segment_table
-from lensai_integrations.report.streams import Part, Source, StreamRow, parts_of, stream_rows
+from lensai_integrations.report.streams import Source, SourceShare, StreamRow, parts_of, stream_rows
 from lensai_integrations.report.words import count, number
 
 #: Streams at the top of the page; the groups show the others.
@@ -205,7 +205,7 @@ def _told(group: GroupDrift) -> list[str]:
     return [f"{_short(stream.stream, group.name)}: {_words(stream)} ({_evidence(stream)})." for stream in told]
 
 
-def _class_charts(parts: Sequence[Part]) -> Iterator[ClassChart]:
+def _class_charts(parts: Sequence[SourceShare]) -> Iterator[ClassChart]:
     """Shares of the classes, a chart per stream of categories: the baseline as bars, the window as marks."""
     for stream in dict.fromkeys(stream for part in parts for stream in part.group.categories):
         sides = [part for part in parts if stream in part.group.categories and part.group.categories[stream].n]

@@ -14,9 +14,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from lensai_integrations.profile import Group
+from lensai_integrations.group import Group
 from lensai_integrations.report.plots import bands_svg
-from lensai_integrations.report.streams import Part
+from lensai_integrations.report.streams import SourceShare
 from lensai_integrations.report.words import count, interval, listing, number, significant_decimals
 
 Floats = NDArray[np.float64]
@@ -62,7 +62,7 @@ class Fan:
     facts: tuple[FanFact, ...]
 
 
-def fan(parts: Sequence[Part]) -> Fan:
+def fan(parts: Sequence[SourceShare]) -> Fan:
     """The overview of one layer, from its group in every source that has it. The dimensions are sorted by the first."""
     group = parts[0].group
     name = str(group.info.get("layer") or group.name.removeprefix("embeddings/"))
@@ -147,7 +147,7 @@ def _thinned(quantiles: Floats) -> Floats:
     return sums / np.diff([*starts, len(quantiles)])[:, None]
 
 
-def _facts(parts: Sequence[Part], quantiles: Floats) -> list[FanFact]:
+def _facts(parts: Sequence[SourceShare], quantiles: Floats) -> list[FanFact]:
     group = parts[0].group
     bank = group.bank
     assert bank is not None

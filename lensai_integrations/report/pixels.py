@@ -16,7 +16,7 @@ from lensai_integrations.report.histogram import (
     histogram,
 )
 from lensai_integrations.report.plots import histogram_svg
-from lensai_integrations.report.streams import CHANNELS, Part
+from lensai_integrations.report.streams import CHANNELS, SourceShare
 from lensai_integrations.report.words import number, percent
 
 #: Drawing height, and bars over the 256 values.
@@ -51,7 +51,7 @@ class PixelChart:
     rows: tuple[PixelCell, ...]
 
 
-def pixel_charts(parts: Sequence[Part]) -> list[PixelChart]:
+def pixel_charts(parts: Sequence[SourceShare]) -> list[PixelChart]:
     """One chart per channel of the groups' pixel counts; beside these, what a device has sketched of its pixels.
 
     Example:
@@ -70,7 +70,7 @@ def _pixels(group: Group, channel: int) -> Distribution | None:
     return bank_distributions(sketched.bank)[0] if sketched is not None and sketched.bank is not None else None
 
 
-def _pixel_chart(parts: Sequence[Part], channel: int, channels: int) -> PixelChart:
+def _pixel_chart(parts: Sequence[SourceShare], channel: int, channels: int) -> PixelChart:
     entries = [(part, d) for part in parts if (d := _pixels(part.group, channel)) is not None]
     colours = CHANNELS.get(str(entries[0][0].group.info.get("convention", "lensai")), ())
     tint = colours[channel] if channels in (3, 4) and channel < len(colours) else ""
@@ -89,7 +89,7 @@ def _inner_top(drawn: Histogram) -> float:
     return 1.15 * inner or max(float(shares.max()) for shares in drawn.shares)
 
 
-def _pixel_cell(part: Part, d: Distribution) -> PixelCell:
+def _pixel_cell(part: SourceShare, d: Distribution) -> PixelCell:
     if d.empty:
         return PixelCell(part.number, part.source, "no pixels", "", "")
     at = [percent(float(d.weights[d.values == value].sum() / d.weights.sum())) for value in (0, 255)]

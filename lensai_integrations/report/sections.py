@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from lensai_integrations.conventions import is_images, kept_apart, title_of
+from lensai_integrations.group import Group
 from lensai_integrations.heads import LABELS, OUTPUTS, group_of, head_of, is_labels, is_outputs
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.measures.outputs import PER_IMAGE
-from lensai_integrations.profile import Group
 from lensai_integrations.raw.sketches import METADATA
 from lensai_integrations.report.classes import class_charts, class_series
 from lensai_integrations.report.embeddings import fan
@@ -19,8 +19,8 @@ from lensai_integrations.report.pixels import pixel_charts
 from lensai_integrations.report.segments import SegmentTable, segment_table
 from lensai_integrations.report.streams import (
     NOTABLE_GAP,
-    Part,
     Source,
+    SourceShare,
     StreamRow,
     gap_sentence,
     parts_of,
@@ -166,13 +166,13 @@ def _nonempty(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(text for text in texts if text)
 
 
-def axis(parts: Sequence[Part]) -> tuple[float, float] | None:
+def axis(parts: Sequence[SourceShare]) -> tuple[float, float] | None:
     """Ends of a group's histograms: probabilities and confidences are all drawn from 0 to 1, so that they compare."""
     sure = parts and all("top_class" in p.group.categories or PER_IMAGE in p.group.streams for p in parts)
     return (0.0, 1.0) if sure and all(is_outputs(part.group.name) for part in parts) else None
 
 
-def legend(parts: Sequence[Part]) -> tuple[tuple[int, str], ...]:
+def legend(parts: Sequence[SourceShare]) -> tuple[tuple[int, str], ...]:
     """Colour number, name and rows of each source."""
     return tuple((part.number, f"{part.source}, {_rows(part.group)}") for part in parts)
 
@@ -190,7 +190,7 @@ def _with_gaps(section: Section, rows: Sequence[StreamRow]) -> Section:
     return replace(section, legend_note=note, columns=(_GAP,))
 
 
-def _note(parts: Sequence[Part]) -> str:
+def _note(parts: Sequence[SourceShare]) -> str:
     """How batches were read, where the sources differ in it."""
     notes = {str(part.group.info["note"]): part.source for part in parts if part.group.info.get("note")}
     if len(notes) <= 1:
@@ -198,7 +198,7 @@ def _note(parts: Sequence[Part]) -> str:
     return "Read as " + "; ".join(f"{note} ({source})" for note, source in notes.items()) + "."
 
 
-def _outputs_read(parts: Sequence[Part]) -> str:
+def _outputs_read(parts: Sequence[SourceShare]) -> str:
     if not parts:
         return ""
     info = parts[0].group.info
@@ -215,7 +215,7 @@ def _gap_sentences(rows: Sequence[StreamRow], sources: Sequence[Source]) -> list
     return [gap_sentence(rows, sources[0].name, sources[1].name)] if len(sources) > 1 else []
 
 
-def _first_columns(parts: Sequence[Part], names: Sequence[str]) -> list[str]:
+def _first_columns(parts: Sequence[SourceShare], names: Sequence[str]) -> list[str]:
     """The streams of the most often predicted classes, as many as are shown, in their own order."""
     if len(names) <= MOST_FOLDED:
         return list(names)

@@ -18,9 +18,9 @@ from lensai_integrations.profile import Profile
 from lensai_integrations.report.plots import bar_svg, ranges_svg
 from lensai_integrations.report.streams import Source
 from lensai_integrations.report.words import count, interval, number, percent, significant_decimals
-from lensai_integrations.segments import LABEL, OTHER
+from lensai_integrations.segments import LABEL, OTHER_SEGMENT
 
-#: Segments with a row of their own, beside `OTHER`.
+#: Segments with a row of their own, beside `OTHER_SEGMENT`.
 MOST_ROWS = 20
 #: Measures with a column: these, as far as they are there.
 MAIN = ("brightness", "contrast", "sharpness", "saturation", "margin_confidence")
@@ -96,7 +96,7 @@ def segment_table(sources: Sequence[Source], order: Sequence[str] | None = None)
 
     Args:
         sources: What is on the page.
-        order: Names in the order of the rows; by default numbers ascending, else the largest first, `OTHER` last.
+        order: Names in the order of the rows; by default numbers ascending, else largest first; `OTHER_SEGMENT` last.
 
     Example:
         >>> segment_table([Source(0, "production", Profile())]) is None
@@ -108,7 +108,7 @@ def segment_table(sources: Sequence[Source], order: Sequence[str] | None = None)
     by = str(having[0].profile.info.get("segment_by"))
     having = [source for source in having if str(source.profile.info.get("segment_by")) == by]
     names = list(_ordered(having) if order is None else order)
-    shown = names[:MOST_ROWS] + [name for name in names[MOST_ROWS:] if name == OTHER]
+    shown = names[:MOST_ROWS] + [name for name in names[MOST_ROWS:] if name == OTHER_SEGMENT]
     streams = _main_streams(having[0].profile)
     found = {(s.number, name): _quantiles(s.profile.segments.get(name), streams) for s in having for name in shown}
     spans = {stream: _span(found, stream) for stream in streams}
@@ -126,10 +126,10 @@ def _ordered(sources: Sequence[Source]) -> list[str]:
     for source in sources:
         for name, segment in source.profile.segments.items():
             sizes[name] = sizes.get(name, 0) + segment.n
-    named = sorted((name for name in sizes if name != OTHER), key=lambda name: (-sizes[name], name))
+    named = sorted((name for name in sizes if name != OTHER_SEGMENT), key=lambda name: (-sizes[name], name))
     if len(named) <= MOST_ROWS and all(name.isdecimal() for name in named):
         named.sort(key=int)
-    return [*named, *([OTHER] if OTHER in sizes else [])]
+    return [*named, *([OTHER_SEGMENT] if OTHER_SEGMENT in sizes else [])]
 
 
 def _main_streams(profile: Profile) -> list[str]:
@@ -211,10 +211,10 @@ def name_shown(name: str, sources: Sequence[Source]) -> str:
 
 
 def _rows(profile: Profile, name: str) -> str:
-    """How many rows a segment has; a dash where they would be among those of `OTHER`."""
+    """How many rows a segment has; a dash where they would be among those of `OTHER_SEGMENT`."""
     if name in profile.segments:
         return count(profile.segments[name].n)
-    return _NONE if OTHER in profile.segments else "0"
+    return _NONE if OTHER_SEGMENT in profile.segments else "0"
 
 
 def _cell(

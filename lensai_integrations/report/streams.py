@@ -11,15 +11,10 @@ from dataclasses import dataclass, replace
 from markupsafe import Markup
 
 from lensai_integrations.class_names import class_names, name_of
+from lensai_integrations.group import Group
 from lensai_integrations.measures.outputs import PER_IMAGE
-from lensai_integrations.profile import Group, Profile
-from lensai_integrations.report.histogram import (
-    Distribution,
-    Histogram,
-    bank_distributions,
-    gap,
-    histogram,
-)
+from lensai_integrations.profile import Profile
+from lensai_integrations.report.histogram import Distribution, Histogram, bank_distributions, gap, histogram
 from lensai_integrations.report.plots import histogram_svg
 from lensai_integrations.report.words import interval, listing, number, percent, significant_decimals
 
@@ -43,14 +38,14 @@ class Source:
     name: str
     profile: Profile
 
-    def group(self, name: str) -> Part | None:
+    def group(self, name: str) -> SourceShare | None:
         """This source's group of that name, if it has one."""
         group = self.profile.groups.get(name)
-        return None if group is None else Part(self.number, self.name, group)
+        return None if group is None else SourceShare(self.number, self.name, group)
 
 
 @dataclass(frozen=True)
-class Part:
+class SourceShare:
     """One source's share of a section."""
 
     number: int
@@ -102,13 +97,13 @@ class StreamRow:
     words: str = ""
 
 
-def parts_of(sources: Sequence[Source], name: str) -> list[Part]:
+def parts_of(sources: Sequence[Source], name: str) -> list[SourceShare]:
     """The parts of a group that the sources have."""
     return [part for source in sources if (part := source.group(name)) is not None]
 
 
 def stream_rows(
-    parts: Sequence[Part], wanted: Collection[str] | None = None, span: tuple[float, float] | None = None
+    parts: Sequence[SourceShare], wanted: Collection[str] | None = None, span: tuple[float, float] | None = None
 ) -> list[StreamRow]:
     """One row per stream of the groups' banks, in the order of the first that has it.
 
@@ -117,7 +112,7 @@ def stream_rows(
         wanted: Streams to show; None shows all.
         span: Ends of every histogram's axis; None decides for each stream.
     """
-    found: dict[str, list[tuple[Part, Distribution]]] = {}
+    found: dict[str, list[tuple[SourceShare, Distribution]]] = {}
     for part in _each_bank(parts):
         if part.group.bank is None:
             continue
@@ -127,7 +122,7 @@ def stream_rows(
     return [_row(stream, entries, span) for stream, entries in found.items()]
 
 
-def _each_bank(parts: Sequence[Part]) -> list[Part]:
+def _each_bank(parts: Sequence[SourceShare]) -> list[SourceShare]:
     """The parts, and behind each one for every custom measure it has."""
     return [replace(part, group=each) for part in parts for each in (part.group, *part.group.apart.values())]
 
@@ -148,7 +143,9 @@ def gap_sentence(rows: Sequence[StreamRow], first: str, second: str) -> str:
     return f"{second} differs from {first} most in {listing(notable, 4)}.".capitalize()
 
 
-def _row(stream: str, entries: Sequence[tuple[Part, Distribution]], span: tuple[float, float] | None) -> StreamRow:
+def _row(
+    stream: str, entries: Sequence[tuple[SourceShare, Distribution]], span: tuple[float, float] | None
+) -> StreamRow:
     part = entries[0][0]
     distributions = [distribution for _, distribution in entries]
     drawn = histogram(distributions, None if stream == PER_IMAGE else span)
@@ -179,7 +176,7 @@ def _decimals(distributions: Sequence[Distribution]) -> int | None:
     return significant_decimals(widest) if widest > 0 else None
 
 
-def _cell(part: Part, d: Distribution, decimals: int | None) -> Cell:
+def _cell(part: SourceShare, d: Distribution, decimals: int | None) -> Cell:
     if d.empty:
         return Cell(part.number, part.source, "no rows", "")
     middle = number(d.quantile(0.5), decimals)
@@ -194,7 +191,7 @@ def _ends(drawn: Histogram) -> tuple[str, str]:
     return number(low, decimals), number(high, decimals)
 
 
-def _title(stream: str, entries: Sequence[tuple[Part, Distribution]], drawn: Histogram) -> str:
+def _title(stream: str, entries: Sequence[tuple[SourceShare, Distribution]], drawn: Histogram) -> str:
     low, high = drawn.span
     outside = [
         f"{part.source}: {percent(below)} of the rows lower, {percent(above)} higher"

@@ -14,23 +14,23 @@ from fastapi import FastAPI
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow.sensors import SensorRuns
+from lensai_integrations.npz import unpack
 from lensai_integrations.profile import Baseline, to_bytes
 from lensai_integrations.server import api, intake, web
 from lensai_integrations.server.describing import describe
 from lensai_integrations.server.hosts import Hosts
 from lensai_integrations.server.inbox import Inbox
-from lensai_integrations.server.metrics import Metrics
-from lensai_integrations.server.middleware import AnswerHeaders, Below, Heads, KnownHosts, checked_root_path
+from lensai_integrations.server.metrics import ServerMetrics
+from lensai_integrations.server.middleware import AnswerHeaders, Below, HeadRequests, KnownHosts, checked_root_path
 from lensai_integrations.server.problems import answer_problems
 from lensai_integrations.server.reporting import Reporter
 from lensai_integrations.server.service import Service
 from lensai_integrations.server.settings import Settings
-from lensai_integrations.server.settling import Judged, Listener, Settler
+from lensai_integrations.server.settling import Listener, ReportedHour, Settler
 from lensai_integrations.server.shares import Allowances
 from lensai_integrations.server.store import Store
 from lensai_integrations.server.tokens import Tokens
 from lensai_integrations.server.turns import Turns
-from lensai_integrations.storage import unpack
 
 _LOG = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def create_app(
     known, below = Hosts(hosts), checked_root_path(root_path)
     if store.judged_against(_digest(baseline, settings)):
         _LOG.warning("the store was judged against another baseline, or otherwise: every hour in it is judged anew")
-    metrics = Metrics(store)
+    metrics = ServerMetrics(store)
     reporter = Reporter(store, baseline, settings, metrics, runs) if runs is not None else None
     settler = Settler(store, baseline, settings, metrics, _listener(reporter, on_judged))
     allowances = Allowances(settings)
@@ -106,7 +106,7 @@ def create_app(
         app.include_router(part.router)
     describe(app, tokens=tokens is not None)
     app.add_middleware(KnownHosts, hosts=known, tokens=tokens is not None)
-    app.add_middleware(Heads)
+    app.add_middleware(HeadRequests)
     app.add_middleware(AnswerHeaders)
     app.add_middleware(Below, path=below)  # the last one added is the first to be asked
     answer_problems(app)
@@ -118,7 +118,7 @@ def _listener(reporter: Reporter | None, on_judged: Listener | None) -> Listener
     if reporter is None:
         return on_judged
 
-    def tell(judged: Judged) -> None:
+    def tell(judged: ReportedHour) -> None:
         reporter.judged(judged)
         if on_judged is not None:
             on_judged(judged)

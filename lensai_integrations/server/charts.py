@@ -39,7 +39,7 @@ _EDGE: Final = 95
 
 
 @dataclass(frozen=True)
-class Span:
+class HourSpan:
     """A stretch of whole hours: unix times at which the first begins and the last ends."""
 
     start: int
@@ -59,7 +59,7 @@ class Label:
     left: float
 
 
-def last_week(now: float) -> Span:
+def last_week(now: float) -> HourSpan:
     """The seven days up to the end of the present hour.
 
     Example:
@@ -67,10 +67,10 @@ def last_week(now: float) -> Span:
         168
     """
     end = hour_of(int(now)) + HOUR
-    return Span(end - WEEK, end)
+    return HourSpan(end - WEEK, end)
 
 
-def span_of(hours: Sequence[HourDrift], now: float) -> Span:
+def span_of(hours: Sequence[HourDrift], now: float) -> HourSpan:
     """All the hours, but at least a week and at most 31 days; up to now unless the newest is more than a week old.
 
     Example:
@@ -84,11 +84,11 @@ def span_of(hours: Sequence[HourDrift], now: float) -> Span:
         return week
     newest = max(known) + HOUR
     end = max(newest, week.end) if newest > week.start else newest
-    return Span(end - min(max(end - min(known), WEEK), _LONGEST), end)
+    return HourSpan(end - min(max(end - min(known), WEEK), _LONGEST), end)
 
 
 def effect_svg(
-    hours: Sequence[HourDrift], span: Span, title: str, height: int = 38, told: Sequence[str] = ()
+    hours: Sequence[HourDrift], span: HourSpan, title: str, height: int = 38, told: Sequence[str] = ()
 ) -> Markup:
     """The effect of every hour, 0 at the bottom and 1 below the flags.
 
@@ -100,7 +100,7 @@ def effect_svg(
         told: What is said of each hour on hovering; empty to say nothing.
 
     Example:
-        >>> effect_svg([HourDrift("door", 3600, 1, 10, drift=True, effect=1.0)], Span(0, 7200), "a < b", 38)
+        >>> effect_svg([HourDrift("door", 3600, 1, 10, drift=True, effect=1.0)], HourSpan(0, 7200), "a < b", 38)
         Markup('<svg ...<path class="moved" d="M1 0h1v20h-1zM1 152V32h1V152"/></svg>')
     """
     tall = _FINE * height
@@ -117,11 +117,11 @@ def effect_svg(
     return frame.format(span.hours, tall, title, Markup("").join(parts))
 
 
-def in_words(name: str, hours: Sequence[HourDrift], span: Span) -> str:
+def in_words(name: str, hours: Sequence[HourDrift], span: HourSpan) -> str:
     """What a chart shows, for those who hear it.
 
     Example:
-        >>> in_words("door", [HourDrift("door", 0, 1, 10, drift=True, effect=0.5)], Span(0, 7200))
+        >>> in_words("door", [HourDrift("door", 0, 1, 10, drift=True, effect=0.5)], HourSpan(0, 7200))
         'door: 1 of 1 judged hour drifted; the largest effect is 0.50, 1970-01-01 00:00 UTC'
     """
     judged = [hour for hour in hours if _within(hour, span) and hour.drift is not None]
@@ -133,11 +133,11 @@ def in_words(name: str, hours: Sequence[HourDrift], span: Span) -> str:
     return f"{told}; the largest effect is {worst.effect or 0.0:.2f}, {utc(worst.hour)}"
 
 
-def days(span: Span) -> list[Label]:
+def days(span: HourSpan) -> list[Label]:
     """Dates below the axis, at the midnights in UTC; every second or fourth if there are many.
 
     Example:
-        >>> [label.text for label in days(Span(3600, 4 * 86400))]
+        >>> [label.text for label in days(HourSpan(3600, 4 * 86400))]
         ['2 Jan', '3 Jan', '4 Jan']
     """
     first = span.start + -span.start % DAY
@@ -147,11 +147,11 @@ def days(span: Span) -> list[Label]:
     return [Label(utc(day, "%d %b").lstrip("0") if left < _EDGE else "", left) for day, left in places[::every]]
 
 
-def _within(hour: HourDrift, span: Span) -> bool:
+def _within(hour: HourDrift, span: HourSpan) -> bool:
     return span.start <= hour.hour < span.end
 
 
-def _runs(hours: Sequence[HourDrift], span: Span, full: int) -> Iterator[tuple[str, int, list[int]]]:
+def _runs(hours: Sequence[HourDrift], span: HourSpan, full: int) -> Iterator[tuple[str, int, list[int]]]:
     """Hours of one verdict that follow each other without a gap: the verdict, the first one's place, their levels."""
     verdict, first, levels = "", 0, list[int]()
     for hour in hours:
@@ -179,7 +179,7 @@ def _level(hour: HourDrift, verdict: str, full: int) -> int:
     return min(max(round(full * (hour.effect or 0.0)), _LEAST), full)
 
 
-def _hit(hour: HourDrift, span: Span, height: int, text: str) -> Markup:
+def _hit(hour: HourDrift, span: HourSpan, height: int, text: str) -> Markup:
     """A column that cannot be seen, and says on hovering what the hour was."""
     place = f"M{(hour.hour - span.start) // HOUR} 0h1v{height}h-1z"
     return Markup('<path class="hit" d="{}"><title>{}</title></path>').format(place, text)

@@ -299,7 +299,7 @@ def _bound(family: int, kind: int, proto: int, address: tuple[Any, ...]) -> List
     return listener
 
 
-class Guarded:
+class GuardedApp:
     """An application whose requests are known to be under way, and told when they are cut short.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Final
 
 from lensai_integrations.edge.uploads import Sketches, merged, pack_sketches, unpack_sketches
 from lensai_integrations.errors import FormatError
-from lensai_integrations.server.hours import Batch
+from lensai_integrations.server.hours import UnmergedHour
 
 #: Most streams of an hour, and most bytes they may grow to: one more upload can always be merged in memory.
 MOST_STREAMS: Final = 2_000
@@ -17,7 +17,7 @@ _BYTES_PER_K: Final = 12
 _AROUND: Final = 2_500
 
 
-def fitting(batch: Batch) -> tuple[Batch, list[int]]:
+def fitting(batch: UnmergedHour) -> tuple[UnmergedHour, list[int]]:
     """A batch without the streams for which its hour has no room: names are chosen by whoever sends them.
 
     Args:
@@ -31,7 +31,8 @@ def fitting(batch: Batch) -> tuple[Batch, list[int]]:
 
     Example:
         >>> noise = bytes.fromhex("02 02 0f 04 c8 00 08 00 00 00 c0 3f")
-        >>> batch = Batch("door-3", 1719392400, 0, None, {1719393854: pack_sketches({"imgstats/noise.bin": noise})})
+        >>> sketches = pack_sketches({"imgstats/noise.bin": noise})
+        >>> batch = UnmergedHour("door-3", 1719392400, 0, None, {1719393854: sketches})
         >>> fitting(batch) == (batch, [])
         True
     """
@@ -61,7 +62,7 @@ def _grown(sketch: bytes) -> int:
     return _AROUND + _BYTES_PER_K * int.from_bytes(sketch[4:6], "little")
 
 
-def folded(batch: Batch) -> tuple[Sketches, list[int]]:
+def folded(batch: UnmergedHour) -> tuple[Sketches, list[int]]:
     """An hour's sketches with a batch of uploads merged into them.
 
     Args:
@@ -74,7 +75,7 @@ def folded(batch: Batch) -> tuple[Sketches, list[int]]:
         FormatError: If what is stored of the hour is damaged.
 
     Example:
-        >>> folded(Batch("door-3", 1719392400, 0, None, {1719393854: b"damaged"}))
+        >>> folded(UnmergedHour("door-3", 1719392400, 0, None, {1719393854: b"damaged"}))
         ({}, [1719393854])
     """
     known = unpack_sketches(batch.sketches) if batch.sketches is not None else {}

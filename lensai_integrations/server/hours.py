@@ -22,7 +22,7 @@ from lensai_integrations.server.tables import HOURS, SENSORS, UPLOADS, of_hour
 
 
 @dataclass(frozen=True)
-class Batch:
+class UnmergedHour:
     """What is to be merged into an hour.
 
     Attributes:
@@ -89,7 +89,7 @@ def pending_before(store: Store, sensor: str, hour: int) -> int | None:
     return found
 
 
-def take(store: Store, sensor: str, hour: int, most: int, most_bytes: int = TAKEN_BYTES) -> Batch:
+def take(store: Store, sensor: str, hour: int, most: int, most_bytes: int = TAKEN_BYTES) -> UnmergedHour:
     """The uploads of an hour that are not merged yet, the oldest first, and what they are to be merged into.
 
     Args:
@@ -109,7 +109,7 @@ def take(store: Store, sensor: str, hour: int, most: int, most_bytes: int = TAKE
         found = db.execute(waiting.order_by(UPLOADS.c.timestamp))
         payloads = {timestamp: bytes(payload) for timestamp, payload in found}
     version, sketches = (row.version, bytes(row.sketches)) if row else (0, None)
-    return Batch(sensor, hour, version, sketches, payloads, more=len(within) < len(there))
+    return UnmergedHour(sensor, hour, version, sketches, payloads, more=len(within) < len(there))
 
 
 def _within(sizes: list[tuple[int, int]], most: int) -> list[int]:
@@ -122,7 +122,7 @@ def _within(sizes: list[tuple[int, int]], most: int) -> list[int]:
 
 def put(
     store: Store,
-    batch: Batch,
+    batch: UnmergedHour,
     sketches: bytes,
     rows: int,
     now: float,
@@ -158,7 +158,7 @@ def put(
     return True
 
 
-def _mark(db: Connection, batch: Batch, timestamps: Sequence[int], problem: str) -> None:
+def _mark(db: Connection, batch: UnmergedHour, timestamps: Sequence[int], problem: str) -> None:
     """Say of uploads, and of whose they are, what is wrong with them."""
     if timestamps:
         marked, values = _mine(batch) & UPLOADS.c.timestamp.in_(timestamps), {"problems": json.dumps([problem])}
@@ -166,7 +166,7 @@ def _mark(db: Connection, batch: Batch, timestamps: Sequence[int], problem: str)
         db.execute(update(SENSORS).where(SENSORS.c.name == batch.sensor).values(values))
 
 
-def _put_hour(db: Connection, batch: Batch, values: dict[str, object], uploads: int) -> None:
+def _put_hour(db: Connection, batch: UnmergedHour, values: dict[str, object], uploads: int) -> None:
     if batch.version:
         same = of_hour(batch.sensor, batch.hour) & (HOURS.c.version == batch.version)
         changed = {**values, "version": batch.version + 1, "uploads": HOURS.c.uploads + uploads}
@@ -233,5 +233,5 @@ def put_problem(store: Store, sensor: str, hour: int, problem: str) -> None:
         db.execute(update(HOURS).where(of_hour(sensor, hour)).values(problem=problem))
 
 
-def _mine(batch: Batch) -> ColumnElement[bool]:
+def _mine(batch: UnmergedHour) -> ColumnElement[bool]:
     return (UPLOADS.c.sensor == batch.sensor) & UPLOADS.c.timestamp.in_(list(batch.payloads))

@@ -19,7 +19,7 @@ MOST_SENSORS: Final = 1_000
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
-class Metrics:
+class ServerMetrics:
     """Counters of this process, and gauges that are read from the store when they are asked for.
 
     Args:
@@ -28,7 +28,7 @@ class Metrics:
     Example:
         >>> import tempfile
         >>> store = Store(tempfile.mkdtemp())
-        >>> metrics = Metrics(store)
+        >>> metrics = ServerMetrics(store)
         >>> metrics.uploads.labels("created").inc()
         >>> b'lensai_uploads_total{result="created"} 1.0' in metrics.exposition()
         True

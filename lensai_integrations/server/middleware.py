@@ -54,7 +54,7 @@ def _relative(address: str) -> str:
     return f"{place}?{query}" if query else place
 
 
-class Heads:
+class HeadRequests:
     """HEAD is answered as GET is, without the body."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -20,9 +20,9 @@ from lensai_integrations.mlflow.sensors import SensorRuns
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.server import logged, queries
 from lensai_integrations.server.lasting import Lasting
-from lensai_integrations.server.metrics import Metrics
+from lensai_integrations.server.metrics import ServerMetrics
 from lensai_integrations.server.settings import Settings
-from lensai_integrations.server.settling import Judged
+from lensai_integrations.server.settling import ReportedHour
 from lensai_integrations.server.store import Store, StoreError
 from lensai_integrations.server.views import web_address
 
@@ -46,11 +46,11 @@ class Reporter:
     """
 
     def __init__(
-        self, store: Store, baseline: Baseline, settings: Settings, metrics: Metrics, runs: SensorRuns
+        self, store: Store, baseline: Baseline, settings: Settings, metrics: ServerMetrics, runs: SensorRuns
     ) -> None:
         self._store, self._baseline, self._settings = store, baseline, settings
         self._metrics, self._runs = metrics, runs
-        self._fresh: dict[tuple[str, int], Judged] = {}
+        self._fresh: dict[tuple[str, int], ReportedHour] = {}
         self._lock, self._wake, self._stop = threading.Lock(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="lensai-reporter", daemon=True)
         #: Whose hour was logged last: sensors take turns.
@@ -58,7 +58,7 @@ class Reporter:
         #: Why nothing is logged at present; empty if there is no reason.
         self.problem = ""
 
-    def judged(self, found: Judged) -> None:
+    def judged(self, found: ReportedHour) -> None:
         """An hour was judged, in another thread: keep its report, and wake up."""
         with self._lock:
             self._fresh[found.verdict.sensor, found.verdict.hour] = found

@@ -16,7 +16,7 @@ from lensai_integrations.profile import Baseline
 from lensai_integrations.server.inbox import Inbox
 from lensai_integrations.server.kept import KeptPage
 from lensai_integrations.server.lasting import Lasting
-from lensai_integrations.server.metrics import Metrics
+from lensai_integrations.server.metrics import ServerMetrics
 from lensai_integrations.server.reporting import Reporter
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Settler
@@ -61,7 +61,7 @@ class Service:
     store: Store
     settings: Settings
     tokens: Tokens | None
-    metrics: Metrics
+    metrics: ServerMetrics
     settler: Settler
     inbox: Inbox
     turns: Turns

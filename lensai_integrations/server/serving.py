@@ -26,7 +26,7 @@ from lensai_integrations.server.certificate import Certificate
 from lensai_integrations.server.connections import (
     Connections,
     CrowdedError,
-    Guarded,
+    GuardedApp,
     Listener,
     listen,
     most_connections,
@@ -168,7 +168,7 @@ def _run(
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a form is in the answer
     known: Any = ProxyHeadersMiddleware(cast(Any, app), list(trusted_proxies)) if trusted_proxies else app
     config = uvicorn.Config(
-        cast(Any, Guarded(known, connections)),  # outermost: it knows connections by their own addresses
+        cast(Any, GuardedApp(known, connections)),  # outermost: it knows connections by their own addresses
         http="h11",  # has a limit for heads; httptools has none
         ws="none",
         loop="asyncio",  # accepts with the sockets' own methods

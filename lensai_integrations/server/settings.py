@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from lensai_integrations.edge.members import Limits
+from lensai_integrations.edge.members import ArchiveLimits
 from lensai_integrations.errors import InputError
 
 MIB = 2**20
@@ -89,6 +89,6 @@ class Settings:
             raise InputError(f"false_alarm_rate={self.false_alarm_rate!r} is a chance: pass less than 1, e.g. 0.01")
 
     @property
-    def archive(self) -> Limits:
+    def archive(self) -> ArchiveLimits:
         """How much is read of an archive."""
-        return Limits(self.unpacked_bytes, self.sketches_bytes, self.members)
+        return ArchiveLimits(self.unpacked_bytes, self.sketches_bytes, self.members)

@@ -28,7 +28,7 @@ from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.server import hours, queries, retention
 from lensai_integrations.server.folding import fitting, folded
 from lensai_integrations.server.lasting import Lasting
-from lensai_integrations.server.metrics import Metrics
+from lensai_integrations.server.metrics import ServerMetrics
 from lensai_integrations.server.records import HourDrift
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.store import Store, StoreError
@@ -53,7 +53,7 @@ _MOST_MOVED: Final = 20
 
 
 @dataclass(frozen=True)
-class Judged:
+class ReportedHour:
     """An hour with its report, for whoever wants to be told.
 
     Attributes:
@@ -70,7 +70,7 @@ class Judged:
 
 
 #: Told of every hour that was judged. May raise: that is logged and counted.
-Listener = Callable[[Judged], None]
+Listener = Callable[[ReportedHour], None]
 
 
 class Settler:
@@ -90,7 +90,7 @@ class Settler:
         store: Store,
         baseline: Baseline,
         settings: Settings,
-        metrics: Metrics,
+        metrics: ServerMetrics,
         on_judged: Listener | None = None,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -230,7 +230,7 @@ class Settler:
         self._metrics.failures.labels("settle").inc()
         self._told.warning("uploads of %s, hour %d, were not merged: %s", sensor, hour, error)
 
-    def _merge(self, batch: hours.Batch, now: float) -> bool:
+    def _merge(self, batch: hours.UnmergedHour, now: float) -> bool:
         """Whether there is more."""
         if not batch.payloads:
             return False
@@ -250,7 +250,7 @@ class Settler:
         return True  # another server was faster with some of it
 
     def _judge(self, due: hours.Due, now: float) -> None:
-        verdict, report, window = judge(self._baseline, due, now, self._settings.false_alarm_rate)
+        verdict, report, window = judge_hour(self._baseline, due, now, self._settings.false_alarm_rate)
         self._metrics.judged.labels("failed" if report is None else "drift" if report.drift else "no drift").inc()
         if report is None:
             self._metrics.failures.labels("judge").inc()
@@ -258,13 +258,13 @@ class Settler:
         if report is None or window is None or self._on_judged is None:
             return
         try:
-            self._on_judged(Judged(verdict, report, window, self._baseline))
+            self._on_judged(ReportedHour(verdict, report, window, self._baseline))
         except Exception as error:  # noqa: BLE001  what is told elsewhere must not stop the worker
             self._metrics.failures.labels("report").inc()
             self._told.warning("the report of %s, hour %d, was not logged: %s", due.sensor, due.hour, error)
 
 
-def judge(
+def judge_hour(
     baseline: Baseline, due: hours.Due, now: float, false_alarm_rate: float
 ) -> tuple[HourDrift, DriftReport | None, Profile | None]:
     """Hold an hour against the baseline.

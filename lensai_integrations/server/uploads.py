@@ -114,7 +114,7 @@ async def _form(request: Request, settings: Settings, room: Room) -> FormData:
     parser.max_file_size = parser.spool_max_size = settings.upload_bytes + _AROUND  # type: ignore[attr-defined]
     try:
         return await parser.parse()
-    except _StoppedError as stopped:
+    except _UnreadError as stopped:
         raise stopped.answer from None
     except MultiPartException as error:
         raise HTTPException(400, f"the form cannot be read: {error.message}") from error
@@ -122,7 +122,7 @@ async def _form(request: Request, settings: Settings, room: Room) -> FormData:
         raise HTTPException(400, "the form cannot be read") from error
 
 
-class _StoppedError(MultiPartException):
+class _UnreadError(MultiPartException):
     """The body is not read on. The parser closes what it holds when it meets an error of this kind."""
 
     def __init__(self, answer: HTTPException) -> None:
@@ -141,17 +141,17 @@ async def _counted(request: Request, settings: Settings, room: Room) -> AsyncGen
                 chunk = await anext(stream, None)
         except TimeoutError:
             late = HTTPException(408, "the body did not come in time", {"Connection": "close"})
-            raise _StoppedError(late) from None
+            raise _UnreadError(late) from None
         except LaterError as later:
             raise _unread(later) from None
         except ClientDisconnect:
-            raise _StoppedError(HTTPException(400, "the body was cut short")) from None
+            raise _UnreadError(HTTPException(400, "the body was cut short")) from None
         if chunk is None:
             room.leave()
             return
         left -= len(chunk)
         if left < 0:
-            raise _StoppedError(_too_large(settings))
+            raise _UnreadError(_too_large(settings))
         try:
             room.grow(len(chunk))
         except LaterError as later:
@@ -159,9 +159,9 @@ async def _counted(request: Request, settings: Settings, room: Room) -> AsyncGen
         yield chunk
 
 
-def _unread(later: LaterError) -> _StoppedError:
+def _unread(later: LaterError) -> _UnreadError:
     later.headers = {**(later.headers or {}), "Connection": "close"}
-    return _StoppedError(later)
+    return _UnreadError(later)
 
 
 def _text(form: FormData, headers: Mapping[str, str], name: str) -> str:

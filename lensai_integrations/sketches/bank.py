@@ -27,7 +27,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.sketches import weighted, wire
 from lensai_integrations.sketches.device import send
 from lensai_integrations.sketches.levels import Levels
-from lensai_integrations.sketches.pending import Pending, checked_rows
+from lensai_integrations.sketches.pending import PendingRows, checked_rows
 from lensai_integrations.sketches.state import RANKS, Sketch, State, field, number, require
 from lensai_integrations.sketches.weighted import Floats, Integers
 
@@ -63,7 +63,7 @@ class KLLBank(Sketch):
         self._k = self._min_k = _whole("k", k, wire.MIN_K, wire.MAX_K)
         seed = secrets.randbits(63) if seed is None else _whole("seed", seed, 0, 2**63 - 1)
         self._levels = Levels(self._dim, self._k, seed)
-        self._pending = Pending(self._levels.capacity, self._dim, _HOST)
+        self._pending = PendingRows(self._levels.capacity, self._dim, _HOST)
         self._low: Array = np.full(self._dim, np.inf, np.float32)  # of what is in the levels
         self._high: Array = -self._low
         self._rows_seen = 0
@@ -296,7 +296,7 @@ class KLLBank(Sketch):
         result = copy.copy(bank)
         result._low, result._high = bank._ends() if bank.n else (bank._low, bank._high)
         result._levels = bank._levels.relaid(sizes, items)
-        result._pending = Pending(result._levels.capacity, self._dim, _HOST)
+        result._pending = PendingRows(result._levels.capacity, self._dim, _HOST)
         result._pending.invalid = bank._pending.invalid
         return result
 
@@ -358,7 +358,7 @@ class KLLBank(Sketch):
         result._min_k = number(state, "min_k", wire.MIN_K, result._k)
         result._low, result._high = low, high
         result._levels = levels = Levels.from_state(state, result._dim, result._k)
-        result._pending = pending = Pending.from_state(state, levels.capacity, result._dim)
+        result._pending = pending = PendingRows.from_state(state, levels.capacity, result._dim)
         items = levels.laid_out()[1]
         require(bool(((low[:, None] <= items) & (items <= high[:, None])).all()), "items outside their stream's range")
         result._rows_seen = levels.weight + pending.filled + pending.invalid

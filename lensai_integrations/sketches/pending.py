@@ -19,7 +19,7 @@ from lensai_integrations.sketches.device import send, unfilled
 from lensai_integrations.sketches.state import State, field, number, require
 
 
-class Pending:
+class PendingRows:
     """Rows of `dim` values, up to a fixed number of them.
 
     Args:
@@ -33,7 +33,7 @@ class Pending:
         invalid: rows found invalid so far, these and earlier ones: an int on a host, a scalar on an accelerator.
 
     Example:
-        >>> pending = Pending(places=512, dim=3, like=np.empty(0))
+        >>> pending = PendingRows(places=512, dim=3, like=np.empty(0))
         >>> pending.take(np.ones((600, 3))), pending.full
         (512, True)
     """
@@ -85,9 +85,9 @@ class Pending:
         self.invalid = self.invalid + xp.sum(~valid)
         self.rows[...] = xp.where(valid[:, None], self.rows, xp.nan)
 
-    def moved(self, like: Array) -> Pending:
+    def moved(self, like: Array) -> PendingRows:
         """A copy where `like` lies; towards a host it waits for the accelerator."""
-        result = Pending(self.places, self.rows.shape[1], like)
+        result = PendingRows(self.places, self.rows.shape[1], like)
         result.take(to_host(self.used) if result.on_host else send(self.used, like))
         result.invalid = int(self.invalid) if result.on_host else self.invalid
         return result

@@ -41,7 +41,7 @@ _FULL = struct.Struct("<BBBBHBBQHBB")
 
 
 @dataclass(frozen=True)
-class Sketch:
+class KLLSketch:
     """One sketch as it was read.
 
     Attributes:
@@ -173,7 +173,7 @@ def _rows(head: bytes, numbers: Floats) -> list[bytes]:
     return [row.tobytes() for row in np.concatenate([start, body], axis=1)]
 
 
-def read(blob: Any) -> Sketch:
+def read(blob: Any) -> KLLSketch:
     """Read one sketch from DataSketches' bytes.
 
     Args:
@@ -205,10 +205,10 @@ def read(blob: Any) -> Sketch:
     _require(flags & (_EMPTY | _SINGLE) != _EMPTY | _SINGLE, "flags for both no item and one item")
     items = _numbers(data, _SHORT.size, 0 if flags & _EMPTY else 1)
     value = float(items[0]) if len(items) else float("nan")
-    return Sketch(k, k, (len(items),), items, value, value)
+    return KLLSketch(k, k, (len(items),), items, value, value)
 
 
-def read_alike(blobs: Iterable[Any]) -> list[Sketch]:
+def read_alike(blobs: Iterable[Any]) -> list[KLLSketch]:
     """Read sketches that have the same k, n and level sizes, as those of one bank do.
 
     Raises:
@@ -228,7 +228,7 @@ def read_alike(blobs: Iterable[Any]) -> list[Sketch]:
     return sketches
 
 
-def _read_full(data: bytes, k: int, zero_sorted: bool) -> Sketch:
+def _read_full(data: bytes, k: int, zero_sorted: bool) -> KLLSketch:
     _require(len(data) >= _FULL.size, f"{len(data)} bytes end within the header")
     n, min_k, levels = _FULL.unpack_from(data)[7:10]
     _require(MIN_K <= min_k <= k, f"min_k={min_k} outside {MIN_K}..{k}")
@@ -248,7 +248,7 @@ def _read_full(data: bytes, k: int, zero_sorted: bool) -> Sketch:
     first_sorted = 0 if zero_sorted else sizes[0]
     falls = np.flatnonzero(items[first_sorted + 1 :] < items[first_sorted:-1]) + (first_sorted + 1)
     _require({*falls.tolist()} <= {*accumulate(sizes)}, "items of a level that do not ascend")
-    return Sketch(k, min_k, sizes, items, low, high)
+    return KLLSketch(k, min_k, sizes, items, low, high)
 
 
 def _numbers(data: bytes, start: int, count: int) -> Floats:

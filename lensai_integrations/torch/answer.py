@@ -74,7 +74,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Readout:
     """One thing to read.
 
     Attributes:
@@ -105,8 +105,8 @@ class Answer:
         places: Where in a batch the labels of each output are, as far as losses show it; "" if all are in one.
     """
 
-    outputs: dict[str, Reading] = field(default_factory=dict)
-    embeddings: dict[str, Reading] = field(default_factory=dict)
+    outputs: dict[str, Readout] = field(default_factory=dict)
+    embeddings: dict[str, Readout] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     places: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
 
@@ -496,13 +496,13 @@ class _Decision:
 
     # What is read.
 
-    def output(self, head: Head) -> Reading:
+    def output(self, head: Head) -> Readout:
         layer, part = self.where(head)
         info: dict[str, Any] = {"layer": layer.path, "auto": True, "columns": math.prod(head.shape[1:])}
         info |= self.form(head) | self.loss(head)
         info["found"] = self.sentence(head)
         rows = head.root.heads.tensors.get(self.key_of(head))
-        return Reading(layer, part, info, rows, is_answer=True)
+        return Readout(layer, part, info, rows, is_answer=True)
 
     def key_of(self, head: Head) -> str:
         """The head's name in the answer of its call."""
@@ -535,7 +535,7 @@ class _Decision:
         against = f"what is at {_place(place)} in the batch" if place is not None else "the labels"
         return f"{text}; its loss, {found[1].name}, holds it against {against}"
 
-    def representation(self, head: Head) -> dict[str, Reading]:
+    def representation(self, head: Head) -> dict[str, Readout]:
         """The answer itself as an embedding."""
         layer, part = self.where(head)
         name = head.giver.path or head.name or "answer"
@@ -544,22 +544,22 @@ class _Decision:
         info["found"] = f"what {_of(head.root)} returned; the loss compares it, or further layers take it"
         kept = self.trace.kept(call, before=False)
         axes, rows = kept if kept is not None else (None, None)
-        return {name: Reading(Layer(name, layer.path, layer.module), part, info, rows, axes, is_answer=True)}
+        return {name: Readout(Layer(name, layer.path, layer.module), part, info, rows, axes, is_answer=True)}
 
-    def penultimate(self, heads: list[Head]) -> dict[str, Reading]:
+    def penultimate(self, heads: list[Head]) -> dict[str, Readout]:
         """What goes into the last layers before heads; what goes into several of them, once."""
         places: dict[int, tuple[Call, bool]] = {}
         for head in heads:
             for call, before in self.last_inputs(head):
                 places.setdefault(self.source(call, before), (call, before))
-        found: dict[str, Reading] = {}
+        found: dict[str, Readout] = {}
         for call, before in places.values():
             name = f"{call.path}.input" if before else call.path
             text = f"what {'goes into' if before else 'comes out of'} {call.path!r}, the last layer before the answer"
             info = {"auto": True, "layer": name, "found": text, "order": len(found)}
             kept = self.trace.kept(call, before=before)
             axes, rows = kept if kept is not None else (None, None)
-            found[name] = Reading(Layer(name, call.path, call.module, before), None, info, rows, axes)
+            found[name] = Readout(Layer(name, call.path, call.module, before), None, info, rows, axes)
         return found
 
     def last_inputs(self, head: Head) -> list[tuple[Call, bool]]:

@@ -75,7 +75,7 @@ def merged_rows(way: str, answers: Sequence[Any]) -> Tensor:
     return torch.stack(same).mean(0)
 
 
-class Span(NamedTuple):
+class MemorySpan(NamedTuple):
     """Where in memory what a call was given lies: of which block, from which byte to which, and where that ends."""
 
     block: int
@@ -84,7 +84,7 @@ class Span(NamedTuple):
     end: int
 
 
-def span_of(tensor: Tensor | None) -> Span | None:
+def span_of(tensor: Tensor | None) -> MemorySpan | None:
     """Where a tensor lies; None if its numbers are not one after the other.
 
     Example:
@@ -96,10 +96,10 @@ def span_of(tensor: Tensor | None) -> Span | None:
         return None
     storage, size = tensor.untyped_storage(), tensor.element_size()
     start = int(tensor.storage_offset()) * size
-    return Span(storage.data_ptr(), start, start + int(tensor.numel()) * size, storage.nbytes())
+    return MemorySpan(storage.data_ptr(), start, start + int(tensor.numel()) * size, storage.nbytes())
 
 
-def are_consecutive(spans: Sequence[Span | None]) -> bool:
+def are_consecutive(spans: Sequence[MemorySpan | None]) -> bool:
     """Whether they are the parts of one block of memory, in order and without a gap."""
     known = [span for span in spans if span is not None]
     if not known or len(known) < len(spans) or len({span.block for span in known}) > 1:

@@ -19,7 +19,7 @@ from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.meaning import UNSEEN
 from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Profile
-from lensai_integrations.torch.answer import ADVICE, Answer, Reading, decide, image_count, loss_of
+from lensai_integrations.torch.answer import ADVICE, Answer, Readout, decide, image_count, loss_of
 from lensai_integrations.torch.calls import MEAN_OF_SOFTMAX, VIEWS, Calls
 from lensai_integrations.torch.compiling import has_compiled, is_compiled, root_of_compiled
 from lensai_integrations.torch.following import answer_in, follow, outermost_first
@@ -75,7 +75,7 @@ class Finder:
         self.places: dict[str, tuple[int | str, ...]] = before.places if before is not None and same else {}
         self._compiled = is_compiled(model)
         self._hides = has_compiled(model)
-        self._hidden: Reading | None = None
+        self._hidden: Readout | None = None
         self._agrees: bool | None = None
         self._reads_answer = False
         if self._compiled and (outputs or layers or any(True for _ in taps)):
@@ -175,7 +175,7 @@ class Finder:
         if len(both) == 2:
             self.settle()
 
-    def _behind_compiled(self, answer: Answer) -> Reading | None:
+    def _behind_compiled(self, answer: Answer) -> Readout | None:
         """A compiled function hides the layers that it calls: if the last Linear was seen to answer what the model did,
         the embedding is what goes into it."""
         last, seen = last_linear(self._model), self._taps.kept(OUTPUTS)
@@ -185,7 +185,7 @@ class Finder:
         name = f"{last.path}.input"
         found = f"what goes into {last.path!r}, which answered what the model did in the first batch"
         info = {"auto": True, "layer": name, "order": 0, "found": found}
-        return Reading(Layer(name, last.path, last.module, before=True), None, info)
+        return Readout(Layer(name, last.path, last.module, before=True), None, info)
 
     def _follow(self, traces: Sequence[Trace]) -> list[str]:
         """Tell the taps how the calls of a batch make up its rows; what is to be said of them."""
@@ -238,15 +238,15 @@ class Finder:
         outputs = [tap.key for tap in self._taps if self._outputs and tap.key.split("/")[0] == OUTPUTS]
         return outputs + [tap.key for tap in self._taps if self._layers and tap.key.startswith(LAYER)]
 
-    def _readings(self, answer: Answer) -> dict[str, Reading]:
-        found: dict[str, Reading] = {}
+    def _readings(self, answer: Answer) -> dict[str, Readout]:
+        found: dict[str, Readout] = {}
         if self._outputs:
             found |= {f"{OUTPUTS}/{name}" if name else OUTPUTS: each for name, each in answer.outputs.items()}
         if self._layers:
             found |= {LAYER + name: each for name, each in answer.embeddings.items()}
         return found
 
-    def _tap(self, key: str, reading: Reading) -> Tap:
+    def _tap(self, key: str, reading: Readout) -> Tap:
         reduce = reduce_of(self._reduce, key.removeprefix(LAYER)) if key.startswith(LAYER) else None
         return Tap(key, reading.layer, reduce, reading.head, reading.info)
 
@@ -345,7 +345,7 @@ class MatchingFinder(Finder):
     def _advice(self) -> str:
         return _BY_HAND
 
-    def _readings(self, answer: Answer) -> dict[str, Reading]:
+    def _readings(self, answer: Answer) -> dict[str, Readout]:
         readings, answer.problems = matched(answer, self._reference, self._missing)
         return readings
 
@@ -406,7 +406,7 @@ def _reduction(reduce: Reduce | Mapping[str, Reduce]) -> Reduce:
     return reduce
 
 
-def _caught(trace: Trace, readings: Mapping[str, Reading]) -> dict[str, list[tuple[int, torch.Tensor]]]:
+def _caught(trace: Trace, readings: Mapping[str, Readout]) -> dict[str, list[tuple[int, torch.Tensor]]]:
     """What was read in each call of a traced batch, as far as copies were kept: number of axes, and rows."""
     caught = {}
     for key, reading in readings.items():

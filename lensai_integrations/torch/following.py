@@ -15,18 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from lensai_integrations.heads import is_outputs
-from lensai_integrations.torch.calls import (
-    MEAN,
-    MEAN_OF_SOFTMAX,
-    PARTS,
-    UNKNOWN,
-    VIEWS,
-    WHOLE,
-    Calls,
-    merged_rows,
-)
+from lensai_integrations.torch.calls import MEAN, MEAN_OF_SOFTMAX, PARTS, UNKNOWN, VIEWS, WHOLE, Calls, merged_rows
 from lensai_integrations.torch.layers import Layer
-from lensai_integrations.torch.rows import OTHER, Rows
+from lensai_integrations.torch.rows import OTHER_ROWS, Rows
 from lensai_integrations.torch.trace import LARGEST, Call, Trace
 
 _CLOSE: Final = 1e-4
@@ -43,7 +34,7 @@ def calls_of(trace: Trace, module: nn.Module, images: int, *, before: bool = Fal
     """
     calls = outermost_first(trace, module)
     rows = [_rows(trace, call, before) for call in calls]
-    fed = tuple(i for i, each in enumerate(rows) if each != OTHER) or tuple(range(len(rows)))
+    fed = tuple(i for i, each in enumerate(rows) if each != OTHER_ROWS) or tuple(range(len(rows)))
     known = [rows[i].places for i in fed]
     size = max([images, *(place + 1 for places in known for place in places or ())])
     if len(fed) > 1:
@@ -169,10 +160,10 @@ def _node(call: Call, before: bool) -> int | None:
 def _rows(trace: Trace, call: Call, before: bool) -> Rows:
     """The rows of what a call was given or gave; where they are lost, those of what the model was called with."""
     node = _node(call, before)
-    rows = OTHER if node is None else trace.nodes[node].rows
+    rows = OTHER_ROWS if node is None else trace.nodes[node].rows
     if rows.places is None:
         given = [trace.nodes[each].rows for each in trace.outermost(call).inputs]
-        outer = next((each for each in given if each != OTHER), OTHER)
+        outer = next((each for each in given if each != OTHER_ROWS), OTHER_ROWS)
         if len(outer.places or ()) == _count(trace, call, before):
             return outer
     return rows
@@ -185,7 +176,7 @@ def _count(trace: Trace, call: Call, before: bool) -> int:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ChosenView:
     """Which of several views a step takes for its answer.
 
     Attributes:
@@ -199,7 +190,7 @@ class Judged:
     is_clear: bool = True
 
 
-def judged(trace: Trace, nodes: Sequence[int], values: Sequence[Tensor]) -> Judged:
+def judged(trace: Trace, nodes: Sequence[int], values: Sequence[Tensor]) -> ChosenView:
     """Which of several answers for the same images is the step's: the one that its losses, its choice of the largest
     and what it returns are made of, or what it makes of all.
 
@@ -220,11 +211,11 @@ def judged(trace: Trace, nodes: Sequence[int], values: Sequence[Tensor]) -> Judg
         for way in (MEAN, MEAN_OF_SOFTMAX):
             expected = merged_rows(way, values)
             if any(_is_close(trace.values[step], expected) for step in made if step in trace.values):
-                return Judged(None, way)
-        return Judged(None)
+                return ChosenView(None, way)
+        return ChosenView(None)
     if len(alone) == 1 and not together:
-        return Judged(alone.pop())
-    return Judged(0, is_clear=False)
+        return ChosenView(alone.pop())
+    return ChosenView(0, is_clear=False)
 
 
 def _is_close(value: Tensor, expected: Tensor) -> bool:

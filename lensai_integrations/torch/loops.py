@@ -28,20 +28,14 @@ from lensai_integrations.measures.wrapped import Names, class_names_of
 from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Profile
 from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL
-from lensai_integrations.torch.answer import ADVICE, Answer, Reading
+from lensai_integrations.torch.answer import ADVICE, Answer, Readout
 from lensai_integrations.torch.attach import named_taps
 from lensai_integrations.torch.heads import heads_in
 from lensai_integrations.torch.matching import is_sharded
 from lensai_integrations.torch.ranks import padding_of
 from lensai_integrations.torch.recording import aside
 from lensai_integrations.torch.trace import placed_tensors
-from lensai_integrations.torch.watching import (
-    Passed,
-    Watch,
-    check_module,
-    labels_in,
-    rows_of,
-)
+from lensai_integrations.torch.watching import Passed, Watch, check_module, labels_in, rows_of
 from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.batches import BatchReader, Taken, image_inputs
 from lensai_integrations.training.fit import TRAINING, Preparer
@@ -257,8 +251,8 @@ class Profiled(Watch):
             self._handed += 1
             self._recording.record(taken, lambda: passed.answers)
 
-    def _found(self, answer: Answer) -> tuple[dict[str, Reading], list[str]]:
-        options, found = self._options, dict[str, Reading]()
+    def _found(self, answer: Answer) -> tuple[dict[str, Readout], list[str]]:
+        options, found = self._options, dict[str, Readout]()
         if options.outputs == "auto":
             found |= {f"{OUTPUTS}/{name}" if name else OUTPUTS: each for name, each in answer.outputs.items()}
         if options.layers == "auto":

@@ -15,7 +15,7 @@ from torch import nn
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import OUTPUTS, is_outputs, named
 from lensai_integrations.profile import Profile
-from lensai_integrations.torch.answer import Answer, Reading
+from lensai_integrations.torch.answer import Answer, Readout
 from lensai_integrations.torch.layers import Layer, find_layer, layer_alike, unwrapped
 from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.known_layers import KnownLayer, known_output, not_in
@@ -146,7 +146,7 @@ def _error_of(model: nn.Module, name: str) -> str:
     return ""
 
 
-def matched(answer: Answer, reference: Profile, missing: Iterable[str]) -> tuple[dict[str, Reading], list[str]]:
+def matched(answer: Answer, reference: Profile, missing: Iterable[str]) -> tuple[dict[str, Readout], list[str]]:
     """What was decided of a model, by the groups of a baseline.
 
     Args:
@@ -160,7 +160,7 @@ def matched(answer: Answer, reference: Profile, missing: Iterable[str]) -> tuple
     groups = list(missing)
     theirs = dict.fromkeys(filter(is_outputs, reference.groups), 0)
     outputs, doubt = named(OUTPUTS, answer.outputs, theirs) if answer.outputs else ({}, "")
-    found: dict[str, Reading] = {**outputs, **_embeddings(answer, reference)}
+    found: dict[str, Readout] = {**outputs, **_embeddings(answer, reference)}
     problems = [*answer.problems, *([doubt] if doubt else [])]
     lacking = [group for group in groups if group not in found]
     if lacking and not (answer.problems and not found):
@@ -168,7 +168,7 @@ def matched(answer: Answer, reference: Profile, missing: Iterable[str]) -> tuple
     return {group: found[group] for group in groups if group in found}, problems
 
 
-def _embeddings(answer: Answer, reference: Profile) -> Mapping[str, Reading]:
+def _embeddings(answer: Answer, reference: Profile) -> Mapping[str, Readout]:
     """The embeddings of a model by those of a baseline, in order; the answer itself where it was one."""
     theirs = {name: group.info for name, group in reference.groups.items() if name.startswith(LAYER)}
     found = {name: info for name, info in theirs.items() if info.get("auto", False)}

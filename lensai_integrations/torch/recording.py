@@ -16,7 +16,8 @@ from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Profile
 from lensai_integrations.torch.ranks import padding_of
 from lensai_integrations.torch.taps import Taps
-from lensai_integrations.training.batches import Place, Reader, Taken
+from lensai_integrations.training.batches import Reader, Taken
+from lensai_integrations.training.labels import Place
 from lensai_integrations.training.recording import Listened, Measurer, Recording
 from lensai_integrations.training.threads import one_blas_thread
 

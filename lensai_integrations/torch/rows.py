@@ -29,7 +29,7 @@ class Rows(NamedTuple):
     picked: bool = False
 
 
-OTHER: Final = Rows()
+OTHER_ROWS: Final = Rows()
 
 _VIEWS: Final = {
     "chunk", "split", "tensor_split", "split_with_sizes", "unbind", "narrow", "select", "permute", "transpose",
@@ -66,9 +66,9 @@ def rows_made(
         >>> [each.places for each in made]
         [(0, 1), (2, 3)]
     """
-    given = [(tensor, rows) for tensor, rows in given if rows != OTHER]
+    given = [(tensor, rows) for tensor, rows in given if rows != OTHER_ROWS]
     if not given:
-        return [OTHER] * len(made)
+        return [OTHER_ROWS] * len(made)
     tensor, rows = given[0]
     dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
     found: list[Rows] | None = None

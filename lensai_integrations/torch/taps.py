@@ -21,7 +21,7 @@ from lensai_integrations.arrays import Array
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.problems import Problems
-from lensai_integrations.torch.calls import UNKNOWN, Calls, Span, are_consecutive, span_of
+from lensai_integrations.torch.calls import UNKNOWN, Calls, MemorySpan, are_consecutive, span_of
 from lensai_integrations.torch.heads import heads_in
 from lensai_integrations.torch.layers import Layer
 from lensai_integrations.training.recording import Listened, reduce_name
@@ -72,7 +72,7 @@ ANSWER: Final = "answer"
 MORE: Final = "more of the answer"
 
 
-class _Kept(NamedTuple):
+class _KeptRows(NamedTuple):
     axes: int
     values: Any
     reduced: bool
@@ -95,10 +95,10 @@ class Taps:
         self._taps: dict[str, Tap] = {}
         self._problems = problems
         self._open = False
-        self._kept: dict[str, _Kept] = {}
-        self._calls: list[dict[str, _Kept]] = []
-        self._late: dict[str, list[_Kept]] = {}
-        self._spans: list[Span | None] = []
+        self._kept: dict[str, _KeptRows] = {}
+        self._calls: list[dict[str, _KeptRows]] = []
+        self._late: dict[str, list[_KeptRows]] = {}
+        self._spans: list[MemorySpan | None] = []
         self._again: dict[str, bool] = {}
         self._how: dict[tuple[bool, str], Calls] = {}
         self.training = False
@@ -160,11 +160,11 @@ class Taps:
                 layer.info["axes"] = all_kept[layer.key][0].axes
         return rows if self.verify is None else self.verify(rows)
 
-    def _reduced(self, key: str, kept: _Kept) -> Any:
+    def _reduced(self, key: str, kept: _KeptRows) -> Any:
         reduce = self._taps[key].reduce if key in self._taps else None
         return kept.values if kept.reduced or reduce is None else reduce_embedding(kept.values, reduce)
 
-    def _joined(self, key: str, answers: list[Any], spans: list[Span | None]) -> Any:
+    def _joined(self, key: str, answers: list[Any], spans: list[MemorySpan | None]) -> Any:
         """The rows of a batch, of what a layer answered in the calls of the model; None if they are not known."""
         calls = self._how.get((self.training, key))
         if calls is not None:
@@ -208,7 +208,7 @@ class Taps:
                 continue
             self._add(tap)
             if self._open and tap.key in caught:
-                self._late[tap.key] = [_Kept(axes, rows, tap.reduce is not None) for axes, rows in caught[tap.key]]
+                self._late[tap.key] = [_KeptRows(axes, rows, tap.reduce is not None) for axes, rows in caught[tap.key]]
 
     def take_place_of(self, before: Iterable[str], key: str, info: Mapping[str, Any]) -> None:
         """In the place of some taps, note a layer whose rows `verify` gives."""
@@ -262,11 +262,11 @@ class Taps:
         if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
             return  # computed again, for gradients
         if key == ANSWER and len(tensors_of(answer)) > 1:
-            self._kept[MORE] = _Kept(0, None, True)
+            self._kept[MORE] = _KeptRows(0, None, True)
         if torch.compiler.is_compiling():
             tensor = first_tensor(answer)
             if tensor is not None:
-                self._kept[key] = _Kept(tensor.ndim, tensor.detach().clone(), False)
+                self._kept[key] = _KeptRows(tensor.ndim, tensor.detach().clone(), False)
             return
         if key != ANSWER or first_tensor(answer) is not None:
             with self._problems.caught(key), torch.no_grad(), CATCHING:
@@ -378,7 +378,7 @@ class Hooks:
         self._handles = {}
 
 
-def _copied(tap: Tap, answer: Any) -> _Kept:
+def _copied(tap: Tap, answer: Any) -> _KeptRows:
     tensor = first_tensor(answer) if tap.head is None else heads_in(answer).tensors.get(tap.head)
     if tensor is None:
         if tap.head is not None:
@@ -386,8 +386,8 @@ def _copied(tap: Tap, answer: Any) -> _Kept:
             raise InputError(f"what {of!r} returned in this pass is not the answer{part} that it was found to have")
         raise InputError(f"layer {tap.layer.path!r} has no tensor in what it answers, a {type(answer).__name__}")
     if tap.reduce is None:
-        return _Kept(tensor.ndim, tensor.detach().clone(), False)
-    return _Kept(tensor.ndim, reduce_embedding(tensor, tap.reduce), True)
+        return _KeptRows(tensor.ndim, tensor.detach().clone(), False)
+    return _KeptRows(tensor.ndim, reduce_embedding(tensor, tap.reduce), True)
 
 
 def first_tensor(answer: Any) -> Tensor | None:

@@ -26,7 +26,7 @@ from lensai_integrations.measures.batches import are_samples
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.torch.heads import Heads, heads_in, is_vector
 from lensai_integrations.torch.layers import is_metric, paths_of
-from lensai_integrations.torch.rows import OTHER, Rows, rows_made
+from lensai_integrations.torch.rows import OTHER_ROWS, Rows, rows_made
 from lensai_integrations.torch.taps import CATCHING, Hooks
 
 #: Losses by the function that computes them, in the words of `describe(loss=...)`.
@@ -98,7 +98,7 @@ class Node:
     weight: bool = False
     layer: bool = False
     place: tuple[int | str, ...] | None = None
-    rows: Rows = OTHER
+    rows: Rows = OTHER_ROWS
 
 
 @dataclasses.dataclass
@@ -200,10 +200,10 @@ class Trace(TorchFunctionMode):
         images = [tensor for _, _, tensor in placed if tensor.ndim > 2]
         is_list = len(images) > 1 and all(image.ndim == 3 for image in images)
         for number, place, tensor in placed:
-            rows = Rows(tuple(range(tensor.shape[0]))) if tensor.ndim else OTHER
+            rows = Rows(tuple(range(tensor.shape[0]))) if tensor.ndim else OTHER_ROWS
             if self.samples or is_list:  # one image each, whose rows are its own
                 which = number if self.samples else next((i for i, each in enumerate(images) if each is tensor), 0)
-                rows = Rows((which,) * tensor.shape[0]) if tensor.ndim > 2 else OTHER
+                rows = Rows((which,) * tensor.shape[0]) if tensor.ndim > 2 else OTHER_ROWS
             self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place, rows=rows))
             if tensor.ndim > 2 and tensor.is_contiguous() and not (self.samples or is_list):
                 self._leaves[tensor.untyped_storage().data_ptr()] = tensor
@@ -362,19 +362,19 @@ class Trace(TorchFunctionMode):
 
     def _rows_as(self, tensor: Tensor, parents: Sequence[int]) -> Rows:
         """Of what was made out of sight: the rows of what it was made of, if there are as many."""
-        if (rows := self._rows_in_batch(tensor)) != OTHER:
+        if (rows := self._rows_in_batch(tensor)) != OTHER_ROWS:
             return rows
-        known = {self.nodes[parent].rows for parent in parents} - {OTHER}
-        rows = known.pop() if len(known) == 1 else OTHER
-        return rows if tensor.ndim and len(rows.places or ()) == tensor.shape[0] else OTHER
+        known = {self.nodes[parent].rows for parent in parents} - {OTHER_ROWS}
+        rows = known.pop() if len(known) == 1 else OTHER_ROWS
+        return rows if tensor.ndim and len(rows.places or ()) == tensor.shape[0] else OTHER_ROWS
 
     def _rows_in_batch(self, tensor: Tensor) -> Rows:
         """Of one image of the batch, as a loop over it gives it: where it lies in it, once for each of its rows."""
         leaf = self._leaves.get(tensor.untyped_storage().data_ptr()) if self._leaves and tensor.ndim else None
         if leaf is None or not tensor.is_contiguous() or tensor.numel() != leaf.stride(0):
-            return OTHER
+            return OTHER_ROWS
         place, inside = divmod(int(tensor.storage_offset()) - int(leaf.storage_offset()), int(leaf.stride(0)))
-        return Rows((place,) * tensor.shape[0]) if not inside else OTHER
+        return Rows((place,) * tensor.shape[0]) if not inside else OTHER_ROWS
 
     def _new(self, tensor: Tensor, node: Node) -> int:
         self.nodes.append(node)

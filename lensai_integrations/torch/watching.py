@@ -28,7 +28,7 @@ from lensai_integrations.heads import is_labels
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.problems import log
-from lensai_integrations.torch.answer import Answer, Reading, decide
+from lensai_integrations.torch.answer import Answer, Readout, decide
 from lensai_integrations.torch.compiling import forget_compiled, is_compiled
 from lensai_integrations.torch.heads import heads_in
 from lensai_integrations.torch.layers import find_layer, in_training, unwrapped
@@ -139,7 +139,7 @@ class Watch:
         self._sought: Reduce | None = None
         self.layers: list[Listened] = [listened(tap) for tap in self._taps.values()]
         self._pass, self._finding = _Pass(), threading.Lock()
-        self._hooks = Hooks(_Hook)
+        self._hooks = Hooks(_WatchHook)
         self._recorded = self._silent = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -160,7 +160,7 @@ class Watch:
         """Tell of a pass."""
         raise NotImplementedError
 
-    def _found(self, answer: Answer) -> tuple[dict[str, Reading], list[str]]:
+    def _found(self, answer: Answer) -> tuple[dict[str, Readout], list[str]]:
         """What is to be read of a model's answer, by key, and what is to be said."""
         raise NotImplementedError
 
@@ -174,7 +174,7 @@ class Watch:
         if self._hooks:
             raise InputError("this watch is open already: make another for another block")
         self._recorded = self._silent = 0
-        module, hooks = self._module, Hooks(_Hook)
+        module, hooks = self._module, Hooks(_WatchHook)
         forget_compiled(module)
         try:
             hooks.put(module, self._begin, before=True, prepend=True)
@@ -492,7 +492,7 @@ class MonitorWatch(Watch):
             segments=segments,
         )
 
-    def _found(self, answer: Answer) -> tuple[dict[str, Reading], list[str]]:
+    def _found(self, answer: Answer) -> tuple[dict[str, Readout], list[str]]:
         readings, problems = matched(answer, self._reference, self._missing)
         return readings, problems if len(readings) < len(self._missing) else []
 
@@ -625,7 +625,7 @@ def _apart() -> Iterator[None]:
 _AUTOCAST: Final = ("cpu", "cuda", "mps", "xpu")
 
 
-class _Hook(Hook):
+class _WatchHook(Hook):
     """A hook that tells in a copy of the module that it is one.
 
     `torch.compile` leaves it out of what it compiles; to load that takes seconds, so only if it is loaded.

@@ -16,20 +16,12 @@ from typing import Any, Final
 from lensai_integrations.arrays import dtype_name, is_array, shape_of, strings
 from lensai_integrations.conventions import is_images
 from lensai_integrations.errors import InputError
-from lensai_integrations.profile import Group
+from lensai_integrations.group import Group
 from lensai_integrations.training.fit import Preparer
 from lensai_integrations.training.labels import Place, by_part, parts_beside
 from lensai_integrations.training.options import Options
-from lensai_integrations.training.recording import (
-    LABELS,
-    LAYER,
-    OUTPUTS,
-    Listened,
-    Recording,
-    images_of,
-    labels_of,
-)
-from lensai_integrations.training.suspicions import Seen, suspicions
+from lensai_integrations.training.recording import LABELS, LAYER, OUTPUTS, Listened, Recording, images_of, labels_of
+from lensai_integrations.training.suspicions import SeenGroup, suspicions
 from lensai_integrations.training.threads import one_blas_thread
 
 #: The source of what a dry run profiles.
@@ -157,7 +149,7 @@ def run_check(
         found = {**images_of(taken), **answers, **labels_of(taken)}
         arrays = {name: array for name, array in found.items() if array is not None}
     profile = recording.finish()
-    seen = [Seen(profile.groups[name], array) for name, array in arrays.items() if name in profile.groups]
+    seen = [SeenGroup(profile.groups[name], array) for name, array in arrays.items() if name in profile.groups]
     rows = [_row(each) for each in seen]
     rows += [_unread(name, array) for name, array in arrays.items() if name not in profile.groups]
     rows += [_own_row(name, own, each) for each in seen for name, own in each.group.apart.items()]
@@ -231,7 +223,7 @@ def without_missing(options: Options, find: Callable[[str], Any]) -> tuple[Optio
     return replace(options, layers=layers, outputs=outputs, reduce=reduce), problems
 
 
-def _row(seen: Seen) -> CheckRow:
+def _row(seen: SeenGroup) -> CheckRow:
     group, (low, high) = seen.group, seen.range
     return CheckRow(group.name, *_looks(seen.array), _read(seen), low, high, group.n, group.invalid, _found(group.info))
 
@@ -261,7 +253,7 @@ def _looks(array: Any) -> tuple[tuple[int, ...], str, str]:
     return (shape_of(array) if known else ()), (dtype_name(array) if known else type(array).__name__), device_of(array)
 
 
-def _own_row(name: str, own: Group, images: Seen) -> CheckRow:
+def _own_row(name: str, own: Group, images: SeenGroup) -> CheckRow:
     assert own.bank is not None
     low, high = float(own.bank.min.min()), float(own.bank.max.max())
     shape, unit = (own.n + own.invalid, own.bank.dim), own.definition(own.definition_of(name))
@@ -270,7 +262,7 @@ def _own_row(name: str, own: Group, images: Seen) -> CheckRow:
     return CheckRow(f"{own.name}/{name}", shape, "float32", where, read, low, high, own.n, own.invalid)
 
 
-def _read(seen: Seen) -> str:
+def _read(seen: SeenGroup) -> str:
     info = seen.group.info
     if is_images(seen.group.name):
         return f"{info['note']}, {info['size']}"

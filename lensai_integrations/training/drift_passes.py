@@ -16,10 +16,11 @@ from lensai_integrations.heads import is_labels
 from lensai_integrations.interruptions import pass_on
 from lensai_integrations.problems import Problems, log
 from lensai_integrations.profile import Profile
-from lensai_integrations.training.batches import Place, Reader
+from lensai_integrations.training.batches import Reader
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.fit import Fit
 from lensai_integrations.training.known_layers import check_weights, weights_known
+from lensai_integrations.training.labels import Place
 from lensai_integrations.training.tracking import TrackedRun
 from lensai_integrations.training.weights import WEIGHTS, Weights
 

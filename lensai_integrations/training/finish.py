@@ -17,7 +17,7 @@ from lensai_integrations.problems import Problems, log
 from lensai_integrations.profile import Baseline, files_of
 from lensai_integrations.progress import progress_bar
 from lensai_integrations.training.options import Options
-from lensai_integrations.training.place import Place
+from lensai_integrations.training.place import BaselineFolder
 from lensai_integrations.training.tracking import TrackedRun, name_of_run
 
 #: The MLflow runs that fits of this process have logged to, with the artifact path.
@@ -49,7 +49,7 @@ def deliver(
     Returns:
         The folder it is in; None if it could not be saved.
     """
-    place = Place(root, options, name_of_run(runs))
+    place = BaselineFolder(root, options, name_of_run(runs))
     with _how_to_finish(place, baseline, options, runs):
         files = _saved(baseline, place, problems)
         if place.folder is not None:
@@ -69,7 +69,7 @@ def say_there_is_none(reference: str, problems: Problems) -> None:
     log.warning("there is no baseline: no whole %s pass was profiled%s", reference, because)
 
 
-def _saved(baseline: Baseline, place: Place, problems: Problems) -> Mapping[str, bytes]:
+def _saved(baseline: Baseline, place: BaselineFolder, problems: Problems) -> Mapping[str, bytes]:
     """Write the baseline with its report to its folder.
 
     Returns:
@@ -111,7 +111,9 @@ def _calibrated(baseline: Baseline, options: Options, problems: Problems) -> Bas
 
 
 @contextmanager
-def _how_to_finish(place: Place, baseline: Baseline, options: Options, runs: Sequence[TrackedRun]) -> Iterator[None]:
+def _how_to_finish(
+    place: BaselineFolder, baseline: Baseline, options: Options, runs: Sequence[TrackedRun]
+) -> Iterator[None]:
     """Where the block is cut short, by Ctrl-C or a user's signal handler: say what is on disk and how to do the rest.
 
     There is no upload then: whoever stops a program does not wait for a server.
@@ -176,7 +178,11 @@ def _push(files: Mapping[str, bytes], saved: Path | None, run: TrackedRun, optio
 
 
 def _say_where(
-    baseline: Baseline, place: Place, options: Options, logged: Sequence[TrackedRun], say: Callable[[str], None]
+    baseline: Baseline,
+    place: BaselineFolder,
+    options: Options,
+    logged: Sequence[TrackedRun],
+    say: Callable[[str], None],
 ) -> None:
     places = [f"saved to {place.folder}{place.note}"] if place.folder is not None else []
     for run in logged:

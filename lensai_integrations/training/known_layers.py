@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.group import Group
 from lensai_integrations.measures.embeddings import REDUCTIONS, Reduce
-from lensai_integrations.profile import Baseline, Group, Profile
+from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.training.recording import LAYER, OUTPUTS
 from lensai_integrations.training.weights import WEIGHTS, Weights
 

@@ -26,7 +26,7 @@ _INSTEAD: Final = " (in place of that of an earlier fit; pass another directory=
 _INSTEAD_OF_OLD: Final = " (in place of an earlier program's)"
 
 
-class Place:
+class BaselineFolder:
     """The folder of a fit's baseline. It is taken when it is first written to, and stays the same.
 
     Args:

@@ -14,7 +14,8 @@ from lensai_integrations.measures.batches import SeveralImages
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.problems import Problems
 from lensai_integrations.profile import Profile
-from lensai_integrations.training.batches import BatchReader, Place, Reader, Taken
+from lensai_integrations.training.batches import BatchReader, Reader, Taken
+from lensai_integrations.training.labels import Place
 from lensai_integrations.training.threads import one_blas_thread
 
 #: What the keys of embeddings begin with; the keys of outputs and labels, or what those of several begin with.

@@ -32,7 +32,7 @@ SEVERAL: Final = 8
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenGroup:
     """A group of one batch, and the array it was measured from.
 
     Attributes:
@@ -79,7 +79,7 @@ class Seen:
         return np.repeat(values[row], weights[row])
 
 
-def suspicions(seen: Sequence[Seen]) -> list[str]:
+def suspicions(seen: Sequence[SeenGroup]) -> list[str]:
     """A sentence for everything that looks wrong, and what to do about it.
 
     Example:
@@ -93,7 +93,7 @@ def suspicions(seen: Sequence[Seen]) -> list[str]:
     return found
 
 
-def _images(seen: Seen) -> Iterator[str]:
+def _images(seen: SeenGroup) -> Iterator[str]:
     low, high = seen.range
     if low < -OVERSHOOT or high > 255 + OVERSHOOT:
         yield (
@@ -111,7 +111,7 @@ def _images(seen: Seen) -> Iterator[str]:
     yield from _shape(seen)
 
 
-def _shape(seen: Seen) -> Iterator[str]:
+def _shape(seen: SeenGroup) -> Iterator[str]:
     channels = seen.pixels[0].shape[1]
     for height, width in {each.shape[2:] for each in seen.pixels}:
         if min(height, width) <= 4 < max(height, width):
@@ -124,7 +124,7 @@ def _shape(seen: Seen) -> Iterator[str]:
         yield f"all {len(seen.pixels[0])} images are the same"
 
 
-def _outputs(seen: Seen) -> Iterator[str]:
+def _outputs(seen: SeenGroup) -> Iterator[str]:
     rows = seen.values.reshape(len(seen.values), -1)
     finite = rows[np.isfinite(rows).all(axis=1)]
     if seen.group.info["kind"] == "logits" and finite.shape[1] > 1 and len(finite):
@@ -137,13 +137,13 @@ def _outputs(seen: Seen) -> Iterator[str]:
             )
 
 
-def _embeddings(seen: Seen) -> Iterator[str]:
+def _embeddings(seen: SeenGroup) -> Iterator[str]:
     bank = seen.group.bank
     if bank is not None and bank.n >= SEVERAL and bool((bank.min == bank.max).all()):
         yield f"{seen.group.name} is the same for every image"
 
 
-def _labels(seen: Seen) -> Iterator[str]:
+def _labels(seen: SeenGroup) -> Iterator[str]:
     for sketch in seen.group.categories.values():
         top = sketch.top(2)
         if sketch.n >= SEVERAL and len(top) == 1:
@@ -152,11 +152,11 @@ def _labels(seen: Seen) -> Iterator[str]:
         yield "there are labels that are not finite"
 
 
-def _nothing(_: Seen) -> Iterator[str]:
+def _nothing(_: SeenGroup) -> Iterator[str]:
     return iter(())
 
 
-_ABOUT: Final[Mapping[str, Callable[[Seen], Iterator[str]]]] = {
+_ABOUT: Final[Mapping[str, Callable[[SeenGroup], Iterator[str]]]] = {
     "inputs": _images,
     "outputs": _outputs,
     "embeddings": _embeddings,

@@ -131,5 +131,5 @@ def main(folder: Path, stride: int | None, step: int) -> None:
 
 if __name__ == "__main__":
     BASELINE = small_baseline()
-    judging.judge = judge_by_mean
+    judging.level_of = judge_by_mean
     main(Path(sys.argv[1]), int(sys.argv[2]) or None, int(sys.argv[3]))

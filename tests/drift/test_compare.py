@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lensai_integrations import Profiler
-from lensai_integrations.drift.compare import DriftReport, compare
+from lensai_integrations.drift.compare import compare
+from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.profile import Baseline, Profile
 

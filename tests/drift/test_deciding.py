@@ -10,8 +10,8 @@ import pytest
 
 from lensai_integrations.drift.calibrate import Part
 from lensai_integrations.drift.deciding import (
-    Judged,
-    Limits,
+    CorrectedBlock,
+    DriftLimits,
     by_calibration,
     by_false_discoveries,
     by_formulas,
@@ -21,7 +21,7 @@ from lensai_integrations.drift.deciding import (
 from lensai_integrations.drift.kernel import KernelTest
 from lensai_integrations.drift.result import GroupDrift, StreamDrift, VectorDrift
 
-LIMITS = Limits(0.05, 0.1)
+LIMITS = DriftLimits(0.05, 0.1)
 
 
 def stream(name, raw, effect=0.5, kind="numbers"):
@@ -41,7 +41,7 @@ def group(name, *raw, vectors=None, effect=0.5):
 def judged(name, kind, statistics, p):
     """Evidence of a block: p-values `[statistics, streams]`."""
     block = SimpleNamespace(kind=kind, statistics=statistics)
-    return Judged(Part(name, name, block, None, 1, None), None, np.log(np.array(p, float)), np.zeros(1), 50)
+    return CorrectedBlock(Part(name, name, block, None, 1, None), None, np.log(np.array(p, float)), np.zeros(1), 50)
 
 
 def window(**streams):
@@ -67,7 +67,7 @@ def test_families_and_holm():
     first, *_ = by_formulas(groups, 3, LIMITS)
     assert first.vectors.drift
     assert not first.moved
-    halved, *_ = by_formulas(groups, 3, Limits(0.05, 0.1, shares=2))
+    halved, *_ = by_formulas(groups, 3, DriftLimits(0.05, 0.1, shares=2))
     assert halved.vectors.p_value == pytest.approx(0.006)
 
 
@@ -85,7 +85,7 @@ def test_false_discoveries_are_counted_over_all_groups_and_vectors():
     assert p_values(a) | p_values(b) == pytest.approx({name: p for name, p in adjusted.items() if name})
     assert b.vectors.p_value == pytest.approx(adjusted[""])
     assert [s.stream for g in (a, b) for s in g.moved] == ["a/0", "b/0"]
-    doubled = by_false_discoveries(groups, Limits(0.05, 0.1, shares=2))[0]
+    doubled = by_false_discoveries(groups, DriftLimits(0.05, 0.1, shares=2))[0]
     assert p_values(doubled)["a/0"] == pytest.approx(2 * adjusted["a/0"])
     assert by_false_discoveries([], LIMITS) == []
 
@@ -130,7 +130,7 @@ def test_what_is_not_calibrated_takes_its_share_of_the_rate():
     assert p_values(found[1])["labels/0"] == pytest.approx(0.01 * 3)
     assert not found[0].vectors.drift
     assert found[1].drift
-    halved, _ = by_calibration(groups, evidence, window(a=("0",), labels=()), Limits(0.05, 0.1, shares=2))
+    halved, _ = by_calibration(groups, evidence, window(a=("0",), labels=()), DriftLimits(0.05, 0.1, shares=2))
     assert p_values(halved[0])["a/0"] == pytest.approx(0.02 * 3)
     assert p_values(halved[1])["labels/0"] == pytest.approx(0.01 * 6)
 

@@ -11,7 +11,7 @@ from calibrations import WIDTH, batch, calibrated_baseline, window
 from lensai_integrations import Profile, Profiler
 from lensai_integrations.drift import deciding
 from lensai_integrations.drift.calibrate import calibration_of
-from lensai_integrations.drift.deciding import complete_rows, judge
+from lensai_integrations.drift.deciding import complete_rows, corrected_statistics
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def without_rows(profile):
 
 
 def test_everything_is_judged_where_all_rows_are_kept(baseline, calibration, rng):
-    judged = judge(calibration, window(rng, 80, baseline))
+    judged = corrected_statistics(calibration, window(rng, 80, baseline))
     assert len(judged) == len(calibration.parts)
     for each in judged:
         assert each.m == 80
@@ -44,7 +44,10 @@ def test_everything_is_judged_where_all_rows_are_kept(baseline, calibration, rng
 
 def test_sketches_say_the_same_where_they_are_exact(baseline, calibration, rng):
     seen = window(rng, 80, baseline)
-    full, known = by_kind(judge(calibration, seen)), by_kind(judge(calibration, without_rows(seen)))
+    full, known = (
+        by_kind(corrected_statistics(calibration, seen)),
+        by_kind(corrected_statistics(calibration, without_rows(seen))),
+    )
     kinds = {kind for _, kind in known}
     assert kinds == {"distributions", "classes", "kernel", "components"}
     for key, each in known.items():
@@ -56,12 +59,12 @@ def test_a_window_that_outgrew_its_sample_is_judged_by_sketches(baseline, calibr
     assert complete_rows(seen) == {}
     assert complete_rows(Profile()) == {}
     assert set(complete_rows(window(rng, 50, baseline))) >= {"outputs", "embeddings/pool"}
-    assert {each.m for each in judge(calibration, seen)} == {500}
+    assert {each.m for each in corrected_statistics(calibration, seen)} == {500}
 
 
 def test_the_error_of_ranks_makes_distributions_alone_less_certain(baseline, calibration, rng):
     seen = without_rows(window(rng, 4000, baseline))
-    before = by_kind(judge(calibration, seen))
+    before = by_kind(corrected_statistics(calibration, seen))
     exact = {
         key: each.part.block.compare(
             each.part.mean,
@@ -82,15 +85,15 @@ def test_a_kernel_mean_at_other_bandwidths_is_computed_from_rows(calibration, rn
     seen = profiler.profile()
     kernel = next(p.block for p in calibration.parts if (p.group, p.block.kind) == ("embeddings/pool", "kernel"))
     assert kernel.known(seen.groups["embeddings/pool"]) is None
-    assert ("embeddings/pool", "kernel") in by_kind(judge(calibration, seen))
+    assert ("embeddings/pool", "kernel") in by_kind(corrected_statistics(calibration, seen))
 
 
 def test_rows_that_are_not_finite_are_left_out(baseline, calibration, rng):
     seen = window(rng, 100, baseline, change="nan", share=0.3)
-    judged = by_kind(judge(calibration, seen))
+    judged = by_kind(corrected_statistics(calibration, seen))
     assert judged["outputs", "distributions"].m == 100
     assert judged["embeddings/pool", "distributions"].m == seen.groups["embeddings/pool"].n < 90
-    gone = by_kind(judge(calibration, window(rng, 20, baseline, change="nan")))
+    gone = by_kind(corrected_statistics(calibration, window(rng, 20, baseline, change="nan")))
     assert {group for group, _ in gone} == {"outputs"}
 
 
@@ -99,14 +102,14 @@ def test_rows_without_an_answer_are_of_no_class(baseline, calibration, rng):
     made["outputs"][:30] = np.nan
     profiler = Profiler(like=baseline, seed=1)
     profiler.update(outputs=made["outputs"])
-    classes = by_kind(judge(calibration, profiler.profile()))["outputs", "classes"]
+    classes = by_kind(corrected_statistics(calibration, profiler.profile()))["outputs", "classes"]
     assert classes.m == 70
 
 
 def test_groups_that_are_missing_or_of_other_streams_are_left_out(baseline, calibration, rng):
     profiler = Profiler(seed=1)
     profiler.update(embeddings={"pool": rng.normal(size=(50, WIDTH + 1)), "other": rng.normal(size=(50, 3))})
-    assert judge(calibration, profiler.profile(), baseline.reference) == []
+    assert corrected_statistics(calibration, profiler.profile(), baseline.reference) == []
 
 
 def test_between_two_sizes_logarithms_are_interpolated(baseline, calibration, rng, monkeypatch):
@@ -122,7 +125,10 @@ def test_between_two_sizes_logarithms_are_interpolated(baseline, calibration, rn
     found = {}
     for m in (1, 5, 7, 50, 5000):
         asked.clear()
-        found[m] = (judge(calibration, window(rng, m, baseline, rows=5000))[0].log_p.item(), tuple(asked))
+        found[m] = (
+            corrected_statistics(calibration, window(rng, m, baseline, rows=5000))[0].log_p.item(),
+            tuple(asked),
+        )
     between = np.log(7 / 5) / np.log(2)
     assert found[1] == found[5] == (-1.0, (0,))
     assert found[7] == (pytest.approx(-1 - between), (0, 1))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lensai_integrations import (
+from lensai_integrations import (  # fmt: skip
     Baseline,
     DriftMonitor,
     ImageInputs,
@@ -17,7 +17,7 @@ from lensai_integrations import (
     compare,
     measure,
     profile_dataset,
-)  # fmt: skip
+)
 from lensai_integrations.drift.calibrate import calibration_of
 from lensai_integrations.drift.sinks import Sink
 from lensai_integrations.errors import InputError

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lensai_integrations.drift import levels
-from lensai_integrations.drift.levels import ALARM, LEVELS, OK, WARNING, Alert, Rates, judge, step
+from lensai_integrations.drift.levels import ALARM, LEVELS, OK, WARNING, Alert, Rates, level_of, step
 from lensai_integrations.errors import InputError
 
 
@@ -77,7 +77,7 @@ def test_the_level_is_that_of_the_smallest_rate_at_which_it_drifts(monkeypatch, 
         return said
 
     monkeypatch.setattr(levels, "compare", compare)
-    found, report = judge(None, None, Rates(*rates, (("min_effect", 0.2),)))
+    found, report = level_of(None, None, Rates(*rates, (("min_effect", 0.2),)))
     assert (found, report.rate, len(asked)) == (level, rate, calls)
 
 

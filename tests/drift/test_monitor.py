@@ -304,7 +304,7 @@ def test_rows_that_are_not_as_the_baselines_stay_out_of_the_window_and_no_others
 def test_a_comparison_that_fails_is_counted_and_the_next_window_judged(monkeypatch, caplog):
     by_mean(monkeypatch)
     monitor = DriftMonitor(BASELINE, 4)
-    good = judging.judge
+    good = judging.level_of
     monkeypatch.setattr(judging, "judge", lambda *_: 1 / 0)
     assert monitor.update(outputs=numbers(4)) == []
     monkeypatch.setattr(judging, "judge", good)

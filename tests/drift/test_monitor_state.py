@@ -12,7 +12,7 @@ from monitors import Clock, by_mean, numbers, small_baseline
 
 from lensai_integrations import DriftMonitor
 from lensai_integrations.drift import monitor_state
-from lensai_integrations.drift.monitor_state import HEAD, Store
+from lensai_integrations.drift.monitor_state import HEAD, MonitorFolder
 from lensai_integrations.errors import FormatError, InputError
 
 BASELINE = small_baseline()
@@ -204,14 +204,14 @@ def test_only_own_files_are_removed(tmp_path):
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
     child = os.fork()
     if not child:
-        Store(tmp_path)
+        MonitorFolder(tmp_path)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    Store(tmp_path).release()
+    MonitorFolder(tmp_path).release()
 
 
 def test_a_profile_of_another_name_is_refused(tmp_path):
-    store = Store(tmp_path)
+    store = MonitorFolder(tmp_path)
     with pytest.raises(FormatError, match="no name of one"):
         store.get("/etc/passwd")
     name = store.put(BASELINE.reference)

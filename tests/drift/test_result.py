@@ -11,15 +11,7 @@ import pytest
 
 from lensai_integrations.drift.compare import compare
 from lensai_integrations.drift.kernel import KernelTest
-from lensai_integrations.drift.result import (
-    LISTED,
-    WORST,
-    DriftReport,
-    GroupDrift,
-    StreamDrift,
-    VectorDrift,
-    badness,
-)
+from lensai_integrations.drift.result import LISTED, WORST, DriftReport, GroupDrift, StreamDrift, VectorDrift, badness
 
 
 def stream(name="a/x", kind="numbers", drift=False, effect=0.1, p=0.5, **others):

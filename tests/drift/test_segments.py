@@ -10,7 +10,7 @@ import pytest
 from lensai_integrations.drift.compare import compare
 from lensai_integrations.drift.result import FEW, GONE, NEW, REMAINDER, SegmentDrift
 from lensai_integrations.profile import Profile
-from lensai_integrations.segments import OTHER
+from lensai_integrations.segments import OTHER_SEGMENT
 
 ROWS = {"a": 400, "b": 300, "c": 100}
 
@@ -54,11 +54,11 @@ def test_a_segment_that_moved_is_found_where_the_whole_hides_it(segmented):
 
 
 def test_what_is_not_compared_says_why(segmented):
-    rows = {"a": 200, "gone": 50, "small": 19, OTHER: 100}
-    seen = {"a": 200, "small": 200, "new": 40, OTHER: 300}
-    report = compare(segmented(rows), segmented(seen, {OTHER: 5.0, "new": 5.0}, seed=9), min_effect=1.0)
-    assert verdicts(report) == {"a": "no drift", "small": FEW, "new": NEW, "gone": GONE, OTHER: REMAINDER}
-    assert [segment.name for segment in report.segments][-1] == OTHER
+    rows = {"a": 200, "gone": 50, "small": 19, OTHER_SEGMENT: 100}
+    seen = {"a": 200, "small": 200, "new": 40, OTHER_SEGMENT: 300}
+    report = compare(segmented(rows), segmented(seen, {OTHER_SEGMENT: 5.0, "new": 5.0}, seed=9), min_effect=1.0)
+    assert verdicts(report) == {"a": "no drift", "small": FEW, "new": NEW, "gone": GONE, OTHER_SEGMENT: REMAINDER}
+    assert [segment.name for segment in report.segments][-1] == OTHER_SEGMENT
     assert report.segment_families == 2  # inputs and labels of a
     assert not any(segment.drift for segment in report.segments)
     assert any("new may be among the rows of 'other' in the baseline and those" in note for note in report.notes)

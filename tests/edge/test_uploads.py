@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from lensai_integrations import edge
 from lensai_integrations.edge import uploads
 from lensai_integrations.edge.layout import FOLDERS, canonical, place_of
-from lensai_integrations.edge.members import Limits, _Unzipped
+from lensai_integrations.edge.members import ArchiveLimits, _Unzipped
 from lensai_integrations.edge.reading import profile_of_files
 from lensai_integrations.edge.uploads import merged, pack_sketches, read_upload, rows_of, unpack_sketches
 from lensai_integrations.errors import FormatError
@@ -341,9 +341,9 @@ def test_a_sketch_that_says_too_much_is_left_out(monkeypatch):
 @pytest.mark.parametrize(
     ("limits", "problem"),
     [
-        (Limits(archive_bytes=5000), "unpacks to more than the 5000"),
-        (Limits(sketches_bytes=10), "more than the 10 bytes"),
-        (Limits(members=2), "more than 2 files"),
+        (ArchiveLimits(archive_bytes=5000), "unpacks to more than the 5000"),
+        (ArchiveLimits(sketches_bytes=10), "more than the 10 bytes"),
+        (ArchiveLimits(members=2), "more than 2 files"),
     ],
 )
 def test_limits(limits, problem):

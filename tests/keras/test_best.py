@@ -7,7 +7,7 @@ import pytest
 
 from lensai_integrations import Baseline
 from lensai_integrations.keras import BaselineCallback
-from lensai_integrations.keras.best import BestEpoch, Seen
+from lensai_integrations.keras.best import BestEpoch, SeenPass
 
 
 class Score(keras.callbacks.Callback):
@@ -108,7 +108,7 @@ def test_only_a_change_is_a_new_best(value):
     keeper = keras.callbacks.EarlyStopping("score", mode="max", restore_best_weights=True)
     best = BestEpoch([keras.callbacks.History(), keeper])
     best.begin()
-    seen = Seen({}, "validation")
+    seen = SeenPass({}, "validation")
     asked = [best.look(seen)]
     keeper.best = keras.ops.convert_to_numpy(value)
     asked += [best.look(seen), best.look(seen)]

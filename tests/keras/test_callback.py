@@ -9,7 +9,7 @@ from checks.adapter import CallbackAdapter
 
 from lensai_integrations import Baseline
 from lensai_integrations.keras import BaselineCallback, DriftCallback
-from lensai_integrations.keras.functions import Guarded
+from lensai_integrations.keras.functions import GuardedFunction
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.options import Options
 
@@ -50,7 +50,7 @@ class TestKeras(CallbackAdapter):
             given = {"validation_data": images(50, 1), "batch_size": 16, "epochs": 2, "verbose": 0}
             history = trains.fit(*images(70), callbacks=callbacks, **given).history
             exchanged = [trains.train_function, trains.test_function]
-            left = [function for function in exchanged if isinstance(function, Guarded)]
+            left = [function for function in exchanged if isinstance(function, GuardedFunction)]
             left += [layer for layer in trains.layers if "call" in layer.__dict__]
             return [*variables(trains), *map(np.asarray, history.values())], left
 

@@ -41,8 +41,8 @@ def survives(model, fit, variables):
         assert fit(trains, monitor) == history
         for expected, value in zip(values, variables(trains), strict=True):
             np.testing.assert_array_equal(value, expected)
-        assert not isinstance(trains.train_function, functions.Guarded)
-        assert not isinstance(trains.test_function, functions.Guarded)
+        assert not isinstance(trains.train_function, functions.GuardedFunction)
+        assert not isinstance(trains.test_function, functions.GuardedFunction)
         assert not any("call" in layer.__dict__ for layer in trains.layers)
         return monitor
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lensai_integrations.keras import BaselineCallback
-from lensai_integrations.keras.functions import Exchange, Guarded, why_not
+from lensai_integrations.keras.functions import Exchange, GuardedFunction, why_not
 from lensai_integrations.keras.steps import NotProfiledError, replaced
 from lensai_integrations.problems import Problems
 
@@ -190,7 +190,7 @@ def test_a_step_that_raises_is_told(exchanged, error):
     assert told == [1]
     exchange.restore()
     with pytest.raises(TypeError):
-        Guarded(ours, len, exchange)(1)
+        GuardedFunction(ours, len, exchange)(1)
     assert told == [1]
 
 

@@ -39,8 +39,8 @@ def test_wherever_in_a_hook_it_fires(model, fit, at_call, owner, name):
     with pytest.raises(TimeUpError):
         fit(trains, monitor, epochs=1)
     monitor.detach()
-    assert not isinstance(trains.train_function, functions.Guarded)
-    assert not isinstance(trains.test_function, functions.Guarded)
+    assert not isinstance(trains.train_function, functions.GuardedFunction)
+    assert not isinstance(trains.test_function, functions.GuardedFunction)
 
 
 def test_while_a_step_is_traced(model, fit, at_call):

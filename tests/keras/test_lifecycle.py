@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lensai_integrations.keras import BaselineCallback
-from lensai_integrations.keras.functions import Guarded
+from lensai_integrations.keras.functions import GuardedFunction
 
 GENERATOR = "ignore:`shuffle=True` was passed"
 
@@ -172,7 +172,7 @@ def test_an_interruption_in_a_step_leaves_the_model_as_it_was_at_once(model, fit
 
         def on_train_batch_begin(self, batch, logs=None):
             ours = self._model.train_function
-            if self.epoch == 1 and batch > 0 and isinstance(ours, Guarded):
+            if self.epoch == 1 and batch > 0 and isinstance(ours, GuardedFunction):
                 step["ours"] = ours._ours
 
                 def fails(*_):

@@ -8,7 +8,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.problems import Problems
 from lensai_integrations.profile import to_bytes
-from lensai_integrations.segments import OTHER
+from lensai_integrations.segments import OTHER_SEGMENT
 from lensai_integrations.torch.ranks import merged
 
 
@@ -22,10 +22,10 @@ def test_both_profiles_are_kept_by_label_and_travel(lit, trainer, loaders, image
     labels = held_out.tensors[1].tolist()
     for profile, n in ((baseline.reference, 30), (baseline.training, 20)):
         assert sum(segment.n for segment in profile.segments.values()) == profile.n == n
-        assert list(profile.segments)[-1] == OTHER
+        assert list(profile.segments)[-1] == OTHER_SEGMENT
         assert len(profile.segments) == 4
         assert set(profile.segments["1"].groups) == {"inputs", "outputs", "embeddings/model.fc.input", "labels"}
-    found = {name: segment.n for name, segment in baseline.reference.segments.items() if name != OTHER}
+    found = {name: segment.n for name, segment in baseline.reference.segments.items() if name != OTHER_SEGMENT}
     assert found == {name: labels.count(int(name)) for name in dict.fromkeys(map(str, labels)) if name in found}
     assert set(callback.state_dict()) == {"training", "validation"}
     again = BaselineCallback(segment_by="label", max_segments=3)
@@ -86,5 +86,5 @@ def test_ranks_merge_segment_by_segment():
         blobs.append(to_bytes(profiler.profile()))
 
     whole = merged(blobs, Problems(quiet=True))
-    assert {name: segment.n for name, segment in whole.segments.items()} == {"b": 3, "c": 3, OTHER: 1}
+    assert {name: segment.n for name, segment in whole.segments.items()} == {"b": 3, "c": 3, OTHER_SEGMENT: 1}
     assert (whole.n, whole.info["ranks"], whole.info["max_segments"]) == (7, 2, 2)

@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from lensai_integrations.arrays import dtype_name
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import (
-    USUAL_KEYS,
-    channels_first,
-    dtype_name,
-    find_images,
-    kind_of,
-    layout_of,
-    locate,
-)
+from lensai_integrations.measures.batches import USUAL_KEYS, channels_first, find_images, kind_of, layout_of, locate
 
 IMAGES = np.zeros((2, 3, 8, 6), np.float32)
 GREY = np.zeros((32, 28, 28), np.float32)

@@ -9,12 +9,12 @@ import pytest
 from tracking import Store
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.mlflow.resolve import Place, is_tracked, places
+from lensai_integrations.mlflow.resolve import ArtifactFolder, is_tracked, places
 
 MODEL = "m-" + "0" * 32
 
 
-def found(store: Store, source: str) -> list[Place]:
+def found(store: Store, source: str) -> list[ArtifactFolder]:
     return list(places(source, store.client))
 
 
@@ -73,7 +73,7 @@ def test_other_addresses_are_refused_with_the_forms_that_are_read(source: str) -
 def test_a_run_is_its_artifacts(store: Store) -> None:
     run_id = store.new_run()
     root = store.client.get_run(run_id).info.artifact_uri
-    assert found(store, f"runs:/{run_id}") == [Place(f"run {run_id}", root, "lensai", f"runs:/{run_id}")]
+    assert found(store, f"runs:/{run_id}") == [ArtifactFolder(f"run {run_id}", root, "lensai", f"runs:/{run_id}")]
     assert found(store, f"runs:/{run_id}/a/b")[0].path == "a/b"
 
 

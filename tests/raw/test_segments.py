@@ -18,7 +18,7 @@ from lensai_integrations.raw.collector import Collector
 from lensai_integrations.raw.files import profile_files
 from lensai_integrations.raw.segments import SegmentNames, SharedNames
 from lensai_integrations.report import baseline_html, drift_html
-from lensai_integrations.segments import OTHER
+from lensai_integrations.segments import OTHER_SEGMENT
 
 RANKS = [0.0, 0.05, 0.5, 0.95, 1.0]
 
@@ -55,9 +55,9 @@ def collected(sites: list[Any], **arguments: Any) -> Profile:
 
 @pytest.mark.parametrize("capacity", [4, 4096])
 def test_every_image_is_in_one_segment_and_a_segment_holds_what_its_images_alone_would(capacity: int) -> None:
-    sites = ["north", 7, None, "north", True, "x" * 201, "", np.int64(7), "south", "late", "north", OTHER] * 3
+    sites = ["north", 7, None, "north", True, "x" * 201, "", np.int64(7), "south", "late", "north", OTHER_SEGMENT] * 3
     profile = collected(sites, max_segments=4, capacity=capacity)
-    assert counts(profile) == {"north": 9, "7": 6, "1": 3, "south": 3, OTHER: 15}
+    assert counts(profile) == {"north": 9, "7": 6, "1": 3, "south": 3, OTHER_SEGMENT: 15}
     assert (profile.info["segment_by"], profile.info["max_segments"]) == ("site", 4)
     assert_adds_up(profile)
     alone = Collector(metadata={"site": lambda _: "north"})
@@ -77,7 +77,7 @@ def test_every_image_is_in_one_segment_and_a_segment_holds_what_its_images_alone
 
 def test_values_that_are_no_segments_and_images_that_are_none_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     profile = collected([0.5, "north", 1.0, object()])
-    assert counts(profile) == {"north": 1, OTHER: 3}
+    assert counts(profile) == {"north": 1, OTHER_SEGMENT: 3}
     assert caplog.text.count("rows are in the segment 'other', for by 'site' they have no segment") == 2
     collector = Collector(metadata={"site": lambda _: "north"}, segment_by="site")
     collector.add(np.full((4, 4), np.nan))
@@ -116,7 +116,7 @@ def test_processes_that_meet_new_values_at_the_same_time_agree_on_their_segments
     profile = collector.profile()
     assert_adds_up(profile)
     assert len(profile.segments) == 6
-    assert counts(profile) == {name: 12 for name in profile.segments if name != OTHER} | {OTHER: 7 * 12}
+    assert counts(profile) == {name: 12 for name in profile.segments if name != OTHER_SEGMENT} | {OTHER_SEGMENT: 7 * 12}
     collector.reset()
     collector.add(picture(1), "new")
     assert counts(collector.profile()) == {"new": 1}
@@ -147,7 +147,7 @@ def test_a_pickle_goes_on_with_the_segments_of_its_folder() -> None:
     copied = pickle.loads(pickle.dumps(collector))
     for i, site in enumerate("bca"):
         copied.add(picture(i), site)
-    assert counts(collector.profile()) == counts(copied.profile()) == {"a": 2, "b": 2, OTHER: 1}
+    assert counts(collector.profile()) == counts(copied.profile()) == {"a": 2, "b": 2, OTHER_SEGMENT: 1}
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_files_that_are_resumed_or_measured_elsewhere_have_the_same_segments(
     photos: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = profile_files(photos, jobs=0, segment_by="format", max_segments=1)
-    assert counts(expected) == {"JPEG": 90, OTHER: 30}
+    assert counts(expected) == {"JPEG": 90, OTHER_SEGMENT: 30}
     monkeypatch.setattr(files, "SAVE_EVERY", 0.0)
 
     def interrupts(done: int, total: int) -> None:
@@ -290,5 +290,5 @@ def test_a_report_shows_them_a_folder_keeps_them_and_compare_says_which_moved(tm
 def test_profiles_of_several_processes_or_days_merge_segment_by_segment() -> None:
     one, two = collected(["a"] * 5 + ["b"], max_segments=2), collected(["b"] * 3 + ["c"] * 2 + ["d"], max_segments=2)
     merged = one.merge(two)
-    assert counts(merged) == {"a": 5, "b": 4, OTHER: 3}
+    assert counts(merged) == {"a": 5, "b": 4, OTHER_SEGMENT: 3}
     assert_adds_up(merged)

@@ -7,24 +7,24 @@ import re
 import numpy as np
 import pytest
 
-from lensai_integrations.profile import Group
+from lensai_integrations.group import Group
 from lensai_integrations.report.embeddings import MOST_POINTS, effective_dimensions, fan, reading
-from lensai_integrations.report.streams import Part
+from lensai_integrations.report.streams import SourceShare
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.moments import Moments
 
 
-def part(rows: np.ndarray, number: int = 0, *, covariance: bool = True, **info: object) -> Part:
+def part(rows: np.ndarray, number: int = 0, *, covariance: bool = True, **info: object) -> SourceShare:
     rows = rows.astype(np.float32)
     bank, moments = KLLBank(rows.shape[1], seed=0), Moments(rows.shape[1], covariance=covariance)
     bank.update(rows)
     moments.update(rows)
     streams = tuple(map(str, range(rows.shape[1])))
     group = Group("embeddings/fc", streams, {"*": "x"}, {"bank": bank, "moments": moments}, dict(info))
-    return Part(number, ("validation", "training")[number], group)
+    return SourceShare(number, ("validation", "training")[number], group)
 
 
-def facts(parts: list[Part]) -> dict[str, str]:
+def facts(parts: list[SourceShare]) -> dict[str, str]:
     return {fact.term: fact.text for fact in fan(parts).facts}
 
 

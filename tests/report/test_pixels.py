@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from lensai_integrations import Profiler, edge
-from lensai_integrations.profile import Group
+from lensai_integrations.group import Group
 from lensai_integrations.report.pixels import pixel_charts
-from lensai_integrations.report.streams import Part
+from lensai_integrations.report.streams import SourceShare
 from lensai_integrations.sketches.counts import PixelCounts
 
 
-def pixels(values: np.ndarray, number: int = 0, **info: object) -> Part:
+def pixels(values: np.ndarray, number: int = 0, **info: object) -> SourceShare:
     counts = PixelCounts(values.shape[1])
     counts.update(values)
-    return Part(
+    return SourceShare(
         number, ("validation", "training")[number], Group("inputs", sketches={"pixels": counts}, info=dict(info))
     )
 
@@ -69,10 +69,10 @@ def test_clipped_pixels_do_not_flatten_the_others() -> None:
 
 
 def test_pixels_of_no_image() -> None:
-    (chart,) = pixel_charts([Part(0, "validation", Group("inputs", sketches={"pixels": PixelCounts(1)}))])
+    (chart,) = pixel_charts([SourceShare(0, "validation", Group("inputs", sketches={"pixels": PixelCounts(1)}))])
     assert chart.chart is None
     assert chart.rows[0].median == "no pixels"
-    assert pixel_charts([]) == [] == pixel_charts([Part(0, "validation", Group("inputs"))])
+    assert pixel_charts([]) == [] == pixel_charts([SourceShare(0, "validation", Group("inputs"))])
 
 
 def test_what_a_device_has_sketched_is_drawn_over_what_was_counted(tmp_path) -> None:
@@ -80,9 +80,9 @@ def test_what_a_device_has_sketched_is_drawn_over_what_was_counted(tmp_path) -> 
     profiler = Profiler(convention="lensai-edge")
     profiler.update(inputs=images)
     edge.write_stats(profiler.profile(), tmp_path)
-    device = Part(1, "window", edge.read_stats(tmp_path).groups["inputs"])
+    device = SourceShare(1, "window", edge.read_stats(tmp_path).groups["inputs"])
     assert pixel_charts([device]) == []  # without counts they are in the table of streams
-    charts = pixel_charts([Part(0, "baseline", profiler.profile().groups["inputs"]), device])
+    charts = pixel_charts([SourceShare(0, "baseline", profiler.profile().groups["inputs"]), device])
     assert [chart.name for chart in charts] == ["blue", "green", "red"]
     for chart, channel in zip(charts, (2, 1, 0), strict=True):
         assert re.findall(r'class="(s\d)"', chart.chart) == ["s0", "s1"]

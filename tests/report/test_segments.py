@@ -13,7 +13,7 @@ from lensai_integrations.report import baseline_html, drift_html
 from lensai_integrations.report.plots import ranges_svg
 from lensai_integrations.report.segments import MOST_ROWS, segment_table
 from lensai_integrations.report.streams import Source
-from lensai_integrations.segments import OTHER
+from lensai_integrations.segments import OTHER_SEGMENT
 
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror=window.hacked=2>"
 _rng = np.random.default_rng(0)
@@ -65,9 +65,13 @@ def test_every_image_input_has_a_column_of_the_first_measures() -> None:
 
 def test_numbers_are_in_order_and_the_rest_is_last() -> None:
     assert [row.name for row in table_of(profile([10, 9, 9, 2, 2, 2], most=3)).rows] == ["2", "9", "10"]
-    assert [row.name for row in table_of(profile(["a", "b", "b", "c", "c", "c"], most=2)).rows] == ["b", "a", OTHER]
+    assert [row.name for row in table_of(profile(["a", "b", "b", "c", "c", "c"], most=2)).rows] == [
+        "b",
+        "a",
+        OTHER_SEGMENT,
+    ]
     many = table_of(profile([str(i % 30) for i in range(90)], most=25))
-    assert [row.name for row in many.rows][-1] == OTHER
+    assert [row.name for row in many.rows][-1] == OTHER_SEGMENT
     assert len(many.rows) == MOST_ROWS + 1
     assert many.rest == "5 more segments in profile.npz."
 
@@ -76,7 +80,7 @@ def test_what_may_be_in_other_is_not_called_zero() -> None:
     table = table_of(profile(["a", "b"], most=1), profile(["a", "b"], "training"))
     rows = {row.name: row for row in table.rows}
     assert rows["b"].rows == ((0, "–"), (1, "1"))
-    assert rows[OTHER].rows == ((0, "1"), (1, "0"))
+    assert rows[OTHER_SEGMENT].rows == ((0, "1"), (1, "0"))
     assert rows["b"].cells[0].medians[0] == (0, "–")
 
 

@@ -8,21 +8,17 @@ import numpy as np
 import pytest
 
 from lensai_integrations import Baseline, Profile
-from lensai_integrations.profile import Group
-from lensai_integrations.report.streams import (
-    Part,
-    Source,
-    gap_sentence,
-    parts_of,
-    stream_rows,
-)
+from lensai_integrations.group import Group
+from lensai_integrations.report.streams import Source, SourceShare, gap_sentence, parts_of, stream_rows
 from lensai_integrations.sketches.bank import KLLBank
 
 
-def part(rows: np.ndarray, streams: tuple[str, ...], number: int = 0, **info: object) -> Part:
+def part(rows: np.ndarray, streams: tuple[str, ...], number: int = 0, **info: object) -> SourceShare:
     bank = KLLBank(len(streams), seed=0)
     bank.update(rows.astype(np.float32))
-    return Part(number, ("validation", "training")[number], Group("inputs", streams, {}, {"bank": bank}, dict(info)))
+    return SourceShare(
+        number, ("validation", "training")[number], Group("inputs", streams, {}, {"bank": bank}, dict(info))
+    )
 
 
 def test_numbers_are_the_quantiles_of_the_rows() -> None:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sensors import HOSTILE, NOW, THIS_HOUR, make_hours
 
-from lensai_integrations.server.charts import Span, days, effect_svg, in_words, last_week, span_of
+from lensai_integrations.server.charts import HourSpan, days, effect_svg, in_words, last_week, span_of
 from lensai_integrations.server.records import HOUR, HourDrift
 from lensai_integrations.server.standing import DAY
 
-DAYLONG = Span(THIS_HOUR - 23 * HOUR, THIS_HOUR + HOUR)
+DAYLONG = HourSpan(THIS_HOUR - 23 * HOUR, THIS_HOUR + HOUR)
 
 
 def drawn(svg: str) -> dict[str, list[tuple[int, int, float]]]:
@@ -91,7 +91,7 @@ def test_the_axis_spans_a_week_at_least_and_a_month_at_most():
 
 def test_a_sensor_that_stopped_long_ago_is_shown_as_it_was():
     old = THIS_HOUR - 100 * DAY
-    assert span_of(make_hours("door", "gg", end=old), NOW) == Span(old + HOUR - 7 * DAY, old + HOUR)
+    assert span_of(make_hours("door", "gg", end=old), NOW) == HourSpan(old + HOUR - 7 * DAY, old + HOUR)
 
 
 def test_a_clock_far_ahead_does_not_stretch_the_axis():
@@ -103,9 +103,9 @@ def test_dates_stand_at_midnights():
     labels = days(last_week(NOW))
     assert [label.text for label in labels] == [f"{day} Nov" for day in range(15, 22)]
     assert all(0 <= label.left < 100 for label in labels)
-    assert len(days(Span(THIS_HOUR - 31 * DAY, THIS_HOUR))) <= 8
+    assert len(days(HourSpan(THIS_HOUR - 31 * DAY, THIS_HOUR))) <= 8
 
 
 def test_no_date_stands_over_the_edge():
     midnight = THIS_HOUR - THIS_HOUR % DAY
-    assert [label.text for label in days(Span(midnight - DAY, midnight + HOUR))] == ["20 Nov", ""]
+    assert [label.text for label in days(HourSpan(midnight - DAY, midnight + HOUR))] == ["20 Nov", ""]

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from lensai_integrations.server import connections as module
-from lensai_integrations.server.connections import GRACE, QUIET, Connections, Guarded, listen, most_connections
+from lensai_integrations.server.connections import GRACE, QUIET, Connections, GuardedApp, listen, most_connections
 
 LARGE = 32 * 2**20
 
@@ -259,7 +259,7 @@ async def running(clock, grace=5):
     known = Connections(50, clock)
     (listener,) = listen("127.0.0.1", 0, known)
     config = uvicorn.Config(
-        Guarded(app, known), http="h11", ws="none", loop="asyncio", lifespan="off", log_config=None,
+        GuardedApp(app, known), http="h11", ws="none", loop="asyncio", lifespan="off", log_config=None,
         log_level="critical", timeout_graceful_shutdown=grace,
     )  # fmt: skip
     server = uvicorn.Server(config)

@@ -8,7 +8,7 @@ from receiving import WHEN, device, form, sketch_of
 from lensai_integrations.edge.uploads import pack_sketches, unpack_sketches
 from lensai_integrations.server import folding, queries
 from lensai_integrations.server.folding import fitting, folded
-from lensai_integrations.server.hours import Batch
+from lensai_integrations.server.hours import UnmergedHour
 from lensai_integrations.sketches import wire
 
 
@@ -17,7 +17,7 @@ def batch(*contents, known=None):
         n: pack_sketches({f"custom/{name}.bin": sketch_of([1.0]) for name in each}) for n, each in enumerate(contents)
     }
     sketches = None if known is None else pack_sketches({f"custom/{name}.bin": sketch_of([1.0]) for name in known})
-    return Batch("a", 0, 1, sketches, payloads)
+    return UnmergedHour("a", 0, 1, sketches, payloads)
 
 
 def names(given):
@@ -42,12 +42,12 @@ def test_further_bytes_are_left_out(monkeypatch):
     found, fewer = fitting(batch("a", "bc", known="a"))
     assert (names(found), fewer) == (["a", "b"], [1])
     large = {"custom/x.bin": sketch_of([1.0], k=65_000), "custom/y.bin": sketch_of([1.0])}
-    found, fewer = fitting(Batch("a", 0, 0, None, {7: pack_sketches(large)}))
+    found, fewer = fitting(UnmergedHour("a", 0, 0, None, {7: pack_sketches(large)}))
     assert (list(unpack_sketches(found.payloads[7])), fewer) == (["custom/y.bin"], [7])
 
 
 def test_what_is_damaged_is_left_to_whoever_merges():
-    assert fitting(Batch("a", 0, 0, None, {1: b"damaged"}))[1] == []
+    assert fitting(UnmergedHour("a", 0, 0, None, {1: b"damaged"}))[1] == []
 
 
 @pytest.mark.parametrize("k", [8, 200, 4096, 65_535])

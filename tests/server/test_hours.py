@@ -113,7 +113,7 @@ def test_counts_and_extremes_are_exact_in_any_order_and_batching(given):
     sketches, seen = None, [float(100 * k + i) for k, size in order for i in range(size)]
     uploads = {k: pack_sketches({"imgstats/noise.bin": sketch_of(100 * k + i for i in range(n))}) for k, n in order}
     for at in range(0, len(order), most):
-        batch = hours.Batch("a", HOUR, 1, sketches, {k: uploads[k] for k, _ in order[at : at + most]})
+        batch = hours.UnmergedHour("a", HOUR, 1, sketches, {k: uploads[k] for k, _ in order[at : at + most]})
         whole, damaged = folded(batch)
         assert not damaged
         sketches = pack_sketches(whole)

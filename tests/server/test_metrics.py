@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from lensai_integrations.server import metrics, queries
-from lensai_integrations.server.metrics import Metrics
+from lensai_integrations.server.metrics import ServerMetrics
 from lensai_integrations.server.records import HOUR
 from lensai_integrations.server.tables import HOURS, SENSORS
 
@@ -38,7 +38,7 @@ def told(store, now=NOW):
 def test_of_ten_thousand_sensors_those_that_drift_are_named_and_all_are_counted(sqlite):
     drifting = [f"cam-{n}" for n in (4, 8000, 9999)]
     fill(sqlite, {f"cam-{n}": "gd" if f"cam-{n}" in drifting else "dg" for n in range(10_000)})
-    told = Metrics(sqlite).registry
+    told = ServerMetrics(sqlite).registry
     assert [told.get_sample_value("lensai_sensor_drift", {"sensor": name}) for name in drifting] == [1.0, 1.0, 1.0]
     assert told.get_sample_value("lensai_sensors_drifting") == 3
     assert told.get_sample_value("lensai_sensors_left_out") == 9000

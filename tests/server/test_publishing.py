@@ -189,7 +189,7 @@ def test_a_wrong_address_is_no_delivery(receiver, tmp_path, path):
 
 
 def test_a_website_that_answers_anything_with_a_page_is_no_receiver(receiver, tmp_path, monkeypatch):
-    page = uploads.Answer(200, page=True)
+    page = uploads.ServerAnswer(200, page=True)
     monkeypatch.setattr(uploads, "post", lambda *_: page)
     with pytest.raises(TrackingError, match=r"it answered 200 OK and a web page; is this the address of uploads\?"):
         Sketches().publish_sketches(saved(tmp_path / "saved", 50), receiver.address, "camera")

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.sketches.pending import Pending, checked_rows
+from lensai_integrations.sketches.pending import PendingRows, checked_rows
 
 PLACES = 512
 
 
-def pending_of(rows: np.ndarray, library: str) -> Pending:
+def pending_of(rows: np.ndarray, library: str) -> PendingRows:
     convert = torch.from_numpy if library == "torch" else np.asarray
-    pending = Pending(PLACES, rows.shape[1], convert(rows))
+    pending = PendingRows(PLACES, rows.shape[1], convert(rows))
     pending.take(convert(rows))
     return pending
 
@@ -92,7 +92,7 @@ def test_float64_beyond_float32_becomes_infinite_without_a_warning() -> None:
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float64])
 def test_torch_dtypes_are_copied_to_float32(dtype: torch.dtype) -> None:
     rows = torch.tensor([[0, 1], [1, 1]]).to(dtype)
-    pending = Pending(PLACES, 2, rows)
+    pending = PendingRows(PLACES, 2, rows)
     pending.take(checked_rows(rows, 2))
     assert pending.used.dtype == torch.float32
     assert pending.used.tolist() == [[0, 1], [1, 1]]

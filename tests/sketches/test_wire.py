@@ -19,7 +19,7 @@ from lensai_integrations.sketches.weighted import sorted_items, total_weight
 from lensai_integrations.sketches.wire import (
     MAX_K,
     MIN_K,
-    Sketch,
+    KLLSketch,
     fitted,
     level_sizes,
     levels_needed,
@@ -48,7 +48,7 @@ def header(**changes: int) -> bytes:
     return struct.pack("<BBBBHBBQHBBI", *fields.values()) + struct.pack("<4f", 1, 2, 1, 2)
 
 
-def assert_same(ours: Sketch, sketch: ds.kll_floats_sketch) -> None:
+def assert_same(ours: KLLSketch, sketch: ds.kll_floats_sketch) -> None:
     """Ours answers as datasketches does."""
     assert ours.n == sketch.n
     assert ours.k == sketch.k
@@ -312,7 +312,7 @@ def test_the_longest_announcement_allocates_nothing() -> None:
     assert peak < 100_000
 
 
-def check_invariants(ours: Sketch) -> None:
+def check_invariants(ours: KLLSketch) -> None:
     assert total_weight(ours.sizes) == ours.n < 2**61
     assert len(ours.items) == sum(ours.sizes)
     assert MIN_K <= ours.min_k <= ours.k <= MAX_K

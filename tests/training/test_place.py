@@ -14,7 +14,7 @@ from fits import baseline_of, options_of
 from lensai_integrations import Baseline
 from lensai_integrations.profile import files_of
 from lensai_integrations.training import place
-from lensai_integrations.training.place import Place, folder_name
+from lensai_integrations.training.place import BaselineFolder, folder_name
 from lensai_integrations.training.tracking import TrackedRun, name_of_run
 
 EARLIER = (1, 1)  # seconds after 1970: of an earlier program
@@ -54,7 +54,7 @@ def test_runs_of_mlflow_come_before_those_of_others(monkeypatch):
 
 
 def test_what_is_written_again_goes_to_the_same_folder(tmp_path, files):
-    one, other = Place(tmp_path, options_of()), Place(tmp_path, options_of())
+    one, other = BaselineFolder(tmp_path, options_of()), BaselineFolder(tmp_path, options_of())
     for _ in range(2):
         one.write(files)
         other.write(files)
@@ -71,7 +71,7 @@ def test_a_write_that_fails_leaves_what_an_earlier_program_left(tmp_path, files,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("lensai_integrations.storage.write_file", full)
-    taken = Place(tmp_path, options_of(directory=tmp_path / "lensai_baseline" if given else None))
+    taken = BaselineFolder(tmp_path, options_of(directory=tmp_path / "lensai_baseline" if given else None))
     with pytest.raises(OSError, match="No space"):
         taken.write(files)
     assert taken.folder is None
@@ -87,7 +87,7 @@ def test_a_folder_of_the_users_is_taken_once_and_what_is_in_it_stays(tmp_path, f
     (tmp_path / "lensai_baseline" / "notes.txt").write_text("mine")
     os.utime(tmp_path / "lensai_baseline", EARLIER)
     for name in ("lensai_baseline", "lensai_baseline-2"):
-        taken = Place(tmp_path, options_of())
+        taken = BaselineFolder(tmp_path, options_of())
         taken.write(files)
         assert taken.folder.name == name
     assert (tmp_path / "lensai_baseline" / "notes.txt").read_text() == "mine"
@@ -95,7 +95,7 @@ def test_a_folder_of_the_users_is_taken_once_and_what_is_in_it_stays(tmp_path, f
 
 def _write(arguments):
     root, options, n = arguments
-    taken = Place(root, options)
+    taken = BaselineFolder(root, options)
     taken.write(files_of(baseline_of(n)))
     return taken.folder
 
@@ -132,7 +132,7 @@ def test_a_given_folder_says_whose_baseline_it_replaces(tmp_path, files):
     notes = []
     left_by_an_earlier_program(tmp_path / "own")
     for _ in range(2):
-        taken = Place(tmp_path, options_of(directory=tmp_path / "own"))
+        taken = BaselineFolder(tmp_path, options_of(directory=tmp_path / "own"))
         taken.write(files)
         notes.append(taken.note)
     assert notes == [place._INSTEAD_OF_OLD, place._INSTEAD]
