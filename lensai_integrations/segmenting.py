@@ -46,8 +46,8 @@ class Segmenter:
     """Keeps a few sketches for each value that rows come with.
 
     The first values to come get a segment; when there are as many as allowed, the rows of later ones go to
-    `OTHER_SEGMENT`, and so do rows without a value. The values of `settings.like`, if it is segmented by the same, have theirs
-    beforehand, so that a window has the segments of its baseline.
+    `OTHER_SEGMENT`, and so do rows without a value. The values of `settings.like`, if it is segmented by the same, have
+    theirs beforehand, so that a window has the segments of its baseline.
 
     Args:
         by: What the values are: `"label"`, or the name of some metadata.
