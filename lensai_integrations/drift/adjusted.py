@@ -82,8 +82,7 @@ def widened(logs: Logs, rows: int) -> Logs:
     """The same, for what a finite baseline and a finite number of draws get wrong.
 
     A null distribution drawn from r rows knows nothing of rows that r rows do not show. Without this the false alarms
-    on real clean windows were 1.4, 2.4 and 3 times the rate asked for at 2,000, 500 and 200 rows
-    (benchmarks/drift/detection.py).
+    on real clean windows were 1.4, 2.4 and 3 times the rate asked for at 2,000, 500 and 200 rows (benchmarks/drift.py).
     """
     result: Logs = np.minimum(logs * max(1 - _FINITE / rows**0.5, 0.5) + _CAREFUL, 0.0)
     return result
