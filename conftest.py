@@ -8,6 +8,7 @@ import importlib
 import os
 import re
 import sys
+import warnings
 
 import pytest
 
@@ -29,7 +30,8 @@ class _TorchFirst:
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
         if name == "tensorflow" and "torch._dynamo" not in sys.modules:
-            with contextlib.suppress(ImportError):
+            with contextlib.suppress(ImportError), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # within a test they would be errors
                 importlib.import_module("torch._dynamo")
 
 

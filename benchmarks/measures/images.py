@@ -166,15 +166,6 @@ def line(name: str, rates: list[float], theirs: list[float]) -> None:
     print(f"{name:<26} {rate:9.0f} {1000 / rate:9.2f} {middle:13.1f}x {least:6.1f}x {most:6.1f}x")
 
 
-def has_cuda() -> bool:
-    """Whether torch is installed and finds a GPU."""
-    try:
-        import torch
-    except ImportError:
-        return False
-    return torch.cuda.is_available()
-
-
 def main() -> int:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -182,7 +173,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer images and turns")
     results.add_argument(parser)
     arguments = parser.parse_args()
-    if arguments.device == "cuda" and not has_cuda():
+    if arguments.device == "cuda" and not results.has_cuda():
         print("skipped: torch finds no CUDA device here")
         return 0
     reached, figures = compare(arguments.device, *((64, 3) if arguments.quick else (256, 9)))

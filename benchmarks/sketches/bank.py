@@ -142,15 +142,6 @@ def error(sizes: tuple[int, ...]) -> tuple[bool, dict[str, Any]]:
     return good, figures
 
 
-def has_cuda() -> bool:
-    """Whether torch is installed and finds a GPU."""
-    try:
-        import torch
-    except ImportError:
-        return False
-    return torch.cuda.is_available()
-
-
 def main() -> int:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -159,7 +150,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer rows and turns, n up to 50,000")
     results.add_argument(parser)
     arguments = parser.parse_args()
-    if arguments.device == "cuda" and not has_cuda():
+    if arguments.device == "cuda" and not results.has_cuda():
         print("skipped: torch finds no CUDA device here")
         return 0
     good, figures = [], {}
