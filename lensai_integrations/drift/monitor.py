@@ -54,8 +54,8 @@ class DriftMonitor:
         every: The same for windows by time, a `timedelta`.
         warn: False-alarm rate per window of a warning; None for no warnings.
         alarm: False-alarm rate per window of an alarm, at most `warn`.
-        sinks: Whom to tell: `lensai_integrations.drift.sinks`, `lensai_integrations.mlflow.MLflowSink`, functions of
-            an `Event`.
+        sinks: Whom to tell: those of `lensai_integrations.drift.sinks`, `lensai_integrations.mlflow.MLflowSink`,
+            functions of an `Event`.
         state: Folder for the state: with one, a monitor that was killed goes on where it was. One for each process.
         name: Of the monitor, in everything it says.
         warm_start: Fill the first sliding window with rows of the baseline, so that a verdict exists from the first

@@ -13,7 +13,7 @@ import keras
 from lensai_integrations.arrays import to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
-from lensai_integrations.heads import head_of, is_labels
+from lensai_integrations.heads import OUTPUTS, head_of, is_labels
 from lensai_integrations.keras.answer import Answer
 from lensai_integrations.keras.fit import KerasFit, together
 from lensai_integrations.keras.layers import Layer, find_layer, layer_again
@@ -24,7 +24,7 @@ from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
 from lensai_integrations.training.known_layers import KnownLayer, known_output, not_in
 from lensai_integrations.training.naming import SeveralAlikeError
-from lensai_integrations.training.recording import LAYER, OUTPUTS, Recording
+from lensai_integrations.training.recording import LAYER, Recording
 
 
 class KerasDriftFit(Monitored, KerasFit):

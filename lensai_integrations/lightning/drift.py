@@ -17,7 +17,7 @@ from lensai_integrations.arguments import documented
 from lensai_integrations.drift.events import Event, WindowReport
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
-from lensai_integrations.heads import is_outputs
+from lensai_integrations.heads import OUTPUTS, is_outputs
 from lensai_integrations.lightning.base import LightningCallback
 from lensai_integrations.lightning.finish import say
 from lensai_integrations.lightning.fit import LightningFit
@@ -38,7 +38,7 @@ from lensai_integrations.training.drift_passes import Monitored, Passes
 from lensai_integrations.training.fit import PREDICTION, TEST, VALIDATION
 from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.labels import Place
-from lensai_integrations.training.recording import LAYER, OUTPUTS
+from lensai_integrations.training.recording import LAYER
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer

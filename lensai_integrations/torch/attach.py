@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import nn
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.heads import OUTPUTS
 from lensai_integrations.problems import Problems
 from lensai_integrations.torch.compiling import forget_compiled
 from lensai_integrations.torch.layers import find_layer, last_linear
 from lensai_integrations.torch.taps import Tap, Taps
 from lensai_integrations.training.options import Reading, unread_reductions
-from lensai_integrations.training.recording import LAYER, OUTPUTS
+from lensai_integrations.training.recording import LAYER
 
 
 def attach(model: nn.Module, options: Reading, problems: Problems) -> Taps:

@@ -19,7 +19,7 @@ from torch import nn
 
 from lensai_integrations.arguments import documented
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import is_outputs
+from lensai_integrations.heads import OUTPUTS, is_outputs
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
@@ -40,7 +40,7 @@ from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.batches import BatchReader, Taken, image_inputs
 from lensai_integrations.training.fit import TRAINING, Preparer
 from lensai_integrations.training.options import SOURCES, Profiling, unread_reductions
-from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened, Recording
+from lensai_integrations.training.recording import LAYER, Listened, Recording
 from lensai_integrations.training.weights import WEIGHTS
 
 #: The topic of what is said of the model's answer.

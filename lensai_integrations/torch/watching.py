@@ -24,7 +24,7 @@ from lensai_integrations.arguments import documented
 from lensai_integrations.arrays import is_array, shape_of
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import is_labels
+from lensai_integrations.heads import OUTPUTS, is_labels
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.problems import log
@@ -38,7 +38,7 @@ from lensai_integrations.torch.trace import Trace
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.known_layers import check_weights, known_layers, weights_known
 from lensai_integrations.training.labels import LABEL_KEYS
-from lensai_integrations.training.recording import LAYER, OUTPUTS, Listened
+from lensai_integrations.training.recording import LAYER, Listened
 from lensai_integrations.training.weights import WEIGHTS
 
 #: Given the positional and the keyword arguments of a forward pass, the images among them, or None.

@@ -17,10 +17,11 @@ from lensai_integrations.arrays import dtype_name, is_array, shape_of, strings
 from lensai_integrations.conventions import is_images
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
+from lensai_integrations.heads import LABELS, OUTPUTS
 from lensai_integrations.training.fit import Preparer
 from lensai_integrations.training.labels import Place, by_part, parts_beside
 from lensai_integrations.training.options import Options
-from lensai_integrations.training.recording import LABELS, LAYER, OUTPUTS, Listened, Recording, images_of, labels_of
+from lensai_integrations.training.recording import LAYER, Listened, Recording, images_of, labels_of
 from lensai_integrations.training.suspicions import SeenGroup, suspicions
 from lensai_integrations.training.threads import one_blas_thread
 

@@ -12,6 +12,7 @@ from lensai_integrations.conventions import chosen_readers, is_images, readers_b
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.errors import InputError
+from lensai_integrations.heads import OUTPUTS
 from lensai_integrations.measures.embeddings import Reduce, check_reduce
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profile import Baseline, Profile
@@ -20,7 +21,6 @@ from lensai_integrations.training.fit import TEST
 from lensai_integrations.training.known_layers import KnownLayer, known_layers, known_output
 from lensai_integrations.training.labels import Place
 from lensai_integrations.training.options import Reading, as_place
-from lensai_integrations.training.recording import OUTPUTS
 
 #: Arguments of the monitor that are no arguments of the callback by name.
 _SETTINGS = ("every", "warm_start", "recover", "remind", "min_effect", "against", "measures", "rows", "clock")

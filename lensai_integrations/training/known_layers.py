@@ -8,9 +8,10 @@ from typing import Final, cast
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
+from lensai_integrations.heads import OUTPUTS
 from lensai_integrations.measures.embeddings import REDUCTIONS, Reduce
 from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.training.recording import LAYER, OUTPUTS
+from lensai_integrations.training.recording import LAYER
 from lensai_integrations.training.weights import WEIGHTS, Weights
 
 #: What is to be said where a model has other weights than the baseline's.

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from lensai_integrations.arrays import is_array
 from lensai_integrations.conventions import INPUTS
-from lensai_integrations.heads import group_of
+from lensai_integrations.heads import LABELS, OUTPUTS, group_of
 from lensai_integrations.measures.batches import SeveralImages
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.problems import Problems
@@ -18,8 +18,8 @@ from lensai_integrations.training.batches import BatchReader, Reader, Taken
 from lensai_integrations.training.labels import Place
 from lensai_integrations.training.threads import one_blas_thread
 
-#: What the keys of embeddings begin with; the keys of outputs and labels, or what those of several begin with.
-LAYER, OUTPUTS, LABELS = "embeddings/", "outputs", "labels"
+#: What the keys of embeddings begin with.
+LAYER: Final = "embeddings/"
 NO_PADDING: Final = (0, 0)
 
 
