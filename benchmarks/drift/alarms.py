@@ -65,7 +65,7 @@ def alarms(clean: dict[str, NDArray[Any]], references: int, count: int, rows: in
         order = rng.permutation(len(clean["inputs"]))
         calibration = calibrated(profile_of({k: v[order[:rows]] for k, v in table.items()}), seed=number)
         rest = {name: each[order[_LARGEST_REFERENCE:]] for name, each in table.items()}
-        rest[TOP_CLASS_SUFFIX] = rest["outputs"][:, :10].argmax(1)[:, None].astype(np.float32)
+        rest[f"outputs{TOP_CLASS_SUFFIX}"] = rest["outputs"][:, :10].argmax(1)[:, None].astype(np.float32)
         for place, m in enumerate(SIZES):
             left = np.arange(len(rest["inputs"]))
             windows = np.stack([rng.choice(left, m, replace=False) for _ in range(count)])

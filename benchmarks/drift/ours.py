@@ -35,7 +35,11 @@ def profile_of(rows: Rows, like: Profile | None = None) -> Profile:
     """
     groups = {name: _group(name, given, like) for name, given in rows.items()}
     sample = RowSample(2000, seed=0)
-    sample.update({**rows, TOP_CLASS_SUFFIX: rows["outputs"][:, :10].argmax(1)[:, None]} if "outputs" in rows else rows)
+    sample.update(
+        {**rows, f"outputs{TOP_CLASS_SUFFIX}": rows["outputs"][:, :10].argmax(1)[:, None]}
+        if "outputs" in rows
+        else rows
+    )
     return Profile(groups, sample, {"source": "production"})
 
 
