@@ -139,7 +139,7 @@ class RawSketches:
         self.failed[METADATA + name] += int((codes == FAILED_CODE).sum())
         codes = codes[codes >= 0].astype(np.int64)
         texts = [vocabulary[c] if c < len(vocabulary) else OTHER for c in codes]
-        parts: dict[str, Any] = {"rows": numbers[:, None], "categories/": texts}
+        parts = {"rows": numbers[:, None], "categories/": texts}
         return {source: values for source, values in parts.items() if len(values)}
 
     def merge(self, other: RawSketches) -> None:
