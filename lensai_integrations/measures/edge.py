@@ -136,7 +136,7 @@ TABLE: Final = (
     ),
     (
         channel_mean, "mean", "0-255", (0.0, 255.0), "Mean of a channel: 0 blue, 1 green, 2 red.", "mean of the bytes",
-        _SOURCE,
+        _SOURCE, "channel",
     ),
 )  # fmt: skip
 PIXEL: Final = Definition(

@@ -268,18 +268,18 @@ TABLE: Final = (
     (
         saturation, "saturation", "%", _PERCENT, "How far colours are from grey.",
         "mean over pixels of 100 (max - min) / max of R, G, B, a max below 1 counting as 1",
-        "A. R. Smith, Color gamut transform pairs, SIGGRAPH 1978 (HSV)",
+        "A. R. Smith, Color gamut transform pairs, SIGGRAPH 1978 (HSV)", "colours",
     ),
     (
         hue, "hue", "degrees", (-60.0, 300.0), "The mean colour: red 0, green 120, blue 240; cut at magenta, 300.",
         "circular mean of pixel hues weighted by chroma: the angle of (R - (G + B) / 2, sqrt(3) / 2 (G - B)) of the"
         f" channel means; 0 if that is shorter than {GREYEST:g}",
-        "A. Hanbury, Circular statistics applied to colour images, CVWW 2003",
+        "A. Hanbury, Circular statistics applied to colour images, CVWW 2003", "colours",
     ),
     (
         colourfulness, "colourfulness", "0-255", (0.0, None), "How colourful people find the image.",
         "sqrt(var(rg) + var(yb)) + 0.3 sqrt(mean(rg)^2 + mean(yb)^2), rg = R - G, yb = (R + G) / 2 - B",
-        "D. Hasler, S. Suesstrunk, Measuring colourfulness in natural images, Proc. SPIE 5007, 2003",
+        "D. Hasler, S. Suesstrunk, Measuring colourfulness in natural images, Proc. SPIE 5007, 2003", "colours",
     ),
     (
         entropy, "entropy", "bits", (0.0, 8.0), "How evenly the grey levels are used.",
@@ -293,10 +293,13 @@ TABLE: Final = (
         near_white, "near_white", "%", _PERCENT, "Share of pixels that are white or nearly.",
         f"100 times the share of pixels at least {NEAR_WHITE}, of {_Y8}", "lensai_integrations",
     ),
-    (channel_mean, "mean", "0-255", _SCALE, "Mean of a channel: 0 red, 1 green, 2 blue.", "mean", "statistics"),
+    (
+        channel_mean, "mean", "0-255", _SCALE, "Mean of a channel: 0 red, 1 green, 2 blue.", "mean", "statistics",
+        "channel",
+    ),
     (
         channel_std, "std", "0-255", (0.0, 127.5), "Spread of a channel: 0 red, 1 green, 2 blue.",
-        "population standard deviation", "statistics",
+        "population standard deviation", "statistics", "channel",
     ),
     (height, "height", "pixels", (1.0, None), "Height of the image as the model gets it.", "rows", "the image"),
     (width, "width", "pixels", (1.0, None), "Width of the image as the model gets it.", "columns", "the image"),

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from array_api_compat import device, is_numpy_array
@@ -25,9 +25,6 @@ from lensai_integrations.measures.inputs import Images
 from lensai_integrations.measures.pixels import Planes, are_bytes, blocks
 from lensai_integrations.sketches.counts import count_images
 
-_COLOUR = ("saturation", "hue", "colourfulness")
-_PER_CHANNEL = ("mean", "std")
-
 
 @dataclass(frozen=True)
 class ImageMeasure:
@@ -36,17 +33,19 @@ class ImageMeasure:
     Attributes:
         definition: What it means; `definition.name` is the stream's name.
         formula: From the convention's sums and the namespace to float32 `[n]`, or `[n, C]` for a stream per channel.
+        of: What one stream is of: an `"image"`, a `"channel"`, or the `"colours"` of an image, which grey ones lack.
     """
 
     definition: Definition
     formula: Callable[[Any, Any], Array]
+    of: Literal["image", "channel", "colours"] = "image"
 
     def streams(self, channels: int) -> tuple[str, ...]:
         """Its streams for images of this many channels: one, one per channel, or none (colour of grey images)."""
         name = self.definition.name
-        if name in _PER_CHANNEL:
+        if self.of == "channel":
             return tuple(f"{name}/{channel}" for channel in range(channels))
-        return () if channels == 1 and name in _COLOUR else (name,)
+        return () if channels == 1 and self.of == "colours" else (name,)
 
 
 @dataclass(frozen=True)
@@ -66,16 +65,23 @@ class Convention:
     blue_first: bool
 
 
-def _measures(prefix: str, table: Iterable[tuple[Any, ...]]) -> tuple[ImageMeasure, ...]:
+def measures_of(prefix: str, table: Iterable[tuple[Any, ...]]) -> tuple[ImageMeasure, ...]:
+    """The measures of a table, each a row: its formula, its name, unit, range, what it says of an image, the formula in
+    words, where that comes from, and what a stream is `of` if not of an image.
+
+    Args:
+        prefix: Of the definitions' ids, the name of the convention.
+        table: The rows.
+    """
     return tuple(
-        ImageMeasure(Definition(f"{prefix}/{name}@1", name, unit, description, text, source, span), formula)
-        for formula, name, unit, span, description, text, source in table
+        ImageMeasure(Definition(f"{prefix}/{name}@1", name, unit, description, text, source, span), formula, *of)
+        for formula, name, unit, span, description, text, source, *of in table
     )
 
 
 CONVENTIONS: Final = {
-    "lensai": Convention(_measures("lensai", formulas.TABLE), formulas.PIXEL, formulas.over_pixels, blue_first=False),
-    "lensai-edge": Convention(_measures("lensai-edge", edge.TABLE), edge.PIXEL, edge.over_pixels, blue_first=True),
+    "lensai": Convention(measures_of("lensai", formulas.TABLE), formulas.PIXEL, formulas.over_pixels, blue_first=False),
+    "lensai-edge": Convention(measures_of("lensai-edge", edge.TABLE), edge.PIXEL, edge.over_pixels, blue_first=True),
 }
 for _convention in CONVENTIONS.values():
     register(*(measure.definition for measure in _convention.measures), _convention.pixel)

@@ -119,7 +119,7 @@ class Categories(Sketch):
         if self._on is not None:
             if self._on.shape != counts.shape:
                 raise InputError(f"categories are {counts.shape[0]} at once here, and {self._on.shape[0]} before")
-            held, counts = together(self._on, counts)
+            held, counts = (self._on, counts) if type(self._on) is type(counts) else together(self._on, counts)
             counts = held + counts
         self._on = counts
         return True
