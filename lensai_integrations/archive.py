@@ -8,6 +8,7 @@ in the manifest only, so a layer may be called anything. The same pair is a fold
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from lensai_integrations import __version__, storage
 from lensai_integrations.checked_json import from_json, to_json
+from lensai_integrations.conventions import named_as_measured
 from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
 from lensai_integrations.group import KINDS, Group
 from lensai_integrations.infos import checked_group_info, checked_profile_info
@@ -34,7 +36,7 @@ from lensai_integrations.summary import segments_csv, to_csv
 Arrays = dict[str, NDArray[Any]]
 
 _MANIFEST_KEY = "manifest"
-_CALIBRATION = "calibration"
+_CALIBRATION, _ABOUT = "calibration", "about"
 #: Keys of the sketches of a group's rows, of which each has a column for each of its streams.
 _OF_ROWS = frozenset(("bank", "kernel_mean", "moments"))
 #: Of the bytes, whose manifest needs no digest of its own: what holds it has a checksum.
@@ -205,8 +207,10 @@ def _decode(manifest: Mapping[str, Any], arrays: Arrays) -> Profile | Baseline:
         _check_definitions(manifest["definitions"])
         calibration = {name: arrays.pop(f"{_CALIBRATION}/{name}") for name in _below(_CALIBRATION, arrays)}
         states = _by_place(arrays)
-        profiles = {part: _decode_profile(entry, part, states) for part, entry in manifest["profiles"].items()}
-        made = _assembled(manifest, profiles, calibration)
+        profiles, names = {}, {}
+        for part, entry in manifest["profiles"].items():
+            profiles[part], names[part] = named_as_measured(_decode_profile(entry, part, states))
+        made = _assembled(manifest, profiles, _renamed_calibration(calibration, names.get("reference", {})))
     except LensAIError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
@@ -214,6 +218,18 @@ def _decode(manifest: Mapping[str, Any], arrays: Arrays) -> Profile | Baseline:
     if left := [f"{place}/{name}" for place, state in states.items() for name in state]:
         raise FormatError(f"the manifest refers to none of {len(left)} arrays: {', '.join(left[:5])}")
     return made
+
+
+def _renamed_calibration(calibration: Arrays, names: Mapping[str, str]) -> Arrays:
+    """A calibration that calls groups as the reference does by now; one that cannot be read is left as it is."""
+    if not names or _ABOUT not in calibration:
+        return calibration
+    with suppress(FormatError, KeyError, TypeError, AttributeError):
+        about = from_json(calibration[_ABOUT].tobytes(), "the calibration")
+        for part in about["parts"]:  # rows of images are called as their group
+            part |= {key: names.get(part[key], part[key]) for key in ("group", "rows")}
+        return {**calibration, _ABOUT: np.frombuffer(to_json(about, "the calibration"), np.uint8)}
+    return calibration
 
 
 def _assembled(manifest: Mapping[str, Any], profiles: dict[str, Profile], calibration: Arrays) -> Profile | Baseline:

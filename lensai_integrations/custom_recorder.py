@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from lensai_integrations.arrays import Array
+from lensai_integrations.conventions import plain_name
 from lensai_integrations.errors import InputError, told
 from lensai_integrations.group import Group
 from lensai_integrations.measures.batches import Found
@@ -102,7 +103,7 @@ class CustomStreams:
                     _skip(sketches[key], n)
                 continue
             if key not in sketches:
-                seed = self._settings.seed_of(f"{self._group.name}/{name}")
+                seed = self._settings.seed_of(f"{plain_name(self._group.name)}/{name}")
                 sketches[key] = KLLBank(int(values.shape[1]), self._settings.k, seed=seed)
                 _skip(sketches[key], self._missed[name])
             sketches[key].update(values)

@@ -65,7 +65,7 @@ class Profiler:
             ImageInputs()}`. Each reads what has its name in the batch, or is at its `key`, and is a group
             `inputs/<name>`.
         convention: `"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute. Several, as in
-            `("lensai", "lensai-edge")`, measure every image by each: the first is the group `inputs`, others are
+            `("lensai", "lensai-edge")`, measure every image by each: by `lensai` in the group `inputs`, by others in
             `inputs/<convention>`. None: the first of `like`, which production is held against, else `"lensai"`.
         measures: Custom measures of images, functions decorated with `lensai_integrations.measure`. None: those of
             `like`, as far as this process has declared them; a warning names the others. What fails in one of them

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from lensai_integrations.arrays import Array, dtype_name, local, shape_of
-from lensai_integrations.conventions import input_of, plain_name
+from lensai_integrations.conventions import home_of_custom, input_of, plain_name
 from lensai_integrations.custom_recorder import CustomStreams
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group, Sketch
@@ -142,9 +142,9 @@ class Inputs(Recorder):
         sketches: dict[str, Sketch] = {"bank": KLLBank(len(streams), settings.k, seed=seed)}
         sketches["pixels"] = PixelCounts(images.channels)
         self.group = Group(name, streams, {**definitions, "pixel": CONVENTIONS[convention].pixel.id}, sketches, info)
-        measures = settings.measures if name == plain else ()  # once, with the first convention
-        self._custom = CustomStreams(self.group, alone, settings, measures)
-        self._notes = settings.notes.get(plain, []) if name == plain else []
+        is_home = convention == home_of_custom(conventions)  # what does not depend on the convention is there once
+        self._custom = CustomStreams(self.group, alone, settings, settings.measures if is_home else ())
+        self._notes = settings.notes.get(plain, []) if is_home else []
 
     def measure(self, batch: Any) -> Measured:
         """Measure one batch of images, and round or count their pixels."""

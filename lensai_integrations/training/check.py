@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from lensai_integrations.arrays import dtype_name, is_array, shape_of, strings
-from lensai_integrations.conventions import is_images
+from lensai_integrations.conventions import is_images, plain_name
 from lensai_integrations.errors import InputError
-from lensai_integrations.profile import Group
+from lensai_integrations.profile import Group, Profile
 from lensai_integrations.training.fit import Fit
 from lensai_integrations.training.labels import Place, by_part, parts_beside
 from lensai_integrations.training.options import Options
@@ -157,9 +157,10 @@ def run_check(
         found = {**images_of(taken), **answers, **labels_of(taken)}
         arrays = {name: array for name, array in found.items() if array is not None}
     profile = recording.finish()
-    seen = [Seen(profile.groups[name], array) for name, array in arrays.items() if name in profile.groups]
+    made = {name: _made_of(name, profile) for name in arrays}
+    seen = [Seen(group, arrays[name]) for name, group in made.items() if group is not None]
     rows = [_row(each) for each in seen]
-    rows += [_unread(name, array) for name, array in arrays.items() if name not in profile.groups]
+    rows += [_unread(name, arrays[name]) for name, group in made.items() if group is None]
     rows += [_own_row(name, own, each) for each in seen for name, own in each.group.apart.items()]
     told = [*notes, *fit.problems.messages, *map(_plainly, profile.warnings), *suspicions(seen)]
     if (
@@ -170,6 +171,12 @@ def run_check(
     ):
         told.append("no labels were found in the batch: pass target=, their key or place, or target=None")
     return Check(tuple(rows), tuple(dict.fromkeys(told)))
+
+
+def _made_of(name: str, profile: Profile) -> Group | None:
+    """The group of what was given by a plain name: of images by `lensai` if that measured them, else another."""
+    others = (group for group in profile.groups.values() if plain_name(group.name) == name)
+    return profile.groups.get(name) or next(others, None)
 
 
 def reading_difference(fit: Fit[Any], first_batches: Mapping[str, tuple[Any, Any]]) -> str:
