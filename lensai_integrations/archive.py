@@ -10,17 +10,19 @@ What a profile can do is not known here, only what it consists of: so `profile.p
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.checked_json import from_json, to_json
+from lensai_integrations.conventions import named_as_measured
 from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
-from lensai_integrations.group import Group
+from lensai_integrations.group import Contents, Group
 from lensai_integrations.infos import checked_group_info, checked_profile_info
 from lensai_integrations.measures import embeddings, images, outputs
 from lensai_integrations.measures.custom import same_formula
@@ -34,27 +36,14 @@ from lensai_integrations.storage import MAX_MANIFEST_BYTES
 Arrays = dict[str, NDArray[Any]]
 
 _MANIFEST_KEY = "manifest"
-_CALIBRATION = "calibration"
+_CALIBRATION, _ABOUT = "calibration", "about"
 #: Of the bytes, whose manifest needs no digest of its own: what holds it has a checksum.
 _BYTES_VERSION = 1
 _DECLARING = (embeddings, images, outputs)  # imported so that every definition of this release is declared
 
 
-class Contents(Protocol):
-    """What a profile consists of: groups by name, a sample of their rows, JSON values, and a profile per segment."""
-
-    @property
-    def groups(self) -> Mapping[str, Group]: ...  # noqa: D102  as the class says
-    @property
-    def rows(self) -> RowSample | None: ...  # noqa: D102
-    @property
-    def info(self) -> dict[str, Any]: ...  # noqa: D102
-    @property
-    def segments(self) -> Mapping[str, Contents]: ...  # noqa: D102
-
-
 #: A profile that was read; how one is made of what it consists of, in the order above.
-Made = TypeVar("Made")
+Made = TypeVar("Made", bound=Contents)
 Make = Callable[[dict[str, Group], RowSample | None, dict[str, Any], dict[str, Made]], Made]
 
 
@@ -203,7 +192,10 @@ def decode(manifest: Mapping[str, Any], arrays: Arrays, make: Make[Made]) -> Dec
         _check_definitions(manifest["definitions"])
         calibration = {name: arrays.pop(f"{_CALIBRATION}/{name}") for name in _below(_CALIBRATION, arrays)}
         states = _by_place(arrays)
-        profiles = {part: _decode_profile(entry, part, states, make) for part, entry in manifest["profiles"].items()}
+        profiles, names = {}, {}
+        for part, entry in manifest["profiles"].items():
+            profiles[part], names[part] = named_as_measured(_decode_profile(entry, part, states, make))
+        calibration = _renamed_calibration(calibration, names.get("reference", {}))
         kind = _checked_kind(manifest["kind"], profiles.keys(), calibration)
         info = checked_profile_info(manifest["info"]) if kind == "baseline" else {}
     except LensAIError:
@@ -222,6 +214,18 @@ def _checked_kind(kind: Any, parts: Collection[str], calibration: Arrays) -> str
     if kind == "baseline" and {"reference"} <= set(parts) <= {"reference", "training"}:
         return "baseline"
     raise FormatError(f"the manifest is of kind {kind!r} and lists other profiles than such a one has")
+
+
+def _renamed_calibration(calibration: Arrays, names: Mapping[str, str]) -> Arrays:
+    """A calibration that calls groups as the reference does by now; one that cannot be read is left as it is."""
+    if not names or _ABOUT not in calibration:
+        return calibration
+    with suppress(FormatError, KeyError, TypeError, AttributeError):
+        about = from_json(calibration[_ABOUT].tobytes(), "the calibration")
+        for part in about["parts"]:  # rows of images are called as their group
+            part |= {key: names.get(part[key], part[key]) for key in ("group", "rows")}
+        return {**calibration, _ABOUT: np.frombuffer(to_json(about, "the calibration"), np.uint8)}
+    return calibration
 
 
 def _by_place(arrays: Arrays) -> dict[str, Arrays]:

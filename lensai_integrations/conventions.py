@@ -3,31 +3,33 @@
 A model may have several image inputs (left and right cameras, a pair to compare). Of one input the group is called
 `inputs`, of several each has its own, `inputs/<name>`.
 
-A profiler may measure every image by several conventions. The group of the first is called so, each further one has the
-convention behind it: `inputs/<convention>`, `inputs/<name>/<convention>`. Which is first is a matter of one profile, so
-two profiles need not call the same thing the same: what a server has as `inputs/lensai-edge`, a device has as `inputs`.
-All that holds one profile beside another therefore asks here first, and gets a profile whose groups have the other's
-names; nothing else has to know of conventions.
+A profiler may measure every image by several conventions. The group of measures by `lensai` is called so; any other has
+the convention behind it, alone or not and in whatever order they were asked for: `inputs/lensai-edge`,
+`inputs/<name>/lensai-edge`. Measures by no convention, the custom ones, are with `lensai` if that is there.
+
+What still has to be found out is which images of one profile are held against which of another: frames that a device
+measured may belong to images as they were delivered. All that holds one profile beside another therefore asks here
+first, and gets a profile whose groups have the other's names; nothing else has to know of conventions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from lensai_integrations.arguments import plain
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group
+from lensai_integrations.group import Contents, Group
 from lensai_integrations.heads import group_of, is_labels, is_outputs
 from lensai_integrations.measures.batches import input_name
 from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.profile import Profile
 from lensai_integrations.sketches.rows import RowSample
 
 INPUTS, RAW, DEVICE = "inputs", "raw", "lensai-edge"
 DEFAULT: Final = ("lensai",)
+Held = TypeVar("Held", bound=Contents)
 _DEVICE_TITLE: Final = ", as devices measure them"
 
 
@@ -130,12 +132,32 @@ def image_groups(conventions: Sequence[str], names: Sequence[str] = ("",)) -> di
         >>> list(image_groups(("lensai", "lensai-edge"), ("left", "right")))
         ['inputs/left', 'inputs/left/lensai-edge', 'inputs/right', 'inputs/right/lensai-edge']
     """
-    first, *others = conventions
-    groups: dict[str, str] = {}
-    for name in names:
-        plain = group_of(INPUTS, name)
-        groups |= {plain: first} | {f"{plain}/{convention}": convention for convention in others}
-    return groups
+    return {images_group(name, convention): convention for name in names for convention in conventions}
+
+
+def images_group(name: str, convention: str) -> str:
+    """The group of an image input's measures by a convention.
+
+    Args:
+        name: Of the image input; the only one's is empty.
+        convention: One of `CONVENTIONS`.
+
+    Example:
+        >>> images_group("", "lensai"), images_group("", "lensai-edge"), images_group("left", "lensai-edge")
+        ('inputs', 'inputs/lensai-edge', 'inputs/left/lensai-edge')
+    """
+    plain = group_of(INPUTS, name)
+    return plain if convention in DEFAULT else f"{plain}/{convention}"
+
+
+def home_of_custom(conventions: Sequence[str]) -> str:
+    """The convention that custom measures are with, whichever order it was asked for in.
+
+    Example:
+        >>> home_of_custom(("lensai-edge", "lensai")), home_of_custom(("lensai-edge",))
+        ('lensai', 'lensai-edge')
+    """
+    return min(conventions, key=list(CONVENTIONS).index)
 
 
 def is_images(name: str) -> bool:
@@ -169,7 +191,7 @@ def input_of(name: str) -> str:
     return plain_name(name).partition("/")[2] if is_images(name) else ""
 
 
-def inputs_of(profile: Profile) -> tuple[str, ...]:
+def inputs_of(profile: Contents) -> tuple[str, ...]:
     """The names of a profile's image inputs, in order; of the only one empty.
 
     Example:
@@ -190,7 +212,7 @@ def convention_of(group: Group) -> str:
     return told if isinstance(told, str) else ""
 
 
-def conventions_of(profile: Profile) -> tuple[str, ...]:
+def conventions_of(profile: Contents) -> tuple[str, ...]:
     """The conventions that a profile's images were measured by, in order; those of older profiles may be unknown.
 
     Example:
@@ -201,7 +223,7 @@ def conventions_of(profile: Profile) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in found if name))
 
 
-def delivered_in(profile: Profile | None) -> Group | None:
+def delivered_in(profile: Contents | None) -> Group | None:
     """The images of a profile as they were delivered; None if it has none.
 
     Example:
@@ -212,7 +234,7 @@ def delivered_in(profile: Profile | None) -> Group | None:
     return next((group for group in groups if group.delivered and "pixel" in group.definitions), None)
 
 
-def only_delivered(profile: Profile | None) -> Group | None:
+def only_delivered(profile: Contents | None) -> Group | None:
     """The same of a profile that has no images as a model is fed them: whatever images come belong there.
 
     Example:
@@ -223,7 +245,7 @@ def only_delivered(profile: Profile | None) -> Group | None:
     return delivered_in(profile) if profile is not None and not any(map(is_images, profile.groups)) else None
 
 
-def chosen_conventions(convention: Any, like: Profile | None) -> tuple[str, ...]:
+def chosen_conventions(convention: Any, like: Contents | None) -> tuple[str, ...]:
     """The conventions to measure by.
 
     Args:
@@ -253,7 +275,7 @@ def chosen_conventions(convention: Any, like: Profile | None) -> tuple[str, ...]
     return chosen
 
 
-def readers_of(profile: Profile) -> dict[str, ImageInputs]:
+def readers_of(profile: Contents) -> dict[str, ImageInputs]:
     """How the images of a profile were read, by the name of the image input, which of the only one is empty.
 
     Those of which it does not say, as of a device, are left out.
@@ -269,7 +291,7 @@ def readers_of(profile: Profile) -> dict[str, ImageInputs]:
     return readers
 
 
-def chosen_readers(inputs: Any, like: Profile | None) -> dict[str, ImageInputs]:
+def chosen_readers(inputs: Any, like: Contents | None) -> dict[str, ImageInputs]:
     """How image batches are read, by the name of the image input, which of the only one is empty.
 
     None is as those of `like` were, and a reader that says only where the images are (`key=`) is that in another place.
@@ -323,8 +345,8 @@ def title_of(name: str, groups: Sequence[Group] = ()) -> str:
     Example:
         >>> title_of("inputs/left"), title_of("outputs/species"), title_of("inputs/lensai-edge")
         ('Inputs: left', 'Outputs: species', 'Inputs, as devices measure them')
-        >>> title_of("inputs", [Group("inputs", info={"convention": "lensai-edge"})])
-        'Inputs, as devices measure them'
+        >>> title_of("raw", [Group("raw", info={"convention": "lensai-edge"})])
+        'Raw, as devices measure them'
     """
     devices = name == f"{plain_name(name)}/{DEVICE}" or any(convention_of(group) == DEVICE for group in groups)
     kind, _, head = plain_name(name).partition("/")
@@ -342,58 +364,97 @@ def kept_apart(group: Group) -> bool:
     return group.bank is None and bool(group.apart)
 
 
-def paired(profile: Profile, reference: Profile) -> Profile:
+def paired(profile: Held, reference: Contents) -> Held:
     """The profile, its groups of images called as the reference calls those of the same input and convention.
 
     Frames that a device measured belong to images as they were delivered (`raw`) where the reference has these by the
-    same convention, else to those that the model was fed. A group that the reference has no counterpart of gets a name
-    that the reference does not know; if no group of its kind has one, its own, so that comparing them says why not.
-    Custom measures do not depend on the convention: they go where the reference has them, to a group of theirs alone if
-    the profile has no such group.
+    same convention, else to those that the model was fed. A group that the reference has no counterpart of keeps its
+    name, or gets one that the reference does not know; if no group of its kind has a counterpart, that of the same
+    input, so that comparing them says why not. Custom measures do not depend on the convention: they go where the
+    reference has them, to a group of theirs alone if the profile has no such group.
 
     Example:
-        >>> device = Profile({"inputs": Group("inputs", info={"convention": "lensai-edge"})})
-        >>> groups = {n: Group(n, info={"convention": c}) for n, c in image_groups(("lensai", "lensai-edge")).items()}
-        >>> list(paired(device, Profile(groups)).groups)
-        ['inputs/lensai-edge']
+        >>> one, other = (
+        ...     Profile({n: Group(n, info={"convention": c}) for n, c in image_groups((convention,)).items()})
+        ...     for convention in ("lensai-edge", "lensai")
+        ... )
+        >>> list(paired(one, one).groups), list(paired(one, other).groups)
+        (['inputs/lensai-edge'], ['inputs'])
     """
     found: dict[str, str] = {}
     for _, own, other in sorted(_pairs(profile, reference), key=lambda pair: pair[0]):
         if own not in found and other not in found.values():
             found[own] = other
     families = {own.split("/")[0] for own in found}
-    taken = {*reference.groups, *found.values()}
     for group in _of_images(profile):
-        family, plain = group.name.split("/")[0], plain_name(group.name)
-        if group.name not in found and family in families and group.name in taken:
-            found[group.name] = f"{plain}/{convention_of(group) or 'other'}"
+        if group.name not in found:
+            alone = group.name.split("/")[0] in families
+            found[group.name] = _unknown_to(reference, group, found) if alone else _same_input(reference, group, found)
     return renamed(profile, found, _homes(reference))
 
 
-def with_conventions(profile: Profile, conventions: Sequence[str]) -> Profile:
-    """The profile with its images by these conventions and no others, called as a profiler with them calls them.
+def _unknown_to(reference: Contents, group: Group, found: Mapping[str, str]) -> str:
+    """A name for a group that the reference has no counterpart of."""
+    taken = {*reference.groups, *found.values()}
+    names = (group.name, f"{plain_name(group.name)}/{convention_of(group) or 'other'}", f"{group.name}/other")
+    return next((name for name in names if name not in taken), f"{group.name}/other/{len(taken)}")
 
-    Its custom measures are with the first, where a profiler has them.
+
+def _same_input(reference: Contents, group: Group, found: Mapping[str, str]) -> str:
+    """What the reference calls the images of the same kind and input, however they were measured."""
+    same = [each.name for each in _of_images(reference) if plain_name(each.name) == plain_name(group.name)]
+    free = [name for name in same if name not in found.values()]
+    return group.name if group.name in free or not free else free[0]
+
+
+def with_conventions(profile: Held, conventions: Sequence[str]) -> Held:
+    """The profile with its images by these conventions and no others.
+
+    Its custom measures are where a profiler with these conventions has them.
 
     Example:
         >>> groups = {n: Group(n, info={"convention": c}) for n, c in image_groups(("lensai", "lensai-edge")).items()}
         >>> list(with_conventions(Profile(groups), ("lensai-edge",)).groups)
-        ['inputs']
+        ['inputs/lensai-edge']
     """
-    groups = image_groups(conventions, inputs_of(profile))
-    wanted = {(input_of(name), convention): name for name, convention in groups.items()}
-    own = {
-        group.name: wanted.get((input_of(group.name), convention_of(group) or conventions[0]))
+    kept: dict[str, str | None] = {
+        group.name: group.name if convention_of(group) in ("", *conventions) else None
         for group in _of_images(profile)
         if is_images(group.name)
     }
-    first = {place: plain for place in _homes(profile) if (plain := group_of(INPUTS, place[0])) in own.values()}
-    return renamed(profile, own, first)
+    return renamed(profile, kept, _custom_homes(profile, conventions, {*kept.values()}))
 
 
-def renamed(
-    profile: Profile, names: Mapping[str, str | None], homes: Mapping[tuple[str, str], str] | None = None
-) -> Profile:
+def _custom_homes(
+    profile: Contents, conventions: Sequence[str], groups: Container[str | None]
+) -> dict[tuple[str, str], str]:
+    """Where custom measures are beside these conventions, by input and measure, if that is among the groups."""
+    home = home_of_custom(conventions)
+    homes = {place: images_group(place[0], home) for place in _homes(profile)}
+    return {place: name for place, name in homes.items() if name in groups}
+
+
+def named_as_measured(profile: Held) -> tuple[Held, dict[str, str]]:
+    """A profile as earlier releases called its groups of images, by what they hold; and the new names by the old.
+
+    There the group of the convention that was asked for first was `inputs`, whichever it was, custom measures with it.
+
+    Example:
+        >>> device = Profile({"inputs": Group("inputs", info={"convention": "lensai-edge"})})
+        >>> named_as_measured(device)[1]
+        {'inputs': 'inputs/lensai-edge'}
+    """
+    images = [group for group in profile.groups.values() if is_images(group.name)]
+    told = {group.name: convention for group in images if (convention := convention_of(group)) in CONVENTIONS}
+    names = {name: images_group(input_of(name), convention) for name, convention in told.items()}
+    after = {names.get(name, name) for name in profile.groups}
+    if len(after) < len(profile.groups) or all(name == new for name, new in names.items()):
+        return profile, {}
+    conventions = tuple(dict.fromkeys(told.values()))
+    return renamed(profile, names, _custom_homes(profile, conventions, after)), names
+
+
+def renamed(profile: Held, names: Mapping[str, str | None], homes: Mapping[tuple[str, str], str] | None = None) -> Held:
     """The profile with some groups under other names, or left out where that is None; the sketches are shared.
 
     Args:
@@ -414,11 +475,13 @@ def renamed(
             groups[new] = _without(groups[new], own)
         groups[home] = _with(groups.get(home, Group(home)), profile.groups[name], own)
     segments = {name: renamed(segment, names, homes) for name, segment in profile.segments.items()}
-    return Profile(groups, _renamed_rows(profile, names, moves), profile.info, segments)
+    make: Any = type(profile)
+    made: Held = make(groups, _renamed_rows(profile, names, moves), profile.info, segments)
+    return made
 
 
 def _renamed_rows(
-    profile: Profile, names: Mapping[str, str | None], moves: Mapping[tuple[str, str], str]
+    profile: Contents, names: Mapping[str, str | None], moves: Mapping[tuple[str, str], str]
 ) -> RowSample | None:
     if profile.rows is None:
         return None
@@ -432,7 +495,7 @@ def _renamed_rows(
     return profile.rows.renamed(kept) if kept else None
 
 
-def _homes(profile: Profile) -> dict[tuple[str, str], str]:
+def _homes(profile: Contents) -> dict[tuple[str, str], str]:
     """The group of images that has a custom measure, by input and measure."""
     groups = [group for group in profile.groups.values() if is_images(group.name)]
     return {
@@ -444,7 +507,7 @@ def _homes(profile: Profile) -> dict[tuple[str, str], str]:
 
 
 def _moves(
-    profile: Profile, names: Mapping[str, str | None], homes: Mapping[tuple[str, str], str]
+    profile: Contents, names: Mapping[str, str | None], homes: Mapping[tuple[str, str], str]
 ) -> Iterator[tuple[str, str, str]]:
     """Group, custom measure, and the new name of the group that it goes to, unless that is its own."""
     taken = {(names.get(name, name), own) for name, group in profile.groups.items() for own in group.apart}
@@ -480,11 +543,11 @@ def _called(group: Group, name: str) -> Group:
     return group if group.name == name else Group(name, group.streams, group.definitions, group.sketches, group.info)
 
 
-def _of_images(profile: Profile) -> list[Group]:
+def _of_images(profile: Contents) -> list[Group]:
     return [group for group in profile.groups.values() if is_images(group.name) or group.name.split("/")[0] == RAW]
 
 
-def _pairs(profile: Profile, reference: Profile) -> Iterator[tuple[tuple[int, int], str, str]]:
+def _pairs(profile: Contents, reference: Contents) -> Iterator[tuple[tuple[int, int], str, str]]:
     """Groups that may belong together, with how badly they do."""
     for own in _of_images(profile):
         for other in _of_images(reference):

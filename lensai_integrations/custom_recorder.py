@@ -12,6 +12,7 @@ import numpy as np
 
 from lensai_integrations.arrays import Array
 from lensai_integrations.builder import feed, make
+from lensai_integrations.conventions import plain_name
 from lensai_integrations.errors import InputError, told
 from lensai_integrations.group import Group
 from lensai_integrations.measures.batches import Found
@@ -71,7 +72,7 @@ class CustomStreams:
                 continue
             if name not in self._sketched:
                 self._sketched.add(name)
-                seed = self._settings.seed_of(f"{self._group.name}/{name}")
+                seed = self._settings.seed_of(f"{plain_name(self._group.name)}/{name}")
                 self._group.sketches |= make({source: int(values.shape[1])}, k=self._settings.k, seed=seed)
                 self._skip(name, self._missed[name])
             feed(self._group.sketches, {source: values})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.measures.custom import same_formula
@@ -18,6 +18,7 @@ from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.sketches.counts import PixelCounts
 from lensai_integrations.sketches.kernel_mean import KernelMean
 from lensai_integrations.sketches.moments import Moments
+from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.sketches.state import Sketch, copied
 
 #: What the key of a bank begins with that is of one measure: a custom one, or one of a device.
@@ -198,6 +199,19 @@ class Group:
         if measures := other.custom | self.custom:
             info["measures"] = measures
         return Group(self.name, self.streams, other.definitions | self.definitions, sketches, info)
+
+
+class Contents(Protocol):
+    """What a profile consists of: groups by name, a sample of their rows, JSON values, and a profile per segment."""
+
+    @property
+    def groups(self) -> Mapping[str, Group]: ...  # noqa: D102  as the class says
+    @property
+    def rows(self) -> RowSample | None: ...  # noqa: D102
+    @property
+    def info(self) -> dict[str, Any]: ...  # noqa: D102
+    @property
+    def segments(self) -> Mapping[str, Contents]: ...  # noqa: D102
 
 
 def _definition(told: Mapping[str, Any] | None) -> Definition | None:

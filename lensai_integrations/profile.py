@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from lensai_integrations import archive, storage
-from lensai_integrations.errors import InputError
+from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.group import Group, check_comparable, shared_info
 from lensai_integrations.heads import is_labels
 from lensai_integrations.segments import DEFAULT_SEGMENTS, OTHER_SEGMENT
@@ -70,9 +70,9 @@ class Profile:
 
         Streams of devices have no common rows: there it is how many images were measured, whatever else was counted.
         """
-        images = self.groups.get("inputs")
-        if images is not None and images.bank is None and images.n:
-            return images.n + images.invalid
+        for images in self.groups.values():
+            if _is_fed(images) and images.bank is None and images.n:
+                return images.n + images.invalid
         used = [group for group in self.groups.values() if not group.delivered]
         if all(is_labels(group.name) for group in used):
             used = list(self.groups.values())
@@ -95,9 +95,10 @@ class Profile:
         then has none, and says so in its warnings. Segments merge one by one, and beyond `max_segments` into "other".
 
         Raises:
-            DefinitionError: If a stream was computed by different definitions.
+            DefinitionError: If a stream was computed by different definitions, or images by no convention in common.
             InputError: If a group has other streams on the two sides.
         """
+        _check_conventions(self, other)
         names = [*self.groups, *(name for name in other.groups if name not in self.groups)]
         groups = {name: _merged_group(self.groups.get(name), other.groups.get(name)) for name in names}
         info = shared_info(self.info, other.info)
@@ -303,6 +304,25 @@ def _decoded(manifest: Mapping[str, Any], arrays: archive.Arrays) -> Profile | B
 
 def _groups_by_source(what: Profile | Baseline) -> dict[str, Mapping[str, Group]]:
     return {source: profile.groups for source, profile in what.sources().items()}
+
+
+def _check_conventions(one: Profile, other: Profile) -> None:
+    """Refuse to join images that nothing was measured of in the same way: their groups would stand side by side."""
+    told = [
+        list(dict.fromkeys(filter(None, (g.info.get("convention") for g in each.groups.values() if _is_fed(g)))))
+        for each in (one, other)
+    ]
+    if all(told) and not set(told[0]) & set(told[1]):
+        ways = [" and ".join(map(repr, each)) for each in told]
+        raise DefinitionError(
+            f"the images were measured by {ways[0]} in one profile and by {ways[1]} in the other: profile both by one"
+            " convention"
+        )
+
+
+def _is_fed(group: Group) -> bool:
+    """Whether a group is of images as a model is fed them."""
+    return group.name.split("/")[0] == "inputs"
 
 
 def _merged_group(a: Group | None, b: Group | None) -> Group:

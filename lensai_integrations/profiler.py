@@ -67,8 +67,8 @@ class Profiler:
             inputs (left and right cameras, a pair), one for each by its name: `{"left": ImageInputs(), "right":
             ImageInputs()}`. Each reads what has its name in the batch, or is at its `key`, and is a group
             `inputs/<name>`.
-        convention: Several, as in `("lensai", "lensai-edge")`, measure every image by each: the first is the group
-            `inputs`, others are `inputs/<convention>`. None: the first of `like`, which production is held against,
+        convention: Several, as in `("lensai", "lensai-edge")`, measure every image by each: by `lensai` in the group
+            `inputs`, by others in `inputs/<convention>`. None: the first of `like`, which production is held against,
             else `"lensai"`.
         measures: None: those of `like`, as far as this process has declared them; a warning names the others. What
             fails in one of them is logged once, and leaves out its own rows.

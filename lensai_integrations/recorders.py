@@ -20,7 +20,7 @@ import numpy as np
 
 from lensai_integrations.arrays import Array, dtype_name, local, shape_of
 from lensai_integrations.builder import feed
-from lensai_integrations.conventions import input_of, plain_name
+from lensai_integrations.conventions import home_of_custom, input_of, plain_name
 from lensai_integrations.custom_recorder import CustomStreams
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
@@ -135,9 +135,9 @@ class Inputs(Recorder):
         widths = {"rows": len(streams), "pixels": images.channels}
         sketches = settings.sketches(name, widths, plain)  # the same whether or not there are other conventions
         self.group = Group(name, streams, {**definitions, "pixel": CONVENTIONS[convention].pixel.id}, sketches, info)
-        measures = settings.measures if name == plain else ()  # once, with the first convention
-        self._custom = CustomStreams(self.group, alone, settings, measures)
-        self._notes = settings.notes.get(plain, []) if name == plain else []
+        is_home = convention == home_of_custom(conventions)  # what does not depend on the convention is there once
+        self._custom = CustomStreams(self.group, alone, settings, settings.measures if is_home else ())
+        self._notes = settings.notes.get(plain, []) if is_home else []
 
     def measure(self, batch: Any) -> Measured:
         """Measure one batch of images, and round or count their pixels."""

@@ -41,8 +41,8 @@ ARRAYS: Final = "profile.npz"
 #: What may be beside them.
 TEXTS: Final = ("streams.csv", "segments.csv", "report.html")
 FORMAT: Final = "lensai"
-#: Since 2 the manifest ends in its own sha256. In 1 it has none.
-FORMAT_VERSION: Final = 2
+#: Since 2 the manifest ends in its own sha256; since 3 names of groups follow from what they hold.
+FORMAT_VERSION: Final = 3
 #: What a manifest says of its own folder.
 _OWN_KEYS: Final = ("format", "format_version", "files", "sha256")
 #: Largest size in bytes that is read.

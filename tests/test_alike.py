@@ -14,6 +14,7 @@ from lensai_integrations.alike import check_alike, sketched_alike
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.group import Group
 
+IMAGES_OF_DEVICES = "inputs/lensai-edge"
 IMAGES = patches(200)
 LOGITS = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
 
@@ -86,23 +87,26 @@ def test_a_profile_like_a_devices_has_its_streams_and_merges_with_it(device, cap
     own = like_device(device, outputs=LOGITS)
     assert not caplog.messages
     assert own.rows is None
-    for name in ("inputs", "outputs"):
+    for name in (IMAGES_OF_DEVICES, "outputs"):
         assert own.groups[name].streams == ()
         assert own.groups[name].sketches.keys() == device.groups[name].sketches.keys()
         for stream, each in own.groups[name].apart.items():
             theirs = device.groups[name].apart[stream]
             np.testing.assert_array_equal(each.bank.min, theirs.bank.min)
             assert (each.bank.n, each.bank.k) == (theirs.bank.n, 200)
-    assert {name: group.n for name, group in device.merge(own).groups.items()} == {"inputs": 400, "outputs": 400}
-    assert device.merge(own).groups["inputs"].apart["pixel/1"].bank.n == 2 * 200 * 32 * 32
-    assert device.merge(own).groups["inputs"].info["convention"] == "lensai-edge"
+    assert {name: group.n for name, group in device.merge(own).groups.items()} == {
+        IMAGES_OF_DEVICES: 400,
+        "outputs": 400,
+    }
+    assert device.merge(own).groups[IMAGES_OF_DEVICES].apart["pixel/1"].bank.n == 2 * 200 * 32 * 32
+    assert device.merge(own).groups[IMAGES_OF_DEVICES].info["convention"] == "lensai-edge"
 
 
 def test_it_is_compared_and_watched(device):
     dark = (IMAGES * 0.6).astype(np.uint8)
     assert not compare(device, like_device(device)).drift
     report = compare(device, like_device(device, dark))
-    assert "inputs/brightness" in [stream.stream for stream in report.moved]
+    assert f"{IMAGES_OF_DEVICES}/brightness" in [stream.stream for stream in report.moved]
     with DriftMonitor(device, 100) as monitor:
         levels = [window.level for images in (IMAGES, dark) for window in monitor.update(inputs=images)]
         assert monitor.status.failures == {}
@@ -119,8 +123,8 @@ def test_warnings_of_rows_that_were_left_out_are_kept(device):
     bad = IMAGES[:20].astype(np.float32)
     bad[4] = np.nan
     own = like_device(device, bad)
-    assert own.groups["inputs"].n == 19
-    assert any("1 of 20 rows of inputs were left out" in warning for warning in own.warnings)
+    assert own.groups[IMAGES_OF_DEVICES].n == 19
+    assert any("1 of 20 rows of inputs/lensai-edge were left out" in warning for warning in own.warnings)
 
 
 def test_another_profile_is_let_be():
@@ -132,13 +136,13 @@ def test_another_profile_is_let_be():
 def test_real_devices_can_be_matched(sensor, data_dir):
     device = edge.read_stats(data_dir / "lensai_edge" / sensor)
     own = like_device(device)
-    streams = own.groups["inputs"].apart
-    assert streams.keys() == device.groups["inputs"].apart.keys()
+    streams = own.groups[IMAGES_OF_DEVICES].apart
+    assert streams.keys() == device.groups[IMAGES_OF_DEVICES].apart.keys()
     report = compare(device, own)
-    assert {stream.stream.removeprefix("inputs/") for group in report.groups for stream in group.streams} == set(
-        streams
-    )
-    assert device.merge(own).groups["inputs"].n == device.groups["inputs"].n + 200
+    assert {
+        stream.stream.removeprefix(f"{IMAGES_OF_DEVICES}/") for group in report.groups for stream in group.streams
+    } == set(streams)
+    assert device.merge(own).groups[IMAGES_OF_DEVICES].n == device.groups[IMAGES_OF_DEVICES].n + 200
 
 
 Z = np.random.default_rng(3).normal(0, 2, (400, 5))

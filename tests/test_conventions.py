@@ -66,13 +66,13 @@ def assert_same(one, other):
 @pytest.mark.parametrize("order", ORDERS, ids=" ".join)
 def test_each_convention_is_as_it_is_alone(order):
     together = profiled(order)
-    assert list(together.groups) == ["inputs", f"inputs/{order[1]}", "outputs", "labels"]
+    assert list(together.groups) == [*("inputs" if each == "lensai" else EDGE for each in order), "outputs", "labels"]
     for name, convention in image_groups(order).items():
-        group, alone = together.groups[name], profiled(convention).groups["inputs"]
+        group, alone = together.groups[name], profiled(convention).groups[name]
         assert_same(group, alone)
         assert (group.streams, group.definitions, group.info) == (alone.streams, alone.definitions, alone.info)
         assert group.info["convention"] == convention
-        np.testing.assert_array_equal(together.rows.data[name], profiled(convention).rows.data["inputs"])
+        np.testing.assert_array_equal(together.rows.data[name], profiled(convention).rows.data[name])
 
 
 @pytest.mark.parametrize("kind", ["float32", "bad pixels", "grey", "torch", "empty"])
@@ -89,7 +89,7 @@ def test_so_it_is_for_batches_of_every_kind(kind):
             profiler.update(inputs=images)
         profiles[convention] = profiler.profile()
     for name, convention in image_groups(BOTH).items():
-        assert_same(profiles[BOTH].groups[name], profiles[convention].groups["inputs"])
+        assert_same(profiles[BOTH].groups[name], profiles[convention].groups[name])
     assert [group.invalid for group in profiles[BOTH].groups.values()] == [2 * (kind == "bad pixels")] * 2
 
 
@@ -201,7 +201,7 @@ def test_a_convention_that_fails_leaves_the_other_as_it_is(failing, where, monke
     (other,) = set(BOTH) - {failing}
     names = {convention: name for name, convention in image_groups(BOTH).items()}
     assert names[failing] not in found.groups
-    assert_same(found.groups[names[other]], profiled(other).groups["inputs"])
+    assert_same(found.groups[names[other]], profiled(other).groups[names[other]])
     assert {name for name, _ in told} == {names[failing]}
     assert len([warning for warning in found.warnings if "out of order" in warning]) == 1
 
@@ -285,8 +285,8 @@ def test_what_no_side_has_in_common_says_why(baseline):
     with pytest.raises(DefinitionError, match="lensai-edge/brightness@1"):
         compare(other, profiled("lensai-edge", n=64))
     report = compare(profiled("lensai-edge"), profiled(BOTH, n=64))
-    assert {group.name for group in report.groups} >= {"inputs"}
-    assert "only in the window, not compared: inputs/lensai" in report.notes
+    assert {group.name for group in report.groups} >= {EDGE}
+    assert "only in the window, not compared: inputs" in report.notes
 
 
 def test_a_profile_of_the_same_names_is_not_copied(baseline):
@@ -294,7 +294,7 @@ def test_a_profile_of_the_same_names_is_not_copied(baseline):
     assert paired(window, baseline.reference) is window
     assert with_conventions(window, BOTH) is window
     with pytest.raises(KeyError):
-        _ = with_conventions(window, ["lensai-edge"]).groups["inputs/lensai"]
+        _ = with_conventions(window, ["lensai-edge"]).groups["inputs"]
 
 
 def test_renaming_takes_rows_custom_measures_and_segments_along():
@@ -311,8 +311,8 @@ def test_production_measures_what_the_model_is_held_against_unless_told_otherwis
     assert list(profiled(like=baseline, n=32).groups) == ["inputs", "outputs", "labels"]
     assert list(profiled(BOTH, like=baseline, n=32).groups)[:2] == ["inputs", EDGE]
     edge = profiled("lensai-edge", like=baseline, n=32)
-    assert edge.groups["inputs"].info["convention"] == "lensai-edge"
-    assert edge.groups["inputs"].info["reader"] == baseline.reference.groups["inputs"].info["reader"]
+    assert edge.groups[EDGE].info["convention"] == "lensai-edge"
+    assert edge.groups[EDGE].info["reader"] == baseline.reference.groups["inputs"].info["reader"]
     with pytest.raises(InputError, match=r"convention='lensai-edge'.*measured by 'lensai'"):
         Profiler(like=profiled("lensai", n=32), convention="lensai-edge")
 
@@ -325,7 +325,8 @@ def test_monitors_measure_the_first(order, warm, dark):
         clean, moved = (monitor.update(**given(images)) for images in (patches(40, seed=9), dark[:80]))
         assert monitor.status.failures == {}
         assert len(monitor.score(inputs=dark[:5])) == 5
-    assert {name for each in (*clean, *moved) for name in each.profile.groups} == {"inputs", "outputs", "labels"}
+    first = "inputs" if order[0] == "lensai" else EDGE
+    assert {name for each in (*clean, *moved) for name in each.profile.groups} == {first, "outputs", "labels"}
     assert moved[-1].profile.rows is not None
     assert (clean[-1].level, moved[-1].level) == ("ok", "alarm")
 

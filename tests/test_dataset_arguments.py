@@ -117,7 +117,7 @@ def baseline(kind, data):
 
 
 def images(profile):
-    (name,) = {"raw", "inputs"} & set(profile.groups)
+    (name,) = {"raw", "inputs", "inputs/lensai-edge"} & set(profile.groups)
     return profile.groups[name]
 
 
@@ -181,7 +181,8 @@ def test_every_argument_works_or_is_refused(name, argument, folder):
         return
     profile = profile_dataset(make(folder), **given)
     assert seen(profile, kind), profile
-    assert images(profile).name == ("inputs" if kind == BATCHES else "raw")
+    by_device = images(profile).info["convention"] == "lensai-edge"
+    assert images(profile).name == ("raw" if kind != BATCHES else "inputs/lensai-edge" if by_device else "inputs")
     if argument not in ("target", "limit"):
         assert images(profile).n == N
         assert sorted(counts(profile).values()) == [4, 4, 4]

@@ -287,12 +287,12 @@ def test_they_save_load_and_merge(tmp_path):
     assert list(again.profile().groups) == ["inputs/left", "inputs/right"]  # the first convention of each
 
 
-def test_by_the_other_convention_they_are_called_the_same():
+def test_by_the_other_convention_they_are_called_so():
     profile = profiled({"left": images(0), "right": images(1)}, convention=BOTH)
     edge = with_conventions(profile, ("lensai-edge",))
     assert {name: group.info["convention"] for name, group in edge.groups.items()} == {
-        "inputs/left": "lensai-edge",
-        "inputs/right": "lensai-edge",
+        "inputs/left/lensai-edge": "lensai-edge",
+        "inputs/right/lensai-edge": "lensai-edge",
     }
     window = profiled({"left": images(2), "right": images(3)}, convention="lensai-edge")
     report = compare(profile, window)
@@ -365,7 +365,8 @@ def test_a_device_has_one_camera(tmp_path):
 def test_a_window_of_a_device_is_not_one_of_them():
     both = profiled({"left": images(0), "right": images(1)}, convention="lensai-edge")
     alone = profiled(images(0), None, convention="lensai-edge")
-    with pytest.raises(InputError, match=r"groups \['inputs/left', 'inputs/right'\], the window \['inputs'\]"):
+    names = r"groups \['inputs/left/lensai-edge', 'inputs/right/lensai-edge'\], the window \['inputs/lensai-edge'\]"
+    with pytest.raises(InputError, match=names):
         compare(both, alone)
 
 

@@ -89,10 +89,13 @@ def test_what_both_say_alike_stays_said(parts: list[Profile]) -> None:
 
 def test_other_definitions_are_not_merged() -> None:
     lensai, edge = make_profile(10), make_profile(10, convention="lensai-edge")
-    with pytest.raises(
-        DefinitionError, match=r"inputs/brightness was computed as '.*' in one profile and as '.*' in the other"
-    ):
+    with pytest.raises(DefinitionError, match=r"measured by 'lensai' in one profile and by 'lensai-edge' in the other"):
         lensai.merge(edge)
+    both = make_profile(10, convention=("lensai-edge", "lensai"))
+    assert {name: group.n for name, group in both.merge(edge).groups.items() if name.startswith("inputs")} == {
+        "inputs/lensai-edge": 20,
+        "inputs": 10,
+    }
 
 
 def test_check_comparable_names_both_definitions() -> None:

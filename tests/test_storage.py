@@ -119,7 +119,7 @@ def test_a_changed_byte_is_refused(folder: Path, name: str) -> None:
     ("changes", "message"),
     [
         ({"format": "other"}, "not a manifest of this format"),
-        ({"format_version": 3}, "upgrade lensai-integrations"),
+        ({"format_version": 4}, "upgrade lensai-integrations"),
         ({"format_version": 1}, "format_version 1 and a sha256"),
         ({"files": None}, "lists no profile.npz"),
         ({"files": {ARRAYS: {}}}, "truncated or replaced"),

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lensai_integrations.conventions import plain_name
 from lensai_integrations.drift.batches import Batch
 from lensai_integrations.drift.judging import Judging, Whole, whole_number
 from lensai_integrations.drift.monitor_state import MonitorFolder
@@ -258,7 +259,9 @@ class Memory:
     def _baseline_id(self) -> str:
         """A digest of what the reference is of, by which another is told apart."""
         reference = self._measuring.reference
-        groups = [[g.name, list(g.streams), sorted(g.definitions.items()), g.n] for g in reference.groups.values()]
+        groups = [  # by plain names, as earlier releases had them of the one convention there is here
+            [plain_name(g.name), list(g.streams), sorted(g.definitions.items()), g.n] for g in reference.groups.values()
+        ]
         about = [groups, reference.n, str(reference.info.get("created"))]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 

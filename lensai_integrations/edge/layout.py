@@ -16,7 +16,9 @@ from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.outputs import SCORES
 
 CONVENTION: Final = "lensai-edge"
-INPUTS, OUTPUTS, MODEL, TRACKING, CUSTOM, OLDER = "inputs", "outputs", "modelstats", "tracking", "custom", "older"
+INPUTS, OUTPUTS, MODEL, TRACKING, CUSTOM, OLDER = (
+    "inputs/lensai-edge", "outputs", "modelstats", "tracking", "custom", "older",
+)  # fmt: skip
 
 #: The measures of images by name, and what a pixel is.
 IMAGE_IDS: Final = {m.definition.name: m.definition.id for m in CONVENTIONS[CONVENTION].measures} | {
@@ -145,7 +147,7 @@ def file_of(group: str, stream: str, model: str) -> str | None:
         model: The model's id, for the scores of a class.
 
     Example:
-        >>> file_of("inputs", "pixel/0", ""), file_of("outputs", "softmax/1", "net"), file_of("inputs", "hue", "")
+        >>> file_of(INPUTS, "pixel/0", ""), file_of("outputs", "softmax/1", "net"), file_of(INPUTS, "hue", "")
         ('imgstats/pixel_0.bin', 'modelstats/net_1.bin', None)
     """
     stem, _, part = stream.partition("/")

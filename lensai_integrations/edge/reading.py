@@ -72,7 +72,7 @@ def read_stats(dir_or_tar: str | Path, *, merge: bool = True) -> Profile | dict[
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = edge.write_stats(profiler.profile(), folder)
         ...     device = read_stats(folder)
-        >>> device.n, device.groups["inputs"].apart["noise"].bank.max.tolist()
+        >>> device.n, device.groups["inputs/lensai-edge"].apart["noise"].bank.max.tolist()
         (4, [200.0])
     """
     source = Path(dir_or_tar)

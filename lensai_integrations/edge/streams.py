@@ -11,12 +11,13 @@ from lensai_integrations.conventions import (
     RAW,
     convention_of,
     conventions_of,
+    images_group,
     inputs_of,
     is_images,
     renamed,
     with_conventions,
 )
-from lensai_integrations.edge.layout import CONVENTION, IMAGE_IDS, INPUTS, OLDER
+from lensai_integrations.edge.layout import CONVENTION, IMAGE_IDS, OLDER
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.group import Group
 from lensai_integrations.profile import Baseline, Profile
@@ -47,7 +48,7 @@ class Stream:
 
 
 def profile_of(what: Profile | Baseline, name: str) -> Profile:
-    """A profile, or the reference of a baseline, with `inputs` as devices measure them if it has them so.
+    """A profile, or the reference of a baseline, with images as devices measure them alone if it has them so.
 
     Args:
         what: Either.
@@ -77,12 +78,12 @@ def for_devices(profile: Profile) -> Profile:
     Example:
         >>> raw = Group("raw", info={"convention": "lensai-edge"})
         >>> list(for_devices(Profile({"inputs": Group("inputs", info={"convention": "lensai"}), "raw": raw})).groups)
-        ['inputs']
+        ['inputs/lensai-edge']
     """
     raw = profile.groups.get(RAW)
     if raw is not None and (convention_of(raw) == CONVENTION or not any(map(is_images, profile.groups))):
         others = {name: None for name in profile.groups if is_images(name)}
-        return renamed(profile, {**others, RAW: INPUTS})
+        return renamed(profile, {**others, RAW: images_group("", convention_of(raw) or CONVENTION)})
     if any(names := inputs_of(profile)):
         told = " and ".join(map(repr, names))
         raise InputError(
@@ -103,7 +104,7 @@ def streams_of(profile: Profile) -> Iterator[Stream]:
         []
     """
     for group in profile.groups.values():
-        if group.name in (INPUTS, OLDER):
+        if is_images(group.name) or group.name == OLDER:
             _check(group)
         for each in (group, *group.apart.values()):
             if each.bank is not None and each.bank.n:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from lensai_integrations.arrays import dtype_name, is_array, shape_of, strings
-from lensai_integrations.conventions import is_images
+from lensai_integrations.conventions import is_images, plain_name
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group
 from lensai_integrations.heads import LABELS, OUTPUTS
+from lensai_integrations.profile import Group, Profile
 from lensai_integrations.training.fit import Preparer
 from lensai_integrations.training.labels import Place, by_part, parts_beside
 from lensai_integrations.training.options import Options
@@ -150,9 +150,10 @@ def run_check(
         found = {**images_of(taken), **answers, **labels_of(taken)}
         arrays = {name: array for name, array in found.items() if array is not None}
     profile = recording.finish()
-    seen = [SeenGroup(profile.groups[name], array) for name, array in arrays.items() if name in profile.groups]
+    made = {name: _made_of(name, profile) for name in arrays}
+    seen = [SeenGroup(group, arrays[name]) for name, group in made.items() if group is not None]
     rows = [_row(each) for each in seen]
-    rows += [_unread(name, array) for name, array in arrays.items() if name not in profile.groups]
+    rows += [_unread(name, arrays[name]) for name, group in made.items() if group is None]
     rows += [_own_row(name, own, each) for each in seen for name, own in each.group.apart.items()]
     told = [*notes, *preparer.problems.messages, *map(_plainly, profile.warnings), *suspicions(seen)]
     if (
@@ -163,6 +164,12 @@ def run_check(
     ):
         told.append("no labels were found in the batch: pass target=, their key or place, or target=None")
     return Check(tuple(rows), tuple(dict.fromkeys(told)))
+
+
+def _made_of(name: str, profile: Profile) -> Group | None:
+    """The group of what was given by a plain name: of images by `lensai` if that measured them, else another."""
+    others = (group for group in profile.groups.values() if plain_name(group.name) == name)
+    return profile.groups.get(name) or next(others, None)
 
 
 def reading_difference(preparer: Preparer, first_batches: Mapping[str, tuple[Any, Any]]) -> str:

@@ -46,7 +46,7 @@ def test_folders_and_uploads_of_devices_are_compared(lensai, places: Path) -> No
     assert lensai("compare", places / "clean_saved", places / "clean")[0] == 0
     code, out, err = lensai("compare", places / "clean_saved", places / "dark.tar.gz")
     assert (code, err) == (1, "")
-    assert "inputs/brightness" in out
+    assert "inputs/lensai-edge/brightness" in out
 
 
 def test_devices_are_shown_and_merged(lensai, places: Path) -> None:

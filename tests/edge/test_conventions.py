@@ -33,7 +33,8 @@ def device(folder, images):
 
 def test_a_devices_files_are_held_against_what_it_measures(baseline, tmp_path):
     """Through files both ways: the same frames are no drift, darker ones are."""
-    name = next(n for n, g in baseline.reference.groups.items() if g.info.get("convention") == "lensai-edge")
+    name = "inputs/lensai-edge"
+    assert baseline.reference.groups[name].info["convention"] == "lensai-edge"
     same = compare(baseline, device(tmp_path / "same", patches(400)))
     window = device(tmp_path / "dark", (patches(400) * 0.6).astype(np.uint8))
     dark = compare(baseline, window)
@@ -65,7 +66,7 @@ def test_without_what_devices_measure_the_error_says_what_to_pass(tmp_path):
 def test_frames_as_they_were_delivered_go_before_what_the_model_was_fed(tmp_path):
     """A camera's frames are large; the model is fed a third of their pixels."""
     frames = patches(300, 48)
-    delivered = renamed(profiled("lensai-edge", frames), {"inputs": "raw", "outputs": None})
+    delivered = renamed(profiled("lensai-edge", frames), {"inputs/lensai-edge": "raw", "outputs": None})
     delivered.groups["raw"].info["delivered"] = True
     resized = frames[:, ::3, ::3]
     for conventions in ("lensai", BOTH, "lensai-edge"):
@@ -75,8 +76,9 @@ def test_frames_as_they_were_delivered_go_before_what_the_model_was_fed(tmp_path
         assert [group.name for group in report.groups if group.name != "outputs"] == ["raw"]
         assert not report.drift
         assert compare(Baseline(fed), device(tmp_path / "x", frames)).drift if conventions != "lensai" else True
-        server = compare(baseline, profiled("lensai" if conventions != "lensai-edge" else "lensai-edge", resized))
-        assert {group.name for group in server.groups} == {"inputs", "outputs"}
+        alone, name = ("lensai", "inputs") if conventions != "lensai-edge" else ("lensai-edge", "inputs/lensai-edge")
+        server = compare(baseline, profiled(alone, resized))
+        assert {group.name for group in server.groups} == {name, "outputs"}
         assert not server.drift
     assert edge.write_config(baseline, tmp_path / "a.ini").read_text() == (
         edge.write_config(profiled("lensai-edge", frames), tmp_path / "b.ini").read_text()
@@ -89,4 +91,4 @@ def test_real_devices_are_held_against_a_baseline_of_both(data_dir, baseline):
     assert report.drift  # other cameras, other scenes
     (images,) = (group for group in report.groups if group.name.startswith("inputs"))
     assert {stream.definition.split("/")[0] for stream in images.streams} == {"lensai-edge"}
-    assert images.n_window == window.groups["inputs"].n
+    assert images.n_window == window.groups["inputs/lensai-edge"].n

@@ -89,10 +89,10 @@ def test_many_images_have_the_same_quantiles_and_no_drift(program, tmp_path):
     program("sketch", "--out", tmp_path, *save_raw(images, tmp_path))
     device, baseline = edge.read_stats(tmp_path), python_profile(images)
     assert (device.n, device.warnings) == (len(images), [])
-    group = baseline.groups["inputs"]
+    group = baseline.groups["inputs/lensai-edge"]
     exact = dict(zip(group.streams, group.bank.quantiles(RANKS), strict=True))
     for name in ("noise", "brightness", "sharpness", "mean/0", "mean/1", "mean/2"):
-        found = device.groups["inputs"].apart[name].bank.quantiles(RANKS)[0]
+        found = device.groups["inputs/lensai-edge"].apart[name].bank.quantiles(RANKS)[0]
         assert found == pytest.approx(exact[name], rel=2e-6, abs=1e-6), name
     for report in (compare(baseline, device), compare(device, baseline)):
         assert not report.drift
@@ -140,7 +140,7 @@ def test_a_config_says_which_images_are_saved(program, tmp_path):
     assert ranges.keys() == {"noise", "brightness", "sharpness"}
     saved = 0
     for number, image in enumerate(images):
-        group = python_profile([image]).groups["inputs"]
+        group = python_profile([image]).groups["inputs/lensai-edge"]
         values = dict(zip(group.streams, group.bank.min.tolist(), strict=True))
         reasons = [name for name, (low, high) in ranges.items() if not low <= values[name] <= high]
         assert lines[str(tmp_path / f"{number}.raw")] == ["yes" if reasons else "no", ",".join(reasons)]

@@ -19,6 +19,7 @@ from lensai_integrations.group import Group
 from lensai_integrations.measures.edge import NO_NOISE
 from lensai_integrations.report import baseline_html, drift_html
 
+IMAGES = "inputs/lensai-edge"
 RANKS = (0.001, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
 
 
@@ -46,8 +47,8 @@ def archive_of(path: Path, contents: dict[str, bytes], mode: str = "w:gz") -> Pa
 
 
 def bank(profile: Profile, stream: str):
-    group, _, name = stream.partition("/")
-    return profile.groups[group].apart[name].bank
+    group = next(name for name in profile.groups if stream.startswith(f"{name}/"))
+    return profile.groups[group].apart[stream.removeprefix(f"{group}/")].bank
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def devices(data_dir) -> Path:
     return folder
 
 
-GROUPS = {"imagestats": ("inputs", "older"), "modelstats": ("outputs",), "samples": ("outputs",)}
+GROUPS = {"imagestats": (IMAGES, "older"), "modelstats": ("outputs",), "samples": ("outputs",)}
 
 
 def test_all_real_files_are_read_and_answer_as_datasketches_does(devices):
@@ -71,7 +72,7 @@ def test_all_real_files_are_read_and_answer_as_datasketches_does(devices):
                 plain = stem.replace("_", "")
                 old = {"noise": "snr", "mean": "channel_mean_", "pixel": "channel_pixels_"}
                 guesses = {
-                    "inputs": f"imagestats/{stem}{'_' if part else ''}{part}.bin",
+                    IMAGES: f"imagestats/{stem}{'_' if part else ''}{part}.bin",
                     "older": f"imagestats/kll_{old.get(stem, stem)}{part}-2.bin",
                     "outputs": f"modelstats/Mobilenet_Binary_{part}.bin" if part else f"samples/{plain}.bin",
                 }  # fmt: skip
@@ -94,8 +95,8 @@ def test_the_real_reference_against_the_real_sensors(devices):
     same, other = compare(reference, two), compare(reference, one)
     assert not same.drift
     assert other.drift
-    assert other.moved[0].stream == "inputs/sharpness"
-    assert {"inputs/noise", "inputs/pixel/0"}.isdisjoint(stream.stream for stream in other.moved)
+    assert other.moved[0].stream == f"{IMAGES}/sharpness"
+    assert {f"{IMAGES}/noise", f"{IMAGES}/pixel/0"}.isdisjoint(stream.stream for stream in other.moved)
     assert "older" in other.notes[0]
     assert any("66.9046 to 28723.3" in note for note in other.notes)
     assert any("15 files of 1719694454" in note for note in same.notes)
@@ -115,7 +116,7 @@ def test_reports_of_devices_are_pages(devices):
 def test_sensors_merge_and_stay_apart(devices):
     apart, whole = edge.read_stats(devices, merge=False), edge.read_stats(devices)
     assert [sensor for sensor, _ in apart] == ["reference", "sensor1", "sensor1", "sensor2", "sensor2"]
-    assert bank(whole, "inputs/noise").n == 1000 + 2096 + 998 + 2 * 998
+    assert bank(whole, f"{IMAGES}/noise").n == 1000 + 2096 + 998 + 2 * 998
     assert whole.info["sensors"] == ["reference", "sensor1", "sensor2"]
     assert whole.info["files"] == 78
     assert apart["sensor1", 1719393854].info["sensor"] == "sensor1"
@@ -134,14 +135,14 @@ def test_a_profile_of_a_device_is_saved_and_reported(devices, tmp_path):
 @pytest.mark.parametrize(
     ("file", "stream", "definition"),
     [
-        ("imgstats/noise.bin", "inputs/noise", "lensai-edge/noise@1"),
-        ("imagestats/mean_2.bin", "inputs/mean/2", "lensai-edge/mean@1"),
-        ("imgstats/pixel_0.bin", "inputs/pixel/0", "lensai-edge/pixel@1"),
-        ("imgstats/kll_brightness-2.bin", "inputs/brightness", "lensai-edge/brightness@1"),
-        ("imgstats/kll_channel_mean_0-2.bin", "inputs/mean/0", "lensai-edge/mean@1"),
-        ("imgstats/kll_channel_pixels_1-2.bin", "inputs/pixel/1", "lensai-edge/pixel@1"),
-        ("imgstats/kll_snr-2.bin", "inputs/noise", "lensai-edge/noise@1"),
-        ("customstats/mean_1.bin", "inputs/mean/1", "lensai-edge/mean@1"),
+        ("imgstats/noise.bin", f"{IMAGES}/noise", "lensai-edge/noise@1"),
+        ("imagestats/mean_2.bin", f"{IMAGES}/mean/2", "lensai-edge/mean@1"),
+        ("imgstats/pixel_0.bin", f"{IMAGES}/pixel/0", "lensai-edge/pixel@1"),
+        ("imgstats/kll_brightness-2.bin", f"{IMAGES}/brightness", "lensai-edge/brightness@1"),
+        ("imgstats/kll_channel_mean_0-2.bin", f"{IMAGES}/mean/0", "lensai-edge/mean@1"),
+        ("imgstats/kll_channel_pixels_1-2.bin", f"{IMAGES}/pixel/1", "lensai-edge/pixel@1"),
+        ("imgstats/kll_snr-2.bin", f"{IMAGES}/noise", "lensai-edge/noise@1"),
+        ("customstats/mean_1.bin", f"{IMAGES}/mean/1", "lensai-edge/mean@1"),
         ("customstats/my_measure.bin", "custom/my_measure", "lensai-edge/custom@1"),
         ("custom/tilt.bin", "custom/tilt", "lensai-edge/custom@1"),
         ("modelstats/net_3.bin", "outputs/softmax/3", "lensai/softmax@1"),
@@ -159,7 +160,8 @@ def test_every_name_in_every_layout(file, stream, definition, prefix, tmp_path):
     folder = edge.read_stats(stored(tmp_path / "device", content))
     archive = edge.read_stats(archive_of(tmp_path / "upload.tar.gz", content))
     for profile in (folder, archive):
-        group, _, name = stream.partition("/")
+        (group,) = profile.groups
+        name = stream.removeprefix(f"{group}/")
         assert bank(profile, stream).quantiles([0, 0.5, 1])[0].tolist() == [0.25, 0.5, 0.75]
         assert profile.groups[group].definition_of(name) == definition
         assert profile.warnings == []
@@ -183,7 +185,7 @@ def test_junk_is_listed_and_the_rest_is_read(tmp_path):
     }
     for source in (stored(tmp_path / "a", contents), archive_of(tmp_path / "b.tar", contents, "w")):
         profile = edge.read_stats(source)
-        assert list(profile.groups["inputs"].apart) == ["brightness"]
+        assert list(profile.groups[IMAGES].apart) == ["brightness"]
         told = "\n".join(profile.warnings)
         for name, why in (
             ("noise", "empty"), ("sharpness", "announces"), ("mean_0", "no values"), ("mean_1", "infinite"),
@@ -198,13 +200,13 @@ def test_junk_is_listed_and_the_rest_is_read(tmp_path):
 def test_infinite_noise_is_no_noise(tmp_path):
     values = [3.0, 5.0, float("inf"), float("inf")]
     profile = edge.read_stats(stored(tmp_path, {"imgstats/noise.bin": sketch_of(values)}))
-    own = bank(profile, "inputs/noise")
+    own = bank(profile, f"{IMAGES}/noise")
     assert own.quantiles([0, 0.5, 0.75, 1])[0].tolist() == [3.0, 5.0, NO_NOISE, NO_NOISE]
     assert profile.warnings == []
     (path,) = edge.write_stats(profile, tmp_path / "again")
     assert kll_floats_sketch.deserialize(path.read_bytes()).get_max_value() == np.inf
     everything = edge.read_stats(stored(tmp_path / "all", {"imgstats/noise.bin": sketch_of([np.inf] * 900)}))
-    assert bank(everything, "inputs/noise").min == bank(everything, "inputs/noise").max == NO_NOISE
+    assert bank(everything, f"{IMAGES}/noise").min == bank(everything, f"{IMAGES}/noise").max == NO_NOISE
 
 
 def test_files_of_one_folder_differ_in_n_and_still_merge(tmp_path):
@@ -214,7 +216,11 @@ def test_files_of_one_folder_differ_in_n_and_still_merge(tmp_path):
     stored(tmp_path / "a" / "1719393854", first)
     stored(tmp_path / "b" / "1719393855", second)
     whole = edge.read_stats(tmp_path)
-    assert [bank(whole, s).n for s in ("inputs/noise", "inputs/mean/0", "outputs/ratio_confidence")] == [705, 3, 1]
+    assert [bank(whole, s).n for s in (f"{IMAGES}/noise", f"{IMAGES}/mean/0", "outputs/ratio_confidence")] == [
+        705,
+        3,
+        1,
+    ]
     assert whole.info["timestamps"] == [1719393854, 1719393855]
 
 
@@ -230,7 +236,7 @@ def test_several_models_stay_apart(tmp_path):
 def test_paths_that_lead_out_are_refused(name, tmp_path):
     content = {name: sketch_of([1.0]), "imgstats/mean_0.bin": sketch_of([2.0])}
     profile = edge.read_stats(archive_of(tmp_path / "upload.tar.gz", content))
-    assert list(profile.groups["inputs"].apart) == ["mean/0"]
+    assert list(profile.groups[IMAGES].apart) == ["mean/0"]
     assert "leads out of the folder" in profile.warnings[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["upload.tar.gz"]
 
@@ -238,7 +244,7 @@ def test_paths_that_lead_out_are_refused(name, tmp_path):
 def test_a_slash_before_a_name_is_left_out_as_tar_does(tmp_path):
     content = {"/imgstats/noise.bin": sketch_of([1.0]), "//imgstats/mean_0.bin": sketch_of([2.0])}
     profile = edge.read_stats(archive_of(tmp_path / "upload.tar.gz", content))
-    assert sorted(profile.groups["inputs"].apart) == ["mean/0", "noise"]
+    assert sorted(profile.groups[IMAGES].apart) == ["mean/0", "noise"]
     assert profile.warnings == []
 
 
@@ -270,7 +276,7 @@ def test_links_of_a_folder_are_not_followed(tmp_path):
     (device / "imgstats" / "noise.bin").symlink_to(outside / "noise.bin")
     (device / "imagestats").symlink_to(outside)
     profile = edge.read_stats(device)
-    assert list(profile.groups["inputs"].apart) == ["mean/0"]
+    assert list(profile.groups[IMAGES].apart) == ["mean/0"]
     assert sum("not followed" in warning for warning in profile.warnings) == 2
 
 
@@ -332,7 +338,7 @@ def test_what_is_not_there_is_said(tmp_path):
 
 
 def test_groups_count_rows_not_pixels():
-    group = Group("inputs", sketches={"bank/pixel/0": Rows(9), "bank/component/all": Rows(8), "bank/noise": Rows(3)})
+    group = Group(IMAGES, sketches={"bank/pixel/0": Rows(9), "bank/component/all": Rows(8), "bank/noise": Rows(3)})
     assert group.n == 3
 
 

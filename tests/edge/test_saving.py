@@ -57,8 +57,8 @@ def test_a_device_would_save_that_share(tmp_path, rows, rate):
     profile, judged = profiled(rows, outputs=True), profiled(3000)
     path = edge.write_config(profile, tmp_path / "config.ini", save_rate=rate)
     bounds = bounds_of(path, "image", ["BRIGHTNESS", "SHARPNESS", "NOISE"])
-    names = list(judged.groups["inputs"].streams)
-    values = np.stack([judged.rows.data["inputs"][:, names.index(name.lower())] for name in bounds], axis=1)
+    names = list(judged.groups["inputs/lensai-edge"].streams)
+    values = np.stack([judged.rows.data["inputs/lensai-edge"][:, names.index(name.lower())] for name in bounds], axis=1)
     lower, upper = np.array(list(bounds.values())).T
     assert (lower <= -1).all()
     share = ((values < lower) | (values > upper)).any(axis=1).mean()

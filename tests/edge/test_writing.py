@@ -17,6 +17,7 @@ from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.group import Group
 from lensai_integrations.sketches.bank import KLLBank
 
+IMAGES = "inputs/lensai-edge"
 RANKS = np.linspace(0, 1, 21)[1:]
 
 
@@ -68,11 +69,11 @@ def test_real_files_read_back_as_they_were(data_dir, tmp_path):
 def test_datasketches_reads_what_was_written(baseline, tmp_path):
     edge.write_stats(baseline, tmp_path)
     noise = kll_floats_sketch.deserialize((tmp_path / "imgstats" / "noise.bin").read_bytes())
-    column = baseline.groups["inputs"].streams.index("noise")
-    ours = baseline.groups["inputs"].bank.compact().quantiles(RANKS)[column]
+    column = baseline.groups[IMAGES].streams.index("noise")
+    ours = baseline.groups[IMAGES].bank.compact().quantiles(RANKS)[column]
     assert (noise.n, noise.k) == (500, 200)
     assert noise.get_quantiles(RANKS, True) == ours.tolist()
-    counts = baseline.groups["inputs"].pixels
+    counts = baseline.groups[IMAGES].pixels
     pixel = kll_floats_sketch.deserialize((tmp_path / "imgstats" / "pixel_2.bin").read_bytes())
     assert pixel.n == counts.counts[2].sum() == 500 * 64
     points = [30.0, 100.0, 200.0]
@@ -105,10 +106,15 @@ def test_a_baseline_from_training_against_a_device(baseline, light, tmp_path):
     device = edge.read_stats(tmp_path)
     for report in (compare(Baseline(baseline), device), compare(device, baseline)):
         found = {stream.stream: stream for group in report.groups for stream in group.streams}
-        assert {"inputs/noise", "inputs/mean/2", "inputs/pixel/0", "outputs/entropy_confidence"} <= set(found)
+        assert {
+            f"{IMAGES}/noise",
+            f"{IMAGES}/mean/2",
+            f"{IMAGES}/pixel/0",
+            "outputs/entropy_confidence",
+        } <= set(found)
         assert report.drift == (light < 1)
-        assert np.isnan(found["inputs/pixel/0"].p_value)
-        assert (found["inputs/pixel/0"].effect > 0.3) == (light < 1)
+        assert np.isnan(found[f"{IMAGES}/pixel/0"].p_value)
+        assert (found[f"{IMAGES}/pixel/0"].effect > 0.3) == (light < 1)
         notes = [note for group in report.groups for note in group.notes]
         assert any("contrast" in note for note in notes)
         assert not any("noise" in note for note in notes)
@@ -175,7 +181,7 @@ def parsed(path: Path) -> configparser.ConfigParser:
 
 def test_thresholds_are_the_baselines_quantiles(baseline, tmp_path):
     config = parsed(edge.write_config(Baseline(baseline), tmp_path / "config.ini", percentiles=(0.05, 0.9)))
-    group = baseline.groups["inputs"]
+    group = baseline.groups[IMAGES]
     low, high = group.bank.quantiles([0.05, 0.9])[group.streams.index("noise")]
     found = [*map(float, config["image"]["NOISE"].split(","))]
     assert found == pytest.approx([min(low, -1), high], rel=1e-5)
@@ -195,7 +201,7 @@ def test_thresholds_are_rounded_outwards(tmp_path):
     profiler = Profiler(convention="lensai-edge", seed=0)
     profiler.update(inputs=np.tile(np.array([127, 127, 128], np.uint8)[:, None], (4, 6, 4, 1)))
     image = parsed(edge.write_config(profiler.profile(), tmp_path / "config.ini"))["image"]
-    group = profiler.profile().groups["inputs"]
+    group = profiler.profile().groups[IMAGES]
     for name in ("brightness", "sharpness", "noise"):
         exact = group.bank.max[group.streams.index(name)]
         assert exact <= float(image[name.upper()].split(",")[1]) <= exact * (1 + 1e-5)

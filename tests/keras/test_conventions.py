@@ -23,7 +23,7 @@ def test_one_fit_gives_both_baselines(model, images, tmp_path):
         )
         made[convention] = callback.baseline_
     for name, alone in zip(("inputs", EDGE), BOTH, strict=True):
-        one, other = made[BOTH].reference.groups[name], made[alone].reference.groups["inputs"]
+        one, other = made[BOTH].reference.groups[name], made[alone].reference.groups[name]
         assert (one.streams, one.definitions) == (other.streams, other.definitions)
         np.testing.assert_array_equal(one.pixels.counts, other.pixels.counts)
         np.testing.assert_array_equal(one.bank.min, other.bank.min)

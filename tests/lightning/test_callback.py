@@ -359,13 +359,13 @@ def test_reading_and_sketching_follow_the_options(fit):
     )
     reference = fit(callback).baseline_.reference
 
-    assert reference.groups["inputs"].info["convention"] == "lensai-edge"
-    assert reference.groups["inputs"].info["reader"]["scale"] == 200.0
-    assert reference.groups["inputs"].bank.k == 64
+    assert reference.groups["inputs/lensai-edge"].info["convention"] == "lensai-edge"
+    assert reference.groups["inputs/lensai-edge"].info["reader"]["scale"] == 200.0
+    assert reference.groups["inputs/lensai-edge"].bank.k == 64
     assert reference.groups["embeddings/conv"].info["reduce"] == "max"
     assert reference.groups["embeddings/conv"].info["projected_from"] == 8
     assert reference.groups["embeddings/conv"].bank.dim == 5
-    assert len(reference.rows.data["inputs"]) == 7
+    assert len(reference.rows.data["inputs/lensai-edge"]) == 7
 
 
 def test_the_seed_decides_which_rows_are_kept(fit):

@@ -48,7 +48,7 @@ def test_one_fit_gives_both_baselines_and_the_same_weights(lit, trainer, loaders
     both = found[BOTH][0].baseline_
     for name, alone in (("inputs", found["lensai",][0]), (EDGE, found["lensai-edge",][0])):
         for source, profile in both.sources().items():
-            one, other = states(profile.groups[name]), states(alone.baseline_.sources()[source].groups["inputs"])
+            one, other = states(profile.groups[name]), states(alone.baseline_.sources()[source].groups[name])
             assert one.keys() == other.keys()
             for key, array in one.items():
                 np.testing.assert_array_equal(array, other[key], err_msg=f"{source} {name} {key}")
@@ -75,6 +75,16 @@ def assert_devices_and_servers_are_held_against_it(folder, lit, trainer, loaders
     trainer(callback).test(lit(), loaders(photographs(slice(130, 260)), 32), verbose=False)
     assert callback.reports_
     assert all(EDGE not in {group.name for group in each.report.groups} for each in callback.reports_)
+
+
+@pytest.mark.parametrize(
+    ("convention", "shown"), [("lensai-edge", EDGE), (("lensai-edge", "lensai"), "inputs")], ids=str
+)
+def test_the_check_shows_images_by_any_convention(convention, shown, lit, loaders):
+    check = BaselineCallback(convention=convention).check(lit(), loaders(photographs(slice(0, 32)), 32))
+    assert [row.group for row in check.rows][:1] == [shown]
+    assert check.rows[0].rows == 32
+    assert check.rows[0].read.startswith("NCHW float32")
 
 
 def test_checkpoints_carry_both(lit, trainer, loaders, tmp_path):

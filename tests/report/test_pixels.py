@@ -80,9 +80,9 @@ def test_what_a_device_has_sketched_is_drawn_over_what_was_counted(tmp_path) -> 
     profiler = Profiler(convention="lensai-edge")
     profiler.update(inputs=images)
     edge.write_stats(profiler.profile(), tmp_path)
-    device = SourceShare(1, "window", edge.read_stats(tmp_path).groups["inputs"])
+    device = SourceShare(1, "window", edge.read_stats(tmp_path).groups["inputs/lensai-edge"])
     assert pixel_charts([device]) == []  # without counts they are in the table of streams
-    charts = pixel_charts([SourceShare(0, "baseline", profiler.profile().groups["inputs"]), device])
+    charts = pixel_charts([SourceShare(0, "baseline", profiler.profile().groups["inputs/lensai-edge"]), device])
     assert [chart.name for chart in charts] == ["blue", "green", "red"]
     for chart, channel in zip(charts, (2, 1, 0), strict=True):
         assert re.findall(r'class="(s\d)"', chart.chart) == ["s0", "s1"]

@@ -88,7 +88,7 @@ def test_an_hour_with_its_report(service):
     answer = service.get(f"/sensors/door-3/hours/{HOUR}").json()
     assert answer["verdict"]["uploads"] == 1
     assert answer["report"]["drift"] is True
-    assert answer["report"]["groups"][0]["name"] == "inputs"
+    assert answer["report"]["groups"][0]["name"] == "inputs/lensai-edge"
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_an_hour_is_merged_and_judged(service):
     found = hour(service)
     assert (found.uploads, found.rows, found.drift, found.judged, found.problem) == (2, 100, True, 1000.0, "")
     assert found.effect == pytest.approx(1.0, abs=0.05)
-    assert "inputs/brightness" in found.moved
+    assert "inputs/lensai-edge/brightness" in found.moved
 
 
 def test_real_devices_against_the_real_reference(sqlite, data_dir):
