@@ -195,6 +195,7 @@ def inputs_of(profile: Contents) -> tuple[str, ...]:
     """The names of a profile's image inputs, in order; of the only one empty.
 
     Example:
+        >>> from lensai_integrations import Profile
         >>> inputs_of(Profile({"inputs/left": Group("inputs/left"), "inputs/right": Group("inputs/right")}))
         ('left', 'right')
     """
@@ -216,6 +217,7 @@ def conventions_of(profile: Contents) -> tuple[str, ...]:
     """The conventions that a profile's images were measured by, in order; those of older profiles may be unknown.
 
     Example:
+        >>> from lensai_integrations import Profile
         >>> conventions_of(Profile())
         ()
     """
@@ -227,6 +229,7 @@ def delivered_in(profile: Contents | None) -> Group | None:
     """The images of a profile as they were delivered; None if it has none.
 
     Example:
+        >>> from lensai_integrations import Profile
         >>> delivered_in(Profile()) is None
         True
     """
@@ -238,6 +241,7 @@ def only_delivered(profile: Contents | None) -> Group | None:
     """The same of a profile that has no images as a model is fed them: whatever images come belong there.
 
     Example:
+        >>> from lensai_integrations import Profile
         >>> raw = Group("raw", ("width",), {"pixel": "lensai/pixel@1"}, info={"delivered": True})
         >>> only_delivered(Profile({"raw": raw})) is raw
         True
@@ -281,6 +285,7 @@ def readers_of(profile: Contents) -> dict[str, ImageInputs]:
     Those of which it does not say, as of a device, are left out.
 
     Example:
+        >>> from lensai_integrations import Profile
         >>> readers_of(Profile())
         {}
     """
@@ -374,6 +379,7 @@ def paired(profile: Held, reference: Contents) -> Held:
     reference has them, to a group of theirs alone if the profile has no such group.
 
     Example:
+        >>> from lensai_integrations import Profile
         >>> one, other = (
         ...     Profile({n: Group(n, info={"convention": c}) for n, c in image_groups((convention,)).items()})
         ...     for convention in ("lensai-edge", "lensai")
@@ -413,6 +419,7 @@ def with_conventions(profile: Held, conventions: Sequence[str]) -> Held:
     Its custom measures are where a profiler with these conventions has them.
 
     Example:
+        >>> from lensai_integrations import Profile
         >>> groups = {n: Group(n, info={"convention": c}) for n, c in image_groups(("lensai", "lensai-edge")).items()}
         >>> list(with_conventions(Profile(groups), ("lensai-edge",)).groups)
         ['inputs/lensai-edge']
@@ -440,6 +447,7 @@ def named_as_measured(profile: Held) -> tuple[Held, dict[str, str]]:
     There the group of the convention that was asked for first was `inputs`, whichever it was, custom measures with it.
 
     Example:
+        >>> from lensai_integrations import Profile
         >>> device = Profile({"inputs": Group("inputs", info={"convention": "lensai-edge"})})
         >>> named_as_measured(device)[1]
         {'inputs': 'inputs/lensai-edge'}
@@ -463,6 +471,7 @@ def renamed(profile: Held, names: Mapping[str, str | None], homes: Mapping[tuple
         homes: New names of the groups of custom measures of images, by input and measure; others go with their group.
 
     Example:
+        >>> from lensai_integrations import Profile
         >>> renamed(Profile({"inputs": Group("inputs")}), {"inputs": "raw"}).groups["raw"].name
         'raw'
     """

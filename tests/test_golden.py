@@ -13,9 +13,9 @@ import pins
 import pytest
 
 from lensai_integrations import Baseline, DriftMonitor, Profile, edge
-from lensai_integrations.archive import files_of, from_bytes, load, to_bytes
 from lensai_integrations.drift.calibrate import calibration_of
 from lensai_integrations.drift.compare import compare
+from lensai_integrations.profile import files_of, from_bytes, load, to_bytes
 from lensai_integrations.storage import FORMAT_VERSION, pack, read_folder
 
 GOLDEN = Path(__file__).with_name("golden")

@@ -76,7 +76,7 @@ def span_of(hours: Sequence[HourDrift], now: float) -> HourSpan:
     Example:
         >>> old = HourDrift("door", 0, 1, 10)
         >>> span_of([old], 1e9), span_of([], 604800.0)
-        (Span(start=-601200, end=3600), Span(start=3600, end=608400))
+        (HourSpan(start=-601200, end=3600), HourSpan(start=3600, end=608400))
     """
     week = last_week(now)
     known = [hour.hour for hour in hours if hour.hour < now + DAY]
