@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.interruptions import pass_on
+from lensai_integrations.problems import pass_on
 
 #: Largest numbers that are read; a baseline of a 2048-wide layer is about 60 MB in 500 arrays.
 MAX_FILE_BYTES: Final = 2**30

@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.interruptions import pass_on
+from lensai_integrations.problems import pass_on
 
 if TYPE_CHECKING:
     import urllib3

@@ -34,13 +34,13 @@ from lensai_integrations.heads import (
     named,
     partner_of,
 )
-from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.batches import SeveralImages, separated
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import check_rows
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
 from lensai_integrations.measuring import ImageBatch, Measured, Rows, from_list, with_rows
+from lensai_integrations.problems import pass_on
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.raw.reading import pixels_of
 from lensai_integrations.recorders import RECORDERS, Recorder

@@ -18,8 +18,7 @@ import pytest
 
 import lensai_integrations
 from lensai_integrations import Baseline, DriftMonitor, Profiler, measure
-from lensai_integrations.interruptions import pass_on
-from lensai_integrations.problems import Problems
+from lensai_integrations.problems import Problems, pass_on
 
 #: Windows has no signals that a program may send to itself but Ctrl-C's.
 SIGNAL = signal.SIGTERM

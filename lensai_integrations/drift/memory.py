@@ -21,8 +21,7 @@ from lensai_integrations.drift.telling import Teller
 from lensai_integrations.drift.warm import kept_rows, profile_of_rows
 from lensai_integrations.drift.windows import Pane, Panes, Plan
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.interruptions import pass_on
-from lensai_integrations.problems import Problems
+from lensai_integrations.problems import Problems, pass_on
 from lensai_integrations.profile import Profile
 
 _log = logging.getLogger("lensai_integrations")

@@ -34,13 +34,12 @@ from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.problems import Problems
+from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.segments import DEFAULT_SEGMENTS
 from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.finish import deliver, say_there_is_none
 from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION
-from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.options import FINAL, Options
 from lensai_integrations.training.tracking import TrackedRun, active_run
 

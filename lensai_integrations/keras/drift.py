@@ -26,12 +26,11 @@ from lensai_integrations.keras.surroundings import look_around
 from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.problems import Problems
+from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profile import Baseline
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Passes
 from lensai_integrations.training.fit import PREDICTION, TEST
-from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.tracking import active_run
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import jax
 from jax.extend.core import get_opaque_trace_state
 
-from lensai_integrations.interruptions import pass_on
 from lensai_integrations.keras.private import MAKE_FUNCTION, make_function_of
 from lensai_integrations.keras.steps import PREDICT, TRAIN, NotProfiledError, Pick, Sink, labelled, replaced
 from lensai_integrations.keras.taps import Caught, Taps
+from lensai_integrations.problems import pass_on
 
 
 class _Carrier(list[Any]):

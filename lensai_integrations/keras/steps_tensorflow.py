@@ -13,10 +13,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from lensai_integrations.interruptions import pass_on
 from lensai_integrations.keras.private import over_replicas, step_on_optionals
 from lensai_integrations.keras.steps import PREDICT, NotProfiledError, Pick, Sink, tapped
 from lensai_integrations.keras.taps import Taps
+from lensai_integrations.problems import pass_on
 
 _plain = tf.autograph.experimental.do_not_convert
 

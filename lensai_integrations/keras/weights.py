@@ -20,7 +20,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from lensai_integrations.arrays import to_host
-from lensai_integrations.interruptions import pass_on
+from lensai_integrations.problems import pass_on
 from lensai_integrations.training.weights import Weights, moment, sampled
 
 #: Weights with no more elements than this come to the host whole: cheaper than to pick on the device.

@@ -35,7 +35,7 @@ from lensai_integrations.lightning.whose import Belonging, identity, keep_for_be
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.problems import Problems
+from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profile import Baseline
 from lensai_integrations.segments import DEFAULT_SEGMENTS
 from lensai_integrations.torch.attach import attach
@@ -43,7 +43,6 @@ from lensai_integrations.torch.finding import Finder
 from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.training.checking import Checkable
 from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION
-from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.labels import Place
 from lensai_integrations.training.options import FINAL, Options
 from lensai_integrations.training.tracking import TrackedRun

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import FormatError
-from lensai_integrations.interruptions import pass_on
+from lensai_integrations.problems import pass_on
 from lensai_integrations.training.weights import Weights, sampled
 
 #: Where a sharded checkpoint keeps what is not sharded.

@@ -26,7 +26,7 @@ from lensai_integrations.lightning.spawned import bring_back
 from lensai_integrations.lightning.tracking import runs_of_loggers
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.problems import Problems
+from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profile import Baseline
 from lensai_integrations.torch.compiling import forget_compiled, is_compiled
 from lensai_integrations.torch.finding import Finder, MatchingFinder
@@ -36,7 +36,6 @@ from lensai_integrations.torch.taps import Tap, Taps
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
 from lensai_integrations.training.fit import PREDICTION, TEST, VALIDATION
-from lensai_integrations.training.guard import guarded
 from lensai_integrations.training.labels import Place
 from lensai_integrations.training.recording import LAYER
 

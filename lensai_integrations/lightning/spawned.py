@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from lensai_integrations.interruptions import pass_on
+from lensai_integrations.problems import pass_on
 
 _LOG: Final = logging.getLogger("lensai_integrations")
 #: The callbacks of this process.

@@ -21,10 +21,10 @@ from typing import Any, Final
 
 from lensai_integrations.arrays import Array
 from lensai_integrations.errors import DefinitionError, InputError
-from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures import definitions
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.measures.images import CONVENTIONS
+from lensai_integrations.problems import pass_on
 
 #: A longer source is cut, and told apart from others of the same beginning by its hash.
 MAX_FORMULA: Final = 2000

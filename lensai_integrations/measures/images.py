@@ -18,11 +18,11 @@ from array_api_compat import device, is_numpy_array
 
 from lensai_integrations.arrays import Array, is_immutable, namespace
 from lensai_integrations.errors import InputError
-from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures import edge, formulas
 from lensai_integrations.measures.definitions import Definition, register
 from lensai_integrations.measures.inputs import Images
 from lensai_integrations.measures.pixels import Planes, are_bytes, blocks
+from lensai_integrations.problems import pass_on
 from lensai_integrations.sketches.counts import count_images
 
 

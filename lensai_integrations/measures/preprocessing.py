@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lensai_integrations.arrays import to_host
 from lensai_integrations.errors import InputError
-from lensai_integrations.interruptions import pass_on
+from lensai_integrations.problems import pass_on
 
 #: `mean`, `std`, `scale` and `channels` of `ImageInputs`.
 Undone: TypeAlias = tuple[tuple[float, ...] | None, tuple[float, ...] | None, float, str]

@@ -16,9 +16,9 @@ from typing import TypeVar
 
 from lensai_integrations.arguments import check_seconds
 from lensai_integrations.errors import LensAIError, MissingDependencyError, TrackingError
-from lensai_integrations.interruptions import pass_on
 from lensai_integrations.mlflow.address import cause
 from lensai_integrations.mlflow.asking import hurried
+from lensai_integrations.problems import pass_on
 
 Result = TypeVar("Result")
 

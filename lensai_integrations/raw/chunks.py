@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.inputs import Images
 from lensai_integrations.measures.pixels import are_bytes
+from lensai_integrations.problems import pass_on
 from lensai_integrations.raw.columns import Columns
 from lensai_integrations.raw.metadata import FILE, answered, exif_of, file_of
 from lensai_integrations.raw.reading import Delivered, read

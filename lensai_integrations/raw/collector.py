@@ -19,10 +19,9 @@ import numpy as np
 from lensai_integrations.arguments import COMMON, documented
 from lensai_integrations.conventions import single_convention
 from lensai_integrations.errors import InputError, told
-from lensai_integrations.interruptions import pass_on, suppressed
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.problems import Problems
+from lensai_integrations.problems import Problems, pass_on, suppressed
 from lensai_integrations.profile import Profile
 from lensai_integrations.raw.columns import Columns
 from lensai_integrations.raw.ledger import CAPACITY, Ledger

@@ -28,10 +28,10 @@ from lensai_integrations.arguments import COMMON, documented
 from lensai_integrations.conventions import single_convention
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
-from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.outputs import LABEL
 from lensai_integrations.npz import pack, unpack
+from lensai_integrations.problems import pass_on
 from lensai_integrations.profile import Profile
 from lensai_integrations.raw.chunks import Chunk, measure_chunk
 from lensai_integrations.raw.columns import Columns

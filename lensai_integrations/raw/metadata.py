@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.interruptions import pass_on
+from lensai_integrations.problems import pass_on
 from lensai_integrations.raw.reading import Delivered
 
 #: A function of the user's: from what was delivered to a number, a category or None.

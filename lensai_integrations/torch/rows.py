@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from lensai_integrations.interruptions import pass_on
+from lensai_integrations.problems import pass_on
 
 
 class Rows(NamedTuple):

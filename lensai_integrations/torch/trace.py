@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lensai_integrations.interruptions import pass_on
 from lensai_integrations.measures.batches import are_samples
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
+from lensai_integrations.problems import pass_on
 from lensai_integrations.torch.heads import Heads, heads_in, is_vector
 from lensai_integrations.torch.layers import is_metric, paths_of
 from lensai_integrations.torch.rows import OTHER_ROWS, Rows, rows_made

@@ -13,8 +13,7 @@ from lensai_integrations.drift.events import WindowReport, notice_text
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import LensAIError
 from lensai_integrations.heads import is_labels
-from lensai_integrations.interruptions import pass_on
-from lensai_integrations.problems import Problems, log
+from lensai_integrations.problems import Problems, log, pass_on
 from lensai_integrations.profile import Profile
 from lensai_integrations.training.batches import Reader
 from lensai_integrations.training.drift_options import DriftOptions

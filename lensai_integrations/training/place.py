@@ -15,8 +15,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
-from lensai_integrations.interruptions import suppressed
 from lensai_integrations.mlflow.address import DEFAULT_PATH
+from lensai_integrations.problems import suppressed
 from lensai_integrations.storage import MANIFEST, turn, write_files
 from lensai_integrations.training.options import Options
 

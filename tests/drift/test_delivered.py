@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lensai_integrations import (  # fmt: skip
+from lensai_integrations import (
     Baseline,
     DriftMonitor,
     ImageInputs,

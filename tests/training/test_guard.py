@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.problems import Problems
-from lensai_integrations.training.guard import guarded
+from lensai_integrations.problems import Problems, guarded
 
 
 class Fit:
