@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from lensai_integrations.arrays import Array
+from lensai_integrations.arrays.namespaces import Array
 from lensai_integrations.builder import feed, make
 from lensai_integrations.conventions import plain_name
 from lensai_integrations.errors import InputError, told

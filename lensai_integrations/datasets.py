@@ -10,7 +10,8 @@ from pathlib import Path as FilePath
 from typing import Any, Final
 
 from lensai_integrations.arguments import COMMON, check_numbers, documented
-from lensai_integrations.arrays import is_array, shape_of, to_host
+from lensai_integrations.arrays.namespaces import is_array, shape_of, to_host
+from lensai_integrations.arrays.tensorflow import is_tensorflow_array
 from lensai_integrations.conventions import chosen_readers, convention_of, delivered_in, readers_by_name
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import LABELS
@@ -27,7 +28,6 @@ from lensai_integrations.raw.metadata import Metadata
 from lensai_integrations.raw.sketches import RAW
 from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL
 from lensai_integrations.settings import NOT_DECLARED, chosen_measures
-from lensai_integrations.tensorflow_arrays import is_tensorflow_array
 from lensai_integrations.training.batches import BatchReader, image_inputs
 from lensai_integrations.training.labels import LABEL_KEYS, Parts, Path, Place, by_evidence, inside, part_at, path_of
 

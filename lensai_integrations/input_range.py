@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, dtype_name, local, namespace, shape_of, to_host
+from lensai_integrations.arrays.namespaces import Array, dtype_name, local, namespace, shape_of, to_host
 from lensai_integrations.measures.batches import Found
 from lensai_integrations.measures.inputs import Images
 from lensai_integrations.profile import Profile

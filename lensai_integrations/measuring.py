@@ -14,8 +14,9 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from lensai_integrations.arrays import (
+from lensai_integrations.arrays.namespaces import (
     Array,
+    Compiled,
     is_array,
     is_immutable,
     local,
@@ -25,7 +26,6 @@ from lensai_integrations.arrays import (
     strings,
     to_host,
 )
-from lensai_integrations.compiled import Compiled
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
 from lensai_integrations.measures.batches import Found, Key, by_shape, find_images, in_order

@@ -18,7 +18,7 @@ import numpy as np
 
 from lensai_integrations.alike import check_alike, sketched_alike, unlike_in
 from lensai_integrations.arguments import COMMON, documented
-from lensai_integrations.arrays import Array, is_array, namespace
+from lensai_integrations.arrays.namespaces import Array, is_array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
 from lensai_integrations.conventions import INPUTS, input_of, kept_apart
 from lensai_integrations.errors import InputError

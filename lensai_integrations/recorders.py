@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, dtype_name, local, shape_of
+from lensai_integrations.arrays.namespaces import Array, dtype_name, local, shape_of
 from lensai_integrations.builder import feed
 from lensai_integrations.conventions import home_of_custom, input_of, plain_name
 from lensai_integrations.custom_recorder import CustomStreams

@@ -18,7 +18,16 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, is_array, is_immutable, local, namespace, shape_of, strings, to_host
+from lensai_integrations.arrays.namespaces import (
+    Array,
+    is_array,
+    is_immutable,
+    local,
+    namespace,
+    shape_of,
+    strings,
+    to_host,
+)
 from lensai_integrations.builder import Parts, feed, make, rows_seen, source_of
 from lensai_integrations.conventions import plain_name
 from lensai_integrations.errors import InputError

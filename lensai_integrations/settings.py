@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.arrays import shape_of
+from lensai_integrations.arrays.namespaces import shape_of
 from lensai_integrations.builder import make
 from lensai_integrations.conventions import (
     chosen_conventions,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from array_api_compat import is_numpy_array, is_torch_array
 
-from lensai_integrations import arrays
-from lensai_integrations.arrays import Array
+from lensai_integrations.arrays import namespaces
+from lensai_integrations.arrays.namespaces import Array
 
 #: Libraries whose arrays cannot be written to; what is measured of them on an accelerator comes to the host.
 IMMUTABLE = ("jax", "tensorflow")
@@ -34,7 +34,7 @@ def maker(library: str) -> Callable[[Any], Array]:
 
 def as_if_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on, JAX's and TensorFlow's arrays are treated as if they lay on an accelerator."""
-    monkeypatch.setattr(arrays, "is_host", on_host_of_its_own)
+    monkeypatch.setattr(namespaces, "is_host", on_host_of_its_own)
 
 
 def on_host_of_its_own(array: Array) -> bool:

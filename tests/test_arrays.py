@@ -11,8 +11,8 @@ import pytest
 import torch
 from libraries import IMMUTABLE, LIBRARIES, as_if_elsewhere, maker, traced
 
-from lensai_integrations import arrays
-from lensai_integrations.arrays import (
+from lensai_integrations.arrays import namespaces
+from lensai_integrations.arrays.namespaces import (
     dtype_name,
     is_array,
     is_host,
@@ -119,7 +119,7 @@ def test_they_are_viewed_not_copied_and_outlive_their_owner(library: str) -> Non
 def test_as_if_elsewhere_they_stay_what_they_are(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     as_if_elsewhere(monkeypatch)
     array = maker(library)(np.float32([1, 2]))
-    assert not arrays.is_host(array)
+    assert not namespaces.is_host(array)
     assert local(array) is array
     np.testing.assert_array_equal(to_host(start_copy(array)), [1, 2])
 
@@ -153,7 +153,7 @@ def test_an_array_in_parts_on_several_host_devices_is_gathered() -> None:
     maker("jax")
     program = """
 import jax, numpy as np
-from lensai_integrations.arrays import is_host, local
+from lensai_integrations.arrays.namespaces import is_host, local
 parts = jax.device_put(np.arange(8.0), jax.NamedSharding(jax.make_mesh((2,), ("x",)), jax.P("x")))
 assert len(parts.devices()) == 2 and is_host(parts)
 assert local(parts).tolist() == list(range(8))

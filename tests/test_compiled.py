@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from libraries import IMMUTABLE, LIBRARIES, as_if_elsewhere, maker, traced
 
-from lensai_integrations import compiled
-from lensai_integrations.arrays import is_immutable, is_symbolic, namespace, to_host
-from lensai_integrations.compiled import Compiled
+from lensai_integrations.arrays import namespaces
+from lensai_integrations.arrays.namespaces import Compiled, is_immutable, is_symbolic, namespace, to_host
 
 
 class Summed:
@@ -54,7 +53,7 @@ def test_inside_what_is_traced_it_is_a_part_of_that(library, monkeypatch):
 @pytest.mark.filterwarnings("error")
 def test_tensorflow_traces_a_few_shapes_and_runs_the_others_step_by_step(monkeypatch, caplog):
     as_if_elsewhere(monkeypatch)
-    monkeypatch.setattr(compiled, "_MOST_SHAPES", 8)
+    monkeypatch.setattr(namespaces, "_MOST_SHAPES", 8)
     function, make = Summed(), maker("tensorflow")
     together = Compiled(function)
     for n in range(1, 12):

@@ -7,7 +7,8 @@ import pytest
 from libraries import IMMUTABLE, LIBRARIES, as_if_elsewhere, maker
 from profiles import CLASSES, WIDTH, batch
 
-from lensai_integrations import ImageInputs, Profiler, arrays, profiler
+from lensai_integrations import ImageInputs, Profiler, profiler
+from lensai_integrations.arrays import namespaces
 from lensai_integrations.errors import InputError
 from lensai_integrations.recorders import Inputs
 
@@ -93,7 +94,7 @@ def test_images_of_any_kind_give_the_same_quantiles(library, elsewhere, conventi
 def test_no_update_reads_a_value_before_others_have_followed(library, monkeypatch):
     as_if_elsewhere(monkeypatch)
     make, read, taken = maker(library), [], []
-    monkeypatch.setattr(arrays, "_as_numpy", lambda array, real=arrays._as_numpy: read.append(1) or real(array))
+    monkeypatch.setattr(namespaces, "_as_numpy", lambda array, real=namespaces._as_numpy: read.append(1) or real(array))
     monkeypatch.setattr(Inputs, "take", lambda self, one, real=Inputs.take: taken.append(1) or real(self, one))
     one = Profiler(inputs=ImageInputs(layout="NHWC", scale=1, kind="uint8"), task="logits")
     counts = []

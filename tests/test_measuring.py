@@ -8,7 +8,7 @@ import torch
 from libraries import IMMUTABLE, as_if_elsewhere, maker
 
 from lensai_integrations import measuring
-from lensai_integrations.arrays import is_immutable
+from lensai_integrations.arrays.namespaces import is_immutable
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measuring import Measured, class_labels, column, embedding_measurer, image_measurer, reduced

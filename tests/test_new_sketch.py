@@ -10,11 +10,10 @@ from checks.sketch import CHECKS, WIDTH
 from scipy.stats import fisher_exact
 
 from lensai_integrations import Baseline, Profile, Profiler, calibrate, compare
-from lensai_integrations.arrays import local, namespace, to_host
+from lensai_integrations.arrays.namespaces import local, namespace, to_host, together
 from lensai_integrations.drift.warm import kept_rows, profile_of_rows
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.report import baseline_html, drift_html
-from lensai_integrations.sketches.device import together
 from lensai_integrations.sketches.kinds import KINDS
 from lensai_integrations.sketches.state import Sketch, field, number, require
 

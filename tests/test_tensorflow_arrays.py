@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from libraries import maker
 
-from lensai_integrations import tensorflow_arrays as xp
+from lensai_integrations.arrays import tensorflow as xp
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(4, 3, 2)).astype(np.float32)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from lensai_integrations.arrays import is_array, local, shape_of, strings
+from lensai_integrations.arrays.namespaces import is_array, local, shape_of, strings
 from lensai_integrations.conventions import INPUTS, is_images, only_delivered
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import OUTPUTS, group_of, head_of, is_labels, is_outputs, labels_by_head

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import keras
 
-from lensai_integrations.arrays import strings, to_host
+from lensai_integrations.arrays.namespaces import strings, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import group_of
 from lensai_integrations.keras.answer import Answer

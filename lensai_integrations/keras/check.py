@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lensai_integrations.arrays import is_array, to_host
+from lensai_integrations.arrays.namespaces import is_array, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
 from lensai_integrations.keras.fit import aside, reader_of

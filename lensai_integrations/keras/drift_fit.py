@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from lensai_integrations.arrays import to_host
+from lensai_integrations.arrays.namespaces import to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
 from lensai_integrations.heads import OUTPUTS, head_of, is_labels

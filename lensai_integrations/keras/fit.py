@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lensai_integrations.arrays import to_host
+from lensai_integrations.arrays.namespaces import to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.attach import attach
 from lensai_integrations.keras.batches import KerasBatches, input_names_of

@@ -19,7 +19,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import to_host
+from lensai_integrations.arrays.namespaces import to_host
 from lensai_integrations.problems import pass_on
 from lensai_integrations.training.weights import Weights, moment, sampled
 

@@ -13,12 +13,12 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, is_symbolic, namespace, shape_of
+from lensai_integrations.arrays.namespaces import Array, is_symbolic, namespace, shape_of
+from lensai_integrations.arrays.tensorflow import is_tensorflow_array
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import by_shape, find_images
 from lensai_integrations.measures.images import measure_images_and_bytes
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.tensorflow_arrays import is_tensorflow_array
 
 #: Brightness, sharpness, mean, noise and pixel.
 Measured: TypeAlias = tuple[Array, Array, Array, Array, Array]

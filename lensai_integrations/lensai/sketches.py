@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from datasketches import kll_floats_sketch
 
-from lensai_integrations.arrays import Array, dtype_name, is_immutable, local, namespace, to_host
+from lensai_integrations.arrays.namespaces import Array, dtype_name, is_immutable, local, namespace, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.lensai import files
 from lensai_integrations.lensai.publish import publish_folder

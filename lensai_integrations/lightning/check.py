@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lensai_integrations.arrays import is_array
+from lensai_integrations.arrays.namespaces import is_array
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import is_outputs
 from lensai_integrations.measures.batches import find_images, images_in, separated

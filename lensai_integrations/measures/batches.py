@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, dtype_name, is_array, local, namespace, shape_of
+from lensai_integrations.arrays.namespaces import Array, dtype_name, is_array, local, namespace, shape_of
 from lensai_integrations.errors import InputError
 
 #: Names of images in a dict, which are believed before others.

@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import update_wrapper
 from typing import Any, Final
 
-from lensai_integrations.arrays import Array
+from lensai_integrations.arrays.namespaces import Array
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.measures import definitions
 from lensai_integrations.measures.definitions import Definition

@@ -11,8 +11,18 @@ from typing import Any, Final
 import numpy as np
 from array_api_compat import is_jax_array, is_torch_array
 
-from lensai_integrations.arrays import Array, dtype_name, is_immutable, local, namespace, shape_of, to_host
-from lensai_integrations.compiled import Compiled
+from lensai_integrations.arrays.namespaces import (
+    Array,
+    Compiled,
+    dtype_name,
+    is_immutable,
+    local,
+    namespace,
+    send,
+    shape_of,
+    to_host,
+)
+from lensai_integrations.arrays.tensorflow import is_tensorflow_array
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import by_shape, in_order
 from lensai_integrations.measures.custom import CustomMeasure
@@ -20,8 +30,6 @@ from lensai_integrations.measures.inputs import ImageInputs, Images
 from lensai_integrations.measures.pixels import as_float32, planes
 from lensai_integrations.measures.torch_images import as_images, as_tensor
 from lensai_integrations.problems import pass_on
-from lensai_integrations.sketches.device import send
-from lensai_integrations.tensorflow_arrays import is_tensorflow_array
 
 #: Pixels that a function is handed at once: as float32 RGB 96 MB.
 MOST_PIXELS: Final = 1 << 23

@@ -12,7 +12,7 @@ from typing import Any
 
 from array_api_compat import is_numpy_array
 
-from lensai_integrations.arrays import Array, shape_of
+from lensai_integrations.arrays.namespaces import Array, shape_of
 from lensai_integrations.measures.pixels import clip, mean_over_pixels, mean_square
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lensai_integrations.arrays import Array
+from lensai_integrations.arrays.namespaces import Array
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.measures.differences import differences, laplacian_variance
 from lensai_integrations.measures.pixels import (

@@ -20,7 +20,7 @@ import numpy as np
 from array_api_compat import device as device_of
 from array_api_compat import is_torch_array
 
-from lensai_integrations.arrays import Array, is_immutable, local, namespace, shape_of
+from lensai_integrations.arrays.namespaces import Array, is_immutable, local, namespace, shape_of
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.definitions import Definition, register
 

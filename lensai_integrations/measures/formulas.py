@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array
+from lensai_integrations.arrays.namespaces import Array
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.measures.differences import differences, laplacian_variance, ridge
 from lensai_integrations.measures.pixels import (

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from array_api_compat import device, is_numpy_array
 
-from lensai_integrations.arrays import Array, is_immutable, namespace
+from lensai_integrations.arrays.namespaces import Array, is_immutable, namespace
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures import edge, formulas
 from lensai_integrations.measures.definitions import Definition, register

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.arguments import plain
-from lensai_integrations.arrays import Array, dtype_name, is_symbolic, namespace, shape_of, to_host
+from lensai_integrations.arrays.namespaces import Array, dtype_name, is_symbolic, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import (
     CHANNELS,

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, is_array, local, namespace, shape_of, strings, to_host
+from lensai_integrations.arrays.namespaces import Array, is_array, local, namespace, shape_of, strings, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.outputs import CLASSES, KINDS, MULTILABEL, SUM_TOLERANCE, TASKS, Kind, Task, resolve
 

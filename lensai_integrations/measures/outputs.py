@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, dtype_name, local, namespace, shape_of, to_host
+from lensai_integrations.arrays.namespaces import Array, dtype_name, local, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.definitions import Definition, register
 

@@ -20,7 +20,7 @@ import numpy as np
 from array_api_compat import is_numpy_array
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, dtype_name, is_immutable, namespace, shape_of
+from lensai_integrations.arrays.namespaces import Array, dtype_name, is_immutable, namespace, shape_of
 from lensai_integrations.measures.inputs import Images
 from lensai_integrations.sketches.counts import count_by_sorting, count_bytes, count_rows
 

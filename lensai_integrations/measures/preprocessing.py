@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import to_host
+from lensai_integrations.arrays.namespaces import to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.problems import pass_on
 

@@ -11,7 +11,7 @@ import sys
 from functools import lru_cache
 from typing import Any
 
-from lensai_integrations.arrays import Array
+from lensai_integrations.arrays.namespaces import Array
 
 
 def as_images(tensor: Array) -> Array:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.arrays import is_array
+from lensai_integrations.arrays.namespaces import is_array
 from lensai_integrations.conventions import is_images
 from lensai_integrations.drift.events import Event
 from lensai_integrations.drift.monitor import DriftMonitor

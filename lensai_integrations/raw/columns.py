@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import to_host
+from lensai_integrations.arrays.namespaces import to_host
 from lensai_integrations.errors import told
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.custom_rows import custom_measurer

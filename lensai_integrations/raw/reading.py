@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from array_api_compat import is_numpy_array
 
-from lensai_integrations.arrays import Array, dtype_name, is_array, namespace, shape_of
+from lensai_integrations.arrays.namespaces import Array, dtype_name, is_array, namespace, shape_of
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import Found, Located, channels_first, is_picture, locate
 from lensai_integrations.measures.inputs import HALVES, ImageInputs, Images, is_opaque

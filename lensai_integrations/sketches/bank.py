@@ -22,10 +22,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lensai_integrations.arrays import Array, local, namespace, to_host
+from lensai_integrations.arrays.namespaces import Array, local, namespace, send, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.sketches import weighted, wire
-from lensai_integrations.sketches.device import send
 from lensai_integrations.sketches.levels import Levels
 from lensai_integrations.sketches.pending import PendingRows, checked_rows
 from lensai_integrations.sketches.state import RANKS, Sketch, State, field, number, require

@@ -19,9 +19,8 @@ from array_api_compat import is_torch_array
 from datasketches import frequent_items_error_type, frequent_strings_sketch, hll_sketch, hll_union, tgt_hll_type
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, is_host, local, namespace, to_host
+from lensai_integrations.arrays.namespaces import Array, is_host, local, namespace, to_host, together
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.sketches.device import together
 from lensai_integrations.sketches.state import LARGEST_COUNT, Sketch, State, field, number, require
 from lensai_integrations.sketches.wire_categories import LG_REGISTERS, check_distinct, check_frequent
 

@@ -22,7 +22,7 @@ import numpy as np
 from array_api_compat import device
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, namespace
+from lensai_integrations.arrays.namespaces import Array, namespace
 
 #: Values of a block: 256 KiB of float32, well inside a level-2 cache.
 BLOCK = 1 << 16

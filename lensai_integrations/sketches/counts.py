@@ -20,10 +20,18 @@ import numpy as np
 from array_api_compat import is_jax_array, is_numpy_array
 from numpy.typing import ArrayLike, NDArray
 
-from lensai_integrations.arrays import Array, dtype_name, is_immutable, local, namespace, shape_of, to_host
+from lensai_integrations.arrays.namespaces import (
+    Array,
+    dtype_name,
+    is_immutable,
+    local,
+    namespace,
+    shape_of,
+    to_host,
+    together,
+)
 from lensai_integrations.errors import InputError
 from lensai_integrations.sketches import wire
-from lensai_integrations.sketches.device import together
 from lensai_integrations.sketches.state import LARGEST_COUNT, RANKS, Sketch, State, field, number, require
 from lensai_integrations.sketches.weighted import cdf, checked_points, checked_ranks, fit, quantiles
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, namespace
+from lensai_integrations.arrays.namespaces import Array, namespace
 from lensai_integrations.errors import InputError
 
 #: Exponents outside this range say that something else is wrong with the rows.

@@ -18,10 +18,9 @@ import numpy as np
 from array_api_compat import is_numpy_array
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, local, namespace, to_host
+from lensai_integrations.arrays.namespaces import Array, joined, local, namespace, send, to_host
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.sketches import fourier
-from lensai_integrations.sketches.device import joined, send
 from lensai_integrations.sketches.state import Sketch, State, field, number, require
 
 #: Seed of the frequencies. Profiles with other seeds cannot be compared.

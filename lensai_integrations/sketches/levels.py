@@ -18,9 +18,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, namespace, to_host
+from lensai_integrations.arrays.namespaces import Array, namespace, send, to_host, unfilled
 from lensai_integrations.sketches import compaction
-from lensai_integrations.sketches.device import send, unfilled
 from lensai_integrations.sketches.state import LARGEST_COUNT, State, field, number, require
 from lensai_integrations.sketches.weighted import MAX_LEVELS, Floats, fit, sorted_items, spread, total_weight
 

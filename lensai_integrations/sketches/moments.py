@@ -17,9 +17,8 @@ import numpy as np
 from array_api_compat import is_numpy_array
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import Array, local, namespace, to_host
+from lensai_integrations.arrays.namespaces import Array, local, namespace, send, to_host, unfilled
 from lensai_integrations.errors import InputError
-from lensai_integrations.sketches.device import send, unfilled
 from lensai_integrations.sketches.state import Sketch, State, field, number, require
 
 #: Wider rows get variances only: a covariance of 1,024 columns takes 8 MiB.

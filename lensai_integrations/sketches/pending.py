@@ -13,9 +13,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from lensai_integrations.arrays import Array, namespace, to_host
+from lensai_integrations.arrays.namespaces import Array, namespace, send, to_host, unfilled
 from lensai_integrations.errors import InputError
-from lensai_integrations.sketches.device import send, unfilled
 from lensai_integrations.sketches.state import State, field, number, require
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from lensai_integrations.arrays import Array
+from lensai_integrations.arrays.namespaces import Array
 from lensai_integrations.heads import OUTPUTS, is_outputs
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.meaning import UNSEEN

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lensai_integrations.arrays import Array
+from lensai_integrations.arrays.namespaces import Array
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.problems import Problems

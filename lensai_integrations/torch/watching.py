@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from lensai_integrations.arguments import documented
-from lensai_integrations.arrays import is_array, shape_of
+from lensai_integrations.arrays.namespaces import is_array, shape_of
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import OUTPUTS, is_labels

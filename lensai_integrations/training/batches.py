@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from array_api_compat import is_numpy_array, is_torch_array
 
-from lensai_integrations.arrays import is_array, namespace, shape_of, strings
+from lensai_integrations.arrays.namespaces import is_array, namespace, shape_of, strings
 from lensai_integrations.conventions import INPUTS
 from lensai_integrations.errors import InputError
 from lensai_integrations.heads import group_of

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from lensai_integrations.arrays import dtype_name, is_array, shape_of, strings
+from lensai_integrations.arrays.namespaces import dtype_name, is_array, shape_of, strings
 from lensai_integrations.conventions import is_images, plain_name
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from lensai_integrations.arrays import dtype_name, is_array, namespace, shape_of, strings, to_host
+from lensai_integrations.arrays.namespaces import dtype_name, is_array, namespace, shape_of, strings, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import are_samples, are_views, fields_of
 

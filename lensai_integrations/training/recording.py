@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from lensai_integrations.arrays import is_array
+from lensai_integrations.arrays.namespaces import is_array
 from lensai_integrations.conventions import INPUTS
 from lensai_integrations.heads import LABELS, OUTPUTS, group_of
 from lensai_integrations.measures.batches import SeveralImages

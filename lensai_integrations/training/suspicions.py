@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays import strings, to_host
+from lensai_integrations.arrays.namespaces import strings, to_host
 from lensai_integrations.conventions import input_of, is_images
 from lensai_integrations.group import Group
 from lensai_integrations.heads import for_head

@@ -14,7 +14,7 @@ import numpy as np
 from libraries import maker
 
 from lensai_integrations import Profiler
-from lensai_integrations.arrays import Array
+from lensai_integrations.arrays.namespaces import Array
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.definitions import DEFINITIONS
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lensai_integrations.arrays import dtype_name
+from lensai_integrations.arrays.namespaces import dtype_name
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import USUAL_KEYS, channels_first, find_images, kind_of, layout_of, locate
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from libraries import nothing_waits
 from scipy.spatial.distance import pdist
 
-from lensai_integrations.arrays import to_host
+from lensai_integrations.arrays.namespaces import to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.definitions import DEFINITIONS
 from lensai_integrations.measures.embeddings import (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from libraries import IMMUTABLE, LIBRARIES, as_if_elsewhere, maker, traced
 
-from lensai_integrations.arrays import is_immutable, to_host
+from lensai_integrations.arrays.namespaces import is_immutable, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.embeddings import RandomProjection, reduce_embedding

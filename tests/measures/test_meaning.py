@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from libraries import IMMUTABLE, maker
 from scipy.special import expit
 
-from lensai_integrations.arrays import to_host
+from lensai_integrations.arrays.namespaces import to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.definitions import DEFINITIONS
 from lensai_integrations.measures.meaning import decide_kind, decide_labels, label_form, label_rows

@@ -16,7 +16,7 @@ from libraries import nothing_waits
 from scipy.special import softmax as scipy_softmax
 from scipy.stats import entropy as scipy_entropy
 
-from lensai_integrations.arrays import namespace
+from lensai_integrations.arrays.namespaces import namespace
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.definitions import DEFINITIONS
 from lensai_integrations.measures.outputs import (

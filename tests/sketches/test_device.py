@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lensai_integrations.sketches.device import joined, send, together, unfilled
+from lensai_integrations.arrays.namespaces import joined, send, together, unfilled
 
 
 def test_numpy_stays_numpy_and_is_not_copied():
@@ -38,7 +38,7 @@ def test_float64_is_narrowed_for_apples_gpus_and_nothing_else_is(monkeypatch):
         from_numpy=lambda array: SimpleNamespace(to=lambda *_, **__: sent.append(array.dtype)),
         inference_mode=torch.inference_mode,
     )
-    monkeypatch.setattr("lensai_integrations.sketches.device.namespace", lambda _: library)
+    monkeypatch.setattr("lensai_integrations.arrays.namespaces.namespace", lambda _: library)
     for dtype in (np.float64, np.int64, np.float32):
         send(np.zeros(1, dtype), like=fake)
     assert sent == [np.float32, np.int64, np.float32]

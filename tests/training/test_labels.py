@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lensai_integrations import ImageInputs
-from lensai_integrations.arrays import is_array
+from lensai_integrations.arrays.namespaces import is_array
 from lensai_integrations.errors import InputError
 from lensai_integrations.problems import Problems
 from lensai_integrations.training.batches import BatchReader

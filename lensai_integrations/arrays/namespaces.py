@@ -8,19 +8,37 @@ imported here: if the caller has one of its arrays, it is already loaded.
 
 JAX's and TensorFlow's arrays cannot be written to, so sketches that live on an accelerator are torch's alone. Of these
 two only what was measured goes to the host, a few numbers per row; see `compiled.py` and `Profiler`.
+
+Measuring in one dispatch where the library offers that.
+
+The measures of a batch are a hundred small operations. On an accelerator each costs the host tens of microseconds to
+ask for, more than the device needs to do it. JAX and TensorFlow trace a function once for each shape and run it as one.
+
+That it can be traced is also the proof that measuring never waits: what is traced has no values to wait for.
+
+Small host arrays on their way to the accelerator, without waiting for it.
+
+A sketch decides on the host which row goes where, and the device only has to be told: a few hundred indices a batch.
+A plain copy would stop the host until everything queued before it is done; a non-blocking one is queued like any
+other work. torch is reached through the tensor the caller already holds, never imported.
+
+Lightning validates in torch's inference mode, and a tensor made there may not be written to outside. So what a sketch
+keeps is made outside of it, whatever mode the caller is in.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from array_api_compat import array_namespace, is_jax_array, is_numpy_array, is_torch_array
+from numpy.typing import NDArray
 
-from lensai_integrations import tensorflow_arrays
+from lensai_integrations.arrays import tensorflow
+from lensai_integrations.arrays.tensorflow import is_tensorflow_array
 from lensai_integrations.errors import InputError
-from lensai_integrations.tensorflow_arrays import is_tensorflow_array
 
 #: An array of one of the libraries; static types cannot tell devices or dtypes of foreign arrays apart.
 Array: TypeAlias = Any
@@ -131,7 +149,7 @@ def namespace(*arrays: Array) -> Any:
         'array_api_compat.numpy'
     """
     if is_tensorflow_array(arrays[0]):
-        return tensorflow_arrays
+        return tensorflow
     return array_namespace(*arrays)
 
 
@@ -221,3 +239,106 @@ def _numbers(result: np.ndarray[Any, Any], given: Any) -> np.ndarray[Any, Any]:
     if result.dtype.kind == "V" and "float" in result.dtype.name:  # bfloat16 and the 8-bit floats of ml_dtypes
         return result.astype(np.float32)
     raise InputError(f"expected an array of numbers, got {type(given).__name__} of dtype {result.dtype}")
+
+
+#: TensorFlow traces anew for each shape, seconds each. With more shapes than this, further ones run step by step.
+_MOST_SHAPES = 16
+
+
+class Compiled:
+    """A function of one array: traced for JAX's and TensorFlow's arrays on an accelerator, called as it is for others.
+
+    Args:
+        function: From an array to arrays, in tuples and dicts; without side effects and without reading values.
+
+    Example:
+        >>> import numpy as np
+        >>> Compiled(lambda array: {"twice": 2 * array})(np.arange(3))
+        {'twice': array([0, 2, 4])}
+    """
+
+    def __init__(self, function: Callable[[Array], Any]) -> None:
+        self._function = function
+        self._for_jax: Callable[[Array], Any] | None = None
+        self._for_tensorflow: dict[tuple[str, tuple[int, ...]], Callable[[Array], Any]] = {}
+
+    def __reduce__(self) -> Any:
+        return Compiled, (self._function,)  # what was traced stays: other processes trace anew
+
+    def __call__(self, array: Array) -> Any:
+        """The function's answer for the array."""
+        if not is_immutable(array) or is_symbolic(array) or is_host(array):
+            return self._function(array)
+        return (self._traced_by_jax() if is_jax_array(array) else self._traced_by_tensorflow(array))(array)
+
+    def _traced_by_jax(self) -> Callable[[Array], Any]:
+        if self._for_jax is None:
+            self._for_jax = sys.modules["jax"].jit(self._function)
+        return self._for_jax
+
+    def _traced_by_tensorflow(self, array: Array) -> Callable[[Array], Any]:
+        """A concrete function for each shape: one that takes all of them would warn of tracing again."""
+        kind = dtype_name(array), shape_of(array)
+        if kind not in self._for_tensorflow:
+            if len(self._for_tensorflow) == _MOST_SHAPES:
+                return self._function
+            tensorflow = sys.modules["tensorflow"]
+            spec = tensorflow.TensorSpec(array.shape, array.dtype)
+            function = tensorflow.function(self._function, autograph=False)
+            self._for_tensorflow[kind] = function.get_concrete_function(spec)
+        return self._for_tensorflow[kind]
+
+
+def send(array: NDArray[Any], like: Array) -> Array:
+    """`array` where `like` lies: itself if that is numpy, else a tensor on the same device, copied without waiting.
+
+    float64 becomes float32 on Apple's GPUs, which have none.
+
+    Example:
+        >>> send(np.arange(2), like=np.zeros(3)).tolist()
+        [0, 1]
+    """
+    if is_numpy_array(like):
+        return array
+    xp, dtype = namespace(like), array.dtype
+    if dtype == np.float64 and like.device.type == "mps":
+        dtype = np.dtype(np.float32)
+    with xp.inference_mode(False):
+        return xp.from_numpy(np.array(array, dtype)).to(like.device, non_blocking=True)
+
+
+def unfilled(shape: tuple[int, ...], dtype: str, like: Array) -> Array:
+    """An array to be written to, beside `like`. In host memory it takes none before it is written.
+
+    Example:
+        >>> unfilled((2, 3), "float32", like=np.zeros(1)).shape
+        (2, 3)
+    """
+    xp = namespace(like)
+    if is_numpy_array(like):
+        return xp.empty(shape, dtype=getattr(xp, dtype))
+    with xp.inference_mode(False):
+        return xp.empty(shape, dtype=getattr(xp, dtype), device=like.device)
+
+
+def together(held: Array, rows: Array) -> tuple[Array, Array]:
+    """Two arrays on one device: what lies on the host is sent to where the other is. Nothing is ever waited for.
+
+    Example:
+        >>> [a.tolist() for a in together(np.zeros(1), np.ones(1))]
+        [[0.0], [1.0]]
+    """
+    if is_numpy_array(held) and not is_numpy_array(rows):
+        return send(held, rows), rows
+    return held, send(rows, held) if is_numpy_array(rows) else rows
+
+
+def joined(parts: list[Array]) -> Array:
+    """Rows of several arrays in one; on the accelerator if some are on one.
+
+    Example:
+        >>> joined([np.zeros((1, 2)), np.ones((2, 2))]).shape
+        (3, 2)
+    """
+    like = next((part for part in parts if not is_numpy_array(part)), parts[0])
+    return namespace(like).concat([send(part, like) if is_numpy_array(part) else part for part in parts])
