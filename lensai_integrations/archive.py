@@ -19,7 +19,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.checked_json import from_json, to_json
 from lensai_integrations.conventions import named_as_measured
 from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
 from lensai_integrations.group import Contents, Group
@@ -27,11 +26,12 @@ from lensai_integrations.infos import checked_group_info, checked_profile_info
 from lensai_integrations.measures import embeddings, images, outputs
 from lensai_integrations.measures.custom import same_formula
 from lensai_integrations.measures.definitions import DEFINITIONS
-from lensai_integrations.npz import pack, unpack
 from lensai_integrations.segments import check_read
 from lensai_integrations.sketches.kinds import KINDS
 from lensai_integrations.sketches.rows import RowSample
-from lensai_integrations.storage import MAX_MANIFEST_BYTES
+from lensai_integrations.storage.checked_json import from_json, to_json
+from lensai_integrations.storage.folders import MAX_MANIFEST_BYTES
+from lensai_integrations.storage.npz import pack, unpack
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from lensai_integrations import archive, storage
+from lensai_integrations import archive
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.group import Group, check_comparable, shared_info
 from lensai_integrations.heads import is_labels
 from lensai_integrations.segments import DEFAULT_SEGMENTS, OTHER_SEGMENT
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.sketches.state import copied
+from lensai_integrations.storage import folders
 from lensai_integrations.summary import StreamSummary, segments_csv, summarize, to_csv, to_pandas
 
 if TYPE_CHECKING:
@@ -244,11 +245,11 @@ def files_of(what: Profile | Baseline, *, report_html: str | None = None) -> dic
         )
     if report_html is not None:
         texts["report.html"] = report_html
-    return storage.files_of(manifest, arrays, texts)
+    return folders.files_of(manifest, arrays, texts)
 
 
 def _save(what: Profile | Baseline, folder: str | Path, report_html: str | None) -> Path:
-    storage.write_files(Path(folder), files_of(what, report_html=report_html))
+    folders.write_files(Path(folder), files_of(what, report_html=report_html))
     return Path(folder)
 
 
@@ -265,7 +266,7 @@ def load(folder: str | Path) -> Profile | Baseline:
         ...     load(Profile(info={"source": "production"}).save(folder)).source
         'production'
     """
-    return _decoded(*storage.read_folder(Path(folder)))
+    return _decoded(*folders.read_folder(Path(folder)))
 
 
 def to_bytes(what: Profile | Baseline) -> bytes:

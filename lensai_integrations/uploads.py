@@ -24,7 +24,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from lensai_integrations.errors import InputError, TrackingError
-from lensai_integrations.posting import ServerAnswer, checked_url, is_loopback, post, server_of
+from lensai_integrations.storage.posting import ServerAnswer, checked_url, is_loopback, post, server_of
 
 _LOG: Final = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lensai_integrations.storage import write_folder
+from lensai_integrations.storage.folders import write_folder
 
 
 def save(folder: Path, name: str) -> None:

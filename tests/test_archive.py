@@ -19,13 +19,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from profiles import make_baseline, make_profile
 
-from lensai_integrations import Baseline, Profile, Profiler, calibrate, compare, storage
+from lensai_integrations import Baseline, Profile, Profiler, calibrate, compare
 from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
 from lensai_integrations.group import Group
-from lensai_integrations.npz import pack, unpack
 from lensai_integrations.profile import files_of, from_bytes, load, to_bytes
 from lensai_integrations.report import baseline_html
-from lensai_integrations.storage import write_files
+from lensai_integrations.storage import folders
+from lensai_integrations.storage.folders import write_files
+from lensai_integrations.storage.npz import pack, unpack
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +231,7 @@ def test_a_small_folder_that_unpacks_to_a_large_one_is_refused(tmp_path: Path, n
     manifest = json.loads(files["manifest.json"])
     manifest["files"]["profile.npz"] = {"sha256": hashlib.sha256(blob).hexdigest(), "bytes": len(blob)}
     del manifest["sha256"]
-    sealed = storage._sealed(json.dumps(manifest, indent=1).encode())
+    sealed = folders._sealed(json.dumps(manifest, indent=1).encode())
     write_files(tmp_path, files | {"profile.npz": blob, "manifest.json": sealed})
     with pytest.raises(FormatError, match=rf"profile\.npz: {len(blob)} bytes unpack to {size + 128}, more than the"):
         load(tmp_path)

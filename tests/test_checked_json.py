@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lensai_integrations.checked_json import MAX_DEPTH, MAX_VALUES, from_json, to_json
 from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.storage.checked_json import MAX_DEPTH, MAX_VALUES, from_json, to_json
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 VALUES = st.recursive(
@@ -88,7 +88,7 @@ def test_few_bytes_cannot_take_gigabytes(value: bytes) -> None:
 
 
 def test_more_values_than_are_read_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lensai_integrations.checked_json.MAX_VALUES", 10)
+    monkeypatch.setattr("lensai_integrations.storage.checked_json.MAX_VALUES", 10)
     assert to_json([0] * 10, "it") == to_json(from_json(to_json([0] * 10, "it"), "it"), "it")
     with pytest.raises(InputError, match="commas and brackets"):
         to_json([0] * 11, "it")

@@ -15,9 +15,9 @@ import pytest
 from lensai_integrations import Baseline, DriftMonitor, Profile, edge
 from lensai_integrations.drift.calibrate import calibration_of
 from lensai_integrations.drift.compare import compare
-from lensai_integrations.npz import pack
 from lensai_integrations.profile import files_of, from_bytes, load, to_bytes
-from lensai_integrations.storage import FORMAT_VERSION, read_folder
+from lensai_integrations.storage.folders import FORMAT_VERSION, read_folder
+from lensai_integrations.storage.npz import pack
 
 GOLDEN = Path(__file__).with_name("golden")
 #: A calibrated baseline by format: folders without a digest of the manifest (1), and with one (2).

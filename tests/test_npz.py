@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lensai_integrations import npz
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.npz import pack, unpack
+from lensai_integrations.storage import npz
+from lensai_integrations.storage.npz import pack, unpack
 
 MEBI = 2**20
 GOOD = "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n"

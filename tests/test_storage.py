@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lensai_integrations import npz, storage
 from lensai_integrations.errors import FormatError, InputError, LensAIError
-from lensai_integrations.npz import pack, unpack
-from lensai_integrations.storage import ARRAYS, MANIFEST, files_of, read_files, read_folder, write_folder
+from lensai_integrations.storage import folders, npz
+from lensai_integrations.storage.folders import ARRAYS, MANIFEST, files_of, read_files, read_folder, write_folder
+from lensai_integrations.storage.npz import pack, unpack
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_])
 
@@ -45,7 +45,7 @@ def edit(folder: Path, **changes: Any) -> None:
     """Change a manifest as somebody does who knows the format: its digest is right."""
     manifest = json.loads((folder / MANIFEST).read_text()) | changes
     del manifest["sha256"]
-    (folder / MANIFEST).write_bytes(storage._sealed(json.dumps(manifest, indent=1).encode()))
+    (folder / MANIFEST).write_bytes(folders._sealed(json.dumps(manifest, indent=1).encode()))
 
 
 def test_what_was_written_is_read(folder: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_manifest_that_is_no_manifest_is_refused(folder: Path, content: bytes)
 
 
 def test_a_huge_manifest_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "MAX_MANIFEST_BYTES", 10)
+    monkeypatch.setattr(folders, "MAX_MANIFEST_BYTES", 10)
     with pytest.raises(FormatError, match="more than the 10"):
         read_folder(folder)
 
@@ -223,7 +223,7 @@ def test_a_full_disk_leaves_what_was_there(folder: Path, name: str, monkeypatch:
             raise OSError(errno.ENOSPC, "No space left on device")
         path.write_bytes(content)
 
-    monkeypatch.setattr(storage, "write_file", full)
+    monkeypatch.setattr(folders, "write_file", full)
     with pytest.raises(OSError, match="No space left"):
         write_folder(folder, {"kind": "new"}, {"a": np.zeros(2)}, {})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -233,7 +233,7 @@ def test_no_partial_files_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(storage.os, "fsync", full)
+    monkeypatch.setattr(folders.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_folder(folder, {}, {"a": np.zeros(2)}, {})
     assert not [path for path in folder.iterdir() if "partial" in path.name]
@@ -347,7 +347,7 @@ def test_a_made_save_that_was_damaged_is_not_given_names(stale: Path, monkeypatc
     assert step
     (stale / f".{ARRAYS}.next").write_bytes(b"damaged")
     assert read_folder(stale)[1]["x"] == 0
-    monkeypatch.setattr(storage, "write_file", _full)
+    monkeypatch.setattr(folders, "write_file", _full)
     with pytest.raises(OSError, match="full"):
         write_folder(stale, {}, {"x": np.ones(1)}, NOW)
     assert read_folder(stale)[1]["x"] == 0
@@ -370,12 +370,12 @@ def test_every_single_bit_flip_of_a_manifest_is_refused(tmp_path: Path) -> None:
         flipped = bytearray(content)
         flipped[bit // 8] ^= 1 << bit % 8
         with pytest.raises(FormatError):
-            storage._parsed(bytes(flipped), tmp_path)
+            folders._parsed(bytes(flipped), tmp_path)
         if bit % 100 == 0:
             (tmp_path / MANIFEST).write_bytes(flipped)
             with pytest.raises(FormatError):
                 read_folder(tmp_path)
-    assert storage._parsed(content, tmp_path)["kind"] == "test"
+    assert folders._parsed(content, tmp_path)["kind"] == "test"
 
 
 @pytest.mark.parametrize("change", [b" ", b"\n", b"\t"])
@@ -401,7 +401,7 @@ def test_a_manifest_of_the_first_version_has_no_digest(folder: Path) -> None:
 
 
 def test_a_manifest_that_could_not_be_read_again_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "MAX_MANIFEST_BYTES", 300)
+    monkeypatch.setattr(folders, "MAX_MANIFEST_BYTES", 300)
     with pytest.raises(InputError, match="profile fewer streams"):
         files_of({"kind": "x" * 300}, {}, {})
 
@@ -436,7 +436,7 @@ def test_a_pipe_that_takes_the_place_of_a_file_keeps_nobody_waiting(
 
 
 def test_many_files_of_nothing_are_not_all_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "MAX_FOLDER_BYTES", (folder / ARRAYS).stat().st_size + 1000)
+    monkeypatch.setattr(folders, "MAX_FOLDER_BYTES", (folder / ARRAYS).stat().st_size + 1000)
     entry = {"bytes": 600, "sha256": hashlib.sha256(bytes(600)).hexdigest()}
     files = json.loads((folder / MANIFEST).read_text())["files"]
     for name in ("a", "b"):

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from save_script import save
 
-from lensai_integrations import storage
 from lensai_integrations.errors import FormatError, InUseError
-from lensai_integrations.storage import ARRAYS, MANIFEST, read_folder, write_folder
+from lensai_integrations.storage import folders
+from lensai_integrations.storage.folders import ARRAYS, MANIFEST, read_folder, write_folder
 
 fcntl = pytest.importorskip("fcntl")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
@@ -104,14 +104,14 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_save_waits_for_its_turn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = kept(folder)
-    monkeypatch.setattr(storage, "time", Clock(lambda: None, lambda: os.close(lock)))
+    monkeypatch.setattr(folders, "time", Clock(lambda: None, lambda: os.close(lock)))
     save(folder, "b-0")
     assert who(folder) == "b-0"
 
 
 def test_a_save_says_who_keeps_it_waiting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = kept(folder)
-    monkeypatch.setattr(storage, "time", Clock())
+    monkeypatch.setattr(folders, "time", Clock())
     with pytest.raises(InUseError, match=r"saved' is being saved to by another process, since 60 s: end that process"):
         save(folder, "b-0")
     os.close(lock)
@@ -126,14 +126,14 @@ def test_a_reader_waits_for_a_folder_that_is_being_written(folder: Path, monkeyp
         (folder / MANIFEST).write_bytes(manifest)
         os.close(lock)
 
-    monkeypatch.setattr(storage, "time", Clock(lambda: None, finish))
+    monkeypatch.setattr(folders, "time", Clock(lambda: None, finish))
     assert who(folder) == "a-0"
 
 
 def test_a_reader_says_what_it_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = kept(folder)
     (folder / MANIFEST).unlink()
-    monkeypatch.setattr(storage, "time", Clock())
+    monkeypatch.setattr(folders, "time", Clock())
     with pytest.raises(FormatError, match=r"being written by other processes, since 60 s, and not whole: .* cut short"):
         read_folder(folder)
     os.close(lock)
@@ -144,16 +144,16 @@ def test_a_reader_says_what_it_waited_for(folder: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("at", range(4))
 def test_a_reader_that_a_save_overtakes_reads_again(folder: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole save falls between two files that a reader reads."""
-    real, reads = storage._content, iter(range(100))
+    real, reads = folders._content, iter(range(100))
 
     def content(path: Path, most: int) -> bytes | None:
         if next(reads) == at:
             with monkeypatch.context() as patch:
-                patch.setattr(storage, "_content", real)
+                patch.setattr(folders, "_content", real)
                 save(folder, "b-0")
         return real(path, most)
 
-    monkeypatch.setattr(storage, "_content", content)
+    monkeypatch.setattr(folders, "_content", content)
     assert who(folder) in ("a-0", "b-0")
     assert who(folder) == ("b-0" if next(reads) > at else "a-0")
 
@@ -180,7 +180,7 @@ def test_a_folder_that_was_removed_while_a_save_waited_is_not_written_to(
         folder.mkdir()
         os.close(lock)
 
-    monkeypatch.setattr(storage, "time", Clock(replace))
+    monkeypatch.setattr(folders, "time", Clock(replace))
     save(folder, "b-0")
     assert (who(folder), who(folder.with_name("old"))) == ("b-0", "a-0")
 
@@ -201,7 +201,7 @@ def test_a_disk_that_locks_no_folders_has_a_file_for_it(
     assert who(folder) == "b-0"
     held = os.open(folder / ".lock", os.O_RDWR)
     real(held, fcntl.LOCK_EX)
-    monkeypatch.setattr(storage, "time", Clock())
+    monkeypatch.setattr(folders, "time", Clock())
     with pytest.raises(InUseError):
         save(folder, "c-0")
     os.close(held)
@@ -251,7 +251,7 @@ def test_a_time_limit_that_fires_at_any_call_of_a_save_passes_and_leaves_no_lock
     for name in ("open", "close", "write", "fsync", "replace", "fstat"):
         monkeypatch.setattr(os, name, patched(getattr(os, name)))
     monkeypatch.setattr(fcntl, "flock", patched(fcntl.flock))
-    monkeypatch.setattr(storage, "MOST_WAITING", 0.0)
+    monkeypatch.setattr(folders, "MOST_WAITING", 0.0)
     save(tmp_path / "first", "a")
     total, before = len(calls), signal.signal(signal.SIGTERM, up)
     try:

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 import pytest
 from receivers import ACCEPT, HANG, LOSE, free_address, receiving
 
-from lensai_integrations import posting, uploads
+from lensai_integrations import uploads
 from lensai_integrations.errors import InputError, TrackingError
-from lensai_integrations.posting import ServerAnswer
+from lensai_integrations.storage import posting
+from lensai_integrations.storage.posting import ServerAnswer
 from lensai_integrations.uploads import RefusedUploadError, Upload, archive, send
 
 TOKEN = "t0ken-of-nobody"

@@ -11,7 +11,7 @@ from unicodedata import category
 import click
 
 from lensai_integrations.profile import Baseline, Profile, load
-from lensai_integrations.storage import MANIFEST
+from lensai_integrations.storage.folders import MANIFEST
 
 NO_DRIFT, DRIFT, ERROR = 0, 1, 2
 

@@ -16,7 +16,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.checked_json import from_json, to_json
 from lensai_integrations.drift.accuracy import Confidence, confidences_of
 from lensai_integrations.drift.features import (
     LEAST_RANGE,
@@ -34,6 +33,7 @@ from lensai_integrations.group import Group
 from lensai_integrations.heads import OUTPUTS, is_labels, is_outputs
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.sketches.state import LARGEST_COUNT, State, field, require
+from lensai_integrations.storage.checked_json import from_json, to_json
 
 #: Rows of the windows that are drawn.
 SIZES = (5, 10, 25, 50, 100, 200, 500, 1000)

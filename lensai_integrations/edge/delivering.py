@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from lensai_integrations.edge import spool as spools
 from lensai_integrations.errors import FormatError, InputError, LensAIError, TrackingError
-from lensai_integrations.posting import checked_url, server_of
+from lensai_integrations.storage.posting import checked_url, server_of
 from lensai_integrations.uploads import (
     EARLIEST,
     MOST_TIMES,

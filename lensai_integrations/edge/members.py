@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.storage import open_regular
+from lensai_integrations.storage.folders import open_regular
 
 #: Largest sketch file that is read; with k=200 they have 3 KB, with the largest k there is less than 1 MB.
 MAX_SKETCH_BYTES: Final = 2 * 2**20

@@ -12,7 +12,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.measures.edge import NO_NOISE
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.sketches import wire
-from lensai_integrations.storage import replace_file
+from lensai_integrations.storage.folders import replace_file
 
 
 def write_stats(profile: Profile | Baseline, folder: str | Path) -> tuple[Path, ...]:

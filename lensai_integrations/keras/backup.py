@@ -14,8 +14,8 @@ import keras
 import numpy as np
 
 from lensai_integrations.errors import FormatError
-from lensai_integrations.npz import pack, unpack
 from lensai_integrations.profile import Profile
+from lensai_integrations.storage.npz import pack, unpack
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
 
 #: Which profiles a file holds: of the latest epoch, and of the best.

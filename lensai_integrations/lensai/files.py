@@ -10,7 +10,7 @@ from typing import Final
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.measures.edge_noise import without_infinity
 from lensai_integrations.sketches import wire
-from lensai_integrations.storage import replace_file
+from lensai_integrations.storage.folders import replace_file
 
 #: Folders that hold sketches. Some devices write `imagestats`, and C++ writes `custom` for `customstats`. Of files of
 #: one name the first folder's is read: the old profiler left means and pixels in `customstats`.

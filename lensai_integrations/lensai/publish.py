@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.lensai import files
-from lensai_integrations.posting import checked_url
+from lensai_integrations.storage.posting import checked_url
 from lensai_integrations.uploads import Upload, archive, send, time_named
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from lensai_integrations.errors import TrackingError
-from lensai_integrations.posting import ServerAnswer
+from lensai_integrations.storage.posting import ServerAnswer
 
 if TYPE_CHECKING:
     from requests import Response

@@ -23,7 +23,7 @@ from lensai_integrations.mlflow.load import LIMITS
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
 from lensai_integrations.problems import pass_on
 from lensai_integrations.profile import files_of
-from lensai_integrations.storage import MANIFEST, read_files, write_files
+from lensai_integrations.storage.folders import MANIFEST, read_files, write_files
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository

@@ -30,7 +30,6 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.outputs import LABEL
-from lensai_integrations.npz import pack, unpack
 from lensai_integrations.problems import pass_on
 from lensai_integrations.profile import Profile
 from lensai_integrations.raw.chunks import Chunk, measure_chunk
@@ -42,7 +41,8 @@ from lensai_integrations.segments import DEFAULT_SEGMENTS
 from lensai_integrations.segments import LABEL as SEGMENT_BY_LABEL
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.sketches.state import State
-from lensai_integrations.storage import replace_file
+from lensai_integrations.storage.folders import replace_file
+from lensai_integrations.storage.npz import pack, unpack
 
 _log = logging.getLogger("lensai_integrations")
 

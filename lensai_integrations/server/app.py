@@ -14,7 +14,6 @@ from fastapi import FastAPI
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow.sensors import SensorRuns
-from lensai_integrations.npz import unpack
 from lensai_integrations.profile import Baseline, to_bytes
 from lensai_integrations.server import api, intake, web
 from lensai_integrations.server.describing import describe
@@ -31,6 +30,7 @@ from lensai_integrations.server.shares import Allowances
 from lensai_integrations.server.store import Store
 from lensai_integrations.server.tokens import Tokens
 from lensai_integrations.server.turns import Turns
+from lensai_integrations.storage.npz import unpack
 
 _LOG = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow.sensors import SensorRuns
-from lensai_integrations.posting import is_loopback
 from lensai_integrations.profile import Baseline
 from lensai_integrations.server.app import create_app
 from lensai_integrations.server.certificate import Certificate
@@ -36,6 +35,7 @@ from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import Listener as OnJudged
 from lensai_integrations.server.store import Store
 from lensai_integrations.server.tokens import TokenFile
+from lensai_integrations.storage.posting import is_loopback
 
 _LOG = logging.getLogger(__name__)
 

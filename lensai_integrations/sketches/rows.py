@@ -17,9 +17,9 @@ from array_api_compat import is_numpy_array
 from numpy.typing import NDArray
 
 from lensai_integrations.arrays.namespaces import Array, local, namespace, send, to_host, together, unfilled
-from lensai_integrations.checked_json import from_json, to_json
 from lensai_integrations.errors import InputError
 from lensai_integrations.sketches.state import State, field, number, require
+from lensai_integrations.storage.checked_json import from_json, to_json
 
 #: More rows than this, or wider ones, are no sample: refused.
 _LARGEST = 2**24

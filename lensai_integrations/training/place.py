@@ -17,7 +17,7 @@ from typing import Final
 
 from lensai_integrations.mlflow.address import DEFAULT_PATH
 from lensai_integrations.problems import suppressed
-from lensai_integrations.storage import MANIFEST, turn, write_files
+from lensai_integrations.storage.folders import MANIFEST, turn, write_files
 from lensai_integrations.training.options import Options
 
 FOLDER: Final = "lensai_baseline"

@@ -19,8 +19,8 @@ from libraries import LIBRARIES, maker
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.npz import pack, unpack
 from lensai_integrations.sketches.state import Sketch, State, copied
+from lensai_integrations.storage.npz import pack, unpack
 
 #: Columns of the rows that sketches are given here, and channels of the pixels.
 WIDTH = 5

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from lensai_integrations import posting, storage, uploads
+from lensai_integrations import uploads
 from lensai_integrations.edge import delivering, spool
+from lensai_integrations.storage import folders, posting
 from lensai_integrations.uploads import Upload, archive
 
 COUNTED = ("open", "write", "fsync", "close", "replace", "unlink", "fstat")
@@ -47,7 +48,7 @@ def killed(at: int, work: Callable[[], object]) -> bool:
     child = os.fork()
     if not child:
         killing = Killing(at)
-        storage.os = spool.os = killing
+        folders.os = spool.os = killing
 
         def post(*args):
             killing.step()

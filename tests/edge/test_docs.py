@@ -7,7 +7,8 @@ import pytest
 from receivers import receiving
 from snippets import run_section
 
-from lensai_integrations import Profiler, edge, posting, uploads
+from lensai_integrations import Profiler, edge, uploads
+from lensai_integrations.storage import posting
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from receivers import ACCEPT, LOSE, free_address, receiving
 
-from lensai_integrations import Baseline, Profile, Profiler, cli, edge, storage, uploads
+from lensai_integrations import Baseline, Profile, Profiler, cli, edge, uploads
 from lensai_integrations.edge import spool as spools
 from lensai_integrations.errors import DefinitionError, InputError, TrackingError
+from lensai_integrations.storage import folders
 
 TOKEN = "t0ken-of-nobody"
 
@@ -285,7 +286,7 @@ def test_a_full_disk_is_told_beside_the_failure(profile, here, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(storage.os, "fsync", full)
+    monkeypatch.setattr(folders.os, "fsync", full)
     told = publish_in_vain(profile, free_address())
     assert "could not be reached" in told
     assert "and it could not be kept in lensai_spool: [Errno 28] No space left on device" in told

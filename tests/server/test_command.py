@@ -16,10 +16,10 @@ from receiving import form
 
 from lensai_integrations.cli import cli
 from lensai_integrations.errors import InputError
-from lensai_integrations.posting import is_loopback
 from lensai_integrations.server import serving
 from lensai_integrations.server.serving import serve
 from lensai_integrations.server.settings import Settings
+from lensai_integrations.storage.posting import is_loopback
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from fits import baseline_of, options_of
 from lensai_integrations.drift import calibrate
 from lensai_integrations.mlflow import log
 from lensai_integrations.problems import Problems
-from lensai_integrations.storage import write_files
+from lensai_integrations.storage.folders import write_files
 from lensai_integrations.training import finish
 from lensai_integrations.training.tracking import TrackedRun
 

@@ -20,7 +20,7 @@ from fits import baseline_of, options_of
 from lensai_integrations import Baseline
 from lensai_integrations.cli import cli
 from lensai_integrations.problems import Problems
-from lensai_integrations.storage import read_folder
+from lensai_integrations.storage.folders import read_folder
 from lensai_integrations.training import finish, place
 from lensai_integrations.training.tracking import TrackedRun
 

@@ -70,7 +70,7 @@ def test_a_write_that_fails_leaves_what_an_earlier_program_left(tmp_path, files,
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lensai_integrations.storage.write_file", full)
+    monkeypatch.setattr("lensai_integrations.storage.folders.write_file", full)
     taken = BaselineFolder(tmp_path, options_of(directory=tmp_path / "lensai_baseline" if given else None))
     with pytest.raises(OSError, match="No space"):
         taken.write(files)

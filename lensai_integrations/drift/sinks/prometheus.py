@@ -15,7 +15,7 @@ from lensai_integrations.drift.events import RUNNING, STATUS, WINDOW, Event
 from lensai_integrations.drift.levels import LEVELS
 from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.errors import InputError
-from lensai_integrations.storage import replace_file
+from lensai_integrations.storage.folders import replace_file
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

@@ -9,7 +9,7 @@ from typing import Any, Final
 from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event
 from lensai_integrations.drift.sinks.queued import QueuedSink, RefusedError
 from lensai_integrations.errors import InputError
-from lensai_integrations.posting import checked_url, post
+from lensai_integrations.storage.posting import checked_url, post
 
 #: Answers below 500 that are worth another try: timeout, too early, too many requests.
 _AGAIN: Final = (408, 425, 429)
