@@ -24,7 +24,7 @@ from lensai_integrations.profile import from_bytes, to_bytes
 from lensai_integrations.sketches import wire
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.sketches.state import LARGEST_COUNT, State
-from lensai_integrations.sketches.wire_categories import check_distinct, check_frequent
+from lensai_integrations.sketches.wire import check_distinct, check_frequent
 
 
 class Target(NamedTuple):

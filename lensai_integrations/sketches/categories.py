@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from lensai_integrations.arrays.namespaces import Array, is_host, local, namespace, to_host, together
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.sketches.state import LARGEST_COUNT, Sketch, State, field, number, require
-from lensai_integrations.sketches.wire_categories import LG_REGISTERS, check_distinct, check_frequent
+from lensai_integrations.sketches.wire import LG_REGISTERS, check_distinct, check_frequent
 
 #: A few bytes of a file make a map of this size, 42 bytes a place.
 _LARGEST_MAP = 1 << 16

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lensai_integrations.sketches.compaction import BLOCK, offsets, stream_keys, thin
+from lensai_integrations.sketches.bank import BLOCK, offsets, stream_keys, thin
 
 
 def offset_table(stride: int, counts: range, dim: int = 4000, seed: int = 1, level: int = 3) -> np.ndarray:

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.spatial.distance import cdist, pdist
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.sketches.fourier import (
+from lensai_integrations.sketches.kernel_mean import (
     are_exponents,
     checked_exponents,
     nearest_exponent,

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lensai_integrations.errors import DefinitionError, FormatError, InputError
-from lensai_integrations.sketches.fourier import random_frequencies
-from lensai_integrations.sketches.kernel_mean import KernelMean
+from lensai_integrations.sketches.kernel_mean import KernelMean, random_frequencies
 
 
 def normal(n, dim=4, shift=0.0, seed=0, scale=1.0):

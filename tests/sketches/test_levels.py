@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lensai_integrations.errors import FormatError
-from lensai_integrations.sketches.levels import DEPTH, HIGHEST_ENTRY, LEAST, Levels
+from lensai_integrations.sketches.bank import DEPTH, HIGHEST_ENTRY, LEAST, Levels
 from lensai_integrations.sketches.weighted import total_weight
 
 LIKE = np.empty(0, np.float32)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.sketches.pending import PendingRows, checked_rows
+from lensai_integrations.sketches.bank import PendingRows, checked_rows
 
 PLACES = 512
 

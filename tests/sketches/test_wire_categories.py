@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.sketches.state import LARGEST_COUNT, State
-from lensai_integrations.sketches.wire_categories import check_distinct, check_frequent
+from lensai_integrations.sketches.wire import check_distinct, check_frequent
 
 #: Names of which a distinct count is empty, a list, a set of each size, or registers.
 KINDS = (0, 1, 7, 8, 24, 25, 48, 49, 96, 97, 192, 193, 384, 385, 5000)
