@@ -16,8 +16,7 @@ from lensai_integrations.conventions import plain_name
 from lensai_integrations.errors import InputError, told
 from lensai_integrations.group import Group
 from lensai_integrations.measures.batches import Found
-from lensai_integrations.measures.custom import CustomMeasure
-from lensai_integrations.measures.custom_rows import custom_measurer
+from lensai_integrations.measures.custom import CustomMeasure, custom_measurer
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.settings import ProfilerSettings
 

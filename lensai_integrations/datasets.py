@@ -9,7 +9,6 @@ from itertools import chain, islice
 from pathlib import Path as FilePath
 from typing import Any, Final
 
-from lensai_integrations.arguments import COMMON, check_numbers, documented
 from lensai_integrations.arrays.namespaces import is_array, shape_of, to_host
 from lensai_integrations.arrays.tensorflow import is_tensorflow_array
 from lensai_integrations.conventions import chosen_readers, convention_of, delivered_in, readers_by_name
@@ -17,7 +16,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.heads import LABELS
 from lensai_integrations.measures.batches import Key, fields_of, images_in, is_picture, locate
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
-from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.inputs import COMMON, ImageInputs, check_numbers, documented
 from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.problems import Problems, log
 from lensai_integrations.profile import Baseline, Profile

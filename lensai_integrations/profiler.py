@@ -17,7 +17,6 @@ from typing import Any, Final
 import numpy as np
 
 from lensai_integrations.alike import check_alike, sketched_alike, unlike_in
-from lensai_integrations.arguments import COMMON, documented
 from lensai_integrations.arrays.namespaces import Array, is_array, namespace
 from lensai_integrations.class_names import beyond_columns, wrong_names
 from lensai_integrations.conventions import INPUTS, input_of, kept_apart
@@ -36,7 +35,7 @@ from lensai_integrations.heads import (
 )
 from lensai_integrations.measures.batches import SeveralImages, separated
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
-from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.inputs import COMMON, ImageInputs, documented
 from lensai_integrations.measures.meaning import check_rows
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
 from lensai_integrations.measuring import ImageBatch, Measured, Rows, from_list, with_rows

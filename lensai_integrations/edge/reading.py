@@ -17,7 +17,7 @@ from lensai_integrations.edge.members import ArchiveContents, find, sensor_and_t
 from lensai_integrations.errors import FormatError
 from lensai_integrations.group import Group
 from lensai_integrations.measures.definitions import DEFINITIONS
-from lensai_integrations.measures.edge_noise import without_infinity
+from lensai_integrations.measures.edge import without_infinity
 from lensai_integrations.profile import Profile
 from lensai_integrations.sketches import wire
 from lensai_integrations.sketches.bank import KLLBank

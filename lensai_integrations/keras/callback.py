@@ -17,7 +17,6 @@ from typing import Any, Literal, Self
 
 import keras
 
-from lensai_integrations.arguments import documented
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.backup import BEST, LATEST, Backup
 from lensai_integrations.keras.best import BestEpoch, SeenPass
@@ -33,7 +32,7 @@ from lensai_integrations.keras.surroundings import look_around
 from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
-from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.inputs import ImageInputs, documented
 from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.segments import DEFAULT_SEGMENTS

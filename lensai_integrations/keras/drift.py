@@ -14,7 +14,6 @@ from typing import Any, Self
 
 import keras
 
-from lensai_integrations.arguments import documented
 from lensai_integrations.drift.events import Event, WindowReport
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
@@ -25,7 +24,7 @@ from lensai_integrations.keras.steps import TEST as TEST_STEPS
 from lensai_integrations.keras.surroundings import look_around
 from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.embeddings import Reduce
-from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.inputs import ImageInputs, documented
 from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profile import Baseline
 from lensai_integrations.training.drift_options import DriftOptions

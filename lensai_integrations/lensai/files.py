@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.measures.edge_noise import without_infinity
+from lensai_integrations.measures.edge import without_infinity
 from lensai_integrations.sketches import wire
 from lensai_integrations.storage.folders import replace_file
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from lensai_integrations.arguments import documented
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import finish
 from lensai_integrations.lightning.base import LightningCallback
@@ -34,7 +33,7 @@ from lensai_integrations.lightning.spawned import bring_back
 from lensai_integrations.lightning.whose import Belonging, identity, keep_for_best, of_fit, of_pass, weights_left
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
-from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.inputs import ImageInputs, documented
 from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profile import Baseline
 from lensai_integrations.segments import DEFAULT_SEGMENTS

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
-from lensai_integrations.arguments import documented
 from lensai_integrations.drift.events import Event, WindowReport
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
@@ -25,7 +24,7 @@ from lensai_integrations.lightning.loaders import one_loader
 from lensai_integrations.lightning.spawned import bring_back
 from lensai_integrations.lightning.tracking import runs_of_loggers
 from lensai_integrations.measures.embeddings import Reduce
-from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.inputs import ImageInputs, documented
 from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profile import Baseline
 from lensai_integrations.torch.compiling import forget_compiled, is_compiled

@@ -9,16 +9,20 @@ One value is stored differently. A device's noise of a constant image is +inf, a
 would be left out with everything else it holds. `NO_NOISE`, 200 dB, stands for it. No image of bytes below 10^15 pixels
 reaches that otherwise, so ranks and quantiles, and what is computed from them, are those of the device once its +inf is
 read as `NO_NOISE`.
+
+A device's noise of +inf, an image of one colour, in sketches: `NO_NOISE` stands for it here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, Final
+
+import numpy as np
 
 from lensai_integrations.arrays.namespaces import Array
 from lensai_integrations.measures.definitions import Definition
-from lensai_integrations.measures.differences import differences, laplacian_variance
 from lensai_integrations.measures.pixels import (
     BT601,
     Planes,
@@ -26,11 +30,14 @@ from lensai_integrations.measures.pixels import (
     centre,
     clip,
     combined,
+    differences,
     extremes,
+    laplacian_variance,
     mean_over_pixels,
     mean_square,
     weighted,
 )
+from lensai_integrations.sketches import wire
 
 #: What stands for a device's noise of +inf, in dB.
 NO_NOISE: Final = 200.0
@@ -143,3 +150,23 @@ PIXEL: Final = Definition(
     "lensai-edge/pixel@1", "pixel", "0-255", "Every pixel of a channel: 0 blue, 1 green, 2 red.", "the byte", _SOURCE,
     (0.0, 255.0),
 )  # fmt: skip
+
+
+def without_infinity(content: bytes) -> bytes:
+    """The bytes of a device's sketch of noise, with `NO_NOISE` where it has +inf; ranks stay what they were.
+
+    Raises:
+        FormatError: If the bytes are damaged.
+
+    Example:
+        >>> without_infinity(bytes.fromhex("02 02 0f 04 c8 00 08 00 00 00 80 7f"))[-4:].hex(" ")  # 200 as float32
+        '00 00 48 43'
+    """
+    sketch = wire.read(content)
+    if sketch.n == 0 or not math.isinf(sketch.maximum):
+        return content
+    items = np.where(np.isposinf(sketch.items), np.float32(NO_NOISE), sketch.items)
+    low = NO_NOISE if sketch.minimum == math.inf else sketch.minimum
+    sketch = replace(sketch, items=items, minimum=low, maximum=NO_NOISE)
+    ends = (np.array([low], np.float32), np.array([NO_NOISE], np.float32))
+    return wire.write(sketch.k, sketch.sizes, items[None], *ends, sketch.min_k)[0]

@@ -5,20 +5,35 @@ tuple or in a dict; the measures are to come out the same. What can be told from
 for by an error, because a wrong guess would make a baseline that looks right. The decision is made once, by `resolve`,
 since on an accelerator it has to wait for the values. What is read afterwards is held against it without waiting:
 shapes and dtypes by an error, values by `measure_images`, which makes the row of an image that is out of range NaN.
+
+What a model's preprocessing does to pixels, as numbers that undo it: Keras's own, or any function of one pixel.
+
+Arguments of public functions: documented once, checked once, and plain whatever file they come from.
+
+What an argument means, and which values it may have, is written where it belongs; all who take the same argument take
+the text over (`documented`), below signatures of their own, which editors and configuration tools read.
+
+Hydra hands over OmegaConf's `ListConfig` and `DictConfig`, which are sequences and mappings and neither lists nor
+dicts, and puts dataclasses into them as such; what is noted of arguments goes into JSON and through pickle, where only
+lists and dicts are at home (`plain`).
 """
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
+import sys
+import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import InitVar, dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.arguments import plain
 from lensai_integrations.arrays.namespaces import Array, dtype_name, is_symbolic, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import (
@@ -31,8 +46,266 @@ from lensai_integrations.measures.batches import (
     kind_of,
     layout_of,
 )
-from lensai_integrations.measures.preprocessing import preprocessing_of
 from lensai_integrations.measures.wrapped import datasets_of, parts_inside
+from lensai_integrations.problems import pass_on
+
+#: `mean`, `std`, `scale` and `channels` of `ImageInputs`.
+Undone: TypeAlias = tuple[tuple[float, ...] | None, tuple[float, ...] | None, float, str]
+
+#: The modes of `keras.applications.imagenet_utils.preprocess_input`.
+MODES: Final[dict[str, Undone]] = {
+    "tf": ((127.5,), (127.5,), 1.0, "auto"),
+    "caffe": ((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), 1.0, "BGR"),
+    "torch": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 255.0, "auto"),
+}
+
+#: Black, red, green, blue, white, and one to see whether what lies between is on a line.
+_PROBE: Final = np.array(
+    [[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [50, 150, 200]], np.float64
+)
+_AMONG_OTHERS: Final = np.concatenate([_PROBE, np.full((3, 3), 200.0)])  # which a function of one pixel does not see
+_EXACT = 1e-5  # of the range: what float32 leaves
+
+
+def preprocessing_of(preprocess: Any) -> Undone:
+    """What takes the pixels back to 0-255: `(x * std + mean) * scale`, and the order of the channels.
+
+    Args:
+        preprocess: The name of one of `MODES`; a module with a function `preprocess_input`, as those of
+            `keras.applications`; or a function from RGB images 0-255 `[n, H, W, 3]`.
+
+    Raises:
+        InputError: If it is none of these, or the function does more than scale and shift each channel.
+
+    Example:
+        >>> preprocessing_of("tf")
+        ((127.5,), (127.5,), 1.0, 'auto')
+        >>> preprocessing_of(lambda images: images / 255)
+        (None, None, 255.0, 'auto')
+    """
+    if isinstance(preprocess, str):
+        if preprocess not in MODES:
+            raise InputError(
+                f"preprocess={preprocess!r} is unknown; pass one of {', '.join(map(repr, MODES))}, a module of"
+                " keras.applications, or the function that is applied"
+            )
+        return MODES[preprocess]
+    function = getattr(preprocess, "preprocess_input", preprocess)
+    if not callable(function):
+        raise InputError(
+            f"preprocess={preprocess!r} should be one of {', '.join(map(repr, MODES))}, a module of keras.applications,"
+            " or a function"
+        )
+    made, beside_others = (_tried(function, probe)[: len(_PROBE)] for probe in (_PROBE, _AMONG_OTHERS))
+    return _undone(made if np.array_equal(made, beside_others) else made * math.nan)
+
+
+def _tried(function: Callable[..., Any], probe: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a function makes of a few pixels."""
+    try:
+        named = "data_format" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        named = False
+    try:
+        answer = function(probe.reshape(1, 1, -1, 3).copy(), **({"data_format": "channels_last"} if named else {}))
+        return to_host(answer).astype(np.float64).reshape(probe.shape)
+    except Exception as error:
+        pass_on(error)
+        raise InputError(
+            f"preprocess={function!r} should make an image [n, H, W, 3] of one, but of a few pixels it made: {error!r}."
+            " Pass mean=, std= and scale= instead"
+        ) from error
+
+
+def _undone(made: NDArray[np.float64]) -> Undone:
+    black, white = made[0], made[4]
+    sources = np.abs(made[1:4] - black)
+    order = sources.argmax(axis=0)  # which of red, green and blue each channel is made of
+    gain = (white - black) / 255
+    between = _PROBE[5][order] * gain + black
+    near = _EXACT * np.abs(white - black).max()
+    clean = np.sort(sources, axis=0)[:2].max() <= near and np.abs(between - made[5]).max() <= near
+    if not (np.isfinite(made).all() and clean and sorted(order) == [0, 1, 2] and gain.min() > 0):
+        raise InputError(
+            "preprocess= should scale and shift each channel by itself, but this function does something else: profile"
+            " the images before it, or pass mean=, std= and scale= if that comes close"
+        )
+    channels = "".join("RGB"[each] for each in order)
+    for mode in MODES.values():
+        if _is(mode, gain, black, channels):
+            return mode
+    std, mean = (_plain(values) for values in (1 / gain, -black / gain))
+    if not np.any(black):
+        return (
+            (None, None, std[0], "auto" if channels == "RGB" else channels)
+            if len(std) == 1
+            else _of(mean, std, channels)
+        )
+    return _of(mean, std, channels)
+
+
+def _of(mean: tuple[float, ...], std: tuple[float, ...], channels: str) -> Undone:
+    n = max(len(mean), len(std))
+    mean, std = (values * (n // len(values)) for values in (mean, std))
+    return mean, std, 1.0, "auto" if channels == "RGB" else channels
+
+
+def _is(mode: Undone, gain: NDArray[np.float64], black: NDArray[np.float64], channels: str) -> bool:
+    mean, std, scale, order = mode
+    assert mean is not None
+    assert std is not None
+    same = np.allclose(1 / gain, np.array(std) * scale, rtol=_EXACT)
+    return bool(same and np.allclose(-black / gain, np.array(mean) * scale, rtol=_EXACT)) and order in (
+        "auto",
+        channels,
+    )
+
+
+def _plain(values: NDArray[np.float64]) -> tuple[float, ...]:
+    """As few numbers, of as few digits, as they are."""
+    numbers = tuple(float(f"{value:.7g}") for value in values)
+    return numbers[:1] if len(set(numbers)) == 1 else numbers
+
+
+T = TypeVar("T")
+
+#: What is said of arguments that profiles are made with everywhere.
+COMMON: Final = {
+    "measures": "Custom measures of images: functions decorated with `lensai_integrations.measure`.",
+    "convention": '`"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.',
+    "task": 'What the outputs are for: `"auto"`, `"classification"` (classes that exclude each other), `"multilabel"`'
+    ' (several labels of an image), `"regression"`; or what they are: `"logits"`, `"probabilities"`, `"values"`,'
+    ' `"multilabel_logits"`, `"multilabel_probabilities"`. A dict by head where they differ:'
+    ' `{"species": "classification", "age": "regression"}`.',
+    "k": "Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.",
+    "rows": "Rows that the joint sample keeps, which `calibrate` needs; 0 keeps none.",
+    "max_dim": "Wider embeddings are projected to this width.",
+    "seed": "Of everything random in here. Nothing else is touched.",
+    "max_segments": "How many values get a segment, first come, first served; the rows of others are in the segment"
+    ' "other".',
+}
+#: The smallest and largest value of arguments that are whole numbers.
+_RANGES: Final[Mapping[str, tuple[int, int | None]]] = {
+    "k": (8, 65535),
+    "rows": (0, 2**24),
+    "max_dim": (1, 2**24),
+    "clean_windows": (0, 100_000),
+    "seed": (0, 2**63 - 1),
+    "dataloader_idx": (0, None),
+    "num_workers": (0, 1024),
+    "limit": (1, None),
+}
+
+
+def check_numbers(**values: Any) -> None:
+    """Refuse what is no whole number in the range that an argument of this name has.
+
+    Raises:
+        InputError: If one is not.
+
+    Example:
+        >>> check_numbers(k=3)
+        Traceback (most recent call last):
+        lensai_integrations.errors.InputError: k=3 should be a whole number from 8 to 65535
+    """
+    for name, value in values.items():
+        low, high = _RANGES[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
+            upto = "" if high is None else f" to {high}"
+            raise InputError(f"{name}={value!r} should be a whole number from {low}{upto}")
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Refuse what is no positive number of seconds.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
+        raise InputError(f"{name}={value!r} must be a positive number of seconds")
+
+
+def documented(source: Any, only: Collection[str] = ()) -> Callable[[T], T]:
+    """Decorate a class or function: of an argument its docstring says what the source says, then what it says itself.
+
+    Args:
+        source: A class or function with a section `Args:` in its docstring, or texts by name.
+        only: The arguments to take over; none for all of the source.
+
+    Example:
+        >>> @documented({"k": "Size of the sketches."})
+        ... def sketch(values, k=200):
+        ...     '''Sketch values.
+        ...
+        ...     Args:
+        ...         values: Numbers.
+        ...         k: Larger is better.
+        ...     '''
+        >>> print(sketch.__doc__)
+        Sketch values.
+        <BLANKLINE>
+        Args:
+            values: Numbers.
+            k: Size of the sketches. Larger is better.
+    """
+    texts = source if isinstance(source, Mapping) else arguments_in(source.__doc__ or "")
+
+    def decorate(target: T) -> T:
+        documentation: str | None = target.__doc__
+        if documentation is None:  # as with `python -OO`
+            return target
+        documentation, own = inspect.cleandoc(documentation), arguments_in(documentation)
+        lines = []
+        for name in inspect.signature(target).parameters:  # type: ignore[arg-type]
+            text = " ".join(filter(None, (texts.get(name) if name in (only or texts) else None, own.get(name))))
+            if text:
+                lines.append(_entry(name, text))
+        target.__doc__ = _ARGS.sub(lambda _: "\n".join(["Args:", *lines]), documentation, count=1)
+        return target
+
+    return decorate
+
+
+#: A section of arguments, in a docstring without indentation.
+_ARGS: Final = re.compile(r"^Args:$(?:\n {4}.*$)*", re.MULTILINE)
+
+
+def arguments_in(documentation: str) -> dict[str, str]:
+    """What a docstring says of each argument, as one line.
+
+    Example:
+        >>> arguments_in("Sketch.\\n\\nArgs:\\n    k: Its\\n        size.\\n\\nRaises:\\n    OSError: Never.")
+        {'k': 'Its size.'}
+    """
+    section = _ARGS.search(inspect.cleandoc(documentation))
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section[0] if section else "", re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def _entry(name: str, text: str) -> str:
+    return textwrap.fill(
+        f"{name}: {text}", 116, initial_indent="    ", subsequent_indent=" " * 8, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def plain(value: Any) -> Any:
+    """An argument with dicts and lists for all mappings and sequences in it but tuples and texts, which stay.
+
+    Example:
+        >>> from collections import UserDict, UserList
+        >>> plain(UserDict(layers=UserList(["fc"]), mean=(0.5,), note="x"))
+        {'layers': ['fc'], 'mean': (0.5,), 'note': 'x'}
+    """
+    omegaconf: Any = sys.modules.get("omegaconf")  # what was not imported has made nothing
+    if omegaconf is not None and omegaconf.OmegaConf.is_config(value):
+        return omegaconf.OmegaConf.to_object(value)
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | tuple):
+        return [plain(each) for each in value]
+    return value
+
 
 if TYPE_CHECKING:
     from lensai_integrations.measures.batches import Key

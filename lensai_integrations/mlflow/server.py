@@ -14,8 +14,8 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import TypeVar
 
-from lensai_integrations.arguments import check_seconds
 from lensai_integrations.errors import LensAIError, MissingDependencyError, TrackingError
+from lensai_integrations.measures.inputs import check_seconds
 from lensai_integrations.mlflow.address import cause
 from lensai_integrations.mlflow.asking import hurried
 from lensai_integrations.problems import pass_on

@@ -16,11 +16,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.arguments import COMMON, documented
 from lensai_integrations.conventions import single_convention
 from lensai_integrations.errors import InputError, told
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
-from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.inputs import COMMON, ImageInputs, documented
 from lensai_integrations.problems import Problems, pass_on, suppressed
 from lensai_integrations.profile import Profile
 from lensai_integrations.raw.columns import Columns

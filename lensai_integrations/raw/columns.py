@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from lensai_integrations.arrays.namespaces import to_host
 from lensai_integrations.errors import told
-from lensai_integrations.measures.custom import CustomMeasure
-from lensai_integrations.measures.custom_rows import custom_measurer
+from lensai_integrations.measures.custom import CustomMeasure, custom_measurer
 from lensai_integrations.measures.images import image_measures, measure_images_and_counts
 from lensai_integrations.measures.inputs import ImageInputs, Images
 from lensai_integrations.raw.metadata import Metadata

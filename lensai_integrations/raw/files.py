@@ -24,11 +24,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.arguments import COMMON, documented
 from lensai_integrations.conventions import single_convention
 from lensai_integrations.errors import InputError
 from lensai_integrations.group import Group
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
+from lensai_integrations.measures.inputs import COMMON, documented
 from lensai_integrations.measures.outputs import LABEL
 from lensai_integrations.problems import pass_on
 from lensai_integrations.profile import Profile

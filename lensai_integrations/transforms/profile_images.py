@@ -10,10 +10,9 @@ from torch.utils._pytree import tree_leaves
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from lensai_integrations.arguments import COMMON, documented
 from lensai_integrations.measures.batches import is_picture
 from lensai_integrations.measures.custom import CustomMeasure
-from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.inputs import COMMON, ImageInputs, documented
 from lensai_integrations.profile import Profile
 from lensai_integrations.raw.collector import Collector
 from lensai_integrations.raw.metadata import Metadata

@@ -19,9 +19,9 @@ from libraries import IMMUTABLE, LIBRARIES, as_if_elsewhere, maker
 
 from lensai_integrations import Baseline, ImageInputs, Profile, Profiler, compare, measure
 from lensai_integrations.errors import DefinitionError, InputError
-from lensai_integrations.measures import custom, custom_rows, definitions
-from lensai_integrations.measures.custom import checked_measures, registered
-from lensai_integrations.measures.custom_rows import CustomMeasurer
+from lensai_integrations.measures import custom, definitions
+from lensai_integrations.measures import custom as custom_rows
+from lensai_integrations.measures.custom import CustomMeasurer, checked_measures, registered
 from lensai_integrations.report import baseline_html, drift_html
 
 

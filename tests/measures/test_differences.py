@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from lensai_integrations.measures.differences import differences, laplacian_variance, ridge
+from lensai_integrations.measures.pixels import differences, laplacian_variance, ridge
 
 MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
 PLANES = st.builds(

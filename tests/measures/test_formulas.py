@@ -17,8 +17,7 @@ from skimage.measure import shannon_entropy
 from sklearn.datasets import load_sample_images
 
 from lensai_integrations.measures.definitions import definition
-from lensai_integrations.measures.formulas import NEAR_BLACK, NEAR_WHITE
-from lensai_integrations.measures.images import image_measures, measure_images
+from lensai_integrations.measures.images import NEAR_BLACK, NEAR_WHITE, image_measures, measure_images
 from lensai_integrations.measures.inputs import ImageInputs, Images
 
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])

@@ -8,7 +8,7 @@ from libraries import LIBRARIES, maker
 
 from lensai_integrations import Profile, Profiler, compare
 from lensai_integrations.errors import DefinitionError
-from lensai_integrations.measures import formulas
+from lensai_integrations.measures import images as formulas
 from lensai_integrations.measures.definitions import DEFINITIONS
 from lensai_integrations.measures.images import CONVENTIONS, Convention, measures_of
 from lensai_integrations.report import baseline_html

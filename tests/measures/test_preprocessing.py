@@ -13,8 +13,7 @@ import pytest
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.images import measure_images
-from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.measures.preprocessing import MODES, preprocessing_of
+from lensai_integrations.measures.inputs import MODES, ImageInputs, preprocessing_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 9, 12, 3), dtype=np.uint8)
 TRUE = measure_images(ImageInputs().read(PIXELS))[1]

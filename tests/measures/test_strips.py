@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensai_integrations.measures import strips
+from lensai_integrations.measures import images as strips
 from lensai_integrations.measures.images import CONVENTIONS, measure_images, measure_images_and_counts
 from lensai_integrations.measures.inputs import ImageInputs, Images
 
@@ -113,7 +113,7 @@ def test_only_one_rgb_image_of_bytes_takes_this_path(
 ) -> None:
     seen: list[Any] = []
     found = strips.totals
-    monkeypatch.setattr("lensai_integrations.measures.formulas.totals", lambda *a: seen.append(a) or found(*a))
+    monkeypatch.setattr("lensai_integrations.measures.images.totals", lambda *a: seen.append(a) or found(*a))
     shapes = {"NHWC": (9, 8, 3), "NCHW": (3, 9, 8), "NHW": (9, 8)}
     rng = np.random.default_rng(0)
     for n, scale in ((1, 1.0), (2, 1.0), (1, 0.5)):
