@@ -21,7 +21,7 @@ import numpy as np
 import sketch_bytes
 
 from lensai_integrations import Baseline, Profiler
-from lensai_integrations.profile import to_bytes
+from lensai_integrations.profiles.profile import to_bytes
 
 _VALUES = [None, True, -1, 0, 1, 2**31, 2**63, 2**64, 1.5, "", "x", "\ud800", "inputs", [], {}, [[]], {"": 0}]
 _BLOCK = 512

@@ -20,7 +20,7 @@ from datasketches import kll_floats_sketch
 from lensai_integrations import Baseline, Profile
 from lensai_integrations.edge.uploads import merged, read_upload, rows_of
 from lensai_integrations.errors import FormatError, LensAIError
-from lensai_integrations.profile import from_bytes, to_bytes
+from lensai_integrations.profiles.profile import from_bytes, to_bytes
 from lensai_integrations.sketches import wire
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.sketches.state import LARGEST_COUNT, State

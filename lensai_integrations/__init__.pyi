@@ -10,8 +10,8 @@ from .lensai.percentiles import get_histogram_sketch as get_histogram_sketch
 from .lensai.sketches import Sketches as Sketches
 from .measures.custom import measure as measure
 from .measures.inputs import ImageInputs as ImageInputs
-from .profile import Baseline as Baseline
-from .profile import Profile as Profile
 from .profiler import Profiler as Profiler
+from .profiles.profile import Baseline as Baseline
+from .profiles.profile import Profile as Profile
 
 __version__: str

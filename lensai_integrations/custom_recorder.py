@@ -12,12 +12,12 @@ import numpy as np
 
 from lensai_integrations.arrays.namespaces import Array
 from lensai_integrations.builder import feed, make
-from lensai_integrations.conventions import plain_name
 from lensai_integrations.errors import InputError, told
-from lensai_integrations.group import Group
 from lensai_integrations.measures.batches import Found
 from lensai_integrations.measures.custom import CustomMeasure, custom_measurer
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.profiles.conventions import plain_name
+from lensai_integrations.profiles.groups import Group
 from lensai_integrations.settings import ProfilerSettings
 
 _ROWS_AT_ONCE = 4096

@@ -11,21 +11,20 @@ from typing import Any, Final
 
 from lensai_integrations.arrays.namespaces import is_array, shape_of, to_host
 from lensai_integrations.arrays.tensorflow import is_tensorflow_array
-from lensai_integrations.conventions import chosen_readers, convention_of, delivered_in, readers_by_name
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import LABELS
 from lensai_integrations.measures.batches import Key, fields_of, images_in, is_picture, locate
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import COMMON, ImageInputs, check_numbers, documented
 from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.problems import Problems, log
-from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
+from lensai_integrations.profiles.conventions import chosen_readers, convention_of, delivered_in, readers_by_name
+from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, LABEL, LABELS
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.raw.collector import Collector
 from lensai_integrations.raw.files import profile_files
 from lensai_integrations.raw.metadata import Metadata
 from lensai_integrations.raw.sketches import RAW
-from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL
 from lensai_integrations.settings import NOT_DECLARED, chosen_measures
 from lensai_integrations.training.batches import BatchReader, image_inputs
 from lensai_integrations.training.labels import LABEL_KEYS, Parts, Path, Place, by_evidence, inside, part_at, path_of

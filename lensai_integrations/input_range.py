@@ -14,7 +14,7 @@ import numpy as np
 from lensai_integrations.arrays.namespaces import Array, dtype_name, local, namespace, shape_of, to_host
 from lensai_integrations.measures.batches import Found
 from lensai_integrations.measures.inputs import Images
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.profile import Profile
 
 _TOLERANCE = 0.01
 #: Beyond this no pixel of a picture lies, in standard deviations.

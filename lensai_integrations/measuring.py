@@ -27,7 +27,6 @@ from lensai_integrations.arrays.namespaces import (
     to_host,
 )
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group
 from lensai_integrations.measures.batches import Found, Key, by_shape, find_images, in_order
 from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, Reduce, reduce_embedding
 from lensai_integrations.measures.images import (
@@ -39,7 +38,8 @@ from lensai_integrations.measures.images import (
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import label_rows
 from lensai_integrations.measures.outputs import NO_CLASS, ON, SUM_TOLERANCE, Kind, flattened, measure_outputs
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.sketches.counts import count_images
 
 #: Rows of one batch by name, for the joint sample.

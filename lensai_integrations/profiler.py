@@ -16,23 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.alike import check_alike, sketched_alike, unlike_in
 from lensai_integrations.arrays.namespaces import Array, is_array, namespace
-from lensai_integrations.class_names import beyond_columns, wrong_names
-from lensai_integrations.conventions import INPUTS, input_of, kept_apart
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group
-from lensai_integrations.heads import (
-    LABELS,
-    OUTPUTS,
-    group_of,
-    head_of,
-    is_labels,
-    is_outputs,
-    labels_by_head,
-    named,
-    partner_of,
-)
 from lensai_integrations.measures.batches import SeveralImages, separated
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import COMMON, ImageInputs, documented
@@ -40,11 +25,29 @@ from lensai_integrations.measures.meaning import check_rows
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
 from lensai_integrations.measuring import ImageBatch, Measured, Rows, from_list, with_rows
 from lensai_integrations.problems import pass_on
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.alike import check_alike, sketched_alike, unlike_in
+from lensai_integrations.profiles.conventions import INPUTS, input_of, kept_apart
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import (
+    DEFAULT_SEGMENTS,
+    LABEL,
+    LABELS,
+    OUTPUTS,
+    beyond_columns,
+    checked_segment_by,
+    group_of,
+    head_of,
+    is_labels,
+    is_outputs,
+    labels_by_head,
+    named,
+    partner_of,
+    wrong_names,
+)
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.raw.reading import pixels_of
 from lensai_integrations.recorders import RECORDERS, Recorder
 from lensai_integrations.segmenting import Segmenter, label_values
-from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL, checked_segment_by
 from lensai_integrations.settings import NOT_DECLARED, ProfilerSettings
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.sketches.state import copied

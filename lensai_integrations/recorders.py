@@ -20,11 +20,8 @@ import numpy as np
 
 from lensai_integrations.arrays.namespaces import Array, dtype_name, local, shape_of
 from lensai_integrations.builder import feed
-from lensai_integrations.conventions import home_of_custom, input_of, plain_name
 from lensai_integrations.custom_recorder import CustomStreams
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group
-from lensai_integrations.heads import for_head, partner_of
 from lensai_integrations.input_range import Range
 from lensai_integrations.measures.batches import Found, by_shape, locate, shapes_of
 from lensai_integrations.measures.embeddings import REDUCTIONS, embedding_definition
@@ -58,6 +55,9 @@ from lensai_integrations.measuring import (
     reduced,
     value_labels,
 )
+from lensai_integrations.profiles.conventions import home_of_custom, input_of, plain_name
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import for_head, partner_of
 from lensai_integrations.settings import ProfilerSettings
 
 

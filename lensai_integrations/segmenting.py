@@ -29,13 +29,12 @@ from lensai_integrations.arrays.namespaces import (
     to_host,
 )
 from lensai_integrations.builder import Parts, feed, make, rows_seen, source_of
-from lensai_integrations.conventions import plain_name
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group
-from lensai_integrations.heads import is_labels
 from lensai_integrations.measuring import Measured
-from lensai_integrations.profile import Profile
-from lensai_integrations.segments import LABEL, MOST_SEGMENTS, OTHER_CODE, OTHER_SEGMENT, segment_name
+from lensai_integrations.profiles.conventions import plain_name
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import LABEL, MOST_SEGMENTS, OTHER_CODE, OTHER_SEGMENT, is_labels, segment_name
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.settings import ProfilerSettings
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.state import Sketch, copied

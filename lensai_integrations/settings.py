@@ -13,17 +13,7 @@ import numpy as np
 
 from lensai_integrations.arrays.namespaces import shape_of
 from lensai_integrations.builder import make
-from lensai_integrations.conventions import (
-    chosen_conventions,
-    chosen_readers,
-    image_groups,
-    kept_apart,
-    only_delivered,
-    with_conventions,
-)
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group
-from lensai_integrations.heads import for_head, head_of, partner_of
 from lensai_integrations.measures.custom import CustomMeasure, registered
 from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs
@@ -39,7 +29,17 @@ from lensai_integrations.measures.meaning import (
     told_kind,
 )
 from lensai_integrations.measures.outputs import KINDS, Kind, Task, steps_of
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.conventions import (
+    chosen_conventions,
+    chosen_readers,
+    image_groups,
+    kept_apart,
+    only_delivered,
+    with_conventions,
+)
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import for_head, head_of, partner_of
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.sketches.state import Sketch
 
 #: What an answer is by the task alone, as far as its labels have to know.

@@ -10,9 +10,9 @@ from photographs import patches
 from profiles import batch, make_profile
 
 from lensai_integrations import DriftMonitor, ImageInputs, Profile, Profiler, compare, edge
-from lensai_integrations.alike import check_alike, sketched_alike
 from lensai_integrations.errors import DefinitionError, InputError
-from lensai_integrations.group import Group
+from lensai_integrations.profiles.alike import check_alike, sketched_alike
+from lensai_integrations.profiles.groups import Group
 
 IMAGES_OF_DEVICES = "inputs/lensai-edge"
 IMAGES = patches(200)

@@ -21,8 +21,8 @@ from profiles import make_baseline, make_profile
 
 from lensai_integrations import Baseline, Profile, Profiler, calibrate, compare
 from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
-from lensai_integrations.group import Group
-from lensai_integrations.profile import files_of, from_bytes, load, to_bytes
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.profile import files_of, from_bytes, load, to_bytes
 from lensai_integrations.report import baseline_html
 from lensai_integrations.storage import folders
 from lensai_integrations.storage.folders import write_files

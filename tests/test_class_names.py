@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from lensai_integrations import Baseline, DriftMonitor, Profile, Profiler, compare, profile_dataset
-from lensai_integrations.class_names import class_names, wrong_names
 from lensai_integrations.cli import cli
-from lensai_integrations.group import Group
 from lensai_integrations.measures.wrapped import class_names_of
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import class_names, wrong_names
 from lensai_integrations.report import baseline_html, drift_html
 
 NAMES = ["cat", "dog & <i>", "bird"]

@@ -15,7 +15,10 @@ from libraries import IMMUTABLE, as_if_elsewhere, maker
 from photographs import patches
 
 from lensai_integrations import Baseline, DriftMonitor, ImageInputs, Profile, Profiler, calibrate, cli, compare, measure
-from lensai_integrations.conventions import (
+from lensai_integrations.datasets import profile_dataset
+from lensai_integrations.errors import DefinitionError, InputError
+from lensai_integrations.measures import images as image_measures_module
+from lensai_integrations.profiles.conventions import (
     checked_conventions,
     conventions_of,
     image_groups,
@@ -24,12 +27,9 @@ from lensai_integrations.conventions import (
     title_of,
     with_conventions,
 )
-from lensai_integrations.datasets import profile_dataset
-from lensai_integrations.errors import DefinitionError, InputError
-from lensai_integrations.group import Group
-from lensai_integrations.measures import images as image_measures_module
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.summary import to_csv
 from lensai_integrations.report import baseline_html, drift_html
-from lensai_integrations.summary import to_csv
 
 BOTH, EDGE = ("lensai", "lensai-edge"), "inputs/lensai-edge"
 ORDERS = list(permutations(BOTH))

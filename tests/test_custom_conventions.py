@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lensai_integrations import Baseline, DriftMonitor, Profile, Profiler, calibrate, compare, edge, measure
-from lensai_integrations.conventions import paired, with_conventions
+from lensai_integrations.profiles.conventions import paired, with_conventions
 from lensai_integrations.report import drift_html
 
 BOTH, EDGE = ("lensai", "lensai-edge"), "inputs/lensai-edge"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lensai_integrations.group import Group
-from lensai_integrations.profile import Profile, to_bytes
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.profile import Profile, to_bytes
 from lensai_integrations.sketches.bank import KLLBank
 
 

@@ -8,7 +8,7 @@ import torch
 
 from lensai_integrations import Baseline, DriftMonitor, Profile, Profiler, calibrate, compare
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import named
+from lensai_integrations.profiles.names import named
 from lensai_integrations.report import baseline_html, drift_html
 
 RNG = np.random.default_rng(0)

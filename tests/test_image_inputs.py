@@ -20,8 +20,8 @@ from lensai_integrations import (
     measure,
     profile_dataset,
 )
-from lensai_integrations.conventions import with_conventions
 from lensai_integrations.errors import InputError
+from lensai_integrations.profiles.conventions import with_conventions
 
 BOTH = ("lensai", "lensai-edge")
 NAMED = {"left": ImageInputs(), "right": ImageInputs()}

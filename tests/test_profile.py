@@ -8,7 +8,7 @@ from profiles import CLASSES, WIDTH, make_baseline, make_profile
 
 from lensai_integrations import Baseline, Profile, Profiler
 from lensai_integrations.errors import DefinitionError, InputError
-from lensai_integrations.group import Group, check_comparable
+from lensai_integrations.profiles.groups import Group, check_comparable
 from lensai_integrations.sketches.kinds import KINDS
 
 

@@ -15,7 +15,7 @@ from profiles import make_profile
 
 from lensai_integrations import Baseline, Profile, Profiler, cli
 from lensai_integrations.errors import FormatError
-from lensai_integrations.profile import from_bytes, to_bytes
+from lensai_integrations.profiles.profile import from_bytes, to_bytes
 from lensai_integrations.storage.npz import pack, unpack
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from profiles import make_baseline, make_profile
 
 from lensai_integrations import Profiler
+from lensai_integrations.profiles.summary import CATEGORY_COLUMNS, COLUMNS, _cell, segments_csv, table, to_csv
 from lensai_integrations.sketches.state import RANKS
-from lensai_integrations.summary import CATEGORY_COLUMNS, COLUMNS, _cell, segments_csv, table, to_csv
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from lensai_integrations import measure as declared
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import to_bytes
+from lensai_integrations.profiles.profile import to_bytes
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.storage.npz import pack, unpack
 from lensai_integrations.training.tracking import active_run

@@ -9,7 +9,7 @@ import click
 
 from lensai_integrations.cli.sources import load_source, printable, tracking_uri_option
 from lensai_integrations.errors import InputError
-from lensai_integrations.segments import DEFAULT_SEGMENTS
+from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
 
 #: Unreadable files that are printed; the profile names more.
 MOST_LISTED = 10

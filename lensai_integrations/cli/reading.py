@@ -18,8 +18,8 @@ from lensai_integrations.cli.sources import (
     width,
 )
 from lensai_integrations.cli.tables import print_streams
-from lensai_integrations.profile import Profile
-from lensai_integrations.summary import to_csv
+from lensai_integrations.profiles.profile import Profile
+from lensai_integrations.profiles.summary import to_csv
 
 
 @click.command()

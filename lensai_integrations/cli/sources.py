@@ -10,7 +10,7 @@ from unicodedata import category
 
 import click
 
-from lensai_integrations.profile import Baseline, Profile, load
+from lensai_integrations.profiles.profile import Baseline, Profile, load
 from lensai_integrations.storage.folders import MANIFEST
 
 NO_DRIFT, DRIFT, ERROR = 0, 1, 2

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lensai_integrations.class_names import label_names, shown
 from lensai_integrations.cli.sources import printable, width
-from lensai_integrations.profile import Profile
-from lensai_integrations.segments import LABEL
-from lensai_integrations.summary import StreamSummary
+from lensai_integrations.profiles.names import LABEL, label_names, shown
+from lensai_integrations.profiles.profile import Profile
+from lensai_integrations.profiles.summary import StreamSummary
 
 
 def print_streams(sources: Mapping[str, Profile], show_all: bool) -> None:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.drift.features import rank_spread
-from lensai_integrations.heads import is_outputs, partner_of
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.names import is_outputs, partner_of
+from lensai_integrations.profiles.profile import Profile
 
 #: The stream that says how sure a model is: 0 is surest.
 CONFIDENCE = "least_confidence"

@@ -9,15 +9,15 @@ from functools import partial
 from typing import Any
 
 from lensai_integrations.arrays.namespaces import is_array, local, shape_of, strings
-from lensai_integrations.conventions import INPUTS, is_images, only_delivered
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import OUTPUTS, group_of, head_of, is_labels, is_outputs, labels_by_head
 from lensai_integrations.measures.batches import Located, is_picture, locate, separated
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import check_rows, label_array, labels_given
 from lensai_integrations.measures.outputs import heads_of
 from lensai_integrations.measuring import from_list, with_rows
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.conventions import INPUTS, is_images, only_delivered
+from lensai_integrations.profiles.names import OUTPUTS, group_of, head_of, is_labels, is_outputs, labels_by_head
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.raw.reading import delivered_images
 
 #: A context in which what fails for one group is noted and does not reach the others.

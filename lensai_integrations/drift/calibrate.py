@@ -29,9 +29,9 @@ from lensai_integrations.drift.features import (
 )
 from lensai_integrations.drift.null import Halves, Null, null_of
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.group import Group
-from lensai_integrations.heads import OUTPUTS, is_labels, is_outputs
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import OUTPUTS, is_labels, is_outputs
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.sketches.state import LARGEST_COUNT, State, field, require
 from lensai_integrations.storage.checked_json import from_json, to_json
 

@@ -19,8 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from lensai_integrations.alike import unlike_in
-from lensai_integrations.conventions import paired
 from lensai_integrations.drift.accuracy import accuracies
 from lensai_integrations.drift.calibrate import Calibration, calibration_of
 from lensai_integrations.drift.deciding import (
@@ -48,7 +46,9 @@ from lensai_integrations.drift.result import (
 )
 from lensai_integrations.drift.segments import SegmentsEvidence, compare_segments
 from lensai_integrations.errors import InputError
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.alike import unlike_in
+from lensai_integrations.profiles.conventions import paired
+from lensai_integrations.profiles.profile import Baseline, Profile
 
 __all__ = ["DriftReport", "GroupDrift", "SegmentDrift", "StreamDrift", "VectorDrift", "compare"]
 

@@ -24,7 +24,7 @@ from lensai_integrations.drift.kernel import KernelTest
 from lensai_integrations.drift.null import log_p
 from lensai_integrations.drift.result import GroupDrift, StreamDrift, VectorDrift, badness
 from lensai_integrations.drift.significance import holm
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.profile import Profile
 
 Logs: TypeAlias = NDArray[np.float64]
 _Logs: TypeAlias = tuple[Logs, Logs]

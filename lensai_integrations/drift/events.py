@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lensai_integrations.drift.result import DriftReport, GroupDrift
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.profile import Profile
 
 RUNNING, COMPLETED, FAILED = "Running", "Completed", "Failed"
 #: What happened: a window was judged, people should be told, the monitor started or stopped.

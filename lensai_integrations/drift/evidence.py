@@ -19,7 +19,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.class_names import class_names, name_of, shown
 from lensai_integrations.drift.distances import (
     Distances,
     Reference,
@@ -37,9 +36,10 @@ from lensai_integrations.drift.kernel import kernel_test
 from lensai_integrations.drift.result import RANKS, GroupDrift, StreamDrift, VectorDrift
 from lensai_integrations.drift.significance import category_p_value, ks_p_value, labels_p_value
 from lensai_integrations.errors import DefinitionError
-from lensai_integrations.group import Group, check_comparable
 from lensai_integrations.measures.outputs import PER_IMAGE
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.groups import Group, check_comparable
+from lensai_integrations.profiles.names import class_names, name_of, shown
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.group import Group
+from lensai_integrations.profiles.groups import Group
 from lensai_integrations.sketches.kernel_mean import KernelMean
 from lensai_integrations.sketches.state import State, field, require
 

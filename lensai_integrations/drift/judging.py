@@ -11,7 +11,7 @@ from typing import Any
 from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event, Status, WindowReport, notice_text
 from lensai_integrations.drift.levels import LEVELS, OK, UNKNOWN, Alert, Rates, level_of, step
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 
 _COUNTED = {"warning": "warnings", "alarm": "alarms"}
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from lensai_integrations.drift.compare import compare
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import InputError
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 
 OK, WARNING, ALARM = "ok", "warning", "alarm"
 #: In place of ok, of a monitor that cannot tell: no window has this level.

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lensai_integrations.conventions import plain_name
 from lensai_integrations.drift.batches import Batch
 from lensai_integrations.drift.judging import Judging, Whole, whole_number
 from lensai_integrations.drift.monitor_state import MonitorFolder
@@ -22,7 +21,8 @@ from lensai_integrations.drift.warm import kept_rows, profile_of_rows
 from lensai_integrations.drift.windows import Pane, Panes, Plan
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.problems import Problems, pass_on
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.conventions import plain_name
+from lensai_integrations.profiles.profile import Profile
 
 _log = logging.getLogger("lensai_integrations")
 

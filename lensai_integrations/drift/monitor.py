@@ -34,7 +34,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 
 
 class DriftMonitor:

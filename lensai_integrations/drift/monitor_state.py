@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from lensai_integrations.errors import FormatError, InputError, InUseError
 from lensai_integrations.problems import suppressed
-from lensai_integrations.profile import Profile, from_bytes, to_bytes
+from lensai_integrations.profiles.profile import Profile, from_bytes, to_bytes
 from lensai_integrations.storage.checked_json import from_json, to_json
 from lensai_integrations.storage.folders import lock, replace_file, write_file
 

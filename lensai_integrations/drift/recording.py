@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lensai_integrations.alike import check_alike
-from lensai_integrations.conventions import chosen_conventions, chosen_readers, with_conventions
 from lensai_integrations.drift.batches import Batch, feeds
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
+from lensai_integrations.profiles.alike import check_alike
+from lensai_integrations.profiles.conventions import chosen_conventions, chosen_readers, with_conventions
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.settings import chosen_measures
 
 

@@ -28,7 +28,7 @@ from lensai_integrations.drift.text import (
     percents,
     two_decimals,
 )
-from lensai_integrations.heads import OUTPUTS, is_labels, is_outputs
+from lensai_integrations.profiles.names import OUTPUTS, is_labels, is_outputs
 
 #: Ranks of the quantiles that are kept of numeric streams: the middle 90% and the median.
 RANKS = (0.05, 0.5, 0.95)

@@ -28,7 +28,7 @@ from lensai_integrations.drift.batches import Batch
 from lensai_integrations.drift.calibrate import is_top_class
 from lensai_integrations.drift.recording import Measuring
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import is_labels
+from lensai_integrations.profiles.names import is_labels
 from lensai_integrations.sketches.rows import RowSample, priorities
 
 Rows = Mapping[str, NDArray[Any]]

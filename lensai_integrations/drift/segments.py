@@ -17,12 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from lensai_integrations.class_names import label_names, shown
 from lensai_integrations.drift.evidence import Side, compare_group
 from lensai_integrations.drift.result import FEW, GONE, NEW, REMAINDER, GroupDrift, SegmentDrift
-from lensai_integrations.heads import is_labels
-from lensai_integrations.profile import Profile
-from lensai_integrations.segments import LABEL, OTHER_SEGMENT
+from lensai_integrations.profiles.names import LABEL, OTHER_SEGMENT, is_labels, label_names, shown
+from lensai_integrations.profiles.profile import Profile
 
 #: A segment with fewer rows on either side is not compared.
 ENOUGH_ROWS: Final = 20

@@ -16,7 +16,7 @@ from typing import Any
 from lensai_integrations.drift.events import STATUS, Event
 from lensai_integrations.drift.sinks.base import Sink, checked_sinks
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 
 _log = logging.getLogger("lensai_integrations")
 

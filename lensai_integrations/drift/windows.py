@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.profile import Profile
 
 
 @dataclass(frozen=True)

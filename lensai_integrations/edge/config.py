@@ -23,7 +23,7 @@ from lensai_integrations.edge.streams import Stream, profile_of, streams_of
 from lensai_integrations.edge.writing import write_file
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.edge import NO_NOISE
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 
 _LOWEST: Final = -1.0
 _IMAGES: Final = ("noise", "brightness", "sharpness")

@@ -12,7 +12,7 @@ from lensai_integrations.edge import spool as spools
 from lensai_integrations.edge.reading import recognised
 from lensai_integrations.edge.writing import contents_of
 from lensai_integrations.errors import InputError, TrackingError
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.uploads import (
     RefusedUploadError,
     UndeliveredError,

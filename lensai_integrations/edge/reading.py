@@ -15,10 +15,10 @@ from lensai_integrations.edge.classes import class_names
 from lensai_integrations.edge.layout import CONVENTION, INPUTS, OLDER, OUTPUTS, StreamPlace, place_of
 from lensai_integrations.edge.members import ArchiveContents, find, sensor_and_time
 from lensai_integrations.errors import FormatError
-from lensai_integrations.group import Group
 from lensai_integrations.measures.definitions import DEFINITIONS
 from lensai_integrations.measures.edge import without_infinity
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.sketches import wire
 from lensai_integrations.sketches.bank import KLLBank
 

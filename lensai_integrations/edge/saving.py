@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lensai_integrations.edge.streams import Stream
 from lensai_integrations.errors import InputError
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.profile import Profile
 
 
 def checked_rate(rate: float) -> float:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from lensai_integrations.conventions import (
+from lensai_integrations.edge.layout import CONVENTION, IMAGE_IDS, OLDER
+from lensai_integrations.errors import DefinitionError, InputError
+from lensai_integrations.profiles.conventions import (
     RAW,
     convention_of,
     conventions_of,
@@ -17,10 +19,8 @@ from lensai_integrations.conventions import (
     renamed,
     with_conventions,
 )
-from lensai_integrations.edge.layout import CONVENTION, IMAGE_IDS, OLDER
-from lensai_integrations.errors import DefinitionError, InputError
-from lensai_integrations.group import Group
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.weighted import Floats
 

@@ -10,7 +10,7 @@ from lensai_integrations.edge.layout import INPUTS, NAME, OLDER, file_of
 from lensai_integrations.edge.streams import Stream, profile_of, streams_of
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.edge import NO_NOISE
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.sketches import wire
 from lensai_integrations.storage.folders import replace_file
 

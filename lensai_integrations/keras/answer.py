@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import keras
 
-from lensai_integrations.heads import OUTPUTS
 from lensai_integrations.keras.layers import Layer, named_layers
 from lensai_integrations.keras.losses import as_told, held_against_nothing, losses_of
 from lensai_integrations.keras.making import Call, Made, alone_of_its_shape, called, graph_of, is_whole, made, symbolic
 from lensai_integrations.keras.private import loss_given, outputs_of
 from lensai_integrations.measures.outputs import heads_of
 from lensai_integrations.problems import Problems
+from lensai_integrations.profiles.names import OUTPUTS
 
 _MOST_LISTED: Final = 8
 #: Keys that are the whole answer wherever they are, as `heads_of` has it.

@@ -7,12 +7,12 @@ from contextlib import suppress
 from typing import Any
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import OUTPUTS
 from lensai_integrations.keras.answer import Answer
 from lensai_integrations.keras.layers import Layer, find_layer, named_layers
 from lensai_integrations.keras.making import Made, graph_of, made, symbolic
 from lensai_integrations.keras.taps import Feeding, Tap, Taps, can_be_read
 from lensai_integrations.problems import Problems
+from lensai_integrations.profiles.names import OUTPUTS
 from lensai_integrations.training.options import Reading, unread_reductions
 from lensai_integrations.training.recording import LAYER
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from lensai_integrations.errors import FormatError
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.storage.npz import pack, unpack
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
 

@@ -15,7 +15,6 @@ import keras
 
 from lensai_integrations.arrays.namespaces import strings, to_host
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import group_of
 from lensai_integrations.keras.answer import Answer
 from lensai_integrations.measures.batches import (
     MOST_INPUTS,
@@ -29,6 +28,7 @@ from lensai_integrations.measures.batches import (
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import Names, names_for
 from lensai_integrations.problems import Problems
+from lensai_integrations.profiles.names import group_of
 from lensai_integrations.training.batches import Taken, are_names_of, are_numbers_of, several_images, without_key
 from lensai_integrations.training.labels import LABEL_KEYS
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from lensai_integrations.keras.weights import ModelWeights, Saved, Saves
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.profile import Profile
 
 #: Under what a kept profile's info has the file with its weights, so that a resumed fit knows it.
 FILE = "file"

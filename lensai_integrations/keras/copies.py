@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any, Final
 
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Baseline
+from lensai_integrations.profiles.profile import Baseline
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.place import FOLDER
 

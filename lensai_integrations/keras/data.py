@@ -10,10 +10,10 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
 from lensai_integrations.raw.collector import Collector
 from lensai_integrations.raw.metadata import Metadata
 from lensai_integrations.raw.sketches import RAW
-from lensai_integrations.segments import DEFAULT_SEGMENTS
 
 
 def profile_images(

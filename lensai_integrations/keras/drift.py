@@ -26,7 +26,7 @@ from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs, documented
 from lensai_integrations.problems import Problems, guarded
-from lensai_integrations.profile import Baseline
+from lensai_integrations.profiles.profile import Baseline
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Passes
 from lensai_integrations.training.fit import PREDICTION, TEST

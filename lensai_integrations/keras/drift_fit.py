@@ -12,14 +12,14 @@ import keras
 
 from lensai_integrations.arrays.namespaces import to_host
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group
-from lensai_integrations.heads import OUTPUTS, head_of, is_labels
 from lensai_integrations.keras.answer import Answer
 from lensai_integrations.keras.fit import KerasFit, together
 from lensai_integrations.keras.layers import Layer, find_layer, layer_again
 from lensai_integrations.keras.taps import Feeding, Tap, Taps
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import OUTPUTS, head_of, is_labels
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
 from lensai_integrations.training.known_layers import KnownLayer, known_output, not_in

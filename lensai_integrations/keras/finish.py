@@ -17,7 +17,7 @@ from lensai_integrations.keras.private import global_seeds, set_global_seeds, te
 from lensai_integrations.keras.steps import TEST
 from lensai_integrations.keras.weights import ModelWeights, averages, on_host
 from lensai_integrations.problems import pass_on
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.training.fit import TRAINING, VALIDATION
 from lensai_integrations.training.options import FINAL
 from lensai_integrations.training.weights import (

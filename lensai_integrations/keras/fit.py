@@ -26,8 +26,8 @@ from lensai_integrations.keras.taps import Taps
 from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Baseline, Profile
-from lensai_integrations.segments import LABEL
+from lensai_integrations.profiles.names import LABEL
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.training.fit import PREDICTION, TRAINING, VALIDATION, Fit
 from lensai_integrations.training.options import Reading
 from lensai_integrations.training.recording import Recording
@@ -262,7 +262,7 @@ def with_names(profile: Profile, names: Mapping[str, str]) -> Profile:
     """A profile whose groups have other names, `names` by the old; those whose name is empty are left out.
 
     Example:
-        >>> from lensai_integrations.group import Group
+        >>> from lensai_integrations.profiles.groups import Group
         >>> profile = Profile({name: Group(name) for name in ("inputs", "outputs/0", "outputs/1")})
         >>> list(with_names(profile, {"outputs/0": "outputs", "outputs/1": ""}).groups)
         ['inputs', 'outputs']

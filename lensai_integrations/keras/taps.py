@@ -23,13 +23,13 @@ import keras
 from keras import ops
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import OUTPUTS, head_of
 from lensai_integrations.keras.answer import Answer, arrays_in
 from lensai_integrations.keras.layers import SEPARATOR, Layer, is_linear, is_numbered, named_layers
 from lensai_integrations.keras.making import Call, activation_of
 from lensai_integrations.keras.private import remat_scope_of
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.problems import Problems
+from lensai_integrations.profiles.names import OUTPUTS, head_of
 from lensai_integrations.training.recording import LAYER, Listened, reduce_name
 
 #: Caught values of one step, by key.

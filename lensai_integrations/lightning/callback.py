@@ -35,8 +35,8 @@ from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs, documented
 from lensai_integrations.problems import Problems, guarded
-from lensai_integrations.profile import Baseline
-from lensai_integrations.segments import DEFAULT_SEGMENTS
+from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
+from lensai_integrations.profiles.profile import Baseline
 from lensai_integrations.torch.attach import attach
 from lensai_integrations.torch.finding import Finder
 from lensai_integrations.torch.recording import LoaderPass

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from lensai_integrations.arrays.namespaces import is_array
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import is_outputs
 from lensai_integrations.measures.batches import find_images, images_in, separated
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems, pass_on
+from lensai_integrations.profiles.names import is_outputs
 from lensai_integrations.torch.answer import has_forward
 from lensai_integrations.torch.attach import attach
 from lensai_integrations.torch.finding import Finder

@@ -16,7 +16,6 @@ from torch import nn
 from lensai_integrations.drift.events import Event, WindowReport
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.drift.sinks.base import Sink
-from lensai_integrations.heads import OUTPUTS, is_outputs
 from lensai_integrations.lightning.base import LightningCallback
 from lensai_integrations.lightning.finish import say
 from lensai_integrations.lightning.fit import LightningFit
@@ -26,7 +25,8 @@ from lensai_integrations.lightning.tracking import runs_of_loggers
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs, documented
 from lensai_integrations.problems import Problems, guarded
-from lensai_integrations.profile import Baseline
+from lensai_integrations.profiles.names import OUTPUTS, is_outputs
+from lensai_integrations.profiles.profile import Baseline
 from lensai_integrations.torch.compiling import forget_compiled, is_compiled
 from lensai_integrations.torch.finding import Finder, MatchingFinder
 from lensai_integrations.torch.layers import Layer, find_layer

@@ -13,7 +13,7 @@ import torch
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.lightning.tracking import runs_of_loggers
 from lensai_integrations.lightning.whose import Belonging
-from lensai_integrations.profile import Baseline
+from lensai_integrations.profiles.profile import Baseline
 from lensai_integrations.training.finish import deliver, say_there_is_none
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.tracking import TrackedRun

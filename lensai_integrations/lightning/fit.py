@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.torch.finding import Finder
 from lensai_integrations.torch.ranks import gathered
 from lensai_integrations.torch.recording import LoaderPass

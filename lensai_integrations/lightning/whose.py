@@ -16,7 +16,7 @@ from lensai_integrations.errors import FormatError
 from lensai_integrations.lightning.checkpoints import CheckpointFile
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.problems import pass_on
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.checkpoints import profiles_of
 from lensai_integrations.training.fit import TRAINING

@@ -17,7 +17,7 @@ from lensai_integrations.errors import FormatError, InputError, LensAIError, Tra
 from lensai_integrations.mlflow.address import without_credentials
 from lensai_integrations.mlflow.resolve import FORMS, ArtifactFolder, is_tracked, places
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
-from lensai_integrations.profile import Baseline
+from lensai_integrations.profiles.profile import Baseline
 from lensai_integrations.storage.folders import ARRAYS, MANIFEST, MAX_MANIFEST_BYTES
 from lensai_integrations.storage.npz import MAX_FILE_BYTES
 

@@ -22,13 +22,13 @@ from lensai_integrations.mlflow.address import DEFAULT_PATH, checked_path, witho
 from lensai_integrations.mlflow.load import LIMITS
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
 from lensai_integrations.problems import pass_on
-from lensai_integrations.profile import files_of
+from lensai_integrations.profiles.profile import files_of
 from lensai_integrations.storage.folders import MANIFEST, read_files, write_files
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-    from lensai_integrations.profile import Baseline
+    from lensai_integrations.profiles.profile import Baseline
 
 #: Tag of runs and logged models that hold a whole baseline; its value is the artifact path.
 TAG = "lensai.baseline"

@@ -15,7 +15,7 @@ from lensai_integrations.measures.inputs import check_seconds
 from lensai_integrations.mlflow.address import checked_path
 from lensai_integrations.mlflow.log import active_run_id
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 
 #: Notices with a report.
 _REPORTED: Final = (WARNING, ALARM, REMINDER)

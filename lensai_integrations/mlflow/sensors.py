@@ -19,7 +19,7 @@ from lensai_integrations.measures.inputs import check_seconds
 from lensai_integrations.mlflow.address import without_credentials
 from lensai_integrations.mlflow.monitoring import measured
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -18,12 +18,12 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.measures.inputs import Images
 from lensai_integrations.measures.pixels import are_bytes
 from lensai_integrations.problems import pass_on
+from lensai_integrations.profiles.names import segment_name
 from lensai_integrations.raw.columns import Columns
 from lensai_integrations.raw.metadata import FILE, answered, exif_of, file_of
 from lensai_integrations.raw.reading import Delivered, read
 from lensai_integrations.raw.segments import NO_SEGMENT
 from lensai_integrations.raw.workers import stay_on_one_core
-from lensai_integrations.segments import segment_name
 
 #: Pixels up to which an image waits for others of its size.
 _SMALL: Final = 1 << 14

@@ -16,12 +16,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.conventions import single_convention
 from lensai_integrations.errors import InputError, told
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import COMMON, ImageInputs, documented
 from lensai_integrations.problems import Problems, pass_on, suppressed
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.conventions import single_convention
+from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, segment_name
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.raw.columns import Columns
 from lensai_integrations.raw.ledger import CAPACITY, Ledger
 from lensai_integrations.raw.metadata import (
@@ -38,7 +39,6 @@ from lensai_integrations.raw.reading import Delivered, read
 from lensai_integrations.raw.segments import NO_SEGMENT, checked_stream, with_segments
 from lensai_integrations.raw.sketches import IMAGES, METADATA, RAW, RawSketches
 from lensai_integrations.raw.workers import stay_on_one_core
-from lensai_integrations.segments import DEFAULT_SEGMENTS, segment_name
 
 #: All collectors of this process that are still in use.
 _ALIVE: weakref.WeakSet[Collector] = weakref.WeakSet()

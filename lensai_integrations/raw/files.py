@@ -24,21 +24,21 @@ from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.conventions import single_convention
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import COMMON, documented
 from lensai_integrations.measures.outputs import LABEL
 from lensai_integrations.problems import pass_on
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.conventions import single_convention
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
+from lensai_integrations.profiles.names import LABEL as SEGMENT_BY_LABEL
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.raw.chunks import Chunk, measure_chunk
 from lensai_integrations.raw.columns import Columns
 from lensai_integrations.raw.metadata import FILE, Metadata, checked_exif, checked_metadata
 from lensai_integrations.raw.segments import SegmentNames, checked_stream, with_segments
 from lensai_integrations.raw.sketches import RAW, RawSketches
-from lensai_integrations.segments import DEFAULT_SEGMENTS
-from lensai_integrations.segments import LABEL as SEGMENT_BY_LABEL
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.sketches.state import State
 from lensai_integrations.storage.folders import replace_file

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.names import LABEL, OTHER_CODE, OTHER_SEGMENT, checked_segment_by, segment_name
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.raw.metadata import NUMBERS
 from lensai_integrations.raw.sketches import RawSketches
-from lensai_integrations.segments import LABEL, OTHER_CODE, OTHER_SEGMENT, checked_segment_by, segment_name
 
 NO_SEGMENT = f"rows are in the segment {OTHER_SEGMENT!r}, for by {{!r}} they have no segment: {{}}"
 _NO_VALUE = "segment_by={!r}: no image has a value of it, so all are in the segment {!r}"

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from lensai_integrations.builder import feed, make, rows_seen
 from lensai_integrations.errors import FormatError
-from lensai_integrations.group import Group
 from lensai_integrations.measures.definitions import Definition, register
 from lensai_integrations.measures.images import CONVENTIONS
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import OTHER_CODE
 from lensai_integrations.raw.columns import FAILED_CODE, OTHER_CATEGORY, Columns
-from lensai_integrations.segments import OTHER_CODE
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.sketches.state import Sketch, State
 

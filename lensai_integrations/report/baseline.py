@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lensai_integrations.conventions import inputs_of, is_images, title_of
 from lensai_integrations.drift.calibrate import calibration_of
 from lensai_integrations.errors import FormatError
-from lensai_integrations.group import Group
-from lensai_integrations.heads import OUTPUTS, is_labels, is_outputs
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.conventions import inputs_of, is_images, title_of
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import OUTPUTS, is_labels, is_outputs
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.report.embeddings import reading
 from lensai_integrations.report.page import Commands, Fact, Page, when
 from lensai_integrations.report.sections import KINDS, data_sections, definitions_used, rows_noun

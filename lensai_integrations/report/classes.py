@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from lensai_integrations.class_names import class_names, shown
-from lensai_integrations.group import Group
-from lensai_integrations.heads import LABELS as TRUTHS
-from lensai_integrations.heads import OUTPUTS, group_of
 from lensai_integrations.measures.outputs import PER_IMAGE
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import LABELS as TRUTHS
+from lensai_integrations.profiles.names import OUTPUTS, class_names, group_of, shown
 from lensai_integrations.report.plots import bar_svg
 from lensai_integrations.report.streams import Source, parts_of
 from lensai_integrations.report.words import count, percent

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from lensai_integrations.conventions import paired, title_of
 from lensai_integrations.drift.result import (
     DriftReport,
     GroupDrift,
@@ -23,7 +22,8 @@ from lensai_integrations.drift.result import (
     verdict,
 )
 from lensai_integrations.drift.text import certainty, p_text
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.conventions import paired, title_of
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.report.classes import ClassChart, Series, class_charts
 from lensai_integrations.report.embeddings import fan
 from lensai_integrations.report.page import Column, Fact, Folded, Page, Section, Verdict, when

@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from lensai_integrations.group import Group
+from lensai_integrations.profiles.groups import Group
 from lensai_integrations.report.plots import bands_svg
 from lensai_integrations.report.streams import SourceShare
 from lensai_integrations.report.words import count, interval, listing, number, significant_decimals

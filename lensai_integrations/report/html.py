@@ -20,7 +20,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lensai_integrations.drift.result import DriftReport
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.report.baseline import baseline_page
 from lensai_integrations.report.drift import drift_page
 from lensai_integrations.report.page import Page

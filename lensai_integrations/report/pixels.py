@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from lensai_integrations.group import Group
+from lensai_integrations.profiles.groups import Group
 from lensai_integrations.report.histogram import (
     Distribution,
     Histogram,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from lensai_integrations.conventions import is_images, kept_apart, title_of
-from lensai_integrations.group import Group
-from lensai_integrations.heads import LABELS, OUTPUTS, group_of, head_of, is_labels, is_outputs
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.measures.outputs import PER_IMAGE
+from lensai_integrations.profiles.conventions import is_images, kept_apart, title_of
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import LABELS, OUTPUTS, group_of, head_of, is_labels, is_outputs
 from lensai_integrations.raw.sketches import METADATA
 from lensai_integrations.report.classes import class_charts, class_series
 from lensai_integrations.report.embeddings import fan

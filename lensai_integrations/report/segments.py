@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from lensai_integrations.class_names import label_names, shown
-from lensai_integrations.conventions import input_of, is_images
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.conventions import input_of, is_images
+from lensai_integrations.profiles.names import LABEL, OTHER_SEGMENT, label_names, shown
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.report.plots import bar_svg, ranges_svg
 from lensai_integrations.report.streams import Source
 from lensai_integrations.report.words import count, interval, number, percent, significant_decimals
-from lensai_integrations.segments import LABEL, OTHER_SEGMENT
 
 #: Segments with a row of their own, beside `OTHER_SEGMENT`.
 MOST_ROWS = 20

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from lensai_integrations.class_names import class_names, name_of
-from lensai_integrations.group import Group
 from lensai_integrations.measures.outputs import PER_IMAGE
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import class_names, name_of
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.report.histogram import Distribution, Histogram, bank_distributions, gap, histogram
 from lensai_integrations.report.plots import histogram_svg
 from lensai_integrations.report.words import interval, listing, number, percent, significant_decimals

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow.sensors import SensorRuns
-from lensai_integrations.profile import Baseline, to_bytes
+from lensai_integrations.profiles.profile import Baseline, to_bytes
 from lensai_integrations.server import api, intake, web
 from lensai_integrations.server.describing import describe
 from lensai_integrations.server.hosts import Hosts

@@ -17,7 +17,7 @@ from lensai_integrations.edge.reading import profile_of_files
 from lensai_integrations.edge.uploads import unpack_sketches
 from lensai_integrations.errors import TrackingError
 from lensai_integrations.mlflow.sensors import SensorRuns
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.server import logged, queries
 from lensai_integrations.server.lasting import Lasting
 from lensai_integrations.server.metrics import ServerMetrics

@@ -12,7 +12,7 @@ from typing import Annotated, Final, NoReturn
 from fastapi import Depends, HTTPException, Request
 
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Baseline
+from lensai_integrations.profiles.profile import Baseline
 from lensai_integrations.server.inbox import Inbox
 from lensai_integrations.server.kept import KeptPage
 from lensai_integrations.server.lasting import Lasting

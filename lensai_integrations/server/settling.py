@@ -24,7 +24,7 @@ from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.edge.reading import profile_of_files
 from lensai_integrations.edge.uploads import pack_sketches, rows_of, unpack_sketches
 from lensai_integrations.errors import LensAIError
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.server import hours, queries, retention
 from lensai_integrations.server.folding import fitting, folded
 from lensai_integrations.server.lasting import Lasting

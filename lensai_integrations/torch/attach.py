@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import OUTPUTS
 from lensai_integrations.problems import Problems
+from lensai_integrations.profiles.names import OUTPUTS
 from lensai_integrations.torch.compiling import forget_compiled
 from lensai_integrations.torch.layers import find_layer, last_linear
 from lensai_integrations.torch.taps import Tap, Taps

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from lensai_integrations.arrays.namespaces import Array
-from lensai_integrations.heads import OUTPUTS, is_outputs
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.meaning import UNSEEN
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.names import OUTPUTS, is_outputs
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.torch.answer import ADVICE, Answer, Readout, decide, image_count, loss_of
 from lensai_integrations.torch.calls import MEAN_OF_SOFTMAX, VIEWS, Calls
 from lensai_integrations.torch.compiling import has_compiled, is_compiled, root_of_compiled

@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from lensai_integrations.heads import is_outputs
+from lensai_integrations.profiles.names import is_outputs
 from lensai_integrations.torch.calls import MEAN, MEAN_OF_SOFTMAX, PARTS, UNKNOWN, VIEWS, WHOLE, Calls, merged_rows
 from lensai_integrations.torch.layers import Layer
 from lensai_integrations.torch.rows import OTHER_ROWS, Rows

@@ -18,15 +18,14 @@ import torch
 from torch import nn
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import OUTPUTS, is_outputs
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs, documented
 from lensai_integrations.measures.meaning import UNSEEN
 from lensai_integrations.measures.wrapped import Names, class_names_of
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Profile
-from lensai_integrations.segments import DEFAULT_SEGMENTS, LABEL
+from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, LABEL, OUTPUTS, is_outputs
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.torch.answer import ADVICE, Answer, Readout
 from lensai_integrations.torch.attach import named_taps
 from lensai_integrations.torch.heads import heads_in

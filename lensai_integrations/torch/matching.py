@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import OUTPUTS, is_outputs, named
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.names import OUTPUTS, is_outputs, named
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.torch.answer import Answer, Readout
 from lensai_integrations.torch.layers import Layer, find_layer, layer_alike, unwrapped
 from lensai_integrations.torch.weights import SampledWeights

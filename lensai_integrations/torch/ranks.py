@@ -14,7 +14,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from lensai_integrations.errors import LensAIError
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Profile, from_bytes, to_bytes
+from lensai_integrations.profiles.profile import Profile, from_bytes, to_bytes
 
 
 def padding_of(loader: Any) -> tuple[int, int]:

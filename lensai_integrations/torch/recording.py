@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.torch.ranks import padding_of
 from lensai_integrations.torch.taps import Taps
 from lensai_integrations.training.batches import Reader, Taken

@@ -17,9 +17,7 @@ from typing import Any, Protocol
 from array_api_compat import is_numpy_array, is_torch_array
 
 from lensai_integrations.arrays.namespaces import is_array, namespace, shape_of, strings
-from lensai_integrations.conventions import INPUTS
 from lensai_integrations.errors import InputError
-from lensai_integrations.heads import group_of
 from lensai_integrations.measures.batches import (
     MOST_INPUTS,
     PLAUSIBLE,
@@ -36,6 +34,8 @@ from lensai_integrations.measures.batches import (
 from lensai_integrations.measures.inputs import ImageInputs, normalization_of
 from lensai_integrations.measures.wrapped import Names, names_for
 from lensai_integrations.problems import Problems
+from lensai_integrations.profiles.conventions import INPUTS
+from lensai_integrations.profiles.names import group_of
 from lensai_integrations.training.labels import (
     LABEL_KEYS,
     Chosen,

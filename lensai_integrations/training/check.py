@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from lensai_integrations.arrays.namespaces import dtype_name, is_array, shape_of, strings
-from lensai_integrations.conventions import is_images, plain_name
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group
-from lensai_integrations.heads import LABELS, OUTPUTS
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.conventions import is_images, plain_name
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import LABELS, OUTPUTS
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.training.fit import Preparer
 from lensai_integrations.training.labels import Place, by_part, parts_beside
 from lensai_integrations.training.options import Options

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lensai_integrations.errors import FormatError
-from lensai_integrations.profile import Profile, from_bytes, to_bytes
+from lensai_integrations.profiles.profile import Profile, from_bytes, to_bytes
 
 
 class StateCache:

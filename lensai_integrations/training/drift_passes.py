@@ -12,9 +12,9 @@ from typing import Any, Final
 from lensai_integrations.drift.events import WindowReport, notice_text
 from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import LensAIError
-from lensai_integrations.heads import is_labels
 from lensai_integrations.problems import Problems, log, pass_on
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.names import is_labels
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.training.batches import Reader
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.fit import Fit

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from lensai_integrations.problems import Problems, log
-from lensai_integrations.profile import Baseline, files_of
+from lensai_integrations.profiles.profile import Baseline, files_of
 from lensai_integrations.progress import progress_bar
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.place import BaselineFolder

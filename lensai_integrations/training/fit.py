@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Generic, Protocol, TypeVar
 
-from lensai_integrations.conventions import inputs_of, is_images
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Baseline, Profile
 from lensai_integrations.profiler import Profiler
-from lensai_integrations.segments import LABEL
+from lensai_integrations.profiles.conventions import inputs_of, is_images
+from lensai_integrations.profiles.names import LABEL
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.training.batches import BatchReader, Reader, image_inputs, without_key
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
 from lensai_integrations.training.labels import Chosen, Place

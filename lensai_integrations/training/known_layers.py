@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group
-from lensai_integrations.heads import OUTPUTS
 from lensai_integrations.measures.embeddings import REDUCTIONS, Reduce
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import OUTPUTS
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.training.recording import LAYER
 from lensai_integrations.training.weights import WEIGHTS, Weights
 

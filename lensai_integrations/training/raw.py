@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lensai_integrations.group import Group
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Profile, bounded
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.profile import Profile, bounded
 from lensai_integrations.raw.collector import Collector, alive
 from lensai_integrations.training.collectors import collectors_in
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from lensai_integrations.arrays.namespaces import is_array
-from lensai_integrations.conventions import INPUTS
-from lensai_integrations.heads import LABELS, OUTPUTS, group_of
 from lensai_integrations.measures.batches import SeveralImages
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.conventions import INPUTS
+from lensai_integrations.profiles.names import LABELS, OUTPUTS, group_of
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.training.batches import BatchReader, Reader, Taken
 from lensai_integrations.training.labels import Place
 from lensai_integrations.training.threads import one_blas_thread

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.arrays.namespaces import strings, to_host
-from lensai_integrations.conventions import input_of, is_images
-from lensai_integrations.group import Group
-from lensai_integrations.heads import for_head
 from lensai_integrations.measures.batches import by_shape
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import SUM_TOLERANCE
 from lensai_integrations.measures.pixels import OVERSHOOT
+from lensai_integrations.profiles.conventions import input_of, is_images
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import for_head
 
 #: Mean brightness of a batch beyond which a photograph is nearly black, or nearly white.
 DARKEST, LIGHTEST = 15.0, 240.0

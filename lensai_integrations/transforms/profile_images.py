@@ -13,11 +13,11 @@ from torchvision.transforms import v2
 from lensai_integrations.measures.batches import is_picture
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import COMMON, ImageInputs, documented
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.raw.collector import Collector
 from lensai_integrations.raw.metadata import Metadata
 from lensai_integrations.raw.sketches import RAW
-from lensai_integrations.segments import DEFAULT_SEGMENTS
 
 
 @documented(COMMON, only=("measures", "convention", "k", "seed", "max_segments"))

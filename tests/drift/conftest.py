@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lensai_integrations.group import Group
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.sketches.counts import PixelCounts

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lensai_integrations import Baseline, Profiler, calibrate, compare
 from lensai_integrations.drift.calibrate import calibration_of, from_state, to_state
 from lensai_integrations.errors import FormatError
-from lensai_integrations.profile import from_bytes, load, to_bytes
+from lensai_integrations.profiles.profile import from_bytes, load, to_bytes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STATE = calibrated_baseline(0, 200, draws=100).calibration

@@ -11,7 +11,7 @@ from lensai_integrations import Profiler
 from lensai_integrations.drift.compare import compare
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import DefinitionError, InputError
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 
 
 def images(rng, n, dark=1.0):

@@ -15,8 +15,8 @@ from lensai_integrations.drift import evidence
 from lensai_integrations.drift.evidence import RARE_CATEGORIES, Side, compare_group
 from lensai_integrations.drift.significance import ks_p_value
 from lensai_integrations.errors import DefinitionError
-from lensai_integrations.group import Group
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.sketches.bank import KLLBank
 
 NAMES = {"inputs": ("brightness", "contrast", "mean/0")}

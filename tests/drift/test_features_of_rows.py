@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 
 from lensai_integrations.drift.features import COMPONENTS, Kernel, Principal
 from lensai_integrations.errors import LensAIError
-from lensai_integrations.group import Group
+from lensai_integrations.profiles.groups import Group
 from lensai_integrations.sketches.kernel_mean import KernelMean
 from lensai_integrations.sketches.moments import Moments
 

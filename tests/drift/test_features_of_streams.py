@@ -11,7 +11,7 @@ from scipy.stats import chisquare, ks_2samp
 
 from lensai_integrations.drift.features import _TAIL, ClassShares, Distributions
 from lensai_integrations.errors import FormatError
-from lensai_integrations.group import Group
+from lensai_integrations.profiles.groups import Group
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.categories import Categories
 

@@ -9,8 +9,8 @@ import pytest
 
 from lensai_integrations.drift.compare import compare
 from lensai_integrations.drift.result import FEW, GONE, NEW, REMAINDER, SegmentDrift
-from lensai_integrations.profile import Profile
-from lensai_integrations.segments import OTHER_SEGMENT
+from lensai_integrations.profiles.names import OTHER_SEGMENT
+from lensai_integrations.profiles.profile import Profile
 
 ROWS = {"a": 400, "b": 300, "c": 100}
 

@@ -7,8 +7,8 @@ import pytest
 from photographs import patches
 
 from lensai_integrations import Baseline, Profile, Profiler, calibrate, compare, edge
-from lensai_integrations.conventions import renamed
 from lensai_integrations.errors import DefinitionError
+from lensai_integrations.profiles.conventions import renamed
 from lensai_integrations.report import drift_html
 
 BOTH = ("lensai", "lensai-edge")

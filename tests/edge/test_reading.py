@@ -15,8 +15,8 @@ from datasketches import kll_floats_sketch
 from lensai_integrations import Profile, compare, edge
 from lensai_integrations.edge import members
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.group import Group
 from lensai_integrations.measures.edge import NO_NOISE
+from lensai_integrations.profiles.groups import Group
 from lensai_integrations.report import baseline_html, drift_html
 
 IMAGES = "inputs/lensai-edge"

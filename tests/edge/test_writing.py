@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lensai_integrations import Baseline, Profile, Profiler, compare, edge
 from lensai_integrations.edge import writing
 from lensai_integrations.errors import DefinitionError, InputError
-from lensai_integrations.group import Group
+from lensai_integrations.profiles.groups import Group
 from lensai_integrations.sketches.bank import KLLBank
 
 IMAGES = "inputs/lensai-edge"

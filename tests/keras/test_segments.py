@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lensai_integrations import Baseline
 from lensai_integrations.keras import BaselineCallback
-from lensai_integrations.segments import OTHER_SEGMENT
+from lensai_integrations.profiles.names import OTHER_SEGMENT
 
 
 def test_both_profiles_are_kept_by_label(model, fit, images, tmp_path):

@@ -14,7 +14,7 @@ import torch
 from conftest import Lit, dataset, loader
 from lensai_integrations import Baseline
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
-from lensai_integrations.profile import to_bytes
+from lensai_integrations.profiles.profile import to_bytes
 
 
 def trainer(strategy, folder, *callbacks):

@@ -16,7 +16,7 @@ from torch import _utils
 from lensai_integrations import Profiler
 from lensai_integrations.errors import FormatError, LensAIError
 from lensai_integrations.lightning.checkpoints import CheckpointFile
-from lensai_integrations.profile import to_bytes
+from lensai_integrations.profiles.profile import to_bytes
 from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
 

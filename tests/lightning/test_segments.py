@@ -7,8 +7,8 @@ from lensai_integrations import Baseline, Profiler
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.problems import Problems
-from lensai_integrations.profile import to_bytes
-from lensai_integrations.segments import OTHER_SEGMENT
+from lensai_integrations.profiles.names import OTHER_SEGMENT
+from lensai_integrations.profiles.profile import to_bytes
 from lensai_integrations.torch.ranks import merged
 
 

@@ -15,7 +15,7 @@ import lensai_integrations.mlflow.load as load_module
 from lensai_integrations import Baseline, Profiler
 from lensai_integrations.errors import FormatError, InputError, MissingDependencyError, TrackingError
 from lensai_integrations.mlflow import load_baseline, log_baseline
-from lensai_integrations.profile import to_bytes
+from lensai_integrations.profiles.profile import to_bytes
 
 pytestmark = pytest.mark.usefixtures("temporary")
 

@@ -12,13 +12,13 @@ from PIL import Image
 
 from lensai_integrations import Profile, compare, profile_dataset
 from lensai_integrations.errors import InputError
-from lensai_integrations.profile import to_bytes
+from lensai_integrations.profiles.names import OTHER_SEGMENT
+from lensai_integrations.profiles.profile import to_bytes
 from lensai_integrations.raw import files
 from lensai_integrations.raw.collector import Collector
 from lensai_integrations.raw.files import profile_files
 from lensai_integrations.raw.segments import SegmentNames, SharedNames
 from lensai_integrations.report import baseline_html, drift_html
-from lensai_integrations.segments import OTHER_SEGMENT
 
 RANKS = [0.0, 0.05, 0.5, 0.95, 1.0]
 

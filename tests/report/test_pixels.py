@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lensai_integrations import Profiler, edge
-from lensai_integrations.group import Group
+from lensai_integrations.profiles.groups import Group
 from lensai_integrations.report.pixels import pixel_charts
 from lensai_integrations.report.streams import SourceShare
 from lensai_integrations.sketches.counts import PixelCounts

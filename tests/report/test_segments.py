@@ -9,11 +9,11 @@ import pytest
 from browser import browser_page
 
 from lensai_integrations import Baseline, ImageInputs, Profile, Profiler, compare
+from lensai_integrations.profiles.names import OTHER_SEGMENT
 from lensai_integrations.report import baseline_html, drift_html
 from lensai_integrations.report.plots import ranges_svg
 from lensai_integrations.report.segments import MOST_ROWS, segment_table
 from lensai_integrations.report.streams import Source
-from lensai_integrations.segments import OTHER_SEGMENT
 
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror=window.hacked=2>"
 _rng = np.random.default_rng(0)

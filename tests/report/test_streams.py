@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lensai_integrations import Baseline, Profile
-from lensai_integrations.group import Group
+from lensai_integrations.profiles.groups import Group
 from lensai_integrations.report.streams import Source, SourceShare, gap_sentence, parts_of, stream_rows
 from lensai_integrations.sketches.bank import KLLBank
 

@@ -7,7 +7,7 @@ from receiving import HOUR, WHEN, client_of, device, form
 
 from lensai_integrations import Profiler
 from lensai_integrations.errors import InputError
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.tokens import Tokens
 

@@ -5,7 +5,7 @@ import pytest
 
 from lensai_integrations import Baseline, Profile, Profiler
 from lensai_integrations.errors import FormatError
-from lensai_integrations.profile import to_bytes
+from lensai_integrations.profiles.profile import to_bytes
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
 
 

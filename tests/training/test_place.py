@@ -12,7 +12,7 @@ import pytest
 from fits import baseline_of, options_of
 
 from lensai_integrations import Baseline
-from lensai_integrations.profile import files_of
+from lensai_integrations.profiles.profile import files_of
 from lensai_integrations.training import place
 from lensai_integrations.training.place import BaselineFolder, folder_name
 from lensai_integrations.training.tracking import TrackedRun, name_of_run

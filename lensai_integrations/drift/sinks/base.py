@@ -9,7 +9,7 @@ from typing import Any
 from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.inputs import plain
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 
 #: Tells the monitor of something that went wrong later, in a thread of the sink's own; it is counted and logged once.
 Complain = Callable[[str | Exception], None]

@@ -11,7 +11,7 @@ from typing import Any
 from lensai_integrations.drift.events import Event
 from lensai_integrations.drift.sinks.base import Complain, Sink
 from lensai_integrations.errors import InputError
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.storage.folders import write_all
 
 #: How much of the end of a file is read to find what is in it already.

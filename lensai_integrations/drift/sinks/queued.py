@@ -15,7 +15,7 @@ from typing import Any, Final
 from lensai_integrations.drift.events import Event
 from lensai_integrations.drift.sinks.base import Complain, Sink
 from lensai_integrations.errors import InputError
-from lensai_integrations.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 
 _STOP: Final = object()
 

@@ -19,11 +19,11 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Contents, Group
-from lensai_integrations.heads import group_of, is_labels, is_outputs
 from lensai_integrations.measures.batches import input_name
 from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs, plain
+from lensai_integrations.profiles.groups import Contents, Group
+from lensai_integrations.profiles.names import group_of, is_labels, is_outputs
 from lensai_integrations.sketches.rows import RowSample
 
 INPUTS, RAW, DEVICE = "inputs", "raw", "lensai-edge"

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lensai_integrations.class_names import class_names, name_of, shown
 from lensai_integrations.errors import MissingDependencyError
-from lensai_integrations.group import Group
+from lensai_integrations.profiles.groups import Group
+from lensai_integrations.profiles.names import class_names, name_of, shown
 from lensai_integrations.sketches.kinds import KINDS
 from lensai_integrations.sketches.state import RANKS
 

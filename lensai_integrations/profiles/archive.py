@@ -5,33 +5,99 @@ in the manifest only, so a layer may be called anything. The same pair is a fold
 (checkpoints, other processes).
 
 What a profile can do is not known here, only what it consists of: so `profile.py` saves and loads itself through this.
+
+What is said of profiles and groups, where it comes out of a file: what programs compute with is of its kind.
+
+Anybody may add to an info, so what is not named here is carried as it is.
 """
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.conventions import named_as_measured
 from lensai_integrations.errors import DefinitionError, FormatError, InputError, LensAIError
-from lensai_integrations.group import Contents, Group
-from lensai_integrations.infos import checked_group_info, checked_profile_info
 from lensai_integrations.measures import embeddings, images, outputs
 from lensai_integrations.measures.custom import same_formula
 from lensai_integrations.measures.definitions import DEFINITIONS
-from lensai_integrations.segments import check_read
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.profiles.conventions import named_as_measured
+from lensai_integrations.profiles.groups import Contents, Group
+from lensai_integrations.profiles.names import check_read
 from lensai_integrations.sketches.kinds import KINDS
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.storage.checked_json import from_json, to_json
 from lensai_integrations.storage.folders import MAX_MANIFEST_BYTES
 from lensai_integrations.storage.npz import pack, unpack
+
+#: Whole numbers that may be None, at least 0.
+_GROUP_NUMBERS: Final = ("axes", "classes", "columns", "projected_from", "seed", "width")
+_GROUP_TEXTS: Final = ("convention", "kind", "layer", "model", "note", "precision", "reduce")
+_PROFILE_NUMBERS: Final = ("max_segments", "padding_left_out")
+_PROFILE_TEXTS: Final = ("segment_by",)
+_LARGEST: Final = 2**64
+
+
+def checked_profile_info(info: Any) -> dict[str, Any]:
+    """What is said of a profile or a baseline.
+
+    Raises:
+        FormatError: If it is no dict, or something that programs use is not what they take it for.
+
+    Example:
+        >>> checked_profile_info({"source": "validation", "warnings": []})
+        {'source': 'validation', 'warnings': []}
+    """
+    checked = _checked(info, "a profile", _PROFILE_NUMBERS, _PROFILE_TEXTS)
+    warnings = checked.get("warnings", [])
+    if not isinstance(warnings, list) or not all(isinstance(warning, str) for warning in warnings):
+        raise FormatError(f"the warnings of a profile should be a list of texts, not {reprlib.repr(warnings)}")
+    if not isinstance(checked.get("made_by", {}), dict):
+        raise FormatError(f"made_by of a profile should be a dict, not {reprlib.repr(checked['made_by'])}")
+    return checked
+
+
+def checked_group_info(info: Any, group: str) -> dict[str, Any]:
+    """What is said of a group.
+
+    Raises:
+        FormatError: If it is no dict, or something that programs use is not what they take it for.
+
+    Example:
+        >>> checked_group_info({"columns": "many"}, "outputs")
+        Traceback (most recent call last):
+        ...
+        lensai_integrations.errors.FormatError: columns of group 'outputs' should be a whole number, not 'many'
+    """
+    checked = _checked(info, f"group {group!r}", _GROUP_NUMBERS, _GROUP_TEXTS)
+    if reader := checked.get("reader"):
+        try:
+            ImageInputs(**reader)
+        except (LensAIError, TypeError, ValueError) as error:
+            raise FormatError(f"how the images of group {group!r} were read cannot be: {error}") from error
+    return checked
+
+
+def _checked(info: Any, of: str, numbers: tuple[str, ...], texts: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(info, Mapping):
+        raise FormatError(f"what is said of {of} should be a dict, not {reprlib.repr(info)}")
+    for name in numbers:
+        value = info.get(name)
+        if value is not None and (type(value) is not int or not 0 <= value < _LARGEST):
+            raise FormatError(f"{name} of {of} should be a whole number, not {reprlib.repr(value)}")
+    for name in texts:
+        if not isinstance(info.get(name), str | None):
+            raise FormatError(f"{name} of {of} should be a text, not {reprlib.repr(info[name])}")
+    return dict(info)
+
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from lensai_integrations import archive
 from lensai_integrations.errors import DefinitionError, InputError
-from lensai_integrations.group import Group, check_comparable, shared_info
-from lensai_integrations.heads import is_labels
-from lensai_integrations.segments import DEFAULT_SEGMENTS, OTHER_SEGMENT
+from lensai_integrations.profiles import archive
+from lensai_integrations.profiles.groups import Group, check_comparable, shared_info
+from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, OTHER_SEGMENT, is_labels
+from lensai_integrations.profiles.summary import StreamSummary, segments_csv, summarize, to_csv, to_pandas
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.sketches.state import copied
 from lensai_integrations.storage import folders
-from lensai_integrations.summary import StreamSummary, segments_csv, summarize, to_csv, to_pandas
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,11 +13,11 @@ from typing import Final
 
 import numpy as np
 
-from lensai_integrations.conventions import kept_apart
 from lensai_integrations.errors import InputError
-from lensai_integrations.group import Group, check_comparable
 from lensai_integrations.measures.outputs import MULTILABEL, SUM_TOLERANCE
-from lensai_integrations.profile import Profile
+from lensai_integrations.profiles.conventions import kept_apart
+from lensai_integrations.profiles.groups import Group, check_comparable
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.state import Sketch
 
