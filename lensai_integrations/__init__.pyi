@@ -1,4 +1,3 @@
-from .datasets import profile_dataset as profile_dataset
 from .drift.calibrate import calibrate as calibrate
 from .drift.compare import DriftReport as DriftReport
 from .drift.compare import compare as compare
@@ -10,8 +9,9 @@ from .lensai.percentiles import get_histogram_sketch as get_histogram_sketch
 from .lensai.sketches import Sketches as Sketches
 from .measures.custom import measure as measure
 from .measures.inputs import ImageInputs as ImageInputs
-from .profiler import Profiler as Profiler
 from .profiles.profile import Baseline as Baseline
 from .profiles.profile import Profile as Profile
+from .profiling.datasets import profile_dataset as profile_dataset
+from .profiling.profiler import Profiler as Profiler
 
 __version__: str

@@ -15,7 +15,6 @@ from libraries import IMMUTABLE, as_if_elsewhere, maker
 from photographs import patches
 
 from lensai_integrations import Baseline, DriftMonitor, ImageInputs, Profile, Profiler, calibrate, cli, compare, measure
-from lensai_integrations.datasets import profile_dataset
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.measures import images as image_measures_module
 from lensai_integrations.profiles.conventions import (
@@ -29,6 +28,7 @@ from lensai_integrations.profiles.conventions import (
 )
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.summary import to_csv
+from lensai_integrations.profiling.datasets import profile_dataset
 from lensai_integrations.report import baseline_html, drift_html
 
 BOTH, EDGE = ("lensai", "lensai-edge"), "inputs/lensai-edge"
@@ -359,7 +359,7 @@ def files(tmp_path_factory):
 
 @pytest.mark.parametrize("made", ["files", "samples", "transform", "collector", "command"])
 def test_images_as_they_were_delivered_have_one_convention(made, files, tmp_path, capsys, command):
-    from lensai_integrations.raw.collector import Collector
+    from lensai_integrations.profiling.delivered_images import Collector
     from lensai_integrations.transforms import ProfileImages
 
     calls = {

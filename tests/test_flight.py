@@ -7,10 +7,11 @@ import pytest
 from libraries import IMMUTABLE, LIBRARIES, as_if_elsewhere, maker
 from profiles import CLASSES, WIDTH, batch
 
-from lensai_integrations import ImageInputs, Profiler, profiler
+from lensai_integrations import ImageInputs, Profiler
 from lensai_integrations.arrays import namespaces
 from lensai_integrations.errors import InputError
-from lensai_integrations.recorders import Inputs
+from lensai_integrations.profiling import profiler
+from lensai_integrations.profiling.recorders import Inputs
 
 PLACES = pytest.mark.parametrize("elsewhere", [False, True], ids=["host", "elsewhere"])
 LIBRARY = pytest.mark.parametrize("library", LIBRARIES)

@@ -11,9 +11,9 @@ import torch
 from lensai_integrations import DriftMonitor, ImageInputs, Profiler, measure, profile_dataset
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import find_images
-from lensai_integrations.measuring import ImageBatch, image_measurer
 from lensai_integrations.problems import Problems
-from lensai_integrations.training.batches import BatchReader
+from lensai_integrations.profiling.batch_reading import BatchReader
+from lensai_integrations.profiling.measuring import ImageBatch, image_measurer
 
 SIZES = [(24, 32), (40, 20), (24, 32), (16, 16), (40, 20)]
 RNG = np.random.default_rng(0)

@@ -7,11 +7,18 @@ import pytest
 import torch
 from libraries import IMMUTABLE, as_if_elsewhere, maker
 
-from lensai_integrations import measuring
 from lensai_integrations.arrays.namespaces import is_immutable
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.measuring import Measured, class_labels, column, embedding_measurer, image_measurer, reduced
+from lensai_integrations.profiling import measuring
+from lensai_integrations.profiling.measuring import (
+    Measured,
+    class_labels,
+    column,
+    embedding_measurer,
+    image_measurer,
+    reduced,
+)
 
 
 @pytest.mark.parametrize("library", IMMUTABLE)

@@ -11,8 +11,8 @@ from libraries import IMMUTABLE, as_if_elsewhere, maker
 from profiles import batch
 
 from lensai_integrations import DriftMonitor, ImageInputs, Profiler, compare
-from lensai_integrations.recorders import RECORDERS
-from lensai_integrations.settings import ProfilerSettings
+from lensai_integrations.profiling.recorders import RECORDERS
+from lensai_integrations.profiling.settings import ProfilerSettings
 
 ONE = batch(np.random.default_rng(0), 20)
 BATCHES = {"inputs": ONE["inputs"], "outputs": ONE["outputs"], "labels": ONE["labels"].astype(np.int32)}

@@ -14,11 +14,11 @@ from profiles import batch
 
 from lensai_integrations import ImageInputs, Profile, Profiler
 from lensai_integrations.errors import InputError
-from lensai_integrations.measuring import Measured
 from lensai_integrations.profiles.names import OTHER_SEGMENT
 from lensai_integrations.profiles.profile import bounded, to_bytes
-from lensai_integrations.recorders import Inputs
-from lensai_integrations.segmenting import segment_k
+from lensai_integrations.profiling.measuring import Measured
+from lensai_integrations.profiling.recorders import Inputs
+from lensai_integrations.profiling.segmenting import segment_k
 from lensai_integrations.sketches.bank import KLLBank
 
 RANKS = [0.0, 0.05, 0.5, 0.95, 1.0]

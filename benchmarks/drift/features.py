@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from lensai_integrations.measures.images import image_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import output_measures
-from lensai_integrations.measuring import embedding_measurer, image_measurer, output_measurer
+from lensai_integrations.profiling.measuring import embedding_measurer, image_measurer, output_measurer
 
 Bytes = NDArray[np.uint8]
 #: Arrays of one shift by name: inputs, outputs, embeddings, logits `[n, D]` float32, labels `[n]`.

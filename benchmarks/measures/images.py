@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks import results
 from lensai_integrations.measures.images import image_measures
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.measuring import image_measurer
+from lensai_integrations.profiling.measuring import image_measurer
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.counts import PixelCounts
 

@@ -42,8 +42,8 @@ def profile(
 
     If it is interrupted, the same command goes on where it was. Files that cannot be read are counted and listed.
     """
+    from lensai_integrations.profiling.image_files import profile_files
     from lensai_integrations.progress import progress_bar
-    from lensai_integrations.raw.files import profile_files
     from lensai_integrations.report import baseline_html
 
     if segment_by is None and max_segments != DEFAULT_SEGMENTS:

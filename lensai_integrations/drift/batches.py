@@ -14,11 +14,11 @@ from lensai_integrations.measures.batches import Located, is_picture, locate, se
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import check_rows, label_array, labels_given
 from lensai_integrations.measures.outputs import heads_of
-from lensai_integrations.measuring import from_list, with_rows
 from lensai_integrations.profiles.conventions import INPUTS, is_images, only_delivered
 from lensai_integrations.profiles.names import OUTPUTS, group_of, head_of, is_labels, is_outputs, labels_by_head
 from lensai_integrations.profiles.profile import Profile
-from lensai_integrations.raw.reading import delivered_images
+from lensai_integrations.profiling.image_reading import delivered_images
+from lensai_integrations.profiling.measuring import from_list, with_rows
 
 #: A context in which what fails for one group is noted and does not reach the others.
 Caught = Callable[[str], AbstractContextManager[Any]]

@@ -10,11 +10,11 @@ from lensai_integrations.drift.batches import Batch, feeds
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.profiler import Profiler
 from lensai_integrations.profiles.alike import check_alike
 from lensai_integrations.profiles.conventions import chosen_conventions, chosen_readers, with_conventions
 from lensai_integrations.profiles.profile import Baseline, Profile
-from lensai_integrations.settings import chosen_measures
+from lensai_integrations.profiling.profiler import Profiler
+from lensai_integrations.profiling.settings import chosen_measures
 
 
 class Measuring:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.builder import feed, source_of
 from lensai_integrations.errors import InputError
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.profile import Profile
+from lensai_integrations.profiling.builder import feed, source_of
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.sketches.state import Sketch
 

@@ -29,8 +29,8 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import Names, names_for
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.names import group_of
-from lensai_integrations.training.batches import Taken, are_names_of, are_numbers_of, several_images, without_key
-from lensai_integrations.training.labels import LABEL_KEYS
+from lensai_integrations.profiling.batch_reading import Taken, are_names_of, are_numbers_of, several_images, without_key
+from lensai_integrations.profiling.labels import LABEL_KEYS
 
 #: Where y itself is the labels.
 Y = "y"

@@ -11,9 +11,8 @@ from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
-from lensai_integrations.raw.collector import Collector
-from lensai_integrations.raw.metadata import Metadata
-from lensai_integrations.raw.sketches import RAW
+from lensai_integrations.profiling.delivered_images import Collector
+from lensai_integrations.profiling.raw_rows import RAW, Metadata
 
 
 def profile_images(

@@ -27,6 +27,7 @@ from lensai_integrations.measures.inputs import ImageInputs, documented
 from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profiles.names import OUTPUTS, is_outputs
 from lensai_integrations.profiles.profile import Baseline
+from lensai_integrations.profiling.labels import Place
 from lensai_integrations.torch.compiling import forget_compiled, is_compiled
 from lensai_integrations.torch.finding import Finder, MatchingFinder
 from lensai_integrations.torch.layers import Layer, find_layer
@@ -35,7 +36,6 @@ from lensai_integrations.torch.taps import Tap, Taps
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
 from lensai_integrations.training.fit import PREDICTION, TEST, VALIDATION
-from lensai_integrations.training.labels import Place
 from lensai_integrations.training.recording import LAYER
 
 if TYPE_CHECKING:

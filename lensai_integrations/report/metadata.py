@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from lensai_integrations.raw.sketches import METADATA
+from lensai_integrations.profiling.raw_rows import METADATA
 from lensai_integrations.report.classes import ClassChart, Series, class_charts
 from lensai_integrations.report.page import Section
 from lensai_integrations.report.streams import Source, StreamRow, parts_of, stream_rows

@@ -10,7 +10,7 @@ from lensai_integrations.measures.outputs import PER_IMAGE
 from lensai_integrations.profiles.conventions import is_images, kept_apart, title_of
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import LABELS, OUTPUTS, group_of, head_of, is_labels, is_outputs
-from lensai_integrations.raw.sketches import METADATA
+from lensai_integrations.profiling.raw_rows import METADATA
 from lensai_integrations.report.classes import class_charts, class_series
 from lensai_integrations.report.embeddings import fan
 from lensai_integrations.report.metadata import metadata_section

@@ -14,10 +14,10 @@ import torch
 
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.profile import Profile
+from lensai_integrations.profiling.batch_reading import Reader, Taken
+from lensai_integrations.profiling.labels import Place
 from lensai_integrations.torch.ranks import padding_of
 from lensai_integrations.torch.taps import Taps
-from lensai_integrations.training.batches import Reader, Taken
-from lensai_integrations.training.labels import Place
 from lensai_integrations.training.recording import Listened, Measurer, Recording
 from lensai_integrations.training.threads import one_blas_thread
 

@@ -28,6 +28,7 @@ from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.measures.inputs import documented
 from lensai_integrations.problems import log
 from lensai_integrations.profiles.names import OUTPUTS, is_labels
+from lensai_integrations.profiling.labels import LABEL_KEYS
 from lensai_integrations.torch.answer import Answer, Readout, decide
 from lensai_integrations.torch.compiling import forget_compiled, is_compiled
 from lensai_integrations.torch.heads import heads_in
@@ -37,7 +38,6 @@ from lensai_integrations.torch.taps import CATCHING, Hook, Hooks, Tap, first_ten
 from lensai_integrations.torch.trace import Trace
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.known_layers import check_weights, known_layers, weights_known
-from lensai_integrations.training.labels import LABEL_KEYS
 from lensai_integrations.training.recording import LAYER, Listened
 from lensai_integrations.training.weights import WEIGHTS
 

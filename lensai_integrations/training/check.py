@@ -19,8 +19,8 @@ from lensai_integrations.profiles.conventions import is_images, plain_name
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import LABELS, OUTPUTS
 from lensai_integrations.profiles.profile import Profile
+from lensai_integrations.profiling.labels import Place, by_part, parts_beside
 from lensai_integrations.training.fit import Preparer
-from lensai_integrations.training.labels import Place, by_part, parts_beside
 from lensai_integrations.training.options import Options
 from lensai_integrations.training.recording import LAYER, Listened, Recording, images_of, labels_of
 from lensai_integrations.training.suspicions import SeenGroup, suspicions

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lensai_integrations.errors import InputError, MissingDependencyError
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems, pass_on
-from lensai_integrations.raw.files import images_in
+from lensai_integrations.profiling.image_files import images_in
 from lensai_integrations.training.check import Check, run_check
 from lensai_integrations.training.fit import Preparer
 from lensai_integrations.training.options import Profiling

@@ -17,7 +17,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, Final
 
-from lensai_integrations.raw.collector import Collector
+from lensai_integrations.profiling.delivered_images import Collector
 
 #: Objects that are looked at, and items of one container.
 _MOST_OBJECTS, _MOST_ITEMS = 50_000, 1000

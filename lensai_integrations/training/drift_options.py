@@ -15,9 +15,9 @@ from lensai_integrations.measures.inputs import ImageInputs, documented, plain
 from lensai_integrations.profiles.conventions import chosen_readers, is_images, readers_by_name
 from lensai_integrations.profiles.names import LABEL, OUTPUTS
 from lensai_integrations.profiles.profile import Baseline, Profile
+from lensai_integrations.profiling.labels import Place
 from lensai_integrations.training.fit import TEST
 from lensai_integrations.training.known_layers import KnownLayer, known_layers, known_output
-from lensai_integrations.training.labels import Place
 from lensai_integrations.training.options import Reading, as_place
 
 #: Arguments of the monitor that are no arguments of the callback by name.

@@ -15,11 +15,11 @@ from lensai_integrations.errors import LensAIError
 from lensai_integrations.problems import Problems, log, pass_on
 from lensai_integrations.profiles.names import is_labels
 from lensai_integrations.profiles.profile import Profile
-from lensai_integrations.training.batches import Reader
+from lensai_integrations.profiling.batch_reading import Reader
+from lensai_integrations.profiling.labels import Place
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.fit import Fit
 from lensai_integrations.training.known_layers import check_weights, weights_known
-from lensai_integrations.training.labels import Place
 from lensai_integrations.training.tracking import TrackedRun
 from lensai_integrations.training.weights import WEIGHTS, Weights
 

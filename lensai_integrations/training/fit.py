@@ -10,13 +10,13 @@ from typing import Any, Generic, Protocol, TypeVar
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.problems import Problems
-from lensai_integrations.profiler import Profiler
 from lensai_integrations.profiles.conventions import inputs_of, is_images
 from lensai_integrations.profiles.names import LABEL
 from lensai_integrations.profiles.profile import Baseline, Profile
-from lensai_integrations.training.batches import BatchReader, Reader, image_inputs, without_key
+from lensai_integrations.profiling.batch_reading import BatchReader, Reader, image_inputs, without_key
+from lensai_integrations.profiling.labels import Chosen, Place
+from lensai_integrations.profiling.profiler import Profiler
 from lensai_integrations.training.checkpoints import StateCache, profiles_of
-from lensai_integrations.training.labels import Chosen, Place
 from lensai_integrations.training.options import SOURCES, Profiling, Reading
 from lensai_integrations.training.raw import RawImages
 from lensai_integrations.training.recording import Measurer

@@ -20,7 +20,7 @@ from lensai_integrations.measures.outputs import KINDS, TASKS
 from lensai_integrations.mlflow.address import checked_path
 from lensai_integrations.profiles.conventions import checked_conventions, readers_by_name
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, checked_segment_by
-from lensai_integrations.training.labels import Place
+from lensai_integrations.profiling.labels import Place
 
 #: The kinds of passes.
 SOURCES = ("validation", "training", "test", "prediction")

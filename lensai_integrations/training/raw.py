@@ -8,7 +8,7 @@ from typing import Any
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.profile import Profile, bounded
-from lensai_integrations.raw.collector import Collector, alive
+from lensai_integrations.profiling.delivered_images import Collector, alive
 from lensai_integrations.training.collectors import collectors_in
 
 _SHARED = (

@@ -14,8 +14,8 @@ from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.conventions import INPUTS
 from lensai_integrations.profiles.names import LABELS, OUTPUTS, group_of
 from lensai_integrations.profiles.profile import Profile
-from lensai_integrations.training.batches import BatchReader, Reader, Taken
-from lensai_integrations.training.labels import Place
+from lensai_integrations.profiling.batch_reading import BatchReader, Reader, Taken
+from lensai_integrations.profiling.labels import Place
 from lensai_integrations.training.threads import one_blas_thread
 
 #: What the keys of embeddings begin with.

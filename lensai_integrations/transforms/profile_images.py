@@ -15,9 +15,8 @@ from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import COMMON, ImageInputs, documented
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
 from lensai_integrations.profiles.profile import Profile
-from lensai_integrations.raw.collector import Collector
-from lensai_integrations.raw.metadata import Metadata
-from lensai_integrations.raw.sketches import RAW
+from lensai_integrations.profiling.delivered_images import Collector
+from lensai_integrations.profiling.raw_rows import RAW, Metadata
 
 
 @documented(COMMON, only=("measures", "convention", "k", "seed", "max_segments"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tracking import free_port, mlflow
 
-from lensai_integrations import Baseline, recorders
+from lensai_integrations import Baseline
 from lensai_integrations.keras import BaselineCallback, attach, callback, functions, taps
 from lensai_integrations.keras import fit as keras_fit
 from lensai_integrations.keras.backup import Backup
@@ -14,6 +14,7 @@ from lensai_integrations.keras.batches import KerasBatches
 from lensai_integrations.keras.best import BestEpoch
 from lensai_integrations.keras.fit import KerasFit
 from lensai_integrations.keras.weights import ModelWeights
+from lensai_integrations.profiling import recorders
 
 EVERYTHING = {"inputs", "outputs", "embeddings/embedding", "labels"}
 #: What a plain fit makes of the variables, without a graph and with one. All are of the same model on the same data.

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lensai_integrations import Baseline, Profiler, recorders
+from lensai_integrations import Baseline, Profiler
 from lensai_integrations.lightning import BaselineCallback, callback, finish, fit
+from lensai_integrations.profiling import recorders
 from lensai_integrations.torch import recording, taps
 from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.training import fit as shared_fit

@@ -18,10 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lensai_integrations import ImageInputs, Profiler
 from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.problems import Problems
+from lensai_integrations.profiling.batch_reading import BatchReader
 from lensai_integrations.torch import profiled
 from lensai_integrations.torch.attach import attach
 from lensai_integrations.torch.recording import LoaderPass
-from lensai_integrations.training.batches import BatchReader
 
 RESOLVED = ImageInputs(layout="NCHW", scale=255.0, kind="float")
 STEPS = 24  # enough for every sketch to compact

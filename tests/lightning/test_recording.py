@@ -11,10 +11,10 @@ from torch.utils.data.distributed import DistributedSampler
 from lensai_integrations import ImageInputs, Profiler
 from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.problems import Problems
+from lensai_integrations.profiling.batch_reading import BatchReader
 from lensai_integrations.torch.layers import Layer
 from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.torch.taps import Tap, Taps
-from lensai_integrations.training.batches import BatchReader
 from lensai_integrations.training.threads import _blas_pools
 
 

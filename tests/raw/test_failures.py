@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from lensai_integrations import Profile, measure, profile_dataset
 from lensai_integrations.errors import InputError
-from lensai_integrations.raw.collector import Collector
-from lensai_integrations.raw.files import profile_files
+from lensai_integrations.profiling.delivered_images import Collector
+from lensai_integrations.profiling.image_files import profile_files
 from lensai_integrations.transforms import ProfileImages
 
 N = 12
@@ -141,8 +141,8 @@ def test_profile_dataset_of_files(workers, caplog, folder):
 
 
 def test_what_was_counted_before_an_interruption_counts(folder, monkeypatch):
-    monkeypatch.setattr("lensai_integrations.raw.files.CHUNK", 4)
-    monkeypatch.setattr("lensai_integrations.raw.files.SAVE_EVERY", -1)
+    monkeypatch.setattr("lensai_integrations.profiling.image_files.CHUNK", 4)
+    monkeypatch.setattr("lensai_integrations.profiling.image_files.SAVE_EVERY", -1)
 
     def interrupts(done, total):
         if done == 8:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from lensai_integrations import Profile, profile_dataset
 from lensai_integrations.errors import InputError
-from lensai_integrations.raw import chunks, files
-from lensai_integrations.raw.files import images_in, profile_files
+from lensai_integrations.profiling import image_files
+from lensai_integrations.profiling.image_files import images_in, profile_files
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_workers_change_nothing(photos, expected):
 
 
 def test_small_images_that_are_measured_together_are_as_those_that_are_not(photos, expected, monkeypatch):
-    monkeypatch.setattr(chunks, "_SMALL", 0)
+    monkeypatch.setattr(image_files, "_SMALL", 0)
     alone = profile_files(photos, jobs=0)
     for name, group in expected.groups.items():
         if group.bank is not None:
@@ -81,7 +81,7 @@ def test_small_images_that_are_measured_together_are_as_those_that_are_not(photo
 
 
 def test_a_run_that_is_interrupted_goes_on_where_it_was(photos, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(image_files, "SAVE_EVERY", 0.0)
 
     def interrupts(done, total):
         if done >= 64:
@@ -100,7 +100,7 @@ def test_a_run_that_is_interrupted_goes_on_where_it_was(photos, expected, tmp_pa
 
 @pytest.mark.parametrize("damage", ["truncated", "no header", "other files", "other settings"])
 def test_a_state_that_does_not_fit_is_begun_anew(photos, expected, tmp_path, monkeypatch, damage):
-    monkeypatch.setattr(files, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(image_files, "SAVE_EVERY", 0.0)
 
     def interrupts(done, total):
         if done > 32:
@@ -123,28 +123,28 @@ def kills(columns, paths):
     """Stands for a decoder that crashes."""
     if any(path.endswith("030.jpg") for path in paths):
         os.kill(os.getpid(), signal.SIGKILL)
-    return files.measure_chunk(columns, paths)
+    return image_files.measure_chunk(columns, paths)
 
 
 @pytest.mark.slow
 def test_a_file_that_kills_its_reader_is_listed_and_the_rest_is_read(photos, monkeypatch):
-    monkeypatch.setattr(files, "_pool", Forked)
+    monkeypatch.setattr(image_files, "_pool", Forked)
     profile = profile_files(photos, jobs=1)
     assert profile.n == 69
     assert "the process that read it died" in dict(profile.info["unreadable"]).values()
 
 
-class Forked(files.ProcessPoolExecutor):
+class Forked(image_files.ProcessPoolExecutor):
     """A pool whose processes are forked, and whose work is `kills`."""
 
     def __init__(self, jobs):
-        super().__init__(jobs, mp_context=files.multiprocessing.get_context("fork"))
+        super().__init__(jobs, mp_context=image_files.multiprocessing.get_context("fork"))
 
     def map(self, function, parts):
-        return super().map(files.partial(kills, *function.args), parts)
+        return super().map(image_files.partial(kills, *function.args), parts)
 
     def submit(self, function, *arguments, **keywords):
-        return super().submit(kills if function is files.measure_chunk else function, *arguments, **keywords)
+        return super().submit(kills if function is image_files.measure_chunk else function, *arguments, **keywords)
 
 
 def test_patterns_single_files_and_nothing(photos):

@@ -13,10 +13,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from lensai_integrations.raw import ledger as ledgers
-from lensai_integrations.raw.columns import Columns
-from lensai_integrations.raw.ledger import Ledger
-from lensai_integrations.raw.sketches import RawSketches
+from lensai_integrations.profiling import delivered_images as ledgers
+from lensai_integrations.profiling.delivered_images import Ledger
+from lensai_integrations.profiling.raw_rows import Columns, RawSketches
 
 COLUMNS = Columns("lensai", ("site",))
 D = len(COLUMNS.streams)

@@ -9,7 +9,7 @@ from PIL import Image
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.images import measure_images
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.raw.reading import read
+from lensai_integrations.profiling.image_reading import read
 
 
 @pytest.fixture(scope="module")

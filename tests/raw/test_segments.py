@@ -14,10 +14,10 @@ from lensai_integrations import Profile, compare, profile_dataset
 from lensai_integrations.errors import InputError
 from lensai_integrations.profiles.names import OTHER_SEGMENT
 from lensai_integrations.profiles.profile import to_bytes
-from lensai_integrations.raw import files
-from lensai_integrations.raw.collector import Collector
-from lensai_integrations.raw.files import profile_files
-from lensai_integrations.raw.segments import SegmentNames, SharedNames
+from lensai_integrations.profiling import image_files
+from lensai_integrations.profiling.delivered_images import Collector
+from lensai_integrations.profiling.image_files import profile_files
+from lensai_integrations.profiling.raw_rows import SegmentNames, SharedNames
 from lensai_integrations.report import baseline_html, drift_html
 
 RANKS = [0.0, 0.05, 0.5, 0.95, 1.0]
@@ -205,7 +205,7 @@ def test_files_that_are_resumed_or_measured_elsewhere_have_the_same_segments(
 ) -> None:
     expected = profile_files(photos, jobs=0, segment_by="format", max_segments=1)
     assert counts(expected) == {"JPEG": 90, OTHER_SEGMENT: 30}
-    monkeypatch.setattr(files, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(image_files, "SAVE_EVERY", 0.0)
 
     def interrupts(done: int, total: int) -> None:
         if done >= 64:

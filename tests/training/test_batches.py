@@ -9,8 +9,8 @@ from torchvision.transforms import v2
 from lensai_integrations import ImageInputs
 from lensai_integrations.errors import InputError
 from lensai_integrations.problems import Problems
-from lensai_integrations.training.batches import BatchReader, image_inputs
-from lensai_integrations.training.labels import part_at
+from lensai_integrations.profiling.batch_reading import BatchReader, image_inputs
+from lensai_integrations.profiling.labels import part_at
 
 IMAGES = torch.rand(4, 3, 8, 8)
 CLASSES = torch.tensor([3, 1, 2, 0])

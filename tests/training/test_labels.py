@@ -15,8 +15,8 @@ from lensai_integrations import ImageInputs
 from lensai_integrations.arrays.namespaces import is_array
 from lensai_integrations.errors import InputError
 from lensai_integrations.problems import Problems
-from lensai_integrations.training.batches import BatchReader
-from lensai_integrations.training.labels import Chosen, by_part, part_at, parts_beside
+from lensai_integrations.profiling.batch_reading import BatchReader
+from lensai_integrations.profiling.labels import Chosen, by_part, part_at, parts_beside
 
 N = 16
 IMAGES = torch.rand(N, 3, 8, 8)

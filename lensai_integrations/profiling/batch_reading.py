@@ -36,7 +36,7 @@ from lensai_integrations.measures.wrapped import Names, names_for
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.conventions import INPUTS
 from lensai_integrations.profiles.names import group_of
-from lensai_integrations.training.labels import (
+from lensai_integrations.profiling.labels import (
     LABEL_KEYS,
     Chosen,
     LabelFinder,

@@ -17,17 +17,16 @@ from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import COMMON, ImageInputs, check_numbers, documented
 from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.problems import Problems, log
-from lensai_integrations.profiler import Profiler
 from lensai_integrations.profiles.conventions import chosen_readers, convention_of, delivered_in, readers_by_name
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, LABEL, LABELS
 from lensai_integrations.profiles.profile import Baseline, Profile
-from lensai_integrations.raw.collector import Collector
-from lensai_integrations.raw.files import profile_files
-from lensai_integrations.raw.metadata import Metadata
-from lensai_integrations.raw.sketches import RAW
-from lensai_integrations.settings import NOT_DECLARED, chosen_measures
-from lensai_integrations.training.batches import BatchReader, image_inputs
-from lensai_integrations.training.labels import LABEL_KEYS, Parts, Path, Place, by_evidence, inside, part_at, path_of
+from lensai_integrations.profiling.batch_reading import BatchReader, image_inputs
+from lensai_integrations.profiling.delivered_images import Collector
+from lensai_integrations.profiling.image_files import profile_files
+from lensai_integrations.profiling.labels import LABEL_KEYS, Parts, Path, Place, by_evidence, inside, part_at, path_of
+from lensai_integrations.profiling.profiler import Profiler
+from lensai_integrations.profiling.raw_rows import RAW, Metadata
+from lensai_integrations.profiling.settings import NOT_DECLARED, chosen_measures
 
 #: Samples whose values tell which of their parts are labels.
 _FIRST_SAMPLES: Final = 256

@@ -28,14 +28,14 @@ from lensai_integrations.arrays.namespaces import (
     strings,
     to_host,
 )
-from lensai_integrations.builder import Parts, feed, make, rows_seen, source_of
 from lensai_integrations.errors import InputError
-from lensai_integrations.measuring import Measured
 from lensai_integrations.profiles.conventions import plain_name
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import LABEL, MOST_SEGMENTS, OTHER_CODE, OTHER_SEGMENT, is_labels, segment_name
 from lensai_integrations.profiles.profile import Profile
-from lensai_integrations.settings import ProfilerSettings
+from lensai_integrations.profiling.builder import Parts, feed, make, rows_seen, source_of
+from lensai_integrations.profiling.measuring import Measured
+from lensai_integrations.profiling.settings import ProfilerSettings
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.state import Sketch, copied
 

@@ -23,7 +23,6 @@ from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import COMMON, ImageInputs, documented
 from lensai_integrations.measures.meaning import check_rows
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
-from lensai_integrations.measuring import ImageBatch, Measured, Rows, from_list, with_rows
 from lensai_integrations.problems import pass_on
 from lensai_integrations.profiles.alike import check_alike, sketched_alike, unlike_in
 from lensai_integrations.profiles.conventions import INPUTS, input_of, kept_apart
@@ -45,10 +44,11 @@ from lensai_integrations.profiles.names import (
     wrong_names,
 )
 from lensai_integrations.profiles.profile import Baseline, Profile
-from lensai_integrations.raw.reading import pixels_of
-from lensai_integrations.recorders import RECORDERS, Recorder
-from lensai_integrations.segmenting import Segmenter, label_values
-from lensai_integrations.settings import NOT_DECLARED, ProfilerSettings
+from lensai_integrations.profiling.image_reading import pixels_of
+from lensai_integrations.profiling.measuring import ImageBatch, Measured, Rows, from_list, with_rows
+from lensai_integrations.profiling.recorders import RECORDERS, Recorder
+from lensai_integrations.profiling.segmenting import Segmenter, label_values
+from lensai_integrations.profiling.settings import NOT_DECLARED, ProfilerSettings
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.sketches.state import copied
 
