@@ -23,7 +23,7 @@ from benchmarks import results
 from benchmarks.drift.features import add_arguments, features, missing_data
 from benchmarks.drift.ours import Rows, profile_of
 from lensai_integrations.drift.calibrate import TOP_CLASS_SUFFIX, Calibration, calibrated
-from lensai_integrations.drift.deciding import widened
+from lensai_integrations.drift.compare import widened
 from lensai_integrations.drift.null import log_p
 
 SIZES = (10, 25, 50, 100, 200, 1000)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.drift.windows import Rows
 from lensai_integrations.drift.calibrate import TOP_CLASS_SUFFIX, calibrated
-from lensai_integrations.drift.deciding import corrected_statistics
+from lensai_integrations.drift.compare import corrected_statistics
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.sketches.kernel_mean import KernelMean

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lensai_integrations.drift.calibrate import Part
-from lensai_integrations.drift.deciding import (
+from lensai_integrations.drift.compare import (
     CorrectedBlock,
     DriftLimits,
     by_calibration,

@@ -9,9 +9,9 @@ import pytest
 from calibrations import WIDTH, batch, calibrated_baseline, window
 
 from lensai_integrations import Profile, Profiler
-from lensai_integrations.drift import deciding
+from lensai_integrations.drift import compare
 from lensai_integrations.drift.calibrate import calibration_of
-from lensai_integrations.drift.deciding import complete_rows, corrected_statistics
+from lensai_integrations.drift.compare import complete_rows, corrected_statistics
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +119,8 @@ def test_between_two_sizes_logarithms_are_interpolated(baseline, calibration, rn
         asked.append(size)
         return [(np.full((1, 1), -1.0 - size), np.array([-1.0 - size])) for _ in parts]
 
-    monkeypatch.setattr(deciding, "_adjusted", spy)
-    monkeypatch.setattr(deciding, "widened", lambda logs, rows: logs)
+    monkeypatch.setattr(compare, "_adjusted", spy)
+    monkeypatch.setattr(compare, "widened", lambda logs, rows: logs)
     sizes = calibration.sizes  # 5, 10, 25, 50, 100, 200
     found = {}
     for m in (1, 5, 7, 50, 5000):
@@ -138,7 +138,7 @@ def test_between_two_sizes_logarithms_are_interpolated(baseline, calibration, rn
 
 def test_widening_makes_nothing_more_certain():
     logs = np.linspace(-50, 0, 20)
-    few, many = deciding.widened(logs, 200), deciding.widened(logs, 10_000)
+    few, many = compare.widened(logs, 200), compare.widened(logs, 10_000)
     assert (logs <= many).all()
     assert (many <= few).all()
     assert (few <= 0).all()
@@ -157,7 +157,7 @@ def test_adjusted_p_values_are_those_of_the_smallest_over_the_same_draws(calibra
             each += [log - np.log(weight) for log, weight in zip(logs, part.block.weights, strict=True)]
         smallest.append(min(each))
     smallest = np.array(smallest)
-    for part, value, (logs, alone) in zip(parts, values, deciding._adjusted(parts, values, 2), strict=True):
+    for part, value, (logs, alone) in zip(parts, values, compare._adjusted(parts, values, 2), strict=True):
         own = part.null.log_p(part.null.standard(value, 2), 2)
         np.testing.assert_allclose(alone, own.min(axis=1))
         for row, weight, found in zip(own, part.block.weights, logs, strict=True):
