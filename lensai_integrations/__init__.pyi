@@ -1,7 +1,6 @@
 from .drift.calibrate import calibrate as calibrate
 from .drift.compare import DriftReport as DriftReport
 from .drift.compare import compare as compare
-from .drift.monitor import DriftMonitor as DriftMonitor
 from .errors import LensAIError as LensAIError
 from .lensai.metrics import Metrics as Metrics
 from .lensai.percentiles import calculate_percentiles as calculate_percentiles
@@ -9,6 +8,7 @@ from .lensai.percentiles import get_histogram_sketch as get_histogram_sketch
 from .lensai.sketches import Sketches as Sketches
 from .measures.custom import measure as measure
 from .measures.inputs import ImageInputs as ImageInputs
+from .monitoring.monitor import DriftMonitor as DriftMonitor
 from .profiles.profile import Baseline as Baseline
 from .profiles.profile import Profile as Profile
 from .profiling.datasets import profile_dataset as profile_dataset

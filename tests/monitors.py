@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from lensai_integrations import Baseline, Profile, Profiler
-from lensai_integrations.drift import judging
 from lensai_integrations.drift.result import DriftReport
+from lensai_integrations.monitoring import judging
 
 COLUMNS = 3
 

@@ -11,8 +11,8 @@ from scipy.stats import fisher_exact
 
 from lensai_integrations import Baseline, Profile, Profiler, calibrate, compare
 from lensai_integrations.arrays.namespaces import local, namespace, to_host, together
-from lensai_integrations.drift.warm import kept_rows, profile_of_rows
 from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.monitoring.windows import kept_rows, profile_of_rows
 from lensai_integrations.report import baseline_html, drift_html
 from lensai_integrations.sketches.kinds import KINDS
 from lensai_integrations.sketches.state import Sketch, field, number, require

@@ -14,9 +14,6 @@ from typing import Any, Self
 
 import keras
 
-from lensai_integrations.drift.events import Event, WindowReport
-from lensai_integrations.drift.monitor import DriftMonitor
-from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.keras.drift_fit import KerasDriftFit
 from lensai_integrations.keras.guard import left, say
 from lensai_integrations.keras.steps import PREDICT
@@ -25,6 +22,9 @@ from lensai_integrations.keras.surroundings import look_around
 from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs, documented
+from lensai_integrations.monitoring.events import Event, WindowReport
+from lensai_integrations.monitoring.monitor import DriftMonitor
+from lensai_integrations.monitoring.sinks.base import Sink
 from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profiles.profile import Baseline
 from lensai_integrations.training.drift_options import DriftOptions

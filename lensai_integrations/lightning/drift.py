@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
-from lensai_integrations.drift.events import Event, WindowReport
-from lensai_integrations.drift.monitor import DriftMonitor
-from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.lightning.base import LightningCallback
 from lensai_integrations.lightning.finish import say
 from lensai_integrations.lightning.fit import LightningFit
@@ -24,6 +21,9 @@ from lensai_integrations.lightning.spawned import bring_back
 from lensai_integrations.lightning.tracking import runs_of_loggers
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs, documented
+from lensai_integrations.monitoring.events import Event, WindowReport
+from lensai_integrations.monitoring.monitor import DriftMonitor
+from lensai_integrations.monitoring.sinks.base import Sink
 from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profiles.names import OUTPUTS, is_outputs
 from lensai_integrations.profiles.profile import Baseline

@@ -7,14 +7,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event
-from lensai_integrations.drift.levels import ALARM, LEVELS, REMINDER, WARNING
-from lensai_integrations.drift.sinks.base import Complain
-from lensai_integrations.drift.sinks.queued import QueuedSink
 from lensai_integrations.measures.inputs import check_seconds
 from lensai_integrations.mlflow.address import checked_path
 from lensai_integrations.mlflow.log import active_run_id
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
+from lensai_integrations.monitoring.events import NOTICE, STATUS, WINDOW, Event
+from lensai_integrations.monitoring.judging import ALARM, LEVELS, REMINDER, WARNING
+from lensai_integrations.monitoring.sinks.base import Complain, QueuedSink
 from lensai_integrations.profiles.profile import Baseline, Profile
 
 #: Notices with a report.

@@ -12,13 +12,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
-from lensai_integrations.drift.events import worst_effect
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import InputError, TrackingError
 from lensai_integrations.measures.inputs import check_seconds
 from lensai_integrations.mlflow.address import without_credentials
 from lensai_integrations.mlflow.monitoring import measured
 from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
+from lensai_integrations.monitoring.events import worst_effect
 from lensai_integrations.profiles.profile import Baseline, Profile
 
 if TYPE_CHECKING:

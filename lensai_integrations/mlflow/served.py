@@ -15,13 +15,13 @@ from typing import Any, Final
 import numpy as np
 
 from lensai_integrations.arrays.namespaces import is_array
-from lensai_integrations.drift.events import Event
-from lensai_integrations.drift.monitor import DriftMonitor
-from lensai_integrations.drift.sinks import FunctionSink, JSONLinesSink, Sink, WebhookSink
 from lensai_integrations.errors import InputError, InUseError
 from lensai_integrations.measures.batches import Key, find_images, kind_of
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.mlflow.wrapping import BASELINE, CONFIGURATION, MODEL
+from lensai_integrations.monitoring.events import Event
+from lensai_integrations.monitoring.monitor import DriftMonitor
+from lensai_integrations.monitoring.sinks import FunctionSink, JSONLinesSink, Sink, WebhookSink
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.conventions import is_images
 from lensai_integrations.profiles.names import is_outputs

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from lensai_integrations.drift.events import WindowReport, notice_text
-from lensai_integrations.drift.monitor import DriftMonitor
 from lensai_integrations.errors import LensAIError
+from lensai_integrations.monitoring.events import WindowReport, notice_text
+from lensai_integrations.monitoring.monitor import DriftMonitor
 from lensai_integrations.problems import Problems, log, pass_on
 from lensai_integrations.profiles.names import is_labels
 from lensai_integrations.profiles.profile import Profile

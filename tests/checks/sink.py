@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from lensai_integrations import Baseline, DriftMonitor, Profiler
-from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event
-from lensai_integrations.drift.sinks import Sink
+from lensai_integrations.monitoring.events import NOTICE, STATUS, WINDOW, Event
+from lensai_integrations.monitoring.sinks import Sink
 
 KINDS = (WINDOW, NOTICE, STATUS)
 #: Seconds that `tell` may take, since a request waits for it, and that `close` may, since a program's end does.

@@ -16,9 +16,9 @@ from pathlib import Path
 from monitors import judge_by_mean, numbers, small_baseline
 
 from lensai_integrations import DriftMonitor
-from lensai_integrations.drift import judging, monitor_state
-from lensai_integrations.drift.sinks import JSONLinesSink, PrometheusSink, json_lines
-from lensai_integrations.drift.sinks.json_lines import read_events
+from lensai_integrations.monitoring import judging, state
+from lensai_integrations.monitoring.sinks import JSONLinesSink, PrometheusSink, json_lines
+from lensai_integrations.monitoring.sinks.json_lines import read_events
 from lensai_integrations.storage import folders
 
 #: Rows and shift of each batch; windows are of four rows.
@@ -61,7 +61,7 @@ def lines(path: Path) -> list[str]:
 def run(folder: Path, stride: int | None, at: int) -> int:
     """Go on with the batches that the state does not have; how many operations it took."""
     killing = Killing(at)
-    folders.os = json_lines.os = monitor_state.os = killing
+    folders.os = json_lines.os = state.os = killing
     sinks = [
         lambda event: append(folder / "told", event.kind),
         JSONLinesSink(folder / "events.jsonl"),

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from lensai_integrations import Baseline, DriftMonitor, Profiler
-from lensai_integrations.drift.bodies import _BODIES
-from lensai_integrations.drift.sinks import Sink
+from lensai_integrations.monitoring.monitor import _BODIES
+from lensai_integrations.monitoring.sinks import Sink
 
 RNG = np.random.default_rng(0)
 RUNNING, COMPLETED, FAILED = ("Running", ""), ("Completed", ""), ("Failed", "ValueError: broken image")

@@ -19,8 +19,8 @@ from lensai_integrations import (
     profile_dataset,
 )
 from lensai_integrations.drift.calibrate import calibration_of
-from lensai_integrations.drift.sinks import Sink
 from lensai_integrations.errors import InputError
+from lensai_integrations.monitoring.sinks import Sink
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.transforms import ProfileImages

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lensai_integrations.drift import levels
-from lensai_integrations.drift.levels import ALARM, LEVELS, OK, WARNING, Alert, Rates, level_of, step
 from lensai_integrations.errors import InputError
+from lensai_integrations.monitoring import judging
+from lensai_integrations.monitoring.judging import ALARM, LEVELS, OK, WARNING, Alert, Rates, level_of, step
 
 
 def told(found, **settings):
@@ -76,7 +76,7 @@ def test_the_level_is_that_of_the_smallest_rate_at_which_it_drifts(monkeypatch, 
         said.rate = false_alarm_rate
         return said
 
-    monkeypatch.setattr(levels, "compare", compare)
+    monkeypatch.setattr(judging, "compare", compare)
     found, report = level_of(None, None, Rates(*rates, (("min_effect", 0.2),)))
     assert (found, report.rate, len(asked)) == (level, rate, calls)
 

@@ -15,9 +15,9 @@ from monitors import Clock, by_mean, numbers, small_baseline
 from profiles import batch, make_baseline
 
 from lensai_integrations import Baseline, DriftMonitor, ImageInputs, Profile, Profiler, compare
-from lensai_integrations.drift import judging
-from lensai_integrations.drift.sinks import FunctionSink, Sink
 from lensai_integrations.errors import InputError
+from lensai_integrations.monitoring import judging
+from lensai_integrations.monitoring.sinks import FunctionSink, Sink
 
 BASELINE = small_baseline()
 

@@ -11,9 +11,9 @@ import pytest
 from monitors import Clock, by_mean, numbers, small_baseline
 
 from lensai_integrations import DriftMonitor
-from lensai_integrations.drift import monitor_state
-from lensai_integrations.drift.monitor_state import HEAD, MonitorFolder
 from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.monitoring import state
+from lensai_integrations.monitoring.state import HEAD, MonitorFolder
 
 BASELINE = small_baseline()
 
@@ -180,7 +180,7 @@ def test_a_full_disk_stops_nothing_and_is_made_up_for(tmp_path, monkeypatch, cap
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(monitor_state, "write_file", full)
+        patched.setattr(state, "write_file", full)
         (window,) = monitor.update(outputs=numbers(3, shift=99))
         assert (window.level, heard) == ("alarm", ["alarm"])
     assert monitor.status.failures["state"] > 0

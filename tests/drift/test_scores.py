@@ -12,8 +12,8 @@ from scipy.stats import kstest
 from sklearn.neighbors import NearestNeighbors
 
 from lensai_integrations import DriftMonitor
-from lensai_integrations.drift.scores import Conformal
 from lensai_integrations.errors import InputError
+from lensai_integrations.monitoring.scores import Conformal
 
 
 def plain(kept, new, k):
@@ -90,7 +90,7 @@ def test_a_column_that_never_varied():
 def test_blocks_change_nothing(monkeypatch):
     kept, new = {"a": numbers(50)}, {"a": numbers(30, seed=1)}
     whole = Conformal(kept).p_values(new)
-    monkeypatch.setattr("lensai_integrations.drift.scores._BLOCK", 100)
+    monkeypatch.setattr("lensai_integrations.monitoring.scores._BLOCK", 100)
     assert Conformal(kept).p_values(new).tolist() == whole.tolist()
 
 

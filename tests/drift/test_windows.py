@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lensai_integrations import Profile
-from lensai_integrations.drift.windows import Pane, Panes, Plan, boundaries, plan_windows
 from lensai_integrations.errors import InputError
+from lensai_integrations.monitoring.windows import Pane, Panes, Plan, boundaries, plan_windows
 
 
 class Rows(Profile):

@@ -11,9 +11,9 @@ import pytest
 from snippets import run_section
 
 from lensai_integrations import Baseline, DriftMonitor, Profiler
-from lensai_integrations.drift.sinks import FunctionSink
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras import BaselineCallback, DriftCallback, drift
+from lensai_integrations.monitoring.sinks import FunctionSink
 from lensai_integrations.training import drift_passes
 from lensai_integrations.training.tracking import TrackedRun
 

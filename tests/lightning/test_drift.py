@@ -11,10 +11,10 @@ from snippets import run_section
 from torch.utils.data import TensorDataset
 
 from lensai_integrations import DriftMonitor, Profiler
-from lensai_integrations.drift.sinks import FunctionSink
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
 from lensai_integrations.lightning import drift as drift_module
+from lensai_integrations.monitoring.sinks import FunctionSink
 from lensai_integrations.training import drift_passes
 from lensai_integrations.training.tracking import TrackedRun
 

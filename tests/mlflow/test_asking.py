@@ -16,12 +16,12 @@ from profiles import make_baseline, make_profile
 from requests import Response
 
 from lensai_integrations import Baseline, Profile, compare
-from lensai_integrations.drift.events import STATUS, Event
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import TrackingError
 from lensai_integrations.mlflow import MLflowSink, SensorRuns, asking, load_baseline, push
 from lensai_integrations.mlflow.log import upload_files
 from lensai_integrations.mlflow.server import bounded
+from lensai_integrations.monitoring.events import STATUS, Event
 from lensai_integrations.server.records import HourDrift
 
 Fault = Callable[[Handler], bool]

@@ -28,11 +28,11 @@ from snippets import run_section
 from tracking import QUIET, free_port
 
 from lensai_integrations import Baseline, DriftMonitor, ImageInputs, Profiler, __version__
-from lensai_integrations.drift.sinks.json_lines import read_events
 from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow import load_baseline, log_baseline, monitored
 from lensai_integrations.mlflow.served import MonitoredModel, _close
 from lensai_integrations.mlflow.wrapping import _checked
+from lensai_integrations.monitoring.sinks.json_lines import read_events
 
 SIDE = 8
 

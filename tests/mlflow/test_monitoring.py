@@ -12,9 +12,9 @@ from profiles import batch, make_baseline
 from tracking import free_port
 
 from lensai_integrations import DriftMonitor
-from lensai_integrations.drift.events import Event
 from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow import MLflowSink
+from lensai_integrations.monitoring.events import Event
 
 
 def test_windows_are_metrics_and_an_alarm_brings_its_report(embedded_store):

@@ -9,11 +9,11 @@ import pytest
 from monitors import by_mean, numbers, small_baseline
 
 from lensai_integrations import DriftMonitor
-from lensai_integrations.drift.events import Event
-from lensai_integrations.drift.sinks import JSONLinesSink, PrometheusSink, json_lines
-from lensai_integrations.drift.sinks.json_lines import read_events
-from lensai_integrations.drift.sinks.prometheus import exposition
 from lensai_integrations.errors import InputError
+from lensai_integrations.monitoring.events import Event
+from lensai_integrations.monitoring.sinks import JSONLinesSink, PrometheusSink, json_lines
+from lensai_integrations.monitoring.sinks.json_lines import read_events
+from lensai_integrations.monitoring.sinks.prometheus import exposition
 
 # The grammar of https://prometheus.io/docs/instrumenting/exposition_formats/ without timestamps.
 NAME, LABEL = r"[a-zA-Z_:][a-zA-Z0-9_:]*", r'[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\\\|\\"|\\n)*"'

@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 from checks.sink import check_sink
 
-from lensai_integrations.drift.sinks import FunctionSink, JSONLinesSink, PrometheusSink, Sink
+from lensai_integrations.monitoring.sinks import FunctionSink, JSONLinesSink, PrometheusSink, Sink
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from checks.sink import check_sink
 from monitors import by_mean, numbers, small_baseline
 
 from lensai_integrations import DriftMonitor
-from lensai_integrations.drift.events import Event
-from lensai_integrations.drift.sinks import WebhookSink
 from lensai_integrations.errors import InputError
+from lensai_integrations.monitoring.events import Event
+from lensai_integrations.monitoring.sinks import WebhookSink
 
 
 class Receiver(ThreadingHTTPServer):

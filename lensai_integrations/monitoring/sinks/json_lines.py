@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lensai_integrations.drift.events import Event
-from lensai_integrations.drift.sinks.base import Complain, Sink
 from lensai_integrations.errors import InputError
+from lensai_integrations.monitoring.events import Event
+from lensai_integrations.monitoring.sinks.base import Complain, Sink
 from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.storage.folders import write_all
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from lensai_integrations.drift.events import RUNNING, STATUS, WINDOW, Event
-from lensai_integrations.drift.levels import LEVELS
-from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.errors import InputError
+from lensai_integrations.monitoring.events import RUNNING, STATUS, WINDOW, Event
+from lensai_integrations.monitoring.judging import LEVELS
+from lensai_integrations.monitoring.sinks.base import Sink
 from lensai_integrations.storage.folders import replace_file
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from lensai_integrations.drift.events import NOTICE, STATUS, WINDOW, Event
-from lensai_integrations.drift.sinks.queued import QueuedSink, RefusedError
 from lensai_integrations.errors import InputError
+from lensai_integrations.monitoring.events import NOTICE, STATUS, WINDOW, Event
+from lensai_integrations.monitoring.sinks.base import QueuedSink, RefusedError
 from lensai_integrations.storage.posting import checked_url, post
 
 #: Answers below 500 that are worth another try: timeout, too early, too many requests.

@@ -24,10 +24,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.drift.batches import Batch
 from lensai_integrations.drift.calibrate import is_top_class
-from lensai_integrations.drift.recording import Measuring
 from lensai_integrations.errors import InputError
+from lensai_integrations.monitoring.batches import Batch, Measuring
 from lensai_integrations.profiles.names import is_labels
 from lensai_integrations.sketches.rows import RowSample, priorities
 

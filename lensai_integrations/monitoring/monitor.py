@@ -3,38 +3,142 @@
 One batch goes this way: `batches.py` finds its arrays, `recording.py` measures them into the open pane, `windows.py`
 says when panes make a window, `levels.py` judges it and whether to tell, `memory.py` writes everything down, and only
 then `telling.py` tells the sinks. Nothing that fails on this way reaches the caller of `update`.
+
+The `with monitor:` bodies of one monitor that are open at once, in threads, tasks or one within another.
+
+Each has a status of its own: an exception that ends one says nothing about the others. Which body a caller is in is
+known from its context (`contextvars`), which every thread and every asyncio task has.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from lensai_integrations.drift.batches import Batch, feeds, not_held, read_batch
-from lensai_integrations.drift.bodies import Bodies, outcome
-from lensai_integrations.drift.events import RUNNING, Event, Status, WindowReport
-from lensai_integrations.drift.judging import Judging
-from lensai_integrations.drift.levels import Rates
-from lensai_integrations.drift.memory import Memory
-from lensai_integrations.drift.recording import Measuring, OpenPane
-from lensai_integrations.drift.scores import Scorer
-from lensai_integrations.drift.sinks.base import Sink
-from lensai_integrations.drift.telling import Teller
-from lensai_integrations.drift.windows import boundaries, plan_windows
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.monitoring.batches import Batch, Measuring, OpenPane, feeds, not_held, read_batch
+from lensai_integrations.monitoring.events import COMPLETED, FAILED, RUNNING, Event, Status, WindowReport
+from lensai_integrations.monitoring.judging import Judging, Rates
+from lensai_integrations.monitoring.scores import Scorer
+from lensai_integrations.monitoring.sinks.base import Sink
+from lensai_integrations.monitoring.state import Memory
+from lensai_integrations.monitoring.telling import Teller
+from lensai_integrations.monitoring.windows import boundaries, plan_windows
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.profile import Baseline, Profile
+
+
+@dataclass(eq=False)
+class Body:
+    """One of them: whose it is, in which run of the monitor, and how it fares."""
+
+    owner: weakref.ref[Bodies]
+    run: int
+    state: str = RUNNING
+    cause: str = ""
+
+    def end(self, error: BaseException | None) -> None:
+        """It is over; with an error, by that."""
+        self.state, self.cause = outcome(error)
+
+
+#: Of this context, outermost first; of each monitor also the one that ended last.
+_BODIES: Final[ContextVar[tuple[Body, ...]]] = ContextVar("lensai_monitor_bodies", default=())
+
+
+class Bodies:
+    """Those of one monitor.
+
+    Example:
+        >>> bodies = Bodies()
+        >>> bodies.enter(), bodies.leave(ValueError("broken image"))
+        (None, True)
+        >>> bodies.own.state, bodies.own.cause
+        ('Failed', 'ValueError: broken image')
+    """
+
+    def __init__(self) -> None:
+        self._open: list[Body] = []
+        self._run = 0
+
+    def begin(self) -> None:
+        """The monitor runs anew: how bodies before ended is of no account any more."""
+        self._run += 1
+
+    def enter(self) -> None:
+        """Open one in this context."""
+        body = Body(weakref.ref(self), self._run)
+        self._open.append(body)
+        self._keep(body)
+
+    def leave(self, error: BaseException | None) -> bool:
+        """End the innermost of this context; of another context if it was opened there.
+
+        Returns:
+            Whether none is open now that was; False too if the monitor was closed meanwhile, and with it all of them.
+        """
+        if not self._open:
+            if error is not None and self.own is not None:
+                self.own.end(error)
+            return False
+        own = [body for body in _BODIES.get() if body in self._open]
+        body = own[-1] if own else self._open[-1]
+        body.end(error)
+        self._open.remove(body)
+        self._keep(body)
+        return not self._open
+
+    def close(self, error: BaseException | None) -> None:
+        """End all."""
+        for body in self._open:
+            body.end(error)
+        self._open.clear()
+
+    @property
+    def any_open(self) -> bool:
+        """Whether one is open, in whichever context."""
+        return bool(self._open)
+
+    @property
+    def own(self) -> Body | None:
+        """The innermost open one of this context, else the one that ended last in it in this run of the monitor."""
+        found = [body for body in _BODIES.get() if body.owner() is self and body.run == self._run]
+        return next((body for body in reversed(found) if body in self._open), found[-1] if found else None)
+
+    def forget_ended(self) -> None:
+        """What goes on in this context now is not what ended."""
+        own = self.own
+        if own is not None and own not in self._open:
+            _BODIES.set(tuple(body for body in _BODIES.get() if body.owner() is not self))
+
+    def _keep(self, last: Body) -> None:
+        """Note a body in this context, beside those that are open and those of other monitors."""
+        others = (body for body in _BODIES.get() if body is not last and body.owner() is not None)
+        _BODIES.set((*(body for body in others if body.owner() is not self or body in self._open), last))
+
+
+def outcome(error: BaseException | None) -> tuple[str, str]:
+    """State and cause of what has ended.
+
+    Example:
+        >>> outcome(None), outcome(KeyError("image"))
+        (('Completed', ''), ('Failed', "KeyError: 'image'"))
+    """
+    return (COMPLETED, "") if error is None else (FAILED, f"{type(error).__name__}: {error}")
 
 
 class DriftMonitor:
@@ -54,7 +158,7 @@ class DriftMonitor:
         every: The same for windows by time, a `timedelta`.
         warn: False-alarm rate per window of a warning; None for no warnings.
         alarm: False-alarm rate per window of an alarm, at most `warn`.
-        sinks: Whom to tell: those of `lensai_integrations.drift.sinks`, `lensai_integrations.mlflow.MLflowSink`,
+        sinks: Whom to tell: those of `lensai_integrations.monitoring.sinks`, `lensai_integrations.mlflow.MLflowSink`,
             functions of an `Event`.
         state: Folder for the state: with one, a monitor that was killed goes on where it was. One for each process.
         name: Of the monitor, in everything it says.

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from lensai_integrations.drift.events import STATUS, Event
-from lensai_integrations.drift.sinks.base import Sink, checked_sinks
+from lensai_integrations.monitoring.events import STATUS, Event
+from lensai_integrations.monitoring.sinks.base import Sink, checked_sinks
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.profile import Baseline, Profile
 

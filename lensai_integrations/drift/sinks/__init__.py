@@ -1,8 +1,0 @@
-"""Where a monitor's windows, notices and status go: files, web hooks, functions. MLflow's is in `mlflow/`."""
-
-from lensai_integrations.drift.sinks.base import FunctionSink, Sink
-from lensai_integrations.drift.sinks.json_lines import JSONLinesSink
-from lensai_integrations.drift.sinks.prometheus import PrometheusSink
-from lensai_integrations.drift.sinks.webhook import WebhookSink
-
-__all__ = ["FunctionSink", "JSONLinesSink", "PrometheusSink", "Sink", "WebhookSink"]
