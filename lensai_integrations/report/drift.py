@@ -24,13 +24,33 @@ from lensai_integrations.drift.result import (
 from lensai_integrations.drift.text import certainty, p_text
 from lensai_integrations.profiles.conventions import paired, title_of
 from lensai_integrations.profiles.profile import Baseline, Profile
-from lensai_integrations.report.classes import ClassChart, Series, class_charts
-from lensai_integrations.report.embeddings import fan
-from lensai_integrations.report.page import Column, Fact, Folded, Page, Section, Verdict, when
-from lensai_integrations.report.pixels import pixel_charts
-from lensai_integrations.report.sections import axis, definitions_used, legend, rows_noun, segments_read
+from lensai_integrations.report.pages import (
+    Column,
+    Fact,
+    Folded,
+    Page,
+    Section,
+    Verdict,
+    axis,
+    definitions_used,
+    legend,
+    rows_noun,
+    segments_read,
+    when,
+)
 from lensai_integrations.report.segments import SegmentRow, name_shown, segment_table
-from lensai_integrations.report.streams import Source, SourceShare, StreamRow, parts_of, stream_rows
+from lensai_integrations.report.streams import (
+    ClassChart,
+    Series,
+    Source,
+    SourceShare,
+    StreamRow,
+    class_charts,
+    fan,
+    parts_of,
+    pixel_charts,
+    stream_rows,
+)
 from lensai_integrations.report.words import count, number
 
 #: Streams at the top of the page; the groups show the others.

@@ -1,22 +1,45 @@
 """The rows of a table of streams: name, histogram, median, range, and how far the second source is from the first.
 
 Works on groups of any profiles: validation and training in a baseline's report, baseline and window in a drift report.
+
+The distributions of a group's pixel values, a small chart per channel in the channel's colour.
+
+An embedding in one picture: the quantiles of all its dimensions, sorted, as a fan.
+
+Nobody reads 512 histograms. Sorted by median, the dimensions show at one glance whether a layer is dead, one-sided,
+saturated, or ruled by a few of its dimensions; the numbers beside it count those cases.
+
+How often each class was predicted and how often it was the label, as bars with marks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from lensai_integrations.measures.outputs import PER_IMAGE
 from lensai_integrations.profiles.groups import Group
-from lensai_integrations.profiles.names import class_names, name_of
+from lensai_integrations.profiles.names import LABELS as TRUTHS
+from lensai_integrations.profiles.names import OUTPUTS, class_names, group_of, name_of, shown
 from lensai_integrations.profiles.profile import Profile
-from lensai_integrations.report.histogram import Distribution, Histogram, bank_distributions, gap, histogram
-from lensai_integrations.report.plots import histogram_svg
-from lensai_integrations.report.words import interval, listing, number, percent, significant_decimals
+from lensai_integrations.report.plots import (
+    Distribution,
+    Histogram,
+    bands_svg,
+    bank_distributions,
+    bar_svg,
+    count_distribution,
+    gap,
+    histogram,
+    histogram_svg,
+)
+from lensai_integrations.report.words import count, interval, listing, number, percent, significant_decimals
+from lensai_integrations.sketches.categories import Categories
 
 #: From here on a gap is printed in bold: well above what two samples of a few hundred rows differ by.
 NOTABLE_GAP = 0.1
@@ -211,3 +234,365 @@ def _channel(stream: str, group: Group) -> str:
     if not measure or f"{measure}/2" not in group.streams or f"{measure}/4" in group.streams:
         return ""
     return dict(zip("012", colours, strict=False)).get(index, "")
+
+
+#: Drawing height, and bars over the 256 values.
+HEIGHT, BARS = 70.0, 64
+
+
+@dataclass(frozen=True)
+class PixelCell:
+    """The numbers of one source under a pixel distribution: median, and how much is clipped at either end."""
+
+    number: int
+    source: str
+    median: str
+    at_low: str
+    at_high: str
+
+
+@dataclass(frozen=True)
+class PixelChart:
+    """The pixel distribution of one channel.
+
+    Attributes:
+        name: `"red"`, `"green"`, `"blue"`, `"alpha"` or `"channel 0"`.
+        tint: The colour it is drawn in; empty for the usual one.
+        chart: The histogram; None without pixels.
+        rows: The numbers of each source.
+    """
+
+    name: str
+    tint: str
+    chart: Markup | None
+    rows: tuple[PixelCell, ...]
+
+
+def pixel_charts(parts: Sequence[SourceShare]) -> list[PixelChart]:
+    """One chart per channel of the groups' pixel counts; beside these, what a device has sketched of its pixels.
+
+    Example:
+        >>> pixel_charts([])
+        []
+    """
+    channels = max((part.group.pixels.channels for part in parts if part.group.pixels is not None), default=0)
+    return [_pixel_chart(parts, channel, channels) for channel in range(channels)]
+
+
+def _pixels(group: Group, channel: int) -> Distribution | None:
+    """The pixel values of a channel; None if the group has none."""
+    if group.pixels is not None:
+        return count_distribution(group.pixels.counts[channel]) if channel < group.pixels.channels else None
+    sketched = group.own(f"pixel/{channel}")
+    return bank_distributions(sketched.bank)[0] if sketched is not None and sketched.bank is not None else None
+
+
+def _pixel_chart(parts: Sequence[SourceShare], channel: int, channels: int) -> PixelChart:
+    entries = [(part, d) for part in parts if (d := _pixels(part.group, channel)) is not None]
+    colours = CHANNELS.get(str(entries[0][0].group.info.get("convention", "lensai")), ())
+    tint = colours[channel] if channels in (3, 4) and channel < len(colours) else ""
+    name = tint or ("alpha" if channels == 4 else f"channel {channel}")
+    drawn = histogram([d for _, d in entries], (-0.5, 255.5), BARS)
+    if drawn is None:
+        return PixelChart(name, tint, None, tuple(_pixel_cell(*entry) for entry in entries))
+    numbers = [part.number for part, _ in entries]
+    chart = histogram_svg(drawn, f"Pixel values of {name}, 0 to 255", numbers, HEIGHT, top=_inner_top(drawn))
+    return PixelChart(name, tint, chart, tuple(_pixel_cell(*entry) for entry in entries))
+
+
+def _inner_top(drawn: Histogram) -> float:
+    """Height of the axis: clipped pixels pile up in the outer bars, which must not flatten all others."""
+    inner = max(float(shares[1:-1].max()) for shares in drawn.shares)
+    return 1.15 * inner or max(float(shares.max()) for shares in drawn.shares)
+
+
+def _pixel_cell(part: SourceShare, d: Distribution) -> PixelCell:
+    if d.empty:
+        return PixelCell(part.number, part.source, "no pixels", "", "")
+    at = [percent(float(d.weights[d.values == value].sum() / d.weights.sum())) for value in (0, 255)]
+    return PixelCell(part.number, part.source, number(d.quantile(0.5), 0), *at)
+
+
+Floats = NDArray[np.float64]
+
+#: Points across a fan; wider embeddings are drawn as means of neighbouring dimensions.
+MOST_POINTS = 160
+CURVE_HEIGHT = 130.0
+_RANKS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+_CONSTANT = "Dimensions that had the same value for every row: they carry nothing."
+_SPREAD = "Distance from the 5% to the 95% quantile: the narrowest, the widest and the median dimension."
+_EFFECTIVE = "Participation ratio of the covariance C, (tr C)² / tr C²: how many dimensions share the variance."
+_LOWEST, _LOW, _QUARTER, _MIDDLE, _THREE_QUARTERS, _HIGH, _HIGHEST = range(7)
+
+
+@dataclass(frozen=True)
+class FanFact:
+    """A number beside a fan, and on hovering what it means."""
+
+    term: str
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Fan:
+    """The overview of one layer.
+
+    Attributes:
+        name: The layer.
+        read: How its output was read, in words.
+        chart: The fan, or None when there are no rows.
+        low, high: Ends of the y axis.
+        caption: What the x axis is.
+        facts: What can be counted, e.g. constant dimensions.
+    """
+
+    name: str
+    read: str
+    chart: Markup | None
+    low: str
+    high: str
+    caption: str
+    facts: tuple[FanFact, ...]
+
+
+def fan(parts: Sequence[SourceShare]) -> Fan:
+    """The overview of one layer, from its group in every source that has it. The dimensions are sorted by the first."""
+    group = parts[0].group
+    name = str(group.info.get("layer") or group.name.removeprefix("embeddings/"))
+    if group.bank is None or group.bank.n == 0:
+        return Fan(name, reading(group), None, "", "", "", (FanFact("rows", "no rows"),))
+    quantiles = _quantiles(group)
+    order = np.argsort(quantiles[:, _MIDDLE], kind="stable")
+    others = [_quantiles(part.group)[order] for part in parts[1:] if _matches(part.group, group)]
+    low, high = _axis([quantiles, *others])
+    decimals = significant_decimals(high - low)
+    width = group.bank.dim
+    caption = f"{count(width, 'dimension')}, sorted by median" + _averaged(width)
+    return Fan(
+        name=name,
+        read=reading(group),
+        chart=_draw(quantiles[order], others, low, high, f"Quantiles of {caption}: {name}"),
+        low=number(low, decimals),
+        high=number(high, decimals),
+        caption=caption,
+        facts=tuple(_facts(parts, quantiles)),
+    )
+
+
+def reading(group: Group) -> str:
+    """How a layer's output became rows, in words.
+
+    Example:
+        >>> reading(Group("embeddings/conv", info={"width": 512, "reduce": "mean", "axes": 4}))
+        '512 wide, reduced by mean'
+    """
+    info = group.info
+    texts = [f"{count(int(info['width']))} wide"] if info.get("width") else []
+    texts += [f"reduced by {info['reduce']}"] if info.get("reduce") and info.get("axes") != 2 else []
+    if info.get("projected_from"):
+        texts.append(f"projected at random from {count(int(info['projected_from']))}, seed {info.get('seed')}")
+    return ", ".join(texts)
+
+
+def _quantiles(group: Group) -> Floats:
+    assert group.bank is not None
+    return np.asarray(group.bank.quantiles(np.array(_RANKS)), np.float64)
+
+
+def _matches(group: Group, first: Group) -> bool:
+    bank = group.bank
+    return bank is not None and bank.n > 0 and group.streams == first.streams
+
+
+def _averaged(width: int) -> str:
+    per_point = -(-width // MOST_POINTS)
+    return f"; each point is the mean of {per_point}" if per_point > 1 else ""
+
+
+def _axis(all_quantiles: Sequence[Floats]) -> tuple[float, float]:
+    """Ends of the y axis: dimensions a hundred times as wide as the others are cut off, not the others flattened."""
+    low = min(float(np.quantile(q[:, _LOW], 0.01)) for q in all_quantiles)
+    high = max(float(np.quantile(q[:, _HIGH], 0.99)) for q in all_quantiles)
+    if not high > low:
+        return low - 0.5, high + 0.5
+    margin = 0.04 * (high - low)
+    return (0.0 if 0 <= low < high / 4 else low - margin), high + margin
+
+
+def _draw(quantiles: Floats, others: Sequence[Floats], low: float, high: float, title: str) -> Markup:
+    ys = (_thinned(quantiles) - low) / (high - low)
+    pairs = (("f1", _LOWEST, _HIGHEST), ("f2", _LOW, _HIGH), ("f3", _QUARTER, _THREE_QUARTERS))
+    bands = [(name, ys[:, a], ys[:, b]) for name, a, b in pairs]
+    curves = [("fm", ys[:, _MIDDLE])]
+    if low < 0 < high:
+        curves.insert(0, ("zero", np.full(2, -low / (high - low))))
+    for other in others[:1]:
+        over = (_thinned(other) - low) / (high - low)
+        curves += [("s1", over[:, column]) for column in (_LOW, _MIDDLE, _HIGH)]
+    return bands_svg(bands, curves, title, CURVE_HEIGHT)
+
+
+def _thinned(quantiles: Floats) -> Floats:
+    """At most `MOST_POINTS` rows: means of neighbours."""
+    per_point = -(-len(quantiles) // MOST_POINTS)
+    starts = np.arange(0, len(quantiles), per_point)
+    sums = np.add.reduceat(quantiles, starts, axis=0)
+    return sums / np.diff([*starts, len(quantiles)])[:, None]
+
+
+def _facts(parts: Sequence[SourceShare], quantiles: Floats) -> list[FanFact]:
+    group = parts[0].group
+    bank = group.bank
+    assert bank is not None
+    constant = np.flatnonzero(np.asarray(bank.min) == np.asarray(bank.max))
+    named = f": {listing([group.streams[i] for i in constant], 6)}" if constant.size else ""
+    spread = quantiles[:, _HIGH] - quantiles[:, _LOW]
+    ends = interval(float(spread.min()), float(spread.max()))
+    facts = [
+        FanFact("rows", ", ".join(f"{part.source} {count(part.group.n)}" for part in parts)),
+        FanFact("constant dimensions", f"{count(constant.size)} of {count(bank.dim)}{named}", _CONSTANT),
+        FanFact("spread", f"{ends}, median {number(float(np.median(spread)))}", _SPREAD),
+    ]
+    effective = effective_dimensions(group)
+    if effective is not None:
+        facts.append(FanFact("effective dimensions", f"{number(effective, 1)} of {count(bank.dim)}", _EFFECTIVE))
+    return facts
+
+
+def effective_dimensions(group: Group) -> float | None:
+    """Participation ratio of the covariance C, (tr C)^2 / tr C^2: over how many dimensions the variance is spread.
+
+    None where no covariance is kept or nothing varies. Source: Gao et al., A theory of multineuronal dimensionality,
+    dynamics and measurement, 2017, equation 3.
+    """
+    moments = group.moments
+    covariance: Any = None if moments is None else moments.covariance
+    if covariance is None or not np.isfinite(covariance).all():
+        return None
+    total = float(np.square(covariance).sum())
+    return float(np.trace(covariance)) ** 2 / total if total > 0 else None
+
+
+#: Classes with a bar of their own.
+MOST_CLASSES = 20
+#: How many heavy hitters are asked for.
+_ASKED = 4096
+#: Marks take the colours after the sources' own.
+LABELS = 2
+
+
+@dataclass(frozen=True)
+class Series:
+    """One sequence of categories.
+
+    Attributes:
+        name: Of the sequence.
+        heading: A short one.
+        colour: Its number.
+        sketch: The counts.
+        names: What classes are called.
+        rows: Of how many rows the counts are, where that is not their sum: a row may have several labels.
+    """
+
+    name: str
+    heading: str
+    colour: int
+    sketch: Categories
+    names: tuple[str, ...] = ()
+    rows: int = 0
+
+    @classmethod
+    def of(cls, name: str, heading: str, colour: int, group: Group, stream: str = "") -> Series:
+        """The categories of a group."""
+        rows = group.n if PER_IMAGE in group.streams else 0
+        return cls(name, heading, colour, group.categories[stream], class_names(group), rows)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class: its bar and a percentage per series."""
+
+    name: str
+    chart: Markup
+    shares: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClassChart:
+    """Bars of the first series and marks of the others, over the same classes.
+
+    Attributes:
+        legend: Colour number and name of each series.
+        columns: A short heading for each series.
+        rows: The classes, in numeric order if they are numbers and few, else the most frequent first.
+        rest: What was left out, in words.
+        noun: What a row is.
+    """
+
+    legend: tuple[tuple[int, str], ...]
+    columns: tuple[str, ...]
+    rows: tuple[ClassRow, ...]
+    rest: str
+    noun: str = "class"
+
+
+def class_series(sources: Sequence[Source], head: str = "") -> list[Series]:
+    """Predicted classes and labels of the first source, labels of the second."""
+    found: list[Series] = []
+    for part in parts_of(sources[:1], group_of(OUTPUTS, head)):
+        name = f"predicted, {part.source}"
+        found += [Series.of(name, "predicted", 0, part.group, key) for key in part.group.categories if key]
+    for part in parts_of(sources, group_of(TRUTHS, head)):
+        colour, heading = (LABELS, "labels") if part.number == 0 else (part.number, f"{part.source} labels")
+        name = f"labels, {part.source}"
+        found += [Series.of(name, heading, colour, part.group, key) for key in part.group.categories]
+    return [series for series in found if series.sketch.n]
+
+
+def class_charts(series: Sequence[Series]) -> list[ClassChart]:
+    """One chart; or several, when the predicted classes and the labels have no name in common."""
+    tables = [{shown(label, s.names): n for label, n in s.sketch.top(_ASKED)} for s in series]
+    charts: list[list[int]] = []
+    for position, table in enumerate(tables):
+        fitting = next((chart for chart in charts if tables[chart[0]].keys() & table.keys()), None)
+        if fitting is None:
+            charts.append([position])
+        else:
+            fitting.append(position)
+    return [_chart([series[i] for i in chart], [tables[i] for i in chart]) for chart in charts]
+
+
+def _chart(series: Sequence[Series], tables: Sequence[Mapping[str, int]]) -> ClassChart:
+    totals = [s.rows or max(s.sketch.n, 1) for s in series]
+    shares = [{name: n / total for name, n in t.items()} for t, total in zip(tables, totals, strict=True)]
+    names = sorted({name for table in tables for name in table}, key=lambda name: (-_largest(shares, name), name))
+    listed = names[:MOST_CLASSES]
+    places = {shown(str(place), s.names): place for s in series for place in range(len(s.names))}
+    places |= {name: int(name) for name in names if name.isdecimal()}
+    if len(names) <= MOST_CLASSES and places.keys() >= set(names):
+        listed.sort(key=places.__getitem__)
+    top = max((_largest(shares, name) for name in listed), default=1.0)
+    rows = tuple(_class_row(name, series, shares, top) for name in listed)
+    legend = tuple((s.colour, s.name) for s in series)
+    columns = tuple(s.heading for s in series)
+    return ClassChart(legend, columns, rows, _rest(len(names) - len(listed), listed, shares[0]))
+
+
+def _largest(shares: Sequence[Mapping[str, float]], name: str) -> float:
+    return max(table.get(name, 0.0) for table in shares)
+
+
+def _class_row(name: str, series: Sequence[Series], shares: Sequence[Mapping[str, float]], top: float) -> ClassRow:
+    values = [table.get(name, 0.0) for table in shares]
+    texts = tuple(percent(value) for value in values)
+    title = "; ".join(f"{s.name} {text}" for s, text in zip(series, texts, strict=True))
+    marks = [(s.colour, value) for s, value in zip(series[1:], values[1:], strict=True)]
+    return ClassRow(name, bar_svg(values[0], marks, top, f"{name}: {title}", series[0].colour), texts)
+
+
+def _rest(left: int, shown: Sequence[str], shares: Mapping[str, float]) -> str:
+    if left <= 0:
+        return ""
+    remaining = max(1 - sum(shares.get(name, 0.0) for name in shown), 0.0)
+    return f"{count(left, 'more class', 'more classes')} with {percent(remaining)} of the rows."

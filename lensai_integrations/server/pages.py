@@ -16,7 +16,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from lensai_integrations.report.html import REPORT, asset, environment, parts_of_page
-from lensai_integrations.report.page import Fact
+from lensai_integrations.report.pages import Fact
 from lensai_integrations.report.words import count, number
 from lensai_integrations.server.charts import FLAGS, days, effect_svg, in_words, span_of
 from lensai_integrations.server.records import HourDrift, Sensor

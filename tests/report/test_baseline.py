@@ -9,8 +9,8 @@ import pytest
 
 from lensai_integrations import Baseline, Profile, Profiler
 from lensai_integrations.profiles.groups import Group
-from lensai_integrations.report.baseline import baseline_page, headline
-from lensai_integrations.report.page import Page
+from lensai_integrations.report.html import baseline_page, headline
+from lensai_integrations.report.pages import Page
 from lensai_integrations.report.streams import Source
 
 

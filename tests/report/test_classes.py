@@ -6,8 +6,7 @@ import re
 
 from lensai_integrations import Profile
 from lensai_integrations.profiles.groups import Group
-from lensai_integrations.report.classes import LABELS, MOST_CLASSES, class_charts, class_series
-from lensai_integrations.report.streams import Source
+from lensai_integrations.report.streams import LABELS, MOST_CLASSES, Source, class_charts, class_series
 from lensai_integrations.sketches.categories import Categories
 
 

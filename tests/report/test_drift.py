@@ -7,7 +7,7 @@ import pytest
 
 from lensai_integrations import Baseline, DriftReport, Profile, Profiler, compare
 from lensai_integrations.report.drift import MOST_FINDINGS, drift_page
-from lensai_integrations.report.page import Page, Section
+from lensai_integrations.report.pages import Page, Section
 
 
 def profile(seed: int, source: str, *, shift: float = 0.0, dark: float = 1.0, width: int = 12, n: int = 400) -> Profile:

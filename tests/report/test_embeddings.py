@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from lensai_integrations.profiles.groups import Group
-from lensai_integrations.report.embeddings import MOST_POINTS, effective_dimensions, fan, reading
-from lensai_integrations.report.streams import SourceShare
+from lensai_integrations.report.streams import MOST_POINTS, SourceShare, effective_dimensions, fan, reading
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.moments import Moments
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lensai_integrations.report.histogram import (
+from lensai_integrations.report.plots import (
     MAX_BARS,
     MAX_DISCRETE,
     MIN_BARS,

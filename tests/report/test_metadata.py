@@ -10,7 +10,7 @@ import pytest
 from lensai_integrations import Baseline
 from lensai_integrations.profiling.delivered_images import Collector
 from lensai_integrations.report import baseline_html
-from lensai_integrations.report.metadata import metadata_section
+from lensai_integrations.report.pages import metadata_section
 from lensai_integrations.report.streams import Source
 
 

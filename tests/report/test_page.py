@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from lensai_integrations.report.html import render
-from lensai_integrations.report.page import Commands, Fact, Page, Section, Verdict, when
+from lensai_integrations.report.pages import Commands, Fact, Page, Section, Verdict, when
 
 BARE = Page("Kind", "A headline", "", (), (), (), "How to use it", "So.")
 

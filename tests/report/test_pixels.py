@@ -9,8 +9,7 @@ import pytest
 
 from lensai_integrations import Profiler, edge
 from lensai_integrations.profiles.groups import Group
-from lensai_integrations.report.pixels import pixel_charts
-from lensai_integrations.report.streams import SourceShare
+from lensai_integrations.report.streams import SourceShare, pixel_charts
 from lensai_integrations.sketches.counts import PixelCounts
 
 

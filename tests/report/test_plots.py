@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensai_integrations.report.histogram import Distribution, Histogram, histogram
-from lensai_integrations.report.plots import HEIGHT, WIDTH, bands_svg, bar_svg, histogram_svg
+from lensai_integrations.report.plots import (
+    HEIGHT,
+    WIDTH,
+    Distribution,
+    Histogram,
+    bands_svg,
+    bar_svg,
+    histogram,
+    histogram_svg,
+)
 
 #: What XML can hold; HTML replaces the rest.
 TEXTS = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Cn"), blacklist_characters="\ufffe\uffff"))

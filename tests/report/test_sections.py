@@ -8,8 +8,15 @@ import pytest
 from lensai_integrations import Baseline, Profile, Profiler
 from lensai_integrations.measures.definitions import DEFINITIONS
 from lensai_integrations.profiles.groups import Group
-from lensai_integrations.report.page import Section
-from lensai_integrations.report.sections import MOST_FOLDED, axis, data_sections, definitions_used, legend, rows_noun
+from lensai_integrations.report.pages import (
+    MOST_FOLDED,
+    Section,
+    axis,
+    data_sections,
+    definitions_used,
+    legend,
+    rows_noun,
+)
 from lensai_integrations.report.streams import Source, parts_of
 
 

@@ -1,9 +1,16 @@
-"""The sections of a baseline's page: inputs, outputs with labels, embeddings, and whatever other groups there are."""
+"""What a page says, before it is marked up: facts, sections, definitions. Templates only arrange it.
+
+The sections of a baseline's page: inputs, outputs with labels, embeddings, and whatever other groups there are.
+
+What came with delivered images, in one section: numbers as rows of a table, categories as bars.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
+from importlib.metadata import version
 
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.measures.outputs import PER_IMAGE
@@ -11,22 +18,160 @@ from lensai_integrations.profiles.conventions import is_images, kept_apart, titl
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import LABELS, OUTPUTS, group_of, head_of, is_labels, is_outputs
 from lensai_integrations.profiling.raw_rows import METADATA
-from lensai_integrations.report.classes import class_charts, class_series
-from lensai_integrations.report.embeddings import fan
-from lensai_integrations.report.metadata import metadata_section
-from lensai_integrations.report.page import Column, Folded, Section
-from lensai_integrations.report.pixels import pixel_charts
 from lensai_integrations.report.segments import SegmentTable, segment_table
 from lensai_integrations.report.streams import (
     NOTABLE_GAP,
+    ClassChart,
+    Fan,
+    PixelChart,
+    Series,
     Source,
     SourceShare,
     StreamRow,
+    class_charts,
+    class_series,
+    fan,
     gap_sentence,
     parts_of,
+    pixel_charts,
     stream_rows,
 )
 from lensai_integrations.report.words import count
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A key fact: a term and what there is to say, a line each."""
+
+    term: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer of a comparison; `tone` is `"good"` or `"bad"`."""
+
+    tone: str
+    title: str
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Lines to copy."""
+
+    summary: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """A further column of a table of streams: its heading, and on hovering what it means."""
+
+    label: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A table that is unfolded on demand."""
+
+    summary: str
+    note: str
+    rows: tuple[StreamRow, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page.
+
+    Attributes:
+        title: Its heading.
+        lead: Sentences above all else.
+        points: A list below them.
+        legend: Colour number and text of each source.
+        legend_note: A remark on the numbers.
+        columns: What the `extra` texts of the rows are.
+        rows: A table of streams.
+        pixels: Pixel distributions.
+        charts: Bars of classes.
+        charts_title: What stands above them.
+        fans: Overviews of layers.
+        folded: Further tables, unfolded on demand.
+        segments: A table of segments.
+    """
+
+    title: str
+    lead: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+    legend: tuple[tuple[int, str], ...] = ()
+    legend_note: str = ""
+    columns: tuple[Column, ...] = ()
+    rows: tuple[StreamRow, ...] = ()
+    pixels: tuple[PixelChart, ...] = ()
+    charts: tuple[ClassChart, ...] = ()
+    charts_title: str = "Classes"
+    fans: tuple[Fan, ...] = ()
+    folded: tuple[Folded, ...] = ()
+    segments: SegmentTable | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything the template needs."""
+
+    kind: str
+    headline: str
+    made: str
+    facts: tuple[Fact, ...]
+    sections: tuple[Section, ...]
+    definitions: tuple[Definition, ...]
+    use_title: str
+    use: str
+    commands: tuple[Commands, ...] = ()
+    warnings: tuple[str, ...] = ()
+    warning_noun: str = "warning"
+    verdict: Verdict | None = None
+    footer: str = f"Made by lensai-integrations {version('lensai-integrations')}. Sketches only: no image is kept."
+
+
+def when(text: str) -> str:
+    """An ISO time as people write it, to the minute; anything else as it is.
+
+    Example:
+        >>> when("2026-03-01T09:05:59+00:00"), when("yesterday")
+        ('2026-03-01 09:05 UTC', 'yesterday')
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{moment:%Y-%m-%d %H:%M} {moment.tzname() or ''}".strip()
+
+
+def metadata_section(sources: Sequence[Source], names: Iterable[str]) -> Section | None:
+    """The groups of metadata among these, or None.
+
+    Example:
+        >>> metadata_section([], ["inputs"]) is None
+        True
+    """
+    rows: list[StreamRow] = []
+    charts: list[ClassChart] = []
+    for name in names:
+        if not name.startswith(METADATA):
+            continue
+        parts, short = parts_of(sources, name), name.removeprefix(METADATA)
+        rows += [replace(row, name=short, extra=()) for row in stream_rows(parts)]
+        known = [(part, sketch) for part in parts for sketch in part.group.categories.values() if sketch.n]
+        series = [Series(part.source, part.source, part.number, sketch) for part, sketch in known]
+        charts += [replace(chart, noun=short) for chart in class_charts(series)]
+    if not rows and not charts:
+        return None
+    lead = ("What came with the images, where it was known: a file's, or what functions of yours gave.",)
+    legend = tuple((source.number, source.name) for source in sources) if rows else ()
+    return Section("Metadata", lead, legend=legend, rows=tuple(rows), charts=tuple(charts), charts_title="")
+
 
 #: Streams per class or value that are shown without being unfolded, and at all.
 MOST_OPEN, MOST_FOLDED = 6, 50
