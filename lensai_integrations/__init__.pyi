@@ -1,11 +1,11 @@
 from .drift.calibrate import calibrate as calibrate
 from .drift.compare import DriftReport as DriftReport
 from .drift.compare import compare as compare
+from .edge.lensai import Metrics as Metrics
+from .edge.lensai import Sketches as Sketches
+from .edge.lensai import calculate_percentiles as calculate_percentiles
+from .edge.lensai import get_histogram_sketch as get_histogram_sketch
 from .errors import LensAIError as LensAIError
-from .lensai.metrics import Metrics as Metrics
-from .lensai.percentiles import calculate_percentiles as calculate_percentiles
-from .lensai.percentiles import get_histogram_sketch as get_histogram_sketch
-from .lensai.sketches import Sketches as Sketches
 from .measures.custom import measure as measure
 from .measures.inputs import ImageInputs as ImageInputs
 from .monitoring.monitor import DriftMonitor as DriftMonitor

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 import pytest
 from receivers import ACCEPT, HANG, LOSE, free_address, receiving
 
-from lensai_integrations import uploads
+from lensai_integrations.edge import sending
+from lensai_integrations.edge.sending import RefusedUploadError, Upload, archive, send
 from lensai_integrations.errors import InputError, TrackingError
 from lensai_integrations.storage import posting
 from lensai_integrations.storage.posting import ServerAnswer
-from lensai_integrations.uploads import RefusedUploadError, Upload, archive, send
 
 TOKEN = "t0ken-of-nobody"
 
@@ -33,8 +33,8 @@ def server():
 def pauses(monkeypatch):
     """Seconds that were waited, without waiting them."""
     waited = []
-    monkeypatch.setattr(uploads, "_pause", waited.append)
-    monkeypatch.setattr(uploads, "_jitter", lambda low, high: high)
+    monkeypatch.setattr(sending, "_pause", waited.append)
+    monkeypatch.setattr(sending, "_jitter", lambda low, high: high)
     return waited
 
 
@@ -84,7 +84,7 @@ def test_pauses_grow_up_to_a_minute(pauses):
 
 def test_pauses_are_not_all_the_same_and_leave_random_alone(monkeypatch):
     waited, state = [], random.getstate()
-    monkeypatch.setattr(uploads, "_pause", waited.append)
+    monkeypatch.setattr(sending, "_pause", waited.append)
     for _ in range(20):
         with pytest.raises(TrackingError):
             send(upload(free_address()), retries=1)
@@ -249,8 +249,8 @@ def test_a_proxy_of_the_environment_is_used(server, monkeypatch):
 
 
 def test_a_token_without_encryption_is_warned_of_once(monkeypatch, caplog):
-    monkeypatch.setattr(uploads, "post", lambda *_: ServerAnswer(201))
-    uploads._warn_of_plain_http.cache_clear()
+    monkeypatch.setattr(sending, "post", lambda *_: ServerAnswer(201))
+    sending._warn_of_plain_http.cache_clear()
     for host in ("http://plain.example", "http://127.0.0.1:1", "http://[::1]", "http://localhost", "https://a.example"):
         for _ in range(2):
             send(upload(f"{host}/upload/"), token=TOKEN)

@@ -86,8 +86,8 @@ def _push_spool(folder: Path, token_file: Path | None, endpoint: str | None, *, 
 
 def _told_of_refused(folder: Path, refused: Mapping[str, str]) -> str:
     """What is to be done about uploads that a server has refused."""
+    from lensai_integrations.edge.sending import utc
     from lensai_integrations.edge.spool import REFUSED, time_of
-    from lensai_integrations.uploads import utc
 
     oldest, why = next(iter(refused.items()))
     when = time_of(oldest)

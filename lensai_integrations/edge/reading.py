@@ -11,8 +11,7 @@ from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, overload
 
-from lensai_integrations.edge.classes import class_names
-from lensai_integrations.edge.layout import CONVENTION, INPUTS, OLDER, OUTPUTS, StreamPlace, place_of
+from lensai_integrations.edge.layout import CONVENTION, INPUTS, OLDER, OUTPUTS, StreamPlace, class_names, place_of
 from lensai_integrations.edge.members import ArchiveContents, find, sensor_and_time
 from lensai_integrations.errors import FormatError
 from lensai_integrations.measures.definitions import DEFINITIONS

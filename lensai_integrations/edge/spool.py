@@ -23,9 +23,9 @@ from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
+from lensai_integrations.edge.sending import Upload, now_for
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.storage.folders import MANIFEST, lock, open_regular, replace_file
-from lensai_integrations.uploads import Upload, now_for
 
 #: Says to people what the folder is, and to `lensai push` that it is one, when it is empty too.
 MARK: Final = "lensai-spool.txt"

@@ -14,8 +14,7 @@ from typing import Final
 
 from datasketches import kll_floats_sketch
 
-from lensai_integrations.edge.classes import class_names
-from lensai_integrations.edge.layout import canonical, place_of
+from lensai_integrations.edge.layout import canonical, class_names, place_of
 from lensai_integrations.edge.members import ArchiveLimits, find
 from lensai_integrations.edge.reading import checked
 from lensai_integrations.errors import FormatError

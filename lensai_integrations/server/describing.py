@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import FastAPI, Path
 from fastapi.openapi.utils import get_openapi
 
-from lensai_integrations.uploads import SENSOR
+from lensai_integrations.edge.sending import SENSOR
 
 _SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A token, as devices and programs send it."},

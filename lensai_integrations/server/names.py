@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from lensai_integrations.edge.sending import EARLIEST, SENSOR
 from lensai_integrations.errors import InputError
 from lensai_integrations.server.times import duration
-from lensai_integrations.uploads import EARLIEST, SENSOR
 
 #: Seconds by which a device's clock may be ahead.
 AHEAD: Final = 86_400

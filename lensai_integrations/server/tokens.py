@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from lensai_integrations.edge.sending import SENSOR
 from lensai_integrations.errors import InputError
 from lensai_integrations.server.lasting import Lasting
-from lensai_integrations.uploads import SENSOR
 
 _LOG = logging.getLogger(__name__)
 #: Shorter tokens can be guessed.

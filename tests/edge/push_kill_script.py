@@ -14,10 +14,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from lensai_integrations import uploads
-from lensai_integrations.edge import delivering, spool
+from lensai_integrations.edge import publishing, sending, spool
+from lensai_integrations.edge.sending import Upload, archive
 from lensai_integrations.storage import folders, posting
-from lensai_integrations.uploads import Upload, archive
 
 COUNTED = ("open", "write", "fsync", "close", "replace", "unlink", "fstat")
 
@@ -56,7 +55,7 @@ def killed(at: int, work: Callable[[], object]) -> bool:
             killing.step()
             return answer
 
-        uploads.post = post
+        sending.post = post
         work()
         os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -82,10 +81,10 @@ def main(folder: Path, url: str) -> None:
         own = folder / f"push-{kills + 1}"
         for when in (1, 2):
             spool.keep(own, upload(url, own.name, when), 2**28)
-        if not killed(kills + 1, partial(delivering.deliver, own)):
+        if not killed(kills + 1, partial(publishing.deliver, own)):
             break
         kills += 1
-        done = delivering.deliver(own)
+        done = publishing.deliver(own)
         left += len(spool.waiting(own)) + len(done.problems)
     print(json.dumps({"kept": kept, "damaged": damaged, "kills": kills, "left": left}))  # noqa: T201
 

@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lensai_integrations import Profiler, compare, edge
-from lensai_integrations.edge.classes import class_names
+from lensai_integrations.edge.layout import class_names
 from lensai_integrations.edge.reading import profile_of_files, recognised
 from lensai_integrations.edge.uploads import read_upload
 

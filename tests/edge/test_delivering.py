@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from receivers import ACCEPT, free_address, receiving
 
-from lensai_integrations import edge, uploads
-from lensai_integrations.edge import delivering
+from lensai_integrations import edge
+from lensai_integrations.edge import publishing, sending
 from lensai_integrations.edge import spool as spools
+from lensai_integrations.edge.sending import Upload, archive
 from lensai_integrations.errors import InputError
-from lensai_integrations.uploads import Upload, archive
 
 TESTS = Path(__file__).parents[1]
 TOKEN = "t0ken-of-nobody"
@@ -38,7 +38,7 @@ def server():
 
 @pytest.fixture
 def spool(tmp_path, monkeypatch):
-    monkeypatch.setattr(uploads, "_pause", lambda seconds: None)
+    monkeypatch.setattr(sending, "_pause", lambda seconds: None)
     return tmp_path / "spool"
 
 
@@ -70,7 +70,7 @@ def test_what_is_never_taken_is_set_aside_and_stops_nothing(server, spool):
     assert sorted(path.suffix for path in (spool / "refused").iterdir()) == [".txt", ".upload"]
     (why,) = done.refused.values()
     assert re.fullmatch(r"http://127.0.0.1:\d+ did not take .*413.* larger than the server takes", why)
-    assert edge.deliver(spool) == delivering.Delivery(refused={first.name: why})
+    assert edge.deliver(spool) == publishing.Delivery(refused={first.name: why})
 
 
 def test_what_was_refused_is_sent_again_by_pushing_its_folder(server, spool):
@@ -86,7 +86,7 @@ def test_what_was_refused_is_sent_again_by_pushing_its_folder(server, spool):
     ]  # fmt: skip
     assert "413" in edge.deliver(spool).refused[paths[1].name]
     assert edge.deliver(spool / "refused").delivered == 1
-    assert edge.deliver(spool / "refused") == edge.deliver(spool) == delivering.Delivery()
+    assert edge.deliver(spool / "refused") == edge.deliver(spool) == publishing.Delivery()
     assert list((spool / "refused").iterdir()) == []
 
 
@@ -118,7 +118,7 @@ def test_a_server_whose_clock_is_behind_loses_nothing(server, spool, status):
     done = edge.deliver(spool)
     assert (done.delivered, list(done.problems), done.refused) == (1, [new.name], {})
     assert "is ahead of that server's clock, " in done.problems[new.name]
-    assert uploads.utc(now) in done.problems[new.name]
+    assert sending.utc(now) in done.problems[new.name]
     assert len(server.requests) == 2  # it is no use to wait a minute
     server.headers, server.answers = at(now), [ACCEPT]
     assert edge.deliver(spool).delivered == 1

@@ -7,7 +7,8 @@ import pytest
 from receivers import receiving
 from snippets import run_section
 
-from lensai_integrations import Profiler, edge, uploads
+from lensai_integrations import Profiler, edge
+from lensai_integrations.edge import sending
 from lensai_integrations.storage import posting
 
 
@@ -42,10 +43,10 @@ def test_snippets_run(heading, devices, capsys, tmp_path):
 
 
 def test_sending_runs_and_keeps(devices, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(uploads, "_pause", lambda seconds: None)
+    monkeypatch.setattr(sending, "_pause", lambda seconds: None)
     with receiving() as server:
         server.answers = [201, 401]
-        monkeypatch.setattr(uploads, "post", lambda _, *rest: posting.post(server.url, *rest))
+        monkeypatch.setattr(sending, "post", lambda _, *rest: posting.post(server.url, *rest))
         for _ in range(2):
             run_section("edge.md", "Send to a server", devices | {"token": "t0ken"})
     told = capsys.readouterr().out.splitlines()

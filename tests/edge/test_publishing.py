@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from receivers import ACCEPT, LOSE, free_address, receiving
 
-from lensai_integrations import Baseline, Profile, Profiler, cli, edge, uploads
+from lensai_integrations import Baseline, Profile, Profiler, cli, edge
+from lensai_integrations.edge import sending
 from lensai_integrations.edge import spool as spools
 from lensai_integrations.errors import DefinitionError, InputError, TrackingError
 from lensai_integrations.storage import folders
@@ -41,7 +42,7 @@ def server():
 def here(tmp_path, monkeypatch):
     """A folder of its own, and no waiting."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(uploads, "_pause", lambda seconds: None)
+    monkeypatch.setattr(sending, "_pause", lambda seconds: None)
     monkeypatch.delenv("LENSAI_TOKEN", raising=False)
     return tmp_path
 

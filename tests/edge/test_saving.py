@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lensai_integrations import Profiler, edge
-from lensai_integrations.edge.saving import row_bounds
+from lensai_integrations.edge.config import row_bounds
 from lensai_integrations.errors import InputError
 
 MATRICES = st.tuples(st.integers(1, 40), st.integers(1, 5)).flatmap(

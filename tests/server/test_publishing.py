@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 from receiving import HOUR, WHEN, client_of, device, listening
 
-from lensai_integrations import Profiler, Sketches, edge, uploads
+from lensai_integrations import Profiler, Sketches, edge
+from lensai_integrations.edge import sending
 from lensai_integrations.edge import spool as spools
+from lensai_integrations.edge.sending import DifferentUploadError, RefusedUploadError
 from lensai_integrations.errors import TrackingError
 from lensai_integrations.server import queries
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.shares import Allowances
-from lensai_integrations.uploads import DifferentUploadError, RefusedUploadError
 
 
 @pytest.fixture
 def receiver(baseline, sqlite, monkeypatch):
     """A receiver at a port, and what it has: `(uploads, rows)` by hour of a sensor."""
-    monkeypatch.setattr(uploads, "_pause", lambda seconds: None)
+    monkeypatch.setattr(sending, "_pause", lambda seconds: None)
     client = client_of(baseline, sqlite)
     client.work()
     with listening(client.app) as port:
@@ -39,7 +40,7 @@ def receiver(baseline, sqlite, monkeypatch):
 @pytest.fixture
 def clock(monkeypatch):
     """The second that it is, for ever."""
-    monkeypatch.setattr(uploads.time, "time", lambda: float(HOUR + 100))
+    monkeypatch.setattr(sending.time, "time", lambda: float(HOUR + 100))
     return HOUR + 100
 
 
@@ -68,7 +69,7 @@ def test_so_they_are_from_several_threads_and_processes(receiver, tmp_path, cloc
     folders = [saved(tmp_path / str(value), value) for value in range(8)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda folder: Sketches().publish_sketches(folder, receiver.address, "camera"), folders))
-    monkeypatch.setattr(uploads, "_LATEST", {})  # as in another process, at the same moment
+    monkeypatch.setattr(sending, "_LATEST", {})  # as in another process, at the same moment
     Sketches().publish_sketches(folders[0], receiver.address, "camera")
     assert receiver.held("camera") == {HOUR: (9, 900)}
 
@@ -102,7 +103,7 @@ def test_something_else_of_the_same_time_is_raised_and_the_first_stays(receiver,
 
 
 def test_an_answer_that_was_lost_is_no_second_upload(receiver, tmp_path, clock, monkeypatch):
-    real, posts = uploads.post, []
+    real, posts = sending.post, []
 
     def post(*arguments):
         answer = real(*arguments)
@@ -111,7 +112,7 @@ def test_an_answer_that_was_lost_is_no_second_upload(receiver, tmp_path, clock, 
             raise ConnectionError("cut")
         return answer
 
-    monkeypatch.setattr(uploads, "post", post)
+    monkeypatch.setattr(sending, "post", post)
     assert edge.publish(folder_of(tmp_path / "door"), receiver.address, "door")
     assert [each.told["status"] for each in posts] == ["created", "repeated"]
     assert receiver.held("door") == {HOUR: (1, 50)}
@@ -120,7 +121,7 @@ def test_an_answer_that_was_lost_is_no_second_upload(receiver, tmp_path, clock, 
 def test_what_waited_in_the_spool_and_is_of_a_taken_time_is_set_aside_and_said(receiver, tmp_path, monkeypatch):
     spool = tmp_path / "spool"
     with monkeypatch.context() as patch:
-        patch.setattr(uploads, "post", lambda *_: (_ for _ in ()).throw(ConnectionError("down")))
+        patch.setattr(sending, "post", lambda *_: (_ for _ in ()).throw(ConnectionError("down")))
         with pytest.raises(TrackingError, match="it is kept"):
             edge.publish(folder_of(tmp_path / "a", seed=1), receiver.address, "door", timestamp=HOUR, spool=spool)
     assert edge.publish(folder_of(tmp_path / "b", seed=2), receiver.address, "door", timestamp=HOUR)
@@ -132,10 +133,10 @@ def test_what_waited_in_the_spool_and_is_of_a_taken_time_is_set_aside_and_said(r
 
 
 def test_what_several_processes_kept_of_one_second_is_all_delivered_once(receiver, tmp_path, monkeypatch, clock):
-    spool, kept = tmp_path / "spool", uploads.post
-    monkeypatch.setattr(uploads, "post", lambda *_: (_ for _ in ()).throw(ConnectionError("down")))
+    spool, kept = tmp_path / "spool", sending.post
+    monkeypatch.setattr(sending, "post", lambda *_: (_ for _ in ()).throw(ConnectionError("down")))
     for seed in range(3):
-        monkeypatch.setattr(uploads, "_LATEST", {})  # as in a process of its own
+        monkeypatch.setattr(sending, "_LATEST", {})  # as in a process of its own
         with pytest.raises(TrackingError, match="it is kept"):
             edge.publish(folder_of(tmp_path / "door", seed), receiver.address, "door", spool=spool, retries=0)
     assert {path.name[:10] for path in spool.glob("*.upload")} == {str(clock)}
@@ -144,9 +145,9 @@ def test_what_several_processes_kept_of_one_second_is_all_delivered_once(receive
         kept(*arguments)
         raise ConnectionError("cut")
 
-    monkeypatch.setattr(uploads, "post", losing)
+    monkeypatch.setattr(sending, "post", losing)
     assert edge.deliver(spool, retries=0).delivered == 0
-    monkeypatch.setattr(uploads, "post", kept)
+    monkeypatch.setattr(sending, "post", kept)
     assert edge.deliver(spool).delivered == 3
     assert receiver.held("door") == {HOUR: (3, 150)}
 
@@ -154,7 +155,7 @@ def test_what_several_processes_kept_of_one_second_is_all_delivered_once(receive
 def test_a_process_that_has_taken_many_seconds_ahead_stops_no_other(receiver, tmp_path, clock, monkeypatch):
     for _ in range(25):
         edge.publish(folder_of(tmp_path / "door"), receiver.address, "door")
-    monkeypatch.setattr(uploads, "_LATEST", {})  # another process
+    monkeypatch.setattr(sending, "_LATEST", {})  # another process
     assert edge.publish(folder_of(tmp_path / "door", seed=1), receiver.address, "door", spool=None)
     assert receiver.held("door") == {HOUR: (26, 1300)}
 
@@ -165,8 +166,8 @@ def test_ctrl_c_while_it_waits_to_try_again_keeps_the_upload(receiver, tmp_path,
 
     folder, spool = folder_of(tmp_path / "door"), tmp_path / "spool"
     with monkeypatch.context() as patch:
-        patch.setattr(uploads, "_pause", interrupt)
-        patch.setattr(uploads, "post", lambda *_: (_ for _ in ()).throw(ConnectionError("down")))
+        patch.setattr(sending, "_pause", interrupt)
+        patch.setattr(sending, "post", lambda *_: (_ for _ in ()).throw(ConnectionError("down")))
         with pytest.raises(KeyboardInterrupt):
             edge.publish(folder, receiver.address, "door", spool=spool)
     assert "interrupted before it was delivered: it is kept, deliver it with: lensai push" in caplog.text
@@ -189,8 +190,8 @@ def test_a_wrong_address_is_no_delivery(receiver, tmp_path, path):
 
 
 def test_a_website_that_answers_anything_with_a_page_is_no_receiver(receiver, tmp_path, monkeypatch):
-    page = uploads.ServerAnswer(200, page=True)
-    monkeypatch.setattr(uploads, "post", lambda *_: page)
+    page = sending.ServerAnswer(200, page=True)
+    monkeypatch.setattr(sending, "post", lambda *_: page)
     with pytest.raises(TrackingError, match=r"it answered 200 OK and a web page; is this the address of uploads\?"):
         Sketches().publish_sketches(saved(tmp_path / "saved", 50), receiver.address, "camera")
 
@@ -213,12 +214,12 @@ def test_a_device_that_was_offline_for_long_delivers_everything_though_its_share
     settings, now = Settings(judge_seconds=0, hours_a_day=1), [0.0]
     client = client_of(baseline, sqlite, settings)
     client.service.inbox._allowances = Allowances(settings, lambda: now[0])
-    archive = uploads.archive(device(), WHEN)
+    archive = sending.archive(device(), WHEN)
     pushes = []
     with listening(client.app) as port:
         address = f"http://127.0.0.1:{port}/upload/"
         for n in range(30):
-            spools.keep(tmp_path, uploads.Upload(address, "door-3", WHEN + 3600 * n, archive), 2**28)
+            spools.keep(tmp_path, sending.Upload(address, "door-3", WHEN + 3600 * n, archive), 2**28)
         while not pushes or pushes[-1].problems:
             pushes.append(edge.deliver(tmp_path))
             now[0] += 5 * 86_400
