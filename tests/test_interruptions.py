@@ -361,7 +361,7 @@ def test_a_signal_in_a_users_measure_reaches_whoever_calls_a_monitor(interrupts)
 
 
 def test_a_time_limit_that_fires_while_a_server_is_waited_for_is_no_servers_silence():
-    from lensai_integrations.mlflow.server import bounded
+    from lensai_integrations.mlflow.address import bounded
 
     over = threading.Event()
 

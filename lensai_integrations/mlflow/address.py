@@ -3,14 +3,42 @@
 A tracking URI may carry a password, and MLflow, requests and database drivers repeat the URI in their error messages.
 Whatever is put into a message or a file goes through here first. Artifact names keep to letters, digits, `.`, `_` and
 `-`: names with `#`, `?` or `%` overwrite each other on a tracking server or cannot be downloaded again.
+
+Calls to a tracking server that are sure to come back.
+
+MLflow retries by itself: a server that is down holds a caller for about four minutes, one that accepts and never
+answers for about twenty. So a call runs on a thread of its own, which is left behind at the deadline and ends with the
+process. It asks as `asking.py` says, and a short question goes ahead of it: one request, no retries, sent by MLflow's
+own client, so with its certificates, proxies and credentials.
+
+What MLflow asks a server within a bounded call: a few times and not for minutes, and a login page is no answer.
+
+MLflow tries a request that failed again seven times, or as late as the server's `Retry-After` says, and tells nobody
+why. How often is a setting of the whole process, an environment variable, and belongs to its user. It also takes any
+page of status 200 for success, as where a proxy asks for a login. All its requests go through one function: inside
+`hurried` that one asks as is written here, everywhere else in the process as ever.
 """
 
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from lensai_integrations.errors import InputError
+from lensai_integrations.errors import InputError, LensAIError, MissingDependencyError, TrackingError
+from lensai_integrations.measures.inputs import check_seconds
+from lensai_integrations.problems import pass_on
+from lensai_integrations.storage.posting import ServerAnswer
+
+if TYPE_CHECKING:
+    from requests import Response
+
 
 #: Where a baseline lives below a run or a logged model, unless the caller says otherwise.
 DEFAULT_PATH = "lensai"
@@ -85,3 +113,226 @@ def _secrets(uri: str) -> list[str]:
     password = found.group(1).partition(":")[2] if found else ""
     values = re.findall(r"[?&][^=&#]+=([^&#]+)", uri)
     return [text for raw in (password, *values) for text in {raw, unquote(raw)} if len(text) > 3]
+
+
+#: Seconds before each further try of what was answered with 429 or 5xx, or not at all.
+PAUSES: Final = (1.0, 3.0)
+#: Seconds for an answer to what is only a question; an upload may take longer to be stored.
+QUESTION_SECONDS: Final = 15.0
+#: Characters of what a server says of an error.
+_MOST_SAID: Final = 200
+_TOO_LARGE: Final = "raise the limit of the proxy before it (of nginx: client_max_body_size)"
+#: Redirects after which what was sent is sent again; after others it is lost, also where a PUT stays a PUT.
+_KEEPING: Final = (307, 308)
+_FUNCTION: Final = "_get_http_response_with_retries"
+_HURRIED: ContextVar[bool] = ContextVar("lensai_hurried", default=False)
+_pause = time.sleep
+
+
+@contextmanager
+def hurried() -> Iterator[None]:
+    """Have the requests that MLflow makes in this thread asked as this module says."""
+    _install()
+    token = _HURRIED.set(True)
+    try:
+        yield
+    finally:
+        _HURRIED.reset(token)
+
+
+def _install() -> None:
+    """Put `_ask` before MLflow's function, once; where a release has none, the caller's deadline is all there is."""
+    from mlflow.utils import rest_utils
+
+    request = getattr(rest_utils, _FUNCTION, None)
+    if request is None or getattr(request, "of_lensai", False):
+        return
+
+    def asked(method: str, url: str, *arguments: Any, **options: Any) -> Response:
+        if not _HURRIED.get():
+            answer: Response = request(method, url, *arguments, **options)
+            return answer
+        return _ask(request, method, url, *arguments, **options)
+
+    asked.of_lensai = True  # type: ignore[attr-defined]
+    setattr(rest_utils, _FUNCTION, asked)
+
+
+def _ask(
+    request: Callable[..., Response],
+    method: str,
+    url: str,
+    max_retries: int,
+    backoff_factor: float,
+    backoff_jitter: float,
+    retry_codes: frozenset[int],
+    raise_on_status: bool = True,
+    **options: Any,
+) -> Response:
+    """Ask at most three times, and return an answer that MLflow can make something of.
+
+    Raises:
+        TrackingError: If there is none. It names the answer, or what happened to the connection.
+    """
+    from requests.exceptions import RequestException
+    from urllib3.exceptions import NewConnectionError, TimeoutError
+
+    asked, body = f"{method} {urlsplit(url).path}", options.get("data")
+    if body is None and options.get("timeout"):
+        options["timeout"] = min(options["timeout"], QUESTION_SECONDS)
+    options["respect_retry_after_header"] = False
+    for pause in (*PAUSES[:max_retries], None):
+        try:
+            answer = request(method, url, 0, backoff_factor, backoff_jitter, retry_codes, False, **options)
+        except RequestException as error:
+            reason = _reason(error)
+            if isinstance(reason, TimeoutError) and not isinstance(reason, NewConnectionError):
+                raise TrackingError(f"no answer to {asked} within {options['timeout']:g} s") from error
+            failure = TrackingError(
+                f"no answer to {asked}: {str(reason).rpartition('): ')[2] or type(reason).__name__}"
+            )
+        else:
+            if answer.status_code not in retry_codes:
+                _check(answer, method, asked, download=bool(options.get("stream")))
+                return answer
+            failure = TrackingError(f"{_said(answer)} to {asked}")
+        if pause is not None:
+            _pause(pause)
+            if body is not None and hasattr(body, "seek"):
+                body.seek(0)
+    raise failure
+
+
+def _reason(error: BaseException) -> BaseException:
+    """What happened to a connection: of errors in errors, the innermost."""
+    inner = [each for each in (*error.args, getattr(error, "reason", None)) if isinstance(each, BaseException)]
+    return _reason(inner[0]) if inner else error
+
+
+def _said(answer: Response) -> str:
+    """An answer's status, and what it says of the error."""
+    try:
+        message = answer.json()["message"]
+    except (ValueError, TypeError, KeyError):
+        message = ""
+    text = " ".join(str(message).split())[:_MOST_SAID]
+    return f"the server answered {ServerAnswer(answer.status_code)}{f' ({text})' if text else ''}"
+
+
+def _place(answer: Response) -> str:
+    """Where redirects have led to, without credentials; the whole address if that is another server's."""
+    first, last = urlsplit(answer.history[0].url), urlsplit(answer.url)
+    host = last.netloc.rpartition("@")[2]
+    is_same = (last.scheme, host) == (first.scheme, first.netloc.rpartition("@")[2])
+    return last.path if is_same else f"{last.scheme}://{host}{last.path}"
+
+
+def _check(answer: Response, method: str, asked: str, *, download: bool) -> None:
+    """Refuse what a proxy or a login page answers in the server's place; a file that is downloaded may be a page."""
+    advice = "is a proxy or a login before the server? Pass the address, and the credentials, of MLflow itself"
+    if method != "GET" and any(each.status_code not in _KEEPING for each in answer.history):
+        raise TrackingError(f"the server answered {asked} with a redirect to {_place(answer)}: {advice}")
+    if answer.status_code == 413:
+        raise TrackingError(f"{_said(answer)} to {asked}: {_TOO_LARGE}")
+    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if answer.status_code == 200 and kind == "text/html" and not download:
+        redirected = f", {_place(answer)}" if answer.history else ""
+        raise TrackingError(f"the server answered {asked} with a web page{redirected}: {advice}")
+
+
+Result = TypeVar("Result")
+
+#: Called between the steps of a bounded piece of work; it ends the work when nobody waits for it any more.
+Checkpoint = Callable[[], None]
+
+#: Seconds a server may take to answer the first short question.
+PROBE_SECONDS = 10.0
+
+
+def resolve_tracking_uri(tracking_uri: str | None) -> str:
+    """The given tracking URI, or else the one MLflow is set to.
+
+    Raises:
+        MissingDependencyError: If MLflow is not installed.
+    """
+    try:
+        import mlflow
+    except ImportError as error:
+        raise MissingDependencyError(
+            "runs and logged models need MLflow: pip install 'lensai-integrations[mlflow]'"
+        ) from error
+    return str(tracking_uri) if tracking_uri else mlflow.get_tracking_uri()
+
+
+def bounded(work: Callable[[Checkpoint], Result], deadline: float, uri: str) -> Result:
+    """Do the work on another thread, after a probe of the server, and wait for it until the deadline.
+
+    Args:
+        work: Receives a function to call between its steps; that raises once the deadline has passed, so that work
+            left behind does not go on for long.
+        deadline: Seconds to wait, the probe included.
+        uri: Tracking URI; its credentials are kept out of messages.
+
+    Raises:
+        InputError: If `deadline` is not positive.
+        TrackingError: If the server does not answer in time, or the work fails; errors of this package stay as they
+            are.
+    """
+    check_seconds("deadline", deadline)
+    outcome: Future[Result] = Future()
+    left_behind = threading.Event()
+
+    def checkpoint() -> None:
+        if left_behind.is_set():
+            raise TrackingError("given up at the deadline")
+
+    def run() -> None:
+        try:
+            _probe(uri, min(PROBE_SECONDS, deadline))
+            checkpoint()
+            with hurried():
+                outcome.set_result(work(checkpoint))
+        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which decides
+            outcome.set_exception(error)
+
+    threading.Thread(target=copy_context().run, args=(run,), daemon=True, name="lensai-mlflow").start()
+    try:
+        failure = outcome.exception(timeout=deadline)
+    except TimeoutError as error:
+        pass_on(error)  # of a user's signal handler, while this waited
+        failure = TrackingError(f"no answer within {deadline:g} s")
+    finally:
+        left_behind.set()
+    if failure is None:
+        return outcome.result()
+    if isinstance(failure, LensAIError) or not isinstance(failure, Exception):
+        raise failure
+    raise TrackingError(_told(failure) or cause(failure, uri))
+
+
+def _told(failure: BaseException) -> str:
+    """What `asking.py` has raised, of which MLflow makes an error of its own, with the whole address in it."""
+    while context := failure.__context__:
+        if isinstance(context, TrackingError):
+            return str(context)
+        failure = context
+    return ""
+
+
+def _probe(uri: str, seconds: float) -> None:
+    """Ask an HTTP server whether it is there; any answer will do, since proxies answer in their own ways."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    host = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+    once = {"max_retries": 0, "timeout": seconds, "raise_on_status": False}
+    try:
+        http_request(host, "/health", "GET", **once)  # type: ignore[no-untyped-call]
+    except MlflowException as error:
+        problem = cause(error, uri)
+    else:
+        return
+    raise TrackingError(f"the server does not answer: {problem}")

@@ -18,9 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lensai_integrations.errors import InputError, TrackingError
-from lensai_integrations.mlflow.address import DEFAULT_PATH, checked_path, without_credentials
+from lensai_integrations.mlflow.address import (
+    DEFAULT_PATH,
+    Checkpoint,
+    bounded,
+    checked_path,
+    resolve_tracking_uri,
+    without_credentials,
+)
 from lensai_integrations.mlflow.load import LIMITS
-from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
 from lensai_integrations.problems import pass_on
 from lensai_integrations.profiles.profile import files_of
 from lensai_integrations.storage.folders import MANIFEST, read_files, write_files

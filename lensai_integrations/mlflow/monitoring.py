@@ -1,20 +1,42 @@
-"""What a monitor finds, in an MLflow run: metrics of every window, and the report where people are told."""
+"""What a monitor finds, in an MLflow run: metrics of every window, and the report where people are told.
+
+What devices sent, in MLflow: a run per sensor, with metrics and a report of every hour.
+
+A run is found by its tag every time it is written to, so nothing has to be remembered: a server that starts anew goes
+on with the same runs, a run that someone deleted is made anew, and of two that two servers made at the same moment
+both go on with the older. MLflow keeps every value of a metric and shows the largest of one step and time as the
+newest; so an hour is written a millisecond later for every second that passed between its beginning and the verdict:
+judged again, since more came or with another baseline, it takes the place of what was found before.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from lensai_integrations.drift.result import DriftReport
+from lensai_integrations.errors import InputError, TrackingError
 from lensai_integrations.measures.inputs import check_seconds
-from lensai_integrations.mlflow.address import checked_path
+from lensai_integrations.mlflow.address import (
+    Checkpoint,
+    bounded,
+    checked_path,
+    resolve_tracking_uri,
+    without_credentials,
+)
 from lensai_integrations.mlflow.log import active_run_id
-from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
-from lensai_integrations.monitoring.events import NOTICE, STATUS, WINDOW, Event
+from lensai_integrations.monitoring.events import NOTICE, STATUS, WINDOW, Event, worst_effect
 from lensai_integrations.monitoring.judging import ALARM, LEVELS, REMINDER, WARNING
 from lensai_integrations.monitoring.sinks.base import Complain, QueuedSink
 from lensai_integrations.profiles.profile import Baseline, Profile
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
 
 #: Notices with a report.
 _REPORTED: Final = (WARNING, ALARM, REMINDER)
@@ -136,3 +158,199 @@ def measured(rows: int, moved: int, effects: Mapping[str, float]) -> Iterator[tu
     yield "drift/effect", max(map(float, effects.values()), default=0.0)
     for name, effect in effects.items():
         yield f"drift/effects/{_UNKNOWN.sub('_', name)}", float(effect)
+
+
+#: Tag of a sensor's run; its value is the sensor's name.
+TAG: Final = "lensai.sensor"
+#: Directory of the reports below a run.
+PATH: Final = "lensai/drift"
+#: What a run's page says of it.
+_NOTE: Final = (
+    "What a LensAI device sent, hour by hour, held against a baseline: `drift/verdict` is 1 where an hour drifted, and "
+    f"`{PATH}` has a report of every hour, in UTC."
+)
+#: So MLflow's pages open with metrics, not with traces.
+_KIND: Final = {"mlflow.experimentKind": "custom_model_development"}
+_HOUR: Final = 3600
+#: Runs of one sensor that are looked at; more than one is rare.
+_MOST: Final = 20
+
+
+class JudgedHour(Protocol):
+    """What is asked of an hour: when it begins in unix time, its rows, and the unix time of the verdict, in seconds."""
+
+    @property
+    def hour(self) -> int: ...  # noqa: D102  as the class says
+    @property
+    def rows(self) -> int: ...  # noqa: D102
+    @property
+    def judged(self) -> float | None: ...  # noqa: D102
+
+
+class SensorRuns:
+    """Logs the hours of sensors to their runs, each call bounded by a deadline.
+
+    Metrics `drift/verdict` (0 or 1), `drift/rows`, `drift/streams_moved`, `drift/effect` (the largest) and
+    `drift/effects/<group>`, with the hour as time and hours since 1970 as step; the artifact
+    `lensai/drift/2026-11-21T14Z.html` is the report. Logging an hour again replaces its report. A run is `RUNNING`
+    until `close`.
+
+    Args:
+        experiment: Name of the experiment, made if absent.
+        tracking_uri: MLflow's own setting by default.
+        deadline: Seconds that the server gets for one hour.
+
+    Raises:
+        InputError: If an argument is malformed.
+        MissingDependencyError: If MLflow is not installed.
+
+    Example:
+        >>> SensorRuns(deadline=0)
+        Traceback (most recent call last):
+        lensai_integrations.errors.InputError: deadline=0 must be a positive number of seconds
+    """
+
+    def __init__(
+        self, experiment: str = "lensai-devices", tracking_uri: str | None = None, deadline: float = 30.0
+    ) -> None:
+        check_seconds("deadline", deadline)
+        if not isinstance(experiment, str) or not experiment.strip():
+            raise InputError(f"experiment={experiment!r} must be the name of an experiment, such as 'lensai-devices'")
+        self._experiment, self._deadline = experiment, deadline
+        self._uri = resolve_tracking_uri(tracking_uri)
+        self._written: set[str] = set()
+
+    def log(
+        self, sensor: str, hour_drift: JudgedHour, report: DriftReport, baseline: Baseline | Profile, profile: Profile
+    ) -> str:
+        """Log an hour.
+
+        Args:
+            sensor: Its name.
+            hour_drift: The hour: when it was, how much came, and the verdict.
+            report: What `compare(baseline, profile)` said.
+            baseline: What the hour was held against.
+            profile: Of the hour.
+
+        Returns:
+            The address of the run's page, or its id where MLflow has no server.
+
+        Raises:
+            InputError: If the name cannot be looked up in MLflow.
+            TrackingError: If the server is down, refuses, or does not answer in time.
+        """
+        from lensai_integrations.report import drift_html
+
+        _checked(sensor)
+        page = drift_html(report, baseline, profile)
+        values = dict(measured(hour_drift.rows, len(report.moved), {g.name: worst_effect(g) for g in report.groups}))
+        values["drift/verdict"] = float(report.drift)
+
+        def work(checkpoint: Checkpoint) -> Run:
+            client = self._client()
+            run = self._run(client, sensor, checkpoint)
+            checkpoint()
+            client.log_batch(run.info.run_id, _metrics(hour_drift, values))
+            checkpoint()
+            client.log_text(run.info.run_id, page, f"{PATH}/{report_name(hour_drift.hour)}")
+            return run
+
+        run = bounded(work, self._deadline, self._uri)
+        self._written.add(run.info.run_id)
+        return self._address(run)
+
+    def close(self) -> None:
+        """Mark the runs written to as finished; they go on when they are written to again.
+
+        Raises:
+            TrackingError: If the server is down, or does not answer in time.
+        """
+
+        def work(checkpoint: Checkpoint) -> None:
+            client = self._client()
+            for run_id in sorted(self._written):
+                checkpoint()
+                client.update_run(run_id, status="FINISHED")  # set_terminated would print two lines for each
+                self._written.discard(run_id)
+
+        if self._written:
+            bounded(work, self._deadline, self._uri)
+
+    def _client(self) -> MlflowClient:
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self._uri)
+
+    def _run(self, client: MlflowClient, sensor: str, checkpoint: Checkpoint) -> Run:
+        """The sensor's run, made if there is none."""
+        experiment = _experiment_id(client, self._experiment)
+        checkpoint()
+        found = _oldest(client, experiment, sensor)
+        if found is None:
+            checkpoint()
+            tags = {TAG: sensor, "mlflow.source.name": "lensai serve", "mlflow.note.content": _NOTE}
+            made = client.create_run(experiment, tags=tags, run_name=sensor)
+            found = _oldest(client, experiment, sensor) or made
+            if found.info.run_id != made.info.run_id:
+                client.delete_run(made.info.run_id)
+        if found.info.status != "RUNNING":
+            client.update_run(found.info.run_id, status="RUNNING")
+        return found
+
+    def _address(self, run: Run) -> str:
+        if not self._uri.startswith(("http://", "https://")):
+            return str(run.info.run_id)
+        base = without_credentials(self._uri).rstrip("/")
+        return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+def report_name(hour: int) -> str:
+    """File name of the report of an hour that begins at this unix time.
+
+    Example:
+        >>> report_name(1719392400)
+        '2024-06-26T09Z.html'
+    """
+    return f"{datetime.fromtimestamp(hour, UTC):%Y-%m-%dT%HZ}.html"
+
+
+def _checked(sensor: str) -> None:
+    """MLflow's filters know no escapes."""
+    if not sensor or not sensor.isprintable() or ("'" in sensor and '"' in sensor):
+        raise InputError(
+            f"sensor={sensor!r} cannot be looked up in MLflow; pass a name of printable characters without both "
+            "kinds of quotes"
+        )
+
+
+def _metrics(hour: JudgedHour, values: dict[str, float]) -> list[Metric]:
+    from mlflow.entities import Metric
+
+    passed = max(int((hour.judged or hour.hour) - hour.hour), 0)  # a device's clock may be ahead
+    when = 1000 * hour.hour + min(passed, 1000 * _HOUR - 1)
+    return [Metric(key, value, when, hour.hour // _HOUR) for key, value in values.items()]
+
+
+def _experiment_id(client: MlflowClient, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, tags=_KIND))
+        except MlflowException:  # another server made it in the meantime, or this one refuses
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise TrackingError(f"experiment {name!r} was deleted: restore it, or log to one of another name")
+    return str(found.experiment_id)
+
+
+def _oldest(client: MlflowClient, experiment: str, sensor: str) -> Run | None:
+    """The oldest run of the sensor. Databases may compare names without regard to case; we do not."""
+    quote = '"' if "'" in sensor else "'"
+    wanted = f"tags.`{TAG}` = {quote}{sensor}{quote}"
+    runs = client.search_runs([experiment], wanted, max_results=_MOST, order_by=["attributes.start_time ASC"])
+    same = [run for run in runs if run.data.tags.get(TAG) == sensor]
+    return min(same, key=lambda run: (run.info.start_time, run.info.run_id), default=None)

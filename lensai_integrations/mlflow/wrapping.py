@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.inputs import ImageInputs, documented
-from lensai_integrations.mlflow.address import DEFAULT_PATH
+from lensai_integrations.mlflow.address import DEFAULT_PATH, resolve_tracking_uri
 from lensai_integrations.mlflow.load import load_baseline
 from lensai_integrations.mlflow.log import log_baseline
-from lensai_integrations.mlflow.server import resolve_tracking_uri
 from lensai_integrations.monitoring.monitor import DriftMonitor
 from lensai_integrations.profiles.conventions import readers_by_name
 from lensai_integrations.profiles.profile import Baseline

@@ -13,7 +13,7 @@ from typing import Final
 from fastapi import FastAPI
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.mlflow.sensors import SensorRuns
+from lensai_integrations.mlflow.monitoring import SensorRuns
 from lensai_integrations.profiles.profile import Baseline, to_bytes
 from lensai_integrations.server import api, intake, web
 from lensai_integrations.server.describing import describe

@@ -113,7 +113,7 @@ def serve(
 def _runs(baseline: str, tracking_uri: str | None, experiment: str) -> SensorRuns | None:
     """Where reports are logged: nowhere if MLflow was not spoken of, whose default is a file in the current folder."""
     from lensai_integrations.mlflow import SensorRuns
-    from lensai_integrations.mlflow.resolve import is_tracked
+    from lensai_integrations.mlflow.load import is_tracked
 
     if not (tracking_uri or is_tracked(baseline) or os.environ.get("MLFLOW_TRACKING_URI")):
         click.echo("reports are not logged to MLflow: pass --tracking-uri", err=True)

@@ -16,7 +16,7 @@ from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.edge.reading import profile_of_files
 from lensai_integrations.edge.uploads import unpack_sketches
 from lensai_integrations.errors import TrackingError
-from lensai_integrations.mlflow.sensors import SensorRuns
+from lensai_integrations.mlflow.monitoring import SensorRuns
 from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.server import logged, queries
 from lensai_integrations.server.lasting import Lasting

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.mlflow.sensors import SensorRuns
+from lensai_integrations.mlflow.monitoring import SensorRuns
 from lensai_integrations.profiles.profile import Baseline
 from lensai_integrations.server.app import create_app
 from lensai_integrations.server.certificate import Certificate

@@ -18,9 +18,9 @@ from requests import Response
 from lensai_integrations import Baseline, Profile, compare
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import TrackingError
-from lensai_integrations.mlflow import MLflowSink, SensorRuns, asking, load_baseline, push
+from lensai_integrations.mlflow import MLflowSink, SensorRuns, address, load_baseline, push
+from lensai_integrations.mlflow.address import bounded
 from lensai_integrations.mlflow.log import upload_files
-from lensai_integrations.mlflow.server import bounded
 from lensai_integrations.monitoring.events import STATUS, Event
 from lensai_integrations.server.records import HourDrift
 
@@ -31,7 +31,7 @@ Fault = Callable[[Handler], bool]
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made, in no time."""
     made: list[float] = []
-    monkeypatch.setattr(asking, "_pause", made.append)
+    monkeypatch.setattr(address, "_pause", made.append)
     return made
 
 
@@ -246,7 +246,7 @@ def test_a_page_in_the_place_of_a_file_is_no_baseline(folder: Path) -> None:
 def test_a_server_that_hangs_is_not_asked_again(
     monkeypatch: pytest.MonkeyPatch, folder: Path, pauses: list[float]
 ) -> None:
-    monkeypatch.setattr(asking, "QUESTION_SECONDS", 0.2)
+    monkeypatch.setattr(address, "QUESTION_SECONDS", 0.2)
 
     def hang(request: Handler) -> bool:
         return request.server.closing.wait(60)
@@ -260,7 +260,7 @@ def test_a_server_that_hangs_is_not_asked_again(
 def test_a_server_that_went_away_is_asked_three_times(pauses: list[float]) -> None:
     with serving(lambda _: False) as server:
         pass
-    with asking.hurried(), pytest.raises(MlflowException) as caught:
+    with address.hurried(), pytest.raises(MlflowException) as caught:
         MlflowClient(server.uri).get_run(server.run_id)
     assert re.fullmatch(r"no answer to GET .*runs/get: .*Connection refused", str(caught.value.__context__))
     assert pauses == [1.0, 3.0]
@@ -278,7 +278,7 @@ def test_an_upload_may_take_longer_than_a_question(given: int | None, body: byte
         answer.status_code = 204
         return answer
 
-    asking._ask(request, "PUT", "http://host/path", 7, 2, 1, frozenset({500}), timeout=given, data=body)
+    address._ask(request, "PUT", "http://host/path", 7, 2, 1, frozenset({500}), timeout=given, data=body)
     assert waited == [expected]
 
 
@@ -321,7 +321,7 @@ def test_other_calls_of_the_process_are_as_they_were(monkeypatch: pytest.MonkeyP
 def test_mlflow_asks_through_the_function_that_is_stepped_before() -> None:
     """Of an MLflow without it, only the deadline would hold: this test says so."""
     assert hasattr(rest_utils, "_get_http_response_with_retries")
-    with asking.hurried(), asking.hurried():
+    with address.hurried(), address.hurried():
         function = rest_utils._get_http_response_with_retries
     assert function.of_lensai
     assert not hasattr(function.__closure__[0].cell_contents, "of_lensai")
@@ -329,5 +329,5 @@ def test_mlflow_asks_through_the_function_that_is_stepped_before() -> None:
 
 def test_an_mlflow_that_asks_in_another_way_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(rest_utils, "_get_http_response_with_retries")
-    with asking.hurried():
+    with address.hurried():
         assert not hasattr(rest_utils, "_get_http_response_with_retries")

@@ -9,7 +9,7 @@ import pytest
 from tracking import Store
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.mlflow.resolve import ArtifactFolder, is_tracked, places
+from lensai_integrations.mlflow.load import ArtifactFolder, is_tracked, places
 
 MODEL = "m-" + "0" * 32
 

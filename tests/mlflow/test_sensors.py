@@ -15,7 +15,7 @@ from lensai_integrations import Baseline, Profile, compare
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import InputError, TrackingError
 from lensai_integrations.mlflow import SensorRuns
-from lensai_integrations.mlflow.sensors import TAG
+from lensai_integrations.mlflow.monitoring import TAG
 from lensai_integrations.server.records import HourDrift
 
 HOUR = 1_795_298_400  # 2026-11-21 22:00 UTC

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from lensai_integrations.errors import FormatError, InputError, MissingDependencyError, TrackingError
-from lensai_integrations.mlflow.server import Checkpoint, bounded, resolve_tracking_uri
+from lensai_integrations.mlflow.address import Checkpoint, bounded, resolve_tracking_uri
 
 LOCAL = "sqlite:///mlflow.db"
 
