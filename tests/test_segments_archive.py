@@ -17,7 +17,7 @@ from lensai_integrations import Baseline, Profile, Profiler, cli
 from lensai_integrations.errors import FormatError
 from lensai_integrations.profiles.profile import from_bytes, to_bytes
 from lensai_integrations.storage.npz import pack, unpack
-from lensai_integrations.training.checkpoints import StateCache, profiles_of
+from lensai_integrations.training.fit import StateCache, profiles_of
 
 NAMES = ["../../etc/passwd", "zoë 日本", "a/b\\c", "<b>", "nul\0nul"]
 

@@ -43,8 +43,8 @@ def profile(
     If it is interrupted, the same command goes on where it was. Files that cannot be read are counted and listed.
     """
     from lensai_integrations.profiling.image_files import profile_files
-    from lensai_integrations.progress import progress_bar
     from lensai_integrations.report import baseline_html
+    from lensai_integrations.training.finish import progress_bar
 
     if segment_by is None and max_segments != DEFAULT_SEGMENTS:
         raise InputError(f"--max-segments {max_segments} is of segments: pass --segment-by, too")
@@ -81,8 +81,8 @@ def calibrate(source: str, output: Path, windows: int, seed: int, tracking_uri: 
     Callbacks do this at the end of training; it is for profiles and for baselines made without.
     """
     from lensai_integrations.drift.calibrate import calibrate as calibrate_baseline
-    from lensai_integrations.progress import progress_bar
     from lensai_integrations.report import baseline_html
+    from lensai_integrations.training.finish import progress_bar
 
     with progress_bar("calibrating") as tick:
         made = calibrate_baseline(load_source(source, tracking_uri), draws=windows, seed=seed, progress=tick)
@@ -101,7 +101,7 @@ def check(path: Path, layout: str, scale: str, mean: str | None, std: str | None
 
     Exits 0, 1 (there is something to look at) or 2 (error).
     """
-    from lensai_integrations.training.check_files import check_path
+    from lensai_integrations.training.check import check_path
 
     found = check_path(path, layout=layout, scale=scale, mean=mean, std=std)
     click.echo(str(found), nl=False)

@@ -16,7 +16,7 @@ import numpy as np
 from lensai_integrations.errors import FormatError
 from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.storage.npz import pack, unpack
-from lensai_integrations.training.checkpoints import StateCache, profiles_of
+from lensai_integrations.training.fit import StateCache, profiles_of
 
 #: Which profiles a file holds: of the latest epoch, and of the best.
 LATEST, BEST = "latest", "best"

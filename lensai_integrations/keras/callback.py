@@ -36,7 +36,7 @@ from lensai_integrations.measures.inputs import ImageInputs, documented
 from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
 from lensai_integrations.profiles.profile import Baseline, Profile
-from lensai_integrations.training.checking import Checkable
+from lensai_integrations.training.check import Checkable
 from lensai_integrations.training.finish import deliver, say_there_is_none
 from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION
 from lensai_integrations.training.options import FINAL, Options

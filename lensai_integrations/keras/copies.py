@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.profile import Baseline
+from lensai_integrations.training.finish import FOLDER
 from lensai_integrations.training.options import Options
-from lensai_integrations.training.place import FOLDER
 
 _NO_OBJECTIVE: Final = (
     "the objective {!r} is not among the logs of fit, so which trial is the best is not known here, and the baseline is"

@@ -22,8 +22,7 @@ from lensai_integrations.profiles.names import OUTPUTS, head_of, is_labels
 from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.drift_passes import Monitored, Passes
-from lensai_integrations.training.known_layers import KnownLayer, known_output, not_in
-from lensai_integrations.training.naming import SeveralAlikeError
+from lensai_integrations.training.layers import KnownLayer, SeveralAlikeError, known_output, not_in
 from lensai_integrations.training.recording import LAYER, Recording
 
 

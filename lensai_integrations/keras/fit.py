@@ -30,8 +30,7 @@ from lensai_integrations.profiles.names import LABEL
 from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.training.fit import PREDICTION, TRAINING, VALIDATION, Fit
 from lensai_integrations.training.options import Reading
-from lensai_integrations.training.recording import Recording
-from lensai_integrations.training.threads import one_blas_thread
+from lensai_integrations.training.recording import Recording, one_blas_thread
 from lensai_integrations.training.weights import WEIGHTS, Weights
 
 _KINDS = (TRAIN, TEST, PREDICT)

@@ -15,7 +15,7 @@ import keras
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.private import layers_in, remat_scope_of
-from lensai_integrations.training.naming import INPUT, SeveralAlikeError, find_alike, find_named
+from lensai_integrations.training.layers import INPUT, SeveralAlikeError, find_alike, find_named
 
 SEPARATOR = "/"
 

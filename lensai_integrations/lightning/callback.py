@@ -41,7 +41,7 @@ from lensai_integrations.profiling.labels import Place
 from lensai_integrations.torch.attach import attach
 from lensai_integrations.torch.finding import Finder
 from lensai_integrations.torch.recording import LoaderPass
-from lensai_integrations.training.checking import Checkable
+from lensai_integrations.training.check import Checkable
 from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION
 from lensai_integrations.training.options import FINAL, Options
 from lensai_integrations.training.tracking import TrackedRun

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lensai_integrations.training.naming import find_alike, find_named
+from lensai_integrations.training.layers import find_alike, find_named
 
 #: Attributes under which torch's wrappers keep the module they wrap.
 WRAPPED = (

@@ -18,8 +18,7 @@ from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.torch.answer import Answer, Readout
 from lensai_integrations.torch.layers import Layer, find_layer, layer_alike, unwrapped
 from lensai_integrations.torch.weights import SampledWeights
-from lensai_integrations.training.known_layers import KnownLayer, known_output, not_in
-from lensai_integrations.training.naming import INPUT, SeveralAlikeError
+from lensai_integrations.training.layers import INPUT, KnownLayer, SeveralAlikeError, known_output, not_in
 from lensai_integrations.training.recording import LAYER
 from lensai_integrations.training.weights import Weights
 

@@ -18,8 +18,7 @@ from lensai_integrations.profiling.batch_reading import Reader, Taken
 from lensai_integrations.profiling.labels import Place
 from lensai_integrations.torch.ranks import padding_of
 from lensai_integrations.torch.taps import Taps
-from lensai_integrations.training.recording import Listened, Measurer, Recording
-from lensai_integrations.training.threads import one_blas_thread
+from lensai_integrations.training.recording import Listened, Measurer, Recording, one_blas_thread
 
 _WHY_SILENT = (
     "it is not part of the forward pass, or the model was compiled and called before fit; then call"

@@ -37,7 +37,7 @@ from lensai_integrations.torch.matching import match, matched, output_layer, wei
 from lensai_integrations.torch.taps import CATCHING, Hook, Hooks, Tap, first_tensor, listened
 from lensai_integrations.torch.trace import Trace
 from lensai_integrations.training.drift_options import DriftOptions
-from lensai_integrations.training.known_layers import check_weights, known_layers, weights_known
+from lensai_integrations.training.layers import check_weights, known_layers, weights_known
 from lensai_integrations.training.recording import LAYER, Listened
 from lensai_integrations.training.weights import WEIGHTS
 

@@ -2,29 +2,189 @@
 
 The batch goes the way that all batches of a fit go; what is looked at here is what came out, and what was handed in.
 Values are waited for: nobody trains meanwhile.
+
+What a person would want to know of one batch before training on a million like it.
+
+Only what the numbers show: which of red and blue comes first, no batch tells.
+
+A dry run of images on disk: how would they be read?
+
+The public side of a dry run, the same in every adapter's callback.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
-from lensai_integrations.arrays.namespaces import dtype_name, is_array, shape_of, strings
-from lensai_integrations.errors import InputError
-from lensai_integrations.profiles.conventions import is_images, plain_name
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.arrays.namespaces import dtype_name, is_array, shape_of, strings, to_host
+from lensai_integrations.errors import InputError, MissingDependencyError
+from lensai_integrations.measures.batches import by_shape
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.outputs import SUM_TOLERANCE
+from lensai_integrations.measures.pixels import OVERSHOOT
+from lensai_integrations.problems import Problems, pass_on
+from lensai_integrations.profiles.conventions import input_of, is_images, plain_name
 from lensai_integrations.profiles.groups import Group
-from lensai_integrations.profiles.names import LABELS, OUTPUTS
+from lensai_integrations.profiles.names import LABELS, OUTPUTS, for_head
 from lensai_integrations.profiles.profile import Profile
+from lensai_integrations.profiling.image_files import images_in
 from lensai_integrations.profiling.labels import Place, by_part, parts_beside
 from lensai_integrations.training.fit import Preparer
-from lensai_integrations.training.options import Options
-from lensai_integrations.training.recording import LAYER, Listened, Recording, images_of, labels_of
-from lensai_integrations.training.suspicions import SeenGroup, suspicions
-from lensai_integrations.training.threads import one_blas_thread
+from lensai_integrations.training.options import Options, Profiling
+from lensai_integrations.training.recording import LAYER, Listened, Recording, images_of, labels_of, one_blas_thread
+
+#: Mean brightness of a batch beyond which a photograph is nearly black, or nearly white.
+DARKEST, LIGHTEST = 15.0, 240.0
+#: A contrast below this is no picture.
+FLAT: Final = 1.0
+#: Rows from which on it says something that all are alike.
+SEVERAL: Final = 8
+
+
+@dataclass(frozen=True)
+class SeenGroup:
+    """A group of one batch, and the array it was measured from.
+
+    Attributes:
+        group: The group.
+        array: Images, answers or labels, as they were taken from the batch.
+    """
+
+    group: Group
+    array: Any
+
+    @cached_property
+    def values(self) -> NDArray[np.float64]:
+        """The values as float64 in host memory; of images all pixels on the 0-255 scale, not cut off; texts: none."""
+        if strings(self.array) is not None:
+            return np.empty(0)
+        if is_images(self.group.name):
+            return np.concatenate([each.reshape(-1) for each in self.pixels])
+        return np.asarray(to_host(self.array), np.float64)
+
+    @cached_property
+    def pixels(self) -> list[NDArray[np.float64]]:
+        """Images `[n, C, H, W]` on the 0-255 scale, not cut off, an array for each of their sizes."""
+        reader = ImageInputs(**{**self.group.info["reader"], "key": None})
+        found = []
+        for _, array in by_shape(self.array):
+            images = reader.read(array)
+            gain, offset = (np.array(each, np.float64)[:, None, None] for each in (images.gain, images.offset))
+            found.append(np.asarray(to_host(images.pixels) * gain + offset, np.float64))
+        return found
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest finite value; NaN if there is none."""
+        finite = self.values[np.isfinite(self.values)]
+        return (float(finite.min()), float(finite.max())) if finite.size else (math.nan, math.nan)
+
+    def stream(self, name: str) -> NDArray[Any]:
+        """The values of a stream that the sketch keeps, all of them for a few hundred rows; none without the stream."""
+        bank = self.group.bank
+        if bank is None or name not in self.group.streams or not bank.n:
+            return np.empty(0)
+        values, weights = bank.sorted_view()
+        row = self.group.streams.index(name)
+        return np.repeat(values[row], weights[row])
+
+
+def suspicions(seen: Sequence[SeenGroup]) -> list[str]:
+    """A sentence for everything that looks wrong, and what to do about it.
+
+    Example:
+        >>> suspicions([])
+        []
+    """
+    found = []
+    for each in seen:
+        which = f"{each.group.name}: " if input_of(each.group.name) else ""
+        found += [which + text for text in _ABOUT.get(each.group.name.split("/")[0], _nothing)(each)]
+    return found
+
+
+def _images(seen: SeenGroup) -> Iterator[str]:
+    low, high = seen.range
+    if low < -OVERSHOOT or high > 255 + OVERSHOOT:
+        yield (
+            f"pixels reach from {low:.4g} to {high:.4g} on the 0-255 scale: mean=, std= or scale= of ImageInputs are"
+            " not those that the images were made with"
+        )
+    brightness = seen.stream("brightness")
+    if brightness.size and not DARKEST <= (mean := float(brightness.mean())) <= LIGHTEST:
+        yield (
+            f"the mean brightness is {mean:.3g} of 255, which is nearly {'black' if mean < DARKEST else 'white'}: are"
+            " scale=, mean= and std= of ImageInputs right?"
+        )
+    if flat := int(np.count_nonzero(seen.stream("contrast") < FLAT)):
+        yield f"{flat} of {seen.group.n} images are constant, or nearly: is it the image that is read?"
+    yield from _shape(seen)
+
+
+def _shape(seen: SeenGroup) -> Iterator[str]:
+    channels = seen.pixels[0].shape[1]
+    for height, width in {each.shape[2:] for each in seen.pixels}:
+        if min(height, width) <= 4 < max(height, width):
+            yield f"images are {height} x {width} pixels: is layout={seen.group.info['reader']['layout']!r} right?"
+            break
+    saturation = seen.stream("saturation")
+    if channels == 3 and saturation.size and float(saturation.max()) == 0:
+        yield "red, green and blue are the same in every pixel: these are grey images"
+    if len(seen.pixels) == 1 and len(seen.pixels[0]) >= SEVERAL and float(np.ptp(seen.pixels[0], axis=0).max()) == 0:
+        yield f"all {len(seen.pixels[0])} images are the same"
+
+
+def _outputs(seen: SeenGroup) -> Iterator[str]:
+    rows = seen.values.reshape(len(seen.values), -1)
+    finite = rows[np.isfinite(rows).all(axis=1)]
+    if seen.group.info["kind"] == "logits" and finite.shape[1] > 1 and len(finite):
+        inside = finite.min() >= 0 and finite.max() <= 1
+        if inside and bool((np.abs(finite.sum(axis=1) - 1) <= SUM_TOLERANCE).all()):
+            advice = for_head("pass task='probabilities', or name the layer before the softmax", seen.group.name)
+            yield (
+                f"{seen.group.name} are read as logits, but they look like probabilities (inside [0, 1], rows sum to"
+                f" 1): {advice}"
+            )
+
+
+def _embeddings(seen: SeenGroup) -> Iterator[str]:
+    bank = seen.group.bank
+    if bank is not None and bank.n >= SEVERAL and bool((bank.min == bank.max).all()):
+        yield f"{seen.group.name} is the same for every image"
+
+
+def _labels(seen: SeenGroup) -> Iterator[str]:
+    for sketch in seen.group.categories.values():
+        top = sketch.top(2)
+        if sketch.n >= SEVERAL and len(top) == 1:
+            yield f"all {sketch.n} labels are {top[0][0]!r}: is target= right, and is the loader shuffled?"
+    if seen.values.size and not np.isfinite(seen.values).all():
+        yield "there are labels that are not finite"
+
+
+def _nothing(_: SeenGroup) -> Iterator[str]:
+    return iter(())
+
+
+_ABOUT: Final[Mapping[str, Callable[[SeenGroup], Iterator[str]]]] = {
+    "inputs": _images,
+    "outputs": _outputs,
+    "embeddings": _embeddings,
+    "labels": _labels,
+}
+
 
 #: The source of what a dry run profiles.
 SOURCE: Final = "check"
@@ -307,3 +467,122 @@ def _plainly(warning: str) -> str:
 
 def _range(row: CheckRow) -> str:
     return "" if math.isnan(row.low) else f"{row.low:.4g} to {row.high:.4g}"
+
+
+#: Images of a folder that are looked at, evenly from all of it.
+MOST_IMAGES: Final = 64
+
+
+def check_path(
+    path: Path, *, layout: str = "auto", scale: str = "auto", mean: str | None = None, std: str | None = None
+) -> Check:
+    """Look at images as a profiler would: of a folder, one file, or a batch in a `.npy` or `.npz` file.
+
+    Args:
+        path: Folder (with folders in it), image, or array; a `.npz` may have labels beside the images.
+        layout: As in `ImageInputs`.
+        scale: A number as text, or `"auto"`.
+        mean: A number, or one per channel with commas between.
+        std: Likewise.
+
+    Raises:
+        InputError: If there is nothing to look at, or an option is no number.
+        MissingDependencyError: If images are to be read and Pillow is not installed.
+    """
+    inputs = ImageInputs(layout=layout, scale=_scale(scale), mean=_numbers("mean", mean), std=_numbers("std", std))
+    batch, notes = _arrays(path) if path.suffix.lower() in (".npy", ".npz") else _image_files(path)
+    options = Profiling(layers=None, inputs=inputs, outputs=None, rows=0)
+    return run_check(Preparer(options, Problems(quiet=True)), batch, {}, notes=notes)
+
+
+def _scale(text: str) -> float | str:
+    if text == "auto":
+        return text
+    (number,) = _numbers("scale", text) or (1.0,)
+    return number
+
+
+def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{name}={text!r} should be numbers with commas between, e.g. 0.485,0.456,0.406") from error
+
+
+def _arrays(path: Path) -> tuple[Any, list[str]]:
+    """The batch in a file of numpy arrays. Nothing in it is unpickled."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        batch = loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except Exception as error:  # damaged headers make numpy raise TokenError, TypeError, MemoryError and more
+        pass_on(error)
+        raise InputError(f"{path} holds no plain numpy arrays: {error}") from error
+    return (next(iter(batch.values())) if isinstance(batch, dict) and len(batch) == 1 else batch), []
+
+
+def _image_files(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
+    """The images of the commonest size as `[n, H, W, 3]` or `[n, H, W]`, and what was left out."""
+    files = list(_spread(images_in(path)[1]))
+    by_shape: dict[tuple[int, ...], list[NDArray[np.uint8]]] = defaultdict(list)
+    broken: list[str] = []
+    for file in files:
+        try:
+            image = _read_files(file)
+        except (OSError, ValueError) as error:
+            pass_on(error)
+            broken.append(f"{file.name} could not be read: {error}")
+        else:
+            by_shape[image.shape].append(image)
+    if not by_shape:
+        raise InputError(f"{path} has no images that can be read: {broken[0]}")
+    largest = max(by_shape.values(), key=len)
+    left = sum(map(len, by_shape.values())) - len(largest)
+    if left:
+        broken.append(f"{left} of {len(files)} images are of other sizes and were left out: a batch has one size")
+    return np.stack(largest), broken
+
+
+def _spread(files: list[Path]) -> Iterator[Path]:
+    """At most `MOST_IMAGES`, evenly from the whole list."""
+    step = max(1, -(-len(files) // MOST_IMAGES))
+    yield from files[::step]
+
+
+def _read_files(file: Path) -> NDArray[np.uint8]:
+    try:
+        pillow: Any = import_module("PIL.Image")
+    except ImportError as error:
+        raise MissingDependencyError("reading images needs Pillow: pip install pillow") from error
+    with pillow.open(file) as image:
+        return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"), np.uint8)
+
+
+class Checkable:
+    """A callback that can be asked what it would see; `_checked` is its adapter's way of looking."""
+
+    _options: Options
+    _checked: Callable[[Options, Any, Any], Check]
+
+    def check(self, *model_and_batch: Any) -> Check:
+        """Run one batch through everything, and tell what was read and what looks wrong. Nothing is changed or kept.
+
+        The model answers in evaluation mode and without gradients. Its modes, weights, buffers and hooks and the random
+        numbers of Python, numpy and the framework are as before; only a generator has one batch less.
+
+        Args:
+            model_and_batch: `model, batch`, or a batch alone to look at images and labels only. Instead of a batch,
+                a loader, or with Lightning a data module: then its first batch.
+
+        Returns:
+            A table when printed; `ok` says whether there is nothing to warn of.
+
+        Raises:
+            InputError: If there is no batch.
+
+        Example:
+            >>> print(callback.check(model, train_loader))  # doctest: +SKIP
+        """
+        if not 1 <= len(model_and_batch) <= 2:
+            raise InputError(f"check takes a model and a batch, or a batch alone, not {len(model_and_batch)} arguments")
+        *model, batch = model_and_batch
+        return self._checked(self._options, model[0] if model else None, batch)

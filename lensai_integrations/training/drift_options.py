@@ -17,7 +17,7 @@ from lensai_integrations.profiles.names import LABEL, OUTPUTS
 from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.profiling.labels import Place
 from lensai_integrations.training.fit import TEST
-from lensai_integrations.training.known_layers import KnownLayer, known_layers, known_output
+from lensai_integrations.training.layers import KnownLayer, known_layers, known_output
 from lensai_integrations.training.options import Reading, as_place
 
 #: Arguments of the monitor that are no arguments of the callback by name.

@@ -19,7 +19,7 @@ from lensai_integrations.profiling.batch_reading import Reader
 from lensai_integrations.profiling.labels import Place
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.fit import Fit
-from lensai_integrations.training.known_layers import check_weights, weights_known
+from lensai_integrations.training.layers import check_weights, weights_known
 from lensai_integrations.training.tracking import TrackedRun
 from lensai_integrations.training.weights import WEIGHTS, Weights
 

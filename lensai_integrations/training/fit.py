@@ -1,4 +1,7 @@
-"""What one fit keeps: the passes that are recorded, the profiles that are complete, and what is missing."""
+"""What one fit keeps: the passes that are recorded, the profiles that are complete, and what is missing.
+
+Profiles on their way through checkpoints, as plain bytes by source.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,64 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Generic, Protocol, TypeVar
 
+from lensai_integrations.errors import FormatError
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.conventions import inputs_of, is_images
 from lensai_integrations.profiles.names import LABEL
-from lensai_integrations.profiles.profile import Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile, from_bytes, to_bytes
 from lensai_integrations.profiling.batch_reading import BatchReader, Reader, image_inputs, without_key
 from lensai_integrations.profiling.labels import Chosen, Place
 from lensai_integrations.profiling.profiler import Profiler
-from lensai_integrations.training.checkpoints import StateCache, profiles_of
+from lensai_integrations.training.delivered import RawImages
 from lensai_integrations.training.options import SOURCES, Profiling, Reading
-from lensai_integrations.training.raw import RawImages
 from lensai_integrations.training.recording import Measurer
+
+
+class StateCache:
+    """Encodes profiles for checkpoints, each only once.
+
+    Example:
+        >>> cache = StateCache()
+        >>> list(cache.state({"validation": Profile(), "training": None}))
+        ['validation']
+    """
+
+    def __init__(self) -> None:
+        self._encoded: dict[str, tuple[Profile, bytes]] = {}
+
+    def state(self, profiles: Mapping[str, Profile | None]) -> dict[str, bytes]:
+        """The profiles that there are, as bytes, by name."""
+        return {name: self._bytes(name, profile) for name, profile in profiles.items() if profile is not None}
+
+    def _bytes(self, name: str, profile: Profile) -> bytes:
+        known = self._encoded.get(name)
+        if known is None or known[0] is not profile:
+            known = self._encoded[name] = (profile, to_bytes(profile))
+        return known[1]
+
+
+def profiles_of(state: Mapping[str, Any]) -> dict[str, Profile]:
+    """The profiles in a callback's state, by name.
+
+    Raises:
+        FormatError: If it is damaged or of another format.
+        DefinitionError: If a definition id means something else here than where it was written.
+    """
+    return {str(name): _profile(name, blob) for name, blob in state.items()}
+
+
+def _profile(name: str, blob: Any) -> Profile:
+    if not isinstance(blob, bytes):
+        raise FormatError(
+            f"the callback's state has a {type(blob).__name__} under {name!r}: it is not of this callback"
+        )
+    profile = from_bytes(blob)
+    if not isinstance(profile, Profile):
+        raise FormatError(f"the callback's state has a whole baseline under {name!r}, not a profile")
+    return profile
+
 
 VALIDATION, TRAINING, TEST, PREDICTION = SOURCES
 NO_HELD_OUT = (

@@ -183,7 +183,7 @@ def test_a_disk_that_cannot_be_written_leaves_the_baseline_in_memory(survives, m
     def write(*_, **__):
         raise error
 
-    monkeypatch.setattr("lensai_integrations.training.place.write_files", write)
+    monkeypatch.setattr("lensai_integrations.training.finish.write_files", write)
     monitor = survives()
 
     assert (monitor.baseline_.n, monitor.directory_) == (24, None)

@@ -18,7 +18,7 @@ from lensai_integrations.errors import FormatError, LensAIError
 from lensai_integrations.lightning.checkpoints import CheckpointFile
 from lensai_integrations.profiles.profile import to_bytes
 from lensai_integrations.torch.weights import SampledWeights
-from lensai_integrations.training.checkpoints import StateCache, profiles_of
+from lensai_integrations.training.fit import StateCache, profiles_of
 
 KEY = "lensai_integrations.BaselineCallback[lensai]"
 

@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 from lensai_integrations import Baseline, Profile, Profiler, compare, edge
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
-from lensai_integrations.training.checkpoints import profiles_of
+from lensai_integrations.training.fit import profiles_of
 
 BOTH, EDGE = ("lensai", "lensai-edge"), "inputs/lensai-edge"
 PHOTOGRAPHS = patches(260, 16)

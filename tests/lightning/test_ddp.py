@@ -14,7 +14,7 @@ import torch
 
 from lensai_integrations import Baseline
 from lensai_integrations.lightning.checkpoints import CheckpointFile
-from lensai_integrations.training.checkpoints import profiles_of
+from lensai_integrations.training.fit import profiles_of
 
 TRAIN, VAL = 101, 51
 GROUPS = ("inputs", "outputs", "embeddings/avgpool", "labels")

@@ -207,7 +207,7 @@ def test_a_disk_that_cannot_be_written_leaves_the_baseline_in_memory(survives, m
     def write(*_, **__):
         raise error
 
-    monkeypatch.setattr("lensai_integrations.training.place.write_files", write)
+    monkeypatch.setattr("lensai_integrations.training.finish.write_files", write)
     monitor = survives()
 
     assert monitor.baseline_.n == 16
@@ -233,7 +233,7 @@ def test_a_report_that_fails_costs_only_the_report(survives, monkeypatch):
 
 
 def test_a_checkpoint_is_saved_without_a_state_that_cannot_be_made(trainer, lit, loaders, monkeypatch, tmp_path):
-    monkeypatch.setattr("lensai_integrations.training.checkpoints.to_bytes", fails)
+    monkeypatch.setattr("lensai_integrations.training.fit.to_bytes", fails)
     monitor = BaselineCallback()
     running = trainer(monitor)
     running.fit(lit(), loaders(16), loaders(16))

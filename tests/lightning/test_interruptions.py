@@ -13,7 +13,7 @@ from lensai_integrations.lightning import BaselineCallback, DriftCallback
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.torch.taps import Taps
-from lensai_integrations.training.raw import RawImages
+from lensai_integrations.training.delivered import RawImages
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="there is no such signal")
 

@@ -15,7 +15,7 @@ from lensai_integrations.profiling.batch_reading import BatchReader
 from lensai_integrations.torch.layers import Layer
 from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.torch.taps import Tap, Taps
-from lensai_integrations.training.threads import _blas_pools
+from lensai_integrations.training.recording import _blas_pools
 
 
 @pytest.fixture

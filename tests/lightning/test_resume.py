@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lensai_integrations import Baseline
 from lensai_integrations.lightning import BaselineCallback
-from lensai_integrations.training.checkpoints import profiles_of
+from lensai_integrations.training.fit import profiles_of
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:Be aware that when using `ckpt_path`")
 

@@ -13,7 +13,7 @@ from torch import nn
 from lensai_integrations import Baseline, DriftMonitor
 from lensai_integrations.errors import InputError
 from lensai_integrations.torch import profiled
-from lensai_integrations.training.naming import find_alike
+from lensai_integrations.training.layers import find_alike
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import pytest
 from lensai_integrations import ImageInputs, measure
 from lensai_integrations.errors import InputError
 from lensai_integrations.problems import Problems
-from lensai_integrations.training.check import Check, CheckRow, run_check
-from lensai_integrations.training.check_files import check_path
+from lensai_integrations.training.check import Check, CheckRow, check_path, run_check
 from lensai_integrations.training.fit import Preparer
 from lensai_integrations.training.options import Profiling
 from lensai_integrations.training.recording import Listened

@@ -6,7 +6,7 @@ import pytest
 from lensai_integrations import Baseline, Profile, Profiler
 from lensai_integrations.errors import FormatError
 from lensai_integrations.profiles.profile import to_bytes
-from lensai_integrations.training.checkpoints import StateCache, profiles_of
+from lensai_integrations.training.fit import StateCache, profiles_of
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_profiles_come_back_from_a_state(profile):
 def test_a_profile_is_encoded_once(profile, monkeypatch):
     cache = StateCache()
     first = cache.state({"validation": profile})
-    monkeypatch.setattr("lensai_integrations.training.checkpoints.to_bytes", lambda _: pytest.fail("again"))
+    monkeypatch.setattr("lensai_integrations.training.fit.to_bytes", lambda _: pytest.fail("again"))
 
     assert cache.state({"validation": profile})["validation"] is first["validation"]
 

@@ -16,8 +16,7 @@ from torchvision.transforms import v2
 
 from lensai_integrations import Profile
 from lensai_integrations.problems import Problems
-from lensai_integrations.training.collectors import collectors_in
-from lensai_integrations.training.raw import RawImages
+from lensai_integrations.training.delivered import RawImages, collectors_in
 from lensai_integrations.transforms import ProfileImages
 
 SHARED = ProfileImages("shared")

@@ -21,7 +21,8 @@ from lensai_integrations import Baseline
 from lensai_integrations.cli import cli
 from lensai_integrations.problems import Problems
 from lensai_integrations.storage.folders import read_folder
-from lensai_integrations.training import finish, place
+from lensai_integrations.training import finish
+from lensai_integrations.training import finish as place
 from lensai_integrations.training.tracking import TrackedRun
 
 

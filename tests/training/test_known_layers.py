@@ -7,7 +7,7 @@ import pytest
 
 from lensai_integrations import Profiler
 from lensai_integrations.errors import InputError
-from lensai_integrations.training.known_layers import KnownLayer, known_layers, known_output
+from lensai_integrations.training.layers import KnownLayer, known_layers, known_output
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from fits import baseline_of, options_of
 
 from lensai_integrations import Baseline
 from lensai_integrations.profiles.profile import files_of
-from lensai_integrations.training import place
-from lensai_integrations.training.place import BaselineFolder, folder_name
+from lensai_integrations.training import finish
+from lensai_integrations.training.finish import BaselineFolder, folder_name
 from lensai_integrations.training.tracking import TrackedRun, name_of_run
 
 EARLIER = (1, 1)  # seconds after 1970: of an earlier program
@@ -135,4 +135,4 @@ def test_a_given_folder_says_whose_baseline_it_replaces(tmp_path, files):
         taken = BaselineFolder(tmp_path, options_of(directory=tmp_path / "own"))
         taken.write(files)
         notes.append(taken.note)
-    assert notes == [place._INSTEAD_OF_OLD, place._INSTEAD]
+    assert notes == [finish._INSTEAD_OF_OLD, finish._INSTEAD]

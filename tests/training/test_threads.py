@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from lensai_integrations.training import threads
-from lensai_integrations.training.threads import one_blas_thread
+from lensai_integrations.training import recording
+from lensai_integrations.training.recording import one_blas_thread
 
 
 def blas_threads():
@@ -17,7 +17,7 @@ def blas_threads():
 @pytest.fixture
 def several():
     """numpy with two threads, whatever the machine has, and whatever libraries other tests have loaded."""
-    threads._blas_pools.cache_clear()
+    recording._blas_pools.cache_clear()
     with ThreadpoolController().select(user_api="blas").limit(limits=2):
         yield
 
@@ -38,8 +38,8 @@ def test_as_before_after_an_error():
 
 
 def test_without_threadpoolctl_it_does_nothing(monkeypatch):
-    threads._blas_pools.cache_clear()
+    recording._blas_pools.cache_clear()
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
     with one_blas_thread():
         assert np.ones(3) @ np.ones(3) == 3
-    threads._blas_pools.cache_clear()
+    recording._blas_pools.cache_clear()
