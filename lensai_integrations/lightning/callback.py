@@ -38,8 +38,7 @@ from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
 from lensai_integrations.profiles.profile import Baseline
 from lensai_integrations.profiling.labels import Place
-from lensai_integrations.torch.attach import attach
-from lensai_integrations.torch.finding import Finder
+from lensai_integrations.torch.finding import Finder, attach
 from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.training.check import Checkable
 from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION

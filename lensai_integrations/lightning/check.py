@@ -21,8 +21,7 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems, pass_on
 from lensai_integrations.profiles.names import is_outputs
 from lensai_integrations.torch.answer import has_forward
-from lensai_integrations.torch.attach import attach
-from lensai_integrations.torch.finding import Finder
+from lensai_integrations.torch.finding import Finder, attach
 from lensai_integrations.torch.layers import find_layer
 from lensai_integrations.torch.recording import aside
 from lensai_integrations.torch.taps import Taps

@@ -28,8 +28,7 @@ from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profiles.names import OUTPUTS, is_outputs
 from lensai_integrations.profiles.profile import Baseline
 from lensai_integrations.profiling.labels import Place
-from lensai_integrations.torch.compiling import forget_compiled, is_compiled
-from lensai_integrations.torch.finding import Finder, MatchingFinder
+from lensai_integrations.torch.finding import Finder, MatchingFinder, forget_compiled, is_compiled
 from lensai_integrations.torch.layers import Layer, find_layer
 from lensai_integrations.torch.matching import match, output_layer, weights_here
 from lensai_integrations.torch.taps import Tap, Taps

@@ -9,10 +9,9 @@ from torch import nn
 
 from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.torch.finding import Finder
-from lensai_integrations.torch.ranks import gathered
-from lensai_integrations.torch.recording import LoaderPass
+from lensai_integrations.torch.layers import SampledWeights
+from lensai_integrations.torch.recording import LoaderPass, gathered
 from lensai_integrations.torch.taps import Taps
-from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.fit import TRAINING, Fit
 from lensai_integrations.training.options import Reading
 from lensai_integrations.training.weights import WEIGHTS, Weights

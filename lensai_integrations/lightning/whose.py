@@ -17,7 +17,7 @@ from lensai_integrations.lightning.checkpoints import CheckpointFile
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.problems import pass_on
 from lensai_integrations.profiles.profile import Profile
-from lensai_integrations.torch.weights import SampledWeights
+from lensai_integrations.torch.layers import SampledWeights
 from lensai_integrations.training.fit import TRAINING, profiles_of
 from lensai_integrations.training.options import FINAL
 from lensai_integrations.training.weights import (

@@ -16,8 +16,8 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from lensai_integrations.measures.meaning import SIGMOID, SOFTMAX, UNSEEN
-from lensai_integrations.torch.heads import is_vector
 from lensai_integrations.torch.layers import Layer
+from lensai_integrations.torch.taps import is_vector
 from lensai_integrations.torch.trace import (
     COMPARISONS,
     DIFFERENCES,

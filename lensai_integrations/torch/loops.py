@@ -28,14 +28,13 @@ from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, LABEL, OUTPUTS,
 from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.profiling.batch_reading import BatchReader, Taken, image_inputs
 from lensai_integrations.torch.answer import ADVICE, Answer, Readout
-from lensai_integrations.torch.attach import named_taps
-from lensai_integrations.torch.heads import heads_in
+from lensai_integrations.torch.finding import named_taps
+from lensai_integrations.torch.layers import SampledWeights
 from lensai_integrations.torch.matching import is_sharded
-from lensai_integrations.torch.ranks import padding_of
-from lensai_integrations.torch.recording import aside
+from lensai_integrations.torch.recording import aside, padding_of
+from lensai_integrations.torch.taps import heads_in
 from lensai_integrations.torch.trace import placed_tensors
 from lensai_integrations.torch.watching import Passed, Watch, check_module, labels_in, rows_of
-from lensai_integrations.torch.weights import SampledWeights
 from lensai_integrations.training.fit import TRAINING, Preparer
 from lensai_integrations.training.options import SOURCES, Profiling, unread_reductions
 from lensai_integrations.training.recording import LAYER, Listened, Recording

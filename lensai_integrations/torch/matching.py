@@ -16,8 +16,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.profiles.names import OUTPUTS, is_outputs, named
 from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.torch.answer import Answer, Readout
-from lensai_integrations.torch.layers import Layer, find_layer, layer_alike, unwrapped
-from lensai_integrations.torch.weights import SampledWeights
+from lensai_integrations.torch.layers import Layer, SampledWeights, find_layer, layer_alike, unwrapped
 from lensai_integrations.training.layers import INPUT, KnownLayer, SeveralAlikeError, known_output, not_in
 from lensai_integrations.training.recording import LAYER
 from lensai_integrations.training.weights import Weights

@@ -30,11 +30,10 @@ from lensai_integrations.problems import log
 from lensai_integrations.profiles.names import OUTPUTS, is_labels
 from lensai_integrations.profiling.labels import LABEL_KEYS
 from lensai_integrations.torch.answer import Answer, Readout, decide
-from lensai_integrations.torch.compiling import forget_compiled, is_compiled
-from lensai_integrations.torch.heads import heads_in
+from lensai_integrations.torch.finding import forget_compiled, is_compiled
 from lensai_integrations.torch.layers import find_layer, in_training, unwrapped
 from lensai_integrations.torch.matching import match, matched, output_layer, weights_here
-from lensai_integrations.torch.taps import CATCHING, Hook, Hooks, Tap, first_tensor, listened
+from lensai_integrations.torch.taps import CATCHING, Hook, Hooks, Tap, first_tensor, heads_in, listened
 from lensai_integrations.torch.trace import Trace
 from lensai_integrations.training.drift_options import DriftOptions
 from lensai_integrations.training.layers import check_weights, known_layers, weights_known

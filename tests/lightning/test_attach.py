@@ -7,7 +7,7 @@ from torch import nn
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.problems import Problems
-from lensai_integrations.torch.attach import attach
+from lensai_integrations.torch.finding import attach
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from lensai_integrations import Profiler
 from lensai_integrations.errors import FormatError, LensAIError
 from lensai_integrations.lightning.checkpoints import CheckpointFile
 from lensai_integrations.profiles.profile import to_bytes
-from lensai_integrations.torch.weights import SampledWeights
+from lensai_integrations.torch.layers import SampledWeights
 from lensai_integrations.training.fit import StateCache, profiles_of
 
 KEY = "lensai_integrations.BaselineCallback[lensai]"

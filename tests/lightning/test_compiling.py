@@ -11,7 +11,7 @@ from torch import nn
 
 from lensai_integrations import DriftMonitor
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
-from lensai_integrations.torch.compiling import has_compiled, is_compiled
+from lensai_integrations.torch.finding import has_compiled, is_compiled
 
 pytestmark = pytest.mark.slow
 

@@ -114,7 +114,7 @@ def test_checkpoints_carry_both(lit, trainer, loaders, tmp_path):
 def test_ranks_merge_both(lit, trainer, loaders, tmp_path):
     from lensai_integrations.problems import Problems
     from lensai_integrations.profiles.profile import to_bytes
-    from lensai_integrations.torch.ranks import merged
+    from lensai_integrations.torch.recording import merged
 
     parts = []
     for rank in range(2):

@@ -20,7 +20,7 @@ from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiling.batch_reading import BatchReader
 from lensai_integrations.torch import profiled
-from lensai_integrations.torch.attach import attach
+from lensai_integrations.torch.finding import attach
 from lensai_integrations.torch.recording import LoaderPass
 
 RESOLVED = ImageInputs(layout="NCHW", scale=255.0, kind="float")

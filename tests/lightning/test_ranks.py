@@ -10,7 +10,7 @@ from torch.utils.data.distributed import DistributedSampler
 from lensai_integrations import Profile, Profiler
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.profile import to_bytes
-from lensai_integrations.torch.ranks import gathered, merged, padding_of
+from lensai_integrations.torch.recording import gathered, merged, padding_of
 
 
 @given(

@@ -9,7 +9,7 @@ from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.names import OTHER_SEGMENT
 from lensai_integrations.profiles.profile import to_bytes
-from lensai_integrations.torch.ranks import merged
+from lensai_integrations.torch.recording import merged
 
 
 def test_both_profiles_are_kept_by_label_and_travel(lit, trainer, loaders, images, tmp_path):

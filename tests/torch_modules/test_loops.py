@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from lensai_integrations import Baseline, DriftMonitor, ImageInputs, Profile, Profiler, calibrate, compare, measure
 from lensai_integrations.errors import InputError
 from lensai_integrations.torch import profiled
-from lensai_integrations.torch.weights import SampledWeights
+from lensai_integrations.torch.layers import SampledWeights
 from lensai_integrations.training.options import Profiling
 from lensai_integrations.training.weights import Weights
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lensai_integrations.torch.following import calls_of
+from lensai_integrations.torch.finding import calls_of
 from lensai_integrations.torch.trace import Trace
 
 WHOLE = tuple(range(6))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lensai_integrations.torch.weights import SampledWeights
+from lensai_integrations.torch.layers import SampledWeights
 
 
 def digest(model):
