@@ -4,18 +4,107 @@
 trainer, a `LightningCLI` or a type checker asks for its own. Import order says nothing: a sorted import block imports
 this package before either. So callbacks are of both, as far as both are installed: where one is imported the other
 costs a tenth of a second, because what takes long, torch and its metrics, is there.
+
+Callbacks in processes that a trainer spawns or forks: what they make there comes back to the one the user holds.
+
+`strategy="ddp_spawn"`, `"ddp_fork"` and `"ddp_notebook"` fit copies of the callbacks in other processes. Of the first
+of these Lightning brings back the state of its trainer, through a pipe that nobody reads before the process has ended:
+so what a callback has made waits in a file, as the weights do, and the state says where. When the state is unpickled,
+it finds the callback by a name that its copies in other processes share.
+
+What a trainer says of its loaders.
+
+Which MLflow runs belong to a trainer.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
+import os
+import pickle
+import secrets
+import shutil
+import tempfile
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
+from weakref import WeakValueDictionary
 
-from lensai_integrations.errors import MissingDependencyError
-from lensai_integrations.lightning.spawned import is_spawned, named
+from lensai_integrations.errors import InputError, MissingDependencyError
+from lensai_integrations.problems import pass_on
+from lensai_integrations.training.fit import TEST, VALIDATION
 from lensai_integrations.training.tracking import TrackedRun, active_run
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
+
+_LOG: Final = logging.getLogger("lensai_integrations")
+#: The callbacks of this process.
+_HERE: Final[WeakValueDictionary[str, Any]] = WeakValueDictionary()
+
+
+def named(callback: Any, name: str = "") -> str:
+    """Give a callback a name that finds it; the one it has in another process, if no callback of this one has it."""
+    if not name or name in _HERE:
+        name = secrets.token_hex(8)
+    _HERE[name] = callback
+    return name
+
+
+def _before_fork() -> None:
+    for callback in list(_HERE.values()):
+        callback.note_run()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork)
+
+
+def is_spawned(trainer: Any) -> bool:
+    """Whether a trainer runs in a process that it has spawned or forked, and the user's objects are in another."""
+    launcher = getattr(getattr(trainer, "strategy", None), "launcher", None)
+    return any(each.__name__ == "_MultiProcessingLauncher" for each in type(launcher).__mro__)
+
+
+def bring_back(trainer: Any, name: str, **values: Any) -> None:
+    """Set these attributes of the callback of this name in the process that spawned this one; here nothing changes.
+
+    Raises:
+        Exception: If one cannot be pickled or written. Nothing is brought back then, and the trainer is not harmed.
+    """
+    if is_spawned(trainer):
+        content = pickle.dumps(values)
+        path = Path(tempfile.mkdtemp(prefix="lensai_")) / "values"  # nobody else may write there
+        path.write_bytes(content)
+        setattr(trainer.state, f"_lensai_{name}", _Parcel(name, str(path)))
+
+
+class _Parcel:
+    """Delivers when it is unpickled, and is nothing then."""
+
+    def __init__(self, name: str, path: str) -> None:
+        self._name, self._path = name, path
+
+    def __reduce__(self) -> Any:
+        return _deliver, (self._name, self._path)
+
+    def __deepcopy__(self, memo: Any) -> _Parcel:
+        return self  # Lightning copies the state before it sends it: that is no delivery
+
+
+def _deliver(name: str, path: str) -> None:
+    callback = _HERE.get(name)
+    try:
+        if callback is not None:
+            callback.__dict__.update(pickle.loads(Path(path).read_bytes()))  # noqa: S301 - our own
+    except Exception as error:  # noqa: BLE001 - the trainer that is being brought back must not fail
+        pass_on(error)
+        _LOG.warning("what %s made in another process could not be brought back: %r", type(callback).__name__, error)
+    shutil.rmtree(Path(path).parent, ignore_errors=True)
+
 
 PACKAGES = ("pytorch_lightning", "lightning.pytorch")
 
@@ -109,3 +198,73 @@ else:
             >>> issubclass(Silent, pytorch_lightning.Callback), issubclass(Silent, lightning.pytorch.Callback)
             (True, True)
         """
+
+
+def is_fitting(trainer: Trainer) -> bool:
+    """Whether a validation pass belongs to the fit: the sanity check and `trainer.validate` do not."""
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def has_validation(trainer: Trainer, index: int) -> bool:
+    """Whether there will be validation batches of this loader, as far as is known at the start.
+
+    Raises:
+        InputError: If there are fewer validation loaders.
+    """
+    batches = list(trainer.num_val_batches)
+    if batches and index >= len(batches):
+        raise InputError(f"dataloader_idx={index}, but there are {len(batches)} validation loaders, counted from 0")
+    return bool(trainer.enable_validation and (not batches or batches[index] > 0))
+
+
+#: What the loaders are called that are not the reference's.
+OTHER_LOADERS = "other validation loaders"
+
+
+def other_loaders(loaders: Any, index: int) -> list[Any]:
+    """All of them but that one.
+
+    Example:
+        >>> other_loaders(["day", "night"], 1), other_loaders("a loader", 0)
+        (['day'], [])
+    """
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    if not isinstance(loaders, list | tuple):
+        return []
+    return [loader for place, loader in enumerate(loaders) if place != index]
+
+
+def loaders_of(trainer: Trainer, source: str) -> Any:
+    """The loaders of the pass that runs: `trainer.val_dataloaders` would be those of a fit before it."""
+    if source == VALIDATION and trainer.state.fn == "validate":
+        return trainer.validate_loop._combined_loader.iterables  # type: ignore[union-attr]
+    return getattr(
+        trainer, {VALIDATION: "val_dataloaders", TEST: "test_dataloaders"}.get(source, "predict_dataloaders")
+    )
+
+
+def one_loader(loaders: Any, index: int) -> Any:
+    """One of a trainer's loaders, which are one loader, a list, or a dict.
+
+    Raises:
+        InputError: If there are fewer.
+
+    Example:
+        >>> one_loader({"day": "a loader", "night": "another"}, 1)
+        'another'
+    """
+    several = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
+    several = list(several) if isinstance(several, list | tuple) else [several]
+    if index >= len(several):
+        raise InputError(f"dataloader_idx={index}, but the loaders of this pass are {len(several)}, counted from 0")
+    return several[index]
+
+
+def runs_of_loggers(trainer: Any) -> list[TrackedRun]:
+    """The runs of the trainer's MLflow loggers, each once. On all ranks but the first they have none."""
+    runs = []
+    for logger in trainer.loggers:
+        if any(c.__name__ == "MLFlowLogger" for c in type(logger).__mro__) and logger.run_id:
+            runs.append(TrackedRun(str(logger.run_id), str(logger.experiment.tracking_uri)))
+    return list(dict.fromkeys(runs))

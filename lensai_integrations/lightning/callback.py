@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import finish
-from lensai_integrations.lightning.base import LightningCallback
-from lensai_integrations.lightning.check import check
-from lensai_integrations.lightning.fit import LightningFit
-from lensai_integrations.lightning.loaders import (
+from lensai_integrations.lightning.base import (
     OTHER_LOADERS,
+    LightningCallback,
+    bring_back,
     has_validation,
     is_fitting,
     loaders_of,
     one_loader,
     other_loaders,
 )
-from lensai_integrations.lightning.once_more import validate_once_more
-from lensai_integrations.lightning.spawned import bring_back
-from lensai_integrations.lightning.whose import Belonging, identity, keep_for_best, of_fit, of_pass, weights_left
+from lensai_integrations.lightning.check import check
+from lensai_integrations.lightning.checkpoints import Belonging, identity, keep_for_best, of_fit, of_pass, weights_left
+from lensai_integrations.lightning.finish import validate_once_more
+from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs, documented

@@ -13,12 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
-from lensai_integrations.lightning.base import LightningCallback
+from lensai_integrations.lightning.base import LightningCallback, bring_back, one_loader, runs_of_loggers
 from lensai_integrations.lightning.finish import say
 from lensai_integrations.lightning.fit import LightningFit
-from lensai_integrations.lightning.loaders import one_loader
-from lensai_integrations.lightning.spawned import bring_back
-from lensai_integrations.lightning.tracking import runs_of_loggers
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs, documented
 from lensai_integrations.monitoring.events import Event, WindowReport

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.lightning.loaders import has_validation, is_fitting, one_loader
+from lensai_integrations.lightning.base import has_validation, is_fitting, one_loader
 
 
 def trainer(enabled=True, batches=(3,), **more):

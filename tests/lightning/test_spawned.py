@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lensai_integrations.lightning import BaselineCallback, spawned
+from lensai_integrations.lightning import BaselineCallback, base
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def trainer():
 
 def test_what_is_sent_finds_the_callback_and_leaves_no_file(trainer):
     callback = BaselineCallback()
-    spawned.bring_back(trainer, callback._name, directory_=Path("there"), baseline_=None)
+    base.bring_back(trainer, callback._name, directory_=Path("there"), baseline_=None)
     assert callback.directory_ is None
     (parcel,) = vars(trainer.state).values()
     path = Path(parcel._path)
@@ -65,7 +65,7 @@ def test_what_is_sent_finds_the_callback_and_leaves_no_file(trainer):
 
 
 def test_what_is_of_a_callback_that_is_gone_is_dropped(trainer):
-    spawned.bring_back(trainer, "gone", directory_=Path("there"))
+    base.bring_back(trainer, "gone", directory_=Path("there"))
     path = Path(trainer.state._lensai_gone._path)
     pickle.loads(pickle.dumps(trainer.state))
     assert not path.exists()
@@ -73,7 +73,7 @@ def test_what_is_of_a_callback_that_is_gone_is_dropped(trainer):
 
 def test_a_file_that_is_gone_is_said_and_harms_nothing(trainer, caplog):
     callback = BaselineCallback()
-    spawned.bring_back(trainer, callback._name, directory_=Path("there"))
+    base.bring_back(trainer, callback._name, directory_=Path("there"))
     (parcel,) = vars(trainer.state).values()
     Path(parcel._path).unlink()
     pickle.loads(pickle.dumps(trainer.state))
@@ -83,5 +83,5 @@ def test_a_file_that_is_gone_is_said_and_harms_nothing(trainer, caplog):
 
 def test_in_the_users_own_process_nothing_is_sent(trainer):
     trainer.strategy.launcher = None
-    spawned.bring_back(trainer, "name", directory_=None)
+    base.bring_back(trainer, "name", directory_=None)
     assert vars(trainer.state) == {}

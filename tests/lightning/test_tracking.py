@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
-from lensai_integrations.lightning.tracking import runs_of_loggers
+from lensai_integrations.lightning.base import runs_of_loggers
 from lensai_integrations.training.tracking import TrackedRun, active_run
 
 
