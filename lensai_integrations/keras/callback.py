@@ -18,18 +18,14 @@ from typing import Any, Literal, Self
 import keras
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.keras.backup import BEST, LATEST, Backup
-from lensai_integrations.keras.best import BestEpoch, SeenPass
 from lensai_integrations.keras.check import check
-from lensai_integrations.keras.configuration import configuration, from_configuration
-from lensai_integrations.keras.copies import Copies
+from lensai_integrations.keras.copies import Copies, configuration, from_configuration
 from lensai_integrations.keras.finish import chosen, final_pass, of_pass
-from lensai_integrations.keras.fit import KerasFit
-from lensai_integrations.keras.guard import Last, left, say
+from lensai_integrations.keras.fit import BEST, LATEST, Backup, KerasFit
+from lensai_integrations.keras.guard import Last, left, look_around, say
 from lensai_integrations.keras.steps import PREDICT, TRAIN
 from lensai_integrations.keras.steps import TEST as TEST_STEPS
-from lensai_integrations.keras.surroundings import look_around
-from lensai_integrations.keras.weights import ModelWeights
+from lensai_integrations.keras.weights import BestEpoch, ModelWeights, SeenPass
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs, documented

@@ -11,10 +11,10 @@ import numpy as np
 
 from lensai_integrations.arrays.namespaces import is_array, to_host
 from lensai_integrations.errors import InputError
-from lensai_integrations.keras.attach import attach
 from lensai_integrations.keras.fit import aside, reader_of
 from lensai_integrations.keras.layers import find_layer
 from lensai_integrations.keras.steps import TEST, labelled
+from lensai_integrations.keras.taps import attach
 from lensai_integrations.keras.weights import averages
 from lensai_integrations.problems import Problems
 from lensai_integrations.training.check import Check, run_check, without_missing

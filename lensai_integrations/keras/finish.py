@@ -11,11 +11,10 @@ import keras
 import numpy as np
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.keras.best import BestEpoch, SeenPass
 from lensai_integrations.keras.fit import KerasFit
 from lensai_integrations.keras.private import global_seeds, set_global_seeds, tensorflow_generators
 from lensai_integrations.keras.steps import TEST
-from lensai_integrations.keras.weights import ModelWeights, averages, on_host
+from lensai_integrations.keras.weights import BestEpoch, ModelWeights, SeenPass, averages, on_host
 from lensai_integrations.problems import pass_on
 from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.training.fit import TRAINING, VALIDATION

@@ -1,20 +1,25 @@
 """Which layers of a Keras model are listened to, by name.
 
 A layer inside a nested model or layer is `outer/inner`; the end of a name is enough where only one layer has it.
+
+What makes a tensor: from a head of the answer back to the layer with weights whose input is the embedding.
+
+In functional and sequential models the way back is in the graph of symbolic tensors; elsewhere in the calls of a step,
+where what one layer answers is the very object that the next one is given.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import keras
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.keras.private import layers_in, remat_scope_of
+from lensai_integrations.keras.private import functional_of, given_to, history_of, layers_in, outputs_of, remat_scope_of
 from lensai_integrations.training.layers import INPUT, SeveralAlikeError, find_alike, find_named
 
 SEPARATOR = "/"
@@ -166,3 +171,242 @@ def is_linear(layer: Layer) -> bool:
     """
     dense = isinstance(layer.layer, keras.layers.Dense) and not layer.before
     return dense and layer.layer.activation in (None, keras.activations.linear)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A layer, or an operation between layers, and what it did once.
+
+    Attributes:
+        layer: The layer.
+        given: The tensors that went in.
+        answered: The tensors that came out.
+        frames: Whether it is one of several such calls, by `TimeDistributed`.
+    """
+
+    layer: Any
+    given: list[Any]
+    answered: list[Any] = field(default_factory=list)
+    frames: bool = False
+
+
+#: From a tensor to the call that made it; None where that is not known.
+Producer = Callable[[Any], Call | None]
+
+#: Layers and operations that put numbers in another place or average them, and no more.
+_PLAIN: Final = ("Flatten", "Reshape", "Permute", "Identity", "Dropout", "Rescaling", "Squeeze", "Transpose", "Mean")
+_POOLS: Final = ("AveragePooling1D", "AveragePooling2D", "AveragePooling3D")
+_LINEAR: Final = ("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D")
+#: What joins the answers of several members to one: an ensemble, a wide and a deep part.
+_JOINS: Final = ("Average", "Add", "Concatenate", "Stack")
+#: Those behind which probabilities are still some.
+_MEANS: Final = ("Average", "Stack")
+_MOST_STEPS: Final = 1000
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a head of the answer is made.
+
+    Attributes:
+        maker: The layer whose answer the head is; None if operations between layers made it.
+        source: The layer with weights that it comes from; None if it comes from several, or that is not known.
+        fed: What goes into the source: heads that are fed by the same tensor have the same embedding.
+        activation: `"linear"` if there is none, `"softmax"`, `"sigmoid"` and so on; None if that is not known.
+        linear: Whether the head is a linear map of what goes into the source.
+        frames: Whether the second axis are calls of the same layer (`TimeDistributed`).
+        members: How each of several vectors is made that are joined to this one.
+    """
+
+    maker: Any = None
+    source: Any = None
+    fed: Any = None
+    activation: str | None = None
+    linear: bool = False
+    frames: bool = False
+    members: tuple[Made, ...] = ()
+
+    @property
+    def origins(self) -> list[Made]:
+        """What it comes from: itself, or its members, each with a source."""
+        return [origin for member in self.members for origin in member.origins] if self.members else [self]
+
+
+def made(tensor: Any, producer: Producer) -> Made:
+    """Walk back from a tensor through whatever has one input and no weights of its own, and into each member of a mean.
+
+    Example:
+        >>> given = keras.Input((4,))
+        >>> answer = keras.layers.Softmax()(keras.layers.Dense(3, name="fc")(given))
+        >>> found = made(answer, symbolic())
+        >>> found.source.name, found.activation, found.fed is given
+        ('fc', 'softmax', True)
+    """
+    so_far, linear = Made(), True
+    for _ in range(_MOST_STEPS):
+        call = producer(tensor)
+        if call is None:
+            break
+        operation, given = call.layer, list({id(each): each for each in call.given}.values())
+        so_far = replace(so_far, frames=so_far.frames or call.frames)
+        if so_far.maker is None and isinstance(operation, keras.layers.Layer):
+            so_far = replace(so_far, maker=operation)
+        activation = activation_of(operation)
+        if so_far.activation is None and activation is not None:
+            so_far = replace(so_far, activation=activation)
+        linear = linear and activation in (None, "linear")
+        if _has_weights(operation):
+            fed = given[0] if len(given) == 1 else None
+            return replace(so_far, source=operation, fed=fed, linear=linear and type(operation).__name__ in _LINEAR)
+        if len(given) != 1:
+            return _joined(replace(so_far, linear=linear), operation, given, producer)
+        (tensor,) = given
+    return so_far
+
+
+def _joined(so_far: Made, operation: Any, given: Sequence[Any], producer: Producer) -> Made:
+    """With the members that are joined, if all are known; maps and tokens that are joined are of a residual block."""
+    unknown = replace(so_far, linear=False)
+    if type(operation).__name__ not in _JOINS or any(len(tensor.shape) != 2 for tensor in given):
+        return unknown
+    members = tuple(made(tensor, producer) for tensor in given)
+    origins = [origin for member in members for origin in member.origins]
+    if any(origin.source is None for origin in origins):
+        return unknown
+    ends = {member.activation for member in members}
+    keeps = so_far.activation is None and len(ends) == 1 and type(operation).__name__ in _MEANS
+    linear = so_far.linear and all(member.linear for member in members)
+    return replace(so_far, members=members, linear=linear, activation=ends.pop() if keeps else so_far.activation)
+
+
+def activation_of(operation: Any) -> str | None:
+    """The activation that an operation ends with: `"linear"` if none; None if it passes its input's on; `"other"`.
+
+    Example:
+        >>> activation_of(keras.layers.Dense(2)), activation_of(keras.layers.Flatten())
+        ('linear', None)
+    """
+    name = type(operation).__name__
+    if hasattr(operation, "activation") and callable(operation.activation):
+        found = str(getattr(operation.activation, "__name__", "other"))
+        return None if found == "linear" and isinstance(operation, keras.layers.Activation) else found
+    if name in (*_PLAIN, *_POOLS, *_JOINS) or name.startswith(("GlobalAverage", "SpatialDropout")):
+        return None
+    if name in _LINEAR:
+        return "linear"
+    return name.lower() if name in ("Softmax", "Sigmoid") else "other"
+
+
+def is_whole(layer: Any) -> bool:
+    """Whether a layer of somebody's own has layers with weights in it, and is no single step.
+
+    Example:
+        >>> is_whole(keras.layers.Dense(2))
+        False
+    """
+    own = not type(layer).__module__.startswith("keras.") or isinstance(layer, keras.Model)
+    return own and any(map(_has_weights, layers_in(layer, recursive=True)))
+
+
+def _has_weights(operation: Any) -> bool:
+    """Whether it has weights to answer with; a normalisation's only scale what passes."""
+    if not isinstance(operation, keras.layers.Layer) or type(operation).__name__.endswith("Normalization"):
+        return False
+    return bool(operation.weights)
+
+
+def graph_of(model: Any) -> Any:
+    """The graph of symbolic tensors that calling a model goes through; None if its `call` is its own or unbuilt.
+
+    Example:
+        >>> graph_of(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])).outputs[0].shape
+        (None, 2)
+    """
+    if isinstance(model, keras.Sequential):
+        model = functional_of(model)
+    own_call = not getattr(getattr(type(model), "call", None), "__module__", "").startswith("keras.")
+    return None if own_call or outputs_of(model) is None else model
+
+
+def symbolic() -> Producer:
+    """What makes symbolic tensors, also inside of nested models.
+
+    Example:
+        >>> producer = symbolic()
+        >>> producer(keras.Input((4,))) is None
+        True
+    """
+    outside: dict[int, Any] = {}
+
+    def brought(tensor: Any) -> Any:
+        while id(tensor) in outside:
+            tensor = outside[id(tensor)]
+        return tensor
+
+    def producer(tensor: Any) -> Call | None:
+        history = history_of(brought(tensor))
+        if history is None or isinstance(history.operation, keras.layers.InputLayer):
+            return None
+        operation, frames = history.operation, isinstance(history.operation, keras.layers.TimeDistributed)
+        given = [brought(each) for each in given_to(history)]
+        operation = operation.layer if frames else operation
+        inner = graph_of(operation)
+        if inner is None:
+            return Call(operation, given, frames=frames)
+        outside.update({id(inside): one for inside, one in zip(inner.inputs, given, strict=False) if inside is not one})
+        found = producer(inner.outputs[history.tensor_index])
+        return found if found is None or not frames else replace(found, frames=True)
+
+    return producer
+
+
+def called(calls: Iterable[Call]) -> Producer:
+    """What makes the tensors of a step, as its calls tell.
+
+    Example:
+        >>> import numpy as np
+        >>> one, other = np.zeros(2), np.ones(2)
+        >>> called([Call("fc", [one], [other])])(other).layer
+        'fc'
+    """
+    calls = list(calls)
+    makers: dict[int, Call] = {}
+    for call in calls:
+        for tensor in call.answered:
+            if all(tensor is not each for each in call.given):
+                makers.setdefault(id(tensor), call)
+
+    def producer(tensor: Any) -> Call | None:
+        call = makers.get(id(tensor))
+        if call is None or not isinstance(call.layer, keras.layers.TimeDistributed):
+            return call
+        frame = next((each for each in calls if each.layer is call.layer.layer and each.answered), call)
+        return replace(producer(frame.answered[0]) or frame, frames=True)
+
+    return producer
+
+
+def alone_of_its_shape(answer: Any, calls: Sequence[Call]) -> Made:
+    """The only layer with weights whose answers have the shape of the model's; nothing if there is none or several.
+
+    Example:
+        >>> alone_of_its_shape(keras.Input((3,)), []).source is None
+        True
+    """
+    shape = tuple(answer.shape[1:])
+    fits = {
+        id(call.layer): call
+        for call in calls
+        if _has_weights(call.layer)
+        and any(tuple(each.shape[1:]) == shape and len(each.shape) == len(answer.shape) for each in call.answered)
+    }
+    innermost = [call for call in fits.values() if not _holds_another(call.layer, fits)]
+    if len(innermost) != 1:
+        return Made()
+    (call,) = innermost
+    return Made(source=call.layer, fed=call.given[0] if len(call.given) == 1 else None)
+
+
+def _holds_another(layer: Any, fits: dict[int, Call]) -> bool:
+    inner = layers_in(layer, recursive=True)
+    return any(id(each) in fits for each in inner)

@@ -7,6 +7,8 @@ What is caught are the backend's own tensors: symbolic in a graph, and handed ou
 A layer's first answer in a step counts, as in the Lightning adapter, but for those of `TimeDistributed`, which are rows
 each. In the first step of a model whose `call` is its own, every layer is listened to until it has answered, to see
 which of them make the answer (`answer.py`).
+
+From the options and the model to the taps: which layers are read, and under which names.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -24,12 +26,25 @@ from keras import ops
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.answer import Answer, arrays_in
-from lensai_integrations.keras.layers import SEPARATOR, Layer, is_linear, is_numbered, named_layers
-from lensai_integrations.keras.making import Call, activation_of
+from lensai_integrations.keras.layers import (
+    SEPARATOR,
+    Call,
+    Layer,
+    Made,
+    activation_of,
+    find_layer,
+    graph_of,
+    is_linear,
+    is_numbered,
+    made,
+    named_layers,
+    symbolic,
+)
 from lensai_integrations.keras.private import remat_scope_of
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.names import OUTPUTS, head_of
+from lensai_integrations.training.options import Reading, unread_reductions
 from lensai_integrations.training.recording import LAYER, Listened, reduce_name
 
 #: Caught values of one step, by key.
@@ -469,3 +484,45 @@ def first_tensor(answer: Any) -> Any:
         return next((found for part in answer if (found := first_tensor(part)) is not None), None)
     shape = getattr(answer, "shape", None)
     return answer if shape is not None and len(shape) > 0 else None
+
+
+def attach(model: Any, options: Reading, problems: Problems, place: Callable[[], Any] = lambda: None) -> Taps:
+    """Taps on the layers that the options name, and on what the model answers if that is to be found.
+
+    Raises:
+        InputError: If the model has no layer of a given name, or `reduce` is given for a layer that is not read.
+    """
+    auto = options.layers == "auto"
+    names = [] if auto or options.layers is None else list(options.layers)
+    taps = [Tap(LAYER + name, find_layer(model, name), options.reduce_of(name)) for name in names]
+    if options.outputs not in (None, "auto"):
+        named = find_layer(model, str(options.outputs))
+        taps += [Tap(OUTPUTS, named), *(_before(model, named, options, problems) if auto else [])]
+        auto = False
+    answer = Answer(model, problems, outputs=options.outputs == "auto", layers=auto)
+    readable = [tap for tap in taps if can_be_read(tap, problems)]
+    attached = Taps(readable, problems, place, answer, Feeding(options.reduce_of))
+    if answer.settled:
+        read = {layer.key.removeprefix(LAYER) for layer in attached.layers if layer.key.startswith(LAYER)}
+        read |= {tap.key.removeprefix(LAYER) for tap in taps if tap.key != OUTPUTS}
+        if problem := unread_reductions(options.reduce, read):
+            raise InputError(problem)
+    return attached
+
+
+def _before(model: Any, outputs: Layer, options: Reading, problems: Problems) -> list[Tap]:
+    """What feeds the layer that the user calls the outputs."""
+    graph, how = graph_of(outputs.layer), Made()
+    with suppress(AttributeError, ValueError):  # not built, or called several times
+        how = made(outputs.layer.output if graph is None else graph.outputs[0], symbolic())
+    sources = {id(origin.source) for origin in how.origins if origin.source is not None}
+    feeding = list(
+        {id(layer.layer): layer for layer in named_layers(model).values() if id(layer.layer) in sources}.values()
+    )
+    if not feeding and not outputs.before and outputs.layer.weights:
+        feeding = [outputs]
+    if not feeding:
+        problems.note("layers", f"layers='auto' cannot tell what feeds {outputs.name!r}: pass layers=[...] or None")
+        return []
+    places = [Layer(layer.path, layer.layer, True, layer.recomputed, layer.frames) for layer in feeding]
+    return [Tap(LAYER + place.name, place, options.reduce_of(place.name)) for place in places]

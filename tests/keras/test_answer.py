@@ -9,7 +9,7 @@ from keras import ops
 
 from lensai_integrations.keras import BaselineCallback, DriftCallback
 from lensai_integrations.keras.answer import heads_in
-from lensai_integrations.keras.attach import attach
+from lensai_integrations.keras.taps import attach
 from lensai_integrations.problems import Problems
 
 layers = keras.layers

@@ -10,7 +10,7 @@ import pytest
 from lensai_integrations import Baseline
 from lensai_integrations.errors import FormatError
 from lensai_integrations.keras import BaselineCallback
-from lensai_integrations.keras.backup import BEST, LATEST, Backup
+from lensai_integrations.keras.fit import BEST, LATEST, Backup
 
 ALL = {"inputs": 24, "outputs": 24, "embeddings/embedding": 24, "labels": 24}
 FILE = "lensai-lensai.npz"
@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(model, fit, warned, mon
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lensai_integrations.keras.backup.pack", full)
+    monkeypatch.setattr("lensai_integrations.keras.fit.pack", full)
     callback = BaselineCallback(["embedding"])
     fit(model(), keras.callbacks.BackupAndRestore(tmp_path / "backup"), callback)
 

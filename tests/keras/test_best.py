@@ -7,7 +7,7 @@ import pytest
 
 from lensai_integrations import Baseline
 from lensai_integrations.keras import BaselineCallback
-from lensai_integrations.keras.best import BestEpoch, SeenPass
+from lensai_integrations.keras.weights import BestEpoch, SeenPass
 
 
 class Score(keras.callbacks.Callback):

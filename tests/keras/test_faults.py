@@ -7,13 +7,12 @@ import pytest
 from tracking import free_port, mlflow
 
 from lensai_integrations import Baseline
-from lensai_integrations.keras import BaselineCallback, attach, callback, functions, taps
+from lensai_integrations.keras import BaselineCallback, callback, functions, taps
 from lensai_integrations.keras import fit as keras_fit
-from lensai_integrations.keras.backup import Backup
+from lensai_integrations.keras import taps as attach
 from lensai_integrations.keras.batches import KerasBatches
-from lensai_integrations.keras.best import BestEpoch
-from lensai_integrations.keras.fit import KerasFit
-from lensai_integrations.keras.weights import ModelWeights
+from lensai_integrations.keras.fit import Backup, KerasFit
+from lensai_integrations.keras.weights import BestEpoch, ModelWeights
 from lensai_integrations.profiling import recorders
 
 EVERYTHING = {"inputs", "outputs", "embeddings/embedding", "labels"}

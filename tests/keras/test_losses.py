@@ -8,7 +8,7 @@ import pytest
 
 from lensai_integrations import Profiler
 from lensai_integrations.keras import BaselineCallback
-from lensai_integrations.keras.losses import held_against_nothing, losses_of
+from lensai_integrations.keras.answer import held_against_nothing, losses_of
 
 losses = keras.losses
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lensai_integrations.keras import BaselineCallback
-from lensai_integrations.keras.surroundings import look_around
+from lensai_integrations.keras.guard import look_around
 
 
 @pytest.fixture
