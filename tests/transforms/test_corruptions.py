@@ -27,7 +27,6 @@ from lensai_integrations import Profiler, compare
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.images import measure_images
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.transforms.corrupting import Corruption, RandomCorruption
 from lensai_integrations.transforms.corruptions import (
     CORRUPTIONS,
     JPEG,
@@ -36,9 +35,11 @@ from lensai_integrations.transforms.corruptions import (
     Brightness,
     ColourCast,
     Contrast,
+    Corruption,
     Noise,
     Occlusion,
     Pixelate,
+    RandomCorruption,
     Zoom,
     corrupt,
 )
