@@ -16,7 +16,7 @@ from sqlalchemy import create_engine
 
 from lensai_integrations.server.app import create_app
 from lensai_integrations.server.settings import Settings
-from lensai_integrations.server.tables import METADATA
+from lensai_integrations.server.store import METADATA
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # this client is about to move to another package

@@ -18,8 +18,7 @@ from sqlalchemy import select
 
 from benchmarks.receiver.devices import Hours, values_of
 from lensai_integrations.server import queries
-from lensai_integrations.server.store import Store
-from lensai_integrations.server.tables import HOURS, UPLOADS
+from lensai_integrations.server.store import HOURS, UPLOADS, Store
 
 _MAIN = "from lensai_integrations.cli import main; main()"
 

@@ -2,23 +2,79 @@
 
 Merging takes no lock. Whoever merges reads an hour's version, and writes only if it is still that version, in the
 transaction that clears the payloads; of two servers that merge the same uploads one is told to try again.
+
+Whose turn it is: hours are leased, by one server at a time, and sensors take turns.
+
+A lease is a stamp of the store's clock. One in the future is of a clock that has been set back since, and holds
+nothing. Sensors take turns by name, each with its newest hour: whoever has ten thousand hours waiting delays an hour
+of another sensor by one of them.
+
+Uploads folded into the sketches of their hour, as far as there is room in it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import Column, ColumnElement, Connection, func, select, update
 
-from lensai_integrations.server.leases import lease
+from lensai_integrations.edge.uploads import Sketches, merged, pack_sketches, unpack_sketches
+from lensai_integrations.errors import FormatError
 from lensai_integrations.server.ledger import upsert
 from lensai_integrations.server.records import HourDrift
-from lensai_integrations.server.store import Store
-from lensai_integrations.server.tables import HOURS, SENSORS, UPLOADS, of_hour
+from lensai_integrations.server.store import HOURS, SENSORS, UPLOADS, Store, of_hour
+
+#: Seconds by which a stamp may be ahead: whoever has it read the same clock a little later.
+_LATER: Final = 60.0
+
+
+def lease(
+    store: Store,
+    wanted: ColumnElement[bool],
+    stamp: Column[float],
+    wanted_columns: tuple[Any, ...],
+    *,
+    now: float,
+    interval: float,
+    after: str,
+) -> tuple[Any, float] | None:
+    """The newest hour that nobody has leased, of the sensor that comes next.
+
+    Args:
+        store: Where from.
+        wanted: Which hours.
+        stamp: The column of `HOURS` in which they are leased.
+        wanted_columns: Columns that are given of it.
+        now: Unix time in seconds, by the store's clock.
+        interval: Seconds for which an hour is leased.
+        after: The sensor that had its turn before.
+
+    Returns:
+        The hour's row, and what was in `stamp` before; None if there is none.
+    """
+    free = (stamp <= now - interval) | (stamp > now + _LATER)
+    first = (
+        select(HOURS.c.sensor, HOURS.c.hour, stamp)
+        .where(wanted, free)
+        .order_by(HOURS.c.sensor, HOURS.c.hour.desc())
+        .limit(1)
+    )
+    while True:
+        with store.reading() as db:
+            found = db.execute(first.where(HOURS.c.sensor > after)).first()
+            found = found or db.execute(first.where(HOURS.c.sensor > "")).first()
+        if found is None:
+            return None
+        sensor, hour, before = found
+        mine = of_hour(sensor, hour) & (stamp == before)
+        with store.writing() as db:
+            row = db.execute(update(HOURS).where(mine).values({stamp: now}).returning(*wanted_columns)).first()
+        if row is not None:  # no other server was faster
+            return row, before
 
 
 @dataclass(frozen=True)
@@ -235,3 +291,85 @@ def put_problem(store: Store, sensor: str, hour: int, problem: str) -> None:
 
 def _mine(batch: UnmergedHour) -> ColumnElement[bool]:
     return (UPLOADS.c.sensor == batch.sensor) & UPLOADS.c.timestamp.in_(list(batch.payloads))
+
+
+#: Most streams of an hour, and most bytes they may grow to: one more upload can always be merged in memory.
+MOST_STREAMS: Final = 2_000
+MOST_BYTES: Final = 32 * 2**20
+#: Bytes of a sketch with the parameter k once it has seen a lot: up to 3 k values, and what is around them.
+_BYTES_PER_K: Final = 12
+_AROUND: Final = 2_500
+
+
+def fitting(batch: UnmergedHour) -> tuple[UnmergedHour, list[int]]:
+    """A batch without the streams for which its hour has no room: names are chosen by whoever sends them.
+
+    Args:
+        batch: The hour and the uploads.
+
+    Returns:
+        The batch, and the timestamps of uploads that have lost streams.
+
+    Raises:
+        FormatError: If what is stored of the hour is damaged.
+
+    Example:
+        >>> noise = bytes.fromhex("02 02 0f 04 c8 00 08 00 00 00 c0 3f")
+        >>> sketches = pack_sketches({"imgstats/noise.bin": noise})
+        >>> batch = UnmergedHour("door-3", 1719392400, 0, None, {1719393854: sketches})
+        >>> fitting(batch) == (batch, [])
+        True
+    """
+    known = unpack_sketches(batch.sketches) if batch.sketches is not None else {}
+    streams, room = set(known), MOST_BYTES - sum(map(_grown, known.values()))
+    payloads, fewer = dict(batch.payloads), []
+    for timestamp, payload in batch.payloads.items():
+        try:
+            sketches = unpack_sketches(payload)
+        except FormatError:  # `folded` says so
+            continue
+        fits = {}
+        for path, sketch in sketches.items():
+            if path not in streams:
+                if len(streams) >= MOST_STREAMS or _grown(sketch) > room:
+                    continue
+                streams.add(path)
+                room -= _grown(sketch)
+            fits[path] = sketch
+        if len(fits) < len(sketches):
+            payloads[timestamp] = pack_sketches(fits)
+            fewer.append(timestamp)
+    return (replace(batch, payloads=payloads) if fewer else batch), fewer
+
+
+def _grown(sketch: bytes) -> int:
+    return _AROUND + _BYTES_PER_K * int.from_bytes(sketch[4:6], "little")
+
+
+def folded(batch: UnmergedHour) -> tuple[Sketches, list[int]]:
+    """An hour's sketches with a batch of uploads merged into them.
+
+    Args:
+        batch: The hour and the uploads.
+
+    Returns:
+        The sketches, and the timestamps of uploads that could not be merged.
+
+    Raises:
+        FormatError: If what is stored of the hour is damaged.
+
+    Example:
+        >>> folded(UnmergedHour("door-3", 1719392400, 0, None, {1719393854: b"damaged"}))
+        ({}, [1719393854])
+    """
+    known = unpack_sketches(batch.sketches) if batch.sketches is not None else {}
+    try:
+        return merged([known, *map(unpack_sketches, batch.payloads.values())]), []
+    except FormatError:
+        whole, damaged = merged([known]), []
+    for timestamp, payload in batch.payloads.items():
+        try:
+            whole = merged([whole, unpack_sketches(payload)])
+        except FormatError:
+            damaged.append(timestamp)
+    return whole, damaged

@@ -3,26 +3,382 @@
 They are the server's own words put into the look of the reports: no script but one of ours, which filters and loads
 the page again, no network, everything escaped, since names of sensors and streams come from devices. Links are
 relative, so that the pages work below any path of a proxy.
+
+What the pages say of a sensor and of an hour, before it is marked up. Templates only arrange it.
+
+A sensor's effect over time as inline SVG: an area per run of hours, nothing where nothing came.
+
+A page shows hundreds of these, so an hour is one unit wide and coordinates are whole numbers: a week takes about 2 kB.
+Hours that drifted differ in colour and in form: they carry a flag along the top of the drawing, so that a drift of
+small effect is seen too, and without colours. The drawing is stretched to the width it is given, as those of reports
+are; its height on the page is the one it is made for.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import version
+from itertools import groupby
 from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from markupsafe import Markup
 
 from lensai_integrations.report.html import REPORT, asset, environment, parts_of_page
 from lensai_integrations.report.pages import Fact
-from lensai_integrations.report.words import count, number
-from lensai_integrations.server.charts import FLAGS, days, effect_svg, in_words, span_of
-from lensai_integrations.server.records import HourDrift, Sensor
-from lensai_integrations.server.standing import DRIFT, FAILED, GOOD, WAITING, Standing, standing, verdict_of
-from lensai_integrations.server.times import duration, utc
-from lensai_integrations.server.views import PILLS, hour_moment, hour_row, moment, sensor_row, web_address
+from lensai_integrations.report.words import count, listing, number
+from lensai_integrations.server.records import (
+    DAY,
+    DRIFT,
+    FAILED,
+    GOOD,
+    HOUR,
+    WAITING,
+    HourDrift,
+    Sensor,
+    Standing,
+    ago,
+    duration,
+    hour_of,
+    standing,
+    utc,
+    verdict_of,
+)
+
+WEEK: Final = 7 * DAY
+#: The longest time that is drawn: one timestamp of 1970 must not press a month into a line.
+_LONGEST: Final = 31 * DAY
+#: Pixels of the flags along the top with the space below them, as style sheets know them.
+FLAGS: Final = 8
+#: Drawing units of a pixel of height: small effects differ by less than a pixel of a small chart.
+_FINE: Final = 4
+#: Units of the flags alone.
+_FLAG: Final = 5 * _FINE
+#: Units of an hour without a verdict, and the least of one with a verdict, so that it is seen.
+_STUB: Final = {WAITING: 3 * _FINE, FAILED: 7 * _FINE}
+_LEAST: Final = 8
+_STYLE: Final = {GOOD: "s0", DRIFT: "moved", WAITING: "waiting", FAILED: "failed"}
+_MOST_LABELS: Final = 8
+#: Percent of the width from which on a date would stand over the edge: only its line is drawn.
+_EDGE: Final = 95
+
+
+@dataclass(frozen=True)
+class HourSpan:
+    """A stretch of whole hours: unix times at which the first begins and the last ends."""
+
+    start: int
+    end: int
+
+    @property
+    def hours(self) -> int:
+        """How many there are."""
+        return (self.end - self.start) // HOUR
+
+
+@dataclass(frozen=True)
+class Label:
+    """A date below the time axis, and where: percent of the width."""
+
+    text: str
+    left: float
+
+
+def last_week(now: float) -> HourSpan:
+    """The seven days up to the end of the present hour.
+
+    Example:
+        >>> last_week(3600.0 * 200).hours
+        168
+    """
+    end = hour_of(int(now)) + HOUR
+    return HourSpan(end - WEEK, end)
+
+
+def span_of(hours: Sequence[HourDrift], now: float) -> HourSpan:
+    """All the hours, but at least a week and at most 31 days; up to now unless the newest is more than a week old.
+
+    Example:
+        >>> old = HourDrift("door", 0, 1, 10)
+        >>> span_of([old], 1e9), span_of([], 604800.0)
+        (HourSpan(start=-601200, end=3600), HourSpan(start=3600, end=608400))
+    """
+    week = last_week(now)
+    known = [hour.hour for hour in hours if hour.hour < now + DAY]
+    if not known:
+        return week
+    newest = max(known) + HOUR
+    end = max(newest, week.end) if newest > week.start else newest
+    return HourSpan(end - min(max(end - min(known), WEEK), _LONGEST), end)
+
+
+def effect_svg(
+    hours: Sequence[HourDrift], span: HourSpan, title: str, height: int = 38, told: Sequence[str] = ()
+) -> Markup:
+    """The effect of every hour, 0 at the bottom and 1 below the flags.
+
+    Args:
+        hours: Oldest first, an hour once; those outside of `span` are left out.
+        span: The time axis.
+        title: What is seen, in words; read aloud and shown on hovering.
+        height: Pixels, flags included.
+        told: What is said of each hour on hovering; empty to say nothing.
+
+    Example:
+        >>> effect_svg([HourDrift("door", 3600, 1, 10, drift=True, effect=1.0)], HourSpan(0, 7200), "a < b", 38)
+        Markup('<svg ...<path class="moved" d="M1 0h1v20h-1zM1 152V32h1V152"/></svg>')
+    """
+    tall = _FINE * height
+    paths: dict[str, list[str]] = {}
+    for verdict, left, levels in _runs(hours, span, tall - FLAGS * _FINE):
+        path = paths.setdefault(verdict, [])
+        if verdict == DRIFT:
+            path.append(f"M{left} 0h{len(levels)}v{_FLAG}h-{len(levels)}z")
+        path.append(f"M{left} {tall}{_steps(levels, tall)}V{tall}")
+    parts = [Markup('<path class="{}" d="{}"/>').format(_STYLE[key], "".join(d)) for key, d in paths.items()]
+    if told:
+        parts += [_hit(hour, span, tall, text) for hour, text in zip(hours, told, strict=True) if _within(hour, span)]
+    frame = Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img"><title>{}</title>{}</svg>')
+    return frame.format(span.hours, tall, title, Markup("").join(parts))
+
+
+def in_words(name: str, hours: Sequence[HourDrift], span: HourSpan) -> str:
+    """What a chart shows, for those who hear it.
+
+    Example:
+        >>> in_words("door", [HourDrift("door", 0, 1, 10, drift=True, effect=0.5)], HourSpan(0, 7200))
+        'door: 1 of 1 judged hour drifted; the largest effect is 0.50, 1970-01-01 00:00 UTC'
+    """
+    judged = [hour for hour in hours if _within(hour, span) and hour.drift is not None]
+    if not judged:
+        return f"{name}: no hour was judged"
+    moved = sum(hour.drift is True for hour in judged)
+    worst = max(judged, key=lambda hour: hour.effect or 0.0)
+    told = f"{name}: {count(moved)} of {count(len(judged), 'judged hour')} drifted"
+    return f"{told}; the largest effect is {worst.effect or 0.0:.2f}, {utc(worst.hour)}"
+
+
+def days(span: HourSpan) -> list[Label]:
+    """Dates below the axis, at the midnights in UTC; every second or fourth if there are many.
+
+    Example:
+        >>> [label.text for label in days(HourSpan(3600, 4 * 86400))]
+        ['2 Jan', '3 Jan', '4 Jan']
+    """
+    first = span.start + -span.start % DAY
+    midnights = range(first, span.end, DAY)
+    every = -(-len(midnights) // _MOST_LABELS)
+    places = [(midnight, round(100 * (midnight - span.start) / (span.end - span.start), 2)) for midnight in midnights]
+    return [Label(utc(day, "%d %b").lstrip("0") if left < _EDGE else "", left) for day, left in places[::every]]
+
+
+def _within(hour: HourDrift, span: HourSpan) -> bool:
+    return span.start <= hour.hour < span.end
+
+
+def _runs(hours: Sequence[HourDrift], span: HourSpan, full: int) -> Iterator[tuple[str, int, list[int]]]:
+    """Hours of one verdict that follow each other without a gap: the verdict, the first one's place, their levels."""
+    verdict, first, levels = "", 0, list[int]()
+    for hour in hours:
+        if not _within(hour, span):
+            continue
+        place, found = (hour.hour - span.start) // HOUR, verdict_of(hour)
+        if found != verdict or place != first + len(levels):
+            if levels:
+                yield verdict, first, levels
+            verdict, first, levels = found, place, []
+        levels.append(_level(hour, found, full))
+    if levels:
+        yield verdict, first, levels
+
+
+def _steps(levels: Sequence[int], height: int) -> str:
+    """The upper edge of a run; neighbours of the same height are one step."""
+    return "".join(f"V{height - level}h{len(list(same))}" for level, same in groupby(levels))
+
+
+def _level(hour: HourDrift, verdict: str, full: int) -> int:
+    """Units above the bottom."""
+    if verdict in _STUB:
+        return _STUB[verdict]
+    return min(max(round(full * (hour.effect or 0.0)), _LEAST), full)
+
+
+def _hit(hour: HourDrift, span: HourSpan, height: int, text: str) -> Markup:
+    """A column that cannot be seen, and says on hovering what the hour was."""
+    place = f"M{(hour.hour - span.start) // HOUR} 0h1v{height}h-1z"
+    return Markup('<path class="hit" d="{}"><title>{}</title></path>').format(place, text)
+
+
+#: Streams that are named in a line.
+_NAMED: Final = 2
+
+
+@dataclass(frozen=True)
+class Pill:
+    """A verdict: its tone (a CSS class), a sign that tells it without colour, its words."""
+
+    tone: str
+    sign: str
+    text: str
+
+
+PILLS: Final = {
+    DRIFT: Pill("bad", "▲", "drift"),
+    GOOD: Pill("good", "✓", "no drift"),
+    FAILED: Pill("notice", "!", "could not be judged"),
+    WAITING: Pill("plain", "…", "not judged yet"),
+}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A time: how long ago, exactly, and as machines read it; `iso` is empty if no calendar has it."""
+
+    text: str
+    title: str
+    iso: str
+
+
+@dataclass(frozen=True)
+class HourRow:
+    """A line of a sensor's table: texts as they are shown, and the address of the report, empty without one."""
+
+    hour: Moment
+    pill: Pill
+    effect: str
+    share: float
+    detail: str
+    images: str
+    uploads: str
+    report: str
+
+
+@dataclass(frozen=True)
+class SensorRow:
+    """A line of the list of sensors: as `HourRow`, of the newest hour with a verdict."""
+
+    name: str
+    address: str
+    pill: Pill
+    judged: Moment | None
+    detail: str
+    silence: str
+    doubts: tuple[str, ...]
+    chart: Markup
+    images: str
+    last: Moment
+    report: str
+    run: str
+
+
+def sensor_address(name: str) -> str:
+    """A sensor's page, relative to the list of sensors.
+
+    Example:
+        >>> sensor_address("../door 1?")
+        'sensors/..%2Fdoor%201%3F'
+    """
+    return f"sensors/{quote(name, safe='')}"
+
+
+def report_address(name: str, hour: HourDrift | None) -> str:
+    """The report of an hour, relative to the list of sensors; empty if it has none.
+
+    Example:
+        >>> report_address("door", HourDrift("door", 7200, 1, 10, drift=False))
+        'sensors/door/hours/7200/report'
+    """
+    return "" if hour is None or hour.drift is None else f"{sensor_address(name)}/hours/{hour.hour}/report"
+
+
+def web_address(url: str) -> str:
+    """The address if a browser may follow it, else empty.
+
+    Example:
+        >>> web_address("https://mlflow.example/#/runs/1"), web_address("javascript:alert(1)")
+        ('https://mlflow.example/#/runs/1', '')
+    """
+    url = url.strip()
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return url if parts.scheme in ("http", "https") and parts.netloc else ""
+
+
+def moment(seconds: float, now: float, about: str = "") -> Moment:
+    """A time as it is shown, with a word on what it is of."""
+    exact = utc(seconds, "%Y-%m-%d %H:%M:%S UTC")
+    return Moment(ago(seconds, now), f"{about} {exact}".strip(), utc(seconds, "%Y-%m-%dT%H:%M:%SZ"))
+
+
+def hour_moment(hour: int, now: float) -> Moment:
+    """An hour: its clock time, with the date unless it is of today."""
+    date = "" if utc(hour, "%Y%j") == utc(now, "%Y%j") else utc(hour, "%Y-%m-%d ")
+    text = f"{date}{utc(hour, '%H:%M')}"
+    return Moment(text, f"the hour from {utc(hour)}, {ago(hour, now)}", utc(hour, "%Y-%m-%dT%H:%M:%SZ"))
+
+
+def sensor_row(sensor: Sensor, stands: Standing, now: float) -> SensorRow:
+    """A sensor as a line of the list."""
+    week = last_week(now)
+    return SensorRow(
+        name=sensor.name,
+        address=sensor_address(sensor.name),
+        pill=PILLS[stands.verdict],
+        judged=hour_moment(stands.hour.hour, now) if stands.hour else None,
+        detail=_detail(stands),
+        silence=stands.silence,
+        doubts=stands.doubts,
+        chart=effect_svg(sensor.hours, week, in_words(sensor.name, sensor.hours, week)),
+        images=count(stands.images),
+        last=moment(sensor.received, now, "received"),
+        report=report_address(sensor.name, stands.hour),
+        run=web_address(sensor.run_url),
+    )
+
+
+def hour_row(hour: HourDrift, now: float) -> HourRow:
+    """An hour as a line of a sensor's table."""
+    return HourRow(
+        hour=hour_moment(hour.hour, now),
+        pill=PILLS[verdict_of(hour)],
+        effect="" if hour.effect is None else f"{hour.effect:.2f}",
+        share=min(max(hour.effect or 0.0, 0.0), 1.0),
+        detail="; ".join(filter(None, (hour.problem, moved_words(hour.moved, 4)))),
+        images=count(hour.rows),
+        uploads=count(hour.uploads),
+        report=report_address(hour.sensor, hour).removeprefix("sensors/"),
+    )
+
+
+def moved_words(moved: Sequence[str], most: int = _NAMED) -> str:
+    """The streams that moved, worst first, the rest counted.
+
+    Example:
+        >>> moved_words(("inputs/noise", "inputs/mean/0", "inputs/mean/1"))
+        'inputs/noise, inputs/mean/0 and 1 more'
+    """
+    return listing(moved, most)
+
+
+def _detail(stands: Standing) -> str:
+    """What is told below a verdict; a sensor that drifts now and then is not taken for a quiet one."""
+    hour = stands.hour
+    if hour is None:
+        return ""
+    effect = "" if hour.effect is None else f"effect {hour.effect:.2f}"
+    if hour.drift:
+        moved = ": ".join(filter(None, (effect, moved_words(hour.moved))))
+        return "; ".join(filter(None, (hour.problem, moved)))
+    lately = f"{count(stands.drifted, 'hour')} of the last day drifted" if stands.drifted else ""
+    return "; ".join(filter(None, (hour.problem, effect, lately)))
+
 
 SERVER: Final = "lensai_integrations.server"
 #: From so many sensors on the list has a filter.

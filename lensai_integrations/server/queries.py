@@ -11,10 +11,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, case, func, select, update
 
 from lensai_integrations.edge.uploads import Sketches, unpack_sketches
-from lensai_integrations.server.records import HOUR, HourDrift, Sensor
-from lensai_integrations.server.standing import DRIFT, FAILED, GOOD, WAITING
-from lensai_integrations.server.store import Store
-from lensai_integrations.server.tables import HOURS, META, SENSORS, UPLOADS
+from lensai_integrations.server.records import DRIFT, FAILED, GOOD, HOUR, WAITING, HourDrift, Sensor
+from lensai_integrations.server.store import HOURS, META, SENSORS, UPLOADS, Store
 
 #: Columns of a verdict.
 VERDICT = (

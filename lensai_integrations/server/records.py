@@ -1,8 +1,17 @@
-"""What the store knows of sensors and their hours; what pages, answers and metrics are made of."""
+"""What the store knows of sensors and their hours; what pages, answers and metrics are made of.
+
+Times as people read them on a page that is loaded again every minute: how long ago, and exactly when.
+
+How a sensor stands now: its newest verdict, whether it fell silent, what it sent lately.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from statistics import median
 from typing import Final
 
 #: Seconds of a window: a sensor's uploads are merged by the hour of their timestamps.
@@ -72,3 +81,172 @@ def hour_of(timestamp: int) -> int:
         1719392400
     """
     return timestamp - timestamp % HOUR
+
+
+#: Largest first: seconds of a unit, and how it is written.
+_UNITS: Final = ((86400, "day"), (3600, "h"), (60, "min"))
+
+
+def utc(seconds: float, pattern: str = "%Y-%m-%d %H:%M UTC") -> str:
+    """A unix time as text, in UTC; empty if no calendar has it.
+
+    Example:
+        >>> utc(1719393854), utc(1719393854, "%H:%M"), utc(1e300)
+        ('2024-06-26 09:24 UTC', '09:24', '')
+    """
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime(pattern)
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its largest whole unit.
+
+    Example:
+        >>> duration(20), duration(200), duration(7200), duration(86400), duration(200000)
+        ('less than a minute', '3 min', '2 h', '1 day', '2 days')
+    """
+    for size, unit in _UNITS:
+        if seconds >= size:
+            amount = int(seconds // size)
+            return f"{amount} {unit}{'s' if unit == 'day' and amount > 1 else ''}"
+    return "less than a minute"
+
+
+def ago(moment: float, now: float) -> str:
+    """How long ago something was, or in how long it will be.
+
+    Args:
+        moment: Unix time in seconds.
+        now: The same, of the present.
+
+    Example:
+        >>> ago(0, 20), ago(0, 200), ago(7200, 0)
+        ('just now', '3 min ago', 'in 2 h')
+    """
+    if abs(now - moment) < 60:
+        return "just now"
+    return f"{duration(now - moment)} ago" if now > moment else f"in {duration(moment - now)}"
+
+
+DAY: Final = 24 * HOUR
+#: A sensor is silent when nothing came for so many times its usual gap.
+_PATIENCE: Final = 3
+#: The usual gap of a sensor that has sent once: it is silent after a day.
+_UNKNOWN_GAP: Final = 8 * HOUR
+#: What a verdict is, worst first; a silent sensor comes after those of which something bad is known.
+DRIFT, FAILED, SILENT, WAITING, GOOD = "drift", "failed", "silent", "waiting", "good"
+_WORST_FIRST: Final = (DRIFT, FAILED, SILENT, WAITING, GOOD)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a sensor stands.
+
+    Attributes:
+        verdict: Of the newest hour that has one: `"drift"`, `"good"`, `"failed"` (it could not be judged), or
+            `"waiting"` where no hour has one yet.
+        hour: That hour; None without.
+        silence: Why it is taken to be silent; empty if it is not.
+        images: Images of the last 24 hours.
+        drifted: Hours of these that drifted.
+        uploads_today: Uploads of the present day, in UTC.
+        doubts: What may be wrong with its clock, and with its newest upload.
+    """
+
+    verdict: str
+    hour: HourDrift | None
+    silence: str
+    images: int
+    drifted: int
+    uploads_today: int
+    doubts: tuple[str, ...]
+
+    @property
+    def rank(self) -> int:
+        """0 for the sensors to look at first."""
+        worst = self.verdict if not self.silence or self.verdict in (DRIFT, FAILED) else SILENT
+        return _WORST_FIRST.index(worst)
+
+
+def verdict_of(hour: HourDrift) -> str:
+    """`"drift"`, `"good"`, `"failed"` or `"waiting"`.
+
+    A drift that was found stays one; that none was found says little of an hour into which something was not merged.
+
+    Example:
+        >>> verdict_of(HourDrift("door", 0, 1, 10, drift=False)), verdict_of(HourDrift("door", 0, 1, 10))
+        ('good', 'waiting')
+        >>> verdict_of(HourDrift("door", 0, 1, 10, drift=False, problem="uploads could not be merged: ..."))
+        'failed'
+    """
+    if hour.drift:
+        return DRIFT
+    if hour.problem:
+        return FAILED
+    return WAITING if hour.drift is None else GOOD
+
+
+def standing(sensor: Sensor, now: float) -> Standing:
+    """How a sensor stands at a time, unix seconds.
+
+    Example:
+        >>> hour = HourDrift("door", 7200, 1, 60, drift=True, effect=0.5)
+        >>> found = standing(Sensor("door", 1, 7300, 7300, 7310.0, hours=(hour,)), 9000.0)
+        >>> found.verdict, found.images, found.silence
+        ('drift', 60, '')
+    """
+    told = next((hour for hour in reversed(sensor.hours) if verdict_of(hour) != WAITING), None)
+    day = [hour for hour in sensor.hours if now - DAY < hour.hour <= now]
+    return Standing(
+        verdict=verdict_of(told) if told else WAITING,
+        hour=told,
+        silence=_silence(sensor, now),
+        images=sum(hour.rows for hour in day),
+        drifted=sum(hour.drift is True for hour in day),
+        uploads_today=sum(hour.uploads for hour in sensor.hours if 0 <= hour.hour - (now - now % DAY) < DAY),
+        doubts=(*_clock(sensor, now), *sensor.problems),
+    )
+
+
+def usual_gap(sensor: Sensor) -> float:
+    """Seconds that usually lie between a sensor's uploads, as far as its recent hours tell; at least 20 minutes.
+
+    Example:
+        >>> hours = tuple(HourDrift("door", hour, 1, 10) for hour in (0, 3600, 7200, 90000))
+        >>> usual_gap(Sensor("door", 4, 0, 90000, 90000.0, hours=hours))
+        3600
+    """
+    hours = [hour.hour for hour in sensor.hours]
+    gaps = [after - before for before, after in pairwise(hours)]
+    if not gaps:
+        within = (sensor.last - sensor.first) / (sensor.uploads - 1) if sensor.uploads > 1 else _UNKNOWN_GAP
+        return max(within, HOUR / _PATIENCE)
+    return median(gaps)
+
+
+def _silence(sensor: Sensor, now: float) -> str:
+    heard = sensor.last if _is_ahead(sensor, now) else sensor.received
+    passed, usual = now - heard, usual_gap(sensor)
+    if passed <= _PATIENCE * usual:
+        return ""
+    often = f"; it used to send every {duration(usual)}" if sensor.uploads > 1 else ""
+    return f"nothing came for {duration(passed)}{often}"
+
+
+def _is_ahead(sensor: Sensor, now: float) -> bool:
+    """Whether the clock here was ahead when the newest upload came: the device's tells more of it."""
+    return sensor.received > now + HOUR
+
+
+def _clock(sensor: Sensor, now: float) -> Sequence[str]:
+    """A device without a network has no idea of the time, and nothing else on the page would tell."""
+    if _is_ahead(sensor, now):
+        return (f"when its newest upload came, the clock here was ahead by {duration(sensor.received - now)} or more",)
+    ahead = sensor.last - sensor.received
+    if ahead > HOUR:
+        return (f"its clock is ahead by {duration(ahead)}",)
+    if -ahead > DAY:
+        return (f"its newest upload is {duration(-ahead)} older than its arrival",)
+    return ()

@@ -2,6 +2,8 @@
 
 What is not logged yet stands in the store. So nothing piles up in memory while MLflow is down for a day, and what was
 judged in the meantime is logged when it is back, also by a server that was started anew.
+
+Which verdicts are in MLflow already; kept in the store, so that none is lost to a restart or a server down.
 """
 
 from __future__ import annotations
@@ -9,7 +11,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from dataclasses import dataclass
 from typing import Final
+
+from sqlalchemy import update
 
 from lensai_integrations.drift.compare import compare
 from lensai_integrations.drift.result import DriftReport
@@ -18,13 +23,82 @@ from lensai_integrations.edge.uploads import unpack_sketches
 from lensai_integrations.errors import TrackingError
 from lensai_integrations.mlflow.monitoring import SensorRuns
 from lensai_integrations.profiles.profile import Baseline, Profile
-from lensai_integrations.server import logged, queries
+from lensai_integrations.server import queries
+from lensai_integrations.server.hours import lease
 from lensai_integrations.server.lasting import Lasting
 from lensai_integrations.server.metrics import ServerMetrics
+from lensai_integrations.server.pages import web_address
+from lensai_integrations.server.records import HourDrift
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import ReportedHour
-from lensai_integrations.server.store import Store, StoreError
-from lensai_integrations.server.views import web_address
+from lensai_integrations.server.store import HOURS, Store, StoreError, of_hour
+
+
+@dataclass(frozen=True)
+class Unlogged:
+    """An hour whose newest verdict is not in MLflow yet.
+
+    Attributes:
+        verdict: The verdict.
+        version: Of the sketches that it is of.
+        sketches: Packed; of this version or a newer one.
+        before: When it was logged last, unix time in seconds by the store's clock; 0 if it never was.
+    """
+
+    verdict: HourDrift
+    version: int
+    sketches: bytes
+    before: float
+
+
+def claim(store: Store, now: float, interval: float, after: str = "") -> Unlogged | None:
+    """An hour for this server to log; None if there is none.
+
+    Args:
+        store: Where from.
+        now: Unix time in seconds, by the store's clock.
+        interval: Seconds after which the same hour is logged again, if it has been judged anew.
+        after: The sensor that had its turn before: the next by name has the next one.
+
+    Raises:
+        StoreError: If the store cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> store = Store(tempfile.mkdtemp())
+        >>> claim(store, now=1719392400.0, interval=600.0) is None
+        True
+        >>> store.close()
+    """
+    judged = (HOURS.c.logged_version < HOURS.c.judged_version) & HOURS.c.drift.is_not(None)
+    wanted = (*queries.VERDICT, HOURS.c.judged_version, HOURS.c.sketches)
+    found = lease(store, judged, HOURS.c.logged, wanted, now=now, interval=interval, after=after)
+    if found is None:
+        return None
+    row, before = found
+    return Unlogged(queries.verdict_of_row(row), row.judged_version, bytes(row.sketches), before)
+
+
+def done(store: Store, hour: Unlogged) -> None:
+    """Remember that an hour is logged, or cannot be.
+
+    Raises:
+        StoreError: If the store cannot be used.
+    """
+    with store.writing() as db:
+        mine = of_hour(hour.verdict.sensor, hour.verdict.hour)
+        db.execute(update(HOURS).where(mine).values(logged_version=hour.version))
+
+
+def put_back(store: Store, hour: Unlogged) -> None:
+    """Let an hour be tried again at once.
+
+    Raises:
+        StoreError: If the store cannot be used.
+    """
+    with store.writing() as db:
+        db.execute(update(HOURS).where(of_hour(hour.verdict.sensor, hour.verdict.hour)).values(logged=hour.before))
+
 
 _LOG = logging.getLogger(__name__)
 #: Seconds between looks where nothing woke the worker.
@@ -92,14 +166,14 @@ class Reporter:
             TrackingError: If MLflow cannot be written to; the hour at hand is tried again.
         """
         while not self._stop.is_set():
-            hour = logged.claim(self._store, now, self._settings.report_seconds, after=self._last)
+            hour = claim(self._store, now, self._settings.report_seconds, after=self._last)
             if hour is None:
                 return
             self._last = hour.verdict.sensor
             try:
                 self._log(hour)
             except TrackingError:
-                logged.put_back(self._store, hour)
+                put_back(self._store, hour)
                 raise
             except StoreError:
                 raise
@@ -108,7 +182,7 @@ class Reporter:
                 self._told.warning(
                     "the report of %s, hour %d, is not in MLflow: %s", hour.verdict.sensor, hour.verdict.hour, error
                 )
-            logged.done(self._store, hour)
+            done(self._store, hour)
 
     def _run(self) -> None:
         pause = 0.0
@@ -125,7 +199,7 @@ class Reporter:
                 self.problem = f"reports are not logged to MLflow at present: {error}"
                 _LOG.warning("%s; tried again in %.0f s", self.problem, pause)
 
-    def _log(self, hour: logged.Unlogged) -> None:
+    def _log(self, hour: Unlogged) -> None:
         verdict = hour.verdict
         report, window = self._report(hour)
         address = self._runs.log(verdict.sensor, verdict, report, self._baseline, window)
@@ -133,7 +207,7 @@ class Reporter:
         if queries.run_of(self._store, verdict.sensor) != run_id:
             queries.set_run(self._store, verdict.sensor, run_id, web_address(address))
 
-    def _report(self, hour: logged.Unlogged) -> tuple[DriftReport, Profile]:
+    def _report(self, hour: Unlogged) -> tuple[DriftReport, Profile]:
         """As it was judged, or judged once more."""
         verdict = hour.verdict
         with self._lock:

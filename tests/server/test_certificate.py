@@ -12,8 +12,7 @@ import pytest
 from certificates import make
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.server.certificate import Certificate
-from lensai_integrations.server.serving import serve
+from lensai_integrations.server.serving import Certificate, serve
 
 
 @pytest.fixture(scope="module")

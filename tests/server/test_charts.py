@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sensors import HOSTILE, NOW, THIS_HOUR, make_hours
 
-from lensai_integrations.server.charts import HourSpan, days, effect_svg, in_words, last_week, span_of
-from lensai_integrations.server.records import HOUR, HourDrift
-from lensai_integrations.server.standing import DAY
+from lensai_integrations.server.pages import HourSpan, days, effect_svg, in_words, last_week, span_of
+from lensai_integrations.server.records import DAY, HOUR, HourDrift
 
 DAYLONG = HourSpan(THIS_HOUR - 23 * HOUR, THIS_HOUR + HOUR)
 

@@ -6,9 +6,8 @@ import pytest
 from receiving import WHEN, device, form, sketch_of
 
 from lensai_integrations.edge.uploads import pack_sketches, unpack_sketches
-from lensai_integrations.server import folding, queries
-from lensai_integrations.server.folding import fitting, folded
-from lensai_integrations.server.hours import UnmergedHour
+from lensai_integrations.server import hours, queries
+from lensai_integrations.server.hours import UnmergedHour, fitting, folded
 from lensai_integrations.sketches import wire
 
 
@@ -30,7 +29,7 @@ def test_a_batch_that_fits_stays_as_it_is():
 
 
 def test_further_streams_are_left_out_and_known_ones_are_not(monkeypatch):
-    monkeypatch.setattr(folding, "MOST_STREAMS", 3)
+    monkeypatch.setattr(hours, "MOST_STREAMS", 3)
     found, fewer = fitting(batch("bc", "abcd", "de", "c", known="ab"))
     assert (names(found), fewer) == (["bc", "abc", "", "c"], [1, 2])
     whole, damaged = folded(found)
@@ -38,7 +37,7 @@ def test_further_streams_are_left_out_and_known_ones_are_not(monkeypatch):
 
 
 def test_further_bytes_are_left_out(monkeypatch):
-    monkeypatch.setattr(folding, "MOST_BYTES", 2 * folding._grown(sketch_of([1.0])))
+    monkeypatch.setattr(hours, "MOST_BYTES", 2 * hours._grown(sketch_of([1.0])))
     found, fewer = fitting(batch("a", "bc", known="a"))
     assert (names(found), fewer) == (["a", "b"], [1])
     large = {"custom/x.bin": sketch_of([1.0], k=65_000), "custom/y.bin": sketch_of([1.0])}
@@ -52,11 +51,11 @@ def test_what_is_damaged_is_left_to_whoever_merges():
 
 @pytest.mark.parametrize("k", [8, 200, 4096, 65_535])
 def test_a_sketch_does_not_grow_beyond_what_was_counted(k):
-    assert 4 * wire.total_capacity(k, 60) + 4 * 60 + 28 <= folding._grown(sketch_of([1.0], k=k))
+    assert 4 * wire.total_capacity(k, 60) + 4 * 60 + 28 <= hours._grown(sketch_of([1.0], k=k))
 
 
 def test_an_hour_without_room_says_so_and_goes_on(service, monkeypatch, caplog):
-    monkeypatch.setattr(folding, "MOST_STREAMS", 4)
+    monkeypatch.setattr(hours, "MOST_STREAMS", 4)
     for n in range(2):
         own = {f"custom/{n}{each}.bin": sketch_of([1.0]) for each in range(3)}
         assert service.post("/upload/", **form(timestamp=WHEN + n, content={**device(n), **own})).status_code == 201

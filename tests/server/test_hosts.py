@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from receiving import client_of, form
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.server.hosts import Hosts
+from lensai_integrations.server.app import Hosts
 from lensai_integrations.server.tokens import Tokens
 
 TOKEN = "a" * 32

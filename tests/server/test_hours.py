@@ -14,11 +14,10 @@ from sqlalchemy import select, update
 
 from lensai_integrations.edge.uploads import pack_sketches, rows_of, unpack_sketches
 from lensai_integrations.server import hours, queries
-from lensai_integrations.server.folding import folded
+from lensai_integrations.server.hours import folded
 from lensai_integrations.server.ledger import Received, add_uploads
 from lensai_integrations.server.records import HourDrift
-from lensai_integrations.server.store import Store
-from lensai_integrations.server.tables import HOURS, UPLOADS
+from lensai_integrations.server.store import HOURS, UPLOADS, Store
 
 
 def upload(sensor="a", timestamp=WHEN, content=None, received=5.0):

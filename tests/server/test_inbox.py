@@ -7,9 +7,8 @@ import threading
 
 from receiving import WHEN
 
-from lensai_integrations.server import inbox as inboxes
-from lensai_integrations.server.inbox import Inbox
-from lensai_integrations.server.ledger import Outcome, Received
+from lensai_integrations.server import ledger as inboxes
+from lensai_integrations.server.ledger import Inbox, Outcome, Received
 
 
 def sent(n, size=10):

@@ -18,10 +18,10 @@ from receiving import HOUR, WHEN, TestClient, client_of, device, emptied, form, 
 from sqlalchemy import event
 from starlette.datastructures import Headers
 
-from lensai_integrations.server import inbox as inboxes
+from lensai_integrations.server import intake as reading
 from lensai_integrations.server import ledger, queries
+from lensai_integrations.server import ledger as inboxes
 from lensai_integrations.server import store as stores
-from lensai_integrations.server import uploads as reading
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.store import Store
 from lensai_integrations.server.tokens import Tokens

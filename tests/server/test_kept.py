@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lensai_integrations.server.kept import KeptPage
+from lensai_integrations.server.service import KeptPage
 
 
 @pytest.mark.parametrize(("took", "later", "made"), [(0.1, 0.0, 2), (1.0, 8.9, 1), (1.0, 9.1, 2), (3.0, 26.0, 1)])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import event, insert, update
 
-from lensai_integrations.server import hours, logged
+from lensai_integrations.server import hours, reporting
 from lensai_integrations.server import store as stores
 from lensai_integrations.server.records import HOUR
-from lensai_integrations.server.tables import HOURS
+from lensai_integrations.server.store import HOURS
 
 NOW = 1_800_000_000.0
 NEWEST = int(NOW) // HOUR * HOUR
@@ -32,7 +32,7 @@ def claims(store, claim, count, now=NOW):
     return found
 
 
-CLAIMS = pytest.mark.parametrize("claim", [hours.claim, logged.claim])
+CLAIMS = pytest.mark.parametrize("claim", [hours.claim, reporting.claim])
 
 
 @CLAIMS

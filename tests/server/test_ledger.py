@@ -13,8 +13,7 @@ from sqlalchemy import select
 from lensai_integrations.server.ledger import Outcome, Received, add_uploads
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.shares import Allowances, Spent
-from lensai_integrations.server.store import Store
-from lensai_integrations.server.tables import SENSORS, UPLOADS
+from lensai_integrations.server.store import SENSORS, UPLOADS, Store
 from lensai_integrations.server.tokens import Grant
 
 CREATED, REPEATED, DIFFERENT, NO_ROOM = Outcome

@@ -8,7 +8,7 @@ from sqlalchemy import insert, update
 from lensai_integrations.server import metrics, queries
 from lensai_integrations.server.metrics import ServerMetrics
 from lensai_integrations.server.records import HOUR
-from lensai_integrations.server.tables import HOURS, SENSORS
+from lensai_integrations.server.store import HOURS, SENSORS
 
 NOW = 1_800_000_000
 DAY = 86_400

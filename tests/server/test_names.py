@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.server.names import TimestampAheadError, checked_sensor, checked_timestamp
+from lensai_integrations.server.intake import TimestampAheadError, checked_sensor, checked_timestamp
 from lensai_integrations.server.records import hour_of
 
 NOW = 1_800_000_000.0

@@ -10,9 +10,8 @@ from html.parser import HTMLParser
 import pytest
 from sensors import HOSTILE, NOW, THIS_HOUR, about, make_hours, make_sensor
 
-from lensai_integrations.server.pages import index_page, sensor_page
+from lensai_integrations.server.pages import index_page, sensor_page, web_address
 from lensai_integrations.server.records import HOUR
-from lensai_integrations.server.views import web_address
 
 
 class Reader(HTMLParser):

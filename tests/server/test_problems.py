@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.server import queries
-from lensai_integrations.server.middleware import checked_root_path
+from lensai_integrations.server.app import checked_root_path
 from lensai_integrations.server.pages import problem_page
 from lensai_integrations.server.store import StoreError
 from lensai_integrations.server.tokens import Tokens

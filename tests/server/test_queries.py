@@ -9,9 +9,8 @@ from sensors import NOW, THIS_HOUR, make_sensor
 from sqlalchemy import insert
 
 from lensai_integrations.server import queries
-from lensai_integrations.server.records import HOUR
-from lensai_integrations.server.standing import standing
-from lensai_integrations.server.tables import HOURS, SENSORS
+from lensai_integrations.server.records import HOUR, standing
+from lensai_integrations.server.store import HOURS, SENSORS
 
 #: By name, in the order in which they are to be looked at.
 KINDS = {"y drifts": "gd", "drifted, waits": "dw", "x failed": "df", "c": "gg", "b": "dg", "a": "w", "none": ""}

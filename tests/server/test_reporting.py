@@ -17,7 +17,7 @@ from lensai_integrations import Baseline, Profile, Profiler
 from lensai_integrations.edge import write_stats
 from lensai_integrations.errors import InputError, TrackingError
 from lensai_integrations.mlflow import SensorRuns
-from lensai_integrations.server import logged, queries
+from lensai_integrations.server import queries, reporting
 from lensai_integrations.server.app import create_app
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.store import Store
@@ -92,9 +92,9 @@ class Server:
         self.settler.work(now)
 
     def waiting(self) -> bool:
-        found = logged.claim(self.store, 4e9, 0)
+        found = reporting.claim(self.store, 4e9, 0)
         if found is not None:
-            logged.put_back(self.store, found)
+            reporting.put_back(self.store, found)
         return found is not None
 
 
@@ -187,11 +187,11 @@ def test_of_two_servers_one_logs(serve, store, archives):
     server = serve(Refusing(InputError("")), report_seconds=600)
     server.upload(archives["clean"])
     server.judge()
-    first, second = (logged.claim(store, WHEN + 61.0, 600) for _ in range(2))
+    first, second = (reporting.claim(store, WHEN + 61.0, 600) for _ in range(2))
     assert first is not None
     assert second is None
-    logged.put_back(store, first)
-    assert logged.claim(store, WHEN + 61.0, 600) is not None
+    reporting.put_back(store, first)
+    assert reporting.claim(store, WHEN + 61.0, 600) is not None
 
 
 def test_another_baseline_logs_every_hour_anew(serve, store, archives):

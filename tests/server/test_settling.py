@@ -11,11 +11,11 @@ from sqlalchemy import insert, update
 
 from lensai_integrations import Baseline, compare, edge
 from lensai_integrations.edge.uploads import pack_sketches
-from lensai_integrations.server import hours, queries, retention, settling
+from lensai_integrations.server import hours, queries, settling
+from lensai_integrations.server import settling as retention
 from lensai_integrations.server.ledger import Received, add_uploads
 from lensai_integrations.server.settings import Settings
-from lensai_integrations.server.store import StoreError
-from lensai_integrations.server.tables import HOURS
+from lensai_integrations.server.store import HOURS, StoreError
 
 
 class Clock:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from sensors import NOW, THIS_HOUR, make_sensor
 
-from lensai_integrations.server.records import HOUR
-from lensai_integrations.server.standing import DAY, standing, usual_gap
+from lensai_integrations.server.records import DAY, HOUR, standing, usual_gap
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from sqlalchemy import func, inspect, select, text, update
 from lensai_integrations.errors import InputError
 from lensai_integrations.server import hours, queries
 from lensai_integrations.server import store as stores
-from lensai_integrations.server.store import Store, StoreError
-from lensai_integrations.server.tables import HOURS, META, SENSORS
+from lensai_integrations.server.store import HOURS, META, SENSORS, Store, StoreError
 
 
 def test_it_is_there_again_when_it_is_opened_again(place):

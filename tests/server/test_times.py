@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lensai_integrations.server.times import ago, duration, utc
+from lensai_integrations.server.records import ago, duration, utc
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ import contextlib
 import pytest
 
 from lensai_integrations.server.settings import Settings
-from lensai_integrations.server.shares import Sender
+from lensai_integrations.server.shares import LaterError, Sender, Turns
 from lensai_integrations.server.tokens import Grant
-from lensai_integrations.server.turns import LaterError, Turns
 
 SETTINGS = Settings(memory_bytes=1000, upload_bytes=100, uploads_at_once=100, uploads_of_sensor=3)
 DOOR, OTHER = Sender(Grant("door-3", "d")), Sender(Grant("door-4", "e"))
@@ -160,7 +159,7 @@ def test_who_is_silent_leaves_its_place_to_others_of_the_same_sender(monkeypatch
         await settled()
         await upload("d")  # all are quick
         assert order == [("d", 429)]
-        monkeypatch.setattr("lensai_integrations.server.turns.SILENT", 0.0)
+        monkeypatch.setattr("lensai_integrations.server.shares.SILENT", 0.0)
         tasks += [asyncio.create_task(upload(name)) for name in "ef"]
         await settled()
         assert order[1:] == [("a", 429), ("b", 429)]

@@ -8,8 +8,7 @@ from sqlalchemy import update
 
 from lensai_integrations.server import queries
 from lensai_integrations.server.settings import Settings
-from lensai_integrations.server.store import StoreError
-from lensai_integrations.server.tables import HOURS
+from lensai_integrations.server.store import HOURS, StoreError
 
 
 @pytest.fixture
