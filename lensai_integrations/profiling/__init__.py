@@ -1,1 +1,5 @@
-"""Images as the camera or the file delivered them: of any size and colour mode, one at a time, in whatever process."""
+"""From batches to profiles: the profiler, its recorders, data sets, and images as a file or camera delivers them.
+
+In: batches, folders, data sets. Out: a `Profile`. Decides from counts the host has and waits for no accelerator. Knows
+neither training nor comparing.
+"""

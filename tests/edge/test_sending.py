@@ -290,7 +290,8 @@ def test_bad_arguments_are_refused(arguments, message):
 
 @pytest.mark.slow
 def test_urllib3_is_imported_with_the_first_post():
-    code = "import sys, lensai_integrations.edge, lensai_integrations.monitoring.sinks\nassert 'urllib3' not in sys.modules"
+    imports = "import sys, lensai_integrations.edge, lensai_integrations.monitoring.sinks"
+    code = f"{imports}; assert 'urllib3' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

@@ -35,7 +35,7 @@ def who(folder: Path) -> str:
 
 @pytest.fixture
 def writers(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    command = [sys.executable, str(Path(__file__).with_name("save_script.py")), str(tmp_path / "saved")]
+    command = [sys.executable, str(Path(__file__).parents[1] / "save_script.py"), str(tmp_path / "saved")]
     started = [subprocess.Popen([*command, name], env=ENVIRONMENT) for name in "ab"]
     yield started
     for process in started:

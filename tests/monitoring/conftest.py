@@ -1,0 +1,3 @@
+"""Profiles made by hand."""
+
+from made_profiles import build, rng  # noqa: F401
