@@ -13,12 +13,12 @@ PACKAGE = "lensai_integrations"
 #: Public modules, and what has to be installed for all of their names.
 MODULES = {
     "": "",
-    "drift.sinks": "",
     "edge": "",
     "errors": "",
     "keras": "keras",
     "lightning": "pytorch_lightning",
     "mlflow": "mlflow",
+    "monitoring.sinks": "",
     "report": "",
     "torch": "torch",
     "transforms": "torchvision",
