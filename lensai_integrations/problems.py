@@ -52,10 +52,10 @@ def pass_on(error: BaseException) -> None:
         Traceback (most recent call last):
         SystemExit: 0
     """
-    for each in _with_causes(error):
-        passes = isinstance(each, KeyboardInterrupt | SystemExit)
-        if passes or (isinstance(each, Exception) and (_is_from_a_handler(each) or _is_from_a_thread(each))):
-            raise each
+    for cause in _with_causes(error):
+        passes = isinstance(cause, KeyboardInterrupt | SystemExit)
+        if passes or (isinstance(cause, Exception) and (_is_from_a_handler(cause) or _is_from_a_thread(cause))):
+            raise cause
 
 
 @contextmanager
@@ -79,10 +79,10 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
     """An error, and those it was raised in place of. One that the caller was handling before is no cause: it was caught
     by a frame that runs still, and in which this error has not been."""
     following: BaseException | None = error
-    known: list[BaseException] = []  # errors may be causes of themselves: `raise error from error`
-    while following is not None and all(following is not each for each in known):
+    earlier: list[BaseException] = []  # errors may be causes of themselves: `raise error from error`
+    while following is not None and all(following is not cause for cause in earlier):
         yield following
-        known.append(following)
+        earlier.append(following)
         frames = [trace.tb_frame for trace in _traces(following)]
         following = following.__context__ if following.__cause__ is None else following.__cause__
         first = None if following is None else next((trace.tb_frame for trace in _traces(following)), None)
@@ -112,8 +112,8 @@ def _is_from_a_handler(error: BaseException) -> bool:
     """
     for trace in _traces(error):
         frame = trace.tb_frame
-        for number, given in pairwise(_positional(frame)):
-            if given is not None and given is frame.f_back and isinstance(number, int):
+        for number, caller in pairwise(_positional(frame)):
+            if caller is not None and caller is frame.f_back and isinstance(number, int):
                 return True
         if frame.f_code in _codes_of_handlers() and _loses_arguments(frame.f_code):
             return True
@@ -123,10 +123,10 @@ def _is_from_a_handler(error: BaseException) -> bool:
 def _positional(frame: FrameType) -> list[object]:
     code, values = frame.f_code, frame.f_locals
     names = code.co_varnames
-    given = [values.get(name) for name in names[: code.co_argcount]]
+    arguments = [values.get(name) for name in names[: code.co_argcount]]
     if code.co_flags & inspect.CO_VARARGS:  # their name comes after those by keyword only
-        given += values.get(names[code.co_argcount + code.co_kwonlyargcount], ())
-    return given
+        arguments += values.get(names[code.co_argcount + code.co_kwonlyargcount], ())
+    return arguments
 
 
 def _codes_of_handlers() -> Iterator[CodeType]:
@@ -144,9 +144,9 @@ def _loses_arguments(code: CodeType) -> bool:
     """Whether a function puts something in the place of its arguments, or deletes them."""
     many = bool(code.co_flags & inspect.CO_VARARGS)
     arguments = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + many]}
-    for each in dis.get_instructions(code):
-        names = each.argval if isinstance(each.argval, tuple) else (each.argval,)
-        if each.opname.startswith(("STORE_", "DELETE_")) and not arguments.isdisjoint(names):
+    for instruction in dis.get_instructions(code):
+        names = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
+        if instruction.opname.startswith(("STORE_", "DELETE_")) and not arguments.isdisjoint(names):
             return True
     return False
 

@@ -123,7 +123,7 @@ def local(array: Array) -> Array:
     if is_immutable(array):
         return _as_numpy(array) if is_host(array) else array
     if isinstance(array, list | tuple) and array and all(map(is_torch_array, array)):
-        rows = [local(each) for each in array]  # they may want gradients, or lie on an accelerator
+        rows = [local(row) for row in array]  # they may want gradients, or lie on an accelerator
         return np.asarray(rows) if isinstance(rows[0], np.ndarray) else namespace(rows[0]).stack(rows)
     return _numbers(_checked(array), array)
 
@@ -233,12 +233,12 @@ def _checked(array: Any) -> np.ndarray[Any, Any]:
     return np.asarray(array)
 
 
-def _numbers(result: np.ndarray[Any, Any], given: Any) -> np.ndarray[Any, Any]:
+def _numbers(result: np.ndarray[Any, Any], original: Any) -> np.ndarray[Any, Any]:
     if result.dtype.kind in "biuf":
         return result
     if result.dtype.kind == "V" and "float" in result.dtype.name:  # bfloat16 and the 8-bit floats of ml_dtypes
         return result.astype(np.float32)
-    raise InputError(f"expected an array of numbers, got {type(given).__name__} of dtype {result.dtype}")
+    raise InputError(f"expected an array of numbers, got {type(original).__name__} of dtype {result.dtype}")
 
 
 #: TensorFlow traces anew for each shape, seconds each. With more shapes than this, further ones run step by step.
@@ -321,16 +321,16 @@ def unfilled(shape: tuple[int, ...], dtype: str, like: Array) -> Array:
         return xp.empty(shape, dtype=getattr(xp, dtype), device=like.device)
 
 
-def together(held: Array, rows: Array) -> tuple[Array, Array]:
+def together(first: Array, second: Array) -> tuple[Array, Array]:
     """Two arrays on one device: what lies on the host is sent to where the other is. Nothing is ever waited for.
 
     Example:
         >>> [a.tolist() for a in together(np.zeros(1), np.ones(1))]
         [[0.0], [1.0]]
     """
-    if is_numpy_array(held) and not is_numpy_array(rows):
-        return send(held, rows), rows
-    return held, send(rows, held) if is_numpy_array(rows) else rows
+    if is_numpy_array(first) and not is_numpy_array(second):
+        return send(first, second), second
+    return first, send(second, first) if is_numpy_array(second) else second
 
 
 def joined(parts: list[Array]) -> Array:
@@ -340,5 +340,5 @@ def joined(parts: list[Array]) -> Array:
         >>> joined([np.zeros((1, 2)), np.ones((2, 2))]).shape
         (3, 2)
     """
-    like = next((part for part in parts if not is_numpy_array(part)), parts[0])
-    return namespace(like).concat([send(part, like) if is_numpy_array(part) else part for part in parts])
+    like = next((rows for rows in parts if not is_numpy_array(rows)), parts[0])
+    return namespace(like).concat([send(rows, like) if is_numpy_array(rows) else rows for rows in parts])

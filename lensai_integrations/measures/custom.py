@@ -58,7 +58,7 @@ MAX_FORMULA: Final = 2000
 PYTHON, WITHOUT_SOURCE = "Python source", "docstring; the Python source was not to be had"
 
 _TAKEN = {"pixel", "invalid", *CONVENTIONS} | {  # `inputs/lensai-edge` is a group
-    m.definition.name for each in CONVENTIONS.values() for m in each.measures
+    m.definition.name for convention in CONVENTIONS.values() for m in convention.measures
 }
 _REGISTERED: dict[str, CustomMeasure] = {}
 
@@ -164,16 +164,16 @@ def measure(
             raise InputError(f"@measure({name!r}) decorates a function of images, not {function!r}")
         formula, source = _formula(function)
         first_line = (inspect.getdoc(function) or "").partition("\n")[0]
-        told = replace(empty, description=description or first_line, formula=formula, source=source)
-        return _register(CustomMeasure(function, told))
+        definition = replace(empty, description=description or first_line, formula=formula, source=source)
+        return _register(CustomMeasure(function, definition))
 
     return decorate
 
 
 def _register(new: CustomMeasure) -> CustomMeasure:
     id = new.definition.id
-    known = definitions.DEFINITIONS.get(id)
-    if known is not None and known != new.definition:
+    earlier = definitions.DEFINITIONS.get(id)
+    if earlier is not None and earlier != new.definition:
         raise DefinitionError(
             f"{id!r} is already declared in this process, and this is another function, unit, description or range:"
             f" pass version={int(id.rpartition('@')[2]) + 1} to @measure"
@@ -188,9 +188,9 @@ def _arrived(function: Callable[[Array], Array], definition: Definition) -> Cust
     Raises:
         DefinitionError: If this process has declared another function under the id.
     """
-    known = _REGISTERED.get(definition.id)
-    if known is not None and known.definition == definition:
-        return known
+    earlier = _REGISTERED.get(definition.id)
+    if earlier is not None and earlier.definition == definition:
+        return earlier
     return _register(CustomMeasure(function, definition))
 
 
@@ -241,19 +241,20 @@ def checked_measures(measures: Any) -> tuple[CustomMeasure, ...]:
     """
     if isinstance(measures, CustomMeasure) or not isinstance(measures, Iterable):
         raise InputError(f"measures={measures!r} should be a list of functions decorated with @measure(...)")
-    found = tuple(measures)
-    for each in found:
-        if not isinstance(each, CustomMeasure):
+    chosen = tuple(measures)
+    for chosen_measure in chosen:
+        if not isinstance(chosen_measure, CustomMeasure):
             raise InputError(
-                f"measures has {each!r}, which is not decorated: write @measure('name', unit='%') above the function"
+                f"measures has {chosen_measure!r}, which is not decorated: write @measure('name', unit='%') above the"
+                " function"
             )
-    names = [each.name for each in found]
+    names = [chosen_measure.name for chosen_measure in chosen]
     if len(set(names)) < len(names):
-        raise InputError(f"measures={list(found)!r} has two of one name: leave one out")
-    return found
+        raise InputError(f"measures={list(chosen)!r} has two of one name: leave one out")
+    return chosen
 
 
-def same_formula(one: Any, two: Any) -> bool:
+def same_formula(first: Any, second: Any) -> bool:
     """Whether two definitions, as profiles carry them, compute the same, as far as that is known.
 
     Where a program could not read its own source, only the id is known.
@@ -266,8 +267,8 @@ def same_formula(one: Any, two: Any) -> bool:
         >>> same_formula({"formula": "x", "source": PYTHON}, {"formula": "y", "source": PYTHON})
         False
     """
-    unknown = WITHOUT_SOURCE in (one.get("source"), two.get("source"))
-    return unknown or one.get("formula") == two.get("formula")
+    unknown = WITHOUT_SOURCE in (first.get("source"), second.get("source"))
+    return unknown or first.get("formula") == second.get("formula")
 
 
 def as_images(tensor: Array) -> Array:
@@ -353,20 +354,20 @@ class CustomMeasurer:
 
     def of(self, images: Images, array: Array) -> dict[str, Array]:
         """The same of images that have been read already, from this array."""
-        parts: dict[str, list[Array]] = {each.name: [] for each in self._measures}
+        parts: dict[str, list[Array]] = {measure.name: [] for measure in self._measures}
         failed: set[str] = set()
         for pixels in _pieces(images):
             values, valid = _values(pixels, images)
-            for each in self._measures:
-                if each.name in failed:
+            for measure in self._measures:
+                if measure.name in failed:
                     continue
-                given = _handed(values, array, copied=len(self._measures) > 1)
+                handed = _handed(values, array, copied=len(self._measures) > 1)
                 try:
-                    parts[each.name].append(_rows(each, given, valid))
+                    parts[measure.name].append(_rows(measure, handed, valid))
                 except Exception as error:  # noqa: BLE001  whatever the user's function may raise
                     pass_on(error)
-                    failed.add(each.name)
-                    self.errors[each.name] = _explained(error, given)
+                    failed.add(measure.name)
+                    self.errors[measure.name] = _explained(error, handed)
         return {name: _together(rows) for name, rows in parts.items() if name not in failed and rows}
 
 
@@ -417,8 +418,8 @@ def _rows(measure: CustomMeasure, images: Array, valid: Array | None) -> Array:
         InputError: If it gives something else.
     """
     with np.errstate(all="ignore"):
-        given = local(as_tensor(measure.function(images)))
-        xp, shape, n = namespace(given), shape_of(given), shape_of(images)[0]
+        answer = local(as_tensor(measure.function(images)))
+        xp, shape, n = namespace(answer), shape_of(answer), shape_of(images)[0]
         if (
             len(shape) not in (1, 2)
             or shape[0] not in (n, -1)
@@ -428,9 +429,9 @@ def _rows(measure: CustomMeasure, images: Array, valid: Array | None) -> Array:
                 f"it returned shape {shape} for images of shape {shape_of(images)}: return a number per image, [n], or"
                 " [n, k], e.g. a mean over the axes (1, 2, 3)"
             )
-        if not xp.isdtype(given.dtype, ("bool", "integral", "real floating")):
-            raise InputError(f"it returned {dtype_name(given)}: return real numbers")
-        rows = xp.reshape(xp.astype(given, xp.float32), (-1, shape[1] if len(shape) == 2 else 1))
+        if not xp.isdtype(answer.dtype, ("bool", "integral", "real floating")):
+            raise InputError(f"it returned {dtype_name(answer)}: return real numbers")
+        rows = xp.reshape(xp.astype(answer, xp.float32), (-1, shape[1] if len(shape) == 2 else 1))
     if valid is None:
         return rows
     rows, valid = _beside(rows, valid)

@@ -106,21 +106,21 @@ def totals(image: Bytes) -> Totals:
     """
     _, height, width = image.shape
     rows = -(-height // min(height, -(-height * width // _STRIP)))
-    found = Totals()
+    result = Totals()
     bytes_of_luma = np.empty(height * width, np.uint8)
     pixels, luma = np.empty((4, (rows + 2) * width), np.float32), np.empty((rows + 2) * width, np.float32)
     pixels[3] = 1
     for start in range(0, height, rows):
         stop = min(start + rows, height)
         _convert(image, start, stop, pixels, luma)
-        own = slice(width, (stop - start + 1) * width)  # a row above and one below belong to other strips
-        found.products += _products(pixels[:3, own])
-        scaled = np.multiply(luma[own], 1e-3, out=pixels[0, own])
+        inner = slice(width, (stop - start + 1) * width)  # a row above and one below belong to other strips
+        result.products += _products(pixels[:3, inner])
+        scaled = np.multiply(luma[inner], 1e-3, out=pixels[0, inner])
         np.copyto(bytes_of_luma[start * width : stop * width], scaled, casting="unsafe")
-        _add_neighbours(found, luma[: own.stop + width], width, (start == 0, stop == height), pixels)
-        found.saturation += _strip_saturation(image[:, start:stop], width, pixels)
-    found.counts = count_bytes(bytes_of_luma[None, None])[0]
-    return found
+        _add_neighbours(result, luma[: inner.stop + width], width, (start == 0, stop == height), pixels)
+        result.saturation += _strip_saturation(image[:, start:stop], width, pixels)
+    result.counts = count_bytes(bytes_of_luma[None, None])[0]
+    return result
 
 
 def _convert(image: Bytes, start: int, stop: int, pixels: Floats, luma: Floats) -> None:
@@ -143,25 +143,25 @@ def _products(pixels: Floats) -> NDArray[np.float64]:
     planes = pixels[:, :whole].reshape(3, -1, _EXACT)
     red_green, green_blue = np.vecdot(planes[:2], planes[1:]).sum(axis=1, dtype=np.float64)
     sums = red_green, np.vecdot(planes[0], planes[2]).sum(dtype=np.float64), green_blue
-    found: NDArray[np.float64] = np.array(sums) + (rest @ rest.T)[(0, 0, 1), (1, 2, 2)]
-    return found
+    products: NDArray[np.float64] = np.array(sums) + (rest @ rest.T)[(0, 0, 1), (1, 2, 2)]
+    return products
 
 
-def _add_neighbours(found: Totals, rows: Floats, width: int, border: tuple[bool, bool], space: Floats) -> None:
+def _add_neighbours(sums: Totals, rows: Floats, width: int, border: tuple[bool, bool], space: Floats) -> None:
     """Add what the differences between neighbours tell: see `differences.py`."""
-    own = rows[width:-width]
-    across, down = space[1, : own.size], space[2, : own.size]
+    middle = rows[width:-width]
+    across, down = space[1, : middle.size], space[2, : middle.size]
     _second(rows, width, space[0], down)
-    _second(own, 1, space[0], across[1:-1])
-    plane, ends = own.reshape(-1, width), across.reshape(-1, width)
+    _second(middle, 1, space[0], across[1:-1])
+    plane, ends = middle.reshape(-1, width), across.reshape(-1, width)
     beside = min(1, width - 1)
     ends[:, 0] = 2 * (plane[:, beside] - plane[:, 0])
     ends[:, -1] = 2 * (plane[:, -1 - beside] - plane[:, -1])
     across += down
-    found.laplacian += _sum(across, width), np.vecdot(across, across)
+    sums.laplacian += _sum(across, width), np.vecdot(across, across)
     inner = down[width if border[0] else 0 : down.size - (width if border[1] else 0)]
     if width > 2 and inner.size:
-        found.ridge += _ridge(inner, width, space)
+        sums.ridge += _ridge(inner, width, space)
 
 
 def _second(values: Floats, step: int, space: Floats, out: Floats) -> None:
@@ -265,9 +265,9 @@ def over_pixels(planes: Planes) -> Sums:
 def _over_strips(image: NDArray[np.uint8], counts: NDArray[np.int64]) -> Sums:
     """The same of one image of bytes `[3, H, W]` in host memory, given its counts `[3, 256]`."""
     _, height, width = image.shape
-    n, found = height * width, totals(image)
+    n, sums = height * width, totals(image)
     mean, squares = (counts @ _POWERS / n).T
-    red_green, red_blue, green_blue = found.products / n
+    red_green, red_blue, green_blue = sums.products / n
     products = (
         [squares[0], red_green, red_blue],
         [red_green, squares[1], green_blue],
@@ -275,18 +275,18 @@ def _over_strips(image: NDArray[np.uint8], counts: NDArray[np.int64]) -> Sums:
     )
     covariance = products - mean * mean[:, None]  # of whole numbers in float64: no digits are lost
     luma, *opponents = np.maximum(np.vecdot(_MIXED @ covariance, _MIXED), 0.0)
-    slope, square = found.laplacian / n
+    slope, square = sums.laplacian / n
     numbers = {
         "mean": mean,
         "variance": np.maximum(np.diagonal(covariance), 0.0),
         "luma_variance": luma,
         "laplacian_variance": max(square - slope * slope, 0.0) * 1e-6,
-        "ridge": found.ridge / max((height - 2) * (width - 2), 1) * 1e-3,
-        "shares": found.counts / n,
+        "ridge": sums.ridge / max((height - 2) * (width - 2), 1) * 1e-3,
+        "shares": sums.counts / n,
         "opponents_variance": sum(opponents),
-        "saturation": found.saturation / n,
+        "saturation": sums.saturation / n,
     }
-    return Sums(**{key: np.asarray([each], np.float32) for key, each in numbers.items()}, size=(height, width))
+    return Sums(**{key: np.asarray([value], np.float32) for key, value in numbers.items()}, size=(height, width))
 
 
 def _shares(luma: Array, mean: Array, xp: Any) -> Array:
@@ -705,7 +705,7 @@ def _counted(images: Images, conventions: Sequence[str]) -> tuple[dict[str, Arra
 
 
 def _measured(
-    images: Images, conventions: Sequence[str], each: Callable[[Planes], None], *, counted: bool = False
+    images: Images, conventions: Sequence[str], see: Callable[[Planes], None], *, counted: bool = False
 ) -> tuple[dict[str, Array], dict[str, Exception]]:
     """Rows by convention, and the errors of those that failed; every block of images is made once for all of them."""
     chosen = {name: _convention_named(name) for name in conventions}
@@ -729,7 +729,7 @@ def _measured(
                     pass_on(error)
                     failed[name] = error
             valid.append(planes.valid)
-            each(planes)
+            see(planes)
         for name in (name for name in chosen if name not in failed):
             try:
                 rows[name] = _rows(images, name, _joined(sums[name], xp), valid)
@@ -755,7 +755,7 @@ def _joined(parts: list[Any], xp: Any) -> Any:
     """The sums of all blocks of a batch as one: what is an array per image is put together, the rest is the same."""
     if len(parts) == 1:
         return parts[0]
-    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(parts[0])}
+    columns = {field.name: [getattr(block, field.name) for block in parts] for field in fields(parts[0])}
     shared = {name: column for name, column in columns.items() if column[0] is None or isinstance(column[0], tuple)}
     together = {name: xp.concatenate(column, axis=0) for name, column in columns.items() if name not in shared}
     return type(parts[0])(**together, **{name: column[0] for name, column in shared.items()})

@@ -130,7 +130,7 @@ def _undone(made: NDArray[np.float64]) -> Undone:
             "preprocess= should scale and shift each channel by itself, but this function does something else: profile"
             " the images before it, or pass mean=, std= and scale= if that comes close"
         )
-    channels = "".join("RGB"[each] for each in order)
+    channels = "".join("RGB"[source] for source in order)
     for mode in MODES.values():
         if _is(mode, gain, black, channels):
             return mode
@@ -254,10 +254,10 @@ def documented(source: Any, only: Collection[str] = ()) -> Callable[[T], T]:
         documentation: str | None = target.__doc__
         if documentation is None:  # as with `python -OO`
             return target
-        documentation, own = inspect.cleandoc(documentation), arguments_in(documentation)
+        documentation, own_texts = inspect.cleandoc(documentation), arguments_in(documentation)
         lines = []
         for name in inspect.signature(target).parameters:  # type: ignore[arg-type]
-            text = " ".join(filter(None, (texts.get(name) if name in (only or texts) else None, own.get(name))))
+            text = " ".join(filter(None, (texts.get(name) if name in (only or texts) else None, own_texts.get(name))))
             if text:
                 lines.append(_entry(name, text))
         target.__doc__ = _ARGS.sub(lambda _: "\n".join(["Args:", *lines]), documentation, count=1)
@@ -301,9 +301,9 @@ def plain(value: Any) -> Any:
     if omegaconf is not None and omegaconf.OmegaConf.is_config(value):
         return omegaconf.OmegaConf.to_object(value)
     if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | tuple):
-        return [plain(each) for each in value]
+        return [plain(inner) for inner in value]
     return value
 
 
@@ -385,7 +385,7 @@ class Images:
             (-1.0, 1.0)
         """
         ends = [
-            (each - offset) / gain for gain, offset in zip(self.gain, self.offset, strict=True) for each in (0, 255)
+            (level - offset) / gain for gain, offset in zip(self.gain, self.offset, strict=True) for level in (0, 255)
         ]
         return min(ends), max(ends)
 
@@ -442,9 +442,9 @@ class ImageInputs:
             self._take(preprocess)
         key: Any = plain(self.key)
         object.__setattr__(self, "key", tuple(key) if isinstance(key, list) else key)  # lists of JSON and YAML
-        for name, value, known in (("layout", self.layout, LAYOUTS), ("kind", self.kind, KINDS)):
-            if value not in known:
-                raise InputError(f"{name}={value!r} is unknown; pass one of {', '.join(map(repr, known))}")
+        for name, value, choices in (("layout", self.layout, LAYOUTS), ("kind", self.kind, KINDS)):
+            if value not in choices:
+                raise InputError(f"{name}={value!r} is unknown; pass one of {', '.join(map(repr, choices))}")
         if self.scale != "auto" and not (_is_number(self.scale) and float(self.scale) > 0):
             raise InputError(f"scale={self.scale!r} should be 'auto' or the positive factor that takes pixels to 0-255")
         if (self.mean is None) != (self.std is None):
@@ -492,22 +492,22 @@ class ImageInputs:
             >>> inputs.layout, inputs.scale, inputs.kind, inputs.channels
             ('NCHW', 255.0, 'float', 'RGB')
         """
-        found = self.find(batch)
+        images = self.find(batch)
         counts = CHANNELS if self.channels == "auto" else (len(self.channels), *_other_counts(self.channels))
-        layout = layout_of(found, counts) if self.layout == "auto" else self.layout
-        groups = [(array, channels_first(array, layout)) for _, array in by_shape(found)]
-        kind, arrays = kind_of(groups[0][0]), [each for _, each in groups]
-        known = replace(self, layout=layout, kind=kind, channels=self._letters(arrays))
+        layout = layout_of(images, counts) if self.layout == "auto" else self.layout
+        groups = [(array, channels_first(array, layout)) for _, array in by_shape(images)]
+        kind, arrays = kind_of(groups[0][0]), [pixels for _, pixels in groups]
+        resolved = replace(self, layout=layout, kind=kind, channels=self._letters(arrays))
         dtype = dtype_name(groups[0][0])
-        scale = known._scale(arrays, dtype) if isinstance(self.scale, str) else float(self.scale)
-        known = replace(known, scale=scale)
+        scale = resolved._scale(arrays, dtype) if isinstance(self.scale, str) else float(self.scale)
+        resolved = replace(resolved, scale=scale)
         if self.kind == "any" and kind == "uint8":
-            known._check_bytes(len(known.channels))
+            resolved._check_bytes(len(resolved.channels))
         if self.mean is not None and isinstance(self.scale, str) and kind == "float":
-            known._check_floats(arrays, dtype)
+            resolved._check_floats(arrays, dtype)
         if self.whole is None and (dtype in HALVES or isinstance(self.scale, str)):
-            known = replace(known, whole=known._is_whole(arrays[0], dtype))
-        return known
+            resolved = replace(resolved, whole=resolved._is_whole(arrays[0], dtype))
+        return resolved
 
     def read(self, batch: Any) -> Images:
         """The images of a batch. Nothing is copied, and nothing waited for if these inputs come from `resolve`.
@@ -535,7 +535,10 @@ class ImageInputs:
         if len(letters) != int(pixels.shape[1]):
             raise InputError(_other_channels(int(pixels.shape[1]), letters, self.layout))
         mean, std = self._per_channel(letters)
-        gain, offset = tuple(each * float(self.scale) for each in std), tuple(each * float(self.scale) for each in mean)
+        gain, offset = (
+            tuple(deviation * float(self.scale) for deviation in std),
+            tuple(deviation * float(self.scale) for deviation in mean),
+        )
         note, whole = self._note(array, letters), dtype_name(array) in HALVES and self.whole is True
         images = Images(_colours(pixels, letters), gain, offset, note, whole)
         return replace(images, note=note + _rounding(images, dtype_name(array)))
@@ -545,7 +548,7 @@ class ImageInputs:
         note += " (x std + mean)" if self.mean else ""
         note += f" x {self.scale:g}" if self.scale != 1 else ""
         note += " in 0-255" if self.scale == 1 and not self.mean and kind_of(array) == "float" else ""
-        note += f", {letters}" if "".join(each for each in letters if each in "RGB") not in ("RGB", "") else ""
+        note += f", {letters}" if "".join(letter for letter in letters if letter in "RGB") not in ("RGB", "") else ""
         note += ", alpha dropped" if "A" in letters else ""
         others = letters.count("?")
         return note + (f", {others} other band{'s' if others > 1 else ''} not read" if others else "")
@@ -561,8 +564,8 @@ class ImageInputs:
             if len(self.channels) != count:
                 raise InputError(_other_channels(count, self.channels, self.layout))
             return self.channels
-        known = "".join(each for each in self.channels if each in "RGB") if self.channels != "auto" else ""
-        letters = known + "?" * (count - 3) if known else _BY_NUMBER.get(count, "")
+        colours = "".join(letter for letter in self.channels if letter in "RGB") if self.channels != "auto" else ""
+        letters = colours + "?" * (count - 3) if colours else _BY_NUMBER.get(count, "")
         if letters.endswith("?") and self.mean is None and all(map(is_opaque, arrays)):
             return letters[:-1] + "A"
         if letters == "L?" or not letters:  # two bands, of radar maybe, are no image in grey unless one is alpha
@@ -577,20 +580,20 @@ class ImageInputs:
         if len(self.mean) == 1:
             return self.mean * len(places), self.std * len(places)
         if len(self.mean) == len(places):
-            own = [sorted(places).index(place) for place in places]
+            order = [sorted(places).index(index) for index in places]
         elif len(self.mean) == len(letters) or (len(self.mean) == 4 and len(places) == 3):
-            own = places
+            order = places
         else:
             colours = len(places)
             expected = "1 number for grey images" if colours == 1 else f"1 or {colours} numbers, one per channel"
             raise InputError(f"mean={self.mean} and std={self.std} should be {expected}. {_NOT_APPLIED}")
-        return tuple(self.mean[place] for place in own), tuple(self.std[place] for place in own)
+        return tuple(self.mean[index] for index in order), tuple(self.std[index] for index in order)
 
     def _check_bytes(self, count: int) -> None:
         """Refuse a normalisation of bytes, which are not normalised."""
         if self.mean is not None and self.std is not None:
-            ends = [(each * std + mean) * float(self.scale) for mean, std in zip(self.mean, self.std, strict=True)
-                    for each in (0, 255)]  # fmt: skip
+            ends = [(level * std + mean) * float(self.scale) for mean, std in zip(self.mean, self.std, strict=True)
+                    for level in (0, 255)]  # fmt: skip
             if min(ends) < -_OUTSIDE or max(ends) > 255 + _OUTSIDE:
                 raise InputError(
                     "the batch is uint8, bytes as they were read, and mean= and std= or preprocess= are of floats:"
@@ -636,10 +639,8 @@ class ImageInputs:
                 "every image has a mean of 0 and a standard deviation of 1 of its own, which cannot be undone: profile"
                 " the images before that, e.g. with transforms.ProfileImages, and pass inputs=None"
             )
-        known = "scale=1 if they are 0-255 already, or " if low >= 0 else ""
-        rest = (
-            f"pass {known}the mean= and std= they were normalised with, or scale=, the factor that takes them to 0-255"
-        )
+        raw = "scale=1 if they are 0-255 already, or " if low >= 0 else ""
+        rest = f"pass {raw}the mean= and std= they were normalised with, or scale=, the factor that takes them to 0-255"
         if self.mean is not None:
             return rest
         if -1 - _ROUNDING <= low < 0 and high <= 1 + _ROUNDING:
@@ -654,13 +655,13 @@ class ImageInputs:
 
     def _range(self, arrays: Sequence[Array]) -> tuple[float, float]:
         mean, std = self._per_channel(self.channels)
-        found: list[NDArray[np.float64]] = []
+        ranges: list[NDArray[np.float64]] = []
         for array in arrays:
             pixels = _colours(array, self.channels)
             xp = namespace(pixels)
             ends = [to_host(end(pixels, axis=(2, 3))).astype(np.float64) * std + mean for end in (xp.min, xp.max)]
-            found.append(np.stack(ends)[:, np.isfinite(ends).all(axis=(0, 2))])
-        low, high = np.concatenate(found, axis=1)
+            ranges.append(np.stack(ends)[:, np.isfinite(ends).all(axis=(0, 2))])
+        low, high = np.concatenate(ranges, axis=1)
         if not low.size:
             pixels = [to_host(_colours(array, self.channels)) for array in arrays]
             bad, values = map(sum, zip(*map(_not_finite, pixels), strict=True))
@@ -678,12 +679,12 @@ class ImageInputs:
         if is_symbolic(array):
             return None
         mean, std = self._per_channel(self.channels)
-        given = to_host(_colours(array[:_LOOKED_AT], self.channels)).astype(np.float64)
-        gain, offset = (np.reshape(each, (-1, 1, 1)) * float(self.scale) for each in (std, mean))
+        values = to_host(_colours(array[:_LOOKED_AT], self.channels)).astype(np.float64)
+        gain, offset = (np.reshape(numbers, (-1, 1, 1)) * float(self.scale) for numbers in (std, mean))
         with np.errstate(divide="ignore", invalid="ignore"):
-            levels = given * gain + offset
+            levels = values * gain + offset
             bits = HALVES.get(dtype, 24)
-            coarse = gain * np.exp2(np.floor(np.log2(np.abs(given))) - bits)
+            coarse = gain * np.exp2(np.floor(np.log2(np.abs(values))) - bits)
             clear = (coarse < _CLEAR) & (levels > 0.5) & (levels < 254.5)
             off = np.abs(levels - np.rint(levels))[clear] - coarse[clear]
         return bool((off < _CLOSE).mean() >= _NEARLY_ALL) if off.size >= _ENOUGH else True
@@ -721,11 +722,11 @@ def _colours(pixels: Array, letters: str) -> Array:
         return pixels if len(places) == len(letters) else pixels[:, places[0] : places[-1] + 1]
     if isinstance(pixels, np.ndarray) and places == list(range(places[0], places[0] - len(places), -1)):
         return pixels[:, places[-1] : places[0] + 1][:, ::-1]
-    return namespace(pixels).concat([pixels[:, place : place + 1] for place in places], axis=1)
+    return namespace(pixels).concat([pixels[:, channel : channel + 1] for channel in places], axis=1)
 
 
 def _places(letters: str) -> list[int]:
-    return [letters.index(each) for each in ("L" if "L" in letters else "RGB")]
+    return [letters.index(letter) for letter in ("L" if "L" in letters else "RGB")]
 
 
 def _other_counts(letters: str) -> tuple[int, ...]:
@@ -735,11 +736,11 @@ def _other_counts(letters: str) -> tuple[int, ...]:
 
 
 def _check_letters(letters: Any) -> None:
-    known = isinstance(letters, str)
-    counts = Counter(letters) if known else Counter()
-    colours = {each: counts[each] for each in "RGBL" if counts[each]}
+    is_text = isinstance(letters, str)
+    counts = Counter(letters) if is_text else Counter()
+    colours = {letter: counts[letter] for letter in "RGBL" if counts[letter]}
     whole = colours in ({"R": 1, "G": 1, "B": 1}, {"L": 1})
-    if letters != "auto" and not (known and whole and not set(letters) - set("RGBLA?") and counts["A"] <= 1):
+    if letters != "auto" and not (is_text and whole and not set(letters) - set("RGBLA?") and counts["A"] <= 1):
         raise InputError(
             f"channels={letters!r} should be 'auto' or a letter for each channel: R, G and B once each, or L for grey;"
             " A for alpha and ? for others, which are not read; e.g. 'BGR', 'RGBA', 'RGB?'"
@@ -773,10 +774,10 @@ def _rounding(images: Images, dtype: str) -> str:
 
 def _are_standardized(arrays: Sequence[Array]) -> bool:
     """Whether each of several images has mean 0 and standard deviation 1 of its own."""
-    given = [to_host(image).astype(np.float64) for array in arrays for image in array[:_LOOKED_AT]]
-    means = [np.abs([image.mean(), image.std() - 1]).max() for image in given]
-    apart = [np.abs([image.mean(axis=(1, 2)), image.std(axis=(1, 2)) - 1]).max() for image in given]
-    return len(given) > 1 and (max(means) < 0.02 or max(apart) < 0.02)
+    images = [to_host(image).astype(np.float64) for array in arrays for image in array[:_LOOKED_AT]]
+    means = [np.abs([image.mean(), image.std() - 1]).max() for image in images]
+    apart = [np.abs([image.mean(axis=(1, 2)), image.std(axis=(1, 2)) - 1]).max() for image in images]
+    return len(images) > 1 and (max(means) < 0.02 or max(apart) < 0.02)
 
 
 def _is_number(value: Any) -> bool:
@@ -811,22 +812,22 @@ def normalization_of(transform: Any) -> Normalization | None:
         >>> normalization_of(Compose())
         ((0.5,), (0.25,))
     """
-    found = _normalizations(transform)
-    if len(found) > 1:
-        names = " and ".join(sorted(map(repr, found)))
+    normalizations = _normalizations(transform)
+    if len(normalizations) > 1:
+        names = " and ".join(sorted(map(repr, normalizations)))
         raise InputError(f"several normalisations are in use, {names}: pass mean= and std= in ImageInputs")
-    return next(iter(found), None)
+    return next(iter(normalizations), None)
 
 
 def _normalizations(owner: Any) -> set[Normalization | None]:
     """All that are found; None stands for a part of a `ConcatDataset` that has none."""
-    found: set[Normalization | None] = set()
-    for each in parts_inside(owner, without=_SOMETIMES):
-        if type(each).__name__ == "Normalize":
-            found |= _normalization(each)
-        for part in datasets_of(each) or ():
-            found |= _normalizations(part) or {None}
-    return found
+    normalizations: set[Normalization | None] = set()
+    for inner in parts_inside(owner, without=_SOMETIMES):
+        if type(inner).__name__ == "Normalize":
+            normalizations |= _normalization(inner)
+        for dataset in datasets_of(inner) or ():
+            normalizations |= _normalizations(dataset) or {None}
+    return normalizations
 
 
 def _normalization(transform: Any) -> set[Normalization | None]:

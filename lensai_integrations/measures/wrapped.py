@@ -30,21 +30,21 @@ def parts_inside(owner: Any, without: Collection[str] = ()) -> Iterator[Any]:
         >>> [type(each).__name__ for each in parts_inside(Compose())]
         ['Compose', 'Flip', 'Flip']
     """
-    seen: dict[int, Any] = {}
+    visited: dict[int, Any] = {}
     pending = [owner]
-    while pending and len(seen) < _MOST_OBJECTS:
-        each = pending.pop(0)
-        name = type(each).__name__
-        if each is None or id(each) in seen or name in without or (without and _chance(each) < 1):
+    while pending and len(visited) < _MOST_OBJECTS:
+        current = pending.pop(0)
+        name = type(current).__name__
+        if current is None or id(current) in visited or name in without or (without and _chance(current) < 1):
             continue
-        if isinstance(each, list | tuple):
-            pending += each
+        if isinstance(current, list | tuple):
+            pending += current
             continue
-        seen[id(each)] = each
-        yield each
-        if datasets_of(each) is None and name != "Normalize":
-            pending += list(each) if name == "Sequential" else []
-            pending += [getattr(each, attribute, None) for attribute in _INSIDE]
+        visited[id(current)] = current
+        yield current
+        if datasets_of(current) is None and name != "Normalize":
+            pending += list(current) if name == "Sequential" else []
+            pending += [getattr(current, attribute, None) for attribute in _INSIDE]
 
 
 #: What classes are called, in their order; by the key of the label in a batch where there are several labels.
@@ -69,16 +69,20 @@ def class_names_of(owner: Any) -> Names:
         >>> class_names_of(Subset())["colour"]
         ('black', 'white', 'red')
     """
-    for each in parts_inside(owner, without=("Compose", "Sequential")):
-        parts = datasets_of(each)
+    for inside in parts_inside(owner, without=("Compose", "Sequential")):
+        parts = datasets_of(inside)
         if parts is not None:
-            found = [class_names_of(part) for part in parts]
-            return found[0] if found and all(names == found[0] for names in found) else ()
-        names: Names = _numbered(getattr(each, "class_to_idx", None))
+            names_of_parts = [class_names_of(dataset) for dataset in parts]
+            return (
+                names_of_parts[0]
+                if names_of_parts and all(names == names_of_parts[0] for names in names_of_parts)
+                else ()
+            )
+        names: Names = _numbered(getattr(inside, "class_to_idx", None))
         for attribute in ("classes", "class_names", "categories", "features"):
-            names = names or _told(getattr(each, attribute, None))
+            names = names or _readable(getattr(inside, attribute, None))
         if names:
-            return () if getattr(each, "target_transform", None) is not None else names
+            return () if getattr(inside, "target_transform", None) is not None else names
     return ()
 
 
@@ -92,12 +96,12 @@ def names_for(names: Names, key: Any) -> tuple[str, ...]:
     return names.get(str(key), ()) if isinstance(names, dict) else names
 
 
-def _told(names: Any) -> Names:
+def _readable(names: Any) -> Names:
     """The names, or those of several labels by key; of one alone these."""
     if not isinstance(names, Mapping):
         return _texts(names)
-    found = {str(key): texts for key, each in names.items() if (texts := _texts(_names_in(each)))}
-    return next(iter(found.values())) if len(found) == 1 else found
+    by_label = {str(key): texts for key, feature in names.items() if (texts := _texts(_names_in(feature)))}
+    return next(iter(by_label.values())) if len(by_label) == 1 else by_label
 
 
 def _names_in(feature: Any) -> Any:

@@ -130,12 +130,12 @@ def _thin_host(items: Array, stride: int, offset: Array, out: Array) -> tuple[Ar
     streams = np.arange(block)
     low, high = np.empty((2, dim), np.float32)
     for start in range(0, dim, block):
-        part = slice(start, min(start + block, dim))
-        ordered = buffer[: part.stop - start]
-        ordered[...] = items[part]
+        rows = slice(start, min(start + block, dim))
+        ordered = buffer[: rows.stop - start]
+        ordered[...] = items[rows]
         ordered.sort(axis=1)
-        low[part], high[part] = ordered[:, 0], ordered[:, -1]
-        out[part] = _every(ordered, stride, offset[part], streams[: part.stop - start])
+        low[rows], high[rows] = ordered[:, 0], ordered[:, -1]
+        out[rows] = _every(ordered, stride, offset[rows], streams[: rows.stop - start])
     return low, high
 
 
@@ -457,8 +457,8 @@ def checked_rows(rows: Array, dim: int) -> Array:
         dtype('float32')
     """
     if rows.ndim != 2 or rows.shape[1] != dim:
-        one = f"; pass rows[None, :] for a single row of {dim}" if tuple(rows.shape) == (dim,) else ""
-        raise InputError(f"rows must be [n, {dim}] for a bank of {dim} streams, got shape {tuple(rows.shape)}{one}")
+        advice = f"; pass rows[None, :] for a single row of {dim}" if tuple(rows.shape) == (dim,) else ""
+        raise InputError(f"rows must be [n, {dim}] for a bank of {dim} streams, got shape {tuple(rows.shape)}{advice}")
     if isinstance(rows, np.ndarray) and rows.dtype == np.float32:
         return rows
     if not namespace(rows).isdtype(rows.dtype, ("bool", "integral", "real floating")):
@@ -720,8 +720,8 @@ class KLLBank(Sketch):
         (low, high), quantiles = bank._ends(), bank.quantiles(RANKS)
         rows = {"kind": "numbers", "n": bank.n, "invalid": bank.invalid}
         return {
-            stream: {**rows, "min": float(a), "max": float(b), "quantiles": dict(zip(RANKS, each, strict=True))}
-            for stream, a, b, each in zip(streams, low, high, quantiles.tolist(), strict=True)
+            stream: {**rows, "min": float(a), "max": float(b), "quantiles": dict(zip(RANKS, values, strict=True))}
+            for stream, a, b, values in zip(streams, low, high, quantiles.tolist(), strict=True)
         }
 
     def compact(self) -> Self:
@@ -765,10 +765,12 @@ class KLLBank(Sketch):
         """
         first, *_ = sketches = wire.read_alike(blobs)
         result = cls(len(sketches), first.k, seed)
-        result._min_k, result._rows_seen = min(each.min_k for each in sketches), first.n
+        result._min_k, result._rows_seen = min(sketch.min_k for sketch in sketches), first.n
         if first.n:
-            result._levels = result._levels.relaid(first.sizes, np.stack([each.items for each in sketches]))
-            result._low, result._high = np.array([(each.minimum, each.maximum) for each in sketches], np.float32).T
+            result._levels = result._levels.relaid(first.sizes, np.stack([sketch.items for sketch in sketches]))
+            result._low, result._high = np.array(
+                [(sketch.minimum, sketch.maximum) for sketch in sketches], np.float32
+            ).T
         return result
 
     def state(self) -> State:

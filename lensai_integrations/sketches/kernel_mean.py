@@ -140,8 +140,8 @@ def are_exponents(exponents: Sequence[int]) -> bool:
         False
     """
     return 1 <= len(exponents) <= 3 and all(
-        exponent == exponents[0] + place and abs(exponent) <= LARGEST_EXPONENT + 1
-        for place, exponent in enumerate(exponents)
+        exponent == exponents[0] + index and abs(exponent) <= LARGEST_EXPONENT + 1
+        for index, exponent in enumerate(exponents)
     )
 
 
@@ -323,8 +323,8 @@ class KernelMean(Sketch):
 
     def _with_pending(self, rows: list[Array]) -> KernelMean:
         result = KernelMean(self.dim, self.frequencies, self.seed)
-        for part in [*self._pending, *rows]:
-            result._update(part)
+        for batch in [*self._pending, *rows]:
+            result._update(batch)
         return result
 
     def _settled(self, exponents: Sequence[int] = ()) -> KernelMean:

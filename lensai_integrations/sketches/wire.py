@@ -188,7 +188,7 @@ def write(
     padded = [*sizes, *[0] * levels][:levels]
     starts = total_capacity(k, levels) - sum(padded) + np.cumsum([0, *padded[:-1]])
     head = _FULL.pack(5, 1, _FAMILY, _SORTED, k, _WIDTH, 0, n, k if min_k is None else min_k, levels, 0)
-    ascending = [np.sort(part, axis=1) for part in np.split(items, np.cumsum(sizes)[:-1], axis=1)]
+    ascending = [np.sort(level, axis=1) for level in np.split(items, np.cumsum(sizes)[:-1], axis=1)]
     body = np.concatenate([minimum[:, None], maximum[:, None], *ascending], axis=1)
     body += np.float32(0)  # -0.0 becomes 0.0: they are equal, so sorting puts them anyhow
     return _rows(head + starts.astype("<u4").tobytes(), body)
@@ -249,7 +249,7 @@ def read_alike(blobs: Iterable[Any]) -> list[KLLSketch]:
     sketches = [read(blob) for blob in blobs]
     if not sketches:
         raise InputError("blobs is empty; pass the bytes of one sketch per stream")
-    if len({(each.k, each.sizes) for each in sketches}) > 1:
+    if len({(sketch.k, sketch.sizes) for sketch in sketches}) > 1:
         problem = "the sketches differ in k, n or level sizes, so one bank cannot hold them"
         raise FormatError(f"{problem}; read them one by one, KLLBank.from_bytes([blob])")
     return sketches
@@ -425,8 +425,8 @@ def _check_registers(blob: bytes, out_of_order: bool, n: int) -> None:
     of_each = np.bincount(registers, minlength=_LARGEST_REGISTER + 1)
     # Sums of so few powers of two are exact, in whichever order they were added.
     sums = float(_VALUES[_LOW] @ of_each[_LOW]), float(_VALUES[~_LOW] @ of_each[~_LOW])
-    told = struct.pack("<dd", low, high)
-    require(told == struct.pack("<dd", *sums), f"sums of registers {low}, {high}, which are {sums}")
+    packed = struct.pack("<dd", low, high)
+    require(packed == struct.pack("<dd", *sums), f"sums of registers {low}, {high}, which are {sums}")
     require(zeros == of_each[0] and exceptions == 0, f"{zeros} registers of 0 and {exceptions} exceptions")
     filled = (1 << LG_REGISTERS) - zeros
     require(0 < filled <= n, f"{filled} registers of {n} rows")
