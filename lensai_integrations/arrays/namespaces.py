@@ -2,28 +2,20 @@
 
 A batch may be a numpy array, a torch tensor, a JAX array or a TensorFlow tensor, in host memory or on an accelerator.
 The formulas of this package are written once, over the functions these libraries share (`array-api-compat`, and
-`tensorflow_arrays` for the one library it leaves out). What lies in host memory is viewed as a numpy array without a
+`arrays.tensorflow` for the one library it leaves out). What lies in host memory is viewed as a numpy array without a
 copy: numpy's SIMD sort and its element-wise kernels are many times faster there than the others'. No framework is ever
 imported here: if the caller has one of its arrays, it is already loaded.
 
 JAX's and TensorFlow's arrays cannot be written to, so sketches that live on an accelerator are torch's alone. Of these
-two only what was measured goes to the host, a few numbers per row; see `compiled.py` and `Profiler`.
+two only what was measured goes to the host, a few numbers per row; see `Compiled` and `Profiler`. The measures of a
+batch are a hundred small operations, each of which costs the host tens of microseconds to ask an accelerator for, more
+than the device needs to do it: `Compiled` traces a function once for each shape and runs it as one. That it can be
+traced is also the proof that measuring never waits: what is traced has no values to wait for.
 
-Measuring in one dispatch where the library offers that.
-
-The measures of a batch are a hundred small operations. On an accelerator each costs the host tens of microseconds to
-ask for, more than the device needs to do it. JAX and TensorFlow trace a function once for each shape and run it as one.
-
-That it can be traced is also the proof that measuring never waits: what is traced has no values to wait for.
-
-Small host arrays on their way to the accelerator, without waiting for it.
-
-A sketch decides on the host which row goes where, and the device only has to be told: a few hundred indices a batch.
-A plain copy would stop the host until everything queued before it is done; a non-blocking one is queued like any
-other work. torch is reached through the tensor the caller already holds, never imported.
-
-Lightning validates in torch's inference mode, and a tensor made there may not be written to outside. So what a sketch
-keeps is made outside of it, whatever mode the caller is in.
+A sketch decides on the host which row goes where, and the device only has to be told: a few hundred indices a batch. A
+plain copy would stop the host until everything queued before it is done; `send` queues one like any other work. And
+Lightning validates in torch's inference mode, and a tensor made there may not be written to outside: what a sketch
+keeps is made outside of it (`unfilled`), whatever mode the caller is in.
 """
 
 from __future__ import annotations
@@ -42,7 +34,6 @@ from lensai_integrations.errors import InputError
 
 #: An array of one of the libraries; static types cannot tell devices or dtypes of foreign arrays apart.
 Array: TypeAlias = Any
-
 #: TensorFlow's composite tensors, which are no arrays, and what makes arrays of them.
 _COMPOSITES: Final = {"RaggedTensor": "batch.to_tensor()", "SparseTensor": "tf.sparse.to_dense(batch)"}
 

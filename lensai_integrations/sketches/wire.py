@@ -1,13 +1,17 @@
-"""Apache DataSketches' bytes of a KLL sketch of floats, written and read here without DataSketches.
+"""Apache DataSketches' bytes: KLL sketches of floats, written and read here; categories', checked before it reads them.
 
 A bank of 2,048 streams is one array; handing it to DataSketches item by item would take longer than filling it did. All
 sketches of a bank have the same header and level sizes, so they are written as one array of bytes, a row per sketch.
+The reader takes what the C++ and Python library writes, and the compact form of the Java one.
 
-The reader takes what the C++ and Python library writes, and the compact form of the Java one. It believes nothing:
-every field is checked before it is used, sizes are compared with the bytes there are before anything is made of them,
-and whatever is wrong raises `FormatError`. DataSketches itself checks less and would answer from damaged bytes.
+What `Categories` holds DataSketches itself reads, merges, estimates from and writes. But its C++ copies as many items
+as a header announces into as much memory as another field says: bytes that somebody else made end the process that
+reads them. So nothing is handed to it here that it would not have written itself.
 
-Layout, little-endian:
+Nothing is believed: every field is checked before it is used, every count and every size is held against the others and
+against the bytes there are before anything is made of them, and whatever is wrong raises `FormatError`.
+
+Layouts, little-endian. A KLL sketch:
 
     u8 preamble ints (5; 2 for empty or one item)   u8 serial version (1; 2 for one item)   u8 family 15
     u8 flags (1 empty, 2 level zero sorted, 4 one item)   u16 k   u8 m = 8   u8 unused
@@ -16,14 +20,8 @@ Layout, little-endian:
 Empty sketches end after u8 unused, sketches of one item have that item there. starts[l] is where level l begins in an
 array of the total capacity, filled from the back; k and the number of levels determine that capacity.
 
-Apache DataSketches' bytes of frequent strings and of a distinct count (HLL), checked before DataSketches reads them.
-
-DataSketches' C++ copies as many items as a header announces into as much memory as another field says: bytes that
-somebody else made end the process that reads them. So nothing is handed to it here that it would not have written
-itself: every field, every count and every size is held against the others first. What passes, DataSketches reads,
-merges, estimates from and writes again.
-
-Only what a `Categories` writes is taken: the compact form, 2**12 registers, HLL_8. Layouts, little-endian:
+Frequent strings and a distinct count (HLL), of which only what a `Categories` writes is taken, the compact form, 2**12
+registers, HLL_8:
 
     frequent strings
     u8 preamble longs (4; 1 for empty)   u8 serial version 1   u8 family 10   u8 lg of the largest map
