@@ -4,13 +4,11 @@ A profile says what its streams mean, so the decorator makes a `Definition` of t
 and as the formula its source. Whoever changes what the function computes gives it a new version. Profiles that other
 programs have made by a function of the same id are read anywhere; to measure alike, the program has to import it.
 
-From a batch of images to the numbers of custom measures. What one of them does wrong costs the others nothing.
-
-Torch tensors of images on which a custom measure works as it does on numpy arrays.
-
-numpy and JAX take the mean of a comparison, torch refuses: `(images >= 245).mean((1, 2, 3))`. So custom measures of
-torch batches are handed a subclass of `torch.Tensor` that knows the means of booleans; everything else is torch's own.
-Torch is never imported here: whoever has one of its tensors has loaded it.
+`CustomMeasurer` takes a batch of images to the numbers of such measures. What one of them does wrong costs the others
+nothing. Each works on torch tensors as on numpy arrays: numpy and JAX take the mean of a comparison, torch refuses,
+`(images >= 245).mean((1, 2, 3))`. So measures of torch batches are handed a subclass of `torch.Tensor` that knows the
+means of booleans; everything else is torch's own. Torch is never imported here: whoever has one of its tensors has
+loaded it.
 """
 
 from __future__ import annotations
@@ -45,10 +43,10 @@ from lensai_integrations.arrays.namespaces import (
 from lensai_integrations.arrays.tensorflow import is_tensorflow_array
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.measures import definitions
-from lensai_integrations.measures.batches import by_shape, in_order
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs, Images
+from lensai_integrations.measures.layouts import by_shape, in_order
 from lensai_integrations.measures.pixels import as_float32, planes
 from lensai_integrations.problems import pass_on
 
@@ -56,7 +54,6 @@ from lensai_integrations.problems import pass_on
 MAX_FORMULA: Final = 2000
 #: What `Definition.source` says of a formula.
 PYTHON, WITHOUT_SOURCE = "Python source", "docstring; the Python source was not to be had"
-
 _TAKEN = {"pixel", "invalid", *CONVENTIONS} | {  # `inputs/lensai-edge` is a group
     m.definition.name for convention in CONVENTIONS.values() for m in convention.measures
 }
@@ -271,46 +268,6 @@ def same_formula(first: Any, second: Any) -> bool:
     return unknown or first.get("formula") == second.get("formula")
 
 
-def as_images(tensor: Array) -> Array:
-    """The tensor, without a copy, as one that knows the means of booleans, and so does all that is computed from it.
-
-    Example:
-        >>> import torch
-        >>> (as_images(torch.tensor([[250.0, 3.0]])) >= 245).mean(1).tolist()
-        [0.5]
-    """
-    return tensor.as_subclass(_image_tensor())
-
-
-def as_tensor(values: Any) -> Any:
-    """A plain tensor where it is one of ours, else what it is.
-
-    Example:
-        >>> import torch
-        >>> type(as_tensor(as_images(torch.zeros(2)))).__name__
-        'Tensor'
-    """
-    torch = sys.modules.get("torch")
-    return values.as_subclass(torch.Tensor) if torch is not None and isinstance(values, torch.Tensor) else values
-
-
-@lru_cache(maxsize=1)
-def _image_tensor() -> Any:
-    torch: Any = sys.modules["torch"]
-    averages = {getattr(owner, name) for owner in (torch, torch.Tensor) for name in ("mean", "std", "var")}
-
-    class ImageTensor(torch.Tensor):  # type: ignore[misc]
-        @classmethod
-        def __torch_function__(
-            cls, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
-        ) -> Any:
-            if function in averages and arguments and arguments[0].dtype == torch.bool:
-                arguments = (arguments[0].to(torch.float32), *arguments[1:])
-            return super().__torch_function__(function, types, arguments, named or {})
-
-    return ImageTensor
-
-
 #: Pixels that a function is handed at once: as float32 RGB 96 MB.
 MOST_PIXELS: Final = 1 << 23
 #: Numbers of one image that a measure may give.
@@ -456,3 +413,43 @@ def _explained(error: Exception, images: Array) -> Exception:
             " tf.float32), (1, 2, 3)) instead of methods"
         )
     return error
+
+
+def as_images(tensor: Array) -> Array:
+    """The tensor, without a copy, as one that knows the means of booleans, and so does all that is computed from it.
+
+    Example:
+        >>> import torch
+        >>> (as_images(torch.tensor([[250.0, 3.0]])) >= 245).mean(1).tolist()
+        [0.5]
+    """
+    return tensor.as_subclass(_image_tensor())
+
+
+def as_tensor(values: Any) -> Any:
+    """A plain tensor where it is one of ours, else what it is.
+
+    Example:
+        >>> import torch
+        >>> type(as_tensor(as_images(torch.zeros(2)))).__name__
+        'Tensor'
+    """
+    torch = sys.modules.get("torch")
+    return values.as_subclass(torch.Tensor) if torch is not None and isinstance(values, torch.Tensor) else values
+
+
+@lru_cache(maxsize=1)
+def _image_tensor() -> Any:
+    torch: Any = sys.modules["torch"]
+    averages = {getattr(owner, name) for owner in (torch, torch.Tensor) for name in ("mean", "std", "var")}
+
+    class ImageTensor(torch.Tensor):  # type: ignore[misc]
+        @classmethod
+        def __torch_function__(
+            cls, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
+        ) -> Any:
+            if function in averages and arguments and arguments[0].dtype == torch.bool:
+                arguments = (arguments[0].to(torch.float32), *arguments[1:])
+            return super().__torch_function__(function, types, arguments, named or {})
+
+    return ImageTensor

@@ -6,331 +6,49 @@ for by an error, because a wrong guess would make a baseline that looks right. T
 since on an accelerator it has to wait for the values. What is read afterwards is held against it without waiting:
 shapes and dtypes by an error, values by `measure_images`, which makes the row of an image that is out of range NaN.
 
-What a model's preprocessing does to pixels, as numbers that undo it: Keras's own, or any function of one pixel.
-
-Arguments of public functions: documented once, checked once, and plain whatever file they come from.
-
-What an argument means, and which values it may have, is written where it belongs; all who take the same argument take
-the text over (`documented`), below signatures of their own, which editors and configuration tools read.
-
-Hydra hands over OmegaConf's `ListConfig` and `DictConfig`, which are sequences and mappings and neither lists nor
-dicts, and puts dataclasses into them as such; what is noted of arguments goes into JSON and through pickle, where only
-lists and dicts are at home (`plain`).
+What a model's preprocessing does to pixels, Keras's own or any function of one pixel, comes to numbers that undo it
+(`preprocessing_of`).
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-import re
-import sys
-import textwrap
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import InitVar, dataclass, replace
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.arrays.namespaces import Array, dtype_name, is_symbolic, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import (
-    CHANNELS,
-    LAYOUTS,
-    Found,
-    by_shape,
-    channels_first,
-    find_images,
-    kind_of,
-    layout_of,
-)
-from lensai_integrations.measures.wrapped import datasets_of, parts_inside
+from lensai_integrations.measures.arguments import numbers_per_channel, plain
+from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.layouts import CHANNELS, LAYOUTS, Found, by_shape, channels_first, kind_of, layout_of
 from lensai_integrations.problems import pass_on
-
-#: `mean`, `std`, `scale` and `channels` of `ImageInputs`.
-Undone: TypeAlias = tuple[tuple[float, ...] | None, tuple[float, ...] | None, float, str]
-
-#: The modes of `keras.applications.imagenet_utils.preprocess_input`.
-MODES: Final[dict[str, Undone]] = {
-    "tf": ((127.5,), (127.5,), 1.0, "auto"),
-    "caffe": ((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), 1.0, "BGR"),
-    "torch": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 255.0, "auto"),
-}
-
-#: Black, red, green, blue, white, and one to see whether what lies between is on a line.
-_PROBE: Final = np.array(
-    [[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [50, 150, 200]], np.float64
-)
-_AMONG_OTHERS: Final = np.concatenate([_PROBE, np.full((3, 3), 200.0)])  # which a function of one pixel does not see
-_EXACT = 1e-5  # of the range: what float32 leaves
-
-
-def preprocessing_of(preprocess: Any) -> Undone:
-    """What takes the pixels back to 0-255: `(x * std + mean) * scale`, and the order of the channels.
-
-    Args:
-        preprocess: The name of one of `MODES`; a module with a function `preprocess_input`, as those of
-            `keras.applications`; or a function from RGB images 0-255 `[n, H, W, 3]`.
-
-    Raises:
-        InputError: If it is none of these, or the function does more than scale and shift each channel.
-
-    Example:
-        >>> preprocessing_of("tf")
-        ((127.5,), (127.5,), 1.0, 'auto')
-        >>> preprocessing_of(lambda images: images / 255)
-        (None, None, 255.0, 'auto')
-    """
-    if isinstance(preprocess, str):
-        if preprocess not in MODES:
-            raise InputError(
-                f"preprocess={preprocess!r} is unknown; pass one of {', '.join(map(repr, MODES))}, a module of"
-                " keras.applications, or the function that is applied"
-            )
-        return MODES[preprocess]
-    function = getattr(preprocess, "preprocess_input", preprocess)
-    if not callable(function):
-        raise InputError(
-            f"preprocess={preprocess!r} should be one of {', '.join(map(repr, MODES))}, a module of keras.applications,"
-            " or a function"
-        )
-    made, beside_others = (_tried(function, probe)[: len(_PROBE)] for probe in (_PROBE, _AMONG_OTHERS))
-    return _undone(made if np.array_equal(made, beside_others) else made * math.nan)
-
-
-def _tried(function: Callable[..., Any], probe: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What a function makes of a few pixels."""
-    try:
-        named = "data_format" in inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        named = False
-    try:
-        answer = function(probe.reshape(1, 1, -1, 3).copy(), **({"data_format": "channels_last"} if named else {}))
-        return to_host(answer).astype(np.float64).reshape(probe.shape)
-    except Exception as error:
-        pass_on(error)
-        raise InputError(
-            f"preprocess={function!r} should make an image [n, H, W, 3] of one, but of a few pixels it made: {error!r}."
-            " Pass mean=, std= and scale= instead"
-        ) from error
-
-
-def _undone(made: NDArray[np.float64]) -> Undone:
-    black, white = made[0], made[4]
-    sources = np.abs(made[1:4] - black)
-    order = sources.argmax(axis=0)  # which of red, green and blue each channel is made of
-    gain = (white - black) / 255
-    between = _PROBE[5][order] * gain + black
-    near = _EXACT * np.abs(white - black).max()
-    clean = np.sort(sources, axis=0)[:2].max() <= near and np.abs(between - made[5]).max() <= near
-    if not (np.isfinite(made).all() and clean and sorted(order) == [0, 1, 2] and gain.min() > 0):
-        raise InputError(
-            "preprocess= should scale and shift each channel by itself, but this function does something else: profile"
-            " the images before it, or pass mean=, std= and scale= if that comes close"
-        )
-    channels = "".join("RGB"[source] for source in order)
-    for mode in MODES.values():
-        if _is(mode, gain, black, channels):
-            return mode
-    std, mean = (_plain(values) for values in (1 / gain, -black / gain))
-    if not np.any(black):
-        return (
-            (None, None, std[0], "auto" if channels == "RGB" else channels)
-            if len(std) == 1
-            else _of(mean, std, channels)
-        )
-    return _of(mean, std, channels)
-
-
-def _of(mean: tuple[float, ...], std: tuple[float, ...], channels: str) -> Undone:
-    n = max(len(mean), len(std))
-    mean, std = (values * (n // len(values)) for values in (mean, std))
-    return mean, std, 1.0, "auto" if channels == "RGB" else channels
-
-
-def _is(mode: Undone, gain: NDArray[np.float64], black: NDArray[np.float64], channels: str) -> bool:
-    mean, std, scale, order = mode
-    assert mean is not None
-    assert std is not None
-    same = np.allclose(1 / gain, np.array(std) * scale, rtol=_EXACT)
-    return bool(same and np.allclose(-black / gain, np.array(mean) * scale, rtol=_EXACT)) and order in (
-        "auto",
-        channels,
-    )
-
-
-def _plain(values: NDArray[np.float64]) -> tuple[float, ...]:
-    """As few numbers, of as few digits, as they are."""
-    numbers = tuple(float(f"{value:.7g}") for value in values)
-    return numbers[:1] if len(set(numbers)) == 1 else numbers
-
-
-T = TypeVar("T")
-
-#: What is said of arguments that profiles are made with everywhere.
-COMMON: Final = {
-    "measures": "Custom measures of images: functions decorated with `lensai_integrations.measure`.",
-    "convention": '`"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.',
-    "task": 'What the outputs are for: `"auto"`, `"classification"` (classes that exclude each other), `"multilabel"`'
-    ' (several labels of an image), `"regression"`; or what they are: `"logits"`, `"probabilities"`, `"values"`,'
-    ' `"multilabel_logits"`, `"multilabel_probabilities"`. A dict by head where they differ:'
-    ' `{"species": "classification", "age": "regression"}`.',
-    "k": "Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.",
-    "rows": "Rows that the joint sample keeps, which `calibrate` needs; 0 keeps none.",
-    "max_dim": "Wider embeddings are projected to this width.",
-    "seed": "Of everything random in here. Nothing else is touched.",
-    "max_segments": "How many values get a segment, first come, first served; the rows of others are in the segment"
-    ' "other".',
-}
-#: The smallest and largest value of arguments that are whole numbers.
-_RANGES: Final[Mapping[str, tuple[int, int | None]]] = {
-    "k": (8, 65535),
-    "rows": (0, 2**24),
-    "max_dim": (1, 2**24),
-    "clean_windows": (0, 100_000),
-    "seed": (0, 2**63 - 1),
-    "dataloader_idx": (0, None),
-    "num_workers": (0, 1024),
-    "limit": (1, None),
-}
-
-
-def check_numbers(**values: Any) -> None:
-    """Refuse what is no whole number in the range that an argument of this name has.
-
-    Raises:
-        InputError: If one is not.
-
-    Example:
-        >>> check_numbers(k=3)
-        Traceback (most recent call last):
-        lensai_integrations.errors.InputError: k=3 should be a whole number from 8 to 65535
-    """
-    for name, value in values.items():
-        low, high = _RANGES[name]
-        if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
-            upto = "" if high is None else f" to {high}"
-            raise InputError(f"{name}={value!r} should be a whole number from {low}{upto}")
-
-
-def check_seconds(name: str, value: Any) -> None:
-    """Refuse what is no positive number of seconds.
-
-    Raises:
-        InputError: If it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
-        raise InputError(f"{name}={value!r} must be a positive number of seconds")
-
-
-def documented(source: Any, only: Collection[str] = ()) -> Callable[[T], T]:
-    """Decorate a class or function: of an argument its docstring says what the source says, then what it says itself.
-
-    Args:
-        source: A class or function with a section `Args:` in its docstring, or texts by name.
-        only: The arguments to take over; none for all of the source.
-
-    Example:
-        >>> @documented({"k": "Size of the sketches."})
-        ... def sketch(values, k=200):
-        ...     '''Sketch values.
-        ...
-        ...     Args:
-        ...         values: Numbers.
-        ...         k: Larger is better.
-        ...     '''
-        >>> print(sketch.__doc__)
-        Sketch values.
-        <BLANKLINE>
-        Args:
-            values: Numbers.
-            k: Size of the sketches. Larger is better.
-    """
-    texts = source if isinstance(source, Mapping) else arguments_in(source.__doc__ or "")
-
-    def decorate(target: T) -> T:
-        documentation: str | None = target.__doc__
-        if documentation is None:  # as with `python -OO`
-            return target
-        documentation, own_texts = inspect.cleandoc(documentation), arguments_in(documentation)
-        lines = []
-        for name in inspect.signature(target).parameters:  # type: ignore[arg-type]
-            text = " ".join(filter(None, (texts.get(name) if name in (only or texts) else None, own_texts.get(name))))
-            if text:
-                lines.append(_entry(name, text))
-        target.__doc__ = _ARGS.sub(lambda _: "\n".join(["Args:", *lines]), documentation, count=1)
-        return target
-
-    return decorate
-
-
-#: A section of arguments, in a docstring without indentation.
-_ARGS: Final = re.compile(r"^Args:$(?:\n {4}.*$)*", re.MULTILINE)
-
-
-def arguments_in(documentation: str) -> dict[str, str]:
-    """What a docstring says of each argument, as one line.
-
-    Example:
-        >>> arguments_in("Sketch.\\n\\nArgs:\\n    k: Its\\n        size.\\n\\nRaises:\\n    OSError: Never.")
-        {'k': 'Its size.'}
-    """
-    section = _ARGS.search(inspect.cleandoc(documentation))
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section[0] if section else "", re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
-
-
-def _entry(name: str, text: str) -> str:
-    return textwrap.fill(
-        f"{name}: {text}", 116, initial_indent="    ", subsequent_indent=" " * 8, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
-
-
-def plain(value: Any) -> Any:
-    """An argument with dicts and lists for all mappings and sequences in it but tuples and texts, which stay.
-
-    Example:
-        >>> from collections import UserDict, UserList
-        >>> plain(UserDict(layers=UserList(["fc"]), mean=(0.5,), note="x"))
-        {'layers': ['fc'], 'mean': (0.5,), 'note': 'x'}
-    """
-    omegaconf: Any = sys.modules.get("omegaconf")  # what was not imported has made nothing
-    if omegaconf is not None and omegaconf.OmegaConf.is_config(value):
-        return omegaconf.OmegaConf.to_object(value)
-    if isinstance(value, Mapping):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes | tuple):
-        return [plain(inner) for inner in value]
-    return value
-
 
 if TYPE_CHECKING:
     from lensai_integrations.measures.batches import Key
 else:
     Key = Any  # Hydra's configurations look at a dataclass's annotations, and know no unions with tuples
-
 KINDS: Final = ("any", "uint8", "integer", "float")
-
 _NOT_APPLIED: Final = (
     "If this normalisation was not applied to these images, pass ImageInputs without it (of several image inputs each"
     " its own: inputs={'left': ImageInputs(key='left', mean=..., std=...), 'right': ImageInputs(key='right')})"
 )
-
-#: `(mean, std)` of a normalisation, a number per channel.
-Normalization: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
-
 #: How many bits of a number of half precision count.
 HALVES: Final = {"bfloat16": 8, "float16": 11}
-
 _ROUNDING = 0.01  # bfloat16 moves a normalised value by up to 0.008 standard deviations, 0.002 of the range
 _FULL_SCALE_FROM = 32.0  # farther than anything normalised, and few batches on the 0-255 scale do not reach it
 _OUTSIDE = 25.5  # farther outside 0-255 than any resizing overshoots
-_SOMETIMES = ("RandomApply", "RandomChoice", "OneOf", "SomeOf", "OneOrOther", "Sometimes")
 _BY_NUMBER: Final = {1: "L", 2: "L?", 3: "RGB", 4: "RGB?"}
 _LOOKED_AT = 4  # images of the first batch that are looked at closely
+#: A pixel tells whether it is a whole number if its dtype is this exact there, and is one if it is so close, in levels.
+_CLEAR, _CLOSE = 0.125, 0.02
+#: So many of so many pixels at least are.
+_NEARLY_ALL, _ENOUGH = 0.99, 64
 
 
 @dataclass(frozen=True)
@@ -450,8 +168,8 @@ class ImageInputs:
         if (self.mean is None) != (self.std is None):
             raise InputError(f"mean={self.mean!r} and std={self.std!r} go together: pass both or neither")
         if self.mean is not None and self.std is not None:
-            object.__setattr__(self, "mean", _numbers("mean", self.mean))
-            object.__setattr__(self, "std", _numbers("std", self.std))
+            object.__setattr__(self, "mean", numbers_per_channel("mean", self.mean))
+            object.__setattr__(self, "std", numbers_per_channel("std", self.std))
             if len(self.mean) != len(self.std) or min(self.std) <= 0:
                 raise InputError(f"mean={self.mean} and std={self.std} should be as many numbers, each std above 0")
         _check_letters(self.channels)
@@ -523,7 +241,7 @@ class ImageInputs:
             return self.resolve(batch).read(batch)
         groups = by_shape(self.find(batch))
         if len(groups) > 1:
-            raise InputError(f"images of {len(groups)} sizes are read one size at a time: see batches.by_shape")
+            raise InputError(f"images of {len(groups)} sizes are read one size at a time: see layouts.by_shape")
         array = groups[0][1]
         if self.kind not in ("any", kind_of(array)):
             raise InputError(
@@ -572,7 +290,7 @@ class ImageInputs:
             raise InputError(_other_channels(count, "", self.layout))
         return letters
 
-    def _per_channel(self, letters: str) -> Normalization:
+    def _per_channel(self, letters: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and std of the channels that are read, red first."""
         places = _places(letters)
         if self.mean is None or self.std is None:
@@ -695,12 +413,6 @@ def _not_finite(pixels: NDArray[Any]) -> tuple[int, int]:
     return int((~np.isfinite(pixels)).sum()), pixels.size
 
 
-#: A pixel tells whether it is a whole number if its dtype is this exact there, and is one if it is so close, in levels.
-_CLEAR, _CLOSE = 0.125, 0.02
-#: So many of so many pixels at least are.
-_NEARLY_ALL, _ENOUGH = 0.99, 64
-
-
 def is_opaque(pixels: Array) -> bool:
     """Whether the last channel of `[n, C, H, W]` is as high as can be in every pixel: 255, or of floats 1. Waits.
 
@@ -784,65 +496,117 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _numbers(name: str, values: Any) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        numbers = ()
-    if not numbers or not all(map(math.isfinite, numbers)):
-        raise InputError(f"{name}={values!r} should be a finite number per channel, e.g. {name}=(0.5, 0.5, 0.5)")
-    return numbers
+#: `mean`, `std`, `scale` and `channels` of `ImageInputs`.
+Undone: TypeAlias = tuple[tuple[float, ...] | None, tuple[float, ...] | None, float, str]
+#: The modes of `keras.applications.imagenet_utils.preprocess_input`.
+MODES: Final[dict[str, Undone]] = {
+    "tf": ((127.5,), (127.5,), 1.0, "auto"),
+    "caffe": ((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), 1.0, "BGR"),
+    "torch": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 255.0, "auto"),
+}
+#: Black, red, green, blue, white, and one to see whether what lies between is on a line.
+_PROBE: Final = np.array(
+    [[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [50, 150, 200]], np.float64
+)
+_AMONG_OTHERS: Final = np.concatenate([_PROBE, np.full((3, 3), 200.0)])  # which a function of one pixel does not see
+_EXACT = 1e-5  # of the range: what float32 leaves
 
 
-def normalization_of(transform: Any) -> Normalization | None:
-    """Mean and std of the `Normalize` in a transform, a data set or what wraps them; None if there is none.
+def preprocessing_of(preprocess: Any) -> Undone:
+    """What takes the pixels back to 0-255: `(x * std + mean) * scale`, and the order of the channels.
 
-    Looks where `wrapped.parts_inside` does. A `Normalize` that is applied only sometimes (`RandomApply`,
-    `RandomChoice`, `p` below 1) does not count.
+    Args:
+        preprocess: The name of one of `MODES`; a module with a function `preprocess_input`, as those of
+            `keras.applications`; or a function from RGB images 0-255 `[n, H, W, 3]`.
 
     Raises:
-        InputError: If there are several that differ, only some parts of a `ConcatDataset` have one, or one does
-            something else than subtracting a mean and dividing by a std (Albumentations has such).
+        InputError: If it is none of these, or the function does more than scale and shift each channel.
 
     Example:
-        >>> class Normalize:
-        ...     mean, std = [0.5], [0.25]
-        >>> class Compose:
-        ...     transforms = [str, Normalize()]
-        >>> normalization_of(Compose())
-        ((0.5,), (0.25,))
+        >>> preprocessing_of("tf")
+        ((127.5,), (127.5,), 1.0, 'auto')
+        >>> preprocessing_of(lambda images: images / 255)
+        (None, None, 255.0, 'auto')
     """
-    normalizations = _normalizations(transform)
-    if len(normalizations) > 1:
-        names = " and ".join(sorted(map(repr, normalizations)))
-        raise InputError(f"several normalisations are in use, {names}: pass mean= and std= in ImageInputs")
-    return next(iter(normalizations), None)
-
-
-def _normalizations(owner: Any) -> set[Normalization | None]:
-    """All that are found; None stands for a part of a `ConcatDataset` that has none."""
-    normalizations: set[Normalization | None] = set()
-    for inner in parts_inside(owner, without=_SOMETIMES):
-        if type(inner).__name__ == "Normalize":
-            normalizations |= _normalization(inner)
-        for dataset in datasets_of(inner) or ():
-            normalizations |= _normalizations(dataset) or {None}
-    return normalizations
-
-
-def _normalization(transform: Any) -> set[Normalization | None]:
-    """Of one `Normalize`, as parts of white; nothing if it does not say."""
-    how = getattr(transform, "normalization", "standard")
-    if how != "standard":
+    if isinstance(preprocess, str):
+        if preprocess not in MODES:
+            raise InputError(
+                f"preprocess={preprocess!r} is unknown; pass one of {', '.join(map(repr, MODES))}, a module of"
+                " keras.applications, or the function that is applied"
+            )
+        return MODES[preprocess]
+    function = getattr(preprocess, "preprocess_input", preprocess)
+    if not callable(function):
         raise InputError(
-            f"Normalize(normalization={how!r}) scales each image by what is in it, which cannot be undone: brightness,"
-            " contrast and the like are of what came out. Profile the images before it, with transforms.ProfileImages"
-            " or profile_dataset, and pass inputs=None"
+            f"preprocess={preprocess!r} should be one of {', '.join(map(repr, MODES))}, a module of keras.applications,"
+            " or a function"
         )
-    mean, std = (getattr(transform, name, None) for name in ("mean", "std"))
-    if mean is None or std is None:
-        return set()
-    mean, std = _numbers("mean", mean), _numbers("std", std)
-    if getattr(transform, "max_pixel_value", None) == 1 and max(mean) > 1:  # they are in grey levels
-        mean, std = (tuple(value / 255 for value in values) for values in (mean, std))
-    return {(mean, std)}
+    made, beside_others = (_tried(function, probe)[: len(_PROBE)] for probe in (_PROBE, _AMONG_OTHERS))
+    return _undone(made if np.array_equal(made, beside_others) else made * math.nan)
+
+
+def _tried(function: Callable[..., Any], probe: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a function makes of a few pixels."""
+    try:
+        named = "data_format" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        named = False
+    try:
+        answer = function(probe.reshape(1, 1, -1, 3).copy(), **({"data_format": "channels_last"} if named else {}))
+        return to_host(answer).astype(np.float64).reshape(probe.shape)
+    except Exception as error:
+        pass_on(error)
+        raise InputError(
+            f"preprocess={function!r} should make an image [n, H, W, 3] of one, but of a few pixels it made: {error!r}."
+            " Pass mean=, std= and scale= instead"
+        ) from error
+
+
+def _undone(made: NDArray[np.float64]) -> Undone:
+    black, white = made[0], made[4]
+    sources = np.abs(made[1:4] - black)
+    order = sources.argmax(axis=0)  # which of red, green and blue each channel is made of
+    gain = (white - black) / 255
+    between = _PROBE[5][order] * gain + black
+    near = _EXACT * np.abs(white - black).max()
+    clean = np.sort(sources, axis=0)[:2].max() <= near and np.abs(between - made[5]).max() <= near
+    if not (np.isfinite(made).all() and clean and sorted(order) == [0, 1, 2] and gain.min() > 0):
+        raise InputError(
+            "preprocess= should scale and shift each channel by itself, but this function does something else: profile"
+            " the images before it, or pass mean=, std= and scale= if that comes close"
+        )
+    channels = "".join("RGB"[source] for source in order)
+    for mode in MODES.values():
+        if _is(mode, gain, black, channels):
+            return mode
+    std, mean = (_plain(values) for values in (1 / gain, -black / gain))
+    if not np.any(black):
+        return (
+            (None, None, std[0], "auto" if channels == "RGB" else channels)
+            if len(std) == 1
+            else _of(mean, std, channels)
+        )
+    return _of(mean, std, channels)
+
+
+def _of(mean: tuple[float, ...], std: tuple[float, ...], channels: str) -> Undone:
+    n = max(len(mean), len(std))
+    mean, std = (values * (n // len(values)) for values in (mean, std))
+    return mean, std, 1.0, "auto" if channels == "RGB" else channels
+
+
+def _is(mode: Undone, gain: NDArray[np.float64], black: NDArray[np.float64], channels: str) -> bool:
+    mean, std, scale, order = mode
+    assert mean is not None
+    assert std is not None
+    same = np.allclose(1 / gain, np.array(std) * scale, rtol=_EXACT)
+    return bool(same and np.allclose(-black / gain, np.array(mean) * scale, rtol=_EXACT)) and order in (
+        "auto",
+        channels,
+    )
+
+
+def _plain(values: NDArray[np.float64]) -> tuple[float, ...]:
+    """As few numbers, of as few digits, as they are."""
+    numbers = tuple(float(f"{value:.7g}") for value in values)
+    return numbers[:1] if len(set(numbers)) == 1 else numbers
