@@ -125,7 +125,7 @@ def locate(batch: Any, key: Key = None, layout: str = "auto", *, pictures: bool 
         raise SeveralError(
             f"several arrays in the batch may be the images, at {names}: pass one of these places, e.g."
             f" ImageInputs(key={_named(candidates[0].place)}), or if the model is fed all of them"
-            f" {_mapping_of([candidate.place for candidate in candidates])}"
+            f" {_mapping([candidate.place for candidate in candidates])}"
         )
     if not candidates:
         return Located(_first(value, key), path)
@@ -133,7 +133,9 @@ def locate(batch: Any, key: Key = None, layout: str = "auto", *, pictures: bool 
     if pictures:
         return located
     images = located.images
-    return replace(located, images=[_as_array(image) for image in images] if _is_list(images) else _as_array(images))
+    return replace(
+        located, images=[_as_array(image) for image in images] if isinstance(images, list) else _as_array(images)
+    )
 
 
 def images_in(batch: Any, layout: str = "auto") -> list[Located]:
@@ -235,10 +237,6 @@ def fields_of(value: Any) -> Mapping[Any, Any] | None:
     return {name: attribute for name, attribute in attributes.items() if not name.startswith("_")}
 
 
-def _is_list(images: Found) -> bool:
-    return isinstance(images, list)
-
-
 def _under(batch: Any, key: Key) -> tuple[Any, tuple[int | str, ...]]:
     """What is at the key, and its place."""
     path: tuple[int | str, ...] = ()
@@ -307,7 +305,7 @@ def _by_place(batch: Any, names: Sequence[str], layout: str) -> tuple[dict[str, 
         called = " and ".join(map(repr, names))
         note = (
             f"the images at {places} are read as {called}, in this order: pass a dict with these names to settle it, or"
-            f" {_mapping(names, [candidate.place for candidate in candidates])}"
+            f" {_mapping([candidate.place for candidate in candidates], names)}"
         )
         return dict(zip(names, parts.values(), strict=True)), note
     if not candidates and isinstance(batch, list | tuple):  # nothing that looks like images: where they are said to be
@@ -406,24 +404,31 @@ def _likeliest(groups: Iterable[list[Located]]) -> list[Located]:
 
 def _of_samples(values: Sequence[Any], layout: str, depth: int) -> list[Located]:
     """Of a list of samples their images: the first of a tuple, all of a dict by their places in it; else nothing."""
-    if not values or not all(isinstance(sample, list | tuple) or fields_of(sample) is not None for sample in values):
-        return []
-    per_sample = [_search(sample, (), layout, depth + 1) for sample in values]
-    if len({tuple(image.place for image in images) for images in per_sample}) > 1:
-        return []
-    columns = [Located([image.images for image in column], column[0].place, likeness=_IMAGES)
-               for column in zip(*per_sample, strict=True)]  # fmt: skip
+    columns = [
+        Located([image.images for image in column], column[0].place, likeness=_IMAGES)
+        for column in _columns(values, layout, depth + 1)
+    ]
     if len(columns) != 1:
-        return columns if all(are_images(candidate.images, layout) for candidate in columns) else []
+        return columns if all(are_images(column.images, layout) for column in columns) else []
     images, path = columns[0].images, columns[0].place
     if (path or len(values) > MOST_INPUTS) and are_views(images):
         first, views = (*path, 0), [(*path, i) for i in range(len(images[0]))]
         images = [sample_views[0] for sample_views in images]
-    elif not any(map(_is_list, images)) and are_images(images, layout):
+    elif not any(isinstance(image, list) for image in images) and are_images(images, layout):
         first, views = path, _places_alike(values[0], path, layout)
     else:
         return []
     return [Located(images, (), only_first(views, first) if len(views) > 1 else "", _IMAGES)]
+
+
+def _columns(values: Sequence[Any], layout: str, depth: int) -> list[tuple[Located, ...]]:
+    """What may be images in a list of samples, by its place in a sample; nothing if that is not the same in all."""
+    if not values or not all(isinstance(sample, list | tuple) or fields_of(sample) is not None for sample in values):
+        return []
+    per_sample = [_search(sample, (), layout, depth) for sample in values]
+    if len({tuple(image.place for image in images) for images in per_sample}) > 1:
+        return []
+    return list(zip(*per_sample, strict=True))
 
 
 def _places_alike(sample: Any, image_path: tuple[int | str, ...], layout: str) -> list[tuple[int | str, ...]]:
@@ -443,20 +448,14 @@ def are_samples(values: Any) -> bool:
         >>> are_samples([(image, 1), (image, 0)]), are_samples(([image, image], [1, 0]))
         (True, False)
     """
-    if not isinstance(values, list | tuple) or fields_of(values) is not None or not values:
-        return False
-    if not all(isinstance(sample, list | tuple) or fields_of(sample) is not None for sample in values):
+    if not isinstance(values, list | tuple) or fields_of(values) is not None:
         return False
     if len(values) > 1 and all(isinstance(sample, tuple) and len(sample) == 1 for sample in values):
         return are_images([sample[0] for sample in values])
-    per_sample = [_search(sample, (), "auto", 1) for sample in values]
-    if len({tuple(image.place for image in images) for images in per_sample}) > 1:
-        return False
-    columns = [[image.images for image in column] for column in zip(*per_sample, strict=True)]
-    nested = len(values) > MOST_INPUTS or all(
-        image.place for images in per_sample for image in images
-    )  # else lists of images
-    return bool(columns) and all(are_images(column) or (nested and are_views(column)) for column in columns)
+    columns = _columns(values, "auto", 1)
+    nested = len(values) > MOST_INPUTS or all(column[0].place for column in columns)  # else lists of images
+    lists = [[image.images for image in column] for column in columns]
+    return bool(lists) and all(are_images(images) or (nested and are_views(images)) for images in lists)
 
 
 def are_views(values: Sequence[Any]) -> bool:
@@ -476,7 +475,7 @@ def are_views(values: Sequence[Any]) -> bool:
 def _with_views(candidates: list[Located], values: Sequence[Any]) -> list[Located]:
     """The first of several, with a note if others are as likely: views, or images that go in and come out."""
     first = candidates[0]
-    listed = _is_list(first.images) and isinstance(values[0], list | tuple) and are_images(values[0])
+    listed = isinstance(first.images, list) and isinstance(values[0], list | tuple) and are_images(values[0])
     if len(candidates) > 1 or first.note or not (listed or first.images is values[0]):
         return candidates
     views = [i for i, value in enumerate(values) if (_is_list_like if listed else _is_view)(value, first.images)]
@@ -496,18 +495,14 @@ def only_first(places: Sequence[tuple[int | str, ...]], first: tuple[int | str, 
     return (
         f"{len(places)} arrays of images are in the batch, at {', '.join(map(_named, places))}: only the first is read;"
         f" settle it with ImageInputs(key={_named(first)}), or another of these, or if the model is fed all of them"
-        f" {_mapping_of(places)}"
+        f" {_mapping(places)}"
     )
 
 
-def _mapping_of(places: Sequence[tuple[int | str, ...]]) -> str:
-    return _mapping(names_of(places), places)
-
-
-def _mapping(names: Sequence[str], places: Sequence[tuple[int | str, ...]]) -> str:
+def _mapping(places: Sequence[tuple[int | str, ...]], names: Sequence[str] = ()) -> str:
     """The argument that reads each as a group of its own."""
-    arguments = (f"{name!r}: ImageInputs(key={_named(path)})" for name, path in zip(names, places, strict=True))
-    return f"inputs={{{', '.join(arguments)}}}"
+    pairs = zip(names or names_of(places), places, strict=True)
+    return f"inputs={{{', '.join(f'{name!r}: ImageInputs(key={_named(path)})' for name, path in pairs)}}}"
 
 
 def _is_view(array: Any, first: Array) -> bool:
@@ -655,9 +650,6 @@ def _named(path: tuple[int | str, ...]) -> str:
 
 
 def _shapes(images: Found) -> str:
-    shapes = [getattr(image, "size", ()) if is_picture(image) else shape_of(image) for image in _listed(images)]
-    return f"{list(shapes[0])}" if not _is_list(images) else f"a list of {len(shapes)} images"
-
-
-def _listed(images: Found) -> list[Any]:
-    return images if _is_list(images) else [images]
+    listed = images if isinstance(images, list) else [images]
+    shapes = [getattr(image, "size", ()) if is_picture(image) else shape_of(image) for image in listed]
+    return f"a list of {len(shapes)} images" if isinstance(images, list) else f"{list(shapes[0])}"

@@ -459,7 +459,7 @@ def measure_images_and_bytes(images: Images, convention: str = "lensai") -> tupl
     """
     rounded: list[Array] = []
     rows, failed = _measured(images, (convention,), lambda planes: rounded.append(_rounded(planes)))
-    return *_one(images, convention, rows, failed), _bytes(images, convention, rounded)
+    return *_one(images, convention, rows, failed), in_order_of(convention, _as_one(images, rounded), axis=1)
 
 
 def measure_images_and_counts(images: Images, convention: str = "lensai") -> tuple[tuple[str, ...], Array, Array]:
@@ -541,7 +541,7 @@ def pixel_bytes(images: Images, convention: str = "lensai") -> Array:
     """
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = [] if _as_they_lie(images) else [_rounded(planes) for planes in blocks(images)]
-    return _bytes(images, convention, rounded)
+    return in_order_of(convention, _as_one(images, rounded), axis=1)
 
 
 def _one(
@@ -630,10 +630,6 @@ def _rounded(planes: Planes) -> Array:
 
 def _as_they_lie(images: Images) -> bool:
     return not images.n or are_bytes(images.pixels, images.gain, images.offset)
-
-
-def _bytes(images: Images, convention: str, rounded: list[Array]) -> Array:
-    return in_order_of(convention, _as_one(images, rounded), axis=1)
 
 
 def _as_one(images: Images, rounded: list[Array]) -> Array:

@@ -163,7 +163,8 @@ class ImageInputs:
         for name, value, choices in (("layout", self.layout, LAYOUTS), ("kind", self.kind, KINDS)):
             if value not in choices:
                 raise InputError(f"{name}={value!r} is unknown; pass one of {', '.join(map(repr, choices))}")
-        if self.scale != "auto" and not (_is_number(self.scale) and float(self.scale) > 0):
+        is_number = isinstance(self.scale, int | float) and not isinstance(self.scale, bool)
+        if self.scale != "auto" and not (is_number and 0 < float(self.scale) < math.inf):
             raise InputError(f"scale={self.scale!r} should be 'auto' or the positive factor that takes pixels to 0-255")
         if (self.mean is None) != (self.std is None):
             raise InputError(f"mean={self.mean!r} and std={self.std!r} go together: pass both or neither")
@@ -382,7 +383,7 @@ class ImageInputs:
         low, high = np.concatenate(ranges, axis=1)
         if not low.size:
             pixels = [to_host(_colours(array, self.channels)) for array in arrays]
-            bad, values = map(sum, zip(*map(_not_finite, pixels), strict=True))
+            bad, values = sum((~np.isfinite(array)).sum() for array in pixels), sum(array.size for array in pixels)
             raise InputError(
                 "scale='auto' needs a first batch with an image of finite pixels, but there is none:"
                 f" {bad:,} of {values:,} values are not finite. Pass scale= if such images are meant to be left out"
@@ -406,11 +407,6 @@ class ImageInputs:
             clear = (coarse < _CLEAR) & (levels > 0.5) & (levels < 254.5)
             off = np.abs(levels - np.rint(levels))[clear] - coarse[clear]
         return bool((off < _CLOSE).mean() >= _NEARLY_ALL) if off.size >= _ENOUGH else True
-
-
-def _not_finite(pixels: NDArray[Any]) -> tuple[int, int]:
-    """How many values are not, of how many."""
-    return int((~np.isfinite(pixels)).sum()), pixels.size
 
 
 def is_opaque(pixels: Array) -> bool:
@@ -490,10 +486,6 @@ def _are_standardized(arrays: Sequence[Array]) -> bool:
     means = [np.abs([image.mean(), image.std() - 1]).max() for image in images]
     apart = [np.abs([image.mean(axis=(1, 2)), image.std(axis=(1, 2)) - 1]).max() for image in images]
     return len(images) > 1 and (max(means) < 0.02 or max(apart) < 0.02)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 #: `mean`, `std`, `scale` and `channels` of `ImageInputs`.
@@ -580,19 +572,12 @@ def _undone(made: NDArray[np.float64]) -> Undone:
         if _is(mode, gain, black, channels):
             return mode
     std, mean = (_plain(values) for values in (1 / gain, -black / gain))
-    if not np.any(black):
-        return (
-            (None, None, std[0], "auto" if channels == "RGB" else channels)
-            if len(std) == 1
-            else _of(mean, std, channels)
-        )
-    return _of(mean, std, channels)
-
-
-def _of(mean: tuple[float, ...], std: tuple[float, ...], channels: str) -> Undone:
+    channels = "auto" if channels == "RGB" else channels
+    if not np.any(black) and len(std) == 1:
+        return None, None, std[0], channels
     n = max(len(mean), len(std))
     mean, std = (values * (n // len(values)) for values in (mean, std))
-    return mean, std, 1.0, "auto" if channels == "RGB" else channels
+    return mean, std, 1.0, channels
 
 
 def _is(mode: Undone, gain: NDArray[np.float64], black: NDArray[np.float64], channels: str) -> bool:

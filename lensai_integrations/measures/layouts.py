@@ -30,6 +30,7 @@ def layout_of(images: Found, counts: Sequence[int] = CHANNELS) -> str:
         InputError: If none fits, or several do.
 
     Example:
+        >>> import numpy as np
         >>> layout_of((8, 224, 224, 3)), layout_of((8, 1, 28, 28)), layout_of((8, 28, 28))
         ('NHWC', 'NCHW', 'NHW')
         >>> layout_of([np.zeros((3, 20, 3)), np.zeros((3, 20, 30))])
@@ -98,6 +99,7 @@ def channels_first(array: Array, layout: str) -> Array:
         InputError: If the array has other axes than the layout, or no pixels.
 
     Example:
+        >>> import numpy as np
         >>> channels_first(np.zeros((8, 28, 20)), "NHW").shape
         (8, 1, 28, 20)
     """
@@ -126,6 +128,7 @@ def kind_of(array: Array) -> str:
         InputError: If the dtype is none of these.
 
     Example:
+        >>> import numpy as np
         >>> kind_of(np.zeros(1, np.uint16)), kind_of(np.zeros(1, np.float16))
         ('integer', 'float')
     """
@@ -143,6 +146,7 @@ def shapes_of(images: Found) -> list[tuple[int, ...]]:
     """The shape of each array: one, or that of every image of a list.
 
     Example:
+        >>> import numpy as np
         >>> shapes_of(np.zeros((2, 8, 8))), shapes_of([np.zeros((8, 8))])
         ([(2, 8, 8)], [(8, 8)])
     """
@@ -153,6 +157,7 @@ def by_shape(images: Found) -> list[tuple[list[int], Array]]:
     """Arrays `[n, ...]` of images of one shape each, with the places of their images in the list.
 
     Example:
+        >>> import numpy as np
         >>> [(places, each.shape) for places, each in by_shape([np.zeros((4, 6)), np.zeros((5, 6)), np.ones((4, 6))])]
         [([0, 2], (2, 4, 6)), ([1], (1, 5, 6))]
     """
@@ -168,6 +173,7 @@ def in_order(parts: Sequence[tuple[list[int], Array]]) -> Array:
     """Rows of `by_shape`'s groups, put back in the order of the list, without waiting for an accelerator.
 
     Example:
+        >>> import numpy as np
         >>> in_order([([0, 2], np.array([[0], [2]])), ([1], np.array([[1]]))]).tolist()
         [[0], [1], [2]]
     """

@@ -32,9 +32,7 @@ from numpy.typing import NDArray
 from lensai_integrations.errors import FormatError, InputError, InUseError
 from lensai_integrations.problems import pass_on, suppressed
 from lensai_integrations.storage.checked_json import from_json, to_json
-from lensai_integrations.storage.npz import MAX_ARRAYS_BYTES, MAX_FILE_BYTES, pack, unpack
-
-__all__ = ["MAX_ARRAYS_BYTES", "MAX_FILE_BYTES", "pack", "unpack"]  # of npz.py, for whoever stores arrays
+from lensai_integrations.storage.npz import MAX_FILE_BYTES, pack, unpack
 
 MANIFEST: Final = "manifest.json"
 ARRAYS: Final = "profile.npz"
