@@ -34,6 +34,7 @@ from lensai_integrations.errors import InputError
 
 #: An array of one of the libraries; static types cannot tell devices or dtypes of foreign arrays apart.
 Array: TypeAlias = Any
+
 #: TensorFlow's composite tensors, which are no arrays, and what makes arrays of them.
 _COMPOSITES: Final = {"RaggedTensor": "batch.to_tensor()", "SparseTensor": "tf.sparse.to_dense(batch)"}
 

@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 from lensai_integrations.errors import InputError
 
 T = TypeVar("T")
+
 #: What is said of arguments that profiles are made with everywhere.
 COMMON: Final = {
     "measures": "Custom measures of images: functions decorated with `lensai_integrations.measure`.",

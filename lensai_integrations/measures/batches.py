@@ -20,10 +20,13 @@ from lensai_integrations.measures.layouts import CHANNELS, Found, kind_of
 
 #: Names of images in a dict, which are believed before others.
 USUAL_KEYS: Final = ("image", "images", "x", "input", "inputs", "pixel_values")
+
 #: Where something is in a batch: a key, a place, or several of them, from the outside in.
 Key: TypeAlias = int | str | tuple[int | str, ...] | None
+
 #: More arrays of images than these are not taken for inputs of a model: multi-crop, frames.
 MOST_INPUTS: Final = 4
+
 _MAX_DEPTH = 8
 _LEAST_SIDE = 8  # of a grey image in a list: what is smaller may be any two numbers per row
 _IMAGES, PLAUSIBLE, _ODD, _OTHER, _NONE = range(5)  # how much an array looks like images

@@ -54,6 +54,7 @@ from lensai_integrations.problems import pass_on
 MAX_FORMULA: Final = 2000
 #: What `Definition.source` says of a formula.
 PYTHON, WITHOUT_SOURCE = "Python source", "docstring; the Python source was not to be had"
+
 _TAKEN = {"pixel", "invalid", *CONVENTIONS} | {  # `inputs/lensai-edge` is a group
     m.definition.name for convention in CONVENTIONS.values() for m in convention.measures
 }

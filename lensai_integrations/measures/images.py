@@ -57,6 +57,7 @@ from lensai_integrations.sketches.counts import count_bytes, count_images
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+
 #: Luma, red against green, and yellow against blue.
 COMBINATIONS: Final = (BT601, (1.0, -1.0, 0.0), (0.5, 0.5, -1.0))
 #: 8-bit luma up to and including which a pixel is near black, and from which on it is near white.
@@ -260,6 +261,7 @@ _PERCENT = (0.0, 100.0)
 _Y = "luma Y = 0.299 R + 0.587 G + 0.114 B, not rounded; grey images: Y is the pixel"
 _Y8 = "8-bit luma floor(Y + 0.5005), which rounds half up, Y = 0.299 R + 0.587 G + 0.114 B; grey images: Y is the pixel"
 _BT601 = "ITU-R BT.601-7, 2.5.1"
+
 TABLE: Final = (
     (brightness, "brightness", "0-255", _SCALE, "How light the image is.", f"mean of {_Y}", _BT601),
     (

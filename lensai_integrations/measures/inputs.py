@@ -33,18 +33,23 @@ if TYPE_CHECKING:
     from lensai_integrations.measures.batches import Key
 else:
     Key = Any  # Hydra's configurations look at a dataclass's annotations, and know no unions with tuples
+
 KINDS: Final = ("any", "uint8", "integer", "float")
+
 _NOT_APPLIED: Final = (
     "If this normalisation was not applied to these images, pass ImageInputs without it (of several image inputs each"
     " its own: inputs={'left': ImageInputs(key='left', mean=..., std=...), 'right': ImageInputs(key='right')})"
 )
+
 #: How many bits of a number of half precision count.
 HALVES: Final = {"bfloat16": 8, "float16": 11}
+
 _ROUNDING = 0.01  # bfloat16 moves a normalised value by up to 0.008 standard deviations, 0.002 of the range
 _FULL_SCALE_FROM = 32.0  # farther than anything normalised, and few batches on the 0-255 scale do not reach it
 _OUTSIDE = 25.5  # farther outside 0-255 than any resizing overshoots
 _BY_NUMBER: Final = {1: "L", 2: "L?", 3: "RGB", 4: "RGB?"}
 _LOOKED_AT = 4  # images of the first batch that are looked at closely
+
 #: A pixel tells whether it is a whole number if its dtype is this exact there, and is one if it is so close, in levels.
 _CLEAR, _CLOSE = 0.125, 0.02
 #: So many of so many pixels at least are.
@@ -490,12 +495,14 @@ def _are_standardized(arrays: Sequence[Array]) -> bool:
 
 #: `mean`, `std`, `scale` and `channels` of `ImageInputs`.
 Undone: TypeAlias = tuple[tuple[float, ...] | None, tuple[float, ...] | None, float, str]
+
 #: The modes of `keras.applications.imagenet_utils.preprocess_input`.
 MODES: Final[dict[str, Undone]] = {
     "tf": ((127.5,), (127.5,), 1.0, "auto"),
     "caffe": ((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), 1.0, "BGR"),
     "torch": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 255.0, "auto"),
 }
+
 #: Black, red, green, blue, white, and one to see whether what lies between is on a line.
 _PROBE: Final = np.array(
     [[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [50, 150, 200]], np.float64

@@ -51,6 +51,7 @@ from lensai_integrations.sketches.weighted import MAX_LEVELS, Floats, Integers, 
 
 #: More streams than this are refused: their pending rows alone would take 2 GiB.
 MAX_DIM = 1 << 20
+
 _HOST = np.empty(0)
 
 

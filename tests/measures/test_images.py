@@ -54,11 +54,13 @@ LENSAI = [
     "width",
     "aspect_ratio",
 ]
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COLUMN = (1, 3, 1, 1)
 BATCH = np.random.default_rng(0).integers(0, 256, (5, 3, 23, 17), dtype=np.uint8)
 BATCH[1:3] //= 3
 CONVENTION = pytest.mark.parametrize("convention", CONVENTIONS)
+
 LIBRARIES = pytest.mark.parametrize("make", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
 
 
@@ -386,6 +388,7 @@ def test_on_cuda_inputs_are_resolved_with_one_wait():
 # The measures of `convention="lensai"` against scikit-image, OpenCV, SciPy, PIL and numpy in float64.
 
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
+
 ONE, ZERO = (1.0,) * 3, (0.0,) * 3
 
 

@@ -36,6 +36,7 @@ ONE, ZERO = (1.0,) * 3, (0.0,) * 3
 TABLE = (BT601, (1.0, -1.0, 0.0), (0.5, 0.5, -1.0))
 SHAPES = arrays.array_shapes(min_dims=4, max_dims=4, min_side=1, max_side=12)
 FLOATS = arrays.arrays(np.float32, SHAPES, elements=st.floats(0, 255, width=32))
+
 LIBRARIES = pytest.mark.parametrize(
     ("make", "xp"), [(np.asarray, numpy_namespace), (torch.from_numpy, torch_namespace)], ids=["numpy", "torch"]
 )

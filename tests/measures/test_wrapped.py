@@ -18,6 +18,7 @@ from lensai_integrations.measures.wrapped import normalization_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 6), dtype=np.uint8)
 PIXELS[0, :, 0, :2] = [[0, 255]] * 3
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
