@@ -21,6 +21,15 @@ def data_dir() -> Path:
 
 
 @pytest.fixture
+def accelerator():
+    """Makes tensors on a CUDA device that does not exist, and objects to being waited for."""
+    from checks.accelerator import an_accelerator
+
+    with an_accelerator() as make:
+        yield make
+
+
+@pytest.fixture
 def alarm():
     """Whose call is a user's time limit: from then on there is none."""
     with time_limit() as call:

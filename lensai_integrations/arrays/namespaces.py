@@ -2,28 +2,20 @@
 
 A batch may be a numpy array, a torch tensor, a JAX array or a TensorFlow tensor, in host memory or on an accelerator.
 The formulas of this package are written once, over the functions these libraries share (`array-api-compat`, and
-`tensorflow_arrays` for the one library it leaves out). What lies in host memory is viewed as a numpy array without a
+`arrays.tensorflow` for the one library it leaves out). What lies in host memory is viewed as a numpy array without a
 copy: numpy's SIMD sort and its element-wise kernels are many times faster there than the others'. No framework is ever
 imported here: if the caller has one of its arrays, it is already loaded.
 
 JAX's and TensorFlow's arrays cannot be written to, so sketches that live on an accelerator are torch's alone. Of these
-two only what was measured goes to the host, a few numbers per row; see `compiled.py` and `Profiler`.
+two only what was measured goes to the host, a few numbers per row; see `Compiled` and `Profiler`. The measures of a
+batch are a hundred small operations, each of which costs the host tens of microseconds to ask an accelerator for, more
+than the device needs to do it: `Compiled` traces a function once for each shape and runs it as one. That it can be
+traced is also the proof that measuring never waits: what is traced has no values to wait for.
 
-Measuring in one dispatch where the library offers that.
-
-The measures of a batch are a hundred small operations. On an accelerator each costs the host tens of microseconds to
-ask for, more than the device needs to do it. JAX and TensorFlow trace a function once for each shape and run it as one.
-
-That it can be traced is also the proof that measuring never waits: what is traced has no values to wait for.
-
-Small host arrays on their way to the accelerator, without waiting for it.
-
-A sketch decides on the host which row goes where, and the device only has to be told: a few hundred indices a batch.
-A plain copy would stop the host until everything queued before it is done; a non-blocking one is queued like any
-other work. torch is reached through the tensor the caller already holds, never imported.
-
-Lightning validates in torch's inference mode, and a tensor made there may not be written to outside. So what a sketch
-keeps is made outside of it, whatever mode the caller is in.
+A sketch decides on the host which row goes where, and the device only has to be told: a few hundred indices a batch. A
+plain copy would stop the host until everything queued before it is done; `send` queues one like any other work. And
+Lightning validates in torch's inference mode, and a tensor made there may not be written to outside: what a sketch
+keeps is made outside of it (`unfilled`), whatever mode the caller is in.
 """
 
 from __future__ import annotations
@@ -123,7 +115,7 @@ def local(array: Array) -> Array:
     if is_immutable(array):
         return _as_numpy(array) if is_host(array) else array
     if isinstance(array, list | tuple) and array and all(map(is_torch_array, array)):
-        rows = [local(each) for each in array]  # they may want gradients, or lie on an accelerator
+        rows = [local(row) for row in array]  # they may want gradients, or lie on an accelerator
         return np.asarray(rows) if isinstance(rows[0], np.ndarray) else namespace(rows[0]).stack(rows)
     return _numbers(_checked(array), array)
 
@@ -233,12 +225,12 @@ def _checked(array: Any) -> np.ndarray[Any, Any]:
     return np.asarray(array)
 
 
-def _numbers(result: np.ndarray[Any, Any], given: Any) -> np.ndarray[Any, Any]:
+def _numbers(result: np.ndarray[Any, Any], original: Any) -> np.ndarray[Any, Any]:
     if result.dtype.kind in "biuf":
         return result
     if result.dtype.kind == "V" and "float" in result.dtype.name:  # bfloat16 and the 8-bit floats of ml_dtypes
         return result.astype(np.float32)
-    raise InputError(f"expected an array of numbers, got {type(given).__name__} of dtype {result.dtype}")
+    raise InputError(f"expected an array of numbers, got {type(original).__name__} of dtype {result.dtype}")
 
 
 #: TensorFlow traces anew for each shape, seconds each. With more shapes than this, further ones run step by step.
@@ -321,16 +313,16 @@ def unfilled(shape: tuple[int, ...], dtype: str, like: Array) -> Array:
         return xp.empty(shape, dtype=getattr(xp, dtype), device=like.device)
 
 
-def together(held: Array, rows: Array) -> tuple[Array, Array]:
+def together(first: Array, second: Array) -> tuple[Array, Array]:
     """Two arrays on one device: what lies on the host is sent to where the other is. Nothing is ever waited for.
 
     Example:
         >>> [a.tolist() for a in together(np.zeros(1), np.ones(1))]
         [[0.0], [1.0]]
     """
-    if is_numpy_array(held) and not is_numpy_array(rows):
-        return send(held, rows), rows
-    return held, send(rows, held) if is_numpy_array(rows) else rows
+    if is_numpy_array(first) and not is_numpy_array(second):
+        return send(first, second), second
+    return first, send(second, first) if is_numpy_array(second) else second
 
 
 def joined(parts: list[Array]) -> Array:
@@ -340,5 +332,5 @@ def joined(parts: list[Array]) -> Array:
         >>> joined([np.zeros((1, 2)), np.ones((2, 2))]).shape
         (3, 2)
     """
-    like = next((part for part in parts if not is_numpy_array(part)), parts[0])
-    return namespace(like).concat([send(part, like) if is_numpy_array(part) else part for part in parts])
+    like = next((rows for rows in parts if not is_numpy_array(rows)), parts[0])
+    return namespace(like).concat([send(rows, like) if is_numpy_array(rows) else rows for rows in parts])

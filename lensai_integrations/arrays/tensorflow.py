@@ -39,7 +39,7 @@ def _tf() -> Any:
 
 def isdtype(dtype: Any, kind: str | tuple[str, ...]) -> bool:
     """Whether a tensor's dtype is of a kind, `"bool"`, `"integral"` or `"real floating"`, or of one of several."""
-    return any(getattr(dtype, _KINDS[each]) for each in ((kind,) if isinstance(kind, str) else kind))
+    return any(getattr(dtype, _KINDS[name]) for name in ((kind,) if isinstance(kind, str) else kind))
 
 
 def astype(x: Any, dtype: str, *, copy: bool = True) -> Any:

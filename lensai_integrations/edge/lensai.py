@@ -48,10 +48,11 @@ from lensai_integrations.arrays.namespaces import (
 from lensai_integrations.arrays.tensorflow import is_tensorflow_array
 from lensai_integrations.edge.sending import Upload, archive, send, time_named
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.measures.batches import by_shape, find_images
+from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.edge import without_infinity
 from lensai_integrations.measures.images import measure_images_and_bytes
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.layouts import by_shape
 from lensai_integrations.problems import Problems
 from lensai_integrations.sketches import wire
 from lensai_integrations.sketches.bank import KLLBank

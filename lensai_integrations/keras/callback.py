@@ -26,9 +26,10 @@ from lensai_integrations.keras.guard import Last, left, look_around, say
 from lensai_integrations.keras.steps import PREDICT, TRAIN
 from lensai_integrations.keras.steps import TEST as TEST_STEPS
 from lensai_integrations.keras.weights import BestEpoch, ModelWeights, SeenPass
+from lensai_integrations.measures.arguments import documented
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
-from lensai_integrations.measures.inputs import ImageInputs, documented
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
 from lensai_integrations.profiles.profile import Baseline, Profile

@@ -29,8 +29,9 @@ from lensai_integrations.keras.steps import PREDICT
 from lensai_integrations.keras.steps import TEST as TEST_STEPS
 from lensai_integrations.keras.taps import Feeding, Tap, Taps
 from lensai_integrations.keras.weights import ModelWeights
+from lensai_integrations.measures.arguments import documented
 from lensai_integrations.measures.embeddings import Reduce
-from lensai_integrations.measures.inputs import ImageInputs, documented
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.monitoring.events import Event, WindowReport
 from lensai_integrations.monitoring.monitor import DriftMonitor
 from lensai_integrations.monitoring.sinks.base import Sink

@@ -31,9 +31,10 @@ from lensai_integrations.lightning.check import check
 from lensai_integrations.lightning.checkpoints import Belonging, identity, keep_for_best, of_fit, of_pass, weights_left
 from lensai_integrations.lightning.finish import validate_once_more
 from lensai_integrations.lightning.fit import LightningFit
+from lensai_integrations.measures.arguments import documented
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
-from lensai_integrations.measures.inputs import ImageInputs, documented
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
 from lensai_integrations.profiles.profile import Baseline

@@ -16,8 +16,9 @@ from torch import nn
 from lensai_integrations.lightning.base import LightningCallback, bring_back, one_loader, runs_of_loggers
 from lensai_integrations.lightning.finish import say
 from lensai_integrations.lightning.fit import LightningFit
+from lensai_integrations.measures.arguments import documented
 from lensai_integrations.measures.embeddings import Reduce
-from lensai_integrations.measures.inputs import ImageInputs, documented
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.monitoring.events import Event, WindowReport
 from lensai_integrations.monitoring.monitor import DriftMonitor
 from lensai_integrations.monitoring.sinks.base import Sink

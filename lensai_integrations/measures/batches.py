@@ -1,31 +1,28 @@
-"""Where the images are in a batch, and which of its axes is which.
+"""Where the images are in a batch.
 
 Data loaders hand out arrays, lists of images of any sizes, tuples of images and labels, dicts and objects with fields,
-one inside the other. What shapes, dtypes and names settle is taken; where they leave two readings, an error asks.
+one inside the other. What shapes, dtypes and names settle is taken; where they leave two readings, an error asks. Which
+axis of what was found is which, `layouts` says.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from lensai_integrations.arrays.namespaces import Array, dtype_name, is_array, local, namespace, shape_of
+from lensai_integrations.arrays.namespaces import Array, dtype_name, is_array, local, shape_of
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.layouts import CHANNELS, Found, kind_of
 
 #: Names of images in a dict, which are believed before others.
 USUAL_KEYS: Final = ("image", "images", "x", "input", "inputs", "pixel_values")
-LAYOUTS: Final = ("auto", "NCHW", "NHWC", "NHW")
-#: Numbers of channels that are taken for channels unless others were named.
-CHANNELS: Final = (1, 3, 4)
 
 #: Where something is in a batch: a key, a place, or several of them, from the outside in.
 Key: TypeAlias = int | str | tuple[int | str, ...] | None
-#: Images with rows `[n, ...]`, or a list of arrays of one image each.
-Found: TypeAlias = Any
 
 #: More arrays of images than these are not taken for inputs of a model: multi-crop, frames.
 MOST_INPUTS: Final = 4
@@ -124,21 +121,24 @@ def locate(batch: Any, key: Key = None, layout: str = "auto", *, pictures: bool 
     """
     if is_array(batch) and key is None:
         return Located(batch)
-    value, place = _under(batch, key)
-    found = _search(value, place, layout, 0)
-    if len(found) > 1:
-        names = " and ".join(f"{_told(each.place)} {_shapes(each.images)}" for each in found)
+    value, path = _under(batch, key)
+    candidates = _search(value, path, layout, 0)
+    if len(candidates) > 1:
+        names = " and ".join(f"{_named(candidate.place)} {_shapes(candidate.images)}" for candidate in candidates)
         raise SeveralError(
             f"several arrays in the batch may be the images, at {names}: pass one of these places, e.g."
-            f" ImageInputs(key={_told(found[0].place)}), or if the model is fed all of them"
-            f" {_mapping_of([each.place for each in found])}"
+            f" ImageInputs(key={_named(candidates[0].place)}), or if the model is fed all of them"
+            f" {_mapping([candidate.place for candidate in candidates])}"
         )
-    if not found:
-        return Located(_first(value, key), place)
-    images = found[0].images
+    if not candidates:
+        return Located(_first(value, key), path)
+    (located,) = candidates
     if pictures:
-        return found[0]
-    return replace(found[0], images=[_as_array(image) for image in images] if _is_list(images) else _as_array(images))
+        return located
+    images = located.images
+    return replace(
+        located, images=[_as_array(image) for image in images] if isinstance(images, list) else _as_array(images)
+    )
 
 
 def images_in(batch: Any, layout: str = "auto") -> list[Located]:
@@ -169,12 +169,12 @@ def names_of(places: Sequence[tuple[int | str, ...]]) -> list[str]:
         >>> names_of([(0, "left"), (0, "right")]), names_of([("a", "image"), ("b", "image")]), names_of([(0,), (2,)])
         (['left', 'right'], ['a', 'b'], ['0', '2'])
     """
-    steps = [list(place) for place in places]
+    steps = [list(path) for path in places]
     for end in (0, -1):
-        while min(map(len, steps)) > 1 and len({each[end] for each in steps}) == 1:
-            for each in steps:
-                each.pop(end)
-    return [input_name(".".join(map(str, each))) for each in steps]
+        while min(map(len, steps)) > 1 and len({path[end] for path in steps}) == 1:
+            for path in steps:
+                path.pop(end)
+    return [input_name(".".join(map(str, path))) for path in steps]
 
 
 def separated(batch: Any, keys: Mapping[str, Key], layout: str = "auto") -> Separated:
@@ -196,54 +196,16 @@ def separated(batch: Any, keys: Mapping[str, Key], layout: str = "auto") -> Sepa
         >>> separated((left, right), {"left": None, "right": None}).note[:52]
         "the images at 0 and 1 are read as 'left' and 'right'"
     """
-    parts = {name: part for name, key in keys.items() if (part := _at(batch, key)) is not None}
+    parts = {name: value for name, key in keys.items() if (value := _at(batch, key)) is not None}
     open_ = [name for name in keys if name not in parts]
     called = {input_name(key): key for key in _keys_of(batch)}
-    by_name = {name: part for name in open_ if (part := _at(batch, called.get(name))) is not None}
+    by_name = {name: value for name in open_ if (value := _at(batch, called.get(name))) is not None}
     note = ""
     if open_ and not by_name:
         by_name, note = _by_place(batch, open_, layout)
     parts |= by_name
     missing = {name: _lacks(batch, name, list(keys), called) for name in open_ if name not in by_name}
     return Separated({name: parts[name] for name in keys if name in parts}, missing, note)
-
-
-def shapes_of(images: Found) -> list[tuple[int, ...]]:
-    """The shape of each array: one, or that of every image of a list.
-
-    Example:
-        >>> shapes_of(np.zeros((2, 8, 8))), shapes_of([np.zeros((8, 8))])
-        ([(2, 8, 8)], [(8, 8)])
-    """
-    return [shape_of(each) for each in images] if _is_list(images) else [shape_of(images)]
-
-
-def by_shape(images: Found) -> list[tuple[list[int], Array]]:
-    """Arrays `[n, ...]` of images of one shape each, with the places of their images in the list.
-
-    Example:
-        >>> [(places, each.shape) for places, each in by_shape([np.zeros((4, 6)), np.zeros((5, 6)), np.ones((4, 6))])]
-        [([0, 2], (2, 4, 6)), ([1], (1, 5, 6))]
-    """
-    if not _is_list(images):
-        return [(list(range(max(shape_of(images)[0], 0))), images)]
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for place, image in enumerate(images):
-        groups.setdefault(shape_of(image), []).append(place)
-    return [(places, namespace(images[0]).stack([images[place] for place in places])) for places in groups.values()]
-
-
-def in_order(parts: Sequence[tuple[list[int], Array]]) -> Array:
-    """Rows of `by_shape`'s groups, put back in the order of the list, without waiting for an accelerator.
-
-    Example:
-        >>> in_order([([0, 2], np.array([[0], [2]])), ([1], np.array([[1]]))]).tolist()
-        [[0], [1], [2]]
-    """
-    if len(parts) == 1:
-        return parts[0][1]
-    rows = {place: part[i : i + 1] for places, part in parts for i, place in enumerate(places)}
-    return namespace(parts[0][1]).concat([rows[place] for place in sorted(rows)], axis=0)
 
 
 def is_picture(value: Any) -> bool:
@@ -271,49 +233,47 @@ def fields_of(value: Any) -> Mapping[Any, Any] | None:
     if is_array(value) or is_picture(value) or isinstance(value, type) or callable(value):
         return None
     if is_dataclass(value):
-        return {each.name: getattr(value, each.name, None) for each in fields(value)}
-    found = getattr(value, "__dict__", None)
-    if not found or type(value).__module__.split(".")[0] in _LIBRARIES:
+        return {field.name: getattr(value, field.name, None) for field in fields(value)}
+    attributes = getattr(value, "__dict__", None)
+    if not attributes or type(value).__module__.split(".")[0] in _LIBRARIES:
         return None
-    return {name: each for name, each in found.items() if not name.startswith("_")}
-
-
-def _is_list(images: Found) -> bool:
-    return isinstance(images, list)
+    return {name: attribute for name, attribute in attributes.items() if not name.startswith("_")}
 
 
 def _under(batch: Any, key: Key) -> tuple[Any, tuple[int | str, ...]]:
     """What is at the key, and its place."""
-    place: tuple[int | str, ...] = ()
+    path: tuple[int | str, ...] = ()
     parts = key if isinstance(key, tuple) else () if key is None else (key,)
-    if any(isinstance(part, int) for part in parts) and are_samples(batch):  # places are those within a sample
+    if any(isinstance(step, int) for step in parts) and are_samples(batch):  # places are those within a sample
         return [_under(sample, parts)[0] for sample in batch], parts
-    for part in parts:
-        batch, steps = _step(batch, part, key)
-        place += steps
-    return batch, place
+    for step in parts:
+        batch, steps = _step(batch, step, key)
+        path += steps
+    return batch, path
 
 
-def _step(batch: Any, part: int | str, key: Key) -> tuple[Any, tuple[int | str, ...]]:
+def _step(batch: Any, step: int | str, key: Key) -> tuple[Any, tuple[int | str, ...]]:
     named = fields_of(batch)
-    if named is not None and part in named:
-        return named[part], (part,)
+    if named is not None and step in named:
+        return named[step], (step,)
     if isinstance(batch, list | tuple):
-        if isinstance(part, int):
-            if not -len(batch) <= part < len(batch):
+        if isinstance(step, int):
+            if not -len(batch) <= step < len(batch):
                 raise InputError(f"key={key!r} points past the end of a {type(batch).__name__} of {len(batch)}")
-            return batch[part], (part,)
-        inside = [(i, each) for i, value in enumerate(batch) if (each := fields_of(value)) is not None and part in each]
+            return batch[step], (step,)
+        inside = [
+            (i, sample) for i, value in enumerate(batch) if (sample := fields_of(value)) is not None and step in sample
+        ]
         if len(inside) == len(batch) and len(batch) > 1:
-            return [each[part] for _, each in inside], (part,)
+            return [sample[step] for _, sample in inside], (step,)
         if inside:
-            return inside[0][1][part], (inside[0][0], part)
+            return inside[0][1][step], (inside[0][0], step)
         batch = batch[0] if batch else batch
         named = fields_of(batch)
     if named is not None:
         raise InputError(f"key={key!r} was not found: there is only {list(named)}")
     problem = f"key={key!r} was not found: the batch is a {type(batch).__name__}, no dict or tuple"
-    raise NoNamesError(problem) if isinstance(part, str) else InputError(problem)
+    raise NoNamesError(problem) if isinstance(step, str) else InputError(problem)
 
 
 def _at(batch: Any, key: Key) -> Any:
@@ -330,27 +290,28 @@ def _keys_of(batch: Any) -> list[Any]:
     if named is not None:
         return list(named)
     parts = batch if isinstance(batch, list | tuple) else ()
-    return [key for part in parts for key in fields_of(part) or ()]
+    return [key for value in parts for key in fields_of(value) or ()]
 
 
 def _by_place(batch: Any, names: Sequence[str], layout: str) -> tuple[dict[str, Any], str]:
     """Parts of a batch without these names: by their places, else in order, which is to be said."""
     if isinstance(batch, list | tuple) and len(batch) == len(names) > 1 and are_images(batch, layout):
-        found = [Located(image, (place,)) for place, image in enumerate(batch)]  # one image alone of each input
+        candidates = [Located(image, (index,)) for index, image in enumerate(batch)]  # one image alone of each input
     else:
-        found = images_in(batch, layout)
-    own = names_of([each.place for each in found]) if found else []
-    parts = dict(zip(own, (each.images for each in found), strict=True))
+        candidates = images_in(batch, layout)
+    path_names = names_of([candidate.place for candidate in candidates]) if candidates else []
+    parts = dict(zip(path_names, (candidate.images for candidate in candidates), strict=True))
     if set(names) <= parts.keys():
         return {name: parts[name] for name in names}, ""
-    if len(found) == len(names) > 1 and any(all(map(str.isdecimal, each)) for each in (own, names)):
-        places, called = (" and ".join(each) for each in ([_told(each.place) for each in found], map(repr, names)))
+    if len(candidates) == len(names) > 1 and any(all(map(str.isdecimal, group)) for group in (path_names, names)):
+        places = " and ".join(_named(candidate.place) for candidate in candidates)
+        called = " and ".join(map(repr, names))
         note = (
             f"the images at {places} are read as {called}, in this order: pass a dict with these names to settle it, or"
-            f" {_mapping(names, [each.place for each in found])}"
+            f" {_mapping([candidate.place for candidate in candidates], names)}"
         )
         return dict(zip(names, parts.values(), strict=True)), note
-    if not found and isinstance(batch, list | tuple):  # nothing that looks like images: where they are said to be
+    if not candidates and isinstance(batch, list | tuple):  # nothing that looks like images: where they are said to be
         return {name: batch[int(name)] for name in names if name.isdecimal() and int(name) < len(batch)}, ""
     return {name: parts[name] for name in names if name in parts}, ""
 
@@ -359,109 +320,127 @@ def _lacks(batch: Any, name: str, names: Sequence[str], called: Mapping[str, Any
     """Why an image input is not there."""
     if name in called:
         return InputError(f"the image input {name!r} of this batch is None")
-    held = f"has {list(called.values())}" if called else f"is a {type(batch).__name__} without names"
-    wanted, places = (", ".join(f"{each!r}: {what}" for each in names) for what in ("images", "ImageInputs(key=...)"))
+    contents = f"has {list(called.values())}" if called else f"is a {type(batch).__name__} without names"
+    wanted, places = (
+        ", ".join(f"{wanted_name!r}: {what}" for wanted_name in names) for what in ("images", "ImageInputs(key=...)")
+    )
     return InputError(
-        f"the image input {name!r} is not in the batch, which {held}: pass a dict {{{wanted}}}, or where they are,"
+        f"the image input {name!r} is not in the batch, which {contents}: pass a dict {{{wanted}}}, or where they are,"
         f" inputs={{{places}}}"
     )
 
 
-def _all_in(value: Any, place: tuple[int | str, ...], layout: str, depth: int, inside: bool = False) -> list[Located]:
+def _all_in(value: Any, path: tuple[int | str, ...], layout: str, depth: int, inside: bool = False) -> list[Located]:
     """Everything that may be images, at any depth."""
     named = fields_of(value)
     if named is not None:
         plain = not isinstance(value, Mapping | tuple) and not is_dataclass(value)
         parts, inside = ({} if inside and plain else named), plain
     elif not isinstance(value, list | tuple) or are_images(value, layout) or _of_samples(value, layout, depth):
-        return _search(value, place, layout, depth)
+        return _search(value, path, layout, depth)
     else:
         parts = dict(enumerate(value))
     if depth > _MAX_DEPTH:
         raise InputError(f"batch is nested more than {_MAX_DEPTH} deep: pass the images themselves")
-    return [each for step, part in parts.items() for each in _all_in(part, (*place, step), layout, depth + 1, inside)]
+    return [
+        candidate
+        for step, inner in parts.items()
+        for candidate in _all_in(inner, (*path, step), layout, depth + 1, inside)
+    ]
 
 
-def _search(value: Any, place: tuple[int | str, ...], layout: str, depth: int, inside: bool = False) -> list[Located]:
+def _search(value: Any, path: tuple[int | str, ...], layout: str, depth: int, inside: bool = False) -> list[Located]:
     """What may be the images: nothing, one thing, or several that are equally likely."""
     if depth > _MAX_DEPTH:
         raise InputError(f"batch is nested more than {_MAX_DEPTH} deep: pass the images themselves")
     if is_array(value) or is_picture(value):
         likeness = _likeness(value)
-        return [Located(value, place, likeness=likeness)] if likeness < _NONE else []
+        return [Located(value, path, likeness=likeness)] if likeness < _NONE else []
     named = fields_of(value)
     if named is not None:
         plain = not isinstance(value, Mapping | tuple) and not is_dataclass(value)
-        return [] if inside and plain else _in_dict(named, place, layout, depth, plain)
-    return _in_list(value, place, layout, depth) if isinstance(value, list | tuple) else []
+        return [] if inside and plain else _in_dict(named, path, layout, depth, plain)
+    return _in_list(value, path, layout, depth) if isinstance(value, list | tuple) else []
 
 
 def _in_dict(
-    named: Mapping[Any, Any], place: tuple[int | str, ...], layout: str, depth: int, inside: bool
+    named: Mapping[Any, Any], path: tuple[int | str, ...], layout: str, depth: int, inside: bool
 ) -> list[Located]:
     """The images under a usual name; else what looks most like images."""
-    found = {name: _search(each, (*place, name), layout, depth + 1, inside) for name, each in named.items()}
-    found = {name: each for name, each in found.items() if each}
-    best = min((each[0].likeness for each in found.values()), default=_NONE)
-    usual = {name: each for name, each in found.items() if name in USUAL_KEYS and each[0].likeness <= max(best, _ODD)}
-    return _likeliest((usual or found).values())
+    by_name = {name: _search(value, (*path, name), layout, depth + 1, inside) for name, value in named.items()}
+    by_name = {name: candidates for name, candidates in by_name.items() if candidates}
+    best = min((candidates[0].likeness for candidates in by_name.values()), default=_NONE)
+    usual = {
+        name: candidates
+        for name, candidates in by_name.items()
+        if name in USUAL_KEYS and candidates[0].likeness <= max(best, _ODD)
+    }
+    return _likeliest((usual or by_name).values())
 
 
-def _in_list(values: Sequence[Any], place: tuple[int | str, ...], layout: str, depth: int) -> list[Located]:
+def _in_list(values: Sequence[Any], path: tuple[int | str, ...], layout: str, depth: int) -> list[Located]:
     """A list of images or of samples; else the first that looks like images."""
     if are_images(values, layout):
-        return [Located(list(values), place, _of_one(values, place, layout), _IMAGES)]
-    if (depth == 0 or place) and isinstance(values, list) and len(values) == 2:  # of a sample they may be a mask
+        return [Located(list(values), path, _of_one(values, path, layout), _IMAGES)]
+    if (depth == 0 or path) and isinstance(values, list) and len(values) == 2:  # of a sample they may be a mask
         _refuse_unlike(values)
     if images := _of_samples(values, layout, depth):
-        return [replace(each, place=(*place, *each.place)) for each in images]
-    found = []
-    for i, each in enumerate(values):
-        found.append(_search(each, (*place, i), layout, depth + 1))
-        if i == 0 and found[0] and found[0][0].likeness == _IMAGES:
-            return _with_views(found[0], values)
-    found = [each for each in found if each]
-    first = next((each for each in found if each[0].likeness <= PLAUSIBLE), None)
-    best = _likeliest(found)
+        return [replace(candidate, place=(*path, *candidate.place)) for candidate in images]
+    groups = []
+    for i, value in enumerate(values):
+        groups.append(_search(value, (*path, i), layout, depth + 1))
+        if i == 0 and groups[0] and groups[0][0].likeness == _IMAGES:
+            return _with_views(groups[0], values)
+    groups = [group for group in groups if group]
+    first = next((group for group in groups if group[0].likeness <= PLAUSIBLE), None)
+    best = _likeliest(groups)
     if first is None or first[0].likeness == best[0].likeness:
-        return first or [each for each in best if each.place == best[0].place]
+        return first or [candidate for candidate in best if candidate.place == best[0].place]
     return first + best
 
 
-def _likeliest(found: Iterable[list[Located]]) -> list[Located]:
-    all_of_them = [each for some in found for each in some]
-    best = min((each.likeness for each in all_of_them), default=_NONE)
-    return [each for each in all_of_them if each.likeness == best]
+def _likeliest(groups: Iterable[list[Located]]) -> list[Located]:
+    candidates = [candidate for group in groups for candidate in group]
+    best = min((candidate.likeness for candidate in candidates), default=_NONE)
+    return [candidate for candidate in candidates if candidate.likeness == best]
 
 
 def _of_samples(values: Sequence[Any], layout: str, depth: int) -> list[Located]:
     """Of a list of samples their images: the first of a tuple, all of a dict by their places in it; else nothing."""
-    if not values or not all(isinstance(each, list | tuple) or fields_of(each) is not None for each in values):
-        return []
-    found = [_search(each, (), layout, depth + 1) for each in values]
-    if len({tuple(image.place for image in images) for images in found}) > 1:
-        return []
-    columns = [Located([image.images for image in column], column[0].place, likeness=_IMAGES)
-               for column in zip(*found, strict=True)]  # fmt: skip
+    columns = [
+        Located([image.images for image in column], column[0].place, likeness=_IMAGES)
+        for column in _columns(values, layout, depth + 1)
+    ]
     if len(columns) != 1:
-        return columns if all(are_images(each.images, layout) for each in columns) else []
-    images, place = columns[0].images, columns[0].place
-    if (place or len(values) > MOST_INPUTS) and are_views(images):
-        first, views, images = (*place, 0), [(*place, i) for i in range(len(images[0]))], [each[0] for each in images]
-    elif not any(map(_is_list, images)) and are_images(images, layout):
-        first, views = place, _places_alike(values[0], place, layout)
+        return columns if all(are_images(column.images, layout) for column in columns) else []
+    images, path = columns[0].images, columns[0].place
+    if (path or len(values) > MOST_INPUTS) and are_views(images):
+        first, views = (*path, 0), [(*path, i) for i in range(len(images[0]))]
+        images = [sample_views[0] for sample_views in images]
+    elif not any(isinstance(image, list) for image in images) and are_images(images, layout):
+        first, views = path, _places_alike(values[0], path, layout)
     else:
         return []
     return [Located(images, (), only_first(views, first) if len(views) > 1 else "", _IMAGES)]
 
 
-def _places_alike(sample: Any, place: tuple[int | str, ...], layout: str) -> list[tuple[int | str, ...]]:
+def _columns(values: Sequence[Any], layout: str, depth: int) -> list[tuple[Located, ...]]:
+    """What may be images in a list of samples, by its place in a sample; nothing if that is not the same in all."""
+    if not values or not all(isinstance(sample, list | tuple) or fields_of(sample) is not None for sample in values):
+        return []
+    per_sample = [_search(sample, (), layout, depth) for sample in values]
+    if len({tuple(image.place for image in images) for images in per_sample}) > 1:
+        return []
+    return list(zip(*per_sample, strict=True))
+
+
+def _places_alike(sample: Any, image_path: tuple[int | str, ...], layout: str) -> list[tuple[int | str, ...]]:
     """Where in the tuple that an image of a sample is in there are images like it, itself among them."""
-    beside, image = (_under(sample, path)[0] for path in (place[:-1], place))
+    beside, image = (_under(sample, path)[0] for path in (image_path[:-1], image_path))
     if not isinstance(beside, list | tuple) or fields_of(beside) is not None:
         return []
-    alike = [i for i, each in enumerate(beside) if is_array(each) and are_images([image, each], layout)]
-    return [(*place[:-1], i) for i in alike]
+    alike = [i for i, neighbour in enumerate(beside) if is_array(neighbour) and are_images([image, neighbour], layout)]
+    return [(*image_path[:-1], i) for i in alike]
 
 
 def are_samples(values: Any) -> bool:
@@ -472,20 +451,14 @@ def are_samples(values: Any) -> bool:
         >>> are_samples([(image, 1), (image, 0)]), are_samples(([image, image], [1, 0]))
         (True, False)
     """
-    if not isinstance(values, list | tuple) or fields_of(values) is not None or not values:
+    if not isinstance(values, list | tuple) or fields_of(values) is not None:
         return False
-    if not all(isinstance(each, list | tuple) or fields_of(each) is not None for each in values):
-        return False
-    if len(values) > 1 and all(isinstance(each, tuple) and len(each) == 1 for each in values):
-        return are_images([each[0] for each in values])
-    found = [_search(each, (), "auto", 1) for each in values]
-    if len({tuple(image.place for image in images) for images in found}) > 1:
-        return False
-    columns = [[image.images for image in column] for column in zip(*found, strict=True)]
-    nested = len(values) > MOST_INPUTS or all(
-        image.place for images in found for image in images
-    )  # else lists of images
-    return bool(columns) and all(are_images(column) or (nested and are_views(column)) for column in columns)
+    if len(values) > 1 and all(isinstance(sample, tuple) and len(sample) == 1 for sample in values):
+        return are_images([sample[0] for sample in values])
+    columns = _columns(values, "auto", 1)
+    nested = len(values) > MOST_INPUTS or all(column[0].place for column in columns)  # else lists of images
+    lists = [[image.images for image in column] for column in columns]
+    return bool(lists) and all(are_images(images) or (nested and are_views(images)) for images in lists)
 
 
 def are_views(values: Sequence[Any]) -> bool:
@@ -496,21 +469,21 @@ def are_views(values: Sequence[Any]) -> bool:
         >>> are_views([(image, image), (image, image)]), are_views([(image, image), (image,)]), are_views([image])
         (True, False, False)
     """
-    if not all(isinstance(each, list | tuple) and are_images(each) for each in values):
+    if not all(isinstance(views, list | tuple) and are_images(views) for views in values):
         return False
-    counts = {len(each) for each in values}
+    counts = {len(views) for views in values}
     return len(counts) == 1 and 1 < counts.pop() <= MOST_INPUTS
 
 
-def _with_views(found: list[Located], values: Sequence[Any]) -> list[Located]:
+def _with_views(candidates: list[Located], values: Sequence[Any]) -> list[Located]:
     """The first of several, with a note if others are as likely: views, or images that go in and come out."""
-    first = found[0]
-    listed = _is_list(first.images) and isinstance(values[0], list | tuple) and are_images(values[0])
-    if len(found) > 1 or first.note or not (listed or first.images is values[0]):
-        return found
-    views = [i for i, each in enumerate(values) if (_is_list_like if listed else _is_view)(each, first.images)]
+    first = candidates[0]
+    listed = isinstance(first.images, list) and isinstance(values[0], list | tuple) and are_images(values[0])
+    if len(candidates) > 1 or first.note or not (listed or first.images is values[0]):
+        return candidates
+    views = [i for i, value in enumerate(values) if (_is_list_like if listed else _is_view)(value, first.images)]
     if len(views) < 2:
-        return found
+        return candidates
     note = only_first([(*first.place[:-1], i) for i in views], first.place)
     return [replace(first, note=note)]
 
@@ -523,35 +496,31 @@ def only_first(places: Sequence[tuple[int | str, ...]], first: tuple[int | str, 
         '2 arrays of images are in the batch, at 0, 1: only the first is read; settle '
     """
     return (
-        f"{len(places)} arrays of images are in the batch, at {', '.join(map(_told, places))}: only the first is read;"
-        f" settle it with ImageInputs(key={_told(first)}), or another of these, or if the model is fed all of them"
-        f" {_mapping_of(places)}"
+        f"{len(places)} arrays of images are in the batch, at {', '.join(map(_named, places))}: only the first is read;"
+        f" settle it with ImageInputs(key={_named(first)}), or another of these, or if the model is fed all of them"
+        f" {_mapping(places)}"
     )
 
 
-def _mapping_of(places: Sequence[tuple[int | str, ...]]) -> str:
-    return _mapping(names_of(places), places)
-
-
-def _mapping(names: Sequence[str], places: Sequence[tuple[int | str, ...]]) -> str:
+def _mapping(places: Sequence[tuple[int | str, ...]], names: Sequence[str] = ()) -> str:
     """The argument that reads each as a group of its own."""
-    each = (f"{name!r}: ImageInputs(key={_told(place)})" for name, place in zip(names, places, strict=True))
-    return f"inputs={{{', '.join(each)}}}"
+    pairs = zip(names or names_of(places), places, strict=True)
+    return f"inputs={{{', '.join(f'{name!r}: ImageInputs(key={_named(path)})' for name, path in pairs)}}}"
 
 
-def _is_view(array: Any, other: Array) -> bool:
+def _is_view(array: Any, first: Array) -> bool:
     """Whether both are images of as many channels, of one library and kind."""
-    if not is_array(array) or type(array) is not type(other) or _likeness(array) != _IMAGES:
+    if not is_array(array) or type(array) is not type(first) or _likeness(array) != _IMAGES:
         return False
-    shapes = shape_of(array), shape_of(other)
+    shapes = shape_of(array), shape_of(first)
     same = any(shapes[0][axis] == shapes[1][axis] and shapes[0][axis] in CHANNELS for axis in (1, 3))
-    return same and kind_of(array) == kind_of(other)
+    return same and kind_of(array) == kind_of(first)
 
 
-def _is_list_like(values: Any, other: Sequence[Any]) -> bool:
+def _is_list_like(values: Any, first: Sequence[Any]) -> bool:
     """Whether both are lists of as many images, of as many channels."""
-    alike = isinstance(values, list | tuple) and len(values) == len(other) and are_images(values)
-    return alike and are_images([other[0], values[0]])
+    alike = isinstance(values, list | tuple) and len(values) == len(first) and are_images(values)
+    return alike and are_images([first[0], values[0]])
 
 
 def _likeness(array: Any) -> int:
@@ -578,13 +547,13 @@ def are_images(values: Sequence[Any], layout: str = "auto") -> bool:
         >>> are_images([colour, colour]), are_images((grey, grey)), are_images([grey, np.zeros(16)])
         (True, False, False)
     """
-    if not values or not all(is_array(each) or is_picture(each) for each in values):
+    if not values or not all(is_array(value) or is_picture(value) for value in values):
         return False
     if any(map(is_picture, values)):
         return all(map(is_picture, values))
-    shapes = [shape_of(each) for each in values]
+    shapes = [shape_of(value) for value in values]
     axes = {len(shape) for shape in shapes}
-    if len(axes) > 1 or len({(type(each).__module__.split(".")[0], _kind(each)) for each in values}) > 1:
+    if len(axes) > 1 or len({(type(value).__module__.split(".")[0], _kind(value)) for value in values}) > 1:
         return False
     if axes == {3}:
         return _are_colour(shapes, layout)
@@ -609,12 +578,12 @@ def _are_colour(shapes: list[tuple[int, ...]], layout: str) -> bool:
 
 def _refuse_unlike(values: Sequence[Any]) -> None:
     """Raise if two arrays are a grey image and one in colour: of images and what belongs to them, there are as many."""
-    if not all(is_array(each) and len(each.shape) == 3 for each in values):
+    if not all(is_array(value) and len(value.shape) == 3 for value in values):
         return
-    one, two = map(shape_of, values)
+    first, second = map(shape_of, values)
     for axis in (0, 2):
-        counts = {one[axis], two[axis]}
-        if len(counts) == 2 and counts <= set(CHANNELS) and one[1 - axis // 2 :][:2] == two[1 - axis // 2 :][:2]:
+        counts = {first[axis], second[axis]}
+        if len(counts) == 2 and counts <= set(CHANNELS) and first[1 - axis // 2 :][:2] == second[1 - axis // 2 :][:2]:
             raise InputError(
                 f"the images of a list have {min(counts)} and {max(counts)} channels: make them alike, all grey or all"
                 " in colour"
@@ -624,16 +593,16 @@ def _refuse_unlike(values: Sequence[Any]) -> None:
 def _are_grey(values: Sequence[Any], shapes: list[tuple[int, ...]]) -> bool:
     if min(map(min, shapes)) < _LEAST_SIDE:
         return False
-    if all(dtype_name(each) == "uint8" for each in values):
+    if all(dtype_name(image) == "uint8" for image in values):
         return True
     rows, columns = ({shape[axis] for shape in shapes} for axis in (0, 1))
     square = len(shapes) > 1 and all(height == width for height, width in shapes)
     return square or (len(shapes) > 2 and not (len(rows) == 1 and len(columns) > 1))
 
 
-def _of_one(values: Sequence[Any], place: tuple[int | str, ...], layout: str) -> str:
+def _of_one(values: Sequence[Any], path: tuple[int | str, ...], layout: str) -> str:
     """A note on a list of one array that could be a batch of grey images as well, if nothing else tells."""
-    if len(values) > 1 or layout != "auto" or place or is_picture(values[0]):
+    if len(values) > 1 or layout != "auto" or path or is_picture(values[0]):
         return ""
     shape = shape_of(values[0])
     if len(shape) != 3 or not {shape[0], shape[2]} & {3, 4}:
@@ -679,133 +648,11 @@ def _as_array(image: Any) -> Array:
     return np.asarray(image)
 
 
-def _told(place: tuple[int | str, ...]) -> str:
-    return repr(place[0]) if len(place) == 1 else repr(place)
+def _named(path: tuple[int | str, ...]) -> str:
+    return repr(path[0]) if len(path) == 1 else repr(path)
 
 
 def _shapes(images: Found) -> str:
-    shapes = [getattr(each, "size", ()) if is_picture(each) else shape_of(each) for each in _listed(images)]
-    return f"{list(shapes[0])}" if not _is_list(images) else f"a list of {len(shapes)} images"
-
-
-def _listed(images: Found) -> list[Any]:
-    return images if _is_list(images) else [images]
-
-
-def fits(shape: tuple[int, ...], counts: Sequence[int] = CHANNELS) -> Iterator[str]:
-    """The layouts that a batch of images of this shape can have, if it has so many channels.
-
-    Example:
-        >>> list(fits((8, 3, 32, 3))), list(fits((8, 28, 28)))
-        (['NCHW', 'NHWC'], ['NHW'])
-    """
-    if len(shape) == 3:
-        yield "NHW"
-    elif len(shape) == 4:
-        yield from (name for name, axis in (("NCHW", 1), ("NHWC", 3)) if shape[axis] in counts)
-
-
-def layout_of(images: Found, counts: Sequence[int] = CHANNELS) -> str:
-    """`"NCHW"`, `"NHWC"` or `"NHW"`, whichever is the only one that a batch of images can have.
-
-    Args:
-        images: An array of images or a list of arrays of one image each; or the shape of an array.
-        counts: How many channels there may be.
-
-    Raises:
-        InputError: If none fits, or several do.
-
-    Example:
-        >>> layout_of((8, 224, 224, 3)), layout_of((8, 1, 28, 28)), layout_of((8, 28, 28))
-        ('NHWC', 'NCHW', 'NHW')
-        >>> layout_of([np.zeros((3, 20, 3)), np.zeros((3, 20, 30))])
-        'NCHW'
-    """
-    if _is_list(images):
-        shapes = [(1, *shape) for shape in shapes_of(images)]
-    else:
-        shapes = [images if isinstance(images, tuple) else shape_of(images)]
-    shape = shapes[0]
-    if len(shape) not in (3, 4):
-        raise InputError(
-            f"a batch of images is [n, C, H, W], [n, H, W, C] or [n, H, W], but this is {list(shape)}"
-            + (": of videos, pass the frames, e.g. batch.flatten(0, 1)" if len(shape) == 5 else "")
-        )
-    if len(shape) == 3 and not _is_list(images) and (shape[0] in (3, 4) or shape[2] in (3, 4)):
-        raise InputError(
-            f"layout='auto' cannot tell whether {list(shape)} is one colour image or a batch of grey ones:"
-            " pass layout='NHW' for grey ones, or add the batch axis to the one image"
-        )
-    found = [name for name in fits(shape, counts) if all(name in fits(each, counts) for each in shapes)]
-    if len(found) == 1:
-        return found[0]
-    shown = list(shape[1:] if _is_list(images) else shape)
-    if found:
-        raise InputError(f"layout='auto' cannot read {shown}, which fits both NCHW and NHWC: pass layout=")
-    if any(list(fits(each, counts)) for each in shapes):
-        raise InputError(
-            f"the images of a list have other numbers of channels, e.g. {shown} and"
-            f" {list(next(each for each in shapes if not set(fits(each, counts)) & set(fits(shape, counts)))[1:])}:"
-            " make them alike, all grey or all in colour"
-            if list(fits(shape, counts))
-            else _no_channels(shown, counts)
-        )
-    raise InputError(_no_channels(shown, counts))
-
-
-def _no_channels(shape: list[int], counts: Sequence[int]) -> str:
-    *most, last = map(str, counts)
-    which = f"{', '.join(most)} or {last}" if most else last
-    return (
-        f"layout='auto' cannot read {shape}, which has no {which} channels in second or last place: pass layout='NCHW'"
-        " or 'NHWC' and channels=, a letter for each channel: 'RGB???' reads the first three of six as colours and"
-        " leaves the others, 'L?' the first of two as grey"
-    )
-
-
-def channels_first(array: Array, layout: str) -> Array:
-    """The images as `[n, C, H, W]`, without a copy.
-
-    Raises:
-        InputError: If the array has other axes than the layout, or no pixels.
-
-    Example:
-        >>> channels_first(np.zeros((8, 28, 20)), "NHW").shape
-        (8, 1, 28, 20)
-    """
-    array = local(array)
-    if len(array.shape) != len(layout):
-        raise InputError(
-            f"layout={layout!r} does not fit a batch of shape {list(shape_of(array))}: pass layout= or key="
-        )
-    if layout == "NHW":
-        array = array[:, None]
-    elif layout == "NHWC":
-        array = namespace(array).permute_dims(array, (0, 3, 1, 2))
-    channels, height, width = shape_of(array)[1:]
-    if not (channels and height and width):
-        raise InputError(
-            f"read as layout={layout!r}, images have {channels} channels and {height} x {width} pixels, but they should"
-            " not be empty: pass layout= or key="
-        )
-    return array
-
-
-def kind_of(array: Array) -> str:
-    """`"uint8"`, `"integer"` (other integers and bools) or `"float"`.
-
-    Raises:
-        InputError: If the dtype is none of these.
-
-    Example:
-        >>> kind_of(np.zeros(1, np.uint16)), kind_of(np.zeros(1, np.float16))
-        ('integer', 'float')
-    """
-    name = dtype_name(array)
-    if name == "uint8":
-        return "uint8"
-    if name.startswith(("int", "uint", "bool")):
-        return "integer"
-    if name.startswith(("float", "bfloat")):
-        return "float"
-    raise InputError(f"images should be of a dtype of real numbers, not {name}")
+    listed = images if isinstance(images, list) else [images]
+    shapes = [getattr(image, "size", ()) if is_picture(image) else shape_of(image) for image in listed]
+    return f"a list of {len(shapes)} images" if isinstance(images, list) else f"{list(shapes[0])}"

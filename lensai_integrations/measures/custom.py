@@ -4,13 +4,11 @@ A profile says what its streams mean, so the decorator makes a `Definition` of t
 and as the formula its source. Whoever changes what the function computes gives it a new version. Profiles that other
 programs have made by a function of the same id are read anywhere; to measure alike, the program has to import it.
 
-From a batch of images to the numbers of custom measures. What one of them does wrong costs the others nothing.
-
-Torch tensors of images on which a custom measure works as it does on numpy arrays.
-
-numpy and JAX take the mean of a comparison, torch refuses: `(images >= 245).mean((1, 2, 3))`. So custom measures of
-torch batches are handed a subclass of `torch.Tensor` that knows the means of booleans; everything else is torch's own.
-Torch is never imported here: whoever has one of its tensors has loaded it.
+`CustomMeasurer` takes a batch of images to the numbers of such measures. What one of them does wrong costs the others
+nothing. Each works on torch tensors as on numpy arrays: numpy and JAX take the mean of a comparison, torch refuses,
+`(images >= 245).mean((1, 2, 3))`. So measures of torch batches are handed a subclass of `torch.Tensor` that knows the
+means of booleans; everything else is torch's own. Torch is never imported here: whoever has one of its tensors has
+loaded it.
 """
 
 from __future__ import annotations
@@ -45,10 +43,10 @@ from lensai_integrations.arrays.namespaces import (
 from lensai_integrations.arrays.tensorflow import is_tensorflow_array
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.measures import definitions
-from lensai_integrations.measures.batches import by_shape, in_order
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs, Images
+from lensai_integrations.measures.layouts import by_shape, in_order
 from lensai_integrations.measures.pixels import as_float32, planes
 from lensai_integrations.problems import pass_on
 
@@ -58,7 +56,7 @@ MAX_FORMULA: Final = 2000
 PYTHON, WITHOUT_SOURCE = "Python source", "docstring; the Python source was not to be had"
 
 _TAKEN = {"pixel", "invalid", *CONVENTIONS} | {  # `inputs/lensai-edge` is a group
-    m.definition.name for each in CONVENTIONS.values() for m in each.measures
+    m.definition.name for convention in CONVENTIONS.values() for m in convention.measures
 }
 _REGISTERED: dict[str, CustomMeasure] = {}
 
@@ -164,16 +162,16 @@ def measure(
             raise InputError(f"@measure({name!r}) decorates a function of images, not {function!r}")
         formula, source = _formula(function)
         first_line = (inspect.getdoc(function) or "").partition("\n")[0]
-        told = replace(empty, description=description or first_line, formula=formula, source=source)
-        return _register(CustomMeasure(function, told))
+        definition = replace(empty, description=description or first_line, formula=formula, source=source)
+        return _register(CustomMeasure(function, definition))
 
     return decorate
 
 
 def _register(new: CustomMeasure) -> CustomMeasure:
     id = new.definition.id
-    known = definitions.DEFINITIONS.get(id)
-    if known is not None and known != new.definition:
+    earlier = definitions.DEFINITIONS.get(id)
+    if earlier is not None and earlier != new.definition:
         raise DefinitionError(
             f"{id!r} is already declared in this process, and this is another function, unit, description or range:"
             f" pass version={int(id.rpartition('@')[2]) + 1} to @measure"
@@ -188,9 +186,9 @@ def _arrived(function: Callable[[Array], Array], definition: Definition) -> Cust
     Raises:
         DefinitionError: If this process has declared another function under the id.
     """
-    known = _REGISTERED.get(definition.id)
-    if known is not None and known.definition == definition:
-        return known
+    earlier = _REGISTERED.get(definition.id)
+    if earlier is not None and earlier.definition == definition:
+        return earlier
     return _register(CustomMeasure(function, definition))
 
 
@@ -241,19 +239,20 @@ def checked_measures(measures: Any) -> tuple[CustomMeasure, ...]:
     """
     if isinstance(measures, CustomMeasure) or not isinstance(measures, Iterable):
         raise InputError(f"measures={measures!r} should be a list of functions decorated with @measure(...)")
-    found = tuple(measures)
-    for each in found:
-        if not isinstance(each, CustomMeasure):
+    chosen = tuple(measures)
+    for chosen_measure in chosen:
+        if not isinstance(chosen_measure, CustomMeasure):
             raise InputError(
-                f"measures has {each!r}, which is not decorated: write @measure('name', unit='%') above the function"
+                f"measures has {chosen_measure!r}, which is not decorated: write @measure('name', unit='%') above the"
+                " function"
             )
-    names = [each.name for each in found]
+    names = [chosen_measure.name for chosen_measure in chosen]
     if len(set(names)) < len(names):
-        raise InputError(f"measures={list(found)!r} has two of one name: leave one out")
-    return found
+        raise InputError(f"measures={list(chosen)!r} has two of one name: leave one out")
+    return chosen
 
 
-def same_formula(one: Any, two: Any) -> bool:
+def same_formula(first: Any, second: Any) -> bool:
     """Whether two definitions, as profiles carry them, compute the same, as far as that is known.
 
     Where a program could not read its own source, only the id is known.
@@ -266,48 +265,8 @@ def same_formula(one: Any, two: Any) -> bool:
         >>> same_formula({"formula": "x", "source": PYTHON}, {"formula": "y", "source": PYTHON})
         False
     """
-    unknown = WITHOUT_SOURCE in (one.get("source"), two.get("source"))
-    return unknown or one.get("formula") == two.get("formula")
-
-
-def as_images(tensor: Array) -> Array:
-    """The tensor, without a copy, as one that knows the means of booleans, and so does all that is computed from it.
-
-    Example:
-        >>> import torch
-        >>> (as_images(torch.tensor([[250.0, 3.0]])) >= 245).mean(1).tolist()
-        [0.5]
-    """
-    return tensor.as_subclass(_image_tensor())
-
-
-def as_tensor(values: Any) -> Any:
-    """A plain tensor where it is one of ours, else what it is.
-
-    Example:
-        >>> import torch
-        >>> type(as_tensor(as_images(torch.zeros(2)))).__name__
-        'Tensor'
-    """
-    torch = sys.modules.get("torch")
-    return values.as_subclass(torch.Tensor) if torch is not None and isinstance(values, torch.Tensor) else values
-
-
-@lru_cache(maxsize=1)
-def _image_tensor() -> Any:
-    torch: Any = sys.modules["torch"]
-    averages = {getattr(owner, name) for owner in (torch, torch.Tensor) for name in ("mean", "std", "var")}
-
-    class ImageTensor(torch.Tensor):  # type: ignore[misc]
-        @classmethod
-        def __torch_function__(
-            cls, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
-        ) -> Any:
-            if function in averages and arguments and arguments[0].dtype == torch.bool:
-                arguments = (arguments[0].to(torch.float32), *arguments[1:])
-            return super().__torch_function__(function, types, arguments, named or {})
-
-    return ImageTensor
+    unknown = WITHOUT_SOURCE in (first.get("source"), second.get("source"))
+    return unknown or first.get("formula") == second.get("formula")
 
 
 #: Pixels that a function is handed at once: as float32 RGB 96 MB.
@@ -353,20 +312,20 @@ class CustomMeasurer:
 
     def of(self, images: Images, array: Array) -> dict[str, Array]:
         """The same of images that have been read already, from this array."""
-        parts: dict[str, list[Array]] = {each.name: [] for each in self._measures}
+        parts: dict[str, list[Array]] = {measure.name: [] for measure in self._measures}
         failed: set[str] = set()
         for pixels in _pieces(images):
             values, valid = _values(pixels, images)
-            for each in self._measures:
-                if each.name in failed:
+            for measure in self._measures:
+                if measure.name in failed:
                     continue
-                given = _handed(values, array, copied=len(self._measures) > 1)
+                handed = _handed(values, array, copied=len(self._measures) > 1)
                 try:
-                    parts[each.name].append(_rows(each, given, valid))
+                    parts[measure.name].append(_rows(measure, handed, valid))
                 except Exception as error:  # noqa: BLE001  whatever the user's function may raise
                     pass_on(error)
-                    failed.add(each.name)
-                    self.errors[each.name] = _explained(error, given)
+                    failed.add(measure.name)
+                    self.errors[measure.name] = _explained(error, handed)
         return {name: _together(rows) for name, rows in parts.items() if name not in failed and rows}
 
 
@@ -417,8 +376,8 @@ def _rows(measure: CustomMeasure, images: Array, valid: Array | None) -> Array:
         InputError: If it gives something else.
     """
     with np.errstate(all="ignore"):
-        given = local(as_tensor(measure.function(images)))
-        xp, shape, n = namespace(given), shape_of(given), shape_of(images)[0]
+        answer = local(as_tensor(measure.function(images)))
+        xp, shape, n = namespace(answer), shape_of(answer), shape_of(images)[0]
         if (
             len(shape) not in (1, 2)
             or shape[0] not in (n, -1)
@@ -428,9 +387,9 @@ def _rows(measure: CustomMeasure, images: Array, valid: Array | None) -> Array:
                 f"it returned shape {shape} for images of shape {shape_of(images)}: return a number per image, [n], or"
                 " [n, k], e.g. a mean over the axes (1, 2, 3)"
             )
-        if not xp.isdtype(given.dtype, ("bool", "integral", "real floating")):
-            raise InputError(f"it returned {dtype_name(given)}: return real numbers")
-        rows = xp.reshape(xp.astype(given, xp.float32), (-1, shape[1] if len(shape) == 2 else 1))
+        if not xp.isdtype(answer.dtype, ("bool", "integral", "real floating")):
+            raise InputError(f"it returned {dtype_name(answer)}: return real numbers")
+        rows = xp.reshape(xp.astype(answer, xp.float32), (-1, shape[1] if len(shape) == 2 else 1))
     if valid is None:
         return rows
     rows, valid = _beside(rows, valid)
@@ -455,3 +414,43 @@ def _explained(error: Exception, images: Array) -> Exception:
             " tf.float32), (1, 2, 3)) instead of methods"
         )
     return error
+
+
+def as_images(tensor: Array) -> Array:
+    """The tensor, without a copy, as one that knows the means of booleans, and so does all that is computed from it.
+
+    Example:
+        >>> import torch
+        >>> (as_images(torch.tensor([[250.0, 3.0]])) >= 245).mean(1).tolist()
+        [0.5]
+    """
+    return tensor.as_subclass(_image_tensor())
+
+
+def as_tensor(values: Any) -> Any:
+    """A plain tensor where it is one of ours, else what it is.
+
+    Example:
+        >>> import torch
+        >>> type(as_tensor(as_images(torch.zeros(2)))).__name__
+        'Tensor'
+    """
+    torch = sys.modules.get("torch")
+    return values.as_subclass(torch.Tensor) if torch is not None and isinstance(values, torch.Tensor) else values
+
+
+@lru_cache(maxsize=1)
+def _image_tensor() -> Any:
+    torch: Any = sys.modules["torch"]
+    averages = {getattr(owner, name) for owner in (torch, torch.Tensor) for name in ("mean", "std", "var")}
+
+    class ImageTensor(torch.Tensor):  # type: ignore[misc]
+        @classmethod
+        def __torch_function__(
+            cls, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
+        ) -> Any:
+            if function in averages and arguments and arguments[0].dtype == torch.bool:
+                arguments = (arguments[0].to(torch.float32), *arguments[1:])
+            return super().__torch_function__(function, types, arguments, named or {})
+
+    return ImageTensor

@@ -9,8 +9,6 @@ One value is stored differently. A device's noise of a constant image is +inf, a
 would be left out with everything else it holds. `NO_NOISE`, 200 dB, stands for it. No image of bytes below 10^15 pixels
 reaches that otherwise, so ranks and quantiles, and what is computed from them, are those of the device once its +inf is
 read as `NO_NOISE`.
-
-A device's noise of +inf, an image of one colour, in sketches: `NO_NOISE` stands for it here.
 """
 
 from __future__ import annotations

@@ -250,10 +250,10 @@ def _reduced_axes(axes: int, channels_last: bool) -> tuple[int, ...]:
 
 def _custom(output: Array, reduce: Callable[[Any], Any]) -> Array:
     """The user's own reduction, checked and copied."""
-    given = output.detach() if is_torch_array(output) else output
-    array = local(reduce(given))
+    detached = output.detach() if is_torch_array(output) else output
+    array = local(reduce(detached))
     shape = shape_of(array)
-    rows = shape_of(given if hasattr(given, "shape") else array)[:1]
+    rows = shape_of(detached if hasattr(detached, "shape") else array)[:1]
     if len(shape) != 2 or shape[:1] != rows or shape[1] == 0:
         name = getattr(reduce, "__qualname__", repr(reduce))
         raise InputError(f"reduce={name} must return [n, D] for an output of {rows} rows, got shape {shape}")

@@ -6,48 +6,492 @@ for by an error, because a wrong guess would make a baseline that looks right. T
 since on an accelerator it has to wait for the values. What is read afterwards is held against it without waiting:
 shapes and dtypes by an error, values by `measure_images`, which makes the row of an image that is out of range NaN.
 
-What a model's preprocessing does to pixels, as numbers that undo it: Keras's own, or any function of one pixel.
-
-Arguments of public functions: documented once, checked once, and plain whatever file they come from.
-
-What an argument means, and which values it may have, is written where it belongs; all who take the same argument take
-the text over (`documented`), below signatures of their own, which editors and configuration tools read.
-
-Hydra hands over OmegaConf's `ListConfig` and `DictConfig`, which are sequences and mappings and neither lists nor
-dicts, and puts dataclasses into them as such; what is noted of arguments goes into JSON and through pickle, where only
-lists and dicts are at home (`plain`).
+What a model's preprocessing does to pixels, Keras's own or any function of one pixel, comes to numbers that undo it
+(`preprocessing_of`).
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-import re
-import sys
-import textwrap
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import InitVar, dataclass, replace
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.arrays.namespaces import Array, dtype_name, is_symbolic, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import (
-    CHANNELS,
-    LAYOUTS,
-    Found,
-    by_shape,
-    channels_first,
-    find_images,
-    kind_of,
-    layout_of,
-)
-from lensai_integrations.measures.wrapped import datasets_of, parts_inside
+from lensai_integrations.measures.arguments import numbers_per_channel, plain
+from lensai_integrations.measures.batches import find_images
+from lensai_integrations.measures.layouts import CHANNELS, LAYOUTS, Found, by_shape, channels_first, kind_of, layout_of
 from lensai_integrations.problems import pass_on
+
+if TYPE_CHECKING:
+    from lensai_integrations.measures.batches import Key
+else:
+    Key = Any  # Hydra's configurations look at a dataclass's annotations, and know no unions with tuples
+
+KINDS: Final = ("any", "uint8", "integer", "float")
+
+_NOT_APPLIED: Final = (
+    "If this normalisation was not applied to these images, pass ImageInputs without it (of several image inputs each"
+    " its own: inputs={'left': ImageInputs(key='left', mean=..., std=...), 'right': ImageInputs(key='right')})"
+)
+
+#: How many bits of a number of half precision count.
+HALVES: Final = {"bfloat16": 8, "float16": 11}
+
+_ROUNDING = 0.01  # bfloat16 moves a normalised value by up to 0.008 standard deviations, 0.002 of the range
+_FULL_SCALE_FROM = 32.0  # farther than anything normalised, and few batches on the 0-255 scale do not reach it
+_OUTSIDE = 25.5  # farther outside 0-255 than any resizing overshoots
+_BY_NUMBER: Final = {1: "L", 2: "L?", 3: "RGB", 4: "RGB?"}
+_LOOKED_AT = 4  # images of the first batch that are looked at closely
+
+#: A pixel tells whether it is a whole number if its dtype is this exact there, and is one if it is so close, in levels.
+_CLEAR, _CLOSE = 0.125, 0.02
+#: So many of so many pixels at least are.
+_NEARLY_ALL, _ENOUGH = 0.99, 64
+
+
+@dataclass(frozen=True)
+class Images:
+    """A batch that has been read, on the device it was on: a view, nothing is converted yet.
+
+    Attributes:
+        pixels: `[n, C, H, W]` of the batch's own dtype and strides, C = 3 (RGB) or 1 (grey).
+        gain: Factor of each channel, C numbers.
+        offset: Added to each channel, C numbers: `pixels * gain + offset` is on the 0-255 scale.
+        note: How the batch was read, e.g. `"NCHW float32 x 255"`.
+        whole: Whether that is to be rounded to whole numbers, which half precision has moved away from them.
+
+    Example:
+        >>> images = ImageInputs().read(np.zeros((2, 8, 6, 3), np.uint8))
+        >>> images.n, images.channels, images.height, images.width, images.note
+        (2, 3, 8, 6, 'NHWC uint8')
+    """
+
+    pixels: Array
+    gain: tuple[float, ...]
+    offset: tuple[float, ...]
+    note: str
+    whole: bool = False
+
+    @property
+    def n(self) -> int:
+        """Number of images; -1 inside a function that TensorFlow traces for any number of them."""
+        return shape_of(self.pixels)[0]
+
+    @property
+    def channels(self) -> int:
+        """3 or 1."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Rows of pixels."""
+        return int(self.pixels.shape[2])
+
+    @property
+    def width(self) -> int:
+        """Columns of pixels."""
+        return int(self.pixels.shape[3])
+
+    @property
+    def expected(self) -> tuple[float, float]:
+        """The numbers that 0 and 255 are in the batch: of the channel where they are farthest apart.
+
+        Example:
+            >>> ImageInputs(mean=(0.5,), std=(0.5,), scale=255).read(np.zeros((2, 8, 6))).expected
+            (-1.0, 1.0)
+        """
+        ends = [
+            (level - offset) / gain for gain, offset in zip(self.gain, self.offset, strict=True) for level in (0, 255)
+        ]
+        return min(ends), max(ends)
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """How to read a batch of images; plain numbers and strings, so that it goes through pickle and JSON.
+
+    A pixel on the 0-255 scale is `(x * std + mean) * scale`.
+
+    Args:
+        layout: `"NCHW"`, `"NHWC"`, `"NHW"` (grey, no channel axis) or `"auto"`: the axis of 1, 3 or 4 is the channels.
+        scale: Factor to 0-255, or `"auto"`, decided by the first batch: 1 for uint8; 255 for floats inside [0, 1] once
+            `mean` and `std` are undone; 1 for floats inside [0, 255] of which one is above 32, without `mean` and `std`
+            (Keras's loaders give these). Ends are taken with a tolerance of 0.01. Everything else is an error.
+        mean: What a `Normalize` subtracted, a number per channel, in the order that the batch has them.
+        std: What it divided by.
+        key: Where the images are in a batch: a key of a dict, a place in a tuple, or a tuple of them from the outside
+            in. None: what looks like images, of a tuple the first, of a dict the usual name.
+        kind: `"uint8"`, `"integer"` or `"float"` if batches of another dtype are to be refused; set by `resolve`.
+        channels: A letter for each channel: R, G and B, or L for grey; A for alpha and ? for another band, which are
+            not read. `"BGR"`, `"RGBA"`, `"?BGR?"`. `"auto"`: grey or RGB; a fourth is alpha if it is opaque
+            everywhere in the first batch, else another band, and that is said.
+        whole: Whether pixels are whole numbers on the 0-255 scale, to which those of half precision are then rounded;
+            None: the first batch decides. Set by `resolve`.
+        preprocess: In place of `mean`, `std` and `scale`: what Keras's applications do, `"tf"` (x / 127.5 - 1),
+            `"caffe"` (BGR, mean subtracted) or `"torch"`; a module of `keras.applications` or a function from RGB
+            images 0-255 `[n, H, W, 3]` to what the model is fed, which is tried out on a few pixels.
+
+    Raises:
+        InputError: If an argument is not one of these.
+
+    Example:
+        >>> ImageInputs(mean=(0.5,), std=(0.5,)).read({"image": np.full((2, 5, 5), -1.0)}).note
+        'NHW float64 (x std + mean) x 255'
+        >>> ImageInputs().read(np.full((2, 5, 5), 200.0)).note
+        'NHW float64 in 0-255'
+        >>> ImageInputs(preprocess="caffe").read(np.zeros((2, 5, 5, 3))).note
+        'NHWC float64 (x std + mean), BGR'
+    """
+
+    layout: str = "auto"
+    scale: float | int | str = "auto"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    key: Key = None
+    kind: str = "any"
+    channels: str = "auto"
+    whole: bool | None = None
+    preprocess: InitVar[Any] = None
+
+    def __post_init__(self, preprocess: Any) -> None:
+        if preprocess is not None:
+            self._take(preprocess)
+        key: Any = plain(self.key)
+        object.__setattr__(self, "key", tuple(key) if isinstance(key, list) else key)  # lists of JSON and YAML
+        for name, value, choices in (("layout", self.layout, LAYOUTS), ("kind", self.kind, KINDS)):
+            if value not in choices:
+                raise InputError(f"{name}={value!r} is unknown; pass one of {', '.join(map(repr, choices))}")
+        is_number = isinstance(self.scale, int | float) and not isinstance(self.scale, bool)
+        if self.scale != "auto" and not (is_number and 0 < float(self.scale) < math.inf):
+            raise InputError(f"scale={self.scale!r} should be 'auto' or the positive factor that takes pixels to 0-255")
+        if (self.mean is None) != (self.std is None):
+            raise InputError(f"mean={self.mean!r} and std={self.std!r} go together: pass both or neither")
+        if self.mean is not None and self.std is not None:
+            object.__setattr__(self, "mean", numbers_per_channel("mean", self.mean))
+            object.__setattr__(self, "std", numbers_per_channel("std", self.std))
+            if len(self.mean) != len(self.std) or min(self.std) <= 0:
+                raise InputError(f"mean={self.mean} and std={self.std} should be as many numbers, each std above 0")
+        _check_letters(self.channels)
+
+    def _take(self, preprocess: Any) -> None:
+        """Fill in what a preprocessing comes to."""
+        if (self.scale, self.mean, self.std) != ("auto", None, None):
+            raise InputError("preprocess= stands in place of mean=, std= and scale=: pass it, or these")
+        mean, std, scale, channels = preprocessing_of(preprocess)
+        if channels != "auto" and self.channels not in ("auto", channels):
+            raise InputError(f"channels={self.channels!r} contradicts preprocess=, which makes {channels!r} of RGB")
+        values = {"mean": mean, "std": std, "scale": scale}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        if channels != "auto":
+            object.__setattr__(self, "channels", channels)
+
+    def find(self, batch: Any) -> Found:
+        """The images in a batch, an array or a list of arrays of one image each; see `batches.find_images`.
+
+        Example:
+            >>> ImageInputs(key="photo").find({"photo": np.zeros((2, 8, 8)), "label": [0, 1]}).shape
+            (2, 8, 8)
+        """
+        return find_images(batch, self.key, self.layout)
+
+    def resolve(self, batch: Any) -> ImageInputs:
+        """The same with everything that is still open decided from this batch, so that `read` never waits.
+
+        Floats and fourth channels on an accelerator are waited for, here and only here. They have to have values: not
+        inside a function that is being traced.
+
+        Raises:
+            InputError: If the batch does not settle it; the message says what to pass.
+
+        Example:
+            >>> inputs = ImageInputs().resolve((np.ones((2, 3, 8, 6), np.float32), np.zeros(2)))
+            >>> inputs.layout, inputs.scale, inputs.kind, inputs.channels
+            ('NCHW', 255.0, 'float', 'RGB')
+        """
+        images = self.find(batch)
+        counts = CHANNELS if self.channels == "auto" else (len(self.channels), *_other_counts(self.channels))
+        layout = layout_of(images, counts) if self.layout == "auto" else self.layout
+        groups = [(array, channels_first(array, layout)) for _, array in by_shape(images)]
+        kind, arrays = kind_of(groups[0][0]), [pixels for _, pixels in groups]
+        resolved = replace(self, layout=layout, kind=kind, channels=self._letters(arrays))
+        dtype = dtype_name(groups[0][0])
+        scale = resolved._scale(arrays, dtype) if isinstance(self.scale, str) else float(self.scale)
+        resolved = replace(resolved, scale=scale)
+        if self.kind == "any" and kind == "uint8":
+            resolved._check_bytes(len(resolved.channels))
+        if self.mean is not None and isinstance(self.scale, str) and kind == "float":
+            resolved._check_floats(arrays, dtype)
+        if self.whole is None and (dtype in HALVES or isinstance(self.scale, str)):
+            resolved = replace(resolved, whole=resolved._is_whole(arrays[0], dtype))
+        return resolved
+
+    def read(self, batch: Any) -> Images:
+        """The images of a batch. Nothing is copied, and nothing waited for if these inputs come from `resolve`.
+
+        Args:
+            batch: An array of any library, `[n, C, H, W]`, `[n, H, W, C]` or `[n, H, W]`, a list of arrays of one image
+                each, all of one size, or a tuple, list, dict or object with one of these in it.
+
+        Raises:
+            InputError: If there are no images in it, or they are not as these inputs say.
+        """
+        if self.layout == "auto" or isinstance(self.scale, str):
+            return self.resolve(batch).read(batch)
+        groups = by_shape(self.find(batch))
+        if len(groups) > 1:
+            raise InputError(f"images of {len(groups)} sizes are read one size at a time: see layouts.by_shape")
+        array = groups[0][1]
+        if self.kind not in ("any", kind_of(array)):
+            raise InputError(
+                f"the first batch was {self.kind}, this one is {dtype_name(array)} and may be on another scale:"
+                " make the batches alike, or pass ImageInputs(scale=..., kind='any')"
+            )
+        pixels = channels_first(array, self.layout)
+        letters = self._letters([pixels]) if self.channels == "auto" else self.channels
+        if len(letters) != int(pixels.shape[1]):
+            raise InputError(_other_channels(int(pixels.shape[1]), letters, self.layout))
+        mean, std = self._per_channel(letters)
+        gain, offset = (
+            tuple(deviation * float(self.scale) for deviation in std),
+            tuple(deviation * float(self.scale) for deviation in mean),
+        )
+        note, whole = self._note(array, letters), dtype_name(array) in HALVES and self.whole is True
+        images = Images(_colours(pixels, letters), gain, offset, note, whole)
+        return replace(images, note=note + _rounding(images, dtype_name(array)))
+
+    def _note(self, array: Array, letters: str) -> str:
+        note = f"{self.layout} {dtype_name(array)}"
+        note += " (x std + mean)" if self.mean else ""
+        note += f" x {self.scale:g}" if self.scale != 1 else ""
+        note += " in 0-255" if self.scale == 1 and not self.mean and kind_of(array) == "float" else ""
+        note += f", {letters}" if "".join(letter for letter in letters if letter in "RGB") not in ("RGB", "") else ""
+        note += ", alpha dropped" if "A" in letters else ""
+        others = letters.count("?")
+        return note + (f", {others} other band{'s' if others > 1 else ''} not read" if others else "")
+
+    def _letters(self, arrays: Sequence[Array]) -> str:
+        """A letter for each channel. Waits for a fourth channel whose meaning is open."""
+        counts = {int(array.shape[1]) for array in arrays}
+        if len(counts) > 1:
+            raise InputError(f"the images of a list have {' and '.join(map(str, sorted(counts)))} channels: make them"
+                             " alike, all grey or all in colour")  # fmt: skip
+        (count,) = counts
+        if self.channels != "auto" and (len(self.channels) == count or count not in _other_counts(self.channels)):
+            if len(self.channels) != count:
+                raise InputError(_other_channels(count, self.channels, self.layout))
+            return self.channels
+        colours = "".join(letter for letter in self.channels if letter in "RGB") if self.channels != "auto" else ""
+        letters = colours + "?" * (count - 3) if colours else _BY_NUMBER.get(count, "")
+        if letters.endswith("?") and self.mean is None and all(map(is_opaque, arrays)):
+            return letters[:-1] + "A"
+        if letters == "L?" or not letters:  # two bands, of radar maybe, are no image in grey unless one is alpha
+            raise InputError(_other_channels(count, "", self.layout))
+        return letters
+
+    def _per_channel(self, letters: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std of the channels that are read, red first."""
+        places = _places(letters)
+        if self.mean is None or self.std is None:
+            return (0.0,) * len(places), (1.0,) * len(places)
+        if len(self.mean) == 1:
+            return self.mean * len(places), self.std * len(places)
+        if len(self.mean) == len(places):
+            order = [sorted(places).index(index) for index in places]
+        elif len(self.mean) == len(letters) or (len(self.mean) == 4 and len(places) == 3):
+            order = places
+        else:
+            colours = len(places)
+            expected = "1 number for grey images" if colours == 1 else f"1 or {colours} numbers, one per channel"
+            raise InputError(f"mean={self.mean} and std={self.std} should be {expected}. {_NOT_APPLIED}")
+        return tuple(self.mean[index] for index in order), tuple(self.std[index] for index in order)
+
+    def _check_bytes(self, count: int) -> None:
+        """Refuse a normalisation of bytes, which are not normalised."""
+        if self.mean is not None and self.std is not None:
+            ends = [(level * std + mean) * float(self.scale) for mean, std in zip(self.mean, self.std, strict=True)
+                    for level in (0, 255)]  # fmt: skip
+            if min(ends) < -_OUTSIDE or max(ends) > 255 + _OUTSIDE:
+                raise InputError(
+                    "the batch is uint8, bytes as they were read, and mean= and std= or preprocess= are of floats:"
+                    " pass batches as the model is fed them, or leave these away"
+                )
+
+    def _check_floats(self, arrays: Sequence[Array], dtype: str) -> None:
+        """Refuse a normalisation that floats look as good without: it may be one of other images."""
+        low, high = replace(self, mean=None, std=None)._range(arrays)
+        if low >= 0 and high <= 1 and self._is_whole(arrays[0], dtype) is False:
+            raise InputError(
+                f"float pixels are inside [0, 1] as they are, from {low:.4g} to {high:.4g}, and no whole numbers once"
+                f" mean={self.mean} and std={self.std} are undone. {_NOT_APPLIED}; if it was, pass"
+                f" mean=, std= and scale={self.scale:g}"
+            )
+
+    def _scale(self, arrays: Sequence[Array], dtype: str) -> float:
+        kind = "float" if dtype.startswith(("float", "bfloat")) else dtype
+        if kind == "uint8" and self.mean is None:
+            return 1.0
+        if kind != "float":
+            raise InputError(
+                f"scale='auto' cannot tell what {dtype} pixels mean with mean={self.mean}: pass scale=, the factor that"
+                " takes them to 0-255 (255 / 65535 for full 16 bit), and no mean and std for bytes as they were read"
+            )
+        low, high = self._range(arrays)
+        if self.mean is not None and max(self.mean) > 1 and low >= -_ROUNDING and high <= 255 + _ROUNDING:
+            return 1.0  # they are in grey levels
+        if low >= -_ROUNDING and high <= 1 + _ROUNDING:
+            return 255.0
+        if self.mean is None and low >= -_ROUNDING and _FULL_SCALE_FROM < high <= 255 + _ROUNDING:
+            return 1.0
+        expected = "once mean and std are undone" if self.mean else "or inside [0, 255] and reaching beyond 32"
+        raise InputError(
+            f"scale='auto' expects float pixels inside [0, 1] {expected}, but these reach from {low:.4g} to {high:.4g}:"
+            f" {self._advice(arrays, low, high)}"
+        )
+
+    def _advice(self, arrays: Sequence[Array], low: float, high: float) -> str:
+        """What to pass for floats that reach from low to high."""
+        if self.mean is None and _are_standardized(arrays):
+            return (
+                "every image has a mean of 0 and a standard deviation of 1 of its own, which cannot be undone: profile"
+                " the images before that, e.g. with transforms.ProfileImages, and pass inputs=None"
+            )
+        raw = "scale=1 if they are 0-255 already, or " if low >= 0 else ""
+        rest = f"pass {raw}the mean= and std= they were normalised with, or scale=, the factor that takes them to 0-255"
+        if self.mean is not None:
+            return rest
+        if -1 - _ROUNDING <= low < 0 and high <= 1 + _ROUNDING:
+            return (
+                "if they were made by x / 127.5 - 1, pass preprocess='tf', or what is the same, mean=(0.5,) and"
+                f" std=(0.5,); else {rest}"
+            )
+        if -124.5 < low < -4 and 32 < high < 152:
+            return f"if Keras's preprocess_input made them (BGR, mean subtracted), pass preprocess='caffe'; else {rest}"
+        deep = " (255 / 65535 for full 16 bit, 255 / 4095 for 12 bit)" if 256 < high <= 65535 and low >= 0 else ""
+        return rest + deep
+
+    def _range(self, arrays: Sequence[Array]) -> tuple[float, float]:
+        mean, std = self._per_channel(self.channels)
+        ranges: list[NDArray[np.float64]] = []
+        for array in arrays:
+            pixels = _colours(array, self.channels)
+            xp = namespace(pixels)
+            ends = [to_host(end(pixels, axis=(2, 3))).astype(np.float64) * std + mean for end in (xp.min, xp.max)]
+            ranges.append(np.stack(ends)[:, np.isfinite(ends).all(axis=(0, 2))])
+        low, high = np.concatenate(ranges, axis=1)
+        if not low.size:
+            pixels = [to_host(_colours(array, self.channels)) for array in arrays]
+            bad, values = sum((~np.isfinite(array)).sum() for array in pixels), sum(array.size for array in pixels)
+            raise InputError(
+                "scale='auto' needs a first batch with an image of finite pixels, but there is none:"
+                f" {bad:,} of {values:,} values are not finite. Pass scale= if such images are meant to be left out"
+            )
+        return float(low.min()), float(high.max())
+
+    def _is_whole(self, array: Array, dtype: str) -> bool | None:
+        """Whether pixels lie at whole numbers on the 0-255 scale. Where their dtype cannot tell, as of few pixels or
+        bright ones of bfloat16, they are taken to: most images come from files of bytes."""
+        if not dtype.startswith(("float", "bfloat")):
+            return True
+        if is_symbolic(array):
+            return None
+        mean, std = self._per_channel(self.channels)
+        values = to_host(_colours(array[:_LOOKED_AT], self.channels)).astype(np.float64)
+        gain, offset = (np.reshape(numbers, (-1, 1, 1)) * float(self.scale) for numbers in (std, mean))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            levels = values * gain + offset
+            bits = HALVES.get(dtype, 24)
+            coarse = gain * np.exp2(np.floor(np.log2(np.abs(values))) - bits)
+            clear = (coarse < _CLEAR) & (levels > 0.5) & (levels < 254.5)
+            off = np.abs(levels - np.rint(levels))[clear] - coarse[clear]
+        return bool((off < _CLOSE).mean() >= _NEARLY_ALL) if off.size >= _ENOUGH else True
+
+
+def is_opaque(pixels: Array) -> bool:
+    """Whether the last channel of `[n, C, H, W]` is as high as can be in every pixel: 255, or of floats 1. Waits.
+
+    Example:
+        >>> is_opaque(np.full((2, 4, 8, 8), 255, np.uint8)), is_opaque(np.zeros((2, 4, 8, 8)))
+        (True, False)
+    """
+    if 0 in shape_of(pixels):
+        return False
+    xp, top = namespace(pixels), (255.0,) if kind_of(pixels) == "uint8" else (1.0, 255.0)
+    ends = {float(to_host(end(pixels[:, -1:]))) for end in (xp.min, xp.max)}
+    return len(ends) == 1 and ends <= set(top)
+
+
+def _colours(pixels: Array, letters: str) -> Array:
+    """Red, green and blue, or grey, of `[n, C, H, W]`: a view, unless the order is another one."""
+    places = _places(letters)
+    if places == list(range(places[0], places[0] + len(places))):
+        return pixels if len(places) == len(letters) else pixels[:, places[0] : places[-1] + 1]
+    if isinstance(pixels, np.ndarray) and places == list(range(places[0], places[0] - len(places), -1)):
+        return pixels[:, places[-1] : places[0] + 1][:, ::-1]
+    return namespace(pixels).concat([pixels[:, channel : channel + 1] for channel in places], axis=1)
+
+
+def _places(letters: str) -> list[int]:
+    return [letters.index(letter) for letter in ("L" if "L" in letters else "RGB")]
+
+
+def _other_counts(letters: str) -> tuple[int, ...]:
+    """How many channels there may be besides: alpha comes and goes."""
+    colours = letters.rstrip("A?")
+    return (3, 4) if len(letters) in (3, 4) and sorted(colours) == sorted("RGB") else ()
+
+
+def _check_letters(letters: Any) -> None:
+    is_text = isinstance(letters, str)
+    counts = Counter(letters) if is_text else Counter()
+    colours = {letter: counts[letter] for letter in "RGBL" if counts[letter]}
+    whole = colours in ({"R": 1, "G": 1, "B": 1}, {"L": 1})
+    if letters != "auto" and not (is_text and whole and not set(letters) - set("RGBLA?") and counts["A"] <= 1):
+        raise InputError(
+            f"channels={letters!r} should be 'auto' or a letter for each channel: R, G and B once each, or L for grey;"
+            " A for alpha and ? for others, which are not read; e.g. 'BGR', 'RGBA', 'RGB?'"
+        )
+
+
+def _other_channels(count: int, letters: str, layout: str) -> str:
+    if (count, len(letters)) in ((1, 3), (3, 1)):
+        return (
+            f"images are {'grey' if count == 1 else 'in colour'} ({count} channel{'s' * (count > 1)}), but"
+            f" channels={letters!r}, as of the first batch or the baseline: make all alike, or pass"
+            f" channels={'L' if count == 1 else 'RGB'!r}"
+        )
+    asked = f"channels={letters!r} names {len(letters)}" if letters else "grey has 1, RGB 3 and RGBA 4"
+    return (
+        f"read as layout={layout!r}, images have {count} channels, but {asked}: pass layout=, or channels=, a letter"
+        " for each channel: 'RGB???' reads the first three of six as colours, 'L?' the first of two as grey, and leaves"
+        " the others"
+    )
+
+
+def _rounding(images: Images, dtype: str) -> str:
+    """How far half precision moves pixels, in words; empty for others."""
+    if dtype not in HALVES:
+        return ""
+    largest = max(map(abs, images.expected)) or 1.0
+    coarse = max(images.gain) * 2.0 ** (math.floor(math.log2(largest * (1 - 1e-9))) - HALVES[dtype])
+    off = f"{dtype} is up to {coarse:.2g} levels off"
+    return f", rounded to whole levels ({off})" if images.whole else f", {off}"
+
+
+def _are_standardized(arrays: Sequence[Array]) -> bool:
+    """Whether each of several images has mean 0 and standard deviation 1 of its own."""
+    images = [to_host(image).astype(np.float64) for array in arrays for image in array[:_LOOKED_AT]]
+    means = [np.abs([image.mean(), image.std() - 1]).max() for image in images]
+    apart = [np.abs([image.mean(axis=(1, 2)), image.std(axis=(1, 2)) - 1]).max() for image in images]
+    return len(images) > 1 and (max(means) < 0.02 or max(apart) < 0.02)
+
 
 #: `mean`, `std`, `scale` and `channels` of `ImageInputs`.
 Undone: TypeAlias = tuple[tuple[float, ...] | None, tuple[float, ...] | None, float, str]
@@ -130,24 +574,17 @@ def _undone(made: NDArray[np.float64]) -> Undone:
             "preprocess= should scale and shift each channel by itself, but this function does something else: profile"
             " the images before it, or pass mean=, std= and scale= if that comes close"
         )
-    channels = "".join("RGB"[each] for each in order)
+    channels = "".join("RGB"[source] for source in order)
     for mode in MODES.values():
         if _is(mode, gain, black, channels):
             return mode
     std, mean = (_plain(values) for values in (1 / gain, -black / gain))
-    if not np.any(black):
-        return (
-            (None, None, std[0], "auto" if channels == "RGB" else channels)
-            if len(std) == 1
-            else _of(mean, std, channels)
-        )
-    return _of(mean, std, channels)
-
-
-def _of(mean: tuple[float, ...], std: tuple[float, ...], channels: str) -> Undone:
+    channels = "auto" if channels == "RGB" else channels
+    if not np.any(black) and len(std) == 1:
+        return None, None, std[0], channels
     n = max(len(mean), len(std))
     mean, std = (values * (n // len(values)) for values in (mean, std))
-    return mean, std, 1.0, "auto" if channels == "RGB" else channels
+    return mean, std, 1.0, channels
 
 
 def _is(mode: Undone, gain: NDArray[np.float64], black: NDArray[np.float64], channels: str) -> bool:
@@ -165,683 +602,3 @@ def _plain(values: NDArray[np.float64]) -> tuple[float, ...]:
     """As few numbers, of as few digits, as they are."""
     numbers = tuple(float(f"{value:.7g}") for value in values)
     return numbers[:1] if len(set(numbers)) == 1 else numbers
-
-
-T = TypeVar("T")
-
-#: What is said of arguments that profiles are made with everywhere.
-COMMON: Final = {
-    "measures": "Custom measures of images: functions decorated with `lensai_integrations.measure`.",
-    "convention": '`"lensai"`, or `"lensai-edge"` for exactly what LensAI devices compute.',
-    "task": 'What the outputs are for: `"auto"`, `"classification"` (classes that exclude each other), `"multilabel"`'
-    ' (several labels of an image), `"regression"`; or what they are: `"logits"`, `"probabilities"`, `"values"`,'
-    ' `"multilabel_logits"`, `"multilabel_probabilities"`. A dict by head where they differ:'
-    ' `{"species": "classification", "age": "regression"}`.',
-    "k": "Size of the KLL sketches; 200 means a rank error of 1.33% at 99% confidence.",
-    "rows": "Rows that the joint sample keeps, which `calibrate` needs; 0 keeps none.",
-    "max_dim": "Wider embeddings are projected to this width.",
-    "seed": "Of everything random in here. Nothing else is touched.",
-    "max_segments": "How many values get a segment, first come, first served; the rows of others are in the segment"
-    ' "other".',
-}
-#: The smallest and largest value of arguments that are whole numbers.
-_RANGES: Final[Mapping[str, tuple[int, int | None]]] = {
-    "k": (8, 65535),
-    "rows": (0, 2**24),
-    "max_dim": (1, 2**24),
-    "clean_windows": (0, 100_000),
-    "seed": (0, 2**63 - 1),
-    "dataloader_idx": (0, None),
-    "num_workers": (0, 1024),
-    "limit": (1, None),
-}
-
-
-def check_numbers(**values: Any) -> None:
-    """Refuse what is no whole number in the range that an argument of this name has.
-
-    Raises:
-        InputError: If one is not.
-
-    Example:
-        >>> check_numbers(k=3)
-        Traceback (most recent call last):
-        lensai_integrations.errors.InputError: k=3 should be a whole number from 8 to 65535
-    """
-    for name, value in values.items():
-        low, high = _RANGES[name]
-        if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
-            upto = "" if high is None else f" to {high}"
-            raise InputError(f"{name}={value!r} should be a whole number from {low}{upto}")
-
-
-def check_seconds(name: str, value: Any) -> None:
-    """Refuse what is no positive number of seconds.
-
-    Raises:
-        InputError: If it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
-        raise InputError(f"{name}={value!r} must be a positive number of seconds")
-
-
-def documented(source: Any, only: Collection[str] = ()) -> Callable[[T], T]:
-    """Decorate a class or function: of an argument its docstring says what the source says, then what it says itself.
-
-    Args:
-        source: A class or function with a section `Args:` in its docstring, or texts by name.
-        only: The arguments to take over; none for all of the source.
-
-    Example:
-        >>> @documented({"k": "Size of the sketches."})
-        ... def sketch(values, k=200):
-        ...     '''Sketch values.
-        ...
-        ...     Args:
-        ...         values: Numbers.
-        ...         k: Larger is better.
-        ...     '''
-        >>> print(sketch.__doc__)
-        Sketch values.
-        <BLANKLINE>
-        Args:
-            values: Numbers.
-            k: Size of the sketches. Larger is better.
-    """
-    texts = source if isinstance(source, Mapping) else arguments_in(source.__doc__ or "")
-
-    def decorate(target: T) -> T:
-        documentation: str | None = target.__doc__
-        if documentation is None:  # as with `python -OO`
-            return target
-        documentation, own = inspect.cleandoc(documentation), arguments_in(documentation)
-        lines = []
-        for name in inspect.signature(target).parameters:  # type: ignore[arg-type]
-            text = " ".join(filter(None, (texts.get(name) if name in (only or texts) else None, own.get(name))))
-            if text:
-                lines.append(_entry(name, text))
-        target.__doc__ = _ARGS.sub(lambda _: "\n".join(["Args:", *lines]), documentation, count=1)
-        return target
-
-    return decorate
-
-
-#: A section of arguments, in a docstring without indentation.
-_ARGS: Final = re.compile(r"^Args:$(?:\n {4}.*$)*", re.MULTILINE)
-
-
-def arguments_in(documentation: str) -> dict[str, str]:
-    """What a docstring says of each argument, as one line.
-
-    Example:
-        >>> arguments_in("Sketch.\\n\\nArgs:\\n    k: Its\\n        size.\\n\\nRaises:\\n    OSError: Never.")
-        {'k': 'Its size.'}
-    """
-    section = _ARGS.search(inspect.cleandoc(documentation))
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section[0] if section else "", re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
-
-
-def _entry(name: str, text: str) -> str:
-    return textwrap.fill(
-        f"{name}: {text}", 116, initial_indent="    ", subsequent_indent=" " * 8, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
-
-
-def plain(value: Any) -> Any:
-    """An argument with dicts and lists for all mappings and sequences in it but tuples and texts, which stay.
-
-    Example:
-        >>> from collections import UserDict, UserList
-        >>> plain(UserDict(layers=UserList(["fc"]), mean=(0.5,), note="x"))
-        {'layers': ['fc'], 'mean': (0.5,), 'note': 'x'}
-    """
-    omegaconf: Any = sys.modules.get("omegaconf")  # what was not imported has made nothing
-    if omegaconf is not None and omegaconf.OmegaConf.is_config(value):
-        return omegaconf.OmegaConf.to_object(value)
-    if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes | tuple):
-        return [plain(each) for each in value]
-    return value
-
-
-if TYPE_CHECKING:
-    from lensai_integrations.measures.batches import Key
-else:
-    Key = Any  # Hydra's configurations look at a dataclass's annotations, and know no unions with tuples
-
-KINDS: Final = ("any", "uint8", "integer", "float")
-
-_NOT_APPLIED: Final = (
-    "If this normalisation was not applied to these images, pass ImageInputs without it (of several image inputs each"
-    " its own: inputs={'left': ImageInputs(key='left', mean=..., std=...), 'right': ImageInputs(key='right')})"
-)
-
-#: `(mean, std)` of a normalisation, a number per channel.
-Normalization: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
-
-#: How many bits of a number of half precision count.
-HALVES: Final = {"bfloat16": 8, "float16": 11}
-
-_ROUNDING = 0.01  # bfloat16 moves a normalised value by up to 0.008 standard deviations, 0.002 of the range
-_FULL_SCALE_FROM = 32.0  # farther than anything normalised, and few batches on the 0-255 scale do not reach it
-_OUTSIDE = 25.5  # farther outside 0-255 than any resizing overshoots
-_SOMETIMES = ("RandomApply", "RandomChoice", "OneOf", "SomeOf", "OneOrOther", "Sometimes")
-_BY_NUMBER: Final = {1: "L", 2: "L?", 3: "RGB", 4: "RGB?"}
-_LOOKED_AT = 4  # images of the first batch that are looked at closely
-
-
-@dataclass(frozen=True)
-class Images:
-    """A batch that has been read, on the device it was on: a view, nothing is converted yet.
-
-    Attributes:
-        pixels: `[n, C, H, W]` of the batch's own dtype and strides, C = 3 (RGB) or 1 (grey).
-        gain: Factor of each channel, C numbers.
-        offset: Added to each channel, C numbers: `pixels * gain + offset` is on the 0-255 scale.
-        note: How the batch was read, e.g. `"NCHW float32 x 255"`.
-        whole: Whether that is to be rounded to whole numbers, which half precision has moved away from them.
-
-    Example:
-        >>> images = ImageInputs().read(np.zeros((2, 8, 6, 3), np.uint8))
-        >>> images.n, images.channels, images.height, images.width, images.note
-        (2, 3, 8, 6, 'NHWC uint8')
-    """
-
-    pixels: Array
-    gain: tuple[float, ...]
-    offset: tuple[float, ...]
-    note: str
-    whole: bool = False
-
-    @property
-    def n(self) -> int:
-        """Number of images; -1 inside a function that TensorFlow traces for any number of them."""
-        return shape_of(self.pixels)[0]
-
-    @property
-    def channels(self) -> int:
-        """3 or 1."""
-        return int(self.pixels.shape[1])
-
-    @property
-    def height(self) -> int:
-        """Rows of pixels."""
-        return int(self.pixels.shape[2])
-
-    @property
-    def width(self) -> int:
-        """Columns of pixels."""
-        return int(self.pixels.shape[3])
-
-    @property
-    def expected(self) -> tuple[float, float]:
-        """The numbers that 0 and 255 are in the batch: of the channel where they are farthest apart.
-
-        Example:
-            >>> ImageInputs(mean=(0.5,), std=(0.5,), scale=255).read(np.zeros((2, 8, 6))).expected
-            (-1.0, 1.0)
-        """
-        ends = [
-            (each - offset) / gain for gain, offset in zip(self.gain, self.offset, strict=True) for each in (0, 255)
-        ]
-        return min(ends), max(ends)
-
-
-@dataclass(frozen=True)
-class ImageInputs:
-    """How to read a batch of images; plain numbers and strings, so that it goes through pickle and JSON.
-
-    A pixel on the 0-255 scale is `(x * std + mean) * scale`.
-
-    Args:
-        layout: `"NCHW"`, `"NHWC"`, `"NHW"` (grey, no channel axis) or `"auto"`: the axis of 1, 3 or 4 is the channels.
-        scale: Factor to 0-255, or `"auto"`, decided by the first batch: 1 for uint8; 255 for floats inside [0, 1] once
-            `mean` and `std` are undone; 1 for floats inside [0, 255] of which one is above 32, without `mean` and `std`
-            (Keras's loaders give these). Ends are taken with a tolerance of 0.01. Everything else is an error.
-        mean: What a `Normalize` subtracted, a number per channel, in the order that the batch has them.
-        std: What it divided by.
-        key: Where the images are in a batch: a key of a dict, a place in a tuple, or a tuple of them from the outside
-            in. None: what looks like images, of a tuple the first, of a dict the usual name.
-        kind: `"uint8"`, `"integer"` or `"float"` if batches of another dtype are to be refused; set by `resolve`.
-        channels: A letter for each channel: R, G and B, or L for grey; A for alpha and ? for another band, which are
-            not read. `"BGR"`, `"RGBA"`, `"?BGR?"`. `"auto"`: grey or RGB; a fourth is alpha if it is opaque
-            everywhere in the first batch, else another band, and that is said.
-        whole: Whether pixels are whole numbers on the 0-255 scale, to which those of half precision are then rounded;
-            None: the first batch decides. Set by `resolve`.
-        preprocess: In place of `mean`, `std` and `scale`: what Keras's applications do, `"tf"` (x / 127.5 - 1),
-            `"caffe"` (BGR, mean subtracted) or `"torch"`; a module of `keras.applications` or a function from RGB
-            images 0-255 `[n, H, W, 3]` to what the model is fed, which is tried out on a few pixels.
-
-    Raises:
-        InputError: If an argument is not one of these.
-
-    Example:
-        >>> ImageInputs(mean=(0.5,), std=(0.5,)).read({"image": np.full((2, 5, 5), -1.0)}).note
-        'NHW float64 (x std + mean) x 255'
-        >>> ImageInputs().read(np.full((2, 5, 5), 200.0)).note
-        'NHW float64 in 0-255'
-        >>> ImageInputs(preprocess="caffe").read(np.zeros((2, 5, 5, 3))).note
-        'NHWC float64 (x std + mean), BGR'
-    """
-
-    layout: str = "auto"
-    scale: float | int | str = "auto"
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    key: Key = None
-    kind: str = "any"
-    channels: str = "auto"
-    whole: bool | None = None
-    preprocess: InitVar[Any] = None
-
-    def __post_init__(self, preprocess: Any) -> None:
-        if preprocess is not None:
-            self._take(preprocess)
-        key: Any = plain(self.key)
-        object.__setattr__(self, "key", tuple(key) if isinstance(key, list) else key)  # lists of JSON and YAML
-        for name, value, known in (("layout", self.layout, LAYOUTS), ("kind", self.kind, KINDS)):
-            if value not in known:
-                raise InputError(f"{name}={value!r} is unknown; pass one of {', '.join(map(repr, known))}")
-        if self.scale != "auto" and not (_is_number(self.scale) and float(self.scale) > 0):
-            raise InputError(f"scale={self.scale!r} should be 'auto' or the positive factor that takes pixels to 0-255")
-        if (self.mean is None) != (self.std is None):
-            raise InputError(f"mean={self.mean!r} and std={self.std!r} go together: pass both or neither")
-        if self.mean is not None and self.std is not None:
-            object.__setattr__(self, "mean", _numbers("mean", self.mean))
-            object.__setattr__(self, "std", _numbers("std", self.std))
-            if len(self.mean) != len(self.std) or min(self.std) <= 0:
-                raise InputError(f"mean={self.mean} and std={self.std} should be as many numbers, each std above 0")
-        _check_letters(self.channels)
-
-    def _take(self, preprocess: Any) -> None:
-        """Fill in what a preprocessing comes to."""
-        if (self.scale, self.mean, self.std) != ("auto", None, None):
-            raise InputError("preprocess= stands in place of mean=, std= and scale=: pass it, or these")
-        mean, std, scale, channels = preprocessing_of(preprocess)
-        if channels != "auto" and self.channels not in ("auto", channels):
-            raise InputError(f"channels={self.channels!r} contradicts preprocess=, which makes {channels!r} of RGB")
-        values = {"mean": mean, "std": std, "scale": scale}
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-        if channels != "auto":
-            object.__setattr__(self, "channels", channels)
-
-    def find(self, batch: Any) -> Found:
-        """The images in a batch, an array or a list of arrays of one image each; see `batches.find_images`.
-
-        Example:
-            >>> ImageInputs(key="photo").find({"photo": np.zeros((2, 8, 8)), "label": [0, 1]}).shape
-            (2, 8, 8)
-        """
-        return find_images(batch, self.key, self.layout)
-
-    def resolve(self, batch: Any) -> ImageInputs:
-        """The same with everything that is still open decided from this batch, so that `read` never waits.
-
-        Floats and fourth channels on an accelerator are waited for, here and only here. They have to have values: not
-        inside a function that is being traced.
-
-        Raises:
-            InputError: If the batch does not settle it; the message says what to pass.
-
-        Example:
-            >>> inputs = ImageInputs().resolve((np.ones((2, 3, 8, 6), np.float32), np.zeros(2)))
-            >>> inputs.layout, inputs.scale, inputs.kind, inputs.channels
-            ('NCHW', 255.0, 'float', 'RGB')
-        """
-        found = self.find(batch)
-        counts = CHANNELS if self.channels == "auto" else (len(self.channels), *_other_counts(self.channels))
-        layout = layout_of(found, counts) if self.layout == "auto" else self.layout
-        groups = [(array, channels_first(array, layout)) for _, array in by_shape(found)]
-        kind, arrays = kind_of(groups[0][0]), [each for _, each in groups]
-        known = replace(self, layout=layout, kind=kind, channels=self._letters(arrays))
-        dtype = dtype_name(groups[0][0])
-        scale = known._scale(arrays, dtype) if isinstance(self.scale, str) else float(self.scale)
-        known = replace(known, scale=scale)
-        if self.kind == "any" and kind == "uint8":
-            known._check_bytes(len(known.channels))
-        if self.mean is not None and isinstance(self.scale, str) and kind == "float":
-            known._check_floats(arrays, dtype)
-        if self.whole is None and (dtype in HALVES or isinstance(self.scale, str)):
-            known = replace(known, whole=known._is_whole(arrays[0], dtype))
-        return known
-
-    def read(self, batch: Any) -> Images:
-        """The images of a batch. Nothing is copied, and nothing waited for if these inputs come from `resolve`.
-
-        Args:
-            batch: An array of any library, `[n, C, H, W]`, `[n, H, W, C]` or `[n, H, W]`, a list of arrays of one image
-                each, all of one size, or a tuple, list, dict or object with one of these in it.
-
-        Raises:
-            InputError: If there are no images in it, or they are not as these inputs say.
-        """
-        if self.layout == "auto" or isinstance(self.scale, str):
-            return self.resolve(batch).read(batch)
-        groups = by_shape(self.find(batch))
-        if len(groups) > 1:
-            raise InputError(f"images of {len(groups)} sizes are read one size at a time: see batches.by_shape")
-        array = groups[0][1]
-        if self.kind not in ("any", kind_of(array)):
-            raise InputError(
-                f"the first batch was {self.kind}, this one is {dtype_name(array)} and may be on another scale:"
-                " make the batches alike, or pass ImageInputs(scale=..., kind='any')"
-            )
-        pixels = channels_first(array, self.layout)
-        letters = self._letters([pixels]) if self.channels == "auto" else self.channels
-        if len(letters) != int(pixels.shape[1]):
-            raise InputError(_other_channels(int(pixels.shape[1]), letters, self.layout))
-        mean, std = self._per_channel(letters)
-        gain, offset = tuple(each * float(self.scale) for each in std), tuple(each * float(self.scale) for each in mean)
-        note, whole = self._note(array, letters), dtype_name(array) in HALVES and self.whole is True
-        images = Images(_colours(pixels, letters), gain, offset, note, whole)
-        return replace(images, note=note + _rounding(images, dtype_name(array)))
-
-    def _note(self, array: Array, letters: str) -> str:
-        note = f"{self.layout} {dtype_name(array)}"
-        note += " (x std + mean)" if self.mean else ""
-        note += f" x {self.scale:g}" if self.scale != 1 else ""
-        note += " in 0-255" if self.scale == 1 and not self.mean and kind_of(array) == "float" else ""
-        note += f", {letters}" if "".join(each for each in letters if each in "RGB") not in ("RGB", "") else ""
-        note += ", alpha dropped" if "A" in letters else ""
-        others = letters.count("?")
-        return note + (f", {others} other band{'s' if others > 1 else ''} not read" if others else "")
-
-    def _letters(self, arrays: Sequence[Array]) -> str:
-        """A letter for each channel. Waits for a fourth channel whose meaning is open."""
-        counts = {int(array.shape[1]) for array in arrays}
-        if len(counts) > 1:
-            raise InputError(f"the images of a list have {' and '.join(map(str, sorted(counts)))} channels: make them"
-                             " alike, all grey or all in colour")  # fmt: skip
-        (count,) = counts
-        if self.channels != "auto" and (len(self.channels) == count or count not in _other_counts(self.channels)):
-            if len(self.channels) != count:
-                raise InputError(_other_channels(count, self.channels, self.layout))
-            return self.channels
-        known = "".join(each for each in self.channels if each in "RGB") if self.channels != "auto" else ""
-        letters = known + "?" * (count - 3) if known else _BY_NUMBER.get(count, "")
-        if letters.endswith("?") and self.mean is None and all(map(is_opaque, arrays)):
-            return letters[:-1] + "A"
-        if letters == "L?" or not letters:  # two bands, of radar maybe, are no image in grey unless one is alpha
-            raise InputError(_other_channels(count, "", self.layout))
-        return letters
-
-    def _per_channel(self, letters: str) -> Normalization:
-        """Mean and std of the channels that are read, red first."""
-        places = _places(letters)
-        if self.mean is None or self.std is None:
-            return (0.0,) * len(places), (1.0,) * len(places)
-        if len(self.mean) == 1:
-            return self.mean * len(places), self.std * len(places)
-        if len(self.mean) == len(places):
-            own = [sorted(places).index(place) for place in places]
-        elif len(self.mean) == len(letters) or (len(self.mean) == 4 and len(places) == 3):
-            own = places
-        else:
-            colours = len(places)
-            expected = "1 number for grey images" if colours == 1 else f"1 or {colours} numbers, one per channel"
-            raise InputError(f"mean={self.mean} and std={self.std} should be {expected}. {_NOT_APPLIED}")
-        return tuple(self.mean[place] for place in own), tuple(self.std[place] for place in own)
-
-    def _check_bytes(self, count: int) -> None:
-        """Refuse a normalisation of bytes, which are not normalised."""
-        if self.mean is not None and self.std is not None:
-            ends = [(each * std + mean) * float(self.scale) for mean, std in zip(self.mean, self.std, strict=True)
-                    for each in (0, 255)]  # fmt: skip
-            if min(ends) < -_OUTSIDE or max(ends) > 255 + _OUTSIDE:
-                raise InputError(
-                    "the batch is uint8, bytes as they were read, and mean= and std= or preprocess= are of floats:"
-                    " pass batches as the model is fed them, or leave these away"
-                )
-
-    def _check_floats(self, arrays: Sequence[Array], dtype: str) -> None:
-        """Refuse a normalisation that floats look as good without: it may be one of other images."""
-        low, high = replace(self, mean=None, std=None)._range(arrays)
-        if low >= 0 and high <= 1 and self._is_whole(arrays[0], dtype) is False:
-            raise InputError(
-                f"float pixels are inside [0, 1] as they are, from {low:.4g} to {high:.4g}, and no whole numbers once"
-                f" mean={self.mean} and std={self.std} are undone. {_NOT_APPLIED}; if it was, pass"
-                f" mean=, std= and scale={self.scale:g}"
-            )
-
-    def _scale(self, arrays: Sequence[Array], dtype: str) -> float:
-        kind = "float" if dtype.startswith(("float", "bfloat")) else dtype
-        if kind == "uint8" and self.mean is None:
-            return 1.0
-        if kind != "float":
-            raise InputError(
-                f"scale='auto' cannot tell what {dtype} pixels mean with mean={self.mean}: pass scale=, the factor that"
-                " takes them to 0-255 (255 / 65535 for full 16 bit), and no mean and std for bytes as they were read"
-            )
-        low, high = self._range(arrays)
-        if self.mean is not None and max(self.mean) > 1 and low >= -_ROUNDING and high <= 255 + _ROUNDING:
-            return 1.0  # they are in grey levels
-        if low >= -_ROUNDING and high <= 1 + _ROUNDING:
-            return 255.0
-        if self.mean is None and low >= -_ROUNDING and _FULL_SCALE_FROM < high <= 255 + _ROUNDING:
-            return 1.0
-        expected = "once mean and std are undone" if self.mean else "or inside [0, 255] and reaching beyond 32"
-        raise InputError(
-            f"scale='auto' expects float pixels inside [0, 1] {expected}, but these reach from {low:.4g} to {high:.4g}:"
-            f" {self._advice(arrays, low, high)}"
-        )
-
-    def _advice(self, arrays: Sequence[Array], low: float, high: float) -> str:
-        """What to pass for floats that reach from low to high."""
-        if self.mean is None and _are_standardized(arrays):
-            return (
-                "every image has a mean of 0 and a standard deviation of 1 of its own, which cannot be undone: profile"
-                " the images before that, e.g. with transforms.ProfileImages, and pass inputs=None"
-            )
-        known = "scale=1 if they are 0-255 already, or " if low >= 0 else ""
-        rest = (
-            f"pass {known}the mean= and std= they were normalised with, or scale=, the factor that takes them to 0-255"
-        )
-        if self.mean is not None:
-            return rest
-        if -1 - _ROUNDING <= low < 0 and high <= 1 + _ROUNDING:
-            return (
-                "if they were made by x / 127.5 - 1, pass preprocess='tf', or what is the same, mean=(0.5,) and"
-                f" std=(0.5,); else {rest}"
-            )
-        if -124.5 < low < -4 and 32 < high < 152:
-            return f"if Keras's preprocess_input made them (BGR, mean subtracted), pass preprocess='caffe'; else {rest}"
-        deep = " (255 / 65535 for full 16 bit, 255 / 4095 for 12 bit)" if 256 < high <= 65535 and low >= 0 else ""
-        return rest + deep
-
-    def _range(self, arrays: Sequence[Array]) -> tuple[float, float]:
-        mean, std = self._per_channel(self.channels)
-        found: list[NDArray[np.float64]] = []
-        for array in arrays:
-            pixels = _colours(array, self.channels)
-            xp = namespace(pixels)
-            ends = [to_host(end(pixels, axis=(2, 3))).astype(np.float64) * std + mean for end in (xp.min, xp.max)]
-            found.append(np.stack(ends)[:, np.isfinite(ends).all(axis=(0, 2))])
-        low, high = np.concatenate(found, axis=1)
-        if not low.size:
-            pixels = [to_host(_colours(array, self.channels)) for array in arrays]
-            bad, values = map(sum, zip(*map(_not_finite, pixels), strict=True))
-            raise InputError(
-                "scale='auto' needs a first batch with an image of finite pixels, but there is none:"
-                f" {bad:,} of {values:,} values are not finite. Pass scale= if such images are meant to be left out"
-            )
-        return float(low.min()), float(high.max())
-
-    def _is_whole(self, array: Array, dtype: str) -> bool | None:
-        """Whether pixels lie at whole numbers on the 0-255 scale. Where their dtype cannot tell, as of few pixels or
-        bright ones of bfloat16, they are taken to: most images come from files of bytes."""
-        if not dtype.startswith(("float", "bfloat")):
-            return True
-        if is_symbolic(array):
-            return None
-        mean, std = self._per_channel(self.channels)
-        given = to_host(_colours(array[:_LOOKED_AT], self.channels)).astype(np.float64)
-        gain, offset = (np.reshape(each, (-1, 1, 1)) * float(self.scale) for each in (std, mean))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            levels = given * gain + offset
-            bits = HALVES.get(dtype, 24)
-            coarse = gain * np.exp2(np.floor(np.log2(np.abs(given))) - bits)
-            clear = (coarse < _CLEAR) & (levels > 0.5) & (levels < 254.5)
-            off = np.abs(levels - np.rint(levels))[clear] - coarse[clear]
-        return bool((off < _CLOSE).mean() >= _NEARLY_ALL) if off.size >= _ENOUGH else True
-
-
-def _not_finite(pixels: NDArray[Any]) -> tuple[int, int]:
-    """How many values are not, of how many."""
-    return int((~np.isfinite(pixels)).sum()), pixels.size
-
-
-#: A pixel tells whether it is a whole number if its dtype is this exact there, and is one if it is so close, in levels.
-_CLEAR, _CLOSE = 0.125, 0.02
-#: So many of so many pixels at least are.
-_NEARLY_ALL, _ENOUGH = 0.99, 64
-
-
-def is_opaque(pixels: Array) -> bool:
-    """Whether the last channel of `[n, C, H, W]` is as high as can be in every pixel: 255, or of floats 1. Waits.
-
-    Example:
-        >>> is_opaque(np.full((2, 4, 8, 8), 255, np.uint8)), is_opaque(np.zeros((2, 4, 8, 8)))
-        (True, False)
-    """
-    if 0 in shape_of(pixels):
-        return False
-    xp, top = namespace(pixels), (255.0,) if kind_of(pixels) == "uint8" else (1.0, 255.0)
-    ends = {float(to_host(end(pixels[:, -1:]))) for end in (xp.min, xp.max)}
-    return len(ends) == 1 and ends <= set(top)
-
-
-def _colours(pixels: Array, letters: str) -> Array:
-    """Red, green and blue, or grey, of `[n, C, H, W]`: a view, unless the order is another one."""
-    places = _places(letters)
-    if places == list(range(places[0], places[0] + len(places))):
-        return pixels if len(places) == len(letters) else pixels[:, places[0] : places[-1] + 1]
-    if isinstance(pixels, np.ndarray) and places == list(range(places[0], places[0] - len(places), -1)):
-        return pixels[:, places[-1] : places[0] + 1][:, ::-1]
-    return namespace(pixels).concat([pixels[:, place : place + 1] for place in places], axis=1)
-
-
-def _places(letters: str) -> list[int]:
-    return [letters.index(each) for each in ("L" if "L" in letters else "RGB")]
-
-
-def _other_counts(letters: str) -> tuple[int, ...]:
-    """How many channels there may be besides: alpha comes and goes."""
-    colours = letters.rstrip("A?")
-    return (3, 4) if len(letters) in (3, 4) and sorted(colours) == sorted("RGB") else ()
-
-
-def _check_letters(letters: Any) -> None:
-    known = isinstance(letters, str)
-    counts = Counter(letters) if known else Counter()
-    colours = {each: counts[each] for each in "RGBL" if counts[each]}
-    whole = colours in ({"R": 1, "G": 1, "B": 1}, {"L": 1})
-    if letters != "auto" and not (known and whole and not set(letters) - set("RGBLA?") and counts["A"] <= 1):
-        raise InputError(
-            f"channels={letters!r} should be 'auto' or a letter for each channel: R, G and B once each, or L for grey;"
-            " A for alpha and ? for others, which are not read; e.g. 'BGR', 'RGBA', 'RGB?'"
-        )
-
-
-def _other_channels(count: int, letters: str, layout: str) -> str:
-    if (count, len(letters)) in ((1, 3), (3, 1)):
-        return (
-            f"images are {'grey' if count == 1 else 'in colour'} ({count} channel{'s' * (count > 1)}), but"
-            f" channels={letters!r}, as of the first batch or the baseline: make all alike, or pass"
-            f" channels={'L' if count == 1 else 'RGB'!r}"
-        )
-    asked = f"channels={letters!r} names {len(letters)}" if letters else "grey has 1, RGB 3 and RGBA 4"
-    return (
-        f"read as layout={layout!r}, images have {count} channels, but {asked}: pass layout=, or channels=, a letter"
-        " for each channel: 'RGB???' reads the first three of six as colours, 'L?' the first of two as grey, and leaves"
-        " the others"
-    )
-
-
-def _rounding(images: Images, dtype: str) -> str:
-    """How far half precision moves pixels, in words; empty for others."""
-    if dtype not in HALVES:
-        return ""
-    largest = max(map(abs, images.expected)) or 1.0
-    coarse = max(images.gain) * 2.0 ** (math.floor(math.log2(largest * (1 - 1e-9))) - HALVES[dtype])
-    off = f"{dtype} is up to {coarse:.2g} levels off"
-    return f", rounded to whole levels ({off})" if images.whole else f", {off}"
-
-
-def _are_standardized(arrays: Sequence[Array]) -> bool:
-    """Whether each of several images has mean 0 and standard deviation 1 of its own."""
-    given = [to_host(image).astype(np.float64) for array in arrays for image in array[:_LOOKED_AT]]
-    means = [np.abs([image.mean(), image.std() - 1]).max() for image in given]
-    apart = [np.abs([image.mean(axis=(1, 2)), image.std(axis=(1, 2)) - 1]).max() for image in given]
-    return len(given) > 1 and (max(means) < 0.02 or max(apart) < 0.02)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _numbers(name: str, values: Any) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        numbers = ()
-    if not numbers or not all(map(math.isfinite, numbers)):
-        raise InputError(f"{name}={values!r} should be a finite number per channel, e.g. {name}=(0.5, 0.5, 0.5)")
-    return numbers
-
-
-def normalization_of(transform: Any) -> Normalization | None:
-    """Mean and std of the `Normalize` in a transform, a data set or what wraps them; None if there is none.
-
-    Looks where `wrapped.parts_inside` does. A `Normalize` that is applied only sometimes (`RandomApply`,
-    `RandomChoice`, `p` below 1) does not count.
-
-    Raises:
-        InputError: If there are several that differ, only some parts of a `ConcatDataset` have one, or one does
-            something else than subtracting a mean and dividing by a std (Albumentations has such).
-
-    Example:
-        >>> class Normalize:
-        ...     mean, std = [0.5], [0.25]
-        >>> class Compose:
-        ...     transforms = [str, Normalize()]
-        >>> normalization_of(Compose())
-        ((0.5,), (0.25,))
-    """
-    found = _normalizations(transform)
-    if len(found) > 1:
-        names = " and ".join(sorted(map(repr, found)))
-        raise InputError(f"several normalisations are in use, {names}: pass mean= and std= in ImageInputs")
-    return next(iter(found), None)
-
-
-def _normalizations(owner: Any) -> set[Normalization | None]:
-    """All that are found; None stands for a part of a `ConcatDataset` that has none."""
-    found: set[Normalization | None] = set()
-    for each in parts_inside(owner, without=_SOMETIMES):
-        if type(each).__name__ == "Normalize":
-            found |= _normalization(each)
-        for part in datasets_of(each) or ():
-            found |= _normalizations(part) or {None}
-    return found
-
-
-def _normalization(transform: Any) -> set[Normalization | None]:
-    """Of one `Normalize`, as parts of white; nothing if it does not say."""
-    how = getattr(transform, "normalization", "standard")
-    if how != "standard":
-        raise InputError(
-            f"Normalize(normalization={how!r}) scales each image by what is in it, which cannot be undone: brightness,"
-            " contrast and the like are of what came out. Profile the images before it, with transforms.ProfileImages"
-            " or profile_dataset, and pass inputs=None"
-        )
-    mean, std = (getattr(transform, name, None) for name in ("mean", "std"))
-    if mean is None or std is None:
-        return set()
-    mean, std = _numbers("mean", mean), _numbers("std", std)
-    if getattr(transform, "max_pixel_value", None) == 1 and max(mean) > 1:  # they are in grey levels
-        mean, std = (tuple(value / 255 for value in values) for values in (mean, std))
-    return {(mean, std)}

@@ -116,8 +116,8 @@ def label_form(labels: Any, *, look: bool = True, signs: bool = True) -> LabelFo
         form = _column_form(rows[:, 0], whole, zero_one, inside)
         return replace(form, alike=len(rows) >= _SEVERAL and bool((rows == rows[0]).all()))
     if zero_one:
-        one = bool((rows.sum(axis=1) == 1).all())
-        return LabelForm("one-hot" if one else "multi-hot", rows.shape[1], inside=True)
+        one_each = bool((rows.sum(axis=1) == 1).all())
+        return LabelForm("one-hot" if one_each else "multi-hot", rows.shape[1], inside=True)
     if whole:
         raise InputError(
             f"labels of shape {shape_of(rows)} are whole numbers from {rows.min()} to {rows.max()}, several per image:"
@@ -189,17 +189,17 @@ def label_array(labels: Any) -> Array:
         (2, 2)
     """
     _refuse_several(labels)
-    each = labels_given(labels)
-    if isinstance(labels, Mapping) or any(isinstance(label, Mapping) for label in each):
+    values = labels_given(labels)
+    if isinstance(labels, Mapping) or any(isinstance(label, Mapping) for label in values):
         raise InputError(f"labels are a mapping per image (boxes?), which is not read yet: {ONE_EACH}")
-    if any(label is None for label in each):
+    if any(label is None for label in values):
         raise InputError(
             "labels have None for some images: leave out labels= for this batch, or pass -1 where a class is not known"
             " and NaN where a number is not"
         )
-    numbers = all(isinstance(label, int | float | np.number) for label in each)
+    numbers = all(isinstance(label, int | float | np.number) for label in values)
     try:
-        return np.array(labels.tolist()) if each and numbers and isinstance(labels, np.ndarray) else local(labels)
+        return np.array(labels.tolist()) if values and numbers and isinstance(labels, np.ndarray) else local(labels)
     except InputError as error:  # texts among the numbers, or no numbers at all
         raise InputError(f"labels: {error}; {ONE_EACH}") from error
 
@@ -229,14 +229,14 @@ def _refuse_several(labels: Any) -> None:
     """Raise if each image has a list of its own, as long as it likes, or of texts."""
     if not isinstance(labels, list | tuple):
         return
-    rows = [each for each in labels if isinstance(each, list | tuple) or (is_array(each) and len(each.shape))]
+    rows = [row for row in labels if isinstance(row, list | tuple) or (is_array(row) and len(row.shape))]
     lengths = {len(row) for row in rows} | ({1} if len(rows) < len(labels) else set())
     if len(lengths) > 1:
         raise InputError(
             f"labels have different lengths, {min(lengths)} to {max(lengths)} for an image, which is not read yet:"
             f" {ONE_EACH}; several as a row of 0 and 1 with a column for each label"
         )
-    if any(isinstance(each, str) for row in rows if isinstance(row, list | tuple) for each in row):
+    if any(isinstance(value, str) for row in rows if isinstance(row, list | tuple) for value in row):
         raise InputError(
             f"labels are several texts per image, which is not read yet: {ONE_EACH}; several as a row of 0 and 1 with a"
             " column for each label"
@@ -310,13 +310,13 @@ def decide_kind(
     if known is not None:
         return Decision(known, "as in the baseline", _unlike_the_baseline(evidence, known))
     rules = (_by_loss, _by_activation, _by_labels)
-    found = next((found for rule in rules if (found := rule(evidence)) is not None), None)
-    found = found or _by_values(evidence, about, alone)
-    if found.kind != "logits" or found.doubt or loss in (CROSS_ENTROPY, BINARY, BINARY_LOGITS, SOFTMAX, HINGE):
-        return found
+    decision = next((decision for rule in rules if (decision := rule(evidence)) is not None), None)
+    decision = decision or _by_values(evidence, about, alone)
+    if decision.kind != "logits" or decision.doubt or loss in (CROSS_ENTROPY, BINARY, BINARY_LOGITS, SOFTMAX, HINGE):
+        return decision
     if _are_of_length_one(evidence):
-        return replace(found, doubt=_OF_LENGTH_ONE)
-    return replace(found, doubt=_OF_NO_LOSS.format(found.why)) if loss == UNSEEN and columns > 1 else found
+        return replace(decision, doubt=_OF_LENGTH_ONE)
+    return replace(decision, doubt=_OF_NO_LOSS.format(decision.why)) if loss == UNSEEN and columns > 1 else decision
 
 
 _OF_NO_LOSS: Final = (
@@ -369,33 +369,33 @@ def _scores_of_labels(evidence: _Evidence) -> str:
     )
 
 
-def _unlike_the_baseline(evidence: _Evidence, known: Kind) -> str:
+def _unlike_the_baseline(evidence: _Evidence, kind: Kind) -> str:
     """What is wrong with rows that should be as the baseline's, and can be told from one batch.
 
     Logits that are no logits show in all rows together (`alike.unlike`); a softmax shows in a row, too.
     """
     rows = np.asarray(to_host(local(evidence.outputs)), np.float64).reshape(-1, evidence.columns)
     rows = rows[np.isfinite(rows).all(axis=1)]
-    if not len(rows) or known in ("values", "multilabel_logits"):
+    if not len(rows) or kind in ("values", "multilabel_logits"):
         return ""
     low, high, sums = rows.min(), rows.max(), rows.sum(axis=1)
     inside = bool(low >= -SUM_TOLERANCE and high <= 1 + SUM_TOLERANCE)
     in_all = evidence.columns > 1 and bool((np.abs(sums - 1) <= SUM_TOLERANCE).all())
-    if known == "logits":
+    if kind == "logits":
         return (
             "read as logits, as the baseline's were, but rows lie in [0, 1] and sum to 1, as after a softmax: hand over"
             " what goes into it, or make the baseline of probabilities too"
             if inside and in_all
             else ""
         )
-    of = "scores of labels that do not exclude each other" if known in MULTILABEL else "probabilities"
-    by = "sigmoid" if known in MULTILABEL or evidence.columns == 1 else "softmax"
+    of = "scores of labels that do not exclude each other" if kind in MULTILABEL else "probabilities"
+    by = "sigmoid" if kind in MULTILABEL or evidence.columns == 1 else "softmax"
     if not inside:
         return (
             f"read as {of}, as the baseline's were, but numbers reach from {low:.3g} to {high:.3g}, as logits do: such"
             f" rows are left out; hand over what a {by} makes of them, or make the baseline of logits too"
         )
-    if known == "probabilities" and evidence.columns > 1 and not in_all:
+    if kind == "probabilities" and evidence.columns > 1 and not in_all:
         return (
             f"read as probabilities of classes, as the baseline's were, but rows sum to {sums.min():.3g} to"
             f" {sums.max():.3g} and not to 1, as scores of labels that do not exclude each other: such rows are left"
@@ -452,8 +452,8 @@ def _by_sigmoid(evidence: _Evidence) -> Decision | None:
 def _by_binary(evidence: _Evidence) -> Decision | None:
     said = evidence.loss in (BINARY_LOGITS, SIGMOID)
     if evidence.columns == 1:
-        told = evidence.linear or evidence.activation == "sigmoid"
-        kind: Kind = evidence.two() if told or not said else "logits"
+        settled = evidence.linear or evidence.activation == "sigmoid"
+        kind: Kind = evidence.two() if settled or not said else "logits"
         return Decision(kind, "the loss is a binary cross-entropy of one column")
     if evidence.labels is not None and evidence.labels.form in ("whole", "texts"):
         return Decision(
@@ -662,8 +662,8 @@ def told_kind(described: Mapping[str, Any], labels: LabelForm) -> Kind | None:
     # Whether it is logits or probabilities, which only its values show, is the same to labels.
     evidence = _Evidence(np.full((1, columns), 2.0), columns, loss, activation, True, labels)
     rules = (_by_loss, _by_activation, _by_labels)
-    found = next((found for rule in rules if (found := rule(evidence)) is not None), None)
-    return None if found is None else found.kind
+    decision = next((decision for rule in rules if (decision := rule(evidence)) is not None), None)
+    return None if decision is None else decision.kind
 
 
 def checked_task(task: Any) -> Task | Kind:

@@ -224,13 +224,13 @@ def heads_of(answer: Any) -> dict[str, Array]:
         >>> list(heads_of({"species": np.zeros((4, 10)), "age": np.zeros((4, 1))})), list(heads_of([np.zeros((4, 2))]))
         (['species', 'age'], [''])
     """
-    found = dict(_heads(answer))
-    if not found:
+    heads = dict(_heads(answer))
+    if not heads:
         raise InputError(
             f"found no array with a row per image in what the model returned, a {type(answer).__name__}: name another"
             " layer, or hand over the array"
         )
-    return {"": next(iter(found.values()))} if len(found) == 1 else found
+    return {"": next(iter(heads.values()))} if len(heads) == 1 else heads
 
 
 def softmax(logits: Array, xp: Any) -> Array:
@@ -278,8 +278,8 @@ def confidence_scores(probabilities: Array, xp: Any) -> Array:
 def _classification_rows(values: Array, kind: Kind, xp: Any) -> tuple[Array, Array]:
     """Rows and top classes of float32 logits or probabilities `[n, C]`."""
     if values.shape[1] == 1:
-        other = xp.zeros_like(values) if kind == "logits" else 1.0 - values
-        values = xp.concat([other, values], axis=1)
+        second = xp.zeros_like(values) if kind == "logits" else 1.0 - values
+        values = xp.concat([second, values], axis=1)
     valid = xp.all(xp.isfinite(values), axis=1, keepdims=True)
     if kind == "probabilities":
         valid = valid & _are_probabilities(values, xp)
@@ -422,7 +422,7 @@ def _heads(answer: Any, depth: int = 0) -> Iterator[tuple[str, Array]]:
     if main is not None:
         yield from _heads(main, depth + 1)
         return
-    if isinstance(answer, list) and any(isinstance(part, Mapping) for part in answer):
+    if isinstance(answer, list) and any(isinstance(inner, Mapping) for inner in answer):
         raise InputError(
             "the answer is a list with a mapping per image (object detection?): detections are not read yet; name a"
             " layer of the backbone instead"
@@ -430,17 +430,17 @@ def _heads(answer: Any, depth: int = 0) -> Iterator[tuple[str, Array]]:
     if isinstance(answer, list) and _is_of_numbers(answer):
         yield "", np.asarray(answer)
         return
-    for name, part in _parts(answer):
-        for below, array in _heads(part, depth + 1):
+    for name, inner in _parts(answer):
+        for below, array in _heads(inner, depth + 1):
             yield (f"{name}.{below}" if below else name), array
 
 
 def _main(answer: Any) -> Any:
     """What is the one answer by its name: of Hugging Face's models, and of torchvision's segmentation."""
     for name in ("logits", "out"):
-        found = answer.get(name) if isinstance(answer, Mapping) else getattr(answer, name, None)
-        if found is not None and not callable(found):
-            return found
+        head = answer.get(name) if isinstance(answer, Mapping) else getattr(answer, name, None)
+        if head is not None and not callable(head):
+            return head
     return None
 
 
@@ -453,10 +453,12 @@ def _is_of_numbers(answer: list[Any]) -> bool:
 
 def _parts(answer: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(answer, Mapping):
-        yield from ((str(key), part) for key, part in answer.items())
+        yield from ((str(key), inner) for key, inner in answer.items())
     elif isinstance(answer, tuple) and hasattr(answer, "_fields"):
         yield from zip(answer._fields, answer, strict=True)
     elif isinstance(answer, list | tuple):
-        yield from ((str(place), part) for place, part in enumerate(answer))
+        yield from ((str(index), inner) for index, inner in enumerate(answer))
     else:
-        yield from ((name, part) for name, part in getattr(answer, "__dict__", {}).items() if not name.startswith("_"))
+        yield from (
+            (name, inner) for name, inner in getattr(answer, "__dict__", {}).items() if not name.startswith("_")
+        )

@@ -105,7 +105,7 @@ def planes(pixels: Array, gain: tuple[float, ...], offset: tuple[float, ...], *,
     valid = xp.all((low >= -OVERSHOOT) & (high <= 255 + OVERSHOOT), axis=-1)
     if is_numpy_array(values) and low.min() >= -_ROUNDING and high.max() <= 255 + _ROUNDING:
         return Planes(values, (low, high), valid, xp)
-    values, low, high = (clip(each, 0.0, 255.0) for each in (values, low, high))
+    values, low, high = (clip(bound, 0.0, 255.0) for bound in (values, low, high))
     return Planes(values, (low, high), valid, xp)
 
 

@@ -1,4 +1,4 @@
-"""What is inside a data loader: its data set, the transforms of that, and their parts.
+"""What is inside a data loader: its data set, the transforms of that, and what these say of classes and of pixels.
 
 Looks by attribute names alone, so that no framework is imported: torchvision's `Compose` (v1 and v2) and `Sequential`,
 data sets with `transform` or `transforms`, `Subset` and `ConcatDataset`; and what a `tf.data` pipeline is made of.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, TypeAlias
+
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.arguments import numbers_per_channel
 
 _MOST_OBJECTS: Final = 1000
 _INSIDE: Final = ("transform", "transforms", "dataset", "_input_dataset", "_datasets")
@@ -30,21 +33,38 @@ def parts_inside(owner: Any, without: Collection[str] = ()) -> Iterator[Any]:
         >>> [type(each).__name__ for each in parts_inside(Compose())]
         ['Compose', 'Flip', 'Flip']
     """
-    seen: dict[int, Any] = {}
+    visited: dict[int, Any] = {}
     pending = [owner]
-    while pending and len(seen) < _MOST_OBJECTS:
-        each = pending.pop(0)
-        name = type(each).__name__
-        if each is None or id(each) in seen or name in without or (without and _chance(each) < 1):
+    while pending and len(visited) < _MOST_OBJECTS:
+        current = pending.pop(0)
+        name = type(current).__name__
+        if current is None or id(current) in visited or name in without or (without and _chance(current) < 1):
             continue
-        if isinstance(each, list | tuple):
-            pending += each
+        if isinstance(current, list | tuple):
+            pending += current
             continue
-        seen[id(each)] = each
-        yield each
-        if datasets_of(each) is None and name != "Normalize":
-            pending += list(each) if name == "Sequential" else []
-            pending += [getattr(each, attribute, None) for attribute in _INSIDE]
+        visited[id(current)] = current
+        yield current
+        if datasets_of(current) is None and name != "Normalize":
+            pending += list(current) if name == "Sequential" else []
+            pending += [getattr(current, attribute, None) for attribute in _INSIDE]
+
+
+def datasets_of(owner: Any) -> list[Any] | None:
+    """The data sets that a `ConcatDataset` puts together; None if it is none.
+
+    Example:
+        >>> datasets_of([1, 2]) is None
+        True
+    """
+    parts = getattr(owner, "datasets", None)
+    return list(parts) if isinstance(parts, list | tuple) else None
+
+
+def _chance(transform: Any) -> float:
+    """How often a transform is applied, if it says."""
+    p = getattr(transform, "p", 1)
+    return float(p) if isinstance(p, int | float) else 1.0
 
 
 #: What classes are called, in their order; by the key of the label in a batch where there are several labels.
@@ -69,16 +89,20 @@ def class_names_of(owner: Any) -> Names:
         >>> class_names_of(Subset())["colour"]
         ('black', 'white', 'red')
     """
-    for each in parts_inside(owner, without=("Compose", "Sequential")):
-        parts = datasets_of(each)
+    for inside in parts_inside(owner, without=("Compose", "Sequential")):
+        parts = datasets_of(inside)
         if parts is not None:
-            found = [class_names_of(part) for part in parts]
-            return found[0] if found and all(names == found[0] for names in found) else ()
-        names: Names = _numbered(getattr(each, "class_to_idx", None))
+            names_of_parts = [class_names_of(dataset) for dataset in parts]
+            return (
+                names_of_parts[0]
+                if names_of_parts and all(names == names_of_parts[0] for names in names_of_parts)
+                else ()
+            )
+        names: Names = _numbered(getattr(inside, "class_to_idx", None))
         for attribute in ("classes", "class_names", "categories", "features"):
-            names = names or _told(getattr(each, attribute, None))
+            names = names or _readable(getattr(inside, attribute, None))
         if names:
-            return () if getattr(each, "target_transform", None) is not None else names
+            return () if getattr(inside, "target_transform", None) is not None else names
     return ()
 
 
@@ -92,12 +116,12 @@ def names_for(names: Names, key: Any) -> tuple[str, ...]:
     return names.get(str(key), ()) if isinstance(names, dict) else names
 
 
-def _told(names: Any) -> Names:
+def _readable(names: Any) -> Names:
     """The names, or those of several labels by key; of one alone these."""
     if not isinstance(names, Mapping):
         return _texts(names)
-    found = {str(key): texts for key, each in names.items() if (texts := _texts(_names_in(each)))}
-    return next(iter(found.values())) if len(found) == 1 else found
+    by_label = {str(key): texts for key, feature in names.items() if (texts := _texts(_names_in(feature)))}
+    return next(iter(by_label.values())) if len(by_label) == 1 else by_label
 
 
 def _names_in(feature: Any) -> Any:
@@ -125,18 +149,60 @@ def _texts(names: Any) -> tuple[str, ...]:
     return texts if len(set(texts)) == len(names) else ()
 
 
-def _chance(transform: Any) -> float:
-    """How often a transform is applied, if it says."""
-    p = getattr(transform, "p", 1)
-    return float(p) if isinstance(p, int | float) else 1.0
+#: `(mean, std)` of a normalisation, a number per channel.
+Normalization: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+_SOMETIMES = ("RandomApply", "RandomChoice", "OneOf", "SomeOf", "OneOrOther", "Sometimes")
 
 
-def datasets_of(owner: Any) -> list[Any] | None:
-    """The data sets that a `ConcatDataset` puts together; None if it is none.
+def normalization_of(transform: Any) -> Normalization | None:
+    """Mean and std of the `Normalize` in a transform, a data set or what wraps them; None if there is none.
+
+    Looks where `parts_inside` does. A `Normalize` that is applied only sometimes (`RandomApply`,
+    `RandomChoice`, `p` below 1) does not count.
+
+    Raises:
+        InputError: If there are several that differ, only some parts of a `ConcatDataset` have one, or one does
+            something else than subtracting a mean and dividing by a std (Albumentations has such).
 
     Example:
-        >>> datasets_of([1, 2]) is None
-        True
+        >>> class Normalize:
+        ...     mean, std = [0.5], [0.25]
+        >>> class Compose:
+        ...     transforms = [str, Normalize()]
+        >>> normalization_of(Compose())
+        ((0.5,), (0.25,))
     """
-    parts = getattr(owner, "datasets", None)
-    return list(parts) if isinstance(parts, list | tuple) else None
+    normalizations = _normalizations(transform)
+    if len(normalizations) > 1:
+        names = " and ".join(sorted(map(repr, normalizations)))
+        raise InputError(f"several normalisations are in use, {names}: pass mean= and std= in ImageInputs")
+    return next(iter(normalizations), None)
+
+
+def _normalizations(owner: Any) -> set[Normalization | None]:
+    """All that are found; None stands for a part of a `ConcatDataset` that has none."""
+    normalizations: set[Normalization | None] = set()
+    for inner in parts_inside(owner, without=_SOMETIMES):
+        if type(inner).__name__ == "Normalize":
+            normalizations |= _normalization(inner)
+        for dataset in datasets_of(inner) or ():
+            normalizations |= _normalizations(dataset) or {None}
+    return normalizations
+
+
+def _normalization(transform: Any) -> set[Normalization | None]:
+    """Of one `Normalize`, as parts of white; nothing if it does not say."""
+    how = getattr(transform, "normalization", "standard")
+    if how != "standard":
+        raise InputError(
+            f"Normalize(normalization={how!r}) scales each image by what is in it, which cannot be undone: brightness,"
+            " contrast and the like are of what came out. Profile the images before it, with transforms.ProfileImages"
+            " or profile_dataset, and pass inputs=None"
+        )
+    mean, std = (getattr(transform, name, None) for name in ("mean", "std"))
+    if mean is None or std is None:
+        return set()
+    mean, std = numbers_per_channel("mean", mean), numbers_per_channel("std", std)
+    if getattr(transform, "max_pixel_value", None) == 1 and max(mean) > 1:  # they are in grey levels
+        mean, std = (tuple(value / 255 for value in values) for values in (mean, std))
+    return {(mean, std)}

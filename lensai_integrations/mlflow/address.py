@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from lensai_integrations.errors import InputError, LensAIError, MissingDependencyError, TrackingError
-from lensai_integrations.measures.inputs import check_seconds
+from lensai_integrations.measures.arguments import check_seconds
 from lensai_integrations.problems import pass_on
 from lensai_integrations.storage.posting import ServerAnswer
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import InputError, TrackingError
-from lensai_integrations.measures.inputs import check_seconds
+from lensai_integrations.measures.arguments import check_seconds
 from lensai_integrations.mlflow.address import (
     Checkpoint,
     bounded,

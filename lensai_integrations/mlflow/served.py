@@ -16,8 +16,9 @@ import numpy as np
 
 from lensai_integrations.arrays.namespaces import is_array
 from lensai_integrations.errors import InputError, InUseError
-from lensai_integrations.measures.batches import Key, find_images, kind_of
+from lensai_integrations.measures.batches import Key, find_images
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.layouts import kind_of
 from lensai_integrations.mlflow.wrapping import BASELINE, CONFIGURATION, MODEL
 from lensai_integrations.monitoring.events import Event
 from lensai_integrations.monitoring.monitor import DriftMonitor

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.inputs import ImageInputs, documented
+from lensai_integrations.measures.arguments import documented
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.mlflow.address import DEFAULT_PATH, resolve_tracking_uri
 from lensai_integrations.mlflow.load import load_baseline
 from lensai_integrations.mlflow.log import log_baseline

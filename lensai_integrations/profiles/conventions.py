@@ -19,9 +19,10 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.arguments import plain
 from lensai_integrations.measures.batches import input_name
 from lensai_integrations.measures.images import CONVENTIONS
-from lensai_integrations.measures.inputs import ImageInputs, plain
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profiles.groups import Contents, Group
 from lensai_integrations.profiles.names import group_of, is_labels, is_outputs
 from lensai_integrations.sketches.rows import RowSample

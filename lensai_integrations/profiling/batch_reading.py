@@ -21,7 +21,6 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import (
     MOST_INPUTS,
     PLAUSIBLE,
-    Found,
     Located,
     NoNamesError,
     SeveralError,
@@ -31,8 +30,9 @@ from lensai_integrations.measures.batches import (
     names_of,
     separated,
 )
-from lensai_integrations.measures.inputs import ImageInputs, normalization_of
-from lensai_integrations.measures.wrapped import Names, names_for
+from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.layouts import Found
+from lensai_integrations.measures.wrapped import Names, names_for, normalization_of
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.conventions import INPUTS
 from lensai_integrations.profiles.names import group_of

@@ -12,9 +12,10 @@ from typing import Any, Final
 from lensai_integrations.arrays.namespaces import is_array, shape_of, to_host
 from lensai_integrations.arrays.tensorflow import is_tensorflow_array
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.arguments import COMMON, check_numbers, documented
 from lensai_integrations.measures.batches import Key, fields_of, images_in, is_picture, locate
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
-from lensai_integrations.measures.inputs import COMMON, ImageInputs, check_numbers, documented
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.problems import Problems, log
 from lensai_integrations.profiles.conventions import chosen_readers, convention_of, delivered_in, readers_by_name

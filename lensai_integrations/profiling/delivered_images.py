@@ -40,8 +40,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import InputError, told
+from lensai_integrations.measures.arguments import COMMON, documented
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
-from lensai_integrations.measures.inputs import COMMON, ImageInputs, documented
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems, pass_on, suppressed
 from lensai_integrations.profiles.conventions import single_convention
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, segment_name

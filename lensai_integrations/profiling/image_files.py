@@ -33,8 +33,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.arguments import COMMON, documented
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
-from lensai_integrations.measures.inputs import COMMON, Images, documented
+from lensai_integrations.measures.inputs import Images
 from lensai_integrations.measures.outputs import LABEL
 from lensai_integrations.measures.pixels import are_bytes
 from lensai_integrations.problems import pass_on

@@ -18,8 +18,9 @@ from array_api_compat import is_numpy_array
 
 from lensai_integrations.arrays.namespaces import Array, dtype_name, is_array, namespace, shape_of
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import Found, Located, channels_first, is_picture, locate
+from lensai_integrations.measures.batches import Located, is_picture, locate
 from lensai_integrations.measures.inputs import HALVES, ImageInputs, Images, is_opaque
+from lensai_integrations.measures.layouts import Found, channels_first
 from lensai_integrations.measures.pixels import are_bytes
 
 #: 16 bits to 0-255.

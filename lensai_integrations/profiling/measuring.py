@@ -27,7 +27,7 @@ from lensai_integrations.arrays.namespaces import (
     to_host,
 )
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import Found, Key, by_shape, find_images, in_order
+from lensai_integrations.measures.batches import Key, find_images
 from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, Reduce, reduce_embedding
 from lensai_integrations.measures.images import (
     in_order_of,
@@ -36,6 +36,7 @@ from lensai_integrations.measures.images import (
     measure_images_and_counts,
 )
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.layouts import Found, by_shape, in_order
 from lensai_integrations.measures.meaning import label_rows
 from lensai_integrations.measures.outputs import NO_CLASS, ON, SUM_TOLERANCE, Kind, flattened, measure_outputs
 from lensai_integrations.profiles.groups import Group

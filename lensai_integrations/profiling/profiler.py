@@ -18,9 +18,10 @@ import numpy as np
 
 from lensai_integrations.arrays.namespaces import Array, is_array, namespace
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.arguments import COMMON, documented
 from lensai_integrations.measures.batches import SeveralImages, separated
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
-from lensai_integrations.measures.inputs import COMMON, ImageInputs, documented
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import check_rows
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
 from lensai_integrations.problems import pass_on

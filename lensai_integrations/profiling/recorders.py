@@ -25,10 +25,11 @@ import numpy as np
 
 from lensai_integrations.arrays.namespaces import Array, dtype_name, local, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import Found, by_shape, locate, shapes_of
+from lensai_integrations.measures.batches import locate
 from lensai_integrations.measures.embeddings import REDUCTIONS, embedding_definition
 from lensai_integrations.measures.images import CONVENTIONS, image_measures
 from lensai_integrations.measures.inputs import HALVES, ImageInputs, Images
+from lensai_integrations.measures.layouts import Found, by_shape, shapes_of
 from lensai_integrations.measures.meaning import OPEN
 from lensai_integrations.measures.outputs import (
     LABEL,

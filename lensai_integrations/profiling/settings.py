@@ -19,10 +19,10 @@ import numpy as np
 
 from lensai_integrations.arrays.namespaces import Array, shape_of
 from lensai_integrations.errors import InputError, told
-from lensai_integrations.measures.batches import Found
 from lensai_integrations.measures.custom import CustomMeasure, custom_measurer, registered
 from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.layouts import Found
 from lensai_integrations.measures.meaning import (
     Decision,
     LabelForm,

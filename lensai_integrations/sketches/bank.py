@@ -1,47 +1,34 @@
 """KLLBank: the quantile sketches of many streams that are always updated together.
 
 Streams that always receive the same number of values have KLL level structures of the same shape. So one array per
-level holds them all, and every step is one array operation instead of one per stream and value.
+level holds them all, and every step is one array operation instead of one per stream and value. What goes where is
+decided from counts the host knows, so no update waits for an accelerator.
 
-The way of a row, file by file: it waits among the pending rows (`pending.py`), is thinned into the levels together with
-others (`levels.py`, `compaction.py`), and answers questions as part of the items sorted by value (`weighted.py`), from
-which DataSketches' smaller sketches are made, too; their bytes are written and read by `wire.py`.
+The way of a row: it waits among the pending rows (`PendingRows`), is thinned into the levels together with others
+(`Levels`, `thin`), and answers questions as part of the items sorted by value (`weighted.py`), from which DataSketches'
+smaller sketches are made, too; their bytes are written and read by `wire.py`.
 
-What goes where is decided from counts the host knows, so no update waits for an accelerator. Whether a row there has a
-value that is not finite the host does not know: such a row is carried along as NaN, and `to_host` takes it out. On a
-host it is left out before it is sorted.
+**Pending rows.** An update is usually one copy of its rows to the end of the pending ones, whatever their dtype and
+layout; everything that costs more is done for 512 rows or more at once. That includes the search for rows with a value
+that is not finite. On a host they are left out, so that what goes on to the levels is valid. On an accelerator the host
+does not know how many there are and must not wait to find out: they are overwritten by NaN and counted there, carried
+along, and taken out by `to_host`.
 
-The levels of a bank: runs of items, an item of level l standing for 2**l rows.
+**Levels** are runs of items, an item of level l standing for 2**l rows. A level has at least 2.5 k places and keeps
+them all, where DataSketches' levels shrink geometrically downwards: memory that is there anyway buys half the error. A
+full level is compacted as a whole, at the moment its places are needed, since the error of a compaction does not depend
+on how many items take part. Items of a level are in no order: compaction sorts them, and in numpy it is cheaper to sort
+once than to merge. As levels pile up the lowest are emptied upwards, and rows enter, thinned at once, at the lowest
+that is left. So the work per row falls with n, and memory stays at three levels, plus one per doubling of n beyond 2**8
+times the capacity (131,072 rows for k=200).
 
-A level has at least 2.5 k places and keeps them all, where DataSketches' levels shrink geometrically downwards: memory
-that is there anyway buys half the error. A full level is compacted as a whole, at the moment its places are needed,
-since the error of a compaction does not depend on how many items take part. Items of a level are in no order:
-compaction sorts them, and in numpy it is cheaper to sort once than to merge.
-
-As levels pile up the lowest are emptied upwards, and rows enter, thinned at once, at the lowest that is left. So the
-work per row falls with n, and memory stays at three levels, plus one per doubling of n beyond 2**8 times the capacity
-(131,072 rows for k=200).
-
-The rows of a bank that wait to be sorted, and the decision which of them count.
-
-An update is usually one copy of its rows to the end of the pending ones, whatever their dtype and layout; everything
-that costs more is done for 512 rows or more at once. That includes the search for rows with a value that is not finite.
-On a host they are left out, so that what goes on to the levels is valid. On an accelerator the host does not know how
-many there are and must not wait to find out: they are overwritten by NaN and counted there.
-
-Compaction, the one lossy step of a KLL sketch: sort, keep one item in so many, let it stand for the others.
-
-Where the first kept item lies is random, one offset per stream, so that no rank is systematically over- or
-under-estimated. Offsets come in pairs: a compaction's and, at the same level, the next one's, mirrored. Each is
-uniform by itself, so the estimate stays unbiased; and since the error of a rank can only fall when the offset
-grows, the two errors are never positively correlated, whatever the data. On data without structure the
-pair has half the variance of two independent ones.
-
-Offsets are a hash of (seed, stream, level, number of the compaction) rather than the next draw of a generator. So
-there is no generator state to keep, an accelerator and a host choose alike, and nobody's random numbers are used up.
-
-numpy's sort works on contiguous rows a few hundred values long, at 1-2 ns a value. So host items are copied, block
-by block, into a buffer that stays in the processor's cache: transposed, sorted and thinned there.
+**Compaction** is the one lossy step: sort, keep one item in so many, let it stand for the others. Where the first kept
+item lies is random, one offset per stream, so that no rank is systematically over- or under-estimated. Offsets come in
+pairs: a compaction's and, at the same level, the next one's, mirrored. Each is uniform by itself, so the estimate stays
+unbiased; and since the error of a rank can only fall when the offset grows, the two errors are never positively
+correlated, whatever the data. On data without structure the pair has half the variance of two independent ones. Offsets
+are a hash of (seed, stream, level, number of the compaction) rather than the next draw of a generator: there is no
+generator state to keep, an accelerator and a host choose alike, and nobody's random numbers are used up.
 """
 
 from __future__ import annotations
@@ -61,413 +48,6 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.sketches import weighted, wire
 from lensai_integrations.sketches.state import LARGEST_COUNT, RANKS, Sketch, State, field, number, require
 from lensai_integrations.sketches.weighted import MAX_LEVELS, Floats, Integers, fit, sorted_items, spread, total_weight
-
-#: Values of a block: 256 KiB of float32, well inside a level-2 cache.
-BLOCK = 1 << 16
-#: The multiplier of multiplicative hashing: 2**64 divided by the golden ratio, as a signed integer.
-GOLDEN = -0x61C8864680B583EB
-
-
-def stream_keys(seed: int, dim: int) -> NDArray[np.int64]:
-    """A random number per stream, int64 `[dim]`, which the seed determines.
-
-    Example:
-        >>> stream_keys(seed=0, dim=2).dtype
-        dtype('int64')
-    """
-    return np.random.PCG64(seed).random_raw(dim).view(np.int64)
-
-
-def offsets(keys: Array, level: int, count: int, stride: int) -> Array:
-    """Which of every `stride` sorted items a compaction keeps.
-
-    Args:
-        keys: int64 `[dim]`, the streams' random numbers.
-        level: the level that is compacted.
-        count: how many compactions of that level came before; the offsets of an odd one mirror its predecessor's.
-        stride: a power of two, at most 2**16.
-
-    Returns:
-        int64 `[dim]` in 0..stride-1, where the keys lie.
-
-    Example:
-        >>> keys = stream_keys(seed=0, dim=4)
-        >>> (offsets(keys, level=1, count=6, stride=8) + offsets(keys, level=1, count=7, stride=8)).tolist()
-        [7, 7, 7, 7]
-    """
-    pair = hashlib.blake2b(f"{level}/{count // 2}".encode(), digest_size=8).digest()
-    mixed = (keys ^ int.from_bytes(pair, "little", signed=True)) * GOLDEN
-    mirror = -(count % 2)  # all bits set turn an offset into stride - 1 - offset
-    return ((mixed >> 48) ^ mirror) & (stride - 1)
-
-
-def thin(items: Array, stride: int, offset: Array, out: Array) -> tuple[Array, Array]:
-    """Sort each stream's items and write every `stride`-th, beginning with its offset, to `out`.
-
-    Args:
-        items: float32 `[dim, m]`, m a multiple of stride; any memory layout; left as it is.
-        stride: how many items each kept one stands for.
-        offset: int64 `[dim]`.
-        out: float32 `[dim, m // stride]`, written to.
-
-    Returns:
-        The smallest and the largest item of each stream, `[dim]` each. On an accelerator NaN marks the items of rows
-        left out: they are thinned as the largest of all, and passed over here (+inf and -inf where all are NaN).
-
-    Example:
-        >>> kept = np.empty((1, 2), np.float32)
-        >>> low, high = thin(np.array([[7, 1, 5, 3]], np.float32), 2, np.array([1]), kept)
-        >>> kept.tolist(), low.tolist(), high.tolist()
-        ([[3.0, 7.0]], [1.0], [7.0])
-    """
-    return (_thin_host if isinstance(items, np.ndarray) else _thin_device)(items, stride, offset, out)
-
-
-def _thin_host(items: Array, stride: int, offset: Array, out: Array) -> tuple[Array, Array]:
-    dim, width = items.shape
-    block = min(dim, max(1, BLOCK // width))
-    buffer = np.empty((block, width), np.float32)
-    streams = np.arange(block)
-    low, high = np.empty((2, dim), np.float32)
-    for start in range(0, dim, block):
-        part = slice(start, min(start + block, dim))
-        ordered = buffer[: part.stop - start]
-        ordered[...] = items[part]
-        ordered.sort(axis=1)
-        low[part], high[part] = ordered[:, 0], ordered[:, -1]
-        out[part] = _every(ordered, stride, offset[part], streams[: part.stop - start])
-    return low, high
-
-
-def _thin_device(items: Array, stride: int, offset: Array, out: Array) -> tuple[Array, Array]:
-    xp = namespace(items)
-    ordered = xp.sort(items, axis=1)
-    out[...] = _every(ordered, stride, offset, xp.arange(items.shape[0], device=device(items)))
-    absent = xp.isnan(ordered)
-    low = xp.min(xp.where(absent, xp.inf, ordered), axis=1)
-    high = xp.max(xp.where(absent, -xp.inf, ordered), axis=1)
-    return low, high
-
-
-def _every(ordered: Array, stride: int, offset: Array, streams: Array) -> Any:
-    return ordered.reshape(ordered.shape[0], -1, stride)[streams, :, offset]
-
-
-#: The least capacity of a level: up to here numpy's sort is fastest per value.
-LEAST = 512
-#: Levels, from the one that rows enter, before that one is raised.
-DEPTH = 3
-#: Rows enter level 5 at most, one item for 32 of them, so that their share of the error stays small for any n.
-HIGHEST_ENTRY = 5
-
-
-class Levels:
-    """The items of all streams of a bank, level by level, with level sizes the host knows.
-
-    Args:
-        dim: number of streams.
-        k: accuracy parameter.
-        seed: decides which items compactions keep.
-
-    Attributes:
-        capacity: items per stream a level has places for, and rows that enter together.
-        items: float32 `[dim, places]` of each level, places >= its size.
-        sizes: items per stream of each level.
-        compactions: how many each level has had.
-
-    Example:
-        >>> levels = Levels(dim=1, k=200, seed=0)
-        >>> low, high = levels.enter(np.arange(512, dtype=np.float32)[None])
-        >>> levels.sizes, low.tolist(), high.tolist()
-        ({1: 256}, [0.0], [511.0])
-    """
-
-    def __init__(self, dim: int, k: int, seed: int) -> None:
-        self.dim = dim
-        self.capacity = max(LEAST, 1 << ((5 * k + 1) // 2 - 1).bit_length())
-        self.seed = seed
-        self._keys: Array = stream_keys(seed, dim)
-        self.items: dict[int, Array] = {}
-        self.sizes: dict[int, int] = {}
-        self.compactions: dict[int, int] = {}
-        self._entered = 0, 0
-
-    def enter(self, columns: Array) -> tuple[Array, Array]:
-        """Thin rows to the lowest level in use; what lies below it is moved up.
-
-        Args:
-            columns: float32 `[dim, capacity]`, rows seen as columns. NaN for rows left out.
-
-        Returns:
-            The smallest and the largest value of each stream, `[dim]`, as `compaction.thin` does.
-        """
-        entry = min(max(1, max(self.sizes, default=0) - DEPTH + 1), HIGHEST_ENTRY)
-        for level in range(entry):
-            if level in self.sizes and self.items[level].shape[1] > 1:
-                self._compact(level)
-                self._shed(level)
-        self._entered = entry, columns.shape[1] >> entry
-        room = self.room(*self._entered, columns)
-        return thin(columns, 1 << entry, self._offsets(0, 1 << entry), room)
-
-    def withdraw(self) -> None:
-        """Take back what entered last."""
-        level, width = self._entered
-        self.sizes[level] -= width
-        if not self.sizes[level]:
-            self._shed(level)
-
-    def room(self, level: int, width: int, like: Array) -> Array:
-        """Where to write `width` more items per stream of a level, which is compacted first if it is too full for them.
-
-        Args:
-            level: which one.
-            width: how many.
-            like: an array that lies where the items do.
-        """
-        if self.sizes.get(level, 0) + width > self.capacity:
-            self._compact(level)
-        size = self.sizes.get(level, 0)
-        items = self.items.get(level)
-        if items is None or items.shape[1] < size + width:
-            places = max(self.capacity, size + width)
-            self.items[level] = unfilled((self.dim, places), "float32", like)
-            if items is not None:
-                self.items[level][:, :size] = items[:, :size]
-        self.sizes[level] = size + width
-        return self.items[level][:, size : size + width]
-
-    def _compact(self, level: int) -> None:
-        """Push every second item of a level up; one of an odd number stays behind."""
-        size = self.sizes.get(level, 0)
-        rest = size % 2
-        if size > 1:
-            items = self.items[level][:, rest:size]
-            room = self.room(level + 1, size // 2, items)
-            thin(items, 2, self._offsets(level, 2), room)
-            self.sizes[level] = rest
-
-    def _shed(self, level: int) -> None:
-        """Give back the memory of a level's free places."""
-        size = self.sizes[level]
-        if size:
-            self.items[level] = namespace(self.items[level]).asarray(self.items[level][:, :size], copy=True)
-        else:
-            del self.items[level], self.sizes[level]
-
-    def _offsets(self, level: int, stride: int) -> Array:
-        count = self.compactions.get(level, 0)
-        self.compactions[level] = count + 1
-        return offsets(self._keys, level, count, stride)
-
-    @property
-    def weight(self) -> int:
-        """The number of rows all items together stand for."""
-        return sum(size << level for level, size in self.sizes.items())
-
-    def send(self, like: Array) -> None:
-        """Move the items to where `like` lies, from the host."""
-        self.items = {level: send(items, like) for level, items in self.items.items()}
-        self._keys = send(self._keys, like)
-
-    def on_host(self) -> Levels:
-        """A copy in arrays of its own, on the host; it waits for an accelerator."""
-        result = copy(self)
-        result.items = {level: np.array(to_host(items)) for level, items in self.items.items()}
-        result.sizes, result.compactions = dict(self.sizes), dict(self.compactions)
-        result._keys = to_host(self._keys)
-        return result
-
-    def laid_out(self) -> tuple[list[int], Floats]:
-        """The sizes of all levels from 0 to the highest, and the items, level after level, float32 `[dim, sum(sizes)]`.
-
-        Only for levels on the host.
-
-        Example:
-            >>> levels = Levels(dim=1, k=200, seed=0)
-            >>> levels.room(2, width=3, like=np.empty(0, np.float32))[...] = [4, 6, 5]
-            >>> levels.laid_out()
-            ([0, 0, 3], array([[4., 6., 5.]], dtype=float32))
-        """
-        parts = [self.items[level][:, : self.sizes[level]] for level in sorted(self.sizes)]
-        items: Floats = np.concatenate([np.empty((self.dim, 0), np.float32), *parts], axis=1)
-        return _listed(self.sizes), items
-
-    def relaid(self, sizes: Sequence[int], items: Floats) -> Self:
-        """The same levels with the items of another such layout."""
-        ends = np.cumsum(sizes)
-        result = copy(self)
-        result.compactions = dict(self.compactions)
-        result.sizes = {level: int(size) for level, size in enumerate(sizes) if size}
-        result.items = {level: np.array(items[:, ends[level] - n : ends[level]]) for level, n in result.sizes.items()}
-        return result
-
-    def without_nan(self, n: int, high: Floats) -> Self:
-        """The levels of the n valid rows among those that these levels, on the host, stand for.
-
-        The others are in them as NaN, of which compactions kept more in one stream than in the next. NaN sort last, so
-        ranks counted from below are right as they are. At the top, what a stream has too much is cut off, and what it
-        lacks is made up by its largest item, or by its largest value `high` if no item is left. The fit adds at most
-        half the weight of its heaviest item, n / 512, to the error of a rank.
-        """
-        sizes, items = self.laid_out()
-        values, weights = sorted_items(items, sizes)
-        values[:, 0] = np.where(np.isnan(values[:, 0]), high, values[:, 0])
-        values = np.fmax.accumulate(values, axis=1)
-        valid = spread(n, lambda _: self.capacity)
-        return self.relaid(valid, fit(values, weights, valid))
-
-    def state(self) -> State:
-        """Plain arrays for `from_state`: the layout, how many compactions each level has had, and the seed."""
-        sizes, items = self.laid_out()
-        numbers = {"seed": self.seed, "sizes": sizes, "compactions": _listed(self.compactions)}
-        return {name: np.array(value, np.int64) for name, value in numbers.items()} | {"items": items}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], dim: int, k: int) -> Self:
-        """The levels `state` describes.
-
-        Raises:
-            FormatError: it is not a state of levels of so many streams, or is damaged.
-        """
-        sizes = field(state, "sizes", np.int64, (None,)).tolist()
-        counts = field(state, "compactions", np.int64, (None,)).tolist()
-        require(max(len(sizes), len(counts)) <= MAX_LEVELS, f"more than {MAX_LEVELS} levels")
-        require(min(sizes + counts, default=0) >= 0, "a negative level size or count")
-        require(not sizes or sizes[-1] > 0, "an empty highest level")
-        require(total_weight(sizes) <= LARGEST_COUNT, "more rows than can be counted")
-        items = field(state, "items", np.float32, (dim, sum(sizes)))
-        require(not np.isnan(items).any(), "NaN among the items")
-        result = cls(dim, k, number(state, "seed", 0, 2**63 - 1))
-        result.compactions = {level: count for level, count in enumerate(counts) if count}
-        return result.relaid(sizes, items)
-
-
-def _listed(numbers: dict[int, int]) -> list[int]:
-    return [numbers.get(level, 0) for level in range(max(numbers, default=-1) + 1)]
-
-
-class PendingRows:
-    """Rows of `dim` values, up to a fixed number of them.
-
-    Args:
-        places: how many rows go on to the levels together.
-        dim: width of a row.
-        like: an array that lies where the rows will.
-
-    Attributes:
-        rows: float32 `[places, dim]`, `[0, dim]` before the first row.
-        filled: how many of them are in use.
-        invalid: rows found invalid so far, these and earlier ones: an int on a host, a scalar on an accelerator.
-
-    Example:
-        >>> pending = PendingRows(places=512, dim=3, like=np.empty(0))
-        >>> pending.take(np.ones((600, 3))), pending.full
-        (512, True)
-    """
-
-    def __init__(self, places: int, dim: int, like: Array) -> None:
-        self.places = places
-        self.rows = _rows(0, dim, like)
-        self.filled = 0
-        self.invalid: Array = 0
-
-    @property
-    def on_host(self) -> bool:
-        """Whether the rows lie in host memory as numpy."""
-        return isinstance(self.rows, np.ndarray)
-
-    @property
-    def used(self) -> Array:
-        """The rows in use, `[filled, dim]`, not a copy."""
-        return self.rows[: self.filled]
-
-    @property
-    def full(self) -> bool:
-        """Whether every place is in use."""
-        return self.filled == self.places
-
-    def take(self, rows: Array) -> int:
-        """Copy as many of the rows `[n, dim]` as there are places for, and return how many that were."""
-        if not len(self.rows):
-            self.rows = _rows(self.places, rows.shape[1], self.rows)
-        count = min(self.places - self.filled, len(rows))
-        self.rows[self.filled : self.filled + count] = rows[:count]
-        self.filled += count
-        return count
-
-    def drop_invalid(self) -> None:
-        """On a host: leave out the rows in use with a value that is not finite, and count them."""
-        valid = np.isfinite(self.used).all(axis=1)
-        kept = int(np.count_nonzero(valid))
-        if kept == self.filled:
-            return
-        self.invalid += self.filled - kept
-        self.rows[:kept] = self.used[valid]
-        self.filled = kept
-
-    def mask_invalid(self) -> None:
-        """On an accelerator, with all places in use: overwrite such rows with NaN, and count them there."""
-        xp = namespace(self.rows)
-        valid = xp.all(xp.isfinite(self.rows), axis=1)
-        self.invalid = self.invalid + xp.sum(~valid)
-        self.rows[...] = xp.where(valid[:, None], self.rows, xp.nan)
-
-    def moved(self, like: Array) -> PendingRows:
-        """A copy where `like` lies; towards a host it waits for the accelerator."""
-        result = PendingRows(self.places, self.rows.shape[1], like)
-        result.take(to_host(self.used) if result.on_host else send(self.used, like))
-        result.invalid = int(self.invalid) if result.on_host else self.invalid
-        return result
-
-    def state(self) -> State:
-        """Plain arrays for `from_state`; only for rows on the host, after `drop_invalid`."""
-        return {"pending": np.array(self.used), "invalid": np.array(self.invalid, np.int64)}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], places: int, dim: int) -> Self:
-        """The rows `state` describes.
-
-        Raises:
-            FormatError: it is not a state of pending rows of that width, or is damaged.
-        """
-        rows = field(state, "pending", np.float32, (None, dim))
-        require(len(rows) <= places, f"{len(rows)} pending rows for {places} places")
-        require(bool(np.isfinite(rows).all()), "pending rows with values that are not finite")
-        result = cls(places, dim, rows)
-        result.take(rows)
-        result.invalid = number(state, "invalid")
-        return result
-
-
-def _rows(places: int, dim: int, like: Array) -> Array:
-    # A cache line more than needed on a host, or the values of a column would share few cache sets.
-    pad = 16 if isinstance(like, np.ndarray) else 0
-    return unfilled((places, dim + pad), "float32", like)[:, :dim]
-
-
-def checked_rows(rows: Array, dim: int) -> Array:
-    """Rows as they can be copied to float32: real numbers of shape `[n, dim]`; on a host already float32.
-
-    Raises:
-        InputError: they are something else.
-
-    Example:
-        >>> checked_rows(np.array([[1, 2]]), dim=2).dtype
-        dtype('float32')
-    """
-    if rows.ndim != 2 or rows.shape[1] != dim:
-        one = f"; pass rows[None, :] for a single row of {dim}" if tuple(rows.shape) == (dim,) else ""
-        raise InputError(f"rows must be [n, {dim}] for a bank of {dim} streams, got shape {tuple(rows.shape)}{one}")
-    if isinstance(rows, np.ndarray) and rows.dtype == np.float32:
-        return rows
-    if not namespace(rows).isdtype(rows.dtype, ("bool", "integral", "real floating")):
-        raise InputError(f"rows must be real numbers, got dtype {rows.dtype}")
-    if not isinstance(rows, np.ndarray):
-        return rows
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes an infinity, and its row invalid
-        return rows.astype(np.float32)
-
 
 #: More streams than this are refused: their pending rows alone would take 2 GiB.
 MAX_DIM = 1 << 20
@@ -720,8 +300,8 @@ class KLLBank(Sketch):
         (low, high), quantiles = bank._ends(), bank.quantiles(RANKS)
         rows = {"kind": "numbers", "n": bank.n, "invalid": bank.invalid}
         return {
-            stream: {**rows, "min": float(a), "max": float(b), "quantiles": dict(zip(RANKS, each, strict=True))}
-            for stream, a, b, each in zip(streams, low, high, quantiles.tolist(), strict=True)
+            stream: {**rows, "min": float(a), "max": float(b), "quantiles": dict(zip(RANKS, values, strict=True))}
+            for stream, a, b, values in zip(streams, low, high, quantiles.tolist(), strict=True)
         }
 
     def compact(self) -> Self:
@@ -765,10 +345,12 @@ class KLLBank(Sketch):
         """
         first, *_ = sketches = wire.read_alike(blobs)
         result = cls(len(sketches), first.k, seed)
-        result._min_k, result._rows_seen = min(each.min_k for each in sketches), first.n
+        result._min_k, result._rows_seen = min(sketch.min_k for sketch in sketches), first.n
         if first.n:
-            result._levels = result._levels.relaid(first.sizes, np.stack([each.items for each in sketches]))
-            result._low, result._high = np.array([(each.minimum, each.maximum) for each in sketches], np.float32).T
+            result._levels = result._levels.relaid(first.sizes, np.stack([sketch.items for sketch in sketches]))
+            result._low, result._high = np.array(
+                [(sketch.minimum, sketch.maximum) for sketch in sketches], np.float32
+            ).T
         return result
 
     def state(self) -> State:
@@ -807,3 +389,414 @@ def _whole(name: str, value: Any, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
         raise InputError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
     return int(value)
+
+
+class PendingRows:
+    """Rows of `dim` values, up to a fixed number of them.
+
+    Args:
+        places: how many rows go on to the levels together.
+        dim: width of a row.
+        like: an array that lies where the rows will.
+
+    Attributes:
+        rows: float32 `[places, dim]`, `[0, dim]` before the first row.
+        filled: how many of them are in use.
+        invalid: rows found invalid so far, these and earlier ones: an int on a host, a scalar on an accelerator.
+
+    Example:
+        >>> pending = PendingRows(places=512, dim=3, like=np.empty(0))
+        >>> pending.take(np.ones((600, 3))), pending.full
+        (512, True)
+    """
+
+    def __init__(self, places: int, dim: int, like: Array) -> None:
+        self.places = places
+        self.rows = _rows(0, dim, like)
+        self.filled = 0
+        self.invalid: Array = 0
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the rows lie in host memory as numpy."""
+        return isinstance(self.rows, np.ndarray)
+
+    @property
+    def used(self) -> Array:
+        """The rows in use, `[filled, dim]`, not a copy."""
+        return self.rows[: self.filled]
+
+    @property
+    def full(self) -> bool:
+        """Whether every place is in use."""
+        return self.filled == self.places
+
+    def take(self, rows: Array) -> int:
+        """Copy as many of the rows `[n, dim]` as there are places for, and return how many that were."""
+        if not len(self.rows):
+            self.rows = _rows(self.places, rows.shape[1], self.rows)
+        count = min(self.places - self.filled, len(rows))
+        self.rows[self.filled : self.filled + count] = rows[:count]
+        self.filled += count
+        return count
+
+    def drop_invalid(self) -> None:
+        """On a host: leave out the rows in use with a value that is not finite, and count them."""
+        valid = np.isfinite(self.used).all(axis=1)
+        kept = int(np.count_nonzero(valid))
+        if kept == self.filled:
+            return
+        self.invalid += self.filled - kept
+        self.rows[:kept] = self.used[valid]
+        self.filled = kept
+
+    def mask_invalid(self) -> None:
+        """On an accelerator, with all places in use: overwrite such rows with NaN, and count them there."""
+        xp = namespace(self.rows)
+        valid = xp.all(xp.isfinite(self.rows), axis=1)
+        self.invalid = self.invalid + xp.sum(~valid)
+        self.rows[...] = xp.where(valid[:, None], self.rows, xp.nan)
+
+    def moved(self, like: Array) -> PendingRows:
+        """A copy where `like` lies; towards a host it waits for the accelerator."""
+        result = PendingRows(self.places, self.rows.shape[1], like)
+        result.take(to_host(self.used) if result.on_host else send(self.used, like))
+        result.invalid = int(self.invalid) if result.on_host else self.invalid
+        return result
+
+    def state(self) -> State:
+        """Plain arrays for `from_state`; only for rows on the host, after `drop_invalid`."""
+        return {"pending": np.array(self.used), "invalid": np.array(self.invalid, np.int64)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], places: int, dim: int) -> Self:
+        """The rows `state` describes.
+
+        Raises:
+            FormatError: it is not a state of pending rows of that width, or is damaged.
+        """
+        rows = field(state, "pending", np.float32, (None, dim))
+        require(len(rows) <= places, f"{len(rows)} pending rows for {places} places")
+        require(bool(np.isfinite(rows).all()), "pending rows with values that are not finite")
+        result = cls(places, dim, rows)
+        result.take(rows)
+        result.invalid = number(state, "invalid")
+        return result
+
+
+def _rows(places: int, dim: int, like: Array) -> Array:
+    # A cache line more than needed on a host, or the values of a column would share few cache sets.
+    pad = 16 if isinstance(like, np.ndarray) else 0
+    return unfilled((places, dim + pad), "float32", like)[:, :dim]
+
+
+def checked_rows(rows: Array, dim: int) -> Array:
+    """Rows as they can be copied to float32: real numbers of shape `[n, dim]`; on a host already float32.
+
+    Raises:
+        InputError: they are something else.
+
+    Example:
+        >>> checked_rows(np.array([[1, 2]]), dim=2).dtype
+        dtype('float32')
+    """
+    if rows.ndim != 2 or rows.shape[1] != dim:
+        advice = f"; pass rows[None, :] for a single row of {dim}" if tuple(rows.shape) == (dim,) else ""
+        raise InputError(f"rows must be [n, {dim}] for a bank of {dim} streams, got shape {tuple(rows.shape)}{advice}")
+    if isinstance(rows, np.ndarray) and rows.dtype == np.float32:
+        return rows
+    if not namespace(rows).isdtype(rows.dtype, ("bool", "integral", "real floating")):
+        raise InputError(f"rows must be real numbers, got dtype {rows.dtype}")
+    if not isinstance(rows, np.ndarray):
+        return rows
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes an infinity, and its row invalid
+        return rows.astype(np.float32)
+
+
+#: The least capacity of a level: up to here numpy's sort is fastest per value.
+LEAST = 512
+#: Levels, from the one that rows enter, before that one is raised.
+DEPTH = 3
+#: Rows enter level 5 at most, one item for 32 of them, so that their share of the error stays small for any n.
+HIGHEST_ENTRY = 5
+
+
+class Levels:
+    """The items of all streams of a bank, level by level, with level sizes the host knows.
+
+    Args:
+        dim: number of streams.
+        k: accuracy parameter.
+        seed: decides which items compactions keep.
+
+    Attributes:
+        capacity: items per stream a level has places for, and rows that enter together.
+        items: float32 `[dim, places]` of each level, places >= its size.
+        sizes: items per stream of each level.
+        compactions: how many each level has had.
+
+    Example:
+        >>> levels = Levels(dim=1, k=200, seed=0)
+        >>> low, high = levels.enter(np.arange(512, dtype=np.float32)[None])
+        >>> levels.sizes, low.tolist(), high.tolist()
+        ({1: 256}, [0.0], [511.0])
+    """
+
+    def __init__(self, dim: int, k: int, seed: int) -> None:
+        self.dim = dim
+        self.capacity = max(LEAST, 1 << ((5 * k + 1) // 2 - 1).bit_length())
+        self.seed = seed
+        self._keys: Array = stream_keys(seed, dim)
+        self.items: dict[int, Array] = {}
+        self.sizes: dict[int, int] = {}
+        self.compactions: dict[int, int] = {}
+        self._entered = 0, 0
+
+    def enter(self, columns: Array) -> tuple[Array, Array]:
+        """Thin rows to the lowest level in use; what lies below it is moved up.
+
+        Args:
+            columns: float32 `[dim, capacity]`, rows seen as columns. NaN for rows left out.
+
+        Returns:
+            The smallest and the largest value of each stream, `[dim]`, as `thin` does.
+        """
+        entry = min(max(1, max(self.sizes, default=0) - DEPTH + 1), HIGHEST_ENTRY)
+        for level in range(entry):
+            if level in self.sizes and self.items[level].shape[1] > 1:
+                self._compact(level)
+                self._shed(level)
+        self._entered = entry, columns.shape[1] >> entry
+        room = self.room(*self._entered, columns)
+        return thin(columns, 1 << entry, self._offsets(0, 1 << entry), room)
+
+    def withdraw(self) -> None:
+        """Take back what entered last."""
+        level, width = self._entered
+        self.sizes[level] -= width
+        if not self.sizes[level]:
+            self._shed(level)
+
+    def room(self, level: int, width: int, like: Array) -> Array:
+        """Where to write `width` more items per stream of a level, which is compacted first if it is too full for them.
+
+        Args:
+            level: which one.
+            width: how many.
+            like: an array that lies where the items do.
+        """
+        if self.sizes.get(level, 0) + width > self.capacity:
+            self._compact(level)
+        size = self.sizes.get(level, 0)
+        items = self.items.get(level)
+        if items is None or items.shape[1] < size + width:
+            places = max(self.capacity, size + width)
+            self.items[level] = unfilled((self.dim, places), "float32", like)
+            if items is not None:
+                self.items[level][:, :size] = items[:, :size]
+        self.sizes[level] = size + width
+        return self.items[level][:, size : size + width]
+
+    def _compact(self, level: int) -> None:
+        """Push every second item of a level up; one of an odd number stays behind."""
+        size = self.sizes.get(level, 0)
+        rest = size % 2
+        if size > 1:
+            items = self.items[level][:, rest:size]
+            room = self.room(level + 1, size // 2, items)
+            thin(items, 2, self._offsets(level, 2), room)
+            self.sizes[level] = rest
+
+    def _shed(self, level: int) -> None:
+        """Give back the memory of a level's free places."""
+        size = self.sizes[level]
+        if size:
+            self.items[level] = namespace(self.items[level]).asarray(self.items[level][:, :size], copy=True)
+        else:
+            del self.items[level], self.sizes[level]
+
+    def _offsets(self, level: int, stride: int) -> Array:
+        count = self.compactions.get(level, 0)
+        self.compactions[level] = count + 1
+        return offsets(self._keys, level, count, stride)
+
+    @property
+    def weight(self) -> int:
+        """The number of rows all items together stand for."""
+        return sum(size << level for level, size in self.sizes.items())
+
+    def send(self, like: Array) -> None:
+        """Move the items to where `like` lies, from the host."""
+        self.items = {level: send(items, like) for level, items in self.items.items()}
+        self._keys = send(self._keys, like)
+
+    def on_host(self) -> Levels:
+        """A copy in arrays of its own, on the host; it waits for an accelerator."""
+        result = copy(self)
+        result.items = {level: np.array(to_host(items)) for level, items in self.items.items()}
+        result.sizes, result.compactions = dict(self.sizes), dict(self.compactions)
+        result._keys = to_host(self._keys)
+        return result
+
+    def laid_out(self) -> tuple[list[int], Floats]:
+        """The sizes of all levels from 0 to the highest, and the items, level after level, float32 `[dim, sum(sizes)]`.
+
+        Only for levels on the host.
+
+        Example:
+            >>> levels = Levels(dim=1, k=200, seed=0)
+            >>> levels.room(2, width=3, like=np.empty(0, np.float32))[...] = [4, 6, 5]
+            >>> levels.laid_out()
+            ([0, 0, 3], array([[4., 6., 5.]], dtype=float32))
+        """
+        parts = [self.items[level][:, : self.sizes[level]] for level in sorted(self.sizes)]
+        items: Floats = np.concatenate([np.empty((self.dim, 0), np.float32), *parts], axis=1)
+        return _listed(self.sizes), items
+
+    def relaid(self, sizes: Sequence[int], items: Floats) -> Self:
+        """The same levels with the items of another such layout."""
+        ends = np.cumsum(sizes)
+        result = copy(self)
+        result.compactions = dict(self.compactions)
+        result.sizes = {level: int(size) for level, size in enumerate(sizes) if size}
+        result.items = {level: np.array(items[:, ends[level] - n : ends[level]]) for level, n in result.sizes.items()}
+        return result
+
+    def without_nan(self, n: int, high: Floats) -> Self:
+        """The levels of the n valid rows among those that these levels, on the host, stand for.
+
+        The others are in them as NaN, of which compactions kept more in one stream than in the next. NaN sort last, so
+        ranks counted from below are right as they are. At the top, what a stream has too much is cut off, and what it
+        lacks is made up by its largest item, or by its largest value `high` if no item is left. The fit adds at most
+        half the weight of its heaviest item, n / 512, to the error of a rank.
+        """
+        sizes, items = self.laid_out()
+        values, weights = sorted_items(items, sizes)
+        values[:, 0] = np.where(np.isnan(values[:, 0]), high, values[:, 0])
+        values = np.fmax.accumulate(values, axis=1)
+        valid = spread(n, lambda _: self.capacity)
+        return self.relaid(valid, fit(values, weights, valid))
+
+    def state(self) -> State:
+        """Plain arrays for `from_state`: the layout, how many compactions each level has had, and the seed."""
+        sizes, items = self.laid_out()
+        numbers = {"seed": self.seed, "sizes": sizes, "compactions": _listed(self.compactions)}
+        return {name: np.array(value, np.int64) for name, value in numbers.items()} | {"items": items}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], dim: int, k: int) -> Self:
+        """The levels `state` describes.
+
+        Raises:
+            FormatError: it is not a state of levels of so many streams, or is damaged.
+        """
+        sizes = field(state, "sizes", np.int64, (None,)).tolist()
+        counts = field(state, "compactions", np.int64, (None,)).tolist()
+        require(max(len(sizes), len(counts)) <= MAX_LEVELS, f"more than {MAX_LEVELS} levels")
+        require(min(sizes + counts, default=0) >= 0, "a negative level size or count")
+        require(not sizes or sizes[-1] > 0, "an empty highest level")
+        require(total_weight(sizes) <= LARGEST_COUNT, "more rows than can be counted")
+        items = field(state, "items", np.float32, (dim, sum(sizes)))
+        require(not np.isnan(items).any(), "NaN among the items")
+        result = cls(dim, k, number(state, "seed", 0, 2**63 - 1))
+        result.compactions = {level: count for level, count in enumerate(counts) if count}
+        return result.relaid(sizes, items)
+
+
+def _listed(numbers: dict[int, int]) -> list[int]:
+    return [numbers.get(level, 0) for level in range(max(numbers, default=-1) + 1)]
+
+
+#: Values of a block: 256 KiB of float32, well inside a level-2 cache.
+BLOCK = 1 << 16
+#: The multiplier of multiplicative hashing: 2**64 divided by the golden ratio, as a signed integer.
+GOLDEN = -0x61C8864680B583EB
+
+
+def stream_keys(seed: int, dim: int) -> NDArray[np.int64]:
+    """A random number per stream, int64 `[dim]`, which the seed determines.
+
+    Example:
+        >>> stream_keys(seed=0, dim=2).dtype
+        dtype('int64')
+    """
+    return np.random.PCG64(seed).random_raw(dim).view(np.int64)
+
+
+def offsets(keys: Array, level: int, count: int, stride: int) -> Array:
+    """Which of every `stride` sorted items a compaction keeps.
+
+    Args:
+        keys: int64 `[dim]`, the streams' random numbers.
+        level: the level that is compacted.
+        count: how many compactions of that level came before; the offsets of an odd one mirror its predecessor's.
+        stride: a power of two, at most 2**16.
+
+    Returns:
+        int64 `[dim]` in 0..stride-1, where the keys lie.
+
+    Example:
+        >>> keys = stream_keys(seed=0, dim=4)
+        >>> (offsets(keys, level=1, count=6, stride=8) + offsets(keys, level=1, count=7, stride=8)).tolist()
+        [7, 7, 7, 7]
+    """
+    pair = hashlib.blake2b(f"{level}/{count // 2}".encode(), digest_size=8).digest()
+    mixed = (keys ^ int.from_bytes(pair, "little", signed=True)) * GOLDEN
+    mirror = -(count % 2)  # all bits set turn an offset into stride - 1 - offset
+    return ((mixed >> 48) ^ mirror) & (stride - 1)
+
+
+def thin(items: Array, stride: int, offset: Array, out: Array) -> tuple[Array, Array]:
+    """Sort each stream's items and write every `stride`-th, beginning with its offset, to `out`.
+
+    Args:
+        items: float32 `[dim, m]`, m a multiple of stride; any memory layout; left as it is.
+        stride: how many items each kept one stands for.
+        offset: int64 `[dim]`.
+        out: float32 `[dim, m // stride]`, written to.
+
+    Returns:
+        The smallest and the largest item of each stream, `[dim]` each. On an accelerator NaN marks the items of rows
+        left out: they are thinned as the largest of all, and passed over here (+inf and -inf where all are NaN).
+
+    Example:
+        >>> kept = np.empty((1, 2), np.float32)
+        >>> low, high = thin(np.array([[7, 1, 5, 3]], np.float32), 2, np.array([1]), kept)
+        >>> kept.tolist(), low.tolist(), high.tolist()
+        ([[3.0, 7.0]], [1.0], [7.0])
+    """
+    return (_thin_host if isinstance(items, np.ndarray) else _thin_device)(items, stride, offset, out)
+
+
+def _thin_host(items: Array, stride: int, offset: Array, out: Array) -> tuple[Array, Array]:
+    """Block by block, in a buffer that stays in the processor's cache: transposed, sorted and thinned there.
+
+    numpy's sort works on contiguous rows a few hundred values long, at 1-2 ns a value.
+    """
+    dim, width = items.shape
+    block = min(dim, max(1, BLOCK // width))
+    buffer = np.empty((block, width), np.float32)
+    streams = np.arange(block)
+    low, high = np.empty((2, dim), np.float32)
+    for start in range(0, dim, block):
+        rows = slice(start, min(start + block, dim))
+        ordered = buffer[: rows.stop - start]
+        ordered[...] = items[rows]
+        ordered.sort(axis=1)
+        low[rows], high[rows] = ordered[:, 0], ordered[:, -1]
+        out[rows] = _every(ordered, stride, offset[rows], streams[: rows.stop - start])
+    return low, high
+
+
+def _thin_device(items: Array, stride: int, offset: Array, out: Array) -> tuple[Array, Array]:
+    xp = namespace(items)
+    ordered = xp.sort(items, axis=1)
+    out[...] = _every(ordered, stride, offset, xp.arange(items.shape[0], device=device(items)))
+    absent = xp.isnan(ordered)
+    low = xp.min(xp.where(absent, xp.inf, ordered), axis=1)
+    high = xp.max(xp.where(absent, -xp.inf, ordered), axis=1)
+    return low, high
+
+
+def _every(ordered: Array, stride: int, offset: Array, streams: Array) -> Any:
+    return ordered.reshape(ordered.shape[0], -1, stride)[streams, :, offset]

@@ -118,8 +118,8 @@ class Categories(Sketch):
         if self._on is not None:
             if self._on.shape != counts.shape:
                 raise InputError(f"categories are {counts.shape[0]} at once here, and {self._on.shape[0]} before")
-            held, counts = (self._on, counts) if type(self._on) is type(counts) else together(self._on, counts)
-            counts = held + counts
+            so_far, counts = (self._on, counts) if type(self._on) is type(counts) else together(self._on, counts)
+            counts = so_far + counts
         self._on = counts
         return True
 
@@ -179,7 +179,7 @@ class Categories(Sketch):
         """Bring over what was put off; waits for the accelerator."""
         if self._on is not None:
             on, self._on = to_host(self._on), None
-            self.add({str(place): count for place, count in enumerate(on.tolist()) if count})
+            self.add({str(number): count for number, count in enumerate(on.tolist()) if count})
         if not self._pending:
             return
         values, weights = map(to_host, _joined(self._pending))
@@ -298,9 +298,9 @@ def tabulate(values: Array, weights: Array, size: int) -> tuple[Array, Array]:
     order = xp.argsort(values)
     ordered, upto = xp.take(values, order), xp.cumulative_sum(xp.take(weights, order))
     is_new = xp.astype(ordered[1:] != ordered[:-1], xp.int64)
-    place = xp.concat([xp.zeros_like(ordered[:1]), xp.cumulative_sum(is_new)])
+    ranks = xp.concat([xp.zeros_like(ordered[:1]), xp.cumulative_sum(is_new)])
     wanted = xp.arange(size, dtype=xp.int64, device=getattr(values, "device", None))
-    last = xp.searchsorted(place, wanted, side="right") - 1
+    last = xp.searchsorted(ranks, wanted, side="right") - 1
     sums = xp.take(upto, last)
     return xp.take(ordered, last), sums - xp.concat([xp.zeros_like(sums[:1]), sums[:-1]])
 

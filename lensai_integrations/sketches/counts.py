@@ -103,8 +103,8 @@ class PixelCounts(Sketch):
             raise InputError(f"values should be [n, {self.channels}, ...], channels second, not {tuple(values.shape)}")
         if 0 not in values.shape:
             more = count_images(values)
-            held, more = together(self._counts, to_host(more) if is_immutable(more) else more)
-            self._counts = held + more
+            so_far, more = together(self._counts, to_host(more) if is_immutable(more) else more)
+            self._counts = so_far + more
         self.n += int(values.shape[0])
 
     def add(self, counts: Array, n: int) -> None:
@@ -126,8 +126,8 @@ class PixelCounts(Sketch):
         if tuple(counts.shape) != (self.channels, 256):
             raise InputError(f"counts should be [{self.channels}, 256], not {list(counts.shape)}")
         xp = namespace(counts)
-        held, more = together(self._counts, xp.astype(counts, xp.int64))
-        self._counts = held + more
+        so_far, more = together(self._counts, xp.astype(counts, xp.int64))
+        self._counts = so_far + more
         self.n += n
 
     def merge(self, other: PixelCounts) -> None:

@@ -87,10 +87,10 @@ class Moments(Sketch):
             raise InputError(f"rows should be [n, {self.dim}], not {tuple(rows.shape)}")
         rows = self._beside(rows)
         for start in range(0, int(rows.shape[0]), self._block_rows):
-            part = rows[start : start + self._block_rows]
-            fits = min(self._block_rows - self._filled, int(part.shape[0]))
-            self._append(part[:fits])
-            self._append(part[fits:])
+            block = rows[start : start + self._block_rows]
+            fits = min(self._block_rows - self._filled, int(block.shape[0]))
+            self._append(block[:fits])
+            self._append(block[fits:])
         self.rows_seen += int(rows.shape[0])
 
     def _beside(self, rows: Array) -> Array:

@@ -240,15 +240,15 @@ def _as_matrix(name: str, rows: Array) -> Array:
 
 def _written(buffer: Array | None, size: int, rows: Array, index: NDArray[np.int64]) -> Array:
     """The buffer with `rows[index[0]]` at the places `index[1]`, on the device of whichever is on one."""
-    held, rows = together(np.empty((0, int(rows.shape[1])), np.float32) if buffer is None else buffer, rows)
-    xp = namespace(held)
-    if held.shape[0] < size:  # the first rows ever, or the first since a state was read: from now on it stays
-        kept, held = held, unfilled((size, int(rows.shape[1])), "float32", held)
-        held[: kept.shape[0]] = kept
-    index = send(index, held)
+    sample, rows = together(np.empty((0, int(rows.shape[1])), np.float32) if buffer is None else buffer, rows)
+    xp = namespace(sample)
+    if sample.shape[0] < size:  # the first rows ever, or the first since a state was read: from now on it stays
+        first, sample = sample, unfilled((size, int(rows.shape[1])), "float32", sample)
+        sample[: first.shape[0]] = first
+    index = send(index, sample)
     with np.errstate(over="ignore", invalid="ignore"):  # float64 beyond float32 becomes infinite, as on a device
-        held[index[1]] = xp.astype(rows[index[0]], xp.float32)
-    return held
+        sample[index[1]] = xp.astype(rows[index[0]], xp.float32)
+    return sample
 
 
 def _read_names(text: bytes) -> list[str]:

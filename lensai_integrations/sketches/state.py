@@ -149,8 +149,8 @@ def field(state: Mapping[str, Any], name: str, dtype: DTypeLike, shape: tuple[in
     array = state[name]
     expected = np.dtype(dtype)
     if not isinstance(array, np.ndarray) or array.dtype != expected:
-        found = getattr(array, "dtype", type(array).__name__)
-        raise FormatError(f"array {name!r} of a sketch's state should be {expected}, not {found}")
+        actual = getattr(array, "dtype", type(array).__name__)
+        raise FormatError(f"array {name!r} of a sketch's state should be {expected}, not {actual}")
     if array.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, array.shape, strict=True)):
         raise FormatError(f"array {name!r} of a sketch's state should have the shape {shape}, not {array.shape}")
     return np.array(array, order="C")

@@ -100,8 +100,8 @@ def quantiles(values: Floats, weights: Integers, ranks: Any) -> Floats:
     ranks = checked_ranks(ranks)
     cumulative = np.cumsum(weights, axis=1)
     target = np.maximum(np.ceil(ranks * float(cumulative[0, -1])), 1.0)
-    found = np.stack([np.searchsorted(row, target, side="left") for row in cumulative])
-    return np.take_along_axis(values, np.minimum(found, values.shape[1] - 1), axis=1)
+    positions = np.stack([np.searchsorted(row, target, side="left") for row in cumulative])
+    return np.take_along_axis(values, np.minimum(positions, values.shape[1] - 1), axis=1)
 
 
 def checked_ranks(ranks: Any) -> NDArray[np.float64]:
@@ -200,6 +200,6 @@ def fit(values: Floats, weights: Integers, sizes: Sequence[int]) -> Floats:
     levels = np.concatenate([levels[0::2], levels[1::2][::-1]])
     width = np.int64(1) << levels.astype(np.int64)
     middle = np.cumsum(width) - width + (width >> 1)
-    found = np.stack([np.searchsorted(row, middle, side="right") for row in np.cumsum(weights, axis=1)])
+    positions = np.stack([np.searchsorted(row, middle, side="right") for row in np.cumsum(weights, axis=1)])
     by_level = np.argsort(levels, kind="stable")
-    return np.take_along_axis(values, found[:, by_level], axis=1)
+    return np.take_along_axis(values, positions[:, by_level], axis=1)

@@ -1,13 +1,17 @@
-"""Apache DataSketches' bytes of a KLL sketch of floats, written and read here without DataSketches.
+"""Apache DataSketches' bytes: KLL sketches of floats, written and read here; categories', checked before it reads them.
 
 A bank of 2,048 streams is one array; handing it to DataSketches item by item would take longer than filling it did. All
 sketches of a bank have the same header and level sizes, so they are written as one array of bytes, a row per sketch.
+The reader takes what the C++ and Python library writes, and the compact form of the Java one.
 
-The reader takes what the C++ and Python library writes, and the compact form of the Java one. It believes nothing:
-every field is checked before it is used, sizes are compared with the bytes there are before anything is made of them,
-and whatever is wrong raises `FormatError`. DataSketches itself checks less and would answer from damaged bytes.
+What `Categories` holds DataSketches itself reads, merges, estimates from and writes. But its C++ copies as many items
+as a header announces into as much memory as another field says: bytes that somebody else made end the process that
+reads them. So nothing is handed to it here that it would not have written itself.
 
-Layout, little-endian:
+Nothing is believed: every field is checked before it is used, every count and every size is held against the others and
+against the bytes there are before anything is made of them, and whatever is wrong raises `FormatError`.
+
+Layouts, little-endian. A KLL sketch:
 
     u8 preamble ints (5; 2 for empty or one item)   u8 serial version (1; 2 for one item)   u8 family 15
     u8 flags (1 empty, 2 level zero sorted, 4 one item)   u16 k   u8 m = 8   u8 unused
@@ -16,14 +20,8 @@ Layout, little-endian:
 Empty sketches end after u8 unused, sketches of one item have that item there. starts[l] is where level l begins in an
 array of the total capacity, filled from the back; k and the number of levels determine that capacity.
 
-Apache DataSketches' bytes of frequent strings and of a distinct count (HLL), checked before DataSketches reads them.
-
-DataSketches' C++ copies as many items as a header announces into as much memory as another field says: bytes that
-somebody else made end the process that reads them. So nothing is handed to it here that it would not have written
-itself: every field, every count and every size is held against the others first. What passes, DataSketches reads,
-merges, estimates from and writes again.
-
-Only what a `Categories` writes is taken: the compact form, 2**12 registers, HLL_8. Layouts, little-endian:
+Frequent strings and a distinct count (HLL), of which only what a `Categories` writes is taken, the compact form, 2**12
+registers, HLL_8:
 
     frequent strings
     u8 preamble longs (4; 1 for empty)   u8 serial version 1   u8 family 10   u8 lg of the largest map
@@ -188,7 +186,7 @@ def write(
     padded = [*sizes, *[0] * levels][:levels]
     starts = total_capacity(k, levels) - sum(padded) + np.cumsum([0, *padded[:-1]])
     head = _FULL.pack(5, 1, _FAMILY, _SORTED, k, _WIDTH, 0, n, k if min_k is None else min_k, levels, 0)
-    ascending = [np.sort(part, axis=1) for part in np.split(items, np.cumsum(sizes)[:-1], axis=1)]
+    ascending = [np.sort(level, axis=1) for level in np.split(items, np.cumsum(sizes)[:-1], axis=1)]
     body = np.concatenate([minimum[:, None], maximum[:, None], *ascending], axis=1)
     body += np.float32(0)  # -0.0 becomes 0.0: they are equal, so sorting puts them anyhow
     return _rows(head + starts.astype("<u4").tobytes(), body)
@@ -249,7 +247,7 @@ def read_alike(blobs: Iterable[Any]) -> list[KLLSketch]:
     sketches = [read(blob) for blob in blobs]
     if not sketches:
         raise InputError("blobs is empty; pass the bytes of one sketch per stream")
-    if len({(each.k, each.sizes) for each in sketches}) > 1:
+    if len({(sketch.k, sketch.sizes) for sketch in sketches}) > 1:
         problem = "the sketches differ in k, n or level sizes, so one bank cannot hold them"
         raise FormatError(f"{problem}; read them one by one, KLLBank.from_bytes([blob])")
     return sketches
@@ -425,8 +423,8 @@ def _check_registers(blob: bytes, out_of_order: bool, n: int) -> None:
     of_each = np.bincount(registers, minlength=_LARGEST_REGISTER + 1)
     # Sums of so few powers of two are exact, in whichever order they were added.
     sums = float(_VALUES[_LOW] @ of_each[_LOW]), float(_VALUES[~_LOW] @ of_each[~_LOW])
-    told = struct.pack("<dd", low, high)
-    require(told == struct.pack("<dd", *sums), f"sums of registers {low}, {high}, which are {sums}")
+    packed = struct.pack("<dd", low, high)
+    require(packed == struct.pack("<dd", *sums), f"sums of registers {low}, {high}, which are {sums}")
     require(zeros == of_each[0] and exceptions == 0, f"{zeros} registers of 0 and {exceptions} exceptions")
     filled = (1 << LG_REGISTERS) - zeros
     require(0 < filled <= n, f"{filled} registers of {n} rows")

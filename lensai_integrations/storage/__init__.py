@@ -3,8 +3,3 @@
 In: arrays, plain values and paths. Out: files that are there whole or not at all, and what was read of them, bounded
 and believed in nothing. Knows nothing of what the arrays mean: no sketch, no profile.
 """
-
-from lensai_integrations.storage.folders import read_folder, write_folder
-from lensai_integrations.storage.npz import pack, unpack
-
-__all__ = ["pack", "read_folder", "unpack", "write_folder"]

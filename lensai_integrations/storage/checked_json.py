@@ -99,7 +99,7 @@ def _check(value: Any) -> None:
     """Refuse what cannot be written as UTF-8, at any depth of the caller's own stack."""
     level = [value]
     for _ in range(MAX_DEPTH):
-        level = [child for each in level for child in _children(each)]
+        level = [child for parent in level for child in _children(parent)]
         if not level:
             json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
             return

@@ -32,9 +32,7 @@ from numpy.typing import NDArray
 from lensai_integrations.errors import FormatError, InputError, InUseError
 from lensai_integrations.problems import pass_on, suppressed
 from lensai_integrations.storage.checked_json import from_json, to_json
-from lensai_integrations.storage.npz import MAX_ARRAYS_BYTES, MAX_FILE_BYTES, pack, unpack
-
-__all__ = ["MAX_ARRAYS_BYTES", "MAX_FILE_BYTES", "pack", "unpack"]  # of npz.py, for whoever stores arrays
+from lensai_integrations.storage.npz import MAX_FILE_BYTES, pack, unpack
 
 MANIFEST: Final = "manifest.json"
 ARRAYS: Final = "profile.npz"
@@ -83,8 +81,8 @@ def files_of(
     """
     contents = {ARRAYS: pack(arrays), **{name: _encoded(name, text) for name, text in texts.items()}}
     files = {name: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for name, c in contents.items()}
-    told = {key: value for key, value in manifest.items() if key not in _OWN_KEYS}
-    whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **told, "files": files}
+    content = {key: value for key, value in manifest.items() if key not in _OWN_KEYS}
+    whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **content, "files": files}
     text = to_json(whole, "the manifest", indent=1)
     if len(text) + _SEAL_BYTES > MAX_MANIFEST_BYTES:
         raise InputError(
@@ -309,11 +307,11 @@ def read_files(folder: Path) -> dict[str, bytes]:
 def _stamp(folder: Path) -> tuple[int, ...] | None:
     """Tells one manifest from the next; None where there is none."""
     try:
-        found = (folder / MANIFEST).stat()
+        manifest = (folder / MANIFEST).stat()
     except OSError as error:
         pass_on(error)
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return manifest.st_ino, manifest.st_mtime_ns, manifest.st_size
 
 
 def _is_changing(folder: Path, before: tuple[int, ...] | None) -> bool:

@@ -121,7 +121,7 @@ def _check_directory(members: list[zipfile.ZipInfo], blob: bytes) -> None:
     if total > _most_unpacked(blob):
         raise FormatError(f"{len(blob)} bytes unpack to {total}, more than the {_most_unpacked(blob)} that are read")
     end = 0
-    for member in sorted(members, key=lambda each: each.header_offset):
+    for member in sorted(members, key=lambda entry: entry.header_offset):
         if member.compress_type not in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED) or member.flag_bits & ~0x800:
             raise FormatError(f"{member.filename!r} is encrypted or compressed by another method than deflate")
         if member.header_offset < end:
@@ -141,8 +141,8 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[A
             raise FormatError(f"{member.filename!r} says shape {shape} of {dtype}, which is more than is read")
         size = math.prod(shape) * dtype.itemsize
         if header + size != member.file_size:
-            found = member.file_size - header
-            raise FormatError(f"{member.filename!r} says shape {shape} of {dtype} but has {found} bytes")
+            available = member.file_size - header
+            raise FormatError(f"{member.filename!r} says shape {shape} of {dtype} but has {available} bytes")
         flat = np.empty(math.prod(shape), dtype)
         _fill(flat.view(np.uint8), file, member.filename)
     if dtype == np.bool_ and size and flat.view(np.uint8).max() > 1:
@@ -156,16 +156,16 @@ def _read_header(file: IO[bytes], name: str) -> tuple[int, np.dtype[Any], tuple[
     length = int.from_bytes(start[len(_MAGIC) :], "little")
     if not start.startswith(_MAGIC) or length > _LONGEST_HEADER:
         raise FormatError(f"{name!r} is not an array of npy version 1.0")
-    told = _HEADER.fullmatch(file.read(length))
-    if told is None:
+    fields = _HEADER.fullmatch(file.read(length))
+    if fields is None:
         raise FormatError(f"{name!r} does not begin as an array: only plain numbers are read")
-    shape = tuple(int(extent) for extent in told[3].decode().split(",") if extent)
+    shape = tuple(int(extent) for extent in fields[3].decode().split(",") if extent)
     if len(shape) > 32:
         raise FormatError(f"{name!r} says it has {len(shape)} dimensions")
     try:
-        return len(start) + length, np.dtype(told[1].decode()), shape, told[2] == b"True"
+        return len(start) + length, np.dtype(fields[1].decode()), shape, fields[2] == b"True"
     except TypeError as error:  # as of an integer of one and a half bytes
-        raise FormatError(f"{name!r} holds {told[1].decode()}, only plain numbers are read") from error
+        raise FormatError(f"{name!r} holds {fields[1].decode()}, only plain numbers are read") from error
 
 
 def _fill(content: NDArray[np.uint8], file: IO[bytes], name: str) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MOST_READ: Final = 4096
 #: Characters of a cause that messages hold.
 _MOST_SAID: Final = 200
-_PHRASES: Final = {each.value: each.phrase for each in HTTPStatus}
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,12 @@ def post(url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> S
             )  # fmt: skip
             try:
                 kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-                told = _told(answer) if kind == "application/json" or answer.status >= 400 else {}
+                content = _content(answer) if kind == "application/json" or answer.status >= 400 else {}
                 wait = _wait(answer.headers.get("Retry-After"))
                 date = _date(answer.headers.get("Date"))
-                return ServerAnswer(answer.status, _line(told.get("detail")), wait, told, kind == "text/html", date)
+                return ServerAnswer(
+                    answer.status, _line(content.get("detail")), wait, content, kind == "text/html", date
+                )
             finally:
                 answer.close()  # the rest is not read: it may have no end
     except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -137,24 +139,24 @@ def _pool(url: str) -> urllib3.PoolManager:
         return urllib3.PoolManager()
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     auth = urllib3.util.parse_url(proxy).auth
-    known = urllib3.util.make_headers(proxy_basic_auth=unquote(auth)) if auth else None
-    return urllib3.ProxyManager(proxy, proxy_headers=known)
+    credentials = urllib3.util.make_headers(proxy_basic_auth=unquote(auth)) if auth else None
+    return urllib3.ProxyManager(proxy, proxy_headers=credentials)
 
 
-def _told(answer: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+def _content(answer: urllib3.BaseHTTPResponse) -> dict[str, Any]:
     """What FastAPI, and so LensAI's server, says of an upload or of a refusal, as far as a few bytes go."""
     import urllib3
 
     try:
-        told = json.loads(answer.read1(_MOST_READ, decode_content=False))
+        content = json.loads(answer.read1(_MOST_READ, decode_content=False))
     except (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError) as error:
         pass_on(error)
         return {}  # its status says enough
-    return told if isinstance(told, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _line(text: Any) -> str:
-    return "".join(each for each in text if each.isprintable()) if isinstance(text, str) else ""
+    return "".join(character for character in text if character.isprintable()) if isinstance(text, str) else ""
 
 
 def _wait(asked: str | None) -> float:
@@ -177,7 +179,9 @@ def _date(said: str | None) -> float:
 
 def _cause(error: BaseException) -> str:
     """What lies under urllib3's errors, whose own texts name the server and the path."""
-    while inner := error.__cause__ or next((each for each in error.args if isinstance(each, Exception)), None):
+    while inner := error.__cause__ or next(
+        (argument for argument in error.args if isinstance(argument, Exception)), None
+    ):
         error = inner
     return _line(str(error))[:_MOST_SAID] or type(error).__name__  # of an answer that is none it holds the first line
 

@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.arguments import documented
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
-from lensai_integrations.measures.inputs import ImageInputs, documented
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import UNSEEN
 from lensai_integrations.measures.wrapped import Names, class_names_of
 from lensai_integrations.problems import Problems

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from lensai_integrations.arrays.namespaces import is_array, shape_of
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.arguments import documented
 from lensai_integrations.measures.batches import find_images
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
-from lensai_integrations.measures.inputs import documented
 from lensai_integrations.monitoring.monitor import DriftMonitor
 from lensai_integrations.problems import log
 from lensai_integrations.profiles.names import OUTPUTS, is_labels

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from lensai_integrations.arrays.namespaces import dtype_name, is_array, shape_of, strings, to_host
 from lensai_integrations.errors import InputError, MissingDependencyError
-from lensai_integrations.measures.batches import by_shape
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.layouts import by_shape
 from lensai_integrations.measures.outputs import SUM_TOLERANCE
 from lensai_integrations.measures.pixels import OVERSHOOT
 from lensai_integrations.problems import Problems, pass_on

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.arguments import documented, plain
 from lensai_integrations.measures.embeddings import Reduce, check_reduce
-from lensai_integrations.measures.inputs import ImageInputs, documented, plain
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.monitoring.monitor import DriftMonitor
 from lensai_integrations.monitoring.sinks.base import Sink
 from lensai_integrations.profiles.conventions import chosen_readers, is_images, readers_by_name

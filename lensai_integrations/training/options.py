@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.arguments import COMMON, check_numbers, check_seconds, documented, plain
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.embeddings import Reduce, check_reduce
-from lensai_integrations.measures.inputs import COMMON, ImageInputs, check_numbers, check_seconds, documented, plain
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import KINDS, TASKS
 from lensai_integrations.mlflow.address import checked_path
 from lensai_integrations.profiles.conventions import checked_conventions, readers_by_name

@@ -10,9 +10,10 @@ from torch.utils._pytree import tree_leaves
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from lensai_integrations.measures.arguments import COMMON, documented
 from lensai_integrations.measures.batches import is_picture
 from lensai_integrations.measures.custom import CustomMeasure
-from lensai_integrations.measures.inputs import COMMON, ImageInputs, documented
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
 from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.profiling.delivered_images import Collector

@@ -28,7 +28,7 @@ import numpy as np
 import pytest
 
 from lensai_integrations import Baseline, Profiler
-from lensai_integrations.measures.inputs import arguments_in
+from lensai_integrations.measures.arguments import arguments_in
 from lensai_integrations.training import finish
 from lensai_integrations.training.recording import Recording
 

@@ -13,6 +13,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from checks.measure import check_measure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from libraries import IMMUTABLE, LIBRARIES, as_if_elsewhere, maker
@@ -527,3 +528,46 @@ def test_an_error_handler_is_told_once(make):
     for _ in range(3):
         profiler.update(inputs=pictures(4))
     assert [(name, type(error)) for name, error in told] == [("inputs/own", ZeroDivisionError)]
+
+
+# The suite for measures: it passes what is right, in every library, and names what is wrong.
+
+
+def seen(name, function, **told):
+    function.__doc__ = "What a test looks at."
+    return measure(f"checked-{name}", **told)(function)
+
+
+def test_a_measure_of_one_stream_and_one_of_several():
+    check_measure(seen("darkest", lambda images: images.min((1, 2, 3)), range=(0, 255)), libraries=("numpy", "jax"))
+    check_measure(seen("halves", lambda images: images.reshape(len(images), 2, -1).mean(-1)), libraries=LIBRARIES[:2])
+    check_measure(seen("grey", lambda images: images[:, 0, 0, 0]), channels=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "message"),
+    [
+        ("range", lambda images: images.max((1, 2, 3)), "above its range to 1"),
+        ("finite", lambda images: 1 / images.std((1, 2, 3)), "is not finite"),
+        ("batch", lambda images: images.mean((1, 2, 3)) / (images.max() + 1), "depends on the other images"),
+        ("shape", lambda images: images[..., 0], "shape .8, 12, 9."),
+        ("rows", lambda images: images[:1, 0, 0, 0], "1 rows of 8 images"),
+        ("written", lambda images: np.divide(images, 256, out=images)[:, 0, 0, 0], "changed the images"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_what_is_wrong_is_named(name, function, message):
+    with pytest.raises(AssertionError, match=message):
+        check_measure(seen(name, function, range=(0, 1)), libraries=())
+
+
+def test_a_measure_that_only_numpy_can_is_named():
+    with pytest.raises((AssertionError, TypeError, AttributeError)):
+        check_measure(
+            seen("numpy-only", lambda images: np.ptp(np.asarray(images, object), (1, 2, 3))), libraries=["torch"]
+        )
+
+
+def test_a_measure_that_says_nothing_is_named():
+    with pytest.raises(AssertionError, match="says nothing about an image"):
+        check_measure(measure("checked-mute")(lambda images: images[:, 0, 0, 0]))

@@ -5,20 +5,17 @@ import json
 import pickle
 import subprocess
 import sys
-from unittest.mock import MagicMock
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
-from torchvision import transforms as v1
-from torchvision.datasets import FakeData
-from torchvision.transforms import v2
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.inputs import ImageInputs, normalization_of
+from lensai_integrations.measures.images import measure_images
+from lensai_integrations.measures.inputs import MODES, ImageInputs, preprocessing_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 6), dtype=np.uint8)
@@ -225,91 +222,6 @@ def test_numbers_of_any_kind_become_plain_ones():
     assert json.dumps(dataclasses.asdict(inputs))
 
 
-class Pictures(Dataset):
-    def __init__(self, **attributes):
-        vars(self).update(attributes)
-
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        raise AssertionError("the data are not to be read")
-
-
-NORMALIZE = v1.Normalize(MEAN, STD)
-CHAIN = v1.Compose([v1.Resize(8), v1.ToTensor(), NORMALIZE])
-
-
-@pytest.mark.parametrize(
-    "transform",
-    [
-        NORMALIZE,
-        v2.Normalize(MEAN, STD),
-        v1.Normalize(torch.tensor(MEAN, dtype=torch.float64), torch.tensor(STD, dtype=torch.float64)),
-        CHAIN,
-        v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(MEAN), list(STD))]),
-        v1.Compose([v2.RandomHorizontalFlip(), v1.Compose([v1.ToTensor(), NORMALIZE]), v1.RandomErasing()]),
-        torch.nn.Sequential(v1.Resize(8), v1.Normalize(MEAN, STD)),
-        [v1.ToTensor(), NORMALIZE],
-        Pictures(transform=CHAIN),
-        Pictures(transforms=CHAIN),
-        FakeData(2, (3, 8, 8), transform=CHAIN, target_transform=v1.Normalize((0.1,), (0.1,))),
-        Subset(FakeData(2, (3, 8, 8), transform=CHAIN), [0]),
-        Subset(Subset(Pictures(transform=CHAIN), [0]), [0]),
-        ConcatDataset([Pictures(transform=CHAIN), Subset(Pictures(transform=NORMALIZE), [0])]),
-    ],
-)
-def test_a_normalisation_is_found(transform):
-    assert normalization_of(transform) == (MEAN, STD)
-
-
-@pytest.mark.parametrize(
-    "transform",
-    [
-        None,
-        v1.ToTensor(),
-        v1.Compose([v1.Resize(8), v1.ToTensor()]),
-        v1.RandomApply([NORMALIZE], p=0.5),
-        v1.Compose([v1.ToTensor(), v1.RandomChoice([NORMALIZE, v1.RandomErasing()])]),
-        Pictures(transform=None),
-        Pictures(transform=lambda image: image),
-        TensorDataset(torch.zeros(2, 3)),
-        ConcatDataset([Pictures(), Pictures(transform=v1.ToTensor())]),
-        object(),
-        MagicMock(),
-    ],
-)
-def test_without_a_sure_normalisation_there_is_none(transform):
-    assert normalization_of(transform) is None
-
-
-def test_a_data_set_that_holds_itself_is_walked_once():
-    circle = Pictures()
-    circle.dataset, circle.transform = circle, CHAIN
-    assert normalization_of(circle) == (MEAN, STD)
-
-
-@pytest.mark.parametrize(
-    "transform",
-    [
-        v1.Compose([NORMALIZE, v1.Normalize((0.5,), (0.5,))]),
-        ConcatDataset([Pictures(transform=CHAIN), Pictures(transform=v1.Normalize((0.5,), (0.5,)))]),
-        ConcatDataset([Pictures(transform=CHAIN), Pictures()]),
-        Subset(ConcatDataset([Pictures(), Pictures(transform=CHAIN)]), [0]),
-    ],
-)
-def test_normalisations_that_differ_are_not_chosen_from(transform):
-    with pytest.raises(InputError, match=r"several normalisations.*pass mean= and std="):
-        normalization_of(transform)
-
-
-def test_what_is_found_undoes_the_transform():
-    pixels = torch.from_numpy(PIXELS)
-    mean, std = normalization_of(CHAIN)
-    images = ImageInputs(mean=mean, std=std).read(NORMALIZE(pixels / 255))
-    np.testing.assert_allclose(scaled(images), PIXELS, atol=1e-4)
-
-
 @pytest.mark.slow
 def test_reading_images_imports_no_framework():
     code = (
@@ -317,64 +229,6 @@ def test_reading_images_imports_no_framework():
         "sys.exit(any(name in sys.modules for name in ('torch', 'torchvision', 'keras', 'cv2', 'PIL', 'skimage')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
-
-
-class Normalize:
-    """Stands in for Albumentations', which is not always there."""
-
-    def __init__(self, mean=MEAN, std=STD, max_pixel_value=255.0, normalization="standard", p=1.0):
-        self.mean, self.std, self.max_pixel_value = mean, std, max_pixel_value
-        self.normalization, self.p = normalization, p
-
-
-def albumentations_normalize():
-    return pytest.importorskip("albumentations").Normalize
-
-
-@pytest.mark.parametrize("find", [lambda: Normalize, albumentations_normalize])
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ({}, (MEAN, STD)),
-        ({"mean": (0.0,) * 3, "std": (1.0,) * 3}, ((0.0,) * 3, (1.0,) * 3)),
-        ({"max_pixel_value": 65535.0}, (MEAN, STD)),  # parts of white, whatever white is
-        ({"mean": (127.5,) * 3, "std": (51.0,) * 3, "max_pixel_value": 1.0}, ((0.5,) * 3, (0.2,) * 3)),
-        ({"max_pixel_value": 1.0}, (MEAN, STD)),
-        ({"p": 0.5}, None),
-    ],
-)
-def test_normalisations_of_albumentations_that_are_mean_and_std(find, arguments, expected):
-    class Compose:
-        transforms = (find()(**arguments),)
-
-    found = normalization_of(Compose())
-    assert found == expected or np.allclose(found, expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize("find", [lambda: Normalize, albumentations_normalize])
-@pytest.mark.parametrize("how", ["image", "image_per_channel", "min_max", "min_max_per_channel"])
-def test_normalisations_by_what_is_in_an_image_are_not_undone(find, how):
-    with pytest.raises(InputError, match=f"'{how}'.*cannot be undone.*ProfileImages"):
-        normalization_of([find()(normalization=how)])
-
-
-@pytest.mark.parametrize("max_pixel_value", [255.0, 1.0])
-def test_what_albumentations_normalised_comes_back(max_pixel_value):
-    transform = albumentations_normalize()(
-        *((MEAN, STD) if max_pixel_value == 255 else ((120.0, 118.0, 110.0), (60.0, 50.0, 40.0))), max_pixel_value
-    )
-    made = np.stack([transform(image=image)["image"] for image in PIXELS.transpose(0, 2, 3, 1)])
-    mean, std = normalization_of(transform)
-    images = ImageInputs(mean=mean, std=std).read(made)
-    np.testing.assert_allclose(scaled(images), PIXELS, atol=1e-3)
-
-
-def test_a_pipeline_that_is_applied_sometimes_does_not_count():
-    class Sometimes:
-        transforms, p = (v2.Normalize(MEAN, STD),), 0.5
-
-    assert normalization_of(Sometimes()) is None
-    assert normalization_of([Sometimes(), Normalize()]) == (MEAN, STD)
 
 
 NEAR_INFRARED = PIXELS[:, :1]
@@ -473,3 +327,151 @@ def test_a_normalisation_that_was_not_applied_is_asked_about():
     assert ImageInputs(mean=mean, std=tuple(3 * each for each in std)).resolve(white).scale == 255
     with pytest.raises(InputError, match=r"1 number for grey images\. If this normalisation was not applied"):
         reader.resolve(pixels[:, :1])
+
+
+# What a preprocessing does is undone: Keras's own modes, its modules and functions, and any function of one pixel.
+
+BYTES = np.random.default_rng(0).integers(0, 256, (3, 9, 12, 3), dtype=np.uint8)
+TRUE = measure_images(ImageInputs().read(BYTES))[1]
+
+
+def levels(images):
+    """The images on the 0-255 scale, red first."""
+    gain, offset = (np.reshape(each, (1, -1, 1, 1)) for each in (images.gain, images.offset))
+    return np.asarray(images.pixels, np.float64) * gain + offset
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_mode_of_keras_is_undone(mode, data_format, dtype):
+    utils = pytest.importorskip("keras.applications.imagenet_utils")
+    given = BYTES if data_format == "channels_last" else BYTES.transpose(0, 3, 1, 2)
+    fed = utils.preprocess_input(given.astype(dtype), data_format=data_format, mode=mode)
+    inputs = ImageInputs(preprocess=mode)
+    images = inputs.read(fed)
+    np.testing.assert_allclose(levels(images), BYTES.transpose(0, 3, 1, 2), atol=1e-4)
+    np.testing.assert_allclose(measure_images(images)[1], TRUE, rtol=2e-3, atol=2e-3)
+    assert images.note.startswith("NHWC" if data_format == "channels_last" else "NCHW")
+    assert inputs.resolve(fed).read(fed).note == images.note
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("resnet", "caffe"), ("vgg16", "caffe"), ("mobilenet_v2", "tf"), ("xception", "tf"), ("densenet", "torch")],
+)
+def test_modules_and_functions_of_keras_applications_are_their_modes(name, mode):
+    applications = pytest.importorskip("keras.applications")
+    module = getattr(applications, name)
+    assert ImageInputs(preprocess=module) == ImageInputs(preprocess=mode)
+    assert ImageInputs(preprocess=module.preprocess_input) == ImageInputs(preprocess=mode)
+
+
+@pytest.mark.parametrize("name", ["efficientnet", "convnext", "mobilenet_v3"])
+def test_modules_that_leave_pixels_as_they_are(name):
+    applications = pytest.importorskip("keras.applications")
+    assert ImageInputs(preprocess=getattr(applications, name)) == ImageInputs(scale=1.0)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: x / 255, ImageInputs(scale=255.0)),
+        (lambda x: x, ImageInputs(scale=1.0)),
+        (lambda x: x[..., ::-1], ImageInputs(scale=1.0, channels="BGR")),
+        (lambda x: x / 127.5 - 1, ImageInputs(preprocess="tf")),
+        (lambda x: (x / 255 - 0.5) / 0.25, ImageInputs(mean=(127.5,), std=(63.75,), scale=1.0)),
+        (
+            lambda x: (x - np.array([120.0, 110, 100])) / np.array([60.0, 50, 40]),
+            ImageInputs(mean=(120, 110, 100), std=(60, 50, 40), scale=1.0),
+        ),
+    ],
+)
+def test_functions_of_ones_own_are_tried_out(function, expected):
+    assert ImageInputs(preprocess=function) == expected
+    made = np.asarray(function(BYTES.astype(np.float64)))
+    np.testing.assert_allclose(
+        levels(ImageInputs(preprocess=function).read(made)), BYTES.transpose(0, 3, 1, 2), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "message"),
+    [
+        ("resnet", "preprocess='resnet' is unknown; pass one of 'tf', 'caffe', 'torch', a module"),
+        (3, "preprocess=3 should be one of 'tf'"),
+        (lambda x: (x / 255) ** 2, "does something else"),
+        (lambda x: x - x.mean(), "does something else"),
+        (lambda x: 255 - x, "does something else"),
+        (lambda x: x * [[0.3], [0.6], [0.1]], "ValueError"),
+        (lambda x: x.sum(), "cannot reshape"),
+        (lambda x: x / 0, "does something else"),
+    ],
+)
+def test_what_cannot_be_undone_is_refused(preprocess, message):
+    with np.errstate(all="ignore"), pytest.raises(InputError, match=message):
+        ImageInputs(preprocess=preprocess)
+
+
+def test_a_preprocessing_stands_in_place_of_numbers():
+    with pytest.raises(InputError, match=r"in place of mean=, std= and scale="):
+        ImageInputs(preprocess="tf", mean=(0.5,), std=(0.5,))
+    with pytest.raises(InputError, match="channels='RGB' contradicts preprocess="):
+        ImageInputs(preprocess="caffe", channels="RGB")
+    with pytest.raises(InputError, match="uint8, bytes as they were read"):
+        ImageInputs(preprocess="tf").read(BYTES)
+
+
+def test_it_is_plain_numbers_afterwards():
+    inputs = ImageInputs(preprocess="caffe", key=("a", 1)).resolve({"a": [0, BYTES - np.float32(100)]})
+    assert ImageInputs(**json.loads(json.dumps(asdict(inputs)))) == inputs
+    assert pickle.loads(pickle.dumps(inputs)) == inputs
+    assert hash(inputs) == hash(pickle.loads(pickle.dumps(inputs)))
+
+
+@pytest.mark.slow
+def test_nothing_is_imported_for_a_mode():
+    code = (
+        "import sys; from lensai_integrations import ImageInputs; ImageInputs(preprocess='tf');"
+        " assert not {'keras', 'torch', 'tensorflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_preprocessing_of_gives_the_numbers():
+    assert preprocessing_of("caffe") == ((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), 1.0, "BGR")
+
+
+@pytest.mark.parametrize(
+    ("batch", "advice"),
+    [
+        (
+            BYTES / 127.5 - 1,
+            r"x / 127.5 - 1, pass preprocess='tf', or what is the same, mean=\(0.5,\) and std=\(0.5,\)",
+        ),
+        (BYTES[..., ::-1] - np.array(MODES["caffe"][0]), "pass preprocess='caffe'"),
+        ((BYTES / 255 - 0.45) / 0.22, "pass the mean= and std="),
+        (BYTES * 257.0, r"255 / 65535 for full 16 bit"),
+        (
+            (BYTES - BYTES.mean((1, 2, 3), keepdims=True)) / BYTES.std((1, 2, 3), keepdims=True),
+            "a mean of 0 and a standard deviation of 1 of its own, which cannot be undone",
+        ),
+        (
+            (BYTES - BYTES.mean((1, 2), keepdims=True)) / BYTES.std((1, 2), keepdims=True),
+            "a mean of 0 and a standard deviation of 1 of its own, which cannot be undone",
+        ),
+    ],
+)
+def test_the_error_for_normalised_floats_names_what_settles_it(batch, advice):
+    with pytest.raises(InputError, match=advice):
+        ImageInputs().resolve(batch)
+
+
+def test_following_the_advice_works():
+    for batch, inputs in (
+        (BYTES / 127.5 - 1, ImageInputs(preprocess="tf")),
+        (BYTES / 127.5 - 1, ImageInputs(mean=(0.5,), std=(0.5,))),
+        (BYTES[..., ::-1] - np.array(MODES["caffe"][0]), ImageInputs(preprocess="caffe")),
+        (BYTES * 257.0, ImageInputs(scale=255 / 65535)),
+    ):
+        np.testing.assert_allclose(levels(inputs.read(batch)), BYTES.transpose(0, 3, 1, 2), atol=1e-6)

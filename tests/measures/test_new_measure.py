@@ -55,19 +55,21 @@ def test_it_goes_all_the_way_of_a_profile(library, tmp_path):
     streams = {row.stream: row for row in read.summaries()}
     means = images.mean(axis=(1, 2))
     warm = means[:, 0] - means[:, 2]
-    assert list(streams)[:4] == ["inputs/warmth", "inputs/light/0", "inputs/light/1", "inputs/light/2"]
-    assert (streams["inputs/warmth"].min, streams["inputs/warmth"].max) == pytest.approx((warm.min(), warm.max()), 1e-4)
-    assert streams["inputs/warmth"].definition == "toy/warmth@1"
+    assert list(streams)[:4] == ["inputs/toy/warmth", "inputs/toy/light/0", "inputs/toy/light/1", "inputs/toy/light/2"]
+    assert (streams["inputs/toy/warmth"].min, streams["inputs/toy/warmth"].max) == pytest.approx(
+        (warm.min(), warm.max()), 1e-4
+    )
+    assert streams["inputs/toy/warmth"].definition == "toy/warmth@1"
     moved = {stream.stream for stream in compare(read, profile_of(red=50, seed=1)[0]).moved}
-    assert {"inputs/warmth", "inputs/light/0"} <= moved
-    assert not {"inputs/light/1", "inputs/light/2"} & moved
+    assert {"inputs/toy/warmth", "inputs/toy/light/0"} <= moved
+    assert not {"inputs/toy/light/1", "inputs/toy/light/2"} & moved
     assert "How warm the colours are." in baseline_html(read)
 
 
 def test_grey_images_have_no_colours():
     profiler = Profiler(convention="toy")
     profiler.update(inputs=np.full((2, 8, 8, 1), 51, np.uint8))
-    assert profiler.profile().groups["inputs"].streams == ("light/0",)
+    assert profiler.profile().groups["inputs/toy"].streams == ("light/0",)
 
 
 def test_what_is_written_by_another_formula_is_refused(tmp_path, monkeypatch):

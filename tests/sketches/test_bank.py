@@ -10,9 +10,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.sketches.bank import KLLBank
+from lensai_integrations.sketches.bank import (
+    BLOCK,
+    DEPTH,
+    HIGHEST_ENTRY,
+    LEAST,
+    KLLBank,
+    Levels,
+    PendingRows,
+    checked_rows,
+    offsets,
+    stream_keys,
+    thin,
+)
+from lensai_integrations.sketches.weighted import total_weight
 
 RANKS = np.arange(1, 100) / 100
 
@@ -364,3 +378,422 @@ def test_merging_adds_invalid_rows() -> None:
 def test_damaged_state_is_refused(name: str, value: Any) -> None:
     with pytest.raises(FormatError):
         KLLBank.from_state(bank_of(normal(600)).state() | {name: value})
+
+
+# Compaction keeps what a plain sort would give; its choices are unbiased, paired, and the same on every device.
+
+
+def offset_table(stride: int, counts: range, dim: int = 4000, seed: int = 1, level: int = 3) -> np.ndarray:
+    keys = stream_keys(seed, dim)
+    return np.stack([offsets(keys, level, count, stride) for count in counts])
+
+
+@pytest.mark.parametrize("stride", [2, 4, 32])
+def test_offsets_are_uniform(stride: int) -> None:
+    table = offset_table(stride, range(0, 20, 2))
+    assert table.min() >= 0
+    assert table.max() < stride
+    assert stats.chisquare(np.bincount(table.ravel(), minlength=stride)).pvalue > 1e-4
+
+
+def test_offsets_of_a_pair_mirror_each_other() -> None:
+    table = offset_table(8, range(10))
+    np.testing.assert_array_equal(table[0::2] + table[1::2], 7)
+
+
+def test_offsets_are_independent_across_pairs_streams_levels_and_seeds() -> None:
+    bits = offset_table(2, range(0, 40, 2))
+    others = [
+        bits[1:],  # the next pair
+        np.roll(bits, 1, axis=1),  # the next stream
+        offset_table(2, range(0, 40, 2), level=4),
+        offset_table(2, range(0, 40, 2), seed=2),
+    ]
+    for other in others:
+        agree = int((bits[: len(other)] == other).sum())
+        assert stats.binomtest(agree, other.size, 0.5).pvalue > 1e-4
+
+
+def test_offsets_are_the_same_in_torch() -> None:
+    keys = stream_keys(seed=5, dim=100)
+    for level, count, stride in [(0, 0, 32), (1, 7, 2), (40, 123, 2)]:
+        expected = offsets(keys, level, count, stride)
+        np.testing.assert_array_equal(offsets(torch.from_numpy(keys), level, count, stride).numpy(), expected)
+
+
+def test_mirrored_strides_may_differ() -> None:
+    """The stride of rows entering grows with n, maybe within a pair: the offsets still move in opposite directions."""
+    keys = stream_keys(0, 5000)
+    first, second = offsets(keys, 0, 4, 2), offsets(keys, 0, 5, 4)
+    assert np.corrcoef(first, second)[0, 1] < -0.3
+
+
+def thinned_by_hand(items: np.ndarray, stride: int, offset: np.ndarray) -> np.ndarray:
+    return np.stack([sorted(row)[start::stride] for row, start in zip(items.tolist(), offset, strict=True)])
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    dim=st.integers(1, 40),
+    blocks=st.integers(1, 30),
+    stride=st.sampled_from([1, 2, 8]),
+    seed=st.integers(0, 1000),
+    library=st.sampled_from(["numpy", "torch"]),
+)
+def test_thin_keeps_every_stride_th_sorted_item(dim: int, blocks: int, stride: int, seed: int, library: str) -> None:
+    rng = np.random.default_rng(seed)
+    items = rng.integers(-50, 50, (dim, blocks * stride)).astype(np.float32)
+    offset = rng.integers(0, stride, dim)
+    before, out = items.copy(), np.empty((dim, blocks), np.float32)
+    convert = torch.from_numpy if library == "torch" else np.asarray
+    low, high = thin(convert(items), stride, convert(offset), convert(out))
+    np.testing.assert_array_equal(out, thinned_by_hand(items, stride, offset))
+    np.testing.assert_array_equal(low, items.min(axis=1))
+    np.testing.assert_array_equal(high, items.max(axis=1))
+    np.testing.assert_array_equal(items, before)
+
+
+def test_thin_reads_columns_of_rows_across_blocks() -> None:
+    """More streams than one block has, as a transposed view, into part of a larger array."""
+    width = 512
+    dim = 2 * (BLOCK // width) + 3
+    rows = np.random.default_rng(0).standard_normal((width, dim + 16), np.float32)[:, :dim]
+    level = np.zeros((dim, 300), np.float32)
+    offset = np.arange(dim) % 4
+    thin(rows.T, 4, offset, level[:, 100:228])
+    np.testing.assert_array_equal(level[:, 100:228], thinned_by_hand(rows.T, 4, offset))
+    assert not level[:, :100].any()
+    assert not level[:, 228:].any()
+
+
+def test_thin_of_one_very_wide_stream() -> None:
+    items = np.random.default_rng(0).permutation(np.arange(4 * BLOCK, dtype=np.float32))[None]
+    out = np.empty((1, 2 * BLOCK), np.float32)
+    thin(items, 2, np.array([1]), out)
+    np.testing.assert_array_equal(out[0], np.arange(1, 4 * BLOCK, 2))
+
+
+def test_thin_passes_over_nan_in_the_ends() -> None:
+    items = torch.tensor([[3.0, torch.nan, 1.0, 2.0], [torch.nan] * 4])
+    out = torch.empty((2, 2))
+    low, high = thin(items, 2, torch.tensor([0, 1]), out)
+    assert low.tolist() == [1.0, np.inf]
+    assert high.tolist() == [3.0, -np.inf]
+    assert out[0].tolist() == [1.0, 3.0]
+    assert out[1].isnan().all()
+
+
+def rank_errors(ranks: np.ndarray, stride: int, offset: int) -> np.ndarray:
+    """Estimated minus true rank after thinning 0..63, for a value with so many items at or below it."""
+    kept = np.arange(offset, 64, stride)
+    return np.array([stride * int((kept < rank).sum()) - rank for rank in ranks])
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_every_rank_is_estimated_without_bias(stride: int) -> None:
+    ranks = np.arange(65)
+    errors = np.stack([rank_errors(ranks, stride, offset) for offset in range(stride)])
+    np.testing.assert_array_equal(errors.mean(axis=0), 0)
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_mirrored_pair_is_never_worse_than_independent_offsets(stride: int) -> None:
+    """For every pair of ranks that a value may have in two compactions: the errors do not add up, and mostly cancel."""
+    ranks = np.arange(stride)
+    errors = np.stack([rank_errors(ranks, stride, offset) for offset in range(stride)])
+    covariance = errors.T @ errors[::-1] / stride
+    assert covariance.max() <= 0
+    alone = (errors**2).mean(axis=0)
+    pair = alone[:, None] + alone[None, :] + 2 * covariance
+    assert pair.mean() == pytest.approx((alone[:, None] + alone[None, :]).mean() / 2)
+
+
+# Levels keep the total weight through every step, stay few, and are read back exactly or refused.
+
+LIKE = np.empty(0, np.float32)
+
+
+def columns(dim: int, seed: int = 0, width: int = LEAST) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((dim, width)).astype(np.float32)
+
+
+def filled(blocks: int, dim: int = 2, seed: int = 0) -> Levels:
+    levels = Levels(dim, 200, seed)
+    for block in range(blocks):
+        levels.enter(columns(dim, block))
+    return levels
+
+
+def add(levels: Levels, level: int, width: int) -> None:
+    levels.room(level, width, LIKE)[...] = columns(levels.dim, level, width)
+
+
+@pytest.mark.parametrize(
+    ("k", "capacity"), [(8, 512), (200, 512), (204, 512), (205, 1024), (400, 1024), (65535, 1 << 18)]
+)
+def test_capacity_is_at_least_two_and_a_half_k(k: int, capacity: int) -> None:
+    assert Levels(1, k, 0).capacity == capacity >= min(2.5 * k, capacity)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4, 9, 40, 300])
+def test_entering_keeps_the_weight_and_fills_no_level_over(blocks: int) -> None:
+    sizes, items = filled(blocks).laid_out()
+    assert total_weight(sizes) == blocks * LEAST
+    assert items.shape == (2, sum(sizes))
+    assert max(sizes) <= LEAST
+
+
+def test_levels_stay_few_and_free_what_they_do_not_use() -> None:
+    levels = Levels(1, 200, 0)
+    for block in range(2000):
+        levels.enter(columns(1, block))
+        top = max(levels.sizes)
+        entry = min(max(1, top - DEPTH + 1), HIGHEST_ENTRY)
+        assert len(levels.items) <= top - entry + 3  # those above the entry, and one not emptied before the next block
+    assert top == 10  # a million rows in items of 2**10 at most
+
+
+def test_everything_kept_was_given() -> None:
+    levels = Levels(2, 200, 0)
+    blocks = [columns(2, seed) for seed in range(30)]
+    for block in blocks:
+        levels.enter(block)
+    given_values = np.concatenate(blocks, axis=1)
+    items = levels.laid_out()[1]
+    for stream in range(2):
+        assert np.isin(items[stream], given_values[stream]).all()
+        assert len(np.unique(items[stream])) == items.shape[1]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 700)), min_size=1, max_size=25))
+def test_any_widths_at_any_levels_keep_the_weight(steps: list[tuple[int, int]]) -> None:
+    levels = Levels(1, 200, 0)
+    expected = 0
+    for level, width in steps:
+        add(levels, level, width)
+        expected += width << level
+        assert total_weight(levels.laid_out()[0]) == expected
+    levels.enter(columns(1))
+    sizes, items = levels.laid_out()
+    assert total_weight(sizes) == expected + LEAST
+    assert not np.isnan(items).any()
+
+
+def test_the_odd_item_stays_behind() -> None:
+    levels = Levels(1, 200, 0)
+    add(levels, 1, 511)
+    given_values = levels.items[1][0, :511].copy()
+    add(levels, 1, 100)
+    assert levels.sizes == {1: 101, 2: 255}
+    stayed, pushed = levels.items[1][0, 0], levels.items[2][0, :255]
+    assert stayed == given_values[0]
+    others = np.sort(given_values[1:])
+    assert pushed.tolist() in (others[0::2].tolist(), others[1::2].tolist())
+
+
+def test_low_levels_are_emptied_and_freed() -> None:
+    levels = filled(60)
+    add(levels, 1, 101)
+    levels.enter(columns(2))
+    assert levels.sizes[1] == 1
+    assert levels.items[1].shape == (2, 1)
+    add(levels, 1, 7)
+    assert levels.sizes[1] == 8
+
+
+def test_withdrawing_takes_back_exactly_what_entered() -> None:
+    levels = Levels(2, 200, 0)
+    levels.enter(columns(2))
+    levels.withdraw()
+    assert levels.laid_out()[0] == []
+    levels = filled(7)
+    before, items = levels.laid_out()
+    levels.enter(columns(2, 99))
+    levels.withdraw()
+    after = levels.laid_out()
+    assert total_weight(after[0]) == total_weight(before)
+    assert np.isin(after[1], items).all()
+
+
+def test_streams_of_a_bank_are_independent_of_each_other() -> None:
+    """A stream gets the same items whichever others are beside it: its offsets depend on its place alone."""
+    wide, narrow = Levels(5, 200, 3), Levels(2, 200, 3)
+    for block in range(20):
+        rows = columns(5, block)
+        wide.enter(rows)
+        narrow.enter(rows[:2])
+    np.testing.assert_array_equal(wide.laid_out()[1][:2], narrow.laid_out()[1])
+
+
+def test_torch_makes_the_same_choices() -> None:
+    host, tensors = Levels(3, 200, 5), Levels(3, 200, 5)
+    tensors.send(torch.empty(0))
+    for block in range(50):
+        host.enter(columns(3, block))
+        tensors.enter(torch.from_numpy(columns(3, block)))
+    assert isinstance(tensors.items[max(tensors.sizes)], torch.Tensor)
+    copied = tensors.on_host()
+    assert copied.laid_out()[0] == host.laid_out()[0]
+    np.testing.assert_array_equal(copied.laid_out()[1], host.laid_out()[1])
+
+
+def test_copies_share_nothing() -> None:
+    levels = filled(3)
+    sizes, items = levels.laid_out()
+    for copied in (levels.on_host(), levels.relaid(sizes, items)):
+        for block in range(10):
+            copied.enter(columns(2, block))
+    assert levels.laid_out()[0] == sizes
+    np.testing.assert_array_equal(levels.laid_out()[1], items)
+    assert levels.compactions == filled(3).compactions
+
+
+def test_state_goes_on_exactly() -> None:
+    levels = filled(33, seed=8)
+    restored = Levels.from_state(levels.state(), 2, 200)
+    for block in range(40, 60):
+        levels.enter(columns(2, block))
+        restored.enter(columns(2, block))
+    assert restored.laid_out()[0] == levels.laid_out()[0]
+    np.testing.assert_array_equal(restored.laid_out()[1], levels.laid_out()[1])
+
+
+def test_state_of_nothing() -> None:
+    assert Levels.from_state(Levels(2, 200, 0).state(), 2, 200).laid_out()[0] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sizes", np.array([0, -1, 2])),
+        ("sizes", np.array([1.0])),
+        ("sizes", np.array([[1]])),
+        ("sizes", np.array([2**62, 1])),
+        ("sizes", np.array([0, 0])),
+        ("sizes", np.zeros(62, np.int64)),
+        ("compactions", np.array([-1])),
+        ("compactions", np.zeros(100, np.int64)),
+        ("seed", np.array(-1)),
+        ("seed", np.array(0.5)),
+        ("items", np.zeros((2, 3), np.float32)),
+        ("items", np.zeros((3, 256), np.float32)),
+        ("items", np.full((2, 256), np.nan, np.float32)),
+        ("items", np.zeros((2, 256))),
+        ("items", None),
+        ("seed", "seed"),
+    ],
+)
+def test_a_damaged_state_of_levels_is_refused(name: str, value: Any) -> None:
+    state = filled(1).state()
+    assert Levels.from_state(state, 2, 200).sizes == {1: 256}
+    with pytest.raises(FormatError):
+        Levels.from_state(state | {name: value}, 2, 200)
+
+
+# Pending rows: copied as float32 whatever they were, and invalid ones found exactly.
+
+PLACES = 512
+
+
+def pending_of(rows: np.ndarray, library: str) -> PendingRows:
+    convert = torch.from_numpy if library == "torch" else np.asarray
+    pending = PendingRows(PLACES, rows.shape[1], convert(rows))
+    pending.take(convert(rows))
+    return pending
+
+
+def spoilt(rows: int) -> np.ndarray:
+    """Rows of which the 2nd, 5th and last are invalid."""
+    values = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+    values[1, 0], values[4, 2], values[-1, 1] = np.nan, np.inf, -np.inf
+    return values
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_takes_as_many_as_there_are_places_for(library: str) -> None:
+    rows = np.arange(2000, dtype=np.float32).reshape(1000, 2)
+    pending = pending_of(rows[:100], library)
+    more = rows[100:] if library == "numpy" else torch.from_numpy(rows[100:])
+    assert pending.take(more) == PLACES - 100
+    assert pending.take(more) == 0
+    np.testing.assert_array_equal(np.asarray(pending.used), rows[:PLACES])
+
+
+def test_rows_are_copied() -> None:
+    rows = np.ones((4, 3), np.float32)
+    pending = pending_of(rows, "numpy")
+    rows[...] = 2
+    assert (pending.used == 1).all()
+
+
+def test_host_drops_invalid_rows_and_keeps_the_order() -> None:
+    rows = spoilt(20)
+    pending = pending_of(rows, "numpy")
+    pending.drop_invalid()
+    np.testing.assert_array_equal(pending.used, np.delete(rows, [1, 4, 19], axis=0))
+    assert pending.invalid == 3
+    pending.drop_invalid()
+    assert (pending.invalid, pending.filled) == (3, 17)
+
+
+def test_device_overwrites_invalid_rows_and_counts_them_there() -> None:
+    rows = spoilt(PLACES)
+    pending = pending_of(rows, "torch")
+    pending.mask_invalid()
+    assert isinstance(pending.invalid, torch.Tensor)
+    assert int(pending.invalid) == 3
+    valid = np.isfinite(rows).all(axis=1)
+    assert pending.rows[~torch.from_numpy(valid)].isnan().all()
+    np.testing.assert_array_equal(pending.rows[torch.from_numpy(valid)].numpy(), rows[valid])
+
+
+def test_moves_with_all_it_knows() -> None:
+    pending = pending_of(spoilt(20), "numpy")
+    pending.drop_invalid()
+    there = pending.moved(torch.empty(0))
+    assert not there.on_host
+    back = there.moved(np.empty(0))
+    assert back.on_host
+    assert (back.filled, back.invalid) == (17, 3)
+    np.testing.assert_array_equal(back.used, pending.used)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", "int8", "int16", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64"]
+)
+def test_numpy_dtypes_become_float32(dtype: str) -> None:
+    rows = np.array([[0, 1], [1, 1]], dtype)
+    checked = checked_rows(rows, 2)
+    assert checked.dtype == np.float32
+    np.testing.assert_array_equal(checked, rows)
+
+
+def test_float64_beyond_float32_becomes_infinite_without_a_warning() -> None:
+    assert checked_rows(np.array([[1e300, -1e300]]), 2).tolist() == [[np.inf, -np.inf]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float64])
+def test_torch_dtypes_are_copied_to_float32(dtype: torch.dtype) -> None:
+    rows = torch.tensor([[0, 1], [1, 1]]).to(dtype)
+    pending = PendingRows(PLACES, 2, rows)
+    pending.take(checked_rows(rows, 2))
+    assert pending.used.dtype == torch.float32
+    assert pending.used.tolist() == [[0, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("rows", [np.zeros((3, 2), complex), torch.zeros((3, 2), dtype=torch.complex64)])
+def test_complex_rows_are_refused(rows: object) -> None:
+    with pytest.raises(InputError, match="rows must be real numbers, got dtype"):
+        checked_rows(rows, 2)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (3,), (4, 3), (0, 3), (1, 2, 3)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"rows must be \[n, 2\] for a bank of 2 streams, got shape"):
+        checked_rows(np.zeros(shape), 2)
+
+
+def test_a_single_row_is_told_how_to_be_passed() -> None:
+    with pytest.raises(InputError, match=r"pass rows\[None, :\] for a single row of 2"):
+        checked_rows(np.zeros(2), 2)

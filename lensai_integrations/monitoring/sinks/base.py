@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.inputs import plain
+from lensai_integrations.measures.arguments import plain
 from lensai_integrations.monitoring.events import NOTICE, STATUS, WINDOW, Event
 from lensai_integrations.profiles.profile import Baseline, Profile
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures.inputs import arguments_in, check_numbers, check_seconds, documented
+from lensai_integrations.measures.arguments import arguments_in, check_numbers, check_seconds, documented
 
 SOURCE = {"size": "How large it is.", "colour": "What it looks like."}
 
@@ -94,8 +94,8 @@ def test_no_whole_numbers(given, message):
         "profile_dataset",
         "DriftMonitor",
         "mlflow.monitored",
-        "raw.files.profile_files",
-        "raw.collector.Collector",
+        "profiling.image_files.profile_files",
+        "profiling.delivered_images.Collector",
         "torch.profiled",
         "torch.watch",
         "transforms.ProfileImages",
