@@ -188,7 +188,7 @@ class BatchReader:
     def _chosen(self, choice: _Choice) -> tuple[Any, Path]:
         """The images that the model is fed: of several inputs by name, of one alone; and where the first are."""
         both = zip(choice.candidates, choice.traced, strict=True)
-        fed = [located for located, place in both if _is_fed(located.images, place, self._fed or frozenset())]
+        fed = [located for located, traced in both if _is_fed(located.images, traced, self._fed or frozenset())]
         self._several = False
         if not fed:
             if isinstance(choice.usual, InputError):
@@ -252,7 +252,7 @@ class BatchReader:
             self._say("images", located.note)
 
     def _parts(self, batch: Any, images: Any, choice: _Choice | None) -> Parts:
-        place = (self._images_at or ()) if choice is None else choice.candidates[0].place
+        path = (self._images_at or ()) if choice is None else choice.candidates[0].place
         if isinstance(images, Mapping):
             read = images_in(batch)
             first = (read[0].images, read[0].place) if read else (None, ())
@@ -260,8 +260,8 @@ class BatchReader:
         if images is None:
             with suppress(InputError):
                 located = locate(batch)
-                images, place = located.images, located.place
-        return parts_beside(batch, images, place)
+                images, path = located.images, located.place
+        return parts_beside(batch, images, path)
 
     def _settled(self, taken: Taken, parts: Parts, choice: _Choice | None) -> Taken:
         if choice is not None:
@@ -389,17 +389,17 @@ def _without(parts: Parts, read: Sequence[Path]) -> Parts:
     return replace(parts, views=kept[0], unread=kept[1])
 
 
-def _is_fed(images: Found, place: Path, fed: frozenset[Path]) -> bool:
+def _is_fed(images: Found, path: Path, fed: frozenset[Path]) -> bool:
     """Whether images are among what a model was fed; of a list each of them, which in samples all have one place."""
-    if isinstance(images, list) and place not in fed:
-        return fed.issuperset((*place, i) for i in range(len(images)))
-    return any(fed_place[: len(place)] == place for fed_place in fed)
+    if isinstance(images, list) and path not in fed:
+        return fed.issuperset((*path, i) for i in range(len(images)))
+    return any(fed_path[: len(path)] == path for fed_path in fed)
 
 
-def _traced_place(batch: Any, place: Path) -> Path:
+def _traced_place(batch: Any, path: Path) -> Path:
     """A place as a trace tells it, which knows named tuples by position."""
     steps = []
-    for step in place:
+    for step in path:
         names = getattr(batch, "_fields", ())
         steps.append(names.index(step) if step in names else step)
         batch = part_at(batch, step)
@@ -452,11 +452,11 @@ def _is_absent(batch: Any, path: Path) -> bool:
     return False
 
 
-def _named_parts(part: Any, path: Path) -> dict[Path, Any]:
+def _named_parts(labels: Any, path: Path) -> dict[Path, Any]:
     """A part as it is, or what a dict or named fields hold, by path."""
-    parts = None if is_array(part) else inside(part)
+    parts = None if is_array(labels) else inside(labels)
     if parts is None or not all(isinstance(step, str) for step in parts):
-        return {path: part}
+        return {path: labels}
     return {(*path, step): value for step, value in parts.items()}
 
 

@@ -226,14 +226,14 @@ class Parts:
         return path[: _shared(path, self.images) + 1]
 
 
-def parts_beside(batch: Any, images: Any, place: Path = ()) -> Parts:
+def parts_beside(batch: Any, images: Any, images_at: Path = ()) -> Parts:
     """The parts of a batch that have a row or an entry per image.
 
     Args:
         batch: Any batch.
         images: The part of it with the images; None if that is not known: then the first that looks like some tells how
             many images there are.
-        place: Where the images are.
+        images_at: Where the images are.
 
     Example:
         >>> import numpy as np
@@ -242,7 +242,7 @@ def parts_beside(batch: Any, images: Any, place: Path = ()) -> Parts:
         >>> list(parts.candidates), list(parts.unread)
         ([(1, 'label')], [(1, 'box')])
     """
-    parts = Parts(place if images is not None else ())
+    parts = Parts(images_at if images is not None else ())
     like = images
     if images is None:
         every = dict(_leaves(batch, -1, {})).values()
@@ -251,7 +251,7 @@ def parts_beside(batch: Any, images: Any, place: Path = ()) -> Parts:
     leaves = dict(_leaves(batch, n, parts.positions))
     of_images = {id(images), *(map(id, images) if isinstance(images, list | tuple) else ())}
     for path, leaf in leaves.items():
-        if id(leaf) in of_images or leaf is like or (images is not None and path == place) or _rows(leaf) != n:
+        if id(leaf) in of_images or leaf is like or (images is not None and path == images_at) or _rows(leaf) != n:
             continue
         if _axes(leaf) in (1, 2):
             parts.candidates[path] = leaf
