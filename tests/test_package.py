@@ -48,7 +48,7 @@ def test_importing_is_light() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["profiler", "drift.compare", "report", "archive", "cli"])
+@pytest.mark.parametrize("name", ["profiling.profiler", "drift.compare", "report", "profiles.archive", "cli"])
 def test_the_core_loads_no_framework(name: str) -> None:
     loaded = run(f"import sys, lensai_integrations.{name}; print([m for m in {FRAMEWORKS!r} if m in sys.modules])")
     assert loaded.strip() == "[]"

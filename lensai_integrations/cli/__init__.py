@@ -10,10 +10,18 @@ import sys
 
 import click
 
-from lensai_integrations.cli.devices import export, push
-from lensai_integrations.cli.making import calibrate, check, profile
-from lensai_integrations.cli.reading import compare, merge, show
-from lensai_integrations.cli.sources import ERROR, printable
+from lensai_integrations.cli.commands import (
+    ERROR,
+    calibrate,
+    check,
+    compare,
+    export,
+    merge,
+    printable,
+    profile,
+    push,
+    show,
+)
 from lensai_integrations.errors import LensAIError
 from lensai_integrations.server.command import serve
 

@@ -12,7 +12,8 @@ from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
 from lensai_integrations.profiling.delivered_images import Collector
-from lensai_integrations.profiling.raw_rows import RAW, Metadata
+from lensai_integrations.profiling.image_reading import Metadata
+from lensai_integrations.profiling.raw_rows import RAW
 
 
 def profile_images(

@@ -58,62 +58,63 @@ def check_alike(group: Group, like: Profile | None) -> None:
         Traceback (most recent call last):
         lensai_integrations.errors.InputError: outputs has other streams than the baseline's: 2 here, 1 there; ...
     """
-    known = like.groups.get(group.name) if like is not None else None
-    if known is None:
+    baseline = like.groups.get(group.name) if like is not None else None
+    if baseline is None:
         return
-    check_comparable(known, group)
-    if known.streams != group.streams and not (kept_apart(known) or kept_apart(group)):
-        columns = [each.info.get("columns") for each in (group, known)]
+    check_comparable(baseline, group)
+    if baseline.streams != group.streams and not (kept_apart(baseline) or kept_apart(group)):
+        columns = [side.info.get("columns") for side in (group, baseline)]
         if None not in columns and columns[0] != columns[1]:
             raise InputError(
-                f"{group.name} has other streams than the baseline's: {len(group.streams)} here, {len(known.streams)}"
-                f" there (columns: {columns[0]} here, {columns[1]} there). Pass what the model of the baseline answers"
+                f"{group.name} has other streams than the baseline's: {len(group.streams)} here,"
+                f" {len(baseline.streams)} there (columns: {columns[0]} here, {columns[1]} there). Pass what the model"
+                " of the baseline answers"
             )
-        here, there = len(group.streams), len(known.streams)
-        alone = sorted(set(group.streams) ^ set(known.streams))[:5]
+        here, there = len(group.streams), len(baseline.streams)
+        alone = sorted(set(group.streams) ^ set(baseline.streams))[:5]
         raise InputError(
             f"{group.name} has other streams than the baseline's: {here} here, {there} there; only on one side:"
             f" {', '.join(alone) or 'none, in another order'}. Pass batches of the width the baseline was made of"
         )
 
 
-def unlike(group: Group, known: Group | None) -> str:
+def unlike(group: Group, baseline: Group | None) -> str:
     """What is wrong with what was read as the baseline's, and holds something else; empty if nothing shows.
 
     Args:
         group: An answer, or images, of all rows.
-        known: The baseline's.
+        baseline: The group of the baseline.
 
     Example:
         >>> unlike(Group("outputs"), None)
         ''
     """
-    if known is None or group.n < _SEVERAL:  # a single row may look like anything
+    if baseline is None or group.n < _SEVERAL:  # a single row may look like anything
         return ""
-    if _look_swapped(group, known):
+    if _look_swapped(group, baseline):
         return (
             f"{group.name}: red and blue look exchanged, each is as the other was in the baseline: is one of them BGR?"
             " Hand images over as the baseline's were, or pass inputs=ImageInputs(channels='BGR'), or 'RGB'"
         )
-    both = _is_answer(group) and _is_answer(known) and group.streams == known.streams
-    return _another_answer(group, known) if both else ""
+    both = _is_answer(group) and _is_answer(baseline) and group.streams == baseline.streams
+    return _another_answer(group, baseline) if both else ""
 
 
-def _another_answer(group: Group, known: Group) -> str:
+def _another_answer(group: Group, baseline: Group) -> str:
     kind, name = group.info.get("kind"), group.name
-    if kind == "multilabel_probabilities" and _sum_to_one(group) and not _sum_to_one(known, _APART):
+    if kind == "multilabel_probabilities" and _sum_to_one(group) and not _sum_to_one(baseline, _APART):
         return (
             f"{name}: read as scores of labels that do not exclude each other, as the baseline's were, but those of a"
             " row sum to 1, as after a softmax: hand over what the model's sigmoid answers, or make the baseline of a"
             " softmax too"
         )
-    if kind in ("logits", "multilabel_logits") and _hold_probabilities(group, known):
+    if kind in ("logits", "multilabel_logits") and _hold_probabilities(group, baseline):
         single = kind in MULTILABEL or group.info.get("columns") == 1
         return f"{name}: read as logits, as the baseline's were, but {_IN_UNIT if single else _CLOSE}"
     if kind == "values":
-        ours, theirs = (_inside(each, range(len(each.streams)), 0.0, 1.0, SUM_TOLERANCE) for each in (group, known))
+        ours, theirs = (_inside(side, range(len(side.streams)), 0.0, 1.0, SUM_TOLERANCE) for side in (group, baseline))
         if (ours == 1 and theirs**group.n < _CHANCE) or (theirs == 1 and ours < 0.5):
-            here, there = _reaches(group, known)
+            here, there = _reaches(group, baseline)
             return (
                 f"{name}: read as numbers, as the baseline's were, but they reach from {here}, and the"
                 f" baseline's from {there}: is a sigmoid, a softmax or another scale behind one of the two?"
@@ -122,32 +123,36 @@ def _another_answer(group: Group, known: Group) -> str:
     return ""
 
 
-def unlike_in(groups: Mapping[str, Group], known: Callable[[str], Group | None], told: Iterable[str] = ()) -> list[str]:
+def unlike_in(
+    groups: Mapping[str, Group], baseline: Callable[[str], Group | None], said: Iterable[str] = ()
+) -> list[str]:
     """`unlike` of all groups that nothing is told of yet.
 
     Args:
         groups: By name.
-        known: The baseline's of a name.
-        told: Sentences that begin with the group they are of.
+        baseline: The group of the baseline, by name.
+        said: Sentences that begin with the group they are of.
 
     Example:
         >>> unlike_in({"outputs": Group("outputs")}, lambda name: None)
         []
     """
-    told = tuple(told)
-    found = {name: unlike(group, known(name)) for name, group in groups.items()}
-    settled = {name: any(each.startswith(f"{name}: read as") for each in told) for name in found}
-    return [text for name, text in found.items() if text and text not in told and not settled[name]]
+    said = tuple(said)
+    texts = {name: unlike(group, baseline(name)) for name, group in groups.items()}
+    settled = {name: any(sentence.startswith(f"{name}: read as") for sentence in said) for name in texts}
+    return [text for name, text in texts.items() if text and text not in said and not settled[name]]
 
 
-def _look_swapped(group: Group, known: Group) -> bool:
+def _look_swapped(group: Group, reference: Group) -> bool:
     """Whether the first and third channel of the pixels are nearly as the baseline's are the other way round."""
-    ours, theirs = group.pixels, known.pixels
+    ours, theirs = group.pixels, reference.pixels
     if ours is None or theirs is None or not (ours.n and theirs.n and ours.channels == theirs.channels >= 3):
         return False
-    window, baseline = (np.cumsum(np.asarray(each.counts)[[0, 2]], axis=1, dtype=np.float64) for each in (ours, theirs))
+    window, baseline = (
+        np.cumsum(np.asarray(pixels.counts)[[0, 2]], axis=1, dtype=np.float64) for pixels in (ours, theirs)
+    )
     window, baseline = window / window[:, -1:], baseline / baseline[:, -1:]
-    straight, crossed = (np.abs(window - other).max(axis=1) for other in (baseline, baseline[::-1]))
+    straight, crossed = (np.abs(window - shares).max(axis=1) for shares in (baseline, baseline[::-1]))
     return bool(straight.min() > _EXCHANGED and crossed.max() < straight.min() / 3)
 
 
@@ -155,23 +160,23 @@ def _is_answer(group: Group) -> bool:
     return group.bank is not None and group.bank.n > 0 and not kept_apart(group) and "kind" in group.info
 
 
-def _hold_probabilities(group: Group, known: Group) -> bool:
+def _hold_probabilities(group: Group, baseline: Group) -> bool:
     """Whether what was read as logits lies in [0, 1] in every row, and the baseline's did not."""
     streams = [i for i, name in enumerate(group.streams) if name.startswith("probability/")]
     low, high = _SIGMOIDS
     if group.info.get("kind") == "logits":
-        one = group.info.get("columns") == 1
-        streams = [group.streams.index("softmax/1" if one else "ratio_confidence")]
-        low, high = _SIGMOIDS if one else _RATIOS
+        single = group.info.get("columns") == 1
+        streams = [group.streams.index("softmax/1" if single else "ratio_confidence")]
+        low, high = _SIGMOIDS if single else _RATIOS
         classes = [i for i, stream in enumerate(group.streams) if stream.startswith("softmax/")]
         least, most = (
             1 / (1 + (len(classes) - 1) * factor) for factor in (math.e, 1 / math.e)
         )  # 0 among 1s, 1 among 0s
-        if not one and _inside(group, classes, least, most, _ROUNDING) < 1:
+        if not single and _inside(group, classes, least, most, _ROUNDING) < 1:
             return False
     if _inside(group, streams, low, high, _ROUNDING) < 1:
         return False
-    return _inside(known, streams, low, high, _ROUNDING) ** group.n < _CHANCE
+    return _inside(baseline, streams, low, high, _ROUNDING) ** group.n < _CHANCE
 
 
 def _inside(group: Group, streams: Sequence[int], low: float, high: float, rounding: float) -> float:
@@ -212,10 +217,10 @@ def sketched_alike(group: Group, like: Profile | None) -> Group:
         >>> sketched_alike(Group("labels"), None).sketches
         {}
     """
-    known = like.groups.get(group.name) if like is not None else None
-    if known is None or not kept_apart(known):
+    baseline = like.groups.get(group.name) if like is not None else None
+    if baseline is None or not kept_apart(baseline):
         return group
-    kept = known.apart.keys()
+    kept = baseline.apart.keys()
     sketches: dict[str, Sketch] = {f"bank/{name}": bank for name, bank in _apart(group).items() if name in kept}
     measures = {name.split("/")[0] for name in kept}
     definitions = {key: id for key, id in group.definitions.items() if key.split("/")[0] in measures}
@@ -224,9 +229,9 @@ def sketched_alike(group: Group, like: Profile | None) -> Group:
 
 def _apart(group: Group) -> dict[str, KLLBank]:
     """A bank for each stream, pixels of channels included."""
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     if group.bank is not None and group.bank.n:
-        found = dict(zip(group.streams, group.bank.to_bytes(), strict=True))
+        contents = dict(zip(group.streams, group.bank.to_bytes(), strict=True))
     if group.pixels is not None and group.pixels.counts.any():
-        found |= {f"pixel/{channel}": content for channel, content in enumerate(group.pixels.to_bytes())}
-    return {name: KLLBank.from_bytes([content], seed=seed) for seed, (name, content) in enumerate(found.items())}
+        contents |= {f"pixel/{channel}": content for channel, content in enumerate(group.pixels.to_bytes())}
+    return {name: KLLBank.from_bytes([content], seed=seed) for seed, (name, content) in enumerate(contents.items())}

@@ -4,11 +4,11 @@ A profile becomes one flat table of arrays (`reference/0/1/items`) and one manif
 in the manifest only, so a layer may be called anything. The same pair is a folder (MLflow, disk) or one byte string
 (checkpoints, other processes).
 
+What comes out of a file may have been written by anybody: names, widths and counts are held against each other, and
+what programs compute with in an `info` has to be of its kind. Anybody may add to an info, so what is not named here is
+carried as it is.
+
 What a profile can do is not known here, only what it consists of: so `profile.py` saves and loads itself through this.
-
-What is said of profiles and groups, where it comes out of a file: what programs compute with is of its kind.
-
-Anybody may add to an info, so what is not named here is carried as it is.
 """
 
 from __future__ import annotations
@@ -44,70 +44,12 @@ _GROUP_TEXTS: Final = ("convention", "kind", "layer", "model", "note", "precisio
 _PROFILE_NUMBERS: Final = ("max_segments", "padding_left_out")
 _PROFILE_TEXTS: Final = ("segment_by",)
 _LARGEST: Final = 2**64
-
-
-def checked_profile_info(info: Any) -> dict[str, Any]:
-    """What is said of a profile or a baseline.
-
-    Raises:
-        FormatError: If it is no dict, or something that programs use is not what they take it for.
-
-    Example:
-        >>> checked_profile_info({"source": "validation", "warnings": []})
-        {'source': 'validation', 'warnings': []}
-    """
-    checked = _checked(info, "a profile", _PROFILE_NUMBERS, _PROFILE_TEXTS)
-    warnings = checked.get("warnings", [])
-    if not isinstance(warnings, list) or not all(isinstance(warning, str) for warning in warnings):
-        raise FormatError(f"the warnings of a profile should be a list of texts, not {reprlib.repr(warnings)}")
-    if not isinstance(checked.get("made_by", {}), dict):
-        raise FormatError(f"made_by of a profile should be a dict, not {reprlib.repr(checked['made_by'])}")
-    return checked
-
-
-def checked_group_info(info: Any, group: str) -> dict[str, Any]:
-    """What is said of a group.
-
-    Raises:
-        FormatError: If it is no dict, or something that programs use is not what they take it for.
-
-    Example:
-        >>> checked_group_info({"columns": "many"}, "outputs")
-        Traceback (most recent call last):
-        ...
-        lensai_integrations.errors.FormatError: columns of group 'outputs' should be a whole number, not 'many'
-    """
-    checked = _checked(info, f"group {group!r}", _GROUP_NUMBERS, _GROUP_TEXTS)
-    if reader := checked.get("reader"):
-        try:
-            ImageInputs(**reader)
-        except (LensAIError, TypeError, ValueError) as error:
-            raise FormatError(f"how the images of group {group!r} were read cannot be: {error}") from error
-    return checked
-
-
-def _checked(info: Any, of: str, numbers: tuple[str, ...], texts: tuple[str, ...]) -> dict[str, Any]:
-    if not isinstance(info, Mapping):
-        raise FormatError(f"what is said of {of} should be a dict, not {reprlib.repr(info)}")
-    for name in numbers:
-        value = info.get(name)
-        if value is not None and (type(value) is not int or not 0 <= value < _LARGEST):
-            raise FormatError(f"{name} of {of} should be a whole number, not {reprlib.repr(value)}")
-    for name in texts:
-        if not isinstance(info.get(name), str | None):
-            raise FormatError(f"{name} of {of} should be a text, not {reprlib.repr(info[name])}")
-    return dict(info)
-
-
 Arrays = dict[str, NDArray[Any]]
-
 _MANIFEST_KEY = "manifest"
 _CALIBRATION, _ABOUT = "calibration", "about"
 #: Of the bytes, whose manifest needs no digest of its own: what holds it has a checksum.
 _BYTES_VERSION = 1
 _DECLARING = (embeddings, images, outputs)  # imported so that every definition of this release is declared
-
-
 #: A profile that was read; how one is made of what it consists of, in the order above.
 Made = TypeVar("Made", bound=Contents)
 Make = Callable[[dict[str, Group], RowSample | None, dict[str, Any], dict[str, Made]], Made]
@@ -187,28 +129,30 @@ def encode(
         _check_kinds(checked_group_info, group.info, group.name)
     arrays: Arrays = {f"{_CALIBRATION}/{name}": array for name, array in (calibration or {}).items()}
     encoded = {name: _encode_profile(profile, name, arrays) for name, profile in profiles.items()}
-    told: dict[str, Any] = {}
+    definitions: dict[str, Any] = {}
     for group in groups:
-        told |= group.known(group.definitions.values())
+        definitions |= group.known(group.definitions.values())
     manifest = {
         "kind": kind,
         "info": info,
         "profiles": encoded,
-        "definitions": {id: asdict(each) for id, each in sorted(told.items()) if each is not None},
+        "definitions": {
+            id: asdict(definition) for id, definition in sorted(definitions.items()) if definition is not None
+        },
         "versions": {name: version(name) for name in ("lensai-integrations", "datasketches", "numpy")},
     }
     return manifest, arrays
 
 
-def _check_info(part: str, info: Mapping[str, Any]) -> None:
+def _check_info(owner: str, info: Mapping[str, Any]) -> None:
     """Refuse what a manifest cannot hold.
 
     Raises:
         InputError: Naming the entry.
     """
     for key, value in info.items():
-        to_json(key, f"a key in the info of the {part}")
-        to_json(value, f"info[{key!r}] of the {part}")
+        to_json(key, f"a key in the info of the {owner}")
+        to_json(value, f"info[{key!r}] of the {owner}")
 
 
 def _check_kinds(check: Callable[..., Any], *of: Any) -> None:
@@ -256,11 +200,12 @@ def decode(manifest: Mapping[str, Any], arrays: Arrays, make: Make[Made]) -> Dec
     """
     try:
         _check_definitions(manifest["definitions"])
-        calibration = {name: arrays.pop(f"{_CALIBRATION}/{name}") for name in _below(_CALIBRATION, arrays)}
+        prefix = f"{_CALIBRATION}/"
+        calibration = {name.removeprefix(prefix): arrays.pop(name) for name in [*arrays] if name.startswith(prefix)}
         states = _by_place(arrays)
         profiles, names = {}, {}
-        for part, entry in manifest["profiles"].items():
-            profiles[part], names[part] = named_as_measured(_decode_profile(entry, part, states, make))
+        for role, entry in manifest["profiles"].items():
+            profiles[role], names[role] = named_as_measured(_decode_profile(entry, role, states, make))
         calibration = _renamed_calibration(calibration, names.get("reference", {}))
         kind = _checked_kind(manifest["kind"], profiles.keys(), calibration)
         info = checked_profile_info(manifest["info"]) if kind == "baseline" else {}
@@ -268,7 +213,7 @@ def decode(manifest: Mapping[str, Any], arrays: Arrays, make: Make[Made]) -> Dec
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise FormatError(f"the manifest does not describe a profile this release can read: {error!r}") from error
-    if left := [f"{place}/{name}" for place, state in states.items() for name in state]:
+    if left := [f"{path}/{name}" for path, state in states.items() for name in state]:
         raise FormatError(f"the manifest refers to none of {len(left)} arrays: {', '.join(left[:5])}")
     return Decoded(kind, info, profiles, calibration)
 
@@ -288,8 +233,8 @@ def _renamed_calibration(calibration: Arrays, names: Mapping[str, str]) -> Array
         return calibration
     with suppress(FormatError, KeyError, TypeError, AttributeError):
         about = from_json(calibration[_ABOUT].tobytes(), "the calibration")
-        for part in about["parts"]:  # rows of images are called as their group
-            part |= {key: names.get(part[key], part[key]) for key in ("group", "rows")}
+        for entry in about["parts"]:  # rows of images are called as their group
+            entry |= {key: names.get(entry[key], entry[key]) for key in ("group", "rows")}
         return {**calibration, _ABOUT: np.frombuffer(to_json(about, "the calibration"), np.uint8)}
     return calibration
 
@@ -298,8 +243,8 @@ def _by_place(arrays: Arrays) -> dict[str, Arrays]:
     """The states of sketches: arrays by the place of their sketch, `reference/0/1`, and by their name in it."""
     states: dict[str, Arrays] = {}
     for path, array in arrays.items():
-        place, _, name = path.rpartition("/")
-        states.setdefault(place, {})[name] = array
+        prefix, _, name = path.rpartition("/")
+        states.setdefault(prefix, {})[name] = array
     return states
 
 
@@ -312,10 +257,10 @@ def _decode_profile(entry: Mapping[str, Any], prefix: str, states: dict[str, Arr
         _check_rows(group, rows.widths if rows is not None else {})
     info, segments = checked_profile_info(entry["info"]), entry.get("segments", [])
     if segments:
-        check_read(info, [part["name"] for part in segments], any("segments" in part for part in segments))
+        check_read(info, [segment["name"] for segment in segments], any("segments" in segment for segment in segments))
     below = {
-        part["name"]: _decode_profile(part, f"{prefix}/segments/{number}", states, make)
-        for number, part in enumerate(segments)
+        segment["name"]: _decode_profile(segment, f"{prefix}/segments/{number}", states, make)
+        for number, segment in enumerate(segments)
     }
     return make({group.name: group for group in groups}, rows, info, below)
 
@@ -342,22 +287,22 @@ def _decode_group(entry: Mapping[str, Any], prefix: str, states: dict[str, Array
 
 def _check_rows(group: Group, widths: Mapping[str, int]) -> None:
     """Hold the rows that a sample keeps of a group against its streams."""
-    own = {f"{group.name}/{measure}": len(each.streams) for measure, each in group.apart.items()}
-    streams = {group.name: len(group.streams) or None, f"{group.name}/top_class": 1, **own}
+    custom = {f"{group.name}/{measure}": len(measured.streams) for measure, measured in group.apart.items()}
+    streams = {group.name: len(group.streams) or None, f"{group.name}/top_class": 1, **custom}
     for name in streams.keys() & widths.keys():
         if not widths[name] or streams[name] not in (None, widths[name]):
             raise FormatError(f"rows of {widths[name]} columns are kept of {name!r}, which has {streams[name]}")
 
 
-def _decode_sketch(kind: Any, place: str, states: dict[str, Arrays], of: str = "") -> Any:
+def _decode_sketch(kind: Any, prefix: str, states: dict[str, Arrays], of: str = "") -> Any:
     """Take a sketch's state away from the others and make the sketch of it."""
-    state = states.pop(place, {})
+    state = states.pop(prefix, {})
     try:
         sketch = kind.from_state(state)
     except FormatError as error:
-        raise FormatError(f"{place}{of}: {error}") from error
+        raise FormatError(f"{prefix}{of}: {error}") from error
     if unknown := sorted(state.keys() - _names_of(kind)):
-        raise FormatError(f"{place}{of} has arrays that such a sketch does not have: {', '.join(unknown[:5])}")
+        raise FormatError(f"{prefix}{of} has arrays that such a sketch does not have: {', '.join(unknown[:5])}")
     return sketch
 
 
@@ -368,16 +313,64 @@ def _names_of(kind: Any) -> frozenset[str]:
     return frozenset(empty.state())
 
 
-def _below(place: str, arrays: Arrays) -> list[str]:
-    prefix = f"{place}/"
-    return [name.removeprefix(prefix) for name in arrays if name.startswith(prefix)]
-
-
 def _check_definitions(declared: Mapping[str, Mapping[str, Any]]) -> None:
     for id, entry in declared.items():
-        known = DEFINITIONS.get(id)
-        if known is not None and not same_formula(asdict(known), entry):
+        here = DEFINITIONS.get(id)
+        if here is not None and not same_formula(asdict(here), entry):
             raise DefinitionError(
-                f"definition {id!r} is {entry['formula']!r} in the file and {known.formula!r} here: "
+                f"definition {id!r} is {entry['formula']!r} in the file and {here.formula!r} here: "
                 "they cannot be compared; give a changed measure a new version"
             )
+
+
+def checked_profile_info(info: Any) -> dict[str, Any]:
+    """What is said of a profile or a baseline.
+
+    Raises:
+        FormatError: If it is no dict, or something that programs use is not what they take it for.
+
+    Example:
+        >>> checked_profile_info({"source": "validation", "warnings": []})
+        {'source': 'validation', 'warnings': []}
+    """
+    checked = _checked(info, "a profile", _PROFILE_NUMBERS, _PROFILE_TEXTS)
+    warnings = checked.get("warnings", [])
+    if not isinstance(warnings, list) or not all(isinstance(warning, str) for warning in warnings):
+        raise FormatError(f"the warnings of a profile should be a list of texts, not {reprlib.repr(warnings)}")
+    if not isinstance(checked.get("made_by", {}), dict):
+        raise FormatError(f"made_by of a profile should be a dict, not {reprlib.repr(checked['made_by'])}")
+    return checked
+
+
+def checked_group_info(info: Any, group: str) -> dict[str, Any]:
+    """What is said of a group.
+
+    Raises:
+        FormatError: If it is no dict, or something that programs use is not what they take it for.
+
+    Example:
+        >>> checked_group_info({"columns": "many"}, "outputs")
+        Traceback (most recent call last):
+        ...
+        lensai_integrations.errors.FormatError: columns of group 'outputs' should be a whole number, not 'many'
+    """
+    checked = _checked(info, f"group {group!r}", _GROUP_NUMBERS, _GROUP_TEXTS)
+    if reader := checked.get("reader"):
+        try:
+            ImageInputs(**reader)
+        except (LensAIError, TypeError, ValueError) as error:
+            raise FormatError(f"how the images of group {group!r} were read cannot be: {error}") from error
+    return checked
+
+
+def _checked(info: Any, of: str, numbers: tuple[str, ...], texts: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(info, Mapping):
+        raise FormatError(f"what is said of {of} should be a dict, not {reprlib.repr(info)}")
+    for name in numbers:
+        value = info.get(name)
+        if value is not None and (type(value) is not int or not 0 <= value < _LARGEST):
+            raise FormatError(f"{name} of {of} should be a whole number, not {reprlib.repr(value)}")
+    for name in texts:
+        if not isinstance(info.get(name), str | None):
+            raise FormatError(f"{name} of {of} should be a text, not {reprlib.repr(info[name])}")
+    return dict(info)

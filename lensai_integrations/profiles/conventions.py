@@ -44,9 +44,11 @@ def checked_conventions(convention: Any) -> tuple[str, ...]:
         (('lensai',), ('lensai', 'lensai-edge'))
     """
     names = (convention,) if isinstance(convention, str) else convention
-    known = " or ".join(map(repr, CONVENTIONS))
+    choices = " or ".join(map(repr, CONVENTIONS))
     if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"convention={convention!r} should be {known}, or several of them, e.g. {tuple(CONVENTIONS)}")
+        raise InputError(
+            f"convention={convention!r} should be {choices}, or several of them, e.g. {tuple(CONVENTIONS)}"
+        )
     for name in names:
         if name not in CONVENTIONS:
             raise InputError(f"convention={convention!r} is unknown; pass one of {', '.join(map(repr, CONVENTIONS))}")
@@ -209,8 +211,8 @@ def convention_of(group: Group) -> str:
         >>> convention_of(Group("inputs", info={"convention": "lensai"})), convention_of(Group("inputs"))
         ('lensai', '')
     """
-    told = group.info.get("convention", "")
-    return told if isinstance(told, str) else ""
+    convention = group.info.get("convention", "")
+    return convention if isinstance(convention, str) else ""
 
 
 def conventions_of(profile: Contents) -> tuple[str, ...]:
@@ -221,8 +223,8 @@ def conventions_of(profile: Contents) -> tuple[str, ...]:
         >>> conventions_of(Profile())
         ()
     """
-    found = [convention_of(group) for group in profile.groups.values() if is_images(group.name)]
-    return tuple(dict.fromkeys(name for name in found if name))
+    conventions = [convention_of(group) for group in profile.groups.values() if is_images(group.name)]
+    return tuple(dict.fromkeys(name for name in conventions if name))
 
 
 def delivered_in(profile: Contents | None) -> Group | None:
@@ -264,17 +266,17 @@ def chosen_conventions(convention: Any, like: Contents | None) -> tuple[str, ...
         >>> chosen_conventions(None, None)
         ('lensai',)
     """
-    known = conventions_of(like) if like is not None else ()
+    theirs = conventions_of(like) if like is not None else ()
     delivered = only_delivered(like)
     if delivered is not None:
-        known = (convention_of(delivered) or DEFAULT[0],)
+        theirs = (convention_of(delivered) or DEFAULT[0],)
     if convention is None:
-        return known[:1] or DEFAULT
+        return theirs[:1] or DEFAULT
     chosen = checked_conventions(convention)
-    if known and not set(chosen) <= set(known):
+    if theirs and not set(chosen) <= set(theirs):
         raise InputError(
             f"convention={convention!r}, but the images of the profile to be like were measured by"
-            f" {' and '.join(map(repr, known))}: leave `convention` away, or profile the baseline by it, too"
+            f" {' and '.join(map(repr, theirs))}: leave `convention` away, or profile the baseline by it, too"
         )
     return chosen
 
@@ -314,7 +316,7 @@ def chosen_readers(inputs: Any, like: Contents | None) -> dict[str, ImageInputs]
         1
     """
     asked: dict[str, ImageInputs | None] = {**readers_by_name(inputs)} if inputs is not None else {"": None}
-    theirs, known = (inputs_of(like), readers_of(like)) if like is not None else ((), {})
+    theirs, readers = (inputs_of(like), readers_of(like)) if like is not None else ((), {})
     if theirs and (inputs is None or inputs == ImageInputs()):
         asked = dict.fromkeys(theirs, inputs)
     unknown = [name for name in asked if theirs and name not in theirs]
@@ -329,15 +331,15 @@ def chosen_readers(inputs: Any, like: Contents | None) -> dict[str, ImageInputs]
             f"the profile to be like has the image inputs {' and '.join(map(repr, theirs))}: pass inputs={{{wanted}}},"
             " or leave it away to read them as there"
         )
-    return {name: _reader_like(reader, known.get(name)) for name, reader in asked.items()}
+    return {name: _reader_like(reader, readers.get(name)) for name, reader in asked.items()}
 
 
-def _reader_like(reader: ImageInputs | None, known: ImageInputs | None) -> ImageInputs:
+def _reader_like(reader: ImageInputs | None, theirs: ImageInputs | None) -> ImageInputs:
     """How one image input is read that is held against another that was read so."""
-    if reader is None or known is None:
-        return reader or known or ImageInputs()
+    if reader is None or theirs is None:
+        return reader or theirs or ImageInputs()
     only_where = reader.key is not None and reader == ImageInputs(key=reader.key)
-    return replace(known, key=reader.key) if only_where else reader
+    return replace(theirs, key=reader.key) if only_where else reader
 
 
 def title_of(name: str, groups: Sequence[Group] = ()) -> str:
@@ -387,29 +389,33 @@ def paired(profile: Held, reference: Contents) -> Held:
         >>> list(paired(one, one).groups), list(paired(one, other).groups)
         (['inputs/lensai-edge'], ['inputs'])
     """
-    found: dict[str, str] = {}
-    for _, own, other in sorted(_pairs(profile, reference), key=lambda pair: pair[0]):
-        if own not in found and other not in found.values():
-            found[own] = other
-    families = {own.split("/")[0] for own in found}
+    counterparts: dict[str, str] = {}
+    for _, name, theirs in sorted(_pairs(profile, reference), key=lambda pair: pair[0]):
+        if name not in counterparts and theirs not in counterparts.values():
+            counterparts[name] = theirs
+    families = {name.split("/")[0] for name in counterparts}
     for group in _of_images(profile):
-        if group.name not in found:
+        if group.name not in counterparts:
             alone = group.name.split("/")[0] in families
-            found[group.name] = _unknown_to(reference, group, found) if alone else _same_input(reference, group, found)
-    return renamed(profile, found, _homes(reference))
+            counterparts[group.name] = (
+                _unknown_to(reference, group, counterparts) if alone else _same_input(reference, group, counterparts)
+            )
+    return renamed(profile, counterparts, _homes(reference))
 
 
-def _unknown_to(reference: Contents, group: Group, found: Mapping[str, str]) -> str:
+def _unknown_to(reference: Contents, group: Group, counterparts: Mapping[str, str]) -> str:
     """A name for a group that the reference has no counterpart of."""
-    taken = {*reference.groups, *found.values()}
+    taken = {*reference.groups, *counterparts.values()}
     names = (group.name, f"{plain_name(group.name)}/{convention_of(group) or 'other'}", f"{group.name}/other")
     return next((name for name in names if name not in taken), f"{group.name}/other/{len(taken)}")
 
 
-def _same_input(reference: Contents, group: Group, found: Mapping[str, str]) -> str:
+def _same_input(reference: Contents, group: Group, counterparts: Mapping[str, str]) -> str:
     """What the reference calls the images of the same kind and input, however they were measured."""
-    same = [each.name for each in _of_images(reference) if plain_name(each.name) == plain_name(group.name)]
-    free = [name for name in same if name not in found.values()]
+    same = [
+        candidate.name for candidate in _of_images(reference) if plain_name(candidate.name) == plain_name(group.name)
+    ]
+    free = [name for name in same if name not in counterparts.values()]
     return group.name if group.name in free or not free else free[0]
 
 
@@ -437,8 +443,8 @@ def _custom_homes(
 ) -> dict[tuple[str, str], str]:
     """Where custom measures are beside these conventions, by input and measure, if that is among the groups."""
     home = home_of_custom(conventions)
-    homes = {place: images_group(place[0], home) for place in _homes(profile)}
-    return {place: name for place, name in homes.items() if name in groups}
+    homes = {key: images_group(key[0], home) for key in _homes(profile)}
+    return {key: name for key, name in homes.items() if name in groups}
 
 
 def named_as_measured(profile: Held) -> tuple[Held, dict[str, str]]:
@@ -453,12 +459,14 @@ def named_as_measured(profile: Held) -> tuple[Held, dict[str, str]]:
         {'inputs': 'inputs/lensai-edge'}
     """
     images = [group for group in profile.groups.values() if is_images(group.name)]
-    told = {group.name: convention for group in images if (convention := convention_of(group)) in CONVENTIONS}
-    names = {name: images_group(input_of(name), convention) for name, convention in told.items()}
+    conventions_by_group = {
+        group.name: convention for group in images if (convention := convention_of(group)) in CONVENTIONS
+    }
+    names = {name: images_group(input_of(name), convention) for name, convention in conventions_by_group.items()}
     after = {names.get(name, name) for name in profile.groups}
     if len(after) < len(profile.groups) or all(name == new for name, new in names.items()):
         return profile, {}
-    conventions = tuple(dict.fromkeys(told.values()))
+    conventions = tuple(dict.fromkeys(conventions_by_group.values()))
     return renamed(profile, names, _custom_homes(profile, conventions, after)), names
 
 
@@ -475,14 +483,18 @@ def renamed(profile: Held, names: Mapping[str, str | None], homes: Mapping[tuple
         >>> renamed(Profile({"inputs": Group("inputs")}), {"inputs": "raw"}).groups["raw"].name
         'raw'
     """
-    moves = {(name, own): home for name, own, home in _moves(profile, names, homes or {})}
+    moves = {(name, measure): home for name, measure, home in _moves(profile, names, homes or {})}
     if not moves and all(name == new for name, new in names.items()):
         return profile
-    groups = {new: _called(group, new) for name, group in profile.groups.items() if (new := names.get(name, name))}
-    for (name, own), home in moves.items():
+    groups = {
+        new: group if new == group.name else replace(group, name=new)
+        for name, group in profile.groups.items()
+        if (new := names.get(name, name))
+    }
+    for (name, measure), home in moves.items():
         if new := names.get(name, name):
-            groups[new] = _without(groups[new], own)
-        groups[home] = _with(groups.get(home, Group(home)), profile.groups[name], own)
+            groups[new] = _without(groups[new], measure)
+        groups[home] = _with(groups.get(home, Group(home)), profile.groups[name], measure)
     segments = {name: renamed(segment, names, homes) for name, segment in profile.segments.items()}
     make: Any = type(profile)
     made: Held = make(groups, _renamed_rows(profile, names, moves), profile.info, segments)
@@ -496,10 +508,10 @@ def _renamed_rows(
         return None
     columns = {name: names.get(name, name) for name in profile.rows.widths}
     for name, group in profile.groups.items():
-        for own in group.apart:
-            new = moves.get((name, own), names.get(name, name))
-            if f"{name}/{own}" in columns:
-                columns[f"{name}/{own}"] = new and f"{new}/{own}"
+        for measure in group.apart:
+            new = moves.get((name, measure), names.get(name, name))
+            if f"{name}/{measure}" in columns:
+                columns[f"{name}/{measure}"] = new and f"{new}/{measure}"
     kept = {name: new for name, new in columns.items() if new}
     return profile.rows.renamed(kept) if kept else None
 
@@ -519,7 +531,7 @@ def _moves(
     profile: Contents, names: Mapping[str, str | None], homes: Mapping[tuple[str, str], str]
 ) -> Iterator[tuple[str, str, str]]:
     """Group, custom measure, and the new name of the group that it goes to, unless that is its own."""
-    taken = {(names.get(name, name), own) for name, group in profile.groups.items() for own in group.apart}
+    taken = {(names.get(name, name), custom) for name, group in profile.groups.items() for custom in group.apart}
     for (image_input, measure), name in _homes(profile).items():
         home = homes.get((image_input, measure), names.get(name, name))
         if home and (home, measure) not in taken:
@@ -543,13 +555,9 @@ def _without(group: Group, measure: str) -> Group:
     definitions = {name: id for name, id in group.definitions.items() if name != measure}
     sketches = {key: sketch for key, sketch in group.sketches.items() if key != _bank(measure)}
     info = {key: value for key, value in group.info.items() if key != "measures"}
-    if measures := {name: told for name, told in group.custom.items() if name != measure}:
+    if measures := {name: definition for name, definition in group.custom.items() if name != measure}:
         info["measures"] = measures
     return Group(group.name, group.streams, definitions, sketches, info)
-
-
-def _called(group: Group, name: str) -> Group:
-    return group if group.name == name else Group(name, group.streams, group.definitions, group.sketches, group.info)
 
 
 def _of_images(profile: Contents) -> list[Group]:
@@ -558,12 +566,16 @@ def _of_images(profile: Contents) -> list[Group]:
 
 def _pairs(profile: Contents, reference: Contents) -> Iterator[tuple[tuple[int, int], str, str]]:
     """Groups that may belong together, with how badly they do."""
-    for own in _of_images(profile):
-        for other in _of_images(reference):
-            if input_of(own.name) != input_of(other.name):
+    for image_group in _of_images(profile):
+        for candidate in _of_images(reference):
+            if input_of(image_group.name) != input_of(candidate.name):
                 continue
-            same, one, two = own.name == other.name, convention_of(own), convention_of(other)
-            frames = [group.delivered or kept_apart(group) for group in (own, other)]
-            models = (own.delivered and not frames[1]) or (other.delivered and not frames[0])
-            if (one == two and not models) if one and two else same:
-                yield (int(frames[0] != frames[1]), int(not same)), own.name, other.name
+            same, convention, theirs = (
+                image_group.name == candidate.name,
+                convention_of(image_group),
+                convention_of(candidate),
+            )
+            frames = [group.delivered or kept_apart(group) for group in (image_group, candidate)]
+            models = (image_group.delivered and not frames[1]) or (candidate.delivered and not frames[0])
+            if (convention == theirs and not models) if convention and theirs else same:
+                yield (int(frames[0] != frames[1]), int(not same)), image_group.name, candidate.name

@@ -106,8 +106,12 @@ class Group:
             >>> Group("inputs", info={"measures": {"glare": {"id": "custom/glare@1"}, "hue": "junk"}}).custom
             {'glare': {'id': 'custom/glare@1'}}
         """
-        told = self.info.get("measures")
-        return {name: each for name, each in told.items() if isinstance(each, dict)} if isinstance(told, dict) else {}
+        measures = self.info.get("measures")
+        return (
+            {name: measure for name, measure in measures.items() if isinstance(measure, dict)}
+            if isinstance(measures, dict)
+            else {}
+        )
 
     def _only(self, measure: str, bank: Any) -> Group:
         streams = self.streams_of(_APART + measure)
@@ -172,11 +176,11 @@ class Group:
             >>> list(Group("inputs").known(["lensai/mean@1", "lensai/mean@1", "lensai/std@1"]))
             ['lensai/mean@1', 'lensai/std@1']
         """
-        told: dict[Any, Any] = {}
-        for each in self.custom.values():
-            if isinstance(each.get("id"), str):
-                told.setdefault(each["id"], each)
-        return {id: _definition(told.get(id)) or DEFINITIONS.get(id) for id in ids}
+        definitions: dict[Any, Any] = {}
+        for measure in self.custom.values():
+            if isinstance(measure.get("id"), str):
+                definitions.setdefault(measure["id"], measure)
+        return {id: _definition(definitions.get(id)) or DEFINITIONS.get(id) for id in ids}
 
     def merge(self, other: Group) -> Group:
         """A new group that has seen the rows of both; neither is changed.
@@ -194,7 +198,8 @@ class Group:
         both = [(key, sketch) for key, sketch in self.sketches.items() if key in other.sketches]
         merged = {key: _merged(key, sketch, other.sketches[key]) for key, sketch in both}
         sketches = {key: sketch for key, sketch in merged.items() if sketch is not None}
-        sketches |= {key: one for key, one in (self.sketches | other.sketches).items() if _is_alone(key, self, other)}
+        alone = {key for key in self.sketches.keys() ^ other.sketches.keys() if key.startswith(_APART)}
+        sketches |= {key: sketch for key, sketch in (self.sketches | other.sketches).items() if key in alone}
         info = shared_info(self.info, other.info)
         if measures := other.custom | self.custom:
             info["measures"] = measures
@@ -214,10 +219,10 @@ class Contents(Protocol):
     def segments(self) -> Mapping[str, Contents]: ...  # noqa: D102
 
 
-def _definition(told: Mapping[str, Any] | None) -> Definition | None:
+def _definition(declared: Mapping[str, Any] | None) -> Definition | None:
     """What a group tells of a custom measure, if it is a definition."""
     try:
-        return None if told is None else Definition(**{**told, "range": tuple(told["range"])})
+        return None if declared is None else Definition(**{**declared, "range": tuple(declared["range"])})
     except (TypeError, KeyError, DefinitionError):  # written by another release, or by hand
         return None
 
@@ -232,11 +237,11 @@ def check_comparable(a: Group, b: Group) -> None:
         >>> old = Group("inputs", definitions={"noise": "lensai/noise@1"})
         >>> check_comparable(old, Group("inputs", definitions={"noise": "lensai/noise@1"}))
     """
-    for measure, one in a.definitions.items():
-        two = b.definitions.get(measure, one)
-        if one != two:
+    for measure, first in a.definitions.items():
+        second = b.definitions.get(measure, first)
+        if first != second:
             raise DefinitionError(
-                f"stream {a.name}/{measure} was computed as {one!r} in one profile and as {two!r} in the other: "
+                f"stream {a.name}/{measure} was computed as {first!r} in one profile and as {second!r} in the other: "
                 "profile both with the same convention and release"
             )
     ours, theirs = a.custom, b.custom
@@ -258,11 +263,6 @@ def check_comparable(a: Group, b: Group) -> None:
 def _differing(a: Group, b: Group) -> str:
     only_a, only_b = sorted(set(a.streams) - set(b.streams)), sorted(set(b.streams) - set(a.streams))
     return f"only in the first: {only_a[:5]}, only in the second: {only_b[:5]} ({len(a.streams)} and {len(b.streams)})"
-
-
-def _is_alone(key: str, a: Group, b: Group) -> bool:
-    """Whether the sketch is of a custom measure that only one group has."""
-    return key.startswith(_APART) and (key in a.sketches) != (key in b.sketches)
 
 
 def _merged(key: str, a: Sketch, b: Sketch) -> Sketch | None:

@@ -1,14 +1,13 @@
-"""Heads: what the groups of several answers, and of their labels, are called, and which belongs to which.
+"""What things in a profile are called: groups of heads, classes, and segments.
 
-One answer is the group `outputs` and its labels are `labels`; several are `outputs/<head>` and `labels/<head>`.
+Heads: one answer is the group `outputs` and its labels are `labels`; several are `outputs/<head>` and `labels/<head>`.
+Which of them belong together, and to which of a baseline, follows from these names.
 
-What classes are called: the names that a group of outputs or labels was told, in the order of its classes.
+Classes: a group of outputs or labels may have been told their names, in the order of its classes.
 
-One profile per value of a label or of metadata: how many there may be, and what they are called.
-
-A profile with segments says in its `info` what they are by, `segment_by`, and how many there may be, `max_segments`.
-The rows of all further values, and of none, are in the segment `OTHER_SEGMENT`. So group by group, the rows of the
-segments add up to those of the whole, invalid ones included.
+Segments: one profile per value of a label or of metadata. A profile with segments says in its `info` what they are by,
+`segment_by`, and how many there may be, `max_segments`. The rows of all further values, and of none, are in the segment
+`OTHER_SEGMENT`. So group by group, the rows of the segments add up to those of the whole, invalid ones included.
 
 Merging goes value by value; where there are more than `max_segments` after it, the largest stay and the others
 merge into `OTHER_SEGMENT`. The sums are therefore associative always, and each segment's counts as long as nothing had
@@ -88,10 +87,10 @@ def for_head(advice: str, group: str) -> str:
         ("pass task={'age': 'regression'}", "pass task='regression'")
     """
     head = head_of(group)
-    return re.sub(r"task=('\w+')", lambda found: f"task={{{head!r}: {found[1]}}}", advice) if head else advice
+    return re.sub(r"task=('\w+')", lambda match: f"task={{{head!r}: {match[1]}}}", advice) if head else advice
 
 
-def named(kind: str, heads: Mapping[str, Any], known: Mapping[str, int]) -> tuple[dict[str, Any], str]:
+def named(kind: str, heads: Mapping[str, Any], baseline: Mapping[str, int]) -> tuple[dict[str, Any], str]:
     """Arrays of heads by the names of their groups, those of a baseline where it has them; and what is to be said.
 
     A head of the baseline's name is that one. Without such a name: one answer alone is the only one that the baseline
@@ -102,7 +101,7 @@ def named(kind: str, heads: Mapping[str, Any], known: Mapping[str, int]) -> tupl
     Args:
         kind: `"outputs"` or `"labels"`.
         heads: By head, in order; one alone is called `""`.
-        known: Columns of the groups of the baseline, 0 where that is not known.
+        baseline: Columns of the groups of the baseline, 0 where that is not known.
 
     Example:
         >>> named("outputs", {"age": 0, "species": 0}, {})
@@ -110,18 +109,18 @@ def named(kind: str, heads: Mapping[str, Any], known: Mapping[str, int]) -> tupl
         >>> list(named("outputs", {"0": 0, "1": 0}, {"inputs": 0, "outputs/age": 1, "outputs/species": 4})[0])
         ['outputs/age', 'outputs/species']
     """
-    theirs = {group: columns for group, columns in known.items() if group == kind or group.startswith(f"{kind}/")}
-    own = {group_of(kind, head): array for head, array in heads.items()}
-    if not theirs or own.keys() & theirs.keys():
-        return own, ""
-    if len(own) == len(theirs) and (len(own) == 1 or all(head.isdecimal() for head in heads)):
-        return dict(zip(theirs, own.values(), strict=True)), ""
+    theirs = {group: columns for group, columns in baseline.items() if group == kind or group.startswith(f"{kind}/")}
+    ours = {group_of(kind, head): array for head, array in heads.items()}
+    if not theirs or ours.keys() & theirs.keys():
+        return ours, ""
+    if len(ours) == len(theirs) and (len(ours) == 1 or all(head.isdecimal() for head in heads)):
+        return dict(zip(theirs, ours.values(), strict=True)), ""
     if len(theirs) == 1:
         return _one_of_several(kind, heads, *next(iter(theirs.items())))
-    if len(own) == 1:
-        return _for_one_of_several(kind, next(iter(own.values())), theirs)
+    if len(ours) == 1:
+        return _for_one_of_several(kind, next(iter(ours.values())), theirs)
     wanted = [head_of(group) for group in theirs]
-    return own, (
+    return ours, (
         f"{kind} has {_listed(heads)}, and the baseline {_listed(wanted)}: not compared; pass {kind}= as a dict"
         " with the names of the baseline"
     )
@@ -131,11 +130,11 @@ def _one_of_several(kind: str, heads: Mapping[str, Any], group: str, columns: in
     """Several heads where the baseline has one: that of its width is it, else the first is taken and it is said."""
     fitting = [head for head, array in heads.items() if columns and _columns(array) == columns]
     taken = (fitting or list(heads))[0]
-    found = {group if head == taken else group_of(kind, head): array for head, array in heads.items()}
+    groups = {group if head == taken else group_of(kind, head): array for head, array in heads.items()}
     if len(fitting) == 1:
-        return found, ""
+        return groups, ""
     fits = f", {len(fitting) or 'none'} of them of its {columns} columns" if columns else ""
-    return found, (
+    return groups, (
         f"{kind} has {_listed(heads)}, but the baseline only one{fits}: {taken!r} is held against it; pass {kind}= the"
         " one array that it is, if that is another"
     )
@@ -188,14 +187,14 @@ def labels_by_head(labels: Any, heads: Sequence[str]) -> dict[str, Any]:
 
 def _are_columns(parts: Sequence[Any]) -> bool:
     """Whether these are arrays of a head each, and not the rows of as many images: lists may be either."""
-    return any(hasattr(part, "shape") for part in parts) or isinstance(parts, tuple) or _rows(parts[0]) != len(parts)
+    return any(hasattr(array, "shape") for array in parts) or isinstance(parts, tuple) or _rows(parts[0]) != len(parts)
 
 
-def _rows(part: Any) -> int:
-    shape = getattr(part, "shape", None)
+def _rows(array: Any) -> int:
+    shape = getattr(array, "shape", None)
     if shape is not None:
         return int(shape[0]) if len(shape) else 0
-    return len(part) if isinstance(part, list | tuple) else 0
+    return len(array) if isinstance(array, list | tuple) else 0
 
 
 #: Names that are kept, and characters of one.
@@ -230,8 +229,8 @@ def class_names(*groups: Group | None) -> tuple[str, ...]:
         >>> class_names(None, Group("labels", info={"class_names": ["cat", "dog"]}))
         ('cat', 'dog')
     """
-    told = [group.info.get("class_names") for group in groups if group is not None]
-    return next((tuple(names) for names in told if names and not wrong_names(names)), ())
+    lists = [group.info.get("class_names") for group in groups if group is not None]
+    return next((tuple(names) for names in lists if names and not wrong_names(names)), ())
 
 
 def shown(category: str, names: Sequence[str]) -> str:
@@ -283,7 +282,7 @@ def beyond_columns(groups: Mapping[str, Group]) -> list[str]:
         >>> beyond_columns({})
         []
     """
-    return [told for name in groups if is_outputs(name) for told in _beyond(name, groups)]
+    return [warning for name in groups if is_outputs(name) for warning in _beyond(name, groups)]
 
 
 def _beyond(name: str, groups: Mapping[str, Group]) -> Iterator[str]:
@@ -292,8 +291,8 @@ def _beyond(name: str, groups: Mapping[str, Group]) -> Iterator[str]:
     if labels is None or kind not in CLASSES + MULTILABEL or not labels.categories or PER_IMAGE in labels.streams:
         return
     wide = 2 if columns == 1 else columns
-    found = [int(label) for label, _ in labels.categories[""].top(MOST_NAMES) if label.lstrip("-").isdecimal()]
-    classes = [each for each in found if each >= 0]
+    numbers = [int(label) for label, _ in labels.categories[""].top(MOST_NAMES) if label.lstrip("-").isdecimal()]
+    classes = [number for number in numbers if number >= 0]
     if classes and max(classes) >= wide:
         yield (
             f"{labels.name} reach from {min(classes)} to {max(classes)}, but {name} have the classes 0 to {wide - 1}:"
@@ -301,8 +300,8 @@ def _beyond(name: str, groups: Mapping[str, Group]) -> Iterator[str]:
             " is not known? Accuracy is not measured: hand over the answer itself (a callback: outputs='its layer'),"
             " labels that count its columns from 0 on, and -1 for none"
         )
-    if len(classes) < len(found):
-        yield f"{labels.name} below 0, such as {min(found)}, are no classes of {name}: accuracy is of the other rows"
+    if len(classes) < len(numbers):
+        yield f"{labels.name} below 0, such as {min(numbers)}, are no classes of {name}: accuracy is of the other rows"
 
 
 #: The rows of values without a segment of their own, and of no value. A value of this name shares it.

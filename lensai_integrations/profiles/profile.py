@@ -1,6 +1,6 @@
 """Profiles: what was seen of some images, as named sketches; and baselines: what a model is held against.
 
-A profile is a handful of groups (`group.py`) and a sample of their rows; it merges group by group. What folders and
+A profile is a handful of groups (`groups.py`) and a sample of their rows; it merges group by group. What folders and
 bytes hold of it is in `archive.py`, how groups become a table in `summary.py`. Copied or pickled, profiles go through
 these bytes: what arrives in another process or release is what a file would have, and is checked as a file is.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.profiles import archive
+from lensai_integrations.profiles.conventions import conventions_of, is_images
 from lensai_integrations.profiles.groups import Group, check_comparable, shared_info
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, OTHER_SEGMENT, is_labels
 from lensai_integrations.profiles.summary import StreamSummary, segments_csv, summarize, to_csv, to_pandas
@@ -48,7 +49,7 @@ class Profile:
         groups: By name, in the order they are read.
         rows: A uniform sample of the rows, all groups' columns aligned, or None.
         info: JSON values: `source` ("validation", "training", "production"...), `created`, `warnings`, ...
-        segments: A profile for each value of `info["segment_by"]`, with fewer sketches; see `segments.py`.
+        segments: A profile for each value of `info["segment_by"]`, with fewer sketches; see `names.py`.
 
     Example:
         >>> import numpy as np
@@ -71,7 +72,7 @@ class Profile:
         Streams of devices have no common rows: there it is how many images were measured, whatever else was counted.
         """
         for images in self.groups.values():
-            if _is_fed(images) and images.bank is None and images.n:
+            if is_images(images.name) and images.bank is None and images.n:
                 return images.n + images.invalid
         used = [group for group in self.groups.values() if not group.delivered]
         if all(is_labels(group.name) for group in used):
@@ -189,8 +190,8 @@ class Baseline:
     @property
     def warnings(self) -> list[str]:
         """What a reader of this baseline should know, of all its profiles."""
-        own = list(self.info.get("warnings", []))
-        return list(dict.fromkeys(own + [w for profile in self.sources().values() for w in profile.warnings]))
+        warnings = list(self.info.get("warnings", []))
+        return list(dict.fromkeys(warnings + [w for profile in self.sources().values() for w in profile.warnings]))
 
     def sources(self) -> dict[str, Profile]:
         """The profiles inside by the name of their source, the reference first."""
@@ -296,33 +297,27 @@ def _encoded(what: Profile | Baseline) -> tuple[dict[str, Any], archive.Arrays]:
 
 
 def _decoded(manifest: Mapping[str, Any], arrays: archive.Arrays) -> Profile | Baseline:
-    held = archive.decode(manifest, arrays, Profile)
-    if held.kind == "profile":
-        return held.profiles["profile"]
-    return Baseline(held.profiles["reference"], held.profiles.get("training"), held.info, held.calibration or None)
+    decoded = archive.decode(manifest, arrays, Profile)
+    if decoded.kind == "profile":
+        return decoded.profiles["profile"]
+    return Baseline(
+        decoded.profiles["reference"], decoded.profiles.get("training"), decoded.info, decoded.calibration or None
+    )
 
 
 def _groups_by_source(what: Profile | Baseline) -> dict[str, Mapping[str, Group]]:
     return {source: profile.groups for source, profile in what.sources().items()}
 
 
-def _check_conventions(one: Profile, other: Profile) -> None:
+def _check_conventions(a: Profile, b: Profile) -> None:
     """Refuse to join images that nothing was measured of in the same way: their groups would stand side by side."""
-    told = [
-        list(dict.fromkeys(filter(None, (g.info.get("convention") for g in each.groups.values() if _is_fed(g)))))
-        for each in (one, other)
-    ]
-    if all(told) and not set(told[0]) & set(told[1]):
-        ways = [" and ".join(map(repr, each)) for each in told]
+    conventions = [conventions_of(profile) for profile in (a, b)]
+    if all(conventions) and not set(conventions[0]) & set(conventions[1]):
+        ways = [" and ".join(map(repr, names)) for names in conventions]
         raise DefinitionError(
             f"the images were measured by {ways[0]} in one profile and by {ways[1]} in the other: profile both by one"
             " convention"
         )
-
-
-def _is_fed(group: Group) -> bool:
-    """Whether a group is of images as a model is fed them."""
-    return group.name.split("/")[0] == "inputs"
 
 
 def _merged_group(a: Group | None, b: Group | None) -> Group:

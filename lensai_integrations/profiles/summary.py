@@ -79,14 +79,14 @@ def _group_rows(group: Group) -> Iterator[StreamSummary]:
     for kind in KINDS:
         for key, sketch in group.sketches.items():
             if key.partition("/")[0] == kind:
-                for stream, told in sketch.summary(group.streams_of(key)).items():
-                    yield _row(group, stream, told, names)
+                for stream, summary in sketch.summary(group.streams_of(key)).items():
+                    yield _row(group, stream, summary, names)
 
 
-def _row(group: Group, stream: str, told: Mapping[str, Any], names: Sequence[str]) -> StreamSummary:
-    top = tuple((shown(category, names), count) for category, count in told.get("top", ()))
-    about = {"invalid": 0, **told, "top": top, "definition": group.definition_of(stream)}
-    about["label"] = name_of(stream, names) if told["kind"] == "numbers" else ""
+def _row(group: Group, stream: str, summary: Mapping[str, Any], names: Sequence[str]) -> StreamSummary:
+    top = tuple((shown(category, names), count) for category, count in summary.get("top", ()))
+    about = {"invalid": 0, **summary, "top": top, "definition": group.definition_of(stream)}
+    about["label"] = name_of(stream, names) if summary["kind"] == "numbers" else ""
     return StreamSummary(f"{group.name}/{stream}".rstrip("/"), **about)
 
 

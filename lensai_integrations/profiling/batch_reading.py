@@ -172,23 +172,23 @@ class BatchReader:
         """Of the first batch, what may be several image inputs: the model shows which it is fed. Else None."""
         if not self._several or self._knows_images or self._inputs is None:
             return None
-        found = images_in(batch, self._inputs.layout)
-        if not 1 < len(found) <= MOST_INPUTS or found[0].likeness > PLAUSIBLE:
+        candidates = images_in(batch, self._inputs.layout)
+        if not 1 < len(candidates) <= MOST_INPUTS or candidates[0].likeness > PLAUSIBLE:
             return None
         try:
             usual: Located | InputError = locate(batch, None, self._inputs.layout)
         except InputError as error:
             usual = error
-        copies = [replace(each, images=_copy(each.images)) for each in found]
+        copies = [replace(located, images=_copy(located.images)) for located in candidates]
         if isinstance(usual, Located):
-            copy = next((each.images for each in copies if each.place == usual.place), None)
+            copy = next((located.images for located in copies if located.place == usual.place), None)
             usual = replace(usual, images=_copy(usual.images) if copy is None else copy)
-        return _Choice(copies, [_traced_place(batch, each.place) for each in found], usual)
+        return _Choice(copies, [_traced_place(batch, located.place) for located in candidates], usual)
 
     def _chosen(self, choice: _Choice) -> tuple[Any, Path]:
         """The images that the model is fed: of several inputs by name, of one alone; and where the first are."""
         both = zip(choice.candidates, choice.traced, strict=True)
-        fed = [each for each, place in both if _is_fed(each.images, place, self._fed or frozenset())]
+        fed = [located for located, traced in both if _is_fed(located.images, traced, self._fed or frozenset())]
         self._several = False
         if not fed:
             if isinstance(choice.usual, InputError):
@@ -199,11 +199,11 @@ class BatchReader:
         if len(fed) == 1:
             self._know(replace(fed[0], note=""))
             return fed[0].images, fed[0].place
-        names = names_of([each.place for each in fed])
+        names = names_of([located.place for located in fed])
         reader = self._inputs or ImageInputs()
-        self._by_name = {name: replace(reader, key=each.place) for name, each in zip(names, fed, strict=True)}
+        self._by_name = {name: replace(reader, key=located.place) for name, located in zip(names, fed, strict=True)}
         self._knows_images = True
-        return SeveralImages(zip(names, (each.images for each in fed), strict=True)), fed[0].place
+        return SeveralImages(zip(names, (located.images for located in fed), strict=True)), fed[0].place
 
     def _images_of(self, batch: Any, choice: _Choice | None) -> Any:
         if choice is not None:
@@ -227,48 +227,48 @@ class BatchReader:
                 if is_array(images):
                     return images
         try:
-            found = locate(batch, self._images_at, inputs.layout)
+            located = locate(batch, self._images_at, inputs.layout)
         except SeveralError:
             self._is_open = True  # a later batch with only one of them does not settle it
             raise
         except NoNamesError:
             if self._knows_images:
                 raise
-            found = locate(batch, None, inputs.layout)
+            located = locate(batch, None, inputs.layout)
             self._say(
                 "inputs",
                 f"key={inputs.key!r} is not in the batches of {self._source or 'this pass'}, which are {held(batch)}:"
-                f" the images at {place_of(found.place)!r} are read; pass inputs={{'training': ImageInputs(...),"
+                f" the images at {place_of(located.place)!r} are read; pass inputs={{'training': ImageInputs(...),"
                 " 'validation': ImageInputs(...)} to say how each kind of batch is read",
             )
         if not self._knows_images:
-            self._know(found)
-        return found.images
+            self._know(located)
+        return located.images
 
-    def _know(self, found: Located) -> None:
+    def _know(self, located: Located) -> None:
         """From now on the images are there."""
-        self._knows_images, self._images_at = True, found.place
-        if found.note:
-            self._say("images", found.note)
+        self._knows_images, self._images_at = True, located.place
+        if located.note:
+            self._say("images", located.note)
 
     def _parts(self, batch: Any, images: Any, choice: _Choice | None) -> Parts:
-        place = (self._images_at or ()) if choice is None else choice.candidates[0].place
+        path = (self._images_at or ()) if choice is None else choice.candidates[0].place
         if isinstance(images, Mapping):
             read = images_in(batch)
             first = (read[0].images, read[0].place) if read else (None, ())
-            return _without(parts_beside(batch, *first), [each.place for each in read])
+            return _without(parts_beside(batch, *first), [located.place for located in read])
         if images is None:
             with suppress(InputError):
-                found = locate(batch)
-                images, place = found.images, found.place
-        return parts_beside(batch, images, place)
+                located = locate(batch)
+                images, path = located.images, located.place
+        return parts_beside(batch, images, path)
 
     def _settled(self, taken: Taken, parts: Parts, choice: _Choice | None) -> Taken:
         if choice is not None:
             with self._problems.caught("inputs"):
                 images, place = self._chosen(choice)
                 taken = replace(taken, images=images)
-                read = [each.place for each in choice.candidates] if isinstance(images, Mapping) else [place]
+                read = [located.place for located in choice.candidates] if isinstance(images, Mapping) else [place]
                 parts = replace(_without(parts, read), images=place)
         with self._problems.caught("labels"):
             self._finder.decide(parts)
@@ -278,21 +278,21 @@ class BatchReader:
     def _labelled(self, taken: Taken, batch: Any) -> Taken:
         """What was taken, with labels whose place is known."""
         with self._problems.caught("labels"):
-            found: dict[Path, Any] = {}
+            labels: dict[Path, Any] = {}
             for path in self._finder.paths or ():
                 if _is_absent(batch, path):
                     continue
-                part = part_at(batch, path if len(path) > 1 else path[0])
-                for inner, leaf in _named_parts(part, path).items():
+                labels_at_path = part_at(batch, path if len(path) > 1 else path[0])
+                for inner, leaf in _named_parts(labels_at_path, path).items():
                     if leaf is not None and not self._is_unread(inner, leaf):
-                        found[inner] = _copy(leaf)
-            return self._with_labels(taken, found)
+                        labels[inner] = _copy(leaf)
+            return self._with_labels(taken, labels)
         return taken
 
     def _is_unread(self, path: Path, leaf: Any) -> bool:
         unread = not is_array(leaf) and inside(leaf) is not None
         if unread:
-            lacking = isinstance(leaf, list) and any(each is None for each in leaf)
+            lacking = isinstance(leaf, list) and any(entry is None for entry in leaf)
             what = "nothing for some images" if lacking else "a dict, or several parts, per image"
             self._say(
                 "labels",
@@ -301,18 +301,18 @@ class BatchReader:
             )
         return unread
 
-    def _with_labels(self, taken: Taken, found: Mapping[Path, Any]) -> Taken:
-        if len(found) > 1:
+    def _with_labels(self, taken: Taken, labels_by_path: Mapping[Path, Any]) -> Taken:
+        if len(labels_by_path) > 1:
             heads = self._finder.heads
-            places = {heads.get(path) or _name(path, found): place_of(path) for path in found}
-            labels = dict(zip(places, found.values(), strict=True))
+            places = {heads.get(path) or _name(path, labels_by_path): place_of(path) for path in labels_by_path}
+            labels = dict(zip(places, labels_by_path.values(), strict=True))
             by_key = isinstance(self._names, dict)  # what one list says is of one of them, and not of which
             names = {
                 name: self._named(path, leaf) if by_key else ()
-                for name, (path, leaf) in zip(places, found.items(), strict=True)
+                for name, (path, leaf) in zip(places, labels_by_path.items(), strict=True)
             }
             return replace(taken, labels=labels, place=places, settle=None, class_names=names)
-        for path, leaf in found.items():
+        for path, leaf in labels_by_path.items():
             return replace(taken, labels=leaf, place=place_of(path), settle=None, class_names=self._named(path, leaf))
         return replace(taken, settle=None)
 
@@ -328,8 +328,8 @@ class BatchReader:
         """Say it, once for all passes that it is true of, however large their batches are."""
         said = [_sizeless(message) for message in self._problems.messages]
         if not any(_sizeless(text) in message for message in said):
-            known = any(message.startswith(f"{topic}: ") for message in self._problems.messages)
-            self._problems.note(f"{topic} of {self._source}" if known else topic, text)
+            is_said = any(message.startswith(f"{topic}: ") for message in self._problems.messages)
+            self._problems.note(f"{topic} of {self._source}" if is_said else topic, text)
 
 
 def several_images(batch: Any, readers: Mapping[str, ImageInputs], problems: Problems) -> tuple[dict[str, Found], str]:
@@ -344,14 +344,14 @@ def several_images(batch: Any, readers: Mapping[str, ImageInputs], problems: Pro
     """
     layouts = {reader.layout for reader in readers.values()}
     layout = layouts.pop() if len(layouts) == 1 else "auto"
-    found = separated(batch, {name: reader.key for name, reader in readers.items()}, layout)
+    by_input = separated(batch, {name: reader.key for name, reader in readers.items()}, layout)
     images = {}
     for name, reader in readers.items():
         with problems.caught(group_of(INPUTS, name)):
-            if name in found.missing:
-                raise found.missing[name]
-            images[name] = locate(found.parts[name], None, reader.layout).images
-    return images, found.note
+            if name in by_input.missing:
+                raise by_input.missing[name]
+            images[name] = locate(by_input.parts[name], None, reader.layout).images
+    return images, by_input.note
 
 
 @dataclass(frozen=True)
@@ -389,17 +389,17 @@ def _without(parts: Parts, read: Sequence[Path]) -> Parts:
     return replace(parts, views=kept[0], unread=kept[1])
 
 
-def _is_fed(images: Found, place: Path, fed: frozenset[Path]) -> bool:
+def _is_fed(images: Found, path: Path, fed: frozenset[Path]) -> bool:
     """Whether images are among what a model was fed; of a list each of them, which in samples all have one place."""
-    if isinstance(images, list) and place not in fed:
-        return fed.issuperset((*place, i) for i in range(len(images)))
-    return any(other[: len(place)] == place for other in fed)
+    if isinstance(images, list) and path not in fed:
+        return fed.issuperset((*path, i) for i in range(len(images)))
+    return any(fed_path[: len(path)] == path for fed_path in fed)
 
 
-def _traced_place(batch: Any, place: Path) -> Path:
+def _traced_place(batch: Any, path: Path) -> Path:
     """A place as a trace tells it, which knows named tuples by position."""
     steps = []
-    for step in place:
+    for step in path:
         names = getattr(batch, "_fields", ())
         steps.append(names.index(step) if step in names else step)
         batch = part_at(batch, step)
@@ -415,7 +415,7 @@ def are_numbers_of(labels: Any, classes: int) -> bool:
         (True, False, False)
     """
     if not is_array(labels):
-        return not isinstance(labels, str) and all(isinstance(each, int) and 0 <= each < classes for each in labels)
+        return not isinstance(labels, str) and all(isinstance(label, int) and 0 <= label < classes for label in labels)
     shape = shape_of(labels)
     if len(shape) == 2 and shape[1] > 1:
         return shape[1] == classes
@@ -452,17 +452,17 @@ def _is_absent(batch: Any, path: Path) -> bool:
     return False
 
 
-def _named_parts(part: Any, path: Path) -> dict[Path, Any]:
+def _named_parts(labels: Any, path: Path) -> dict[Path, Any]:
     """A part as it is, or what a dict or named fields hold, by path."""
-    parts = None if is_array(part) else inside(part)
+    parts = None if is_array(labels) else inside(labels)
     if parts is None or not all(isinstance(step, str) for step in parts):
-        return {path: part}
-    return {(*path, step): each for step, each in parts.items()}
+        return {path: labels}
+    return {(*path, step): value for step, value in parts.items()}
 
 
 def _name(path: Path, among: Mapping[Path, Any]) -> str:
     """What one of several labels is called: its key, with those above it if another has the same."""
-    alone = sum(path[-1] == other[-1] for other in among) == 1
+    alone = sum(path[-1] == candidate[-1] for candidate in among) == 1
     return str(path[-1]) if alone else ".".join(map(str, path))
 
 
@@ -478,9 +478,9 @@ def image_inputs(
     if not isinstance(inputs, str):
         return inputs
     with problems.caught("inputs"):
-        found = normalization_of(getattr(loader, "dataset", None))
-        if found is not None:
-            return ImageInputs(mean=found[0], std=found[1])
+        normalization = normalization_of(getattr(loader, "dataset", None))
+        if normalization is not None:
+            return ImageInputs(mean=normalization[0], std=normalization[1])
     return ImageInputs()
 
 

@@ -17,7 +17,7 @@ from lensai_integrations.sketches.kinds import KINDS
 from lensai_integrations.sketches.state import Sketch
 
 #: What there is of some rows, by source.
-Parts: TypeAlias = Mapping[str, Any]
+BySource: TypeAlias = Mapping[str, Any]
 
 _TOP_CLASS: Final = "categories/top_class"
 
@@ -43,14 +43,14 @@ def make(
         >>> list(make({"rows": 2, "vectors": 2, "categories/top_class": 1}))
         ['bank', 'kernel_mean', 'moments', 'categories/top_class']
     """
-    known = like or {}
+    baseline = like or {}
     fitting = [
         (name + source.removeprefix(kind.takes), kind, width)
         for name, kind in KINDS.items()
         for source, width in widths.items()
         if source.partition("/")[0] == kind.takes and (kind.in_segments or not segment)
     ]
-    return {key: kind.new(width, k=k, seed=seed, like=known.get(key)) for key, kind, width in fitting}
+    return {key: kind.new(width, k=k, seed=seed, like=baseline.get(key)) for key, kind, width in fitting}
 
 
 def source_of(key: str, sketch: Sketch) -> str:
@@ -64,7 +64,7 @@ def source_of(key: str, sketch: Sketch) -> str:
     return sketch.takes + stroke + stream
 
 
-def feed(sketches: Mapping[str, Sketch], parts: Parts) -> None:
+def feed(sketches: Mapping[str, Sketch], parts: BySource) -> None:
     """Update the sketches of a group with what there is of some rows; those that take nothing of it stay as they are.
 
     Example:

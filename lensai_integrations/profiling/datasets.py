@@ -24,9 +24,10 @@ from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.profiling.batch_reading import BatchReader, image_inputs
 from lensai_integrations.profiling.delivered_images import Collector
 from lensai_integrations.profiling.image_files import profile_files
+from lensai_integrations.profiling.image_reading import Metadata
 from lensai_integrations.profiling.labels import LABEL_KEYS, Parts, Path, Place, by_evidence, inside, part_at, path_of
 from lensai_integrations.profiling.profiler import Profiler
-from lensai_integrations.profiling.raw_rows import RAW, Metadata
+from lensai_integrations.profiling.raw_rows import RAW
 from lensai_integrations.profiling.settings import NOT_DECLARED, chosen_measures
 
 #: Samples whose values tell which of their parts are labels.
@@ -105,8 +106,8 @@ def profile_dataset(
         profile = _of_files(data, asked)
     else:
         key = inputs.key if isinstance(inputs, ImageInputs) else None
-        found, are_samples = _found(data, key)
-        profile = _of_samples(found, asked) if are_samples else _of_batches(found, asked, data)
+        items, are_samples = _found(data, key)
+        profile = _of_samples(items, asked) if are_samples else _of_batches(items, asked, data)
     profile.info["source"] = source
     if not profile.n:
         raise InputError("data has nothing in it that could be profiled: pass a data set, a loader or a folder")
@@ -147,12 +148,12 @@ class _Asked:
         if self.limit is not None:
             check_numbers(limit=self.limit)
 
-    def refuse(self, given: str, *names: str) -> None:
+    def refuse(self, kind: str, *names: str) -> None:
         """Refuse arguments that have no meaning for data of this kind, with what to do instead."""
         for name in names:
             value = self.about.get(name, getattr(self, name, None))
             if value and not (name == "inputs" and value in ("auto", ImageInputs())):
-                raise InputError(f"{name}={value!r} is not for {given}: {_INSTEAD[name]}")
+                raise InputError(f"{name}={value!r} is not for {kind}: {_INSTEAD[name]}")
 
     @property
     def reference(self) -> Profile | None:
@@ -161,16 +162,22 @@ class _Asked:
 
     def of_delivered(self) -> tuple[dict[str, Any], list[str]]:
         """Arguments for images as they are delivered, taken over from a profile to be like; and what it lacks."""
-        own = {**self.settings, **self.about, "measures": self.measures, "convention": self.convention, "name": RAW}
+        arguments = {
+            **self.settings,
+            **self.about,
+            "measures": self.measures,
+            "convention": self.convention,
+            "name": RAW,
+        }
         if self.reference is None:
-            return own, []
-        known = delivered_in(self.reference)
-        if known is None:
+            return arguments, []
+        delivered = delivered_in(self.reference)
+        if delivered is None:
             raise InputError(
                 f"like= has {', '.join(self.reference.groups)}, and no images as they were delivered, which those of"
                 " files and samples are: pass batches as the model is fed them, e.g. a DataLoader, or leave like= away"
             )
-        theirs = convention_of(known) or "lensai"
+        theirs = convention_of(delivered) or "lensai"
         if self.convention not in (None, theirs, (theirs,), [theirs]):
             raise InputError(
                 f"convention={self.convention!r}, but the images of the profile to be like were measured by {theirs!r}:"
@@ -180,7 +187,7 @@ class _Asked:
         notes = [NOT_DECLARED.format(id) for id in missing]
         for note in notes:
             log.warning("%s", note)
-        return own | {"measures": measures, "convention": theirs, "name": known.name}, notes
+        return arguments | {"measures": measures, "convention": theirs, "name": delivered.name}, notes
 
 
 #: What to do instead of passing an argument that is not for the data given.
@@ -223,13 +230,13 @@ def _of_samples(data: Any, asked: _Asked) -> Profile:
 def _of_batches(batches: Iterable[Any], asked: _Asked, data: Any) -> Profile:
     asked.refuse("batches", "metadata", "exif", "num_workers")
     problems, inputs, like = Problems(), asked.inputs, asked.like
-    given = readers_by_name(inputs) if isinstance(inputs, Mapping) else image_inputs(inputs, data, problems)
-    if isinstance(inputs, str) and given == ImageInputs():
+    readers_given = readers_by_name(inputs) if isinstance(inputs, Mapping) else image_inputs(inputs, data, problems)
+    if isinstance(inputs, str) and readers_given == ImageInputs():
         readers = chosen_readers(None, asked.reference)
-        given = readers.get("", readers)
+        readers_given = readers.get("", readers)
     segment_by = asked.settings["segment_by"]
     key = None if segment_by == LABEL else segment_by
-    reader = BatchReader(given or ImageInputs(), asked.target, problems, key, class_names=class_names_of(data))
+    reader = BatchReader(readers_given or ImageInputs(), asked.target, problems, key, class_names=class_names_of(data))
     profiler = Profiler(
         inputs=reader.inputs, measures=asked.measures or None, convention=asked.convention, like=like,
         source=asked.source, **asked.settings,
@@ -266,7 +273,7 @@ def _found(data: Any, key: Key) -> tuple[Any, bool]:
 
 
 def _has_base(data: Any, name: str) -> bool:
-    return any(each.__name__ == name for each in type(data).__mro__)
+    return any(base.__name__ == name for base in type(data).__mro__)
 
 
 def _is_one_image(data: Any) -> bool:
@@ -280,7 +287,7 @@ def _are_columns(data: Any) -> bool:
     if not (isinstance(data, tuple) and len(data) > 1 and all(map(is_array, data))):
         return False
     images, *others = map(shape_of, data)
-    return len(images) > 2 and all(each[:1] == images[:1] and len(each) in (1, 2) for each in others)
+    return len(images) > 2 and all(shape[:1] == images[:1] and len(shape) in (1, 2) for shape in others)
 
 
 def _is_sample(item: Any, key: Key, *, open_ones: bool) -> bool:
@@ -292,19 +299,19 @@ def _is_sample(item: Any, key: Key, *, open_ones: bool) -> bool:
         open_ones: What to take those for that may be either.
     """
     try:
-        found = locate(item, key, pictures=True)
+        located = locate(item, key, pictures=True)
     except InputError:
         return open_ones
-    images = found.images
+    images = located.images
     if is_picture(images) or isinstance(images, list):  # of several views of a sample, the tuple itself is the list
-        return not isinstance(images, list) or open_ones or (isinstance(item, tuple) and found.place == ())
+        return not isinstance(images, list) or open_ones or (isinstance(item, tuple) and located.place == ())
     shape = shape_of(images) if is_array(images) else ()
     if len(shape) != 3 or open_ones:
         return len(shape) < 4
-    for part in (inside(item) or {}).values():
-        if part is not images and (isinstance(part, str | int | float) or (is_array(part) and not shape_of(part))):
+    for value in (inside(item) or {}).values():
+        if value is not images and (isinstance(value, str | int | float) or (is_array(value) and not shape_of(value))):
             return True  # a label of its own
-        if part is not images and is_array(part) and shape_of(part)[0] == shape[0]:
+        if value is not images and is_array(value) and shape_of(value)[0] == shape[0]:
             return False
     return shape[2] in (1, 3, 4) or shape[0] in (1, 3, 4)
 
@@ -361,9 +368,9 @@ class _Labels:
         self._paths: tuple[Path, ...] | None = None
         self._problems: list[str] = []
 
-    def add(self, found: list[dict[Path, Any]]) -> None:
+    def add(self, labels: list[dict[Path, Any]]) -> None:
         """Take what may be the labels of some samples, by its place in each."""
-        self._waiting += found
+        self._waiting += labels
         if self._paths is not None or len(self._waiting) >= _FIRST_SAMPLES:
             self._take()
 
@@ -424,12 +431,12 @@ def _image(sample: Any, key: Key = None) -> Any:
     if is_picture(sample):
         return sample
     try:
-        found = locate(sample, key, pictures=True).images
+        images = locate(sample, key, pictures=True).images
     except InputError:
         if key is not None or fields_of(sample) is not None or not isinstance(sample, list | tuple) or not sample:
             raise
         return sample[0]  # the collector says what is wrong with it
-    return found[0] if isinstance(found, list) else found
+    return images[0] if isinstance(images, list) else images
 
 
 def _note(sample: Any, image: Any) -> str:
@@ -439,12 +446,12 @@ def _note(sample: Any, image: Any) -> str:
     places: dict[Path, Any] = {}
     for located in images_in(sample):
         several = isinstance(located.images, list)
-        for i, each in enumerate(located.images if several else [located.images]):
-            places[(*located.place, i) if several else located.place] = each
+        for i, view in enumerate(located.images if several else [located.images]):
+            places[(*located.place, i) if several else located.place] = view
     others = [
         path if len(path) > 1 else path[0]
-        for path, each in places.items()
-        if each is not image and _channels(each) == _channels(image)
+        for path, view in places.items()
+        if view is not image and _channels(view) == _channels(image)
     ]
     if not others:
         return ""
@@ -467,15 +474,15 @@ def _labels(sample: Any, image: Any, target: Place | None) -> dict[Path, Any]:
     if target is None or is_picture(sample) or not isinstance(sample, Mapping | list | tuple):
         return {}
     if target != "auto":
-        found = {path_of(target): part_at(sample, target)}
+        candidates = {path_of(target): part_at(sample, target)}
     else:
-        found = {(step,): part for step, part in (inside(sample) or {}).items() if part is not image}
-        found = {path: part for path, part in found.items() if path[0] in LABEL_KEYS} or found
-    plain = {path: _plain(part) for path, part in found.items()}
+        candidates = {(step,): value for step, value in (inside(sample) or {}).items() if value is not image}
+        candidates = {path: value for path, value in candidates.items() if path[0] in LABEL_KEYS} or candidates
+    plain = {path: _plain(value) for path, value in candidates.items()}
     return {path: value for path, value in plain.items() if isinstance(value, int | str)}
 
 
-def _plain(part: Any) -> Any:
-    value = to_host(part).item() if is_array(part) and not shape_of(part) else part
+def _plain(label: Any) -> Any:
+    value = to_host(label).item() if is_array(label) and not shape_of(label) else label
     value = value.item() if getattr(value, "ndim", None) == 0 else value
     return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -4,17 +4,14 @@ Files are measured in chunks by worker processes, which send back rows, not imag
 order of the files, so the profile is the same with any number of workers. Now and then the state is saved: how many
 files are done, and the sketches. A run over the same files with the same settings goes on from there.
 
-Some image files, measured by one process: what a pool's worker does.
-
-Small images of one size are measured together, which takes a tenth of the time that it takes one by one. Large ones are
-measured as they are read, so that no more than one of them lies in memory.
+Within a chunk small images of one size are measured together, which takes a tenth of the time that it takes one by one.
+Large ones are measured as they are read, so that no more than one of them lies in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import multiprocessing
 import os
 import pickle
@@ -32,34 +29,37 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.errors import InputError
+from lensai_integrations.errors import InputError, MissingDependencyError
 from lensai_integrations.measures.arguments import COMMON, documented
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import Images
 from lensai_integrations.measures.outputs import LABEL
 from lensai_integrations.measures.pixels import are_bytes
-from lensai_integrations.problems import pass_on
+from lensai_integrations.problems import log, pass_on
 from lensai_integrations.profiles.conventions import single_convention
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, segment_name
 from lensai_integrations.profiles.names import LABEL as SEGMENT_BY_LABEL
 from lensai_integrations.profiles.profile import Profile
-from lensai_integrations.profiling.delivered_images import stay_on_one_core
-from lensai_integrations.profiling.image_reading import Delivered, read
-from lensai_integrations.profiling.raw_rows import (
+from lensai_integrations.profiling.image_reading import (
     FILE,
-    NO_SEGMENT,
-    RAW,
-    Columns,
+    Delivered,
     Metadata,
-    RawSketches,
-    SegmentNames,
     answered,
     checked_exif,
     checked_metadata,
-    checked_stream,
     exif_of,
     file_of,
+    read,
+)
+from lensai_integrations.profiling.raw_rows import (
+    NO_SEGMENT,
+    RAW,
+    Columns,
+    RawSketches,
+    SegmentNames,
+    checked_stream,
+    stay_on_one_core,
     with_segments,
 )
 from lensai_integrations.sketches.categories import Categories
@@ -69,124 +69,6 @@ from lensai_integrations.storage.npz import pack, unpack
 
 #: Pixels up to which an image waits for others of its size.
 _SMALL: Final = 1 << 14
-
-
-@dataclass
-class Chunk:
-    """What came of some files: rows `[n, width]`, their categories' names, pixel counts, the names of the segments that
-    metadata puts the rows in, what could not be read, and what else went wrong first, as `RawSketches.warnings` takes
-    it."""
-
-    rows: NDArray[np.float32]
-    words: list[str] = field(default_factory=list)
-    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 256), np.int64))
-    segments: list[str | None] = field(default_factory=list)
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
-    causes: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class _ImageFile:
-    """What is known of a file, and either its pixels or what was measured of them."""
-
-    known: dict[str, Any]
-    delivered: Delivered | None
-    measures: NDArray[np.float32] | None = None
-
-
-def measure_chunk(columns: Columns, paths: Sequence[str]) -> Chunk:
-    """Read and measure some files.
-
-    Args:
-        columns: Of the rows.
-        paths: Of the files.
-    """
-    stay_on_one_core()
-    chunk = Chunk(np.zeros((0, columns.width), np.float32))
-    files: list[_ImageFile] = []
-    for path in paths:
-        try:
-            file, pixels = _read(path, columns, chunk)
-        except Exception as error:  # noqa: BLE001  a decoder may raise anything
-            pass_on(error)
-            chunk.unreadable.append((path, f"{type(error).__name__}: {error}"[:300]))
-            continue
-        files.append(file)
-        chunk.pixels += pixels
-    for together in _of_one_size(files):
-        chunk.pixels += _measure(together, columns, chunk)
-    codes: dict[str, int] = {}
-    rows = [_row(file, columns, codes, chunk) for file in files]
-    chunk.rows = np.stack(rows) if rows else chunk.rows
-    chunk.words = list(codes)
-    chunk.segments = [_segment(file.known.get(columns.segment_by or ""), columns, chunk) for file in files]
-    return chunk
-
-
-def _read(path: str, columns: Columns, chunk: Chunk) -> tuple[_ImageFile, Any]:
-    """A file, measured unless it is small, and its pixel counts, 0 if it is not measured yet."""
-    from PIL import Image
-
-    with warnings.catch_warnings(), Image.open(path) as image:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        warnings.simplefilter("ignore", UserWarning)
-        image.load()
-        delivered = read(image)
-        exif = [name for name in columns.metadata[len(FILE) :] if name not in columns.functions]
-        known = {**file_of(delivered), **exif_of(delivered, exif)}
-        known |= {name: answered(function, image) for name, function in columns.functions.items()}
-    images = delivered.images
-    if images.height * images.width <= _SMALL and are_bytes(images.pixels, images.gain, images.offset):
-        return _ImageFile(known, delivered), 0
-    measures, pixels, errors = columns.measured(delivered)
-    _note(chunk, "custom", errors)
-    return _ImageFile(known, None, measures[0]), pixels
-
-
-def _of_one_size(files: Sequence[_ImageFile]) -> Iterator[list[_ImageFile]]:
-    """The files that are not measured yet, by size."""
-    sizes: dict[tuple[int, int], list[_ImageFile]] = {}
-    for file in files:
-        if file.delivered is not None:
-            sizes.setdefault((file.delivered.images.height, file.delivered.images.width), []).append(file)
-    yield from sizes.values()
-
-
-def _measure(files: Sequence[_ImageFile], columns: Columns, chunk: Chunk) -> NDArray[np.int64]:
-    """Measure small images of one size; their pixel counts."""
-    pixels = np.concatenate([file.delivered.images.pixels for file in files if file.delivered is not None])
-    images = Images(pixels, (1.0,) * 3, (0.0,) * 3, "NCHW uint8")
-    rows, counts, errors = columns.measured(Delivered(images, "RGB"))
-    _note(chunk, "custom", errors)
-    for file, row in zip(files, rows, strict=True):
-        file.measures = row
-    return counts
-
-
-def _row(file: _ImageFile, columns: Columns, codes: dict[str, int], chunk: Chunk) -> NDArray[np.float32]:
-    assert file.measures is not None
-    values = [file.known.get(name) for name in columns.metadata]
-    row, problems = columns.row(file.measures, values, lambda word: codes.setdefault(word, len(codes)))
-    failed = {name: repr(each) for name, each in file.known.items() if isinstance(each, Exception)}
-    _note(chunk, "metadata", failed | problems)
-    return row
-
-
-def _segment(value: Any, columns: Columns, chunk: Chunk) -> str | None:
-    try:
-        return None if isinstance(value, Exception) else segment_name(value)
-    except InputError as error:
-        _note(chunk, "segments", {"": NO_SEGMENT.format(columns.segment_by, error)})
-        return None
-
-
-def _note(chunk: Chunk, kind: str, causes: Mapping[str, str]) -> None:
-    for name, cause in causes.items():
-        chunk.causes.setdefault(f"{kind}/{name}" if name else kind, cause)
-
-
-_log = logging.getLogger("lensai_integrations")
-
 #: What an image's file is called, of those too that Pillow needs a plugin for: they count as files that cannot be read.
 SUFFIXES: Final = (
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2",
@@ -196,50 +78,6 @@ SUFFIXES: Final = (
 CHUNK, SAVE_EVERY, MOST_NAMED = 32, 10.0, 1000
 _STATE: Final = "resume.npz"
 _INFO: Final = {"note": "files, RGB"}
-
-
-def images_in(source: str | Path) -> tuple[Path, list[Path]]:
-    """The images of a folder and its folders, or those that a pattern such as `photos/**/*.jpg` finds; sorted.
-
-    In a folder links are followed, and what is hidden (`.ipynb_checkpoints`, `._0001.jpg`) is left out.
-
-    Returns:
-        The folder that they are named from, and their paths.
-
-    Raises:
-        InputError: If there are none.
-    """
-    source = Path(source)
-    found: Iterable[Path]
-    if source.is_dir():
-        root, found = source, (path for path in _below(source) if path.suffix.lower() in SUFFIXES)
-    elif source.is_file():
-        root, found = source.parent, [source]
-    else:
-        fixed = source.parts
-        magic = next((i for i, part in enumerate(fixed) if set(part) & set("*?[")), len(fixed))
-        root = Path(*fixed[:magic]) if magic else Path()
-        found = root.glob(str(Path(*fixed[magic:]))) if magic < len(fixed) else ()
-    paths = sorted(path for path in found if path.is_file())
-    if not paths:
-        raise InputError(
-            f"no images in {str(source)!r}: pass a folder of {', '.join(SUFFIXES)}, or a pattern in quotes"
-        )
-    return root, paths
-
-
-def _below(folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """All that is in a folder and its folders, links followed and hidden names left out."""
-    here = folder.resolve()
-    if here in around:  # a link that leads back
-        return
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _below(path, (*around, here))
-        else:
-            yield path
 
 
 @documented(COMMON, only=("measures", "convention", "k", "rows", "max_segments"))
@@ -304,8 +142,14 @@ def profile_files(
     labelled = labels and _have_labels(root, paths)
     by = checked_stream(segment_by, max_segments, kept, labels=labelled)
     columns = Columns(measured_by, kept, measures, by, functions)
-    told = [measured_by, kept, [each.definition for each in measures], [*map(_source, functions.values())], by]
-    digest = _digest(root, paths, (*told, k, rows, seed, max_segments))
+    settings = [
+        measured_by,
+        kept,
+        [measure.definition for measure in measures],
+        [*map(_source, functions.values())],
+        by,
+    ]
+    digest = _digest(root, paths, (*settings, k, rows, seed, max_segments))
     work = _Work(RawSketches(columns, k, [seed], rows), digest, max_segments, name)
     store = Path(resume) / _STATE if resume is not None else None
     if store is not None:
@@ -321,6 +165,50 @@ def profile_files(
     if store is not None:
         store.unlink(missing_ok=True)
     return work.profile(root, paths, time.monotonic() - started, source_name, labelled=labelled)
+
+
+def images_in(source: str | Path) -> tuple[Path, list[Path]]:
+    """The images of a folder and its folders, or those that a pattern such as `photos/**/*.jpg` finds; sorted.
+
+    In a folder links are followed, and what is hidden (`.ipynb_checkpoints`, `._0001.jpg`) is left out.
+
+    Returns:
+        The folder that they are named from, and their paths.
+
+    Raises:
+        InputError: If there are none.
+    """
+    source = Path(source)
+    files: Iterable[Path]
+    if source.is_dir():
+        root, files = source, (path for path in _below(source) if path.suffix.lower() in SUFFIXES)
+    elif source.is_file():
+        root, files = source.parent, [source]
+    else:
+        fixed = source.parts
+        magic = next((i for i, name_part in enumerate(fixed) if set(name_part) & set("*?[")), len(fixed))
+        root = Path(*fixed[:magic]) if magic else Path()
+        files = root.glob(str(Path(*fixed[magic:]))) if magic < len(fixed) else ()
+    paths = sorted(path for path in files if path.is_file())
+    if not paths:
+        raise InputError(
+            f"no images in {str(source)!r}: pass a folder of {', '.join(SUFFIXES)}, or a pattern in quotes"
+        )
+    return root, paths
+
+
+def _below(folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """All that is in a folder and its folders, links followed and hidden names left out."""
+    here = folder.resolve()
+    if here in around:  # a link that leads back
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _below(path, (*around, here))
+        else:
+            yield path
 
 
 class _Work:
@@ -393,7 +281,7 @@ class _Work:
             info["unreadable"] = [[os.path.relpath(path, root), why] for path, why in named]
         failures = self._sketches.warnings(self._name, self._causes)
         for warning in failures:
-            _log.warning("%s", warning)
+            log.warning("%s", warning)
         info["warnings"] += failures
         info["images_per_second"] = round((self.done - self.resumed) / max(seconds, 1e-9), 1)
         whole = Profile(groups, rows, info)
@@ -424,7 +312,7 @@ def _chunks(paths: Sequence[Path], columns: Columns, jobs: int | None) -> Iterat
     jobs = min(len(parts), os.cpu_count() or 1 if jobs is None else jobs)
     measure = partial(measure_chunk, columns)
     if jobs <= 0:
-        yield from ((len(part), measure(part)) for part in parts)
+        yield from ((len(chunk_paths), measure(chunk_paths)) for chunk_paths in parts)
         return
     _check_travels(columns)
     done = 0
@@ -469,8 +357,6 @@ def _check_pillow() -> None:
     try:
         import PIL.Image  # noqa: F401
     except ImportError as error:
-        from lensai_integrations.errors import MissingDependencyError
-
         raise MissingDependencyError(
             "reading image files needs Pillow: pip install 'lensai-integrations[files]'"
         ) from error
@@ -488,3 +374,117 @@ def _digest(root: Path, paths: Sequence[Path], settings: Any) -> str:
         stat = path.stat()
         digest.update(f"{path.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+@dataclass
+class Chunk:
+    """What came of some files: rows `[n, width]`, their categories' names, pixel counts, the names of the segments that
+    metadata puts the rows in, what could not be read, and what else went wrong first, as `RawSketches.warnings` takes
+    it."""
+
+    rows: NDArray[np.float32]
+    words: list[str] = field(default_factory=list)
+    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 256), np.int64))
+    segments: list[str | None] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    causes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _ImageFile:
+    """What is known of a file, and either its pixels or what was measured of them."""
+
+    known: dict[str, Any]
+    delivered: Delivered | None
+    measures: NDArray[np.float32] | None = None
+
+
+def measure_chunk(columns: Columns, paths: Sequence[str]) -> Chunk:
+    """Read and measure some files.
+
+    Args:
+        columns: Of the rows.
+        paths: Of the files.
+    """
+    stay_on_one_core()
+    chunk = Chunk(np.zeros((0, columns.width), np.float32))
+    files: list[_ImageFile] = []
+    for path in paths:
+        try:
+            file, pixels = _read(path, columns, chunk)
+        except Exception as error:  # noqa: BLE001  a decoder may raise anything
+            pass_on(error)
+            chunk.unreadable.append((path, f"{type(error).__name__}: {error}"[:300]))
+            continue
+        files.append(file)
+        chunk.pixels += pixels
+    for together in _of_one_size(files):
+        chunk.pixels += _measure(together, columns, chunk)
+    codes: dict[str, int] = {}
+    rows = [_row(file, columns, codes, chunk) for file in files]
+    chunk.rows = np.stack(rows) if rows else chunk.rows
+    chunk.words = list(codes)
+    chunk.segments = [_segment(file.known.get(columns.segment_by or ""), columns, chunk) for file in files]
+    return chunk
+
+
+def _read(path: str, columns: Columns, chunk: Chunk) -> tuple[_ImageFile, Any]:
+    """A file, measured unless it is small, and its pixel counts, 0 if it is not measured yet."""
+    from PIL import Image
+
+    with warnings.catch_warnings(), Image.open(path) as image:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        image.load()
+        delivered = read(image)
+        exif = [name for name in columns.metadata[len(FILE) :] if name not in columns.functions]
+        metadata = {**file_of(delivered), **exif_of(delivered, exif)}
+        metadata |= {name: answered(function, image) for name, function in columns.functions.items()}
+    images = delivered.images
+    if images.height * images.width <= _SMALL and are_bytes(images.pixels, images.gain, images.offset):
+        return _ImageFile(metadata, delivered), 0
+    measures, pixels, errors = columns.measured(delivered)
+    _note(chunk, "custom", errors)
+    return _ImageFile(metadata, None, measures[0]), pixels
+
+
+def _of_one_size(files: Sequence[_ImageFile]) -> Iterator[list[_ImageFile]]:
+    """The files that are not measured yet, by size."""
+    sizes: dict[tuple[int, int], list[_ImageFile]] = {}
+    for file in files:
+        if file.delivered is not None:
+            sizes.setdefault((file.delivered.images.height, file.delivered.images.width), []).append(file)
+    yield from sizes.values()
+
+
+def _measure(files: Sequence[_ImageFile], columns: Columns, chunk: Chunk) -> NDArray[np.int64]:
+    """Measure small images of one size; their pixel counts."""
+    pixels = np.concatenate([file.delivered.images.pixels for file in files if file.delivered is not None])
+    images = Images(pixels, (1.0,) * 3, (0.0,) * 3, "NCHW uint8")
+    rows, counts, errors = columns.measured(Delivered(images, "RGB"))
+    _note(chunk, "custom", errors)
+    for file, row in zip(files, rows, strict=True):
+        file.measures = row
+    return counts
+
+
+def _row(file: _ImageFile, columns: Columns, codes: dict[str, int], chunk: Chunk) -> NDArray[np.float32]:
+    assert file.measures is not None
+    values = [file.known.get(name) for name in columns.metadata]
+    row, problems = columns.row(file.measures, values, lambda word: codes.setdefault(word, len(codes)))
+    failed = {name: repr(value) for name, value in file.known.items() if isinstance(value, Exception)}
+    _note(chunk, "metadata", failed | problems)
+    return row
+
+
+def _segment(value: Any, columns: Columns, chunk: Chunk) -> str | None:
+    try:
+        return None if isinstance(value, Exception) else segment_name(value)
+    except InputError as error:
+        _note(chunk, "segments", {"": NO_SEGMENT.format(columns.segment_by, error)})
+        return None
+
+
+def _note(chunk: Chunk, kind: str, causes: Mapping[str, str]) -> None:
+    for name, cause in causes.items():
+        chunk.causes.setdefault(f"{kind}/{name}" if name else kind, cause)

@@ -68,13 +68,13 @@ def inside(part: Any) -> dict[int | str, Any] | None:
     if isinstance(part, Mapping):
         return dict(part)
     if isinstance(part, list | tuple):
-        if part and all(isinstance(each, str | int | float) for each in part):
+        if part and all(isinstance(value, str | int | float) for value in part):
             return None
         return dict(zip(getattr(part, "_fields", range(len(part))), part, strict=True))
     if part is None or is_array(part) or isinstance(part, type | str | bytes | int | float):
         return None
     if is_dataclass(part):
-        return {each.name: getattr(part, each.name) for each in fields(part)}
+        return {member.name: getattr(part, member.name) for member in fields(part)}
     public = {key: value for key, value in getattr(part, "__dict__", {}).items() if not key.startswith("_")}
     return public if any(map(is_array, public.values())) else None
 
@@ -131,17 +131,17 @@ def listed(parts: Mapping[Path, Any]) -> str:
         >>> listed({(0,): None, (1, "ids"): ["a", "b"]})
         "0 (NoneType) and (1, 'ids') (list of 2 str)"
     """
-    told = [f"{place_of(path)!r} ({_looks(part)})" for path, part in parts.items()]
-    if len(told) > _MOST_NAMED:
-        told[_MOST_NAMED - 1 :] = [f"{len(told) - _MOST_NAMED + 1} more"]
-    return " and ".join(filter(None, (", ".join(told[:-1]), *told[-1:])))
+    texts = [f"{place_of(path)!r} ({_looks(part)})" for path, part in parts.items()]
+    if len(texts) > _MOST_NAMED:
+        texts[_MOST_NAMED - 1 :] = [f"{len(texts) - _MOST_NAMED + 1} more"]
+    return " and ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))
 
 
-def _looks(part: Any) -> str:
-    if is_array(part):
-        return f"{dtype_name(part)} {list(shape_of(part))}"
-    kinds = sorted({type(each).__name__ for each in part}) if isinstance(part, list | tuple) else []
-    return f"{type(part).__name__} of {len(part)} {' and '.join(kinds)}" if kinds else type(part).__name__
+def _looks(values: Any) -> str:
+    if is_array(values):
+        return f"{dtype_name(values)} {list(shape_of(values))}"
+    kinds = sorted({type(value).__name__ for value in values}) if isinstance(values, list | tuple) else []
+    return f"{type(values).__name__} of {len(values)} {' and '.join(kinds)}" if kinds else type(values).__name__
 
 
 def by_part(batch: Any) -> Any:
@@ -169,9 +169,9 @@ def _columns(samples: Sequence[Any]) -> Any:
         columns = [_column(values) for values in zip_longest(*samples)]
         return first._make(columns) if hasattr(first, "_make") else tuple(columns)
     named = [fields_of(sample) for sample in samples]
-    keys = dict.fromkeys(key for each in named for key in each or ())
+    keys = dict.fromkeys(key for sample_fields in named for key in sample_fields or ())
     of_objects = any(str(key).lower() in _OBJECT_KEYS for key in keys)
-    return {key: _column([(each or {}).get(key) for each in named], of_objects) for key in keys}
+    return {key: _column([(sample_fields or {}).get(key) for sample_fields in named], of_objects) for key in keys}
 
 
 def _column(values: Sequence[Any], of_objects: bool = False) -> Any:
@@ -182,8 +182,10 @@ def _column(values: Sequence[Any], of_objects: bool = False) -> Any:
     if are_views(values):
         return _columns([tuple(value) for value in values])
     nested = [value if isinstance(value, tuple) else fields_of(value) for value in values]
-    if all(part is not None for part in nested):
-        keys = {str(key).lower() for part in nested if isinstance(part, Mapping) for key in part}
+    if all(sample is not None for sample in nested):
+        keys = {
+            str(key).lower() for sample_fields in nested if isinstance(sample_fields, Mapping) for key in sample_fields
+        }
         return list(values) if keys & _OBJECT_KEYS else _columns(values)
     axes = 0 if of_objects else 1
     if all(is_array(value) and len(value.shape) <= axes for value in values) and len(set(map(shape_of, values))) == 1:
@@ -224,14 +226,14 @@ class Parts:
         return path[: _shared(path, self.images) + 1]
 
 
-def parts_beside(batch: Any, images: Any, place: Path = ()) -> Parts:
+def parts_beside(batch: Any, images: Any, images_at: Path = ()) -> Parts:
     """The parts of a batch that have a row or an entry per image.
 
     Args:
         batch: Any batch.
         images: The part of it with the images; None if that is not known: then the first that looks like some tells how
             many images there are.
-        place: Where the images are.
+        images_at: Where the images are.
 
     Example:
         >>> import numpy as np
@@ -240,24 +242,24 @@ def parts_beside(batch: Any, images: Any, place: Path = ()) -> Parts:
         >>> list(parts.candidates), list(parts.unread)
         ([(1, 'label')], [(1, 'box')])
     """
-    found = Parts(place if images is not None else ())
+    parts = Parts(images_at if images is not None else ())
     like = images
     if images is None:
         every = dict(_leaves(batch, -1, {})).values()
-        like = next((each for each in every if _axes(each) > 2), next(iter(every), None))
+        like = next((leaf for leaf in every if _axes(leaf) > 2), next(iter(every), None))
     n = _rows(like)
-    leaves = dict(_leaves(batch, n, found.positions))
-    own = {id(images), *(map(id, images) if isinstance(images, list | tuple) else ())}
+    leaves = dict(_leaves(batch, n, parts.positions))
+    of_images = {id(images), *(map(id, images) if isinstance(images, list | tuple) else ())}
     for path, leaf in leaves.items():
-        if id(leaf) in own or leaf is like or (images is not None and path == place) or _rows(leaf) != n:
+        if id(leaf) in of_images or leaf is like or (images is not None and path == images_at) or _rows(leaf) != n:
             continue
         if _axes(leaf) in (1, 2):
-            found.candidates[path] = leaf
+            parts.candidates[path] = leaf
         elif is_array(leaf) and _axes(leaf) == _axes(like) and dtype_name(leaf) == dtype_name(like):
-            found.views[path] = leaf
+            parts.views[path] = leaf
         else:
-            found.unread[path] = leaf
-    return found
+            parts.unread[path] = leaf
+    return parts
 
 
 def _leaves(
@@ -269,39 +271,42 @@ def _leaves(
         positions[places] = path
         yield path, part
         return
-    for position, (step, each) in enumerate(parts.items()):
-        place = step if isinstance(part, Mapping) else position
-        yield from _leaves(each, n, positions, (*path, step), (*places, place))
+    for position, (step, inner) in enumerate(parts.items()):
+        position_or_key = step if isinstance(part, Mapping) else position
+        yield from _leaves(inner, n, positions, (*path, step), (*places, position_or_key))
 
 
-def _is_per_image(part: Any, n: int) -> bool:
+def _is_per_image(values: Any, n: int) -> bool:
     """Whether it is a list of what belongs to one image each: dicts of boxes, arrays or lists of other lengths than a
     column has, or something that some images lack."""
-    if not isinstance(part, list | tuple) or hasattr(part, "_fields"):
+    if not isinstance(values, list | tuple) or hasattr(values, "_fields"):
         return False
-    if any(each is None for each in part):
-        return len(part) > 1 and any(not is_array(each) or len(each.shape) == 0 for each in part if each is not None)
-    return all(isinstance(each, Mapping) for each in part) or (
-        all(is_array(each) or isinstance(each, list) for each in part) and {_rows(each) for each in part} != {n}
+    if any(value is None for value in values):
+        return len(values) > 1 and any(
+            not is_array(value) or len(value.shape) == 0 for value in values if value is not None
+        )
+    return all(isinstance(value, Mapping) for value in values) or (
+        all(is_array(value) or isinstance(value, list) for value in values)
+        and {_rows(value) for value in values} != {n}
     )
 
 
-def _rows(part: Any) -> int:
-    if is_array(part):
-        return shape_of(part)[0] if len(part.shape) else -1
-    return len(part) if isinstance(part, list | tuple) else -1
+def _rows(values: Any) -> int:
+    if is_array(values):
+        return shape_of(values)[0] if len(values.shape) else -1
+    return len(values) if isinstance(values, list | tuple) else -1
 
 
-def _axes(part: Any) -> int:
+def _axes(values: Any) -> int:
     """Number of axes; of a list of plain values 1, of anything else none."""
-    if is_array(part):
-        return len(part.shape)
-    return int(isinstance(part, list | tuple) and bool(part) and inside(part) is None)
+    if is_array(values):
+        return len(values.shape)
+    return int(isinstance(values, list | tuple) and bool(values) and inside(values) is None)
 
 
-def _shared(one: Path, two: Path) -> int:
+def _shared(path: Path, images: Path) -> int:
     """How many steps two paths have in common."""
-    return next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+    return next((i for i, (a, b) in enumerate(zip(path, images, strict=False)) if a != b), min(len(path), len(images)))
 
 
 def by_evidence(parts: Parts) -> tuple[tuple[Path, ...], str]:
@@ -358,7 +363,7 @@ def _advice(parts: Iterable[Path]) -> str:
 
 def _usual(path: Path) -> Path:
     """The path up to a usual name of labels; empty if there is none."""
-    places = [place for place, step in enumerate(path) if isinstance(step, str) and step.lower() in LABEL_KEYS]
+    places = [index for index, step in enumerate(path) if isinstance(step, str) and step.lower() in LABEL_KEYS]
     return path[: places[0] + 1] if places else ()
 
 
@@ -468,8 +473,8 @@ class LabelFinder:
 
     def _by_loss(self, parts: Parts) -> tuple[Path, ...]:
         hints = {parts.positions.get(path, path): head for path, head in self._hints.items()}
-        found = tuple(path for path in hints if path in parts.candidates)
-        if found:
-            self._chosen.paths, self._chosen.layout = found, parts.layout
-            self._chosen.heads = {path: hints[path] for path in found if hints[path]}
+        paths = tuple(path for path in hints if path in parts.candidates)
+        if paths:
+            self._chosen.paths, self._chosen.layout = paths, parts.layout
+            self._chosen.heads = {path: hints[path] for path in paths if hints[path]}
         return self._chosen.paths if self._chosen.layout == parts.layout else ()

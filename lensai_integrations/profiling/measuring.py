@@ -134,8 +134,8 @@ class ImageMeasurer:
         several conventions they are counted here, once. `counted` are the images whose pixels these are, where that
         may be fewer.
         """
-        found: dict[str, dict[str, Any]] = self._compiled(array)
-        return found
+        measured: dict[str, dict[str, Any]] = self._compiled(array)
+        return measured
 
     def _by_one(self, array: Array) -> dict[str, dict[str, Any]]:
         images, (convention,) = self._reader.read(array), self._conventions
@@ -151,7 +151,8 @@ class ImageMeasurer:
         self._new |= failed.keys()
         counted = {} if n is None else {"counted": n}
         return {
-            name: {"rows": each, "counts": in_order_of(name, counts, axis=0), **counted} for name, each in rows.items()
+            name: {"rows": rows_of_convention, "counts": in_order_of(name, counts, axis=0), **counted}
+            for name, rows_of_convention in rows.items()
         }
 
 
@@ -218,19 +219,21 @@ def _of_all(parts: Sequence[tuple[list[int], dict[str, dict[str, Any]]]]) -> dic
     """What was measured of images of several sizes, as of one batch: rows in order, pixels counted."""
     together: dict[str, dict[str, Any]] = {}
     for convention in parts[0][1]:
-        found = [(places, each[convention]) for places, each in parts if convention in each]
-        if len(found) == len(parts):
-            counts, counted = zip(*(_counts(len(places), each) for places, each in found), strict=True)
-            rows = in_order([(places, each["rows"]) for places, each in found])
+        measured_by_size = [(places, measured[convention]) for places, measured in parts if convention in measured]
+        if len(measured_by_size) == len(parts):
+            counts, counted = zip(
+                *(_counts(len(places), measured) for places, measured in measured_by_size), strict=True
+            )
+            rows = in_order([(places, measured["rows"]) for places, measured in measured_by_size])
             together[convention] = {"rows": rows, "counts": sum(counts[1:], counts[0]), "counted": sum(counted)}
     return together
 
 
-def _counts(n: int, found: dict[str, Any]) -> tuple[Array, int]:
+def _counts(n: int, measured: dict[str, Any]) -> tuple[Array, int]:
     """Pixel counts of images of one size, and the images that they are of."""
-    if "counts" in found:
-        return found["counts"], found.get("counted", n)
-    pixels = found["pixels"]
+    if "counts" in measured:
+        return measured["counts"], measured.get("counted", n)
+    pixels = measured["pixels"]
     counted = int(pixels.shape[0])
     return (count_images(pixels) if counted else np.zeros((pixels.shape[1], 256), np.int64)), counted
 
@@ -325,13 +328,13 @@ def with_rows(array: Any, name: str, like: Profile | None) -> Any:
         >>> with_rows(np.zeros(4), "outputs", profiler.profile()).shape
         (1, 4)
     """
-    known = _known_rows(name, like)
-    if known is None:
+    baseline = _known_rows(name, like)
+    if baseline is None:
         return array
     array = from_list(array, name, like)
     if not is_array(array):
         return array
-    shape, info, width = shape_of(array), known.info, _width(known)
+    shape, info, width = shape_of(array), baseline.info, _width(baseline)
     if len(shape) == 1 and width > 1:
         if shape[0] != width:
             raise InputError(
@@ -358,11 +361,13 @@ def from_list(array: Any, name: str, like: Profile | None) -> Any:
         >>> from_list([np.zeros(4), np.ones(4)], "outputs", profiler.profile()).shape
         (2, 4)
     """
-    known = _known_rows(name, like)
-    if known is None or not (isinstance(array, list | tuple) and array):
+    baseline = _known_rows(name, like)
+    if baseline is None or not (isinstance(array, list | tuple) and array):
         return array
-    vectors = _width(known) > 1 and all(is_array(each) and shape_of(each) == (_width(known),) for each in array)
-    return local(array) if vectors or all(isinstance(each, int | float) for each in array) else array
+    vectors = _width(baseline) > 1 and all(
+        is_array(vector) and shape_of(vector) == (_width(baseline),) for vector in array
+    )
+    return local(array) if vectors or all(isinstance(number, int | float) for number in array) else array
 
 
 def _known_rows(name: str, like: Profile | None) -> Group | None:
@@ -371,9 +376,9 @@ def _known_rows(name: str, like: Profile | None) -> Group | None:
     return like.groups.get(name) if like is not None and of_rows else None
 
 
-def _width(known: Group) -> int:
+def _width(group: Group) -> int:
     """Numbers of a row; 0 if that is not known."""
-    return int(known.info.get("columns") or known.info.get("projected_from") or known.info.get("width") or 0)
+    return int(group.info.get("columns") or group.info.get("projected_from") or group.info.get("width") or 0)
 
 
 def class_labels(batch: Any, *, of_two: bool = False) -> tuple[Array | list[str], Array | None]:

@@ -7,7 +7,6 @@ to come to the host; they are given the time of some further batches to do so.
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.meaning import check_rows
 from lensai_integrations.measures.outputs import Kind, Task, heads_of
-from lensai_integrations.problems import pass_on
+from lensai_integrations.problems import log, pass_on
 from lensai_integrations.profiles.alike import check_alike, sketched_alike, unlike_in
 from lensai_integrations.profiles.conventions import INPUTS, input_of, kept_apart
 from lensai_integrations.profiles.groups import Group
@@ -56,8 +55,6 @@ from lensai_integrations.sketches.state import copied
 #: Batches on their way from an accelerator of JAX or TensorFlow. When there are more, all but the newest are taken: one
 #: wait, if any, for so many of them, since TensorFlow's copies wait for whatever the device was asked to do before.
 _IN_FLIGHT: Final = 8
-
-_log = logging.getLogger("lensai_integrations")
 
 
 @documented(COMMON, only=("convention", "measures", "task", "k", "rows", "max_dim", "max_segments"))
@@ -139,7 +136,7 @@ class Profiler:
         self._on_error = on_error
         self._wrong_names: dict[str, str] = {}
         for id in self._settings.missing:
-            _log.warning("%s", NOT_DECLARED.format(id))
+            log.warning("%s", NOT_DECLARED.format(id))
         self.reset()
 
     def describe(self, group: str, **info: Any) -> None:
@@ -225,15 +222,15 @@ class Profiler:
         rows = 0
         for name, batch in batches.items():
             if batch is not None:
-                found = self._record(name, batch, rows if is_labels(name) else 0)
-                rows = rows or _rows_of(found)
-                measured |= found
+                recorded = self._record(name, batch, rows if is_labels(name) else 0)
+                rows = rows or _rows_of(recorded)
+                measured |= recorded
         self._settings.batch = {}
-        known = self._settings.like.groups if self._settings.like is not None else measured
-        self.held = frozenset(measured.keys() & known)
+        compared = self._settings.like.groups if self._settings.like is not None else measured
+        self.held = frozenset(measured.keys() & compared)
         self._split(measured, values)
-        joint: Rows = {name: rows for each in measured.values() for name, rows in each.rows.items()}
-        waiting = {name: each for name, each in measured.items() if each.in_flight}
+        joint: Rows = {name: rows for group_measured in measured.values() for name, rows in group_measured.rows.items()}
+        waiting = {name: group_measured for name, group_measured in measured.items() if group_measured.in_flight}
         if joint:
             joint = self._checked(joint)
         if waiting:
@@ -251,78 +248,82 @@ class Profiler:
         if self._segmenter is not None:
             with self._segment_errors():
                 self._segmenter.split()
-        own = {name: _host_copy(recorder.group) for name, recorder in self._recorders.items()}
-        self._name_classes(own)
-        groups = {name: sketched_alike(group, self._settings.like) for name, group in own.items()}
-        apart = {f"{name}/{stream}": each for name, group in own.items() for stream, each in group.apart.items()}
+        recorded = {name: _host_copy(recorder.group) for name, recorder in self._recorders.items()}
+        self._name_classes(recorded)
+        groups = {name: sketched_alike(group, self._settings.like) for name, group in recorded.items()}
+        apart = {
+            f"{name}/{stream}": measure_group
+            for name, group in recorded.items()
+            for stream, measure_group in group.apart.items()
+        }
         warnings = [*self._wrong_names.values(), *self._problems.values()] + [
             f"{group.invalid:,} of {group.n + group.invalid:,} rows of {name} were left out: {self._why(name)}"
-            for name, group in (own | apart).items()
+            for name, group in (recorded | apart).items()
             if group.invalid
         ]
         warnings += [warning for recorder in self._recorders.values() for warning in recorder.warnings()]
         warnings += [note for kind in (OUTPUTS, LABELS) for note in self._settings.notes.get(kind, [])]
-        warnings += unlike_in(own, self._settings.known, warnings)
-        warnings += beyond_columns(own)
+        warnings += unlike_in(recorded, self._settings.known, warnings)
+        warnings += beyond_columns(recorded)
         warnings += [NOT_DECLARED.format(id) for id in self._settings.missing]
         created = datetime.now(UTC).isoformat(timespec="seconds")
         rows = copied(self._rows) if self._rows is not None and self._rows.n else None
         info: dict[str, Any] = {"source": self.source, "created": created, "warnings": warnings}
         if self._segmenter is None:
             return Profile(groups, rows, info)
-        segments = self._segmenter.profiles(own, {"source": self.source})
+        segments = self._segmenter.profiles(recorded, {"source": self.source})
         return Profile(groups, rows, info | self._segmenter.info(), segments)
 
     def _name_classes(self, groups: Mapping[str, Group]) -> None:
         """Class names that were told of an answer are those of its labels too, and the other way round."""
         for name, group in groups.items():
-            both = (self._settings.described(each) for each in (name, partner_of(name)))
-            names = next((told["class_names"] for told in both if "class_names" in told), None)
+            both = (self._settings.described(group_name) for group_name in (name, partner_of(name)))
+            names = next((description["class_names"] for description in both if "class_names" in description), None)
             if names is not None and (is_outputs(name) or is_labels(name)):
                 group.info["class_names"] = names
 
-    def _images(self, given: Any) -> dict[str, ImageBatch]:
+    def _images(self, inputs: Any) -> dict[str, ImageBatch]:
         """What each group of images is read from. An image input that the batch lacks is left out and named."""
-        if given is None:
+        if inputs is None:
             return {}
         settings = self._settings
         if settings.delivered:
             try:
-                return {settings.delivered: ImageBatch(pixels_of(given, settings.readers[""]))}
+                return {settings.delivered: ImageBatch(pixels_of(inputs, settings.readers[""]))}
             except Exception as problem:
                 pass_on(problem)
                 if self._on_error is None:
                     raise
                 self._left_out(settings.delivered, problem)
                 return {}
-        if isinstance(given, SeveralImages):
-            settings.several_inputs(list(given))
+        if isinstance(inputs, SeveralImages):
+            settings.several_inputs(list(inputs))
         if list(settings.readers) == [""]:
-            return dict.fromkeys(settings.image_groups, ImageBatch(given))
-        found = separated(given, {name: reader.key for name, reader in settings.readers.items()})
-        for name, error in found.missing.items():
+            return dict.fromkeys(settings.image_groups, ImageBatch(inputs))
+        by_input = separated(inputs, {name: reader.key for name, reader in settings.readers.items()})
+        for name, error in by_input.missing.items():
             if self._on_error is None:
                 raise error
             self._left_out(group_of(INPUTS, name), error)
-        if found.note:
-            settings.note(group_of(INPUTS, next(iter(settings.readers))), found.note)
-        images = {name: ImageBatch(part) for name, part in found.parts.items()}
+        if by_input.note:
+            settings.note(group_of(INPUTS, next(iter(settings.readers))), by_input.note)
+        images = {name: ImageBatch(images_of_input) for name, images_of_input in by_input.parts.items()}
         return {group: images[input_of(group)] for group in settings.image_groups if input_of(group) in images}
 
-    def _heads(self, kind: str, given: Any) -> dict[str, Any]:
+    def _heads(self, kind: str, arrays: Any) -> dict[str, Any]:
         """What was given of outputs or labels by the names of their groups, those of `like` where it has them."""
-        if given is None:
+        if arrays is None:
             return {}
         try:
-            heads = self._told_apart(kind, given)
+            heads = self._told_apart(kind, arrays)
             if not heads:
                 return {}
-            known = self._settings.like.groups if self._settings.like is not None else {}
+            baseline = self._settings.like.groups if self._settings.like is not None else {}
             if kind == LABELS:  # labels go with the answer of their head, whatever the baseline calls it
-                own = {head: self._head_names.get(head, head) for head in heads}
-                own = {head: name if group_of(kind, name) in known else head for head, name in own.items()}
-                heads = {own[head]: array for head, array in heads.items()}
-            columns = {name: int(group.info.get("columns") or 0) for name, group in known.items()}
+                named_as = {head: self._head_names.get(head, head) for head in heads}
+                named_as = {head: name if group_of(kind, name) in baseline else head for head, name in named_as.items()}
+                heads = {named_as[head]: array for head, array in heads.items()}
+            columns = {name: int(group.info.get("columns") or 0) for name, group in baseline.items()}
             groups, doubt = named(kind, heads, columns)
             if doubt:
                 self._settings.note(kind, doubt)
@@ -338,20 +339,20 @@ class Profiler:
             self._left_out(kind, error)
             return {}
 
-    def _told_apart(self, kind: str, given: Any) -> dict[str, Any]:
+    def _told_apart(self, kind: str, arrays: Any) -> dict[str, Any]:
         """Arrays by head. One alone has none, unless a group of its name is there already, or answers have heads or are
         described as having some."""
         if kind == OUTPUTS:
-            heads = heads_of(from_list(given, OUTPUTS, self._settings.like))
+            heads = heads_of(from_list(arrays, OUTPUTS, self._settings.like))
         else:
-            heads = labels_by_head(given, self._heads_of_labels())
+            heads = labels_by_head(arrays, self._heads_of_labels())
             heads = {head: array for head, array in heads.items() if array is not None}
         if len(heads) != 1:
             self._with_heads.add(kind)
             return {str(head): array for head, array in heads.items()}
         array = next(iter(heads.values()))
-        keys = given.items() if isinstance(given, Mapping) else ()
-        key = next((str(key) for key, part in keys if part is array), "")
+        keys = arrays.items() if isinstance(arrays, Mapping) else ()
+        key = next((str(key) for key, value in keys if value is array), "")
         described = [name for name in self._settings.descriptions if is_outputs(name) and head_of(name)]
         of_several = self._with_heads & {kind, OUTPUTS} or len(described) > 1
         if of_several or group_of(kind, key) in (self._settings.like or Profile()).groups:
@@ -363,8 +364,8 @@ class Profiler:
         """The heads that labels without names may be of: of this batch's answer, else of the profile to be like."""
         if len(self._head_names) > 1:
             return list(self._head_names)
-        known = (self._settings.like or Profile()).groups
-        return next((found for of in (is_labels, is_outputs) if (found := [*map(head_of, filter(of, known))])), [])
+        baseline = (self._settings.like or Profile()).groups
+        return next((heads for of in (is_labels, is_outputs) if (heads := [*map(head_of, filter(of, baseline))])), [])
 
     def _left_out(self, name: str, error: Exception) -> None:
         """Note that a group could not take a batch."""
@@ -374,7 +375,7 @@ class Profiler:
 
     def _why(self, name: str) -> str:
         """Why rows of a group were left out, or of one of its custom measures, which share them."""
-        owner = next(each for each in (name, name.rpartition("/")[0]) if each in self._recorders)
+        owner = next(candidate for candidate in (name, name.rpartition("/")[0]) if candidate in self._recorders)
         return self._recorders[owner].why_left_out()
 
     def _segment_values(self, segments: Any) -> Any:
@@ -432,8 +433,8 @@ class Profiler:
         except Exception as error:
             pass_on(error)
             if self._on_error is None:
-                if (told := _naming(name, error)) is not error:
-                    raise told from error
+                if (named_error := _naming(name, error)) is not error:
+                    raise named_error from error
                 raise
             self._left_out(name, error)
             return {}
@@ -442,7 +443,7 @@ class Profiler:
         if self._on_error is not None:
             self._on_error(stream, error)
         else:
-            _log.warning("%s could not be measured and is left out: %s", stream, error, exc_info=error)
+            log.warning("%s could not be measured and is left out: %s", stream, error, exc_info=error)
 
     def _put_off(self, waiting: dict[str, Measured], joint: Rows) -> None:
         """Leave a batch on its way to the host, and take those that have had the time to arrive.
@@ -511,7 +512,7 @@ class Profiler:
 
 
 def _logged(note: str) -> None:
-    _log.warning("%s", note)
+    log.warning("%s", note)
 
 
 def _seeds(seed: int | Sequence[int] | None) -> Sequence[int]:
@@ -526,7 +527,9 @@ def _array(rows: Any) -> Any:
 
 def _rows_of(measured: Mapping[str, Measured]) -> int:
     """Images of what was measured; 0 where it has several rows of an image, or none."""
-    return max((int(rows.shape[0]) for each in measured.values() for rows in each.rows.values()), default=0)
+    return max(
+        (int(rows.shape[0]) for group_measured in measured.values() for rows in group_measured.rows.values()), default=0
+    )
 
 
 def _naming(name: str, error: Exception) -> Exception:

@@ -1,36 +1,28 @@
-"""The sketches of delivered images: one group of image measures and pixels, and one for each piece of metadata.
+"""Delivered images as rows of numbers, and the sketches of such rows.
 
-What is kept of one delivered image: a row of numbers, so that it can lie in memory that processes share.
-
-First the image measures, then a column for each custom measure, then two columns for each piece of metadata: its
-number, and the code of its category. A function of the user's may answer either, now this, now that; the one that it
-did not answer is NaN. Where images are told apart, the last column is the number of the row's segment.
+Images are measured wherever they are delivered, in any number of processes, so what is kept of one is a row that can
+lie in memory which processes share. First come the image measures, then a column for each custom measure, then two
+columns for each piece of metadata: its number, and the code of its category. A function of the user's may answer
+either, now this, now that; the one that it did not answer is NaN. Where images are told apart, the last column is the
+number of the row's segment; the first values to come get one.
 
 What failed is marked in the row, so that it can be counted exactly whichever process it failed in: infinity where a
 custom measure failed, a code below 0 where a function of the metadata did.
 
-What came with an image: of its file, and of its EXIF data what was asked for.
-
-EXIF data can identify a camera and so a person: nothing of it is read unless it is named.
-
-Which segment a delivered image is in: the first values to come get one, the same in every process.
-
-A value is a number in the rows, as its place in a table of names. Processes share the table as files of their ledger's
-folder, one for each number: whoever links a file there first has named that number, for all. So nothing is locked, a
-process that is killed leaves no name half written, and what is in `OTHER_SEGMENT` is there in every process.
+Rows become one group of image measures and pixels, and one for each piece of metadata.
 """
 
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
-import re
-import secrets
 import zlib
 from collections.abc import Callable, Mapping, Sequence, Sized
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from importlib import import_module
 from typing import Any, Final
 
 import numpy as np
@@ -42,129 +34,13 @@ from lensai_integrations.measures.custom import CustomMeasure, custom_measurer
 from lensai_integrations.measures.definitions import Definition, register
 from lensai_integrations.measures.images import CONVENTIONS, image_measures, measure_images_and_counts
 from lensai_integrations.measures.inputs import ImageInputs, Images
-from lensai_integrations.problems import pass_on
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import LABEL, OTHER_CODE, OTHER_SEGMENT, checked_segment_by, segment_name
 from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.profiling.builder import feed, make, rows_seen
-from lensai_integrations.profiling.image_reading import Delivered
+from lensai_integrations.profiling.image_reading import NUMBERS, Delivered, Metadata
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.sketches.state import Sketch, State
-
-#: A function of the user's: from what was delivered to a number, a category or None.
-Metadata = Callable[[Any], Any]
-NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-#: What is known of any image: its colour mode; of a file also its format and size in bytes.
-FILE: Final = ("mode", "format", "file_size")
-#: EXIF tags by the names they are asked for (Exif 2.32, CIPA DC-008), and the directory that they are in.
-_TAGS: Final = {
-    "make": (0x010F, None),
-    "model": (0x0110, None),
-    "orientation": (0x0112, None),
-    "software": (0x0131, None),
-    "exposure": (0x829A, 0x8769),
-    "iso": (0x8827, 0x8769),
-}
-#: What of EXIF can be asked for.
-EXIF: Final = tuple(_TAGS)
-_CATEGORIES: Final = ("make", "model", "orientation", "software")
-#: What is a number of so many values that it tells no images apart.
-NUMBERS: Final = ("file_size", "exposure")
-
-
-def checked_exif(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, if they are some of `EXIF`.
-
-    Raises:
-        InputError: If they are not.
-
-    Example:
-        >>> checked_exif(["iso"])
-        ('iso',)
-    """
-    if isinstance(names, str) or not set(names) <= set(EXIF):
-        raise InputError(f"exif={names!r} should be a list of some of {', '.join(EXIF)}")
-    return tuple(names)
-
-
-def checked_metadata(metadata: Mapping[str, Metadata] | None) -> dict[str, Metadata]:
-    """Functions by the name of what they give, if they are some.
-
-    Raises:
-        InputError: If they are not.
-
-    Example:
-        >>> list(checked_metadata({"hour": len})), checked_metadata(None)
-        (['hour'], {})
-    """
-    if metadata is not None and not isinstance(metadata, Mapping):
-        raise InputError(f"metadata={metadata!r} should be a dict of functions by name: {{'site': function}}")
-    for key, function in (metadata or {}).items():
-        if not isinstance(key, str) or not NAME.fullmatch(key) or key in (*FILE, *EXIF):
-            raise InputError(f"metadata names should be short words other than {(*FILE, *EXIF)}, not {key!r}")
-        if not callable(function):
-            raise InputError(f"metadata[{key!r}]={function!r} should be a function of a sample")
-    return dict(metadata or {})
-
-
-def answered(function: Metadata, sample: Any) -> Any:
-    """What a function of the user's gives of a sample; the exception where it fails.
-
-    Example:
-        >>> answered(len, "four"), answered(len, 4)
-        (4, TypeError("object of type 'int' has no len()"))
-    """
-    try:
-        return function(sample)
-    except Exception as error:  # noqa: BLE001  whatever it raises
-        pass_on(error)
-        return error
-
-
-def file_of(delivered: Delivered) -> dict[str, Any]:
-    """Mode, format and size of an image's file, as far as they are known.
-
-    Example:
-        >>> import numpy as np
-        >>> from lensai_integrations.profiling.image_reading import read
-        >>> file_of(read(np.zeros((4, 4), np.uint8)))
-        {'mode': 'L'}
-    """
-    found: dict[str, Any] = {"mode": delivered.mode}
-    if delivered.format:
-        found["format"] = delivered.format
-    path = getattr(delivered.extra, "filename", None)
-    if isinstance(path, str | os.PathLike) and os.path.isfile(path):  # noqa: PTH113
-        found["file_size"] = os.path.getsize(path)  # noqa: PTH202
-    return found
-
-
-def exif_of(delivered: Delivered, names: Sequence[str]) -> dict[str, Any]:
-    """What an image's EXIF data says of these; exposure in seconds. Numbers as numbers, the rest as categories.
-
-    Example:
-        >>> import numpy as np
-        >>> from lensai_integrations.profiling.image_reading import read
-        >>> exif_of(read(np.zeros((4, 4), np.uint8)), ["make"])
-        {}
-    """
-    if not names or delivered.extra is None:
-        return {}
-    exif = delivered.extra.getexif()
-    found = {}
-    for name in names:
-        tag, directory = _TAGS[name]
-        value = exif.get(tag) if directory is None else exif.get_ifd(directory).get(tag, exif.get(tag))
-        value = value[0] if isinstance(value, tuple) and value else value
-        if value is not None:
-            found[name] = str(value).strip("\0 ") if name in _CATEGORIES else _number(float(value))
-    return found
-
-
-def _number(value: float) -> float | int:
-    """A whole number as one, so that it can be a segment's."""
-    return int(value) if value.is_integer() else value
-
 
 #: Longest category that is kept whole, in characters.
 MOST_CHARACTERS: Final = 200
@@ -175,14 +51,30 @@ OTHER_CATEGORY: Final = "(other)"
 FAILED, FAILED_CODE = math.inf, -1.0
 #: Largest number that a column holds.
 _LARGEST: Final = float(np.finfo(np.float32).max)
-
 #: Images are handed to custom measures as they were read, so how does not matter.
 _READER: Final = ImageInputs(layout="NCHW", scale=1.0)
-
 _WIDE: Final = "it returned {} numbers for each image: of images as they are delivered it has to return one"
-
 #: Gives the code of a category.
 Code = Callable[[str], int]
+#: The group of delivered images; what the names of the metadata's groups begin with.
+RAW, METADATA = "raw", "metadata/"
+NUMBER: Final = "lensai/metadata_number@1"
+_SEGMENT: Final = "segment:"
+CATEGORY: Final = "lensai/metadata_category@1"
+#: What went wrong with an image as a whole.
+IMAGES: Final = "images"
+_LACKS: Final = {
+    "custom": "{} could not be measured in {:,} of {:,} rows",
+    "odd": "{} was left out in {:,} of {:,} rows: it is not a finite number there",
+    "metadata": "{} is missing in {:,} of {:,} rows, where its function failed",
+}
+register(
+    Definition(NUMBER, "metadata number", "", "A number that came with an image.", "as given", "the image's source"),
+    Definition(CATEGORY, "metadata category", "", "A category that came with an image.", "as given", "its source"),
+)
+NO_SEGMENT = f"rows are in the segment {OTHER_SEGMENT!r}, for by {{!r}} they have no segment: {{}}"
+_NO_VALUE = "segment_by={!r}: no image has a value of it, so all are in the segment {!r}"
+_alone: list[int] = []
 
 
 @dataclass(frozen=True)
@@ -244,15 +136,15 @@ class Columns:
         if not self.custom:
             return np.zeros((images.n, 0), np.float32), {}
         measurer, columns, errors = custom_measurer(_READER, self.custom), [], {}
-        found = measurer.of(images, images.pixels)
-        for each in self.custom:
-            rows = found.get(each.name)
+        rows_by_name = measurer.of(images, images.pixels)
+        for measure in self.custom:
+            rows = rows_by_name.get(measure.name)
             if rows is not None and tuple(rows.shape) == (images.n, 1):
                 rows = to_host(rows)
                 columns.append(np.where(np.isinf(rows), np.float32(math.nan), rows))
                 continue
             columns.append(np.full((images.n, 1), FAILED, np.float32))
-            errors[each.name] = told(measurer.errors[each.name]) if rows is None else _WIDE.format(rows.shape[1])
+            errors[measure.name] = told(measurer.errors[measure.name]) if rows is None else _WIDE.format(rows.shape[1])
         if not errors or images.n == 1:
             return np.concatenate(columns, axis=1), errors
         parts = [self._custom(replace(images, pixels=images.pixels[i : i + 1])) for i in range(images.n)]
@@ -276,46 +168,27 @@ class Columns:
         row[: len(measures)] = measures
         problems: dict[str, str] = {}
         for name, value in zip(self.metadata, metadata, strict=True):
-            place = self.numbers(name)
+            column = self.numbers(name)
             if value is None:
                 continue
             if isinstance(value, Exception):
-                row[place + 1] = FAILED_CODE
+                row[column + 1] = FAILED_CODE
                 continue
             if isinstance(value, str):
-                row[place + 1] = code(value[:MOST_CHARACTERS])
+                row[column + 1] = code(value[:MOST_CHARACTERS])
                 continue
             try:
                 number = float(value)
             except (TypeError, ValueError, OverflowError):
-                row[place + 1] = FAILED_CODE
+                row[column + 1] = FAILED_CODE
                 problems[name] = f"gave a {type(value).__name__}: it should give a number, a string or None"
                 continue
             if abs(number) > _LARGEST:
-                row[place + 1] = FAILED_CODE
+                row[column + 1] = FAILED_CODE
                 problems[name] = f"gave {number:g}: it should give a number below {_LARGEST:.1e}, a string or None"
                 continue
-            row[place] = number
+            row[column] = number
         return row, problems
-
-
-#: The group of delivered images; what the names of the metadata's groups begin with.
-RAW, METADATA = "raw", "metadata/"
-NUMBER: Final = "lensai/metadata_number@1"
-_SEGMENT: Final = "segment:"
-CATEGORY: Final = "lensai/metadata_category@1"
-#: What went wrong with an image as a whole.
-IMAGES: Final = "images"
-_LACKS: Final = {
-    "custom": "{} could not be measured in {:,} of {:,} rows",
-    "odd": "{} was left out in {:,} of {:,} rows: it is not a finite number there",
-    "metadata": "{} is missing in {:,} of {:,} rows, where its function failed",
-}
-
-register(
-    Definition(NUMBER, "metadata number", "", "A number that came with an image.", "as given", "the image's source"),
-    Definition(CATEGORY, "metadata category", "", "A category that came with an image.", "as given", "its source"),
-)
 
 
 @dataclass
@@ -354,11 +227,11 @@ class RawSketches:
 
     def __post_init__(self) -> None:
         self.sketches = {RAW: self._made(RAW, {"rows": len(self.columns.streams)})}
-        for each in self.columns.custom:
-            self.sketches[RAW] |= self._made(f"custom/{each.name}", {f"rows/{each.name}": 1})
+        for measure in self.columns.custom:
+            self.sketches[RAW] |= self._made(f"custom/{measure.name}", {f"rows/{measure.name}": 1})
         for name in self.columns.metadata:
             self.sketches[METADATA + name] = self._made(name, {"rows": 1, "categories/": 1})
-        self.failed = {f"{kind}/{each.name}": 0 for each in self.columns.custom for kind in ("custom", "odd")}
+        self.failed = {f"{kind}/{measure.name}": 0 for measure in self.columns.custom for kind in ("custom", "odd")}
         self.failed |= {METADATA + name: 0 for name in self.columns.metadata}
         self.sample = RowSample(self.kept, seed=self._seed("rows")) if self.kept else None
 
@@ -402,8 +275,8 @@ class RawSketches:
         """What was measured of images, by source; where a custom measure failed or gave no finite number, NaN."""
         parts = {"rows": np.ascontiguousarray(rows[:, : len(self.columns.streams)])}
         measured = np.isfinite(parts["rows"]).all(axis=1)
-        for place, custom in enumerate(self.columns.custom, start=len(self.columns.streams)):
-            values = np.array(rows[:, place : place + 1])
+        for column, custom in enumerate(self.columns.custom, start=len(self.columns.streams)):
+            values = np.array(rows[:, column : column + 1])
             self.failed[f"custom/{custom.name}"] += int(np.isinf(values).sum())
             self.failed[f"odd/{custom.name}"] += int((np.isnan(values[:, 0]) & measured).sum())
             values[np.isinf(values)] = np.nan
@@ -412,8 +285,8 @@ class RawSketches:
 
     def _metadata(self, name: str, rows: NDArray[np.float32], vocabulary: Sequence[str]) -> dict[str, Any]:
         """The numbers and the categories among the values of some metadata, by source."""
-        place = self.columns.numbers(name)
-        numbers, codes = rows[:, place], rows[:, place + 1]
+        column = self.columns.numbers(name)
+        numbers, codes = rows[:, column], rows[:, column + 1]
         numbers = numbers[~np.isnan(numbers)]
         self.failed[METADATA + name] += int((codes == FAILED_CODE).sum())
         codes = codes[codes >= 0].astype(np.int64)
@@ -423,8 +296,8 @@ class RawSketches:
 
     def merge(self, other: RawSketches) -> None:
         """Add what another has seen."""
-        for own, its in zip(self._by_name().values(), other._by_name().values(), strict=True):
-            own.merge(its)
+        for sketch, its in zip(self._by_name().values(), other._by_name().values(), strict=True):
+            sketch.merge(its)
         self.failed = {what: count + other.failed[what] for what, count in self.failed.items()}
         for number, segment in other.segments.items():
             self._segment(number).merge(segment)
@@ -439,18 +312,18 @@ class RawSketches:
         """
         convention = self.columns.convention
         definitions = {**self.columns.definitions, "pixel": CONVENTIONS[convention].pixel.id}
-        definitions |= {each.name: each.definition.id for each in self.columns.custom}
+        definitions |= {measure.name: measure.definition.id for measure in self.columns.custom}
         sketches = dict(self.sketches[RAW])
         if pixels is not None:
             counts = make({"pixels": len(pixels)})
             feed(counts, {"pixels": (pixels, sketches["bank"].n)})
-            sketches = dict(sorted((sketches | counts).items(), key=lambda each: "/" in each[0]))
+            sketches = dict(sorted((sketches | counts).items(), key=lambda item: "/" in item[0]))
         info = {"convention": convention, "delivered": True, **info}
         if self.columns.custom:
-            info["measures"] = {each.name: asdict(each.definition) for each in self.columns.custom}
+            info["measures"] = {measure.name: asdict(measure.definition) for measure in self.columns.custom}
         groups = {name: Group(name, self.columns.streams, definitions, sketches, info)}
-        for each in self.columns.metadata:
-            full = METADATA + each
+        for piece in self.columns.metadata:
+            full = METADATA + piece
             kept = {key: sketch for key, sketch in self.sketches[full].items() if rows_seen(sketch)}
             if kept:
                 streams = ("value",) if "bank" in kept else ()
@@ -467,7 +340,7 @@ class RawSketches:
         """
         if self.sample is None or not self.sample.n:
             return None
-        return self.sample.renamed({each: name + each.removeprefix(RAW) for each in self.sample.widths})
+        return self.sample.renamed({column: name + column.removeprefix(RAW) for column in self.sample.widths})
 
     def warnings(self, name: str, causes: Mapping[str, str]) -> list[str]:
         """What a reader of the profile should know: how many rows lack what, and why the first of them does.
@@ -476,26 +349,30 @@ class RawSketches:
             name: Of the images' group.
             causes: What went wrong first, by `IMAGES`, the keys of `failed`, or whatever else it is about.
         """
-        found: dict[str, str] = {}
+        sentences: dict[str, str] = {}
         if missing := self.n - self.sketches[RAW]["bank"].n:
-            found[IMAGES] = f"{missing:,} of {self.n:,} images of {name} could not be measured"
+            sentences[IMAGES] = f"{missing:,} of {self.n:,} images of {name} could not be measured"
         for what, count in self.failed.items():
-            kind, _, each = what.partition("/")
+            kind, _, subject = what.partition("/")
             if count:
-                stream = what if kind == "metadata" else f"{name}/{each}"
-                found[what] = _LACKS[kind].format(stream, count, self.n)
-        for what, sentence in found.items():
-            found[what] = f"{sentence}: {causes[what]}" if what in causes else sentence
-        others = [cause for what, cause in causes.items() if what not in found and what not in (IMAGES, *self.failed)]
-        return [*found.values(), *others]
+                stream = what if kind == "metadata" else f"{name}/{subject}"
+                sentences[what] = _LACKS[kind].format(stream, count, self.n)
+        for what, sentence in sentences.items():
+            sentences[what] = f"{sentence}: {causes[what]}" if what in causes else sentence
+        others = [
+            cause for what, cause in causes.items() if what not in sentences and what not in (IMAGES, *self.failed)
+        ]
+        return [*sentences.values(), *others]
 
     def state(self) -> State:
         """Plain host arrays from which `restore` makes the same again."""
         states = {name: sketch.state() for name, sketch in self._by_name().items()}
-        own = {f"{name}:{key}": array for name, state in states.items() for key, array in state.items()}
-        own["failed:counts"] = np.array(list(self.failed.values()), np.int64)
+        arrays = {f"{name}:{key}": array for name, state in states.items() for key, array in state.items()}
+        arrays["failed:counts"] = np.array(list(self.failed.values()), np.int64)
         parts = {number: segment.state() for number, segment in self.segments.items()}
-        return own | {f"{_SEGMENT}{n}:{key}": array for n, part in parts.items() for key, array in part.items()}
+        return arrays | {
+            f"{_SEGMENT}{n}:{key}": array for n, arrays_of in parts.items() for key, array in arrays_of.items()
+        }
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Become what `state` is the state of.
@@ -526,43 +403,15 @@ class RawSketches:
         self.sample = sketches.pop("rows", None)
         for group, made in self.sketches.items():
             self.sketches[group] = {key: sketches[f"{group}/{key}"] for key in made}
-        for code, part in segments.items():
-            self._segment(code).restore(part)
+        for code, state_of in segments.items():
+            self._segment(code).restore(state_of)
 
     def _by_name(self) -> dict[str, Any]:
         """All of them, the joint sample included, as they are called in a state."""
         sketches: dict[str, Any] = {"rows": self.sample} if self.sample is not None else {}
         return sketches | {
-            f"{group}/{key}": each for group, made in self.sketches.items() for key, each in made.items()
+            f"{group}/{key}": sketch for group, made in self.sketches.items() for key, sketch in made.items()
         }
-
-
-NO_SEGMENT = f"rows are in the segment {OTHER_SEGMENT!r}, for by {{!r}} they have no segment: {{}}"
-_NO_VALUE = "segment_by={!r}: no image has a value of it, so all are in the segment {!r}"
-
-
-def checked_stream(by: Any, most: Any, metadata: Sequence[str], *, labels: bool) -> str | None:
-    """`segment_by` if it names what delivered images can be told apart by.
-
-    Args:
-        by: `segment_by`.
-        most: `max_segments`.
-        metadata: Names of the metadata that are kept.
-        labels: Whether there are labels.
-
-    Raises:
-        InputError: If it does not, or one of the two cannot be used.
-
-    Example:
-        >>> checked_stream("mode", 20, ("mode", "site"), labels=False)
-        'mode'
-    """
-    usable = (*([LABEL] if labels else []), *(name for name in metadata if name not in NUMBERS))
-    name = checked_segment_by(by, most)
-    if name is None or name in usable:
-        return name
-    why = "is a number of many values" if name in NUMBERS else "is none of what is known of these images"
-    raise InputError(f"segment_by={name!r} {why}: pass one of {', '.join(map(repr, usable))}, or add it to metadata=")
 
 
 class SegmentNames:
@@ -604,50 +453,28 @@ class SegmentNames:
         return name
 
 
-class SharedNames(SegmentNames):
-    """The same in all processes that write to a folder.
+def checked_stream(by: Any, most: Any, metadata: Sequence[str], *, labels: bool) -> str | None:
+    """`segment_by` if it names what delivered images can be told apart by.
 
     Args:
-        stem: What the files are called, before their number.
-        most: Named segments, at the most.
+        by: `segment_by`.
+        most: `max_segments`.
+        metadata: Names of the metadata that are kept.
+        labels: Whether there are labels.
+
+    Raises:
+        InputError: If it does not, or one of the two cannot be used.
+
+    Example:
+        >>> checked_stream("mode", 20, ("mode", "site"), labels=False)
+        'mode'
     """
-
-    def __init__(self, stem: Path, most: int) -> None:
-        super().__init__(most)
-        self._stem = stem
-
-    def _path(self, number: int | str) -> Path:
-        return self._stem.with_name(f"{self._stem.name}-{number}.segment")
-
-    def _named(self, number: int, name: str) -> str:
-        return written_once(self._path(number), name)
-
-    def read(self) -> list[str]:
-        """The names that all processes have given so far."""
-        for number in range(len(self._codes), self._most + 1):
-            if not self._path(number).exists():
-                break
-            self._codes[_text(self._path(number))] = number
-        return self.names
-
-
-def written_once(path: Path, text: str) -> str:
-    """What is in a file: this text, unless another process was first."""
-    own = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
-    if not path.exists():
-        own.write_text(text, encoding="utf-8", newline="")
-        try:
-            os.link(own, path)  # unlike opening and writing, this is there whole or not at all
-        except FileExistsError:
-            pass
-        finally:
-            own.unlink(missing_ok=True)
-    return _text(path)
-
-
-def _text(path: Path) -> str:
-    with path.open(encoding="utf-8", newline="") as file:
-        return file.read()
+    usable = (*([LABEL] if labels else []), *(name for name in metadata if name not in NUMBERS))
+    name = checked_segment_by(by, most)
+    if name is None or name in usable:
+        return name
+    why = "is a number of many values" if name in NUMBERS else "is none of what is known of these images"
+    raise InputError(f"segment_by={name!r} {why}: pass one of {', '.join(map(repr, usable))}, or add it to metadata=")
 
 
 def with_segments(whole: Profile, sketches: RawSketches, names: Sequence[str], name: str, most: int) -> Profile:
@@ -665,9 +492,27 @@ def with_segments(whole: Profile, sketches: RawSketches, names: Sequence[str], n
         return whole
     codes = [*range(1, len(names) + 1), OTHER_CODE]
     named = dict(zip(codes, [*names, OTHER_SEGMENT], strict=True))
-    found = {named[code]: sketches.segments[code] for code in codes if code in sketches.segments}
-    warnings = [_NO_VALUE.format(by, OTHER_SEGMENT)] if list(found) == [OTHER_SEGMENT] else []
+    segments_by_name = {named[code]: sketches.segments[code] for code in codes if code in sketches.segments}
+    warnings = [_NO_VALUE.format(by, OTHER_SEGMENT)] if list(segments_by_name) == [OTHER_SEGMENT] else []
     info = whole.info | {"segment_by": by, "max_segments": most, "warnings": [*whole.warnings, *warnings]}
     about = {"source": whole.source}
-    segments = {key: Profile(each.groups(None, {}, name=name), None, dict(about)) for key, each in found.items()}
+    segments = {
+        key: Profile(segment.groups(None, {}, name=name), None, dict(about))
+        for key, segment in segments_by_name.items()
+    }
     return Profile(whole.groups, whole.rows, info, segments)
+
+
+def stay_on_one_core() -> None:
+    """In a worker process, keep numpy's BLAS from starting threads; once in a process, and in no other.
+
+    Workers are as many as the cores they are meant to fill. Without `threadpoolctl` nothing is changed.
+
+    Example:
+        >>> stay_on_one_core()
+    """
+    if os.getpid() in _alone or multiprocessing.parent_process() is None:
+        return
+    _alone[:] = [os.getpid()]
+    with suppress(ImportError):
+        import_module("threadpoolctl").threadpool_limits(1, user_api="blas")

@@ -7,10 +7,9 @@ A batch is taken in in two steps. `measure` computes where the batch lies; `take
 Sketches are numpy's or torch's, so what was measured by JAX or TensorFlow on an accelerator has to come to the host in
 between: `update` leaves `take` to the caller then, who does it when that no longer waits (see `Profiler`).
 
-How far the pixels of a batch reach that could not be read, held against how far they should.
-
-Looked at without waiting: in host memory only where a row has come out as not valid, on an accelerator once, of the
-first batch, and brought to the host when the profile is made.
+Images have two things more. Where pixels could not be read, `Range` says how far they reach and how far they should.
+And each custom measure has a bank of its own, so that what one of them leaves out is left out of no other: where it
+fails, its bank counts invalid rows, the joint sample has NaN, and the profile's warnings say what the error was.
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ from typing import Any, Final
 import numpy as np
 
 from lensai_integrations.arrays.namespaces import Array, dtype_name, local, namespace, shape_of, to_host
-from lensai_integrations.errors import InputError
-from lensai_integrations.measures.batches import locate
+from lensai_integrations.errors import InputError, told
+from lensai_integrations.measures.batches import Found, by_shape, locate, shapes_of
+from lensai_integrations.measures.custom import CustomMeasure, custom_measurer
 from lensai_integrations.measures.embeddings import REDUCTIONS, embedding_definition
 from lensai_integrations.measures.images import CONVENTIONS, image_measures
 from lensai_integrations.measures.inputs import HALVES, ImageInputs, Images
@@ -47,7 +47,7 @@ from lensai_integrations.profiles.conventions import home_of_custom, input_of, p
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import for_head, partner_of
 from lensai_integrations.profiles.profile import Profile
-from lensai_integrations.profiling.builder import feed
+from lensai_integrations.profiling.builder import feed, make
 from lensai_integrations.profiling.measuring import (
     ImageBatch,
     Measured,
@@ -63,96 +63,29 @@ from lensai_integrations.profiling.measuring import (
     reduced,
     value_labels,
 )
-from lensai_integrations.profiling.settings import CustomStreams, ProfilerSettings
+from lensai_integrations.profiling.settings import ProfilerSettings
 
+#: Images as they were delivered, once `image_reading.pixels_of` has read them.
+PIXELS: Final = ImageInputs(layout="NCHW", scale=1.0, channels="RGB", whole=False)
+#: What pixels may lie beyond their range.
 _TOLERANCE = 0.01
 #: Beyond this no pixel of a picture lies, in standard deviations.
 _STANDARDISED = 16
-
-
-class Range:
-    """The range of what was wrong in a group of images.
-
-    Args:
-        images: The first of them, as they are read.
-        like: The profile they are held against, if any.
-        name: Of the group.
-
-    Example:
-        >>> from lensai_integrations import ImageInputs
-        >>> batch = np.full((2, 8, 8), 200.0)
-        >>> found = Range(ImageInputs("NHW", 255.0).read(batch), None, "inputs")
-        >>> found.look(batch, np.full((2, 13), np.nan, np.float32))
-        >>> found.why()
-        'float64 pixels reach from 200 to 200, but are read as 0 to 1 (NHW float64 x 255)'
-    """
-
-    def __init__(self, images: Images, like: Profile | None, name: str) -> None:
-        known = like.groups.get(name) if like is not None else None
-        self._note = images.note if known is None else str(known.info.get("note") or images.note)
-        self._whose = "are read as" if known is None else "those of the baseline were read as"
-        self._expected = images.expected
-        self._to_255 = known is not None and images.expected == (0.0, 255.0)
-        self._dtype = ""
-        self._ends: list[tuple[Array, Array]] = []
-
-    def look(self, found: Found, rows: Array) -> None:
-        """Look at the first batch that needs it.
-
-        Args:
-            found: The images, an array or a list.
-            rows: What was measured of them.
-        """
-        if self._ends:
-            return
-        arrays = found if isinstance(found, list) else [found]
-        if isinstance(rows, np.ndarray):
-            wrong = np.isnan(rows[:, 0])
-            if wrong.any():
-                arrays = [each for each, bad in zip(arrays, wrong, strict=True) if bad] if len(arrays) > 1 else arrays
-                arrays = arrays if isinstance(found, list) else [local(found)[wrong]]
-            elif not (self._to_255 and dtype_name(arrays[0]) != "uint8"):
-                return
-        self._dtype = dtype_name(found[0] if isinstance(found, list) else found)
-        self._ends = [_ends(each) for each in arrays if 0 not in shape_of(each)]
-
-    def why(self) -> str:
-        """Why rows were left out."""
-        low, high = self._host()
-        expected = " to ".join(f"{each:.4g}" for each in self._expected)
-        if not (math.isfinite(low) and math.isfinite(high)):
-            return "a value was not finite"
-        span = self._expected[1] - self._expected[0]
-        if low >= self._expected[0] - span / 10 and high <= self._expected[1] + span / 10:
-            return "a value was not finite, or out of range"
-        return f"{self._dtype} pixels reach from {low:.4g} to {high:.4g}, but {self._whose} {expected} ({self._note})"
-
-    def warnings(self) -> list[str]:
-        """That floats up to 1 are held against numbers up to 255, if so."""
-        low, high = self._host() if self._to_255 else (math.nan, math.nan)
-        standardised = low < -_TOLERANCE and high <= _STANDARDISED
-        if not (low < high and (standardised or (low >= -_TOLERANCE and high <= 1 + _TOLERANCE))):
-            return []
-        how = "divided by 255" if low >= -_TOLERANCE else "made by x / 127.5 - 1"
-        if low < -1 - _TOLERANCE or high > 1 + _TOLERANCE:
-            how = "standardised"
-        return [
-            f"{self._dtype} pixels reach from {low:.4g} to {high:.4g}, but {self._whose} 0 to 255 ({self._note}): were"
-            f" they {how}? Hand them over as the baseline's were, or pass inputs=ImageInputs(...) that reads them"
-        ]
-
-    def _host(self) -> tuple[float, float]:
-        ends: Any = [[float(to_host(end)) for end in each] for each in self._ends]
-        self._ends = [(np.float64(low), np.float64(high)) for low, high in ends]
-        if not ends:
-            return math.nan, math.nan
-        low, high = np.array(ends).T
-        return float(low.min()), float(high.max())
-
-
-def _ends(array: Array) -> tuple[Array, Array]:
-    array = local(array)
-    return namespace(array).min(array), namespace(array).max(array)
+#: Rows that a failed measure's bank is given at once.
+_ROWS_AT_ONCE = 4096
+_OF_SIGNS: Final = "numbers that are all -1 or 1, for off and on"
+#: Why labels are read as they are, by what they look like.
+_WHY: Final = {
+    "texts": "strings",
+    "whole": "one whole number per image",
+    "binary": "numbers that are all 0 or 1",
+    "whole floats": "numbers that are all whole",
+    "numbers": "one number per image",
+    "one-hot": "rows with one 1 each",
+    "multi-hot": "rows of 0 and 1, several or none on",
+    "soft": "rows of shares that sum to 1",
+    "rows": "rows of numbers",
+}
 
 
 class Recorder(ABC):
@@ -195,34 +128,33 @@ class Recorder(ABC):
         return "a value was not finite"
 
 
-#: Images as they were delivered, once `raw.reading.pixels_of` has read them.
-PIXELS: Final = ImageInputs(layout="NCHW", scale=1.0, channels="RGB", whole=False)
-
-
 class Inputs(Recorder):
     """Image measures and exact pixel counts."""
 
     def __init__(self, name: str, batch: Any, settings: ProfilerSettings) -> None:
         shared, image_input, plain = ImageBatch.of(batch), input_of(name), plain_name(name)
         asked = settings.readers[image_input]
-        own = replace(asked, key=None) if image_input else asked  # of several inputs each comes alone
+        unplaced = replace(asked, key=None) if image_input else asked  # of several inputs each comes alone
         if not settings.delivered and image_input not in settings.resolved:
-            settings.resolved[image_input] = own.resolve(shared.batch)
+            settings.resolved[image_input] = unplaced.resolve(shared.batch)
             _note_choices(shared.batch, settings, plain)
         reader = PIXELS if settings.delivered else settings.resolved[image_input]
         convention = settings.image_groups[name]
         self._reader, self._convention = reader, convention
         alone = replace(reader, key=None)
-        conventions = [each for group, each in settings.image_groups.items() if plain_name(group) == plain]
+        conventions = [
+            convention_name for group, convention_name in settings.image_groups.items() if plain_name(group) == plain
+        ]
         self._measure = image_measurer(alone, *conventions)
-        found = shared.images(reader.key, reader.layout)
-        images = alone.read(by_shape(found)[0][1])
+        batch_images = shared.images(reader.key, reader.layout)
+        images = alone.read(by_shape(batch_images)[0][1])
         _note_precision(images, reader.whole, settings, plain)
         definitions = image_measures(images.channels, convention)
         streams = tuple(definitions)
-        info: dict[str, Any] = {"note": _note_of(images, found), "convention": convention}
+        note = f"a list of {images.note}" if isinstance(batch_images, list) else images.note
+        info: dict[str, Any] = {"note": note, "convention": convention}
         info |= {"delivered": True} if settings.delivered else {"reader": asdict(replace(reader, key=asked.key))}
-        info["size"] = _size(found, reader.layout)
+        info["size"] = _size(batch_images, reader.layout)
         if half := next((half for half in HALVES if half in images.note and not images.whole), None):
             info["precision"] = half
         self._range = Range(images, settings.like, name)
@@ -236,10 +168,10 @@ class Inputs(Recorder):
     def measure(self, batch: Any) -> Measured:
         """Measure one batch of images, and round or count their pixels."""
         shared, reader = ImageBatch.of(batch), self._reader
-        found = shared.measured(self._measure, self._convention, reader.key, reader.layout)
-        images, rows = shared.images(reader.key, reader.layout), found.pop("rows")
+        measured = shared.measured(self._measure, self._convention, reader.key, reader.layout)
+        images, rows = shared.images(reader.key, reader.layout), measured.pop("rows")
         self._range.look(images, rows)
-        return Measured({self.group.name: rows, **self._custom.measure(images)}, found)
+        return Measured({self.group.name: rows, **self._custom.measure(images)}, measured)
 
     def take(self, measured: Measured) -> None:
         """Sketch the measures, custom ones too, and count the pixels."""
@@ -248,7 +180,7 @@ class Inputs(Recorder):
 
     def warnings(self) -> list[str]:
         """What was chosen among several readings, what looks like another scale, and which custom measures failed."""
-        scale = [] if self.group.invalid else [f"{self.group.name}: {told}" for told in self._range.warnings()]
+        scale = [] if self.group.invalid else [f"{self.group.name}: {warning}" for warning in self._range.warnings()]
         return [*self._notes, *scale, *self._custom.warnings()]
 
     def why_left_out(self) -> str:
@@ -256,15 +188,228 @@ class Inputs(Recorder):
         return self._range.why()
 
 
+def _note_choices(batch: Any, settings: ProfilerSettings, name: str) -> None:
+    """Say what the first batch of a group of images did not settle beyond doubt."""
+    reader, asked = settings.resolved[input_of(name)], settings.readers[input_of(name)]
+    if note := locate(batch, reader.key, reader.layout).note:
+        settings.note(name, note)
+    images = local(by_shape(ImageBatch.of(batch).images(reader.key, reader.layout))[0][1])
+    if reader.kind == "uint8" and reader.scale == 1.0 and isinstance(images, np.ndarray) and images.max(initial=0) == 1:
+        settings.note(
+            name,
+            f"{name}: the pixels of the first batch are bytes that are all 0 or 1, read as 0 to 255: are they masks,"
+            " and not the images? If 1 is white, pass ImageInputs(scale=255)",
+        )
+    if "?" in reader.channels and "?" not in asked.channels:
+        colours = reader.channels[:3]
+        settings.note(
+            name,
+            f"images{_which(name)} have 4 channels: three are read as {colours}, and the fourth, which is not opaque"
+            " alpha in the first batch, is not read: nothing that happens in it is seen. Pass"
+            f" ImageInputs(channels='{colours}A') if it is alpha, or '{colours}?' if another band is"
+            " meant to be left out",
+        )
+
+
+def _note_precision(images: Images, whole: bool | None, settings: ProfilerSettings, name: str) -> None:
+    """Say if pixels and the baseline's are not of one precision, and no rounding to whole levels makes them alike."""
+    baseline = settings.like.groups.get(name) if settings.like is not None else None
+    if baseline is None or whole is not False:
+        return
+    notes = (images.note, str(baseline.info.get("note", "")))
+    here, there = (next((half for half in HALVES if half in note), "full precision") for note in notes)
+    if here != there:
+        settings.note(
+            name,
+            f"pixels{_which(name)} are of {here} here and of {there} in the baseline, and do not lie at whole levels,"
+            " to which they could be rounded: noise, sharpness and entropy are not compared. Profile both alike for"
+            " these",
+        )
+
+
+def _which(name: str) -> str:
+    """Which image input is spoken of, if there are several."""
+    return f" of {name}" if input_of(name) else ""
+
+
+def _size(batch_images: Found, layout: str) -> str:
+    """Height x width; of images of several sizes, from the smallest to the largest."""
+    offset = int(not isinstance(batch_images, list))
+    rows = layout.index("H") - 1 + offset
+    sizes = [shape[rows : rows + 2] for shape in shapes_of(batch_images)]
+    low, high = (tuple(map(end, zip(*sizes, strict=True))) for end in (min, max))
+    return f"{low[0]}x{low[1]}" + (f" to {high[0]}x{high[1]}" if low != high else "")
+
+
+class Range:
+    """The range of what was wrong in a group of images.
+
+    Args:
+        images: The first of them, as they are read.
+        like: The profile they are held against, if any.
+        name: Of the group.
+
+    Example:
+        >>> from lensai_integrations import ImageInputs
+        >>> batch = np.full((2, 8, 8), 200.0)
+        >>> found = Range(ImageInputs("NHW", 255.0).read(batch), None, "inputs")
+        >>> found.look(batch, np.full((2, 13), np.nan, np.float32))
+        >>> found.why()
+        'float64 pixels reach from 200 to 200, but are read as 0 to 1 (NHW float64 x 255)'
+    """
+
+    def __init__(self, images: Images, like: Profile | None, name: str) -> None:
+        baseline = like.groups.get(name) if like is not None else None
+        self._note = images.note if baseline is None else str(baseline.info.get("note") or images.note)
+        self._whose = "are read as" if baseline is None else "those of the baseline were read as"
+        self._expected = images.expected
+        self._to_255 = baseline is not None and images.expected == (0.0, 255.0)
+        self._dtype = ""
+        self._ends: list[tuple[Array, Array]] = []
+
+    def look(self, batch_images: Found, rows: Array) -> None:
+        """Look at the first batch that needs it.
+
+        Args:
+            found: The images, an array or a list.
+            rows: What was measured of them.
+        """
+        if self._ends:
+            return
+        arrays = batch_images if isinstance(batch_images, list) else [batch_images]
+        if isinstance(rows, np.ndarray):
+            wrong = np.isnan(rows[:, 0])
+            if wrong.any():
+                arrays = [array for array, bad in zip(arrays, wrong, strict=True) if bad] if len(arrays) > 1 else arrays
+                arrays = arrays if isinstance(batch_images, list) else [local(batch_images)[wrong]]
+            elif not (self._to_255 and dtype_name(arrays[0]) != "uint8"):
+                return
+        self._dtype = dtype_name(batch_images[0] if isinstance(batch_images, list) else batch_images)
+        self._ends = [_ends(array) for array in arrays if 0 not in shape_of(array)]
+
+    def why(self) -> str:
+        """Why rows were left out."""
+        low, high = self._host()
+        expected = " to ".join(f"{end:.4g}" for end in self._expected)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return "a value was not finite"
+        span = self._expected[1] - self._expected[0]
+        if low >= self._expected[0] - span / 10 and high <= self._expected[1] + span / 10:
+            return "a value was not finite, or out of range"
+        return f"{self._dtype} pixels reach from {low:.4g} to {high:.4g}, but {self._whose} {expected} ({self._note})"
+
+    def warnings(self) -> list[str]:
+        """That floats up to 1 are held against numbers up to 255, if so."""
+        low, high = self._host() if self._to_255 else (math.nan, math.nan)
+        standardised = low < -_TOLERANCE and high <= _STANDARDISED
+        if not (low < high and (standardised or (low >= -_TOLERANCE and high <= 1 + _TOLERANCE))):
+            return []
+        how = "divided by 255" if low >= -_TOLERANCE else "made by x / 127.5 - 1"
+        if low < -1 - _TOLERANCE or high > 1 + _TOLERANCE:
+            how = "standardised"
+        return [
+            f"{self._dtype} pixels reach from {low:.4g} to {high:.4g}, but {self._whose} 0 to 255 ({self._note}): were"
+            f" they {how}? Hand them over as the baseline's were, or pass inputs=ImageInputs(...) that reads them"
+        ]
+
+    def _host(self) -> tuple[float, float]:
+        ends: Any = [[float(to_host(end)) for end in pair] for pair in self._ends]
+        self._ends = [(np.float64(low), np.float64(high)) for low, high in ends]
+        if not ends:
+            return math.nan, math.nan
+        low, high = np.array(ends).T
+        return float(low.min()), float(high.max())
+
+
+def _ends(array: Array) -> tuple[Array, Array]:
+    array = local(array)
+    return namespace(array).min(array), namespace(array).max(array)
+
+
+class CustomStreams:
+    """The custom measures of one group.
+
+    Args:
+        group: The group of images, which is told which measures it has; it gets a bank for each that works.
+        reader: How images are read, with nothing left to be decided.
+        settings: How it is sketched.
+        measures: What is measured.
+    """
+
+    def __init__(
+        self, group: Group, reader: ImageInputs, settings: ProfilerSettings, measures: tuple[CustomMeasure, ...]
+    ) -> None:
+        self._group, self._settings = group, settings
+        self._measurer = custom_measurer(reader, measures)
+        self._widths: dict[str, int] = {}
+        self._sketched: set[str] = set()
+        self._errors: dict[str, Exception] = {}
+        self._missed = dict.fromkeys((measure.name for measure in measures), 0)
+        if measures:
+            definitions = {measure.name: asdict(measure.definition) for measure in measures}
+            group.definitions |= {name: definition["id"] for name, definition in definitions.items()}
+            group.info["measures"] = {
+                name: {**definition, "range": list(definition["range"])} for name, definition in definitions.items()
+            }
+
+    def measure(self, images: Found) -> dict[str, Array]:
+        """Rows `[n, k]` by `"<group>/<measure>"`, of the measures that worked. Nothing is waited for."""
+        if not self._missed or len(images) == 0:
+            return {}
+        rows = self._measurer(images)
+        for name in self._missed:
+            if name not in rows:
+                self._fail(name, self._measurer.errors[name])
+            elif (k := int(rows[name].shape[1])) != self._widths.setdefault(name, k):
+                del rows[name]
+                error = f"it returned {k} numbers per image, and {self._widths[name]} before: always return as many"
+                self._fail(name, InputError(error))
+        return {f"{self._group.name}/{name}": values for name, values in rows.items()}
+
+    def take(self, rows: dict[str, Array], n: int) -> None:
+        """Sketch what was measured of a batch of n images; what is not there, they count as invalid."""
+        for name in self._missed:
+            values, source = rows.get(f"{self._group.name}/{name}"), f"rows/{name}"
+            if values is None:
+                self._missed[name] += n
+                self._skip(name, n)
+                continue
+            if name not in self._sketched:
+                self._sketched.add(name)
+                seed = self._settings.seed_of(f"{plain_name(self._group.name)}/{name}")
+                self._group.sketches |= make({source: int(values.shape[1])}, k=self._settings.k, seed=seed)
+                self._skip(name, self._missed[name])
+            feed(self._group.sketches, {source: values})
+
+    def warnings(self) -> list[str]:
+        """What a reader of the profile should know: which measures failed, and why."""
+        group, total = self._group.name, self._group.n + self._group.invalid
+        return [
+            f"{group}/{name} could not be measured in {self._missed[name]:,} of {total:,} rows: {told(error)}"
+            for name, error in self._errors.items()
+        ]
+
+    def _fail(self, name: str, error: Exception) -> None:
+        if name not in self._errors:
+            self._errors[name] = error
+            self._settings.on_custom_failure(f"{self._group.name}/{name}", error)
+
+    def _skip(self, name: str, rows: int) -> None:
+        """Give a measure's sketches rows that they count as invalid, if it has some already."""
+        for start in range(0, rows if name in self._sketched else 0, _ROWS_AT_ONCE):
+            missing = np.full((min(_ROWS_AT_ONCE, rows - start), self._widths[name]), np.nan, np.float32)
+            feed(self._group.sketches, {f"rows/{name}": missing})
+
+
 class Outputs(Recorder):
     """Probabilities and confidences of a classifier, probabilities of labels, or values."""
 
     def __init__(self, name: str, batch: Array, settings: ProfilerSettings) -> None:
-        told = settings.described(name)
+        described = settings.described(name)
         steps = steps_of(batch)
         rows = flattened(batch) if steps else batch
         decided = settings.kind_of(name, rows)
-        if steps and decided.why == OPEN and decided.kind != "probabilities" and not told.get("linear"):
+        if steps and decided.why == OPEN and decided.kind != "probabilities" and not described.get("linear"):
             settled_by = for_head("task='classification' or task='regression'", name)
             raise InputError(
                 f"{name} of shape {shape_of(batch)} may be {steps} answers of {shape_of(batch)[-1]} classes for each"
@@ -281,23 +426,23 @@ class Outputs(Recorder):
         if measured.top_class is not None:
             widths["categories/top_class"] = 1
             definitions["top_class"] = TOP_CLASS
-        info = {"kind": kind, "columns": columns, **told, "why": decided.why}
+        info = {"kind": kind, "columns": columns, **described, "why": decided.why}
         if steps:
             info["steps"] = steps
         self.group = Group(name, measured.names, definitions, settings.sketches(name, widths), info)
 
     def measure(self, batch: Array) -> Measured:
         """Measure one batch of outputs. Several rows of an image are in no joint sample with it."""
-        found = self._measure(batch)
-        own = {"rows": found["rows"]}
-        if "top_class" in found:
-            own["categories/top_class"] = found["top_class"]
+        measured = self._measure(batch)
+        rest = {"rows": measured["rows"]}
+        if "top_class" in measured:
+            rest["categories/top_class"] = measured["top_class"]
         if self._steps:
-            return Measured({}, own)
-        rows = {self.group.name: own.pop("rows")}
-        if "top_class" in found:
-            rows[f"{self.group.name}/top_class"] = found["column"]
-        return Measured(rows, own)
+            return Measured({}, rest)
+        rows = {self.group.name: rest.pop("rows")}
+        if "top_class" in measured:
+            rows[f"{self.group.name}/top_class"] = measured["column"]
+        return Measured(rows, rest)
 
     def why_left_out(self) -> str:
         """What rows should have been."""
@@ -308,13 +453,13 @@ class Outputs(Recorder):
 
     def warnings(self) -> list[str]:
         """What is not certain of how they are read."""
-        told = [f"{self.group.name}: {self._decided.doubt}"] if self._decided.doubt else []
+        warnings = [f"{self.group.name}: {self._decided.doubt}"] if self._decided.doubt else []
         if self._steps:
-            told.append(
+            warnings.append(
                 f"{self.group.name}: each image has {self._steps} rows, which are profiled as rows; they are not in the"
                 " joint sample of images"
             )
-        return told
+        return warnings
 
 
 class Embedding(Recorder):
@@ -364,7 +509,7 @@ class Labels(Recorder):
         if self._meaning == "multi_hot":
             streams, widths["rows"], definitions[PER_IMAGE] = (PER_IMAGE,), 1, LABELS_PER_IMAGE
         elif self._meaning == "values":
-            streams = tuple(f"value/{place}" for place in range(form.columns))
+            streams = tuple(f"value/{index}" for index in range(form.columns))
             widths, definitions = {"rows": form.columns}, {"value": LABEL_VALUE}
         self.group = Group(name, streams, definitions, settings.sketches(name, widths), info)
 
@@ -379,8 +524,8 @@ class Labels(Recorder):
             rest = {"categories/": labels} | ({} if odd is None else {"odd": odd})
             return Measured({self.group.name: column(labels, odd)}, rest)
         if self._meaning == "multi_hot":
-            found = multi_hot_labels(batch)
-            return Measured({}, {"categories/": found.pop("labels"), **found})
+            measured = multi_hot_labels(batch)
+            return Measured({}, {"categories/": measured.pop("labels"), **measured})
         return Measured({self.group.name: value_labels(batch, len(self.group.streams))})
 
     def _named(self, texts: list[str]) -> Measured:
@@ -408,15 +553,15 @@ class Labels(Recorder):
 
     def warnings(self) -> list[str]:
         """Rows that contradict what the first ones were read as, and labels that are no class's name."""
-        odd, told = self._odd.total(), []
+        odd, warnings = self._odd.total(), []
         if self._unnamed:
             n, some = sum(self._unnamed.values()), max(self._unnamed, key=lambda text: self._unnamed[text])
-            told = [
+            warnings = [
                 f"{self.group.name}: {n:,} rows have a label such as {some!r}, which is none of the class names: no"
                 " column is of it, and accuracy is of the other rows"
             ]
         if not odd:
-            return told
+            return warnings
         if self._alike:  # what production is held against cannot be chosen there
             what = "one class" if self._meaning == "classes" else "0 or 1 for each label"
             what = "-1 or 1" if self._signs else what
@@ -426,22 +571,7 @@ class Labels(Recorder):
         else:
             why = "not inside [0, 1], but the first ones were: pass task='regression' if these are numbers"
         left_out = f"{self.group.name}: {odd:,} rows were left out; they are {for_head(why, self.group.name)}"
-        return [*told, left_out]
-
-
-_OF_SIGNS: Final = "numbers that are all -1 or 1, for off and on"
-#: Why labels are read as they are, by what they look like.
-_WHY: Final = {
-    "texts": "strings",
-    "whole": "one whole number per image",
-    "binary": "numbers that are all 0 or 1",
-    "whole floats": "numbers that are all whole",
-    "numbers": "one number per image",
-    "one-hot": "rows with one 1 each",
-    "multi-hot": "rows of 0 and 1, several or none on",
-    "soft": "rows of shares that sum to 1",
-    "rows": "rows of numbers",
-}
+        return [*warnings, left_out]
 
 
 def _numbers_of_names(settings: ProfilerSettings, name: str) -> dict[str, int]:
@@ -449,68 +579,12 @@ def _numbers_of_names(settings: ProfilerSettings, name: str) -> dict[str, int]:
 
     None where the labels of the profile to be alike were counted by their names.
     """
-    known = settings.known(name)
-    if known is not None and any(not label.lstrip("-").isdecimal() for label, _ in known.categories[""].top(1)):
+    baseline = settings.known(name)
+    if baseline is not None and any(not label.lstrip("-").isdecimal() for label, _ in baseline.categories[""].top(1)):
         return {}
-    told = (settings.described(each).get("class_names") for each in (name, partner_of(name)))
-    names: list[str] = next((names for names in told if names), [])
+    named = (settings.described(group).get("class_names") for group in (name, partner_of(name)))
+    names: list[str] = next((names for names in named if names), [])
     return {text: number for number, text in enumerate(names)} if len(set(names)) == len(names) else {}
-
-
-def _note_choices(batch: Any, settings: ProfilerSettings, name: str) -> None:
-    """Say what the first batch of a group of images did not settle beyond doubt."""
-    reader, asked = settings.resolved[input_of(name)], settings.readers[input_of(name)]
-    if note := locate(batch, reader.key, reader.layout).note:
-        settings.note(name, note)
-    images = local(by_shape(ImageBatch.of(batch).images(reader.key, reader.layout))[0][1])
-    if reader.kind == "uint8" and reader.scale == 1.0 and isinstance(images, np.ndarray) and images.max(initial=0) == 1:
-        settings.note(
-            name,
-            f"{name}: the pixels of the first batch are bytes that are all 0 or 1, read as 0 to 255: are they masks,"
-            " and not the images? If 1 is white, pass ImageInputs(scale=255)",
-        )
-    if "?" in reader.channels and "?" not in asked.channels:
-        known = reader.channels[:3]
-        settings.note(
-            name,
-            f"images{_which(name)} have 4 channels: three are read as {known}, and the fourth, which is not opaque"
-            " alpha in the first batch, is not read: nothing that happens in it is seen. Pass"
-            f" ImageInputs(channels='{known}A') if it is alpha, or '{known}?' if another band is meant to be left out",
-        )
-
-
-def _note_precision(images: Images, whole: bool | None, settings: ProfilerSettings, name: str) -> None:
-    """Say if pixels and the baseline's are not of one precision, and no rounding to whole levels makes them alike."""
-    known = settings.like.groups.get(name) if settings.like is not None else None
-    if known is None or whole is not False:
-        return
-    notes = (images.note, str(known.info.get("note", "")))
-    here, there = (next((half for half in HALVES if half in note), "full precision") for note in notes)
-    if here != there:
-        settings.note(
-            name,
-            f"pixels{_which(name)} are of {here} here and of {there} in the baseline, and do not lie at whole levels,"
-            " to which they could be rounded: noise, sharpness and entropy are not compared. Profile both alike for"
-            " these",
-        )
-
-
-def _which(name: str) -> str:
-    """Which image input is spoken of, if there are several."""
-    return f" of {name}" if input_of(name) else ""
-
-
-def _note_of(images: Images, found: Found) -> str:
-    return f"a list of {images.note}" if isinstance(found, list) else images.note
-
-
-def _size(found: Found, layout: str) -> str:
-    """Height x width; of images of several sizes, from the smallest to the largest."""
-    offset = int(not isinstance(found, list))
-    rows = layout.index("H") - 1 + offset
-    sizes = [shape[rows : rows + 2] for shape in shapes_of(found)]
-    low, high = (tuple(map(end, zip(*sizes, strict=True))) for end in (min, max))
-    return f"{low[0]}x{low[1]}" + (f" to {high[0]}x{high[1]}" if low != high else "")
 
 
 #: The recorder of a group, by the first part of the group's name.

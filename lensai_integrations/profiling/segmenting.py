@@ -33,7 +33,7 @@ from lensai_integrations.profiles.conventions import plain_name
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import LABEL, MOST_SEGMENTS, OTHER_CODE, OTHER_SEGMENT, is_labels, segment_name
 from lensai_integrations.profiles.profile import Profile
-from lensai_integrations.profiling.builder import Parts, feed, make, rows_seen, source_of
+from lensai_integrations.profiling.builder import BySource, feed, make, rows_seen, source_of
 from lensai_integrations.profiling.measuring import Measured
 from lensai_integrations.profiling.settings import ProfilerSettings
 from lensai_integrations.sketches.bank import KLLBank
@@ -72,13 +72,13 @@ class Segmenter:
 
     def __init__(self, by: str, most: int, settings: ProfilerSettings) -> None:
         like = settings.like
-        known = list(like.segments) if like is not None and like.info.get("segment_by") == by else []
-        known = [name for name in known if name != OTHER_SEGMENT][:MOST_SEGMENTS]
+        names = list(like.segments) if like is not None and like.info.get("segment_by") == by else []
+        names = [name for name in names if name != OTHER_SEGMENT][:MOST_SEGMENTS]
         self._by, self._settings = by, settings
-        self._most = max(most, len(known))
-        self._codes = {OTHER_SEGMENT: OTHER_CODE} | {name: code for code, name in enumerate(known, start=1)}
+        self._most = max(most, len(names))
+        self._codes = {OTHER_SEGMENT: OTHER_CODE} | {name: code for code, name in enumerate(names, start=1)}
         self._sketches: dict[tuple[int, str, str], dict[str, Sketch]] = {}  # by segment, group and source
-        self._waiting: list[tuple[Values, dict[str, Parts]]] = []
+        self._waiting: list[tuple[Values, dict[str, BySource]]] = []
         self._rows = 0
 
     def values(self, segments: Any) -> Values:
@@ -108,8 +108,8 @@ class Segmenter:
         Raises:
             InputError: If there is another number of values than of rows.
         """
-        parts = {name: _kept(groups[name], each) for name, each in measured.items() if name in groups}
-        sizes = [len(part) for group in parts.values() for part in group.values()]
+        parts = {name: _kept(groups[name], batch) for name, batch in measured.items() if name in groups}
+        sizes = [len(rows) for group in parts.values() for rows in group.values()]
         if not sizes:
             return
         n = max(sizes)
@@ -124,29 +124,29 @@ class Segmenter:
     def split(self) -> None:
         """Hand the rows that wait to the sketches of their segments. Waits for an accelerator that they are on."""
         waiting, self._waiting, self._rows = self._waiting, [], 0
-        found: dict[tuple[str, str], list[tuple[NDArray[np.intp], Any]]] = {}
+        chunks_of: dict[tuple[str, str], list[tuple[NDArray[np.intp], Any]]] = {}
         for values, parts in waiting:
             codes = self._coded(values)
             for name, group in parts.items():
-                for source, part in group.items():
-                    fits = codes is not None and len(codes) == len(part)
-                    own = codes if fits else np.full(len(part), OTHER_CODE)
-                    found.setdefault((name, source), []).append((own, part))  # type: ignore[arg-type]
-        for (name, source), chunks in found.items():
-            rows = _together([part for _, part in chunks])
+                for source, rows_of_source in group.items():
+                    fits = codes is not None and len(codes) == len(rows_of_source)
+                    segment_codes = codes if fits else np.full(len(rows_of_source), OTHER_CODE)
+                    chunks_of.setdefault((name, source), []).append((segment_codes, rows_of_source))  # type: ignore[arg-type]
+        for (name, source), chunks in chunks_of.items():
+            rows = _together([rows_of_batch for _, rows_of_batch in chunks])
             self._hand_over(name, source, np.concatenate([codes for codes, _ in chunks]), rows)
 
     def _hand_over(self, name: str, source: str, codes: NDArray[np.intp], rows: NDArray[Any]) -> None:
         order = np.argsort(codes, kind="stable")
         present, starts = np.unique(codes[order], return_index=True)
         for code, places in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
-            place = (code, name, source)
-            if place not in self._sketches:
-                self._sketches[place] = self._made(code, name, source, 1 if rows.ndim == 1 else rows.shape[1])
-            feed(self._sketches[place], {source: rows[places]})
+            key = (code, name, source)
+            if key not in self._sketches:
+                self._sketches[key] = self._made(code, name, source, 1 if rows.ndim == 1 else rows.shape[1])
+            feed(self._sketches[key], {source: rows[places]})
 
     def _made(self, code: int, name: str, source: str, width: int) -> dict[str, Sketch]:
-        segment = next(known for known, number in self._codes.items() if number == code)
+        segment = next(value for value, number in self._codes.items() if number == code)
         seed = self._settings.seed_of(f"{plain_name(name)} of segment {segment}")
         return make({source: width}, k=segment_k(self._settings.k, width), seed=seed, segment=True)
 
@@ -180,8 +180,8 @@ class Segmenter:
     def _groups(self, code: int, groups: Mapping[str, Group]) -> Iterator[tuple[str, Group]]:
         for name, group in groups.items():
             made = [self._sketches.get((code, name, source), {}) for source in _sources(group)]
-            own = {key: sketch for each in made for key, sketch in each.items()}
-            sketches = {key: _copy(own[key]) for key in group.sketches if key in own and rows_seen(own[key])}
+            kept = {key: sketch for sketches_of in made for key, sketch in sketches_of.items()}
+            sketches = {key: _copy(kept[key]) for key in group.sketches if key in kept and rows_seen(kept[key])}
             if sketches:
                 yield name, Group(name, group.streams, dict(group.definitions), sketches, dict(group.info))
 
@@ -208,12 +208,12 @@ def _sources(group: Group) -> set[str]:
     return {source_of(key, sketch) for key, sketch in group.sketches.items() if sketch.in_segments}
 
 
-def _kept(group: Group, measured: Measured) -> Parts:
+def _kept(group: Group, measured: Measured) -> BySource:
     """What a segment keeps of what was measured, by source."""
     if not measured.rows and "steps" in group.info:  # several rows of an image
         return {}
     kept, parts = _sources(group), measured.parts(group.name)
-    return {source: _copied(part) for source, part in parts.items() if source in kept}
+    return {source: _copied(values) for source, values in parts.items() if source in kept}
 
 
 def _copied(values: Any) -> Any:
@@ -231,9 +231,9 @@ def _plain(values: Values) -> list[Any]:
 
 def _together(parts: list[Any]) -> NDArray[Any]:
     """The rows of several batches as one array of numbers, or of strings if a batch has some."""
-    if not any(isinstance(part, list) for part in parts):
-        return np.concatenate([to_host(part) for part in parts])
-    texts = [str(value) for part in parts for value in _plain(part)]
+    if not any(isinstance(rows, list) for rows in parts):
+        return np.concatenate([to_host(rows) for rows in parts])
+    texts = [str(value) for rows in parts for value in _plain(rows)]
     together = np.empty(len(texts), object)
     together[:] = texts
     return together

@@ -1,10 +1,4 @@
-"""What all recorders of a profiler share: what was asked for, and what the first batches decided.
-
-Custom measures of a group of images: a bank for each, so that what one of them leaves out is left out of no other.
-
-A measure that fails for a batch has no rows there: its bank counts them as invalid, so that rows stay exact, the joint
-sample has NaN, and the profile's warnings say what the error was.
-"""
+"""What all recorders of a profiler share: what was asked for, and what the first batches decided."""
 
 from __future__ import annotations
 
@@ -12,17 +6,16 @@ import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
-from lensai_integrations.arrays.namespaces import Array, shape_of
-from lensai_integrations.errors import InputError, told
-from lensai_integrations.measures.custom import CustomMeasure, custom_measurer, registered
+from lensai_integrations.arrays.namespaces import shape_of
+from lensai_integrations.errors import InputError
+from lensai_integrations.measures.custom import CustomMeasure, registered
 from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.measures.layouts import Found
 from lensai_integrations.measures.meaning import (
     Decision,
     LabelForm,
@@ -41,13 +34,12 @@ from lensai_integrations.profiles.conventions import (
     image_groups,
     kept_apart,
     only_delivered,
-    plain_name,
     with_conventions,
 )
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import for_head, head_of, partner_of
 from lensai_integrations.profiles.profile import Profile
-from lensai_integrations.profiling.builder import feed, make
+from lensai_integrations.profiling.builder import make
 from lensai_integrations.sketches.state import Sketch
 
 #: What an answer is by the task alone, as far as its labels have to know.
@@ -77,10 +69,10 @@ def chosen_measures(
     """
     if measures is not None or like is None:
         return tuple(measures or ()), []
-    apart = [each for group in like.groups.values() for each in group.apart.items()]
-    ids = [group.definition_of(name) for name, group in apart]
-    found = {id: registered(id) for id in ids if id.split("/")[0] not in CONVENTIONS}  # a device's are not custom
-    return tuple(each for each in found.values() if each), [id for id, each in found.items() if each is None]
+    ids = [apart.definition_of(name) for group in like.groups.values() for name, apart in group.apart.items()]
+    custom = [id for id in dict.fromkeys(ids) if id.split("/")[0] not in CONVENTIONS]  # a device's are not
+    declared = {id: registered(id) for id in custom}
+    return tuple(filter(None, declared.values())), [id for id in custom if declared[id] is None]
 
 
 class ProfilerSettings:
@@ -159,7 +151,9 @@ class ProfilerSettings:
             self._take_over(like)
 
     def _take_over(self, like: Profile) -> None:
-        apart = [each.bank for group in like.groups.values() if kept_apart(group) for each in group.apart.values()]
+        apart = [
+            measured.bank for group in like.groups.values() if kept_apart(group) for measured in group.apart.values()
+        ]
         self.k = max((bank.k for bank in apart if bank is not None), default=self.k)
 
     def several_inputs(self, names: Sequence[str]) -> None:
@@ -180,29 +174,29 @@ class ProfilerSettings:
 
     def note(self, group: str, note: str) -> None:
         """Keep a sentence about a group, and tell it once, unless the profile to be alike says the same."""
-        known = self.notes.setdefault(group, [])
-        if note not in known and (self.like is None or note not in self.like.warnings):
-            known.append(note)
+        notes = self.notes.setdefault(group, [])
+        if note not in notes and (self.like is None or note not in self.like.warnings):
+            notes.append(note)
             self.on_note(note)
 
     def described(self, group: str) -> dict[str, Any]:
         """What is known of a group beforehand: what was said of it, else what the profile to be alike says."""
-        known = self.known(group)
-        taken_over = {key: known.info[key] for key in _TAKEN_OVER if key in known.info} if known else {}
+        baseline = self.known(group)
+        taken_over = {key: baseline.info[key] for key in _TAKEN_OVER if key in baseline.info} if baseline else {}
         return taken_over | self.descriptions.get(group, {})
 
-    def take_description(self, group: str, other: str) -> None:
+    def take_description(self, group: str, alias: str) -> None:
         """What was said of a group is said of this one too, which is the same by another name."""
-        if group != other and other in self.descriptions:
-            self.descriptions[group] = self.descriptions[other] | self.descriptions.get(group, {})
+        if group != alias and alias in self.descriptions:
+            self.descriptions[group] = self.descriptions[alias] | self.descriptions.get(group, {})
 
     def max_dim_of(self, group: str) -> int:
         """Wider embeddings of this group are projected to this width."""
-        known = self.known(group)
-        width = int(known.info.get("width") or 0) if known is not None else 0
-        if known is None or not width:
+        baseline = self.known(group)
+        width = int(baseline.info.get("width") or 0) if baseline is not None else 0
+        if baseline is None or not width:
             return self.max_dim
-        return width if known.info.get("projected_from") else max(width, self.max_dim)
+        return width if baseline.info.get("projected_from") else max(width, self.max_dim)
 
     def task_of(self, head: str) -> Task | Kind:
         """What the outputs of a head are for, as far as the user said.
@@ -230,8 +224,8 @@ class ProfilerSettings:
             outputs: `[n, C]` or `[n]`.
         """
         if group not in self._kinds:
-            told, known = self.described(group), self.known(group)
-            read = known.info.get("kind") if known is not None and not kept_apart(known) else None
+            described, baseline = self.described(group), self.known(group)
+            read = baseline.info.get("kind") if baseline is not None and not kept_apart(baseline) else None
             labels = self.batch.get(partner_of(group))
             form = None
             task = self.task_of(head_of(group))
@@ -246,7 +240,7 @@ class ProfilerSettings:
                     outputs,
                     task=task,
                     known=read if read in KINDS else None,
-                    described=told,
+                    described=described,
                     labels=form,
                     alone=not head_of(group),
                 )
@@ -260,21 +254,21 @@ class ProfilerSettings:
         """What a group of labels is read as: decided from its first batch, and kept over resets; and how it looks."""
         form = label_form(labels, look=False)
         if group not in self._meanings:
-            answered, known = self._kinds.get(partner_of(group)), self.known(group)
+            answered, baseline = self._kinds.get(partner_of(group)), self.known(group)
             kind = answered.kind if answered is not None else None
             kind = kind or _TOLD.get(self.task_of(head_of(group)))
-            told = self.described(partner_of(group))
+            described = self.described(partner_of(group))
             first = self._forms.get(group, form)
-            if kind is None and known is None and told:
+            if kind is None and baseline is None and described:
                 first = self._first_form(group, labels)
-                kind = told_kind(told, first)
+                kind = told_kind(described, first)
             first = first if first.columns == form.columns else form
             answer = self.batch.get(partner_of(group))
             if answer is not None and steps_of(answer) and form.columns > 1:
                 raise InputError(f"{form.columns} labels for each image, beside as many answers, are not read yet")
             width = self._columns_of(partner_of(group))
-            if known is not None:
-                self._meanings[group], self._signs[group] = meaning_in(known), known.info.get("signs") is True
+            if baseline is not None:
+                self._meanings[group], self._signs[group] = meaning_in(baseline), baseline.info.get("signs") is True
             else:
                 of_two = first.form == "whole" and width <= 1 and kind not in (None, "values")
                 looked = self._first_form(group, labels) if of_two else first
@@ -295,11 +289,13 @@ class ProfilerSettings:
 
     def _columns_of(self, group: str) -> int:
         """How many columns an answer has, by what is handed over, described or known of it; 0 if nothing is."""
-        answer, known = self.batch.get(group), self.known(group)
+        answer, baseline = self.batch.get(group), self.known(group)
         if answer is not None:
             return math.prod(shape_of(answer)[1:])
-        told = self.described(group).get("columns") or (known.info.get("columns") if known is not None else None)
-        return int(told or 0)
+        columns = self.described(group).get("columns") or (
+            baseline.info.get("columns") if baseline is not None else None
+        )
+        return int(columns or 0)
 
     def seed_of(self, name: str) -> int:
         """A seed for one sketch: the same in every run, different for every sketch."""
@@ -315,8 +311,8 @@ class ProfilerSettings:
             widths: Of its rows by source, see `builder.make`.
             seeded_by: Another name to derive the seed from.
         """
-        known = self.known(group)
-        like = known.sketches if known is not None else None
+        baseline = self.known(group)
+        like = baseline.sketches if baseline is not None else None
         return make(widths, k=self.k, seed=self.seed_of(seeded_by or group), like=like)
 
 
@@ -334,79 +330,3 @@ def meaning_in(group: Group) -> Meaning:
     if not group.categories:
         return "values"
     return "multi_hot" if group.bank is not None else "classes"
-
-
-_ROWS_AT_ONCE = 4096
-
-
-class CustomStreams:
-    """The custom measures of one group.
-
-    Args:
-        group: The group of images, which is told which measures it has; it gets a bank for each that works.
-        reader: How images are read, with nothing left to be decided.
-        settings: How it is sketched.
-        measures: What is measured.
-    """
-
-    def __init__(
-        self, group: Group, reader: ImageInputs, settings: ProfilerSettings, measures: tuple[CustomMeasure, ...]
-    ) -> None:
-        self._group, self._settings = group, settings
-        self._measurer = custom_measurer(reader, measures)
-        self._widths: dict[str, int] = {}
-        self._sketched: set[str] = set()
-        self._errors: dict[str, Exception] = {}
-        self._missed = dict.fromkeys((each.name for each in measures), 0)
-        if measures:
-            known = {each.name: asdict(each.definition) for each in measures}
-            group.definitions |= {name: each["id"] for name, each in known.items()}
-            group.info["measures"] = {name: {**each, "range": list(each["range"])} for name, each in known.items()}
-
-    def measure(self, images: Found) -> dict[str, Array]:
-        """Rows `[n, k]` by `"<group>/<measure>"`, of the measures that worked. Nothing is waited for."""
-        if not self._missed or len(images) == 0:
-            return {}
-        rows = self._measurer(images)
-        for name in self._missed:
-            if name not in rows:
-                self._fail(name, self._measurer.errors[name])
-            elif (k := int(rows[name].shape[1])) != self._widths.setdefault(name, k):
-                del rows[name]
-                error = f"it returned {k} numbers per image, and {self._widths[name]} before: always return as many"
-                self._fail(name, InputError(error))
-        return {f"{self._group.name}/{name}": each for name, each in rows.items()}
-
-    def take(self, rows: dict[str, Array], n: int) -> None:
-        """Sketch what was measured of a batch of n images; what is not there, they count as invalid."""
-        for name in self._missed:
-            values, source = rows.get(f"{self._group.name}/{name}"), f"rows/{name}"
-            if values is None:
-                self._missed[name] += n
-                self._skip(name, n)
-                continue
-            if name not in self._sketched:
-                self._sketched.add(name)
-                seed = self._settings.seed_of(f"{plain_name(self._group.name)}/{name}")
-                self._group.sketches |= make({source: int(values.shape[1])}, k=self._settings.k, seed=seed)
-                self._skip(name, self._missed[name])
-            feed(self._group.sketches, {source: values})
-
-    def warnings(self) -> list[str]:
-        """What a reader of the profile should know: which measures failed, and why."""
-        group, total = self._group.name, self._group.n + self._group.invalid
-        return [
-            f"{group}/{name} could not be measured in {self._missed[name]:,} of {total:,} rows: {told(error)}"
-            for name, error in self._errors.items()
-        ]
-
-    def _fail(self, name: str, error: Exception) -> None:
-        if name not in self._errors:
-            self._errors[name] = error
-            self._settings.on_custom_failure(f"{self._group.name}/{name}", error)
-
-    def _skip(self, name: str, rows: int) -> None:
-        """Give a measure's sketches rows that they count as invalid, if it has some already."""
-        for start in range(0, rows if name in self._sketched else 0, _ROWS_AT_ONCE):
-            missing = np.full((min(_ROWS_AT_ONCE, rows - start), self._widths[name]), np.nan, np.float32)
-            feed(self._group.sketches, {f"rows/{name}": missing})

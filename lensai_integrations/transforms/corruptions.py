@@ -1,16 +1,13 @@
 """Drift made to order, for demonstrations and tests: nine ways in which a camera's images go bad, in five severities.
 
-Each is a torchvision v2 transform. What comes out is of the type, mode, dtype and size of what came in. An alpha
-channel stays as it is, and so do boxes, masks and labels of a sample; only `Zoom` moves alpha, boxes and masks along.
+Each is a torchvision v2 transform. What comes out is of the type, mode, dtype and size of what came in. Every picture,
+whatever its type, becomes floats in [0, 1], is changed, and is cut off and rounded once, at the end: so a PIL image,
+its bytes and its floats are corrupted alike. An alpha channel is never mistaken for a colour; it stays as it is, and so
+do boxes, masks and labels of a sample; only `Zoom` moves alpha, boxes and masks along.
 
 The severities are those of ImageNet-C where it has the corruption (D. Hendrycks, T. Dietterich, Benchmarking neural
 network robustness to common corruptions and perturbations, ICLR 2019), made for images of 224 x 224. Blur, pixelate and
 JPEG count in pixels: corrupt images in the size in which they are to be judged.
-
-What all corruptions share: what a picture is, how it comes back as it was, and random numbers of their own.
-
-Every picture, whatever its type, becomes floats in [0, 1], is changed, and is cut off and rounded once, at the end: so
-a PIL image, its bytes and its floats are corrupted alike, and alpha is never mistaken for a colour.
 """
 
 from __future__ import annotations
@@ -34,9 +31,29 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.measures.pixels import OVERSHOOT
 
 MODES: Final = ("L", "LA", "RGB", "RGBA")
-
 _COLOURS = {1: 1, 2: 1, 3: 3, 4: 3}  # channels -> how many of them are colours; the other is alpha
 _FRAMES = (tv_tensors.Image, tv_tensors.Video)
+#: What severity 1 to 5 mean. "ImageNet-C" is its table for 224 x 224; "own" was chosen by eye to be as far apart.
+SEVERITIES: Final[dict[str, tuple[float, ...]]] = {
+    "blur": (1, 2, 3, 4, 6),  # standard deviation of the Gaussian in pixels; ImageNet-C, gaussian_blur
+    "brightness": (1.2, 1.4, 1.6, 1.8, 2.0),  # factor; does to a value of 0.5 what ImageNet-C's added 0.1 to 0.5 do
+    "noise": (0.08, 0.12, 0.18, 0.26, 0.38),  # standard deviation, of the full scale; ImageNet-C, gaussian_noise
+    "contrast": (0.4, 0.3, 0.2, 0.1, 0.05),  # factor of the distance from the mean; ImageNet-C
+    "jpeg": (25, 18, 15, 10, 7),  # quality, 1 to 100; ImageNet-C
+    "pixelate": (2, 3, 4, 6, 8),  # side of a block in pixels; own: ImageNet-C's, 1.7 to 4, are of uneven sides
+    "occlusion": (0.05, 0.1, 0.2, 0.3, 0.45),  # share of the picture behind dirt; own
+    "colour_cast": (0.1, 0.2, 0.3, 0.4, 0.5),  # added to red's factor of 1, taken from blue's; own
+    "zoom": (1.1, 1.25, 1.5, 1.75, 2.0),  # magnification; own
+}
+_PLACED = tuple(
+    getattr(tv_tensors, name) for name in ("BoundingBoxes", "Mask", "KeyPoints") if hasattr(tv_tensors, name)
+)
+_REACH = 4  # standard deviations from the middle of a Gaussian to its end, as in scipy.ndimage
+_GRID = 48  # points along the longer side at which the thickness of dirt is drawn
+_SPECK = 1.6  # how far it is alike: the standard deviation of the Gaussian over the grid
+_RIM = 0.05  # how soft the rims of the specks are, in thickness, whose standard deviation is 1 / (2 sqrt(pi) _SPECK)
+_OPAQUE = 0.85  # share of the light that dirt takes
+Picture = TypeVar("Picture", bound=Image | Tensor)
 
 
 class Corruption(v2.Transform):  # type: ignore[misc]
@@ -76,8 +93,8 @@ class Corruption(v2.Transform):  # type: ignore[misc]
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         """Refuse a sample without a picture, which torchvision would hand back as it is."""
-        if not any(_is_picture(each) for each in flat_inputs):
-            kinds = ", ".join(sorted({type(each).__name__ for each in flat_inputs})) or "nothing"
+        if not any(_is_picture(value) for value in flat_inputs):
+            kinds = ", ".join(sorted({type(value).__name__ for value in flat_inputs})) or "nothing"
             raise InputError(
                 f"{type(self).__name__} was given no picture but {kinds}; pass a PIL image or a tensor [..., C, H, W]"
             )
@@ -151,85 +168,12 @@ class RandomCorruption(Corruption):
     def _normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, float32 on the CPU."""
         worker = get_worker_info()
-        place = (os.getpid(), None if worker is None else worker.id)
-        if self._generator is None or self._generator[0] != place:  # a forked process has its parent's generator
+        process = (os.getpid(), None if worker is None else worker.id)
+        if self._generator is None or self._generator[0] != process:  # a forked process has its parent's generator
             branch = () if worker is None else (worker.id,)
             (state,) = np.random.SeedSequence(self.seed, spawn_key=branch).generate_state(1, np.uint64)
-            self._generator = (place, torch.Generator().manual_seed(int(state)))
+            self._generator = (process, torch.Generator().manual_seed(int(state)))
         return torch.randn(shape, generator=self._generator[1])
-
-
-def _is_picture(value: Any) -> bool:
-    plain = isinstance(value, Tensor) and not isinstance(value, tv_tensors.TVTensor)
-    return plain or isinstance(value, (Image, *_FRAMES))
-
-
-def _unit_floats(image: Tensor) -> Tensor:
-    """The pixels as float32, or float64 if they are, in [0, 1]."""
-    if image.ndim < 3 or image.shape[-3] not in _COLOURS:
-        raise InputError(
-            f"images should be [..., C, H, W] with C of 1 to 4, got {tuple(image.shape)}; move the channels first"
-        )
-    if image.dtype == torch.uint8:
-        return image.to(torch.float32) / 255
-    if not image.is_floating_point():
-        raise InputError(
-            f"images should be uint8 or float, got {image.dtype}; convert with v2.ToDtype(torch.uint8, scale=True)"
-        )
-    return _checked(image if image.dtype == torch.float64 else image.to(torch.float32))
-
-
-def _checked(pixels: Tensor) -> Tensor:
-    low, high = (each.item() for each in pixels.aminmax()) if pixels.numel() else (0.0, 1.0)
-    if not (low >= -OVERSHOOT / 255 and high <= 1 + OVERSHOOT / 255):
-        raise InputError(f"float images should be in [0, 1], got {low:g} to {high:g}; corrupt them before v2.Normalize")
-    return pixels.clamp(0, 1)
-
-
-def as_bytes(pixels: Tensor) -> Tensor:
-    """From floats to uint8: cut off at 0 and 1, rounded.
-
-    Example:
-        >>> as_bytes(torch.tensor([-1, 0.501, 2])).tolist()
-        [0, 128, 255]
-    """
-    return (255 * pixels.clamp(0, 1)).round().to(torch.uint8)
-
-
-def _whole(name: str, value: Any, low: int, high: int | None) -> int:
-    accepted = f"from {low} to {high}" if high is not None else f"of at least {low}"
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = low - 1
-    if isinstance(value, bool) or number < low or (high is not None and number > high):
-        raise InputError(f"{name}={value!r} should be a whole number {accepted}")
-    return number
-
-
-#: What severity 1 to 5 mean. "ImageNet-C" is its table for 224 x 224; "own" was chosen by eye to be as far apart.
-SEVERITIES: Final[dict[str, tuple[float, ...]]] = {
-    "blur": (1, 2, 3, 4, 6),  # standard deviation of the Gaussian in pixels; ImageNet-C, gaussian_blur
-    "brightness": (1.2, 1.4, 1.6, 1.8, 2.0),  # factor; does to a value of 0.5 what ImageNet-C's added 0.1 to 0.5 do
-    "noise": (0.08, 0.12, 0.18, 0.26, 0.38),  # standard deviation, of the full scale; ImageNet-C, gaussian_noise
-    "contrast": (0.4, 0.3, 0.2, 0.1, 0.05),  # factor of the distance from the mean; ImageNet-C
-    "jpeg": (25, 18, 15, 10, 7),  # quality, 1 to 100; ImageNet-C
-    "pixelate": (2, 3, 4, 6, 8),  # side of a block in pixels; own: ImageNet-C's, 1.7 to 4, are of uneven sides
-    "occlusion": (0.05, 0.1, 0.2, 0.3, 0.45),  # share of the picture behind dirt; own
-    "colour_cast": (0.1, 0.2, 0.3, 0.4, 0.5),  # added to red's factor of 1, taken from blue's; own
-    "zoom": (1.1, 1.25, 1.5, 1.75, 2.0),  # magnification; own
-}
-
-_PLACED = tuple(
-    getattr(tv_tensors, name) for name in ("BoundingBoxes", "Mask", "KeyPoints") if hasattr(tv_tensors, name)
-)
-_REACH = 4  # standard deviations from the middle of a Gaussian to its end, as in scipy.ndimage
-_GRID = 48  # points along the longer side at which the thickness of dirt is drawn
-_SPECK = 1.6  # how far it is alike: the standard deviation of the Gaussian over the grid
-_RIM = 0.05  # how soft the rims of the specks are, in thickness, whose standard deviation is 1 / (2 sqrt(pi) _SPECK)
-_OPAQUE = 0.85  # share of the light that dirt takes
-
-Picture = TypeVar("Picture", bound=Image | Tensor)
 
 
 class Blur(Corruption):
@@ -454,27 +398,6 @@ class Zoom(Corruption):
         return cast(Tensor, functional.resized_crop(pixels, top, left, height, width, size))
 
 
-def _gaussian(pixels: Tensor, spread: float) -> Tensor:
-    # Over columns, then over rows: the same as over both, in a tenth of the time. Mirroring needs a narrower kernel.
-    sides = [2 * min(int(_REACH * spread + 0.5), side - 1) + 1 for side in pixels.shape[-2:]]
-    across = functional.gaussian_blur(pixels, [sides[1], 1], [spread, spread])
-    return cast(Tensor, functional.gaussian_blur(across, [1, sides[0]], [spread, spread]))
-
-
-#: The corruptions by name.
-CORRUPTIONS: Final[dict[str, type[Corruption]]] = {
-    "blur": Blur,
-    "brightness": Brightness,
-    "noise": Noise,
-    "contrast": Contrast,
-    "jpeg": JPEG,
-    "pixelate": Pixelate,
-    "occlusion": Occlusion,
-    "colour_cast": ColourCast,
-    "zoom": Zoom,
-}
-
-
 def corrupt(image: Picture, name: str, severity: int = 3, seed: int | None = None) -> Picture:
     """Corrupt a picture, or a batch of them.
 
@@ -500,3 +423,72 @@ def corrupt(image: Picture, name: str, severity: int = 3, seed: int | None = Non
     kind = CORRUPTIONS[name]
     made = kind(severity, seed) if issubclass(kind, RandomCorruption) else kind(severity)
     return cast(Picture, made(image))
+
+
+def as_bytes(pixels: Tensor) -> Tensor:
+    """From floats to uint8: cut off at 0 and 1, rounded.
+
+    Example:
+        >>> as_bytes(torch.tensor([-1, 0.501, 2])).tolist()
+        [0, 128, 255]
+    """
+    return (255 * pixels.clamp(0, 1)).round().to(torch.uint8)
+
+
+def _is_picture(value: Any) -> bool:
+    plain = isinstance(value, Tensor) and not isinstance(value, tv_tensors.TVTensor)
+    return plain or isinstance(value, (Image, *_FRAMES))
+
+
+def _unit_floats(image: Tensor) -> Tensor:
+    """The pixels as float32, or float64 if they are, in [0, 1]."""
+    if image.ndim < 3 or image.shape[-3] not in _COLOURS:
+        raise InputError(
+            f"images should be [..., C, H, W] with C of 1 to 4, got {tuple(image.shape)}; move the channels first"
+        )
+    if image.dtype == torch.uint8:
+        return image.to(torch.float32) / 255
+    if not image.is_floating_point():
+        raise InputError(
+            f"images should be uint8 or float, got {image.dtype}; convert with v2.ToDtype(torch.uint8, scale=True)"
+        )
+    return _checked(image if image.dtype == torch.float64 else image.to(torch.float32))
+
+
+def _checked(pixels: Tensor) -> Tensor:
+    low, high = (end.item() for end in pixels.aminmax()) if pixels.numel() else (0.0, 1.0)
+    if not (low >= -OVERSHOOT / 255 and high <= 1 + OVERSHOOT / 255):
+        raise InputError(f"float images should be in [0, 1], got {low:g} to {high:g}; corrupt them before v2.Normalize")
+    return pixels.clamp(0, 1)
+
+
+def _gaussian(pixels: Tensor, spread: float) -> Tensor:
+    # Over columns, then over rows: the same as over both, in a tenth of the time. Mirroring needs a narrower kernel.
+    sides = [2 * min(int(_REACH * spread + 0.5), side - 1) + 1 for side in pixels.shape[-2:]]
+    across = functional.gaussian_blur(pixels, [sides[1], 1], [spread, spread])
+    return cast(Tensor, functional.gaussian_blur(across, [1, sides[0]], [spread, spread]))
+
+
+def _whole(name: str, value: Any, low: int, high: int | None) -> int:
+    accepted = f"from {low} to {high}" if high is not None else f"of at least {low}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = low - 1
+    if isinstance(value, bool) or number < low or (high is not None and number > high):
+        raise InputError(f"{name}={value!r} should be a whole number {accepted}")
+    return number
+
+
+#: The corruptions by name.
+CORRUPTIONS: Final[dict[str, type[Corruption]]] = {
+    "blur": Blur,
+    "brightness": Brightness,
+    "noise": Noise,
+    "contrast": Contrast,
+    "jpeg": JPEG,
+    "pixelate": Pixelate,
+    "occlusion": Occlusion,
+    "colour_cast": ColourCast,
+    "zoom": Zoom,
+}

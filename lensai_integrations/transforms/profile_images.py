@@ -17,7 +17,8 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
 from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.profiling.delivered_images import Collector
-from lensai_integrations.profiling.raw_rows import RAW, Metadata
+from lensai_integrations.profiling.image_reading import Metadata
+from lensai_integrations.profiling.raw_rows import RAW
 
 
 @documented(COMMON, only=("measures", "convention", "k", "seed", "max_segments"))
@@ -121,8 +122,8 @@ def images_of(sample: Any) -> list[Any]:
         [(3, 8, 8)]
     """
     leaves = tree_leaves(sample)
-    found = [leaf for leaf in leaves if is_picture(leaf) or isinstance(leaf, tv_tensors.Image | tv_tensors.Video)]
-    if found:
-        return [leaf.as_subclass(torch.Tensor) if isinstance(leaf, torch.Tensor) else leaf for leaf in found]
+    images = [leaf for leaf in leaves if is_picture(leaf) or isinstance(leaf, tv_tensors.Image | tv_tensors.Video)]
+    if images:
+        return [leaf.as_subclass(torch.Tensor) if isinstance(leaf, torch.Tensor) else leaf for leaf in images]
     plain = (leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and not isinstance(leaf, tv_tensors.TVTensor))
     return [tensor for tensor in plain if tensor.ndim >= 2][:1]

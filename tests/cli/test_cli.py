@@ -92,7 +92,7 @@ def test_a_crash_is_2_and_never_looks_like_drift(lensai, folders: Path, monkeypa
     def crash(*_: object) -> None:
         raise ZeroDivisionError("inside")
 
-    monkeypatch.setattr("lensai_integrations.cli.reading.load_source", crash)
+    monkeypatch.setattr("lensai_integrations.cli.commands.load_source", crash)
     code, _, err = lensai("compare", folders / "baseline", folders / "clean")
     assert code == 2
     assert "ZeroDivisionError: inside" in err

@@ -1,3 +1,5 @@
+"""What is taken from a batch: copies of the images and the labels, decided by what the first batch shows."""
+
 from __future__ import annotations
 
 import numpy as np
