@@ -24,7 +24,7 @@ import numpy as np
 
 from lensai_integrations.arrays.namespaces import Array, dtype_name, local, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError, told
-from lensai_integrations.measures.batches import Found, by_shape, locate, shapes_of
+from lensai_integrations.measures.batches import locate
 from lensai_integrations.measures.custom import CustomMeasure, custom_measurer
 from lensai_integrations.measures.embeddings import REDUCTIONS, embedding_definition
 from lensai_integrations.measures.images import CONVENTIONS, image_measures
