@@ -163,8 +163,8 @@ class Panes:
 
     def window(self, last: int, *, partial: bool = False) -> list[Pane]:
         """The panes of the window that ends with pane `last`; by rows none unless all are there, or `partial`."""
-        found = [pane for pane in self.kept if last - self.plan.window < pane.number <= last]
-        return found if self.plan.by_time or partial or len(found) == self.plan.window else []
+        panes = [pane for pane in self.kept if last - self.plan.window < pane.number <= last]
+        return panes if self.plan.by_time or partial or len(panes) == self.plan.window else []
 
     def merged(self, last: int) -> Profile:
         """The profile of that window, which holds the newest pane. Older ones are forgotten."""

@@ -246,8 +246,8 @@ def bar_svg(share: float, marks: Sequence[tuple[int, float]], top: float, title:
     """
     scale = WIDTH / top if top > 0 else 0.0
     parts = [Markup('<rect class="s{}" y="2" height="10" width="{}"/>').format(colour, _short(scale * share))]
-    for source, place in marks:
-        x = _short(min(max(scale * place, 1.0), WIDTH - 1))
+    for source, value in marks:
+        x = _short(min(max(scale * value, 1.0), WIDTH - 1))
         parts.append(Markup('<path class="s{} mark" d="M{} 0V14"/>').format(source, x))
     return _svg(parts, title, WIDTH, 14)
 
