@@ -280,8 +280,11 @@ def finite_rows(profile: Profile) -> tuple[dict[str, Floats], list[str]]:
         Rows float32 `[r, D]` by name, r at most 10,000; and notes.
     """
     data = profile.rows.data if profile.rows is not None else {}
-    grouped = {name: rows for name, rows in data.items() if _group_of(name) in profile.groups and rows.size}
-    named = {name: rows for name, rows in grouped.items() if not is_labels(name)}
+    named = {
+        name: rows
+        for name, rows in data.items()
+        if _group_of(name) in profile.groups and rows.size and not is_labels(name)
+    }
     usual = {name: measured(name, rows) & (np.abs(rows) <= LARGEST).all(axis=1) for name, rows in named.items()}
     usable = [name for name, mask in usual.items() if mask.mean() >= _ENOUGH]
     together = np.logical_and.reduce([usual[name] for name in usable]) if usable else np.zeros(0, bool)
@@ -339,13 +342,7 @@ def to_state(calibration: Calibration) -> State:
         "parts": parts,
     }
     state: State = {_ABOUT: np.frombuffer(to_json(about, "what is said about the calibration"), np.uint8)}
-    return state | _arrays(calibration.parts)
-
-
-def _arrays(parts: Sequence[Part]) -> State:
-    """The arrays of all blocks."""
-    state: State = {}
-    for number, part in enumerate(parts):
+    for number, part in enumerate(calibration.parts):
         state |= {f"{number}/{name}": array for name, array in _arrays_of(part).items()}
     return state
 

@@ -1,38 +1,27 @@
 """Hold a window against a baseline: what moved, by how much, and whether that is more than chance.
 
-The chance of a false alarm, `false_alarm_rate`, is that of the whole report: all streams, groups and statistics
-together. How p-values are made and corrected for that is in `deciding.py`; what clean windows look like was found out
-when the baseline was made, see `calibration.py`.
+The chance of a false alarm, `false_alarm_rate`, is that of the whole report: all streams, groups, segments and
+statistics together. Being certain is not enough: of a million rows, every stream differs from its baseline certainly.
+So drift is also an effect of at least `min_effect`, a share of the rows: 0.1 is the Kolmogorov-Smirnov distance of a
+shift by a quarter of a standard deviation, or a tenth of the rows in another category.
 
-Being certain is not enough: of a million rows, every stream differs from its baseline certainly. So drift is also an
-effect of at least `min_effect`, a share of the rows: 0.1 is the Kolmogorov-Smirnov distance of a shift by a quarter of
-a standard deviation, or a tenth of the rows in another category.
+By calibration, each statistic of a window is held against those of clean windows (`calibration.py`), and p-values are
+corrected for everything that was drawn with them. By formulas, every family of tests gets an equal share of the rate:
+the streams of each group are a family, and each group's rows as vectors are another, so that 512 embedding streams do
+not drown twenty image measures, or the one test that looks at all of them together. Within a family Holm's correction
+holds for any dependence. What a calibration does not know, such as labels, is judged by formulas, and the rate is
+shared between both by their numbers of families.
 
-Images that were measured by several conventions are compared convention by convention (`conventions.py`), whatever
-their groups are called on the two sides; the report has the baseline's names.
+Where both profiles have segments, the same rows are looked at value by value, by classes or by sites, for a class that
+only one camera sees can change completely and hardly move the whole. That is many more tests, and they must not drown
+those of the whole: half of the rate is the whole's then, the other half is shared equally by the families of the
+segments, a family being the streams of one group in one segment. So the chance of a false alarm is still that of
+everything together (Bonferroni's inequality, weighted). What is in `OTHER_SEGMENT` is a remainder, not a population,
+and is not compared. Segments without rows on one side are listed and decide nothing: a small window lacks rare classes
+by chance, and whether classes became more or less frequent is tested in the stream of labels itself.
 
-Where both profiles have segments, these are compared too (`segments.py`): one half of the rate is theirs then.
-
-From evidence to decisions: corrected p-values, and what is drift.
-
-By calibration: each statistic of a window is held against those of clean windows, and the p-values are corrected for
-everything that was drawn with them. By formulas: every family of tests gets an equal share of the rate; the streams of
-each group are a family, and each group's rows as vectors are another, so that 512 embedding streams do not drown twenty
-image measures, or the one test that looks at all of them together. Within a family Holm's correction holds for any
-dependence. What a calibration does not know, such as labels, is judged by formulas, and the rate is shared between both
-by their numbers of families.
-
-Which segments moved: the same rows looked at value by value, by classes or by sites.
-
-A class that only one camera sees can change completely and hardly move the whole. So every value with enough rows on
-both sides is compared for itself. That is many more tests, and they must not drown those of the whole: when there are
-any, half of alpha is the whole's, the other half is shared equally by the families of the segments, a family being the
-streams of one group in one segment. So the chance of a false alarm is still alpha for everything together
-(Bonferroni's inequality, weighted).
-
-What is in `OTHER_SEGMENT` is a remainder, not a population, and is not compared. Segments without rows on one side are
-listed and decide nothing: a small window lacks rare classes by chance, and whether classes became more or less frequent
-is tested in the stream of labels itself.
+Images that were measured by several conventions are compared convention by convention, whatever their groups are
+called on the two sides; the report has the baseline's names.
 """
 
 from __future__ import annotations
@@ -46,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.drift.accuracy import accuracies
-from lensai_integrations.drift.calibrate import LARGEST, Calibration, Part, calibration_of, measured
+from lensai_integrations.drift.calibration import LARGEST, Calibration, Part, calibration_of, measured
 from lensai_integrations.drift.evidence import ROWS, Side, compare_group, rounded_apart
 from lensai_integrations.drift.features import Floats, rank_spread
 from lensai_integrations.drift.kernel import KernelTest
@@ -75,8 +64,10 @@ from lensai_integrations.profiles.names import LABEL, OTHER_SEGMENT, is_labels, 
 from lensai_integrations.profiles.profile import Baseline, Profile
 
 __all__ = ["DriftReport", "GroupDrift", "SegmentDrift", "StreamDrift", "VectorDrift", "compare"]
+
 Logs: TypeAlias = NDArray[np.float64]
 _Logs: TypeAlias = tuple[Logs, Logs]
+
 CORRECTIONS = ("auto", "holm", "benjamini-hochberg")
 #: Below this many rows a report says that only drastic changes can show.
 FEW_ROWS = 20
@@ -403,9 +394,8 @@ def _decided(
         limits: What counts as drift.
         named: By stream the statistic and the number of clean windows that its p-value is of, if it is of these.
     """
-    statistics = named or {}
     streams = [
-        _with_p(stream, p_values.get(stream.stream, math.nan), limits, *statistics.get(stream.stream, ("", 0)))
+        _with_p(stream, p_values.get(stream.stream, math.nan), limits, *(named or {}).get(stream.stream, ("", 0)))
         for stream in group.streams
     ]
     vectors = group.vectors
@@ -484,8 +474,7 @@ def corrected_statistics(
     """
     rows = complete_rows(window)
     parts = [part for part in calibration.parts if reference is None or _alike(part.group, window, reference)]
-    every = [(part, _means(part, window, rows)) for part in parts]
-    present = [(part, means) for part, means in every if means is not None]
+    present = [(part, means) for part in parts if (means := _means(part, window, rows)) is not None]
     if not present:
         return []
     parts, values = [part for part, _ in present], [_values(part, *means) for part, means in present]
@@ -503,11 +492,8 @@ def corrected_statistics(
 
 
 def _alike(name: str, window: Profile, reference: Profile) -> bool:
-    return (
-        name in window.groups
-        and name in reference.groups
-        and window.groups[name].streams == reference.groups[name].streams
-    )
+    ours, theirs = window.groups.get(name), reference.groups.get(name)
+    return ours is not None and theirs is not None and ours.streams == theirs.streams
 
 
 def complete_rows(profile: Profile) -> dict[str, Floats]:
@@ -557,7 +543,8 @@ def widened(logs: Logs, rows: int) -> Logs:
     """The same, for what a finite baseline and a finite number of draws get wrong.
 
     A null distribution drawn from r rows knows nothing of rows that r rows do not show. Without this the false alarms
-    on real clean windows were 1.4, 2.4 and 3 times the rate asked for at 2,000, 500 and 200 rows (benchmarks/drift.py).
+    on real clean windows were 1.4, 2.4 and 3 times the rate asked for at 2,000, 500 and 200 rows
+    (benchmarks/drift/alarms.py).
     """
     result: Logs = np.minimum(logs * max(1 - _FINITE / rows**0.5, 0.5) + _CAREFUL, 0.0)
     return result

@@ -144,9 +144,8 @@ def _apart(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
             yield from _invalid(Side.of(baseline), Side.of(window), f"{a.name}/{name}")
             yield from _numbers(Side.of(baseline), Side.of(window), notes)
         else:
-            yield from _numbers(
-                Side.of(baseline), Side.of(window), []
-            )  # that the other streams are not there is no news
+            # that the other streams are not there is no news
+            yield from _numbers(Side.of(baseline), Side.of(window), [])
     measures = a.custom.keys() | b.custom.keys()
     custom = [name for name in missing if name in measures]
     if custom:
@@ -381,10 +380,8 @@ def _counts(baseline: Categories, window: Categories) -> tuple[list[str], NDArra
     counts = [[side.get(name, 0) for name in names] for side in sides]
     lost = [max(side.n - sum(of_side), 0) for side, of_side in zip((baseline, window), counts, strict=True)]
     if any(lost):
-        names, counts = (
-            [*names, RARE_CATEGORIES],
-            [[*of_side, rest] for of_side, rest in zip(counts, lost, strict=True)],
-        )
+        names = [*names, RARE_CATEGORIES]
+        counts = [[*of_side, rest] for of_side, rest in zip(counts, lost, strict=True)]
     return names, np.array(counts[0]), np.array(counts[1])
 
 

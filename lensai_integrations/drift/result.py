@@ -1,9 +1,8 @@
 """What a comparison says, as plain frozen data: for people as text, for programs as JSON, for the HTML report as is.
 
-Nothing here decides anything. Everything is sorted worst first when it is made, so that no reader has to.
-
-As text it is the verdict, then what moved in words, then the numbers by group; without colours and within a width, for
-terminals, log files and e-mails.
+Nothing here decides anything. Everything is sorted worst first when it is made, so that no reader has to. As text it is
+the verdict, then what moved in words, then the numbers by group; without colours and within a width, for terminals, log
+files and e-mails.
 """
 
 from __future__ import annotations
@@ -449,17 +448,13 @@ def meaning(report: DriftReport) -> list[str]:
     }
     lines = [f"Look here first: {cause}." for cause in report.causes]
     lines += [harms[report.harm]] if report.harm and not lines else []
-    return lines + [
-        _accuracy(estimate, "" if name == OUTPUTS else f" of {name}") for name, estimate in report.accuracies
-    ]
+    lines += [_accuracy(estimate, "" if name == OUTPUTS else f" of {name}") for name, estimate in report.accuracies]
+    return lines
 
 
 def _accuracy(estimate: AccuracyEstimate, of: str) -> str:
-    (before, after), low, high = (
-        percents(estimate.baseline, estimate.window),
-        percent(estimate.low),
-        percent(estimate.high),
-    )
+    before, after = percents(estimate.baseline, estimate.window)
+    low, high = percent(estimate.low), percent(estimate.high)
     how = "its labels" if estimate.by_labels else "its confidences"
     return f"Accuracy{of}: {before} on the baseline; on the window {after} by {how} ({low} to {high})."
 

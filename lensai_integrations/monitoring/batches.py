@@ -1,6 +1,6 @@
-"""A batch of production: everything that belongs to the same images, cut where a window ends.
+"""A batch of production: everything that belongs to the same images, and the pane that it is measured into.
 
-The pane that is being filled: rows are measured exactly as the baseline's were.
+A batch is read as a model server has it, cut where a window ends, and measured exactly as the baseline was.
 """
 
 from __future__ import annotations

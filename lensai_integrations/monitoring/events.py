@@ -189,9 +189,8 @@ def notice_text(monitor: str, kind: str, window: Mapping[str, Any], before: str)
     where = f"window {window['number']} ({window['rows']} rows)"
     if kind == "recovery":
         return f"{monitor}: recovered from {before}, {where} is clean"
-    moved = [
-        f"{stream.get('title', stream['stream'])} {stream['words']}" for stream in window["streams"] if stream["drift"]
-    ][:3]
+    drifted = [stream for stream in window["streams"] if stream["drift"]][:3]
+    moved = [f"{stream.get('title', stream['stream'])} {stream['words']}" for stream in drifted]
     why = "; ".join([*window.get("causes", []), *moved]) or "the rows moved as vectors, or a segment did"
     if window.get("missing"):
         why = f"{why}; no rows of {', '.join(window['missing'])} to compare"

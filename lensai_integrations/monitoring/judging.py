@@ -1,6 +1,4 @@
-"""From a whole window to its level, and to what has to be said about it; counts and levels outlive a restart.
-
-How bad a window is, and whether anybody has to be told again.
+"""How bad a window is, and whether anybody has to be told; counts and levels outlive a restart.
 
 `warn` and `alarm` are false-alarm rates of a window: it is an alarm if it drifts at the rate `alarm`, and a warning if
 only at the larger rate `warn`. What is told is less than what is found: one notice when the level rises above what was

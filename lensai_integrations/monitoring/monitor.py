@@ -1,13 +1,12 @@
 """A monitor beside a deployed model: batches in, windows judged, people told; never in the way of the model.
 
-One batch goes this way: `batches.py` finds its arrays, `recording.py` measures them into the open pane, `windows.py`
-says when panes make a window, `levels.py` judges it and whether to tell, `memory.py` writes everything down, and only
-then `telling.py` tells the sinks. Nothing that fails on this way reaches the caller of `update`.
+One batch goes this way: `batches.py` finds its arrays and measures them into the open pane, `windows.py` says when
+panes make a window, `judging.py` judges it and says whether to tell, `state.py` writes everything down, and only then
+`telling.py` tells the sinks. Nothing that fails on this way reaches the caller of `update`.
 
-The `with monitor:` bodies of one monitor that are open at once, in threads, tasks or one within another.
-
-Each has a status of its own: an exception that ends one says nothing about the others. Which body a caller is in is
-known from its context (`contextvars`), which every thread and every asyncio task has.
+Of one monitor several `with monitor:` bodies may be open at once, in threads, tasks or one within another. Each has a
+status of its own: an exception that ends one says nothing about the others. Which body a caller is in is known from its
+context (`contextvars`), which every thread and every asyncio task has.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.drift.calibrate import is_top_class
+from lensai_integrations.drift.calibration import is_top_class
 from lensai_integrations.errors import InputError
 from lensai_integrations.monitoring.batches import Batch, Measuring
 from lensai_integrations.profiles.names import is_labels

@@ -1,11 +1,10 @@
 """What a monitor remembers: the panes of windows to come, counts, and, with a folder, all of it on disk.
 
-The state of a monitor on disk: killed at any point, it is there as it was after the last batch that was finished.
-
-A folder holds profiles, in files that are named by the sha256 of what is in them and never changed, and one `head.json`
-that says which of them count, together with all counters, levels, and what still has to be told. A change is: write
-the new profiles, replace the head in one step, remove the profiles that it does not name. A crash before the
-replacement changes nothing, one after it leaves files that the next change removes.
+Killed at any point, the state on disk is as it was after the last batch that was finished. A folder holds profiles, in
+files that are named by the sha256 of what is in them and never changed, and one `head.json` that says which of them
+count, together with all counters, levels, and what still has to be told. A change is: write the new profiles, replace
+the head in one step, remove the profiles that it does not name. A crash before the replacement changes nothing, one
+after it leaves files that the next change removes.
 
 A folder may be damaged, or come from a stranger. Names are checked, sizes bounded, digests compared, nothing is
 unpickled; what cannot be read is set aside under another name, and the monitor begins anew.

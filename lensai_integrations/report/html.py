@@ -1,11 +1,10 @@
-"""Reports as one HTML file that needs nothing else.
+"""Reports as one HTML file that needs nothing else; and the page of a baseline: what was profiled, from what, how many
+rows, and what it looked like.
 
 A report is looked at inside MLflow's sandboxed frame, in a mail, from a disk ten years later: so it has no links, no
 anchors, no network and no stored state. Names of layers, classes and streams come from models and data sets and are
 nobody's to trust: templates escape everything, and a content security policy lets only our own script run, should an
 escape ever be forgotten.
-
-The page of a baseline: what was profiled, from what, how many rows, and what it looked like.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lensai_integrations.drift.calibrate import calibration_of
+from lensai_integrations.drift.calibration import calibration_of
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import FormatError
 from lensai_integrations.profiles.conventions import inputs_of, is_images, title_of

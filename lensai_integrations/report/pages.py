@@ -1,8 +1,7 @@
 """What a page says, before it is marked up: facts, sections, definitions. Templates only arrange it.
 
-The sections of a baseline's page: inputs, outputs with labels, embeddings, and whatever other groups there are.
-
-What came with delivered images, in one section: numbers as rows of a table, categories as bars.
+The sections that both pages share are made here: inputs, outputs with labels, embeddings, metadata that came with
+delivered images (numbers as rows of a table, categories as bars), and whatever other groups there are.
 """
 
 from __future__ import annotations

@@ -1,15 +1,12 @@
-"""The rows of a table of streams: name, histogram, median, range, and how far the second source is from the first.
+"""What is drawn of streams, for one source or two: validation and training of a baseline, or baseline and window.
 
-Works on groups of any profiles: validation and training in a baseline's report, baseline and window in a drift report.
+A numeric stream is a row of a table: its histogram, median, range, and how far the second source is from the first.
+Pixel values are a small chart per channel in the channel's colour. Classes are bars, of how often each was predicted,
+with marks for how often it was the label.
 
-The distributions of a group's pixel values, a small chart per channel in the channel's colour.
-
-An embedding in one picture: the quantiles of all its dimensions, sorted, as a fan.
-
-Nobody reads 512 histograms. Sorted by median, the dimensions show at one glance whether a layer is dead, one-sided,
-saturated, or ruled by a few of its dimensions; the numbers beside it count those cases.
-
-How often each class was predicted and how often it was the label, as bars with marks.
+An embedding is one picture, the quantiles of all its dimensions as a fan, for nobody reads 512 histograms. Sorted by
+median, the dimensions show at one glance whether a layer is dead, one-sided, saturated, or ruled by a few of its
+dimensions; the numbers beside it count those cases.
 """
 
 from __future__ import annotations
