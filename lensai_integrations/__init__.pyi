@@ -1,4 +1,4 @@
-from .drift.calibrate import calibrate as calibrate
+from .drift.calibration import calibrate as calibrate
 from .drift.compare import DriftReport as DriftReport
 from .drift.compare import compare as compare
 from .edge.lensai import Metrics as Metrics

@@ -13,7 +13,7 @@ import pins
 import pytest
 
 from lensai_integrations import Baseline, DriftMonitor, Profile, edge
-from lensai_integrations.drift.calibrate import calibration_of
+from lensai_integrations.drift.calibration import calibration_of
 from lensai_integrations.drift.compare import compare
 from lensai_integrations.profiles.profile import files_of, from_bytes, load, to_bytes
 from lensai_integrations.storage.folders import FORMAT_VERSION, read_folder

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from benchmarks import results
 from benchmarks.drift.features import add_arguments, features, missing_data
 from benchmarks.drift.ours import Rows, profile_of
-from lensai_integrations.drift.calibrate import TOP_CLASS_SUFFIX, Calibration, calibrated
+from lensai_integrations.drift.calibration import TOP_CLASS_SUFFIX, Calibration, calibrated
 from lensai_integrations.drift.compare import widened
 from lensai_integrations.drift.null import log_p
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.drift.windows import Rows
-from lensai_integrations.drift.calibrate import TOP_CLASS_SUFFIX, calibrated
+from lensai_integrations.drift.calibration import TOP_CLASS_SUFFIX, calibrated
 from lensai_integrations.drift.compare import corrected_statistics
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.profile import Profile

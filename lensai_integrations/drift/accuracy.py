@@ -73,8 +73,8 @@ def confidences_of(profile: Profile) -> dict[str, Confidence]:
         >>> confidences_of(Profile())
         {}
     """
-    found = {name: _confidence_of(profile, name) for name in profile.groups if is_outputs(name)}
-    return {name: confidence for name, confidence in found.items() if confidence is not None}
+    confidences = {name: _confidence_of(profile, name) for name in profile.groups if is_outputs(name)}
+    return {name: confidence for name, confidence in confidences.items() if confidence is not None}
 
 
 def _confidence_of(profile: Profile, outputs: str) -> Confidence | None:
@@ -82,8 +82,8 @@ def _confidence_of(profile: Profile, outputs: str) -> Confidence | None:
     if right is None or CONFIDENCE not in group.streams or profile.rows is None:
         return None
     unsure = profile.rows.data[outputs][:, group.streams.index(CONFIDENCE)]
-    known = np.isfinite(unsure) & np.isfinite(right)
-    return _threshold(unsure[known], right[known] > 0) if known.sum() >= _FEWEST else None
+    finite = np.isfinite(unsure) & np.isfinite(right)
+    return _threshold(unsure[finite], right[finite] > 0) if finite.sum() >= _FEWEST else None
 
 
 def rights(profile: Profile, outputs: str) -> NDArray[Any] | None:
@@ -114,8 +114,8 @@ def rights(profile: Profile, outputs: str) -> NDArray[Any] | None:
     columns = int(profile.groups[outputs].info.get("columns") or 0)
     if columns and np.nanmax(truths, initial=-1) >= max(columns, 2):
         return None
-    known = (truths >= 0) & (answers >= 0)  # a label below 0 says that there is none
-    return np.where(known, answers == truths, np.nan)
+    answered = (truths >= 0) & (answers >= 0)  # a label below 0 says that there is none
+    return np.where(answered, answers == truths, np.nan)
 
 
 def _threshold(unsure: NDArray[Any], right: NDArray[np.bool_]) -> Confidence:
@@ -127,11 +127,13 @@ def _threshold(unsure: NDArray[Any], right: NDArray[np.bool_]) -> Confidence:
     return Confidence(float(threshold), count / rows, rows, share, wrong)
 
 
-def accuracies(known: Mapping[str, Confidence], reference: Profile, window: Profile) -> dict[str, AccuracyEstimate]:
+def accuracies(
+    thresholds: Mapping[str, Confidence], reference: Profile, window: Profile
+) -> dict[str, AccuracyEstimate]:
     """What is known of the accuracy of each answer on a window, by its group.
 
     Args:
-        known: The baseline's thresholds.
+        thresholds: The baseline's.
         reference: The baseline's profile.
         window: The window's.
 
@@ -139,21 +141,21 @@ def accuracies(known: Mapping[str, Confidence], reference: Profile, window: Prof
         >>> accuracies({}, Profile(), Profile())
         {}
     """
-    found = {}
+    estimates = {}
     for outputs in (name for name in reference.groups if is_outputs(name)):
-        confidence = known.get(outputs)
+        confidence = thresholds.get(outputs)
         before = confidence.accuracy if confidence is not None else _share(rights(reference, outputs))[0]
         estimate = _by_labels(before, rights(window, outputs))
         if estimate is None and confidence is not None:
             estimate = estimate_accuracy(confidence, window, outputs)
         if estimate is not None:
-            found[outputs] = estimate
-    return found
+            estimates[outputs] = estimate
+    return estimates
 
 
 def _share(right: NDArray[Any] | None) -> tuple[float, int]:
-    known = right[np.isfinite(right)] if right is not None else np.empty(0)
-    return (float(known.mean()) if len(known) else math.nan), len(known)
+    finite = right[np.isfinite(right)] if right is not None else np.empty(0)
+    return (float(finite.mean()) if len(finite) else math.nan), len(finite)
 
 
 def _by_labels(before: float, right: NDArray[Any] | None) -> AccuracyEstimate | None:
@@ -169,13 +171,13 @@ def estimate_accuracy(confidence: Confidence, window: Profile, outputs: str = "o
     group = window.groups.get(outputs)
     if group is None or group.bank is None or not group.n or CONFIDENCE not in group.streams:
         return None
-    place = group.streams.index(CONFIDENCE)
+    column = group.streams.index(CONFIDENCE)
     threshold = np.float32(confidence.threshold)
-    below, within = group.bank.cdf([np.nextafter(threshold, np.float32(-np.inf)), threshold])[place].tolist()
+    below, within = group.bank.cdf([np.nextafter(threshold, np.float32(-np.inf)), threshold])[column].tolist()
     share = below + confidence.tied * (within - below)
     low, high = _wilson(share, group.n)
-    own = _NORMAL_95 * np.hypot((confidence.wrong / confidence.rows) ** 0.5, rank_spread(group))
-    less, more = np.hypot(share - low, own), np.hypot(high - share, own)
+    spread = _NORMAL_95 * np.hypot((confidence.wrong / confidence.rows) ** 0.5, rank_spread(group))
+    less, more = np.hypot(share - low, spread), np.hypot(high - share, spread)
     return AccuracyEstimate(confidence.accuracy, share, max(share - float(less), 0.0), min(share + float(more), 1.0))
 
 

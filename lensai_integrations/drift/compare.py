@@ -1,38 +1,27 @@
 """Hold a window against a baseline: what moved, by how much, and whether that is more than chance.
 
-The chance of a false alarm, `false_alarm_rate`, is that of the whole report: all streams, groups and statistics
-together. How p-values are made and corrected for that is in `deciding.py`; what clean windows look like was found out
-when the baseline was made, see `calibration.py`.
+The chance of a false alarm, `false_alarm_rate`, is that of the whole report: all streams, groups, segments and
+statistics together. Being certain is not enough: of a million rows, every stream differs from its baseline certainly.
+So drift is also an effect of at least `min_effect`, a share of the rows: 0.1 is the Kolmogorov-Smirnov distance of a
+shift by a quarter of a standard deviation, or a tenth of the rows in another category.
 
-Being certain is not enough: of a million rows, every stream differs from its baseline certainly. So drift is also an
-effect of at least `min_effect`, a share of the rows: 0.1 is the Kolmogorov-Smirnov distance of a shift by a quarter of
-a standard deviation, or a tenth of the rows in another category.
+By calibration, each statistic of a window is held against those of clean windows (`calibration.py`), and p-values are
+corrected for everything that was drawn with them. By formulas, every family of tests gets an equal share of the rate:
+the streams of each group are a family, and each group's rows as vectors are another, so that 512 embedding streams do
+not drown twenty image measures, or the one test that looks at all of them together. Within a family Holm's correction
+holds for any dependence. What a calibration does not know, such as labels, is judged by formulas, and the rate is
+shared between both by their numbers of families.
 
-Images that were measured by several conventions are compared convention by convention (`conventions.py`), whatever
-their groups are called on the two sides; the report has the baseline's names.
+Where both profiles have segments, the same rows are looked at value by value, by classes or by sites, for a class that
+only one camera sees can change completely and hardly move the whole. That is many more tests, and they must not drown
+those of the whole: half of the rate is the whole's then, the other half is shared equally by the families of the
+segments, a family being the streams of one group in one segment. So the chance of a false alarm is still that of
+everything together (Bonferroni's inequality, weighted). What is in `OTHER_SEGMENT` is a remainder, not a population,
+and is not compared. Segments without rows on one side are listed and decide nothing: a small window lacks rare classes
+by chance, and whether classes became more or less frequent is tested in the stream of labels itself.
 
-Where both profiles have segments, these are compared too (`segments.py`): one half of the rate is theirs then.
-
-From evidence to decisions: corrected p-values, and what is drift.
-
-By calibration: each statistic of a window is held against those of clean windows, and the p-values are corrected for
-everything that was drawn with them. By formulas: every family of tests gets an equal share of the rate; the streams of
-each group are a family, and each group's rows as vectors are another, so that 512 embedding streams do not drown twenty
-image measures, or the one test that looks at all of them together. Within a family Holm's correction holds for any
-dependence. What a calibration does not know, such as labels, is judged by formulas, and the rate is shared between both
-by their numbers of families.
-
-Which segments moved: the same rows looked at value by value, by classes or by sites.
-
-A class that only one camera sees can change completely and hardly move the whole. So every value with enough rows on
-both sides is compared for itself. That is many more tests, and they must not drown those of the whole: when there are
-any, half of alpha is the whole's, the other half is shared equally by the families of the segments, a family being the
-streams of one group in one segment. So the chance of a false alarm is still alpha for everything together
-(Bonferroni's inequality, weighted).
-
-What is in `OTHER_SEGMENT` is a remainder, not a population, and is not compared. Segments without rows on one side are
-listed and decide nothing: a small window lacks rare classes by chance, and whether classes became more or less frequent
-is tested in the stream of labels itself.
+Images that were measured by several conventions are compared convention by convention, whatever their groups are
+called on the two sides; the report has the baseline's names.
 """
 
 from __future__ import annotations
@@ -46,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.drift.accuracy import accuracies
-from lensai_integrations.drift.calibrate import LARGEST, Calibration, Part, calibration_of, measured
+from lensai_integrations.drift.calibration import LARGEST, Calibration, Part, calibration_of, measured
 from lensai_integrations.drift.evidence import ROWS, Side, compare_group, rounded_apart
 from lensai_integrations.drift.features import Floats, rank_spread
 from lensai_integrations.drift.kernel import KernelTest
@@ -74,396 +63,20 @@ from lensai_integrations.profiles.conventions import paired
 from lensai_integrations.profiles.names import LABEL, OTHER_SEGMENT, is_labels, label_names, shown
 from lensai_integrations.profiles.profile import Baseline, Profile
 
+__all__ = ["DriftReport", "GroupDrift", "SegmentDrift", "StreamDrift", "VectorDrift", "compare"]
+
 Logs: TypeAlias = NDArray[np.float64]
 _Logs: TypeAlias = tuple[Logs, Logs]
 
+CORRECTIONS = ("auto", "holm", "benjamini-hochberg")
+#: Below this many rows a report says that only drastic changes can show.
+FEW_ROWS = 20
+#: A segment with fewer rows on either side is not compared.
+ENOUGH_ROWS: Final = 20
 #: Logarithms of p-values are made smaller by this over the root of the baseline's rows, and then shifted by the next.
 _FINITE, _CAREFUL = 6.0, 0.5
 #: Blocks that are about single streams.
 _OF_STREAMS = ("distributions", "classes")
-
-
-@dataclass(frozen=True)
-class CorrectedBlock:
-    """What was found of one block.
-
-    Attributes:
-        part: The block.
-        values: Its statistics, float32 `[statistics, D]`.
-        log_p: Logarithms of their p-values, corrected for all statistics of all streams of the report, likewise.
-        alone: Of each statistic the logarithm of its p-value as if it were the only one, corrected for its streams,
-            float64 `[statistics]`.
-        m: Rows of the window.
-    """
-
-    part: Part
-    values: Floats
-    log_p: Logs
-    alone: Logs
-    m: int
-
-
-def corrected_statistics(
-    calibration: Calibration, window: Profile, reference: Profile | None = None
-) -> list[CorrectedBlock]:
-    """All statistics that the window has something for, held against clean windows of about its size.
-
-    Args:
-        calibration: Of the baseline.
-        window: Of the same measures.
-        reference: The baseline's; groups whose streams differ from the window's are left out. Without it all are alike.
-    """
-    rows = complete_rows(window)
-    parts = [part for part in calibration.parts if reference is None or _alike(part.group, window, reference)]
-    every = [(part, _means(part, window, rows)) for part in parts]
-    seen = [(part, means) for part, means in every if means is not None]
-    if not seen:
-        return []
-    parts, values = [part for part, _ in seen], [_values(part, *means) for part, means in seen]
-    m = max(rows for _, (_, rows, _) in seen)
-    size = float(np.interp(np.log(m), np.log(calibration.sizes), np.arange(len(calibration.sizes))))
-    low, share = int(size), size - int(size)
-    found = _adjusted(parts, values, low)
-    if share:
-        above = _adjusted(parts, values, low + 1)
-        found = [_between(one, two, share) for one, two in zip(found, above, strict=True)]
-    return [
-        CorrectedBlock(part, value, widened(logs, calibration.rows), alone, count)
-        for (part, (_, count, _)), value, (logs, alone) in zip(seen, values, found, strict=True)
-    ]
-
-
-def _alike(name: str, one: Profile, other: Profile) -> bool:
-    return name in one.groups and name in other.groups and one.groups[name].streams == other.groups[name].streams
-
-
-def _between(one: _Logs, two: _Logs, share: float) -> _Logs:
-    return (1 - share) * one[0] + share * two[0], (1 - share) * one[1] + share * two[1]
-
-
-def widened(logs: Logs, rows: int) -> Logs:
-    """The same, for what a finite baseline and a finite number of draws get wrong.
-
-    A null distribution drawn from r rows knows nothing of rows that r rows do not show. Without this the false alarms
-    on real clean windows were 1.4, 2.4 and 3 times the rate asked for at 2,000, 500 and 200 rows (benchmarks/drift.py).
-    """
-    result: Logs = np.minimum(logs * max(1 - _FINITE / rows**0.5, 0.5) + _CAREFUL, 0.0)
-    return result
-
-
-def complete_rows(profile: Profile) -> dict[str, Floats]:
-    """The rows of a profile that still has all of them, or else nothing."""
-    if profile.rows is None or profile.rows.n > profile.rows.size:
-        return {}
-    return profile.rows.data
-
-
-def _means(part: Part, window: Profile, rows: Mapping[str, Floats]) -> tuple[Floats, int, float] | None:
-    """Mean features of the window, its rows, and the standard deviation of what sketches get wrong."""
-    group = window.groups.get(part.group)
-    if group is None:
-        return None
-    kept = rows.get(part.rows)
-    known = part.block.known(group) if kept is None or part.block.kind == "kernel" else None  # which is exact
-    if known is not None:
-        return *known, rank_spread(group) if part.block.kind == "distributions" else 0.0
-    if kept is None:
-        return None
-    usable = measured(part.rows, kept)
-    kept = np.clip(kept if usable.all() else kept[usable], -LARGEST, LARGEST)
-    return (part.block.mean(kept), len(kept), 0.0) if len(kept) else None
-
-
-def _values(part: Part, mean: Floats, m: int, error: float) -> Floats:
-    return part.block.compare(part.mean, mean, np.array((1 / m + 1 / part.n + 4 * error**2) ** -0.5, np.float32))
-
-
-def _adjusted(parts: list[Part], values: list[Floats], size: int) -> list[_Logs]:
-    """Logarithms of p-values held against windows of one size: adjusted for everything, and of each statistic alone.
-
-    Statistics of little weight are as if their p-values were larger.
-    """
-    weights = [np.log(part.block.weights)[:, None] for part in parts]
-    own = [part.null.log_p(part.null.standard(v, size), size) for part, v in zip(parts, values, strict=True)]
-    drawn = [part.null.log_p(part.null.largest[size], size) for part in parts]
-    least = np.sort(-np.min([np.min(d - w, axis=0) for d, w in zip(drawn, weights, strict=True)], axis=0))
-    return [(log_p(least, w - each), each.min(axis=1)) for each, w in zip(own, weights, strict=True)]
-
-
-@dataclass(frozen=True)
-class DriftLimits:
-    """What counts as drift.
-
-    Attributes:
-        false_alarm_rate: Chance of a false alarm of the whole report.
-        min_effect: Smallest effect that counts.
-        shares: 2 if one half of the rate is kept for something else, else 1.
-    """
-
-    false_alarm_rate: float
-    min_effect: float
-    shares: int = 1
-
-    def drift(self, p_value: float, effect: float) -> bool:
-        """Whether it is."""
-        return p_value < self.false_alarm_rate and effect >= self.min_effect
-
-
-def count_families(groups: Sequence[GroupDrift]) -> int:
-    """How many families of tests there are."""
-    return sum(bool(group.tested) + (group.vectors is not None) for group in groups)
-
-
-def by_formulas(groups: Sequence[GroupDrift], families: int, limits: DriftLimits) -> list[GroupDrift]:
-    """Decide groups by their own p-values, each family for its share of the rate."""
-    return [_decided(group, holm_of(group, families * limits.shares), limits) for group in groups]
-
-
-def by_false_discoveries(groups: Sequence[GroupDrift], limits: DriftLimits) -> list[GroupDrift]:
-    """Decide all streams and vectors together by Benjamini and Hochberg's procedure.
-
-    Of those that are said to have moved at most that share is false on average, for tests that are independent or
-    positively dependent (Controlling the false discovery rate, 1995).
-    """
-    from scipy.stats import false_discovery_control  # most of a second, which nobody else should wait for
-
-    keys = [(group.name, s.stream, s.raw_p_value) for group in groups for s in group.streams]
-    keys += [(g.name, "", g.vectors.test.p_value) for g in groups if g.vectors is not None and g.vectors.test]
-    keys = [key for key in keys if not math.isnan(key[2])]
-    adjusted = false_discovery_control([key[2] for key in keys]) * limits.shares
-    found = {(group, stream): min(float(p), 1.0) for (group, stream, _), p in zip(keys, adjusted, strict=True)}
-    own: dict[str, dict[str, float]] = {group.name: {} for group in groups}
-    for (group_name, stream), p in found.items():
-        own[group_name][stream] = p
-    return [_decided(group, own[group.name], limits) for group in groups]
-
-
-def by_calibration(
-    groups: Sequence[GroupDrift],
-    judged: Sequence[CorrectedBlock],
-    window: Profile,
-    limits: DriftLimits,
-    windows: int = 0,
-) -> tuple[list[GroupDrift], int]:
-    """Decide by what clean windows look like, and by formulas what that does not know.
-
-    Returns:
-        The groups, and how many families were judged by formulas.
-    """
-    known = {group.name: _known(group.name, judged, window) for group in groups}
-    whole = {
-        group.name: [each for each in judged if each.part.group == group.name and is_of_rows(each)] for group in groups
-    }
-    rest = {group.name: _without(group, known[group.name]) for group in groups}
-    ours = sum(bool(known[group.name]) + bool(whole[group.name]) for group in groups)
-    theirs = sum(
-        bool(rest[group.name].tested) + (group.vectors is not None and not whole[group.name]) for group in groups
-    )
-    part = limits.shares * (ours + theirs) / max(ours, 1)
-    result = []
-    for group in groups:
-        by_stream = holm_of(rest[group.name], (ours + theirs) * limits.shares)
-        by_stream |= {stream: min(p * part, 1.0) for stream, (_, p) in known[group.name].items()}
-        named = {stream: (statistic, windows) for stream, (statistic, _) in known[group.name].items()}
-        decided = _decided(group, by_stream, limits, named)
-        result.append(_with_rows(decided, whole[group.name], part, limits, windows) if whole[group.name] else decided)
-    return result, theirs
-
-
-def holm_of(group: GroupDrift, families: int) -> dict[str, float]:
-    """Corrected p-values by stream; the rows as vectors have the name `""`."""
-    tested = [stream for stream in group.streams if not math.isnan(stream.raw_p_value)]
-    adjusted = np.minimum(families * holm(np.array([stream.raw_p_value for stream in tested])), 1.0).tolist()
-    found = {stream.stream: p for stream, p in zip(tested, adjusted, strict=True)}
-    test = group.vectors.test if group.vectors is not None else None
-    if test is not None and not math.isnan(test.p_value):
-        found[""] = min(1.0, families * test.p_value)
-    return found
-
-
-def _decided(
-    group: GroupDrift,
-    p_values: Mapping[str, float],
-    limits: DriftLimits,
-    named: Mapping[str, tuple[str, int]] | None = None,
-) -> GroupDrift:
-    """The group with these p-values and decisions, its streams worst first.
-
-    Args:
-        group: Not decided.
-        p_values: Corrected, by stream; the rows as vectors have the name `""`.
-        limits: What counts as drift.
-        named: By stream the statistic and the number of clean windows that its p-value is of, if it is of these.
-    """
-    known = named or {}
-    streams = [
-        _with_p(stream, p_values.get(stream.stream, math.nan), limits, *known.get(stream.stream, ("", 0)))
-        for stream in group.streams
-    ]
-    vectors = group.vectors
-    if vectors is not None and vectors.test is not None and "" in p_values:
-        drift = limits.drift(p_values[""], vectors.test.effect)
-        vectors = replace(vectors, p_value=p_values[""], drift=drift)
-    return replace(group, streams=tuple(sorted(streams, key=badness)), vectors=vectors)
-
-
-def _with_p(stream: StreamDrift, p: float, limits: DriftLimits, statistic: str, windows: int) -> StreamDrift:
-    if math.isnan(p):
-        return stream
-    drift = limits.drift(p, stream.effect)
-    return replace(stream, p_value=p, drift=drift, statistic=statistic, windows=windows)
-
-
-def is_of_rows(judged: CorrectedBlock) -> bool:
-    """Whether it is about whole rows, and not about each stream by itself."""
-    return judged.part.block.kind not in _OF_STREAMS
-
-
-def judged_streams(judged: CorrectedBlock, window: Profile) -> list[str]:
-    """The full names of the streams that each of its statistics is of, which is not of whole rows."""
-    group = judged.part.group
-    names = ("top_class",) if judged.part.block.kind == "classes" else window.groups[group].streams
-    return [f"{group}/{name}" for name in names]
-
-
-def _known(group: str, judged: Sequence[CorrectedBlock], window: Profile) -> dict[str, tuple[str, float]]:
-    """Of each stream the statistic that says most, and its corrected p-value."""
-    found: dict[str, tuple[str, float]] = {}
-    for each in judged:
-        if each.part.group == group and not is_of_rows(each):
-            most = np.argmin(each.log_p, axis=0)
-            p_values = np.exp(each.log_p.min(axis=0)).tolist()
-            statistics = (each.part.block.statistics[place] for place in most)
-            found |= {n: (s, p) for n, s, p in zip(judged_streams(each, window), statistics, p_values, strict=True)}
-    return found
-
-
-def _without(group: GroupDrift, known: Mapping[str, object]) -> GroupDrift:
-    """The group with the streams that nothing is known of."""
-    return replace(group, streams=tuple(stream for stream in group.streams if stream.stream not in known))
-
-
-def _with_rows(
-    group: GroupDrift, judged: Sequence[CorrectedBlock], part: float, limits: DriftLimits, windows: int
-) -> GroupDrift:
-    """The group with what the statistics of whole rows say."""
-    found = [
-        (statistic, min(math.exp(float(log)) * part, 1.0))
-        for each in judged
-        for statistic, log in zip(each.part.block.statistics, each.log_p[:, 0], strict=True)
-    ]
-    found.sort(key=lambda entry: entry[1])
-    test: KernelTest | None = group.vectors.test if group.vectors is not None else None
-    drift = found[0][1] < limits.false_alarm_rate
-    return replace(group, vectors=VectorDrift(drift, found[0][1], test, tuple(found), windows))
-
-
-#: A segment with fewer rows on either side is not compared.
-ENOUGH_ROWS: Final = 20
-
-
-@dataclass(frozen=True)
-class SegmentsEvidence:
-    """The evidence of all segments, nothing decided yet.
-
-    Attributes:
-        by: What they are by; empty if they could not be compared.
-        segments: All, in the baseline's order, the new ones last.
-        families: How many families of tests there are.
-        note: Why nothing could be compared; empty if it could.
-    """
-
-    by: str = ""
-    segments: tuple[SegmentDrift, ...] = ()
-    families: int = 0
-    note: str = ""
-
-    def judged(self, judge: Callable[[GroupDrift], GroupDrift]) -> tuple[SegmentDrift, ...]:
-        """The segments with decisions, those that moved first, the larger effect first.
-
-        Args:
-            judge: Corrects and decides a group.
-        """
-        decided = (replace(each, groups=tuple(map(judge, each.groups))) for each in self.segments)
-        return tuple(sorted(decided, key=_badness))
-
-
-def compare_segments(baseline: Profile, window: Profile) -> SegmentsEvidence:
-    """What is found in the segments of two profiles.
-
-    Raises:
-        DefinitionError: If a stream was measured differently on the two sides.
-
-    Example:
-        >>> compare_segments(Profile(), Profile()).by
-        ''
-    """
-    if not (baseline.segments or window.segments):
-        return SegmentsEvidence()
-    by, theirs = (profile.info.get("segment_by") for profile in (baseline, window))
-    if by != theirs or not isinstance(by, str):
-        mine = f"by {by!r} in the baseline" if by else "not in the baseline"
-        return SegmentsEvidence(
-            note=f"segments were not compared: {mine}, {f'by {theirs!r}' if theirs else 'not'} in the window"
-        )
-    names = list(dict.fromkeys([*baseline.segments, *window.segments]))
-    called = label_names(baseline.groups, window.groups) if by == LABEL else ()
-    found = (_segment(name, baseline.segments.get(name), window.segments.get(name), by) for name in names)
-    segments = tuple(replace(each, title=shown(each.name, called)) for each in found)
-    families = sum(bool(group.tested) for segment in segments for group in segment.groups)
-    return SegmentsEvidence(by, segments, families, _doubt(baseline, window, segments))
-
-
-def _segment(name: str, before: Profile | None, after: Profile | None, by: str) -> SegmentDrift:
-    n, m = (0 if profile is None else profile.n for profile in (before, after))
-    reason = (
-        REMAINDER
-        if name == OTHER_SEGMENT
-        else NEW
-        if not n
-        else GONE
-        if not m
-        else FEW
-        if min(n, m) < ENOUGH_ROWS
-        else ""
-    )
-    if reason or before is None or after is None:
-        return SegmentDrift(name, n, m, (), reason)
-    return SegmentDrift(name, n, m, tuple(_groups(before, after, by)))
-
-
-def _groups(before: Profile, after: Profile, by: str) -> Iterator[GroupDrift]:
-    for name in before.groups:
-        if name in after.groups and not (
-            is_labels(name) if by == LABEL else name == f"metadata/{by}"
-        ):  # one value in a segment
-            group = compare_group(Side.of(before.groups[name]), Side.of(after.groups[name]))
-            if group.tested:
-                yield group
-
-
-def _badness(segment: SegmentDrift) -> tuple[bool, bool, float, int, int, str]:
-    """Sort key: what moved, the larger effect first; then what was not compared by its rows, `OTHER_SEGMENT` last."""
-    remainder = segment.reason == REMAINDER
-    return not segment.drift, remainder, -segment.effect, -segment.n_window, -segment.n_baseline, segment.name
-
-
-def _doubt(baseline: Profile, window: Profile, segments: tuple[SegmentDrift, ...]) -> str:
-    """What may look new or gone because the other side has no segment for it."""
-    sides = ((NEW, baseline, "baseline"), (GONE, window, "window"))
-    unsure = [
-        f"{reason} may be among the rows of {OTHER_SEGMENT!r} in the {side}"
-        for reason, profile, side in sides
-        if OTHER_SEGMENT in profile.segments and any(segment.reason == reason for segment in segments)
-    ]
-    return f"segments that are {' and those that are '.join(unsure)}; profile with like=baseline" if unsure else ""
-
-
-__all__ = ["DriftReport", "GroupDrift", "SegmentDrift", "StreamDrift", "VectorDrift", "compare"]
-
-#: Below this many rows a report says that only drastic changes can show.
-FEW_ROWS = 20
-CORRECTIONS = ("auto", "holm", "benjamini-hochberg")
 
 
 def compare(
@@ -511,14 +124,14 @@ def compare(
     ours, theirs = _sides(reference, "baseline"), _sides(window, "window")
     calibration = calibration_of(baseline) if correction == "auto" and against == "reference" else None
     judged = _judged(calibration, reference, window)
-    found = _evidence(ours, theirs, {name: _calibrated(name, judged, window) for name in ours})
+    evidence = _evidence(ours, theirs, {name: _calibrated(name, judged, window) for name in ours})
     segments = compare_segments(reference, window)
     limits = replace(limits, shares=2 if segments.families else 1)
-    usable = [group for group in found if group.streams or group.vectors]
+    usable = [group for group in evidence if group.streams or group.vectors]
     decided = _decided_groups(usable, window, limits, judged, correction)
     groups = sorted(decided.groups, key=lambda g: (not g.drift, -max((s.effect for s in g.streams), default=0.0)))
     n, m = (max(side.n + side.invalid for side in sides.values()) for sides in (ours, theirs))
-    known = calibration.confidences if calibration is not None else {}
+    confidences = calibration.confidences if calibration is not None else {}
     report = DriftReport(
         false_alarm_rate,
         min_effect,
@@ -530,81 +143,23 @@ def compare(
         tuple(groups),
         correction=decided.correction,
         clean_windows=decided.clean_windows,
-        accuracies=tuple(accuracies(known, reference, window).items()),
+        accuracies=tuple(accuracies(confidences, reference, window).items()),
     )
-    skipped = [group for group in found if not (group.streams or group.vectors)]
+    skipped = [group for group in evidence if not (group.streams or group.vectors)]
     notes = [*_notes(report, reference, window, skipped), *([segments.note] if segments.note else [])]
     notes += calibration.notes if calibration is not None else ()
     return _with_segments(replace(report, notes=tuple(notes)), segments, limits)
 
 
-def _judged(calibration: Calibration | None, reference: Profile, window: Profile) -> list[CorrectedBlock]:
-    """What clean windows say of this one; not of rows as wholes whose pixels are rounded on one side only."""
-    if calibration is None:
-        return []
-    judged = corrected_statistics(calibration, window, reference)
-    return [each for each in judged if not (is_of_rows(each) and rounded_apart(each.part.group, reference, window))]
-
-
-def _calibrated(name: str, judged: list[CorrectedBlock], window: Profile) -> set[str]:
-    """The streams of a group that clean windows say something of, `ROWS` among them for its rows as vectors."""
-    of_group = [each for each in judged if each.part.group == name]
-    streams = {stream for each in of_group if not is_of_rows(each) for stream in judged_streams(each, window)}
-    return streams | ({ROWS} if any(map(is_of_rows, of_group)) else set())
-
-
-def _evidence(
-    ours: Mapping[str, Side], theirs: Mapping[str, Side], calibrated: Mapping[str, set[str]]
-) -> list[GroupDrift]:
-    """What is found in the groups of both sides, nothing decided.
-
-    Raises:
-        InputError: If they have nothing in common.
-        DefinitionError: If a stream was measured differently on the two sides.
-    """
-    found = [compare_group(side, theirs[name], calibrated[name]) for name, side in ours.items() if name in theirs]
-    if not count_families(found):
-        why = f"; {_all_notes(found)}" if found else ""
-        raise InputError(
-            f"nothing to compare: the baseline has the groups {sorted(ours)}, the window {sorted(theirs)}{why}"
-        )
-    return found
-
-
-@dataclass(frozen=True)
-class _Decided:
-    groups: list[GroupDrift]
-    families: int
-    correction: str
-    clean_windows: int = 0
-
-
-def _decided_groups(
-    groups: list[GroupDrift], window: Profile, limits: DriftLimits, judged: list[CorrectedBlock], correction: str
-) -> _Decided:
-    if judged:
-        windows = judged[0].part.null.largest.shape[-1]
-        decided, families = by_calibration(groups, judged, window, limits, windows)
-        return _Decided(decided, families, "max-t", windows)
-    if correction == "benjamini-hochberg":
-        return _Decided(by_false_discoveries(groups, limits), 1, correction)
-    families = count_families(groups)
-    return _Decided(by_formulas(groups, families, limits), families, "holm")
-
-
-def _with_segments(report: DriftReport, found: SegmentsEvidence, limits: DriftLimits) -> DriftReport:
-    """The report with what was found in segments, judged for the half of the rate that is theirs."""
-    judged = found.judged(lambda group: by_formulas([group], found.families, limits)[0])
-    return replace(report, segments=judged, segment_by=found.by, segment_families=found.families)
-
-
 def _check_choices(against: str, correction: str) -> None:
-    for name, value, known in (
+    for name, value, choices in (
         ("against", against, ("reference", "training")),
         ("correction", correction, CORRECTIONS),
     ):
-        if value not in known:
-            raise InputError(f"{name}={value!r} is unknown: pass {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
+        if value not in choices:
+            raise InputError(
+                f"{name}={value!r} is unknown: pass {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
+            )
 
 
 def _checked_limits(false_alarm_rate: float, min_effect: float) -> DriftLimits:
@@ -639,12 +194,30 @@ def _sides(profile: Profile, name: str) -> dict[str, Side]:
     return sides
 
 
+def _evidence(
+    ours: Mapping[str, Side], theirs: Mapping[str, Side], calibrated: Mapping[str, set[str]]
+) -> list[GroupDrift]:
+    """What is found in the groups of both sides, nothing decided.
+
+    Raises:
+        InputError: If they have nothing in common.
+        DefinitionError: If a stream was measured differently on the two sides.
+    """
+    groups = [compare_group(side, theirs[name], calibrated[name]) for name, side in ours.items() if name in theirs]
+    if not count_families(groups):
+        why = f"; {_all_notes(groups)}" if groups else ""
+        raise InputError(
+            f"nothing to compare: the baseline has the groups {sorted(ours)}, the window {sorted(theirs)}{why}"
+        )
+    return groups
+
+
 def _notes(report: DriftReport, reference: Profile, window: Profile, skipped: list[GroupDrift]) -> Iterator[str]:
     """What a reader should know that no group of the report says."""
     if report.n_window < FEW_ROWS:
         yield f"a window of {report.n_window} rows shows drastic changes only"
-    for one, other, note in ((reference, window, ONLY_BASELINE), (window, reference, ONLY_WINDOW)):
-        if names := [name for name in one.groups if name not in other.groups]:
+    for having, lacking, note in ((reference, window, ONLY_BASELINE), (window, reference, ONLY_WINDOW)):
+        if names := [name for name in having.groups if name not in lacking.groups]:
             yield f"{note}{', '.join(names)}"
     if skipped:
         yield f"not compared: {_all_notes(skipped)}"
@@ -655,3 +228,429 @@ def _notes(report: DriftReport, reference: Profile, window: Profile, skipped: li
 
 def _all_notes(groups: list[GroupDrift]) -> str:
     return "; ".join(f"{group.name} ({', '.join(group.notes) or 'nothing in common'})" for group in groups)
+
+
+# -- deciding: corrected p-values, and what is drift
+
+
+@dataclass(frozen=True)
+class DriftLimits:
+    """What counts as drift.
+
+    Attributes:
+        false_alarm_rate: Chance of a false alarm of the whole report.
+        min_effect: Smallest effect that counts.
+        shares: 2 if one half of the rate is kept for something else, else 1.
+    """
+
+    false_alarm_rate: float
+    min_effect: float
+    shares: int = 1
+
+    def drift(self, p_value: float, effect: float) -> bool:
+        """Whether it is."""
+        return p_value < self.false_alarm_rate and effect >= self.min_effect
+
+
+@dataclass(frozen=True)
+class _Decided:
+    groups: list[GroupDrift]
+    families: int
+    correction: str
+    clean_windows: int = 0
+
+
+def _decided_groups(
+    groups: list[GroupDrift], window: Profile, limits: DriftLimits, judged: list[CorrectedBlock], correction: str
+) -> _Decided:
+    if judged:
+        windows = judged[0].part.null.largest.shape[-1]
+        decided, families = by_calibration(groups, judged, window, limits, windows)
+        return _Decided(decided, families, "max-t", windows)
+    if correction == "benjamini-hochberg":
+        return _Decided(by_false_discoveries(groups, limits), 1, correction)
+    families = count_families(groups)
+    return _Decided(by_formulas(groups, families, limits), families, "holm")
+
+
+def count_families(groups: Sequence[GroupDrift]) -> int:
+    """How many families of tests there are."""
+    return sum(bool(group.tested) + (group.vectors is not None) for group in groups)
+
+
+def by_formulas(groups: Sequence[GroupDrift], families: int, limits: DriftLimits) -> list[GroupDrift]:
+    """Decide groups by their own p-values, each family for its share of the rate."""
+    return [_decided(group, holm_of(group, families * limits.shares), limits) for group in groups]
+
+
+def by_false_discoveries(groups: Sequence[GroupDrift], limits: DriftLimits) -> list[GroupDrift]:
+    """Decide all streams and vectors together by Benjamini and Hochberg's procedure.
+
+    Of those that are said to have moved at most that share is false on average, for tests that are independent or
+    positively dependent (Controlling the false discovery rate, 1995).
+    """
+    from scipy.stats import false_discovery_control  # most of a second, which nobody else should wait for
+
+    keys = [(group.name, s.stream, s.raw_p_value) for group in groups for s in group.streams]
+    keys += [(g.name, "", g.vectors.test.p_value) for g in groups if g.vectors is not None and g.vectors.test]
+    keys = [key for key in keys if not math.isnan(key[2])]
+    adjusted = false_discovery_control([key[2] for key in keys]) * limits.shares
+    p_values = {(group, stream): min(float(p), 1.0) for (group, stream, _), p in zip(keys, adjusted, strict=True)}
+    by_group: dict[str, dict[str, float]] = {group.name: {} for group in groups}
+    for (group_name, stream), p in p_values.items():
+        by_group[group_name][stream] = p
+    return [_decided(group, by_group[group.name], limits) for group in groups]
+
+
+def by_calibration(
+    groups: Sequence[GroupDrift],
+    judged: Sequence[CorrectedBlock],
+    window: Profile,
+    limits: DriftLimits,
+    windows: int = 0,
+) -> tuple[list[GroupDrift], int]:
+    """Decide by what clean windows look like, and by formulas what that does not know.
+
+    Returns:
+        The groups, and how many families were judged by formulas.
+    """
+    by_windows = {group.name: _strongest(group.name, judged, window) for group in groups}
+    whole = {
+        group.name: [block for block in judged if block.part.group == group.name and is_of_rows(block)]
+        for group in groups
+    }
+    rest = {group.name: _without(group, by_windows[group.name]) for group in groups}
+    ours = sum(bool(by_windows[group.name]) + bool(whole[group.name]) for group in groups)
+    theirs = sum(
+        bool(rest[group.name].tested) + (group.vectors is not None and not whole[group.name]) for group in groups
+    )
+    factor = limits.shares * (ours + theirs) / max(ours, 1)
+    result = []
+    for group in groups:
+        by_stream = holm_of(rest[group.name], (ours + theirs) * limits.shares)
+        by_stream |= {stream: min(p * factor, 1.0) for stream, (_, p) in by_windows[group.name].items()}
+        named = {stream: (statistic, windows) for stream, (statistic, _) in by_windows[group.name].items()}
+        decided = _decided(group, by_stream, limits, named)
+        result.append(_with_rows(decided, whole[group.name], factor, limits, windows) if whole[group.name] else decided)
+    return result, theirs
+
+
+def _strongest(group: str, judged: Sequence[CorrectedBlock], window: Profile) -> dict[str, tuple[str, float]]:
+    """Of each stream the statistic that says most, and its corrected p-value."""
+    strongest: dict[str, tuple[str, float]] = {}
+    for block in judged:
+        if block.part.group == group and not is_of_rows(block):
+            most = np.argmin(block.log_p, axis=0)
+            p_values = np.exp(block.log_p.min(axis=0)).tolist()
+            statistics = (block.part.block.statistics[row] for row in most)
+            strongest |= {
+                n: (s, p) for n, s, p in zip(judged_streams(block, window), statistics, p_values, strict=True)
+            }
+    return strongest
+
+
+def _without(group: GroupDrift, streams: Mapping[str, object]) -> GroupDrift:
+    """The group with the streams that nothing is known of."""
+    return replace(group, streams=tuple(stream for stream in group.streams if stream.stream not in streams))
+
+
+def _with_rows(
+    group: GroupDrift, judged: Sequence[CorrectedBlock], factor: float, limits: DriftLimits, windows: int
+) -> GroupDrift:
+    """The group with what the statistics of whole rows say."""
+    p_values = [
+        (statistic, min(math.exp(float(log)) * factor, 1.0))
+        for block in judged
+        for statistic, log in zip(block.part.block.statistics, block.log_p[:, 0], strict=True)
+    ]
+    p_values.sort(key=lambda entry: entry[1])
+    test: KernelTest | None = group.vectors.test if group.vectors is not None else None
+    drift = p_values[0][1] < limits.false_alarm_rate
+    return replace(group, vectors=VectorDrift(drift, p_values[0][1], test, tuple(p_values), windows))
+
+
+def holm_of(group: GroupDrift, families: int) -> dict[str, float]:
+    """Corrected p-values by stream; the rows as vectors have the name `""`."""
+    tested = [stream for stream in group.streams if not math.isnan(stream.raw_p_value)]
+    adjusted = np.minimum(families * holm(np.array([stream.raw_p_value for stream in tested])), 1.0).tolist()
+    p_values = {stream.stream: p for stream, p in zip(tested, adjusted, strict=True)}
+    test = group.vectors.test if group.vectors is not None else None
+    if test is not None and not math.isnan(test.p_value):
+        p_values[""] = min(1.0, families * test.p_value)
+    return p_values
+
+
+def _decided(
+    group: GroupDrift,
+    p_values: Mapping[str, float],
+    limits: DriftLimits,
+    named: Mapping[str, tuple[str, int]] | None = None,
+) -> GroupDrift:
+    """The group with these p-values and decisions, its streams worst first.
+
+    Args:
+        group: Not decided.
+        p_values: Corrected, by stream; the rows as vectors have the name `""`.
+        limits: What counts as drift.
+        named: By stream the statistic and the number of clean windows that its p-value is of, if it is of these.
+    """
+    streams = [
+        _with_p(stream, p_values.get(stream.stream, math.nan), limits, *(named or {}).get(stream.stream, ("", 0)))
+        for stream in group.streams
+    ]
+    vectors = group.vectors
+    if vectors is not None and vectors.test is not None and "" in p_values:
+        drift = limits.drift(p_values[""], vectors.test.effect)
+        vectors = replace(vectors, p_value=p_values[""], drift=drift)
+    return replace(group, streams=tuple(sorted(streams, key=badness)), vectors=vectors)
+
+
+def _with_p(stream: StreamDrift, p: float, limits: DriftLimits, statistic: str, windows: int) -> StreamDrift:
+    if math.isnan(p):
+        return stream
+    drift = limits.drift(p, stream.effect)
+    return replace(stream, p_value=p, drift=drift, statistic=statistic, windows=windows)
+
+
+# -- held against clean windows
+
+
+@dataclass(frozen=True)
+class CorrectedBlock:
+    """What was found of one block.
+
+    Attributes:
+        part: The block.
+        values: Its statistics, float32 `[statistics, D]`.
+        log_p: Logarithms of their p-values, corrected for all statistics of all streams of the report, likewise.
+        alone: Of each statistic the logarithm of its p-value as if it were the only one, corrected for its streams,
+            float64 `[statistics]`.
+        m: Rows of the window.
+    """
+
+    part: Part
+    values: Floats
+    log_p: Logs
+    alone: Logs
+    m: int
+
+
+def _judged(calibration: Calibration | None, reference: Profile, window: Profile) -> list[CorrectedBlock]:
+    """What clean windows say of this one; not of rows as wholes whose pixels are rounded on one side only."""
+    if calibration is None:
+        return []
+    judged = corrected_statistics(calibration, window, reference)
+    return [block for block in judged if not (is_of_rows(block) and rounded_apart(block.part.group, reference, window))]
+
+
+def _calibrated(name: str, judged: list[CorrectedBlock], window: Profile) -> set[str]:
+    """The streams of a group that clean windows say something of, `ROWS` among them for its rows as vectors."""
+    of_group = [block for block in judged if block.part.group == name]
+    streams = {stream for block in of_group if not is_of_rows(block) for stream in judged_streams(block, window)}
+    return streams | ({ROWS} if any(map(is_of_rows, of_group)) else set())
+
+
+def is_of_rows(judged: CorrectedBlock) -> bool:
+    """Whether it is about whole rows, and not about each stream by itself."""
+    return judged.part.block.kind not in _OF_STREAMS
+
+
+def judged_streams(judged: CorrectedBlock, window: Profile) -> list[str]:
+    """The full names of the streams that each of its statistics is of, which is not of whole rows."""
+    group = judged.part.group
+    names = ("top_class",) if judged.part.block.kind == "classes" else window.groups[group].streams
+    return [f"{group}/{name}" for name in names]
+
+
+def corrected_statistics(
+    calibration: Calibration, window: Profile, reference: Profile | None = None
+) -> list[CorrectedBlock]:
+    """All statistics that the window has something for, held against clean windows of about its size.
+
+    Args:
+        calibration: Of the baseline.
+        window: Of the same measures.
+        reference: The baseline's; groups whose streams differ from the window's are left out. Without it all are alike.
+    """
+    rows = complete_rows(window)
+    parts = [part for part in calibration.parts if reference is None or _alike(part.group, window, reference)]
+    present = [(part, means) for part in parts if (means := _means(part, window, rows)) is not None]
+    if not present:
+        return []
+    parts, values = [part for part, _ in present], [_values(part, *means) for part, means in present]
+    m = max(rows for _, (_, rows, _) in present)
+    size = float(np.interp(np.log(m), np.log(calibration.sizes), np.arange(len(calibration.sizes))))
+    low, share = int(size), size - int(size)
+    adjusted = _adjusted(parts, values, low)
+    if share:
+        above = _adjusted(parts, values, low + 1)
+        adjusted = [_between(lower, upper, share) for lower, upper in zip(adjusted, above, strict=True)]
+    return [
+        CorrectedBlock(part, value, widened(logs, calibration.rows), alone, count)
+        for (part, (_, count, _)), value, (logs, alone) in zip(present, values, adjusted, strict=True)
+    ]
+
+
+def _alike(name: str, window: Profile, reference: Profile) -> bool:
+    ours, theirs = window.groups.get(name), reference.groups.get(name)
+    return ours is not None and theirs is not None and ours.streams == theirs.streams
+
+
+def complete_rows(profile: Profile) -> dict[str, Floats]:
+    """The rows of a profile that still has all of them, or else nothing."""
+    if profile.rows is None or profile.rows.n > profile.rows.size:
+        return {}
+    return profile.rows.data
+
+
+def _means(part: Part, window: Profile, rows: Mapping[str, Floats]) -> tuple[Floats, int, float] | None:
+    """Mean features of the window, its rows, and the standard deviation of what sketches get wrong."""
+    group = window.groups.get(part.group)
+    if group is None:
+        return None
+    kept = rows.get(part.rows)
+    sketched = part.block.known(group) if kept is None or part.block.kind == "kernel" else None  # which is exact
+    if sketched is not None:
+        return *sketched, rank_spread(group) if part.block.kind == "distributions" else 0.0
+    if kept is None:
+        return None
+    usable = measured(part.rows, kept)
+    kept = np.clip(kept if usable.all() else kept[usable], -LARGEST, LARGEST)
+    return (part.block.mean(kept), len(kept), 0.0) if len(kept) else None
+
+
+def _values(part: Part, mean: Floats, m: int, error: float) -> Floats:
+    return part.block.compare(part.mean, mean, np.array((1 / m + 1 / part.n + 4 * error**2) ** -0.5, np.float32))
+
+
+def _adjusted(parts: list[Part], values: list[Floats], size: int) -> list[_Logs]:
+    """Logarithms of p-values held against windows of one size: adjusted for everything, and of each statistic alone.
+
+    Statistics of little weight are as if their p-values were larger.
+    """
+    weights = [np.log(part.block.weights)[:, None] for part in parts]
+    logs = [part.null.log_p(part.null.standard(v, size), size) for part, v in zip(parts, values, strict=True)]
+    drawn = [part.null.log_p(part.null.largest[size], size) for part in parts]
+    least = np.sort(-np.min([np.min(d - w, axis=0) for d, w in zip(drawn, weights, strict=True)], axis=0))
+    return [(log_p(least, w - of_block), of_block.min(axis=1)) for of_block, w in zip(logs, weights, strict=True)]
+
+
+def _between(lower: _Logs, upper: _Logs, share: float) -> _Logs:
+    return (1 - share) * lower[0] + share * upper[0], (1 - share) * lower[1] + share * upper[1]
+
+
+def widened(logs: Logs, rows: int) -> Logs:
+    """The same, for what a finite baseline and a finite number of draws get wrong.
+
+    A null distribution drawn from r rows knows nothing of rows that r rows do not show. Without this the false alarms
+    on real clean windows were 1.4, 2.4 and 3 times the rate asked for at 2,000, 500 and 200 rows
+    (benchmarks/drift/alarms.py).
+    """
+    result: Logs = np.minimum(logs * max(1 - _FINITE / rows**0.5, 0.5) + _CAREFUL, 0.0)
+    return result
+
+
+# -- segments
+
+
+@dataclass(frozen=True)
+class SegmentsEvidence:
+    """The evidence of all segments, nothing decided yet.
+
+    Attributes:
+        by: What they are by; empty if they could not be compared.
+        segments: All, in the baseline's order, the new ones last.
+        families: How many families of tests there are.
+        note: Why nothing could be compared; empty if it could.
+    """
+
+    by: str = ""
+    segments: tuple[SegmentDrift, ...] = ()
+    families: int = 0
+    note: str = ""
+
+    def judged(self, judge: Callable[[GroupDrift], GroupDrift]) -> tuple[SegmentDrift, ...]:
+        """The segments with decisions, those that moved first, the larger effect first.
+
+        Args:
+            judge: Corrects and decides a group.
+        """
+        decided = (replace(segment, groups=tuple(map(judge, segment.groups))) for segment in self.segments)
+        return tuple(sorted(decided, key=_badness))
+
+
+def compare_segments(baseline: Profile, window: Profile) -> SegmentsEvidence:
+    """What is found in the segments of two profiles.
+
+    Raises:
+        DefinitionError: If a stream was measured differently on the two sides.
+
+    Example:
+        >>> compare_segments(Profile(), Profile()).by
+        ''
+    """
+    if not (baseline.segments or window.segments):
+        return SegmentsEvidence()
+    by, theirs = (profile.info.get("segment_by") for profile in (baseline, window))
+    if by != theirs or not isinstance(by, str):
+        mine = f"by {by!r} in the baseline" if by else "not in the baseline"
+        return SegmentsEvidence(
+            note=f"segments were not compared: {mine}, {f'by {theirs!r}' if theirs else 'not'} in the window"
+        )
+    names = list(dict.fromkeys([*baseline.segments, *window.segments]))
+    called = label_names(baseline.groups, window.groups) if by == LABEL else ()
+    compared = (_segment(name, baseline.segments.get(name), window.segments.get(name), by) for name in names)
+    segments = tuple(replace(segment, title=shown(segment.name, called)) for segment in compared)
+    families = sum(bool(group.tested) for segment in segments for group in segment.groups)
+    return SegmentsEvidence(by, segments, families, _doubt(baseline, window, segments))
+
+
+def _segment(name: str, before: Profile | None, after: Profile | None, by: str) -> SegmentDrift:
+    n, m = (0 if profile is None else profile.n for profile in (before, after))
+    reason = (
+        REMAINDER
+        if name == OTHER_SEGMENT
+        else NEW
+        if not n
+        else GONE
+        if not m
+        else FEW
+        if min(n, m) < ENOUGH_ROWS
+        else ""
+    )
+    if reason or before is None or after is None:
+        return SegmentDrift(name, n, m, (), reason)
+    return SegmentDrift(name, n, m, tuple(_groups(before, after, by)))
+
+
+def _groups(before: Profile, after: Profile, by: str) -> Iterator[GroupDrift]:
+    for name in before.groups:
+        if name in after.groups and not (
+            is_labels(name) if by == LABEL else name == f"metadata/{by}"
+        ):  # one value in a segment
+            group = compare_group(Side.of(before.groups[name]), Side.of(after.groups[name]))
+            if group.tested:
+                yield group
+
+
+def _doubt(baseline: Profile, window: Profile, segments: tuple[SegmentDrift, ...]) -> str:
+    """What may look new or gone because the other side has no segment for it."""
+    sides = ((NEW, baseline, "baseline"), (GONE, window, "window"))
+    unsure = [
+        f"{reason} may be among the rows of {OTHER_SEGMENT!r} in the {side}"
+        for reason, profile, side in sides
+        if OTHER_SEGMENT in profile.segments and any(segment.reason == reason for segment in segments)
+    ]
+    return f"segments that are {' and those that are '.join(unsure)}; profile with like=baseline" if unsure else ""
+
+
+def _badness(segment: SegmentDrift) -> tuple[bool, bool, float, int, int, str]:
+    """Sort key: what moved, the larger effect first; then what was not compared by its rows, `OTHER_SEGMENT` last."""
+    remainder = segment.reason == REMAINDER
+    return not segment.drift, remainder, -segment.effect, -segment.n_window, -segment.n_baseline, segment.name
+
+
+def _with_segments(report: DriftReport, segments: SegmentsEvidence, limits: DriftLimits) -> DriftReport:
+    """The report with what was found in segments, judged for the half of the rate that is theirs."""
+    judged = segments.judged(lambda group: by_formulas([group], segments.families, limits)[0])
+    return replace(report, segments=judged, segment_by=segments.by, segment_families=segments.families)

@@ -195,8 +195,8 @@ def bin_shares(baseline: View, window: View, bins: int = 10) -> tuple[Floats, Fl
         >>> shares[used].tolist()
         [0.25, 0.25, 0.25, 0.25]
     """
-    known = reference(baseline, bins)
-    return known.shares, _shares_of(window, known), known.used
+    of_baseline = reference(baseline, bins)
+    return of_baseline.shares, _shares_of(window, of_baseline), of_baseline.used
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Reference:
         deviation: Standard deviations, float64 `[D]`.
         n: Rows, `[D]`.
         edges: Of its bins, float64 `[D, bins - 1]`.
-        own: Edges that are bins of their own, bool, likewise.
+        alone: Edges that are bins of their own, bool, likewise.
         used: Which bins are used, bool `[D, 2 * bins - 1]`.
         shares: Its shares in them, float64, likewise.
     """
@@ -217,7 +217,7 @@ class Reference:
     deviation: Floats
     n: NDArray[Any]
     edges: Floats
-    own: NDArray[np.bool_]
+    alone: NDArray[np.bool_]
     used: NDArray[np.bool_]
     shares: Floats
 
@@ -238,11 +238,11 @@ def reference(baseline: View, bins: int = 10) -> Reference:
     edges = values_at(values, summed, np.arange(1, bins) / bins)
     below, upto = bisect(values, edges, "left"), bisect(values, edges, "right")
     repeated = np.diff(edges, axis=1, prepend=np.nan) == 0
-    own = (summed_at(summed, upto) - summed_at(summed, below) > 0.5 / bins * summed[:, -1:]) & ~repeated
+    alone = (summed_at(summed, upto) - summed_at(summed, below) > 0.5 / bins * summed[:, -1:]) & ~repeated
     used = np.ones((len(edges), 2 * bins - 1), bool)
-    used[:, 1::2], used[:, :-1:2] = own, ~repeated
-    shares = shares_between(summed, np.where(own, below, upto), upto)
-    return Reference(baseline, standard_deviation(baseline), summed[:, -1], edges, own, used, shares)
+    used[:, 1::2], used[:, :-1:2] = alone, ~repeated
+    shares = shares_between(summed, np.where(alone, below, upto), upto)
+    return Reference(baseline, standard_deviation(baseline), summed[:, -1], edges, alone, used, shares)
 
 
 def distances(baseline: View | Reference, window: View, bins: int = 10) -> Distances:
@@ -263,10 +263,10 @@ def distances(baseline: View | Reference, window: View, bins: int = 10) -> Dista
     """
     view = baseline.view if isinstance(baseline, Reference) else baseline
     ks, area, squared = _by_blocks(view, window)
-    known = baseline if isinstance(baseline, Reference) else reference(baseline, bins)
-    p, q = known.shares, _shares_of(window, known)
-    index = population_stability(p, q, known.n, window[1].sum(axis=1), known.used)
-    spread = known.deviation
+    of_baseline = baseline if isinstance(baseline, Reference) else reference(baseline, bins)
+    p, q = of_baseline.shares, _shares_of(window, of_baseline)
+    index = population_stability(p, q, of_baseline.n, window[1].sum(axis=1), of_baseline.used)
+    spread = of_baseline.deviation
     return Distances(
         ks,
         _in_deviations(area, spread),
@@ -288,16 +288,16 @@ def pixel_distances(baseline: NDArray[np.int64], window: NDArray[np.int64]) -> D
         >>> pixel_distances(black, grey).jensen_shannon.tolist()
         [1.0]
     """
-    one, two = ((np.broadcast_to(np.arange(256.0), counts.shape), counts) for counts in (baseline, window))
+    before, after = ((np.broadcast_to(np.arange(256.0), counts.shape), counts) for counts in (baseline, window))
     p, q = (counts / or_nan(counts.sum(axis=1, keepdims=True)) for counts in (baseline, window))
-    return replace(distances(one, two), jensen_shannon=jensen_shannon(p, q), hellinger=hellinger(p, q))
+    return replace(distances(before, after), jensen_shannon=jensen_shannon(p, q), hellinger=hellinger(p, q))
 
 
-def _shares_of(window: View, known: Reference) -> Floats:
+def _shares_of(window: View, of_baseline: Reference) -> Floats:
     """Shares of a window in the bins of a baseline."""
     values, weights = with_a_point(window)
-    below, upto = bisect(values, known.edges, "left"), bisect(values, known.edges, "right")
-    return shares_between(np.cumsum(weights, axis=1), np.where(known.own, below, upto), upto)
+    below, upto = bisect(values, of_baseline.edges, "left"), bisect(values, of_baseline.edges, "right")
+    return shares_between(np.cumsum(weights, axis=1), np.where(of_baseline.alone, below, upto), upto)
 
 
 def _in_deviations(distance: Floats, spread: Floats) -> Floats:
@@ -306,12 +306,12 @@ def _in_deviations(distance: Floats, spread: Floats) -> Floats:
 
 def _by_blocks(baseline: View, window: View) -> tuple[Floats, Floats, Floats]:
     """Kolmogorov-Smirnov, Wasserstein-1 and energy distance of all streams."""
-    found = np.empty((3, len(baseline[0])))
+    results = np.empty((3, len(baseline[0])))
     for start in range(0, max(len(baseline[0]), len(window[0])), _BLOCK):
         block = slice(start, start + _BLOCK)
         pooled = pool((baseline[0][block], baseline[1][block]), (window[0][block], window[1][block]))
-        found[:, block] = kolmogorov_smirnov(pooled), wasserstein(pooled), energy(pooled)
-    ks, area, squared = found
+        results[:, block] = kolmogorov_smirnov(pooled), wasserstein(pooled), energy(pooled)
+    ks, area, squared = results
     return ks, area, squared
 
 
@@ -337,8 +337,8 @@ def population_stability(p: Floats, q: Floats, n: NDArray[Any], m: NDArray[Any],
         >>> population_stability(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]]), rows, rows, used).round(2).tolist()
         [2.63]
     """
-    one, two = _smoothed(p, np.asarray(n), used), _smoothed(q, np.asarray(m), used)
-    index: Floats = np.sum((one - two) * np.log(one / two), axis=1, where=used)
+    before, after = _smoothed(p, np.asarray(n), used), _smoothed(q, np.asarray(m), used)
+    index: Floats = np.sum((before - after) * np.log(before / after), axis=1, where=used)
     return index
 
 
@@ -420,9 +420,9 @@ def values_at(values: NDArray[Any], summed: NDArray[Any], ranks: Floats) -> Floa
         [[1.0, 3.0]]
     """
     # a rank such as 0.3 times a count of 10 comes out as 3.0000000000000004 or so
-    place = bisect(summed, np.ceil(ranks * summed[:, -1:] * (1 - 1e-12)), "left")
-    found: Floats = np.take_along_axis(values, np.minimum(place, values.shape[1] - 1), axis=1).astype(np.float64)
-    return found
+    index = bisect(summed, np.ceil(ranks * summed[:, -1:] * (1 - 1e-12)), "left")
+    smallest: Floats = np.take_along_axis(values, np.minimum(index, values.shape[1] - 1), axis=1).astype(np.float64)
+    return smallest
 
 
 def bisect(ascending: NDArray[Any], wanted: NDArray[Any], side: str) -> NDArray[np.intp]:
@@ -440,8 +440,8 @@ def bisect(ascending: NDArray[Any], wanted: NDArray[Any], side: str) -> NDArray[
         half = size // 2
         low = low + half * goes_right(flat[low + (half - 1)], wanted)
         size -= half
-    found: NDArray[np.intp] = low + goes_right(flat[low], wanted) - start
-    return found
+    indices: NDArray[np.intp] = low + goes_right(flat[low], wanted) - start
+    return indices
 
 
 def summed_at(summed: NDArray[Any], count: NDArray[np.intp]) -> NDArray[Any]:

@@ -106,8 +106,8 @@ def compare_group(a: Side, b: Side, calibrated: Collection[str] = ()) -> GroupDr
     streams += _of_sketches(a.group, b.group)
     vectors = _vectors(a, b, notes, ROWS in calibrated)
     named = tuple(_named(streams, a.group, b.group))
-    found = GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, named, vectors, tuple(notes))
-    return without_rounded(found, a.group, b.group)
+    drift = GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, named, vectors, tuple(notes))
+    return without_rounded(drift, a.group, b.group)
 
 
 def _labels_of_a_row(group: Group) -> float:
@@ -118,10 +118,12 @@ def _labels_of_a_row(group: Group) -> float:
 
 def _named(streams: list[StreamDrift], a: Group, b: Group) -> Iterator[StreamDrift]:
     """The streams with their classes by name, and the shares of labels, of several to a row, as shares of rows."""
-    names, one, two = class_names(a, b), _labels_of_a_row(a), _labels_of_a_row(b)
+    names, a_labels, b_labels = class_names(a, b), _labels_of_a_row(a), _labels_of_a_row(b)
     for stream in streams:
         if stream.kind != "invalid" and (names or stream.shares):
-            shares = tuple((shown(name, names), one * before, two * after) for name, before, after in stream.shares)
+            shares = tuple(
+                (shown(name, names), a_labels * before, b_labels * after) for name, before, after in stream.shares
+            )
             label = name_of(stream.stream.removeprefix(f"{a.name}/"), names)
             yield replace(stream, shares=shares, label=label)
         else:
@@ -133,16 +135,17 @@ def _apart(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
     ours, theirs = a.apart, b.apart
     missing = []
     for name in dict.fromkeys([*ours, *theirs]):
-        one, two = _with_stream(a, name), _with_stream(b, name)
+        baseline, window = _with_stream(a, name), _with_stream(b, name)
         if name.startswith(_PIXEL) and (views := (_pixel_view(a, name), _pixel_view(b, name))) and None not in views:
             yield from _pixel_sketches(a, name, *views)  # type: ignore[arg-type]
-        elif one is None or two is None:
+        elif baseline is None or window is None:
             missing.append(name)
         elif name in ours and name in theirs:
-            yield from _invalid(Side.of(one), Side.of(two), f"{a.name}/{name}")
-            yield from _numbers(Side.of(one), Side.of(two), notes)
+            yield from _invalid(Side.of(baseline), Side.of(window), f"{a.name}/{name}")
+            yield from _numbers(Side.of(baseline), Side.of(window), notes)
         else:
-            yield from _numbers(Side.of(one), Side.of(two), [])  # that the other streams are not there is no news
+            # that the other streams are not there is no news
+            yield from _numbers(Side.of(baseline), Side.of(window), [])
     measures = a.custom.keys() | b.custom.keys()
     custom = [name for name in missing if name in measures]
     if custom:
@@ -157,18 +160,18 @@ def _with_stream(group: Group, name: str) -> Group | None:
     return group.own(name) or (group if group.bank is not None and name in group.streams else None)
 
 
-def _joint_alone(one: Group, other: Group) -> list[str]:
+def _joint_alone(group: Group, other: Group) -> list[str]:
     """The streams of a bank that the other group, which has only banks of single streams, does not have."""
-    if one.bank is None or other.bank is not None:
+    if group.bank is None or other.bank is not None:
         return []
     apart = other.apart
-    return [stream for stream in one.streams if stream not in apart] if apart else []
+    return [stream for stream in group.streams if stream not in apart] if apart else []
 
 
 def _pixel_view(group: Group, name: str) -> View | None:
     """The pixels of a channel, counted or sketched."""
-    if (own := group.own(name)) is not None:
-        return _view(own, [name])
+    if (alone := group.own(name)) is not None:
+        return _view(alone, [name])
     channel = name.removeprefix(_PIXEL)
     if group.pixels is None or not channel.isdecimal() or int(channel) >= group.pixels.channels or not group.pixels.n:
         return None
@@ -177,11 +180,13 @@ def _pixel_view(group: Group, name: str) -> View | None:
     return present.astype(np.float32)[None], counts[present][None].astype(np.int64)
 
 
-def _pixel_sketches(group: Group, name: str, one: View, two: View) -> Iterator[StreamDrift]:
+def _pixel_sketches(group: Group, name: str, baseline: View, window: View) -> Iterator[StreamDrift]:
     """Sketched pixels: reported, but not tested, as counted ones are not."""
-    sides = (quantiles(one, RANKS), quantiles(two, RANKS))
-    found = distances(reference(one), two)
-    yield from _rows([f"{group.name}/{name}"], "pixels", [group.definition_of(name)], found, np.full(1, np.nan), sides)
+    sides = (quantiles(baseline, RANKS), quantiles(window, RANKS))
+    measured = distances(reference(baseline), window)
+    yield from _rows(
+        [f"{group.name}/{name}"], "pixels", [group.definition_of(name)], measured, np.full(1, np.nan), sides
+    )
 
 
 def _invalid(a: Side, b: Side, name: str | None = None) -> Iterator[StreamDrift]:
@@ -206,19 +211,21 @@ def _numbers(a: Side, b: Side, notes: list[str], calibrated: Collection[str] = (
     if not (a.n and b.n):
         notes.append(f"no finite rows in the {'window' if a.n else 'baseline'}")
         return
-    one, two = _known(a.group, common), _view(b.group, common)
-    found, names = distances(one.reference, two), [f"{a.group.name}/{stream}" for stream in common]
+    baseline, window = _known(a.group, common), _view(b.group, common)
+    measured, names = distances(baseline.reference, window), [f"{a.group.name}/{stream}" for stream in common]
     by_formula = np.array([name not in calibrated for name in names])
     p = np.full(len(names), np.nan)
     if by_formula.any():
-        p[by_formula] = ks_p_value(found.ks[by_formula], a.n, b.n, math.hypot(one.error, _error(b.group, two)))
+        p[by_formula] = ks_p_value(
+            measured.ks[by_formula], a.n, b.n, math.hypot(baseline.error, _error(b.group, window))
+        )
     yield from _rows(
         names,
         "numbers",
         [a.group.definition_of(stream) for stream in common],
-        found,
+        measured,
         p,
-        (one.quantiles, quantiles(two, RANKS)),
+        (baseline.quantiles, quantiles(window, RANKS)),
     )
 
 
@@ -248,12 +255,12 @@ def _known(group: Group, streams: list[str]) -> _BaselineBank:
     assert bank is not None
     if list(group.streams) != streams:
         return _BaselineBank.of(group, streams)
-    known = _KNOWN.get(bank)
-    if known is None or known.rows_seen != bank.rows_seen:
-        known = _BaselineBank.of(group, streams)
-        if known.reference.view[0].size <= _LARGEST_KEPT:
-            _KNOWN[bank] = known
-    return known
+    kept = _KNOWN.get(bank)
+    if kept is None or kept.rows_seen != bank.rows_seen:
+        kept = _BaselineBank.of(group, streams)
+        if kept.reference.view[0].size <= _LARGEST_KEPT:
+            _KNOWN[bank] = kept
+    return kept
 
 
 def _common_streams(a: Group, b: Group, notes: list[str]) -> list[str]:
@@ -308,15 +315,15 @@ def _rows(
     names: list[str],
     kind: str,
     definitions: list[str],
-    found: Distances,
+    measured: Distances,
     p: NDArray[np.float64],
     sides: tuple[NDArray[Any], NDArray[Any]],
 ) -> Iterator[StreamDrift]:
     """A stream's row for every column of the distances."""
-    columns = (found.ks, p, found.wasserstein, found.psi, found.jensen_shannon, found.hellinger)
+    columns = (measured.ks, p, measured.wasserstein, measured.psi, measured.jensen_shannon, measured.hellinger)
     lists: list[list[Any]] = [column.tolist() for column in columns]
     lists += [[tuple(row) for row in side.tolist()] for side in sides]
-    lists.append(found.energy.tolist())
+    lists.append(measured.energy.tolist())
     for name, definition, ks, raw, area, psi, js, far, low, high, squared in zip(
         names, definitions, *lists, strict=True
     ):
@@ -328,27 +335,27 @@ def _rows(
 def _categories(a: Group, b: Group, notes: list[str], calibrated: Collection[str]) -> Iterator[StreamDrift]:
     """The streams of categories that both sides have."""
     for stream in (name for name in a.categories if name in b.categories):
-        one, two = a.categories[stream], b.categories[stream]
+        baseline, window = a.categories[stream], b.categories[stream]
         name = f"{a.name}/{stream}".rstrip("/")
-        if not (one.n and two.n):
-            notes.append(f"{name} has no rows in the {'window' if one.n else 'baseline'}")
+        if not (baseline.n and window.n):
+            notes.append(f"{name} has no rows in the {'window' if baseline.n else 'baseline'}")
             continue
-        p_value: _Formula | None = partial(category_p_value, n=one.n, m=two.n)
+        p_value: _Formula | None = partial(category_p_value, n=baseline.n, m=window.n)
         if several := PER_IMAGE in a.streams and PER_IMAGE in b.streams:
             p_value = partial(labels_p_value, n=a.n, m=b.n)
-        row = _category_row(name, a.definition_of(stream), one, two, None if name in calibrated else p_value)
+        row = _category_row(name, a.definition_of(stream), baseline, window, None if name in calibrated else p_value)
         yield _with_rows_of(row, a, b) if several else row
 
 
 def _category_row(
-    name: str, definition: str, one: Categories, two: Categories, p_value: _Formula | None
+    name: str, definition: str, baseline: Categories, window: Categories, p_value: _Formula | None
 ) -> StreamDrift:
-    names, before, after = _counts(one, two)
-    p, q = before / one.n, after / two.n
+    names, before, after = _counts(baseline, window)
+    p, q = before / baseline.n, after / window.n
     named = slice(None, -1 if names[-1] == RARE_CATEGORIES else None)  # the rest is off by the errors of all the others
-    raw = math.nan if p_value is None else p_value(before[named], after[named], errors=(one.error, two.error))
+    raw = math.nan if p_value is None else p_value(before[named], after[named], errors=(baseline.error, window.error))
     used = np.ones((1, len(names)), bool)
-    index = population_stability(p[None], q[None], np.array([one.n]), np.array([two.n]), used)
+    index = population_stability(p[None], q[None], np.array([baseline.n]), np.array([window.n]), used)
     most = sorted(range(len(names)), key=lambda i: (-abs(p[i] - q[i]), names[i]))[:5]
     shares = tuple((names[i], float(p[i]), float(q[i])) for i in most)
     divergences = (float(index[0]), float(jensen_shannon(p, q)), float(hellinger(p, q)))
@@ -360,38 +367,39 @@ def _category_row(
 
 def _with_rows_of(row: StreamDrift, a: Group, b: Group) -> StreamDrift:
     """The stream of labels of which a row has several: the largest change in the share of the rows with a label."""
-    one, two = a.categories[""], b.categories[""]
-    names, before, after = _counts(one, two)
+    baseline, window = a.categories[""], b.categories[""]
+    names, before, after = _counts(baseline, window)
     named = slice(None, -1 if names[-1] == RARE_CATEGORIES else None)
     return replace(row, effect=float(np.abs(before / a.n - after / b.n)[named].max()))
 
 
-def _counts(one: Categories, two: Categories) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
+def _counts(baseline: Categories, window: Categories) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
     """Names and counts of all categories either side knows; the rows its sketch has lost go to `RARE_CATEGORIES`."""
-    sides = [dict(side.top(_ALL)) for side in (one, two)]
+    sides = [dict(side.top(_ALL)) for side in (baseline, window)]
     names = sorted(sides[0].keys() | sides[1].keys())
     counts = [[side.get(name, 0) for name in names] for side in sides]
-    lost = [max(side.n - sum(known), 0) for side, known in zip((one, two), counts, strict=True)]
+    lost = [max(side.n - sum(of_side), 0) for side, of_side in zip((baseline, window), counts, strict=True)]
     if any(lost):
-        names, counts = [*names, RARE_CATEGORIES], [[*known, rest] for known, rest in zip(counts, lost, strict=True)]
+        names = [*names, RARE_CATEGORIES]
+        counts = [[*of_side, rest] for of_side, rest in zip(counts, lost, strict=True)]
     return names, np.array(counts[0]), np.array(counts[1])
 
 
 def _of_sketches(a: Group, b: Group) -> Iterator[StreamDrift]:
     """What sketches say that compare themselves."""
     for key in (key for key in a.sketches if key in b.sketches and a.streams_of(key) == b.streams_of(key)):
-        for stream, told in a.sketches[key].compared(b.sketches[key], a.streams_of(key)).items():
-            about = {"definition": a.definition_of(stream), "drift": False, "p_value": math.nan, **told}
+        for stream, measured in a.sketches[key].compared(b.sketches[key], a.streams_of(key)).items():
+            about = {"definition": a.definition_of(stream), "drift": False, "p_value": math.nan, **measured}
             yield StreamDrift(f"{a.name}/{stream}".rstrip("/"), **about)
 
 
 def _vectors(a: Side, b: Side, notes: list[str], calibrated: bool) -> VectorDrift | None:
     """The MMD of the rows. Where it cannot be had the streams still tell, so that is a note and no evidence."""
-    one, two = a.group.kernel_mean, b.group.kernel_mean
-    if one is None or two is None or a.group.streams != b.group.streams or not (one.n and two.n):
+    baseline, window = a.group.kernel_mean, b.group.kernel_mean
+    if baseline is None or window is None or a.group.streams != b.group.streams or not (baseline.n and window.n):
         return None
     try:
-        return VectorDrift(False, math.nan, kernel_test(one, two, a.rows, b.rows, calibrated=calibrated))
+        return VectorDrift(False, math.nan, kernel_test(baseline, window, a.rows, b.rows, calibrated=calibrated))
     except DefinitionError as error:
         notes.append(f"rows were not compared as vectors: {error}")
         return None

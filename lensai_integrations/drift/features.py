@@ -339,8 +339,8 @@ class ClassShares:
         if sketch is None or not sketch.n or sketch.error:
             return None
         counts = dict(sketch.top(_MOST_CLASSES))
-        found = [counts.get(str(int(number)), 0) / sketch.n for number in self.classes]
-        return np.array(found, np.float32), sketch.n
+        shares = [counts.get(str(int(number)), 0) / sketch.n for number in self.classes]
+        return np.array(shares, np.float32), sketch.n
 
     def state(self) -> State:
         """`classes` and `shares`."""

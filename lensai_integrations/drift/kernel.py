@@ -165,33 +165,33 @@ def kernel_test(
         >>> kernel_test(one, two, rows[:400]).p_value < 1e-6
         True
     """
-    one, two = _at_shared_bandwidths(baseline, window, baseline_rows, window_rows)
-    bands, spread = len(one.exponents), 1 / one.n + 1 / two.n
-    squared = float(np.sum((one.mean - two.mean) ** 2) / bands)
-    trace = max(1.0 - float(np.sum(one.mean**2)) / bands, 0.0) * one.n / max(one.n - 1, 1)
+    before, after = _at_shared_bandwidths(baseline, window, baseline_rows, window_rows)
+    bands, spread = len(before.exponents), 1 / before.n + 1 / after.n
+    squared = float(np.sum((before.mean - after.mean) ** 2) / bands)
+    trace = max(1.0 - float(np.sum(before.mean**2)) / bands, 0.0) * before.n / max(before.n - 1, 1)
     beyond = max(squared - spread * trace, 0.0)
     effect = (beyond / trace) ** 0.5 if trace > ROUNDING else math.inf if beyond > ROUNDING else 0.0
     moments = None
     if not calibrated and baseline_rows is not None and trace > ROUNDING:
-        moments = _null_moments(baseline, one, baseline_rows, trace)
+        moments = _null_moments(baseline, before, baseline_rows, trace)
     if calibrated:
         method, p = CALIBRATED, math.nan
     elif moments is None:
         method, p = "bound", bound_p_value(squared, spread)
     else:
-        p = weighted_chi_square_p_value(squared / spread, trace, *moments.sums(one.n, two.n))
+        p = weighted_chi_square_p_value(squared / spread, trace, *moments.sums(before.n, after.n))
         method = "gamma"
-    return KernelTest(squared**0.5, effect, p, method, one.n, two.n, one.bandwidths)
+    return KernelTest(squared**0.5, effect, p, method, before.n, after.n, before.bandwidths)
 
 
 def _null_moments(key: KernelMean, mean: KernelMean, rows: NDArray[Any], trace: float) -> NullMoments | None:
     """Those of a baseline's rows, found once; None if there are too few of them."""
-    looked_at, known = rows[: 2 * NULL_ROWS], _KNOWN.get(key)
-    if known is None or not known.is_of(mean, looked_at) or (known.moments and known.moments.trace != trace):
+    looked_at, kept = rows[: 2 * NULL_ROWS], _KNOWN.get(key)
+    if kept is None or not kept.is_of(mean, looked_at) or (kept.moments and kept.moments.trace != trace):
         products = centred_products(mean, looked_at)
         moments = None if products is None else NullMoments.of(products, trace)
-        known = _KNOWN[key] = _NullMoments(np.array(mean.mean), np.array(looked_at), tuple(mean.exponents), moments)
-    return known.moments
+        kept = _KNOWN[key] = _NullMoments(np.array(mean.mean), np.array(looked_at), tuple(mean.exponents), moments)
+    return kept.moments
 
 
 def centred_products(mean: KernelMean, rows: NDArray[Any]) -> NDArray[np.float64] | None:

@@ -63,7 +63,7 @@ class Null:
     def log_p(self, standard: Floats, size: int) -> NDArray[np.float64]:
         """Logarithms of the p-values of standardised statistics `[statistics, ...]`, each as the largest of all."""
         draws = self.largest[size]
-        return np.stack([Smooth.of(each).log_p(values) for each, values in zip(draws, standard, strict=True)])
+        return np.stack([Smooth.of(maxima).log_p(values) for maxima, values in zip(draws, standard, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -126,24 +126,24 @@ def null_of(block: Block, rows: Floats, halves: Halves, tick: Callable[[int], No
     Returns:
         Its null distribution.
     """
-    found = []
-    for part, columns in block.parts():
-        values = np.concatenate(list(_values(part, part.features(rows[:, columns]), halves)), axis=1)
-        centre, spread = values.mean(axis=1), np.maximum(values.std(axis=1), part.least_spread)
+    pieces = []
+    for piece, columns in block.parts():
+        values = np.concatenate(list(_values(piece, piece.features(rows[:, columns]), halves)), axis=1)
+        centre, spread = values.mean(axis=1), np.maximum(values.std(axis=1), piece.least_spread)
         largest = ((values - centre[:, None]) / spread[:, None]).max(axis=-1)
-        found.append((centre, spread, largest))
-        tick(part.streams)
-    centres, spreads, maxima = zip(*found, strict=True)
+        pieces.append((centre, spread, largest))
+        tick(piece.streams)
+    centres, spreads, maxima = zip(*pieces, strict=True)
     kept = (
         np.concatenate(centres, axis=-1),
         np.concatenate(spreads, axis=-1),
         np.swapaxes(np.max(maxima, axis=0), 1, 2),
     )
-    centre, spread, largest = (np.ascontiguousarray(np.swapaxes(each, 0, 1), np.float32) for each in kept)
+    centre, spread, largest = (np.ascontiguousarray(np.swapaxes(array, 0, 1), np.float32) for array in kept)
     return Null(centre, spread, largest)
 
 
-def _values(part: Block, features: Floats, halves: Halves) -> Iterator[Floats]:
+def _values(block: Block, features: Floats, halves: Halves) -> Iterator[Floats]:
     """Statistics of drawn windows, `[statistics, draws, sizes, D]`, some draws at a time."""
     rows = halves.order.shape[1]
     half, sizes = halves.half, np.array(halves.sizes, np.float32)
@@ -152,7 +152,7 @@ def _values(part: Block, features: Floats, halves: Halves) -> Iterator[Floats]:
         weights = halves.weights(slice(start, start + _DRAWN))
         sums = (weights.reshape(-1, rows) @ features).reshape(*weights.shape[:2], -1)
         means = np.cumsum(sums[:, 1:], axis=1) / sizes[:, None]
-        yield part.compare(sums[:, :1] / half, means, scale)
+        yield block.compare(sums[:, :1] / half, means, scale)
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,8 @@ class Smooth:
     def log_p(self, values: Any) -> NDArray[np.float64]:
         """Natural logarithm of the probability that a draw is at least a value; any shape."""
         shape = 4 / self.skewness**2
-        place = shape + shape**0.5 * (np.asarray(values, np.float64) - self.mean) / self.spread
-        logs: NDArray[np.float64] = np.log(np.maximum(gammaincc(shape, np.maximum(place, 0.0)), SMALLEST))
+        variate = shape + shape**0.5 * (np.asarray(values, np.float64) - self.mean) / self.spread
+        logs: NDArray[np.float64] = np.log(np.maximum(gammaincc(shape, np.maximum(variate, 0.0)), SMALLEST))
         return logs
 
 

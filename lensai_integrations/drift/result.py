@@ -1,9 +1,8 @@
 """What a comparison says, as plain frozen data: for people as text, for programs as JSON, for the HTML report as is.
 
-Nothing here decides anything. Everything is sorted worst first when it is made, so that no reader has to.
-
-As text it is the verdict, then what moved in words, then the numbers by group; without colours and within a width, for
-terminals, log files and e-mails.
+Nothing here decides anything. Everything is sorted worst first when it is made, so that no reader has to. As text it is
+the verdict, then what moved in words, then the numbers by group; without colours and within a width, for terminals, log
+files and e-mails.
 """
 
 from __future__ import annotations
@@ -299,15 +298,15 @@ class DriftReport:
         moved = {group.name for group in self.groups if group.drift}
         if not moved:
             return ()
-        told = [note.removeprefix(OF_WINDOW) for note in self.notes if note.startswith(OF_WINDOW)]
-        known = [note.removeprefix(OF_BASELINE) for note in self.notes if note.startswith(OF_BASELINE)]
-        return tuple(note for note in told if note not in known and any(name in note for name in moved))
+        of_window = [note.removeprefix(OF_WINDOW) for note in self.notes if note.startswith(OF_WINDOW)]
+        of_baseline = [note.removeprefix(OF_BASELINE) for note in self.notes if note.startswith(OF_BASELINE)]
+        return tuple(note for note in of_window if note not in of_baseline and any(name in note for name in moved))
 
     @property
     def missing(self) -> tuple[str, ...]:
         """The groups of the baseline that the window has no rows of, but for labels, which production mostly lacks."""
-        told = (note.removeprefix(ONLY_BASELINE) for note in self.notes if note.startswith(ONLY_BASELINE))
-        return tuple(name for names in told for name in names.split(", ") if not is_labels(name))
+        lists = (note.removeprefix(ONLY_BASELINE) for note in self.notes if note.startswith(ONLY_BASELINE))
+        return tuple(name for names in lists for name in names.split(", ") if not is_labels(name))
 
     @property
     def moved(self) -> tuple[StreamDrift, ...]:
@@ -323,9 +322,9 @@ class DriftReport:
     def p_value(self) -> float:
         """Of the report: the smallest of all corrected ones; 1 if there is none."""
         groups = [*self.groups, *(group for segment in self.segments for group in segment.groups)]
-        found = [stream.p_value for group in groups for stream in group.streams]
-        found += [group.vectors.p_value for group in groups if group.vectors is not None]
-        return min((p for p in found if not math.isnan(p)), default=1.0)
+        p_values = [stream.p_value for group in groups for stream in group.streams]
+        p_values += [group.vectors.p_value for group in groups if group.vectors is not None]
+        return min((p for p in p_values if not math.isnan(p)), default=1.0)
 
     @property
     def harm(self) -> str:
@@ -345,13 +344,13 @@ class DriftReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values: None for what is not a number, and only the worst streams of a long group."""
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        own |= {"groups": [_group_dict(group) for group in self.groups]}
-        own |= {"segments": [_segment_dict(segment) for segment in self.segments]}
-        own |= {"accuracies": {name: _fields(each) for name, each in self.accuracies}}
-        own |= {"accuracy": self.accuracy and _fields(self.accuracy), "harm": self.harm, "p_value": self.p_value}
-        own |= {"causes": self.causes}
-        return _plain({"drift": self.drift, **own})  # type: ignore[no-any-return]
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values |= {"groups": [_group_dict(group) for group in self.groups]}
+        values |= {"segments": [_segment_dict(segment) for segment in self.segments]}
+        values |= {"accuracies": {name: _fields(estimate) for name, estimate in self.accuracies}}
+        values |= {"accuracy": self.accuracy and _fields(self.accuracy), "harm": self.harm, "p_value": self.p_value}
+        values |= {"causes": self.causes}
+        return _plain({"drift": self.drift, **values})  # type: ignore[no-any-return]
 
     def to_json(self, indent: int | None = 2) -> str:
         """`to_dict` as JSON text; the same two profiles always give the same text."""
@@ -443,18 +442,20 @@ def meaning(report: DriftReport) -> list[str]:
     """What the drift is due to, where the window was read otherwise than the baseline; else what it means for the
     model's answers, as far as that can be told without labels.
     """
-    told = {
+    harms = {
         "harmful": "Harmful: what the model answers moved too.",
         "benign": "Benign so far: what the model is shown moved, what it answers did not.",
     }
     lines = [f"Look here first: {cause}." for cause in report.causes]
-    lines += [told[report.harm]] if report.harm and not lines else []
-    return lines + [_accuracy(each, "" if name == OUTPUTS else f" of {name}") for name, each in report.accuracies]
+    lines += [harms[report.harm]] if report.harm and not lines else []
+    lines += [_accuracy(estimate, "" if name == OUTPUTS else f" of {name}") for name, estimate in report.accuracies]
+    return lines
 
 
-def _accuracy(found: AccuracyEstimate, of: str) -> str:
-    (before, after), low, high = percents(found.baseline, found.window), percent(found.low), percent(found.high)
-    how = "its labels" if found.by_labels else "its confidences"
+def _accuracy(estimate: AccuracyEstimate, of: str) -> str:
+    before, after = percents(estimate.baseline, estimate.window)
+    low, high = percent(estimate.low), percent(estimate.high)
+    how = "its labels" if estimate.by_labels else "its confidences"
     return f"Accuracy{of}: {before} on the baseline; on the window {after} by {how} ({low} to {high})."
 
 
@@ -491,32 +492,34 @@ def _conditions(report: DriftReport) -> str:
 
 def _families(report: DriftReport) -> str:
     if report.clean_windows:
-        known = f"by {report.clean_windows:,} clean windows drawn from the baseline"
+        how = f"by {report.clean_windows:,} clean windows drawn from the baseline"
         rest = f"; {report.families} of its families of tests by formulas" if report.families else ""
-        return f"{known}{rest}" + ("; half of it for segments" if report.segment_families else "")
-    one, two = (f"{n} {'family' if n == 1 else 'families'}" for n in (report.families, report.segment_families))
-    halves = f"half of it for {one} of tests, half for {two} of tests of segments, in each half"
-    return f"{halves if report.segment_families else f'{one} of tests,'} an equal share each"
+        return f"{how}{rest}" + ("; half of it for segments" if report.segment_families else "")
+    whole, of_segments = (
+        f"{n} {'family' if n == 1 else 'families'}" for n in (report.families, report.segment_families)
+    )
+    halves = f"half of it for {whole} of tests, half for {of_segments} of tests of segments, in each half"
+    return f"{halves if report.segment_families else f'{whole} of tests,'} an equal share each"
 
 
 def _findings(report: DriftReport) -> Iterator[str]:
     """What moved, worst first: streams by name; of a group that is summed up one line; rows as vectors."""
-    found: list[tuple[float, str]] = []
+    findings: list[tuple[float, str]] = []
     for group in report.groups:
         moved = group.moved
         if moved and group.summed_up:
-            found.append((moved[0].effect, f"{group.name}: {_count(group)}, {_worst(group)}"))
+            findings.append((moved[0].effect, f"{group.name}: {_count(group)}, {_worst(group)}"))
         else:
-            found += [(stream.effect, f"{stream.title} {stream.words} ({_evidence(stream)})") for stream in moved]
+            findings += [(stream.effect, f"{stream.title} {stream.words} ({_evidence(stream)})") for stream in moved]
         if group.vectors is not None and group.vectors.drift:
             effect = group.vectors.test.effect if group.vectors.test is not None else 0.0
-            found.append((effect, f"{group.name} moved as a whole: {sum_up_vectors(group.vectors)}"))
+            findings.append((effect, f"{group.name} moved as a whole: {sum_up_vectors(group.vectors)}"))
     for segment in report.segments:
         if segment.drift:
-            found.append(
+            findings.append(
                 (segment.effect, f"segment {_short_name(segment.title or segment.name)}: {_worst_of(segment)}")
             )
-    return (text for _, text in sorted(found, key=lambda entry: -entry[0]))
+    return (text for _, text in sorted(findings, key=lambda entry: -entry[0]))
 
 
 def _worst_of(segment: SegmentDrift) -> str:

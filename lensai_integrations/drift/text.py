@@ -59,7 +59,7 @@ def _telling(values: Sequence[float], change: Callable[[list[float]], float], ac
     ways += [f"{{:.{figures}g}}".format for figures in range(3, 18)]
     for way in ways:
         text = [way(value) for value in values]
-        shown = change([float(each.replace(",", "")) for each in text])
+        shown = change([float(figure.replace(",", "")) for figure in text])
         if (shown > 0) == (actual > 0) and (shown < 0) == (actual < 0):
             break
     return text

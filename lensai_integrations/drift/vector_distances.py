@@ -68,14 +68,14 @@ def frechet_distance(
         >>> round(frechet_distance((np.zeros(2), np.eye(2)), (np.ones(2), 4 * np.eye(2))), 6)  # 2 + 2 * (2 - 1)^2
         4.0
     """
-    (mean, one), (other, two) = _moments("baseline", baseline), _moments("window", window)
-    if mean.shape != other.shape:
-        raise InputError(f"baseline has {mean.size} columns and window {other.size}: pass the same layer's")
-    values, vectors = np.linalg.eigh(one)
+    (mean, covariance), (window_mean, window_covariance) = _moments("baseline", baseline), _moments("window", window)
+    if mean.shape != window_mean.shape:
+        raise InputError(f"baseline has {mean.size} columns and window {window_mean.size}: pass the same layer's")
+    values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
-    common = np.sqrt(np.maximum(np.linalg.eigvalsh(root.T @ two @ root), 0.0)).sum()
-    found = np.sum((mean - other) ** 2) + np.trace(one) + np.trace(two) - 2 * common
-    return max(float(found), 0.0)
+    common = np.sqrt(np.maximum(np.linalg.eigvalsh(root.T @ window_covariance @ root), 0.0)).sum()
+    squared = np.sum((mean - window_mean) ** 2) + np.trace(covariance) + np.trace(window_covariance) - 2 * common
+    return max(float(squared), 0.0)
 
 
 def k_means_distance(baseline: ArrayLike, window: ArrayLike, n_clusters: int = 5, seed: int = 0) -> float:
@@ -99,16 +99,16 @@ def k_means_distance(baseline: ArrayLike, window: ArrayLike, n_clusters: int = 5
         >>> k_means_distance(rows, rows), k_means_distance(rows, rows + 100) > 0.6
         (0.0, True)
     """
-    one, two = checked_pair(baseline, window)
-    if not 1 <= n_clusters <= len(one):
-        raise InputError(f"n_clusters={n_clusters!r} should be from 1 to the baseline's {len(one)} rows, e.g. 5")
-    unit = -np.frexp(max(np.abs(one).max(), np.abs(two).max()))[1]  # a power of two, which rounds nothing
-    one, two = np.ldexp(one, unit), np.ldexp(two, unit)  # squares of very small numbers would be 0
+    x, y = checked_pair(baseline, window)
+    if not 1 <= n_clusters <= len(x):
+        raise InputError(f"n_clusters={n_clusters!r} should be from 1 to the baseline's {len(x)} rows, e.g. 5")
+    unit = -np.frexp(max(np.abs(x).max(), np.abs(y).max()))[1]  # a power of two, which rounds nothing
+    x, y = np.ldexp(x, unit), np.ldexp(y, unit)  # squares of very small numbers would be 0
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "One of the clusters is empty")  # no harm: its share is 0 on both sides
-        different = min(n_clusters, len(np.unique(one, axis=0)))  # k-means++ cannot choose more than there are
-        centroids, _ = kmeans2(one, different, iter=50, minit="++", rng=np.random.default_rng(seed))
-    p, q = (np.bincount(vq(rows, centroids)[0], minlength=n_clusters) / len(rows) for rows in (one, two))
+        different = min(n_clusters, len(np.unique(x, axis=0)))  # k-means++ cannot choose more than there are
+        centroids, _ = kmeans2(x, different, iter=50, minit="++", rng=np.random.default_rng(seed))
+    p, q = (np.bincount(vq(rows, centroids)[0], minlength=n_clusters) / len(rows) for rows in (x, y))
     return float(jensen_shannon(p, q))
 
 
@@ -127,15 +127,15 @@ def centroid_distance(baseline: ArrayLike, window: ArrayLike, metric: str = "euc
         >>> centroid_distance([[0.0, 0.0], [2.0, 0.0]], [[1.0, 3.0]]), centroid_distance([[1, 0]], [[0, 2]], "cosine")
         (3.0, 1.0)
     """
-    one, two = (rows.mean(axis=0) for rows in checked_pair(baseline, window))
+    x, y = (rows.mean(axis=0) for rows in checked_pair(baseline, window))
     if metric == "euclidean":
-        return float(np.linalg.norm(one - two))
+        return float(np.linalg.norm(x - y))
     if metric != "cosine":
         raise InputError(f"metric={metric!r} is unknown: pass 'euclidean' or 'cosine'")
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(two))
+    lengths = float(np.linalg.norm(x) * np.linalg.norm(y))
     if not lengths:
         raise InputError("metric='cosine', but the mean of a side is 0 and has no direction: pass 'euclidean'")
-    return 1.0 - float(np.clip(one @ two / lengths, -1.0, 1.0))
+    return 1.0 - float(np.clip(x @ y / lengths, -1.0, 1.0))
 
 
 def sliced_wasserstein(baseline: ArrayLike, window: ArrayLike, directions: int = 100, seed: int = 0) -> float:
@@ -158,15 +158,15 @@ def sliced_wasserstein(baseline: ArrayLike, window: ArrayLike, directions: int =
         >>> sliced_wasserstein(rows, rows), round(sliced_wasserstein(rows, rows + 10, directions=1000))
         (0.0, 9)
     """
-    one, two = checked_pair(baseline, window)
+    x, y = checked_pair(baseline, window)
     if directions < 1:
         raise InputError(f"directions={directions!r} is how many are drawn: pass 1 or more, e.g. 100")
-    axes = random_directions(one.shape[1], directions, seed)
-    found = []
+    axes = random_directions(x.shape[1], directions, seed)
+    lengths = []
     for start in range(0, directions, _BLOCK):
-        sides = (np.sort(axes[start : start + _BLOCK] @ rows.T, axis=1) for rows in (one, two))
-        found.append(wasserstein(pool(*((values, np.ones(values.shape, np.int64)) for values in sides))))
-    return float(np.concatenate(found).mean())
+        sides = (np.sort(axes[start : start + _BLOCK] @ rows.T, axis=1) for rows in (x, y))
+        lengths.append(wasserstein(pool(*((values, np.ones(values.shape, np.int64)) for values in sides))))
+    return float(np.concatenate(lengths).mean())
 
 
 def random_directions(dim: int, count: int, seed: int) -> Floats:
@@ -204,7 +204,7 @@ def classifier_auc(baseline: ArrayLike, window: ArrayLike, folds: int = 5, seed:
     """
     if folds < 2:
         raise InputError(f"folds={folds!r} is how many parts the rows are cut into: pass 2 or more, e.g. 5")
-    one, two = checked_pair(baseline, window, least=folds)
+    x, y = checked_pair(baseline, window, least=folds)
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -216,8 +216,8 @@ def classifier_auc(baseline: ArrayLike, window: ArrayLike, folds: int = 5, seed:
         ) from error
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    side = np.repeat([0, 1], [len(one), len(two)])
-    scores = cross_val_score(model, np.concatenate([one, two]), side, scoring="roc_auc", cv=parts, error_score="raise")
+    side = np.repeat([0, 1], [len(x), len(y)])
+    scores = cross_val_score(model, np.concatenate([x, y]), side, scoring="roc_auc", cv=parts, error_score="raise")
     return float(np.mean(scores))
 
 
@@ -226,9 +226,11 @@ def _moments(name: str, side: Any) -> tuple[Floats, Floats]:
     if not isinstance(side, tuple):
         rows = checked_rows(name, side, least=2)
         return rows.mean(axis=0), np.cov(rows, rowvar=False).reshape(rows.shape[1], -1)
-    arrays = [checked_numbers(name, each) for each in side]
-    if [each.ndim for each in arrays] != [1, 2] or arrays[1].shape != (arrays[0].size,) * 2:
-        raise InputError(f"{name} should be a mean [D] and a covariance [D, D], not {[each.shape for each in arrays]}")
+    arrays = [checked_numbers(name, array) for array in side]
+    if [array.ndim for array in arrays] != [1, 2] or arrays[1].shape != (arrays[0].size,) * 2:
+        raise InputError(
+            f"{name} should be a mean [D] and a covariance [D, D], not {[array.shape for array in arrays]}"
+        )
     return arrays[0], arrays[1]
 
 
@@ -270,11 +272,11 @@ def mmd(baseline: ArrayLike, window: ArrayLike, bandwidth: float | None = None, 
         >>> abs(mmd(rows[:100], rows[100:])) < 0.01, round(mmd(rows[:100], rows[100:] + 1), 2)
         (True, 0.25)
     """
-    one, two = checked_pair(baseline, window, least=2)
-    scale = _bandwidth(one, two, bandwidth)
-    n, m = len(one), len(two)
-    within = [_kernel_sum(rows, rows, scale) - len(rows) * unbiased for rows in (one, two)]
-    across = _kernel_sum(one, two, scale) / (n * m)
+    x, y = checked_pair(baseline, window, least=2)
+    scale = _bandwidth(x, y, bandwidth)
+    n, m = len(x), len(y)
+    within = [_kernel_sum(rows, rows, scale) - len(rows) * unbiased for rows in (x, y)]
+    across = _kernel_sum(x, y, scale) / (n * m)
     return within[0] / (n * (n - unbiased)) + within[1] / (m * (m - unbiased)) - 2 * across
 
 
@@ -302,20 +304,20 @@ def mmd_test(
         >>> found.p_value, found.permutations
         (0.01, 99)
     """
-    one, two = checked_pair(baseline, window, least=2)
-    n, m = len(one), len(two)
+    x, y = checked_pair(baseline, window, least=2)
+    n, m = len(x), len(y)
     if n + m > _LARGEST_MATRIX:
         raise InputError(f"{n} and {m} rows need too large a kernel matrix: pass at most {_LARGEST_MATRIX:,} together")
     if permutations < 1:
         raise InputError(f"permutations={permutations!r} is how many shuffles are drawn: pass 1 or more, e.g. 500")
-    scale = _bandwidth(one, two, bandwidth)
-    rows = np.concatenate([one, two])
+    scale = _bandwidth(x, y, bandwidth)
+    rows = np.concatenate([x, y])
     kernel = np.empty((n + m, n + m))
     for start, block in _kernel_blocks(rows, rows, scale):
         kernel[start : start + len(block)] = block
     np.fill_diagonal(kernel, 0.0)
     rng = np.random.default_rng(seed)
-    found = _shuffled(kernel, n, np.arange(n + m)[None])[0]
+    observed = _shuffled(kernel, n, np.arange(n + m)[None])[0]
     drawn = np.concatenate(
         [
             _shuffled(
@@ -324,8 +326,8 @@ def mmd_test(
             for start in range(0, permutations, _BLOCK)
         ]
     )
-    reached = int(np.count_nonzero(drawn >= found - 1e-12))  # shuffles that change nothing differ by rounding
-    return PermutationTest(float(found), (1 + reached) / (1 + permutations), scale, permutations)
+    reached = int(np.count_nonzero(drawn >= observed - 1e-12))  # shuffles that change nothing differ by rounding
+    return PermutationTest(float(observed), (1 + reached) / (1 + permutations), scale, permutations)
 
 
 def checked_pair(baseline: ArrayLike, window: ArrayLike, least: int = 1) -> tuple[Floats, Floats]:
@@ -343,10 +345,10 @@ def checked_pair(baseline: ArrayLike, window: ArrayLike, least: int = 1) -> tupl
         >>> [rows.shape for rows in checked_pair([[1, 2]], [[3, 4], [5, 6]])]
         [(1, 2), (2, 2)]
     """
-    one, two = checked_rows("baseline", baseline, least), checked_rows("window", window, least)
-    if one.shape[1] != two.shape[1]:
-        raise InputError(f"baseline has {one.shape[1]} columns and window {two.shape[1]}: pass the same layer's rows")
-    return one, two
+    x, y = checked_rows("baseline", baseline, least), checked_rows("window", window, least)
+    if x.shape[1] != y.shape[1]:
+        raise InputError(f"baseline has {x.shape[1]} columns and window {y.shape[1]}: pass the same layer's rows")
+    return x, y
 
 
 def checked_rows(name: str, rows: ArrayLike, least: int) -> Floats:
@@ -398,35 +400,35 @@ def checked_numbers(name: str, numbers: Any) -> Floats:
     return array
 
 
-def _bandwidth(one: Floats, two: Floats, given: float | None) -> float:
+def _bandwidth(x: Floats, y: Floats, bandwidth: float | None) -> float:
     """The one given, or the median distance; for rows that are mostly alike their mean distance, or 1."""
-    if given is not None:
-        if not 0 < given < np.inf:
-            raise InputError(f"bandwidth={given!r} should be a distance of rows: pass a number above 0, or None")
-        return float(given)
-    rows = np.concatenate([one, two])
+    if bandwidth is not None:
+        if not 0 < bandwidth < np.inf:
+            raise InputError(f"bandwidth={bandwidth!r} should be a distance of rows: pass a number above 0, or None")
+        return float(bandwidth)
+    rows = np.concatenate([x, y])
     lengths = pdist(rows[np.linspace(0, len(rows) - 1, min(len(rows), _MEDIAN_ROWS)).astype(np.intp)])
     return float(np.median(lengths) or np.mean(lengths) or 1.0)
 
 
-def _kernel_blocks(one: Floats, two: Floats, bandwidth: float) -> Iterator[tuple[int, Floats]]:
+def _kernel_blocks(x: Floats, y: Floats, bandwidth: float) -> Iterator[tuple[int, Floats]]:
     """The kernel's values, some rows `[c, m]` at a time, and which row is their first."""
-    middle = two.mean(axis=0)  # near the rows, for their squared lengths to be no larger than need be
-    one, two = (one - middle) / bandwidth, (two - middle) / bandwidth
-    lengths, step = np.einsum("nd,nd->n", two, two) / 2, max(_CHUNK // len(two), 1)
-    for start in range(0, len(one), step):
-        rows = one[start : start + step]
-        block = rows @ two.T
+    middle = y.mean(axis=0)  # near the rows, for their squared lengths to be no larger than need be
+    x, y = (x - middle) / bandwidth, (y - middle) / bandwidth
+    lengths, step = np.einsum("nd,nd->n", y, y) / 2, max(_CHUNK // len(y), 1)
+    for start in range(0, len(x), step):
+        rows = x[start : start + step]
+        block = rows @ y.T
         block -= np.einsum("nd,nd->n", rows, rows)[:, None] / 2 + lengths
         yield start, np.exp(np.minimum(block, 0.0, out=block), out=block)
 
 
-def _kernel_sum(one: Floats, two: Floats, bandwidth: float) -> float:
+def _kernel_sum(x: Floats, y: Floats, bandwidth: float) -> float:
     """Sum of the kernel over all pairs; of a side with itself, each row with itself counts exactly 1."""
     total = 0.0
-    for start, block in _kernel_blocks(one, two, bandwidth):
+    for start, block in _kernel_blocks(x, y, bandwidth):
         total += float(block.sum())
-        if one is two:
+        if x is y:
             total += len(block) - float(np.trace(block, offset=start))
     return total
 
@@ -437,7 +439,7 @@ def _shuffled(kernel: Floats, n: int, orders: NDArray[np.intp]) -> Floats:
     chosen = np.zeros((len(kernel), len(orders)))
     np.put_along_axis(chosen, orders[:, :n].T, 1.0, axis=0)
     degrees = kernel.sum(axis=1)
-    own, touched = np.einsum("np,np->p", chosen, kernel @ chosen), degrees @ chosen
-    rest: Floats = degrees.sum() - 2 * touched + own
-    result: Floats = own / (n * (n - 1)) + rest / (m * (m - 1)) - 2 * (touched - own) / (n * m)
+    within, touched = np.einsum("np,np->p", chosen, kernel @ chosen), degrees @ chosen
+    rest: Floats = degrees.sum() - 2 * touched + within
+    result: Floats = within / (n * (n - 1)) + rest / (m * (m - 1)) - 2 * (touched - within) / (n * m)
     return result

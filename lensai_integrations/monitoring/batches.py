@@ -1,6 +1,6 @@
-"""A batch of production: everything that belongs to the same images, cut where a window ends.
+"""A batch of production: everything that belongs to the same images, and the pane that it is measured into.
 
-The pane that is being filled: rows are measured exactly as the baseline's were.
+A batch is read as a model server has it, cut where a window ends, and measured exactly as the baseline was.
 """
 
 from __future__ import annotations
@@ -79,9 +79,13 @@ class Batch:
             >>> Batch(outputs=np.zeros((5, 2))).n
             5
         """
-        own = [self.inputs, self.outputs, self.labels, self.segments, *(self.embeddings or {}).values()]
-        parts = [part for each in own for part in (each.values() if isinstance(each, Mapping) else [each])]
-        return max((_length(part) for part in parts if part is not None), default=0)
+        arguments = [self.inputs, self.outputs, self.labels, self.segments, *(self.embeddings or {}).values()]
+        parts = [
+            array
+            for argument in arguments
+            for array in (argument.values() if isinstance(argument, Mapping) else [argument])
+        ]
+        return max((_length(array) for array in parts if array is not None), default=0)
 
     def part(self, start: int, stop: int) -> Batch:
         """Some consecutive rows; the batch itself if that is all of them."""
@@ -94,7 +98,7 @@ class Batch:
         return Batch(embeddings=layers, **parts, note=self.note)
 
 
-def read_batch(given: Batch, readers: Mapping[str, ImageInputs], reference: Profile, caught: Caught) -> Batch:
+def read_batch(batch: Batch, readers: Mapping[str, ImageInputs], reference: Profile, caught: Caught) -> Batch:
     """The arrays of a batch as a model server has it: dicts, tuples, lists of images, or one image or row alone.
 
     Args:
@@ -104,19 +108,19 @@ def read_batch(given: Batch, readers: Mapping[str, ImageInputs], reference: Prof
         reference: What the baseline knows: how wide a row is.
         caught: Notes what cannot be read; the other parts go on.
     """
-    parts: dict[str, Any] = {"segments": given.segments}
-    single = _is_one(given.labels)
+    parts: dict[str, Any] = {"segments": batch.segments}
+    single = _is_one(batch.labels)
     with caught("inputs"):
-        if given.inputs is not None:
-            found = _delivered if only_delivered(reference) is not None else partial(_images, caught=caught)
-            parts["inputs"], parts["note"], alone = found(given.inputs, readers)
+        if batch.inputs is not None:
+            read_images = _delivered if only_delivered(reference) is not None else partial(_images, caught=caught)
+            parts["inputs"], parts["note"], alone = read_images(batch.inputs, readers)
             single = single or alone
     with caught("outputs"):
-        if given.outputs is not None:
-            answer = from_list(given.outputs, OUTPUTS, reference)
+        if batch.outputs is not None:
+            answer = from_list(batch.outputs, OUTPUTS, reference)
             if isinstance(answer, Mapping):  # a number without an axis is a loss, unless the baseline has such a head
-                known = [head for head in answer if group_of(OUTPUTS, str(head)) in reference.groups]
-                answer = {**answer, **{head: _listed(answer[head]) for head in known if _is_one(answer[head])}}
+                baseline_heads = [head for head in answer if group_of(OUTPUTS, str(head)) in reference.groups]
+                answer = {**answer, **{head: _listed(answer[head]) for head in baseline_heads if _is_one(answer[head])}}
             elif _is_one(answer):
                 answer, single = _listed(answer), True
             row = with_rows(answer, OUTPUTS, reference)
@@ -127,12 +131,12 @@ def read_batch(given: Batch, readers: Mapping[str, ImageInputs], reference: Prof
             parts["outputs"] = read.get("", read)
     layers: dict[str, Any] = {}
     with caught("embeddings"):
-        if given.embeddings is not None and not isinstance(given.embeddings, Mapping):
+        if batch.embeddings is not None and not isinstance(batch.embeddings, Mapping):
             raise InputError(
-                f"embeddings= is a {type(given.embeddings).__name__}: pass a dict from the names of layers to their"
+                f"embeddings= is a {type(batch.embeddings).__name__}: pass a dict from the names of layers to their"
                 " arrays, such as embeddings={'avgpool': array}"
             )
-    arrays = given.embeddings if isinstance(given.embeddings, Mapping) else {}
+    arrays = batch.embeddings if isinstance(batch.embeddings, Mapping) else {}
     for layer, rows in arrays.items():
         if rows is None:
             continue
@@ -141,14 +145,14 @@ def read_batch(given: Batch, readers: Mapping[str, ImageInputs], reference: Prof
             layers[layer] = _row(with_rows(rows, f"embeddings/{layer}", reference), single)
             single = single or layers[layer] is not rows
     with caught("labels"):
-        if given.labels is not None:
+        if batch.labels is not None:
             several = [head for head in _heads_of(parts.get("outputs"), reference) if not single]
-            heads = labels_by_head(given.labels, several)
+            heads = labels_by_head(batch.labels, several)
             heads = {head: labels for head, labels in heads.items() if labels is not None}
-            found = _labels(heads.get("", heads), single)
-            for labels in found.values() if isinstance(found, Mapping) else [found]:
+            read_labels = _labels(heads.get("", heads), single)
+            for labels in read_labels.values() if isinstance(read_labels, Mapping) else [read_labels]:
                 check_rows(labels, Batch(parts.get("inputs"), parts.get("outputs"), layers).n)
-            parts["labels"] = found or None if isinstance(found, Mapping) else found
+            parts["labels"] = read_labels or None if isinstance(read_labels, Mapping) else read_labels
     if single and parts["segments"] is not None:
         parts["segments"] = _listed(parts["segments"])
     return replace(Batch(**parts), embeddings=layers or None)
@@ -156,22 +160,22 @@ def read_batch(given: Batch, readers: Mapping[str, ImageInputs], reference: Prof
 
 def feeds(reference: Profile) -> dict[str, str]:
     """What an `update` may be given that the baseline has: the argument, by group."""
-    found: dict[str, str] = {}
+    arguments: dict[str, str] = {}
     delivered = only_delivered(reference)
     for name in reference.groups:
         kind, _, rest = name.partition("/")
         if is_images(name) or (delivered is not None and name == delivered.name):
-            found[name] = "inputs=images"
+            arguments[name] = "inputs=images"
         elif kind == "embeddings":
-            found[name] = f"embeddings={{{rest!r}: rows}}"
+            arguments[name] = f"embeddings={{{rest!r}: rows}}"
         elif is_outputs(name) or is_labels(name):
-            found[name] = f"{kind}=..."
-    return found
+            arguments[name] = f"{kind}=..."
+    return arguments
 
 
-def not_held(given: Batch, reference: Profile) -> str:
+def not_held(batch: Batch, reference: Profile) -> str:
     """What is to be said of an update without anything that could be held against the baseline."""
-    what = ", ".join(given.names) or "nothing"
+    what = ", ".join(batch.names) or "nothing"
     wanted = " or ".join(dict.fromkeys(feeds(reference).values()))
     return (
         f"an update with {what} had no row that can be held against the baseline, which has"
@@ -179,29 +183,29 @@ def not_held(given: Batch, reference: Profile) -> str:
     )
 
 
-def _images(given: Any, readers: Mapping[str, ImageInputs], caught: Caught) -> tuple[Any, str, bool]:
+def _images(inputs: Any, readers: Mapping[str, ImageInputs], caught: Caught) -> tuple[Any, str, bool]:
     """Images, or these by the name of their input; what to say of how they were found; whether it is one alone."""
     if "" in readers:
         reader = readers[""]
-        return _with_axis(locate(given, None if is_array(given) else reader.key, reader.layout), reader)
+        return _with_axis(locate(inputs, None if is_array(inputs) else reader.key, reader.layout), reader)
     layouts = {reader.layout for reader in readers.values()}
     layout = layouts.pop() if len(layouts) == 1 else "auto"
-    found = separated(given, {name: reader.key for name, reader in readers.items()}, layout)
-    images, notes, alone = {}, [found.note], False
+    by_input = separated(inputs, {name: reader.key for name, reader in readers.items()}, layout)
+    images, notes, alone = {}, [by_input.note], False
     for name, reader in readers.items():
         with caught(group_of(INPUTS, name)):
-            if name in found.missing:
-                raise found.missing[name]
-            images[name], note, one = _with_axis(locate(found.parts[name], None, reader.layout), reader)
+            if name in by_input.missing:
+                raise by_input.missing[name]
+            images[name], note, is_alone = _with_axis(locate(by_input.parts[name], None, reader.layout), reader)
             notes.append(note and f"{group_of(INPUTS, name)}: {note}")
-            alone = alone or one
+            alone = alone or is_alone
     return images or None, "; ".join(filter(None, notes)), alone
 
 
-def _delivered(given: Any, readers: Mapping[str, ImageInputs]) -> tuple[Any, str, bool]:
+def _delivered(inputs: Any, readers: Mapping[str, ImageInputs]) -> tuple[Any, str, bool]:
     """The same of images as they were delivered, of any size and colour mode: one alone as a list of one."""
     (reader,) = readers.values()
-    located = delivered_images(given, reader)
+    located = delivered_images(inputs, reader)
     images, axes = located.images, 4 if reader.layout == "auto" else len(reader.layout)
     alone = is_picture(images) or (is_array(images) and len(shape_of(images)) < axes)
     return [images] if alone else images, located.note, alone
@@ -237,11 +241,11 @@ def _is_one(value: Any) -> bool:
     return isinstance(value, str | int | float) or (is_array(value) and not shape_of(value))
 
 
-def _labels(given: Any, single: bool) -> Any:
+def _labels(passed: Any, single: bool) -> Any:
     """Labels as arrays or lists of strings."""
-    if isinstance(given, Mapping):
-        return {head: _labels(labels, single) for head, labels in given.items()}
-    labels = _listed(given) if single else given
+    if isinstance(passed, Mapping):
+        return {head: _labels(labels, single) for head, labels in passed.items()}
+    labels = _listed(passed) if single else passed
     texts = strings(labels) if all(label is not None for label in labels_given(labels)) else None
     return texts if texts is not None else labels if is_array(labels) else label_array(labels)
 
@@ -264,8 +268,8 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _length(part: Any) -> int:
-    return int(shape_of(part)[0]) if is_array(part) else len(part)
+def _length(rows: Any) -> int:
+    return int(shape_of(rows)[0]) if is_array(rows) else len(rows)
 
 
 class Measuring:

@@ -55,9 +55,9 @@ class WindowReport:
         """The window as JSON values: its place and level, the report's verdict, its causes and the worst streams."""
         report = self.report
         streams = sorted((s for group in report.groups for s in group.streams), key=lambda s: (not s.drift, -s.effect))
-        own = {key: getattr(self, key) for key in ("number", "level", "rows", "warm_rows", "opened", "closed")}
+        values = {key: getattr(self, key) for key in ("number", "level", "rows", "warm_rows", "opened", "closed")}
         effects = [(group, worst_effect(group)) for group in report.groups]
-        return own | {
+        return values | {
             "false_alarm_rate": report.false_alarm_rate,
             "drift": self.drift,
             "moved": len(report.moved),
@@ -172,26 +172,27 @@ class Status:
         return asdict(replace(self, failures=dict(self.failures), causes=dict(self.causes)))
 
 
-def notice_text(monitor: str, kind: str, window: Mapping[str, Any], told: str) -> str:
+def notice_text(monitor: str, kind: str, window: Mapping[str, Any], before: str) -> str:
     """What people are told.
 
     Args:
         monitor: Its name.
         kind: Of the notice.
         window: `WindowReport.to_dict()`.
-        told: The level people were told before, which a reminder repeats.
+        before: The level people were told before, which a reminder repeats.
 
     Example:
         >>> window = {"number": 7, "rows": 200, "streams": [], "false_alarm_rate": 0.01}
         >>> notice_text("production", "recovery", window, "alarm")
         'production: recovered from alarm, window 7 (200 rows) is clean'
     """
-    place = f"window {window['number']} ({window['rows']} rows)"
+    where = f"window {window['number']} ({window['rows']} rows)"
     if kind == "recovery":
-        return f"{monitor}: recovered from {told}, {place} is clean"
-    moved = [f"{each.get('title', each['stream'])} {each['words']}" for each in window["streams"] if each["drift"]][:3]
+        return f"{monitor}: recovered from {before}, {where} is clean"
+    drifted = [stream for stream in window["streams"] if stream["drift"]][:3]
+    moved = [f"{stream.get('title', stream['stream'])} {stream['words']}" for stream in drifted]
     why = "; ".join([*window.get("causes", []), *moved]) or "the rows moved as vectors, or a segment did"
     if window.get("missing"):
         why = f"{why}; no rows of {', '.join(window['missing'])} to compare"
-    level = f"still at {told}" if kind == "reminder" else kind
-    return f"{monitor}: {level}, {place} drifted at a false-alarm rate of {window['false_alarm_rate']:g}: {why}"
+    level = f"still at {before}" if kind == "reminder" else kind
+    return f"{monitor}: {level}, {where} drifted at a false-alarm rate of {window['false_alarm_rate']:g}: {why}"

@@ -1,6 +1,4 @@
-"""From a whole window to its level, and to what has to be said about it; counts and levels outlive a restart.
-
-How bad a window is, and whether anybody has to be told again.
+"""How bad a window is, and whether anybody has to be told; counts and levels outlive a restart.
 
 `warn` and `alarm` are false-alarm rates of a window: it is an alarm if it drifts at the rate `alarm`, and a warning if
 only at the larger rate `warn`. What is told is less than what is found: one notice when the level rises above what was
@@ -200,22 +198,22 @@ class Judging:
         self.counts["windows"] += 1
         if level in _COUNTED:
             self.counts[_COUNTED[level]] += 1
-        found = WindowReport(
+        judged = WindowReport(
             self.counts["windows"], level, report, whole.profile, whole.rows, whole.opened, whole.closed,
             whole.warm_rows, kind,
         )  # fmt: skip
-        self.last = found.to_dict()
-        return found
+        self.last = judged.to_dict()
+        return judged
 
-    def events(self, found: WindowReport, status: Status) -> Iterator[Event]:
+    def events(self, judged: WindowReport, status: Status) -> Iterator[Event]:
         """What has to be said about the window that was judged last: itself, and a notice if it caused one."""
-        window, told = self.last, status.to_dict()
-        causes = "".join(f": {cause}" for cause in found.report.causes[:1])
-        text = f"{self._name}: window {found.number} ({found.rows} rows) is {found.level}{causes}"
-        yield self._event(WINDOW, found.level, found.closed, text, told, found)
-        if found.notice is not None:
-            text = notice_text(self._name, found.notice, window, self._told_before)
-            yield self._event(NOTICE, found.notice, found.closed, text, told, found)
+        window, about = self.last, status.to_dict()
+        causes = "".join(f": {cause}" for cause in judged.report.causes[:1])
+        text = f"{self._name}: window {judged.number} ({judged.rows} rows) is {judged.level}{causes}"
+        yield self._event(WINDOW, judged.level, judged.closed, text, about, judged)
+        if judged.notice is not None:
+            text = notice_text(self._name, judged.notice, window, self._told_before)
+            yield self._event(NOTICE, judged.notice, judged.closed, text, about, judged)
 
     def status_event(self, status: Status, now: float) -> Event:
         """What has to be said when the monitor starts or ends."""

@@ -1,13 +1,12 @@
 """A monitor beside a deployed model: batches in, windows judged, people told; never in the way of the model.
 
-One batch goes this way: `batches.py` finds its arrays, `recording.py` measures them into the open pane, `windows.py`
-says when panes make a window, `levels.py` judges it and whether to tell, `memory.py` writes everything down, and only
-then `telling.py` tells the sinks. Nothing that fails on this way reaches the caller of `update`.
+One batch goes this way: `batches.py` finds its arrays and measures them into the open pane, `windows.py` says when
+panes make a window, `judging.py` judges it and says whether to tell, `state.py` writes everything down, and only then
+`telling.py` tells the sinks. Nothing that fails on this way reaches the caller of `update`.
 
-The `with monitor:` bodies of one monitor that are open at once, in threads, tasks or one within another.
-
-Each has a status of its own: an exception that ends one says nothing about the others. Which body a caller is in is
-known from its context (`contextvars`), which every thread and every asyncio task has.
+Of one monitor several `with monitor:` bodies may be open at once, in threads, tasks or one within another. Each has a
+status of its own: an exception that ends one says nothing about the others. Which body a caller is in is known from its
+context (`contextvars`), which every thread and every asyncio task has.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Bodies:
         >>> bodies = Bodies()
         >>> bodies.enter(), bodies.leave(ValueError("broken image"))
         (None, True)
-        >>> bodies.own.state, bodies.own.cause
+        >>> bodies.innermost.state, bodies.innermost.cause
         ('Failed', 'ValueError: broken image')
     """
 
@@ -92,11 +91,11 @@ class Bodies:
             Whether none is open now that was; False too if the monitor was closed meanwhile, and with it all of them.
         """
         if not self._open:
-            if error is not None and self.own is not None:
-                self.own.end(error)
+            if error is not None and self.innermost is not None:
+                self.innermost.end(error)
             return False
-        own = [body for body in _BODIES.get() if body in self._open]
-        body = own[-1] if own else self._open[-1]
+        here = [body for body in _BODIES.get() if body in self._open]
+        body = here[-1] if here else self._open[-1]
         body.end(error)
         self._open.remove(body)
         self._keep(body)
@@ -114,15 +113,15 @@ class Bodies:
         return bool(self._open)
 
     @property
-    def own(self) -> Body | None:
+    def innermost(self) -> Body | None:
         """The innermost open one of this context, else the one that ended last in it in this run of the monitor."""
-        found = [body for body in _BODIES.get() if body.owner() is self and body.run == self._run]
-        return next((body for body in reversed(found) if body in self._open), found[-1] if found else None)
+        here = [body for body in _BODIES.get() if body.owner() is self and body.run == self._run]
+        return next((body for body in reversed(here) if body in self._open), here[-1] if here else None)
 
     def forget_ended(self) -> None:
         """What goes on in this context now is not what ended."""
-        own = self.own
-        if own is not None and own not in self._open:
+        innermost = self.innermost
+        if innermost is not None and innermost not in self._open:
             _BODIES.set(tuple(body for body in _BODIES.get() if body.owner() is not self))
 
     def _keep(self, last: Body) -> None:
@@ -269,7 +268,7 @@ class DriftMonitor:
 
         The state is that of the `with monitor:` body that the caller is in, or was in last; else the monitor's.
         """
-        body = self._bodies.own
+        body = self._bodies.innermost
         return self._status(self._state, self._cause) if body is None else self._status(body.state, body.cause)
 
     def _status(self, state: str, cause: str) -> Status:
@@ -313,29 +312,29 @@ class DriftMonitor:
         Returns:
             The windows that became full, oldest first; mostly none.
         """
-        found: list[WindowReport] = []
-        given = Batch(inputs, outputs, embeddings, labels, segments)
+        reports: list[WindowReport] = []
+        unread = Batch(inputs, outputs, embeddings, labels, segments)
         with self._lock:
             self._begin()
             with self._failures.caught("update"):
                 now, rows, failures = self._clock(), self._memory.rows, self._failures.total
-                self._advance(now, found)
-                batch = read_batch(given, self._measuring.readers, self.reference, self._failures.caught)
+                self._advance(now, reports)
+                batch = read_batch(unread, self._measuring.readers, self.reference, self._failures.caught)
                 if batch.note:
                     self._failures.remark(batch.note)
-                self._take(batch, now, found)
+                self._take(batch, now, reports)
                 failed = self._failures.total > failures
-                if batch.n or failed or not given.names:  # else it was a batch of no rows
-                    self._look_fed(given, self._memory.rows > rows, failed)
-            self._settle(found)
-        return found
+                if batch.n or failed or not unread.names:  # else it was a batch of no rows
+                    self._look_fed(unread, self._memory.rows > rows, failed)
+            self._settle(reports)
+        return reports
 
-    def _look_fed(self, given: Batch, fed: bool, failed: bool) -> None:
+    def _look_fed(self, batch: Batch, fed: bool, failed: bool) -> None:
         """Say it if an update had nothing that the baseline has: windows would never fill, and nothing would alarm."""
-        if not fed and not given.names:
-            self._failures.remark(not_held(given, self.reference))
+        if not fed and not batch.names:
+            self._failures.remark(not_held(batch, self.reference))
         elif not fed and not failed:
-            self._failures.note("rows", not_held(given, self.reference))
+            self._failures.note("rows", not_held(batch, self.reference))
         first, self._judging.unfed = not fed and not self._judging.unfed, not fed
         if first:
             self._say(RUNNING)
@@ -345,16 +344,16 @@ class DriftMonitor:
 
         At the end of a pass over data, whose last rows do not fill a window. Without such rows nothing happens.
         """
-        found: list[WindowReport] = []
+        reports: list[WindowReport] = []
         with self._lock:
             self._begin()
             with self._failures.caught("flush"):
-                self._advance(self._clock(), found)
+                self._advance(self._clock(), reports)
                 if last := self._memory.cut_short():
-                    self._judge(last.number, found, partial=True)
+                    self._judge(last.number, reports, partial=True)
                     self._memory.start_over()
-            self._settle(found)
-        return found
+            self._settle(reports)
+        return reports
 
     def score(
         self, *, inputs: Any = None, outputs: Any = None, embeddings: Mapping[str, Any] | None = None
@@ -372,8 +371,8 @@ class DriftMonitor:
         Raises:
             InputError: If a batch cannot be read, or the baseline keeps no rows of what is given.
         """
-        given = Batch(inputs, outputs, embeddings)
-        batch = read_batch(given, self._measuring.readers, self.reference, lambda _: nullcontext())
+        unread = Batch(inputs, outputs, embeddings)
+        batch = read_batch(unread, self._measuring.readers, self.reference, lambda _: nullcontext())
         with self._lock:
             if self._scorer is None:
                 self._scorer = Scorer(self._measuring)
@@ -434,20 +433,20 @@ class DriftMonitor:
         Returns:
             Windows by time that have ended since the last `update`.
         """
-        found: list[WindowReport] = []
+        reports: list[WindowReport] = []
         with self._lock:
             if not self._running and error is None:
-                return found
+                return reports
             with self._failures.caught("close"):
-                self._advance(self._clock(), found)
+                self._advance(self._clock(), reports)
             self._state, self._cause = outcome(error)
             self._running = False
             self._bodies.close(error)
             self._say(self._state, self._cause)
-            self._settle(found)
+            self._settle(reports)
             self._teller.close()
             self._memory.release()
-        return found
+        return reports
 
     def _begin(self, *, by_body: bool = False) -> None:
         """Become Running, unless it is; with a `with monitor:` body, that body does in any case."""
@@ -468,7 +467,7 @@ class DriftMonitor:
         with self._failures.caught("status"):
             self._teller.add(self._judging.status_event(self._status(state, cause), self._clock()))
 
-    def _advance(self, now: float, found: list[WindowReport]) -> None:
+    def _advance(self, now: float, reports: list[WindowReport]) -> None:
         """By time: close the pane whose time is over, and judge the windows that ended since."""
         if not self.plan.by_time:
             return
@@ -477,11 +476,11 @@ class DriftMonitor:
         if number > last and self._memory.open.rows:
             self._memory.close_pane()
             for end in boundaries(self.plan, last, number):
-                self._judge(end, found)
+                self._judge(end, reports)
         if number > self._memory.open.number or not self._memory.open.rows:
             self._memory.open = OpenPane(number, self._measuring.profiler())
 
-    def _take(self, batch: Batch, now: float, found: list[WindowReport]) -> None:
+    def _take(self, batch: Batch, now: float, reports: list[WindowReport]) -> None:
         start, n = 0, batch.n
         while start < n:
             room = n if self.plan.by_time else self.plan.pane - self._memory.open.rows
@@ -491,21 +490,21 @@ class DriftMonitor:
             if not self.plan.by_time and self._memory.open.rows >= self.plan.pane:
                 number = self._memory.close_pane().number
                 if self.plan.ends(number):
-                    self._judge(number, found)
+                    self._judge(number, reports)
 
-    def _judge(self, number: int, found: list[WindowReport], *, partial: bool = False) -> None:
+    def _judge(self, number: int, reports: list[WindowReport], *, partial: bool = False) -> None:
         """Judge the window that ends with a pane, if it is whole."""
         with self._failures.caught("compare"):
             whole = self._memory.window(number, partial=partial)
             if whole is None:
                 return
             report = self._judging.judge(whole)
-            found.append(report)
+            reports.append(report)
             _say_lacking(self._failures, report.report.missing, feeds(self.reference))
             for event in self._judging.events(report, self.status):
                 self._teller.add(event)
 
-    def _settle(self, found: list[WindowReport]) -> None:
+    def _settle(self, reports: list[WindowReport]) -> None:
         """Write everything down, and only then tell; what was told is written down as well."""
         self._memory.save(self._state)
         with self._failures.caught("sinks"):
@@ -521,10 +520,10 @@ def _say_lacking(problems: Problems, groups: Iterable[str], feeds: Mapping[str, 
         feeds: The argument of `update` by the name of the group, of those that have one.
     """
     new = [group for group in groups if group not in problems.causes]
-    for told in (True, False):
-        if some := [group for group in new if (group in feeds) is told]:
-            wanted = ", ".join(dict.fromkeys(feeds[group] for group in some if told))
-            gives = f"update({wanted}) gives them" if told else "no update gives them"
+    for possible in (True, False):
+        if some := [group for group in new if (group in feeds) is possible]:
+            wanted = ", ".join(dict.fromkeys(feeds[group] for group in some if possible))
+            gives = f"update({wanted}) gives them" if possible else "no update gives them"
             why = f"a window has no rows of what the baseline has here, so nothing is held against it; {gives}"
             problems.causes |= dict.fromkeys(some, why)
             problems.remark(f"{', '.join(some)}: {why}")

@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.drift.calibrate import is_top_class
+from lensai_integrations.drift.calibration import is_top_class
 from lensai_integrations.errors import InputError
 from lensai_integrations.monitoring.batches import Batch, Measuring
 from lensai_integrations.profiles.names import is_labels
@@ -103,8 +103,8 @@ def in_order(sample: RowSample) -> dict[str, NDArray[np.float32]]:
         >>> in_order(sample)["a"].ravel().tolist()
         [0.0, 1.0, 2.0, 3.0]
     """
-    place = np.argsort(np.argsort(priorities(sample.seed, 0, sample.n)))
-    return {name: rows[place] for name, rows in sample.data.items()}
+    ranks = np.argsort(np.argsort(priorities(sample.seed, 0, sample.n)))
+    return {name: rows[ranks] for name, rows in sample.data.items()}
 
 
 class Conformal:
@@ -162,9 +162,9 @@ class _Group:
         self._scale = np.where(spread > still * _STILL, spread, still)
         self._rows = (sound - self._mean) / self._scale
         self._nearest = self._own_nearest()
-        own = self._nearest[:, -1]
-        self._median = float(np.median(own))
-        spread_of_own = float(np.quantile(own, 0.95)) - self._median
+        distances = self._nearest[:, -1]
+        self._median = float(np.median(distances))
+        spread_of_own = float(np.quantile(distances, 0.95)) - self._median
         self._unit = spread_of_own if spread_of_own > 0 else max(self._median, 1.0)
 
     def _own_nearest(self) -> NDArray[np.float64]:

@@ -1,11 +1,10 @@
 """What a monitor remembers: the panes of windows to come, counts, and, with a folder, all of it on disk.
 
-The state of a monitor on disk: killed at any point, it is there as it was after the last batch that was finished.
-
-A folder holds profiles, in files that are named by the sha256 of what is in them and never changed, and one `head.json`
-that says which of them count, together with all counters, levels, and what still has to be told. A change is: write
-the new profiles, replace the head in one step, remove the profiles that it does not name. A crash before the
-replacement changes nothing, one after it leaves files that the next change removes.
+Killed at any point, the state on disk is as it was after the last batch that was finished. A folder holds profiles, in
+files that are named by the sha256 of what is in them and never changed, and one `head.json` that says which of them
+count, together with all counters, levels, and what still has to be told. A change is: write the new profiles, replace
+the head in one step, remove the profiles that it does not name. A crash before the replacement changes nothing, one
+after it leaves files that the next change removes.
 
 A folder may be damaged, or come from a stranger. Names are checked, sizes bounded, digests compared, nothing is
 unpickled; what cannot be read is set aside under another name, and the monitor begins anew.
@@ -228,9 +227,9 @@ class Memory:
         size, reference = self._plan.pane, self._measuring.reference
         rows = kept_rows(reference, self._warm * size)
         return [
-            Pane(number, size, 0.0, 0.0, profile_of_rows(part, reference), warm=size)
+            Pane(number, size, 0.0, 0.0, profile_of_rows(pane_rows, reference), warm=size)
             for number in range(self._warm)
-            for part in [{name: each[number * size : (number + 1) * size] for name, each in rows.items()}]
+            for pane_rows in [{name: values[number * size : (number + 1) * size] for name, values in rows.items()}]
         ]
 
     def take(self, batch: Batch, now: float) -> None:
@@ -245,14 +244,14 @@ class Memory:
         Raises:
             LensAIError: If its rows do not fit those before them; all are forgotten then, so that the next ones count.
         """
-        own = self.open
+        ending = self.open
         try:
-            pane = Pane(own.number, own.rows, own.opened, own.closed, own.profile(), file=own.file)
+            pane = Pane(ending.number, ending.rows, ending.opened, ending.closed, ending.profile(), file=ending.file)
             self._panes.push(pane)
         except Exception:
             self.start_over()
             raise
-        self.open = self._opened(own.number + 1)
+        self.open = self._opened(ending.number + 1)
         return pane
 
     def cut_short(self) -> Pane | None:
@@ -276,9 +275,9 @@ class Memory:
         self._panes.judged(last)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         info = {**merged.info, "source": self._measuring.source, "created": created}
-        own = [pane for pane in panes if not pane.warm]
+        fed = [pane for pane in panes if not pane.warm]
         rows, warm = sum(pane.rows for pane in panes), sum(pane.warm for pane in panes)
-        times = (own[0].opened, own[-1].closed)
+        times = (fed[0].opened, fed[-1].closed)
         return Whole(Profile(merged.groups, merged.rows, info, merged.segments), rows, warm, *times)
 
     def restore(self, folder: str | Path) -> None:
@@ -343,15 +342,15 @@ class Memory:
             number = whole_number(entry["number"])
             panes.push(warm[number] if entry["warm"] else self._pane(entry))
         entry = head["open"]
-        own = self._opened(whole_number(entry["number"]))
+        open_pane = self._opened(whole_number(entry["number"]))
         if entry["rows"]:
             kept = self._pane(entry)
-            own = replace(
-                own, earlier=kept.profile, rows=kept.rows, opened=kept.opened, closed=kept.closed, file=kept.file
+            open_pane = replace(
+                open_pane, earlier=kept.profile, rows=kept.rows, opened=kept.opened, closed=kept.closed, file=kept.file
             )
         if not self._plan.by_time:
-            _check_order([pane.number for pane in panes.kept], own, self._plan)
-        self._panes, self.open = panes, own
+            _check_order([pane.number for pane in panes.kept], open_pane, self._plan)
+        self._panes, self.open = panes, open_pane
 
     def _pane(self, entry: Mapping[str, Any]) -> Pane:
         assert self._store is not None
@@ -416,7 +415,9 @@ def _described(pane: Pane | OpenPane) -> dict[str, Any]:
     return {key: getattr(pane, key) for key in ("number", "rows", "opened", "closed", "file")}
 
 
-def _check_order(numbers: list[int], own: OpenPane, plan: Plan) -> None:
+def _check_order(numbers: list[int], open_pane: OpenPane, plan: Plan) -> None:
     """Panes by rows follow one another, and the open one is not full."""
-    if numbers != list(range(own.number - len(numbers), own.number)) or own.rows >= plan.pane:
-        raise FormatError(f"the panes {numbers} and {own.number} with {own.rows} rows make no windows of {plan}")
+    if numbers != list(range(open_pane.number - len(numbers), open_pane.number)) or open_pane.rows >= plan.pane:
+        raise FormatError(
+            f"the panes {numbers} and {open_pane.number} with {open_pane.rows} rows make no windows of {plan}"
+        )

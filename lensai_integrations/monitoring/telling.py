@@ -86,8 +86,11 @@ class Teller:
     def state(self) -> list[dict[str, Any]]:
         """What is to be told, as JSON values."""
         return [
-            {"event": each.event.to_dict(), "told": sorted(name for name in each.told if not self._repeatable(name))}
-            for each in self._pending
+            {
+                "event": untold.event.to_dict(),
+                "told": sorted(name for name in untold.told if not self._repeatable(name)),
+            }
+            for untold in self._pending
         ]
 
     def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
@@ -96,13 +99,13 @@ class Teller:
         What was to be told of a status is left out: another holds now, and a process that is killed again and again
         would have more and more to tell.
         """
-        pending = [UntoldEvent(Event.from_dict(each["event"]), set(map(str, each["told"]))) for each in state]
-        self._pending = [each for each in pending if each.event.type != STATUS]
-        for each in self._pending:
-            for name in sorted(each.told & self._sinks.keys()):
+        pending = [UntoldEvent(Event.from_dict(entry["event"]), set(map(str, entry["told"]))) for entry in state]
+        self._pending = [untold for untold in pending if untold.event.type != STATUS]
+        for untold in self._pending:
+            for name in sorted(untold.told & self._sinks.keys()):
                 _log.warning(
-                    "monitor %r was killed while it told %s: %s. It is not told again", each.event.monitor, name,
-                    each.event.text,
+                    "monitor %r was killed while it told %s: %s. It is not told again", untold.event.monitor, name,
+                    untold.event.text,
                 )  # fmt: skip
 
     def _repeatable(self, name: str) -> bool:

@@ -5,12 +5,9 @@ greatest common divisor of window and stride. A window is so many panes, merged.
 merged profiles (Tangwongsan, Hirzel, Schneider, Wu: General incremental sliding-window aggregation, VLDB 2015, there
 called the two-stacks algorithm), so a step costs about three merges, however many panes a window has.
 
-A profile of rows that were measured before: of the row sample that a baseline keeps.
-
-With it, a sliding window is full before production has sent its first image: the rows that are missing are the
-baseline's own, and every image takes the place of one of them. They lie in the reference that the window is held
-against as well, so until all have slid out the verdict is more careful than asked for, never less.
-
+A sliding window can be full before production has sent its first image: the rows that are missing are profiled from
+the row sample that the baseline keeps, and every image takes the place of one of them. They lie in the reference that
+the window is held against as well, so until all have slid out the verdict is more careful than asked for, never less.
 Pixel counts and text labels are not in the row sample; a window has them once it is production's alone.
 """
 
@@ -163,8 +160,8 @@ class Panes:
 
     def window(self, last: int, *, partial: bool = False) -> list[Pane]:
         """The panes of the window that ends with pane `last`; by rows none unless all are there, or `partial`."""
-        found = [pane for pane in self.kept if last - self.plan.window < pane.number <= last]
-        return found if self.plan.by_time or partial or len(found) == self.plan.window else []
+        panes = [pane for pane in self.kept if last - self.plan.window < pane.number <= last]
+        return panes if self.plan.by_time or partial or len(panes) == self.plan.window else []
 
     def merged(self, last: int) -> Profile:
         """The profile of that window, which holds the newest pane. Older ones are forgotten."""

@@ -104,7 +104,8 @@ def _verdict(report: DriftReport) -> Verdict:
     worst = [f"{stream.title} {_words(stream)}" for stream in report.moved[:1]]
     segments = [segment for segment in report.segments if segment.drift][:1]
     worst += [
-        f"of segment {each.title or each.name}, {each.moved[0].title} {_words(each.moved[0])}" for each in segments
+        f"of segment {segment.title or segment.name}, {segment.moved[0].title} {_words(segment.moved[0])}"
+        for segment in segments
     ]
     lines = (*(f"Worst: {text}." for text in worst), *meaning(report))
     return Verdict("bad" if report.drift else "good", title, lines)
@@ -155,17 +156,17 @@ def _moved_section(report: DriftReport, sources: Sequence[Source]) -> Section:
 
 def _points(report: DriftReport) -> tuple[str, ...]:
     """What moved and has no row of its own."""
-    found: list[tuple[float, str]] = []
+    points: list[tuple[float, str]] = []
     for group in report.groups:
         texts = [_counted(group)] if group.summed_up and group.moved else []
         if group.vectors is not None and group.vectors.drift:
             texts.append(f"moved as a whole: {_minus(sum_up_vectors(group.vectors))}")
         if texts:
             worst = max((stream.effect for stream in group.streams), default=0.0)
-            found.append((worst, f"{group.name}: {'; '.join(texts)}."))
-        told = [] if group.summed_up else [stream for stream in group.moved if stream.kind != "numbers"]
-        found += [(stream.effect, f"{stream.stream}: {_words(stream)} ({_evidence(stream)}).") for stream in told]
-    return tuple(text for _, text in sorted(found, key=lambda entry: -entry[0]))
+            points.append((worst, f"{group.name}: {'; '.join(texts)}."))
+        unlisted = [] if group.summed_up else [stream for stream in group.moved if stream.kind != "numbers"]
+        points += [(stream.effect, f"{stream.stream}: {_words(stream)} ({_evidence(stream)}).") for stream in unlisted]
+    return tuple(text for _, text in sorted(points, key=lambda entry: -entry[0]))
 
 
 def _full_rows(stream: StreamDrift, group: str, sources: Sequence[Source]) -> list[StreamRow]:
@@ -182,7 +183,7 @@ def _group_section(group: GroupDrift, sources: Sequence[Source]) -> Section:
     embedded = group.name.startswith("embeddings/")
     vectors = [f"Rows as vectors: {_vectors(group)}."] if group.vectors is not None else []
     return Section(
-        title=group.name if embedded else title_of(group.name, [part.group for part in parts]),
+        title=group.name if embedded else title_of(group.name, [share.group for share in parts]),
         lead=(f"{_counted(group)}.", *vectors),
         points=(*_told(group), *group.notes),
         legend=legend(parts),
@@ -200,8 +201,8 @@ def _segment_sections(report: DriftReport, sources: Sequence[Source]) -> list[Se
     table = segment_table(sources, [segment.name for segment in report.segments]) if report.segments else None
     if table is None:
         return []
-    found = {name_shown(segment.name, sources): segment for segment in report.segments}
-    table = replace(table, rows=tuple(_with_verdict(row, found[row.name]) for row in table.rows))
+    by_name = {name_shown(segment.name, sources): segment for segment in report.segments}
+    table = replace(table, rows=tuple(_with_verdict(row, by_name[row.name]) for row in table.rows))
     return [Section("Segments", (f"{count_segments(report)} moved.", segments_read(table)), segments=table)]
 
 
@@ -221,15 +222,15 @@ def _unmoved(group: GroupDrift, shown: int) -> str:
 
 def _told(group: GroupDrift) -> list[str]:
     """Categories and rows left out, in words."""
-    told = [stream for stream in group.listed if stream.kind in ("categories", "invalid")]
-    return [f"{_short(stream.stream, group.name)}: {_words(stream)} ({_evidence(stream)})." for stream in told]
+    in_words = [stream for stream in group.listed if stream.kind in ("categories", "invalid")]
+    return [f"{_short(stream.stream, group.name)}: {_words(stream)} ({_evidence(stream)})." for stream in in_words]
 
 
 def _class_charts(parts: Sequence[SourceShare]) -> Iterator[ClassChart]:
     """Shares of the classes, a chart per stream of categories: the baseline as bars, the window as marks."""
-    for stream in dict.fromkeys(stream for part in parts for stream in part.group.categories):
-        sides = [part for part in parts if stream in part.group.categories and part.group.categories[stream].n]
-        series = [Series.of(part.source, part.source, part.number, part.group, stream) for part in sides]
+    for stream in dict.fromkeys(stream for share in parts for stream in share.group.categories):
+        sides = [share for share in parts if stream in share.group.categories and share.group.categories[stream].n]
+        series = [Series.of(share.source, share.source, share.number, share.group, stream) for share in sides]
         yield from class_charts(series)
 
 
@@ -239,9 +240,9 @@ def _short(stream: str, group: str) -> str:
 
 def _rows(name: str, streams: Sequence[StreamDrift], sources: Sequence[Source]) -> list[StreamRow]:
     """Rows of numeric streams, in the order given."""
-    found = {_short(stream.stream, name): stream for stream in streams if stream.kind == "numbers"}
+    numeric = {_short(stream.stream, name): stream for stream in streams if stream.kind == "numbers"}
     parts = parts_of(sources, name)
-    drawn = {row.name: row for row in stream_rows(parts, found.keys(), axis(parts))}
+    drawn = {row.name: row for row in stream_rows(parts, numeric.keys(), axis(parts))}
     return [
         replace(
             drawn[short],
@@ -249,7 +250,7 @@ def _rows(name: str, streams: Sequence[StreamDrift], sources: Sequence[Source]) 
             extra=(f"{stream.effect:.2f}", _p(stream.p_value, stream.windows)),
             tag="moved" if stream.drift else "",
         )
-        for short, stream in found.items()
+        for short, stream in numeric.items()
         if short in drawn
     ]
 

@@ -1,11 +1,10 @@
-"""Reports as one HTML file that needs nothing else.
+"""Reports as one HTML file that needs nothing else; and the page of a baseline: what was profiled, from what, how many
+rows, and what it looked like.
 
 A report is looked at inside MLflow's sandboxed frame, in a mail, from a disk ten years later: so it has no links, no
 anchors, no network and no stored state. Names of layers, classes and streams come from models and data sets and are
 nobody's to trust: templates escape everything, and a content security policy lets only our own script run, should an
 escape ever be forgotten.
-
-The page of a baseline: what was profiled, from what, how many rows, and what it looked like.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lensai_integrations.drift.calibrate import calibration_of
+from lensai_integrations.drift.calibration import calibration_of
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import FormatError
 from lensai_integrations.profiles.conventions import inputs_of, is_images, title_of
@@ -86,9 +85,10 @@ def key_facts(sources: Sequence[Source]) -> list[Fact]:
             groups.setdefault(name, group)
     makers = {"inputs": (is_images, _inputs), "outputs": (is_outputs, _outputs), "labels": (is_labels, _labels)}
     for name, (belongs, make) in makers.items():
-        own = [group for each, group in groups.items() if belongs(each)]
+        members = [group for group_name, group in groups.items() if belongs(group_name)]
         facts += [
-            Fact(title_of(group.name, [group]) if len(own) > 1 else name.capitalize(), make(group)) for group in own
+            Fact(title_of(group.name, [group]) if len(members) > 1 else name.capitalize(), make(group))
+            for group in members
         ]
     layers = [_layer(group) for name, group in groups.items() if name.startswith("embeddings/")]
     return facts + ([Fact("Embeddings", tuple(layers))] if layers else [])
@@ -104,13 +104,16 @@ def _calibration(what: Baseline | Profile) -> list[Fact]:
     if not isinstance(what, Baseline):
         return []
     try:
-        known = calibration_of(what)
+        calibration = calibration_of(what)
     except FormatError:
-        known = None
-    if known is None:
+        calibration = None
+    if calibration is None:
         return [Fact("Calibration", ("none: drift is judged by formulas",))]
-    lines = [f"{count(known.draws, 'clean window')} of each size", f"{known.sizes[0]} to {known.sizes[-1]:,} rows"]
-    for name, confidence in known.confidences.items():
+    lines = [
+        f"{count(calibration.draws, 'clean window')} of each size",
+        f"{calibration.sizes[0]} to {calibration.sizes[-1]:,} rows",
+    ]
+    for name, confidence in calibration.confidences.items():
         of = "" if name == OUTPUTS else f" of {name}"
         lines.append(f"accuracy{of} {number(100 * confidence.accuracy)}% by its labels")
     return [Fact("Calibration", tuple(lines))]
@@ -229,8 +232,8 @@ def drift_html(report: DriftReport, baseline: Baseline | Profile, window: Profil
 
 def render(page: Page) -> str:
     """Mark a page up."""
-    own = parts_of_page((asset(REPORT, "style.css"),), asset(REPORT, "script.js"))
-    return environment(REPORT).get_template("page.html.j2").render(page=page, **own).lstrip()
+    assets = parts_of_page((asset(REPORT, "style.css"),), asset(REPORT, "script.js"))
+    return environment(REPORT).get_template("page.html.j2").render(page=page, **assets).lstrip()
 
 
 def parts_of_page(styles: Sequence[str], script: str) -> dict[str, str]:
@@ -258,15 +261,15 @@ def breakable(name: str) -> Markup:
 @cache
 def environment(*packages: str) -> Environment:
     """Templates that escape everything, of the `templates` folders of these packages, looked for in this order."""
-    found = Environment(
+    templates = Environment(
         loader=ChoiceLoader([PackageLoader(package) for package in packages]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["breakable"] = breakable
-    return found
+    templates.filters["breakable"] = breakable
+    return templates
 
 
 @cache

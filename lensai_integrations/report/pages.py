@@ -1,8 +1,7 @@
 """What a page says, before it is marked up: facts, sections, definitions. Templates only arrange it.
 
-The sections of a baseline's page: inputs, outputs with labels, embeddings, and whatever other groups there are.
-
-What came with delivered images, in one section: numbers as rows of a table, categories as bars.
+The sections that both pages share are made here: inputs, outputs with labels, embeddings, metadata that came with
+delivered images (numbers as rows of a table, categories as bars), and whatever other groups there are.
 """
 
 from __future__ import annotations
@@ -163,8 +162,8 @@ def metadata_section(sources: Sequence[Source], names: Iterable[str]) -> Section
             continue
         parts, short = parts_of(sources, name), name.removeprefix(METADATA)
         rows += [replace(row, name=short, extra=()) for row in stream_rows(parts)]
-        known = [(part, sketch) for part in parts for sketch in part.group.categories.values() if sketch.n]
-        series = [Series(part.source, part.source, part.number, sketch) for part, sketch in known]
+        sketches = [(share, sketch) for share in parts for sketch in share.group.categories.values() if sketch.n]
+        series = [Series(share.source, share.source, share.number, sketch) for share, sketch in sketches]
         charts += [replace(chart, noun=short) for chart in class_charts(series)]
     if not rows and not charts:
         return None
@@ -191,9 +190,9 @@ def data_sections(sources: Sequence[Source]) -> list[Section]:
     """The sections of everything the sources hold: inputs, outputs, labels, embeddings, then what else there is."""
     names = list(dict.fromkeys(name for source in sources for name in source.profile.groups))
     apart = (_EMBEDDINGS, METADATA)
-    own = {name for name in names if is_labels(name) or (is_outputs(name) and not _of_device(sources, name))}
-    plain = [name for name in names if name not in own and not name.startswith(apart)]
-    heads = dict.fromkeys(head_of(name) for name in names if name in own)
+    answers = {name for name in names if is_labels(name) or (is_outputs(name) and not _of_device(sources, name))}
+    plain = [name for name in names if name not in answers and not name.startswith(apart)]
+    heads = dict.fromkeys(head_of(name) for name in names if name in answers)
     sections = [stream_section(sources, name) for name in plain]
     sections += [metadata_section(sources, names)]
     sections += [outputs_section(sources, head) for head in heads]
@@ -209,7 +208,7 @@ def stream_section(sources: Sequence[Source], name: str) -> Section | None:
         return None
     lead = _nonempty((_note(parts), *_gap_sentences(rows, sources)))
     base = Section(
-        title_of(name, [part.group for part in parts]),
+        title_of(name, [share.group for share in parts]),
         lead,
         legend=legend(parts),
         rows=tuple(rows),
@@ -219,7 +218,7 @@ def stream_section(sources: Sequence[Source], name: str) -> Section | None:
 
 
 def _of_device(sources: Sequence[Source], name: str) -> bool:
-    return any(kept_apart(part.group) for part in parts_of(sources, name))
+    return any(kept_apart(share.group) for share in parts_of(sources, name))
 
 
 def outputs_section(sources: Sequence[Source], head: str = "") -> Section | None:
@@ -228,15 +227,15 @@ def outputs_section(sources: Sequence[Source], head: str = "") -> Section | None
     charts = class_charts(class_series(sources, head))
     if not parts and not charts and not labels:
         return None
-    names = list(dict.fromkeys(stream for part in parts for stream in part.group.streams))
+    names = list(dict.fromkeys(stream for share in parts for stream in share.group.streams))
     per_column = [name for name in names if name.startswith(_PER_COLUMN)]
     span = axis(parts)
     main = stream_rows(parts, set(names) - set(per_column), span)
     shown = stream_rows(parts, set(_first_columns(parts, per_column)), span)
     label_rows = [replace(row, name=f"labels/{row.name}") for row in stream_rows(labels)]
     named = [*parts] if parts else [*labels]
-    unnamed = {cell.number for row in label_rows for cell in row.cells} - {part.number for part in named}
-    named += [part for part in labels if part.number in unnamed]
+    unnamed = {cell.number for row in label_rows for cell in row.cells} - {share.number for share in named}
+    named += [share for share in labels if share.number in unnamed]
     folded = _folded_columns(shown, len(per_column)) if len(per_column) > MOST_OPEN else ()
     if len(label_rows) > MOST_OPEN:
         many = label_rows[:MOST_FOLDED]
@@ -284,10 +283,10 @@ def segments_read(table: SegmentTable) -> str:
 def definitions_used(sources: Sequence[Source]) -> tuple[Definition, ...]:
     """The definitions behind all streams, in the order of their first use; unknown ones by their id alone."""
     groups = [group for source in sources for group in source.profile.groups.values()]
-    known: dict[str, Definition | None] = {}
+    definitions: dict[str, Definition | None] = {}
     for group in groups:
-        known |= group.known(id for id in group.definitions.values() if known.get(id) is None)
-    return tuple(each or _unknown(id) for id, each in known.items())
+        definitions |= group.known(id for id in group.definitions.values() if definitions.get(id) is None)
+    return tuple(definition or _unknown(id) for id, definition in definitions.items())
 
 
 def rows_noun(groups: Iterable[str]) -> str:
@@ -314,12 +313,12 @@ def _nonempty(texts: Iterable[str]) -> tuple[str, ...]:
 def axis(parts: Sequence[SourceShare]) -> tuple[float, float] | None:
     """Ends of a group's histograms: probabilities and confidences are all drawn from 0 to 1, so that they compare."""
     sure = parts and all("top_class" in p.group.categories or PER_IMAGE in p.group.streams for p in parts)
-    return (0.0, 1.0) if sure and all(is_outputs(part.group.name) for part in parts) else None
+    return (0.0, 1.0) if sure and all(is_outputs(share.group.name) for share in parts) else None
 
 
 def legend(parts: Sequence[SourceShare]) -> tuple[tuple[int, str], ...]:
     """Colour number, name and rows of each source."""
-    return tuple((part.number, f"{part.source}, {_rows(part.group)}") for part in parts)
+    return tuple((share.number, f"{share.source}, {_rows(share.group)}") for share in parts)
 
 
 def _rows(group: Group) -> str:
@@ -337,7 +336,7 @@ def _with_gaps(section: Section, rows: Sequence[StreamRow]) -> Section:
 
 def _note(parts: Sequence[SourceShare]) -> str:
     """How batches were read, where the sources differ in it."""
-    notes = {str(part.group.info["note"]): part.source for part in parts if part.group.info.get("note")}
+    notes = {str(share.group.info["note"]): share.source for share in parts if share.group.info.get("note")}
     if len(notes) <= 1:
         return ""
     return "Read as " + "; ".join(f"{note} ({source})" for note, source in notes.items()) + "."
@@ -352,8 +351,8 @@ def _outputs_read(parts: Sequence[SourceShare]) -> str:
     layer = f"of layer {info['layer']} " if info.get("layer") else ""
     why = f": {info['why']}" if info.get("why") else ""
     text = str(info.get("found", "")).rstrip(".")
-    found = f" {text[:1].upper()}{text[1:]}." if text else ""
-    return f"Outputs {layer}read as {KINDS.get(info['kind'], info['kind'])}{why}.{found}"
+    evidence = f" {text[:1].upper()}{text[1:]}." if text else ""
+    return f"Outputs {layer}read as {KINDS.get(info['kind'], info['kind'])}{why}.{evidence}"
 
 
 def _gap_sentences(rows: Sequence[StreamRow], sources: Sequence[Source]) -> list[str]:

@@ -1,15 +1,13 @@
-"""Charts as inline SVG, without a library.
+"""From sketches to bars, and charts as inline SVG, without a library.
+
+A KLL bank and exact pixel counts both come down to the same thing, values with weights, and all charts and gaps come
+from that. Bars span the 0.5% to 99.5% quantiles: one outlier in a million rows must not press the other rows into a
+single bar. What lies outside is counted and reported, never dropped in silence.
 
 Every chart fills the width it is given: the drawing is stretched (`preserveAspectRatio="none"`) and strokes keep their
 width, so the same few hundred bytes look right in a 650 px frame and on a wide screen. Text would be stretched too;
 so axis labels are HTML, set beside the drawing by the templates. Colours are CSS classes: `s0` is the first source,
 drawn filled, `s1` the second, an outline over it. Everything that goes into the markup is a number or is escaped.
-
-From sketches to bars.
-
-A KLL bank and exact pixel counts both come down to the same thing, values with weights, and all charts and gaps come
-from that. Bars span the 0.5% to 99.5% quantiles: one outlier in a million rows must not press the other rows into a
-single bar. What lies outside is counted and reported, never dropped in silence.
 """
 
 from __future__ import annotations
@@ -246,8 +244,8 @@ def bar_svg(share: float, marks: Sequence[tuple[int, float]], top: float, title:
     """
     scale = WIDTH / top if top > 0 else 0.0
     parts = [Markup('<rect class="s{}" y="2" height="10" width="{}"/>').format(colour, _short(scale * share))]
-    for source, place in marks:
-        x = _short(min(max(scale * place, 1.0), WIDTH - 1))
+    for source, value in marks:
+        x = _short(min(max(scale * value, 1.0), WIDTH - 1))
         parts.append(Markup('<path class="s{} mark" d="M{} 0V14"/>').format(source, x))
     return _svg(parts, title, WIDTH, 14)
 

@@ -109,13 +109,13 @@ def segment_table(sources: Sequence[Source], order: Sequence[str] | None = None)
     names = list(_ordered(having) if order is None else order)
     shown = names[:MOST_ROWS] + [name for name in names[MOST_ROWS:] if name == OTHER_SEGMENT]
     streams = _main_streams(having[0].profile)
-    found = {(s.number, name): _quantiles(s.profile.segments.get(name), streams) for s in having for name in shown}
-    spans = {stream: _span(found, stream) for stream in streams}
+    by_source = {(s.number, name): _quantiles(s.profile.segments.get(name), streams) for s in having for name in shown}
+    spans = {stream: _span(by_source, stream) for stream in streams}
     return SegmentTable(
         by=by,
         legend=tuple((s.number, f"{s.name}, {count(s.profile.n, 'row')}") for s in having),
         columns=tuple(_measure(stream, having[0].profile, spans[stream]) for stream in streams),
-        rows=tuple(_row(name, having, streams, found, spans) for name in shown),
+        rows=tuple(_row(name, having, streams, by_source, spans) for name in shown),
         rest=f"{count(len(names) - len(shown), 'more segment')} in profile.npz." if len(names) > len(shown) else "",
     )
 
@@ -133,8 +133,10 @@ def _ordered(sources: Sequence[Source]) -> list[str]:
 
 def _main_streams(profile: Profile) -> list[str]:
     """The streams with a column, by full name."""
-    held = {name for segment in profile.segments.values() for name in segment.groups}
-    plain = [group for name, group in profile.groups.items() if name in held and not name.startswith("embeddings/")]
+    in_segments = {name for segment in profile.segments.values() for name in segment.groups}
+    plain = [
+        group for name, group in profile.groups.items() if name in in_segments and not name.startswith("embeddings/")
+    ]
     every = [(group.name, stream) for group in plain if group.bank is not None for stream in group.streams]
     images = [name for name in dict.fromkeys(name for name, _ in every) if is_images(name)]
     first = {input_of(name): name for name in reversed(images)}
@@ -149,29 +151,29 @@ def _main_streams(profile: Profile) -> list[str]:
 
 
 def _quantiles(segment: Profile | None, streams: Sequence[str]) -> Quantiles:
-    found: dict[str, tuple[float, float, float]] = {}
+    quantiles: dict[str, tuple[float, float, float]] = {}
     for group in segment.groups.values() if segment is not None else ():
         names = [f"{group.name}/{stream}" for stream in group.streams]
         if group.bank is None or not group.bank.n or not set(names) & set(streams):
             continue
         values = group.bank.quantiles(_RANKS)
-        found |= {name: tuple(map(float, row)) for name, row in zip(names, values, strict=True) if name in streams}  # type: ignore[misc]
-    return found
+        quantiles |= {name: tuple(map(float, row)) for name, row in zip(names, values, strict=True) if name in streams}  # type: ignore[misc]
+    return quantiles
 
 
-def _span(found: Mapping[tuple[int, str], Quantiles], stream: str) -> tuple[float, float]:
-    ends = [quantiles[stream] for quantiles in found.values() if stream in quantiles]
+def _span(by_source: Mapping[tuple[int, str], Quantiles], stream: str) -> tuple[float, float]:
+    ends = [quantiles[stream] for quantiles in by_source.values() if stream in quantiles]
     return min((low for low, _, _ in ends), default=0.0), max((high for *_, high in ends), default=0.0)
 
 
 def _measure(stream: str, profile: Profile, span: tuple[float, float]) -> Measure:
     groups = (group for group in profile.groups.values() if stream.startswith(f"{group.name}/"))
-    group = max(groups, key=lambda each: len(each.name), default=None)
+    group = max(groups, key=lambda candidate: len(candidate.name), default=None)
     short = stream if group is None else stream.removeprefix(f"{group.name}/")
     camera = "" if group is None else input_of(group.name)
-    known = group.definition(group.definition_of(short)) if group is not None else None
-    unit = known.unit if known is not None and known.unit != "1" else ""
-    title = f"{stream}: {known.description}" if known is not None else stream
+    definition = group.definition(group.definition_of(short)) if group is not None else None
+    unit = definition.unit if definition is not None and definition.unit != "1" else ""
+    title = f"{stream}: {definition.description}" if definition is not None else stream
     return Measure(
         stream,
         f"{camera} {short.replace('_', ' ')}".strip(),
@@ -185,7 +187,7 @@ def _row(
     name: str,
     sources: Sequence[Source],
     streams: Sequence[str],
-    found: Mapping[tuple[int, str], Quantiles],
+    by_source: Mapping[tuple[int, str], Quantiles],
     spans: Mapping[str, tuple[float, float]],
 ) -> SegmentRow:
     sizes = {s.number: s.profile.segments[name].n if name in s.profile.segments else 0 for s in sources}
@@ -198,7 +200,7 @@ def _row(
     first, *others = sources
     marks = [(s.number, shares[s.number]) for s in others if sizes[s.number]]
     chart = bar_svg(shares[first.number], marks, top, title, first.number)
-    cells = tuple(_cell(name, stream, sources, found, spans[stream]) for stream in streams)
+    cells = tuple(_cell(name, stream, sources, by_source, spans[stream]) for stream in streams)
     return SegmentRow(called, tuple((s.number, _rows(s.profile, name)) for s in sources), chart, cells)
 
 
@@ -220,16 +222,16 @@ def _cell(
     name: str,
     stream: str,
     sources: Sequence[Source],
-    found: Mapping[tuple[int, str], Quantiles],
+    by_source: Mapping[tuple[int, str], Quantiles],
     span: tuple[float, float],
 ) -> MeasureCell:
-    quantiles = [(s, found[s.number, name].get(stream)) for s in sources]
+    quantiles = [(s, by_source[s.number, name].get(stream)) for s in sources]
     decimals = significant_decimals(span[1] - span[0])
     medians = tuple((s.number, number(q[1], decimals) if q else _NONE) for s, q in quantiles)
-    known = [(s, q) for s, q in quantiles if q]
-    if not known:
+    present = [(s, q) for s, q in quantiles if q]
+    if not present:
         return MeasureCell(medians, None)
-    texts = [f"{s.name} {number(q[1], decimals)} ({interval(q[0], q[2], decimals)})" for s, q in known]
+    texts = [f"{s.name} {number(q[1], decimals)} ({interval(q[0], q[2], decimals)})" for s, q in present]
     title = f"{stream} of {name_shown(name, sources)}, median and middle 90%: {'; '.join(texts)}"
     lanes = [(s.number, q) for s, q in quantiles]
     return MeasureCell(medians, ranges_svg(lanes, span, title))

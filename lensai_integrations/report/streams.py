@@ -1,15 +1,12 @@
-"""The rows of a table of streams: name, histogram, median, range, and how far the second source is from the first.
+"""What is drawn of streams, for one source or two: validation and training of a baseline, or baseline and window.
 
-Works on groups of any profiles: validation and training in a baseline's report, baseline and window in a drift report.
+A numeric stream is a row of a table: its histogram, median, range, and how far the second source is from the first.
+Pixel values are a small chart per channel in the channel's colour. Classes are bars, of how often each was predicted,
+with marks for how often it was the label.
 
-The distributions of a group's pixel values, a small chart per channel in the channel's colour.
-
-An embedding in one picture: the quantiles of all its dimensions, sorted, as a fan.
-
-Nobody reads 512 histograms. Sorted by median, the dimensions show at one glance whether a layer is dead, one-sided,
-saturated, or ruled by a few of its dimensions; the numbers beside it count those cases.
-
-How often each class was predicted and how often it was the label, as bars with marks.
+An embedding is one picture, the quantiles of all its dimensions as a fan, for nobody reads 512 histograms. Sorted by
+median, the dimensions show at one glance whether a layer is dead, one-sided, saturated, or ruled by a few of its
+dimensions; the numbers beside it count those cases.
 """
 
 from __future__ import annotations
@@ -122,7 +119,7 @@ class StreamRow:
 
 def parts_of(sources: Sequence[Source], name: str) -> list[SourceShare]:
     """The parts of a group that the sources have."""
-    return [part for source in sources if (part := source.group(name)) is not None]
+    return [share for source in sources if (share := source.group(name)) is not None]
 
 
 def stream_rows(
@@ -135,19 +132,19 @@ def stream_rows(
         wanted: Streams to show; None shows all.
         span: Ends of every histogram's axis; None decides for each stream.
     """
-    found: dict[str, list[tuple[SourceShare, Distribution]]] = {}
-    for part in _each_bank(parts):
-        if part.group.bank is None:
+    by_stream: dict[str, list[tuple[SourceShare, Distribution]]] = {}
+    for share in _each_bank(parts):
+        if share.group.bank is None:
             continue
-        columns = [c for c, stream in enumerate(part.group.streams) if wanted is None or stream in wanted]
-        for column, distribution in zip(columns, bank_distributions(part.group.bank, columns), strict=True):
-            found.setdefault(part.group.streams[column], []).append((part, distribution))
-    return [_row(stream, entries, span) for stream, entries in found.items()]
+        columns = [c for c, stream in enumerate(share.group.streams) if wanted is None or stream in wanted]
+        for column, distribution in zip(columns, bank_distributions(share.group.bank, columns), strict=True):
+            by_stream.setdefault(share.group.streams[column], []).append((share, distribution))
+    return [_row(stream, entries, span) for stream, entries in by_stream.items()]
 
 
 def _each_bank(parts: Sequence[SourceShare]) -> list[SourceShare]:
     """The parts, and behind each one for every custom measure it has."""
-    return [replace(part, group=each) for part in parts for each in (part.group, *part.group.apart.values())]
+    return [replace(share, group=group) for share in parts for group in (share.group, *share.group.apart.values())]
 
 
 def gap_sentence(rows: Sequence[StreamRow], first: str, second: str) -> str:
@@ -169,20 +166,20 @@ def gap_sentence(rows: Sequence[StreamRow], first: str, second: str) -> str:
 def _row(
     stream: str, entries: Sequence[tuple[SourceShare, Distribution]], span: tuple[float, float] | None
 ) -> StreamRow:
-    part = entries[0][0]
+    share = entries[0][0]
     distributions = [distribution for _, distribution in entries]
     drawn = histogram(distributions, None if stream == PER_IMAGE else span)
-    known = part.group.definition(part.group.definition_of(stream))
+    definition = share.group.definition(share.group.definition_of(stream))
     decimals = _decimals(distributions)
     cells = tuple(_cell(p, d, decimals) for p, d in entries)
     low, high = ("", "") if drawn is None else _ends(drawn)
-    numbers = [part.number for part, _ in entries]
+    numbers = [share.number for share, _ in entries]
     between = gap(*distributions[:2]) if len(entries) > 1 else None
     return StreamRow(
         name=stream,
-        note=_channel(stream, part.group),
-        unit=known.unit if known and known.unit != "1" else "",
-        description=known.description if known else "",
+        note=_channel(stream, share.group),
+        unit=definition.unit if definition and definition.unit != "1" else "",
+        description=definition.description if definition else "",
         chart=None if drawn is None else histogram_svg(drawn, _title(stream, entries, drawn), numbers),
         low=low,
         high=high,
@@ -199,11 +196,11 @@ def _decimals(distributions: Sequence[Distribution]) -> int | None:
     return significant_decimals(widest) if widest > 0 else None
 
 
-def _cell(part: SourceShare, d: Distribution, decimals: int | None) -> Cell:
+def _cell(share: SourceShare, d: Distribution, decimals: int | None) -> Cell:
     if d.empty:
-        return Cell(part.number, part.source, "no rows", "")
+        return Cell(share.number, share.source, "no rows", "")
     middle = number(d.quantile(0.5), decimals)
-    return Cell(part.number, part.source, middle, interval(d.quantile(0.05), d.quantile(0.95), decimals))
+    return Cell(share.number, share.source, middle, interval(d.quantile(0.05), d.quantile(0.95), decimals))
 
 
 def _ends(drawn: Histogram) -> tuple[str, str]:
@@ -217,8 +214,8 @@ def _ends(drawn: Histogram) -> tuple[str, str]:
 def _title(stream: str, entries: Sequence[tuple[SourceShare, Distribution]], drawn: Histogram) -> str:
     low, high = drawn.span
     outside = [
-        f"{part.source}: {percent(below)} of the rows lower, {percent(above)} higher"
-        for (part, _), below, above in zip(entries, drawn.below, drawn.above, strict=True)
+        f"{share.source}: {percent(below)} of the rows lower, {percent(above)} higher"
+        for (share, _), below, above in zip(entries, drawn.below, drawn.above, strict=True)
         if below + above > 0
     ]
     extent = f"always {number(low)}" if low == high else f"drawn from {number(low)} to {number(high)}"
@@ -275,7 +272,7 @@ def pixel_charts(parts: Sequence[SourceShare]) -> list[PixelChart]:
         >>> pixel_charts([])
         []
     """
-    channels = max((part.group.pixels.channels for part in parts if part.group.pixels is not None), default=0)
+    channels = max((share.group.pixels.channels for share in parts if share.group.pixels is not None), default=0)
     return [_pixel_chart(parts, channel, channels) for channel in range(channels)]
 
 
@@ -288,14 +285,14 @@ def _pixels(group: Group, channel: int) -> Distribution | None:
 
 
 def _pixel_chart(parts: Sequence[SourceShare], channel: int, channels: int) -> PixelChart:
-    entries = [(part, d) for part in parts if (d := _pixels(part.group, channel)) is not None]
+    entries = [(share, d) for share in parts if (d := _pixels(share.group, channel)) is not None]
     colours = CHANNELS.get(str(entries[0][0].group.info.get("convention", "lensai")), ())
     tint = colours[channel] if channels in (3, 4) and channel < len(colours) else ""
     name = tint or ("alpha" if channels == 4 else f"channel {channel}")
     drawn = histogram([d for _, d in entries], (-0.5, 255.5), BARS)
     if drawn is None:
         return PixelChart(name, tint, None, tuple(_pixel_cell(*entry) for entry in entries))
-    numbers = [part.number for part, _ in entries]
+    numbers = [share.number for share, _ in entries]
     chart = histogram_svg(drawn, f"Pixel values of {name}, 0 to 255", numbers, HEIGHT, top=_inner_top(drawn))
     return PixelChart(name, tint, chart, tuple(_pixel_cell(*entry) for entry in entries))
 
@@ -306,11 +303,11 @@ def _inner_top(drawn: Histogram) -> float:
     return 1.15 * inner or max(float(shares.max()) for shares in drawn.shares)
 
 
-def _pixel_cell(part: SourceShare, d: Distribution) -> PixelCell:
+def _pixel_cell(share: SourceShare, d: Distribution) -> PixelCell:
     if d.empty:
-        return PixelCell(part.number, part.source, "no pixels", "", "")
+        return PixelCell(share.number, share.source, "no pixels", "", "")
     at = [percent(float(d.weights[d.values == value].sum() / d.weights.sum())) for value in (0, 255)]
-    return PixelCell(part.number, part.source, number(d.quantile(0.5), 0), *at)
+    return PixelCell(share.number, share.source, number(d.quantile(0.5), 0), *at)
 
 
 Floats = NDArray[np.float64]
@@ -364,7 +361,7 @@ def fan(parts: Sequence[SourceShare]) -> Fan:
         return Fan(name, reading(group), None, "", "", "", (FanFact("rows", "no rows"),))
     quantiles = _quantiles(group)
     order = np.argsort(quantiles[:, _MIDDLE], kind="stable")
-    others = [_quantiles(part.group)[order] for part in parts[1:] if _matches(part.group, group)]
+    others = [_quantiles(share.group)[order] for share in parts[1:] if _matches(share.group, group)]
     low, high = _axis([quantiles, *others])
     decimals = significant_decimals(high - low)
     width = group.bank.dim
@@ -427,8 +424,8 @@ def _draw(quantiles: Floats, others: Sequence[Floats], low: float, high: float, 
     curves = [("fm", ys[:, _MIDDLE])]
     if low < 0 < high:
         curves.insert(0, ("zero", np.full(2, -low / (high - low))))
-    for other in others[:1]:
-        over = (_thinned(other) - low) / (high - low)
+    for second in others[:1]:
+        over = (_thinned(second) - low) / (high - low)
         curves += [("s1", over[:, column]) for column in (_LOW, _MIDDLE, _HIGH)]
     return bands_svg(bands, curves, title, CURVE_HEIGHT)
 
@@ -450,7 +447,7 @@ def _facts(parts: Sequence[SourceShare], quantiles: Floats) -> list[FanFact]:
     spread = quantiles[:, _HIGH] - quantiles[:, _LOW]
     ends = interval(float(spread.min()), float(spread.max()))
     facts = [
-        FanFact("rows", ", ".join(f"{part.source} {count(part.group.n)}" for part in parts)),
+        FanFact("rows", ", ".join(f"{share.source} {count(share.group.n)}" for share in parts)),
         FanFact("constant dimensions", f"{count(constant.size)} of {count(bank.dim)}{named}", _CONSTANT),
         FanFact("spread", f"{ends}, median {number(float(np.median(spread)))}", _SPREAD),
     ]
@@ -539,15 +536,15 @@ class ClassChart:
 
 def class_series(sources: Sequence[Source], head: str = "") -> list[Series]:
     """Predicted classes and labels of the first source, labels of the second."""
-    found: list[Series] = []
-    for part in parts_of(sources[:1], group_of(OUTPUTS, head)):
-        name = f"predicted, {part.source}"
-        found += [Series.of(name, "predicted", 0, part.group, key) for key in part.group.categories if key]
-    for part in parts_of(sources, group_of(TRUTHS, head)):
-        colour, heading = (LABELS, "labels") if part.number == 0 else (part.number, f"{part.source} labels")
-        name = f"labels, {part.source}"
-        found += [Series.of(name, heading, colour, part.group, key) for key in part.group.categories]
-    return [series for series in found if series.sketch.n]
+    entries: list[Series] = []
+    for share in parts_of(sources[:1], group_of(OUTPUTS, head)):
+        name = f"predicted, {share.source}"
+        entries += [Series.of(name, "predicted", 0, share.group, key) for key in share.group.categories if key]
+    for share in parts_of(sources, group_of(TRUTHS, head)):
+        colour, heading = (LABELS, "labels") if share.number == 0 else (share.number, f"{share.source} labels")
+        name = f"labels, {share.source}"
+        entries += [Series.of(name, heading, colour, share.group, key) for key in share.group.categories]
+    return [series for series in entries if series.sketch.n]
 
 
 def class_charts(series: Sequence[Series]) -> list[ClassChart]:
@@ -568,7 +565,7 @@ def _chart(series: Sequence[Series], tables: Sequence[Mapping[str, int]]) -> Cla
     shares = [{name: n / total for name, n in t.items()} for t, total in zip(tables, totals, strict=True)]
     names = sorted({name for table in tables for name in table}, key=lambda name: (-_largest(shares, name), name))
     listed = names[:MOST_CLASSES]
-    places = {shown(str(place), s.names): place for s in series for place in range(len(s.names))}
+    places = {shown(str(position), s.names): position for s in series for position in range(len(s.names))}
     places |= {name: int(name) for name in names if name.isdecimal()}
     if len(names) <= MOST_CLASSES and places.keys() >= set(names):
         listed.sort(key=places.__getitem__)

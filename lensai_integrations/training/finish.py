@@ -213,7 +213,7 @@ def _report(baseline: Baseline, problems: Problems) -> str | None:
 def _lacks_calibration(baseline: Baseline, options: Options) -> bool:
     """Whether a baseline is to be calibrated and keeps rows enough. With fewer, formulas are to be trusted more, and
     the report says that it is judged by them."""
-    from lensai_integrations.drift.calibrate import FEWEST_ROWS
+    from lensai_integrations.drift.calibration import FEWEST_ROWS
 
     rows = baseline.reference.rows
     wanted = bool(options.clean_windows) and baseline.calibration is None
@@ -222,7 +222,7 @@ def _lacks_calibration(baseline: Baseline, options: Options) -> bool:
 
 def _calibrated(baseline: Baseline, options: Options, problems: Problems) -> Baseline | None:
     """The baseline with its calibration; None if there is none to be made, or it failed, which is a problem."""
-    from lensai_integrations.drift.calibrate import calibrate
+    from lensai_integrations.drift.calibration import calibrate
 
     if _lacks_calibration(baseline, options):
         with problems.caught("calibration"), progress_bar("calibrating the baseline") as tick:

@@ -7,8 +7,8 @@ import pytest
 from calibrations import CLASSES, WIDTH, batch, calibrated_baseline, window
 
 from lensai_integrations import Baseline, Profile, Profiler, calibrate
-from lensai_integrations.drift import calibrate as module
-from lensai_integrations.drift.calibrate import calibrated, calibration_of, finite_rows, measured
+from lensai_integrations.drift import calibration as module
+from lensai_integrations.drift.calibration import calibrated, calibration_of, finite_rows, measured
 from lensai_integrations.drift.features import rank_spread
 from lensai_integrations.errors import FormatError, InputError
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lensai_integrations import Baseline, Profiler, calibrate, compare
-from lensai_integrations.drift.calibrate import calibration_of, from_state, to_state
+from lensai_integrations.drift.calibration import calibration_of, from_state, to_state
 from lensai_integrations.errors import FormatError
 from lensai_integrations.profiles.profile import from_bytes, load, to_bytes
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lensai_integrations.drift.calibrate import Part
+from lensai_integrations.drift.calibration import Part
 from lensai_integrations.drift.compare import (
     CorrectedBlock,
     DriftLimits,

@@ -18,7 +18,7 @@ from lensai_integrations import (
     measure,
     profile_dataset,
 )
-from lensai_integrations.drift.calibrate import calibration_of
+from lensai_integrations.drift.calibration import calibration_of
 from lensai_integrations.errors import InputError
 from lensai_integrations.monitoring.sinks import Sink
 from lensai_integrations.profiles.groups import Group

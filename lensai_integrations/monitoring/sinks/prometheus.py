@@ -106,7 +106,7 @@ class _Told:
 def _samples(status: Mapping[str, Any], window: Mapping[str, Any]) -> dict[str, Iterable[Sample]]:
     none: Mapping[str, str] = {}
     counts = {key: float(status.get(key, 0)) for key in ("rows", "windows", "warnings", "alarms")}
-    found: dict[str, Iterable[Sample]] = {
+    families: dict[str, Iterable[Sample]] = {
         "lensai_monitor_running": [(none, float(status.get("state", RUNNING) == RUNNING))],
         **{f"lensai_monitor_{key}_total": [(none, value)] for key, value in counts.items()},
         "lensai_monitor_failures_total": [
@@ -114,11 +114,11 @@ def _samples(status: Mapping[str, Any], window: Mapping[str, Any]) -> dict[str, 
         ],
     }
     if window:
-        found |= {
+        families |= {
             "lensai_drift_level": [(none, float(LEVELS.index(window["level"])))],
             "lensai_drift_window_rows": [(none, float(window["rows"]))],
             "lensai_drift_window_closed_timestamp_seconds": [(none, float(window["closed"]))],
             "lensai_drift_streams_moved": [(none, float(window["moved"]))],
-            "lensai_drift_effect": [({"stream": each["stream"]}, each["effect"]) for each in window["streams"]],
+            "lensai_drift_effect": [({"stream": stream["stream"]}, stream["effect"]) for stream in window["streams"]],
         }
-    return {name: samples for name, samples in found.items() if samples}
+    return {name: samples for name, samples in families.items() if samples}

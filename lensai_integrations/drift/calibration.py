@@ -150,9 +150,9 @@ def calibrate(
         raise InputError(f"seed={seed!r} should be a whole number, 0 or more")
     if not isinstance(baseline, Baseline | Profile):
         raise InputError(f"baseline is a {type(baseline).__name__}: pass a Baseline or a Profile")
-    given = baseline if isinstance(baseline, Baseline) else Baseline(baseline)
-    found = calibrated(given.reference, sizes=SIZES, draws=draws, seed=seed, progress=progress)
-    return replace(given, calibration=to_state(found))
+    whole = baseline if isinstance(baseline, Baseline) else Baseline(baseline)
+    calibration = calibrated(whole.reference, sizes=SIZES, draws=draws, seed=seed, progress=progress)
+    return replace(whole, calibration=to_state(calibration))
 
 
 def calibration_of(baseline: Baseline | Profile) -> Calibration | None:
@@ -280,8 +280,11 @@ def finite_rows(profile: Profile) -> tuple[dict[str, Floats], list[str]]:
         Rows float32 `[r, D]` by name, r at most 10,000; and notes.
     """
     data = profile.rows.data if profile.rows is not None else {}
-    known = {name: rows for name, rows in data.items() if _group_of(name) in profile.groups and rows.size}
-    named = {name: rows for name, rows in known.items() if not is_labels(name)}
+    named = {
+        name: rows
+        for name, rows in data.items()
+        if _group_of(name) in profile.groups and rows.size and not is_labels(name)
+    }
     usual = {name: measured(name, rows) & (np.abs(rows) <= LARGEST).all(axis=1) for name, rows in named.items()}
     usable = [name for name, mask in usual.items() if mask.mean() >= _ENOUGH]
     together = np.logical_and.reduce([usual[name] for name in usable]) if usable else np.zeros(0, bool)
@@ -328,24 +331,18 @@ def to_state(calibration: Calibration) -> State:
     parts = [
         {"group": part.group, "rows": part.rows, "kind": part.block.kind, "n": part.n} for part in calibration.parts
     ]
-    told = {name: asdict(confidence) for name, confidence in calibration.confidences.items()}
+    confidences = {name: asdict(confidence) for name, confidence in calibration.confidences.items()}
     about = {
         "sizes": list(calibration.sizes),
         "rows": calibration.rows,
         "draws": calibration.draws,
-        "confidence": told.pop(OUTPUTS, None),  # the only one that earlier releases know
-        "confidences": told,
+        "confidence": confidences.pop(OUTPUTS, None),  # the only one that earlier releases know
+        "confidences": confidences,
         "notes": list(calibration.notes),
         "parts": parts,
     }
     state: State = {_ABOUT: np.frombuffer(to_json(about, "what is said about the calibration"), np.uint8)}
-    return state | _arrays(calibration.parts)
-
-
-def _arrays(parts: Sequence[Part]) -> State:
-    """The arrays of all blocks."""
-    state: State = {}
-    for number, part in enumerate(parts):
+    for number, part in enumerate(calibration.parts):
         state |= {f"{number}/{name}": array for name, array in _arrays_of(part).items()}
     return state
 
@@ -374,13 +371,13 @@ def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
         require(0 < len(sizes) <= _MOST_SIZES and list(sizes) == sorted(set(sizes)) and sizes[0] > 0, "sizes")
         require(sizes[-1] <= LARGEST_COUNT and 0 < rows <= LARGEST_COUNT, "rows")
         require(0 < draws <= _MOST_DRAWS and 0 < len(about["parts"]) <= _MOST_PARTS, "draws")
-        kinds = {(each["rows"], each["kind"]) for each in about["parts"]}
+        kinds = {(entry["rows"], entry["kind"]) for entry in about["parts"]}
         require(len(kinds) == len(about["parts"]), "two blocks of a kind for the same rows")
         parts = list(_parts(about["parts"], state, len(sizes), draws))
         require(len(parts) > 0, "no block that a verdict rests on")
-        told = {} if about["confidence"] is None else {OUTPUTS: about["confidence"]}
-        told |= dict(about.get("confidences", {}))
-        confidences = {str(name): _confidence(each) for name, each in told.items()}
+        entries = {} if about["confidence"] is None else {OUTPUTS: about["confidence"]}
+        entries |= dict(about.get("confidences", {}))
+        confidences = {str(name): _confidence(entry) for name, entry in entries.items()}
         return Calibration(tuple(parts), sizes, rows, draws, confidences, tuple(map(str, about["notes"])))
     except FormatError:
         raise
@@ -423,10 +420,10 @@ def _by_part(state: Mapping[str, NDArray[Any]]) -> dict[str, State]:
 
 
 def _confidence(about: Mapping[str, Any]) -> Confidence:
-    found = Confidence(**{name: float(about[name]) for name in _SHARES}, rows=int(about["rows"]))
-    shares = all(0 <= getattr(found, name) <= 1 for name in _SHARES[1:])
-    require(shares and isfinite(found.threshold) and 0 < found.rows <= LARGEST_COUNT, "confidence")
-    return found
+    confidence = Confidence(**{name: float(about[name]) for name in _SHARES}, rows=int(about["rows"]))
+    shares = all(0 <= getattr(confidence, name) <= 1 for name in _SHARES[1:])
+    require(shares and isfinite(confidence.threshold) and 0 < confidence.rows <= LARGEST_COUNT, "confidence")
+    return confidence
 
 
 def _part(entry: Mapping[str, Any], state: State, sizes: int, draws: int) -> Part:
