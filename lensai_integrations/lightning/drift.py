@@ -1,7 +1,7 @@
 """`DriftCallback`: a monitor beside `Trainer.predict`, `test` and `validate`.
 
 The way of a batch is that of `BaselineCallback`: opened before the step, its layers caught in the forward pass, closed
-after it. There it goes to a `DriftMonitor` (`training/drift_passes.py`) instead of to a profiler.
+after it. There it goes to a `DriftMonitor` (`training/drift.py`) instead of to a profiler.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from lensai_integrations.torch.finding import Finder, MatchingFinder, forget_com
 from lensai_integrations.torch.layers import Layer, find_layer
 from lensai_integrations.torch.matching import match, output_layer, weights_here
 from lensai_integrations.torch.taps import Tap, Taps
-from lensai_integrations.training.drift_options import DriftOptions
-from lensai_integrations.training.drift_passes import Monitored, Passes
+from lensai_integrations.training.drift import DriftOptions, Monitored, Passes
 from lensai_integrations.training.fit import PREDICTION, TEST, VALIDATION
 from lensai_integrations.training.recording import LAYER
 

@@ -35,7 +35,7 @@ from lensai_integrations.torch.layers import find_layer, in_training, unwrapped
 from lensai_integrations.torch.matching import match, matched, output_layer, weights_here
 from lensai_integrations.torch.taps import CATCHING, Hook, Hooks, Tap, first_tensor, heads_in, listened
 from lensai_integrations.torch.trace import Trace
-from lensai_integrations.training.drift_options import DriftOptions
+from lensai_integrations.training.drift import DriftOptions
 from lensai_integrations.training.layers import check_weights, known_layers, weights_known
 from lensai_integrations.training.recording import LAYER, Listened
 from lensai_integrations.training.weights import WEIGHTS

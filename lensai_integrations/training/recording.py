@@ -55,7 +55,7 @@ NO_PADDING: Final = (0, 0)
 
 
 class Measurer(Protocol):
-    """What a recording hands its batches to: a `Profiler`, or a monitor (`drift_passes.py`)."""
+    """What a recording hands its batches to: a `Profiler`, or a monitor (`drift.py`)."""
 
     def reset(self) -> None:
         """A pass begins."""
