@@ -1,11 +1,11 @@
 """`BaselineCallback`: what a Lightning trainer calls, and when.
 
-Each hook does one thing and hands over; what it does is in the module of that name. The way of a batch: opened in
-`on_*_batch_start` (`batches.py` copies images and labels), caught in the forward pass (`taps.py`), closed in
-`on_*_batch_end` (`recording.py` hands it to the profiler). Which layers `"auto"` means, the first batches show
-(`finding.py`). The way of a profile: made at the end of a pass, merged over ranks (`ranks.py`), put into checkpoints
-(`checkpoints.py`), asked for whose weights it is of (`whose.py`), and at the end of the fit saved and logged
-(`finish.py`).
+Each hook does one thing and hands over. The way of a batch: opened in `on_*_batch_start`, which copies images and
+labels (`profiling/batch_reading.py`), caught in the forward pass (`torch/taps.py`), closed in `on_*_batch_end`, which
+hands it to the profiler (`torch/recording.py`, `training/recording.py`). Which layers `"auto"` means, the first batches
+show (`torch/finding.py`). The way of a profile: made at the end of a pass and merged over ranks (`training/fit.py`),
+put into checkpoints, asked for whose weights it is of (`finish.py`), and at the end of the fit saved and logged
+(`training/finish.py`).
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from lensai_integrations.lightning.base import (
     other_loaders,
 )
 from lensai_integrations.lightning.check import check
-from lensai_integrations.lightning.checkpoints import Belonging, identity, keep_for_best, of_fit, of_pass, weights_left
-from lensai_integrations.lightning.finish import validate_once_more
-from lensai_integrations.lightning.fit import LightningFit
+from lensai_integrations.lightning.finish import Belonging, identity, keep_for_best, of_fit, of_pass, weights_left
+from lensai_integrations.lightning.fit import LightningFit, validate_once_more
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
 from lensai_integrations.measures.inputs import ImageInputs, documented

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
-from lensai_integrations.lightning.base import LightningCallback, bring_back, one_loader, runs_of_loggers
+from lensai_integrations.lightning.base import LightningCallback, bring_back, loaders_of, one_loader, runs_of_loggers
 from lensai_integrations.lightning.finish import say
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.measures.embeddings import Reduce
@@ -35,9 +35,6 @@ from lensai_integrations.training.recording import LAYER
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
-
-#: Where a trainer keeps the loaders of a pass.
-_LOADERS = {TEST: "test_dataloaders", VALIDATION: "val_dataloaders", PREDICTION: "predict_dataloaders"}
 
 
 @documented(DriftOptions)
@@ -183,7 +180,7 @@ class DriftCallback(LightningCallback):
         fit.taps, fit.finder = attach_known(pl_module, self._passes.options, fit.problems)
         fit.record(source, everything=True)
         self._source, self._loader = source, 0
-        fit.recordings[source].start(one_loader(getattr(trainer, _LOADERS[source]), 0))
+        fit.recordings[source].start(one_loader(loaders_of(trainer, source), 0))
 
     @guarded("reading a batch")
     def _open(self, trainer: Trainer, batch: Any, loader: int) -> None:
@@ -193,7 +190,7 @@ class DriftCallback(LightningCallback):
         if loader != self._loader:
             self._loader = loader
             recording.finish()
-            recording.start(one_loader(getattr(trainer, _LOADERS[self._source]), loader))
+            recording.start(one_loader(loaders_of(trainer, self._source), loader))
         recording.open(batch)
         if self._this_fit.finder is not None:
             self._this_fit.finder.open(batch, recorded=True)
