@@ -298,7 +298,7 @@ def judged(trace: Trace, nodes: Sequence[int], values: Sequence[Tensor]) -> Chos
         nodes: The answers.
         values: Their values.
     """
-    looked_at = [loss.given for loss in trace.losses] + trace.returned
+    looked_at = [loss.answer for loss in trace.losses] + trace.returned
     looked_at += [parent for node in trace.nodes if node.name in LARGEST and node.call < 0 for parent in node.parents]
     touched = {
         number: [i for i, each in enumerate(nodes) if each in trace.steps_behind(number)] for number in looked_at

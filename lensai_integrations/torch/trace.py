@@ -320,13 +320,18 @@ class Call:
     heads: Heads = dataclasses.field(default_factory=Heads)
     head_nodes: dict[str, int] = dataclasses.field(default_factory=dict)
 
+    @property
+    def forward(self) -> str:
+        """What was called, in words."""
+        return f"{type(self.module).__name__}.forward"
+
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
     """A loss, by its name in `describe`, and the nodes of what it compares."""
 
     name: str
-    given: int
+    answer: int
     target: int | None
 
 
