@@ -371,8 +371,8 @@ class BaselineCallback(Checkable, LightningCallback):
         if source == self._options.reference_source and not (self._fitted and source == VALIDATION):
             self._begin_reference(source, trainer, pl_module)
         elif trainer.global_rank == 0 and self._told.first(source):
-            told = _STAYS if source == self._options.reference_source else _NOT_ASKED
-            finish.say(told.format(pass_=_PASSES[source], reference=self._options.reference, source=source))
+            message = _STAYS if source == self._options.reference_source else _NOT_ASKED
+            finish.say(message.format(pass_=_PASSES[source], reference=self._options.reference, source=source))
 
     @guarded("starting the pass", InputError)
     def _begin_reference(self, source: str, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -451,8 +451,8 @@ class BaselineCallback(Checkable, LightningCallback):
         fed = finder.fed(training=source == TRAINING) if finder is not None else None
         if fed is not None:
             recording.hint_images(fed)
-        for head, place in finder.places.items() if finder is not None else ():
-            recording.hint_labels(place, head)
+        for head, path in finder.places.items() if finder is not None else ():
+            recording.hint_labels(path, head)
 
     def _complete(self, source: str, trainer: Trainer, *, whole: bool = True) -> None:
         if self._fit is not None:

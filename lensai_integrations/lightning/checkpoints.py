@@ -91,9 +91,9 @@ class CheckpointFile:
             None if it cannot be told: not all are there, or not as plain tensors.
         """
         stored = self._content.get("state_dict")
-        found = [stored.get(name) for name in names] if isinstance(stored, dict) else []
-        tensors = [each for each in found if isinstance(each, _Tensor)]
-        if not tensors or len(tensors) < len(found):
+        stored_tensors = [stored.get(name) for name in names] if isinstance(stored, dict) else []
+        tensors = [tensor for tensor in stored_tensors if isinstance(tensor, _Tensor)]
+        if not tensors or len(tensors) < len(stored_tensors):
             return None
         try:
             with self.path.open("rb") as file, zipfile.ZipFile(file) as archive:
@@ -111,7 +111,7 @@ def _skeleton(path: Path) -> Any:
     with path.open("rb") as checkpoint:
         try:
             with zipfile.ZipFile(checkpoint) as archive:
-                entry = next(each for each in archive.infolist() if each.filename.endswith("/data.pkl"))
+                entry = next(member for member in archive.infolist() if member.filename.endswith("/data.pkl"))
                 if entry.compress_type != zipfile.ZIP_STORED:  # torch compresses nothing, and a bomb would
                     raise FormatError("its data.pkl is compressed")
                 with archive.open(entry) as file:
@@ -191,7 +191,7 @@ class _Tensor:
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
     """How torch's pickles spell a tensor."""
     whole = (offset, *size, *stride) if isinstance(size, tuple) and isinstance(stride, tuple) else (None,)
-    if not (isinstance(storage, _Storage) and all(_whole(each) is not None and each >= 0 for each in whole)):
+    if not (isinstance(storage, _Storage) and all(_whole(number) is not None and number >= 0 for number in whole)):
         return _StandIn()
     return _Tensor(storage, offset, size, stride)
 

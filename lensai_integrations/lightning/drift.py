@@ -231,7 +231,7 @@ def attach_known(model: nn.Module, options: DriftOptions, problems: Problems) ->
     Another layer that the model does not have is a problem, and the others are read; without the layer of the outputs,
     what the model itself answers is read.
     """
-    reference, ways = options.reference, {known.name: known.reduce for known in options.known}
+    reference, ways = options.reference, {layer.name: layer.reduce for layer in options.known}
     same = match(model, reference, options.known, compiled=is_compiled(model))
     for group, problem in (same.errors | same.notes).items():
         problems.note(group, problem)
@@ -239,11 +239,11 @@ def attach_known(model: nn.Module, options: DriftOptions, problems: Problems) ->
     taps = [
         Tap(group, same.layers[group], ways.get(group.removeprefix(LAYER))) for group in wanted if group in same.layers
     ]
-    own = OUTPUTS in reference.groups and not reference.groups[OUTPUTS].info.get("auto", False)
+    has_layer = OUTPUTS in reference.groups and not reference.groups[OUTPUTS].info.get("auto", False)
     if isinstance(options.outputs, str):
         with problems.caught(OUTPUTS):
             taps.append(Tap(OUTPUTS, find_layer(model, options.outputs)))
-    elif own and options.outputs:
+    elif has_layer and options.outputs:
         taps.append(Tap(OUTPUTS, output_layer(model, reference) or Layer("", type(model).__name__, model)))
     forget_compiled(model)
     made = Taps(taps, problems)

@@ -123,9 +123,9 @@ def best_checkpoint(trainer: Any) -> str:
 
 
 def _best_callback(trainer: Any) -> Any:
-    found = [c for c in trainer.checkpoint_callbacks if getattr(c, "best_model_path", "")]
-    found.sort(key=lambda callback: getattr(callback, "monitor", None) is None)
-    return found[0] if found else None
+    callbacks = [c for c in trainer.checkpoint_callbacks if getattr(c, "best_model_path", "")]
+    callbacks.sort(key=lambda callback: getattr(callback, "monitor", None) is None)
+    return callbacks[0] if callbacks else None
 
 
 def identity(trainer: Any) -> Any:
@@ -250,8 +250,8 @@ def _candidates(fit: LightningFit, best: _KeptWeights | None, trainer: Any) -> l
     """Profiles that may be of the best checkpoint's weights, the latest of the fit last."""
     if fit.whole_final or best is None:
         return [fit.profiles]
-    known, seen = fit.best_seen
-    return [best.stored, *([seen] if known == identity(trainer) else []), fit.profiles]
+    checkpoint, profiles = fit.best_seen
+    return [best.stored, *([profiles] if checkpoint == identity(trainer) else []), fit.profiles]
 
 
 def _not_the_best(best: _KeptWeights, reference: Profile) -> str:

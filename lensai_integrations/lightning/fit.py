@@ -64,8 +64,8 @@ class LightningFit(Fit[LoaderPass]):
             everything: Layers too, not only what the model is fed.
         """
         layers = [] if self.taps is None else self.taps.layers
-        taps, known = (self.taps, []) if everything else (None, layers)
-        self.recordings[source] = LoaderPass(source, self.prepare(source), taps, self.problems, known)
+        taps, silent = (self.taps, []) if everything else (None, layers)
+        self.recordings[source] = LoaderPass(source, self.prepare(source), taps, self.problems, silent)
 
     def see_weights(self, source: str, model: nn.Module) -> None:
         """Note with which weights a pass is made, at its first batch: by then all who swap them have done so."""

@@ -1,9 +1,7 @@
-"""A Lightning pass: each batch is opened before the model sees it and closed after.
+"""A pass over loaders: each batch is opened before the model sees it and closed after; of all ranks, one profile.
 
 Measuring happens in `close`, after the forward pass and never in it. All of it runs without gradients and outside
 inference mode: a sketch's buffers outlive the pass they were made in.
-
-Several processes, one profile: who has seen what, what was seen twice, and how it comes together.
 
 Every rank profiles its own share. At the end of a pass the profiles are gathered as bytes and merged on the first rank,
 before checkpoints are written there. A distributed sampler repeats samples to give every rank equally many; each rank
@@ -39,9 +37,9 @@ def padding_of(loader: Any) -> tuple[int, int]:
     for owner in (loader, getattr(loader, "batch_sampler", None)):
         sampler = getattr(owner, "sampler", None)
         if isinstance(sampler, DistributedSampler):
-            own = -((sampler.rank - len(sampler.dataset)) // sampler.num_replicas)  # type: ignore[arg-type]
-            own = min(max(own, 0), len(sampler))
-            return own, len(sampler) - own
+            rows = -((sampler.rank - len(sampler.dataset)) // sampler.num_replicas)  # type: ignore[arg-type]
+            rows = min(max(rows, 0), len(sampler))
+            return rows, len(sampler) - rows
     return 0, 0
 
 

@@ -110,8 +110,8 @@ class DriftOptions:
                 " threads, files and a lock: give it the baseline and the monitor's arguments instead, and each process"
                 " makes one"
             )
-        given = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
-        return _again, (given,)
+        arguments = {argument.name: getattr(self, argument.name) for argument in fields(self) if argument.init}
+        return _again, (arguments,)
 
     def new_monitor(
         self, sinks: Sequence[Sink] = (), *, state: str | Path | None = None, name: str | None = None
@@ -155,8 +155,8 @@ class DriftOptions:
         )
 
 
-def _again(given: dict[str, Any]) -> DriftOptions:
-    return DriftOptions(**given)
+def _again(arguments: dict[str, Any]) -> DriftOptions:
+    return DriftOptions(**arguments)
 
 
 def _loaded(baseline: Any) -> Baseline | Profile:
@@ -334,8 +334,8 @@ class Monitored:
     def known_labels(self) -> Sequence[Place]:
         """Where the labels of the baseline were."""
         groups = self.passes.options.reference.groups
-        told = [group.info.get("read_from") for name, group in groups.items() if is_labels(name)]
-        return [tuple(place) if isinstance(place, list) else place for place in told if place is not None]
+        places = [group.info.get("read_from") for name, group in groups.items() if is_labels(name)]
+        return [tuple(path) if isinstance(path, list) else path for path in places if path is not None]
 
     def _prepared(self: Any, source: str, loader: Any) -> tuple[Reader, Passes]:
         return self._reader_of(source, loader), self.passes
