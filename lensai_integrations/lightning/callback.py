@@ -409,15 +409,13 @@ class BaselineCallback(Checkable, LightningCallback):
     def _start(self, source: str, loaders: Any, index: int = 0) -> None:
         recording = self._recording(source)
         if recording is not None:
-            assert self._fit is not None
-            self._fit.forget_weights(source)
             recording.start(one_loader(loaders, index))
             self._hint(recording, source)
 
-    def _open(self, source: str, batch: Any) -> None:
+    def _open(self, source: str, batch: Any, model: LightningModule | None = None) -> None:
         recording = self._recording(source)
         if recording is not None:
-            recording.open(batch)
+            recording.open(batch, model)
         self._trace(batch, recorded=recording is not None and recording.has_layers)
 
     def _open_reference(
@@ -425,9 +423,7 @@ class BaselineCallback(Checkable, LightningCallback):
     ) -> None:
         recorded = self._recording(source) is not None
         if dataloader_idx == self._options.dataloader_idx and (recorded or is_fitting(trainer)):
-            if recorded and self._fit is not None:
-                self._fit.see_weights(source, pl_module)
-            self._open(source, batch)
+            self._open(source, batch, pl_module)
 
     def _close(self, source: str, returned: Any = None) -> None:
         recording, traced = self._recording(source), self._traced(returned)

@@ -15,14 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.torch.finding import Finder
-from lensai_integrations.torch.layers import SampledWeights
 from lensai_integrations.torch.recording import LoaderPass, gathered
 from lensai_integrations.torch.taps import Taps
-from lensai_integrations.training.fit import TRAINING, Fit
+from lensai_integrations.training.fit import Fit
 from lensai_integrations.training.options import Reading
 from lensai_integrations.training.weights import WEIGHTS, Weights
 
@@ -54,7 +52,6 @@ class LightningFit(Fit[LoaderPass]):
         self.left: Weights | None = None
         self.best_before: Any = None
         self.best_seen: tuple[Any, Mapping[str, Profile]] = None, {}
-        self._samples: dict[str, SampledWeights] = {}
 
     def record(self, source: str, *, everything: bool) -> None:
         """Record the passes of a source.
@@ -67,20 +64,11 @@ class LightningFit(Fit[LoaderPass]):
         taps, silent = (self.taps, []) if everything else (None, layers)
         self.recordings[source] = LoaderPass(source, self.prepare(source), taps, self.problems, silent)
 
-    def see_weights(self, source: str, model: nn.Module) -> None:
-        """Note with which weights a pass is made, at its first batch: by then all who swap them have done so."""
-        if source != TRAINING and source not in self._samples:
-            with self.problems.caught("weights"):
-                self._samples[source] = SampledWeights(model)
-
-    def forget_weights(self, source: str) -> None:
-        """A pass begins."""
-        self._samples.pop(source, None)
-
     def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:
         """End a pass, with the weights it was made with in its profile's info: the first rank's, which checkpoints have
         (running statistics may differ between ranks)."""
-        sample, before = self._samples.pop(source, None), self.profiles.get(source)
+        recording, before = self.recordings.get(source), self.profiles.get(source)
+        sample = recording.sample if recording is not None else None
         super().complete(source, whole=whole, **info)
         profile = self.profiles.get(source)
         if sample is not None and profile is not None and profile is not before:
@@ -90,7 +78,7 @@ class LightningFit(Fit[LoaderPass]):
 
     def stop(self) -> None:
         """Take the hooks off the model and forget unfinished passes; complete profiles stay."""
-        self.recordings, self._samples = {}, {}
+        self.recordings = {}
         if self.finder is not None:
             self.finder.settle()
         if self.taps is not None:
