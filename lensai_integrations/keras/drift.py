@@ -1,7 +1,7 @@
 """`DriftCallback`: a monitor beside `model.predict` and `model.evaluate`.
 
 Steps are listened to as `BaselineCallback` does it, by functions that are exchanged for the time of a pass
-(`functions.py`, `drift_fit.py`); what they hand out goes to a `DriftMonitor` (`training/drift_passes.py`).
+(`functions.py`, `drift_fit.py`); what they hand out goes to a `DriftMonitor` (`training/drift.py`).
 
 The passes of a Keras model that are monitored: its steps are listened to as in a fit, and a monitor is told.
 """
@@ -39,8 +39,7 @@ from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import OUTPUTS, head_of, is_labels
 from lensai_integrations.profiles.profile import Baseline, Profile
-from lensai_integrations.training.drift_options import DriftOptions
-from lensai_integrations.training.drift_passes import Monitored, Passes
+from lensai_integrations.training.drift import DriftOptions, Monitored, Passes
 from lensai_integrations.training.fit import PREDICTION, TEST
 from lensai_integrations.training.layers import KnownLayer, SeveralAlikeError, known_output, not_in
 from lensai_integrations.training.recording import LAYER, Recording

@@ -1,20 +1,14 @@
-"""Which Lightning a callback belongs to.
+"""What both callbacks stand on: the `Callback` of either Lightning, its way to other processes, and what trainers say.
 
 `pytorch_lightning` and `lightning.pytorch` are the same code twice, with two unrelated `Callback` classes, and a
 trainer, a `LightningCLI` or a type checker asks for its own. Import order says nothing: a sorted import block imports
 this package before either. So callbacks are of both, as far as both are installed: where one is imported the other
 costs a tenth of a second, because what takes long, torch and its metrics, is there.
 
-Callbacks in processes that a trainer spawns or forks: what they make there comes back to the one the user holds.
-
 `strategy="ddp_spawn"`, `"ddp_fork"` and `"ddp_notebook"` fit copies of the callbacks in other processes. Of the first
 of these Lightning brings back the state of its trainer, through a pipe that nobody reads before the process has ended:
 so what a callback has made waits in a file, as the weights do, and the state says where. When the state is unpickled,
 it finds the callback by a name that its copies in other processes share.
-
-What a trainer says of its loaders.
-
-Which MLflow runs belong to a trainer.
 """
 
 from __future__ import annotations
@@ -34,79 +28,19 @@ from weakref import WeakValueDictionary
 
 from lensai_integrations.errors import InputError, MissingDependencyError
 from lensai_integrations.problems import pass_on
-from lensai_integrations.training.fit import TEST, VALIDATION
+from lensai_integrations.training.fit import PREDICTION, TEST, VALIDATION
 from lensai_integrations.training.tracking import TrackedRun, active_run
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
-
 
 _LOG: Final = logging.getLogger("lensai_integrations")
 #: The callbacks of this process.
 _HERE: Final[WeakValueDictionary[str, Any]] = WeakValueDictionary()
 
 
-def named(callback: Any, name: str = "") -> str:
-    """Give a callback a name that finds it; the one it has in another process, if no callback of this one has it."""
-    if not name or name in _HERE:
-        name = secrets.token_hex(8)
-    _HERE[name] = callback
-    return name
-
-
-def _before_fork() -> None:
-    for callback in list(_HERE.values()):
-        callback.note_run()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork)
-
-
-def is_spawned(trainer: Any) -> bool:
-    """Whether a trainer runs in a process that it has spawned or forked, and the user's objects are in another."""
-    launcher = getattr(getattr(trainer, "strategy", None), "launcher", None)
-    return any(each.__name__ == "_MultiProcessingLauncher" for each in type(launcher).__mro__)
-
-
-def bring_back(trainer: Any, name: str, **values: Any) -> None:
-    """Set these attributes of the callback of this name in the process that spawned this one; here nothing changes.
-
-    Raises:
-        Exception: If one cannot be pickled or written. Nothing is brought back then, and the trainer is not harmed.
-    """
-    if is_spawned(trainer):
-        content = pickle.dumps(values)
-        path = Path(tempfile.mkdtemp(prefix="lensai_")) / "values"  # nobody else may write there
-        path.write_bytes(content)
-        setattr(trainer.state, f"_lensai_{name}", _Parcel(name, str(path)))
-
-
-class _Parcel:
-    """Delivers when it is unpickled, and is nothing then."""
-
-    def __init__(self, name: str, path: str) -> None:
-        self._name, self._path = name, path
-
-    def __reduce__(self) -> Any:
-        return _deliver, (self._name, self._path)
-
-    def __deepcopy__(self, memo: Any) -> _Parcel:
-        return self  # Lightning copies the state before it sends it: that is no delivery
-
-
-def _deliver(name: str, path: str) -> None:
-    callback = _HERE.get(name)
-    try:
-        if callback is not None:
-            callback.__dict__.update(pickle.loads(Path(path).read_bytes()))  # noqa: S301 - our own
-    except Exception as error:  # noqa: BLE001 - the trainer that is being brought back must not fail
-        pass_on(error)
-        _LOG.warning("what %s made in another process could not be brought back: %r", type(callback).__name__, error)
-    shutil.rmtree(Path(path).parent, ignore_errors=True)
-
-
-PACKAGES = ("pytorch_lightning", "lightning.pytorch")
+#: What a Lightning may be called.
+PACKAGES: Final = ("pytorch_lightning", "lightning.pytorch")
 
 
 def callback_classes() -> tuple[type, ...]:
@@ -116,18 +50,18 @@ def callback_classes() -> tuple[type, ...]:
         MissingDependencyError: If there is none.
         Exception: What the import of the only one that is installed raises.
     """
-    found, broken = [], []
+    callbacks, broken = [], []
     for name in PACKAGES:
         try:
-            found.append(import_module(name).Callback)
+            callbacks.append(import_module(name).Callback)
         except Exception as error:  # noqa: BLE001  one that cannot be imported is nobody's trainer
             if not (isinstance(error, ModuleNotFoundError) and error.name in (name, name.partition(".")[0])):
                 broken.append(error)
-    if not found and broken:
+    if not callbacks and broken:
         raise broken[0]
-    if not found:
+    if not callbacks:
         raise MissingDependencyError("Lightning is not installed: pip install 'lensai-integrations[lightning]'")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(callbacks))
 
 
 class Travelling:
@@ -169,8 +103,8 @@ class Travelling:
 
     def _state(self) -> dict[str, Any]:
         """What is no part of a fit. Lightning hangs methods of the model on callbacks, and with them all of it."""
-        own = {key: value for key, value in self.__dict__.items() if key not in ("log", "log_dict")}
-        return {**own, **self._of_a_fit}
+        state = {key: value for key, value in self.__dict__.items() if key not in ("log", "log_dict")}
+        return {**state, **self._of_a_fit}
 
 
 def _restored(cls: type[Travelling], state: dict[str, Any]) -> Any:
@@ -200,6 +134,72 @@ else:
         """
 
 
+# Other processes ------------------------------------------------------------------------------------------------------
+
+
+def named(callback: Any, name: str = "") -> str:
+    """Give a callback a name that finds it; the one it has in another process, if no callback of this one has it."""
+    if not name or name in _HERE:
+        name = secrets.token_hex(8)
+    _HERE[name] = callback
+    return name
+
+
+def _before_fork() -> None:
+    for callback in list(_HERE.values()):
+        callback.note_run()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork)
+
+
+def is_spawned(trainer: Any) -> bool:
+    """Whether a trainer runs in a process that it has spawned or forked, and the user's objects are in another."""
+    launcher = getattr(getattr(trainer, "strategy", None), "launcher", None)
+    return any(kind.__name__ == "_MultiProcessingLauncher" for kind in type(launcher).__mro__)
+
+
+def bring_back(trainer: Any, name: str, **values: Any) -> None:
+    """Set these attributes of the callback of this name in the process that spawned this one; here nothing changes.
+
+    Raises:
+        Exception: If one cannot be pickled or written. Nothing is brought back then, and the trainer is not harmed.
+    """
+    if is_spawned(trainer):
+        content = pickle.dumps(values)
+        path = Path(tempfile.mkdtemp(prefix="lensai_")) / "values"  # nobody else may write there
+        path.write_bytes(content)
+        setattr(trainer.state, f"_lensai_{name}", _Parcel(name, str(path)))
+
+
+class _Parcel:
+    """Delivers when it is unpickled, and is nothing then."""
+
+    def __init__(self, name: str, path: str) -> None:
+        self._name, self._path = name, path
+
+    def __reduce__(self) -> Any:
+        return _deliver, (self._name, self._path)
+
+    def __deepcopy__(self, memo: Any) -> _Parcel:
+        return self  # Lightning copies the state before it sends it: that is no delivery
+
+
+def _deliver(name: str, path: str) -> None:
+    callback = _HERE.get(name)
+    try:
+        if callback is not None:
+            callback.__dict__.update(pickle.loads(Path(path).read_bytes()))  # noqa: S301 - our own
+    except Exception as error:  # noqa: BLE001 - the trainer that is being brought back must not fail
+        pass_on(error)
+        _LOG.warning("what %s made in another process could not be brought back: %r", type(callback).__name__, error)
+    shutil.rmtree(Path(path).parent, ignore_errors=True)
+
+
+# What a trainer says --------------------------------------------------------------------------------------------------
+
+
 def is_fitting(trainer: Trainer) -> bool:
     """Whether a validation pass belongs to the fit: the sanity check and `trainer.validate` do not."""
     return trainer.state.fn == "fit" and not trainer.sanity_checking
@@ -217,6 +217,8 @@ def has_validation(trainer: Trainer, index: int) -> bool:
     return bool(trainer.enable_validation and (not batches or batches[index] > 0))
 
 
+#: Where a trainer keeps the loaders of a pass.
+_LOADERS: Final = {VALIDATION: "val_dataloaders", TEST: "test_dataloaders", PREDICTION: "predict_dataloaders"}
 #: What the loaders are called that are not the reference's.
 OTHER_LOADERS = "other validation loaders"
 
@@ -232,16 +234,14 @@ def other_loaders(loaders: Any, index: int) -> list[Any]:
         loaders = list(loaders.values())
     if not isinstance(loaders, list | tuple):
         return []
-    return [loader for place, loader in enumerate(loaders) if place != index]
+    return [loader for i, loader in enumerate(loaders) if i != index]
 
 
 def loaders_of(trainer: Trainer, source: str) -> Any:
     """The loaders of the pass that runs: `trainer.val_dataloaders` would be those of a fit before it."""
     if source == VALIDATION and trainer.state.fn == "validate":
         return trainer.validate_loop._combined_loader.iterables  # type: ignore[union-attr]
-    return getattr(
-        trainer, {VALIDATION: "val_dataloaders", TEST: "test_dataloaders"}.get(source, "predict_dataloaders")
-    )
+    return getattr(trainer, _LOADERS[source])
 
 
 def one_loader(loaders: Any, index: int) -> Any:
@@ -265,6 +265,6 @@ def runs_of_loggers(trainer: Any) -> list[TrackedRun]:
     """The runs of the trainer's MLflow loggers, each once. On all ranks but the first they have none."""
     runs = []
     for logger in trainer.loggers:
-        if any(c.__name__ == "MLFlowLogger" for c in type(logger).__mro__) and logger.run_id:
+        if any(kind.__name__ == "MLFlowLogger" for kind in type(logger).__mro__) and logger.run_id:
             runs.append(TrackedRun(str(logger.run_id), str(logger.experiment.tracking_uri)))
     return list(dict.fromkeys(runs))

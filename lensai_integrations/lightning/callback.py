@@ -1,11 +1,11 @@
 """`BaselineCallback`: what a Lightning trainer calls, and when.
 
-Each hook does one thing and hands over; what it does is in the module of that name. The way of a batch: opened in
-`on_*_batch_start` (`batches.py` copies images and labels), caught in the forward pass (`taps.py`), closed in
-`on_*_batch_end` (`recording.py` hands it to the profiler). Which layers `"auto"` means, the first batches show
-(`finding.py`). The way of a profile: made at the end of a pass, merged over ranks (`ranks.py`), put into checkpoints
-(`checkpoints.py`), asked for whose weights it is of (`whose.py`), and at the end of the fit saved and logged
-(`finish.py`).
+Each hook does one thing and hands over. The way of a batch: opened in `on_*_batch_start`, which copies images and
+labels (`profiling/batch_reading.py`), caught in the forward pass (`torch/taps.py`), closed in `on_*_batch_end`, which
+hands it to the profiler (`torch/recording.py`, `training/recording.py`). Which layers `"auto"` means, the first batches
+show (`torch/finding.py`). The way of a profile: made at the end of a pass and merged over ranks (`training/fit.py`),
+put into checkpoints, asked for whose weights it is of (`finish.py`), and at the end of the fit saved and logged
+(`training/finish.py`).
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from lensai_integrations.lightning.base import (
     other_loaders,
 )
 from lensai_integrations.lightning.check import check
-from lensai_integrations.lightning.checkpoints import Belonging, identity, keep_for_best, of_fit, of_pass, weights_left
-from lensai_integrations.lightning.finish import validate_once_more
-from lensai_integrations.lightning.fit import LightningFit
+from lensai_integrations.lightning.finish import Belonging, identity, keep_for_best, of_fit, of_pass, weights_left
+from lensai_integrations.lightning.fit import LightningFit, validate_once_more
 from lensai_integrations.measures.arguments import documented
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
@@ -373,8 +372,8 @@ class BaselineCallback(Checkable, LightningCallback):
         if source == self._options.reference_source and not (self._fitted and source == VALIDATION):
             self._begin_reference(source, trainer, pl_module)
         elif trainer.global_rank == 0 and self._told.first(source):
-            told = _STAYS if source == self._options.reference_source else _NOT_ASKED
-            finish.say(told.format(pass_=_PASSES[source], reference=self._options.reference, source=source))
+            message = _STAYS if source == self._options.reference_source else _NOT_ASKED
+            finish.say(message.format(pass_=_PASSES[source], reference=self._options.reference, source=source))
 
     @guarded("starting the pass", InputError)
     def _begin_reference(self, source: str, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -411,15 +410,13 @@ class BaselineCallback(Checkable, LightningCallback):
     def _start(self, source: str, loaders: Any, index: int = 0) -> None:
         recording = self._recording(source)
         if recording is not None:
-            assert self._fit is not None
-            self._fit.forget_weights(source)
             recording.start(one_loader(loaders, index))
             self._hint(recording, source)
 
-    def _open(self, source: str, batch: Any) -> None:
+    def _open(self, source: str, batch: Any, model: LightningModule | None = None) -> None:
         recording = self._recording(source)
         if recording is not None:
-            recording.open(batch)
+            recording.open(batch, model)
         self._trace(batch, recorded=recording is not None and recording.has_layers)
 
     def _open_reference(
@@ -427,9 +424,7 @@ class BaselineCallback(Checkable, LightningCallback):
     ) -> None:
         recorded = self._recording(source) is not None
         if dataloader_idx == self._options.dataloader_idx and (recorded or is_fitting(trainer)):
-            if recorded and self._fit is not None:
-                self._fit.see_weights(source, pl_module)
-            self._open(source, batch)
+            self._open(source, batch, pl_module)
 
     def _close(self, source: str, returned: Any = None) -> None:
         recording, traced = self._recording(source), self._traced(returned)
@@ -453,8 +448,8 @@ class BaselineCallback(Checkable, LightningCallback):
         fed = finder.fed(training=source == TRAINING) if finder is not None else None
         if fed is not None:
             recording.hint_images(fed)
-        for head, place in finder.places.items() if finder is not None else ():
-            recording.hint_labels(place, head)
+        for head, path in finder.places.items() if finder is not None else ():
+            recording.hint_labels(path, head)
 
     def _complete(self, source: str, trainer: Trainer, *, whole: bool = True) -> None:
         if self._fit is not None:

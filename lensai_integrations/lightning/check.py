@@ -167,8 +167,8 @@ def _idle(model: Any) -> list[Any]:
     made = model.configure_optimizers()
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], list):
         made = made[0]  # the others are schedulers
-    optimizers = [each["optimizer"] if isinstance(each, Mapping) else each
-                  for each in (made if isinstance(made, list | tuple) else [made])]  # fmt: skip
+    optimizers = [optimizer["optimizer"] if isinstance(optimizer, Mapping) else optimizer
+                  for optimizer in (made if isinstance(made, list | tuple) else [made])]  # fmt: skip
     for optimizer in optimizers:
         optimizer.step = lambda closure=None: closure() if closure is not None else None
     return optimizers
@@ -193,10 +193,10 @@ def _images_for(model: nn.Module, batch: Any, inputs: Any) -> list[Any]:
     if isinstance(inputs, Mapping):
         return list(separated(batch, {name: reader.key for name, reader in inputs.items()}).parts.values())
     parameters = signature(model.forward).parameters.values()
-    taken = [each for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD]
-    found = images_in(batch) if inputs == "auto" and len(taken) > 1 else []
-    if len(found) == len(taken) > 1:
-        return [each.images for each in found]
+    required = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    readings = images_in(batch) if inputs == "auto" and len(required) > 1 else []
+    if len(readings) == len(required) > 1:
+        return [reading.images for reading in readings]
     return [find_images(batch, inputs.key if isinstance(inputs, ImageInputs) else None)]
 
 
@@ -252,8 +252,8 @@ def _first(batch: Any, reference: str, dataloader_idx: int) -> tuple[Any, Any]:
 
 def _loader_of(module: Any, reference: str, dataloader_idx: int) -> Any:
     """The loader that the reference profile will be of, else the training's."""
-    own = _LOADERS.get(reference)
-    loaders = getattr(module, own)() if own is not None else _held_out(module)
+    method = _LOADERS.get(reference)
+    loaders = getattr(module, method)() if method is not None else _held_out(module)
     loaders = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
     return loaders[dataloader_idx] if isinstance(loaders, list | tuple) else loaders
 
@@ -283,18 +283,18 @@ def _moved(batch: Any, model: nn.Module) -> Any:
     """The batch with its tensors on the model's device; beside a model of other floats, e.g. one that was fitted with
     `precision="bf16-true"`, with its floats as those."""
     parameters = [*model.parameters(), *model.buffers()]
-    floats = {each.dtype for each in parameters if each.is_floating_point()}
+    floats = {parameter.dtype for parameter in parameters if parameter.is_floating_point()}
     other = floats.pop() if len(floats) == 1 and floats != {torch.float32} else None
 
-    def moved(part: Any) -> Any:
-        if isinstance(part, Tensor):
-            part = part.to(parameters[0].device)
-            return part.to(other) if other is not None and part.is_floating_point() else part
-        if isinstance(part, Mapping):
-            return {key: moved(value) for key, value in part.items()}
-        if isinstance(part, tuple) and hasattr(part, "_make"):
-            return part._make(map(moved, part))
-        return type(part)(map(moved, part)) if type(part) in (list, tuple) else part
+    def moved(values: Any) -> Any:
+        if isinstance(values, Tensor):
+            values = values.to(parameters[0].device)
+            return values.to(other) if other is not None and values.is_floating_point() else values
+        if isinstance(values, Mapping):
+            return {key: moved(value) for key, value in values.items()}
+        if isinstance(values, tuple) and hasattr(values, "_make"):
+            return values._make(map(moved, values))
+        return type(values)(map(moved, values)) if type(values) in (list, tuple) else values
 
     return moved(batch) if parameters else batch
 

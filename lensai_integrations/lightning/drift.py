@@ -1,7 +1,7 @@
 """`DriftCallback`: a monitor beside `Trainer.predict`, `test` and `validate`.
 
 The way of a batch is that of `BaselineCallback`: opened before the step, its layers caught in the forward pass, closed
-after it. There it goes to a `DriftMonitor` (`training/drift_passes.py`) instead of to a profiler.
+after it. There it goes to a `DriftMonitor` (`training/drift.py`) instead of to a profiler.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
-from lensai_integrations.lightning.base import LightningCallback, bring_back, one_loader, runs_of_loggers
+from lensai_integrations.lightning.base import LightningCallback, bring_back, loaders_of, one_loader, runs_of_loggers
 from lensai_integrations.lightning.finish import say
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.measures.arguments import documented
@@ -30,16 +30,12 @@ from lensai_integrations.torch.finding import Finder, MatchingFinder, forget_com
 from lensai_integrations.torch.layers import Layer, find_layer
 from lensai_integrations.torch.matching import match, output_layer, weights_here
 from lensai_integrations.torch.taps import Tap, Taps
-from lensai_integrations.training.drift_options import DriftOptions
-from lensai_integrations.training.drift_passes import Monitored, Passes
+from lensai_integrations.training.drift import DriftOptions, Monitored, Passes
 from lensai_integrations.training.fit import PREDICTION, TEST, VALIDATION
 from lensai_integrations.training.recording import LAYER
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
-
-#: Where a trainer keeps the loaders of a pass.
-_LOADERS = {TEST: "test_dataloaders", VALIDATION: "val_dataloaders", PREDICTION: "predict_dataloaders"}
 
 
 @documented(DriftOptions)
@@ -185,7 +181,7 @@ class DriftCallback(LightningCallback):
         fit.taps, fit.finder = attach_known(pl_module, self._passes.options, fit.problems)
         fit.record(source, everything=True)
         self._source, self._loader = source, 0
-        fit.recordings[source].start(one_loader(getattr(trainer, _LOADERS[source]), 0))
+        fit.recordings[source].start(one_loader(loaders_of(trainer, source), 0))
 
     @guarded("reading a batch")
     def _open(self, trainer: Trainer, batch: Any, loader: int) -> None:
@@ -195,7 +191,7 @@ class DriftCallback(LightningCallback):
         if loader != self._loader:
             self._loader = loader
             recording.finish()
-            recording.start(one_loader(getattr(trainer, _LOADERS[self._source]), loader))
+            recording.start(one_loader(loaders_of(trainer, self._source), loader))
         recording.open(batch)
         if self._this_fit.finder is not None:
             self._this_fit.finder.open(batch, recorded=True)
@@ -236,7 +232,7 @@ def attach_known(model: nn.Module, options: DriftOptions, problems: Problems) ->
     Another layer that the model does not have is a problem, and the others are read; without the layer of the outputs,
     what the model itself answers is read.
     """
-    reference, ways = options.reference, {known.name: known.reduce for known in options.known}
+    reference, ways = options.reference, {layer.name: layer.reduce for layer in options.known}
     same = match(model, reference, options.known, compiled=is_compiled(model))
     for group, problem in (same.errors | same.notes).items():
         problems.note(group, problem)
@@ -244,11 +240,11 @@ def attach_known(model: nn.Module, options: DriftOptions, problems: Problems) ->
     taps = [
         Tap(group, same.layers[group], ways.get(group.removeprefix(LAYER))) for group in wanted if group in same.layers
     ]
-    own = OUTPUTS in reference.groups and not reference.groups[OUTPUTS].info.get("auto", False)
+    has_layer = OUTPUTS in reference.groups and not reference.groups[OUTPUTS].info.get("auto", False)
     if isinstance(options.outputs, str):
         with problems.caught(OUTPUTS):
             taps.append(Tap(OUTPUTS, find_layer(model, options.outputs)))
-    elif own and options.outputs:
+    elif has_layer and options.outputs:
         taps.append(Tap(OUTPUTS, output_layer(model, reference) or Layer("", type(model).__name__, model)))
     forget_compiled(model)
     made = Taps(taps, problems)

@@ -1,18 +1,26 @@
-"""One fit of a Lightning trainer: its passes, and the hooks on the model while there are any."""
+"""One fit of a Lightning trainer: its passes, the hooks on the model while there are any, and one more pass at its end.
+
+That one has the weights that the fit leaves. It is the trainer's own loop, so transfers, precision, ranks and the hooks
+of model and data module are those of any validation. But nobody else hears of it: no other callback runs, loggers are
+stand-ins, and metrics, progress, modes and random numbers are afterwards what they were.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
 
 from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.torch.finding import Finder
-from lensai_integrations.torch.layers import SampledWeights
 from lensai_integrations.torch.recording import LoaderPass, gathered
 from lensai_integrations.torch.taps import Taps
-from lensai_integrations.training.fit import TRAINING, Fit
+from lensai_integrations.training.fit import Fit
 from lensai_integrations.training.options import Reading
 from lensai_integrations.training.weights import WEIGHTS, Weights
 
@@ -44,7 +52,6 @@ class LightningFit(Fit[LoaderPass]):
         self.left: Weights | None = None
         self.best_before: Any = None
         self.best_seen: tuple[Any, Mapping[str, Profile]] = None, {}
-        self._samples: dict[str, SampledWeights] = {}
 
     def record(self, source: str, *, everything: bool) -> None:
         """Record the passes of a source.
@@ -54,23 +61,14 @@ class LightningFit(Fit[LoaderPass]):
             everything: Layers too, not only what the model is fed.
         """
         layers = [] if self.taps is None else self.taps.layers
-        taps, known = (self.taps, []) if everything else (None, layers)
-        self.recordings[source] = LoaderPass(source, self.prepare(source), taps, self.problems, known)
-
-    def see_weights(self, source: str, model: nn.Module) -> None:
-        """Note with which weights a pass is made, at its first batch: by then all who swap them have done so."""
-        if source != TRAINING and source not in self._samples:
-            with self.problems.caught("weights"):
-                self._samples[source] = SampledWeights(model)
-
-    def forget_weights(self, source: str) -> None:
-        """A pass begins."""
-        self._samples.pop(source, None)
+        taps, silent = (self.taps, []) if everything else (None, layers)
+        self.recordings[source] = LoaderPass(source, self.prepare(source), taps, self.problems, silent)
 
     def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:
         """End a pass, with the weights it was made with in its profile's info: the first rank's, which checkpoints have
         (running statistics may differ between ranks)."""
-        sample, before = self._samples.pop(source, None), self.profiles.get(source)
+        recording, before = self.recordings.get(source), self.profiles.get(source)
+        sample = recording.sample if recording is not None else None
         super().complete(source, whole=whole, **info)
         profile = self.profiles.get(source)
         if sample is not None and profile is not None and profile is not before:
@@ -80,9 +78,101 @@ class LightningFit(Fit[LoaderPass]):
 
     def stop(self) -> None:
         """Take the hooks off the model and forget unfinished passes; complete profiles stay."""
-        self.recordings, self._samples = {}, {}
+        self.recordings = {}
         if self.finder is not None:
             self.finder.settle()
         if self.taps is not None:
             self.taps.remove()
             self.taps = None
+
+
+# One more validation pass --------------------------------------------------------------------------------------------
+
+
+def validate_once_more(trainer: Any, callback: Any) -> None:
+    """Run the validation loop of a trainer whose fit has ended.
+
+    Args:
+        trainer: The trainer.
+        callback: The only one whose hooks are called.
+    """
+    epoch_loop, stage = trainer.fit_loop.epoch_loop, trainer.state.stage
+    module, loop = trainer.lightning_module, _fresh(epoch_loop.val_loop)
+    before = trainer.callbacks, trainer.loggers, trainer._logger_connector, epoch_loop.val_loop
+    time = getattr(trainer, "_last_val_time", 0.0)  # not there yet where nothing was left to train
+    device, modes = module.device, [(submodule, submodule.training) for submodule in module.modules()]
+    with _same_random_numbers(trainer, loop):
+        try:
+            trainer.callbacks, trainer.loggers = [callback], _silent(trainer)
+            trainer._logger_connector, epoch_loop.val_loop = type(before[2])(trainer), loop
+            trainer.strategy.model_to_device()  # it is back on the host
+            trainer.validating = True
+            with _first_ranks_buffers(module):
+                loop.run()
+        finally:
+            trainer.state.stage = stage
+            trainer.callbacks, trainer.loggers, trainer._logger_connector, epoch_loop.val_loop = before
+            trainer._last_val_time = time
+            for submodule, mode in modes:
+                submodule.training = mode
+            loop.teardown()
+            module.to(device)
+
+
+@contextmanager
+def _first_ranks_buffers(module: Any) -> Iterator[None]:
+    """The first rank's running statistics on all of them, as these are kept: DDP, unwrapped by now, would see to that.
+    At the end buffers are what they were, also those that a model writes in validation."""
+    copies = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for buffer, _ in copies:
+            torch.distributed.broadcast(buffer, 0)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, copied in copies:
+                buffer.copy_(copied)
+
+
+def _fresh(loop: Any) -> Any:
+    """A loop of the same data that has not run."""
+    fresh = type(loop)(loop.trainer, loop._trainer_fn, loop._stage, verbose=False, inference_mode=loop.inference_mode)
+    fresh._data_source = loop._data_source
+    fresh._combined_loader, fresh._max_batches = loop._combined_loader, loop._max_batches
+    fresh._last_val_dl_reload_epoch = float("inf")  # the loaders that there are will do
+    return fresh
+
+
+def _silent(trainer: Any) -> list[Any]:
+    """As many loggers, that log nothing."""
+    package = type(trainer).__module__.partition(".trainer")[0]
+    return [import_module(f"{package}.loggers.logger").DummyLogger() for _ in trainer.loggers]
+
+
+@contextmanager
+def _same_random_numbers(trainer: Any, loop: Any) -> Iterator[None]:
+    """At the end random numbers go on as before: the global ones, and those of the loaders that are there."""
+    generators = [generator for loader in _loaders(loop) for generator in _generators(loader)]
+    states = [generator.get_state() for generator in generators]
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the one that transforms use
+    root = trainer.strategy.root_device
+    try:
+        with torch.random.fork_rng([root] if root.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+def _loaders(loop: Any) -> list[Any]:
+    return list(loop._combined_loader.flattened) if loop._combined_loader is not None else []
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    batches = getattr(loader, "batch_sampler", None)
+    owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
+    generators = [getattr(owner, "generator", None) for owner in owners]
+    return list({id(owned): owned for owned in generators if isinstance(owned, torch.Generator)}.values())

@@ -1,15 +1,14 @@
-"""Which modules of a model are listened to, by name.
+"""A model's modules by name, and its weights at one moment.
 
 People name layers as they wrote them; wrappers for compilation, sharding and checkpointing put words of their own in
 between, and a LightningModule usually holds the network one level down. So wrappers' words are left out, and the end
 of a name is enough where only one layer has it.
 
-A module's weights at one moment, sampled where they lie.
-
-Taken within a pass, so nothing is waited for: what is looked at is copied on the device, and comes to the host once,
-when it is asked for. What counts are the parameters, and the floating buffers of layers that are saved with them, such
-as running statistics. A module's own buffers are left out, and so are a metric's: they are mostly records, which a
-validation pass itself writes. Quantised layers have their weights packed, out of sight: then there is no digest.
+Weights are sampled within a pass, where they lie, so nothing is waited for: what is looked at is copied on the device,
+and comes to the host once, when it is asked for. What counts are the parameters, and the floating buffers of layers
+that are saved with them, such as running statistics. A module's own buffers are left out, and so are a metric's: they
+are mostly records, which a validation pass itself writes. Quantised layers have their weights packed, out of sight:
+then there is no digest.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ def in_training(module: nn.Module) -> bool:
 
 def _argument(node: torch.fx.Node, name: str) -> Any:
     """What an exported operation is given under a name."""
-    names = [each.name for each in getattr(getattr(node.target, "_schema", None), "arguments", ())]
+    names = [argument.name for argument in getattr(getattr(node.target, "_schema", None), "arguments", ())]
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}.get(name)
 
 
@@ -133,7 +132,7 @@ def find_layer(model: nn.Module, name: str) -> Layer:
 
 
 def layer_alike(model: nn.Module, name: str) -> tuple[Layer, bool]:
-    """The layer that a name of another model means here, see `naming.find_alike`, and whether that is sure.
+    """The layer that a name of another model means here, see `training.layers.find_alike`, and whether that is sure.
 
     Raises:
         InputError: If no layer's name ends alike, or those of several do.
@@ -160,11 +159,11 @@ def last_linear(model: nn.Module) -> Layer | None:
         '1'
     """
     aside = [path for path, module in named_layers(model).items() if _is_aside(module)]
-    found = None
+    last = None
     for path, module in named_layers(model).items():
         if isinstance(module, nn.Linear) and not any(path.startswith(f"{prefix}.") for prefix in aside):
-            found = Layer(path, path, module)
-    return found
+            last = Layer(path, path, module)
+    return last
 
 
 def is_metric(module: nn.Module) -> bool:
@@ -212,14 +211,17 @@ class SampledWeights:
                 self.names.append(name)
                 kind = dtype if local is tensor else _SHARD.format(dtype)
                 self._what.append((kind, tuple(local.shape), sample.numel()))
-            self._parts = [([i for i, _ in each], torch.cat([s for _, s in each])) for each in by_device.values()]
+            self._parts = [
+                ([i for i, _ in samples], torch.cat([sample for _, sample in samples]))
+                for samples in by_device.values()
+            ]
 
     def weights(self) -> Weights | None:
         """Their digest; None if there are none here, or not all can be seen. Waits for the device."""
         samples: dict[int, Any] = {}
-        for places, part in self._parts:
-            lengths = [self._what[place][2] for place in places]
-            samples |= dict(zip(places, torch.split(part.cpu(), lengths), strict=True))
+        for places, joined in self._parts:
+            lengths = [self._what[index][2] for index in places]
+            samples |= dict(zip(places, torch.split(joined.cpu(), lengths), strict=True))
         if self._packed or not any(length for _, _, length in self._what):
             return None
         return Weights.of((kind, shape, samples[i].numpy()) for i, (kind, shape, _) in enumerate(self._what))
@@ -229,15 +231,11 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """What is learned, by its name in the `state_dict`."""
     yield from model.named_parameters()
     for path, module in model.named_modules():
-        if module is model or _is_metric(module):
+        if module is model or is_metric(module):
             continue
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
                 yield f"{path}.{name}", buffer
-
-
-def _is_metric(module: nn.Module) -> bool:
-    return any(kind.__module__.startswith("torchmetrics.") for kind in type(module).__mro__)
 
 
 def _sample(tensor: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ def profiled(
     if source not in SOURCES:
         raise InputError(f"source={source!r} is unknown: pass {', '.join(map(repr, SOURCES[:-1]))} or {SOURCES[-1]!r}")
     if source == TRAINING:
-        layers, outputs = (None if each == "auto" else each for each in (layers, outputs))  # type: ignore[assignment]
+        layers, outputs = (None if asked == "auto" else asked for asked in (layers, outputs))  # type: ignore[assignment]
     options = Profiling(
         layers=layers, inputs=inputs, outputs=outputs, task=task, reference=source, reduce=reduce,
         convention=convention, measures=measures, k=k, rows=rows, max_dim=max_dim, segment_by=segment_by,
@@ -220,7 +220,7 @@ class Profiled(Watch):
         batch = self._batch(args, kwargs)
         key, labels = labels_in(batch)
         with self._lock:
-            self._recording.hint_images({place for place, _ in placed_tensors(batch) if place[-1:] != (key,)})
+            self._recording.hint_images({path for path, _ in placed_tensors(batch) if path[-1:] != (key,)})
             taken = self._recording.take(batch)
         return taken or Taken(None, None, None), key, None if labels is None else labels.detach().clone()
 
@@ -229,18 +229,20 @@ class Profiled(Watch):
         named = self._named(args, kwargs)
         inputs = self._options.inputs_of(self._source)
         readers = inputs.values() if isinstance(inputs, Mapping) else [inputs]
-        keys = [each.key for each in readers if isinstance(each, ImageInputs)]
+        keys = [reader.key for reader in readers if isinstance(reader, ImageInputs)]
         if len(args) == 1 and not kwargs and not any(key in named for key in keys if isinstance(key, str)):
             return args[0]
         return named or (dict(kwargs) if not args else (*args, *kwargs.values()))
 
     def _hand(self, passed: Passed, labels: Any, segments: Any) -> None:
         with self._lock:
-            taken, key, own = passed.given or (Taken(None, None, None), "", None)
-            place, told = (key, own) if labels is None and own is not None else (None, labels)
-            known = {"labels": told, "place": place, "segments": segments, "class_names": self._class_names}
-            taken = replace(taken.settled(), **known)
-            if told is None:
+            taken, key, own_labels = passed.given or (Taken(None, None, None), "", None)
+            place = None
+            if labels is None and own_labels is not None:
+                place, labels = key, own_labels
+            known_of_images = {"labels": labels, "place": place, "segments": segments, "class_names": self._class_names}
+            taken = replace(taken.settled(), **known_of_images)
+            if labels is None:
                 for layer in self.layers:
                     if is_outputs(layer.key):
                         layer.info.setdefault("loss", UNSEEN)
@@ -250,14 +252,14 @@ class Profiled(Watch):
             self._recording.record(taken, lambda: passed.answers)
 
     def _found(self, answer: Answer) -> tuple[dict[str, Readout], list[str]]:
-        options, found = self._options, dict[str, Readout]()
+        options, readouts = self._options, dict[str, Readout]()
         if options.outputs == "auto":
-            found |= {f"{OUTPUTS}/{name}" if name else OUTPUTS: each for name, each in answer.outputs.items()}
+            readouts |= {f"{OUTPUTS}/{name}" if name else OUTPUTS: readout for name, readout in answer.outputs.items()}
         if options.layers == "auto":
-            found |= {LAYER + name: each for name, each in answer.embeddings.items()}
+            readouts |= {LAYER + name: readout for name, readout in answer.embeddings.items()}
             if problem := unread_reductions(options.reduce, answer.embeddings):
                 self._problems.note("reduce", problem)
-        return found, answer.problems if options.layers == "auto" else answer.without_embeddings()
+        return readouts, answer.problems if options.layers == "auto" else answer.without_embeddings()
 
     def _reduce_of(self, name: str) -> Reduce:
         return self._options.reduce_of(name)
@@ -296,22 +298,22 @@ class Profiled(Watch):
         heads = heads_in(answer, copies=True)
         if heads.problem:
             raise InputError(heads.problem)
-        found = {f"{OUTPUTS}/{name}" if name else OUTPUTS: rows for name, rows in heads.tensors.items()}
-        known = {layer.key for layer in self.layers}
-        for key, rows in found.items():
-            if key not in known:
+        outputs = {f"{OUTPUTS}/{name}" if name else OUTPUTS: rows for name, rows in heads.tensors.items()}
+        keys = {layer.key for layer in self.layers}
+        for key, rows in outputs.items():
+            if key not in keys:
                 info = {"auto": True, "layer": "", "linear": False, "columns": rows[0].numel()}
                 self.layers.append(Listened(key, "the model", info | {"found": "what the model returned"}))
-        return found
+        return outputs
 
-    def _rows(self, given: Any, kept: Mapping[str, Any]) -> int:
-        return rows_of(None if given is None else given[0].images, kept)
+    def _rows(self, taken: Any, kept: Mapping[str, Any]) -> int:
+        return rows_of(None if taken is None else taken[0].images, kept)
 
 
 def _versions_of(model: nn.Module) -> tuple[int, ...]:
     """A number for every parameter and running statistic that changes whenever it is written to."""
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
-    statistics = [each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None]
+    statistics = [tensor for norm in norms for tensor in (norm.running_mean, norm.running_var) if tensor is not None]
     return tuple(
-        id(each) ^ (0 if each.is_inference() else each._version) for each in (*model.parameters(), *statistics)
+        id(tensor) ^ (0 if tensor.is_inference() else tensor._version) for tensor in (*model.parameters(), *statistics)
     )

@@ -51,8 +51,8 @@ def is_sharded(model: nn.Module) -> bool:
         >>> is_sharded(nn.Linear(2, 2))
         False
     """
-    kinds = {kind.__name__ for part in model.modules() for kind in type(part).__mro__}
-    parts = any(hasattr(each, name) for each in model.parameters() for name in ("to_local", "ds_id"))
+    kinds = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
+    parts = any(hasattr(parameter, name) for parameter in model.parameters() for name in ("to_local", "ds_id"))
     return parts or bool(kinds & {"FSDPModule", "FullyShardedDataParallel"})
 
 
@@ -65,61 +65,61 @@ def match(model: nn.Module, reference: Profile, known: Sequence[KnownLayer], *, 
         known: Its layers that are to be read.
         compiled: Whether the model is, so that nothing can be found by following a batch, and only names are left.
     """
-    found = Match()
+    matches = Match()
     for group in filter(is_outputs, reference.groups):
         if reference.groups[group].info.get("auto", False):
-            _find_again(model, group, str(reference.groups[group].info.get("layer", "")), found, compiled)
+            _find_again(model, group, str(reference.groups[group].info.get("layer", "")), matches, compiled)
     for layer in known:
         group = LAYER + layer.name
         if layer.auto:
-            _find_again(model, group, layer.path, found, compiled)
+            _find_again(model, group, layer.path, matches, compiled)
             continue
         try:
-            found.layers[group], note = layer_of(model, layer)
+            matches.layers[group], note = layer_of(model, layer)
         except InputError as error:
-            found.errors[group] = error
+            matches.errors[group] = error
             continue
         if note := note or not_in(reference, layer):
-            found.notes[group] = note
-    return found
+            matches.notes[group] = note
+    return matches
 
 
-def _find_again(model: nn.Module, group: str, path: str, found: Match, compiled: bool) -> None:
+def _find_again(model: nn.Module, group: str, path: str, matches: Match, compiled: bool) -> None:
     """The layer that `"auto"` found, if it has the same name here; else it is missing, to be found by what it does."""
     with suppress(InputError):
-        found.layers[group] = find_layer(model, path)
+        matches.layers[group] = find_layer(model, path)
         return
     with suppress(InputError):
         if path and compiled:
             layer, sure = layer_alike(model, path)
             if sure:
-                found.layers[group] = layer
+                matches.layers[group] = layer
                 return
-    found.missing.append(group)
+    matches.missing.append(group)
 
 
-def layer_of(model: nn.Module, known: KnownLayer) -> tuple[Layer, str]:
+def layer_of(model: nn.Module, wanted: KnownLayer) -> tuple[Layer, str]:
     """The layer of a baseline's embeddings here, and what is to be said of it, if anything.
 
     Raises:
         InputError: If there is none of its name, nor one whose name ends alike; or several.
     """
-    if known.named:
-        return find_layer(model, known.path), ""
-    for name in (known.path, known.name):
+    if wanted.named:
+        return find_layer(model, wanted.path), ""
+    for name in (wanted.path, wanted.name):
         with suppress(InputError):
             return find_layer(model, name), ""
-    settle = f"pass layers={{{known.name!r}: '...'}} with the name of the layer here that is meant"
+    settle = f"pass layers={{{wanted.name!r}: '...'}} with the name of the layer here that is meant"
     try:
-        layer, sure = layer_alike(model, known.path)
+        layer, sure = layer_alike(model, wanted.path)
     except SeveralAlikeError as error:
         raise InputError(f"{error}: {settle}") from None
     except InputError:
-        raise InputError(f"{_error_of(model, known.name)}; {settle}") from None
+        raise InputError(f"{_error_of(model, wanted.name)}; {settle}") from None
     if sure:
         return layer, ""
     meant = layer.path + (INPUT if layer.before else "")
-    return layer, f"{meant!r} is taken for {known.path!r} of the baseline, as only its name ends alike; else {settle}"
+    return layer, f"{meant!r} is taken for {wanted.path!r} of the baseline, as only its name ends alike; else {settle}"
 
 
 def output_layer(model: nn.Module, reference: Profile) -> Layer | None:
@@ -158,22 +158,22 @@ def matched(answer: Answer, reference: Profile, missing: Iterable[str]) -> tuple
     groups = list(missing)
     theirs = dict.fromkeys(filter(is_outputs, reference.groups), 0)
     outputs, doubt = named(OUTPUTS, answer.outputs, theirs) if answer.outputs else ({}, "")
-    found: dict[str, Readout] = {**outputs, **_embeddings(answer, reference)}
+    readouts: dict[str, Readout] = {**outputs, **_embeddings(answer, reference)}
     problems = [*answer.problems, *([doubt] if doubt else [])]
-    lacking = [group for group in groups if group not in found]
-    if lacking and not (answer.problems and not found):
+    lacking = [group for group in groups if group not in readouts]
+    if lacking and not (answer.problems and not readouts):
         problems.append(f"the baseline has {', '.join(lacking)}, and nothing like it was found in this model")
-    return {group: found[group] for group in groups if group in found}, problems
+    return {group: readouts[group] for group in groups if group in readouts}, problems
 
 
 def _embeddings(answer: Answer, reference: Profile) -> Mapping[str, Readout]:
     """The embeddings of a model by those of a baseline, in order; the answer itself where it was one."""
     theirs = {name: group.info for name, group in reference.groups.items() if name.startswith(LAYER)}
-    found = {name: info for name, info in theirs.items() if info.get("auto", False)}
-    whole = [name for name, info in found.items() if info.get("answer", False)]
-    before = sorted(found.keys() - set(whole), key=lambda name: int(found[name].get("order", 0)))
-    answers = [each for each in (*answer.outputs.values(), *answer.embeddings.values()) if each.is_answer]
-    others = [each for each in answer.embeddings.values() if not each.is_answer]
+    automatic = {name: info for name, info in theirs.items() if info.get("auto", False)}
+    whole = [name for name, info in automatic.items() if info.get("answer", False)]
+    before = sorted(automatic.keys() - set(whole), key=lambda name: int(automatic[name].get("order", 0)))
+    answers = [readout for readout in (*answer.outputs.values(), *answer.embeddings.values()) if readout.is_answer]
+    others = [readout for readout in answer.embeddings.values() if not readout.is_answer]
     pairs = [(whole, answers), (before, others)]
     return {
         name: reading

@@ -1,9 +1,7 @@
-"""A Lightning pass: each batch is opened before the model sees it and closed after.
+"""A pass over loaders: each batch is opened before the model sees it and closed after; of all ranks, one profile.
 
 Measuring happens in `close`, after the forward pass and never in it. All of it runs without gradients and outside
 inference mode: a sketch's buffers outlive the pass they were made in.
-
-Several processes, one profile: who has seen what, what was seen twice, and how it comes together.
 
 Every rank profiles its own share. At the end of a pass the profiles are gathered as bytes and merged on the first rank,
 before checkpoints are written there. A distributed sampler repeats samples to give every rank equally many; each rank
@@ -17,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data.distributed import DistributedSampler
 
 from lensai_integrations.errors import LensAIError
@@ -24,6 +23,7 @@ from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.profile import Profile, from_bytes, to_bytes
 from lensai_integrations.profiling.batch_reading import Reader, Taken
 from lensai_integrations.profiling.labels import Place
+from lensai_integrations.torch.layers import SampledWeights
 from lensai_integrations.torch.taps import Taps
 from lensai_integrations.training.recording import Listened, Measurer, Recording, one_blas_thread
 
@@ -39,9 +39,9 @@ def padding_of(loader: Any) -> tuple[int, int]:
     for owner in (loader, getattr(loader, "batch_sampler", None)):
         sampler = getattr(owner, "sampler", None)
         if isinstance(sampler, DistributedSampler):
-            own = -((sampler.rank - len(sampler.dataset)) // sampler.num_replicas)  # type: ignore[arg-type]
-            own = min(max(own, 0), len(sampler))
-            return own, len(sampler) - own
+            rows = -((sampler.rank - len(sampler.dataset)) // sampler.num_replicas)  # type: ignore[arg-type]
+            rows = min(max(rows, 0), len(sampler))
+            return rows, len(sampler) - rows
     return 0, 0
 
 
@@ -105,6 +105,9 @@ class LoaderPass:
         taps: The layers that are read along, or None.
         problems: Where it is reported what could not be profiled.
         known: Outputs that are not recorded here, of which it is known what their labels mean.
+
+    Attributes:
+        sample: The weights that the pass is made with, once its first batch was opened with the model.
     """
 
     def __init__(
@@ -117,8 +120,9 @@ class LoaderPass:
     ) -> None:
         layers = [] if taps is None else taps.layers
         self._recording = Recording(source, prepare, layers, problems, aside=aside, why_silent=_WHY_SILENT, known=known)
-        self._taps = taps
+        self._problems, self._taps = problems, taps
         self._taken: Taken | None = None
+        self.sample: SampledWeights | None = None
 
     @property
     def has_layers(self) -> bool:
@@ -133,10 +137,19 @@ class LoaderPass:
     def start(self, loader: Any) -> None:
         """Begin a pass over the loader, forgetting what there was."""
         self._recording.start(loader, padding_of(loader))
-        self._taken = None
+        self._taken = self.sample = None
 
-    def open(self, batch: Any) -> None:
-        """Before the step: take copies of images and labels, and listen to the layers."""
+    def open(self, batch: Any, model: nn.Module | None = None) -> None:
+        """Before the step: take copies of images and labels, and listen to the layers.
+
+        Args:
+            batch: What the model is about to be given.
+            model: Whose weights the pass is made with, if they do not change in it: they are sampled at the first
+                batch, as by then all who swap them have done so.
+        """
+        if model is not None and self.sample is None:
+            with self._problems.caught("weights"):
+                self.sample = SampledWeights(model)
         self._taken = self._recording.take(batch)
         if self._taken is not None and self._taps is not None:
             self._taps.open()

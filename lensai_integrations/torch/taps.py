@@ -3,12 +3,10 @@
 A hook does as little as it can: while the buffer is open, it keeps a reduced copy of the layer's first answer in each
 call of the model. First, because gradient checkpointing runs a layer a second time; a copy, because the next operation
 may work in place and because CUDA graphs reuse their memory. Inside a compiled model the hook is compiled as well, so
-there it keeps a plain copy, and the reduction comes after the forward pass. A batch that goes through the model in
-several calls is put together in the end (`calls.py`, `following.py`).
+there it keeps a plain copy, and the reduction comes after the forward pass.
 
-How what a layer answered in several calls of a model becomes the rows of a batch.
-
-What a model returned as heads, each with a row per image.
+A model may return several heads, each with a row per image. A batch that goes through it in several calls is put
+together in the end, in the way that the first batch has shown (`finding.py`).
 """
 
 from __future__ import annotations
@@ -67,7 +65,7 @@ class Calls:
             return None
         if self.way == PARTS:
             skipped = self.total - len(self.picked)  # calls with other things, before the batch
-            return torch.cat([torch.as_tensor(each) for each in answers[skipped:]]) if len(answers) > skipped else None
+            return torch.cat(list(map(torch.as_tensor, answers[skipped:]))) if len(answers) > skipped else None
         if len(answers) != self.total:
             return None
         picked = [answers[i] for i in self.picked]
@@ -91,8 +89,8 @@ class Calls:
 
 def merged_rows(way: str, answers: Sequence[Any]) -> Tensor:
     """The mean of the answers for several views of the same images, or of their softmax."""
-    answers = [torch.as_tensor(each) for each in answers]
-    same = [each.softmax(1) if way == MEAN_OF_SOFTMAX else each for each in answers]
+    answers = [torch.as_tensor(answer) for answer in answers]
+    same = [answer.softmax(1) if way == MEAN_OF_SOFTMAX else answer for answer in answers]
     return torch.stack(same).mean(0)
 
 
@@ -122,11 +120,11 @@ def span_of(tensor: Tensor | None) -> MemorySpan | None:
 
 def are_consecutive(spans: Sequence[MemorySpan | None]) -> bool:
     """Whether they are the parts of one block of memory, in order and without a gap."""
-    known = [span for span in spans if span is not None]
-    if not known or len(known) < len(spans) or len({span.block for span in known}) > 1:
+    kept = [span for span in spans if span is not None]
+    if not kept or len(kept) < len(spans) or len({span.block for span in kept}) > 1:
         return False
-    edges = [0, *(span.stop for span in known)]
-    return edges[:-1] == [span.start for span in known] and edges[-1] == known[0].end
+    edges = [0, *(span.stop for span in kept)]
+    return edges[:-1] == [span.start for span in kept] and edges[-1] == kept[0].end
 
 
 @dataclass
@@ -154,13 +152,13 @@ def heads_in(answer: Any, *, copies: bool = False) -> Heads:
         ['species', 'age']
     """
     try:
-        found = {name: array for name, array in heads_of(answer).items() if isinstance(array, Tensor)}
+        tensors = {name: array for name, array in heads_of(answer).items() if isinstance(array, Tensor)}
     except InputError as error:
         return Heads(problem=str(error))
     if copies:
         with torch.no_grad():
-            found = {name: array.detach().clone() for name, array in found.items() if is_vector(tuple(array.shape))}
-    return Heads(found)
+            tensors = {name: array.detach().clone() for name, array in tensors.items() if is_vector(tuple(array.shape))}
+    return Heads(tensors)
 
 
 def is_vector(shape: tuple[int, ...]) -> bool:
@@ -298,9 +296,9 @@ class Taps:
         rows: dict[str, Array] = {}
         for key, kept in all_kept.items():
             with self._problems.caught(key):
-                found = self._joined(key, [self._reduced(key, each) for each in kept], spans)
-                if found is not None or key == MORE:
-                    rows[key] = found
+                joined = self._joined(key, [self._reduced(key, answer) for answer in kept], spans)
+                if joined is not None or key == MORE:
+                    rows[key] = joined
         for layer in self.layers:
             if layer.key in rows and self._taps[layer.key].reduce is not None:
                 layer.info["axes"] = all_kept[layer.key][0].axes
@@ -320,7 +318,7 @@ class Taps:
                                " which rows are whose is not known, and such batches are left out")  # fmt: skip
             return rows
         if len(answers) > 1 and are_consecutive(spans) and len(spans) == len(answers):
-            return torch.cat([torch.as_tensor(each) for each in answers])
+            return torch.cat([torch.as_tensor(answer) for answer in answers])
         if len(answers) > 1 and key != MORE:
             self._say(key, f"was called {len(answers)} times in a batch: its first call is read. {_NAME_IT}")
         return answers[0]
@@ -400,7 +398,7 @@ class Taps:
         self._ends.clear()
         self.close()
 
-    def _catch(self, key: str, answer: Any, given: Any = ()) -> None:
+    def _catch(self, key: str, answer: Any, arguments: Any = ()) -> None:
         if not self._open or key in self._kept:
             if self._open and torch.compiler.is_compiling():
                 self._again[key] = True
@@ -418,7 +416,7 @@ class Taps:
             with self._problems.caught(key), torch.no_grad(), CATCHING:
                 self._kept[key] = _copied(self._taps[key], answer)
         if key == ANSWER:
-            self._spans.append(span_of(first_tensor(given)))
+            self._spans.append(span_of(first_tensor(arguments)))
             self.collect()
 
 
@@ -449,9 +447,9 @@ class Hook:
     def __init__(self, call: Callable[..., None]) -> None:
         self._call = call
 
-    def __call__(self, *given: Any) -> None:
+    def __call__(self, *arguments: Any) -> None:
         """Hand on what torch gives a hook; nothing is returned, so nothing changes."""
-        self._call(*given)
+        self._call(*arguments)
 
     def __reduce__(self) -> Any:
         return _inert, ()
@@ -528,8 +526,8 @@ def _copied(tap: Tap, answer: Any) -> _KeptRows:
     tensor = first_tensor(answer) if tap.head is None else heads_in(answer).tensors.get(tap.head)
     if tensor is None:
         if tap.head is not None:
-            of, part = tap.layer.path or type(tap.layer.module).__name__, f" {tap.head!r}" if tap.head else ""
-            raise InputError(f"what {of!r} returned in this pass is not the answer{part} that it was found to have")
+            of, head = tap.layer.path or type(tap.layer.module).__name__, f" {tap.head!r}" if tap.head else ""
+            raise InputError(f"what {of!r} returned in this pass is not the answer{head} that it was found to have")
         raise InputError(f"layer {tap.layer.path!r} has no tensor in what it answers, a {type(answer).__name__}")
     if tap.reduce is None:
         return _KeptRows(tensor.ndim, tensor.detach().clone(), False)
@@ -543,8 +541,8 @@ def first_tensor(answer: Any) -> Tensor | None:
         >>> first_tensor(((), {"hidden": torch.zeros(2, 3)})).shape
         torch.Size([2, 3])
     """
-    found = tensors_of(answer)
-    return found[0] if found else None
+    tensors = tensors_of(answer)
+    return tensors[0] if tensors else None
 
 
 def tensors_of(answer: Any) -> list[Tensor]:
@@ -558,4 +556,4 @@ def tensors_of(answer: Any) -> list[Tensor]:
         return [answer] if answer.ndim > 0 else []
     if isinstance(answer, Mapping):
         answer = list(answer.values())
-    return [tensor for part in answer for tensor in tensors_of(part)] if isinstance(answer, list | tuple) else []
+    return [tensor for item in answer for tensor in tensors_of(item)] if isinstance(answer, list | tuple) else []

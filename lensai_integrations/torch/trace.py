@@ -1,4 +1,4 @@
-"""One batch seen from inside: which modules were called, and which tensor was made of which.
+"""One batch seen from inside: which modules were called, which tensor was made of which, and whose rows are whose.
 
 Hooks on all modules give the calls, a `TorchFunctionMode` gives the operations on tensors in and between them, losses
 among them. A tensor is known by a weak reference and becomes a number as soon as it is seen, so nothing is kept alive:
@@ -7,12 +7,11 @@ only numbers, shapes, and the copies that are asked for. An operation in place m
 A traced batch computes what it computes otherwise. But torch's attention takes another path, with other rounding, where
 a mode is active or its modules have hooks; so where results matter to the bit it is passed over (`beside_attention`).
 
-Of which images of the batch the rows of a tensor are, followed from operation to operation.
-
 A step may call its model with the batch in parts, with some of its images, or with all of them in another order; whose
-answer is whose is then not a matter of counting. Views are followed exactly; what picks rows by values is, too, but
-those are others in the next batch, which is noted. Where the rows come to lie along another axis, as in attention, they
-are lost; every other operation is taken to work on each row for itself.
+answer is whose is then not a matter of counting, and rows are followed from operation to operation. Views are followed
+exactly; what picks rows by values is, too, but those are others in the next batch, which is noted. Where the rows come
+to lie along another axis, as in attention, they are lost; every other operation is taken to work on each row for
+itself.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def rows_made(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     made: Sequence[Tensor],
-    given: Sequence[tuple[Tensor, Rows]],
+    sources: Sequence[tuple[Tensor, Rows]],
 ) -> list[Rows]:
     """The rows of what an operation has made.
 
@@ -76,7 +75,7 @@ def rows_made(
         args: What it was given.
         kwargs: By name.
         made: The tensors it made.
-        given: The tensors among its arguments, with their rows.
+        sources: The tensors among its arguments, with their rows.
 
     Example:
         >>> images = torch.zeros(4, 3, 8, 8)
@@ -84,17 +83,17 @@ def rows_made(
         >>> [each.places for each in made]
         [(0, 1), (2, 3)]
     """
-    given = [(tensor, rows) for tensor, rows in given if rows != OTHER_ROWS]
-    if not given:
+    sources = [(tensor, rows) for tensor, rows in sources if rows != OTHER_ROWS]
+    if not sources:
         return [OTHER_ROWS] * len(made)
-    tensor, rows = given[0]
+    tensor, rows = sources[0]
     dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-    found: list[Rows] | None = None
+    moved: list[Rows] | None = None
     if args and tensor is args[0]:
-        found = _of_one(func, name, args, kwargs, made, rows)
+        moved = _of_one(func, name, args, kwargs, made, rows)
     elif name in _JOINS and dim == 0:
-        found = [_joined([_one(each) if name == "stack" else each for _, each in given])]
-    return [_together(each, given) for each in made] if found is None else found
+        moved = [_joined([_one(rows) if name == "stack" else rows for _, rows in sources])]
+    return [_together(tensor, sources) for tensor in made] if moved is None else moved
 
 
 def _of_one(
@@ -112,12 +111,12 @@ def _of_one(
         return [_indexed(rows, args[1])] * len(made)
     if name in _MOVES or name in _SCATTERS:
         return [_moved(name, args, kwargs, rows)] * len(made)
-    return [_grouped(rows, each) for each in made] if name in _GROUPS else None
+    return [_grouped(rows, tensor) for tensor in made] if name in _GROUPS else None
 
 
 def _is_view(index: Any) -> bool:
     parts = index if isinstance(index, tuple) else (index,)
-    return all(part is None or part is Ellipsis or type(part) in (int, slice) for part in parts)
+    return all(step is None or step is Ellipsis or type(step) in (int, slice) for step in parts)
 
 
 def _followed(
@@ -131,8 +130,8 @@ def _followed(
         numbers = torch.tensor(rows.places, device="cpu").reshape(-1, *[1] * (tensor.ndim - 1)).expand(tensor.shape)
         result = func(numbers, *args[1:], **kwargs)
         views = [result] if isinstance(result, Tensor) else list(result)
-        found = [Rows(_along_first(view), rows.picked) for view in views]
-    return found if len(found) == count else lost
+        followed = [Rows(_along_first(view), rows.picked) for view in views]
+    return followed if len(followed) == count else lost
 
 
 def _along_first(numbers: Tensor) -> tuple[int, ...] | None:
@@ -159,8 +158,8 @@ def _moved(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], rows: Rows
     """Rows that were moved, if it was not what is in each."""
     if name in _SCATTERS:
         return Rows(None, True)
-    place = _MOVES[name]
-    dims = kwargs.get("dims", kwargs.get("dim", args[place:] if name == "flip" else args[place : place + 1]))
+    position = _MOVES[name]
+    dims = kwargs.get("dims", kwargs.get("dim", args[position:] if name == "flip" else args[position : position + 1]))
     flat = list(_numbers_in(dims))
     if flat and all(dim % args[0].ndim != 0 for dim in flat):
         return rows
@@ -173,8 +172,8 @@ def _moved(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], rows: Rows
 def _numbers_in(dims: Any) -> Iterator[int]:
     if isinstance(dims, int):
         yield dims
-    for each in dims if isinstance(dims, list | tuple) else ():
-        yield from _numbers_in(each)
+    for dim in dims if isinstance(dims, list | tuple) else ():
+        yield from _numbers_in(dim)
 
 
 def _picked(rows: Rows, pick: Callable[[Tensor], Tensor]) -> Rows:
@@ -194,7 +193,7 @@ def _grouped(rows: Rows, made: Tensor) -> Rows:
         return Rows(None, rows.picked)
     places, n, m = rows.places, len(rows.places), made.shape[0]
     if m % n == 0:
-        return Rows(tuple(place for place in places for _ in range(m // n)), rows.picked)
+        return Rows(tuple(image for image in places for _ in range(m // n)), rows.picked)
     if n % m == 0 and all(len(set(places[i : i + n // m])) == 1 for i in range(0, n, n // m)):
         return Rows(places[:: n // m], rows.picked)
     return Rows(None, rows.picked)
@@ -207,20 +206,20 @@ def _one(rows: Rows) -> Rows:
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:
-    picked = any(each.picked for each in parts)
+    picked = any(rows.picked for rows in parts)
     together: list[int] = []
-    for each in parts:
-        if each.places is None:
+    for rows in parts:
+        if rows.places is None:
             return Rows(None, picked)
-        together += each.places
+        together += rows.places
     return Rows(tuple(together), picked)
 
 
-def _together(made: Tensor, given: Sequence[tuple[Tensor, Rows]]) -> Rows:
+def _together(made: Tensor, sources: Sequence[tuple[Tensor, Rows]]) -> Rows:
     """Of an operation on each row for itself; what others were mixed into is still of its own images."""
-    fitting = {rows for tensor, rows in given if tensor.ndim and made.ndim and tensor.shape[0] == made.shape[0]}
-    own = {rows for rows in fitting if not rows.picked} or fitting
-    return own.pop() if len(own) == 1 else Rows(None, any(rows.picked for _, rows in given))
+    fitting = {rows for tensor, rows in sources if tensor.ndim and made.ndim and tensor.shape[0] == made.shape[0]}
+    candidates = {rows for rows in fitting if not rows.picked} or fitting
+    return candidates.pop() if len(candidates) == 1 else Rows(None, any(rows.picked for _, rows in sources))
 
 
 #: Losses by the function that computes them, in the words of `describe(loss=...)`.
@@ -320,13 +319,18 @@ class Call:
     heads: Heads = dataclasses.field(default_factory=Heads)
     head_nodes: dict[str, int] = dataclasses.field(default_factory=dict)
 
+    @property
+    def forward(self) -> str:
+        """What was called, in words."""
+        return f"{type(self.module).__name__}.forward"
+
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
     """A loss, by its name in `describe`, and the nodes of what it compares."""
 
     name: str
-    given: int
+    answer: int
     target: int | None
 
 
@@ -390,15 +394,17 @@ class Trace(TorchFunctionMode):
         for buffer in self.model.buffers():
             self._new(buffer, Node("buffer", tuple(buffer.shape), data=False))
         parts = list(batch) if self.samples else [batch]
-        placed = [(number, *each) for number, part in enumerate(parts) for each in placed_tensors(part)]
+        placed = [
+            (number, path, tensor) for number, sample in enumerate(parts) for path, tensor in placed_tensors(sample)
+        ]
         images = [tensor for _, _, tensor in placed if tensor.ndim > 2]
         is_list = len(images) > 1 and all(image.ndim == 3 for image in images)
-        for number, place, tensor in placed:
+        for number, path, tensor in placed:
             rows = Rows(tuple(range(tensor.shape[0]))) if tensor.ndim else OTHER_ROWS
             if self.samples or is_list:  # one image each, whose rows are its own
-                which = number if self.samples else next((i for i, each in enumerate(images) if each is tensor), 0)
+                which = number if self.samples else next((i for i, image in enumerate(images) if image is tensor), 0)
                 rows = Rows((which,) * tensor.shape[0]) if tensor.ndim > 2 else OTHER_ROWS
-            self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=place, rows=rows))
+            self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=path, rows=rows))
             if tensor.ndim > 2 and tensor.is_contiguous() and not (self.samples or is_list):
                 self._leaves[tensor.untyped_storage().data_ptr()] = tensor
 
@@ -440,12 +446,12 @@ class Trace(TorchFunctionMode):
         self._hooks.put(module, enter, before=True)
         self._hooks.put(module, leave, always_call=True)
 
-    def _noted(self, note: Callable[..., None], *given: Any) -> None:
+    def _noted(self, note: Callable[..., None], *arguments: Any) -> None:
         """Note a call, unless nothing is watched at present or something failed."""
         if not self._watching():
             return
         try:
-            note(*given)
+            note(*arguments)
         except Exception as error:  # noqa: BLE001  a trace is given up, never the computation
             pass_on(error)
             self.error = self.error or error
@@ -503,13 +509,13 @@ class Trace(TorchFunctionMode):
             parents = parents[:1]
         if name in LOSSES:
             self._note_loss(name, args, kwargs)
-        given = [(each, self.nodes[self._id(each)].rows) for each in tensors_in((args, kwargs))]
-        packed = any(isinstance(each, torch.ScriptObject) for each in args)
+        sources = [(tensor, self.nodes[self._id(tensor)].rows) for tensor in tensors_in((args, kwargs))]
+        packed = any(isinstance(tensor, torch.ScriptObject) for tensor in args)
         if changed is not None:
             made = [changed]
         origins = [Rows(None, True)] * len(made)
         try:
-            origins = rows_made(func, name, args, kwargs, made, given)
+            origins = rows_made(func, name, args, kwargs, made, sources)
         except Exception as error:  # noqa: BLE001  an operation that is called otherwise: no more than the rows is lost
             pass_on(error)
         for tensor, rows in zip(made, origins, strict=True):
@@ -519,11 +525,11 @@ class Trace(TorchFunctionMode):
                     self._keep_value(number, tensor)
 
     def _note_loss(self, name: str, args: Any, kwargs: Mapping[str, Any]) -> None:
-        given = args[0] if args else kwargs.get("input")
+        answer = args[0] if args else kwargs.get("input")
         target = args[1] if len(args) > 1 else kwargs.get("target")
-        if isinstance(given, Tensor):
-            held = self._id(target) if isinstance(target, Tensor) else None
-            self.losses.append(Loss(LOSSES[name] or name, self._id(given), held))
+        if isinstance(answer, Tensor):
+            held_against = self._id(target) if isinstance(target, Tensor) else None
+            self.losses.append(Loss(LOSSES[name] or name, self._id(answer), held_against))
 
     def _keep_value(self, number: int, tensor: Tensor) -> None:
         """What a step makes of answers, of which the average of several may be one."""
@@ -558,8 +564,8 @@ class Trace(TorchFunctionMode):
         """Of what was made out of sight: the rows of what it was made of, if there are as many."""
         if (rows := self._rows_in_batch(tensor)) != OTHER_ROWS:
             return rows
-        known = {self.nodes[parent].rows for parent in parents} - {OTHER_ROWS}
-        rows = known.pop() if len(known) == 1 else OTHER_ROWS
+        sources = {self.nodes[parent].rows for parent in parents} - {OTHER_ROWS}
+        rows = sources.pop() if len(sources) == 1 else OTHER_ROWS
         return rows if tensor.ndim and len(rows.places or ()) == tensor.shape[0] else OTHER_ROWS
 
     def _rows_in_batch(self, tensor: Tensor) -> Rows:
@@ -567,8 +573,8 @@ class Trace(TorchFunctionMode):
         leaf = self._leaves.get(tensor.untyped_storage().data_ptr()) if self._leaves and tensor.ndim else None
         if leaf is None or not tensor.is_contiguous() or tensor.numel() != leaf.stride(0):
             return OTHER_ROWS
-        place, inside = divmod(int(tensor.storage_offset()) - int(leaf.storage_offset()), int(leaf.stride(0)))
-        return Rows((place,) * tensor.shape[0]) if not inside else OTHER_ROWS
+        image, inside = divmod(int(tensor.storage_offset()) - int(leaf.storage_offset()), int(leaf.stride(0)))
+        return Rows((image,) * tensor.shape[0]) if not inside else OTHER_ROWS
 
     def _new(self, tensor: Tensor, node: Node) -> int:
         self.nodes.append(node)
@@ -579,9 +585,9 @@ class Trace(TorchFunctionMode):
         if self._is_apart(module):
             return
         call = Call(len(self.calls), path, module, self._stack[-1] if self._stack else -1, [])
-        given = list(tensors_in((args, kwargs)))
-        call.inputs = [self._id(tensor) for tensor in given]
-        self._keep_rows((call.index, True), given)
+        tensors = list(tensors_in((args, kwargs)))
+        call.inputs = [self._id(tensor) for tensor in tensors]
+        self._keep_rows((call.index, True), tensors)
         self.calls.append(call)
         self._stack.append(call.index)
 
@@ -699,7 +705,7 @@ class Trace(TorchFunctionMode):
         return call
 
     def _back(self, nodes: Iterable[int], ends: Callable[[Node], bool]) -> Iterator[int]:
-        waiting, seen = deque(nodes), set(nodes)
+        waiting, reached = deque(nodes), set(nodes)
         while waiting:
             number = waiting.popleft()
             yield number
@@ -707,8 +713,8 @@ class Trace(TorchFunctionMode):
             if ends(node):
                 continue
             for parent in node.parents:
-                if parent not in seen and self.nodes[parent].data:
-                    seen.add(parent)
+                if parent not in reached and self.nodes[parent].data:
+                    reached.add(parent)
                     waiting.append(parent)
 
 
@@ -719,13 +725,13 @@ def _ignored(_: nn.Module) -> None:
 def _leave(mode: TorchFunctionMode) -> None:
     """Leave a mode, also from below others, which stay: another callback's trace may have begun later."""
     stack = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
-    if not any(each is mode for each in stack):
+    if not any(active is mode for active in stack):
         return
     above = []
     while (last := _pop_mode()) is not mode:  # type: ignore[no-untyped-call]
         above.append(last)
-    for each in reversed(above):
-        _push_mode(each)  # type: ignore[no-untyped-call]
+    for active in reversed(above):
+        _push_mode(active)  # type: ignore[no-untyped-call]
 
 
 def tensors_in(value: Any, depth: int = 0) -> Iterator[Tensor]:
@@ -738,22 +744,22 @@ def tensors_in(value: Any, depth: int = 0) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif depth < _DEPTH:
-        for part in _parts(value).values():
-            yield from tensors_in(part, depth + 1)
+        for item in _parts(value).values():
+            yield from tensors_in(item, depth + 1)
 
 
-def placed_tensors(batch: Any, place: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], Tensor]]:
+def placed_tensors(batch: Any, path: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], Tensor]]:
     """The tensors of a batch with their place: keys and indices from the outside in.
 
     Example:
-        >>> [place for place, _ in placed_tensors((torch.zeros(2), {"label": torch.ones(2)}))]
+        >>> [path for path, _ in placed_tensors((torch.zeros(2), {"label": torch.ones(2)}))]
         [(0,), (1, 'label')]
     """
     if isinstance(batch, Tensor):
-        yield place, batch
-    elif len(place) < _DEPTH:
-        for key, part in _parts(batch).items():
-            yield from placed_tensors(part, (*place, key))
+        yield path, batch
+    elif len(path) < _DEPTH:
+        for key, item in _parts(batch).items():
+            yield from placed_tensors(item, (*path, key))
 
 
 def _parts(value: Any) -> dict[Any, Any]:
@@ -762,7 +768,7 @@ def _parts(value: Any) -> dict[Any, Any]:
     if isinstance(value, list | tuple):
         return dict(enumerate(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: getattr(value, each.name, None) for each in dataclasses.fields(value)}
+        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
     return {}
 
 
@@ -773,7 +779,7 @@ def _has_values_beside_tensors(batch: Any, depth: int = 0) -> bool:
     parts = _parts(batch)
     if not parts and not isinstance(batch, list | tuple | Mapping):
         return True
-    return any(_has_values_beside_tensors(part, depth + 1) for part in parts.values())
+    return any(_has_values_beside_tensors(item, depth + 1) for item in parts.values())
 
 
 def _changed_in_place(name: str, args: Any, kwargs: Mapping[str, Any]) -> Tensor | None:
@@ -784,7 +790,7 @@ def _changed_in_place(name: str, args: Any, kwargs: Mapping[str, Any]) -> Tensor
     if not args or not isinstance(args[0], Tensor):
         return None
     in_place = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
-    flagged = kwargs.get("inplace") is True or (name in _MAY_BE_IN_PLACE and any(each is True for each in args[1:]))
+    flagged = kwargs.get("inplace") is True or (name in _MAY_BE_IN_PLACE and any(value is True for value in args[1:]))
     return args[0] if in_place or flagged else None
 
 
@@ -802,4 +808,4 @@ def _size(shape: tuple[int, ...]) -> int:
 
 
 def _inside_fused(model: nn.Module) -> set[int]:
-    return {id(part) for module in model.modules() if isinstance(module, _FUSED) for part in module.modules()}
+    return {id(submodule) for module in model.modules() if isinstance(module, _FUSED) for submodule in module.modules()}

@@ -35,7 +35,7 @@ from lensai_integrations.torch.layers import find_layer, in_training, unwrapped
 from lensai_integrations.torch.matching import match, matched, output_layer, weights_here
 from lensai_integrations.torch.taps import CATCHING, Hook, Hooks, Tap, first_tensor, heads_in, listened
 from lensai_integrations.torch.trace import Trace
-from lensai_integrations.training.drift_options import DriftOptions
+from lensai_integrations.training.drift import DriftOptions
 from lensai_integrations.training.layers import check_weights, known_layers, weights_known
 from lensai_integrations.training.recording import LAYER, Listened
 from lensai_integrations.training.weights import WEIGHTS
@@ -213,7 +213,7 @@ class Watch:
             segments: Each image's value of what `segment_by=` names, unless that is `"label"`.
         """
         outer, self._pass.told = self._pass.told, Told(labels, segments)
-        told = self._pass.told
+        facts = self._pass.told
         try:
             if outer is not None:
                 self._say("batch(...) was called inside of another", "leave the outer one first", "batch")
@@ -225,18 +225,18 @@ class Watch:
         finally:
             self._pass.told = outer
             with self._caught("batch"):
-                self._settle(told, failed=failed)
+                self._settle(facts, failed=failed)
 
-    def _settle(self, told: Told, *, failed: bool) -> None:
+    def _settle(self, facts: Told, *, failed: bool) -> None:
         """Tell of the passes of a batch, each with its labels."""
-        rows = [passed.rows for passed in told.passes]
-        problem = "" if failed else _mismatch(told, rows, seen=bool(self._hooks))
+        rows = [passed.rows for passed in facts.passes]
+        problem = "" if failed else _mismatch(facts, rows, hooked=bool(self._hooks))
         fitting, start = all(rows) and not problem, 0
-        for passed in told.passes:
+        for passed in facts.passes:
             stop = start + passed.rows
-            parts = [_part(each, start, stop) if fitting else None for each in (told.labels, told.segments)]
-            whole = len(told.passes) == 1 and not problem and not failed  # as it was given
-            self._tell(passed, *((told.labels, told.segments) if whole else parts))
+            parts = [_part(values, start, stop) if fitting else None for values in (facts.labels, facts.segments)]
+            whole = len(facts.passes) == 1 and not problem and not failed  # as it was given
+            self._tell(passed, *((facts.labels, facts.segments) if whole else parts))
             start = stop
         if problem:
             raise InputError(problem)
@@ -281,7 +281,7 @@ class Watch:
         """Follow this pass, to find layers by what they do."""
         reduce, self._search = self._search, None  # one pass that comes to its end
         self._sought = reduce
-        scripted = any(isinstance(part, torch.jit.ScriptModule) for part in self._module.modules())
+        scripted = any(isinstance(submodule, torch.jit.ScriptModule) for submodule in self._module.modules())
         if is_compiled(self._module) or scripted:
             self._cannot_find(f"the module {'has a script in it' if scripted else 'is compiled'}")
             return
@@ -352,7 +352,7 @@ class Watch:
                     layer.info["axes"] = tensor.ndim
 
     def _end(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], answer: Any) -> None:
-        kept, given, trace = self._pass.answers, self._pass.given, self._pass.trace
+        kept, inputs, trace = self._pass.answers, self._pass.given, self._pass.trace
         if kept is None:
             return
         for tap in self._taps.values():
@@ -364,21 +364,21 @@ class Watch:
             self._stop_tracing()
             with self._caught("watch layers"):
                 self._find(trace, kept)
-        told = self._pass.told
+        facts = self._pass.told
         if self._whole:
             with self._caught("watch outputs"), _apart():
-                kept |= self._answered(answer, copied=told is not None)
-        passed = Passed(given, kept, self._rows(given, kept))
-        if told is None:
+                kept |= self._answered(answer, copied=facts is not None)
+        passed = Passed(inputs, kept, self._rows(inputs, kept))
+        if facts is None:
             self._tell(passed)
         else:
-            told.passes.append(passed)
+            facts.passes.append(passed)
 
     def _answered(self, answer: Any, *, copied: bool) -> dict[str, Any]:
         """What the module answered, by key; copied, if its caller may change it before it is told of."""
         raise NotImplementedError
 
-    def _rows(self, given: Any, kept: Mapping[str, Any]) -> int:
+    def _rows(self, images: Any, kept: Mapping[str, Any]) -> int:
         """How many images a pass has."""
         raise NotImplementedError
 
@@ -389,7 +389,7 @@ class Watch:
         except (TypeError, ValueError):
             return dict(kwargs)
         loose = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-        names = {name for name, each in bound.signature.parameters.items() if each.kind not in loose}
+        names = {name for name, parameter in bound.signature.parameters.items() if parameter.kind not in loose}
         return {**{name: value for name, value in bound.arguments.items() if name in names}, **kwargs}
 
 
@@ -411,9 +411,9 @@ class MonitorWatch(Watch):
         if not isinstance(outputs, str | bool):
             raise InputError(f"outputs={outputs!r} should be True, False, or the name of a layer")
         self._monitor, self._inputs, self._reference = monitor, inputs, monitor.reference
-        known = known_layers(self._reference, layers, reduce)
-        self._ways = {layer.name: layer.reduce for layer in known}
-        same = match(module, self._reference, known, compiled=is_compiled(module))
+        known_here = known_layers(self._reference, layers, reduce)
+        self._ways = {layer.name: layer.reduce for layer in known_here}
+        same = match(module, self._reference, known_here, compiled=is_compiled(module))
         for error in same.errors.values():
             raise error
         self._unsaid = same.notes
@@ -468,26 +468,26 @@ class MonitorWatch(Watch):
         reader = readers[""]
         if isinstance(reader.key, str) and reader.key in kwargs:
             return kwargs[reader.key]
-        given = (*args, *kwargs.values()) if args else kwargs
-        return find_images(args[0] if len(given) == 1 and args else given, layout=reader.layout)
+        arguments = (*args, *kwargs.values()) if args else kwargs
+        return find_images(args[0] if len(arguments) == 1 and args else arguments, layout=reader.layout)
 
     def _separated(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """What the images of several inputs are among: by the names that `forward` gives them, else in order."""
-        given = self._named(args, kwargs)
+        arguments = self._named(args, kwargs)
         names = {reader.key or name for name, reader in self._monitor.readers.items()}
-        if names & set(given):
-            return {name: value for name, value in given.items() if name in names}
+        if names & set(arguments):
+            return {name: value for name, value in arguments.items() if name in names}
         return args[0] if len(args) == 1 and not kwargs else (*args, *kwargs.values())
 
     def _hand(self, passed: Passed, labels: Any, segments: Any) -> None:
-        images, own = passed.given if passed.given is not None else (None, None)
+        images, own_labels = passed.given if passed.given is not None else (None, None)
         self._miss(passed.answers)
         layers = {key.removeprefix(LAYER): rows for key, rows in passed.answers.items() if key.startswith(LAYER)}
         self._monitor.update(
             inputs=images,
             outputs=passed.answers.get(OUTPUTS),
             embeddings=layers or None,
-            labels=own if labels is None else labels,
+            labels=own_labels if labels is None else labels,
             segments=segments,
         )
 
@@ -511,8 +511,8 @@ class MonitorWatch(Watch):
     def _answered(self, answer: Any, *, copied: bool) -> dict[str, Any]:
         return {OUTPUTS: _copies(answer) if copied else answer}
 
-    def _rows(self, given: Any, kept: Mapping[str, Any]) -> int:
-        return rows_of(given[0] if given is not None else None, kept)
+    def _rows(self, images: Any, kept: Mapping[str, Any]) -> int:
+        return rows_of(images[0] if images is not None else None, kept)
 
     def _miss(self, kept: Mapping[str, Any]) -> None:
         """Say which layers were not called in a pass."""
@@ -545,7 +545,7 @@ def check_module(module: Any) -> None:
         raise InputError(f"module is a {type(module).__name__}: pass a torch.nn.Module")
 
 
-def labels_in(given: Any) -> tuple[str, Any]:
+def labels_in(inputs: Any) -> tuple[str, Any]:
     """The labels among what a module is given by name, and under which; nothing if there are none.
 
     Masks and the like are none.
@@ -554,7 +554,7 @@ def labels_in(given: Any) -> tuple[str, Any]:
         >>> labels_in({"pixel_values": torch.zeros(2, 3, 8, 8), "labels": torch.tensor([0, 1])})
         ('labels', tensor([0, 1]))
     """
-    names = given if isinstance(given, Mapping) else {}
+    names = inputs if isinstance(inputs, Mapping) else {}
     for key, value in names.items():
         if isinstance(key, str) and key.lower() in LABEL_KEYS and isinstance(value, Tensor) and 1 <= value.ndim <= 2:
             return key, value
@@ -582,18 +582,18 @@ def _length(values: Any) -> int:
 
 def _part(values: Any, start: int, stop: int) -> Any:
     if isinstance(values, Mapping):
-        return {head: _part(each, start, stop) for head, each in values.items()}
+        return {head: _part(rows, start, stop) for head, rows in values.items()}
     return None if values is None else values[start:stop]
 
 
-def _mismatch(told: Told, rows: Sequence[int], *, seen: bool) -> str:
+def _mismatch(facts: Told, rows: Sequence[int], *, hooked: bool) -> str:
     """Why labels cannot be paired with the passes of their batch; nothing if they can."""
-    given = {"labels": told.labels, "segments": told.segments}
-    sizes = {name: _length(values) for name, values in given.items() if values is not None}
+    by_name = {"labels": facts.labels, "segments": facts.segments}
+    sizes = {name: _length(values) for name, values in by_name.items() if values is not None}
     if not rows:
-        if told.silent:
+        if facts.silent:
             return ""  # that is said already
-        where = "in its block" if seen else "in its block, and the model is not watched here"
+        where = "in its block" if hooked else "in its block, and the model is not watched here"
         return f"batch(...) saw no forward pass {where}: call the model inside of `with ....batch(...):`"
     wrong = {name: n for name, n in sizes.items() if n != sum(rows) and 0 not in rows}
     if not wrong:
@@ -639,9 +639,9 @@ class _WatchHook(Hook):
 
 def _copies(picked: Any) -> Any:
     if isinstance(picked, Mapping):
-        return {name: _copies(each) for name, each in picked.items()}
+        return {name: _copies(tensors) for name, tensors in picked.items()}
     if isinstance(picked, list | tuple):
-        return [_copies(each) for each in picked]
+        return [_copies(tensors) for tensors in picked]
     return _copy(picked) if isinstance(picked, Tensor) else picked
 
 

@@ -1,15 +1,9 @@
 """A dry run: one batch through everything, as a table, before a night of training is spent on a wrong `mean`.
 
-The batch goes the way that all batches of a fit go; what is looked at here is what came out, and what was handed in.
-Values are waited for: nobody trains meanwhile.
-
-What a person would want to know of one batch before training on a million like it.
-
-Only what the numbers show: which of red and blue comes first, no batch tells.
-
-A dry run of images on disk: how would they be read?
-
-The public side of a dry run, the same in every adapter's callback.
+The batch goes the way that all batches of a fit go; what is looked at here is what came out, and what was handed in:
+what a person would want to know before training on a million like it. Only what the numbers show: which of red and blue
+comes first, no batch tells. Values are waited for: nobody trains meanwhile. Images on disk are looked at in the same
+way, as a profiler would read them, and every adapter's callback is asked by the same method.
 """
 
 from __future__ import annotations
@@ -71,19 +65,19 @@ class SeenGroup:
         if strings(self.array) is not None:
             return np.empty(0)
         if is_images(self.group.name):
-            return np.concatenate([each.reshape(-1) for each in self.pixels])
+            return np.concatenate([images.reshape(-1) for images in self.pixels])
         return np.asarray(to_host(self.array), np.float64)
 
     @cached_property
     def pixels(self) -> list[NDArray[np.float64]]:
         """Images `[n, C, H, W]` on the 0-255 scale, not cut off, an array for each of their sizes."""
         reader = ImageInputs(**{**self.group.info["reader"], "key": None})
-        found = []
+        arrays = []
         for _, array in by_shape(self.array):
             images = reader.read(array)
-            gain, offset = (np.array(each, np.float64)[:, None, None] for each in (images.gain, images.offset))
-            found.append(np.asarray(to_host(images.pixels) * gain + offset, np.float64))
-        return found
+            gain, offset = (np.array(numbers, np.float64)[:, None, None] for numbers in (images.gain, images.offset))
+            arrays.append(np.asarray(to_host(images.pixels) * gain + offset, np.float64))
+        return arrays
 
     @property
     def range(self) -> tuple[float, float]:
@@ -101,76 +95,76 @@ class SeenGroup:
         return np.repeat(values[row], weights[row])
 
 
-def suspicions(seen: Sequence[SeenGroup]) -> list[str]:
+def suspicions(samples: Sequence[SeenGroup]) -> list[str]:
     """A sentence for everything that looks wrong, and what to do about it.
 
     Example:
         >>> suspicions([])
         []
     """
-    found = []
-    for each in seen:
-        which = f"{each.group.name}: " if input_of(each.group.name) else ""
-        found += [which + text for text in _ABOUT.get(each.group.name.split("/")[0], _nothing)(each)]
-    return found
+    sentences = []
+    for sample in samples:
+        which = f"{sample.group.name}: " if input_of(sample.group.name) else ""
+        sentences += [which + text for text in _ABOUT.get(sample.group.name.split("/")[0], _nothing)(sample)]
+    return sentences
 
 
-def _images(seen: SeenGroup) -> Iterator[str]:
-    low, high = seen.range
+def _images(sample: SeenGroup) -> Iterator[str]:
+    low, high = sample.range
     if low < -OVERSHOOT or high > 255 + OVERSHOOT:
         yield (
             f"pixels reach from {low:.4g} to {high:.4g} on the 0-255 scale: mean=, std= or scale= of ImageInputs are"
             " not those that the images were made with"
         )
-    brightness = seen.stream("brightness")
+    brightness = sample.stream("brightness")
     if brightness.size and not DARKEST <= (mean := float(brightness.mean())) <= LIGHTEST:
         yield (
             f"the mean brightness is {mean:.3g} of 255, which is nearly {'black' if mean < DARKEST else 'white'}: are"
             " scale=, mean= and std= of ImageInputs right?"
         )
-    if flat := int(np.count_nonzero(seen.stream("contrast") < FLAT)):
-        yield f"{flat} of {seen.group.n} images are constant, or nearly: is it the image that is read?"
-    yield from _shape(seen)
+    if flat := int(np.count_nonzero(sample.stream("contrast") < FLAT)):
+        yield f"{flat} of {sample.group.n} images are constant, or nearly: is it the image that is read?"
+    yield from _shape(sample)
 
 
-def _shape(seen: SeenGroup) -> Iterator[str]:
-    channels = seen.pixels[0].shape[1]
-    for height, width in {each.shape[2:] for each in seen.pixels}:
+def _shape(sample: SeenGroup) -> Iterator[str]:
+    for height, width in {array.shape[2:] for array in sample.pixels}:
         if min(height, width) <= 4 < max(height, width):
-            yield f"images are {height} x {width} pixels: is layout={seen.group.info['reader']['layout']!r} right?"
+            yield f"images are {height} x {width} pixels: is layout={sample.group.info['reader']['layout']!r} right?"
             break
-    saturation = seen.stream("saturation")
-    if channels == 3 and saturation.size and float(saturation.max()) == 0:
+    saturation = sample.stream("saturation")
+    first, *others = sample.pixels
+    if first.shape[1] == 3 and saturation.size and float(saturation.max()) == 0:
         yield "red, green and blue are the same in every pixel: these are grey images"
-    if len(seen.pixels) == 1 and len(seen.pixels[0]) >= SEVERAL and float(np.ptp(seen.pixels[0], axis=0).max()) == 0:
-        yield f"all {len(seen.pixels[0])} images are the same"
+    if not others and len(first) >= SEVERAL and float(np.ptp(first, axis=0).max()) == 0:
+        yield f"all {len(first)} images are the same"
 
 
-def _outputs(seen: SeenGroup) -> Iterator[str]:
-    rows = seen.values.reshape(len(seen.values), -1)
+def _outputs(sample: SeenGroup) -> Iterator[str]:
+    rows = sample.values.reshape(len(sample.values), -1)
     finite = rows[np.isfinite(rows).all(axis=1)]
-    if seen.group.info["kind"] == "logits" and finite.shape[1] > 1 and len(finite):
+    if sample.group.info["kind"] == "logits" and finite.shape[1] > 1 and len(finite):
         inside = finite.min() >= 0 and finite.max() <= 1
         if inside and bool((np.abs(finite.sum(axis=1) - 1) <= SUM_TOLERANCE).all()):
-            advice = for_head("pass task='probabilities', or name the layer before the softmax", seen.group.name)
+            advice = for_head("pass task='probabilities', or name the layer before the softmax", sample.group.name)
             yield (
-                f"{seen.group.name} are read as logits, but they look like probabilities (inside [0, 1], rows sum to"
+                f"{sample.group.name} are read as logits, but they look like probabilities (inside [0, 1], rows sum to"
                 f" 1): {advice}"
             )
 
 
-def _embeddings(seen: SeenGroup) -> Iterator[str]:
-    bank = seen.group.bank
+def _embeddings(sample: SeenGroup) -> Iterator[str]:
+    bank = sample.group.bank
     if bank is not None and bank.n >= SEVERAL and bool((bank.min == bank.max).all()):
-        yield f"{seen.group.name} is the same for every image"
+        yield f"{sample.group.name} is the same for every image"
 
 
-def _labels(seen: SeenGroup) -> Iterator[str]:
-    for sketch in seen.group.categories.values():
+def _labels(sample: SeenGroup) -> Iterator[str]:
+    for sketch in sample.group.categories.values():
         top = sketch.top(2)
         if sketch.n >= SEVERAL and len(top) == 1:
             yield f"all {sketch.n} labels are {top[0][0]!r}: is target= right, and is the loader shuffled?"
-    if seen.values.size and not np.isfinite(seen.values).all():
+    if sample.values.size and not np.isfinite(sample.values).all():
         yield "there are labels that are not finite"
 
 
@@ -302,29 +296,29 @@ def run_check(
         taken = recording.take(batch)
         if taken is None:
             raise InputError("the batch holds no images, only None: pass another")
-        for head, place in (targets or {}).items():
-            recording.hint_labels(place, head)
+        for head, path in (targets or {}).items():
+            recording.hint_labels(path, head)
         if fed is not None:
             recording.hint_images(fed)
         taken = taken.settled()
         recording.record(taken, lambda: answers)
-        found = {**images_of(taken), **answers, **labels_of(taken)}
-        arrays = {name: array for name, array in found.items() if array is not None}
+        read = {**images_of(taken), **answers, **labels_of(taken)}
+        arrays = {name: array for name, array in read.items() if array is not None}
     profile = recording.finish()
     made = {name: _made_of(name, profile) for name in arrays}
-    seen = [SeenGroup(group, arrays[name]) for name, group in made.items() if group is not None]
-    rows = [_row(each) for each in seen]
+    samples = [SeenGroup(group, arrays[name]) for name, group in made.items() if group is not None]
+    rows = [_row(sample) for sample in samples]
     rows += [_unread(name, arrays[name]) for name, group in made.items() if group is None]
-    rows += [_own_row(name, own, each) for each in seen for name, own in each.group.apart.items()]
-    told = [*notes, *preparer.problems.messages, *map(_plainly, profile.warnings), *suspicions(seen)]
+    rows += [_own_row(name, group, sample) for sample in samples for name, group in sample.group.apart.items()]
+    warnings = [*notes, *preparer.problems.messages, *map(_plainly, profile.warnings), *suspicions(samples)]
     if (
         _lacks_labels(preparer, arrays)
         and isinstance(batch, Mapping | list | tuple)
         and len(batch) > 1
         and (not _are_all_images(batch))
     ):
-        told.append("no labels were found in the batch: pass target=, their key or place, or target=None")
-    return Check(tuple(rows), tuple(dict.fromkeys(told)))
+        warnings.append("no labels were found in the batch: pass target=, their key or place, or target=None")
+    return Check(tuple(rows), tuple(dict.fromkeys(warnings)))
 
 
 def _made_of(name: str, profile: Profile) -> Group | None:
@@ -392,9 +386,11 @@ def without_missing(options: Options, find: Callable[[str], Any]) -> tuple[Optio
     return replace(options, layers=layers, outputs=outputs, reduce=reduce), problems
 
 
-def _row(seen: SeenGroup) -> CheckRow:
-    group, (low, high) = seen.group, seen.range
-    return CheckRow(group.name, *_looks(seen.array), _read(seen), low, high, group.n, group.invalid, _found(group.info))
+def _row(sample: SeenGroup) -> CheckRow:
+    group, (low, high) = sample.group, sample.range
+    return CheckRow(
+        group.name, *_looks(sample.array), _read(sample), low, high, group.n, group.invalid, _found(group.info)
+    )
 
 
 def _found(info: Mapping[str, Any]) -> str:
@@ -418,33 +414,34 @@ def _looks(array: Any) -> tuple[tuple[int, ...], str, str]:
         return (len(array), *shape), dtype_name(array[0]), device_of(array[0])
     if isinstance(array, list) and array:  # numbers
         return (len(array),), type(array[0]).__name__, device_of(array)
-    known = is_array(array)
-    return (shape_of(array) if known else ()), (dtype_name(array) if known else type(array).__name__), device_of(array)
+    if not is_array(array):
+        return (), type(array).__name__, device_of(array)
+    return shape_of(array), dtype_name(array), device_of(array)
 
 
-def _own_row(name: str, own: Group, images: SeenGroup) -> CheckRow:
-    assert own.bank is not None
-    low, high = float(own.bank.min.min()), float(own.bank.max.max())
-    shape, unit = (own.n + own.invalid, own.bank.dim), own.definition(own.definition_of(name))
+def _own_row(name: str, group: Group, images: SeenGroup) -> CheckRow:
+    assert group.bank is not None
+    low, high = float(group.bank.min.min()), float(group.bank.max.max())
+    shape, unit = (group.n + group.invalid, group.bank.dim), group.definition(group.definition_of(name))
     read = f"custom measure, {unit.unit}" if unit is not None and unit.unit != "1" else "custom measure"
     where = device_of(images.array)
-    return CheckRow(f"{own.name}/{name}", shape, "float32", where, read, low, high, own.n, own.invalid)
+    return CheckRow(f"{group.name}/{name}", shape, "float32", where, read, low, high, group.n, group.invalid)
 
 
-def _read(seen: SeenGroup) -> str:
-    info = seen.group.info
-    if is_images(seen.group.name):
+def _read(sample: SeenGroup) -> str:
+    info = sample.group.info
+    if is_images(sample.group.name):
         return f"{info['note']}, {info['size']}"
-    if seen.group.name.split("/")[0] == OUTPUTS:
+    if sample.group.name.split("/")[0] == OUTPUTS:
         return f"{info['kind'].replace('_', ' ')} of {info.get('layer') or 'the model'}"
-    if seen.group.name.startswith(LAYER):
+    if sample.group.name.startswith(LAYER):
         reduced = f"{info['reduce']} of {info['axes']} axes, " if info["axes"] != 2 else ""
         return f"{reduced}{info['width']} wide"
-    place = info.get("read_from")
-    counts = [len(sketch.top(1 << 20)) for sketch in seen.group.categories.values()]
-    several = ("label", "labels, several at once") if counts and seen.group.streams else ("class", "classes")
+    path = info.get("read_from")
+    counts = [len(sketch.top(1 << 20)) for sketch in sample.group.categories.values()]
+    several = ("label", "labels, several at once") if counts and sample.group.streams else ("class", "classes")
     read = f"{counts[0]} {several[counts[0] != 1]}" if counts else "numbers"
-    return f"{read}, from {place!r}" if place is not None else read
+    return f"{read}, from {path!r}" if path is not None else read
 
 
 def device_of(array: Any) -> str:
@@ -504,7 +501,7 @@ def _scale(text: str) -> float | str:
 
 def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
     try:
-        return None if text is None else tuple(float(part) for part in text.split(","))
+        return None if text is None else tuple(float(number) for number in text.split(","))
     except ValueError as error:
         raise InputError(f"{name}={text!r} should be numbers with commas between, e.g. 0.485,0.456,0.406") from error
 

@@ -1,10 +1,9 @@
 """Delivered images: what each `ProfileImages` in the data has collected joins the profile of its pass.
 
-Where a loader keeps its `ProfileImages`: under whatever attribute of its data set, in whatever wraps or calls it.
-
-The objects that a loader is made of are walked without asking them anything: what lies in their dictionaries and slots,
-in containers, in functions and what these close over. No property and no `__getattr__` is run, nothing is loaded, and
-the number of objects is bounded. What is reached in no such way (a generator in C, another process) is not found, which
+A loader keeps its `ProfileImages` under whatever attribute of its data set, in whatever wraps or calls it. So the
+objects that it is made of are walked without asking them anything: what lies in their dictionaries and slots, in
+containers, in functions and what these close over. No property and no `__getattr__` is run, nothing is loaded, and the
+number of objects is bounded. What is reached in no such way (a generator in C, another process) is not found, which
 `RawImages` says at the end of a fit.
 """
 
@@ -53,24 +52,24 @@ def collectors_in(owner: Any) -> dict[Collector, int]:
         >>> [collector.name for collector in collectors_in([Photos(preprocess=pipeline)])]
         ['raw']
     """
-    found: dict[Collector, int] = {}
+    collectors: dict[Collector, int] = {}
     pending: deque[tuple[Any, int]] = deque([(owner, 0)])
-    seen: dict[tuple[int, ...], Any] = {}
-    while pending and len(seen) < _MOST_OBJECTS:
-        each, steps = pending.popleft()
-        key = _identity(each)
-        if key in seen or _is_plain(type(each)):
+    reached: dict[tuple[int, ...], Any] = {}
+    while pending and len(reached) < _MOST_OBJECTS:
+        value, steps = pending.popleft()
+        key = _identity(value)
+        if key in reached or _is_plain(type(value)):
             continue
-        seen[key] = each  # kept, or another object could get its number
-        if issubclass(type(each), Collector):
-            found[each] = steps
+        reached[key] = value  # kept, or another object could get its number
+        if issubclass(type(value), Collector):
+            collectors[value] = steps
             continue
-        pending.extend((part, steps + 1) for part in _parts_of(each))
-        for base in type(each).__mro__ if not issubclass(type(each), _FUNCTIONS) else ():
-            if (id(base),) not in seen:
-                seen[(id(base),)] = base
-                pending.extend((part, steps + 1) for part in _of_class(base))
-    return found
+        pending.extend((content, steps + 1) for content in _parts_of(value))
+        for base in type(value).__mro__ if not issubclass(type(value), _FUNCTIONS) else ():
+            if (id(base),) not in reached:
+                reached[(id(base),)] = base
+                pending.extend((content, steps + 1) for content in _of_class(base))
+    return collectors
 
 
 def _identity(value: Any) -> tuple[int, ...]:
@@ -95,15 +94,15 @@ def _package(owner: Any) -> str:
 @functools.lru_cache(maxsize=1024)
 def _slots(kind: type) -> tuple[Any, ...]:
     """The descriptors of what objects of a class keep outside of their dictionary."""
-    own = [list(vars(base).items()) for base in kind.__mro__ if _package(base) not in sys.stdlib_module_names]
-    slots = [slot for items in own for name, slot in items if type(slot) is types.MemberDescriptorType]
+    dictionaries = [list(vars(base).items()) for base in kind.__mro__ if _package(base) not in sys.stdlib_module_names]
+    slots = [slot for items in dictionaries for name, slot in items if type(slot) is types.MemberDescriptorType]
     return tuple(slot for slot in slots if slot.__name__ not in _NOT)
 
 
 def _parts_of(value: Any) -> Iterable[Any]:
     """What an object is made of, as far as it lies there."""
     kind = type(value)
-    inside = next((parts for own, parts in _INSIDE if issubclass(kind, own)), None)
+    inside = next((parts for base, parts in _INSIDE if issubclass(kind, base)), None)
     if inside is not None:
         return [*inside(value), *_attributes(value)]
     return [] if any(base.__name__ in _OWNERS for base in kind.__mro__) else _attributes(value)
@@ -118,29 +117,29 @@ def _items(value: Any) -> Iterator[Any]:
 def _own(value: Any) -> dict[str, Any]:
     """An object's dictionary, if it has a plain one."""
     slot = next((vars(base)["__dict__"] for base in type(value).__mro__ if "__dict__" in vars(base)), None)
-    own = slot.__get__(value) if type(slot) is types.GetSetDescriptorType else None
-    return dict(own) if type(own) is dict else {}
+    dictionary = slot.__get__(value) if type(slot) is types.GetSetDescriptorType else None
+    return dict(dictionary) if type(dictionary) is dict else {}
 
 
 def _attributes(value: Any) -> list[Any]:
     """What lies in an object's dictionary and slots."""
-    found = [part for name, part in _own(value).items() if name not in _NOT]
+    values = [attribute for name, attribute in _own(value).items() if name not in _NOT]
     for slot in _slots(type(value)):  # type: ignore[arg-type]
         with suppress(AttributeError):  # nothing was put there
-            found.append(slot.__get__(value))
-    return found
+            values.append(slot.__get__(value))
+    return values
 
 
 def _of_class(base: type) -> Iterator[Any]:
     """What a class holds for all its objects, and what its methods close over and use of their module."""
     if _package(base) in _LIBRARIES or base.__name__ in _OWNERS:
         return
-    for part in list(vars(base).values()):
-        function = part.__func__ if type(part) in (staticmethod, classmethod) else part
+    for member in list(vars(base).values()):
+        function = member.__func__ if type(member) in (staticmethod, classmethod) else member
         if type(function) is types.FunctionType:
             yield from _of_function(function)
-        elif not any("__get__" in vars(each) for each in type(part).__mro__):
-            yield part
+        elif not any("__get__" in vars(base) for base in type(member).__mro__):
+            yield member
 
 
 def _of_function(function: Any, owner: Any = None) -> Iterator[Any]:
@@ -161,27 +160,27 @@ def _of_function(function: Any, owner: Any = None) -> Iterator[Any]:
 
 def _names(code: types.CodeType) -> set[str]:
     """The names that code uses, that of functions inside included."""
-    inner = (part for part in code.co_consts if isinstance(part, types.CodeType))
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
     return set(code.co_names).union(*map(_names, inner))
 
 
-def _globals_of(code: types.CodeType, known: dict[str, Any]) -> Iterator[Any]:
-    yield from (known[name] for name in sorted(_names(code)) if name in known)
+def _globals_of(code: types.CodeType, module: dict[str, Any]) -> Iterator[Any]:
+    yield from (module[name] for name in sorted(_names(code)) if name in module)
 
 
 def _named(owner: Any, names: Iterable[str]) -> Iterator[Any]:
     """The attributes of an object that are called so; methods with the object that they are of."""
-    own = _own(owner)
+    attributes = _own(owner)
     for name in sorted(names):
-        if name in own:
-            yield own[name]
+        if name in attributes:
+            yield attributes[name]
             continue
-        part = next((vars(base)[name] for base in type(owner).__mro__ if name in vars(base)), None)
-        if type(part) is types.FunctionType:
-            yield types.MethodType(part, owner)
-        elif type(part) is types.MemberDescriptorType:
+        member = next((vars(base)[name] for base in type(owner).__mro__ if name in vars(base)), None)
+        if type(member) is types.FunctionType:
+            yield types.MethodType(member, owner)
+        elif type(member) is types.MemberDescriptorType:
             with suppress(AttributeError):
-                yield part.__get__(owner)
+                yield member.__get__(owner)
 
 
 def _of_generator(generator: types.GeneratorType[Any, Any, Any]) -> Iterator[Any]:
@@ -267,14 +266,14 @@ class RawImages:
 
     def say_strays(self) -> None:
         """Report collectors that images came to during the fit, and that belong to no data that was found."""
-        found = {each.folder for collectors in self._found.values() for each in collectors}
+        folders = {collector.folder for collectors in self._found.values() for collector in collectors}
         strays: dict[str, int] = {}
         for collector in alive():
-            seen = collector.count - self._before.get(collector.folder, 0)
-            if seen > 0 and collector.folder not in found:
-                strays[collector.name] = strays.get(collector.name, 0) + seen
-        for name, seen in sorted(strays.items()):
-            self._problems.note(f"delivered images of {name}", _STRAY.format(name, seen))
+            count = collector.count - self._before.get(collector.folder, 0)
+            if count > 0 and collector.folder not in folders:
+                strays[collector.name] = strays.get(collector.name, 0) + count
+        for name, count in sorted(strays.items()):
+            self._problems.note(f"delivered images of {name}", _STRAY.format(name, count))
 
     def _is_shared(self, collector: Collector, source: str) -> bool:
         for other, collectors in self._found.items():
@@ -287,8 +286,8 @@ class RawImages:
         """Whether it was only reached through what knows the data of all passes, such as a configuration: it is nearer
         to another pass, and this one has one of the same name nearer."""
         steps = self._found[source][collector]
-        nearer = any(each.name == collector.name and own < steps for each, own in self._found[source].items())
-        return nearer and any(found.get(collector, steps) < steps for found in self._found.values())
+        nearer = any(same.name == collector.name and near < steps for same, near in self._found[source].items())
+        return nearer and any(collectors.get(collector, steps) < steps for collectors in self._found.values())
 
 
 def _free(name: str, taken: Any) -> str:
@@ -319,10 +318,10 @@ def _join_segments(delivered: Profile, profile: Profile, name: str, called: str)
         return []
     if others not in (None, by):
         return [_TWO_WAYS.format(called, by, others)]
-    most = max(int(each.info.get("max_segments") or 1) for each in (delivered, profile))
+    most = max(int(joined.info.get("max_segments") or 1) for joined in (delivered, profile))
     for key, segment in delivered.segments.items():
-        own = profile.segments.setdefault(key, Profile(info=dict(segment.info)))
-        _add(segment.groups, own.groups, name, called)
+        target = profile.segments.setdefault(key, Profile(info=dict(segment.info)))
+        _add(segment.groups, target.groups, name, called)
     profile.segments = bounded(profile.segments, most)
     profile.info |= {"segment_by": by, "max_segments": most}
     return []

@@ -1,7 +1,4 @@
-"""What one fit keeps: the passes that are recorded, the profiles that are complete, and what is missing.
-
-Profiles on their way through checkpoints, as plain bytes by source.
-"""
+"""What one fit keeps: the passes that are recorded, the profiles that are complete, and what is missing."""
 
 from __future__ import annotations
 
@@ -23,51 +20,6 @@ from lensai_integrations.profiling.profiler import Profiler
 from lensai_integrations.training.delivered import RawImages
 from lensai_integrations.training.options import SOURCES, Profiling, Reading
 from lensai_integrations.training.recording import Measurer
-
-
-class StateCache:
-    """Encodes profiles for checkpoints, each only once.
-
-    Example:
-        >>> cache = StateCache()
-        >>> list(cache.state({"validation": Profile(), "training": None}))
-        ['validation']
-    """
-
-    def __init__(self) -> None:
-        self._encoded: dict[str, tuple[Profile, bytes]] = {}
-
-    def state(self, profiles: Mapping[str, Profile | None]) -> dict[str, bytes]:
-        """The profiles that there are, as bytes, by name."""
-        return {name: self._bytes(name, profile) for name, profile in profiles.items() if profile is not None}
-
-    def _bytes(self, name: str, profile: Profile) -> bytes:
-        known = self._encoded.get(name)
-        if known is None or known[0] is not profile:
-            known = self._encoded[name] = (profile, to_bytes(profile))
-        return known[1]
-
-
-def profiles_of(state: Mapping[str, Any]) -> dict[str, Profile]:
-    """The profiles in a callback's state, by name.
-
-    Raises:
-        FormatError: If it is damaged or of another format.
-        DefinitionError: If a definition id means something else here than where it was written.
-    """
-    return {str(name): _profile(name, blob) for name, blob in state.items()}
-
-
-def _profile(name: str, blob: Any) -> Profile:
-    if not isinstance(blob, bytes):
-        raise FormatError(
-            f"the callback's state has a {type(blob).__name__} under {name!r}: it is not of this callback"
-        )
-    profile = from_bytes(blob)
-    if not isinstance(profile, Profile):
-        raise FormatError(f"the callback's state has a whole baseline under {name!r}, not a profile")
-    return profile
-
 
 VALIDATION, TRAINING, TEST, PREDICTION = SOURCES
 NO_HELD_OUT = (
@@ -172,9 +124,9 @@ class Preparer:
         assert isinstance(options, Profiling)
         self.raw.find(source, loader)
         reader = self._reader_of(source, loader)
-        inputs, told = reader.inputs, options.inputs_of(source)
-        if isinstance(told, ImageInputs | Mapping):  # a reader may serve all passes
-            inputs = without_key(told)
+        inputs, asked = reader.inputs, options.inputs_of(source)
+        if isinstance(asked, ImageInputs | Mapping):  # a reader may serve all passes
+            inputs = without_key(asked)
         profiler = Profiler(
             inputs=inputs,
             convention=options.convention,
@@ -217,9 +169,9 @@ class Preparer:
         Args:
             profiles: By source.
         """
-        told = self.options.inputs if isinstance(self.options.inputs, Mapping) and self.options.by_pass else {}
+        by_pass = self.options.inputs if isinstance(self.options.inputs, Mapping) and self.options.by_pass else {}
         for one, two in combinations(sorted(profiles), 2):
-            meant = all(isinstance(told.get(source), ImageInputs | Mapping) for source in (one, two))
+            meant = all(isinstance(by_pass.get(source), ImageInputs | Mapping) for source in (one, two))
             difference = "" if meant else different_readings(profiles, one, two)
             if difference:
                 return difference
@@ -329,7 +281,7 @@ def different_readings(profiles: Mapping[str, Profile], one: str, two: str) -> s
         infos = [profiles[source].groups[name].info for source in (one, two)]
         first, second = (info.get("reader") for info in infos)
         if first and second and any(first.get(key) != second.get(key) for key in _READING):
-            return _READ_OTHERWISE.format(one, two, *(_told(info) for info in infos))
+            return _READ_OTHERWISE.format(one, two, *(_reader_text(info) for info in infos))
     return ""
 
 
@@ -337,6 +289,53 @@ def _input_names(names: Sequence[str]) -> str:
     return "one image input" if names == ("",) else f"the image inputs {' and '.join(map(repr, names))}"
 
 
-def _told(info: Mapping[str, Any]) -> str:
+def _reader_text(info: Mapping[str, Any]) -> str:
     mean, std = (info["reader"].get(key) for key in ("mean", "std"))
     return f"{info['note']} with mean={mean} and std={std}" if mean else str(info["note"])
+
+
+# Profiles in checkpoints, as plain bytes by source --------------------------------------------------------------------
+
+
+class StateCache:
+    """Encodes profiles for checkpoints, each only once.
+
+    Example:
+        >>> cache = StateCache()
+        >>> list(cache.state({"validation": Profile(), "training": None}))
+        ['validation']
+    """
+
+    def __init__(self) -> None:
+        self._encoded: dict[str, tuple[Profile, bytes]] = {}
+
+    def state(self, profiles: Mapping[str, Profile | None]) -> dict[str, bytes]:
+        """The profiles that there are, as bytes, by name."""
+        return {name: self._bytes(name, profile) for name, profile in profiles.items() if profile is not None}
+
+    def _bytes(self, name: str, profile: Profile) -> bytes:
+        encoded = self._encoded.get(name)
+        if encoded is None or encoded[0] is not profile:
+            encoded = self._encoded[name] = (profile, to_bytes(profile))
+        return encoded[1]
+
+
+def profiles_of(state: Mapping[str, Any]) -> dict[str, Profile]:
+    """The profiles in a callback's state, by name.
+
+    Raises:
+        FormatError: If it is damaged or of another format.
+        DefinitionError: If a definition id means something else here than where it was written.
+    """
+    return {str(name): _profile(name, blob) for name, blob in state.items()}
+
+
+def _profile(name: str, blob: Any) -> Profile:
+    if not isinstance(blob, bytes):
+        raise FormatError(
+            f"the callback's state has a {type(blob).__name__} under {name!r}: it is not of this callback"
+        )
+    profile = from_bytes(blob)
+    if not isinstance(profile, Profile):
+        raise FormatError(f"the callback's state has a whole baseline under {name!r}, not a profile")
+    return profile

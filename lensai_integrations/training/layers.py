@@ -1,9 +1,8 @@
-"""Which layers a baseline has embeddings of, and how their answers were reduced: production is read likewise.
+"""The layers and weights that a baseline knows, and what names of layers mean: production is read as the baseline was.
 
-How people name layers: by the full name, or by the end of one where only one layer has it.
-
-The same network is a part of one module in training and of another in production, so the names that a baseline knows
-have other beginnings there: what counts is how much of their ends is the same.
+People name layers by the full name, or by the end of one where only one layer has it. The same network is a part of one
+module in training and of another in production, so the names that a baseline knows have other beginnings there: what
+counts is how much of their ends is the same.
 """
 
 from __future__ import annotations
@@ -122,7 +121,7 @@ def known_names(reference: Profile) -> list[str]:
     return [name.removeprefix(LAYER) for name in reference.groups if name.startswith(LAYER)]
 
 
-def not_in(reference: Profile, known: KnownLayer) -> str:
+def not_in(reference: Profile, layer: KnownLayer) -> str:
     """What is to be said of a layer that is read, but not known to the baseline; nothing if it is.
 
     Example:
@@ -130,17 +129,17 @@ def not_in(reference: Profile, known: KnownLayer) -> str:
         "the baseline has no embeddings 'fc', so these are held against nothing; it has none"
     """
     names = known_names(reference)
-    if known.name in names:
+    if layer.name in names:
         return ""
-    text = f"the baseline has no embeddings {known.name!r}, so these are held against nothing; it has"
+    text = f"the baseline has no embeddings {layer.name!r}, so these are held against nothing; it has"
     if not names:
         return f"{text} none"
-    advice = f"layers={{{names[0]!r}: {known.name!r}}}, from a name in the baseline to one of this model"
+    advice = f"layers={{{names[0]!r}: {layer.name!r}}}, from a name in the baseline to one of this model"
     return f"{text} {', '.join(map(repr, names))}: pass {advice}"
 
 
 def _check_mapping(layers: Mapping[str, str], names: Sequence[str]) -> None:
-    if not all(isinstance(each, str) for pair in layers.items() for each in pair):
+    if not all(isinstance(name, str) for pair in layers.items() for name in pair):
         raise InputError(f"layers={dict(layers)!r} should lead from names in the baseline to names of layers here")
     unknown = [name for name in layers if name not in names]
     if unknown:
@@ -179,10 +178,10 @@ def _reduction(reference: Profile, name: str, reduce: Reduce | Mapping[str, Redu
         reduce = reduce.get(name)
     if reduce is not None:
         return reduce
-    known = str(reference.groups.get(LAYER + name, Group("")).info.get("reduce", "mean"))
-    if known not in REDUCTIONS:
-        raise InputError(f"layer {name!r} was reduced by a function, {known!r}: pass reduce={{{name!r}: {known}}}")
-    return cast(Reduce, known)
+    noted = str(reference.groups.get(LAYER + name, Group("")).info.get("reduce", "mean"))
+    if noted not in REDUCTIONS:
+        raise InputError(f"layer {name!r} was reduced by a function, {noted!r}: pass reduce={{{name!r}: {noted}}}")
+    return cast(Reduce, noted)
 
 
 #: Behind a layer's name: what goes into it, instead of what comes out.

@@ -67,8 +67,8 @@ class Reading:
     segment_by: str | None = None
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            object.__setattr__(self, each.name, plain(getattr(self, each.name)))
+        for argument in fields(self):
+            object.__setattr__(self, argument.name, plain(getattr(self, argument.name)))
         object.__setattr__(self, "target", as_place(self.target))
         _check_layers(self.layers)
         _check_one_of("reference", self.reference, REFERENCES)
@@ -97,8 +97,8 @@ class Reading:
             return readers_by_name(self.inputs)
         if not isinstance(self.inputs, Mapping):
             return self.inputs
-        given = self.inputs.get(source if source in SOURCES else self.reference_source, "auto")
-        return readers_by_name(given) if isinstance(given, Mapping) else given
+        inputs = self.inputs.get(source if source in SOURCES else self.reference_source, "auto")
+        return readers_by_name(inputs) if isinstance(inputs, Mapping) else inputs
 
     def target_of(self, source: str) -> Place | None:
         """The place of the labels in the batches of a kind of pass; in those of a dry run as in the reference."""
@@ -210,9 +210,9 @@ def _check_layers(layers: Any) -> None:
         raise InputError(f"layers={layers!r} names a layer twice")
 
 
-def _check_one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
-    if value not in known:
-        raise InputError(f"{name}={value!r} is unknown; pass {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
+def _check_one_of(name: str, value: Any, accepted: tuple[Any, ...]) -> None:
+    if value not in accepted:
+        raise InputError(f"{name}={value!r} is unknown; pass {', '.join(map(repr, accepted[:-1]))} or {accepted[-1]!r}")
 
 
 def _check_kind(name: str, value: Any, kinds: tuple[type, ...], accepted: str) -> None:
@@ -220,14 +220,14 @@ def _check_kind(name: str, value: Any, kinds: tuple[type, ...], accepted: str) -
         raise InputError(f"{name}={value!r} should be {accepted}")
 
 
-def _by_source(name: str, given: Any) -> list[Any]:
+def _by_source(name: str, value: Any) -> list[Any]:
     """The values of an argument that may be given for each kind of pass."""
-    if not isinstance(given, Mapping):
-        return [given]
-    unknown = [key for key in given if key not in SOURCES]
-    if unknown or not given:
-        raise InputError(f"{name}={given!r} has {unknown}: as a dict it takes {', '.join(map(repr, SOURCES))}")
-    return list(given.values())
+    if not isinstance(value, Mapping):
+        return [value]
+    unknown = [key for key in value if key not in SOURCES]
+    if unknown or not value:
+        raise InputError(f"{name}={value!r} has {unknown}: as a dict it takes {', '.join(map(repr, SOURCES))}")
+    return list(value.values())
 
 
 def unread_reductions(reduce: Reduce | Mapping[str, Reduce], read: Collection[str]) -> str:
@@ -244,7 +244,7 @@ def unread_reductions(reduce: Reduce | Mapping[str, Reduce], read: Collection[st
 def as_place(target: Any) -> Any:
     """The place of labels with tuples for lists, which files have in their place; of a dict, of each of its values."""
     if isinstance(target, Mapping):
-        return {key: as_place(each) for key, each in target.items()}
+        return {key: as_place(place) for key, place in target.items()}
     return tuple(target) if isinstance(target, list) else target
 
 

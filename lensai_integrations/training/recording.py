@@ -1,10 +1,9 @@
 """One pass over data: batch after batch is recorded, and a profile comes out.
 
-numpy's matrix products kept out of the way of the training's threads.
-
-After a product on several threads, OpenBLAS's workers wait for the next one by spinning, for tens of milliseconds, on
-the very cores on which torch computes the next training step. A batch's products are small enough for one thread, which
-leaves no worker behind.
+It goes beside a training, so numpy's matrix products are kept out of the way of the training's threads. After a product
+on several threads, OpenBLAS's workers wait for the next one by spinning, for tens of milliseconds, on the very cores on
+which torch computes the next training step. A batch's products are small enough for one thread, which leaves no worker
+behind.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ NO_PADDING: Final = (0, 0)
 
 
 class Measurer(Protocol):
-    """What a recording hands its batches to: a `Profiler`, or a monitor (`drift_passes.py`)."""
+    """What a recording hands its batches to: a `Profiler`, or a monitor (`drift.py`)."""
 
     def reset(self) -> None:
         """A pass begins."""
@@ -179,8 +178,8 @@ class Recording:
             taken = taken.settled()
             self._describe(answers, taken.class_names)
             labels = self._described_labels(taken)
-            given = {"inputs": taken.images, **labels, "segments": taken.segments, **answers}
-            self._update(self._trimmed(given))
+            rows = {"inputs": taken.images, **labels, "segments": taken.segments, **answers}
+            self._update(self._trimmed(rows))
         self._failed -= 1
 
     def _update(self, batch: dict[str, Any]) -> None:
@@ -214,13 +213,13 @@ class Recording:
         assert self._prepared is not None
         labels = labels_of(taken)
         for key in labels.keys() - self._seen:
-            place = taken.place[key.removeprefix(f"{LABELS}/")] if isinstance(taken.place, Mapping) else taken.place
-            if place is not None:
+            path = taken.place[key.removeprefix(f"{LABELS}/")] if isinstance(taken.place, Mapping) else taken.place
+            if path is not None:
                 self._seen.add(key)
                 names = taken.class_names
                 names = names.get(key.removeprefix(f"{LABELS}/"), ()) if isinstance(names, Mapping) else names
                 info = {"class_names": list(names)} if names else {}
-                self._prepared[1].describe(key, read_from=place, **info)
+                self._prepared[1].describe(key, read_from=path, **info)
         return labels
 
     def _trimmed(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from checks.adapter import CallbackAdapter
 from lensai_integrations import Baseline
 from lensai_integrations.keras import BaselineCallback, DriftCallback
 from lensai_integrations.keras.functions import GuardedFunction
-from lensai_integrations.training.drift_options import DriftOptions
+from lensai_integrations.training.drift import DriftOptions
 from lensai_integrations.training.options import Options
 
 

@@ -14,7 +14,7 @@ from lensai_integrations import Baseline, DriftMonitor, Profiler
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras import BaselineCallback, DriftCallback, drift
 from lensai_integrations.monitoring.sinks import FunctionSink
-from lensai_integrations.training import drift_passes
+from lensai_integrations.training import drift as training_drift
 from lensai_integrations.training.tracking import TrackedRun
 
 GROUPS = ["inputs", "labels", "outputs", "embeddings/relu", "embeddings/embedding"]
@@ -171,7 +171,7 @@ def test_the_state_and_the_active_run(trained, images, tmp_path, monkeypatch):
     run, told = TrackedRun("0123", "http://nowhere"), []
     monkeypatch.setattr(drift, "active_run", lambda: run)
     sink = FunctionSink(told.append, types=["window"])
-    monkeypatch.setattr(drift_passes, "_mlflow_sink", lambda found: sink if found is run else None)
+    monkeypatch.setattr(training_drift, "_mlflow_sink", lambda found: sink if found is run else None)
     callback = DriftCallback(baseline, window=20, state=tmp_path / "state")
     model.predict(images(50)[0], verbose=0, callbacks=[callback])
     assert [event.window["number"] for event in told] == [1, 2, 3]

@@ -11,9 +11,17 @@ import pytest
 import pytorch_lightning
 
 import lensai_integrations.lightning as package_itself
-from lensai_integrations.errors import MissingDependencyError
+from lensai_integrations.errors import InputError, MissingDependencyError
 from lensai_integrations.lightning import BaselineCallback, DriftCallback, base
-from lensai_integrations.lightning.base import LightningCallback, callback_classes
+from lensai_integrations.lightning.base import (
+    LightningCallback,
+    callback_classes,
+    has_validation,
+    is_fitting,
+    one_loader,
+    runs_of_loggers,
+)
+from lensai_integrations.training.tracking import TrackedRun
 
 
 class Counting(LightningCallback):
@@ -136,6 +144,85 @@ def test_importing_the_package_imports_no_framework():
 
 
 def test_unknown_names_are_attribute_errors():
-    with pytest.raises(AttributeError, match="no attribute 'Baselinecallback'"):
+    with pytest.raises(AttributeError, match=r"attribute '?Baselinecallback"):
         _ = package_itself.Baselinecallback
     assert "BaselineCallback" in dir(package_itself)
+
+
+# What a trainer says --------------------------------------------------------------------------------------------------
+
+
+def with_loaders(enabled=True, batches=(3,), **more):
+    return SimpleNamespace(enable_validation=enabled, num_val_batches=list(batches), **more)
+
+
+def test_one_of_whatever_the_trainer_has():
+    alone = object()
+    assert one_loader(alone, 0) is alone
+    assert one_loader([1, 2], 1) == 2
+    assert one_loader({"a": 1, "b": 2}, 1) == 2
+    assert one_loader(None, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("trainer", "index", "expected"),
+    [
+        (with_loaders(), 0, True),
+        (with_loaders(enabled=False), 0, False),
+        (with_loaders(batches=[]), 0, True),  # loaded later
+        (with_loaders(batches=[0]), 0, False),
+        (with_loaders(batches=[0, 3]), 1, True),
+        (with_loaders(batches=[3, 0]), 1, False),
+        (with_loaders(batches=[float("inf")]), 0, True),
+        (with_loaders(enabled=False, batches=[]), 3, False),
+    ],
+)
+def test_whether_anything_is_held_out(trainer, index, expected):
+    assert has_validation(trainer, index) is expected
+
+
+def test_a_loader_that_is_not_there():
+    with pytest.raises(InputError, match="dataloader_idx=1, but there are 1 validation loaders"):
+        has_validation(with_loaders(), 1)
+
+
+def test_only_validation_within_a_fit_counts():
+    state = SimpleNamespace
+    assert is_fitting(with_loaders(state=state(fn="fit"), sanity_checking=False))
+    assert not is_fitting(with_loaders(state=state(fn="fit"), sanity_checking=True))
+    assert not is_fitting(with_loaders(state=state(fn="validate"), sanity_checking=False))
+
+
+class MLFlowLogger:
+    """Looks like Lightning's."""
+
+    def __init__(self, run_id, uri="http://tracking"):
+        self.run_id = run_id
+        self.experiment = SimpleNamespace(tracking_uri=uri)
+
+
+class Mine(MLFlowLogger):
+    """A user's own, made from it."""
+
+
+class CSVLogger:
+    """Another kind."""
+
+
+def with_loggers(*loggers):
+    return SimpleNamespace(loggers=list(loggers))
+
+
+def test_the_runs_of_mlflow_loggers_each_once():
+    runs = runs_of_loggers(with_loggers(CSVLogger(), MLFlowLogger("a"), Mine("b"), MLFlowLogger("a")))
+
+    assert runs == [TrackedRun("a", "http://tracking"), TrackedRun("b", "http://tracking")]
+
+
+def test_one_run_id_on_two_servers_is_two_runs():
+    assert len(runs_of_loggers(with_loggers(MLFlowLogger("a"), MLFlowLogger("a", "sqlite:///x.db")))) == 2
+
+
+def test_loggers_without_a_run_have_none():
+    assert runs_of_loggers(with_loggers(MLFlowLogger(None))) == []
+    assert runs_of_loggers(with_loggers()) == []

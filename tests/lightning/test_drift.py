@@ -15,7 +15,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
 from lensai_integrations.lightning import drift as drift_module
 from lensai_integrations.monitoring.sinks import FunctionSink
-from lensai_integrations.training import drift_passes
+from lensai_integrations.training import drift as training_drift
 from lensai_integrations.training.tracking import TrackedRun
 
 
@@ -204,7 +204,7 @@ def test_windows_go_to_the_runs_of_the_loggers(module, drift, trainer, loaders, 
     runs, told = [TrackedRun("0123", "http://nowhere"), TrackedRun("4567", "http://nowhere")], []
     monkeypatch.setattr(drift_module, "runs_of_loggers", lambda _: runs[:1])
     monkeypatch.setattr(
-        drift_passes,
+        training_drift,
         "_mlflow_sink",
         lambda run: FunctionSink(lambda event: told.append((run.run_id, event.window["number"])), types=["window"]),
     )
@@ -217,7 +217,7 @@ def test_windows_go_to_the_runs_of_the_loggers(module, drift, trainer, loaders, 
 
 def test_a_run_that_cannot_be_logged_to_does_not_stop(module, drift, trainer, loaders, monkeypatch, caplog):
     monkeypatch.setattr(drift_module, "runs_of_loggers", lambda _: [TrackedRun("0123", "http://nowhere")])
-    monkeypatch.setattr(drift_passes, "_mlflow_sink", lambda run: 1 / 0)
+    monkeypatch.setattr(training_drift, "_mlflow_sink", lambda run: 1 / 0)
     callback = drift(window=20)
     trainer(callback).predict(module, loaders(40, 20))
     assert "MLflow run 0123: ZeroDivisionError" in caplog.text

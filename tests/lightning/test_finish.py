@@ -8,8 +8,8 @@ import pytest
 
 from lensai_integrations import Baseline, Profiler
 from lensai_integrations.errors import TrackingError
-from lensai_integrations.lightning import BaselineCallback, checkpoints, finish
-from lensai_integrations.lightning.checkpoints import Belonging
+from lensai_integrations.lightning import BaselineCallback, finish
+from lensai_integrations.lightning.finish import Belonging
 from lensai_integrations.lightning.fit import LightningFit
 from lensai_integrations.training.tracking import TrackedRun
 
@@ -59,7 +59,7 @@ def pushed(monkeypatch):
 
 def test_the_best_checkpoint_is_that_of_a_monitored_one():
     def best(*callbacks):
-        return checkpoints.best_checkpoint(SimpleNamespace(checkpoint_callbacks=list(callbacks)))
+        return finish.best_checkpoint(SimpleNamespace(checkpoint_callbacks=list(callbacks)))
 
     assert best() == ""
     assert best(checkpoint("")) == ""

@@ -11,7 +11,7 @@ import torch
 from checks.adapter import CallbackAdapter
 
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
-from lensai_integrations.training.drift_options import DriftOptions
+from lensai_integrations.training.drift import DriftOptions
 from lensai_integrations.training.options import Options
 
 

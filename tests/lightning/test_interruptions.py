@@ -11,6 +11,7 @@ from time_limits import TimeUpError
 from lensai_integrations import Baseline, DriftMonitor, Profiler, measure
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
 from lensai_integrations.lightning.fit import LightningFit
+from lensai_integrations.torch.layers import SampledWeights
 from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.torch.taps import Taps
 from lensai_integrations.training.delivered import RawImages
@@ -34,7 +35,7 @@ def train(trainer, lit, loaders):
         (LoaderPass, "close"),
         (LightningFit, "complete"),
         (LightningFit, "record"),
-        (LightningFit, "see_weights"),
+        (SampledWeights, "__init__"),
         (LightningFit, "state"),
         (RawImages, "join"),
         (Taps, "remove"),

@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lensai_integrations import Profiler
+from lensai_integrations import Baseline, Profile, Profiler
+from lensai_integrations.errors import FormatError
 from lensai_integrations.lightning import BaselineCallback
-from lensai_integrations.training.fit import Fit
+from lensai_integrations.profiles.profile import to_bytes
+from lensai_integrations.training.fit import Fit, StateCache, profiles_of
 
 
 @pytest.fixture
@@ -134,3 +136,48 @@ def test_ranks_draw_different_rows(make):
             seeds.add(profiler._settings.seed_of("rows"))
 
     assert len(seeds) == 6
+
+
+# Profiles in checkpoints ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def of_images():
+    profiler = Profiler(source="validation")
+    profiler.update(inputs=np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8))
+    return profiler.profile()
+
+
+def test_profiles_come_back_from_a_state(of_images):
+    state = StateCache().state({"validation": of_images, "training": None})
+    back = profiles_of(state)
+
+    assert list(back) == ["validation"]
+    assert to_bytes(back["validation"]) == to_bytes(of_images)
+
+
+def test_a_profile_is_encoded_once(of_images, monkeypatch):
+    cache = StateCache()
+    first = cache.state({"validation": of_images})
+    monkeypatch.setattr("lensai_integrations.training.fit.to_bytes", lambda _: pytest.fail("again"))
+
+    assert cache.state({"validation": of_images})["validation"] is first["validation"]
+
+
+def test_a_new_profile_is_encoded_anew(of_images):
+    cache = StateCache()
+    first = cache.state({"validation": of_images})["validation"]
+    second = cache.state({"validation": Profile()})["validation"]
+
+    assert first != second
+
+
+@pytest.mark.parametrize("state", [{"validation": "text"}, {"validation": b"junk"}, {"validation": None}])
+def test_a_damaged_state_is_refused(state):
+    with pytest.raises(FormatError):
+        profiles_of(state)
+
+
+def test_a_whole_baseline_in_a_state_is_refused(of_images):
+    with pytest.raises(FormatError, match="a whole baseline"):
+        profiles_of({"validation": to_bytes(Baseline(of_images))})

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from types import SimpleNamespace
 
 import pytest
 from fits import baseline_of, options_of
@@ -15,7 +13,6 @@ from lensai_integrations import Baseline
 from lensai_integrations.profiles.profile import files_of
 from lensai_integrations.training import finish
 from lensai_integrations.training.finish import BaselineFolder, folder_name
-from lensai_integrations.training.tracking import TrackedRun, name_of_run
 
 EARLIER = (1, 1)  # seconds after 1970: of an earlier program
 
@@ -42,15 +39,6 @@ def left_by_an_earlier_program(folder, n=200):
 )
 def test_names(options, run, name):
     assert folder_name(options_of(**options), run) == name
-
-
-def test_runs_of_mlflow_come_before_those_of_others(monkeypatch):
-    assert name_of_run([]) == ""
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None))
-    assert name_of_run([]) == ""
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=SimpleNamespace(id="3x7k")))
-    assert name_of_run([]) == "3x7k"
-    assert name_of_run([TrackedRun("0a", "u"), TrackedRun("0b", "u")]) == "0a"
 
 
 def test_what_is_written_again_goes_to_the_same_folder(tmp_path, files):

@@ -22,7 +22,6 @@ from lensai_integrations.cli import cli
 from lensai_integrations.problems import Problems
 from lensai_integrations.storage.folders import read_folder
 from lensai_integrations.training import finish
-from lensai_integrations.training import finish as place
 from lensai_integrations.training.tracking import TrackedRun
 
 
@@ -118,7 +117,7 @@ def test_every_other_step_leaves_what_was_there_before(deliver, cut_short, tmp_p
     interrupt, kind = cut_short
     folder = tmp_path / "own"
     deliver(baseline_of(150), directory=folder)  # of an earlier fit
-    write, writes = place.write_files, []
+    write, writes = finish.write_files, []
 
     def interrupted(*arguments):
         writes.append(arguments)
@@ -126,7 +125,7 @@ def test_every_other_step_leaves_what_was_there_before(deliver, cut_short, tmp_p
             interrupt()
         write(*arguments)
 
-    monkeypatch.setattr(place, "write_files", interrupted)
+    monkeypatch.setattr(finish, "write_files", interrupted)
     monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", interrupt)
     with pytest.raises(kind):
         deliver(baseline_of(), [TrackedRun("0a", "http://127.0.0.1:1")], directory=folder)
@@ -138,7 +137,7 @@ def test_every_other_step_leaves_what_was_there_before(deliver, cut_short, tmp_p
 
 
 def test_a_second_save_that_fails_leaves_the_first_and_the_upload_has_all(deliver, tmp_path, monkeypatch):
-    uploaded, write, writes = [], place.write_files, []
+    uploaded, write, writes = [], finish.write_files, []
 
     def full(*arguments):
         writes.append(arguments)
@@ -146,13 +145,13 @@ def test_a_second_save_that_fails_leaves_the_first_and_the_upload_has_all(delive
             raise OSError(28, "No space left on device")
         write(*arguments)
 
-    monkeypatch.setattr(place, "write_files", full)
+    monkeypatch.setattr(finish, "write_files", full)
     monkeypatch.setattr("lensai_integrations.mlflow.log.upload_files", lambda files, *_, **__: uploaded.append(files))
     given = baseline_of()
     folder = deliver(given, [TrackedRun("0a", "u")])
     assert calibration_of(folder) is None
     assert given.calibration is not None
-    place.write_files = write
+    finish.write_files = write
     write(tmp_path / "uploaded", uploaded[0])
     assert set(calibration_of(tmp_path / "uploaded")) == set(given.calibration)
 
@@ -169,7 +168,7 @@ def test_what_is_uploaded_is_what_was_made_whoever_has_the_folder_by_then(delive
     folder = deliver(baseline_of(101), [TrackedRun("0a", "u"), TrackedRun("0b", "u")], directory=tmp_path / "shared")
     assert Baseline.load(folder).n == 200
     for run, files in uploaded.items():
-        place.write_files(tmp_path / run, files)
+        finish.write_files(tmp_path / run, files)
         assert Baseline.load(tmp_path / run).n == 101
 
 

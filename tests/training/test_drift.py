@@ -9,9 +9,8 @@ from monitors import by_mean, numbers, small_baseline
 
 from lensai_integrations import DriftMonitor
 from lensai_integrations.problems import Problems
-from lensai_integrations.training import drift_passes
-from lensai_integrations.training.drift_options import DriftOptions
-from lensai_integrations.training.drift_passes import Passes
+from lensai_integrations.training import drift as training_drift
+from lensai_integrations.training.drift import DriftOptions, Passes
 
 BASELINE = small_baseline()
 
@@ -43,7 +42,7 @@ def test_a_pass_is_summed_up(passes, caplog):
 
 
 def test_only_the_last_windows_are_kept(passes, monkeypatch):
-    monkeypatch.setattr(drift_passes, "MOST_REPORTS", 3)
+    monkeypatch.setattr(training_drift, "MOST_REPORTS", 3)
     found = passes(window=1)
     found.begin(Problems())
     found.update(outputs=numbers(5))
