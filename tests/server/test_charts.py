@@ -75,7 +75,7 @@ def test_a_week_is_small_and_says_what_is_seen():
 
 def test_titles_are_escaped():
     hours = make_hours("door", "g")
-    svg = effect_svg(hours, DAYLONG, HOSTILE, told=[HOSTILE])
+    svg = effect_svg(hours, DAYLONG, HOSTILE, captions=[HOSTILE])
     assert "<script" not in svg
     assert [title.text for title in ET.fromstring(svg).iter("title")] == [HOSTILE] * 2
 
