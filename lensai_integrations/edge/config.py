@@ -5,12 +5,10 @@ not meet, so three things are always as they are here: the lower bound of an ima
 image is saved), NOISE is never NaN (it is read out of range), and QUATERNION_DRIFT is always there. Brightness and
 sharpness cannot be negative, so of images only a brightness or sharpness that is too high can be asked for.
 
-Thresholds by how much a device is to save: a share of images, and of predictions, not of each measure alone.
-
-A device saves an image when any of its measures is beyond its upper bound. Of measures that go together (sharp images
-are noisy ones) the same images are beyond, so bounds for a share of all images follow from whole rows: each image has
-the rank it has in the measure where it stands out most, and the bounds are where the share of such ranks is what was
-asked for.
+Bounds may also follow from how much a device is to save: a share of all images, not of each measure alone. Of measures
+that go together (sharp images are noisy ones) the same images are beyond, so such bounds are found in whole rows: each
+image has the rank it has in the measure where it stands out most, and the bounds are where the share of such ranks is
+what was asked for.
 """
 
 from __future__ import annotations
@@ -30,81 +28,6 @@ from lensai_integrations.edge.writing import Stream, profile_of, streams_of, wri
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.edge import NO_NOISE
 from lensai_integrations.profiles.profile import Baseline, Profile
-
-
-def checked_rate(rate: float) -> float:
-    """The share of images to save.
-
-    Raises:
-        InputError: If it is no share.
-
-    Example:
-        >>> checked_rate(0.01)
-        0.01
-    """
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1:
-        raise InputError(f"save_rate={rate!r} should be a share of the images, above 0 and below 1, e.g. 0.01")
-    return float(rate)
-
-
-def upper_bounds(profile: Profile, streams: Sequence[Stream], rate: float) -> list[float]:
-    """Bounds of which at least one is exceeded by a share of the rows.
-
-    Args:
-        profile: Of the streams.
-        streams: Of one group.
-        rate: The share, above 0 and below 1.
-
-    Returns:
-        A bound for each stream. Without joint rows, quantiles at which the share is that at most (Bonferroni).
-
-    Example:
-        >>> upper_bounds(Profile(), [], 0.1)
-        []
-    """
-    if not streams:
-        return []
-    rows = _rows(profile, streams)
-    if rows is not None:
-        return [float(bound) for bound in row_bounds(rows, rate)]
-    rank = 1 - rate / len(streams)
-    return [float(stream.quantiles([rank])[0]) for stream in streams]
-
-
-def row_bounds(rows: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
-    """Bounds of columns `[d]`, equally rare in each, of which a share of the rows exceeds at least one.
-
-    Args:
-        rows: Finite numbers `[n, d]`, both 1 or more.
-        rate: The share; of the rows, as many as can be without going over it. Rows that are equal stay together.
-
-    Example:
-        >>> row_bounds(np.array([[1.0, 9.0], [2.0, 8.0], [3.0, 6.0], [4.0, 7.0]]), 0.5).tolist()
-        [3.0, 8.0]
-    """
-    n = len(rows)
-    ordered = np.sort(rows, axis=0)
-    columns = zip(ordered.T, rows.T, strict=True)
-    ranks = np.stack([np.searchsorted(column, values, side="right") for column, values in columns], axis=1)
-    most = np.sort(ranks.max(axis=1))
-    limit = most[n - 1 - min(math.floor(rate * n), n - 1)]
-    inside: NDArray[np.float64] = np.where(ranks <= limit, rows, -np.inf).max(axis=0)
-    return inside
-
-
-def _rows(profile: Profile, streams: Sequence[Stream]) -> NDArray[np.float64] | None:
-    """The joint rows that have a value of every stream; None where there are none."""
-    group = streams[0].group
-    if profile.rows is None or group.name not in profile.rows.data:
-        return None
-    kept = np.asarray(profile.rows.data[group.name], np.float64)
-    known = list(group.streams)
-    if kept.shape[1] != len(known) or any(stream.name not in known for stream in streams):
-        return None
-    chosen = kept[:, [known.index(stream.name) for stream in streams]]
-    chosen = chosen[np.isfinite(chosen).all(axis=1)]
-    return chosen if len(chosen) else None
-
 
 _LOWEST: Final = -1.0
 _IMAGES: Final = ("noise", "brightness", "sharpness")
@@ -179,16 +102,16 @@ def write_config(
     streams = list(streams_of(profile))
     wanted = [stream for stream in streams if _is_wanted(stream)]
     if save_rate is None:
-        known = {stream.name: _ends(stream, *percentiles) for stream in wanted}
+        ranges = {stream.name: _ends(stream, *percentiles) for stream in wanted}
     else:
-        known = _ends_by_rate(profile, wanted, checked_rate(save_rate))
-    if not known:
+        ranges = _ends_by_rate(profile, wanted, checked_rate(save_rate))
+    if not ranges:
         raise InputError(
             f"baseline has neither image measures nor sampling scores; its groups are {sorted(profile.groups)}"
         )
     channels = sum(s.name.startswith("mean/") and s.group.name == INPUTS for s in streams) or 3
     title = f"; Thresholds: {_rule(percentiles, save_rate)} of {profile.n} images and predictions."
-    sections = _sections(known, channels, texts, upload_interval)
+    sections = _sections(ranges, channels, texts, upload_interval)
     lines = [title, *(line for name, values in sections.items() for line in _section(name, values))]
     write_file(Path(path), ("\n".join(lines) + "\n").encode())
     return Path(path)
@@ -228,13 +151,13 @@ def _ends(stream: Stream, low: float, high: float) -> tuple[float, float]:
 
 def _ends_by_rate(profile: Profile, wanted: Sequence[Stream], rate: float) -> dict[str, tuple[float, float]]:
     """No lower bounds: they can hardly be asked for, see the module."""
-    known: dict[str, tuple[float, float]] = {}
+    ranges: dict[str, tuple[float, float]] = {}
     for scores in (False, True):
         streams = [stream for stream in wanted if (stream.name in SAMPLES) is scores]
         for stream, upper in zip(streams, upper_bounds(profile, streams, rate), strict=True):
             lower = 0.0 if scores else _ANY_NOISE[0] if stream.name == "noise" else _LOWEST
-            known[stream.name] = lower, min(upper, NO_NOISE) if stream.name == "noise" else upper
-    return known
+            ranges[stream.name] = lower, min(upper, NO_NOISE) if stream.name == "noise" else upper
+    return ranges
 
 
 def _rule(percentiles: tuple[float, float], save_rate: float | None) -> str:
@@ -242,29 +165,29 @@ def _rule(percentiles: tuple[float, float], save_rate: float | None) -> str:
     return f"the quantiles {low:g} and {high:g}" if save_rate is None else f"to save {save_rate:g}"
 
 
-def _range(known: Mapping[str, tuple[float, float]], name: str) -> str:
-    if name not in known:
+def _range(ranges: Mapping[str, tuple[float, float]], name: str) -> str:
+    if name not in ranges:
         return "NaN"
-    rounded = [context.create_decimal_from_float(end) for context, end in zip(_OUTWARDS, known[name], strict=True)]
+    rounded = [context.create_decimal_from_float(end) for context, end in zip(_OUTWARDS, ranges[name], strict=True)]
     return ",".join(f"{float(end):.6g}" for end in rounded)
 
 
 def _sections(
-    known: Mapping[str, tuple[float, float]], channels: int, texts: Mapping[str, str], interval: int
+    ranges: Mapping[str, tuple[float, float]], channels: int, texts: Mapping[str, str], interval: int
 ) -> dict[str, dict[str, object]]:
     """Every section the parser knows with every key it reads: what is missing is not defined there."""
-    place = f"{texts['stats_dir']},{texts['data_dir']}"
-    image = {"CHANNELS": channels, **{name.upper(): _range(known, name) for name in _IMAGES}}
-    if "noise" not in known:
+    filepath = f"{texts['stats_dir']},{texts['data_dir']}"
+    image = {"CHANNELS": channels, **{name.upper(): _range(ranges, name) for name in _IMAGES}}
+    if "noise" not in ranges:
         image["NOISE"] = "{:g},{:g}".format(*_ANY_NOISE)
     upload = {"http_endpoint": texts["endpoint"], "token": texts["token"], "sensorId": texts["sensor_id"]}
     upload |= {"upload_interval": str(interval)}
     return {
-        "sampling": {**{name.upper(): _range(known, score) for score, name in SAMPLES.items()}, "filepath": place},
-        "image": {**image, "MEAN": "NaN", "HISTOGRAM": "NaN", "filepath": place},
-        "tracker": {**dict.fromkeys(["DETECTION_CONFIDENCE", *map(str.upper, TRACKED)], "true"), "filepath": place},
-        "custom": {"filepath": place},
-        "model": {"filepath": place},
+        "sampling": {**{name.upper(): _range(ranges, score) for score, name in SAMPLES.items()}, "filepath": filepath},
+        "image": {**image, "MEAN": "NaN", "HISTOGRAM": "NaN", "filepath": filepath},
+        "tracker": {**dict.fromkeys(["DETECTION_CONFIDENCE", *map(str.upper, TRACKED)], "true"), "filepath": filepath},
+        "custom": {"filepath": filepath},
+        "model": {"filepath": filepath},
         "generic": {"maxdatastorage": 10},
         "data_uploader": {**upload, "folderPath": texts["data_dir"], "fileType": "data", "deletedata": "true"},
         "stats_uploader": {**upload, "folderPath": texts["stats_dir"], "fileType": "stats", "deletedata": "false"},
@@ -273,3 +196,77 @@ def _sections(
 
 def _section(name: str, values: Mapping[str, object]) -> list[str]:
     return ["", f"[{name}]", *(f"{key} = {value}" for key, value in values.items())]
+
+
+def checked_rate(rate: float) -> float:
+    """The share of images to save.
+
+    Raises:
+        InputError: If it is no share.
+
+    Example:
+        >>> checked_rate(0.01)
+        0.01
+    """
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1:
+        raise InputError(f"save_rate={rate!r} should be a share of the images, above 0 and below 1, e.g. 0.01")
+    return float(rate)
+
+
+def upper_bounds(profile: Profile, streams: Sequence[Stream], rate: float) -> list[float]:
+    """Bounds of which at least one is exceeded by a share of the rows.
+
+    Args:
+        profile: Of the streams.
+        streams: Of one group.
+        rate: The share, above 0 and below 1.
+
+    Returns:
+        A bound for each stream. Without joint rows, quantiles at which the share is that at most (Bonferroni).
+
+    Example:
+        >>> upper_bounds(Profile(), [], 0.1)
+        []
+    """
+    if not streams:
+        return []
+    rows = _rows(profile, streams)
+    if rows is not None:
+        return [float(bound) for bound in row_bounds(rows, rate)]
+    rank = 1 - rate / len(streams)
+    return [float(stream.quantiles([rank])[0]) for stream in streams]
+
+
+def row_bounds(rows: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
+    """Bounds of columns `[d]`, equally rare in each, of which a share of the rows exceeds at least one.
+
+    Args:
+        rows: Finite numbers `[n, d]`, both 1 or more.
+        rate: The share; of the rows, as many as can be without going over it. Rows that are equal stay together.
+
+    Example:
+        >>> row_bounds(np.array([[1.0, 9.0], [2.0, 8.0], [3.0, 6.0], [4.0, 7.0]]), 0.5).tolist()
+        [3.0, 8.0]
+    """
+    n = len(rows)
+    ordered = np.sort(rows, axis=0)
+    columns = zip(ordered.T, rows.T, strict=True)
+    ranks = np.stack([np.searchsorted(column, values, side="right") for column, values in columns], axis=1)
+    most = np.sort(ranks.max(axis=1))
+    limit = most[n - 1 - min(math.floor(rate * n), n - 1)]
+    inside: NDArray[np.float64] = np.where(ranks <= limit, rows, -np.inf).max(axis=0)
+    return inside
+
+
+def _rows(profile: Profile, streams: Sequence[Stream]) -> NDArray[np.float64] | None:
+    """The joint rows that have a value of every stream; None where there are none."""
+    group = streams[0].group
+    if profile.rows is None or group.name not in profile.rows.data:
+        return None
+    kept = np.asarray(profile.rows.data[group.name], np.float64)
+    columns = list(group.streams)
+    if kept.shape[1] != len(columns) or any(stream.name not in columns for stream in streams):
+        return None
+    chosen = kept[:, [columns.index(stream.name) for stream in streams]]
+    chosen = chosen[np.isfinite(chosen).all(axis=1)]
+    return chosen if len(chosen) else None

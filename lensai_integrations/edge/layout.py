@@ -3,10 +3,9 @@
 Every name a LensAI release has used is read; the newest is written. Where a folder has both an old and a new name for
 one measure, they are of two releases with two formulas, so the old one goes to a group of its own, `"older"`.
 
-Where a model's id ends and a class begins in files called `<model><class>.bin`, with nothing between the two.
-
-`resnet500.bin` may be class 0 of `resnet50` and class 500 of `resnet`; beside `resnet501.bin` and nothing else it is
-the former, because a model's classes are counted from 0. So all such names of a folder are looked at together.
+In files called `<model><class>.bin` nothing says where the model's id ends and the class begins: `resnet500.bin` may be
+class 0 of `resnet50` and class 500 of `resnet`; beside `resnet501.bin` and nothing else it is the former, because a
+model's classes are counted from 0. So all such names of a folder are looked at together (`class_names`).
 """
 
 from __future__ import annotations
@@ -87,15 +86,15 @@ def place_of(folder: str, stem: str) -> StreamPlace | None:
         >>> place_of("modelstats", "Mobilenet_Binary_0").model
         'Mobilenet_Binary'
     """
-    known = FOLDERS.get(folder)
-    return known(stem) if known is not None and NAME.fullmatch(stem) else None
+    read = FOLDERS.get(folder)
+    return read(stem) if read is not None and NAME.fullmatch(stem) else None
 
 
 def _image(stem: str) -> StreamPlace | None:
-    if found := _IMAGE.fullmatch(stem):
-        return _image_place(*found.groups())
-    if found := _OLD_IMAGE.fullmatch(stem):
-        whole, channel, number = found.groups()
+    if match := _IMAGE.fullmatch(stem):
+        return _image_place(*match.groups())
+    if match := _OLD_IMAGE.fullmatch(stem):
+        whole, channel, number = match.groups()
         return _image_place("noise" if whole == "snr" else whole, channel, number, old=True)
     return None
 
@@ -111,9 +110,9 @@ def _model(stem: str) -> StreamPlace | None:
         return StreamPlace(MODEL, "component/all", "component", COMPONENT)
     if stem.endswith("_embedding"):
         return StreamPlace(MODEL, f"component/{stem.removesuffix('_embedding')}", "component", COMPONENT)
-    found = _CLASS.fullmatch(stem)
-    model, name = found.groups() if found else stem.rpartition("_")[::2]
-    stream = f"softmax/{int(name) if found else name}"
+    match = _CLASS.fullmatch(stem)
+    model, name = match.groups() if match else stem.rpartition("_")[::2]
+    stream = f"softmax/{int(name) if match else name}"
     return StreamPlace(OUTPUTS, stream, "softmax", "lensai/softmax@1", model) if name else None
 
 
@@ -128,8 +127,8 @@ def _custom(stem: str) -> StreamPlace:
 
 def _python_custom(stem: str) -> StreamPlace:
     """The Python profiler's folder, in which its means and pixels of channels land, too."""
-    found = _IMAGE.fullmatch(stem)
-    return _image_place(*found.groups(), old=True) if found and found[2] else _custom(stem)
+    match = _IMAGE.fullmatch(stem)
+    return _image_place(*match.groups(), old=True) if match and match[2] else _custom(stem)
 
 
 #: How the names in a folder are read.
@@ -156,15 +155,15 @@ def file_of(group: str, stream: str, model: str) -> str | None:
         >>> file_of(INPUTS, "pixel/0", ""), file_of("outputs", "softmax/1", "net"), file_of(INPUTS, "hue", "")
         ('imgstats/pixel_0.bin', 'modelstats/net_1.bin', None)
     """
-    stem, _, part = stream.partition("/")
+    stem, _, suffix = stream.partition("/")
     if group in (INPUTS, OLDER):
-        return _image_file(stem, part, old=group == OLDER)
+        return _image_file(stem, suffix, old=group == OLDER)
     if group == OUTPUTS or group.startswith(f"{OUTPUTS}/"):
         if stream in SAMPLES:
             return f"samples/{SAMPLES[stream]}.bin"
-        return f"modelstats/{model}_{part}.bin" if stem == "softmax" and part else None
+        return f"modelstats/{model}_{suffix}.bin" if stem == "softmax" and suffix else None
     if group == MODEL and stem == "component":
-        return "modelstats/embeddings.bin" if part == "all" else f"modelstats/{part}_embedding.bin"
+        return "modelstats/embeddings.bin" if suffix == "all" else f"modelstats/{suffix}_embedding.bin"
     folder = {TRACKING: "trackingstats", CUSTOM: "custom"}.get(group)
     return f"{folder}/{stream}.bin" if folder else None
 
@@ -232,11 +231,11 @@ def class_names(paths: Iterable[PurePosixPath]) -> tuple[dict[PurePosixPath, str
 
 def _alike(paths: Iterable[PurePosixPath]) -> dict[tuple[PurePosixPath, str], dict[str, PurePosixPath]]:
     """Files by digits at the end of their names, by folder and what comes before the digits."""
-    found: dict[tuple[PurePosixPath, str], dict[str, PurePosixPath]] = {}
+    alike: dict[tuple[PurePosixPath, str], dict[str, PurePosixPath]] = {}
     for path in paths:
         if path.parent.name == "modelstats" and (name := _UNMARKED.fullmatch(path.stem)):
-            found.setdefault((path.parent, name[1]), {})[name[2]] = path
-    return found
+            alike.setdefault((path.parent, name[1]), {})[name[2]] = path
+    return alike
 
 
 def _ids(names: Iterable[str]) -> dict[str, str] | None:
@@ -244,7 +243,9 @@ def _ids(names: Iterable[str]) -> dict[str, str] | None:
     left, ids = set(names), dict[str, str]()
     for _ in range(_MOST_IDS):
         readings = _readings(left)
-        fitting = [id for id, each in readings.items() if len(each) > 1 and each.keys() == {*range(len(each))}]
+        fitting = [
+            id for id, classes in readings.items() if len(classes) > 1 and classes.keys() == {*range(len(classes))}
+        ]
         if not fitting:
             break
         id = max(fitting, key=lambda id: (len(readings[id]), id))

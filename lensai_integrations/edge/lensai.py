@@ -1,22 +1,14 @@
-"""`Sketches` of LensAI's Python profiler: quantile sketches by name, in a device's folders and files.
+"""`Sketches` and `Metrics` of LensAI's Python profiler, and its two functions of histograms, by their old names.
 
-Floats go into a `KLLBank` per channel, bytes (every pixel of every image) are counted exactly by `PixelCounts`; a file
-is made of both. What is read from outside goes through `wire`, which believes nothing.
-
-The folders and files of LensAI's sketches: which metric is where, and under which name.
-
-Sending a folder of sketches to a LensAI server, as `Sketches.publish_sketches` does.
-
-Histograms of sketches, and percentiles of histograms, as LensAI's Python profiler has them.
+Of `Sketches` floats go into a `KLLBank` per channel, bytes (every pixel of every image) are counted exactly by
+`PixelCounts`; a file is made of both. What is read from outside goes through `wire`, which believes nothing.
 
 A histogram is for looking at. Thresholds come from the sketch itself (`Sketches.compute_thresholds`): equal bins over a
 skewed distribution put most of it into one bin.
 
-`Metrics` of LensAI's Python profiler: a batch of images in, five arrays of numbers out.
-
-The numbers are those of `measures`, by one definition whatever the framework. LensAI's two implementations differed
-from each other and from its devices, so that a baseline from training could not be held against a device's files. The
-default here is what devices compute, since that is what these files are compared with.
+The numbers of `Metrics` are those of `measures`, by one definition whatever the framework. LensAI's two implementations
+differed from each other and from its devices, so that a baseline from training could not be held against a device's
+files. The default here is what devices compute, since that is what these files are compared with.
 """
 
 from __future__ import annotations
@@ -70,6 +62,229 @@ _IMAGE: Final = ("brightness", "sharpness", "noise", "mean", "pixel")
 _NUMBERED: Final = ("mean", "pixel")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
 _NUMBER: Final = re.compile(r"(.+)_(0|[1-9][0-9]{0,6})")
+
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class Sketches:
+    """KLL sketches of named metrics.
+
+    Attributes:
+        metrics: Number of channels of each registered metric.
+
+    Example:
+        >>> sketches = Sketches()
+        >>> sketches.register_metric("brightness")
+        >>> sketches.update_sketches(brightness=np.arange(1.0, 101.0))
+        >>> sketches.compute_thresholds(lower_percentile=0.1, upper_percentile=0.99)
+        {'brightness': (10.0, 99.0)}
+    """
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, int] = {}
+        self._streams: dict[str, list[_Stream]] = {}
+        self._problems = Problems()
+
+    def register_metric(self, metric_name: str, num_channels: int = 1) -> None:
+        """Begin an empty sketch per channel. A metric that is registered again begins anew.
+
+        Args:
+            metric_name: What `update_sketches` calls it; becomes part of file names.
+            num_channels: Length of the last axis of its values; 1 for values of any shape.
+
+        Raises:
+            InputError: If the name cannot be part of a file name, the number is not positive, or another metric has a
+                file of the same name.
+        """
+        if not isinstance(num_channels, int | np.integer) or num_channels < 1:
+            raise InputError(f"num_channels={num_channels!r} should be a positive whole number")
+        wanted = set(names(metric_name, num_channels))
+        for other, channels in self.metrics.items():
+            if other != metric_name and wanted & set(names(other, channels)):
+                raise InputError(
+                    f"metric_name={metric_name!r} would have the same file as {other!r}: pass another name"
+                )
+        self.metrics[metric_name] = int(num_channels)
+        self._streams[metric_name] = [_Stream() for _ in range(num_channels)]
+
+    def update_sketches(self, **values: Array) -> None:
+        """Add values, by metric. Either all of them are taken in or, where one is refused, none.
+
+        A name that is not registered is left out, and logged once. A value that is not finite is left out and counted
+        in `invalid`.
+
+        Args:
+            values: Arrays of any library, dtype and device. Of a metric of several channels, `[..., num_channels]`; of
+                one channel, of any shape: all components of all embeddings are one sketch, as on devices.
+
+        Raises:
+            InputError: If values are no numbers, or of another number of channels.
+        """
+        columns = {
+            name: _columns(name, array, self.metrics[name]) for name, array in values.items() if self._knows(name)
+        }
+        for name, array in columns.items():
+            for channel, stream in enumerate(self._streams[name]):
+                stream.update(array[:, channel])
+
+    def _knows(self, name: str) -> bool:
+        if name not in self.metrics:
+            problem = f"no sketch is registered for {name!r}, its values are left out: call register_metric first"
+            self._problems.remark(problem)
+        return name in self.metrics
+
+    @property
+    def invalid(self) -> dict[str, int]:
+        """How many values of each metric were left out because they were not finite; metrics without such have none."""
+        counts = {name: sum(stream.floats.invalid for stream in streams) for name, streams in self._streams.items()}
+        return {name: count for name, count in counts.items() if count}
+
+    @property
+    def sketch_registry(self) -> Mapping[str, Any]:
+        """The sketches as `datasketches.kll_floats_sketch`, or a list of them for several channels: copies."""
+        made = {name: [kll_floats_sketch.deserialize(b) for b in self._blobs(name)] for name in self.metrics}
+        return MappingProxyType(
+            {name: sketches[0] if len(sketches) == 1 else sketches for name, sketches in made.items()}
+        )
+
+    def _blobs(self, name: str) -> list[bytes]:
+        return [stream.bank().to_bytes()[0] for stream in self._streams[name]]
+
+    def save_sketches(self, base_path: str | Path) -> None:
+        """Write a file per sketch, in Apache DataSketches' format.
+
+        Image measures go to `imgstats/`, `embeddings` to `modelstats/`, others to `customstats/`; `{metric}.bin`, or
+        `{metric}_{channel}.bin` for several channels and for `mean` and `pixel`.
+
+        Args:
+            base_path: Made if absent; files of the same names are replaced, each in one step.
+
+        Raises:
+            OSError: If the disk is full or the folder cannot be written.
+        """
+        for name, count in self.invalid.items():
+            _LOG.warning("%d values of %r were not finite and are in no sketch", count, name)
+        for name, channels in self.metrics.items():
+            write(Path(base_path), name, dict(zip(names(name, channels), self._blobs(name), strict=True)))
+
+    def load_sketches(self, base_path: str | Path) -> None:
+        """Read what `save_sketches`, LensAI's Python profiler or a device wrote. What is registered is replaced.
+
+        Files of one name and consecutive numbers from 0 are the channels of one metric, unless a name with its number
+        is registered. Files whose names begin with a dot are passed over.
+
+        Args:
+            base_path: The folder that holds `imgstats`, `modelstats` and so on.
+
+        Raises:
+            InputError: If there is no sketch in it.
+            FormatError: If a file is damaged; the message names it. Nothing is replaced then.
+        """
+        loaded = {
+            name: [_Stream(KLLBank.from_bytes([blob])) for blob in blobs]
+            for name, blobs in read(Path(base_path), set(self.metrics)).items()
+        }
+        for name, streams in loaded.items():
+            self.metrics[name], self._streams[name] = len(streams), streams
+
+    def compute_thresholds(
+        self, lower_percentile: float = 0.1, upper_percentile: float = 0.99
+    ) -> dict[str, tuple[float, float] | dict[int, tuple[float, float]]]:
+        """The values at two percentiles of each sketch, read from the sketch itself: `KLLBank.quantiles`.
+
+        Args:
+            lower_percentile: Within 0 and 1.
+            upper_percentile: Within 0 and 1.
+
+        Returns:
+            `{metric: (lower, upper)}`, and `{metric: {channel: (lower, upper)}}` for several channels.
+
+        Raises:
+            InputError: If a percentile is not within 0 and 1, or a sketch is empty.
+        """
+        ranks = (lower_percentile, upper_percentile)
+        thresholds = {
+            name: [_ends(name, stream, ranks) for stream in streams] for name, streams in self._streams.items()
+        }
+        return {name: ends[0] if len(ends) == 1 else dict(enumerate(ends)) for name, ends in thresholds.items()}
+
+    def publish_sketches(
+        self,
+        folder_path: str | Path,
+        endpoint_url: str,
+        sensor_id: str = "reference",
+        token: str | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        """Send a saved folder to a LensAI server. When this returns, the server has it.
+
+        A server takes one upload of each sensor and second. The time is the one that the folder is named by
+        (`1719393854`), else now, or the next second of which the server has nothing.
+
+        Args:
+            folder_path: What `save_sketches` wrote. Only sketches are sent, nothing else that is in it.
+            endpoint_url: `http://` or `https://`, with the path, such as `/upload/`.
+            sensor_id: Whose sketches these are.
+            token: Sent as `Authorization: Bearer`.
+            timeout: Seconds to wait for the server.
+
+        Raises:
+            InputError: If there is no sketch in the folder, or the URL is of another kind.
+            TrackingError: If the server could not be reached, refused, did not answer in time, or has something else
+                of this sensor and the time that the folder is named by.
+        """
+        folder = Path(folder_path)
+        checked_url("endpoint_url", endpoint_url)
+        named = time_named(folder.resolve().name)
+        contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths(folder)}
+        if not contents:
+            raise InputError(f"folder_path={str(folder)!r} has no sketches: pass the folder save_sketches wrote to")
+        timestamp = int(time.time()) if named is None else named
+        upload = Upload(endpoint_url, sensor_id, timestamp, archive(contents, timestamp), fresh=named is None)
+        # both dialects: form fields and a token, as devices do, and the old Python profiler's headers
+        send(upload, token=token, timeout=timeout, retries=0, older=True)
+
+
+class _Stream:
+    """The values of one channel."""
+
+    def __init__(self, floats: KLLBank | None = None) -> None:
+        self.floats = KLLBank(dim=1) if floats is None else floats
+        self.bytes = PixelCounts(1)
+
+    def update(self, values: Array) -> None:
+        if dtype_name(values) == "uint8":
+            self.bytes.update(values[None, None])
+        else:
+            self.floats.update(values[:, None])
+
+    def bank(self) -> KLLBank:
+        """Both in one bank."""
+        if not self.bytes.n:
+            return self.floats
+        bank = KLLBank.from_bytes(self.bytes.to_bytes())
+        bank.merge(self.floats)
+        return bank
+
+
+def _columns(name: str, values: Array, channels: int) -> Array:
+    """Values `[..., channels]` as numpy or torch `[n, channels]`."""
+    values = to_host(values) if is_immutable(values) else local(values)
+    shape = tuple(values.shape)
+    if channels > 1 and (len(shape) < 2 or shape[-1] != channels):
+        raise InputError(
+            f"{name} has {channels} channels, so its values should be [..., {channels}], not {list(shape)}"
+        )
+    return namespace(values).reshape(values, (math.prod(shape) // channels, channels))
+
+
+def _ends(name: str, stream: _Stream, ranks: tuple[float, float]) -> tuple[float, float]:
+    bank = stream.bank()
+    if not bank.n:
+        raise InputError(f"the sketch of {name!r} is empty: update it first, or do not register it")
+    lower, upper = bank.quantiles(ranks)[0].tolist()
+    return lower, upper
 
 
 def folder_of(metric: str) -> str:
@@ -138,10 +353,10 @@ def read(base: Path, registered: Set[str]) -> dict[str, list[bytes]]:
         if numbered:
             channels.setdefault(numbered[1], {})[int(numbered[2])] = name
     result: dict[str, list[bytes]] = {}
-    for metric, found in channels.items():
-        consecutive = sorted(found) == list(range(len(found)))
-        if consecutive and (len(found) > 1 or metric in _NUMBERED):
-            result[metric] = [single.pop(found[channel]) for channel in range(len(found))]
+    for metric, numbers in channels.items():
+        consecutive = sorted(numbers) == list(range(len(numbers)))
+        if consecutive and (len(numbers) > 1 or metric in _NUMBERED):
+            result[metric] = [single.pop(numbers[channel]) for channel in range(len(numbers))]
     return {**{name: [blob] for name, blob in single.items()}, **result}
 
 
@@ -154,299 +369,6 @@ def _checked(path: Path) -> bytes:
         return without_infinity(blob) if path.stem == "noise" else blob
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
-
-
-def publish_folder(folder: Path, endpoint: str, sensor_id: str, *, token: str | None, timeout: float) -> None:
-    """Post the sketches in a folder, once; see `Sketches.publish_sketches`.
-
-    The request speaks both dialects: form fields and a token, as devices do, and the old Python profiler's headers.
-    """
-    checked_url("endpoint_url", endpoint)
-    named = time_named(folder.resolve().name)
-    contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths(folder)}
-    if not contents:
-        raise InputError(f"folder_path={str(folder)!r} has no sketches: pass the folder save_sketches wrote to")
-    timestamp = int(time.time()) if named is None else named
-    upload = Upload(endpoint, sensor_id, timestamp, archive(contents, timestamp), fresh=named is None)
-    send(upload, token=token, timeout=timeout, retries=0, older=True)
-
-
-_LOG: Final = logging.getLogger(__name__)
-
-
-class Sketches:
-    """KLL sketches of named metrics.
-
-    Attributes:
-        metrics: Number of channels of each registered metric.
-
-    Example:
-        >>> sketches = Sketches()
-        >>> sketches.register_metric("brightness")
-        >>> sketches.update_sketches(brightness=np.arange(1.0, 101.0))
-        >>> sketches.compute_thresholds(lower_percentile=0.1, upper_percentile=0.99)
-        {'brightness': (10.0, 99.0)}
-    """
-
-    def __init__(self) -> None:
-        self.metrics: dict[str, int] = {}
-        self._streams: dict[str, list[_Stream]] = {}
-        self._problems = Problems()
-
-    def register_metric(self, metric_name: str, num_channels: int = 1) -> None:
-        """Begin an empty sketch per channel. A metric that is registered again begins anew.
-
-        Args:
-            metric_name: What `update_sketches` calls it; becomes part of file names.
-            num_channels: Length of the last axis of its values; 1 for values of any shape.
-
-        Raises:
-            InputError: If the name cannot be part of a file name, the number is not positive, or another metric has a
-                file of the same name.
-        """
-        if not isinstance(num_channels, int | np.integer) or num_channels < 1:
-            raise InputError(f"num_channels={num_channels!r} should be a positive whole number")
-        wanted = set(names(metric_name, num_channels))
-        for other, channels in self.metrics.items():
-            if other != metric_name and wanted & set(names(other, channels)):
-                raise InputError(
-                    f"metric_name={metric_name!r} would have the same file as {other!r}: pass another name"
-                )
-        self.metrics[metric_name] = int(num_channels)
-        self._streams[metric_name] = [_Stream() for _ in range(num_channels)]
-
-    def update_sketches(self, **values: Array) -> None:
-        """Add values, by metric. Either all of them are taken in or, where one is refused, none.
-
-        A name that is not registered is left out, and logged once. A value that is not finite is left out and counted
-        in `invalid`.
-
-        Args:
-            values: Arrays of any library, dtype and device. Of a metric of several channels, `[..., num_channels]`; of
-                one channel, of any shape: all components of all embeddings are one sketch, as on devices.
-
-        Raises:
-            InputError: If values are no numbers, or of another number of channels.
-        """
-        columns = {name: _columns(name, each, self.metrics[name]) for name, each in values.items() if self._knows(name)}
-        for name, each in columns.items():
-            for channel, stream in enumerate(self._streams[name]):
-                stream.update(each[:, channel])
-
-    def _knows(self, name: str) -> bool:
-        if name not in self.metrics:
-            problem = f"no sketch is registered for {name!r}, its values are left out: call register_metric first"
-            self._problems.remark(problem)
-        return name in self.metrics
-
-    @property
-    def invalid(self) -> dict[str, int]:
-        """How many values of each metric were left out because they were not finite; metrics without such have none."""
-        found = {name: sum(each.floats.invalid for each in streams) for name, streams in self._streams.items()}
-        return {name: count for name, count in found.items() if count}
-
-    @property
-    def sketch_registry(self) -> Mapping[str, Any]:
-        """The sketches as `datasketches.kll_floats_sketch`, or a list of them for several channels: copies."""
-        made = {name: [kll_floats_sketch.deserialize(b) for b in self._blobs(name)] for name in self.metrics}
-        return MappingProxyType({name: each[0] if len(each) == 1 else each for name, each in made.items()})
-
-    def _blobs(self, name: str) -> list[bytes]:
-        return [stream.bank().to_bytes()[0] for stream in self._streams[name]]
-
-    def save_sketches(self, base_path: str | Path) -> None:
-        """Write a file per sketch, in Apache DataSketches' format.
-
-        Image measures go to `imgstats/`, `embeddings` to `modelstats/`, others to `customstats/`; `{metric}.bin`, or
-        `{metric}_{channel}.bin` for several channels and for `mean` and `pixel`.
-
-        Args:
-            base_path: Made if absent; files of the same names are replaced, each in one step.
-
-        Raises:
-            OSError: If the disk is full or the folder cannot be written.
-        """
-        for name, count in self.invalid.items():
-            _LOG.warning("%d values of %r were not finite and are in no sketch", count, name)
-        for name, channels in self.metrics.items():
-            write(Path(base_path), name, dict(zip(names(name, channels), self._blobs(name), strict=True)))
-
-    def load_sketches(self, base_path: str | Path) -> None:
-        """Read what `save_sketches`, LensAI's Python profiler or a device wrote. What is registered is replaced.
-
-        Files of one name and consecutive numbers from 0 are the channels of one metric, unless a name with its number
-        is registered. Files whose names begin with a dot are passed over.
-
-        Args:
-            base_path: The folder that holds `imgstats`, `modelstats` and so on.
-
-        Raises:
-            InputError: If there is no sketch in it.
-            FormatError: If a file is damaged; the message names it. Nothing is replaced then.
-        """
-        found = {
-            name: [_Stream(KLLBank.from_bytes([blob])) for blob in blobs]
-            for name, blobs in read(Path(base_path), set(self.metrics)).items()
-        }
-        for name, streams in found.items():
-            self.metrics[name], self._streams[name] = len(streams), streams
-
-    def compute_thresholds(
-        self, lower_percentile: float = 0.1, upper_percentile: float = 0.99
-    ) -> dict[str, tuple[float, float] | dict[int, tuple[float, float]]]:
-        """The values at two percentiles of each sketch, read from the sketch itself: `KLLBank.quantiles`.
-
-        Args:
-            lower_percentile: Within 0 and 1.
-            upper_percentile: Within 0 and 1.
-
-        Returns:
-            `{metric: (lower, upper)}`, and `{metric: {channel: (lower, upper)}}` for several channels.
-
-        Raises:
-            InputError: If a percentile is not within 0 and 1, or a sketch is empty.
-        """
-        ranks = (lower_percentile, upper_percentile)
-        found = {name: [_ends(name, each, ranks) for each in streams] for name, streams in self._streams.items()}
-        return {name: ends[0] if len(ends) == 1 else dict(enumerate(ends)) for name, ends in found.items()}
-
-    def publish_sketches(
-        self,
-        folder_path: str | Path,
-        endpoint_url: str,
-        sensor_id: str = "reference",
-        token: str | None = None,
-        timeout: float = 30.0,
-    ) -> None:
-        """Send a saved folder to a LensAI server. When this returns, the server has it.
-
-        A server takes one upload of each sensor and second. The time is the one that the folder is named by
-        (`1719393854`), else now, or the next second of which the server has nothing.
-
-        Args:
-            folder_path: What `save_sketches` wrote. Only sketches are sent, nothing else that is in it.
-            endpoint_url: `http://` or `https://`, with the path, such as `/upload/`.
-            sensor_id: Whose sketches these are.
-            token: Sent as `Authorization: Bearer`.
-            timeout: Seconds to wait for the server.
-
-        Raises:
-            InputError: If there is no sketch in the folder, or the URL is of another kind.
-            TrackingError: If the server could not be reached, refused, did not answer in time, or has something else
-                of this sensor and the time that the folder is named by.
-        """
-        publish_folder(Path(folder_path), endpoint_url, sensor_id, token=token, timeout=timeout)
-
-
-class _Stream:
-    """The values of one channel."""
-
-    def __init__(self, floats: KLLBank | None = None) -> None:
-        self.floats = KLLBank(dim=1) if floats is None else floats
-        self.bytes = PixelCounts(1)
-
-    def update(self, values: Array) -> None:
-        if dtype_name(values) == "uint8":
-            self.bytes.update(values[None, None])
-        else:
-            self.floats.update(values[:, None])
-
-    def bank(self) -> KLLBank:
-        """Both in one bank."""
-        if not self.bytes.n:
-            return self.floats
-        bank = KLLBank.from_bytes(self.bytes.to_bytes())
-        bank.merge(self.floats)
-        return bank
-
-
-def _columns(name: str, values: Array, channels: int) -> Array:
-    """Values `[..., channels]` as numpy or torch `[n, channels]`."""
-    values = to_host(values) if is_immutable(values) else local(values)
-    shape = tuple(values.shape)
-    if channels > 1 and (len(shape) < 2 or shape[-1] != channels):
-        raise InputError(
-            f"{name} has {channels} channels, so its values should be [..., {channels}], not {list(shape)}"
-        )
-    return namespace(values).reshape(values, (math.prod(shape) // channels, channels))
-
-
-def _ends(name: str, stream: _Stream, ranks: tuple[float, float]) -> tuple[float, float]:
-    bank = stream.bank()
-    if not bank.n:
-        raise InputError(f"the sketch of {name!r} is empty: update it first, or do not register it")
-    lower, upper = bank.quantiles(ranks)[0].tolist()
-    return lower, upper
-
-
-#: Cumulative sums of decimal fractions miss a percentile by no more than this.
-_ROUNDING = 1e-9
-
-
-def calculate_percentiles(
-    x: Sequence[float], probabilities: Sequence[float], lower_percentile: float = 0.01, upper_percentile: float = 0.99
-) -> tuple[float, float]:
-    """The smallest value at which the cumulative probability reaches each of two percentiles.
-
-    Args:
-        x: `[m]` values, in any order.
-        probabilities: `[m]`, of each value; together 1.
-        lower_percentile: Within 0 and 1.
-        upper_percentile: Within 0 and 1.
-
-    Returns:
-        The value at the lower and at the upper percentile.
-
-    Raises:
-        InputError: If the lengths differ, the probabilities do not add up to 1, or a percentile is not within 0 and 1.
-
-    Example:
-        >>> calculate_percentiles([3, 1, 2], [0.2, 0.5, 0.3], 0.5, 0.9)
-        (1.0, 3.0)
-    """
-    values, weights = np.asarray(x, np.float64), np.asarray(probabilities, np.float64)
-    if values.ndim != 1 or values.shape != weights.shape or not len(values):
-        raise InputError(f"x and probabilities should be lists of the same length, not {values.shape}, {weights.shape}")
-    if not (weights >= 0).all() or not np.isclose(weights.sum(), 1):
-        raise InputError(f"probabilities should be at least 0 and add up to 1, not to {weights.sum():g}")
-    for name, value in (("lower_percentile", lower_percentile), ("upper_percentile", upper_percentile)):
-        if not 0 <= value <= 1:
-            raise InputError(f"{name}={value!r} should be a fraction within 0 and 1: pass 0.99 for the 99th percentile")
-    order = np.argsort(values, kind="stable")
-    reached = np.cumsum(weights[order])
-    places = np.searchsorted(reached, np.array([lower_percentile, upper_percentile]) - _ROUNDING)
-    lower, upper = values[order][np.minimum(places, len(values) - 1)]
-    return float(lower), float(upper)
-
-
-def get_histogram_sketch(sketch: Any, num_splits: int = 30) -> tuple[list[float], list[float]] | tuple[None, None]:
-    """A histogram of a sketch over equal bins between its minimum and maximum.
-
-    Args:
-        sketch: A `datasketches.kll_floats_sketch`, such as one of `Sketches.sketch_registry`.
-        num_splits: Number of bins.
-
-    Returns:
-        The `num_splits + 1` ends of the bins, and for each the fraction of values at or below it and above the one
-        before. `(None, None)` of an empty sketch.
-
-    Raises:
-        InputError: If `num_splits` is not a positive whole number.
-
-    Example:
-        >>> from datasketches import kll_floats_sketch
-        >>> sketch = kll_floats_sketch()
-        >>> sketch.update(np.array([0, 1, 2, 2], np.float32))
-        >>> get_histogram_sketch(sketch, 2)
-        ([0.0, 1.0, 2.0], [0.25, 0.25, 0.5])
-    """
-    if not isinstance(num_splits, int | np.integer) or num_splits < 1:
-        raise InputError(f"num_splits={num_splits!r} should be a positive whole number, the number of bins")
-    if sketch.is_empty():
-        return None, None
-    bank = KLLBank.from_bytes([sketch.serialize()])
-    ends = np.linspace(bank.min[0], bank.max[0], num_splits + 1, dtype=np.float32)
-    return ends.tolist(), np.diff(bank.cdf(ends)[0], prepend=0.0).tolist()
 
 
 #: Brightness, sharpness, mean, noise and pixel.
@@ -478,9 +400,9 @@ class Metrics:
     def __init__(
         self, framework: str = "tf", inputs: ImageInputs | None = None, convention: str = "lensai-edge"
     ) -> None:
-        for name, value, known in (("framework", framework, _LAYOUTS), ("convention", convention, _NOISE)):
-            if value not in known:
-                raise InputError(f"{name}={value!r} is unknown; pass one of {', '.join(map(repr, known))}")
+        for name, value, choices in (("framework", framework, _LAYOUTS), ("convention", convention, _NOISE)):
+            if value not in choices:
+                raise InputError(f"{name}={value!r} is unknown; pass one of {', '.join(map(repr, choices))}")
         inputs = inputs or ImageInputs()
         self.framework = framework
         self._convention = convention
@@ -565,8 +487,78 @@ def _when_run(measured: Any, array: Array) -> Measured:
     """The same inside a function that TensorFlow traces: measured once there are values, which the scale depends on."""
     tf = sys.modules["tensorflow"]
     brightness, sharpness, mean, noise, pixel = tf.py_function(measured, [array], [tf.float32] * 4 + [tf.uint8])
-    for each in (brightness, sharpness, noise):
-        each.set_shape((None,))
+    for per_image in (brightness, sharpness, noise):
+        per_image.set_shape((None,))
     mean.set_shape((None, None))
     pixel.set_shape((None, None, None))
     return brightness, sharpness, mean, noise, pixel
+
+
+#: Cumulative sums of decimal fractions miss a percentile by no more than this.
+_ROUNDING = 1e-9
+
+
+def calculate_percentiles(
+    x: Sequence[float], probabilities: Sequence[float], lower_percentile: float = 0.01, upper_percentile: float = 0.99
+) -> tuple[float, float]:
+    """The smallest value at which the cumulative probability reaches each of two percentiles.
+
+    Args:
+        x: `[m]` values, in any order.
+        probabilities: `[m]`, of each value; together 1.
+        lower_percentile: Within 0 and 1.
+        upper_percentile: Within 0 and 1.
+
+    Returns:
+        The value at the lower and at the upper percentile.
+
+    Raises:
+        InputError: If the lengths differ, the probabilities do not add up to 1, or a percentile is not within 0 and 1.
+
+    Example:
+        >>> calculate_percentiles([3, 1, 2], [0.2, 0.5, 0.3], 0.5, 0.9)
+        (1.0, 3.0)
+    """
+    values, weights = np.asarray(x, np.float64), np.asarray(probabilities, np.float64)
+    if values.ndim != 1 or values.shape != weights.shape or not len(values):
+        raise InputError(f"x and probabilities should be lists of the same length, not {values.shape}, {weights.shape}")
+    if not (weights >= 0).all() or not np.isclose(weights.sum(), 1):
+        raise InputError(f"probabilities should be at least 0 and add up to 1, not to {weights.sum():g}")
+    for name, value in (("lower_percentile", lower_percentile), ("upper_percentile", upper_percentile)):
+        if not 0 <= value <= 1:
+            raise InputError(f"{name}={value!r} should be a fraction within 0 and 1: pass 0.99 for the 99th percentile")
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    places = np.searchsorted(reached, np.array([lower_percentile, upper_percentile]) - _ROUNDING)
+    lower, upper = values[order][np.minimum(places, len(values) - 1)]
+    return float(lower), float(upper)
+
+
+def get_histogram_sketch(sketch: Any, num_splits: int = 30) -> tuple[list[float], list[float]] | tuple[None, None]:
+    """A histogram of a sketch over equal bins between its minimum and maximum.
+
+    Args:
+        sketch: A `datasketches.kll_floats_sketch`, such as one of `Sketches.sketch_registry`.
+        num_splits: Number of bins.
+
+    Returns:
+        The `num_splits + 1` ends of the bins, and for each the fraction of values at or below it and above the one
+        before. `(None, None)` of an empty sketch.
+
+    Raises:
+        InputError: If `num_splits` is not a positive whole number.
+
+    Example:
+        >>> from datasketches import kll_floats_sketch
+        >>> sketch = kll_floats_sketch()
+        >>> sketch.update(np.array([0, 1, 2, 2], np.float32))
+        >>> get_histogram_sketch(sketch, 2)
+        ([0.0, 1.0, 2.0], [0.25, 0.25, 0.5])
+    """
+    if not isinstance(num_splits, int | np.integer) or num_splits < 1:
+        raise InputError(f"num_splits={num_splits!r} should be a positive whole number, the number of bins")
+    if sketch.is_empty():
+        return None, None
+    bank = KLLBank.from_bytes([sketch.serialize()])
+    ends = np.linspace(bank.min[0], bank.max[0], num_splits + 1, dtype=np.float32)
+    return ends.tolist(), np.diff(bank.cdf(ends)[0], prepend=0.0).tolist()

@@ -154,53 +154,53 @@ def find(source: Path | bytes, limits: ArchiveLimits | None = None) -> ArchiveCo
         ...     len(find(Path(folder)).ignored)
         1
     """
-    found = ArchiveContents(limits=limits or ArchiveLimits())
+    contents = ArchiveContents(limits=limits or ArchiveLimits())
     if isinstance(source, bytes):
-        _untar(io.BytesIO(source), "the upload", found)
+        _untar(io.BytesIO(source), "the upload", contents)
     elif source.is_dir():
-        _walk(source, found)
+        _walk(source, contents)
     elif source.is_file():
         with source.open("rb") as file:
-            _untar(file, str(source), found)
+            _untar(file, str(source), contents)
     else:
         raise InputError(f"dir_or_tar={str(source)!r} does not exist: pass a LensAI folder, or an upload's .tar.gz")
-    found.sketches = dict(sorted(found.sketches.items()))
-    return found
+    contents.sketches = dict(sorted(contents.sketches.items()))
+    return contents
 
 
-def _walk(root: Path, found: ArchiveContents) -> None:
+def _walk(root: Path, contents: ArchiveContents) -> None:
     for folder, folders, files in os.walk(root):
         folders.sort()
         for name in [*folders, *sorted(files)]:
-            found.count()
-            place = Path(folder, name)
-            path = PurePosixPath(place.relative_to(root).as_posix())
-            about = place.lstat()
+            contents.count()
+            file_path = Path(folder, name)
+            path = PurePosixPath(file_path.relative_to(root).as_posix())
+            about = file_path.lstat()
             if stat.S_ISDIR(about.st_mode):
                 continue
             if not stat.S_ISREG(about.st_mode):
-                found.problem(path, "a link or device, which is not followed")
-            elif found.wants(path, about.st_size):
-                _add_file(place, path, found)
+                contents.problem(path, "a link or device, which is not followed")
+            elif contents.wants(path, about.st_size):
+                _add_file(file_path, path, contents)
 
 
-def _add_file(place: Path, path: PurePosixPath, found: ArchiveContents) -> None:
+def _add_file(file_path: Path, path: PurePosixPath, contents: ArchiveContents) -> None:
     try:
-        with open_regular(place) as file:
-            found.add(path, file.read(MAX_SKETCH_BYTES))
+        with open_regular(file_path) as file:
+            contents.add(path, file.read(MAX_SKETCH_BYTES))
     except OSError as error:
-        found.problem(path, error.strerror or str(error))
+        contents.problem(path, error.strerror or str(error))
 
 
-def _untar(file: IO[bytes], name: str, found: ArchiveContents) -> None:
+def _untar(file: IO[bytes], name: str, contents: ArchiveContents) -> None:
     try:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        stream = _Bounded(_Unzipped(file) if zipped else file, found.limits.archive_bytes)
+        stream = _Bounded(_Unzipped(file) if zipped else file, contents.limits.archive_bytes)
         endless = zipped
         with tarfile.open(fileobj=stream, mode="r|", errorlevel=0, tarinfo=_Member) as members:
             for member in members:
-                _take(members, member, found)
+                _take(members, member, contents)
                 endless = endless and isinstance(member, _Member) and member.of_libtar
         while stream.read(1 << 20):  # to the end, where gzip has its checksum
             pass
@@ -252,17 +252,17 @@ class _Member(tarfile.TarInfo):
         return super()._proc_member(tarfile_)  # type: ignore[misc]
 
 
-def _take(members: tarfile.TarFile, member: tarfile.TarInfo, found: ArchiveContents) -> None:
-    found.count()
+def _take(members: tarfile.TarFile, member: tarfile.TarInfo, contents: ArchiveContents) -> None:
+    contents.count()
     path = PurePosixPath(member.name.lstrip("/"))  # as tar reads it: LensAI's C++ profiler writes /imgstats/noise.bin
     if member.isdir():
         return
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-        found.problem(path, "a link, device or other special member")
-    elif found.wants(path, member.size):
+        contents.problem(path, "a link, device or other special member")
+    elif contents.wants(path, member.size):
         content = members.extractfile(member)  # a file object on the stream: nothing is written anywhere
         assert content is not None
-        found.add(path, content.read())
+        contents.add(path, content.read())
 
 
 class _Unzipped:

@@ -1,6 +1,6 @@
-"""A profile or a device's folder, sent to a LensAI server; what could not be delivered is kept, and delivered later.
+"""A profile or a device's folder, sent to a LensAI server; what could not be delivered is kept in a spool.
 
-Uploads that were kept in a spool, delivered: each once, oldest first, and removed when the server has them.
+From there it is delivered later: each upload once, oldest first, and removed when the server has it.
 """
 
 from __future__ import annotations
@@ -123,14 +123,14 @@ def _contents(what: Profile | Baseline | str | Path) -> tuple[dict[str, bytes], 
         return contents_of(what), time_named(str(times[0])) if isinstance(times, list) and len(times) == 1 else None
     if not isinstance(what, str | Path) or not Path(what).is_dir():
         raise InputError(f"profile_or_dir={what!r} is no folder: pass one with imgstats/, a Profile or a Baseline")
-    found, problems = recognised(Path(what))
-    if len(found) > 1:
+    folders, problems = recognised(Path(what))
+    if len(folders) > 1:
         raise InputError(
-            f"profile_or_dir={str(what)!r} holds sketches of {len(found)} sensors or times: publish each folder"
+            f"profile_or_dir={str(what)!r} holds sketches of {len(folders)} sensors or times: publish each folder"
         )
     for problem in problems:
         _LOG.warning("%s: %s; it is not sent", what, problem)
-    for (_, when), contents in found.items():
+    for (_, when), contents in folders.items():
         return contents, time_named(str(when))
     raise InputError(f"profile_or_dir={str(what)!r} holds no readable LensAI sketch: pass the folder with imgstats/")
 
@@ -228,21 +228,21 @@ def deliver(
 
 def _addresses(folder: Path, done: Delivery) -> dict[Path, str]:
     """Where each upload goes, oldest first; what is none is a problem."""
-    found = {}
+    addresses = {}
     for path in spools.waiting(folder):
         try:
             address = spools.read_endpoint(path)
             checked_url("its endpoint", address)
-            found[path] = address
+            addresses[path] = address
         except FileNotFoundError:
             continue  # another push has just delivered it
         except (LensAIError, OSError) as error:
             done.problems[path.name] = str(error)
-    return found
+    return addresses
 
 
 def _check_one_server(folder: Path, addresses: Iterable[str]) -> None:
-    servers = sorted({server_of(each) for each in addresses})
+    servers = sorted({server_of(address) for address in addresses})
     if len(servers) > 1:
         raise InputError(
             f"spool={str(folder)!r} holds uploads to {len(servers)} servers ({', '.join(servers[:5])}), and the token"

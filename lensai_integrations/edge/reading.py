@@ -75,15 +75,15 @@ def read_stats(dir_or_tar: str | Path, *, merge: bool = True) -> Profile | dict[
         (4, [200.0])
     """
     source = Path(dir_or_tar)
-    found = find(source)
-    files, doubts = _by_key(found, _base(source))
+    archive = find(source)
+    files, doubts = _by_key(archive, _base(source))
     if not files:
-        why = "; ".join(found.problems[:3]) or "no .bin file in a folder such as imgstats/ or modelstats/"
+        why = "; ".join(archive.problems[:3]) or "no .bin file in a folder such as imgstats/ or modelstats/"
         raise FormatError(f"dir_or_tar={str(source)!r} holds no readable LensAI sketch: {why}")
-    models = sorted({file.place.model for each in files.values() for file in each} - {""})
-    profiles = {key: _profile(key, each, models) for key, each in files.items()}
-    about = {"ignored": found.ignored, "files": sum(map(len, files.values()))}
-    general = [*found.problems, *doubts, *_repeats(files)]
+    models = sorted({file.place.model for device_files in files.values() for file in device_files} - {""})
+    profiles = {key: _profile(key, device_files, models) for key, device_files in files.items()}
+    about = {"ignored": archive.ignored, "files": sum(map(len, files.values()))}
+    general = [*archive.problems, *doubts, *_repeats(files)]
     if merge:
         return _all_of(profiles, general, about)
     for profile in profiles.values():
@@ -112,38 +112,38 @@ def recognised(source: Path) -> tuple[dict[Key, dict[str, bytes]], list[str]]:
         ...     recognised(Path(folder))
         ({}, [])
     """
-    found = find(source)
-    files, _ = _by_key(found, _base(source))
+    archive = find(source)
+    files, _ = _by_key(archive, _base(source))
     contents: dict[Key, dict[str, bytes]] = {key: {} for key in files}
-    for key, each in files.items():
-        for file in each:
-            if contents[key].setdefault(file.name, found.sketches[file.path]) is not found.sketches[file.path]:
-                found.problem(file.path, "another file of the same sensor, time and name came before")
-    return contents, found.problems
+    for key, device_files in files.items():
+        for file in device_files:
+            if contents[key].setdefault(file.name, archive.sketches[file.path]) is not archive.sketches[file.path]:
+                archive.problem(file.path, "another file of the same sensor, time and name came before")
+    return contents, archive.problems
 
 
 def _base(source: Path) -> tuple[str, ...]:
     """What the names around the files say of the sensor."""
     if source.is_dir():
         return source.resolve().parts[-2:]
-    ending = next((each for each in _ARCHIVES if source.name.endswith(each)), "")
+    ending = next((suffix for suffix in _ARCHIVES if source.name.endswith(suffix)), "")
     return (source.name.removesuffix(ending),)
 
 
-def _by_key(found: ArchiveContents, base: tuple[str, ...]) -> tuple[dict[Key, list[_DeviceFile]], list[str]]:
+def _by_key(archive: ArchiveContents, base: tuple[str, ...]) -> tuple[dict[Key, list[_DeviceFile]], list[str]]:
     """The files whose sketches can be read, and which of them may be of another class."""
     files: dict[Key, list[_DeviceFile]] = {}
-    names, doubts = class_names(found.sketches)
-    for path, content in found.sketches.items():
+    names, doubts = class_names(archive.sketches)
+    for path, content in archive.sketches.items():
         stem = names.get(path, path.stem)
         place = place_of(path.parent.name, stem)
         if place is None:
-            found.ignore(path, "no name that LensAI gives")
+            archive.ignore(path, "no name that LensAI gives")
             continue
         try:
             bank = bank_of(content, str(path), noise=place.measure == "noise")
         except FormatError as error:
-            found.problem(path, str(error))
+            archive.problem(path, str(error))
             continue
         file = _DeviceFile(path, f"{path.parent.name}/{stem}.bin", place, bank, hashlib.sha256(content).digest())
         files.setdefault(sensor_and_time(path, base), []).append(file)
@@ -246,8 +246,8 @@ def _repeats(files: dict[Key, list[_DeviceFile]]) -> list[str]:
     """The timestamps of a sensor at which it sent what it had sent before."""
     before: dict[tuple[str, str, bytes], int] = {}
     repeated: dict[tuple[str, int, int], int] = {}
-    for (sensor, when), each in files.items():
-        for file in each:
+    for (sensor, when), device_files in files.items():
+        for file in device_files:
             earlier = before.setdefault((sensor, str(file.path.name), file.digest), when)
             if earlier != when:
                 repeated[sensor, when, earlier] = repeated.get((sensor, when, earlier), 0) + 1
@@ -262,9 +262,9 @@ def _all_of(profiles: dict[Key, Profile], warnings: list[str], about: dict[str, 
     sensors = sorted({sensor for sensor, _ in profiles})
     source = (sensors[0] or "device") if len(sensors) == 1 else "devices"
     times = sorted({when for _, when in profiles})
-    told = {"source": source, "sensors": sensors, "timestamps": times, **about}
+    origin = {"source": source, "sensors": sensors, "timestamps": times, **about}
     kept = {key: value for key, value in whole.info.items() if key not in ("sensor", "timestamp")}
-    return replace(whole, info=kept | told | {"warnings": list(dict.fromkeys([*warnings, *whole.warnings]))})
+    return replace(whole, info=kept | origin | {"warnings": list(dict.fromkeys([*warnings, *whole.warnings]))})
 
 
 def profile_of_files(contents: Mapping[str, bytes], sensor: str, timestamp: int) -> Profile:
@@ -283,11 +283,11 @@ def profile_of_files(contents: Mapping[str, bytes], sensor: str, timestamp: int)
         >>> profile_of_files({"imgstats/noise.bin": noise}, "door-3", 1719393854).source
         'door-3'
     """
-    found = ArchiveContents({PurePosixPath(path): content for path, content in contents.items()})
-    by_key, doubts = _by_key(found, (sensor,))
-    files = [file for each in by_key.values() for file in each]
+    archive = ArchiveContents({PurePosixPath(path): content for path, content in contents.items()})
+    by_key, doubts = _by_key(archive, (sensor,))
+    files = [file for device_files in by_key.values() for file in device_files]
     if not files:
-        raise FormatError(f"sensor {sensor!r} has no readable sketch: {'; '.join(found.problems[:3])}")
+        raise FormatError(f"sensor {sensor!r} has no readable sketch: {'; '.join(archive.problems[:3])}")
     profile = _profile((sensor, timestamp), files, sorted({file.place.model for file in files} - {""}))
-    profile.info["warnings"] = [*found.problems, *doubts, *profile.warnings]
+    profile.info["warnings"] = [*archive.problems, *doubts, *profile.warnings]
     return profile

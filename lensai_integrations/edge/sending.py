@@ -330,9 +330,11 @@ def _check_stored(upload: Upload, answer: ServerAnswer) -> None:
         raise _undelivered(DifferentUploadError, upload, message)
     problems = answer.told.get("problems")
     if isinstance(problems, list) and problems:
-        told = "; ".join("".join(char for char in str(each)[:200] if char.isprintable()) for each in problems[:5])
+        named = "; ".join(
+            "".join(char for char in str(problem)[:200] if char.isprintable()) for problem in problems[:5]
+        )
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        _LOG.warning("%s stored the sketches of %s, but: %s%s", upload.server, upload.sensor_id, told, more)
+        _LOG.warning("%s stored the sketches of %s, but: %s%s", upload.server, upload.sensor_id, named, more)
 
 
 def _failure(upload: Upload, answer: ServerAnswer, token: str | None) -> UndeliveredError:
@@ -347,7 +349,7 @@ def _failure(upload: Upload, answer: ServerAnswer, token: str | None) -> Undeliv
             f"the time of the upload, {utc(upload.timestamp)}, is ahead of that server's clock, {utc(answer.date)}:"
             " set the clock that is wrong"
         )
-    return _undelivered(kind, upload, "; ".join(each for each in said if each))
+    return _undelivered(kind, upload, "; ".join(sentence for sentence in said if sentence))
 
 
 def utc(seconds: float) -> str:

@@ -62,7 +62,7 @@ def is_spool(folder: Path) -> bool:
     if folder.name == REFUSED and (folder.parent / MARK).is_file():
         return folder.is_dir()
     return folder.is_dir() and (
-        (folder / MARK).is_file() or any(_NAME.fullmatch(each.name) for each in waiting(folder))
+        (folder / MARK).is_file() or any(_NAME.fullmatch(path.name) for path in waiting(folder))
     )
 
 
@@ -108,9 +108,9 @@ def keep(folder: Path, upload: Upload, max_bytes: int) -> Path:
     content = _content(upload)
     path = folder / _name(upload, content)
     folder.mkdir(parents=True, exist_ok=True)
-    held = _size(folder, but=path.name)
-    if held + len(content) > max_bytes or len(content) > MAX_UPLOAD_BYTES:
-        raise OSError(f"it has {held} of at most {max_bytes} bytes, and the upload {len(content)}")
+    used = _size(folder, but=path.name)
+    if used + len(content) > max_bytes or len(content) > MAX_UPLOAD_BYTES:
+        raise OSError(f"it has {used} of at most {max_bytes} bytes, and the upload {len(content)}")
     if not (folder / MARK).exists():
         replace_file(folder / MARK, _TEXT.encode())
     replace_file(path, content)
@@ -259,8 +259,8 @@ def time_of(name: str) -> int | None:
         >>> time_of("1719393854-00112233445566778899aabbccddeeff.upload")
         1719393854
     """
-    found = _NAME.fullmatch(name)
-    return int(found[1]) if found else None
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def stamp(path: Path, upload: Upload) -> tuple[Path, Upload]:

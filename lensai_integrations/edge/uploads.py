@@ -62,25 +62,25 @@ def read_upload(archive: bytes, limits: ArchiveLimits | None = None) -> Uploaded
         >>> list(read_upload(file.getvalue()).sketches)
         ['imgstats/kll_snr-2.bin']
     """
-    found = find(archive, limits)
+    contents = find(archive, limits)
     sketches: Sketches = {}
-    names, doubts = class_names(found.sketches)
-    for path, content in found.sketches.items():
+    names, doubts = class_names(contents.sketches)
+    for path, content in contents.sketches.items():
         name, noise = _name(path.parent.name, names.get(path, path.stem))
         if name is None:
-            found.ignore(path, "no name that LensAI gives")
+            contents.ignore(path, "no name that LensAI gives")
             continue
         if name in sketches:
-            found.problem(path, "another file of the upload is the same stream")
+            contents.problem(path, "another file of the upload is the same stream")
             continue
         try:
             sketches[name] = _bounded(name, checked(content, noise=noise))
         except FormatError as error:
-            found.problem(path, str(error))
+            contents.problem(path, str(error))
     if not sketches:
-        why = "; ".join(found.problems[:3]) or "no .bin file in a folder such as imgstats/ or modelstats/"
+        why = "; ".join(contents.problems[:3]) or "no .bin file in a folder such as imgstats/ or modelstats/"
         raise FormatError(f"the upload holds no readable LensAI sketch: {why}")
-    return UploadedSketches(dict(sorted(sketches.items())), (*found.problems, *doubts))
+    return UploadedSketches(dict(sorted(sketches.items())), (*contents.problems, *doubts))
 
 
 def _name(folder: str, stem: str) -> tuple[str | None, bool]:

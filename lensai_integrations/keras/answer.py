@@ -2,9 +2,8 @@
 
 The answer is what the model's `call` returns in the step that runs anyway. Where it is no answer of a classifier or a
 regression (a picture like the one that went in, a map), or the step calls parts of the model and never the model
-itself, nothing is called its outputs, and what there is to choose from is said.
-
-What the compiled loss says of each head of the answer.
+itself, nothing is called its outputs, and what there is to choose from is said. What the numbers of a head mean is
+asked of the compiled loss.
 """
 
 from __future__ import annotations
@@ -32,159 +31,6 @@ from lensai_integrations.keras.private import arguments_of, loss_given, metrics_
 from lensai_integrations.measures.outputs import heads_of
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.names import OUTPUTS
-
-_BINARY: Final = "binary_cross_entropy"
-#: From a loss's class or function to what it says of the answer.
-_MEANINGS: Final = {
-    "SparseCategoricalCrossentropy": "cross_entropy",
-    "CategoricalCrossentropy": "cross_entropy",
-    "CategoricalFocalCrossentropy": "cross_entropy",
-    "BinaryCrossentropy": _BINARY,
-    "BinaryFocalCrossentropy": _BINARY,
-    "MeanSquaredError": "squared",
-    "MeanAbsoluteError": "squared",
-    "MeanAbsolutePercentageError": "squared",
-    "MeanSquaredLogarithmicError": "squared",
-    "Huber": "squared",
-    "LogCosh": "squared",
-    "Hinge": "hinge",
-    "SquaredHinge": "hinge",
-}
-_ONE_COLUMN: Final = "Crossentropy"
-
-
-def losses_of(model: Any, heads: Mapping[str, int | None]) -> dict[str, dict[str, Any]]:
-    """By head, the `loss` in the words of `Profiler.describe`, and whether it takes logits; without what is unknown.
-
-    Args:
-        model: The model, compiled or not.
-        heads: The heads of the answer in Keras's order, and how many columns they have.
-
-    Example:
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-        >>> model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
-        >>> losses_of(model, {"": 2})
-        {'': {'loss': 'binary_cross_entropy_with_logits', 'from_logits': True}}
-    """
-    given = loss_given(model)
-    if given is None:
-        return {}
-    by_head = {head: _for_head(given, head, place, len(heads)) for place, head in enumerate(heads)}
-    meanings = {head: [_meaning(each, heads[head]) for each in given] for head, given in by_head.items()}
-    known = {head: [each for each in told if each] for head, told in meanings.items()}
-    return {
-        head: meanings[0] for head, meanings in known.items() if meanings and meanings == meanings[:1] * len(meanings)
-    }
-
-
-def held_against_nothing(model: Any, heads: Sequence[str]) -> list[str]:
-    """The heads that nothing which was compiled compares with labels: what `y` has for them need not be labels.
-
-    None of them if the model is not compiled, or has a step or a loss of its own, which may compare anything.
-
-    Args:
-        model: The model.
-        heads: The heads of the answer in Keras's order.
-
-    Example:
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-        >>> model.compile("sgd", loss={"kind": "mse", "features": None})
-        >>> held_against_nothing(model, ["features", "kind"])
-        ['features']
-    """
-    if not getattr(model, "compiled", False) or has_a_loss_of_its_own(model):
-        return []
-    return [
-        head
-        for place, head in enumerate(heads)
-        if not any(_for_head(given, head, place, len(heads)) for given in (loss_given(model), *metrics_given(model)))
-    ]
-
-
-def has_a_loss_of_its_own(model: Any) -> bool:
-    """Whether the model's class says itself what a step does or what its loss is.
-
-    Example:
-        >>> has_a_loss_of_its_own(keras.Sequential())
-        False
-    """
-    methods = (getattr(type(model), name, None) for name in ("train_step", "test_step", "compute_loss"))
-    return any(not str(getattr(method, "__module__", "keras.")).startswith("keras.") for method in methods)
-
-
-def as_told(loss: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """What a loss adds to what is known of the layer: the loss, and where the layer says nothing, what it takes.
-
-    Args:
-        loss: As `losses_of` has it.
-        layer: `linear` and `activation` of the layer, as far as they are known.
-
-    Example:
-        >>> as_told({"loss": "cross_entropy", "from_logits": True}, {"linear": False})
-        {'loss': 'cross_entropy', 'linear': True}
-        >>> as_told({"loss": "squared"}, {"linear": False})
-        {'loss': 'squared'}
-    """
-    told = {"loss": loss["loss"]} if loss else {}
-    if told.get("loss") != "cross_entropy" or layer.get("linear") or layer.get("activation") in ("softmax", "sigmoid"):
-        return told
-    return told | ({"linear": True} if loss["from_logits"] else {"activation": "softmax"})
-
-
-def _for_head(given: Any, head: str, place: int, count: int) -> Sequence[Any]:
-    """The losses of a head: there may be several."""
-    if isinstance(given, Mapping):
-        given = _of_path(given, head) if head else list(keras.tree.flatten(dict(given)))
-    elif isinstance(given, list | tuple) and count > 1:
-        given = given[place] if place < len(given) else None
-    losses = given if isinstance(given, list | tuple) else [given]
-    return [each for each in losses if each is not None]
-
-
-def _of_path(given: Mapping[str, Any], head: str) -> Any:
-    """What a dict has for a head; of heads in dicts in dicts, as `"outer.inner"`."""
-    if head in given or "." not in head:
-        return given.get(head)
-    outer, _, inner = head.partition(".")
-    part = given.get(outer)
-    return _of_path(part, inner) if isinstance(part, Mapping) else part
-
-
-def _meaning(loss: Any, columns: int | None) -> dict[str, Any]:
-    """What one loss says; empty for a function that is not Keras's."""
-    name, from_logits = _name(loss)
-    if name == _ONE_COLUMN:
-        name = "BinaryCrossentropy" if columns == 1 else "CategoricalCrossentropy"
-    meaning = _MEANINGS.get(name)
-    if meaning is None:
-        return {"loss": "other"} if hasattr(keras.losses, name) else {}
-    if meaning in ("squared", "hinge"):
-        return {"loss": meaning}
-    suffix = "_with_logits" if from_logits and meaning == _BINARY else ""
-    return {"loss": meaning + suffix, "from_logits": from_logits}
-
-
-def _name(loss: Any) -> tuple[str, bool]:
-    """The name of the class in `keras.losses` that a loss is one of, and whether it takes logits."""
-    if isinstance(loss, str):
-        if loss.lower() == _ONE_COLUMN.lower():
-            return _ONE_COLUMN, False
-        loss = keras.losses.get(loss)
-    from_logits = bool(getattr(loss, "from_logits", False) or arguments_of(loss).get("from_logits", False))
-    classes = type(loss).__mro__ if isinstance(loss, keras.losses.Loss) else ()
-    for each in classes:
-        if each.__name__ in _MEANINGS or (hasattr(keras.losses, each.__name__) and each is not keras.losses.Loss):
-            return each.__name__, from_logits
-    function = getattr(loss, "fn", loss)
-    if str(getattr(function, "__module__", "")).startswith("keras."):
-        return _class_of(str(getattr(function, "__name__", ""))), from_logits
-    return "", from_logits
-
-
-def _class_of(function: str) -> str:
-    """`"mean_squared_error"` is what `MeanSquaredError` computes."""
-    return "".join(word.capitalize() for word in function.split("_")) if "_" in function else function.capitalize()
-
 
 _MOST_LISTED: Final = 8
 #: Keys that are the whole answer wherever they are, as `heads_of` has it.
@@ -243,7 +89,7 @@ class Answer:
     def __post_init__(self) -> None:
         self._notes: dict[str, str] = {}
         self._in_training: dict[str, tuple[str, Any]] = {}
-        self._paths = {id(each.layer): each for each in reversed(named_layers(self.model).values())}
+        self._paths = {id(layer.layer): layer for layer in reversed(named_layers(self.model).values())}
         self._columns: dict[str, int | None] = {}
         graph = graph_of(self.model)
         if graph is not None:
@@ -277,10 +123,10 @@ class Answer:
 
     def _shapes(self) -> dict[str, Any]:
         shapes = {}
-        for path, each in named_layers(self.model).items():
-            graph = graph_of(each.layer)
+        for path, layer in named_layers(self.model).items():
+            graph = graph_of(layer.layer)
             with suppress(AttributeError, ValueError):  # of several calls, or of none
-                shapes[path] = (each.layer.output if graph is None else graph.outputs[0]).shape
+                shapes[path] = (layer.layer.output if graph is None else graph.outputs[0]).shape
         return shapes
 
     def _shapes_in(self, calls: Sequence[Call]) -> dict[str, Any]:
@@ -291,13 +137,13 @@ class Answer:
         return shapes
 
     def found_in(
-        self, answer: Any, given: Any, calls: Sequence[Call], *, training: bool = False, unlabelled: bool = False
+        self, answer: Any, inputs: Any, calls: Sequence[Call], *, training: bool = False, unlabelled: bool = False
     ) -> None:
         """Settle it by a step: what the model answered and was given, and the calls of its layers.
 
         Args:
             answer: What the model answered.
-            given: What it was given.
+            inputs: What it was given.
             calls: Of its layers.
             training: Whether the step trains.
             unlabelled: Whether the step could have been given labels, and was not.
@@ -306,7 +152,7 @@ class Answer:
         heads, producer = heads_in(answer, self.names), called(calls)
         self._say_aside(answer)
         shapes = self._shapes_in(calls)
-        self.settle(heads, producer, arrays_in(given), shapes, calls, unlabelled=unlabelled)
+        self.settle(heads, producer, arrays_in(inputs), shapes, calls, unlabelled=unlabelled)
 
     def confirmed_by(self, answer: Any) -> bool:
         """Whether an answer has the heads that were found; if not, it is open again what they are."""
@@ -328,8 +174,8 @@ class Answer:
     def withdrawn(self, calls: Sequence[Call] = ()) -> bool:
         """Of steps without labels: nothing is called outputs if no loss was compiled either and no activation tells."""
         ends = {how.activation for how in self.heads.values()}
-        told = not self.model.compiled or loss_given(self.model) is not None or ends & {"softmax", "sigmoid"}
-        if told or not (self.outputs and self.settled and self.heads):
+        tells = not self.model.compiled or loss_given(self.model) is not None or ends & {"softmax", "sigmoid"}
+        if tells or not (self.outputs and self.settled and self.heads):
             return False
         columns = " and ".join(str(self._columns[name]) for name in self.heads)
         self.heads, self.embeddings, self.is_withdrawn = {}, [], True
@@ -341,7 +187,7 @@ class Answer:
         self,
         heads: Mapping[str, Any],
         producer: Callable[[Any], Call | None],
-        given: Iterable[Any],
+        inputs: Iterable[Any],
         shapes: Mapping[str, Any],
         calls: Sequence[Call] = (),
         *,
@@ -352,7 +198,7 @@ class Answer:
         Args:
             heads: The heads, as tensors with values or without.
             producer: What makes tensors.
-            given: What the model is given.
+            inputs: What the model is given.
             shapes: Of what layers answer, to choose from.
             calls: Of the layers in this step, if it is one.
             unlabelled: Whether that could have been given labels, and was not.
@@ -360,15 +206,15 @@ class Answer:
         self.settled = True
         self._columns = {name: _columns(tensor) for name, tensor in heads.items()}
         losses = self._losses()
-        given = list(given)
-        inputs = {_size(each.shape) for each in given}
+        inputs = list(inputs)
+        sizes = {_size(model_input.shape) for model_input in inputs}
         for name, tensor in heads.items():
             how = made(tensor, producer)
             if not how.members and (how.source is None or is_whole(how.source)):
                 inner = alone_of_its_shape(tensor, calls)
                 how = how if inner.source is None else replace(how, source=inner.source, fed=inner.fed, linear=False)
-            origins = [origin for origin in how.origins if all(origin.fed is not each for each in given)]
-            how_read = "" if self._is_reconstruction(tensor, inputs, losses.get(name, {})) else _rows_of(tensor, how)
+            origins = [origin for origin in how.origins if all(origin.fed is not model_input for model_input in inputs)]
+            how_read = "" if self._is_reconstruction(tensor, sizes, losses.get(name, {})) else _rows_of(tensor, how)
             if how_read == "":
                 self._say(OUTPUTS, _RECONSTRUCTION.format(self.model.name, _shape(tensor.shape), _choice(shapes)))
                 continue
@@ -381,7 +227,7 @@ class Answer:
                 self._feed(name, origin)
         if unlabelled and self.withdrawn(calls):
             return
-        fed = {name for each in self.embeddings for name in each.heads}
+        fed = {name for embedding in self.embeddings for name in embedding.heads}
         if any(name not in fed for name in self.heads):
             self._say("layers", _UNFED.format(_choice(shapes)), layers_only=True)
 
@@ -394,9 +240,9 @@ class Answer:
         at = self._paths.get(id(how.source))
         if at is None or how.fed is None:
             return
-        for each in self.embeddings:
-            if each.layer.layer is at.layer or each.tensor is how.fed:
-                each.heads.append(name)
+        for embedding in self.embeddings:
+            if embedding.layer.layer is at.layer or embedding.tensor is how.fed:
+                embedding.heads.append(name)
                 return
         self.embeddings.append(Fed(Layer(at.path, at.layer, True, at.recomputed, at.frames), [name], how.fed))
 
@@ -422,7 +268,7 @@ class Answer:
     def forget(self) -> None:
         """Let go of the tensors of the step that settled it."""
         self.heads = {name: replace(how, fed=None, members=()) for name, how in self.heads.items()}
-        self.embeddings = [replace(each, tensor=None) for each in self.embeddings]
+        self.embeddings = [replace(embedding, tensor=None) for embedding in self.embeddings]
 
     def say_again(self) -> None:
         """What was said of the model holds for another fit, too."""
@@ -431,8 +277,12 @@ class Answer:
 
     def _losses(self) -> dict[str, dict[str, Any]]:
         """What the compiled loss says, by head."""
-        told = losses_of(self.model, {self._compiled_name(name): size for name, size in self._columns.items()})
-        return {name: told[own] for name in self._columns if (own := self._compiled_name(name)) in told}
+        losses = losses_of(self.model, {self._compiled_name(name): size for name, size in self._columns.items()})
+        return {
+            name: losses[compiled_name]
+            for name in self._columns
+            if (compiled_name := self._compiled_name(name)) in losses
+        }
 
     def _compiled_name(self, name: str) -> str:
         """What losses and metrics call a head."""
@@ -478,15 +328,15 @@ class Answer:
 
     def read(self, answer: Any, *, training: bool = False) -> dict[str, Any]:
         """The heads of an answer that are read, `[n, C]`, by their groups."""
-        found = heads_in(answer, self.names)
-        for other, (_, maker) in self._in_training.items() if training else ():
-            found |= {name: found[other] for name, how in self.heads.items() if how.maker is maker and other in found}
+        heads = heads_in(answer, self.names)
+        for former, (_, maker) in self._in_training.items() if training else ():
+            heads |= {name: heads[former] for name, how in self.heads.items() if how.maker is maker and former in heads}
         return {
-            self.group_of(name): keras.ops.reshape(found[name], (-1, found[name].shape[-1]))
+            self.group_of(name): keras.ops.reshape(heads[name], (-1, heads[name].shape[-1]))
             if how.frames
-            else found[name]
+            else heads[name]
             for name, how in self.heads.items()
-            if name in found
+            if name in heads
         }
 
 
@@ -526,14 +376,14 @@ def heads_in(answer: Any, names: Sequence[str] = ()) -> dict[str, Any]:
         >>> list(heads_in({"b": np.zeros((2, 3)), "a": np.zeros((2, 1))})), list(heads_in([np.zeros((2, 3))]))
         (['a', 'b'], [''])
     """
-    found = heads_of(answer)
-    if len(found) == 1:  # a graph's list of one comes out of its call without the list
-        return found
+    heads = heads_of(answer)
+    if len(heads) == 1:  # a graph's list of one comes out of its call without the list
+        return heads
     order = [".".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(answer)]
-    found = {name: found[name] for name in sorted(found, key=lambda name: order.index(name) if name in order else 0)}
-    if not isinstance(answer, list | tuple) or len(names) != len(found) or len({*names} - {*_ALONE}) != len(names):
-        return found
-    return dict(zip(names, found.values(), strict=True))
+    heads = {name: heads[name] for name in sorted(heads, key=lambda name: order.index(name) if name in order else 0)}
+    if not isinstance(answer, list | tuple) or len(names) != len(heads) or len({*names} - {*_ALONE}) != len(names):
+        return heads
+    return dict(zip(names, heads.values(), strict=True))
 
 
 def left_aside(answer: Any) -> list[str]:
@@ -558,14 +408,14 @@ def whole_by_name(answer: Any) -> str:
     return next((name for name in _ALONE if isinstance(answer, Mapping) and name in answer), "")
 
 
-def arrays_in(given: Any) -> list[Any]:
+def arrays_in(structure: Any) -> list[Any]:
     """The tensors with rows in a structure.
 
     Example:
         >>> arrays_in((1, None))
         []
     """
-    return [leaf for leaf in keras.tree.flatten(given) if _has_rows(leaf)]
+    return [leaf for leaf in keras.tree.flatten(structure) if _has_rows(leaf)]
 
 
 def _has_rows(leaf: Any) -> bool:
@@ -580,10 +430,10 @@ def _columns(tensor: Any) -> int | None:
 def _size(shape: Sequence[int | None]) -> int | None:
     """How many numbers a row has, if that is known."""
     size = 1
-    for each in shape[1:]:
-        if each is None:
+    for axis in shape[1:]:
+        if axis is None:
             return None
-        size *= int(each)
+        size *= int(axis)
     return size
 
 
@@ -605,3 +455,163 @@ def _choice(shapes: Mapping[str, Any]) -> str:
         chosen = vectors or chosen
     listed = [f"{path!r} ({_shape(shape)})" for path, shape in list(chosen.items())[-_MOST_LISTED:]]
     return f"it has {', '.join(listed)}" if listed else "it has no layers that were seen"
+
+
+_BINARY: Final = "binary_cross_entropy"
+#: From a loss's class or function to what it says of the answer.
+_MEANINGS: Final = {
+    "SparseCategoricalCrossentropy": "cross_entropy",
+    "CategoricalCrossentropy": "cross_entropy",
+    "CategoricalFocalCrossentropy": "cross_entropy",
+    "BinaryCrossentropy": _BINARY,
+    "BinaryFocalCrossentropy": _BINARY,
+    "MeanSquaredError": "squared",
+    "MeanAbsoluteError": "squared",
+    "MeanAbsolutePercentageError": "squared",
+    "MeanSquaredLogarithmicError": "squared",
+    "Huber": "squared",
+    "LogCosh": "squared",
+    "Hinge": "hinge",
+    "SquaredHinge": "hinge",
+}
+_ONE_COLUMN: Final = "Crossentropy"
+
+
+def losses_of(model: Any, heads: Mapping[str, int | None]) -> dict[str, dict[str, Any]]:
+    """By head, the `loss` in the words of `Profiler.describe`, and whether it takes logits; without what is unknown.
+
+    Args:
+        model: The model, compiled or not.
+        heads: The heads of the answer in Keras's order, and how many columns they have.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+        >>> losses_of(model, {"": 2})
+        {'': {'loss': 'binary_cross_entropy_with_logits', 'from_logits': True}}
+    """
+    compiled = loss_given(model)
+    described: dict[str, dict[str, Any]] = {}
+    for position, (head, columns) in enumerate(heads.items() if compiled is not None else ()):
+        meanings = [_meaning(loss, columns) for loss in _for_head(compiled, head, position, len(heads))]
+        meanings = [meaning for meaning in meanings if meaning]
+        if meanings and all(meaning == meanings[0] for meaning in meanings):
+            described[head] = meanings[0]
+    return described
+
+
+def held_against_nothing(model: Any, heads: Sequence[str]) -> list[str]:
+    """The heads that nothing which was compiled compares with labels: what `y` has for them need not be labels.
+
+    None of them if the model is not compiled, or has a step or a loss of its own, which may compare anything.
+
+    Args:
+        model: The model.
+        heads: The heads of the answer in Keras's order.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> model.compile("sgd", loss={"kind": "mse", "features": None})
+        >>> held_against_nothing(model, ["features", "kind"])
+        ['features']
+    """
+    if not getattr(model, "compiled", False) or has_a_loss_of_its_own(model):
+        return []
+    return [
+        head
+        for position, head in enumerate(heads)
+        if not any(
+            _for_head(compiled, head, position, len(heads)) for compiled in (loss_given(model), *metrics_given(model))
+        )
+    ]
+
+
+def has_a_loss_of_its_own(model: Any) -> bool:
+    """Whether the model's class says itself what a step does or what its loss is.
+
+    Example:
+        >>> has_a_loss_of_its_own(keras.Sequential())
+        False
+    """
+    methods = (getattr(type(model), name, None) for name in ("train_step", "test_step", "compute_loss"))
+    return any(not str(getattr(method, "__module__", "keras.")).startswith("keras.") for method in methods)
+
+
+def as_told(loss: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """What a loss adds to what is known of the layer: the loss, and where the layer says nothing, what it takes.
+
+    Args:
+        loss: As `losses_of` has it.
+        layer: `linear` and `activation` of the layer, as far as they are known.
+
+    Example:
+        >>> as_told({"loss": "cross_entropy", "from_logits": True}, {"linear": False})
+        {'loss': 'cross_entropy', 'linear': True}
+        >>> as_told({"loss": "squared"}, {"linear": False})
+        {'loss': 'squared'}
+    """
+    description = {"loss": loss["loss"]} if loss else {}
+    if (
+        description.get("loss") != "cross_entropy"
+        or layer.get("linear")
+        or layer.get("activation") in ("softmax", "sigmoid")
+    ):
+        return description
+    return description | ({"linear": True} if loss["from_logits"] else {"activation": "softmax"})
+
+
+def _for_head(compiled: Any, head: str, position: int, count: int) -> Sequence[Any]:
+    """The losses of a head: there may be several."""
+    if isinstance(compiled, Mapping):
+        compiled = _of_path(compiled, head) if head else list(keras.tree.flatten(dict(compiled)))
+    elif isinstance(compiled, list | tuple) and count > 1:
+        compiled = compiled[position] if position < len(compiled) else None
+    losses = compiled if isinstance(compiled, list | tuple) else [compiled]
+    return [loss for loss in losses if loss is not None]
+
+
+def _of_path(compiled: Mapping[str, Any], head: str) -> Any:
+    """What a dict has for a head; of heads in dicts in dicts, as `"outer.inner"`."""
+    if head in compiled or "." not in head:
+        return compiled.get(head)
+    outer, _, inner = head.partition(".")
+    branch = compiled.get(outer)
+    return _of_path(branch, inner) if isinstance(branch, Mapping) else branch
+
+
+def _meaning(loss: Any, columns: int | None) -> dict[str, Any]:
+    """What one loss says; empty for a function that is not Keras's."""
+    name, from_logits = _name(loss)
+    if name == _ONE_COLUMN:
+        name = "BinaryCrossentropy" if columns == 1 else "CategoricalCrossentropy"
+    meaning = _MEANINGS.get(name)
+    if meaning is None:
+        return {"loss": "other"} if hasattr(keras.losses, name) else {}
+    if meaning in ("squared", "hinge"):
+        return {"loss": meaning}
+    suffix = "_with_logits" if from_logits and meaning == _BINARY else ""
+    return {"loss": meaning + suffix, "from_logits": from_logits}
+
+
+def _name(loss: Any) -> tuple[str, bool]:
+    """The name of the class in `keras.losses` that a loss is one of, and whether it takes logits."""
+    if isinstance(loss, str):
+        if loss.lower() == _ONE_COLUMN.lower():
+            return _ONE_COLUMN, False
+        loss = keras.losses.get(loss)
+    from_logits = bool(getattr(loss, "from_logits", False) or arguments_of(loss).get("from_logits", False))
+    classes = type(loss).__mro__ if isinstance(loss, keras.losses.Loss) else ()
+    for ancestor in classes:
+        if ancestor.__name__ in _MEANINGS or (
+            hasattr(keras.losses, ancestor.__name__) and ancestor is not keras.losses.Loss
+        ):
+            return ancestor.__name__, from_logits
+    function = getattr(loss, "fn", loss)
+    if str(getattr(function, "__module__", "")).startswith("keras."):
+        return _class_of(str(getattr(function, "__name__", ""))), from_logits
+    return "", from_logits
+
+
+def _class_of(function: str) -> str:
+    """`"mean_squared_error"` is what `MeanSquaredError` computes."""
+    return "".join(word.capitalize() for word in function.split("_")) if "_" in function else function.capitalize()

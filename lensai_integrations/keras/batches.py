@@ -44,7 +44,7 @@ class KerasBatches:
         inputs: How to read the images, of several image inputs by name; or None to leave them.
         target: Key or place of the labels in y, `"auto"` to look for them, or None to leave them.
         problems: Where it is reported what a batch lacks.
-        known: Where the labels of a baseline were, by head: that counts where y has them there.
+        locations: Where the labels of a baseline were, by head: that counts where y has them there.
         several: Whether all images in x are read, each as an input of its own: x is what the model is fed.
 
     Attributes:
@@ -58,12 +58,12 @@ class KerasBatches:
         inputs: ImageInputs | Mapping[str, ImageInputs] | None,
         target: int | str | None,
         problems: Problems,
-        known: Mapping[str, int | str] | None = None,
+        locations: Mapping[str, int | str] | None = None,
         *,
         several: bool = False,
     ) -> None:
         self._inputs, self._target, self._problems, self._several = inputs, target, problems, several
-        self._known = {head: _key(place) for head, place in (known or {}).items()}
+        self._known = {head: _key(location) for head, location in (locations or {}).items()}
         self.input_names: Sequence[str] = ()
         self._places: dict[str, int | str] = {}
         self.answer: Answer | None = None
@@ -89,10 +89,10 @@ class KerasBatches:
                 picked |= self._images(x, self._inputs)
         with self._problems.caught(LABELS):
             self._places = {}
-            for place, labels in labels_in(y, self._target).items():
-                if self._may_be_labels(place, labels):
-                    self._places[_key(place)] = place
-                    picked[_key(place)] = labels
+            for location, labels in labels_in(y, self._target).items():
+                if self._may_be_labels(location, labels):
+                    self._places[_key(location)] = location
+                    picked[_key(location)] = labels
         return picked
 
     def _images(self, x: Any, inputs: ImageInputs | Mapping[str, ImageInputs]) -> dict[str, Any]:
@@ -100,22 +100,22 @@ class KerasBatches:
         if isinstance(inputs, Mapping):
             keys = [name if reader.key is None else reader.key for name, reader in inputs.items()]
             images, note = several_images(self._with_names(x, keys), inputs, self._problems)
-        elif found := self._several_in(x, inputs):
-            names = names_of([each.place for each in found])
-            images, note = dict(zip(names, (each.images for each in found), strict=True)), ""
+        elif images_located := self._several_in(x, inputs):
+            names = names_of([located.place for located in images_located])
+            images, note = dict(zip(names, (located.images for located in images_located), strict=True)), ""
         else:
             located = locate(self._with_names(x, [inputs.key]), inputs.key, inputs.layout)
             images, note = {"": located.images}, located.note
         if note:
             self._problems.note("images", note)
-        return {group_of(IMAGES, name): each for name, each in images.items()}
+        return {group_of(IMAGES, name): array for name, array in images.items()}
 
     def _several_in(self, x: Any, inputs: ImageInputs) -> list[Located]:
         """The images of several inputs, if x has as many."""
         if not self._several or inputs.key is not None:
             return []
-        found = images_in(self._named_inputs(x), inputs.layout)
-        return found if 1 < len(found) <= MOST_INPUTS and found[0].likeness <= PLAUSIBLE else []
+        located = images_in(self._named_inputs(x), inputs.layout)
+        return located if 1 < len(located) <= MOST_INPUTS and located[0].likeness <= PLAUSIBLE else []
 
     def _with_names(self, x: Any, keys: Sequence[Any]) -> Any:
         """A tuple or list by the model's names, if keys are some of these and none is a place in it."""
@@ -129,7 +129,7 @@ class KerasBatches:
             return dict(zip(self.input_names, x, strict=True))
         return x
 
-    def _may_be_labels(self, place: int | str, labels: Any) -> bool:
+    def _may_be_labels(self, location: int | str, labels: Any) -> bool:
         shape = getattr(labels, "shape", None)
         if shape is None:
             return isinstance(labels, list | tuple) and bool(labels)
@@ -137,10 +137,10 @@ class KerasBatches:
         if self._target != "auto" or len(shape) in ((1, 2, 3) if frames else (1, 2)):
             return True
         if len(shape) > 2:
-            where = "y" if place == Y else f"y at {place!r}"
+            where = "y" if location == Y else f"y at {location!r}"
             axes = " x ".join("?" if size is None else str(size) for size in shape[1:])
             self._problems.note(
-                f"{LABELS} at {place}" if place != Y else LABELS,
+                f"{LABELS} at {location}" if location != Y else LABELS,
                 f"{where} has {axes} numbers for each image, a mask or the like, which is not read yet: pass target="
                 " the place of one label per image, or target=None",
             )
@@ -148,52 +148,52 @@ class KerasBatches:
 
     def take(self, picked: Mapping[str, Any]) -> Taken:
         """Images and labels of a batch whose arrays are there by now."""
-        several = {group.partition("/")[2]: each for group, each in picked.items() if group.startswith(f"{IMAGES}/")}
+        several = {group.partition("/")[2]: array for group, array in picked.items() if group.startswith(f"{IMAGES}/")}
         images = SeveralImages(several) if several else picked.get(IMAGES)
-        found = {key: rows for key, rows in picked.items() if key.split("/")[0] == LABELS}
-        by_head = self._by_head(found)
+        labels_by_key = {key: rows for key, rows in picked.items() if key.split("/")[0] == LABELS}
+        by_head = self._by_head(labels_by_key)
         if not by_head:
             return Taken(images, None, None)
-        rows = {head: self._rows(head, found[key]) for head, key in by_head.items()}
-        places: dict[str, Any] = {head: self._places[key] for head, key in by_head.items()}
+        rows = {head: self._rows(head, labels_by_key[key]) for head, key in by_head.items()}
+        locations: dict[str, Any] = {head: self._places[key] for head, key in by_head.items()}
         columns = dict(zip(self.answer.heads, self.answer.columns, strict=True)) if self.answer is not None else {}
         known_as = {} if self.answer is None else self.answer.known_as
         if len(rows) > 1 or rows.keys() & known_as.keys() or ("" not in rows and self._has_groups):
             by_key = isinstance(self.class_names, dict)  # what one list says is of one of them, and not of which
             names = {
-                head: self._named(labels, places[head], [columns.get(head)]) if by_key else ()
+                head: self._named(labels, locations[head], [columns.get(head)]) if by_key else ()
                 for head, labels in rows.items()
             }
-            rows, places, names = (
+            rows, locations, names = (
                 {known_as.get(head, head): of_head for head, of_head in parts.items()}
-                for parts in (rows, places, names)
+                for parts in (rows, locations, names)
             )
-            return Taken(images, rows, places, class_names=names)
-        (labels,), (place,) = rows.values(), places.values()
-        return Taken(images, labels, place, class_names=self._named(labels, place, [*columns.values()]))
+            return Taken(images, rows, locations, class_names=names)
+        (labels,), (location,) = rows.values(), locations.values()
+        return Taken(images, labels, location, class_names=self._named(labels, location, [*columns.values()]))
 
     @property
     def _has_groups(self) -> bool:
         return self.answer is not None and self.answer.has_groups
 
-    def _named(self, labels: Any, place: int | str, columns: Sequence[int | None]) -> Sequence[str]:
+    def _named(self, labels: Any, location: int | str, columns: Sequence[int | None]) -> Sequence[str]:
         """The names of the classes, if labels and answer are of as many. The first labels are waited for."""
         if self._names_of is not self.class_names:
             self._names_at, self._names_of = {}, self.class_names
-        if place not in self._names_at:
-            names = names_for(self.class_names, place)
+        if location not in self._names_at:
+            names = names_for(self.class_names, location)
             fits = [*columns] == [len(names)] or ([*columns] == [1] and len(names) == 2)
             texts = fits and strings(labels) is not None
             fits = fits and (are_names_of(labels, names) if texts else are_numbers_of(to_host(labels), len(names)))
-            self._names_at[place] = names if fits else ()
-        return self._names_at[place]
+            self._names_at[location] = names if fits else ()
+        return self._names_at[location]
 
-    def _by_head(self, found: Mapping[str, Any]) -> dict[str, str]:
+    def _by_head(self, labels_by_key: Mapping[str, Any]) -> dict[str, str]:
         """By head, the key of its labels; of labels that belong to no head, by `""`."""
-        if self._known and self._target == "auto" and set(self._known.values()) <= found.keys():
+        if self._known and self._target == "auto" and set(self._known.values()) <= labels_by_key.keys():
             return self._known
-        by_head = self._of_several(found)
-        if not by_head and (key := self._usual(found)) is not None:
+        by_head = self._of_several(labels_by_key)
+        if not by_head and (key := self._usual(labels_by_key)) is not None:
             by_head = {self._only_head(): key}
         return self._without_placeholders(by_head)
 
@@ -204,67 +204,72 @@ class KerasBatches:
             idle = self.answer.held_against_nothing()
             heads = [head for head in heads if head not in idle]
             if len(heads) > 1 and self.answer.outputs and not self.answer.provisional:
-                told = " and ".join(map(repr, heads))
-                self._problems.note(f"{LABELS} of no head", _OF_NO_HEAD.format(told))
+                listed = " and ".join(map(repr, heads))
+                self._problems.note(f"{LABELS} of no head", _OF_NO_HEAD.format(listed))
         return heads[0] if len(heads) == 1 else ""
 
     def _without_placeholders(self, by_head: Mapping[str, str]) -> dict[str, str]:
         """Only what something is held against: Keras wants a `y` for some outputs that have no loss."""
         idle = [] if self.answer is None or self._target != "auto" else self.answer.held_against_nothing()
-        places = [self._places[key] for head, key in by_head.items() if head in idle]
-        if places:
-            where = "y" if places == [Y] else f"y at {', '.join(map(repr, places))}"
+        locations = [self._places[key] for head, key in by_head.items() if head in idle]
+        if locations:
+            where = "y" if locations == [Y] else f"y at {', '.join(map(repr, locations))}"
             others = [self._places[key] for head, key in by_head.items() if head not in idle]
-            advice = f"Pass {' or '.join(f'target={place!r}' for place in places)} if these are labels, or target=None"
+            targets = " or ".join(f"target={location!r}" for location in locations)
+            advice = f"Pass {targets} if these are labels, or target=None"
             if others:  # which any of these would leave out
                 alone = f", or pass target={others[0]!r} for the others alone" if len(others) == 1 else ""
                 advice = f"Compile the model with a metric for it if these are labels{alone}"
             self._problems.note(f"{LABELS} without a loss", f"{where} {_PLACEHOLDERS} {advice}")
         return {head: key for head, key in by_head.items() if head not in idle}
 
-    def _of_several(self, found: Mapping[str, Any]) -> dict[str, str]:
+    def _of_several(self, labels_by_key: Mapping[str, Any]) -> dict[str, str]:
         """The key of what belongs to each of several heads that is read: by its key, or by its place in a list."""
         heads = [] if self.answer is None else self.answer.names_of_all
-        if len(heads) < 2 or not found or LABELS in found:
+        if len(heads) < 2 or not labels_by_key or LABELS in labels_by_key:
             return {}
-        by_name = {head: f"{LABELS}/{head}" for head in heads if f"{LABELS}/{head}" in found}
-        in_order = {head: f"{LABELS}/{place}" for place, head in enumerate(heads) if f"{LABELS}/{place}" in found}
+        by_name = {head: f"{LABELS}/{head}" for head in heads if f"{LABELS}/{head}" in labels_by_key}
+        in_order = {
+            head: f"{LABELS}/{index}" for index, head in enumerate(heads) if f"{LABELS}/{index}" in labels_by_key
+        }
         read = {} if self.answer is None else self.answer.heads
         belong = {head: key for head, key in (by_name or in_order).items() if head in read or not read}
-        left = [repr(self._places[key]) for key in found if key not in belong.values()]
+        left = [repr(self._places[key]) for key in labels_by_key if key not in belong.values()]
         if belong and left:
             self._problems.note(
                 f"{LABELS} without a head", f"y at {', '.join(left)} is of no head of the model that is read: not read"
             )
         return belong
 
-    def _usual(self, found: Mapping[str, Any]) -> str | None:
+    def _usual(self, labels_by_key: Mapping[str, Any]) -> str | None:
         """The key of the labels among parts of y that do not belong to heads."""
-        keys = [f"{LABELS}/{key}" for key in LABEL_KEYS if f"{LABELS}/{key}" in found]
-        if LABELS in found:
+        keys = [f"{LABELS}/{key}" for key in LABEL_KEYS if f"{LABELS}/{key}" in labels_by_key]
+        if LABELS in labels_by_key:
             return LABELS
-        if self.answer is not None and (own := f"{LABELS}/{self.answer.key}") in found:
-            return own
-        if keys or len(found) == 1:
-            return (keys or list(found))[0]
+        if self.answer is not None and (answer_key := f"{LABELS}/{self.answer.key}") in labels_by_key:
+            return answer_key
+        if keys or len(labels_by_key) == 1:
+            return (keys or list(labels_by_key))[0]
         first = f"{LABELS}/0"
-        if found:
+        if labels_by_key:
             several = self.answer is not None and len(self.answer.names_of_all) > 1
             answers = "none by the name of an answer of the model" if several else "the model one answer"
-            read = f"that at {self._places[first]!r} is read" if first in found else "none is read"
+            read = f"that at {self._places[first]!r} is read" if first in labels_by_key else "none is read"
+            listed = ", ".join(repr(self._places[key]) for key in labels_by_key)
             self._problems.note(
                 f"{LABELS} of several",
-                f"y has several parts, {', '.join(repr(self._places[key]) for key in found)}, and {answers}: {read};"
+                f"y has several parts, {listed}, and {answers}: {read};"
                 " pass target=, the key or place of the labels, or target=None",
             )
-        return first if first in found else None
+        return first if first in labels_by_key else None
 
     def _rows(self, head: str, labels: Any) -> Any:
         """Labels as one row per image, or per frame where the head answers frame by frame."""
         how = None if self.answer is None else self.answer.heads.get(head)
         if how is None or not how.frames or len(getattr(labels, "shape", ())) < 2:
             return labels
-        return labels.reshape((-1, *labels.shape[2:])) if hasattr(labels, "reshape") else _reshaped(labels)
+        rows = (-1, *labels.shape[2:])
+        return labels.reshape(rows) if hasattr(labels, "reshape") else keras.ops.reshape(labels, rows)
 
 
 _OF_NO_HEAD: Final = (
@@ -280,19 +285,15 @@ _PLACEHOLDERS: Final = (
 def _flat(y: Mapping[str, Any]) -> dict[int | str, Any]:
     """A dict whose dicts are taken apart, as `"outer.inner"`."""
     parts: dict[int | str, Any] = {}
-    for name, part in y.items():
-        inner = _flat(part) if isinstance(part, Mapping) else None
-        parts |= {name: part} if inner is None else {f"{name}.{key}": leaf for key, leaf in inner.items()}
+    for name, branch in y.items():
+        inner = _flat(branch) if isinstance(branch, Mapping) else None
+        parts |= {name: branch} if inner is None else {f"{name}.{key}": leaf for key, leaf in inner.items()}
     return parts
 
 
-def _key(place: int | str) -> str:
+def _key(location: int | str) -> str:
     """Under which a part of y is picked."""
-    return LABELS if place == Y else f"{LABELS}/{place}"
-
-
-def _reshaped(labels: Any) -> Any:
-    return keras.ops.reshape(labels, (-1, *labels.shape[2:]))
+    return LABELS if location == Y else f"{LABELS}/{location}"
 
 
 def input_names_of(model: Any) -> list[str]:
@@ -301,8 +302,10 @@ def input_names_of(model: Any) -> list[str]:
         names = [str(tensor.name) for tensor in model.inputs]
     except (AttributeError, TypeError, ValueError):  # a subclass, or a model that is not built
         return []
-    told = len(names) > 1 and not any(re.fullmatch(r"(keras_tensor|input|input_layer)(_\d+)?", name) for name in names)
-    return names if told else []
+    chosen = len(names) > 1 and not any(
+        re.fullmatch(r"(keras_tensor|input|input_layer)(_\d+)?", name) for name in names
+    )
+    return names if chosen else []
 
 
 def labels_in(y: Any, target: int | str | None) -> dict[int | str, Any]:
@@ -328,5 +331,5 @@ def labels_in(y: Any, target: int | str | None) -> dict[int | str, Any]:
             raise TypeError("y is one array")
         return {target: {**y, **_flat(y)}[target] if isinstance(y, Mapping) else y[target]}
     except (KeyError, IndexError, TypeError) as error:
-        held = f"a dict of {list(y)}" if isinstance(y, Mapping) else f"a {type(y).__name__}"
-        raise InputError(f"target={target!r} is not in y, which is {held}: pass a key or a place, or 'y'") from error
+        kind = f"a dict of {list(y)}" if isinstance(y, Mapping) else f"a {type(y).__name__}"
+        raise InputError(f"target={target!r} is not in y, which is {kind}: pass a key or a place, or 'y'") from error

@@ -1,31 +1,33 @@
-"""`BaselineCallback`: what Keras calls, and when.
+"""`BaselineCallback`: what Keras calls, and when; and a dry run of it.
 
 No hook is called per batch: a callback that overrides one makes Keras wait for the device at every step. Instead the
 functions that run the steps are exchanged for ours (`functions.py`), which hand out what they see (`fit.py`). The way
-of a profile: made at the end of a pass, kept beside Keras's backup (`backup.py`), chosen (`best.py`), and at the end of
-the fit saved and logged (`training/finish.py`).
+of a profile: made at the end of a pass and kept beside Keras's backup (`fit.py`), chosen by whose weights it is of
+(`finish.py`, `weights.py`), and at the end of the fit saved and logged (`training/finish.py`).
 """
 
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import keras
+import numpy as np
 
+from lensai_integrations.arrays.namespaces import is_array, to_host
 from lensai_integrations.errors import InputError
-from lensai_integrations.keras.check import check
 from lensai_integrations.keras.copies import Copies, configuration, from_configuration
 from lensai_integrations.keras.finish import chosen, final_pass, of_pass
-from lensai_integrations.keras.fit import BEST, LATEST, Backup, KerasFit
-from lensai_integrations.keras.guard import Last, left, look_around, say
-from lensai_integrations.keras.steps import PREDICT, TRAIN
-from lensai_integrations.keras.steps import TEST as TEST_STEPS
-from lensai_integrations.keras.weights import BestEpoch, ModelWeights, SeenPass
+from lensai_integrations.keras.fit import BEST, LATEST, Backup, KerasFit, aside, reader_of
+from lensai_integrations.keras.guard import Last, look_around, say, watch
+from lensai_integrations.keras.layers import find_layer
+from lensai_integrations.keras.taps import PREDICT, TRAIN, attach, labelled
+from lensai_integrations.keras.taps import TEST as TEST_STEPS
+from lensai_integrations.keras.weights import BestEpoch, ModelWeights, SeenPass, averages
 from lensai_integrations.measures.arguments import documented
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.embeddings import Reduce
@@ -33,11 +35,12 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems, guarded
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
 from lensai_integrations.profiles.profile import Baseline, Profile
-from lensai_integrations.training.check import Checkable
+from lensai_integrations.training.check import Check, Checkable, run_check, without_missing
 from lensai_integrations.training.finish import deliver, say_there_is_none
-from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION
+from lensai_integrations.training.fit import PREDICTION, TEST, TRAINING, VALIDATION, Preparer
 from lensai_integrations.training.options import FINAL, Options
 from lensai_integrations.training.tracking import TrackedRun, active_run
+from lensai_integrations.training.weights import ASK_FINAL
 
 _NOT_ASKED = (
     "Baseline: `model.{method}` makes none with reference={reference!r}; for a baseline of its data, pass"
@@ -46,6 +49,10 @@ _NOT_ASKED = (
 _STAYS = (
     "Baseline: that of fit stays; for one of this pass, with the weights of now, use a new callback:"
     " `model.{method}(..., callbacks=[BaselineCallback(reference={source!r})])`."
+)
+_AVERAGES = (
+    "the optimizer averages weights (use_ema=True): fit leaves the averages, and validates with them only where"
+    f" keras.callbacks.SwapEMAWeights puts them in place. Without that, {ASK_FINAL}"
 )
 _OF_FITS = (VALIDATION, TRAINING, FINAL)
 _METHODS = {TEST: "evaluate", PREDICTION: "predict"}
@@ -103,8 +110,6 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         >>> callback = BaselineCallback(layers=["embedding"])
         >>> model.fit(train, validation_data=val, callbacks=[callback])  # doctest: +SKIP
     """
-
-    _checked = staticmethod(check)
 
     def __init__(
         self,
@@ -218,7 +223,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
     @guarded("starting to train")
     def _start_fit(self) -> None:
         fit, around = self._this_fit, look_around(self)
-        self._watch(around.holder)
+        watch(self, around.holder)
         if around.holder is not None:
             fit.end_others(around.siblings)
         self._siblings = around.siblings
@@ -242,12 +247,6 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
             self._best.resume(fit.seen(resumed[BEST]))
         if around.holder is not None:
             self._last.join(around.holder)
-
-    def _watch(self, holder: Any) -> None:
-        """The model gets its functions back when the fit's list of callbacks goes, however it ended."""
-        token = self._token = object()
-        if holder is not None:
-            weakref.finalize(holder, left, weakref.ref(self), token).atexit = False
 
     @guarded("starting an epoch")
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -338,8 +337,8 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
             return
         self._left = self._this_fit.left()
         if not interrupted:
-            told = f"reference={self._options.reference!r}, so it is made by"
-            self._say(f"Baseline: {told} `model.{method}(..., callbacks=[callback])`.")
+            reason = f"reference={self._options.reference!r}, so it is made by"
+            self._say(f"Baseline: {reason} `model.{method}(..., callbacks=[callback])`.")
 
     def detach(self) -> None:
         """Put the model's functions back after a fit that was interrupted, and log the last complete baseline.
@@ -368,6 +367,10 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.detach()
 
+    @staticmethod
+    def _checked(options: Options, model: Any, batch: Any) -> Check:
+        return dry_run(options, model, batch)
+
     @property
     def _this_fit(self) -> KerasFit:
         assert self._fit is not None
@@ -387,8 +390,8 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
     def _refuse(self, source: str) -> None:
         """Say once that a pass makes no baseline, and what would."""
         if self._refused.first(source):
-            told = _STAYS if self._fitted and self._options.reference in _OF_FITS else _NOT_ASKED
-            self._say(told.format(method=_METHODS[source], reference=self._options.reference, source=source))
+            message = _STAYS if self._fitted and self._options.reference in _OF_FITS else _NOT_ASKED
+            self._say(message.format(method=_METHODS[source], reference=self._options.reference, source=source))
 
     @guarded("starting the pass")
     def _record_alone(self, source: str, steps: str) -> None:
@@ -451,3 +454,61 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
 
     def _say(self, message: str) -> None:
         say(self, message)
+
+
+def dry_run(options: Options, model: Any, batch: Any) -> Check:
+    """Run one batch through a model and everything that is measured.
+
+    Args:
+        options: The callback's.
+        model: The model, or None to look at images and labels only.
+        batch: x, `(x, y)` or `(x, y, sample_weight)`, or what gives batches: of that, the first.
+
+    Raises:
+        InputError: If there is no batch.
+    """
+    batch, notes, answers, layers = _first(batch), list[str](), {}, []
+    if model is not None:
+        options, notes = without_missing(options, lambda name: find_layer(model, name))
+        if options.reference == VALIDATION and averages(getattr(model, "optimizer", None)):
+            notes.append(_AVERAGES)
+    problems = Problems(quiet=True)
+    reader = reader_of(options, model, problems)
+    preparer = Preparer(options, problems, reader=lambda _: reader)
+    if model is not None and not model.built:
+        notes.append("the model has no weights yet, so it was not run: build it, or call it once")
+    elif model is not None:
+        with problems.caught("the model"):
+            taps = attach(model, options, problems)
+            layers, reader.answer = taps.layers, taps.answer
+            with taps.listening(labelled=labelled(TEST_STEPS, batch)) as caught:
+                _run(model, batch, problems)
+            answers = caught
+    return run_check(preparer, reader.pick(batch), answers, layers, aside=aside, notes=notes)
+
+
+def _run(model: Any, batch: Any, problems: Problems) -> None:
+    """The model's answer to x, for inference; what it should change all the same is put back."""
+    variables = [variable for variable in model.variables if not variable.trainable]
+    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    with ExitStack() as stack, problems.caught("the model's forward pass"):
+        stack.enter_context(aside())
+        try:
+            model(keras.tree.map_structure(keras.ops.convert_to_tensor, x), training=False)
+        finally:
+            for variable, value in zip(variables, before, strict=True):
+                if not np.array_equal(to_host(keras.ops.convert_to_numpy(variable)), value, equal_nan=True):
+                    variable.assign(value)
+
+
+def _first(batch: Any) -> Any:
+    """The batch, or the first of a data set, a loader or a generator."""
+    if isinstance(batch, Mapping | list | tuple) or is_array(batch):
+        return batch
+    try:
+        return batch[0] if isinstance(batch, keras.utils.PyDataset) else next(iter(batch))
+    except (TypeError, IndexError, StopIteration) as error:
+        raise InputError(
+            f"batch is a {type(batch).__name__} without a batch: pass x, (x, y), or what gives batches"
+        ) from error

@@ -1,9 +1,8 @@
 """A callback and its copies: KerasTuner makes one for every fit of every trial, and the user holds the first.
 
 Every trial has its baseline beside its checkpoint. The folder that was asked for, the run and the user's callback have
-that of the best trial so far, by the tuner's own measure.
-
-The callback's arguments as JSON values, and back, so that a configuration file can describe it.
+that of the best trial so far, by the tuner's own measure. A copy may also be made by way of a configuration: the
+callback's arguments as JSON values.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ class Trial:
     def __init__(self, keeper: Any, siblings: Sequence[Any], values: list[float]) -> None:
         self._objective, self._values = keeper.objective, values
         self._tuner: Any = next(
-            (each.tuner for each in siblings if hasattr(each, "tuner") and hasattr(each, "trial")), None
+            (sibling.tuner for sibling in siblings if hasattr(sibling, "tuner") and hasattr(sibling, "trial")), None
         )
         self.folder = Path(str(keeper.filepath)).absolute().parent / FOLDER
 
@@ -123,7 +122,7 @@ class Trial:
         trials = getattr(getattr(self._tuner, "oracle", None), "trials", {})
         if not self._values:
             return self.folder
-        others = {self._tuner.get_trial_dir(name): each.score for name, each in trials.items()}
+        others = {self._tuner.get_trial_dir(name): trial.score for name, trial in trials.items()}
         scores = {Path(folder).absolute() / FOLDER: score for folder, score in others.items() if score is not None}
         scores.pop(self.folder, None)
         scores[self.folder] = fmean(self._values)
@@ -159,19 +158,19 @@ def configuration(options: Options) -> dict[str, Any]:
     values["convention"] = options.convention if isinstance(options.convention, str) else list(options.convention)
     values["directory"] = None if options.directory is None else str(options.directory)
     values["reduce"] = _by_name(options.reduce)
-    values["measures"] = [each.definition.id for each in options.measures]
+    values["measures"] = [measure.definition.id for measure in options.measures]
     return values
 
 
 def _plain(inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
-        return {source: _plain(each) for source, each in inputs.items()}
+        return {source: _plain(reader) for source, reader in inputs.items()}
     return asdict(inputs) if isinstance(inputs, ImageInputs) else inputs
 
 
 def _by_name(reduce: Reduce | Mapping[str, Reduce]) -> Any:
     if isinstance(reduce, Mapping):
-        return {layer: _by_name(each) for layer, each in reduce.items()}
+        return {layer: _by_name(reduction) for layer, reduction in reduce.items()}
     if callable(reduce):
         raise InputError(f"reduce={reduce!r} is a function, which no configuration can hold: pass 'mean', 'max' ...")
     return reduce
@@ -195,7 +194,7 @@ def from_configuration(config: Mapping[str, Any]) -> dict[str, Any]:
         arguments["inputs"] = _inputs(arguments["inputs"])
     if "target" in arguments:
         arguments["target"] = _tuple(arguments["target"])
-    arguments["measures"] = [_declared(each) for each in arguments.get("measures", ())]
+    arguments["measures"] = [_declared(measure) for measure in arguments.get("measures", ())]
     return arguments
 
 
@@ -203,8 +202,8 @@ def _inputs(config: Any) -> Any:
     """`ImageInputs`, or what there is of them by kind of pass, or by the name of the image input."""
     if not isinstance(config, Mapping):
         return config
-    if config.keys() <= set(SOURCES) or all(isinstance(each, Mapping) for each in config.values()):
-        return {source: _inputs(each) for source, each in config.items()}
+    if config.keys() <= set(SOURCES) or all(isinstance(reader, Mapping) for reader in config.values()):
+        return {source: _inputs(reader) for source, reader in config.items()}
     try:
         return ImageInputs(**{key: _tuple(value) for key, value in config.items()})
     except TypeError as error:
@@ -212,12 +211,12 @@ def _inputs(config: Any) -> Any:
 
 
 def _declared(id: Any) -> CustomMeasure:
-    found = id if isinstance(id, CustomMeasure) else registered(str(id))
-    if found is None:
+    measure = id if isinstance(id, CustomMeasure) else registered(str(id))
+    if measure is None:
         raise InputError(
             f"measures has {id!r}, which this process has not declared: import the module with its @measure"
         )
-    return found
+    return measure
 
 
 def _tuple(value: Any) -> Any:

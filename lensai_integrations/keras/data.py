@@ -83,11 +83,11 @@ def profile_images(
         return True
 
     def pass_on(*element: Any) -> Any:
-        given = element if len(element) > 1 else element[0]
-        leaves = tf.nest.flatten(given)
-        seen = tf.numpy_function(lambda *arrays: look(given, list(arrays)), leaves, tf.bool)
-        with tf.control_dependencies([seen]):
-            return tf.nest.map_structure(tf.identity, given)
+        sample = element if len(element) > 1 else element[0]
+        leaves = tf.nest.flatten(sample)
+        noted = tf.numpy_function(lambda *arrays: look(sample, list(arrays)), leaves, tf.bool)
+        with tf.control_dependencies([noted]):
+            return tf.nest.map_structure(tf.identity, sample)
 
     profiled = dataset.map(pass_on)
     profiled.collector = collector

@@ -1,16 +1,13 @@
 """`DriftCallback`: a monitor beside `model.predict` and `model.evaluate`.
 
-Steps are listened to as `BaselineCallback` does it, by functions that are exchanged for the time of a pass
-(`functions.py`, `drift_fit.py`); what they hand out goes to a `DriftMonitor` (`training/drift.py`).
-
-The passes of a Keras model that are monitored: its steps are listened to as in a fit, and a monitor is told.
+Steps are listened to as in a fit (`KerasDriftFit`), by functions that are exchanged for the time of a pass
+(`functions.py`); what they hand out goes to a `DriftMonitor` (`training/drift.py`).
 """
 
 from __future__ import annotations
 
 import copy
 import sys
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -23,11 +20,10 @@ from lensai_integrations.arrays.namespaces import to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.answer import Answer
 from lensai_integrations.keras.fit import KerasFit, together
-from lensai_integrations.keras.guard import left, look_around, say
+from lensai_integrations.keras.guard import look_around, say, watch
 from lensai_integrations.keras.layers import Layer, find_layer, layer_again
-from lensai_integrations.keras.steps import PREDICT
-from lensai_integrations.keras.steps import TEST as TEST_STEPS
-from lensai_integrations.keras.taps import Feeding, Tap, Taps
+from lensai_integrations.keras.taps import PREDICT, Feeding, Tap, Taps
+from lensai_integrations.keras.taps import TEST as TEST_STEPS
 from lensai_integrations.keras.weights import ModelWeights
 from lensai_integrations.measures.arguments import documented
 from lensai_integrations.measures.embeddings import Reduce
@@ -44,132 +40,6 @@ from lensai_integrations.training.fit import PREDICTION, TEST
 from lensai_integrations.training.layers import KnownLayer, SeveralAlikeError, known_output, not_in
 from lensai_integrations.training.recording import LAYER, Recording
 from lensai_integrations.training.tracking import active_run
-
-
-class KerasDriftFit(Monitored, KerasFit):
-    """A model whose passes are monitored, one after the other.
-
-    Args:
-        passes: The monitor.
-        model: The model.
-        say: Tells the user.
-    """
-
-    def __init__(self, passes: Passes, model: Any, say: Callable[[str], None]) -> None:
-        self.passes, self.say = passes, say
-        super().__init__(replace(passes.options.reading(), segment_by=None), model, _labels_known(passes.options))
-
-    def _attached(self, model: Any, problems: Problems) -> Taps:
-        return attach_known(model, self.passes.options, problems, self._steps.place)
-
-    def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:
-        """End a pass; if it was cut short, by the exception that is handled now."""
-        super().complete(source, whole=whole, error=None if whole else sys.exception())
-
-    def _begins(self, kind: str, arguments: Sequence[Any]) -> None:
-        """A monitor keeps no profile that says of which weights it is."""
-
-    def _measure(self, recording: Recording, seen: Mapping[str, Any]) -> None:
-        """On the host: a window cuts batches to all sizes, and each would be compiled for JAX and TensorFlow."""
-        batch = {key: together(values) for key, values in seen.items()}
-        if keras.backend.backend() != "torch":
-            batch = {key: to_host(values) for key, values in batch.items()}
-        super()._measure(recording, batch)
-
-
-def _labels_known(options: DriftOptions) -> dict[str, int | str]:
-    """Where in `y` the labels of the baseline were, by head, if it was made in Keras: elsewhere places are others."""
-    made_by = options.baseline.info.get("made_by", {}) if isinstance(options.baseline, Baseline) else {}
-    places = {
-        head_of(name): group.info.get("read_from")
-        for name, group in options.reference.groups.items()
-        if is_labels(name)
-    }
-    return {head: place for head, place in places.items() if isinstance(place, int | str)} if "keras" in made_by else {}
-
-
-def attach_known(
-    model: Any, options: DriftOptions, problems: Problems, place: Callable[[], Any] = lambda: None
-) -> Taps:
-    """Taps on the layers that the baseline knows, and on the one that its outputs are of.
-
-    What the baseline's callback found by itself is found here in the same way, whatever its layers are called by now. A
-    layer that the model does not have is a problem, and the others are read; without the layer of the outputs, what
-    the model itself answers is read.
-    """
-    reference = options.reference
-    taps, found = [], [known for known in options.known if known.auto]
-    for known in options.known:
-        if not known.auto:
-            with problems.caught(LAYER + known.name):
-                layer, note = _found(model, reference, known)
-                taps.append(Tap(LAYER + known.name, layer, known.reduce))
-                if note := note or not_in(reference, known):
-                    problems.note(LAYER + known.name, note)
-    groups = reference.groups
-    heads = [name for name in groups if name.split("/")[0] == OUTPUTS] if options.outputs is True else []
-    auto = bool(heads) and all(groups[name].info.get("auto", False) for name in heads)
-    if OUTPUTS in heads and not auto:
-        taps.append(Tap(OUTPUTS, _output(model, reference)))
-    if isinstance(options.outputs, str):
-        with problems.caught(OUTPUTS):
-            taps.append(Tap(OUTPUTS, find_layer(model, options.outputs)))
-    answer = Answer(model, problems, outputs=auto or (bool(heads) and OUTPUTS not in heads), layers=bool(found))
-    reduces = {known.name: known.reduce for known in found}
-    feeding = Feeding(lambda name: reduces.get(name, "mean"), [known.name for known in found], heads)
-    _say_if_fewer(answer, found, problems)
-    _say_if_activated(answer, groups, problems)
-    return Taps(taps, problems, place, answer, feeding)
-
-
-def _say_if_fewer(answer: Answer, found: Sequence[KnownLayer], problems: Problems) -> None:
-    if found and answer.settled and len(answer.embeddings) != len(found):
-        problems.note(
-            "layers",
-            f"the baseline has the embeddings {', '.join(each.name for each in found)}, but {len(answer.embeddings)}"
-            " are found in this model: pass layers={...}, from these names to those of the layers here",
-        )
-
-
-def _say_if_activated(answer: Answer, groups: Mapping[str, Group], problems: Problems) -> None:
-    """Behind a softmax or a sigmoid the same columns mean something else than the logits of the baseline."""
-    for name, how in answer.heads.items() if answer.outputs else ():  # else a layer is read that the baseline names
-        group = answer.group_of(name)
-        info = groups[group].info if group in groups else {}
-        kind, ended_so = info.get("kind"), info.get("activation") == how.activation
-        if kind in ("logits", "multilabel_logits") and how.activation in ("softmax", "sigmoid") and not ended_so:
-            problems.note(
-                f"{group} activated",
-                f"{group} of the baseline are {kind}, but this model ends in a {how.activation}: they differ by that"
-                " alone. Make the baseline with this model, by model.predict(..., callbacks=[BaselineCallback()])",
-            )
-
-
-def _found(model: Any, reference: Profile, known: KnownLayer) -> tuple[Layer, str]:
-    """A layer by its place or path in the model of the baseline, or else by its name there; and what is to be said."""
-    if known.named:
-        return find_layer(model, known.path), ""
-    settle = f"pass layers={{{known.name!r}: '...'}} with the name of the layer here that is meant"
-    place = reference.groups[LAYER + known.name].info.get("place") if LAYER + known.name in reference.groups else None
-    try:
-        layer, note = layer_again(model, known.path, place)
-    except SeveralAlikeError as error:
-        raise InputError(f"{error}: {settle}") from None
-    except InputError as error:
-        with suppress(InputError):
-            return find_layer(model, known.name), ""
-        raise InputError(f"{error}; {settle}") from None
-    return layer, note and f"{note}; else {settle}"
-
-
-def _output(model: Any, reference: Profile) -> Layer:
-    path = known_output(reference)
-    if path is not None:
-        with suppress(InputError):
-            layer, note = layer_again(model, path, reference.groups[OUTPUTS].info.get("place"))
-            if not note:
-                return layer
-    return Layer(model.name, model)
 
 
 @documented(DriftOptions)
@@ -287,7 +157,7 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._fit = fit if again else KerasDriftFit(self._passes, self._model, self._say)
             self._this_fit.on_interruption = self._stop
             self._this_fit.end_others([self, *around.siblings])
-            self._watch(around.holder)
+            watch(self, around.holder)
         self._start(source, steps)
 
     @guarded("starting the pass, so nothing is monitored")
@@ -299,12 +169,6 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
         fit.listen(steps)
         fit.start(source)
         self._fitting = True
-
-    def _watch(self, holder: Any) -> None:
-        """The model gets its functions back when the pass's list of callbacks goes, however it ended."""
-        token = self._token = object()
-        if holder is not None:
-            weakref.finalize(holder, left, weakref.ref(self), token).atexit = False
 
     def _end(self, source: str) -> None:
         if self._fitting:
@@ -327,3 +191,138 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def _this_fit(self) -> KerasDriftFit:
         assert self._fit is not None
         return self._fit
+
+
+class KerasDriftFit(Monitored, KerasFit):
+    """A model whose passes are monitored, one after the other.
+
+    Args:
+        passes: The monitor.
+        model: The model.
+        say: Tells the user.
+    """
+
+    def __init__(self, passes: Passes, model: Any, say: Callable[[str], None]) -> None:
+        self.passes, self.say = passes, say
+        super().__init__(replace(passes.options.reading(), segment_by=None), model, _labels_known(passes.options))
+
+    def _attached(self, model: Any, problems: Problems) -> Taps:
+        return attach_known(model, self.passes.options, problems, self._steps.place)
+
+    def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:
+        """End a pass; if it was cut short, by the exception that is handled now."""
+        super().complete(source, whole=whole, error=None if whole else sys.exception())
+
+    def _begins(self, kind: str, arguments: Sequence[Any]) -> None:
+        """A monitor keeps no profile that says of which weights it is."""
+
+    def _measure(self, recording: Recording, handed_out: Mapping[str, Any]) -> None:
+        """On the host: a window cuts batches to all sizes, and each would be compiled for JAX and TensorFlow."""
+        batch = {key: together(values) for key, values in handed_out.items()}
+        if keras.backend.backend() != "torch":
+            batch = {key: to_host(values) for key, values in batch.items()}
+        super()._measure(recording, batch)
+
+
+def _labels_known(options: DriftOptions) -> dict[str, int | str]:
+    """Where in `y` the labels of the baseline were, by head, if it was made in Keras: elsewhere places are others."""
+    made_by = options.baseline.info.get("made_by", {}) if isinstance(options.baseline, Baseline) else {}
+    locations = {
+        head_of(name): group.info.get("read_from")
+        for name, group in options.reference.groups.items()
+        if is_labels(name)
+    }
+    return (
+        {head: location for head, location in locations.items() if isinstance(location, int | str)}
+        if "keras" in made_by
+        else {}
+    )
+
+
+def attach_known(
+    model: Any, options: DriftOptions, problems: Problems, where: Callable[[], Any] = lambda: None
+) -> Taps:
+    """Taps on the layers that the baseline knows, and on the one that its outputs are of.
+
+    What the baseline's callback found by itself is found here in the same way, whatever its layers are called by now. A
+    layer that the model does not have is a problem, and the others are read; without the layer of the outputs, what
+    the model itself answers is read.
+    """
+    reference = options.reference
+    taps, auto_layers = [], [known_layer for known_layer in options.known if known_layer.auto]
+    for known_layer in options.known:
+        if not known_layer.auto:
+            with problems.caught(LAYER + known_layer.name):
+                layer, note = _found(model, reference, known_layer)
+                taps.append(Tap(LAYER + known_layer.name, layer, known_layer.reduce))
+                if note := note or not_in(reference, known_layer):
+                    problems.note(LAYER + known_layer.name, note)
+    groups = reference.groups
+    heads = [name for name in groups if name.split("/")[0] == OUTPUTS] if options.outputs is True else []
+    auto = bool(heads) and all(groups[name].info.get("auto", False) for name in heads)
+    if OUTPUTS in heads and not auto:
+        taps.append(Tap(OUTPUTS, _output(model, reference)))
+    if isinstance(options.outputs, str):
+        with problems.caught(OUTPUTS):
+            taps.append(Tap(OUTPUTS, find_layer(model, options.outputs)))
+    answer = Answer(model, problems, outputs=auto or (bool(heads) and OUTPUTS not in heads), layers=bool(auto_layers))
+    reduces = {known_layer.name: known_layer.reduce for known_layer in auto_layers}
+    feeding = Feeding(lambda name: reduces.get(name, "mean"), [known_layer.name for known_layer in auto_layers], heads)
+    _say_if_fewer(answer, auto_layers, problems)
+    _say_if_activated(answer, groups, problems)
+    return Taps(taps, problems, where, answer, feeding)
+
+
+def _say_if_fewer(answer: Answer, auto_layers: Sequence[KnownLayer], problems: Problems) -> None:
+    if auto_layers and answer.settled and len(answer.embeddings) != len(auto_layers):
+        problems.note(
+            "layers",
+            f"the baseline has the embeddings {', '.join(layer.name for layer in auto_layers)}, but"
+            f" {len(answer.embeddings)} are found in this model: pass layers={{...}}, from these names to those"
+            " of the layers here",
+        )
+
+
+def _say_if_activated(answer: Answer, groups: Mapping[str, Group], problems: Problems) -> None:
+    """Behind a softmax or a sigmoid the same columns mean something else than the logits of the baseline."""
+    for name, how in answer.heads.items() if answer.outputs else ():  # else a layer is read that the baseline names
+        group = answer.group_of(name)
+        info = groups[group].info if group in groups else {}
+        kind, ended_so = info.get("kind"), info.get("activation") == how.activation
+        if kind in ("logits", "multilabel_logits") and how.activation in ("softmax", "sigmoid") and not ended_so:
+            problems.note(
+                f"{group} activated",
+                f"{group} of the baseline are {kind}, but this model ends in a {how.activation}: they differ by that"
+                " alone. Make the baseline with this model, by model.predict(..., callbacks=[BaselineCallback()])",
+            )
+
+
+def _found(model: Any, reference: Profile, known_layer: KnownLayer) -> tuple[Layer, str]:
+    """A layer by its place or path in the model of the baseline, or else by its name there; and what is to be said."""
+    if known_layer.named:
+        return find_layer(model, known_layer.path), ""
+    settle = f"pass layers={{{known_layer.name!r}: '...'}} with the name of the layer here that is meant"
+    position = (
+        reference.groups[LAYER + known_layer.name].info.get("place")
+        if LAYER + known_layer.name in reference.groups
+        else None
+    )
+    try:
+        layer, note = layer_again(model, known_layer.path, position)
+    except SeveralAlikeError as error:
+        raise InputError(f"{error}: {settle}") from None
+    except InputError as error:
+        with suppress(InputError):
+            return find_layer(model, known_layer.name), ""
+        raise InputError(f"{error}; {settle}") from None
+    return layer, note and f"{note}; else {settle}"
+
+
+def _output(model: Any, reference: Profile) -> Layer:
+    path = known_output(reference)
+    if path is not None:
+        with suppress(InputError):
+            layer, note = layer_again(model, path, reference.groups[OUTPUTS].info.get("place"))
+            if not note:
+                return layer
+    return Layer(model.name, model)

@@ -13,7 +13,7 @@ import numpy as np
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.fit import KerasFit
 from lensai_integrations.keras.private import global_seeds, set_global_seeds, tensorflow_generators
-from lensai_integrations.keras.steps import TEST
+from lensai_integrations.keras.taps import TEST
 from lensai_integrations.keras.weights import BestEpoch, ModelWeights, SeenPass, averages, on_host
 from lensai_integrations.problems import pass_on
 from lensai_integrations.profiles.profile import Profile
@@ -62,7 +62,7 @@ def chosen(
     if final is None and (latest.reference is None or not latest.reference.n):
         return latest.profiles, {}
     kept = best.kept if best.kept is not None and best.kept.source == latest.source else None
-    known = [each for each in (latest, kept) if each is not None]
+    candidates = [candidate for candidate in (latest, kept) if candidate is not None]
     if latest.source == TRAINING and final is None:
         source = kept or latest
         held_out = fit.reference == VALIDATION and VALIDATION not in fit.begun
@@ -71,7 +71,7 @@ def chosen(
         return _with_latest(source, latest), _told(CHANGING, _at(source.epoch), source.epoch)
     left = fit.left()
     if final is not None:
-        of = next((each for each in known if each.is_of(left)), None)
+        of = next((candidate for candidate in candidates if candidate.is_of(left)), None)
         after = "as they were before" if epoch is None else f"after epoch {epoch}"
         at = after if of is None else _at(of.epoch)
         file = saved.name if saved is not None and saved.holds(left) else None
@@ -79,7 +79,7 @@ def chosen(
         return profiles, _told(LEFT_BY_FIT, at, None if of is None else of.epoch, file)
     if kept is not None and saved is not None and saved.holds(kept.weights):
         return _with_latest(kept, latest), _told(_OF_FILE, _at(kept.epoch), kept.epoch, saved.name)
-    of = next((each for each in known if each.is_of(left)), None)
+    of = next((candidate for candidate in candidates if candidate.is_of(left)), None)
     source = of or (kept if kept is not None and best.restores else latest)
     _say_of_file(fit, best, source)
     if of is not None:
@@ -89,8 +89,8 @@ def chosen(
     else:
         why = "at the interruption" if interrupted else _left_by(fit.model, best, source, epoch)
         tried = interrupted or fit.options.reference == FINAL
-        told = f"{OLDER}. To settle it, make one by {BY_HAND}" if tried else NOT_LEFT
-        fit.problems.note("weights", told.format(at=_at(source.epoch), left=why))
+        message = f"{OLDER}. To settle it, make one by {BY_HAND}" if tried else NOT_LEFT
+        fit.problems.note("weights", message.format(at=_at(source.epoch), left=why))
     return _with_latest(source, latest), _told(NOBODYS, _at(source.epoch), source.epoch)
 
 
@@ -105,13 +105,13 @@ def of_pass(
         left: The weights that it left.
         epoch: Its last epoch.
     """
-    seen, saved = fit.seen(), best.saved
-    profiles = {**seen.profiles, **({} if best.kept is None else best.kept.profiles)}
-    if saved is not None and saved.holds(seen.weights):
+    latest, saved = fit.seen(), best.saved
+    profiles = {**latest.profiles, **({} if best.kept is None else best.kept.profiles)}
+    if saved is not None and saved.holds(latest.weights):
         return profiles, _told(_OF_FILE, saved.when, None, saved.name)
-    if seen.is_of(left):
+    if latest.is_of(left):
         return profiles, _told(LEFT_BY_FIT, _at(epoch), epoch)
-    return profiles, _told(_AS_GIVEN.format(seen.source), "", None)
+    return profiles, _told(_AS_GIVEN.format(latest.source), "", None)
 
 
 def _told(words: str, at: str, epoch: int | None, file: str | None = None) -> dict[str, Any]:
@@ -131,9 +131,9 @@ def _say_of_file(fit: KerasFit, best: BestEpoch, source: SeenPass) -> None:
     saved = best.saved
     if saved is not None and saved.is_there() and not source.is_of(saved.weights):
         how = f"`model.load_weights({saved.name!r})` and {BY_HAND}"
-        held, at = saved.when or moment(None), _at(source.epoch)
-        told = NOT_THE_CHECKPOINTS.format(checkpoint=saved.name, held=held, at=at, how=how)
-        fit.problems.note("checkpoint", told)
+        when_saved, at = saved.when or moment(None), _at(source.epoch)
+        message = NOT_THE_CHECKPOINTS.format(checkpoint=saved.name, held=when_saved, at=at, how=how)
+        fit.problems.note("checkpoint", message)
 
 
 def _left_by(model: Any, best: BestEpoch, source: SeenPass, epoch: int | None) -> str:
@@ -162,8 +162,8 @@ def final_pass(fit: KerasFit, evaluation: Mapping[str, Any] | None) -> SeenPass 
     with fit.problems.caught("final pass"):
         after.append(_evaluated(fit, evaluation))
     fit.profiles, fit.weights = dict(before.profiles), weights
-    held_out = [each.profiles.get(VALIDATION) for each in (before, *after)]
-    rows = [0 if each is None else each.n for each in held_out]
+    held_out = [seen_pass.profiles.get(VALIDATION) for seen_pass in (before, *after)]
+    rows = [0 if profile is None else profile.n for profile in held_out]
     if not after or rows[-1] >= max(rows[0], 1):
         return after[0] if after else None
     why = f"it had {rows[-1]} of {rows[0]} rows: pass validation_data that can be read again"
@@ -196,13 +196,17 @@ def _evaluated(fit: KerasFit, evaluation: Mapping[str, Any]) -> SeenPass:
 @contextmanager
 def undisturbed(model: Any) -> Iterator[None]:
     """A context after which metrics, seeds, functions and all random numbers are what they were before."""
-    weights = {id(each) for each in model.weights}
-    variables = {id(each): each for each in (*model.variables, *model.metrics_variables) if id(each) not in weights}
+    weights = {id(variable) for variable in model.weights}
+    variables = {
+        id(variable): variable
+        for variable in (*model.variables, *model.metrics_variables)
+        if id(variable) not in weights
+    }
     attributes = {name: getattr(model, name) for name in _ATTRIBUTES if hasattr(model, name)}
     seeds = global_seeds()
     if seeds is not None:
         variables[id(seeds.state)] = seeds.state
-    before = {key: on_host(each.value).copy() for key, each in variables.items()}
+    before = {key: on_host(variable.value).copy() for key, variable in variables.items()}
     states = [(put, get()) for get, put in _generators()]
     try:
         yield

@@ -1,9 +1,8 @@
 """One fit of a Keras model: its passes, and the model's functions while they are exchanged for ours.
 
-Profiles of complete epochs beside the backup of `keras.callbacks.BackupAndRestore`, so that a resumed fit has them.
-
-An epoch that was cut short is trained again from its start, and profiled again from its start: no row counts twice.
-The file lies in the backup's own folder, which Keras removes when a fit is done.
+Profiles of complete epochs lie beside the backup of `keras.callbacks.BackupAndRestore`, in its own folder, which Keras
+removes when a fit is done. An epoch that was cut short is trained again from its start, and profiled again from its
+start: no row counts twice.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.keras.batches import KerasBatches, input_names_of
 from lensai_integrations.keras.functions import Exchange, abandoned, steps
 from lensai_integrations.keras.guard import class_names_in
-from lensai_integrations.keras.steps import PREDICT, TEST, TRAIN
-from lensai_integrations.keras.taps import Taps, attach
+from lensai_integrations.keras.taps import PREDICT, TEST, TRAIN, Taps, attach
 from lensai_integrations.keras.weights import FILE, ModelWeights, SeenPass
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems
@@ -49,7 +47,7 @@ class KerasFit(Fit[Recording]):
     Args:
         options: What was asked for.
         model: The model.
-        known: Where the labels of a baseline were, by head.
+        locations: Where the labels of a baseline were, by head.
 
     Raises:
         InputError: If the model has no layer of a given name.
@@ -61,11 +59,11 @@ class KerasFit(Fit[Recording]):
         weights: By source, those that the latest complete profile was made with, unless they changed meanwhile.
     """
 
-    def __init__(self, options: Reading, model: Any, known: Mapping[str, int | str] | None = None) -> None:
+    def __init__(self, options: Reading, model: Any, locations: Mapping[str, int | str] | None = None) -> None:
         if options.segment_by not in (LABEL, None):
             raise InputError(f"segment_by={options.segment_by!r} is unknown in Keras; pass 'label' or None")
         super().__init__(options, reader=lambda _: self._reader)
-        self._reader = reader_of(options, model, self.problems, known)
+        self._reader = reader_of(options, model, self.problems, locations)
         self._steps = steps()
         self._taps = self._attached(model, self.problems)
         self._reader.answer = self._taps.answer
@@ -88,8 +86,8 @@ class KerasFit(Fit[Recording]):
         return attach(model, self.options, problems, self._steps.place)
 
     def _exchange(self, model: Any, kind: str) -> Exchange:
-        def sink(seen: dict[str, Any]) -> None:
-            self._seen(kind, seen)
+        def sink(handed_out: dict[str, Any]) -> None:
+            self._seen(kind, handed_out)
 
         def begins(arguments: Sequence[Any]) -> None:
             self._begins(kind, arguments)
@@ -115,7 +113,7 @@ class KerasFit(Fit[Recording]):
     def end_others(self, callbacks: Sequence[Any]) -> None:
         """End what was interrupted before and still has the model's functions; these callbacks are those that run."""
         fits = [getattr(callback, "_fit", None) for callback in callbacks]
-        owners = [each for fit in fits if isinstance(fit, KerasFit) for each in fit._exchanges.values()]
+        owners = [exchange for fit in fits if isinstance(fit, KerasFit) for exchange in fit._exchanges.values()]
         for kind in _KINDS:
             abandoned(self._model(), kind, owners)
 
@@ -126,9 +124,9 @@ class KerasFit(Fit[Recording]):
             source: Whose passes.
             everything: Layers too, not only what the model is fed.
         """
-        layers, known = (self._taps.layers, []) if everything else ([], self._taps.layers)
+        layers, known_layers = (self._taps.layers, []) if everything else ([], self._taps.layers)
         prepare = self.prepare(source)
-        self.recordings[source] = Recording(source, prepare, layers, self.problems, aside=aside, known=known)
+        self.recordings[source] = Recording(source, prepare, layers, self.problems, aside=aside, known=known_layers)
 
     def name_classes(self, data: Sequence[Any]) -> None:
         """Take what data sets call their classes."""
@@ -156,8 +154,8 @@ class KerasFit(Fit[Recording]):
             self._settle(0)
             self._running = None
             weights, before = self._weights, self.profiles.get(source)
-            told = {} if weights is None else {WEIGHTS: weights.weights.to_json()}
-            self.complete(source, whole=whole, **info, **told)
+            digest = {} if weights is None else {WEIGHTS: weights.weights.to_json()}
+            self.complete(source, whole=whole, **info, **digest)
             if weights is not None and self.profiles.get(source) is not before:
                 self.weights[source] = weights
 
@@ -184,12 +182,12 @@ class KerasFit(Fit[Recording]):
 
     def seen(self, profiles: Mapping[str, Profile] | None = None) -> SeenPass:
         """The latest profiles, or others that were stored, and the weights that the reference was made with."""
-        found = dict(self.profiles if profiles is None else profiles)
-        source = self.reference if self.reference in found or self.reference != VALIDATION else TRAINING
+        latest = dict(self.profiles if profiles is None else profiles)
+        source = self.reference if self.reference in latest or self.reference != VALIDATION else TRAINING
         weights = self.weights.get(source) if profiles is None else None
-        if weights is None and source in found and (stored := Weights.from_json(found[source].info.get(WEIGHTS))):
+        if weights is None and source in latest and (stored := Weights.from_json(latest[source].info.get(WEIGHTS))):
             weights = ModelWeights(stored)
-        return SeenPass(found, source, weights)
+        return SeenPass(latest, source, weights)
 
     def made(self, profiles: Mapping[str, Profile], info: Mapping[str, Any]) -> Baseline | None:
         """The baseline that these profiles make, or None if there is nothing to hold a model against.
@@ -198,9 +196,9 @@ class KerasFit(Fit[Recording]):
             profiles: By source.
             info: What it says of the weights.
         """
-        profiles = {source: each for source, each in profiles.items() if each.n}
-        for each in profiles.values():
-            each.info.pop(FILE, None)  # for resumed fits alone
+        profiles = {source: profile for source, profile in profiles.items() if profile.n}
+        for profile in profiles.values():
+            profile.info.pop(FILE, None)  # for resumed fits alone
         if TRAINING in profiles:
             profiles[TRAINING] = with_names(profiles[TRAINING], self._taps.renamed())
         baseline = self.baseline(profiles)
@@ -223,23 +221,23 @@ class KerasFit(Fit[Recording]):
             self.end(self._running, whole=False)
         self._waiting.clear()
 
-    def _seen(self, kind: str, seen: dict[str, Any]) -> None:
+    def _seen(self, kind: str, handed_out: dict[str, Any]) -> None:
         """Take what a step has handed out. It is looked at when that waits for nothing."""
         if self._running is not None and _KIND_OF.get(self._running, TEST) == kind:
             self.batches += self._batches_per_call
-            self._waiting.append(seen)
+            self._waiting.append(handed_out)
             self._settle(self._steps.lag())
 
     def _settle(self, left: int) -> None:
         while len(self._waiting) > left:
-            seen = self._waiting.popleft()
+            handed_out = self._waiting.popleft()
             if self._running is not None:
                 with self.problems.caught(f"a batch of {self._running}"):
-                    self._measure(self.recordings[self._running], seen)
+                    self._measure(self.recordings[self._running], handed_out)
 
-    def _measure(self, recording: Recording, seen: dict[str, Any]) -> None:
+    def _measure(self, recording: Recording, handed_out: dict[str, Any]) -> None:
         names = self._taps.renamed() if recording.source == TRAINING else {}
-        batch = {names.get(key, key): together(values) for key, values in seen.items()}
+        batch = {names.get(key, key): together(values) for key, values in handed_out.items()}
         taken = recording.take(batch)
         layers = [layer.key for layer in recording.layers]  # in an order that does not depend on which answers first
         if taken is not None:
@@ -247,13 +245,13 @@ class KerasFit(Fit[Recording]):
 
 
 def reader_of(
-    options: Reading, model: Any, problems: Problems, known: Mapping[str, int | str] | None = None
+    options: Reading, model: Any, problems: Problems, locations: Mapping[str, int | str] | None = None
 ) -> KerasBatches:
-    """What reads the batches of a model, in whatever pass; `known` as for `KerasFit`."""
-    told = options.inputs_of(options.reference)
-    inputs = ImageInputs() if isinstance(told, str) else told
+    """What reads the batches of a model, in whatever pass; `locations` as for `KerasFit`."""
+    wanted = options.inputs_of(options.reference)
+    inputs = ImageInputs() if isinstance(wanted, str) else wanted
     target: Any = options.target_of(options.reference)
-    reader = KerasBatches(inputs, target, problems, known, several=isinstance(told, str))
+    reader = KerasBatches(inputs, target, problems, locations, several=isinstance(wanted, str))
     reader.input_names = input_names_of(model)
     return reader
 
@@ -295,7 +293,7 @@ def together(values: Any) -> Any:
     """What the replicas have seen as one batch; of one replica as it is."""
     if not isinstance(values, tuple):
         return values
-    return values[0] if len(values) == 1 else np.concatenate([to_host(part) for part in values])
+    return values[0] if len(values) == 1 else np.concatenate([to_host(replica) for replica in values])
 
 
 @contextmanager
@@ -324,8 +322,8 @@ class Backup:
     """
 
     def __init__(self, siblings: Sequence[Any], name: str) -> None:
-        found = next((each for each in siblings if isinstance(each, keras.callbacks.BackupAndRestore)), None)
-        folder = None if found is None or "://" in str(found.backup_dir) else Path(found.backup_dir)
+        backup = next((sibling for sibling in siblings if isinstance(sibling, keras.callbacks.BackupAndRestore)), None)
+        folder = None if backup is None or "://" in str(backup.backup_dir) else Path(backup.backup_dir)
         self._metadata = None if folder is None else folder / "training_metadata.json"
         self._path = None if folder is None else folder / f"lensai-{name.replace('/', '-')}.npz"
         self._cache = {LATEST: StateCache(), BEST: StateCache()}

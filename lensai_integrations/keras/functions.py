@@ -14,8 +14,7 @@ from typing import Any, Final, Protocol
 
 import keras
 
-from lensai_integrations.keras.steps import NotProfiledError, Pick, Sink
-from lensai_integrations.keras.taps import Taps
+from lensai_integrations.keras.taps import NotProfiledError, Pick, Sink, Taps
 from lensai_integrations.problems import Problems
 
 _MODULES: Final = {"tensorflow": "steps_tensorflow", "jax": "steps_jax", "torch": "steps_torch"}
@@ -24,7 +23,6 @@ _MODULES: Final = {"tensorflow": "steps_tensorflow", "jax": "steps_jax", "torch"
 class Steps(Protocol):
     """What a backend's module has."""
 
-    #: How many batches a sink should wait before it looks at values, so that nobody waits for the device.
     def lag(self) -> int:
         """How many steps later the values of a step can be looked at without waiting."""
         ...

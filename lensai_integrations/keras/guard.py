@@ -1,9 +1,8 @@
-"""What Keras's callbacks lack: to be told last, or of a fit that was cut short, and a place to say things.
+"""What Keras's callbacks lack: to be told last, or of a fit that was cut short, and what is around them.
 
-What `fit` does not tell its callbacks: which other callbacks there are, and whether anything is held out.
-
-Both stand in the frames of the functions that are calling us, and nowhere else. They are read there, once, at the
-start of a fit; where they are not found (another Keras, another loop), the callback does without them.
+Which other callbacks there are, and whether anything is held out, stands in the frames of the functions that are
+calling us, and nowhere else. They are read there, once, at the start of a fit; where they are not found (another Keras,
+another loop), the callback does without them.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class Last(keras.callbacks.Callback):  # type: ignore[misc]
         """Leave the callbacks of the fit, which may be the user's own; those that are to be told yet are told."""
         holder = self._holder()
         if holder is not None:
-            holder.callbacks = [each for each in holder.callbacks if each is not self]
+            holder.callbacks = [callback for callback in holder.callbacks if callback is not self]
         self._holder = lambda: None
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -67,6 +66,18 @@ class Last(keras.callbacks.Callback):  # type: ignore[misc]
         callback = self._callback()
         if callback is not None:
             callback.fit_is_over()
+
+
+def watch(callback: Any, holder: Any) -> None:
+    """Have the model given its functions back when the list of callbacks of this fit or pass goes, however it ended.
+
+    Args:
+        callback: Has `_fitting`, and `_stop`, which gives them back.
+        holder: The list; None if it is not known.
+    """
+    token = callback._token = object()
+    if holder is not None:
+        weakref.finalize(holder, left, weakref.ref(callback), token).atexit = False
 
 
 def left(reference: Callable[[], Any], token: object) -> None:
@@ -122,26 +133,30 @@ def look_around(callback: Any) -> Surroundings:
         >>> look_around(object())
         Surroundings(siblings=[], holder=None, validates=None, data=(None, None), evaluation=None)
     """
-    found = Surroundings()
+    surroundings = Surroundings()
     frame = sys._getframe(1)
     for _ in range(_MOST_FRAMES):
         names = frame.f_locals
         holder = names.get("self")
         callbacks = getattr(holder, "callbacks", None)
-        if found.holder is None and isinstance(callbacks, list) and any(each is callback for each in callbacks):
-            found.holder, found.siblings = holder, list(callbacks)
-        if frame.f_code.co_name == "evaluate" and "sample_weight" in names and found.data == (None, None):
-            found.data = names.get("x"), None
+        if (
+            surroundings.holder is None
+            and isinstance(callbacks, list)
+            and any(sibling is callback for sibling in callbacks)
+        ):
+            surroundings.holder, surroundings.siblings = holder, list(callbacks)
+        if frame.f_code.co_name == "evaluate" and "sample_weight" in names and surroundings.data == (None, None):
+            surroundings.data = names.get("x"), None
         is_fit = frame.f_code.co_name == "fit" and "validation_data" in names and "epochs" in names
-        if is_fit and found.validates is None:
-            found.validates = names["validation_data"] is not None
-            found.data = names.get("x"), names["validation_data"]
-            if found.validates:
-                found.evaluation = _evaluation(names)
+        if is_fit and surroundings.validates is None:
+            surroundings.validates = names["validation_data"] is not None
+            surroundings.data = names.get("x"), names["validation_data"]
+            if surroundings.validates:
+                surroundings.evaluation = _evaluation(names)
         if frame.f_back is None:
             break
         frame = frame.f_back
-    return found
+    return surroundings
 
 
 def _evaluation(names: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -171,8 +186,8 @@ def class_names_in(data: Sequence[Any]) -> Names:
         >>> class_names_in([Mapped(), None]), class_names_in([])
         (('cat', 'dog'), ())
     """
-    found = [names for each in data if (names := _named(each))]
-    return found[0] if found and all(names == found[0] for names in found) else ()
+    named = [names for dataset in data if (names := _named(dataset))]
+    return named[0] if named and all(names == named[0] for names in named) else ()
 
 
 def _named(data: Any) -> Names:

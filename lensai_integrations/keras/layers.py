@@ -1,11 +1,10 @@
-"""Which layers of a Keras model are listened to, by name.
+"""The layers of a Keras model by name, and which of them make a tensor.
 
 A layer inside a nested model or layer is `outer/inner`; the end of a name is enough where only one layer has it.
 
-What makes a tensor: from a head of the answer back to the layer with weights whose input is the embedding.
-
-In functional and sequential models the way back is in the graph of symbolic tensors; elsewhere in the calls of a step,
-where what one layer answers is the very object that the next one is given.
+From a head of the answer the way leads back to the layer with weights whose input is the embedding. In functional and
+sequential models it is in the graph of symbolic tensors; elsewhere in the calls of a step, where what one layer answers
+is the very object that the next one is given.
 """
 
 from __future__ import annotations
@@ -83,11 +82,7 @@ def _recomputes(layer: Any) -> bool:
 def _children(parent: Any) -> list[Any]:
     if isinstance(parent, keras.Sequential):
         return list(parent.layers)
-    return [child for child in layers_in(parent, recursive=False) if _is_layer(child)]
-
-
-def _is_layer(child: Any) -> bool:
-    return not isinstance(child, keras.layers.InputLayer)
+    return [child for child in layers_in(parent, recursive=False) if not isinstance(child, keras.layers.InputLayer)]
 
 
 def find_layer(model: Any, name: str) -> Layer:
@@ -105,7 +100,7 @@ def find_layer(model: Any, name: str) -> Layer:
     return replace(layers[path], before=before)
 
 
-def layer_again(model: Any, name: str, place: Sequence[int] | None) -> tuple[Layer, str]:
+def layer_again(model: Any, name: str, position: Sequence[int] | None) -> tuple[Layer, str]:
     """The layer that a name of another model means here, where the model may have been built anew or be a part of it.
 
     Keras numbers the names that nobody gave by what else was built before, so such a name says less than its place.
@@ -113,7 +108,7 @@ def layer_again(model: Any, name: str, place: Sequence[int] | None) -> tuple[Lay
     Args:
         model: The model.
         name: The full name in the other, with `.input` behind it or not.
-        place: The layer's place there, as a baseline notes it, if that is known.
+        position: The layer's place there, as a baseline notes it, if that is known.
 
     Returns:
         The layer, and what is to be said of it, if anything.
@@ -130,7 +125,7 @@ def layer_again(model: Any, name: str, place: Sequence[int] | None) -> tuple[Lay
     layers = named_layers(model)
     before, stem = name.endswith(INPUT), name.removesuffix(INPUT)
     alike = [layer for path, layer in layers.items() if _unnumbered(path) == _unnumbered(stem) and is_numbered(layer)]
-    again = next((layer for layer in alike if place is not None and layer.place == tuple(place)), None)
+    again = next((layer for layer in alike if position is not None and layer.place == tuple(position)), None)
     if again is not None:
         return replace(again, before=before), ""
     with suppress(InputError):
@@ -142,12 +137,12 @@ def layer_again(model: Any, name: str, place: Sequence[int] | None) -> tuple[Lay
     if alike:
         return replace(alike[0], before=before), ""
     path, before, sure = find_alike({path: layer.layer for path, layer in layers.items()}, name, SEPARATOR)
-    found = replace(layers[path], before=before)
-    return found, "" if sure else f"{found.name!r} is taken for {name!r} of the baseline, as only its name ends alike"
+    match = replace(layers[path], before=before)
+    return match, "" if sure else f"{match.name!r} is taken for {name!r} of the baseline, as only its name ends alike"
 
 
 def _unnumbered(path: str) -> str:
-    return SEPARATOR.join(re.sub(r"_\d+$", "", part) for part in path.split(SEPARATOR))
+    return SEPARATOR.join(re.sub(r"_\d+$", "", name) for name in path.split(SEPARATOR))
 
 
 def is_numbered(layer: Layer) -> bool:
@@ -158,8 +153,8 @@ def is_numbered(layer: Layer) -> bool:
         (False, True)
     """
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer.layer).__name__)
-    own = re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
-    return _unnumbered(layer.layer.name) == own
+    class_name = re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+    return _unnumbered(layer.layer.name) == class_name
 
 
 def is_linear(layer: Layer) -> bool:
@@ -236,10 +231,10 @@ def made(tensor: Any, producer: Producer) -> Made:
     """Walk back from a tensor through whatever has one input and no weights of its own, and into each member of a mean.
 
     Example:
-        >>> given = keras.Input((4,))
-        >>> answer = keras.layers.Softmax()(keras.layers.Dense(3, name="fc")(given))
-        >>> found = made(answer, symbolic())
-        >>> found.source.name, found.activation, found.fed is given
+        >>> inputs = keras.Input((4,))
+        >>> answer = keras.layers.Softmax()(keras.layers.Dense(3, name="fc")(inputs))
+        >>> head = made(answer, symbolic())
+        >>> head.source.name, head.activation, head.fed is inputs
         ('fc', 'softmax', True)
     """
     so_far, linear = Made(), True
@@ -247,7 +242,7 @@ def made(tensor: Any, producer: Producer) -> Made:
         call = producer(tensor)
         if call is None:
             break
-        operation, given = call.layer, list({id(each): each for each in call.given}.values())
+        operation, inputs = call.layer, list({id(argument): argument for argument in call.given}.values())
         so_far = replace(so_far, frames=so_far.frames or call.frames)
         if so_far.maker is None and isinstance(operation, keras.layers.Layer):
             so_far = replace(so_far, maker=operation)
@@ -256,20 +251,20 @@ def made(tensor: Any, producer: Producer) -> Made:
             so_far = replace(so_far, activation=activation)
         linear = linear and activation in (None, "linear")
         if _has_weights(operation):
-            fed = given[0] if len(given) == 1 else None
+            fed = inputs[0] if len(inputs) == 1 else None
             return replace(so_far, source=operation, fed=fed, linear=linear and type(operation).__name__ in _LINEAR)
-        if len(given) != 1:
-            return _joined(replace(so_far, linear=linear), operation, given, producer)
-        (tensor,) = given
+        if len(inputs) != 1:
+            return _joined(replace(so_far, linear=linear), operation, inputs, producer)
+        (tensor,) = inputs
     return so_far
 
 
-def _joined(so_far: Made, operation: Any, given: Sequence[Any], producer: Producer) -> Made:
+def _joined(so_far: Made, operation: Any, inputs: Sequence[Any], producer: Producer) -> Made:
     """With the members that are joined, if all are known; maps and tokens that are joined are of a residual block."""
     unknown = replace(so_far, linear=False)
-    if type(operation).__name__ not in _JOINS or any(len(tensor.shape) != 2 for tensor in given):
+    if type(operation).__name__ not in _JOINS or any(len(tensor.shape) != 2 for tensor in inputs):
         return unknown
-    members = tuple(made(tensor, producer) for tensor in given)
+    members = tuple(made(tensor, producer) for tensor in inputs)
     origins = [origin for member in members for origin in member.origins]
     if any(origin.source is None for origin in origins):
         return unknown
@@ -288,8 +283,8 @@ def activation_of(operation: Any) -> str | None:
     """
     name = type(operation).__name__
     if hasattr(operation, "activation") and callable(operation.activation):
-        found = str(getattr(operation.activation, "__name__", "other"))
-        return None if found == "linear" and isinstance(operation, keras.layers.Activation) else found
+        activation = str(getattr(operation.activation, "__name__", "other"))
+        return None if activation == "linear" and isinstance(operation, keras.layers.Activation) else activation
     if name in (*_PLAIN, *_POOLS, *_JOINS) or name.startswith(("GlobalAverage", "SpatialDropout")):
         return None
     if name in _LINEAR:
@@ -304,8 +299,8 @@ def is_whole(layer: Any) -> bool:
         >>> is_whole(keras.layers.Dense(2))
         False
     """
-    own = not type(layer).__module__.startswith("keras.") or isinstance(layer, keras.Model)
-    return own and any(map(_has_weights, layers_in(layer, recursive=True)))
+    is_custom = not type(layer).__module__.startswith("keras.") or isinstance(layer, keras.Model)
+    return is_custom and any(map(_has_weights, layers_in(layer, recursive=True)))
 
 
 def _has_weights(operation: Any) -> bool:
@@ -348,14 +343,16 @@ def symbolic() -> Producer:
         if history is None or isinstance(history.operation, keras.layers.InputLayer):
             return None
         operation, frames = history.operation, isinstance(history.operation, keras.layers.TimeDistributed)
-        given = [brought(each) for each in given_to(history)]
+        inputs = [brought(argument) for argument in given_to(history)]
         operation = operation.layer if frames else operation
         inner = graph_of(operation)
         if inner is None:
-            return Call(operation, given, frames=frames)
-        outside.update({id(inside): one for inside, one in zip(inner.inputs, given, strict=False) if inside is not one})
-        found = producer(inner.outputs[history.tensor_index])
-        return found if found is None or not frames else replace(found, frames=True)
+            return Call(operation, inputs, frames=frames)
+        outside.update(
+            {id(inside): outer for inside, outer in zip(inner.inputs, inputs, strict=False) if inside is not outer}
+        )
+        call = producer(inner.outputs[history.tensor_index])
+        return call if call is None or not frames else replace(call, frames=True)
 
     return producer
 
@@ -365,22 +362,22 @@ def called(calls: Iterable[Call]) -> Producer:
 
     Example:
         >>> import numpy as np
-        >>> one, other = np.zeros(2), np.ones(2)
-        >>> called([Call("fc", [one], [other])])(other).layer
+        >>> inputs, answer = np.zeros(2), np.ones(2)
+        >>> called([Call("fc", [inputs], [answer])])(answer).layer
         'fc'
     """
     calls = list(calls)
     makers: dict[int, Call] = {}
     for call in calls:
         for tensor in call.answered:
-            if all(tensor is not each for each in call.given):
+            if all(tensor is not argument for argument in call.given):
                 makers.setdefault(id(tensor), call)
 
     def producer(tensor: Any) -> Call | None:
         call = makers.get(id(tensor))
         if call is None or not isinstance(call.layer, keras.layers.TimeDistributed):
             return call
-        frame = next((each for each in calls if each.layer is call.layer.layer and each.answered), call)
+        frame = next((inner for inner in calls if inner.layer is call.layer.layer and inner.answered), call)
         return replace(producer(frame.answered[0]) or frame, frames=True)
 
     return producer
@@ -398,7 +395,7 @@ def alone_of_its_shape(answer: Any, calls: Sequence[Call]) -> Made:
         id(call.layer): call
         for call in calls
         if _has_weights(call.layer)
-        and any(tuple(each.shape[1:]) == shape and len(each.shape) == len(answer.shape) for each in call.answered)
+        and any(tuple(tensor.shape[1:]) == shape and len(tensor.shape) == len(answer.shape) for tensor in call.answered)
     }
     innermost = [call for call in fits.values() if not _holds_another(call.layer, fits)]
     if len(innermost) != 1:
@@ -409,4 +406,4 @@ def alone_of_its_shape(answer: Any, calls: Sequence[Call]) -> Made:
 
 def _holds_another(layer: Any, fits: dict[int, Call]) -> bool:
     inner = layers_in(layer, recursive=True)
-    return any(id(each) in fits for each in inner)
+    return any(id(inside) in fits for inside in inner)

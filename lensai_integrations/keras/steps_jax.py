@@ -17,8 +17,17 @@ import jax
 from jax.extend.core import get_opaque_trace_state
 
 from lensai_integrations.keras.private import MAKE_FUNCTION, make_function_of
-from lensai_integrations.keras.steps import PREDICT, TRAIN, NotProfiledError, Pick, Sink, labelled, replaced
-from lensai_integrations.keras.taps import Caught, Taps
+from lensai_integrations.keras.taps import (
+    PREDICT,
+    TRAIN,
+    Caught,
+    NotProfiledError,
+    Pick,
+    Sink,
+    Taps,
+    labelled,
+    replaced,
+)
 from lensai_integrations.problems import pass_on
 
 
@@ -146,8 +155,8 @@ def _carried(model: Any, taps: Taps, kind: str, data: Any) -> Iterator[None]:
 
 
 def _carries(auxiliary: Any) -> bool:
-    parts = jax.tree_util.tree_leaves(auxiliary, is_leaf=lambda part: isinstance(part, _Carrier))
-    return any(isinstance(part, _Carrier) for part in parts)
+    parts = jax.tree_util.tree_leaves(auxiliary, is_leaf=lambda leaf: isinstance(leaf, _Carrier))
+    return any(isinstance(leaf, _Carrier) for leaf in parts)
 
 
 def _carrier(variables: Any, caught: Caught) -> _Carrier:
@@ -160,8 +169,8 @@ def _unpacked(state: Any) -> tuple[Any, Caught]:
         return list(state), state.caught
     caught: Caught = {}
     parts = []
-    for part in state:
-        if isinstance(part, _Carrier):
-            caught |= part.caught
-        parts.append(list(part) if isinstance(part, _Carrier) else part)
+    for values in state:
+        if isinstance(values, _Carrier):
+            caught |= values.caught
+        parts.append(list(values) if isinstance(values, _Carrier) else values)
     return tuple(parts), caught

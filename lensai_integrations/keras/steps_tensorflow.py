@@ -14,8 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from lensai_integrations.keras.private import over_replicas, step_on_optionals
-from lensai_integrations.keras.steps import PREDICT, NotProfiledError, Pick, Sink, tapped
-from lensai_integrations.keras.taps import Taps
+from lensai_integrations.keras.taps import PREDICT, NotProfiledError, Pick, Sink, Taps, tapped
 from lensai_integrations.problems import pass_on
 
 _plain = tf.autograph.experimental.do_not_convert
@@ -52,8 +51,8 @@ def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable
                 pass_on(error)
                 raise NotProfiledError(iterator) from error
             traced.append(True)
-        logs, seen = run(iterator)
-        sink(seen)
+        logs, handed_out = run(iterator)
+        sink(handed_out)
         return logs
 
     return function
@@ -84,8 +83,8 @@ def _one_step(model: Any, step: Callable[..., Any], pick: Pick, reduction: str) 
 def _picked(pick: Pick, data: Any, strategy: Any) -> dict[str, tuple[Any, ...]]:
     """By key, what is picked of each replica's part of a batch."""
     leaves = [strategy.experimental_local_results(leaf) for leaf in tf.nest.flatten(data)]
-    picked = [pick(tf.nest.pack_sequence_as(data, part)) for part in zip(*leaves, strict=True)]
-    return {key: tuple(part[key] for part in picked) for key in picked[0]}
+    picked = [pick(tf.nest.pack_sequence_as(data, replica)) for replica in zip(*leaves, strict=True)]
+    return {key: tuple(replica[key] for replica in picked) for key in picked[0]}
 
 
 def _several_steps(one_step: Callable[..., Any], steps: int) -> Any:
@@ -93,24 +92,24 @@ def _several_steps(one_step: Callable[..., Any], steps: int) -> Any:
 
     @_plain  # type: ignore[untyped-decorator]
     def run(iterator: Any) -> Any:
-        logs, seen = one_step(iterator.get_next())
+        logs, caught = one_step(iterator.get_next())
         if steps == 1:
-            return logs, seen
-        gathered = [_Rows.of(part) for part in tf.nest.flatten(seen)]
+            return logs, caught
+        gathered = [_Rows.of(values) for values in tf.nest.flatten(caught)]
         following = iterator.get_next_as_optional()
 
         def more(step: Any, following: Any, *_: Any) -> Any:
             return tf.logical_and(step < steps, following.has_value())
 
         def body(step: Any, following: Any, _: Any, *gathered: Any) -> Any:
-            logs, seen = one_step(following.get_value())
-            parts = zip(gathered, tf.nest.flatten(seen), strict=True)
-            written = [rows.write(rows.size(), part) for rows, part in parts]
+            logs, caught = one_step(following.get_value())
+            parts = zip(gathered, tf.nest.flatten(caught), strict=True)
+            written = [rows.write(rows.size(), values) for rows, values in parts]
             following = tf.cond(step + 1 < steps, iterator.get_next_as_optional, lambda: following)
             return (step + 1, following, logs, *written)
 
         _, _, logs, *gathered = tf.while_loop(more, body, [tf.constant(1), following, logs, *gathered])
-        return logs, tf.nest.pack_sequence_as(seen, [rows.concat() for rows in gathered])
+        return logs, tf.nest.pack_sequence_as(caught, [rows.concat() for rows in gathered])
 
     return run
 
@@ -119,10 +118,10 @@ class _Rows:
     """Rows of several batches, which need not be equally many."""
 
     @staticmethod
-    def of(part: Any) -> Any:
-        shape = tf.TensorShape([None, *part.shape[1:]])
-        rows = tf.TensorArray(part.dtype, size=0, dynamic_size=True, infer_shape=False, element_shape=shape)
-        return rows.write(0, part)
+    def of(values: Any) -> Any:
+        shape = tf.TensorShape([None, *values.shape[1:]])
+        rows = tf.TensorArray(values.dtype, size=0, dynamic_size=True, infer_shape=False, element_shape=shape)
+        return rows.write(0, values)
 
 
 def _predicting(model: Any, taps: Taps, pick: Pick, sink: Sink) -> Callable[..., Any]:
@@ -131,18 +130,18 @@ def _predicting(model: Any, taps: Taps, pick: Pick, sink: Sink) -> Callable[...,
 
     @_plain  # type: ignore[untyped-decorator]
     def run(batches: Any) -> Any:
-        results, seen = zip(*(one_step(data) for data in batches), strict=True)
+        results, handed_out = zip(*(one_step(data) for data in batches), strict=True)
         if len(results) == 1:
-            return results[0], seen
-        return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *results), seen
+            return results[0], handed_out
+        return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *results), handed_out
 
     if not model.run_eagerly:
         run = tf.function(run, reduce_retracing=True)
 
     def function(batches: Any) -> Any:
-        result, seen = run(batches)
-        for each in seen:
-            sink(each)
+        result, handed_out = run(batches)
+        for batch in handed_out:
+            sink(batch)
         return result
 
     return function

@@ -13,8 +13,7 @@ import keras
 import torch
 from array_api_compat import is_torch_array
 
-from lensai_integrations.keras.steps import TRAIN, Pick, Sink, labelled, replaced
-from lensai_integrations.keras.taps import Caught, Taps
+from lensai_integrations.keras.taps import TRAIN, Caught, Pick, Sink, Taps, labelled, replaced
 
 
 def lag() -> int:
@@ -31,22 +30,22 @@ def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable
     """The model's function, whose steps are listened to."""
     function, name = getattr(model, f"{kind}_function"), f"{kind}_step"
     step = getattr(model, name)
-    seen: list[Caught] = []
+    steps: list[Caught] = []
 
     def tapped_step(data: Any) -> Any:
         with taps.listening(training=kind == TRAIN, labelled=labelled(kind, data)) as caught:
             result = step(data)
-        seen.append(caught)
+        steps.append(caught)
         return result
 
     def run(data: Any) -> Any:
-        seen.clear()
+        steps.clear()
         picked = keras.tree.map_structure(_copy, pick(data[0]))
         with replaced(model, name, tapped_step):
             result = function(data)
-        for caught in seen[:1]:
+        for caught in steps[:1]:
             sink({**picked, **caught})
-        seen.clear()
+        steps.clear()
         return result
 
     return run

@@ -2,13 +2,12 @@
 
 Keras shows a callback no layer's output. So the `call` of each wanted layer is replaced on the instance, and only while
 a step of ours runs: in graph modes that is while it is traced, so that outside of steps the model is untouched.
-What is caught are the backend's own tensors: symbolic in a graph, and handed out of it by the step (`steps_*.py`).
+What is caught are the backend's own tensors: symbolic in a graph, and handed out of it by the step (`steps_*.py`; what
+steps have in common on all backends is at the end of this file).
 
 A layer's first answer in a step counts, as in the Lightning adapter, but for those of `TimeDistributed`, which are rows
 each. In the first step of a model whose `call` is its own, every layer is listened to until it has answered, to see
 which of them make the answer (`answer.py`).
-
-From the options and the model to the taps: which layers are read, and under which names.
 """
 
 from __future__ import annotations
@@ -47,8 +46,14 @@ from lensai_integrations.profiles.names import OUTPUTS, head_of
 from lensai_integrations.training.options import Reading, unread_reductions
 from lensai_integrations.training.recording import LAYER, Listened, reduce_name
 
+#: Kinds of steps by the names that Keras gives them.
+TRAIN, TEST, PREDICT = "train", "test", "predict"
 #: Caught values of one step, by key.
 Caught = dict[str, Any]
+#: Picks what is wanted of a batch, which may be symbolic.
+Pick = Callable[[Any], dict[str, Any]]
+#: Takes what was picked and caught in a step.
+Sink = Callable[[dict[str, Any]], None]
 #: Called in the place of a layer's call, with that and its arguments.
 Around = Callable[[Callable[..., Any], Any, Any], Any]
 #: Calls whose tensors are held until a step's model has answered, where that takes memory.
@@ -85,20 +90,20 @@ class Feeding:
     heads: Sequence[str] | None = None
 
 
-def _names_in(answer: Answer, known: Sequence[str] | None) -> dict[str, str]:
+def _names_in(answer: Answer, groups_there: Sequence[str] | None) -> dict[str, str]:
     """By the group that a head is here, the group that it is in a baseline: that of its name, or of its layer's name.
 
     Else heads are those of the baseline in order, if there are as many.
     """
-    own = [answer.group_of(name) for name in answer.heads]
-    if known is None or set(known) == set(own):
-        return dict(zip(own, own, strict=True))
+    groups_here = [answer.group_of(name) for name in answer.heads]
+    if groups_there is None or set(groups_there) == set(groups_here):
+        return dict(zip(groups_here, groups_here, strict=True))
     layers = [answer.info_of(name)["layer"].rpartition(SEPARATOR)[2] for name in answer.heads]
     for names in (list(answer.heads), layers):
         groups = [f"{OUTPUTS}/{name}" for name in names]
-        if own and len({*groups}) == len(own) and {*groups} <= {*known}:
-            return dict(zip(own, groups, strict=True))
-    return dict(zip(own, known if len(known) == len(own) else own, strict=True))
+        if groups_here and len({*groups}) == len(groups_here) and {*groups} <= {*groups_there}:
+            return dict(zip(groups_here, groups, strict=True))
+    return dict(zip(groups_here, groups_there if len(groups_there) == len(groups_here) else groups_here, strict=True))
 
 
 class Taps:
@@ -107,7 +112,7 @@ class Taps:
     Args:
         taps: What to catch.
         problems: Where it is reported what cannot be caught.
-        place: Tells where in which graph the caller is; what is caught elsewhere (inside a loop or a branch of the
+        where: Tells where in which graph the caller is; what is caught elsewhere (inside a loop or a branch of the
             graph) cannot leave it.
         answer: What is known of the model's answer, if that or what feeds it is wanted; completed in the first step.
         feeding: How that is kept.
@@ -121,11 +126,11 @@ class Taps:
         self,
         taps: Sequence[Tap],
         problems: Problems,
-        place: Callable[[], Any] = lambda: None,
+        where: Callable[[], Any] = lambda: None,
         answer: Answer | None = None,
         feeding: Feeding | None = None,
     ) -> None:
-        self._asked, self._taps, self._problems, self._place = list(taps), list(taps), problems, place
+        self._asked, self._taps, self._problems, self._place = list(taps), list(taps), problems, where
         self.answer, self._feeding = answer, feeding
         self._step = threading.local()  # replicas are traced in threads of their own
         self._lock = threading.RLock()
@@ -255,7 +260,7 @@ class Taps:
                     self._take(answer, (args, kwargs))
         return answer
 
-    def _take(self, answer: Any, given: Any) -> None:
+    def _take(self, answer: Any, arguments: Any) -> None:
         """Keep the heads of the model's answer; the first time, find out what they are."""
         assert self.answer is not None
         step = self._step
@@ -265,7 +270,7 @@ class Taps:
             if not self.answer.settled:
                 unlabelled = step.labelled is False and not self._is_in_production()
                 training = step.training
-                self.answer.found_in(answer, given, list(step.calls), training=training, unlabelled=unlabelled)
+                self.answer.found_in(answer, arguments, list(step.calls), training=training, unlabelled=unlabelled)
                 for tap, fed in self._add_answer():
                     with self._problems.caught(tap.key):
                         self._keep(tap, _all_fed(fed, tap, list(step.calls)))
@@ -273,7 +278,7 @@ class Taps:
         if self.answer.outputs:
             for name, head in self.answer.read(answer, training=step.training).items():
                 whole = Tap(self._names[name], Layer(self.answer.model.name, self.answer.model))
-                step.caught[whole.key] = held(reduced(head, whole))
+                step.caught[whole.key] = detached(reduced(head, whole))
 
     def _confirm(self, answer: Any) -> None:
         """The first answer that is not for training counts: if it has other heads, what was found before is dropped."""
@@ -297,16 +302,16 @@ class Taps:
         renamed = {head: self._names[answer.group_of(head)] for head in answer.heads}
         answer.known_as = {head: head_of(name) for head, name in renamed.items() if name != answer.group_of(head)}
         self._describe_heads()
-        for place, fed in enumerate(answer.embeddings if answer.layers else []):
-            if feeding.named is not None and place >= len(feeding.named):
+        for index, fed in enumerate(answer.embeddings if answer.layers else []):
+            if feeding.named is not None and index >= len(feeding.named):
                 break
-            name = fed.layer.name if feeding.named is None else feeding.named[place]
+            name = fed.layer.name if feeding.named is None else feeding.named[index]
             tap = Tap(LAYER + name, fed.layer, feeding.reduce_of(name))
-            if can_be_read(tap, self._problems) and all(each.key != tap.key for each in self._taps):
+            if can_be_read(tap, self._problems) and all(existing.key != tap.key for existing in self._taps):
                 self._taps.append(tap)
                 of = f" {', '.join(map(repr, fed.heads))}" if fed.heads != [""] else ""
-                found = {"auto": True, "found": f"what goes into {fed.layer.path!r}, which the answer{of} comes from"}
-                self.layers.append(Listened(tap.key, fed.layer.path, _info(tap) | found))
+                info = {"auto": True, "found": f"what goes into {fed.layer.path!r}, which the answer{of} comes from"}
+                self.layers.append(Listened(tap.key, fed.layer.path, _info(tap) | info))
                 added.append((tap, fed.tensor))
         return added
 
@@ -314,11 +319,11 @@ class Taps:
         assert self.answer is not None
         if not self.answer.outputs:
             return
-        known = {layer.key: layer for layer in self.layers}
+        layers = {layer.key: layer for layer in self.layers}
         for name in self.answer.heads:
             key, info = self._names[self.answer.group_of(name)], self.answer.info_of(name)
-            if key in known:
-                known[key].info = info
+            if key in layers:
+                layers[key].info = info
             else:
                 self.layers.append(Listened(key, info["layer"], info))
 
@@ -339,7 +344,7 @@ class Taps:
 
     def _keep(self, tap: Tap, tensors: Sequence[Any]) -> None:
         """Keep a layer's answer, or each of those that it gives by `TimeDistributed`."""
-        rows = [held(reduced(tensor, tap)) for tensor in tensors]
+        rows = [detached(reduced(tensor, tap)) for tensor in tensors]
         if tap.layer.frames:
             self._step.frames.setdefault(tap.key, []).extend(rows)
         else:
@@ -359,9 +364,9 @@ class Taps:
             )
 
 
-def _calls(place: Any) -> deque[Call]:
+def _calls(graph: Any) -> deque[Call]:
     """Room for the calls of a step: all in a graph, where tensors are symbols; else the last, as they take memory."""
-    return deque(maxlen=None if place is not None else _MOST_CALLS)
+    return deque(maxlen=None if graph is not None else _MOST_CALLS)
 
 
 def _all_fed(fed: Any, tap: Tap, calls: Sequence[Call]) -> list[Any]:
@@ -395,8 +400,8 @@ def _info(tap: Tap) -> dict[str, Any]:
 def _form(tap: Tap) -> dict[str, Any]:
     if tap.reduce is None:
         activation = None if tap.layer.before else activation_of(tap.layer.layer)
-        known = {"activation": activation} if activation in ("softmax", "sigmoid") else {}
-        return {"layer": tap.layer.name, "linear": is_linear(tap.layer)} | known
+        ending = {"activation": activation} if activation in ("softmax", "sigmoid") else {}
+        return {"layer": tap.layer.name, "linear": is_linear(tap.layer)} | ending
     return {"layer": tap.layer.name, "reduce": reduce_name(tap.reduce)}
 
 
@@ -408,8 +413,8 @@ def _wrap(layer: Any, around: Around) -> Callable[[], None]:
     def call(*args: Any, **kwargs: Any) -> Any:
         return around(original, args, kwargs)
 
-    def rematerialized_call(*given: Any, **also: Any) -> Any:
-        recomputing = original(*given, **also)
+    def rematerialized_call(*outer_args: Any, **also: Any) -> Any:
+        recomputing = original(*outer_args, **also)
         return lambda *args, **kwargs: around(recomputing, args, kwargs)
 
     def undo() -> None:
@@ -464,7 +469,7 @@ def _channels_last(layer: Any) -> bool:
     return str(getattr(layer, "data_format", None) or keras.config.image_data_format()) == "channels_last"
 
 
-def held(tensor: Any) -> Any:
+def detached(tensor: Any) -> Any:
     """The tensor apart from the gradients, and with torch a copy, since what comes next may work in place."""
     tensor = ops.stop_gradient(tensor)
     return tensor.clone() if keras.backend.backend() == "torch" else tensor
@@ -481,12 +486,12 @@ def first_tensor(answer: Any) -> Any:
     if isinstance(answer, Mapping):
         answer = list(answer.values())
     if isinstance(answer, list | tuple):
-        return next((found for part in answer if (found := first_tensor(part)) is not None), None)
+        return next((tensor for value in answer if (tensor := first_tensor(value)) is not None), None)
     shape = getattr(answer, "shape", None)
     return answer if shape is not None and len(shape) > 0 else None
 
 
-def attach(model: Any, options: Reading, problems: Problems, place: Callable[[], Any] = lambda: None) -> Taps:
+def attach(model: Any, options: Reading, problems: Problems, where: Callable[[], Any] = lambda: None) -> Taps:
     """Taps on the layers that the options name, and on what the model answers if that is to be found.
 
     Raises:
@@ -501,7 +506,7 @@ def attach(model: Any, options: Reading, problems: Problems, place: Callable[[],
         auto = False
     answer = Answer(model, problems, outputs=options.outputs == "auto", layers=auto)
     readable = [tap for tap in taps if can_be_read(tap, problems)]
-    attached = Taps(readable, problems, place, answer, Feeding(options.reduce_of))
+    attached = Taps(readable, problems, where, answer, Feeding(options.reduce_of))
     if answer.settled:
         read = {layer.key.removeprefix(LAYER) for layer in attached.layers if layer.key.startswith(LAYER)}
         read |= {tap.key.removeprefix(LAYER) for tap in taps if tap.key != OUTPUTS}
@@ -525,4 +530,55 @@ def _before(model: Any, outputs: Layer, options: Reading, problems: Problems) ->
         problems.note("layers", f"layers='auto' cannot tell what feeds {outputs.name!r}: pass layers=[...] or None")
         return []
     places = [Layer(layer.path, layer.layer, True, layer.recomputed, layer.frames) for layer in feeding]
-    return [Tap(LAYER + place.name, place, options.reduce_of(place.name)) for place in places]
+    return [Tap(LAYER + tapped.name, tapped, options.reduce_of(tapped.name)) for tapped in places]
+
+
+def tapped(step: Callable[..., Any], taps: Taps, kind: str) -> Callable[..., tuple[Any, Caught]]:
+    """The step, which also returns what its layers answered."""
+
+    def run(*arguments: Any) -> tuple[Any, Caught]:
+        with taps.listening(training=kind == TRAIN, labelled=labelled(kind, arguments[-1])) as caught:
+            result = step(*arguments)
+        return result, caught
+
+    return run
+
+
+def labelled(kind: str, data: Any) -> bool | None:
+    """Whether a step of this kind is given what may be labels, and no second view of the images; None if never.
+
+    Example:
+        >>> import numpy as np
+        >>> views = np.zeros((2, 2, 8, 8, 3))
+        >>> labelled(TRAIN, (views[0], [0, 1])), labelled(TEST, tuple(views)), labelled(PREDICT, (views[0],))
+        (True, False, None)
+    """
+    if kind == PREDICT:
+        return None
+    _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+    return any(labels is not None and _axes(labels) < 3 for labels in keras.tree.flatten(y))
+
+
+def _axes(values: Any) -> int:
+    """How many axes a part of a batch has, symbolic ones too; 0 if that is not known."""
+    shape = getattr(values, "shape", ())
+    return int(shape.rank or 0) if hasattr(shape, "rank") else len(shape)  # TensorFlow's has no length if it is unknown
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """A context in which an instance has another attribute, past Keras's own bookkeeping of attributes."""
+    missing = object()
+    before = owner.__dict__.get(name, missing)
+    owner.__dict__[name] = value
+    try:
+        yield
+    finally:
+        if before is missing:
+            owner.__dict__.pop(name, None)
+        else:
+            owner.__dict__[name] = before
+
+
+class NotProfiledError(Exception):
+    """Our function failed before it has changed anything; its arguments are those to call the model's own with."""

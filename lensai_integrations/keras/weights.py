@@ -1,10 +1,9 @@
-"""Which weights a model of Keras has: a digest of them, and which files have been given them.
+"""Which weights a model of Keras has, which files have been given them, and which epoch's count in the end.
 
 A digest is of a sample of every weight, so it costs a few reads, and at a pass or a save they are all that is waited
 for. Optimizers' averages are swapped in and out by sums, which costs digits: weights that differ by rounding count as
-the same as long as both are in this process.
-
-Which epoch's weights count in the end: that of the best epoch, where a callback keeps those.
+the same as long as both are in this process. Where a callback keeps the best epoch's weights, it is that epoch's that
+count.
 """
 
 from __future__ import annotations
@@ -63,21 +62,21 @@ class ModelWeights:
             model: The model.
             state: Values of its trainable and its other variables, in its own order.
         """
-        held: dict[int, Any] = {}  # while a step holds values, variables have none
+        by_id: dict[int, Any] = {}  # while a step holds values, variables have none
         for variables, values in zip((model.trainable_variables, model.non_trainable_variables), state, strict=False):
-            held |= {id(variable): value for variable, value in zip(variables, values, strict=True)}
-        told = []
-        for each in model.weights:
-            if id(each) not in held:
-                held[id(each)] = each.value
-            told.append((str(each.dtype), tuple(each.shape), _sample(held[id(each)], each.shape)))
-        return cls(Weights.of(told), tuple(sample for *_, sample in told))
+            by_id |= {id(variable): value for variable, value in zip(variables, values, strict=True)}
+        described = []
+        for variable in model.weights:
+            if id(variable) not in by_id:
+                by_id[id(variable)] = variable.value
+            described.append((str(variable.dtype), tuple(variable.shape), _sample(by_id[id(variable)], variable.shape)))
+        return cls(Weights.of(described), tuple(sample for *_, sample in described))
 
     def same_as(self, other: ModelWeights | None) -> bool | None:
         """Whether two are the same, but for rounding; None if that cannot be told."""
-        told = None if other is None else self.weights.same_as(other.weights)
-        if told is not False or other is None or self.samples is None or other.samples is None:
-            return told
+        same = None if other is None else self.weights.same_as(other.weights)
+        if same is not False or other is None or self.samples is None or other.samples is None:
+            return same
         return all(map(_close, self.samples, other.samples))
 
 
@@ -105,7 +104,7 @@ def averages(optimizer: Any) -> bool:
         (True, False)
     """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    return any(getattr(each, "use_ema", False) for each in getattr(inner, "optimizers", [inner]))
+    return any(getattr(single, "use_ema", False) for single in getattr(inner, "optimizers", [inner]))
 
 
 def _close(one: NDArray[Any], other: NDArray[Any]) -> bool:
@@ -154,11 +153,11 @@ def stamp_of(path: str) -> tuple[int, int] | None:
         True
     """
     try:
-        found = Path(path).stat()
+        status = Path(path).stat()
     except OSError as error:
         pass_on(error)
         return None
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 class Saves:
@@ -182,18 +181,18 @@ class Saves:
     def start(self) -> None:
         """Watch from now on."""
         for name in ("save", "save_weights"):
-            told = self._model.__dict__.get(name)
-            if not isinstance(told, _Telling):
-                told = self._model.__dict__[name] = _Telling(getattr(self._model, name))
-            told.listeners.append(self._saved)
+            telling = self._model.__dict__.get(name)
+            if not isinstance(telling, _Telling):
+                telling = self._model.__dict__[name] = _Telling(getattr(self._model, name))
+            telling.listeners.append(self._saved)
 
     def stop(self) -> None:
         """Watch no longer; a model that nobody watches is as it was."""
         for name in ("save", "save_weights"):
-            told = self._model.__dict__.get(name)
-            if isinstance(told, _Telling) and self._saved in told.listeners:
-                told.listeners.remove(self._saved)
-                if not told.listeners:
+            telling = self._model.__dict__.get(name)
+            if isinstance(telling, _Telling) and self._saved in telling.listeners:
+                telling.listeners.remove(self._saved)
+                if not telling.listeners:
                     del self._model.__dict__[name]
 
     def _saved(self, path: Any) -> None:
@@ -206,9 +205,11 @@ class Saves:
 
 def _when(callers: Sequence[Mapping[str, Any]]) -> str:
     """When a callback saves, from the arguments that it was called with."""
-    told = next((names for names in callers if isinstance(names.get("epoch"), int)), {})
-    batch = told.get("batch")
-    return moment(None, told.get("epoch")) if batch is None else f"after batch {batch} of epoch {told['epoch']}"
+    arguments = next((names for names in callers if isinstance(names.get("epoch"), int)), {})
+    batch = arguments.get("batch")
+    return (
+        moment(None, arguments.get("epoch")) if batch is None else f"after batch {batch} of epoch {arguments['epoch']}"
+    )
 
 
 class _Telling:
@@ -220,8 +221,8 @@ class _Telling:
 
     def __call__(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         result = self._method(filepath, *args, **kwargs)
-        for told in self.listeners:
-            told(filepath)
+        for listener in self.listeners:
+            listener(filepath)
         return result
 
 
@@ -299,12 +300,14 @@ class BestEpoch:
         self, siblings: Sequence[Any] = (), model: Any = None, caught: Callable[[], Any] = nullcontext
     ) -> None:
         stopping = [
-            each for each in siblings if isinstance(each, keras.callbacks.EarlyStopping) and each.restore_best_weights
+            sibling
+            for sibling in siblings
+            if isinstance(sibling, keras.callbacks.EarlyStopping) and sibling.restore_best_weights
         ]
-        saving = [each for each in siblings if isinstance(each, keras.callbacks.ModelCheckpoint)]
-        best = [each for each in saving if each.save_best_only]
-        within = [each for each in saving if each.save_freq != "epoch"]
-        self.tuner = next((each for each in siblings if is_tuners(each)), None)
+        saving = [sibling for sibling in siblings if isinstance(sibling, keras.callbacks.ModelCheckpoint)]
+        best = [sibling for sibling in saving if sibling.save_best_only]
+        within = [sibling for sibling in saving if sibling.save_freq != "epoch"]
+        self.tuner = next((sibling for sibling in siblings if is_tuners(sibling)), None)
         keeper = next(iter([*([self.tuner] if self.tuner else []), *stopping, *best, *within]), None)
         self.restores = keeper in stopping
         self._keeps = keeper is not None and (self.restores or keeper is self.tuner or keeper in best)
@@ -337,21 +340,21 @@ class BestEpoch:
             stamp = file["stamp"]
             self._saves.last = Saved(str(file["path"]), kept.weights, None if stamp is None else tuple(stamp))
 
-    def look(self, seen: SeenPass) -> bool:
+    def look(self, seen_pass: SeenPass) -> bool:
         """An epoch has ended: keep what was seen, if its weights are kept.
 
         Returns:
             Whether they are, and were not before.
         """
-        known, self._known = self._known, self._state()
-        new, saved = known != self._known, self.saved
-        if saved is not None and seen.weights is not None:  # saved before validation has had them, too
-            new = seen.is_of(saved.weights) and not (self.kept is not None and self.kept.is_of(saved.weights))
+        before, self._known = self._known, self._state()
+        new, saved = before != self._known, self.saved
+        if saved is not None and seen_pass.weights is not None:  # saved before validation has had them, too
+            new = seen_pass.is_of(saved.weights) and not (self.kept is not None and self.kept.is_of(saved.weights))
         if not (self._keeps and new):
             return False
-        self.kept = seen
-        if saved is not None and seen.reference is not None:
-            seen.reference.info[FILE] = {"path": saved.path, "stamp": saved.stamp}
+        self.kept = seen_pass
+        if saved is not None and seen_pass.reference is not None:
+            seen_pass.reference.info[FILE] = {"path": saved.path, "stamp": saved.stamp}
         return True
 
     def stop(self) -> None:

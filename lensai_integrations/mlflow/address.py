@@ -1,22 +1,16 @@
-"""Names and addresses as they may be shown and stored.
+"""A tracking server: its names and addresses as they may be shown and stored, and calls that are sure to come back.
 
 A tracking URI may carry a password, and MLflow, requests and database drivers repeat the URI in their error messages.
 Whatever is put into a message or a file goes through here first. Artifact names keep to letters, digits, `.`, `_` and
 `-`: names with `#`, `?` or `%` overwrite each other on a tracking server or cannot be downloaded again.
 
-Calls to a tracking server that are sure to come back.
-
-MLflow retries by itself: a server that is down holds a caller for about four minutes, one that accepts and never
-answers for about twenty. So a call runs on a thread of its own, which is left behind at the deadline and ends with the
-process. It asks as `asking.py` says, and a short question goes ahead of it: one request, no retries, sent by MLflow's
-own client, so with its certificates, proxies and credentials.
-
-What MLflow asks a server within a bounded call: a few times and not for minutes, and a login page is no answer.
-
 MLflow tries a request that failed again seven times, or as late as the server's `Retry-After` says, and tells nobody
-why. How often is a setting of the whole process, an environment variable, and belongs to its user. It also takes any
-page of status 200 for success, as where a proxy asks for a login. All its requests go through one function: inside
-`hurried` that one asks as is written here, everywhere else in the process as ever.
+why: a server that is down holds a caller for about four minutes, one that accepts and never answers for about twenty.
+It also takes any page of status 200 for success, as where a proxy asks for a login. So a call runs on a thread of its
+own (`bounded`), which is left behind at the deadline and ends with the process. A short question goes ahead of it: one
+request, no retries, sent by MLflow's own client, so with its certificates, proxies and credentials. How often MLflow
+tries is a setting of the whole process, an environment variable, and belongs to its user; but all its requests go
+through one function, and inside `hurried` that one asks as is written here, everywhere else as ever.
 """
 
 from __future__ import annotations
@@ -109,10 +103,108 @@ def cause(error: BaseException, uri: str) -> str:
 
 def _secrets(uri: str) -> list[str]:
     """The password and the values of the query, as they stand and decoded; very short ones would match anything."""
-    found = _USER_INFO.search(uri)
-    password = found.group(1).partition(":")[2] if found else ""
+    match = _USER_INFO.search(uri)
+    password = match.group(1).partition(":")[2] if match else ""
     values = re.findall(r"[?&][^=&#]+=([^&#]+)", uri)
     return [text for raw in (password, *values) for text in {raw, unquote(raw)} if len(text) > 3]
+
+
+Result = TypeVar("Result")
+
+#: Called between the steps of a bounded piece of work; it ends the work when nobody waits for it any more.
+Checkpoint = Callable[[], None]
+
+#: Seconds a server may take to answer the first short question.
+PROBE_SECONDS = 10.0
+
+
+def resolve_tracking_uri(tracking_uri: str | None) -> str:
+    """The given tracking URI, or else the one MLflow is set to.
+
+    Raises:
+        MissingDependencyError: If MLflow is not installed.
+    """
+    try:
+        import mlflow
+    except ImportError as error:
+        raise MissingDependencyError(
+            "runs and logged models need MLflow: pip install 'lensai-integrations[mlflow]'"
+        ) from error
+    return str(tracking_uri) if tracking_uri else mlflow.get_tracking_uri()
+
+
+def bounded(work: Callable[[Checkpoint], Result], deadline: float, uri: str) -> Result:
+    """Do the work on another thread, after a probe of the server, and wait for it until the deadline.
+
+    Args:
+        work: Receives a function to call between its steps; that raises once the deadline has passed, so that work
+            left behind does not go on for long.
+        deadline: Seconds to wait, the probe included.
+        uri: Tracking URI; its credentials are kept out of messages.
+
+    Raises:
+        InputError: If `deadline` is not positive.
+        TrackingError: If the server does not answer in time, or the work fails; errors of this package stay as they
+            are.
+    """
+    check_seconds("deadline", deadline)
+    outcome: Future[Result] = Future()
+    left_behind = threading.Event()
+
+    def checkpoint() -> None:
+        if left_behind.is_set():
+            raise TrackingError("given up at the deadline")
+
+    def run() -> None:
+        try:
+            _probe(uri, min(PROBE_SECONDS, deadline))
+            checkpoint()
+            with hurried():
+                outcome.set_result(work(checkpoint))
+        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which decides
+            outcome.set_exception(error)
+
+    threading.Thread(target=copy_context().run, args=(run,), daemon=True, name="lensai-mlflow").start()
+    try:
+        failure = outcome.exception(timeout=deadline)
+    except TimeoutError as error:
+        pass_on(error)  # of a user's signal handler, while this waited
+        failure = TrackingError(f"no answer within {deadline:g} s")
+    finally:
+        left_behind.set()
+    if failure is None:
+        return outcome.result()
+    if isinstance(failure, LensAIError) or not isinstance(failure, Exception):
+        raise failure
+    raise TrackingError(_told(failure) or cause(failure, uri))
+
+
+def _told(failure: BaseException) -> str:
+    """What `_ask` has raised, of which MLflow makes an error of its own, with the whole address in it."""
+    while context := failure.__context__:
+        if isinstance(context, TrackingError):
+            return str(context)
+        failure = context
+    return ""
+
+
+def _probe(uri: str, seconds: float) -> None:
+    """Ask an HTTP server whether it is there; any answer will do, since proxies answer in their own ways."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    host = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+    once = {"max_retries": 0, "timeout": seconds, "raise_on_status": False}
+    try:
+        http_request(host, "/health", "GET", **once)  # type: ignore[no-untyped-call]
+    except MlflowException as error:
+        problem = cause(error, uri)
+    else:
+        return
+    raise TrackingError(f"the server does not answer: {problem}")
 
 
 #: Seconds before each further try of what was answered with 429 or 5xx, or not at all.
@@ -205,7 +297,9 @@ def _ask(
 
 def _reason(error: BaseException) -> BaseException:
     """What happened to a connection: of errors in errors, the innermost."""
-    inner = [each for each in (*error.args, getattr(error, "reason", None)) if isinstance(each, BaseException)]
+    inner = [
+        argument for argument in (*error.args, getattr(error, "reason", None)) if isinstance(argument, BaseException)
+    ]
     return _reason(inner[0]) if inner else error
 
 
@@ -230,7 +324,7 @@ def _place(answer: Response) -> str:
 def _check(answer: Response, method: str, asked: str, *, download: bool) -> None:
     """Refuse what a proxy or a login page answers in the server's place; a file that is downloaded may be a page."""
     advice = "is a proxy or a login before the server? Pass the address, and the credentials, of MLflow itself"
-    if method != "GET" and any(each.status_code not in _KEEPING for each in answer.history):
+    if method != "GET" and any(hop.status_code not in _KEEPING for hop in answer.history):
         raise TrackingError(f"the server answered {asked} with a redirect to {_place(answer)}: {advice}")
     if answer.status_code == 413:
         raise TrackingError(f"{_said(answer)} to {asked}: {_TOO_LARGE}")
@@ -238,101 +332,3 @@ def _check(answer: Response, method: str, asked: str, *, download: bool) -> None
     if answer.status_code == 200 and kind == "text/html" and not download:
         redirected = f", {_place(answer)}" if answer.history else ""
         raise TrackingError(f"the server answered {asked} with a web page{redirected}: {advice}")
-
-
-Result = TypeVar("Result")
-
-#: Called between the steps of a bounded piece of work; it ends the work when nobody waits for it any more.
-Checkpoint = Callable[[], None]
-
-#: Seconds a server may take to answer the first short question.
-PROBE_SECONDS = 10.0
-
-
-def resolve_tracking_uri(tracking_uri: str | None) -> str:
-    """The given tracking URI, or else the one MLflow is set to.
-
-    Raises:
-        MissingDependencyError: If MLflow is not installed.
-    """
-    try:
-        import mlflow
-    except ImportError as error:
-        raise MissingDependencyError(
-            "runs and logged models need MLflow: pip install 'lensai-integrations[mlflow]'"
-        ) from error
-    return str(tracking_uri) if tracking_uri else mlflow.get_tracking_uri()
-
-
-def bounded(work: Callable[[Checkpoint], Result], deadline: float, uri: str) -> Result:
-    """Do the work on another thread, after a probe of the server, and wait for it until the deadline.
-
-    Args:
-        work: Receives a function to call between its steps; that raises once the deadline has passed, so that work
-            left behind does not go on for long.
-        deadline: Seconds to wait, the probe included.
-        uri: Tracking URI; its credentials are kept out of messages.
-
-    Raises:
-        InputError: If `deadline` is not positive.
-        TrackingError: If the server does not answer in time, or the work fails; errors of this package stay as they
-            are.
-    """
-    check_seconds("deadline", deadline)
-    outcome: Future[Result] = Future()
-    left_behind = threading.Event()
-
-    def checkpoint() -> None:
-        if left_behind.is_set():
-            raise TrackingError("given up at the deadline")
-
-    def run() -> None:
-        try:
-            _probe(uri, min(PROBE_SECONDS, deadline))
-            checkpoint()
-            with hurried():
-                outcome.set_result(work(checkpoint))
-        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which decides
-            outcome.set_exception(error)
-
-    threading.Thread(target=copy_context().run, args=(run,), daemon=True, name="lensai-mlflow").start()
-    try:
-        failure = outcome.exception(timeout=deadline)
-    except TimeoutError as error:
-        pass_on(error)  # of a user's signal handler, while this waited
-        failure = TrackingError(f"no answer within {deadline:g} s")
-    finally:
-        left_behind.set()
-    if failure is None:
-        return outcome.result()
-    if isinstance(failure, LensAIError) or not isinstance(failure, Exception):
-        raise failure
-    raise TrackingError(_told(failure) or cause(failure, uri))
-
-
-def _told(failure: BaseException) -> str:
-    """What `asking.py` has raised, of which MLflow makes an error of its own, with the whole address in it."""
-    while context := failure.__context__:
-        if isinstance(context, TrackingError):
-            return str(context)
-        failure = context
-    return ""
-
-
-def _probe(uri: str, seconds: float) -> None:
-    """Ask an HTTP server whether it is there; any answer will do, since proxies answer in their own ways."""
-    if not uri.startswith(("http://", "https://")):
-        return
-    from mlflow.exceptions import MlflowException
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
-
-    host = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
-    once = {"max_retries": 0, "timeout": seconds, "raise_on_status": False}
-    try:
-        http_request(host, "/health", "GET", **once)  # type: ignore[no-untyped-call]
-    except MlflowException as error:
-        problem = cause(error, uri)
-    else:
-        return
-    raise TrackingError(f"the server does not answer: {problem}")

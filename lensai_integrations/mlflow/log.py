@@ -241,9 +241,9 @@ def _upload(files: Mapping[str, bytes], saved: Path | None, target: Target, dead
         pass_on(error)
         reason = error.strerror or str(error)
         problem = f"no temporary folder could hold a copy ({reason}); set TMPDIR to a folder on another disk"
-    told = "It is saved nowhere" if saved is None else f"It is saved in {saved}"
+    whereabouts = "It is saved nowhere" if saved is None else f"It is saved in {saved}"
     rest = "" if saved is None else f"; finish with{_finishing_command(saved, target)}"
-    raise TrackingError(f"the baseline was not uploaded to {target}: {problem}. {told}{rest}")
+    raise TrackingError(f"the baseline was not uploaded to {target}: {problem}. {whereabouts}{rest}")
 
 
 def _send(folder: Path, names: list[str], target: Target, checkpoint: Checkpoint) -> None:
@@ -288,7 +288,7 @@ def _check_listed(repository: ArtifactRepository, path: str, sent: Mapping[str, 
     Raises:
         TrackingError: If something is missing or of another size.
     """
-    listed = {Path(each.path).name: each.file_size for each in repository.list_artifacts(path)}
+    listed = {Path(entry.path).name: entry.file_size for entry in repository.list_artifacts(path)}
     wrong = [f"{name} is missing" for name in sent if name not in listed]
     wrong += [
         f"{name} has {listed[name]} bytes instead of {size}"
@@ -316,8 +316,8 @@ def _remove_stale(repository: ArtifactRepository, path: str, names: list[str], c
 
 
 def _stale(repository: ArtifactRepository, path: str, names: list[str]) -> list[str]:
-    held = {Path(each.path).name for each in repository.list_artifacts(path)}
-    return sorted((held & LIMITS.keys()) - set(names))
+    listed = {Path(entry.path).name for entry in repository.list_artifacts(path)}
+    return sorted((listed & LIMITS.keys()) - set(names))
 
 
 def finishing_command(saved: Path, *, run_id: str, tracking_uri: str, artifact_path: str) -> str:

@@ -1,12 +1,11 @@
-"""What a monitor finds, in an MLflow run: metrics of every window, and the report where people are told.
+"""What was found in production, in MLflow: of a monitor's windows in one run, of devices' hours in a run per sensor.
 
-What devices sent, in MLflow: a run per sensor, with metrics and a report of every hour.
-
-A run is found by its tag every time it is written to, so nothing has to be remembered: a server that starts anew goes
-on with the same runs, a run that someone deleted is made anew, and of two that two servers made at the same moment
-both go on with the older. MLflow keeps every value of a metric and shows the largest of one step and time as the
-newest; so an hour is written a millisecond later for every second that passed between its beginning and the verdict:
-judged again, since more came or with another baseline, it takes the place of what was found before.
+Both log the same metrics and the report where people are told. A sensor's run is found by its tag every time it is
+written to, so nothing has to be remembered: a server that starts anew goes on with the same runs, a run that someone
+deleted is made anew, and of two that two servers made at the same moment both go on with the older. MLflow keeps every
+value of a metric and shows the largest of one step and time as the newest; so an hour is written a millisecond later
+for every second that passed between its beginning and the verdict: judged again, since more came or with another
+baseline, it takes the place of what was found before.
 """
 
 from __future__ import annotations
@@ -285,17 +284,17 @@ class SensorRuns:
         """The sensor's run, made if there is none."""
         experiment = _experiment_id(client, self._experiment)
         checkpoint()
-        found = _oldest(client, experiment, sensor)
-        if found is None:
+        run = _oldest(client, experiment, sensor)
+        if run is None:
             checkpoint()
             tags = {TAG: sensor, "mlflow.source.name": "lensai serve", "mlflow.note.content": _NOTE}
             made = client.create_run(experiment, tags=tags, run_name=sensor)
-            found = _oldest(client, experiment, sensor) or made
-            if found.info.run_id != made.info.run_id:
+            run = _oldest(client, experiment, sensor) or made
+            if run.info.run_id != made.info.run_id:
                 client.delete_run(made.info.run_id)
-        if found.info.status != "RUNNING":
-            client.update_run(found.info.run_id, status="RUNNING")
-        return found
+        if run.info.status != "RUNNING":
+            client.update_run(run.info.run_id, status="RUNNING")
+        return run
 
     def _address(self, run: Run) -> str:
         if not self._uri.startswith(("http://", "https://")):
@@ -334,17 +333,17 @@ def _metrics(hour: JudgedHour, values: dict[str, float]) -> list[Metric]:
 def _experiment_id(client: MlflowClient, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             return str(client.create_experiment(name, tags=_KIND))
         except MlflowException:  # another server made it in the meantime, or this one refuses
-            found = client.get_experiment_by_name(name)
-            if found is None:
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-    if found.lifecycle_stage != "active":
+    if experiment.lifecycle_stage != "active":
         raise TrackingError(f"experiment {name!r} was deleted: restore it, or log to one of another name")
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def _oldest(client: MlflowClient, experiment: str, sensor: str) -> Run | None:

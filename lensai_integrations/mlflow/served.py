@@ -142,11 +142,11 @@ def _warn(event: Event) -> None:
     _log.warning("%s", event.text)
 
 
-def _readers(told: Mapping[str, Any]) -> ImageInputs | dict[str, ImageInputs]:
+def _readers(described: Mapping[str, Any]) -> ImageInputs | dict[str, ImageInputs]:
     """How images are read, as a configuration says it; of several image inputs by name."""
-    if all(isinstance(each, Mapping) for each in told.values()):
-        return {name: ImageInputs(**each) for name, each in told.items()}
-    return ImageInputs(**told)
+    if all(isinstance(fields, Mapping) for fields in described.values()):
+        return {name: ImageInputs(**fields) for name, fields in described.items()}
+    return ImageInputs(**described)
 
 
 def images_in(model_input: Any, key: Key = None, *, several: bool = False) -> Any:
@@ -167,12 +167,12 @@ def images_in(model_input: Any, key: Key = None, *, several: bool = False) -> An
     if not isinstance(model_input, Mapping | list | tuple) and not is_array(model_input):
         raise InputError(f"inputs are not monitored: a {type(model_input).__name__} is no batch of images")
     if several and isinstance(model_input, Mapping):
-        return {name: _copied(each) for name, each in model_input.items()}
+        return {name: _copied(array) for name, array in model_input.items()}
     if several and isinstance(model_input, list | tuple):
-        return [_copied(each) for each in model_input]
+        return [_copied(array) for array in model_input]
     images = find_images(model_input, None if is_array(model_input) else key)
     if isinstance(images, list):
-        return [_copied(each) for each in images]
+        return [_copied(array) for array in images]
     kind_of(images)
     if len(images.shape) < 3:
         raise InputError(f"inputs are not monitored: an array of shape {tuple(images.shape)} is no batch of images")

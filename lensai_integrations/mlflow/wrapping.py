@@ -108,15 +108,15 @@ def monitored(
     import mlflow
 
     info = mlflow.models.get_model_info(model_uri)
-    found = _baseline_of(model_uri, info.model_id, baseline, deadline)
-    DriftMonitor(found, inputs=inputs, **arguments)  # says now what it would say when it serves
+    reference = _baseline_of(model_uri, info.model_id, baseline, deadline)
+    DriftMonitor(reference, inputs=inputs, **arguments)  # says now what it would say when it serves
     with tempfile.TemporaryDirectory(prefix="lensai_monitored_") as temporary:
         folder = Path(temporary) / "monitored"
-        _fill(folder, model_uri, found, configuration)
+        _fill(folder, model_uri, reference, configuration)
         options = {"pip_requirements": _requirements(folder / MODEL), "signature": info.signature, **options}
         logged: ModelInfo = mlflow.pyfunc.log_model(name=name, loader_module=LOADER, data_path=str(folder), **options)
     if logged.model_id:
-        log_baseline(found, model_id=logged.model_id, deadline=deadline)
+        log_baseline(reference, model_id=logged.model_id, deadline=deadline)
     return logged
 
 
@@ -128,9 +128,9 @@ def _checked(arguments: Mapping[str, Any], inputs: Any, directory: str | Path) -
     for key, value in arguments.items():
         if not isinstance(value, str | int | float | None):
             raise InputError(f"{key}={value!r} cannot be kept in a configuration: pass a number")
-    given = None if inputs is None else {name: asdict(reader) for name, reader in readers.items()}
-    given = given.get("", given) if given is not None else None
-    return {"monitor": dict(arguments), "inputs": given, "directory": str(directory)}
+    described = None if inputs is None else {name: asdict(reader) for name, reader in readers.items()}
+    described = described.get("", described) if described is not None else None
+    return {"monitor": dict(arguments), "inputs": described, "directory": str(directory)}
 
 
 def _baseline_of(

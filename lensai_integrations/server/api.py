@@ -1,8 +1,6 @@
-"""What programs read: sensors, their hours, health, metrics.
+"""What programs read: sensors, their hours, health and metrics, each a model that OpenAPI describes.
 
-What the server answers, as models that OpenAPI describes.
-
-What OpenAPI says beyond what the routes say themselves.
+`describe` adds what routes cannot say themselves: which tokens are asked for, and that a wrong parameter is a 400.
 """
 
 from __future__ import annotations
@@ -184,17 +182,18 @@ def _corrected(made: dict[str, Any], tokens: bool) -> dict[str, Any]:
 
 router = APIRouter()
 
-_ALL: Final = refusals(
+#: Answers of every route that is read from, and of those of one sensor.
+REFUSALS: Final = refusals(
     _401="No valid token.",
     _403="The token is for uploads only.",
     _429="Many wrong tokens came from the address, or too many requests of the sender wait.",
     _503="The store cannot be used.",
 )
-_SENSOR: Final = _ALL | refusals(_400="A parameter is wrong.", _404="There is no such sensor or hour.")
+SENSOR_REFUSALS: Final = REFUSALS | refusals(_400="A parameter is wrong.", _404="There is no such sensor or hour.")
 _WHEN: Final = "Unix time in seconds, or ISO 8601 (UTC where it has no offset), e.g. `2026-01-31T12:00:00Z`."
 
 
-@router.get("/sensors", responses=_ALL | refusals(_400="A parameter is wrong."), tags=["programs"])
+@router.get("/sensors", responses=REFUSALS | refusals(_400="A parameter is wrong."), tags=["programs"])
 def sensors(
     service: Reader,
     limit: Annotated[int, Query(ge=1, le=10_000, description="How many at most.")] = 100,
@@ -204,12 +203,12 @@ def sensors(
 ) -> SensorsAnswer:
     """Sensors by name, each with its newest judged hour."""
     most = min(limit, service.settings.listed)
-    found = queries.list_sensors(service.store, most=most + 1, after=after)
-    answers = [SensorAnswer.of(sensor) for sensor in found[:most]]
-    return SensorsAnswer(sensors=answers, next=answers[-1].name if len(found) > most else None)
+    listed = queries.list_sensors(service.store, most=most + 1, after=after)
+    answers = [SensorAnswer.of(sensor) for sensor in listed[:most]]
+    return SensorsAnswer(sensors=answers, next=answers[-1].name if len(listed) > most else None)
 
 
-@router.get("/sensors/{sensor}/drift", responses=_SENSOR, tags=["programs"])
+@router.get("/sensors/{sensor}/drift", responses=SENSOR_REFUSALS, tags=["programs"])
 def drift(
     service: Reader,
     sensor: SensorName,
@@ -225,13 +224,14 @@ def drift(
     return DriftAnswer.of(sensor, hours, most)
 
 
-@router.get("/sensors/{sensor}/hours/{hour}", responses=_SENSOR, tags=["programs"])
+@router.get("/sensors/{sensor}/hours/{hour}", responses=SENSOR_REFUSALS, tags=["programs"])
 def hour(service: Reader, sensor: SensorName, hour: HourStart) -> ReportAnswer:
     """An hour of a sensor with its whole report."""
-    found = queries.hour_report(service.store, sensor, hour)
-    if found is None:
+    judged = queries.hour_report(service.store, sensor, hour)
+    if judged is None:
         raise no_such(sensor, hour)
-    return ReportAnswer(verdict=HourAnswer.model_validate(found[0]), report=found[1])
+    verdict, report = judged
+    return ReportAnswer(verdict=HourAnswer.model_validate(verdict), report=report)
 
 
 @router.get("/healthz", responses={503: {"model": HealthAnswer, "description": "It cannot."}}, tags=["operation"])
@@ -247,12 +247,13 @@ def healthz(request: Request, response: Response) -> HealthAnswer:
         service.check_disk()
     except (HTTPException, StoreError):
         disk = False
-    fine = store and disk and service.settler.alive
+    worker = service.settler.alive
+    fine = store and disk and worker
     response.status_code = 200 if fine else 503
-    return HealthAnswer(status="ok" if fine else "failing", store=store, worker=service.settler.alive, disk=disk)
+    return HealthAnswer(status="ok" if fine else "failing", store=store, worker=worker, disk=disk)
 
 
-@router.get("/metrics", response_class=Response, responses=_ALL, tags=["operation"])
+@router.get("/metrics", response_class=Response, responses=REFUSALS, tags=["operation"])
 def metrics(service: Reader) -> Response:
     """Counters and gauges as Prometheus reads them."""
     return Response(service.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -128,7 +128,7 @@ class Connections:
         now = self._clock()
         if self._leaving and now - self._made_room < _PAUSE:
             return
-        quiet = takewhile(lambda each: each[1] <= now - GRACE, self._quiet.items())
+        quiet = takewhile(lambda entry: entry[1] <= now - GRACE, self._quiet.items())
         silent = list(islice((connection for connection, _ in quiet if connection.is_silent()), _PLACES))
         if silent:
             self._close(silent)
@@ -225,13 +225,13 @@ class _Connection(socket.socket):
         except OSError:  # that it would block, mostly
             return True
 
-    def send(self, *given: Any) -> int:
-        sent = super().send(*given)
+    def send(self, *args: Any) -> int:
+        sent = super().send(*args)
         self._connections.sent(self)
         return sent
 
-    def sendmsg(self, *given: Any) -> int:  # asyncio's from Python 3.12 on
-        sent = super().sendmsg(*given)
+    def sendmsg(self, *args: Any) -> int:  # asyncio's from Python 3.12 on
+        sent = super().sendmsg(*args)
         self._connections.sent(self)
         return sent
 

@@ -1,15 +1,11 @@
-"""Hours of sensors: what is merged of their uploads, each exactly once, and what was found of it.
+"""Hours of sensors in the store: whose turn it is, what is merged of their uploads, and what was found of it.
 
 Merging takes no lock. Whoever merges reads an hour's version, and writes only if it is still that version, in the
 transaction that clears the payloads; of two servers that merge the same uploads one is told to try again.
 
-Whose turn it is: hours are leased, by one server at a time, and sensors take turns.
-
-A lease is a stamp of the store's clock. One in the future is of a clock that has been set back since, and holds
-nothing. Sensors take turns by name, each with its newest hour: whoever has ten thousand hours waiting delays an hour
-of another sensor by one of them.
-
-Uploads folded into the sketches of their hour, as far as there is room in it.
+Judging is leased, to one server at a time. A lease is a stamp of the store's clock; one in the future is of a clock
+that has been set back since, and holds nothing. Sensors take turns by name, each with its newest hour: whoever has ten
+thousand hours waiting delays an hour of another sensor by one of them.
 """
 
 from __future__ import annotations
@@ -28,53 +24,8 @@ from lensai_integrations.server.ledger import upsert
 from lensai_integrations.server.records import HourDrift
 from lensai_integrations.server.store import HOURS, SENSORS, UPLOADS, Store, of_hour
 
-#: Seconds by which a stamp may be ahead: whoever has it read the same clock a little later.
-_LATER: Final = 60.0
-
-
-def lease(
-    store: Store,
-    wanted: ColumnElement[bool],
-    stamp: Column[float],
-    wanted_columns: tuple[Any, ...],
-    *,
-    now: float,
-    interval: float,
-    after: str,
-) -> tuple[Any, float] | None:
-    """The newest hour that nobody has leased, of the sensor that comes next.
-
-    Args:
-        store: Where from.
-        wanted: Which hours.
-        stamp: The column of `HOURS` in which they are leased.
-        wanted_columns: Columns that are given of it.
-        now: Unix time in seconds, by the store's clock.
-        interval: Seconds for which an hour is leased.
-        after: The sensor that had its turn before.
-
-    Returns:
-        The hour's row, and what was in `stamp` before; None if there is none.
-    """
-    free = (stamp <= now - interval) | (stamp > now + _LATER)
-    first = (
-        select(HOURS.c.sensor, HOURS.c.hour, stamp)
-        .where(wanted, free)
-        .order_by(HOURS.c.sensor, HOURS.c.hour.desc())
-        .limit(1)
-    )
-    while True:
-        with store.reading() as db:
-            found = db.execute(first.where(HOURS.c.sensor > after)).first()
-            found = found or db.execute(first.where(HOURS.c.sensor > "")).first()
-        if found is None:
-            return None
-        sensor, hour, before = found
-        mine = of_hour(sensor, hour) & (stamp == before)
-        with store.writing() as db:
-            row = db.execute(update(HOURS).where(mine).values({stamp: now}).returning(*wanted_columns)).first()
-        if row is not None:  # no other server was faster
-            return row, before
+#: Most bytes of uploads that are taken to be merged at once.
+TAKEN_BYTES: Final = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -98,51 +49,20 @@ class UnmergedHour:
     more: bool = False
 
 
-@dataclass(frozen=True)
-class Due:
-    """An hour that is to be judged.
-
-    Attributes:
-        sensor: Whose.
-        hour: When it begins, unix time in seconds.
-        version: Of its sketches.
-        uploads: How many are merged in it.
-        rows: Images.
-        sketches: Packed.
-    """
-
-    sensor: str
-    hour: int
-    version: int
-    uploads: int
-    rows: int
-    sketches: bytes
-
-
-#: Most bytes of uploads that are taken to be merged at once.
-TAKEN_BYTES: Final = 32 * 2**20
-_DAMAGED: Final = "what was stored of an upload was damaged"
-_FEWER: Final = "streams of an upload were left out: its hour has as many of them, or as large ones, as there may be"
-
-
-class _SupersededError(Exception):
-    """Another server was faster; the transaction is given up."""
-
-
 def pending(store: Store) -> list[tuple[str, int]]:
     """Sensors by name that have uploads to merge, each with the newest of its hours that have."""
     newest = select(UPLOADS.c.sensor, func.max(UPLOADS.c.hour)).where(UPLOADS.c.payload.is_not(None))
     with store.reading() as db:
-        found = db.execute(newest.group_by(UPLOADS.c.sensor).order_by(UPLOADS.c.sensor))
-        return [(sensor, hour) for sensor, hour in found]
+        rows = db.execute(newest.group_by(UPLOADS.c.sensor).order_by(UPLOADS.c.sensor))
+        return [(sensor, hour) for sensor, hour in rows]
 
 
 def pending_before(store: Store, sensor: str, hour: int) -> int | None:
     """The newest hour of a sensor before this one that has uploads to merge; None if there is none."""
     older = (UPLOADS.c.sensor == sensor) & (UPLOADS.c.hour < hour) & UPLOADS.c.payload.is_not(None)
     with store.reading() as db:
-        found: int | None = db.scalar(select(func.max(UPLOADS.c.hour)).where(older))
-    return found
+        newest: int | None = db.scalar(select(func.max(UPLOADS.c.hour)).where(older))
+    return newest
 
 
 def take(store: Store, sensor: str, hour: int, most: int, most_bytes: int = TAKEN_BYTES) -> UnmergedHour:
@@ -162,8 +82,8 @@ def take(store: Store, sensor: str, hour: int, most: int, most_bytes: int = TAKE
         there = [(timestamp, size) for timestamp, size in db.execute(sizes.limit(most + 1))]
         within = _within(there[:most], most_bytes)
         waiting = select(UPLOADS.c.timestamp, UPLOADS.c.payload).where(mine, UPLOADS.c.timestamp.in_(within))
-        found = db.execute(waiting.order_by(UPLOADS.c.timestamp))
-        payloads = {timestamp: bytes(payload) for timestamp, payload in found}
+        rows = db.execute(waiting.order_by(UPLOADS.c.timestamp))
+        payloads = {timestamp: bytes(payload) for timestamp, payload in rows}
     version, sketches = (row.version, bytes(row.sketches)) if row else (0, None)
     return UnmergedHour(sensor, hour, version, sketches, payloads, more=len(within) < len(there))
 
@@ -174,6 +94,96 @@ def _within(sizes: list[tuple[int, int]], most: int) -> list[int]:
     return [
         timestamp for at, ((timestamp, _), total) in enumerate(zip(sizes, sums, strict=True)) if not at or total <= most
     ]
+
+
+#: Most streams of an hour, and most bytes they may grow to: one more upload can always be merged in memory.
+MOST_STREAMS: Final = 2_000
+MOST_BYTES: Final = 32 * 2**20
+#: Bytes of a sketch with the parameter k once it has seen a lot: up to 3 k values, and what is around them.
+_BYTES_PER_K: Final = 12
+_AROUND: Final = 2_500
+
+
+def fitting(batch: UnmergedHour) -> tuple[UnmergedHour, list[int]]:
+    """A batch without the streams for which its hour has no room: names are chosen by whoever sends them.
+
+    Args:
+        batch: The hour and the uploads.
+
+    Returns:
+        The batch, and the timestamps of uploads that have lost streams.
+
+    Raises:
+        FormatError: If what is stored of the hour is damaged.
+
+    Example:
+        >>> noise = bytes.fromhex("02 02 0f 04 c8 00 08 00 00 00 c0 3f")
+        >>> sketches = pack_sketches({"imgstats/noise.bin": noise})
+        >>> batch = UnmergedHour("door-3", 1719392400, 0, None, {1719393854: sketches})
+        >>> fitting(batch) == (batch, [])
+        True
+    """
+    stored = unpack_sketches(batch.sketches) if batch.sketches is not None else {}
+    streams, room = set(stored), MOST_BYTES - sum(map(_grown, stored.values()))
+    payloads, fewer = dict(batch.payloads), []
+    for timestamp, payload in batch.payloads.items():
+        try:
+            sketches = unpack_sketches(payload)
+        except FormatError:  # `folded` says so
+            continue
+        fits = {}
+        for path, sketch in sketches.items():
+            if path not in streams:
+                if len(streams) >= MOST_STREAMS or _grown(sketch) > room:
+                    continue
+                streams.add(path)
+                room -= _grown(sketch)
+            fits[path] = sketch
+        if len(fits) < len(sketches):
+            payloads[timestamp] = pack_sketches(fits)
+            fewer.append(timestamp)
+    return (replace(batch, payloads=payloads) if fewer else batch), fewer
+
+
+def _grown(sketch: bytes) -> int:
+    return _AROUND + _BYTES_PER_K * int.from_bytes(sketch[4:6], "little")
+
+
+def folded(batch: UnmergedHour) -> tuple[Sketches, list[int]]:
+    """An hour's sketches with a batch of uploads merged into them.
+
+    Args:
+        batch: The hour and the uploads.
+
+    Returns:
+        The sketches, and the timestamps of uploads that could not be merged.
+
+    Raises:
+        FormatError: If what is stored of the hour is damaged.
+
+    Example:
+        >>> folded(UnmergedHour("door-3", 1719392400, 0, None, {1719393854: b"damaged"}))
+        ({}, [1719393854])
+    """
+    stored = unpack_sketches(batch.sketches) if batch.sketches is not None else {}
+    try:
+        return merged([stored, *map(unpack_sketches, batch.payloads.values())]), []
+    except FormatError:
+        whole, damaged = merged([stored]), []
+    for timestamp, payload in batch.payloads.items():
+        try:
+            whole = merged([whole, unpack_sketches(payload)])
+        except FormatError:
+            damaged.append(timestamp)
+    return whole, damaged
+
+
+_DAMAGED: Final = "what was stored of an upload was damaged"
+_FEWER: Final = "streams of an upload were left out: its hour has as many of them, or as large ones, as there may be"
+
+
+class _SupersededError(Exception):
+    """Another server was faster; the transaction is given up."""
 
 
 def put(
@@ -235,6 +245,31 @@ def _put_hour(db: Connection, batch: UnmergedHour, values: dict[str, object], up
         raise _SupersededError
 
 
+def _mine(batch: UnmergedHour) -> ColumnElement[bool]:
+    return (UPLOADS.c.sensor == batch.sensor) & UPLOADS.c.timestamp.in_(list(batch.payloads))
+
+
+@dataclass(frozen=True)
+class Due:
+    """An hour that is to be judged.
+
+    Attributes:
+        sensor: Whose.
+        hour: When it begins, unix time in seconds.
+        version: Of its sketches.
+        uploads: How many are merged in it.
+        rows: Images.
+        sketches: Packed.
+    """
+
+    sensor: str
+    hour: int
+    version: int
+    uploads: int
+    rows: int
+    sketches: bytes
+
+
 def claim(store: Store, now: float, interval: float, after: str = "") -> Due | None:
     """An hour that is due for a verdict, for this server to judge; None if there is none.
 
@@ -246,10 +281,10 @@ def claim(store: Store, now: float, interval: float, after: str = "") -> Due | N
     """
     due = HOURS.c.judged_version < HOURS.c.version
     wanted = (HOURS.c.sensor, HOURS.c.hour, HOURS.c.version, HOURS.c.uploads, HOURS.c.rows, HOURS.c.sketches)
-    found = lease(store, due, HOURS.c.claimed, wanted, now=now, interval=interval, after=after)
-    if found is None:
+    leased = lease(store, due, HOURS.c.claimed, wanted, now=now, interval=interval, after=after)
+    if leased is None:
         return None
-    row, _ = found
+    row, _ = leased
     return Due(row.sensor, row.hour, row.version, row.uploads, row.rows, bytes(row.sketches))
 
 
@@ -289,87 +324,50 @@ def put_problem(store: Store, sensor: str, hour: int, problem: str) -> None:
         db.execute(update(HOURS).where(of_hour(sensor, hour)).values(problem=problem))
 
 
-def _mine(batch: UnmergedHour) -> ColumnElement[bool]:
-    return (UPLOADS.c.sensor == batch.sensor) & UPLOADS.c.timestamp.in_(list(batch.payloads))
+#: Seconds by which a stamp may be ahead: whoever has it read the same clock a little later.
+_LATER: Final = 60.0
 
 
-#: Most streams of an hour, and most bytes they may grow to: one more upload can always be merged in memory.
-MOST_STREAMS: Final = 2_000
-MOST_BYTES: Final = 32 * 2**20
-#: Bytes of a sketch with the parameter k once it has seen a lot: up to 3 k values, and what is around them.
-_BYTES_PER_K: Final = 12
-_AROUND: Final = 2_500
-
-
-def fitting(batch: UnmergedHour) -> tuple[UnmergedHour, list[int]]:
-    """A batch without the streams for which its hour has no room: names are chosen by whoever sends them.
-
-    Args:
-        batch: The hour and the uploads.
-
-    Returns:
-        The batch, and the timestamps of uploads that have lost streams.
-
-    Raises:
-        FormatError: If what is stored of the hour is damaged.
-
-    Example:
-        >>> noise = bytes.fromhex("02 02 0f 04 c8 00 08 00 00 00 c0 3f")
-        >>> sketches = pack_sketches({"imgstats/noise.bin": noise})
-        >>> batch = UnmergedHour("door-3", 1719392400, 0, None, {1719393854: sketches})
-        >>> fitting(batch) == (batch, [])
-        True
-    """
-    known = unpack_sketches(batch.sketches) if batch.sketches is not None else {}
-    streams, room = set(known), MOST_BYTES - sum(map(_grown, known.values()))
-    payloads, fewer = dict(batch.payloads), []
-    for timestamp, payload in batch.payloads.items():
-        try:
-            sketches = unpack_sketches(payload)
-        except FormatError:  # `folded` says so
-            continue
-        fits = {}
-        for path, sketch in sketches.items():
-            if path not in streams:
-                if len(streams) >= MOST_STREAMS or _grown(sketch) > room:
-                    continue
-                streams.add(path)
-                room -= _grown(sketch)
-            fits[path] = sketch
-        if len(fits) < len(sketches):
-            payloads[timestamp] = pack_sketches(fits)
-            fewer.append(timestamp)
-    return (replace(batch, payloads=payloads) if fewer else batch), fewer
-
-
-def _grown(sketch: bytes) -> int:
-    return _AROUND + _BYTES_PER_K * int.from_bytes(sketch[4:6], "little")
-
-
-def folded(batch: UnmergedHour) -> tuple[Sketches, list[int]]:
-    """An hour's sketches with a batch of uploads merged into them.
+def lease(
+    store: Store,
+    wanted: ColumnElement[bool],
+    stamp: Column[float],
+    wanted_columns: tuple[Any, ...],
+    *,
+    now: float,
+    interval: float,
+    after: str,
+) -> tuple[Any, float] | None:
+    """The newest hour that nobody has leased, of the sensor that comes next.
 
     Args:
-        batch: The hour and the uploads.
+        store: Where from.
+        wanted: Which hours.
+        stamp: The column of `HOURS` in which they are leased.
+        wanted_columns: Columns that are given of it.
+        now: Unix time in seconds, by the store's clock.
+        interval: Seconds for which an hour is leased.
+        after: The sensor that had its turn before.
 
     Returns:
-        The sketches, and the timestamps of uploads that could not be merged.
-
-    Raises:
-        FormatError: If what is stored of the hour is damaged.
-
-    Example:
-        >>> folded(UnmergedHour("door-3", 1719392400, 0, None, {1719393854: b"damaged"}))
-        ({}, [1719393854])
+        The hour's row, and what was in `stamp` before; None if there is none.
     """
-    known = unpack_sketches(batch.sketches) if batch.sketches is not None else {}
-    try:
-        return merged([known, *map(unpack_sketches, batch.payloads.values())]), []
-    except FormatError:
-        whole, damaged = merged([known]), []
-    for timestamp, payload in batch.payloads.items():
-        try:
-            whole = merged([whole, unpack_sketches(payload)])
-        except FormatError:
-            damaged.append(timestamp)
-    return whole, damaged
+    free = (stamp <= now - interval) | (stamp > now + _LATER)
+    first = (
+        select(HOURS.c.sensor, HOURS.c.hour, stamp)
+        .where(wanted, free)
+        .order_by(HOURS.c.sensor, HOURS.c.hour.desc())
+        .limit(1)
+    )
+    while True:
+        with store.reading() as db:
+            next_hour = db.execute(first.where(HOURS.c.sensor > after)).first()
+            next_hour = next_hour or db.execute(first.where(HOURS.c.sensor > "")).first()
+        if next_hour is None:
+            return None
+        sensor, hour, before = next_hour
+        mine = of_hour(sensor, hour) & (stamp == before)
+        with store.writing() as db:
+            row = db.execute(update(HOURS).where(mine).values({stamp: now}).returning(*wanted_columns)).first()
+        if row is not None:  # no other server was faster
+            return row, before

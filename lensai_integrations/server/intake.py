@@ -1,12 +1,8 @@
-"""`POST /upload/`.
+"""`POST /upload/`: from a request, in either dialect that devices speak, to an upload that is checked and on disk.
 
-A request as a checked upload, in both dialects devices speak.
-
-The newer one has form fields: `sensor_id`, `timestamp`, `file_type` and `file`. The older one has headers `sensorid`,
-`timestamp` and `metrictype`, and only `file` in the form. The body is counted while it comes, and kept in memory: no
-temporary file is made, and no archive extracted.
-
-What an upload says of itself: the sensor's name and the time, checked.
+The newer dialect has form fields: `sensor_id`, `timestamp`, `file_type` and `file`. The older one has headers
+`sensorid`, `timestamp` and `metrictype`, and only `file` in the form. The body is counted while it comes, and kept in
+memory: no temporary file is made, and no archive extracted.
 """
 
 from __future__ import annotations
@@ -37,63 +33,113 @@ from lensai_integrations.server.shares import LaterError, Room, Sender, Spent, T
 from lensai_integrations.server.store import StoreError
 from lensai_integrations.server.tokens import Grant
 
-#: Seconds by which a device's clock may be ahead.
-AHEAD: Final = 86_400
-#: What no clock here can be so far behind of that a timestamp after it were right: ten years after now, or after 2026
-#: where the clock has not been set since it was built.
-_YEARS: Final = 10 * 365 * 86_400
-_OF_THIS_RELEASE: Final = 1_767_225_600
+router = APIRouter()
+
+_TEXT: Final = {"type": "string"}
+#: The body is read by hand, counted and bounded, so OpenAPI has to be told of it.
+_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "sensor_id": {**_TEXT, "description": "The sensor's name.", "example": "door-3"},
+                        "timestamp": {**_TEXT, "description": "Unix time in seconds.", "example": "1719393854"},
+                        "file_type": {**_TEXT, "enum": ["stats"]},
+                        "file": {
+                            **_TEXT,
+                            "format": "binary",
+                            "description": "Tar archive, gzipped: `imgstats/noise.bin` and so on.",
+                        },
+                    },
+                }
+            }
+        },
+    },
+    "parameters": [
+        {"in": "header", "name": name, "schema": _TEXT, "description": f"Older devices send {field} so."}
+        for name, field in (("sensorid", "sensor_id"), ("timestamp", "timestamp"), ("metrictype", "file_type"))
+    ],
+}
+_REFUSALS: Final = refusals(
+    _400="Something about the upload is wrong; sending it again does not help.",
+    _401="No valid token.",
+    _403="The token is for uploads of another sensor.",
+    _408="The body did not come in time.",
+    _413="The body is too large.",
+    _429="The sender has too much under way, or has had its share of the day: send it again after `Retry-After`"
+    " seconds.",
+    _503="Too busy, full, the store cannot be used, or the timestamp is ahead of the clock: send it again after"
+    " `Retry-After` seconds.",
+)
+_RESULTS: Final = {401: "unauthorised", 403: "unauthorised", 413: "too large", 429: "unauthorised"}
 
 
-class TimestampAheadError(InputError):
-    """A timestamp is more than a day ahead of the clock here. Either may be wrong, so it is not refused for ever."""
+@router.post(
+    "/upload/",
+    status_code=201,
+    response_model=UploadAnswer,
+    responses={200: {"model": UploadAnswer, "description": "It was stored before."}, **_REFUSALS},
+    openapi_extra=_BODY,
+    tags=["devices"],
+)
+@router.post("/upload", status_code=201, include_in_schema=False)
+async def upload(request: Request, response: Response) -> UploadAnswer:
+    """Take a device's sketches. When the answer comes they are on disk; sending the same again changes nothing."""
+    service, result = service_of(request), "failed"
+    with service.metrics.seconds.time():
+        try:
+            received, outcome = await _stored(request, service)
+            result = outcome.value
+        except LaterError as later:
+            result = later.result
+            service.told.warning(f"answered {later.status_code}, {result}: %s", later.detail)  # each kind for itself
+            raise
+        except HTTPException as error:
+            result = _RESULTS.get(error.status_code, "refused")
+            raise
+        except StoreError:
+            result = "unavailable"
+            raise
+        finally:
+            service.metrics.uploads.labels(result).inc()
+    return _answer(service, received, outcome, response)
 
 
-def checked_sensor(name: str) -> str:
-    """The name of a sensor.
+async def _stored(request: Request, service: Service) -> tuple[Received, Outcome]:
+    whose = sender(request)  # before the body is read
+    service.check_disk()
+    async with receive(request, service.settings, service.turns, whose, time.time()) as received:
+        _check_share_of_disk(service, received)
+        outcome = await service.inbox.put(received, whose.holder)
+    if isinstance(outcome, Spent):
+        raise used_up(received.sensor, outcome)
+    if outcome is Outcome.NO_ROOM:
+        raise LaterError(503, f"there are {service.settings.sensors} sensors, which is --max-sensors", 3600, "no room")
+    return received, outcome
 
-    Raises:
-        InputError: If it is not one.
 
-    Example:
-        >>> checked_sensor("door-3")
-        'door-3'
-    """
-    if not SENSOR.fullmatch(name):
-        raise InputError(
-            f"sensor_id={name[:140]!r} should be 1 to 128 letters, digits, dots, dashes and underscores, beginning with"
-            " a letter or digit"
+def _check_share_of_disk(service: Service, received: Received) -> None:
+    """Of the last room on the disk nobody may have used more than is left for others."""
+    if service.allowances.bytes.spent(received.account) > service.disk_room():
+        raise LaterError(429, f"the server's disk is nearly full, and sensor {received.sensor!r} has sent much", 600)
+
+
+def _answer(service: Service, received: Received, outcome: Outcome, response: Response) -> UploadAnswer:
+    if outcome is Outcome.CREATED:
+        service.metrics.bytes.inc(received.size)
+        service.settler.wake()
+    else:
+        response.status_code = 200
+    if outcome is Outcome.DIFFERENT and service.differing.first(received.sensor):
+        service.told.warning(
+            "sensor %s sent something else for %d again; the first stays", received.sensor, received.timestamp
         )
-    return name
-
-
-def checked_timestamp(text: str, now: float) -> int:
-    """Unix time in whole seconds.
-
-    Args:
-        text: As it was sent.
-        now: Unix time in seconds.
-
-    Raises:
-        TimestampAheadError: If it is more than a day ahead: it may be right later, or here.
-        InputError: If it is not one, before 2000, or ten years ahead.
-
-    Example:
-        >>> checked_timestamp("1719393854", now=1719393860.0)
-        1719393854
-    """
-    value = int(text) if text.isascii() and text.isdecimal() and len(text) <= 12 else -1
-    if not EARLIEST < value <= max(now, _OF_THIS_RELEASE) + _YEARS:
-        raise InputError(
-            f"timestamp={text[:40]!r} should be unix time in whole seconds, after 2000 and at most a day ahead of"
-            f" {int(now)}, which it is here"
-        )
-    if value > now + AHEAD:
-        raise TimestampAheadError(
-            f"timestamp={value} is {duration(value - now)} ahead of {int(now)}, which it is here; the clock of the"
-            " device or of this server is wrong"
-        )
-    return value
+    about = {"sensor": received.sensor, "timestamp": received.timestamp, "problems": list(received.problems)}
+    return UploadAnswer.model_validate({**about, "status": outcome.value})
 
 
 #: Headers of the older dialect by the form fields of the newer one.
@@ -138,22 +184,6 @@ async def receive(
         yield received
 
 
-async def _read(request: Request, settings: Settings, room: Room, grant: Grant, now: float) -> tuple[bytes, str, int]:
-    """The archive, the sensor and the timestamp."""
-    form = await _form(request, settings, room)
-    try:
-        said = {name: _text(form, request.headers, name) for name in HEADERS}
-        sensor, timestamp = _checked(said, now)
-        if not grant.uploads(sensor):
-            raise HTTPException(403, f"this token is not for uploads of sensor {sensor!r}")
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise HTTPException(400, "the form has no file in a field called 'file'")
-        return await file.read(), sensor, timestamp
-    finally:
-        await form.close()
-
-
 def _check_head(headers: Headers, settings: Settings) -> None:
     """Refuse what need not be read to be refused."""
     chunked = "transfer-encoding" in headers  # then a length says nothing
@@ -172,6 +202,22 @@ def _check_head(headers: Headers, settings: Settings) -> None:
 def _too_large(settings: Settings) -> HTTPException:
     detail = f"the upload has more than the {settings.upload_bytes} bytes that are taken: upload more often"
     return HTTPException(413, detail, {"Connection": "close"})
+
+
+async def _read(request: Request, settings: Settings, room: Room, grant: Grant, now: float) -> tuple[bytes, str, int]:
+    """The archive, the sensor and the timestamp."""
+    form = await _form(request, settings, room)
+    try:
+        said = {name: _text(form, request.headers, name) for name in HEADERS}
+        sensor, timestamp = _checked(said, now)
+        if not grant.uploads(sensor):
+            raise HTTPException(403, f"this token is not for uploads of sensor {sensor!r}")
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise HTTPException(400, "the form has no file in a field called 'file'")
+        return await file.read(), sensor, timestamp
+    finally:
+        await form.close()
 
 
 async def _form(request: Request, settings: Settings, room: Room) -> FormData:
@@ -283,110 +329,60 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)[:1000]
 
 
-router = APIRouter()
-
-_TEXT: Final = {"type": "string"}
-#: The body is read by hand, counted and bounded, so OpenAPI has to be told of it.
-_BODY: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "sensor_id": {**_TEXT, "description": "The sensor's name.", "example": "door-3"},
-                        "timestamp": {**_TEXT, "description": "Unix time in seconds.", "example": "1719393854"},
-                        "file_type": {**_TEXT, "enum": ["stats"]},
-                        "file": {
-                            **_TEXT,
-                            "format": "binary",
-                            "description": "Tar archive, gzipped: `imgstats/noise.bin` and so on.",
-                        },
-                    },
-                }
-            }
-        },
-    },
-    "parameters": [
-        {"in": "header", "name": name, "schema": _TEXT, "description": f"Older devices send {field} so."}
-        for name, field in (("sensorid", "sensor_id"), ("timestamp", "timestamp"), ("metrictype", "file_type"))
-    ],
-}
-_REFUSALS: Final = refusals(
-    _400="Something about the upload is wrong; sending it again does not help.",
-    _401="No valid token.",
-    _403="The token is for uploads of another sensor.",
-    _408="The body did not come in time.",
-    _413="The body is too large.",
-    _429="The sender has too much under way, or has had its share of the day: send it again after `Retry-After`"
-    " seconds.",
-    _503="Too busy, full, the store cannot be used, or the timestamp is ahead of the clock: send it again after"
-    " `Retry-After` seconds.",
-)
-_RESULTS: Final = {401: "unauthorised", 403: "unauthorised", 413: "too large", 429: "unauthorised"}
+#: Seconds by which a device's clock may be ahead.
+AHEAD: Final = 86_400
+#: What no clock here can be so far behind of that a timestamp after it were right: ten years after now, or after 2026
+#: where the clock has not been set since it was built.
+_YEARS: Final = 10 * 365 * 86_400
+_OF_THIS_RELEASE: Final = 1_767_225_600
 
 
-@router.post(
-    "/upload/",
-    status_code=201,
-    response_model=UploadAnswer,
-    responses={200: {"model": UploadAnswer, "description": "It was stored before."}, **_REFUSALS},
-    openapi_extra=_BODY,
-    tags=["devices"],
-)
-@router.post("/upload", status_code=201, include_in_schema=False)
-async def upload(request: Request, response: Response) -> UploadAnswer:
-    """Take a device's sketches. When the answer comes they are on disk; sending the same again changes nothing."""
-    service, result = service_of(request), "failed"
-    with service.metrics.seconds.time():
-        try:
-            received, outcome = await _stored(request, service)
-            result = outcome.value
-        except LaterError as later:
-            result = later.result
-            service.told.warning(f"answered {later.status_code}, {result}: %s", later.detail)  # each kind for itself
-            raise
-        except HTTPException as error:
-            result = _RESULTS.get(error.status_code, "refused")
-            raise
-        except StoreError:
-            result = "unavailable"
-            raise
-        finally:
-            service.metrics.uploads.labels(result).inc()
-    return _answer(service, received, outcome, response)
+class TimestampAheadError(InputError):
+    """A timestamp is more than a day ahead of the clock here. Either may be wrong, so it is not refused for ever."""
 
 
-async def _stored(request: Request, service: Service) -> tuple[Received, Outcome]:
-    whose = sender(request)  # before the body is read
-    service.check_disk()
-    async with receive(request, service.settings, service.turns, whose, time.time()) as received:
-        _check_share_of_disk(service, received)
-        outcome = await service.inbox.put(received, whose.holder)
-    if isinstance(outcome, Spent):
-        raise used_up(received.sensor, outcome)
-    if outcome is Outcome.NO_ROOM:
-        raise LaterError(503, f"there are {service.settings.sensors} sensors, which is --max-sensors", 3600, "no room")
-    return received, outcome
+def checked_sensor(name: str) -> str:
+    """The name of a sensor.
 
+    Raises:
+        InputError: If it is not one.
 
-def _check_share_of_disk(service: Service, received: Received) -> None:
-    """Of the last room on the disk nobody may have used more than is left for others."""
-    if service.allowances.bytes.spent(received.account) > service.disk_room():
-        raise LaterError(429, f"the server's disk is nearly full, and sensor {received.sensor!r} has sent much", 600)
-
-
-def _answer(service: Service, received: Received, outcome: Outcome, response: Response) -> UploadAnswer:
-    if outcome is Outcome.CREATED:
-        service.metrics.bytes.inc(received.size)
-        service.settler.wake()
-    else:
-        response.status_code = 200
-    if outcome is Outcome.DIFFERENT and service.differing.first(received.sensor):
-        service.told.warning(
-            "sensor %s sent something else for %d again; the first stays", received.sensor, received.timestamp
+    Example:
+        >>> checked_sensor("door-3")
+        'door-3'
+    """
+    if not SENSOR.fullmatch(name):
+        raise InputError(
+            f"sensor_id={name[:140]!r} should be 1 to 128 letters, digits, dots, dashes and underscores, beginning with"
+            " a letter or digit"
         )
-    about = {"sensor": received.sensor, "timestamp": received.timestamp, "problems": list(received.problems)}
-    return UploadAnswer.model_validate({**about, "status": outcome.value})
+    return name
+
+
+def checked_timestamp(text: str, now: float) -> int:
+    """Unix time in whole seconds.
+
+    Args:
+        text: As it was sent.
+        now: Unix time in seconds.
+
+    Raises:
+        TimestampAheadError: If it is more than a day ahead: it may be right later, or here.
+        InputError: If it is not one, before 2000, or ten years ahead.
+
+    Example:
+        >>> checked_timestamp("1719393854", now=1719393860.0)
+        1719393854
+    """
+    value = int(text) if text.isascii() and text.isdecimal() and len(text) <= 12 else -1
+    if not EARLIEST < value <= max(now, _OF_THIS_RELEASE) + _YEARS:
+        raise InputError(
+            f"timestamp={text[:40]!r} should be unix time in whole seconds, after 2000 and at most a day ahead of"
+            f" {int(now)}, which it is here"
+        )
+    if value > now + AHEAD:
+        raise TimestampAheadError(
+            f"timestamp={value} is {duration(value - now)} ahead of {int(now)}, which it is here; the clock of the"
+            " device or of this server is wrong"
+        )
+    return value

@@ -22,8 +22,8 @@ class Lasting(logging.Filter):
         clock: Seconds that only grow.
 
     Example:
-        >>> told = Lasting()
-        >>> told.left_out("the store is locked"), told.left_out("the store is locked")
+        >>> log = Lasting()
+        >>> log.left_out("the store is locked"), log.left_out("the store is locked")
         (0, None)
     """
 

@@ -1,9 +1,8 @@
-"""Uploads as they come in: each is written once, whatever a device sends again.
+"""Uploads on their way into the store: each is written once, whatever a device sends again.
 
-Uploads on their way into the store: those that come while one transaction is written share the next.
-
-A disk syncs some hundred times a second; without this, that would be how many uploads a second there can be. Where more
-wait than a transaction has, senders take turns.
+Those that come while one transaction is written share the next (`Inbox`): a disk syncs some hundred times a second, and
+without this that would be how many uploads a second there can be. Where more wait than a transaction has, senders take
+turns.
 """
 
 from __future__ import annotations
@@ -91,6 +90,75 @@ class Received:
         return self.grant.token, self.sensor
 
 
+#: Most uploads of one transaction, and bytes of them after which no other is added: others wait until it is on disk.
+_TOGETHER: Final = 128
+_BYTES: Final = 16 * 2**20
+
+Answer = asyncio.Future[Outcome | Spent]
+
+
+class Inbox:
+    """Where requests leave their uploads, and wait until they are on disk.
+
+    Args:
+        store: Where to.
+        most_sensors: Of further sensors nothing is stored.
+        allowances: What may be stored in a day.
+    """
+
+    def __init__(self, store: Store, most_sensors: int, allowances: Allowances | None = None) -> None:
+        self._store, self._most_sensors, self._allowances = store, most_sensors, allowances
+        self._waiting = InTurn[tuple[Received, Answer]]()
+        self._writer: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "lensai-inbox")  # whatever occupies the others
+
+    async def put(self, upload: Received, holder: str = "") -> Outcome | Spent:
+        """Store an upload; when this returns it is on disk, or was not to be stored.
+
+        Args:
+            upload: The upload.
+            holder: Whose turn it is; see `Sender`.
+
+        Raises:
+            StoreError: If the store cannot be used.
+        """
+        answer: Answer = asyncio.get_running_loop().create_future()
+        self._waiting.add(holder, (upload, answer))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+        return await answer
+
+    async def _write(self) -> None:
+        try:
+            while batch := self._batch():
+                await self._write_batch(batch)
+        finally:
+            self._writer = None
+
+    def _batch(self) -> list[tuple[Received, Answer]]:
+        batch: list[tuple[Received, Answer]] = []
+        size = 0
+        while len(batch) < _TOGETHER and size < _BYTES and (entry := self._waiting.next()):
+            batch.append(entry[1])
+            size += entry[1][0].bytes
+        return batch
+
+    async def _write_batch(self, batch: list[tuple[Received, Answer]]) -> None:
+        try:
+            uploads, loop = [upload for upload, _ in batch], asyncio.get_running_loop()
+            outcomes = await loop.run_in_executor(
+                self._thread, add_uploads, self._store, uploads, self._most_sensors, self._allowances
+            )
+        except Exception as error:  # noqa: BLE001  every request has to be answered
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        for (_, answer), outcome in zip(batch, outcomes, strict=True):
+            if not answer.done():
+                answer.set_result(outcome)
+
+
 def add_uploads(
     store: Store, uploads: Sequence[Received], most_sensors: int, allowances: Allowances | None = None
 ) -> list[Outcome | Spent]:
@@ -156,22 +224,22 @@ class _Admission:
         if new := hours - self._hours:  # what is known need not be asked for
             names, columns = {sensor for sensor, _ in new}, (UPLOADS.c.sensor, UPLOADS.c.hour)
             self._sensors |= set(db.scalars(select(SENSORS.c.name).where(SENSORS.c.name.in_(names))))
-            found = db.execute(select(*columns).where(tuple_(*columns).in_(sorted(new))).distinct())
-            self._hours |= {(sensor, hour) for sensor, hour in found}
+            rows = db.execute(select(*columns).where(tuple_(*columns).in_(sorted(new))).distinct())
+            self._hours |= {(sensor, hour) for sensor, hour in rows}
             if not names <= self._sensors:
                 self._room = most - (db.scalar(select(func.count()).select_from(SENSORS)) or 0)
 
     def refusal(self, upload: Received) -> Outcome | Spent | None:
         """Why an upload may not be stored; None if it may, and then it is on the bill."""
-        known = upload.sensor in self._sensors
-        if not (known or upload.grant.sensor or self._room > 0):
+        is_known = upload.sensor in self._sensors
+        if not (is_known or upload.grant.sensor or self._room > 0):
             return Outcome.NO_ROOM
         charges: list[Charge] = [(self._allowances.bytes, upload.account, upload.bytes)]
         if upload.hour not in self._hours:
             charges.append((self._allowances.hours, upload.account, 1))
         if spent := self.bill.add(upload.key, charges):
             return spent
-        self._room -= not known
+        self._room -= not is_known
         self._sensors.add(upload.sensor)
         self._hours.add(upload.hour)
         return None
@@ -201,8 +269,8 @@ def _digests(db: Connection, keys: list[Key]) -> dict[Key, str]:
     if not keys:
         return {}
     columns = (UPLOADS.c.sensor, UPLOADS.c.timestamp)
-    found = db.execute(select(*columns, UPLOADS.c.digest).where(tuple_(*columns).in_(keys)))
-    return {(sensor, timestamp): digest for sensor, timestamp, digest in found}
+    rows = db.execute(select(*columns, UPLOADS.c.digest).where(tuple_(*columns).in_(keys)))
+    return {(sensor, timestamp): digest for sensor, timestamp, digest in rows}
 
 
 def _count(db: Connection, uploads: list[Received]) -> None:
@@ -215,13 +283,13 @@ def _count(db: Connection, uploads: list[Received]) -> None:
     rows = [
         {
             "name": name,
-            "first": min(upload.timestamp for upload in each),
-            "last": max(upload.timestamp for upload in each),
-            "received": max(upload.received for upload in each),
-            "uploads": len(each),
-            "problems": json.dumps(each[-1].problems),
+            "first": min(upload.timestamp for upload in sent),
+            "last": max(upload.timestamp for upload in sent),
+            "received": max(upload.received for upload in sent),
+            "uploads": len(sent),
+            "problems": json.dumps(sent[-1].problems),
         }
-        for name, each in sorted(by_sensor.items())
+        for name, sent in sorted(by_sensor.items())
     ]
     statement = upsert(db, SENSORS)
     new, old = statement.excluded, SENSORS.c
@@ -238,72 +306,3 @@ def _count(db: Connection, uploads: list[Received]) -> None:
 def upsert(db: Connection, table: Table) -> Any:
     """An insert into the table that can say what is done where the row is there already, in the database's dialect."""
     return (postgresql if db.dialect.name == "postgresql" else sqlite).insert(table)
-
-
-#: Most uploads of one transaction, and bytes of them after which no other is added: others wait until it is on disk.
-_TOGETHER: Final = 128
-_BYTES: Final = 16 * 2**20
-
-Answer = asyncio.Future[Outcome | Spent]
-
-
-class Inbox:
-    """Where requests leave their uploads, and wait until they are on disk.
-
-    Args:
-        store: Where to.
-        most_sensors: Of further sensors nothing is stored.
-        allowances: What may be stored in a day.
-    """
-
-    def __init__(self, store: Store, most_sensors: int, allowances: Allowances | None = None) -> None:
-        self._store, self._most_sensors, self._allowances = store, most_sensors, allowances
-        self._waiting = InTurn[tuple[Received, Answer]]()
-        self._writer: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, "lensai-inbox")  # whatever occupies the others
-
-    async def put(self, upload: Received, holder: str = "") -> Outcome | Spent:
-        """Store an upload; when this returns it is on disk, or was not to be stored.
-
-        Args:
-            upload: The upload.
-            holder: Whose turn it is; see `Sender`.
-
-        Raises:
-            StoreError: If the store cannot be used.
-        """
-        answer: Answer = asyncio.get_running_loop().create_future()
-        self._waiting.add(holder, (upload, answer))
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write())
-        return await answer
-
-    async def _write(self) -> None:
-        try:
-            while batch := self._batch():
-                await self._write_batch(batch)
-        finally:
-            self._writer = None
-
-    def _batch(self) -> list[tuple[Received, Answer]]:
-        batch: list[tuple[Received, Answer]] = []
-        size = 0
-        while len(batch) < _TOGETHER and size < _BYTES and (found := self._waiting.next()):
-            batch.append(found[1])
-            size += found[1][0].bytes
-        return batch
-
-    async def _write_batch(self, batch: list[tuple[Received, Answer]]) -> None:
-        try:
-            uploads, loop = [upload for upload, _ in batch], asyncio.get_running_loop()
-            outcomes = await loop.run_in_executor(
-                self._thread, add_uploads, self._store, uploads, self._most_sensors, self._allowances
-            )
-        except Exception as error:  # noqa: BLE001  every request has to be answered
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(error)
-            return
-        for (_, answer), outcome in zip(batch, outcomes, strict=True):
-            if not answer.done():
-                answer.set_result(outcome)

@@ -84,16 +84,16 @@ class _FromStore(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges."""
         try:
-            found = queries.counts(self._store)
+            totals = queries.counts(self._store)
             latest = queries.latest(self._store, now=time.time(), most=MOST_SENSORS)
             free = self._store.free_bytes()
         except StoreError:
             yield GaugeMetricFamily("lensai_store_up", "Whether the store can be used.", value=0)
             return
         yield GaugeMetricFamily("lensai_store_up", "Whether the store can be used.", value=1)
-        yield GaugeMetricFamily("lensai_sensors", "Sensors in the store.", value=found.sensors)
-        yield GaugeMetricFamily("lensai_uploads_pending", "Uploads stored and not merged yet.", value=found.pending)
-        yield GaugeMetricFamily("lensai_hours_due", "Hours changed since they were judged.", value=found.due)
+        yield GaugeMetricFamily("lensai_sensors", "Sensors in the store.", value=totals.sensors)
+        yield GaugeMetricFamily("lensai_uploads_pending", "Uploads stored and not merged yet.", value=totals.pending)
+        yield GaugeMetricFamily("lensai_hours_due", "Hours changed since they were judged.", value=totals.due)
         if free is not None:
             yield GaugeMetricFamily("lensai_store_free_bytes", "Space left on the store's disk.", value=free)
         yield GaugeMetricFamily(
@@ -111,9 +111,9 @@ def _of_sensors(newest: list[HourDrift]) -> Iterator[GaugeMetricFamily]:
     drift = GaugeMetricFamily("lensai_sensor_drift", "1 if the newest judged hour has drift.", labels=["sensor"])
     effect = GaugeMetricFamily("lensai_sensor_effect", "Effect of that hour, 0 to 1.", labels=["sensor"])
     hour = GaugeMetricFamily("lensai_sensor_hour_timestamp_seconds", "When that hour began.", labels=["sensor"])
-    for each in newest:
-        hour.add_metric([each.sensor], each.hour)
-        if each.drift is not None:
-            drift.add_metric([each.sensor], float(each.drift))
-            effect.add_metric([each.sensor], each.effect or 0.0)
+    for judged in newest:
+        hour.add_metric([judged.sensor], judged.hour)
+        if judged.drift is not None:
+            drift.add_metric([judged.sensor], float(judged.drift))
+            effect.add_metric([judged.sensor], judged.effect or 0.0)
     yield from (drift, effect, hour)

@@ -2,16 +2,12 @@
 
 They are the server's own words put into the look of the reports: no script but one of ours, which filters and loads
 the page again, no network, everything escaped, since names of sensors and streams come from devices. Links are
-relative, so that the pages work below any path of a proxy.
+relative, so that the pages work below any path of a proxy. What is said is decided here; templates only arrange it.
 
-What the pages say of a sensor and of an hour, before it is marked up. Templates only arrange it.
-
-A sensor's effect over time as inline SVG: an area per run of hours, nothing where nothing came.
-
-A page shows hundreds of these, so an hour is one unit wide and coordinates are whole numbers: a week takes about 2 kB.
-Hours that drifted differ in colour and in form: they carry a flag along the top of the drawing, so that a drift of
-small effect is seen too, and without colours. The drawing is stretched to the width it is given, as those of reports
-are; its height on the page is the one it is made for.
+A sensor's effect over time is inline SVG, an area per run of hours, and nothing where nothing came. A page shows
+hundreds of these, so an hour is one unit wide and coordinates are whole numbers: a week takes about 2 kB. Hours that
+drifted carry a flag along the top of the drawing, so that a drift of small effect is seen too, and without colours. The
+drawing is stretched to the width it is given, as those of reports are; its height is the one it is made for.
 """
 
 from __future__ import annotations
@@ -49,169 +45,206 @@ from lensai_integrations.server.records import (
     verdict_of,
 )
 
-WEEK: Final = 7 * DAY
-#: The longest time that is drawn: one timestamp of 1970 must not press a month into a line.
-_LONGEST: Final = 31 * DAY
-#: Pixels of the flags along the top with the space below them, as style sheets know them.
-FLAGS: Final = 8
-#: Drawing units of a pixel of height: small effects differ by less than a pixel of a small chart.
-_FINE: Final = 4
-#: Units of the flags alone.
-_FLAG: Final = 5 * _FINE
-#: Units of an hour without a verdict, and the least of one with a verdict, so that it is seen.
-_STUB: Final = {WAITING: 3 * _FINE, FAILED: 7 * _FINE}
-_LEAST: Final = 8
-_STYLE: Final = {GOOD: "s0", DRIFT: "moved", WAITING: "waiting", FAILED: "failed"}
-_MOST_LABELS: Final = 8
-#: Percent of the width from which on a date would stand over the edge: only its line is drawn.
-_EDGE: Final = 95
+SERVER: Final = "lensai_integrations.server"
+#: From so many sensors on the list has a filter.
+_MANY: Final = 8
+#: Pixels of the large chart below its flags, as the style sheet knows them.
+_TALL: Final = 180
+_FOOTER: Final = f"lensai-integrations {version('lensai-integrations')}. Sketches only: no image is kept."
 
 
 @dataclass(frozen=True)
-class HourSpan:
-    """A stretch of whole hours: unix times at which the first begins and the last ends."""
+class About:
+    """What the pages say of the server itself.
 
-    start: int
-    end: int
-
-    @property
-    def hours(self) -> int:
-        """How many there are."""
-        return (self.end - self.start) // HOUR
-
-
-@dataclass(frozen=True)
-class Label:
-    """A date below the time axis, and where: percent of the width."""
-
-    text: str
-    left: float
-
-
-def last_week(now: float) -> HourSpan:
-    """The seven days up to the end of the present hour.
-
-    Example:
-        >>> last_week(3600.0 * 200).hours
-        168
+    Attributes:
+        baseline: Name of the baseline, as it was given: `"models:/digits@champion"`.
+        baseline_rows: Its images.
+        false_alarm_rate: Chance that an hour is called drift where there is none.
+        now: Unix time in seconds.
+        problems: What is wrong with the server: a tracking server that does not answer.
+        cut: Whether there are more sensors or hours than are shown.
+        address: Where this server is reached, for the commands shown while nothing was uploaded.
     """
-    end = hour_of(int(now)) + HOUR
-    return HourSpan(end - WEEK, end)
+
+    baseline: str
+    baseline_rows: int
+    false_alarm_rate: float
+    now: float
+    problems: tuple[str, ...] = ()
+    cut: bool = False
+    address: str = "http://localhost:8000"
 
 
-def span_of(hours: Sequence[HourDrift], now: float) -> HourSpan:
-    """All the hours, but at least a week and at most 31 days; up to now unless the newest is more than a week old.
-
-    Example:
-        >>> old = HourDrift("door", 0, 1, 10)
-        >>> span_of([old], 1e9), span_of([], 604800.0)
-        (HourSpan(start=-601200, end=3600), HourSpan(start=3600, end=608400))
-    """
-    week = last_week(now)
-    known = [hour.hour for hour in hours if hour.hour < now + DAY]
-    if not known:
-        return week
-    newest = max(known) + HOUR
-    end = max(newest, week.end) if newest > week.start else newest
-    return HourSpan(end - min(max(end - min(known), WEEK), _LONGEST), end)
-
-
-def effect_svg(
-    hours: Sequence[HourDrift], span: HourSpan, title: str, height: int = 38, told: Sequence[str] = ()
-) -> Markup:
-    """The effect of every hour, 0 at the bottom and 1 below the flags.
+def index_page(sensors: Sequence[Sensor], about: About, verdicts: Mapping[str, int] | None = None) -> str:
+    """Sensors as one HTML page, those to look at first at the top.
 
     Args:
-        hours: Oldest first, an hour once; those outside of `span` are left out.
-        span: The time axis.
-        title: What is seen, in words; read aloud and shown on hovering.
-        height: Pixels, flags included.
-        told: What is said of each hour on hovering; empty to say nothing.
+        sensors: In any order, each with its hours of the last seven days.
+        about: The server.
+        verdicts: How many sensors have which verdict, with those that are not shown; by default all are shown.
 
     Example:
-        >>> effect_svg([HourDrift("door", 3600, 1, 10, drift=True, effect=1.0)], HourSpan(0, 7200), "a < b", 38)
-        Markup('<svg ...<path class="moved" d="M1 0h1v20h-1zM1 152V32h1V152"/></svg>')
+        >>> "How to send the first upload" in index_page([], About("models:/digits/1", 2000, 0.01, 1.8e9))
+        True
     """
-    tall = _FINE * height
-    paths: dict[str, list[str]] = {}
-    for verdict, left, levels in _runs(hours, span, tall - FLAGS * _FINE):
-        path = paths.setdefault(verdict, [])
-        if verdict == DRIFT:
-            path.append(f"M{left} 0h{len(levels)}v{_FLAG}h-{len(levels)}z")
-        path.append(f"M{left} {tall}{_steps(levels, tall)}V{tall}")
-    parts = [Markup('<path class="{}" d="{}"/>').format(_STYLE[key], "".join(d)) for key, d in paths.items()]
-    if told:
-        parts += [_hit(hour, span, tall, text) for hour, text in zip(hours, told, strict=True) if _within(hour, span)]
-    frame = Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img"><title>{}</title>{}</svg>')
-    return frame.format(span.hours, tall, title, Markup("").join(parts))
+    stands = [(standing(sensor, about.now), sensor) for sensor in sensors]
+    ordered = sorted(stands, key=lambda pair: (pair[0].rank, _by_name(pair[1].name)))
+    counted = Counter(verdicts) if verdicts is not None else Counter(stand.verdict for stand, _ in stands)
+    return _render(
+        "index.html.j2",
+        about,
+        headline=_headline(counted),
+        tiles=_tiles(counted, [stand for stand, _ in stands]),
+        total=count(counted.total(), "sensor"),
+        rows=[sensor_row(sensor, stand, about.now) for stand, sensor in ordered],
+        filtered=len(sensors) > _MANY,
+        address=about.address.rstrip("/"),
+    )
 
 
-def in_words(name: str, hours: Sequence[HourDrift], span: HourSpan) -> str:
-    """What a chart shows, for those who hear it.
+def sensor_page(sensor: Sensor, hours: Sequence[HourDrift], about: About) -> str:
+    """One sensor as an HTML page: its effect over time, and its hours, newest first.
+
+    Args:
+        sensor: The sensor; its own `hours` tell how it stands now.
+        hours: The hours to show, in any order.
+        about: The server.
 
     Example:
-        >>> in_words("door", [HourDrift("door", 0, 1, 10, drift=True, effect=0.5)], HourSpan(0, 7200))
-        'door: 1 of 1 judged hour drifted; the largest effect is 0.50, 1970-01-01 00:00 UTC'
+        >>> door = Sensor("door <1>", 1, 7200, 7200, 7300.0)
+        >>> "door &lt;1&gt;" in sensor_page(door, [], About("models:/digits/1", 2000, 0.01, 9000.0))
+        True
     """
-    judged = [hour for hour in hours if _within(hour, span) and hour.drift is not None]
+    ordered = sorted(hours, key=lambda hour: hour.hour)
+    stands, span = standing(sensor, about.now), span_of(ordered, about.now)
+    return _render(
+        "sensor.html.j2",
+        about,
+        headline=sensor.name,
+        stands=stands,
+        pill=PILLS[stands.verdict],
+        verdict=_verdict(stands, about),
+        tiles=_sensor_tiles(sensor, stands, about.now),
+        chart=effect_svg(ordered, span, in_words(sensor.name, ordered, span), _TALL + FLAGS, _told(ordered)),
+        days=days(span),
+        lead=_lead(ordered, about),
+        rows=[hour_row(hour, about.now) for hour in reversed(ordered)],
+        run=web_address(sensor.run_url),
+    )
+
+
+def problem_page(status: int | None, detail: str, home: str) -> str:
+    """An error as one HTML page.
+
+    Args:
+        status: The HTTP status; None of an answer that is none.
+        detail: What was wrong, and what to do.
+        home: The page of all sensors, relative to this one.
+
+    Example:
+        >>> "there is no sensor &#39;door&#39;" in problem_page(404, "there is no sensor 'door'", "../")
+        True
+    """
+    assets = parts_of_page((asset(REPORT, "style.css"), asset(SERVER, "pages.css")), "")
+    headline = f"{HTTPStatus(status).phrase} ({status})" if status else "No report"
+    template = environment(SERVER, REPORT).get_template("problem.html.j2")
+    again = status is not None and status >= 500
+    return template.render(headline=headline, detail=detail, home=home, again=again, footer=_FOOTER, **assets).lstrip()
+
+
+def _by_name(name: str) -> tuple[str, str]:
+    """Sort key that puts `camera 2` before `camera 10`."""
+    return re.sub(r"\d+", lambda digits: digits.group().zfill(12), name.casefold()), name
+
+
+def _render(template: str, about: About, **said: Any) -> str:
+    styles = (asset(REPORT, "style.css"), asset(SERVER, "pages.css"))
+    assets = parts_of_page(styles, asset(SERVER, "pages.js"))
+    words = {
+        "made": utc(about.now, "%Y-%m-%d %H:%M:%S UTC"),
+        "rate": f"{number(100 * about.false_alarm_rate)}%",
+        "baseline_rows": count(about.baseline_rows, "image"),
+        "footer": _FOOTER,
+    }
+    page = environment(SERVER, REPORT).get_template(template)
+    return page.render(about=about, **words, **said, **assets).lstrip()
+
+
+def _headline(verdicts: Counter[str]) -> str:
+    """No sensor without a verdict is counted as one without drift."""
+    total, good, drifting = verdicts.total(), verdicts[GOOD], verdicts[DRIFT]
+    sensors = count(total, "sensor")
+    if not total:
+        return "No sensor has sent anything yet"
+    if verdicts[FAILED] == total:
+        return f"{sensors} could not be judged"
+    if verdicts[WAITING] == total:
+        return f"{sensors}, not judged yet"
+    if drifting:
+        begin = f"{count(drifting)} of {sensors} drift{'s' if total == 1 else ''}"
+    else:
+        begin = f"No drift at {sensors if good == total else f'{count(good)} of {sensors}'}" if good else sensors
+    failed = f"{count(verdicts[FAILED])} could not be judged" if verdicts[FAILED] else ""
+    waiting = f"{count(verdicts[WAITING])} not judged yet" if verdicts[WAITING] else ""
+    return ", ".join(filter(None, (begin, failed, waiting)))
+
+
+def _tiles(verdicts: Counter[str], stands: Sequence[Standing]) -> list[tuple[str, Fact]]:
+    """Key figures, each with a tone; some are known of the sensors shown only."""
+    total, drifting, failed = verdicts.total(), verdicts[DRIFT], verdicts[FAILED]
+    silent = sum(bool(stand.silence) for stand in stands)
+    scope = () if len(stands) == total else (f"of the {count(len(stands))} shown",)
+    judged = [("notice", Fact("Could not be judged", (count(failed),)))] if failed else []
+    return [
+        ("", Fact("Sensors", (count(total),))),
+        ("bad" if drifting else "", Fact("Drifting", (count(drifting),))),
+        *judged,
+        ("notice" if silent else "", Fact("Silent", (count(silent), *scope))),
+        ("", Fact("Images, last 24 h", (count(sum(stand.images for stand in stands)), *scope))),
+        ("", Fact("Uploads today, UTC", (count(sum(stand.uploads_today for stand in stands)), *scope))),
+    ]
+
+
+def _sensor_tiles(sensor: Sensor, stands: Standing, now: float) -> list[tuple[str, Fact]]:
+    last = moment(sensor.received, now)
+    return [
+        ("notice" if stands.silence else "", Fact("Last upload", (last.text, last.title))),
+        ("", Fact("Images, last 24 h", (count(stands.images),))),
+        ("", Fact("Uploads", (count(sensor.uploads), f"{count(stands.uploads_today)} today"))),
+        ("", Fact("Sends since", (utc(sensor.first, "%Y-%m-%d"), f"{duration(now - sensor.first)} ago"))),
+    ]
+
+
+def _verdict(stands: Standing, about: About) -> tuple[str, ...]:
+    """Lines below the verdict."""
+    if stands.hour is None:
+        return ("No hour of the last days was held against the baseline yet.",)
+    when = hour_moment(stands.hour.hour, about.now)
+    named = (stands.hour.problem,) if stands.hour.problem else ()
+    moved = f"{count(len(stands.hour.moved), 'stream')} moved" if stands.hour.moved else ""
+    effect = "" if stands.hour.effect is None else f"effect {stands.hour.effect:.2f}"
+    facts = ", ".join(filter(None, (count(stands.hour.rows, "image"), moved, effect)))
+    return (*named, f"In {when.title}: {facts}.")
+
+
+def _told(hours: Sequence[HourDrift]) -> list[str]:
+    """What the chart says of each hour on hovering."""
+    effects = ["" if hour.effect is None else f", effect {hour.effect:.2f}" for hour in hours]
+    verdicts = [PILLS[verdict_of(hour)].text for hour in hours]
+    entries = zip(hours, verdicts, effects, strict=True)
+    return [f"{utc(hour.hour)}: {verdict}{effect}, {count(hour.rows, 'image')}" for hour, verdict, effect in entries]
+
+
+def _lead(hours: Sequence[HourDrift], about: About) -> str:
+    """How many hours drifted, and how many would by chance."""
+    judged = [hour for hour in hours if hour.drift is not None]
     if not judged:
-        return f"{name}: no hour was judged"
-    moved = sum(hour.drift is True for hour in judged)
-    worst = max(judged, key=lambda hour: hour.effect or 0.0)
-    told = f"{name}: {count(moved)} of {count(len(judged), 'judged hour')} drifted"
-    return f"{told}; the largest effect is {worst.effect or 0.0:.2f}, {utc(worst.hour)}"
-
-
-def days(span: HourSpan) -> list[Label]:
-    """Dates below the axis, at the midnights in UTC; every second or fourth if there are many.
-
-    Example:
-        >>> [label.text for label in days(HourSpan(3600, 4 * 86400))]
-        ['2 Jan', '3 Jan', '4 Jan']
-    """
-    first = span.start + -span.start % DAY
-    midnights = range(first, span.end, DAY)
-    every = -(-len(midnights) // _MOST_LABELS)
-    places = [(midnight, round(100 * (midnight - span.start) / (span.end - span.start), 2)) for midnight in midnights]
-    return [Label(utc(day, "%d %b").lstrip("0") if left < _EDGE else "", left) for day, left in places[::every]]
-
-
-def _within(hour: HourDrift, span: HourSpan) -> bool:
-    return span.start <= hour.hour < span.end
-
-
-def _runs(hours: Sequence[HourDrift], span: HourSpan, full: int) -> Iterator[tuple[str, int, list[int]]]:
-    """Hours of one verdict that follow each other without a gap: the verdict, the first one's place, their levels."""
-    verdict, first, levels = "", 0, list[int]()
-    for hour in hours:
-        if not _within(hour, span):
-            continue
-        place, found = (hour.hour - span.start) // HOUR, verdict_of(hour)
-        if found != verdict or place != first + len(levels):
-            if levels:
-                yield verdict, first, levels
-            verdict, first, levels = found, place, []
-        levels.append(_level(hour, found, full))
-    if levels:
-        yield verdict, first, levels
-
-
-def _steps(levels: Sequence[int], height: int) -> str:
-    """The upper edge of a run; neighbours of the same height are one step."""
-    return "".join(f"V{height - level}h{len(list(same))}" for level, same in groupby(levels))
-
-
-def _level(hour: HourDrift, verdict: str, full: int) -> int:
-    """Units above the bottom."""
-    if verdict in _STUB:
-        return _STUB[verdict]
-    return min(max(round(full * (hour.effect or 0.0)), _LEAST), full)
-
-
-def _hit(hour: HourDrift, span: HourSpan, height: int, text: str) -> Markup:
-    """A column that cannot be seen, and says on hovering what the hour was."""
-    place = f"M{(hour.hour - span.start) // HOUR} 0h1v{height}h-1z"
-    return Markup('<path class="hit" d="{}"><title>{}</title></path>').format(place, text)
+        return ""
+    moved, chance = sum(hour.drift is True for hour in judged), about.false_alarm_rate * len(judged)
+    drifted = f"{count(moved)} of {count(len(judged), 'judged hour')} drifted"
+    expected = "fewer than 0.1" if chance < 0.1 else f"about {number(chance, 0 if chance >= 10 else 1)}"
+    return f"{drifted}; {expected} would be false alarms without any drift."
 
 
 #: Streams that are named in a line.
@@ -276,6 +309,39 @@ class SensorRow:
     run: str
 
 
+def sensor_row(sensor: Sensor, stands: Standing, now: float) -> SensorRow:
+    """A sensor as a line of the list."""
+    week = last_week(now)
+    return SensorRow(
+        name=sensor.name,
+        address=sensor_address(sensor.name),
+        pill=PILLS[stands.verdict],
+        judged=hour_moment(stands.hour.hour, now) if stands.hour else None,
+        detail=_detail(stands),
+        silence=stands.silence,
+        doubts=stands.doubts,
+        chart=effect_svg(sensor.hours, week, in_words(sensor.name, sensor.hours, week)),
+        images=count(stands.images),
+        last=moment(sensor.received, now, "received"),
+        report=report_address(sensor.name, stands.hour),
+        run=web_address(sensor.run_url),
+    )
+
+
+def hour_row(hour: HourDrift, now: float) -> HourRow:
+    """An hour as a line of a sensor's table."""
+    return HourRow(
+        hour=hour_moment(hour.hour, now),
+        pill=PILLS[verdict_of(hour)],
+        effect="" if hour.effect is None else f"{hour.effect:.2f}",
+        share=min(max(hour.effect or 0.0, 0.0), 1.0),
+        detail="; ".join(filter(None, (hour.problem, moved_words(hour.moved, 4)))),
+        images=count(hour.rows),
+        uploads=count(hour.uploads),
+        report=report_address(hour.sensor, hour).removeprefix("sensors/"),
+    )
+
+
 def sensor_address(name: str) -> str:
     """A sensor's page, relative to the list of sensors.
 
@@ -324,39 +390,6 @@ def hour_moment(hour: int, now: float) -> Moment:
     return Moment(text, f"the hour from {utc(hour)}, {ago(hour, now)}", utc(hour, "%Y-%m-%dT%H:%M:%SZ"))
 
 
-def sensor_row(sensor: Sensor, stands: Standing, now: float) -> SensorRow:
-    """A sensor as a line of the list."""
-    week = last_week(now)
-    return SensorRow(
-        name=sensor.name,
-        address=sensor_address(sensor.name),
-        pill=PILLS[stands.verdict],
-        judged=hour_moment(stands.hour.hour, now) if stands.hour else None,
-        detail=_detail(stands),
-        silence=stands.silence,
-        doubts=stands.doubts,
-        chart=effect_svg(sensor.hours, week, in_words(sensor.name, sensor.hours, week)),
-        images=count(stands.images),
-        last=moment(sensor.received, now, "received"),
-        report=report_address(sensor.name, stands.hour),
-        run=web_address(sensor.run_url),
-    )
-
-
-def hour_row(hour: HourDrift, now: float) -> HourRow:
-    """An hour as a line of a sensor's table."""
-    return HourRow(
-        hour=hour_moment(hour.hour, now),
-        pill=PILLS[verdict_of(hour)],
-        effect="" if hour.effect is None else f"{hour.effect:.2f}",
-        share=min(max(hour.effect or 0.0, 0.0), 1.0),
-        detail="; ".join(filter(None, (hour.problem, moved_words(hour.moved, 4)))),
-        images=count(hour.rows),
-        uploads=count(hour.uploads),
-        report=report_address(hour.sensor, hour).removeprefix("sensors/"),
-    )
-
-
 def moved_words(moved: Sequence[str], most: int = _NAMED) -> str:
     """The streams that moved, worst first, the rest counted.
 
@@ -380,203 +413,168 @@ def _detail(stands: Standing) -> str:
     return "; ".join(filter(None, (hour.problem, effect, lately)))
 
 
-SERVER: Final = "lensai_integrations.server"
-#: From so many sensors on the list has a filter.
-_MANY: Final = 8
-#: Pixels of the large chart below its flags, as the style sheet knows them.
-_TALL: Final = 180
-_FOOTER: Final = f"lensai-integrations {version('lensai-integrations')}. Sketches only: no image is kept."
+WEEK: Final = 7 * DAY
+#: The longest time that is drawn: one timestamp of 1970 must not press a month into a line.
+_LONGEST: Final = 31 * DAY
+#: Pixels of the flags along the top with the space below them, as style sheets know them.
+FLAGS: Final = 8
+#: Drawing units of a pixel of height: small effects differ by less than a pixel of a small chart.
+_FINE: Final = 4
+#: Units of the flags alone.
+_FLAG: Final = 5 * _FINE
+#: Units of an hour without a verdict, and the least of one with a verdict, so that it is seen.
+_STUB: Final = {WAITING: 3 * _FINE, FAILED: 7 * _FINE}
+_LEAST: Final = 8
+_STYLE: Final = {GOOD: "s0", DRIFT: "moved", WAITING: "waiting", FAILED: "failed"}
+_MOST_LABELS: Final = 8
+#: Percent of the width from which on a date would stand over the edge: only its line is drawn.
+_EDGE: Final = 95
 
 
 @dataclass(frozen=True)
-class About:
-    """What the pages say of the server itself.
+class HourSpan:
+    """A stretch of whole hours: unix times at which the first begins and the last ends."""
 
-    Attributes:
-        baseline: Name of the baseline, as it was given: `"models:/digits@champion"`.
-        baseline_rows: Its images.
-        false_alarm_rate: Chance that an hour is called drift where there is none.
-        now: Unix time in seconds.
-        problems: What is wrong with the server: a tracking server that does not answer.
-        cut: Whether there are more sensors or hours than are shown.
-        address: Where this server is reached, for the commands shown while nothing was uploaded.
-    """
+    start: int
+    end: int
 
-    baseline: str
-    baseline_rows: int
-    false_alarm_rate: float
-    now: float
-    problems: tuple[str, ...] = ()
-    cut: bool = False
-    address: str = "http://localhost:8000"
+    @property
+    def hours(self) -> int:
+        """How many there are."""
+        return (self.end - self.start) // HOUR
 
 
-def index_page(sensors: Sequence[Sensor], about: About, verdicts: Mapping[str, int] | None = None) -> str:
-    """Sensors as one HTML page, those to look at first at the top.
+@dataclass(frozen=True)
+class Label:
+    """A date below the time axis, and where: percent of the width."""
 
-    Args:
-        sensors: In any order, each with its hours of the last seven days.
-        about: The server.
-        verdicts: How many sensors have which verdict, with those that are not shown; by default all are shown.
+    text: str
+    left: float
+
+
+def last_week(now: float) -> HourSpan:
+    """The seven days up to the end of the present hour.
 
     Example:
-        >>> "How to send the first upload" in index_page([], About("models:/digits/1", 2000, 0.01, 1.8e9))
-        True
+        >>> last_week(3600.0 * 200).hours
+        168
     """
-    stands = [(standing(sensor, about.now), sensor) for sensor in sensors]
-    ordered = sorted(stands, key=lambda pair: (pair[0].rank, _by_name(pair[1].name)))
-    found = Counter(verdicts) if verdicts is not None else Counter(stand.verdict for stand, _ in stands)
-    return _render(
-        "index.html.j2",
-        about,
-        headline=_headline(found),
-        tiles=_tiles(found, [stand for stand, _ in stands]),
-        total=count(found.total(), "sensor"),
-        rows=[sensor_row(sensor, stand, about.now) for stand, sensor in ordered],
-        filtered=len(sensors) > _MANY,
-        address=about.address.rstrip("/"),
-    )
+    end = hour_of(int(now)) + HOUR
+    return HourSpan(end - WEEK, end)
 
 
-def sensor_page(sensor: Sensor, hours: Sequence[HourDrift], about: About) -> str:
-    """One sensor as an HTML page: its effect over time, and its hours, newest first.
-
-    Args:
-        sensor: The sensor; its own `hours` tell how it stands now.
-        hours: The hours to show, in any order.
-        about: The server.
+def span_of(hours: Sequence[HourDrift], now: float) -> HourSpan:
+    """All the hours, but at least a week and at most 31 days; up to now unless the newest is more than a week old.
 
     Example:
-        >>> door = Sensor("door <1>", 1, 7200, 7200, 7300.0)
-        >>> "door &lt;1&gt;" in sensor_page(door, [], About("models:/digits/1", 2000, 0.01, 9000.0))
-        True
+        >>> old = HourDrift("door", 0, 1, 10)
+        >>> span_of([old], 1e9), span_of([], 604800.0)
+        (HourSpan(start=-601200, end=3600), HourSpan(start=3600, end=608400))
     """
-    ordered = sorted(hours, key=lambda hour: hour.hour)
-    stands, span = standing(sensor, about.now), span_of(ordered, about.now)
-    return _render(
-        "sensor.html.j2",
-        about,
-        headline=sensor.name,
-        stands=stands,
-        pill=PILLS[stands.verdict],
-        verdict=_verdict(stands, about),
-        tiles=_sensor_tiles(sensor, stands, about.now),
-        chart=effect_svg(ordered, span, in_words(sensor.name, ordered, span), _TALL + FLAGS, _told(ordered)),
-        days=days(span),
-        lead=_lead(ordered, about),
-        rows=[hour_row(hour, about.now) for hour in reversed(ordered)],
-        run=web_address(sensor.run_url),
-    )
+    week = last_week(now)
+    starts = [hour.hour for hour in hours if hour.hour < now + DAY]
+    if not starts:
+        return week
+    newest = max(starts) + HOUR
+    end = max(newest, week.end) if newest > week.start else newest
+    return HourSpan(end - min(max(end - min(starts), WEEK), _LONGEST), end)
 
 
-def problem_page(status: int | None, detail: str, home: str) -> str:
-    """An error as one HTML page.
+def effect_svg(
+    hours: Sequence[HourDrift], span: HourSpan, title: str, height: int = 38, captions: Sequence[str] = ()
+) -> Markup:
+    """The effect of every hour, 0 at the bottom and 1 below the flags.
 
     Args:
-        status: The HTTP status; None of an answer that is none.
-        detail: What was wrong, and what to do.
-        home: The page of all sensors, relative to this one.
+        hours: Oldest first, an hour once; those outside of `span` are left out.
+        span: The time axis.
+        title: What is seen, in words; read aloud and shown on hovering.
+        height: Pixels, flags included.
+        captions: What is said of each hour on hovering; empty to say nothing.
 
     Example:
-        >>> "there is no sensor &#39;door&#39;" in problem_page(404, "there is no sensor 'door'", "../")
-        True
+        >>> effect_svg([HourDrift("door", 3600, 1, 10, drift=True, effect=1.0)], HourSpan(0, 7200), "a < b", 38)
+        Markup('<svg ...<path class="moved" d="M1 0h1v20h-1zM1 152V32h1V152"/></svg>')
     """
-    own = parts_of_page((asset(REPORT, "style.css"), asset(SERVER, "pages.css")), "")
-    headline = f"{HTTPStatus(status).phrase} ({status})" if status else "No report"
-    template = environment(SERVER, REPORT).get_template("problem.html.j2")
-    again = status is not None and status >= 500
-    return template.render(headline=headline, detail=detail, home=home, again=again, footer=_FOOTER, **own).lstrip()
+    tall = _FINE * height
+    paths: dict[str, list[str]] = {}
+    for verdict, left, levels in _runs(hours, span, tall - FLAGS * _FINE):
+        path = paths.setdefault(verdict, [])
+        if verdict == DRIFT:
+            path.append(f"M{left} 0h{len(levels)}v{_FLAG}h-{len(levels)}z")
+        path.append(f"M{left} {tall}{_steps(levels, tall)}V{tall}")
+    parts = [Markup('<path class="{}" d="{}"/>').format(_STYLE[key], "".join(d)) for key, d in paths.items()]
+    if captions:
+        parts += [
+            _hit(hour, span, tall, text) for hour, text in zip(hours, captions, strict=True) if _within(hour, span)
+        ]
+    frame = Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img"><title>{}</title>{}</svg>')
+    return frame.format(span.hours, tall, title, Markup("").join(parts))
 
 
-def _by_name(name: str) -> tuple[str, str]:
-    """Sort key that puts `camera 2` before `camera 10`."""
-    return re.sub(r"\d+", lambda found: found.group().zfill(12), name.casefold()), name
+def in_words(name: str, hours: Sequence[HourDrift], span: HourSpan) -> str:
+    """What a chart shows, for those who hear it.
 
-
-def _render(template: str, about: About, **said: Any) -> str:
-    styles = (asset(REPORT, "style.css"), asset(SERVER, "pages.css"))
-    own = parts_of_page(styles, asset(SERVER, "pages.js"))
-    words = {
-        "made": utc(about.now, "%Y-%m-%d %H:%M:%S UTC"),
-        "rate": f"{number(100 * about.false_alarm_rate)}%",
-        "baseline_rows": count(about.baseline_rows, "image"),
-        "footer": _FOOTER,
-    }
-    page = environment(SERVER, REPORT).get_template(template)
-    return page.render(about=about, **words, **said, **own).lstrip()
-
-
-def _headline(verdicts: Counter[str]) -> str:
-    """No sensor without a verdict is counted as one without drift."""
-    total, good, drifting = verdicts.total(), verdicts[GOOD], verdicts[DRIFT]
-    sensors = count(total, "sensor")
-    if not total:
-        return "No sensor has sent anything yet"
-    if verdicts[FAILED] == total:
-        return f"{sensors} could not be judged"
-    if verdicts[WAITING] == total:
-        return f"{sensors}, not judged yet"
-    if drifting:
-        begin = f"{count(drifting)} of {sensors} drift{'s' if total == 1 else ''}"
-    else:
-        begin = f"No drift at {sensors if good == total else f'{count(good)} of {sensors}'}" if good else sensors
-    failed = f"{count(verdicts[FAILED])} could not be judged" if verdicts[FAILED] else ""
-    waiting = f"{count(verdicts[WAITING])} not judged yet" if verdicts[WAITING] else ""
-    return ", ".join(filter(None, (begin, failed, waiting)))
-
-
-def _tiles(verdicts: Counter[str], stands: Sequence[Standing]) -> list[tuple[str, Fact]]:
-    """Key figures, each with a tone; some are known of the sensors shown only."""
-    total, drifting, failed = verdicts.total(), verdicts[DRIFT], verdicts[FAILED]
-    silent = sum(bool(stand.silence) for stand in stands)
-    part = () if len(stands) == total else (f"of the {count(len(stands))} shown",)
-    judged = [("notice", Fact("Could not be judged", (count(failed),)))] if failed else []
-    return [
-        ("", Fact("Sensors", (count(total),))),
-        ("bad" if drifting else "", Fact("Drifting", (count(drifting),))),
-        *judged,
-        ("notice" if silent else "", Fact("Silent", (count(silent), *part))),
-        ("", Fact("Images, last 24 h", (count(sum(stand.images for stand in stands)), *part))),
-        ("", Fact("Uploads today, UTC", (count(sum(stand.uploads_today for stand in stands)), *part))),
-    ]
-
-
-def _sensor_tiles(sensor: Sensor, stands: Standing, now: float) -> list[tuple[str, Fact]]:
-    last = moment(sensor.received, now)
-    return [
-        ("notice" if stands.silence else "", Fact("Last upload", (last.text, last.title))),
-        ("", Fact("Images, last 24 h", (count(stands.images),))),
-        ("", Fact("Uploads", (count(sensor.uploads), f"{count(stands.uploads_today)} today"))),
-        ("", Fact("Sends since", (utc(sensor.first, "%Y-%m-%d"), f"{duration(now - sensor.first)} ago"))),
-    ]
-
-
-def _verdict(stands: Standing, about: About) -> tuple[str, ...]:
-    """Lines below the verdict."""
-    if stands.hour is None:
-        return ("No hour of the last days was held against the baseline yet.",)
-    when = hour_moment(stands.hour.hour, about.now)
-    named = (stands.hour.problem,) if stands.hour.problem else ()
-    moved = f"{count(len(stands.hour.moved), 'stream')} moved" if stands.hour.moved else ""
-    effect = "" if stands.hour.effect is None else f"effect {stands.hour.effect:.2f}"
-    facts = ", ".join(filter(None, (count(stands.hour.rows, "image"), moved, effect)))
-    return (*named, f"In {when.title}: {facts}.")
-
-
-def _told(hours: Sequence[HourDrift]) -> list[str]:
-    """What the chart says of each hour on hovering."""
-    effects = ["" if hour.effect is None else f", effect {hour.effect:.2f}" for hour in hours]
-    verdicts = [PILLS[verdict_of(hour)].text for hour in hours]
-    each = zip(hours, verdicts, effects, strict=True)
-    return [f"{utc(hour.hour)}: {verdict}{effect}, {count(hour.rows, 'image')}" for hour, verdict, effect in each]
-
-
-def _lead(hours: Sequence[HourDrift], about: About) -> str:
-    """How many hours drifted, and how many would by chance."""
-    judged = [hour for hour in hours if hour.drift is not None]
+    Example:
+        >>> in_words("door", [HourDrift("door", 0, 1, 10, drift=True, effect=0.5)], HourSpan(0, 7200))
+        'door: 1 of 1 judged hour drifted; the largest effect is 0.50, 1970-01-01 00:00 UTC'
+    """
+    judged = [hour for hour in hours if _within(hour, span) and hour.drift is not None]
     if not judged:
-        return ""
-    moved, chance = sum(hour.drift is True for hour in judged), about.false_alarm_rate * len(judged)
-    drifted = f"{count(moved)} of {count(len(judged), 'judged hour')} drifted"
-    expected = "fewer than 0.1" if chance < 0.1 else f"about {number(chance, 0 if chance >= 10 else 1)}"
-    return f"{drifted}; {expected} would be false alarms without any drift."
+        return f"{name}: no hour was judged"
+    moved = sum(hour.drift is True for hour in judged)
+    worst = max(judged, key=lambda hour: hour.effect or 0.0)
+    drifted = f"{name}: {count(moved)} of {count(len(judged), 'judged hour')} drifted"
+    return f"{drifted}; the largest effect is {worst.effect or 0.0:.2f}, {utc(worst.hour)}"
+
+
+def days(span: HourSpan) -> list[Label]:
+    """Dates below the axis, at the midnights in UTC; every second or fourth if there are many.
+
+    Example:
+        >>> [label.text for label in days(HourSpan(3600, 4 * 86400))]
+        ['2 Jan', '3 Jan', '4 Jan']
+    """
+    first = span.start + -span.start % DAY
+    midnights = range(first, span.end, DAY)
+    every = -(-len(midnights) // _MOST_LABELS)
+    places = [(midnight, round(100 * (midnight - span.start) / (span.end - span.start), 2)) for midnight in midnights]
+    return [Label(utc(day, "%d %b").lstrip("0") if left < _EDGE else "", left) for day, left in places[::every]]
+
+
+def _within(hour: HourDrift, span: HourSpan) -> bool:
+    return span.start <= hour.hour < span.end
+
+
+def _runs(hours: Sequence[HourDrift], span: HourSpan, full: int) -> Iterator[tuple[str, int, list[int]]]:
+    """Hours of one verdict that follow each other without a gap: the verdict, the first one's place, their levels."""
+    verdict, first, levels = "", 0, list[int]()
+    for hour in hours:
+        if not _within(hour, span):
+            continue
+        column, judged = (hour.hour - span.start) // HOUR, verdict_of(hour)
+        if judged != verdict or column != first + len(levels):
+            if levels:
+                yield verdict, first, levels
+            verdict, first, levels = judged, column, []
+        levels.append(_level(hour, judged, full))
+    if levels:
+        yield verdict, first, levels
+
+
+def _steps(levels: Sequence[int], height: int) -> str:
+    """The upper edge of a run; neighbours of the same height are one step."""
+    return "".join(f"V{height - level}h{len(list(same))}" for level, same in groupby(levels))
+
+
+def _level(hour: HourDrift, verdict: str, full: int) -> int:
+    """Units above the bottom."""
+    if verdict in _STUB:
+        return _STUB[verdict]
+    return min(max(round(full * (hour.effect or 0.0)), _LEAST), full)
+
+
+def _hit(hour: HourDrift, span: HourSpan, height: int, text: str) -> Markup:
+    """A column that cannot be seen, and says on hovering what the hour was."""
+    outline = f"M{(hour.hour - span.start) // HOUR} 0h1v{height}h-1z"
+    return Markup('<path class="hit" d="{}"><title>{}</title></path>').format(outline, text)

@@ -90,7 +90,7 @@ def sensors_to_look_at(store: Store, *, most: int, recent: int = 168) -> tuple[l
         recent: Hours before a sensor's last upload from which verdicts are given, and count.
 
     Returns:
-        The sensors, and of all sensors how many have which verdict: `standing.DRIFT`, `FAILED`, `WAITING`, `GOOD`.
+        The sensors, and of all sensors how many have which verdict: `DRIFT`, `FAILED`, `WAITING`, `GOOD`.
 
     Example:
         >>> import tempfile
@@ -101,14 +101,16 @@ def sensors_to_look_at(store: Store, *, most: int, recent: int = 168) -> tuple[l
     """
     of_sensor = (HOURS.c.sensor == SENSORS.c.name) & (HOURS.c.hour > SENSORS.c.last - recent * HOUR)
     verdict = case((HOURS.c.drift.is_(True), DRIFT), (HOURS.c.problem != "", FAILED), else_=GOOD)  # as `verdict_of`
-    told = of_sensor & (HOURS.c.drift.is_not(None) | (HOURS.c.problem != ""))
-    newest = select(verdict).where(told).order_by(HOURS.c.hour.desc()).limit(1).correlate(SENSORS).scalar_subquery()
+    has_verdict = of_sensor & (HOURS.c.drift.is_not(None) | (HOURS.c.problem != ""))
+    newest = (
+        select(verdict).where(has_verdict).order_by(HOURS.c.hour.desc()).limit(1).correlate(SENSORS).scalar_subquery()
+    )
     all_sensors = select(SENSORS.c.name, newest.label("verdict")).order_by(SENSORS.c.received, SENSORS.c.name)
     with store.reading() as db:
         verdicts = {row.name: row.verdict or WAITING for row in db.execute(all_sensors)}
         first = sorted(verdicts, key=lambda name: _FIRST.get(verdicts[name], len(_FIRST)))[:most]
-        found = [row for some in _parts(first) for row in db.execute(select(SENSORS).where(SENSORS.c.name.in_(some)))]
-        sensors = {row.name: _sensor(row) for row in found}  # without those that were forgotten this moment
+        rows = [row for some in _parts(first) for row in db.execute(select(SENSORS).where(SENSORS.c.name.in_(some)))]
+        sensors = {row.name: _sensor(row) for row in rows}  # without those that were forgotten this moment
         listed = [sensors[name] for name in first if name in sensors]
         return _with_hours(db, listed, recent), Counter(verdicts.values())
 
@@ -200,8 +202,8 @@ def counts(store: Store) -> Counts:
     pending = select(func.count()).select_from(UPLOADS).where(UPLOADS.c.payload.is_not(None))
     due = select(func.count()).select_from(HOURS).where(HOURS.c.judged_version < HOURS.c.version)
     with store.reading() as db:
-        found = [db.scalar(each) or 0 for each in (select(func.count()).select_from(SENSORS), pending, due)]
-    return Counts(*found)
+        numbers = [db.scalar(query) or 0 for query in (select(func.count()).select_from(SENSORS), pending, due)]
+    return Counts(*numbers)
 
 
 def ping(store: Store) -> None:
@@ -266,7 +268,7 @@ def verdict_of_row(row: Any) -> HourDrift:
 
 
 def _by_sensor(rows: Iterable[Any]) -> dict[str, list[HourDrift]]:
-    found: dict[str, list[HourDrift]] = {}
+    hours: dict[str, list[HourDrift]] = {}
     for row in rows:
-        found.setdefault(row.sensor, []).append(verdict_of_row(row))
-    return found
+        hours.setdefault(row.sensor, []).append(verdict_of_row(row))
+    return hours

@@ -1,8 +1,7 @@
-"""What the store knows of sensors and their hours; what pages, answers and metrics are made of.
+"""What the store knows of sensors and their hours, and how a sensor stands; what pages and answers are made of.
 
-Times as people read them on a page that is loaded again every minute: how long ago, and exactly when.
-
-How a sensor stands now: its newest verdict, whether it fell silent, what it sent lately.
+A sensor stands as its newest verdict says, unless it fell silent. Times are written as people read them on a page that
+is loaded again every minute: how long ago, and exactly when.
 """
 
 from __future__ import annotations
@@ -193,15 +192,15 @@ def standing(sensor: Sensor, now: float) -> Standing:
 
     Example:
         >>> hour = HourDrift("door", 7200, 1, 60, drift=True, effect=0.5)
-        >>> found = standing(Sensor("door", 1, 7300, 7300, 7310.0, hours=(hour,)), 9000.0)
-        >>> found.verdict, found.images, found.silence
+        >>> door = standing(Sensor("door", 1, 7300, 7300, 7310.0, hours=(hour,)), 9000.0)
+        >>> door.verdict, door.images, door.silence
         ('drift', 60, '')
     """
-    told = next((hour for hour in reversed(sensor.hours) if verdict_of(hour) != WAITING), None)
+    newest = next((hour for hour in reversed(sensor.hours) if verdict_of(hour) != WAITING), None)
     day = [hour for hour in sensor.hours if now - DAY < hour.hour <= now]
     return Standing(
-        verdict=verdict_of(told) if told else WAITING,
-        hour=told,
+        verdict=verdict_of(newest) if newest else WAITING,
+        hour=newest,
         silence=_silence(sensor, now),
         images=sum(hour.rows for hour in day),
         drifted=sum(hour.drift is True for hour in day),

@@ -2,8 +2,6 @@
 
 What is not logged yet stands in the store. So nothing piles up in memory while MLflow is down for a day, and what was
 judged in the meantime is logged when it is back, also by a server that was started anew.
-
-Which verdicts are in MLflow already; kept in the store, so that none is lost to a restart or a server down.
 """
 
 from __future__ import annotations
@@ -32,73 +30,6 @@ from lensai_integrations.server.records import HourDrift
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.settling import ReportedHour
 from lensai_integrations.server.store import HOURS, Store, StoreError, of_hour
-
-
-@dataclass(frozen=True)
-class Unlogged:
-    """An hour whose newest verdict is not in MLflow yet.
-
-    Attributes:
-        verdict: The verdict.
-        version: Of the sketches that it is of.
-        sketches: Packed; of this version or a newer one.
-        before: When it was logged last, unix time in seconds by the store's clock; 0 if it never was.
-    """
-
-    verdict: HourDrift
-    version: int
-    sketches: bytes
-    before: float
-
-
-def claim(store: Store, now: float, interval: float, after: str = "") -> Unlogged | None:
-    """An hour for this server to log; None if there is none.
-
-    Args:
-        store: Where from.
-        now: Unix time in seconds, by the store's clock.
-        interval: Seconds after which the same hour is logged again, if it has been judged anew.
-        after: The sensor that had its turn before: the next by name has the next one.
-
-    Raises:
-        StoreError: If the store cannot be used.
-
-    Example:
-        >>> import tempfile
-        >>> store = Store(tempfile.mkdtemp())
-        >>> claim(store, now=1719392400.0, interval=600.0) is None
-        True
-        >>> store.close()
-    """
-    judged = (HOURS.c.logged_version < HOURS.c.judged_version) & HOURS.c.drift.is_not(None)
-    wanted = (*queries.VERDICT, HOURS.c.judged_version, HOURS.c.sketches)
-    found = lease(store, judged, HOURS.c.logged, wanted, now=now, interval=interval, after=after)
-    if found is None:
-        return None
-    row, before = found
-    return Unlogged(queries.verdict_of_row(row), row.judged_version, bytes(row.sketches), before)
-
-
-def done(store: Store, hour: Unlogged) -> None:
-    """Remember that an hour is logged, or cannot be.
-
-    Raises:
-        StoreError: If the store cannot be used.
-    """
-    with store.writing() as db:
-        mine = of_hour(hour.verdict.sensor, hour.verdict.hour)
-        db.execute(update(HOURS).where(mine).values(logged_version=hour.version))
-
-
-def put_back(store: Store, hour: Unlogged) -> None:
-    """Let an hour be tried again at once.
-
-    Raises:
-        StoreError: If the store cannot be used.
-    """
-    with store.writing() as db:
-        db.execute(update(HOURS).where(of_hour(hour.verdict.sensor, hour.verdict.hour)).values(logged=hour.before))
-
 
 _LOG = logging.getLogger(__name__)
 #: Seconds between looks where nothing woke the worker.
@@ -132,10 +63,10 @@ class Reporter:
         #: Why nothing is logged at present; empty if there is no reason.
         self.problem = ""
 
-    def judged(self, found: ReportedHour) -> None:
+    def judged(self, reported: ReportedHour) -> None:
         """An hour was judged, in another thread: keep its report, and wake up."""
         with self._lock:
-            self._fresh[found.verdict.sensor, found.verdict.hour] = found
+            self._fresh[reported.verdict.sensor, reported.verdict.hour] = reported
             while len(self._fresh) > _KEPT:
                 del self._fresh[next(iter(self._fresh))]
         self._wake.set()
@@ -211,8 +142,74 @@ class Reporter:
         """As it was judged, or judged once more."""
         verdict = hour.verdict
         with self._lock:
-            found = self._fresh.pop((verdict.sensor, verdict.hour), None)
-        if found is not None and found.verdict.judged == verdict.judged:
-            return found.report, found.window
+            fresh = self._fresh.pop((verdict.sensor, verdict.hour), None)
+        if fresh is not None and fresh.verdict.judged == verdict.judged:
+            return fresh.report, fresh.window
         window = profile_of_files(unpack_sketches(hour.sketches), verdict.sensor, verdict.hour)
         return compare(self._baseline, window, false_alarm_rate=self._settings.false_alarm_rate), window
+
+
+@dataclass(frozen=True)
+class Unlogged:
+    """An hour whose newest verdict is not in MLflow yet.
+
+    Attributes:
+        verdict: The verdict.
+        version: Of the sketches that it is of.
+        sketches: Packed; of this version or a newer one.
+        before: When it was logged last, unix time in seconds by the store's clock; 0 if it never was.
+    """
+
+    verdict: HourDrift
+    version: int
+    sketches: bytes
+    before: float
+
+
+def claim(store: Store, now: float, interval: float, after: str = "") -> Unlogged | None:
+    """An hour for this server to log; None if there is none.
+
+    Args:
+        store: Where from.
+        now: Unix time in seconds, by the store's clock.
+        interval: Seconds after which the same hour is logged again, if it has been judged anew.
+        after: The sensor that had its turn before: the next by name has the next one.
+
+    Raises:
+        StoreError: If the store cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> store = Store(tempfile.mkdtemp())
+        >>> claim(store, now=1719392400.0, interval=600.0) is None
+        True
+        >>> store.close()
+    """
+    judged = (HOURS.c.logged_version < HOURS.c.judged_version) & HOURS.c.drift.is_not(None)
+    wanted = (*queries.VERDICT, HOURS.c.judged_version, HOURS.c.sketches)
+    leased = lease(store, judged, HOURS.c.logged, wanted, now=now, interval=interval, after=after)
+    if leased is None:
+        return None
+    row, before = leased
+    return Unlogged(queries.verdict_of_row(row), row.judged_version, bytes(row.sketches), before)
+
+
+def done(store: Store, hour: Unlogged) -> None:
+    """Remember that an hour is logged, or cannot be.
+
+    Raises:
+        StoreError: If the store cannot be used.
+    """
+    with store.writing() as db:
+        mine = of_hour(hour.verdict.sensor, hour.verdict.hour)
+        db.execute(update(HOURS).where(mine).values(logged_version=hour.version))
+
+
+def put_back(store: Store, hour: Unlogged) -> None:
+    """Let an hour be tried again at once.
+
+    Raises:
+        StoreError: If the store cannot be used.
+    """
+    with store.writing() as db:
+        db.execute(update(HOURS).where(of_hour(hour.verdict.sensor, hour.verdict.hour)).values(logged=hour.before))

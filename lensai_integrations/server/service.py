@@ -1,6 +1,6 @@
-"""The parts of a running server, and what every request goes through: a token, and room on the disk.
+"""The parts of a running server as requests see them, and what each needs first: a token, and room on the disk.
 
-A page that takes long to make is not made for everyone who looks at it.
+A page that takes long to make is not made for everyone who looks at it (`KeptPage`).
 """
 
 from __future__ import annotations
@@ -158,10 +158,6 @@ class Service:
             self._disk = (now, self.store.free_bytes())
         return _room(self._disk[1], self.settings)
 
-    def sender(self, request: Request, grant: Grant) -> Sender:
-        """Whoever sends a request, and has that grant."""
-        return Sender(grant, _address(request))
-
     def refuse(self, request: Request, detail: str, challenge: str) -> NoReturn:
         """Answer a request without a valid token, and count it.
 
@@ -209,7 +205,7 @@ def sender(request: Request) -> Sender:
     grant = service.grant(request) if bearer or service.tokens is None else None
     if grant is None:
         service.refuse(request, "a valid token is needed: Authorization: Bearer <token>", "Bearer")
-    return service.sender(request, grant)
+    return Sender(grant, _address(request))
 
 
 async def reader(request: Request) -> AsyncIterator[Service]:
@@ -225,7 +221,7 @@ async def reader(request: Request) -> AsyncIterator[Service]:
         service.refuse(request, "a valid token is needed, as Bearer or as password", _CHALLENGE)
     if not grant.reads:
         raise HTTPException(403, "this token is for uploads of one sensor only")
-    async with service.turns.read(service.sender(request, grant)):
+    async with service.turns.read(Sender(grant, _address(request))):
         yield service
 
 

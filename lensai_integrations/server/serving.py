@@ -1,7 +1,4 @@
-"""The server as a process.
-
-What the server proves itself with.
-"""
+"""The server as a process: its sockets, its certificate, its signals."""
 
 from __future__ import annotations
 
@@ -40,52 +37,6 @@ from lensai_integrations.server.settling import Listener as OnJudged
 from lensai_integrations.server.store import Store
 from lensai_integrations.server.tokens import TokenFile
 from lensai_integrations.storage.posting import is_loopback
-
-
-class Certificate:
-    """A certificate and its key, as TLS uses them.
-
-    Attributes:
-        context: What connections are made with.
-
-    Args:
-        cert: File of the certificate.
-        key: File of its key; None if it is in the same.
-
-    Raises:
-        InputError: If they cannot be read, or do not belong together.
-    """
-
-    def __init__(self, cert: str | Path | None, key: str | Path | None) -> None:
-        if cert is None:
-            raise InputError(f"tls_key={str(key)!r} is of no use without a certificate: pass --tls-cert, too")
-        self._cert, self._key = Path(cert), None if key is None else Path(key)
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # TLS 1.2 or newer
-        self.context.set_alpn_protocols(["http/1.1"])
-        self.load()
-
-    def load(self) -> None:
-        """Read the files; connections from now on are made with what is in them.
-
-        Raises:
-            InputError: If they cannot be read, or do not belong together; those from before then stay.
-        """
-        for name, path in {"tls_cert": self._cert, "tls_key": self._key}.items():
-            if path is not None and not (path.is_file() and os.access(path, os.R_OK)):  # a pipe would be waited for
-                raise InputError(f"{name}={str(path)!r} cannot be read: pass a PEM file that is there and may be read")
-        try:
-            _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._cert, self._key)  # half of a wrong pair would stay
-            _load(self.context, self._cert, self._key)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"tls_cert={str(self._cert)!r} and tls_key={str(self._key or self._cert)!r} are not a certificate and"
-                f" its key, without a password, as PEM: {error}"
-            ) from error
-
-
-def _load(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
-    context.load_cert_chain(cert, key, password=lambda: "")  # else OpenSSL asks at the terminal
-
 
 _LOG = logging.getLogger(__name__)
 
@@ -128,7 +79,7 @@ def serve(
         name: What the baseline is called on pages.
         on_judged: Told of every hour that was judged.
         runs: Where reports are logged in MLflow.
-        allow_hosts: Names under which the server is reached, besides `host` and the machine's own; see `hosts.Hosts`.
+        allow_hosts: Names under which the server is reached, besides `host` and the machine's own; see `app.Hosts`.
         root_path: Path below which a proxy has it, e.g. `"/lensai"`.
         trusted_proxies: Addresses of proxies whose `X-Forwarded-For` and `-Proto` are believed.
         tls_cert: Certificate, with those between it and the root's, as PEM; the server then speaks HTTPS only.
@@ -158,13 +109,15 @@ def serve(
                 hosts=_names(host, allow_hosts), root_path=root_path,
             )  # fmt: skip
             app.state.service.turns.fit(most)
-            _LOG.info("listens at %s", " ".join(_address(each, tls=certificate is not None) for each in sockets))
+            _LOG.info(
+                "listens at %s", " ".join(_address(listener, tls=certificate is not None) for listener in sockets)
+            )
             _run(app, trusted_proxies, connections, sockets, certificate, tokens)
         finally:
             opened.close()
     finally:
-        for each in sockets:
-            each.close()
+        for listener in sockets:
+            listener.close()
 
 
 def _ignore_hangups() -> None:
@@ -180,12 +133,13 @@ def _names(host: str, allowed: Iterable[str]) -> list[str]:
 
 def _check_proxies(addresses: Iterable[str]) -> None:
     """Refuse a name, to which no connection's address would ever be equal."""
-    for each in addresses:
+    for address in addresses:
         try:
-            ipaddress.ip_network(each)
+            ipaddress.ip_network(address)
         except ValueError as error:
             raise InputError(
-                f"trusted_proxy={each!r} is no address: pass that of the proxy, or of its network, e.g. '172.18.0.0/16'"
+                f"trusted_proxy={address!r} is no address: pass that of the proxy, or of its network, e.g."
+                " '172.18.0.0/16'"
             ) from error
 
 
@@ -216,9 +170,9 @@ def _run(
     for name in _TALKATIVE:
         logging.getLogger(name).addFilter(Lasting())
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a form is in the answer
-    known: Any = ProxyHeadersMiddleware(cast(Any, app), list(trusted_proxies)) if trusted_proxies else app
+    proxied: Any = ProxyHeadersMiddleware(cast(Any, app), list(trusted_proxies)) if trusted_proxies else app
     config = uvicorn.Config(
-        cast(Any, GuardedApp(known, connections)),  # outermost: it knows connections by their own addresses
+        cast(Any, GuardedApp(proxied, connections)),  # outermost: it knows connections by their own addresses
         http="h11",  # has a limit for heads; httptools has none
         ws="none",
         loop="asyncio",  # accepts with the sockets' own methods
@@ -233,9 +187,9 @@ def _run(
     config.ssl = certificate.context if certificate is not None else None
 
     if threading.current_thread() is threading.main_thread():
-        for each in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has ended by them
-            signal.signal(each, _stop)
-    read_again = [part.load for part in (tokens, certificate) if part is not None]
+        for ending in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has ended by them
+            signal.signal(ending, _stop)
+    read_again = [source.load for source in (tokens, certificate) if source is not None]
     gc.freeze()  # what was imported and loaded stays: it need not be looked through whenever memory is
     try:
         with suppress(_StoppedError):
@@ -281,3 +235,48 @@ class _StoppedError(SystemExit):
 
 def _stop(*_: object) -> None:
     raise _StoppedError(0)
+
+
+class Certificate:
+    """A certificate and its key, as TLS uses them.
+
+    Attributes:
+        context: What connections are made with.
+
+    Args:
+        cert: File of the certificate.
+        key: File of its key; None if it is in the same.
+
+    Raises:
+        InputError: If they cannot be read, or do not belong together.
+    """
+
+    def __init__(self, cert: str | Path | None, key: str | Path | None) -> None:
+        if cert is None:
+            raise InputError(f"tls_key={str(key)!r} is of no use without a certificate: pass --tls-cert, too")
+        self._cert, self._key = Path(cert), None if key is None else Path(key)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # TLS 1.2 or newer
+        self.context.set_alpn_protocols(["http/1.1"])
+        self.load()
+
+    def load(self) -> None:
+        """Read the files; connections from now on are made with what is in them.
+
+        Raises:
+            InputError: If they cannot be read, or do not belong together; those from before then stay.
+        """
+        for name, path in {"tls_cert": self._cert, "tls_key": self._key}.items():
+            if path is not None and not (path.is_file() and os.access(path, os.R_OK)):  # a pipe would be waited for
+                raise InputError(f"{name}={str(path)!r} cannot be read: pass a PEM file that is there and may be read")
+        try:
+            _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._cert, self._key)  # half of a wrong pair would stay
+            _load(self.context, self._cert, self._key)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"tls_cert={str(self._cert)!r} and tls_key={str(self._key or self._cert)!r} are not a certificate and"
+                f" its key, without a password, as PEM: {error}"
+            ) from error
+
+
+def _load(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+    context.load_cert_chain(cert, key, password=lambda: "")  # else OpenSSL asks at the terminal

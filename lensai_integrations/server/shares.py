@@ -16,12 +16,11 @@ A token of all sensors is trusted as the fleet is: what it does as one sensor is
 give devices tokens of their own. All of this is in the memory of one process: of several servers each has its own
 shares, and a server that was started again has forgotten what was used.
 
-How much is done at the same time, and of how much of what was sent there is a copy in memory.
-
-A body has the memory of what has come of it, not of what it says will come: a device on a slow line, or one that only
-promises, takes no room from others. There is nothing to wait for while a body is half there (of two that wait for each
-other's memory neither would end), so what does not fit is sent again. Whole bodies wait for their turn to be unpacked,
-and need no place any more: of a fleet that uploads in the same second nothing is refused because the server is slower.
+`Turns` are these rules as requests meet them. A body has the memory of what has come of it, not of what it says will
+come: a device on a slow line, or one that only promises, takes no room from others. There is nothing to wait for while
+a body is half there (of two that wait for each other's memory neither would end), so what does not fit is sent again.
+Whole bodies wait for their turn to be unpacked, and need no place any more: of a fleet that uploads in the same second
+nothing is refused because the server is slower.
 """
 
 from __future__ import annotations
@@ -157,7 +156,7 @@ class InTurn(Generic[T]):
 
     def next(self, may: Callable[[str], bool] = lambda _: True) -> tuple[str, T] | None:
         """What is next, of a holder that may; it waits no more."""
-        holder = next((each for each in self._queues if may(each)), None)
+        holder = next((candidate for candidate in self._queues if may(candidate)), None)
         if holder is None:
             return None
         queue = self._queues.pop(holder)
@@ -208,8 +207,8 @@ class Slots:
 
     def _give(self, holder: str) -> None:
         self._shared.give(holder, 1)
-        while found := self._waiting.next(lambda each: self._shared.fits(each, 1)):
-            first, turn = found
+        while entry := self._waiting.next(lambda candidate: self._shared.fits(candidate, 1)):
+            first, turn = entry
             if not turn.done():  # its request may have been given up in the same moment
                 self._shared.take(first, 1)
                 turn.set_result(None)

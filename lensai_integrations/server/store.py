@@ -1,9 +1,7 @@
-"""The database behind the server: SQLite in a folder, or PostgreSQL by URL.
+"""The database behind the server, SQLite in a folder or PostgreSQL by URL, and its tables.
 
 What is answered 201 is on disk: SQLite writes ahead and syncs every commit, PostgreSQL does so by itself. Whatever a
 database refuses (locked, full, not reachable) becomes one `StoreError`, which a device is answered as 503: send again.
-
-The tables of the store: which uploads came, what is merged of them by hour, and whose they are.
 """
 
 from __future__ import annotations
@@ -276,10 +274,10 @@ class Store:
             Whether it is another one.
         """
         with self.writing() as db:
-            known = db.scalar(select(META.c.value).where(META.c.key == "baseline"))
-            if known == digest:
+            before = db.scalar(select(META.c.value).where(META.c.key == "baseline"))
+            if before == digest:
                 return False
-            if known is None:
+            if before is None:
                 db.execute(insert(META).values(key="baseline", value=digest))
                 return False
             db.execute(update(META).where(META.c.key == "baseline").values(value=digest))
@@ -291,30 +289,30 @@ class Store:
             if self.kind == "postgresql":
                 db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _STARTING})
             METADATA.create_all(db)
-            found = db.scalar(select(META.c.value).where(META.c.key == "schema"))
-            if found is None:
+            version = db.scalar(select(META.c.value).where(META.c.key == "schema"))
+            if version is None:
                 db.execute(insert(META).values(key="schema", value=str(SCHEMA_VERSION)))
-            elif not upgrade(db, found):
+            elif not upgrade(db, version):
                 raise InputError(
-                    f"the store {self.address} has tables of version {found}; this release reads {SCHEMA_VERSION}: pass"
-                    " another store, or the release that made it"
+                    f"the store {self.address} has tables of version {version}; this release reads"
+                    f" {SCHEMA_VERSION}: pass another store, or the release that made it"
                 )
 
 
-def _place(place: str | Path) -> tuple[Path | None, URL]:
-    if isinstance(place, str) and "://" in place:
-        return None, _postgresql(place)
-    folder = Path(place)
+def _place(address: str | Path) -> tuple[Path | None, URL]:
+    if isinstance(address, str) and "://" in address:
+        return None, _postgresql(address)
+    folder = Path(address)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"store={str(place)!r} is no folder that can be written: {error.strerror}") from error
+        raise InputError(f"store={str(address)!r} is no folder that can be written: {error.strerror}") from error
     return folder, URL.create("sqlite", database=str(folder / FILE))
 
 
-def _postgresql(place: str) -> URL:
+def _postgresql(address: str) -> URL:
     try:
-        url = make_url(place)
+        url = make_url(address)
     except ArgumentError as error:
         raise InputError("store is not the URL of a database: pass postgresql://user:password@host/name") from error
     if url.drivername not in ("postgres", "postgresql", _POSTGRESQL):

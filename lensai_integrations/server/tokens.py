@@ -210,7 +210,7 @@ class TokenFile(Tokens):
 def _stamp(path: Path) -> tuple[int, ...]:
     """What changes with a file's content; empty if there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return ()
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev

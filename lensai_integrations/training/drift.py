@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from lensai_integrations.errors import InputError, LensAIError
+from lensai_integrations.measures.arguments import documented, plain
 from lensai_integrations.measures.embeddings import Reduce, check_reduce
-from lensai_integrations.measures.inputs import ImageInputs, documented, plain
+from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.monitoring.events import WindowReport, notice_text
 from lensai_integrations.monitoring.monitor import DriftMonitor
 from lensai_integrations.monitoring.sinks.base import Sink

@@ -8,7 +8,7 @@ import pytest
 
 from lensai_integrations.keras import BaselineCallback
 from lensai_integrations.keras.functions import Exchange, GuardedFunction, why_not
-from lensai_integrations.keras.steps import NotProfiledError, replaced
+from lensai_integrations.keras.taps import NotProfiledError, replaced
 from lensai_integrations.problems import Problems
 
 

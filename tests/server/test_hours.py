@@ -1,4 +1,9 @@
-"""Each upload is merged once, whatever order, batching or number of servers; verdicts belong to what was judged."""
+"""Each upload is merged once, whatever order, batching or number of servers; verdicts belong to what was judged.
+
+Whose turn it is: of sensors that send much and little, of servers, of clocks that were set.
+
+How much an hour may hold, whatever names are sent.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +14,18 @@ import pytest
 from datasketches import kll_floats_sketch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from receiving import HOUR, WHEN, device, sketch_of
-from sqlalchemy import select, update
+from receiving import HOUR, WHEN, device, form, sketch_of
+from sqlalchemy import event, insert, select, update
 
 from lensai_integrations.edge.uploads import pack_sketches, rows_of, unpack_sketches
-from lensai_integrations.server import hours, queries
-from lensai_integrations.server.hours import folded
+from lensai_integrations.server import hours, queries, reporting
+from lensai_integrations.server import store as stores
+from lensai_integrations.server.hours import UnmergedHour, fitting, folded
 from lensai_integrations.server.ledger import Received, add_uploads
+from lensai_integrations.server.records import HOUR as AN_HOUR
 from lensai_integrations.server.records import HourDrift
 from lensai_integrations.server.store import HOURS, UPLOADS, Store
+from lensai_integrations.sketches import wire
 
 
 def upload(sensor="a", timestamp=WHEN, content=None, received=5.0):
@@ -209,3 +217,136 @@ def test_as_many_bytes_are_taken_at_once_as_are_wanted(store):
     for most in (3, 4):
         taken = hours.take(store, "a", HOUR, most, 9 * size)
         assert (len(taken.payloads), taken.more) == (most, most < 4)
+
+
+def batch(*contents, known=None):
+    payloads = {
+        n: pack_sketches({f"custom/{name}.bin": sketch_of([1.0]) for name in each}) for n, each in enumerate(contents)
+    }
+    sketches = None if known is None else pack_sketches({f"custom/{name}.bin": sketch_of([1.0]) for name in known})
+    return UnmergedHour("a", 0, 1, sketches, payloads)
+
+
+def names(given):
+    return ["".join(path[7] for path in unpack_sketches(payload)) for payload in given.payloads.values()]
+
+
+def test_a_batch_that_fits_stays_as_it_is():
+    given = batch("ab", "bc", known="a")
+    assert fitting(given) == (given, [])
+
+
+def test_further_streams_are_left_out_and_known_ones_are_not(monkeypatch):
+    monkeypatch.setattr(hours, "MOST_STREAMS", 3)
+    found, fewer = fitting(batch("bc", "abcd", "de", "c", known="ab"))
+    assert (names(found), fewer) == (["bc", "abc", "", "c"], [1, 2])
+    whole, damaged = folded(found)
+    assert (list(whole), damaged) == ([f"custom/{name}.bin" for name in "abc"], [])
+
+
+def test_further_bytes_are_left_out(monkeypatch):
+    monkeypatch.setattr(hours, "MOST_BYTES", 2 * hours._grown(sketch_of([1.0])))
+    found, fewer = fitting(batch("a", "bc", known="a"))
+    assert (names(found), fewer) == (["a", "b"], [1])
+    large = {"custom/x.bin": sketch_of([1.0], k=65_000), "custom/y.bin": sketch_of([1.0])}
+    found, fewer = fitting(UnmergedHour("a", 0, 0, None, {7: pack_sketches(large)}))
+    assert (list(unpack_sketches(found.payloads[7])), fewer) == (["custom/y.bin"], [7])
+
+
+def test_what_is_damaged_is_left_to_whoever_merges():
+    assert fitting(UnmergedHour("a", 0, 0, None, {1: b"damaged"}))[1] == []
+
+
+@pytest.mark.parametrize("k", [8, 200, 4096, 65_535])
+def test_a_sketch_does_not_grow_beyond_what_was_counted(k):
+    assert 4 * wire.total_capacity(k, 60) + 4 * 60 + 28 <= hours._grown(sketch_of([1.0], k=k))
+
+
+def test_an_hour_without_room_says_so_and_goes_on(service, monkeypatch, caplog):
+    monkeypatch.setattr(hours, "MOST_STREAMS", 4)
+    for n in range(2):
+        own = {f"custom/{n}{each}.bin": sketch_of([1.0]) for each in range(3)}
+        assert service.post("/upload/", **form(timestamp=WHEN + n, content={**device(n), **own})).status_code == 201
+        service.work()
+    store = service.service.store
+    (hour,) = queries.list_hours(store, "door-3", most=9)
+    assert (hour.uploads, hour.rows, hour.drift) == (2, 100, True)
+    assert "streams of an upload were left out" in queries.find_sensor(store, "door-3").problems[0]
+    assert "no room for more streams" in caplog.text
+
+
+NOW = 1_800_000_000.0
+NEWEST = int(NOW) // AN_HOUR * AN_HOUR
+
+
+def fill(store, sensor, count, **more):
+    """Hours of a sensor that wait for a verdict, and have one that waits for MLflow."""
+    about = {"sensor": sensor, "version": 2, "judged_version": 1, "drift": False, "judged": 1.0}
+    about |= {"updated": 0.0, "uploads": 1, "rows": 1, "sketches": b"", **more}
+    with store.writing() as db:
+        db.execute(insert(HOURS), [{**about, "hour": NEWEST - AN_HOUR * n} for n in range(count)])
+
+
+def claims(store, claim, count, now=NOW):
+    """Sensors and hours (ago) that are claimed one after the other, as one worker does."""
+    found, after = [], ""
+    while len(found) < count and (due := claim(store, now, 60.0, after)) is not None:
+        about = due if claim is hours.claim else due.verdict
+        after = about.sensor
+        found.append((after, (NEWEST - about.hour) // AN_HOUR))
+    return found
+
+
+CLAIMS = pytest.mark.parametrize("claim", [hours.claim, reporting.claim])
+
+
+@CLAIMS
+def test_sensors_take_turns_each_with_its_newest_hour(store, claim):
+    for sensor, count in (("a", 3), ("b", 1), ("c", 2)):
+        fill(store, sensor, count)
+    assert claims(store, claim, 9) == [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("c", 1), ("a", 2)]
+
+
+@pytest.mark.slow
+@CLAIMS
+def test_no_flood_of_hours_of_one_sensor_keeps_another_waiting(sqlite, claim):
+    """However many wait: the next turn but one is another's, also of an hour that becomes due meanwhile."""
+    fill(sqlite, "flood", 50_000)
+    fill(sqlite, "other-1", 1)
+    assert claims(sqlite, claim, 3) == [("flood", 0), ("other-1", 0), ("flood", 1)]
+    fill(sqlite, "other-2", 1)
+    assert claims(sqlite, claim, 3)[1] == ("other-2", 0)
+
+
+@CLAIMS
+def test_a_turn_is_found_by_seeking(sqlite, claim):
+    """However many wait, and of whomever."""
+    statements = []
+    fill(sqlite, "a", 2)
+    event.listen(
+        sqlite._engine, "before_cursor_execute", lambda c, cur, text, args, *_: statements.append((text, args))
+    )
+    claim(sqlite, NOW, 60.0, "a")
+    text, args = next(found for found in statements if found[0].startswith("SELECT"))
+    with sqlite.reading() as db:
+        plan = [row[-1] for row in db.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", args)]
+    assert len(plan) == 1
+    assert plan[0].startswith("SEARCH lensai_hours USING")
+    assert "lensai_hours_due" in plan[0] or "lensai_hours_unlogged" in plan[0]
+
+
+@CLAIMS
+@pytest.mark.parametrize(("ahead", "taken"), [(4 * 3600.0, 1), (61.0, 1), (59.0, 0), (-59.0, 0), (-60.0, 1)])
+def test_a_lease_in_the_future_holds_nothing(store, claim, ahead, taken):
+    """The clock was set back since, or the server that died had another; a peer reads the clock a little later."""
+    fill(store, "a", 1)
+    with store.writing() as db:
+        db.execute(update(HOURS).values(claimed=NOW + ahead, logged=NOW + ahead))
+    assert len(claims(store, claim, 9)) == taken
+
+
+def test_the_clock_is_that_of_the_store(store, monkeypatch):
+    """Of two servers of one database, the one whose clock is ahead leases nothing for longer."""
+    monkeypatch.setattr(stores.time, "time", lambda: 5.0)
+    assert (store.now() == 5.0) is (store.kind == "sqlite")
+    assert (store.now() > 1.7e9) is (store.kind == "postgresql")

@@ -1,7 +1,11 @@
-"""Each upload is stored once, whoever sends it how often and at the same time."""
+"""Each upload is stored once, whoever sends it how often and at the same time.
+
+Uploads on their way to the disk.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections import Counter
@@ -10,7 +14,8 @@ import pytest
 from receiving import WHEN
 from sqlalchemy import select
 
-from lensai_integrations.server.ledger import Outcome, Received, add_uploads
+from lensai_integrations.server import ledger as inboxes
+from lensai_integrations.server.ledger import Inbox, Outcome, Received, add_uploads
 from lensai_integrations.server.settings import Settings
 from lensai_integrations.server.shares import Allowances, Spent
 from lensai_integrations.server.store import SENSORS, UPLOADS, Store
@@ -144,3 +149,46 @@ def test_a_large_fleet_with_one_token_is_there_on_its_first_day(store):
         fleet = [sent(f"s{n}") for n in range(begin, begin + 1_000)]
         assert set(add(store, *fleet, most=9_000, allowances=allowances)) == {CREATED}
     assert add(store, sent("one more"), most=9_000, allowances=allowances) == [NO_ROOM]
+
+
+def numbered(n, size=10):
+    return Received("door-3", WHEN + n, "", 3, 0.0, (), bytes(size))
+
+
+def batches(monkeypatch, uploads):
+    """What is written together, where one transaction goes on while all the others come."""
+    written, go_on = [], threading.Event()
+
+    def write(_, batch, *__):
+        written.append([upload.timestamp - WHEN for upload in batch])
+        go_on.wait(20)
+        return [Outcome.CREATED] * len(batch)
+
+    monkeypatch.setattr(inboxes, "add_uploads", write)
+
+    async def main():
+        inbox = Inbox(None, 10)
+        tasks = [asyncio.create_task(inbox.put(numbered(999), "first"))]
+        while not written:
+            await asyncio.sleep(0.001)
+        tasks += [asyncio.create_task(inbox.put(upload, holder)) for holder, upload in uploads]
+        await asyncio.sleep(0)
+        go_on.set()
+        assert await asyncio.gather(*tasks) == [Outcome.CREATED] * len(tasks)
+
+    asyncio.run(main())
+    assert written.pop(0) == [999]
+    return written
+
+
+def test_who_floods_it_has_others_in_front(monkeypatch):
+    flood = [("flood", numbered(n)) for n in range(300)]
+    first, second, third = batches(monkeypatch, [*flood, ("other", numbered(500)), ("third", numbered(600))])
+    assert first[:5] == [0, 500, 600, 1, 2]
+    assert (len(first), len(second), len(third)) == (128, 128, 46)
+    assert [n for n in [*first, *second, *third] if n < 300] == list(range(300))
+
+
+def test_a_transaction_has_so_many_bytes(monkeypatch):
+    uploads = [("flood", numbered(n, 5 * 2**20)) for n in range(9)]
+    assert batches(monkeypatch, [*uploads, ("other", numbered(500))]) == [[0, 500, 1, 2, 3], [4, 5, 6, 7], [8]]

@@ -113,7 +113,7 @@ def test_on_an_accelerator(
     """The code that runs there, without one: tensors are measured by their own library, and none becomes numpy."""
     make, wanted = maker(library), numbers(Metrics("tf").process_batch(images))
     as_if_elsewhere(monkeypatch)
-    for module in ("measures.batches", "lensai.sketches"):
+    for module in ("measures.batches", "edge.lensai"):
         monkeypatch.setattr(f"lensai_integrations.{module}.local", lambda tensor: tensor)
     batch = make((images if framework == "tf" else images.transpose(0, 3, 1, 2)).astype(dtype))
     results = Metrics(framework).process_batch(batch)

@@ -1,11 +1,16 @@
-"""How sensors stand: the newest verdict, silence by their own habits, clocks that are wrong."""
+"""How sensors stand: the newest verdict, silence by their own habits, clocks that are wrong.
+
+Times in words, for any number a device may send.
+"""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sensors import NOW, THIS_HOUR, make_sensor
 
-from lensai_integrations.server.records import DAY, HOUR, standing, usual_gap
+from lensai_integrations.server.records import DAY, HOUR, ago, duration, standing, usual_gap, utc
 
 
 @pytest.mark.parametrize(
@@ -82,3 +87,17 @@ def test_a_clock_here_that_was_ahead_hides_no_silence():
 def test_a_sensor_of_which_no_hour_is_kept():
     found = standing(make_sensor(hours=()), NOW)
     assert (found.verdict, found.hour, found.images) == ("waiting", None, 0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(59, "less than a minute"), (60, "1 min"), (3599, "59 min"), (3600, "1 h"), (86399, "23 h"), (86400, "1 day")],
+)
+def test_a_duration_is_in_its_largest_whole_unit(seconds, text):
+    assert duration(seconds) == text
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True), st.floats(0, 2e9))
+def test_any_number_has_words(moment, now):
+    assert isinstance(utc(moment), str)
+    assert ago(moment if moment == moment and abs(moment) < 1e15 else 0, now)
