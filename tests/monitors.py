@@ -42,7 +42,7 @@ def judge_by_mean(_: Any, window: Profile, rates: Any) -> tuple[str, DriftReport
 
 def by_mean(monkeypatch: Any) -> None:
     """Judge all windows by their mean."""
-    monkeypatch.setattr(judging, "judge", judge_by_mean)
+    monkeypatch.setattr(judging, "level_of", judge_by_mean)
 
 
 class Clock:
