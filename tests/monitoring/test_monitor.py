@@ -305,9 +305,9 @@ def test_a_comparison_that_fails_is_counted_and_the_next_window_judged(monkeypat
     by_mean(monkeypatch)
     monitor = DriftMonitor(BASELINE, 4)
     good = judging.level_of
-    monkeypatch.setattr(judging, "judge", lambda *_: 1 / 0)
+    monkeypatch.setattr(judging, "level_of", lambda *_: 1 / 0)
     assert monitor.update(outputs=numbers(4)) == []
-    monkeypatch.setattr(judging, "judge", good)
+    monkeypatch.setattr(judging, "level_of", good)
     assert [w.number for w in monitor.update(outputs=numbers(4))] == [1]
     assert monitor.status.failures == {"compare": 1}
 
