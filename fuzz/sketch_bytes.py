@@ -1,6 +1,6 @@
 """DataSketches' bytes: well-formed ones made up from their layouts, and ways to spoil them that know these layouts.
 
-The layouts stand in `lensai_integrations/sketches/wire.py` and `wire_categories.py`. Frequent strings and distinct
+The layouts stand in `lensai_integrations/sketches/wire.py`. Frequent strings and distinct
 counts are preceded by the number of rows that they are said to be of, a u64.
 """
 

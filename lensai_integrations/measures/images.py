@@ -731,7 +731,7 @@ def _products(pixels: Floats) -> NDArray[np.float64]:
 
 
 def _add_neighbours(sums: Totals, rows: Floats, width: int, border: tuple[bool, bool], space: Floats) -> None:
-    """Add what the differences between neighbours tell: see `differences.py`."""
+    """Add what the differences between neighbours tell: see `pixels.py`."""
     middle = rows[width:-width]
     across, down = space[1, : middle.size], space[2, : middle.size]
     _second(rows, width, space[0], down)

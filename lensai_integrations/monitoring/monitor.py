@@ -162,7 +162,7 @@ class DriftMonitor:
         state: Folder for the state: with one, a monitor that was killed goes on where it was. One for each process.
         name: Of the monitor, in everything it says.
         warm_start: Fill the first sliding window with rows of the baseline, so that a verdict exists from the first
-            rows on (`warm.py`). `stride` is 1 then, unless given.
+            rows on (`windows.py`). `stride` is 1 then, unless given.
         recover: Windows in a row that have to be ok before people are told that it is over.
         remind: Tell again after so many windows, as long as it is not over; None for never.
         min_effect: Smallest effect that counts as drift, see `compare`; None for its default.
