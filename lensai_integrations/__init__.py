@@ -33,16 +33,24 @@ class _Moved(MetaPathFinder, Loader):
     """Finds a module by the name it had: the same module, and a `DeprecationWarning` that says where it is."""
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Of a module that has moved; asked for what is found nowhere else."""
-        return ModuleSpec(name, self) if name.removeprefix(f"{__name__}.") in _MOVED else None
+        """Of a module that has moved, or of one in a package that has."""
+        return ModuleSpec(name, self) if _now(name) else None
 
     def exec_module(self, module: ModuleType) -> None:
         """Put the module of today in its place."""
-        now = f"{__name__}.{_MOVED[module.__name__.removeprefix(f'{__name__}.')]}"
-        warnings.warn(f"{module.__name__} is {now} now: import that", DeprecationWarning, stacklevel=2)
-        sys.modules[module.__name__] = import_module(now)
+        warnings.warn(
+            f"{module.__name__} is {_now(module.__name__)} now: import that", DeprecationWarning, stacklevel=2
+        )
+        sys.modules[module.__name__] = import_module(_now(module.__name__))
 
 
-sys.meta_path.append(_Moved())
+def _now(name: str) -> str:
+    """Where a module is that has moved; nothing of all others, among them those of other packages."""
+    package, _, before = name.partition(".")
+    moved = next((old for old in _MOVED if f"{before}.".startswith(f"{old}.")), "") if package == __name__ else ""
+    return f"{__name__}.{_MOVED[moved]}{before.removeprefix(moved)}" if moved else ""
+
+
+sys.meta_path.insert(0, _Moved())  # before Python looks for a moved package's modules and loads them a second time
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

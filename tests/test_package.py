@@ -107,6 +107,31 @@ except ImportError as error:
     assert said.endswith(f" is not installed: pip install {install}")
 
 
+def test_names_of_before_lead_to_the_modules_of_today() -> None:
+    code = """
+import importlib, sys, warnings
+import lensai_integrations
+for old, new in lensai_integrations._MOVED.items():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = importlib.import_module(f"lensai_integrations.{old}")
+    assert found is sys.modules[f"lensai_integrations.{new}"], old
+    assert [(w.category, w.filename) for w in caught if old in str(w.message)][0][0] is DeprecationWarning, old
+    assert all(f"{new} now" in str(w.message) for w in caught if "is lensai_integrations" in str(w.message)), old
+warnings.simplefilter("ignore")
+from lensai_integrations.drift.sinks.base import Sink
+from lensai_integrations.monitoring.sinks import Sink as SinkOfToday
+assert Sink is SinkOfToday
+assert lensai_integrations._now("datasets") == lensai_integrations._now("uploads.x") == ""
+assert lensai_integrations._now("lensai_integrations.profiles") == ""
+try:
+    importlib.import_module("lensai_integrations.drift.sinks.nothing")
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    assert run(code).strip() == "No module named 'lensai_integrations.monitoring.sinks.nothing'"
+
+
 def test_the_version_is_told_once() -> None:
     assert lensai_integrations.__version__ == version("lensai-integrations")
 

@@ -289,6 +289,9 @@ def from_bytes(blob: bytes) -> Profile | Baseline:
     return _decoded(*archive.from_bytes(blob))
 
 
+_arrived = from_bytes  # what pickles of earlier states name
+
+
 def _encoded(what: Profile | Baseline) -> tuple[dict[str, Any], archive.Arrays]:
     if isinstance(what, Profile):
         return archive.encode("profile", what.info, {"profile": what})
