@@ -120,7 +120,7 @@ def test_a_function_that_cannot_be_built_is_left_as_it_is(survives, monkeypatch,
     assert warned()[-1].startswith("there is no baseline: no whole ")
 
 
-@pytest.mark.parametrize("name", ["reduced", "first_tensor", "held"])
+@pytest.mark.parametrize("name", ["reduced", "first_tensor", "detached"])
 def test_a_layer_that_cannot_be_caught_costs_the_layer_only(survives, monkeypatch, name):
     monkeypatch.setattr(taps, name, fails)
     reference = survives(graph=True).baseline_.reference

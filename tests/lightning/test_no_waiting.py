@@ -97,7 +97,7 @@ def test_nor_does_a_plain_loop(net):
                     modes.enter_context(mode())
                 with profiler.batch(labels=labels):
                     model(images)
-        assert profiler._fit.problems.messages == []
+        assert profiler._problems.messages == []
         assert profiler._recording._prepared[1].n == 4 * 64
 
 
