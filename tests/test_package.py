@@ -119,6 +119,7 @@ for old, new in lensai_integrations._MOVED.items():
     assert [(w.category, w.filename) for w in caught if old in str(w.message)][0][0] is DeprecationWarning, old
     assert all(f"{new} now" in str(w.message) for w in caught if "is lensai_integrations" in str(w.message)), old
 warnings.simplefilter("ignore")
+from lensai_integrations.storage import pack, read_folder, unpack, write_folder
 from lensai_integrations.drift.sinks.base import Sink
 from lensai_integrations.monitoring.sinks import Sink as SinkOfToday
 assert Sink is SinkOfToday
