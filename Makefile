@@ -50,4 +50,4 @@ $(READY): pyproject.toml
 	touch $@
 
 clean: ## Remove what the demo and the tests wrote
-	rm -rf demo mlflow.db lensai_baseline* .pytest_cache .mypy_cache .ruff_cache .hypothesis fuzz/found
+	rm -rf demo mlflow.db lensai_baseline* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis fuzz/found

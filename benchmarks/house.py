@@ -37,7 +37,7 @@ PACKAGE: Final = "lensai_integrations"
 ROOT: Final = Path(str(getattr(find_spec(PACKAGE), "origin", None) or f"{PACKAGE} is not installed")).parent
 
 
-# What the files are ---------------------------------------------------------------------------------------------------
+# -- what the files are
 
 
 def layout() -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _imported(node: ast.AST) -> Iterator[str]:
     yield from (name.removeprefix(f"{PACKAGE}.") for name in names if name.startswith(f"{PACKAGE}."))
 
 
-# What a run goes through ----------------------------------------------------------------------------------------------
+# -- what a run goes through
 
 
 class Trace:

@@ -1,7 +1,7 @@
 """DataSketches' bytes: well-formed ones made up from their layouts, and ways to spoil them that know these layouts.
 
-The layouts stand in `lensai_integrations/sketches/wire.py`. Frequent strings and distinct
-counts are preceded by the number of rows that they are said to be of, a u64.
+The layouts stand in `lensai_integrations/sketches/wire.py`. Frequent strings and distinct counts are preceded by the
+number of rows that they are said to be of, a u64.
 """
 
 from __future__ import annotations

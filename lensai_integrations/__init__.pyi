@@ -1,6 +1,6 @@
 from .drift.calibration import calibrate as calibrate
-from .drift.compare import DriftReport as DriftReport
 from .drift.compare import compare as compare
+from .drift.result import DriftReport as DriftReport
 from .edge.lensai import Metrics as Metrics
 from .edge.lensai import Sketches as Sketches
 from .edge.lensai import calculate_percentiles as calculate_percentiles

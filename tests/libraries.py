@@ -38,7 +38,7 @@ def as_if_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def on_host_of_its_own(array: Array) -> bool:
-    """`arrays.is_host`, as it answers where JAX and TensorFlow have an accelerator."""
+    """`namespaces.is_host`, as it answers where JAX and TensorFlow have an accelerator."""
     return is_numpy_array(array) or (is_torch_array(array) and array.device.type == "cpu")
 
 

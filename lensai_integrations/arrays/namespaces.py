@@ -74,7 +74,7 @@ def is_symbolic(array: Array) -> bool:
 def is_host(array: Array) -> bool:
     """Whether the array's values lie in host memory, so that reading them waits for no accelerator.
 
-    `local` asks this function of JAX's and TensorFlow's arrays: a test that replaces `arrays.is_host` by one that
+    `local` asks this function of JAX's and TensorFlow's arrays: a test that replaces `namespaces.is_host` by one that
     says no makes all of this package treat them as an accelerator's.
 
     Example:

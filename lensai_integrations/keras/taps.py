@@ -5,9 +5,9 @@ a step of ours runs: in graph modes that is while it is traced, so that outside 
 What is caught are the backend's own tensors: symbolic in a graph, and handed out of it by the step (`steps_*.py`; what
 steps have in common on all backends is at the end of this file).
 
-A layer's first answer in a step counts, as in the Lightning adapter, but for those of `TimeDistributed`, which are rows
-each. In the first step of a model whose `call` is its own, every layer is listened to until it has answered, to see
-which of them make the answer (`answer.py`).
+A layer's first answer in a step counts, as with torch (`torch/taps.py`), but for those of `TimeDistributed`, which are
+rows each. In the first step of a model whose `call` is its own, every layer is listened to until it has answered, to
+see which of them make the answer (`answer.py`).
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ it finds the callback by a name that its copies in other processes share.
 from __future__ import annotations
 
 import copy
-import logging
 import os
 import pickle
 import secrets
@@ -27,14 +26,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 from weakref import WeakValueDictionary
 
 from lensai_integrations.errors import InputError, MissingDependencyError
-from lensai_integrations.problems import pass_on
+from lensai_integrations.problems import log, pass_on
 from lensai_integrations.training.fit import PREDICTION, TEST, VALIDATION
 from lensai_integrations.training.tracking import TrackedRun, active_run
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
-_LOG: Final = logging.getLogger("lensai_integrations")
 #: The callbacks of this process.
 _HERE: Final[WeakValueDictionary[str, Any]] = WeakValueDictionary()
 
@@ -134,7 +132,7 @@ else:
         """
 
 
-# Other processes ------------------------------------------------------------------------------------------------------
+# -- other processes
 
 
 def named(callback: Any, name: str = "") -> str:
@@ -193,11 +191,11 @@ def _deliver(name: str, path: str) -> None:
             callback.__dict__.update(pickle.loads(Path(path).read_bytes()))  # noqa: S301 - our own
     except Exception as error:  # noqa: BLE001 - the trainer that is being brought back must not fail
         pass_on(error)
-        _LOG.warning("what %s made in another process could not be brought back: %r", type(callback).__name__, error)
+        log.warning("what %s made in another process could not be brought back: %r", type(callback).__name__, error)
     shutil.rmtree(Path(path).parent, ignore_errors=True)
 
 
-# What a trainer says --------------------------------------------------------------------------------------------------
+# -- what a trainer says
 
 
 def is_fitting(trainer: Trainer) -> bool:

@@ -309,7 +309,7 @@ def _stored(fit: LightningFit, file: CheckpointFile, state_key: str) -> dict[str
     return {}
 
 
-# The baseline --------------------------------------------------------------------------------------------------------
+# -- the baseline
 
 
 def conclude(

@@ -86,7 +86,7 @@ class LightningFit(Fit[LoaderPass]):
             self.taps = None
 
 
-# One more validation pass --------------------------------------------------------------------------------------------
+# -- one more validation pass
 
 
 def validate_once_more(trainer: Any, callback: Any) -> None:

@@ -8,11 +8,10 @@ Histograms are those of `sketches.counts`. All that depends on sizes is decided 
 Planes are made for a few images at a time. Those of one 224 x 224 image (200 kB each) stay in the processor's cache,
 and those of a batch do not crowd an accelerator's memory.
 
-What neighbouring pixels say: the Laplacian for sharpness, Immerkaer's mask for noise.
-
-Both are made of second differences across and down. Those are taken along the image as one long row, where each is two
-subtractions of contiguous arrays, twice as fast as row by row. What comes out at the ends of rows, where the next
-one begins, means nothing and is left out of the sums.
+What neighbouring pixels say, the Laplacian for sharpness and Immerkaer's mask for noise, is made of second differences
+across and down. Those are taken along the image as one long row, where each is two subtractions of contiguous arrays,
+twice as fast as row by row. What comes out at the ends of rows, where the next one begins, means nothing and is left
+out of the sums.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 import os
 import re
@@ -30,7 +29,7 @@ from lensai_integrations.monitoring.batches import Batch, Measuring, OpenPane
 from lensai_integrations.monitoring.judging import Judging, Whole, whole_number
 from lensai_integrations.monitoring.telling import Teller
 from lensai_integrations.monitoring.windows import Pane, Panes, Plan, kept_rows, profile_of_rows
-from lensai_integrations.problems import Problems, pass_on, suppressed
+from lensai_integrations.problems import Problems, log, pass_on, suppressed
 from lensai_integrations.profiles.conventions import plain_name
 from lensai_integrations.profiles.profile import Profile, from_bytes, to_bytes
 from lensai_integrations.storage.checked_json import from_json, to_json
@@ -121,7 +120,7 @@ class MonitorFolder:
     def set_aside(self) -> Path:
         """Rename the head, so that the monitor can begin anew and a person can look at it."""
         aside = self.folder / f"{HEAD}.damaged-{secrets.token_hex(4)}"
-        os.replace(self.folder / HEAD, aside)  # noqa: PTH105 - see storage.py
+        os.replace(self.folder / HEAD, aside)  # noqa: PTH105 - see storage/folders.py
         return aside
 
     def put(self, profile: Profile) -> str:
@@ -162,10 +161,7 @@ class MonitorFolder:
         for path in list(self.folder.iterdir()):
             if _OURS.fullmatch(path.name) and path.name not in files:
                 with suppressed(OSError):
-                    os.unlink(path)  # noqa: PTH108 - see storage.py
-
-
-_log = logging.getLogger("lensai_integrations")
+                    os.unlink(path)  # noqa: PTH108 - see storage/folders.py
 
 
 class Memory:
@@ -312,7 +308,7 @@ class Memory:
     def _set_aside(self, why: str) -> None:
         assert self._store is not None
         with self._failures.caught("state"):
-            _log.warning("the state in %s is set aside as %s, and the monitor begins anew: %s", self._store.folder,
+            log.warning("the state in %s is set aside as %s, and the monitor begins anew: %s", self._store.folder,
                          self._store.set_aside().name, why)  # fmt: skip
 
     def _read(self, head: Mapping[str, Any]) -> None:
@@ -325,14 +321,14 @@ class Memory:
             raise FormatError(f"head.json does not describe a monitor: {error!r}") from error
         self.rows, self.restarts, self.restored_from = rows, restarts + 1, state
         if head.get("plan") != asdict(self._plan):
-            _log.warning("the windows are laid out otherwise than in the state on disk: the next begins with no rows")
+            log.warning("the windows are laid out otherwise than in the state on disk: the next begins with no rows")
             return
         try:
             self._read_panes(head)
             self._unjudged = unjudged
         except (KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
             pass_on(error)
-            _log.warning("rows on disk cannot be read, the next window begins without them: %s", error)
+            log.warning("rows on disk cannot be read, the next window begins without them: %s", error)
             self.start_over()
 
     def _read_panes(self, head: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ told again.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +14,8 @@ from typing import Any
 
 from lensai_integrations.monitoring.events import STATUS, Event
 from lensai_integrations.monitoring.sinks.base import Sink, checked_sinks
-from lensai_integrations.problems import Problems
+from lensai_integrations.problems import Problems, log
 from lensai_integrations.profiles.profile import Baseline, Profile
-
-_log = logging.getLogger("lensai_integrations")
 
 
 @dataclass
@@ -103,7 +100,7 @@ class Teller:
         self._pending = [untold for untold in pending if untold.event.type != STATUS]
         for untold in self._pending:
             for name in sorted(untold.told & self._sinks.keys()):
-                _log.warning(
+                log.warning(
                     "monitor %r was killed while it told %s: %s. It is not told again", untold.event.monitor, name,
                     untold.event.text,
                 )  # fmt: skip

@@ -1,5 +1,6 @@
-"""Reports as one HTML file that needs nothing else; and the page of a baseline: what was profiled, from what, how many
-rows, and what it looked like.
+"""Reports as one HTML file that needs nothing else; and the page of a baseline.
+
+That page says what was profiled, from what, how many rows, and what it looked like.
 
 A report is looked at inside MLflow's sandboxed frame, in a mail, from a disk ten years later: so it has no links, no
 anchors, no network and no stored state. Names of layers, classes and streams come from models and data sets and are

@@ -485,7 +485,7 @@ def fed_places(trace: Trace) -> set[tuple[int | str, ...]]:
     return {path for path in places if path is not None}
 
 
-# Several calls of a model ---------------------------------------------------------------------------------------------
+# -- several calls of a model
 
 #: How near two answers are that are the same.
 _CLOSE: Final = 1e-4
@@ -682,7 +682,7 @@ def _is_close(value: Tensor, expected: Tensor) -> bool:
     )
 
 
-# Compiled models ------------------------------------------------------------------------------------------------------
+# -- compiled models
 
 _STEPS = ("forward", "training_step", "validation_step", "test_step", "predict_step")
 #: What a compiled function has that no other has.

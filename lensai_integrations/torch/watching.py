@@ -3,7 +3,6 @@
 Hooks copy and read, and return nothing, so the module answers bit for bit as without them. Who is told is a monitor
 (`watch`), or a profiler (`profiled` in `loops.py`). Of a model that is to be held against others, only passes in eval
 mode count: with dropout and batch statistics it answers otherwise.
-Needs torch and not Lightning.
 """
 
 from __future__ import annotations

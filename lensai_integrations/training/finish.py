@@ -230,7 +230,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-# Folders --------------------------------------------------------------------------------------------------------------
+# -- folders
 
 
 class BaselineFolder:

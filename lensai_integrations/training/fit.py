@@ -294,7 +294,7 @@ def _reader_text(info: Mapping[str, Any]) -> str:
     return f"{info['note']} with mean={mean} and std={std}" if mean else str(info["note"])
 
 
-# Profiles in checkpoints, as plain bytes by source --------------------------------------------------------------------
+# -- profiles in checkpoints, as plain bytes by source
 
 
 class StateCache:

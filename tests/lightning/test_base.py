@@ -149,7 +149,7 @@ def test_unknown_names_are_attribute_errors():
     assert "BaselineCallback" in dir(package_itself)
 
 
-# What a trainer says --------------------------------------------------------------------------------------------------
+# -- what a trainer says
 
 
 def with_loaders(enabled=True, batches=(3,), **more):

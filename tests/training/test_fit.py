@@ -138,7 +138,7 @@ def test_ranks_draw_different_rows(make):
     assert len(seeds) == 6
 
 
-# Profiles in checkpoints ---------------------------------------------------------------------------------------------
+# -- profiles in checkpoints
 
 
 @pytest.fixture(scope="module")

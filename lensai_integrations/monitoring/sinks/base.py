@@ -1,9 +1,8 @@
 """What a sink is: three methods, of which one has to be written; or a Python function.
 
-Delivery off the hot path: a bounded queue, a daemon thread, retries that wait longer and longer.
-
-`update` only puts an event into the queue. When the queue is full the event is dropped, because a service must not wait
-for a receiver that is down; what was dropped or given up is counted and complained of.
+What may take long is delivered off the hot path (`QueuedSink`): a bounded queue, a daemon thread, retries that wait
+longer and longer. `DriftMonitor.update` only puts an event into the queue. When that is full the event is dropped,
+because a service must not wait for a receiver that is down; what was dropped or given up is counted and complained of.
 """
 
 from __future__ import annotations
