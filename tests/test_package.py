@@ -137,6 +137,21 @@ def test_the_version_is_told_once() -> None:
     assert lensai_integrations.__version__ == version("lensai-integrations")
 
 
+def test_a_copy_that_is_on_the_path_only_saves_as_well(tmp_path: Path) -> None:
+    code = f"""
+import importlib.metadata
+real = importlib.metadata.version
+def version(name):
+    if name == "lensai-integrations":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return real(name)
+importlib.metadata.version = version
+from lensai_integrations import Profile
+print(Profile.load(Profile().save({str(tmp_path / "saved")!r})).n)
+"""
+    assert run(code).strip() == "0"
+
+
 def test_it_ships_types_and_the_command() -> None:
     assert (Path(lensai_integrations.__file__).parent / "py.typed").is_file()
     assert [e.value for e in entry_points(group="console_scripts", name="lensai")] == ["lensai_integrations.cli:main"]

@@ -12,7 +12,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +22,7 @@ from lensai_integrations.mlflow.address import DEFAULT_PATH, resolve_tracking_ur
 from lensai_integrations.mlflow.load import load_baseline
 from lensai_integrations.mlflow.log import log_baseline
 from lensai_integrations.monitoring.monitor import DriftMonitor
+from lensai_integrations.profiles.archive import RELEASE
 from lensai_integrations.profiles.conventions import readers_by_name
 from lensai_integrations.profiles.profile import Baseline
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: What the folder of a monitored model holds.
 MODEL, BASELINE, CONFIGURATION = "model", "baseline", "monitor.json"
 LOADER: Final = "lensai_integrations.mlflow.served"
-_OURS: Final = f"lensai-integrations[mlflow]=={version('lensai-integrations')}"
+_OURS: Final = f"lensai-integrations[mlflow]=={RELEASE}"
 
 
 @documented(DriftMonitor, only=("window", "stride", "warn", "alarm", "recover", "remind", "min_effect", "inputs"))

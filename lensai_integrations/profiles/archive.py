@@ -14,6 +14,7 @@ What a profile can do is not known here, only what it consists of: so `profile.p
 from __future__ import annotations
 
 import reprlib
+import sys
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -38,6 +39,8 @@ from lensai_integrations.storage.checked_json import from_json, to_json
 from lensai_integrations.storage.folders import MAX_MANIFEST_BYTES
 from lensai_integrations.storage.npz import pack, unpack
 
+#: This release, as the package says of itself: it is loaded, since this is a part of it, installed or only on the path.
+RELEASE: Final[str] = sys.modules["lensai_integrations"].__version__
 #: Whole numbers that may be None, at least 0.
 _GROUP_NUMBERS: Final = ("axes", "classes", "columns", "projected_from", "seed", "width")
 _GROUP_TEXTS: Final = ("convention", "kind", "layer", "model", "note", "precision", "reduce")
@@ -139,7 +142,7 @@ def encode(
         "definitions": {
             id: asdict(definition) for id, definition in sorted(definitions.items()) if definition is not None
         },
-        "versions": {name: version(name) for name in ("lensai-integrations", "datasketches", "numpy")},
+        "versions": {"lensai-integrations": RELEASE} | {name: version(name) for name in ("datasketches", "numpy")},
     }
     return manifest, arrays
 

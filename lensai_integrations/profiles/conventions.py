@@ -464,10 +464,17 @@ def named_as_measured(profile: Held) -> tuple[Held, dict[str, str]]:
     }
     names = {name: images_group(input_of(name), convention) for name, convention in conventions_by_group.items()}
     after = {names.get(name, name) for name in profile.groups}
-    if len(after) < len(profile.groups) or all(name == new for name, new in names.items()):
-        return profile, {}
+    moved = {name: new for name, new in names.items() if name != new}
+    if not moved or _names_in(profile) & (set(moved.values()) - moved.keys()):
+        return profile, {}  # or it holds something by such a name already, which no earlier release wrote
     conventions = tuple(dict.fromkeys(conventions_by_group.values()))
     return renamed(profile, names, _custom_homes(profile, conventions, after)), names
+
+
+def _names_in(profile: Contents) -> set[str]:
+    """All that a name stands for in a profile: groups, columns of its rows, and those of its segments."""
+    rows = set() if profile.rows is None else set(profile.rows.widths)
+    return {*profile.groups, *rows}.union(*map(_names_in, profile.segments.values()))
 
 
 def renamed(profile: Held, names: Mapping[str, str | None], homes: Mapping[tuple[str, str], str] | None = None) -> Held:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from importlib.metadata import version
 
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.measures.outputs import PER_IMAGE
+from lensai_integrations.profiles.archive import RELEASE
 from lensai_integrations.profiles.conventions import is_images, kept_apart, title_of
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import LABELS, OUTPUTS, group_of, head_of, is_labels, is_outputs
@@ -131,7 +131,7 @@ class Page:
     warnings: tuple[str, ...] = ()
     warning_noun: str = "warning"
     verdict: Verdict | None = None
-    footer: str = f"Made by lensai-integrations {version('lensai-integrations')}. Sketches only: no image is kept."
+    footer: str = f"Made by lensai-integrations {RELEASE}. Sketches only: no image is kept."
 
 
 def when(text: str) -> str:

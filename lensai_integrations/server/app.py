@@ -15,7 +15,6 @@ import re
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -25,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow.monitoring import SensorRuns
+from lensai_integrations.profiles.archive import RELEASE
 from lensai_integrations.profiles.profile import Baseline, to_bytes
 from lensai_integrations.server import api, intake, web
 from lensai_integrations.server.api import OPEN, describe
@@ -101,7 +101,7 @@ def create_app(
     inbox, turns = Inbox(store, settings.sensors, allowances), Turns(settings)
     app = FastAPI(
         title="LensAI receiver",
-        version=version("lensai-integrations"),
+        version=RELEASE,
         description=_ABOUT,
         lifespan=_lifespan,
         docs_url=None,  # these pages load scripts from elsewhere

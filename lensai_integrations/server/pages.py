@@ -17,13 +17,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from importlib.metadata import version
 from itertools import groupby
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from markupsafe import Markup
 
+from lensai_integrations.profiles.archive import RELEASE
 from lensai_integrations.report.html import REPORT, asset, environment, parts_of_page
 from lensai_integrations.report.pages import Fact
 from lensai_integrations.report.words import count, listing, number
@@ -50,7 +50,7 @@ SERVER: Final = "lensai_integrations.server"
 _MANY: Final = 8
 #: Pixels of the large chart below its flags, as the style sheet knows them.
 _TALL: Final = 180
-_FOOTER: Final = f"lensai-integrations {version('lensai-integrations')}. Sketches only: no image is kept."
+_FOOTER: Final = f"lensai-integrations {RELEASE}. Sketches only: no image is kept."
 
 
 @dataclass(frozen=True)

@@ -463,6 +463,9 @@ def _do_nothing(*_: Any) -> None:
     return None
 
 
+_inert_hook = _inert  # what models that an earlier state saved while hooked name
+
+
 class Hooks:
     """Hooks on the forward passes of modules: put there one by one, and taken away together or by name.
 

@@ -21,6 +21,7 @@ from lensai_integrations.profiles.conventions import (
     checked_conventions,
     conventions_of,
     image_groups,
+    named_as_measured,
     paired,
     renamed,
     title_of,
@@ -30,6 +31,7 @@ from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.summary import to_csv
 from lensai_integrations.profiling.datasets import profile_dataset
 from lensai_integrations.report import baseline_html, drift_html
+from lensai_integrations.sketches.rows import RowSample
 
 BOTH, EDGE = ("lensai", "lensai-edge"), "inputs/lensai-edge"
 ORDERS = list(permutations(BOTH))
@@ -407,3 +409,22 @@ def test_show_names_both(tmp_path, capsys, command):
     shown = capsys.readouterr().out
     assert "inputs/lensai-edge/noise" in shown
     assert "inputs/noise_sigma" in shown
+
+
+@pytest.mark.parametrize("where", ["groups", "rows", "segments"])
+def test_no_name_of_before_is_given_to_what_has_it_already(where: str) -> None:
+    taken = "inputs/lensai-edge"
+    rows = RowSample(4, seed=0)
+    rows.update(
+        {"inputs": np.zeros((2, 1), np.float32)} | ({taken: np.ones((2, 2), np.float32)} if where == "rows" else {})
+    )
+    groups = {"inputs": Group("inputs", info={"convention": "lensai-edge"})}
+    profile = Profile(
+        groups | ({taken: Group(taken)} if where == "groups" else {}),
+        rows,
+        {},
+        {"site": Profile({taken: Group(taken)})} if where == "segments" else {},
+    )
+    assert named_as_measured(profile) == (profile, {})
+    named, names = named_as_measured(Profile(groups))
+    assert (list(named.groups), names) == ([taken], {"inputs": taken})
