@@ -258,8 +258,8 @@ def same_formula(first: Any, second: Any) -> bool:
     Where a program could not read its own source, only the id is known.
 
     Args:
-        one: Their JSON values, mappings with `formula` and `source`.
-        two: Likewise.
+        first: The JSON values of one, a mapping with `formula` and `source`.
+        second: Those of the other.
 
     Example:
         >>> same_formula({"formula": "x", "source": PYTHON}, {"formula": "y", "source": PYTHON})

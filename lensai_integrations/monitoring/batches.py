@@ -102,7 +102,7 @@ def read_batch(batch: Batch, readers: Mapping[str, ImageInputs], reference: Prof
     """The arrays of a batch as a model server has it: dicts, tuples, lists of images, or one image or row alone.
 
     Args:
-        given: What `update` was given.
+        batch: What `update` was given.
         readers: How the images of the baseline were read: where in a batch they are, which axes they have; by the name
             of the image input, which of the only one is empty.
         reference: What the baseline knows: how wide a row is.

@@ -271,7 +271,7 @@ class Range:
         """Look at the first batch that needs it.
 
         Args:
-            found: The images, an array or a list.
+            batch_images: The images, an array or a list.
             rows: What was measured of them.
         """
         if self._ends:
