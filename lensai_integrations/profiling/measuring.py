@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
+from array_api_compat import is_numpy_array
 
 from lensai_integrations.arrays.namespaces import (
     Array,
@@ -229,16 +230,16 @@ class ImageMeasurer:
     def __call__(self, array: Array) -> dict[str, dict[str, Any]]:
         """By convention, `rows` and how often each value occurs in each channel, `counts` `[C, 256]`.
 
-        `counted` are the images whose pixels these are, where that may be fewer.
+        `counted` are the images whose pixels these are, where that may be fewer; on an accelerator whole `[]` there.
         """
         measured: dict[str, dict[str, Any]] = self._compiled(array)
         return measured
 
     def _by_one(self, array: Array) -> dict[str, dict[str, Any]]:
         images, (convention,) = self._reader.read(array), self._conventions
-        if is_immutable(images.pixels):
-            _, rows, counts = measure_images_and_counts(images, convention)
-            return {convention: {"rows": rows, "counts": counts}}
+        if not is_numpy_array(images.pixels):
+            _, rows, counts, n = measure_images_and_counts(images, convention)
+            return {convention: {"rows": rows, "counts": counts, **({} if n is None else {"counted": n})}}
         _, rows, pixels = measure_images_and_bytes(images, convention)
         counted = int(pixels.shape[0])
         counts = count_images(pixels) if counted else np.zeros((pixels.shape[1], 256), np.int64)
