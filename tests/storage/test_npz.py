@@ -220,7 +220,10 @@ def test_every_single_bit_flip_is_refused_or_changes_nothing() -> None:
 
 
 @given(
-    n=st.integers(2**15 + 1, 2**17), values=st.integers(1, 2**16), columns=st.sampled_from([1, 3]), fortran=st.booleans()
+    n=st.integers(2**15 + 1, 2**17),
+    values=st.integers(1, 2**16),
+    columns=st.sampled_from([1, 3]),
+    fortran=st.booleans(),
 )
 def test_large_arrays_are_compressed_where_that_saves_something(n, values, columns, fortran):
     numbers = np.random.default_rng(n).integers(0, values, (n, columns), dtype=np.uint16)
