@@ -9,13 +9,16 @@ every rank equally many; each rank knows how many of its own are repeats, and th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
 
+from lensai_integrations.arrays.sharded import is_shared, own_rows
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.profiling.batch_reading import Reader, Taken
@@ -107,7 +110,7 @@ class LoaderPass:
         if model is not None and self.sample is None:
             with self._problems.caught("weights"):
                 self.sample = SampledWeights(model)
-        self._taken = self._recording.take(batch)
+        self._taken = self._recording.take(_own_parts(batch))
         if self._taken is not None and self._taps is not None:
             self._taps.open()
 
@@ -132,6 +135,13 @@ class LoaderPass:
             info: JSON values for the profile's info.
         """
         return self._recording.finish(**info)
+
+
+def _own_parts(batch: Any) -> Any:
+    """A batch whose tensors are this process's alone."""
+    if "torch.distributed.tensor" not in sys.modules or not any(map(is_shared, tree_leaves(batch))):
+        return batch
+    return tree_map(own_rows, batch)
 
 
 @contextmanager
