@@ -259,7 +259,7 @@ class RawImages:
             collector.reset()
             name = _free(collector.name, profile.groups)
             _add(delivered.groups, profile.groups, collector.name, name)
-            warnings += [*delivered.warnings, *_difference(name, delivered.n, rows, source)]
+            warnings += [*delivered.warnings, *_difference(name, delivered.groups[collector.name].seen, rows, source)]
             warnings += _join_segments(delivered, profile, collector.name, name)
         if warnings:
             profile.info["warnings"] = [*profile.warnings, *warnings]
