@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
+import importlib.util
 import os
 import re
 import sys
@@ -36,6 +36,9 @@ class _TorchFirst:
 
 
 sys.meta_path.insert(0, _TorchFirst)
+
+#: Modules without examples where what they are made with is not installed.
+collect_ignore = [] if importlib.util.find_spec("numba") else ["lensai_integrations/measures/compiled.py"]
 
 
 #: What a test's parameters have in them if it takes seconds: frameworks to load and to trace, processes to start.
