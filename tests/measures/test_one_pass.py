@@ -158,7 +158,7 @@ def test_variances_of_bytes_are_exact(shape: tuple[int, int, int, int], kind: st
     n = red.size
 
     def variance(values: np.ndarray) -> float:
-        return int(n * (values * values).sum() - values.sum() ** 2) / n**2  # of Python's whole numbers
+        return (n * int((values * values).sum()) - int(values.sum()) ** 2) / n**2  # of Python's whole numbers
 
     assert sums["mean"][0].tolist() == [np.float32(int(channel.sum()) / n) for channel in whole]
     np.testing.assert_allclose(sums["variance"][0], [variance(channel) for channel in whole], rtol=1.2e-7, atol=1e-12)
