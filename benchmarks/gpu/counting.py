@@ -491,6 +491,7 @@ def counted(setting: Setting, batches: int = 40, epochs: int = 1) -> Counts:
 def counted_windows(setting: Setting, windows: int = 3, batches: int = 2) -> Counts:
     """What a monitor's windows ask of the device; each counts as one batch. None of them is judged."""
     measuring = Measuring(_reference(setting))
+    measuring._settings["task"] = "logits"  # that they are is else read from the first rows, which have no values here
     counts = Counts(setting)
     tally = Tally(counts)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
