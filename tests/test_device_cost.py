@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from benchmarks.gpu import counting  # noqa: E402
+from benchmarks.gpu import costs, counting  # noqa: E402
 from benchmarks.gpu.counting import Counts, Setting, Tally  # noqa: E402
 
 LAUNCHES, BYTES = 120, 400e6
@@ -99,9 +99,9 @@ def test_everything_is_profiled_that_is_counted():
         training = counting.FakeTraining(setting)
         for _ in range(3):
             training.batch()
-    assert training.problems.messages == []
-    assert training.profiler.n == 3 * setting.batch
-    assert set(training.profiler._recorders) == {"inputs", "outputs", "labels", "embeddings/avgpool"}
+    assert training.recorded.problems.messages == []
+    assert training.recorded.profiler.n == 3 * setting.batch
+    assert set(training.recorded.profiler._recorders) == {"inputs", "outputs", "labels", "embeddings/avgpool"}
     files = {op.file for op in training.counts.operations}
     assert {"sketches/bank.py", "torch/taps.py"} <= files
     assert training.counts.kept > 0
@@ -187,7 +187,7 @@ def test_a_value_that_is_read_is_noticed(read):
 )
 def test_a_sort_has_the_passes_of_its_algorithm(shape, launches, keys):
     values = torch.empty(shape, dtype=torch.uint8, device="meta")
-    assert counting.sort_cost(values, 1)[::2] == (launches, keys)
+    assert costs.sort_cost(values, 1)[::2] == (launches, keys)
 
 
 def test_memory_is_followed():

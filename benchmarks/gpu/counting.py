@@ -8,17 +8,14 @@ operation that reaches torch's dispatcher is put down with the file of the packa
     python -m benchmarks.gpu.counting --all
     python -m benchmarks.gpu.counting --list 6
 
-What is counted is exact, but for these rules: an operation is one launch that reads its arguments and writes its
-answers once (what is broadcast counts once), and views, allocations and shapes are none; a sort has the passes that
-torch's choice of algorithm has for that shape; a Triton kernel moves its tensor arguments once. The time is an estimate
-from that: the longest of what launches, bytes and keys take, operation by operation, under three assumptions
-(`ASSUMPTIONS`). Nothing here is a measurement.
+What is counted is exact, but for the rules of `costs.py`; a Triton kernel moves its tensors once. Times are estimates,
+the longest of what launches, bytes and keys take, operation by operation, under three assumptions. Nothing here is a
+measurement.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import weakref
 from collections import Counter
@@ -31,22 +28,19 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import results
+from benchmarks.gpu.costs import ASSUMPTIONS, Assumption, Copy, Operation, bytes_of, cost
+from benchmarks.gpu.data import BYTES, NORMALISED
+from benchmarks.gpu.recorded import Answers, Recorded
 from lensai_integrations import ImageInputs, Profiler
 from lensai_integrations.monitoring.batches import Measuring
-from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.profile import Profile
-from lensai_integrations.profiling.batch_reading import BatchReader
-from lensai_integrations.torch.finding import attach
-from lensai_integrations.torch.recording import LoaderPass
-from lensai_integrations.training.options import Reading
 
 PACKAGE: Final = "lensai_integrations"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: The module of the package that launches Triton kernels: all through its function `launch`, where `runs_on` says so.
 KERNELS: Final = f"{PACKAGE}.measures.kernels"
 #: Batches after which every buffer is there and every sketch has been filled once.
@@ -58,26 +52,6 @@ _ASIDE: Final = {"device", "sym_size", "sym_numel", "sym_stride", "is_contiguous
 _WAITS: Final = {"_local_scalar_dense", "nonzero", "masked_select", "bincount", "_unique2", "unique_consecutive"}
 
 
-@dataclass(frozen=True)
-class Assumption:
-    """How fast a device is taken to be: seconds a launch at least, bytes a second, keys sorted a second."""
-
-    launch: float
-    bandwidth: float
-    sorting: float
-
-    def seconds(self, operation: Operation) -> float:
-        """What an operation takes."""
-        moved, sorted_ = operation.bytes / self.bandwidth, operation.keys / self.sorting
-        return max(operation.launches * self.launch, moved, sorted_)
-
-
-#: An H200 moves 4.8 TB/s; what of it, of its launches and of its sorts small operations get is not known.
-ASSUMPTIONS: Final = {
-    "low": Assumption(1.3e-6, 4.3e12, 100e9),
-    "middle": Assumption(2e-6, 3.65e12, 30e9),
-    "high": Assumption(3e-6, 3e12, 10e9),
-}
 #: Images of ResNet-50 in bfloat16 that are trained on a second.
 IMAGES_A_SECOND: Final = 2750
 
@@ -111,9 +85,7 @@ class Setting:
     @property
     def reader(self) -> ImageInputs:
         """How such images are read."""
-        if self.dtype == "uint8":
-            return ImageInputs(layout="NCHW", scale=1.0, kind="uint8")
-        return ImageInputs(layout="NCHW", scale=255.0, kind="float", mean=MEAN, std=STD, whole=True)
+        return BYTES if self.dtype == "uint8" else NORMALISED
 
     def images(self, device: str = "cuda") -> Tensor:
         """A batch of zeros."""
@@ -128,63 +100,6 @@ class Setting:
         parts += [] if self.layers else ["images and labels alone"]
         parts += [] if self.kernels else ["without Triton"]
         return ", ".join(filter(None, [*parts, *(name for name in self.conventions if name != "lensai")]))
-
-
-class Answers(nn.Module):
-    """A model that has the layers and outputs of a ResNet in bfloat16, and takes no time."""
-
-    def __init__(self, setting: Setting, device: str = "cuda") -> None:
-        super().__init__()
-        self.width = setting.width
-        self.avgpool = nn.Identity()
-        self.fc = nn.Linear(setting.width, setting.classes, dtype=torch.bfloat16, device=device)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Outputs `[n, classes]`."""
-        maps = torch.zeros(images.shape[0], self.width, 1, 1, dtype=torch.bfloat16, device=images.device)
-        scores: Tensor = self.fc(self.avgpool(maps).flatten(1))
-        return scores
-
-
-@dataclass(frozen=True)
-class Copy:
-    """What went from the host to the device, or back (`to_device` False)."""
-
-    to_device: bool
-    bytes: int
-    pinned: bool
-    non_blocking: bool
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operation that the dispatcher saw, or one Triton kernel.
-
-    Attributes:
-        batch: In which batch, from 0.
-        phase: `"open"`, `"forward"` or `"close"`.
-        name: As torch calls it.
-        file: Of the package, that asked for it, such as `sketches/bank.py`.
-        line: Of that file.
-        shapes: Of what it was given and of what it answered, for lists.
-        launches: Kernels.
-        bytes: Read and written in device memory.
-        keys: Sorted.
-        copy: If it goes between host and device.
-        waits: Whether it reads a value back.
-    """
-
-    batch: int
-    phase: str
-    name: str
-    file: str
-    line: int
-    shapes: str
-    launches: int
-    bytes: int
-    keys: int = 0
-    copy: Copy | None = None
-    waits: bool = False
 
 
 @dataclass
@@ -352,51 +267,6 @@ def _kernels_counted(put_down: Callable[[str, Mapping[str, Tensor]], None] | Non
             setattr(kernels, name, function)
 
 
-# -- what an operation costs
-
-
-def bytes_of(tensor: Tensor) -> int:
-    """Distinct bytes of a tensor: an axis that is broadcast counts once."""
-    sizes = (1 if stride == 0 else size for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return math.prod(sizes) * tensor.element_size()
-
-
-def cost(name: str, args: Any, kwargs: Any, arguments: list[Tensor], answers: list[Tensor]) -> tuple[int, int, int]:
-    """Launches, bytes and keys sorted of an operation that is no view."""
-    if name in ("sort", "argsort"):
-        return sort_cost(args[0], kwargs.get("dim", next((each for each in reversed(args) if type(each) is int), -1)))
-    written = bytes_of(answers[0]) if answers else 0
-    on_device = [tensor for tensor in arguments if tensor.device.type == "cuda"]
-    moved = sum(map(bytes_of, on_device)) + (written if answers and answers[0].device.type == "cuda" else 0)
-    if name in ("copy_", "fill_", "zero_"):  # the target is written and not read
-        moved = sum(map(bytes_of, on_device))
-    elif name in ("index", "index_select", "gather"):  # what is picked is read, not what it is picked from
-        moved = 2 * written + sum(map(bytes_of, on_device[1:]))
-    elif name == "index_put_":
-        moved = 3 * bytes_of(on_device[-1])
-    elif name == "searchsorted":  # a lookup reads a line of 32 bytes at each of some 22 levels
-        moved = math.prod(answers[0].shape) * 32 * 22
-    return 1, moved, 0
-
-
-def sort_cost(values: Tensor, dim: int) -> tuple[int, int, int]:
-    """Launches, bytes and keys of `torch.sort` on CUDA, by the algorithm that it takes for the shape.
-
-    Up to 4,096 in a row: a block sorts a row, once over. One row, or very long ones: cub's radix sort row by row, a
-    pass per byte. Fewer than 128 rows: two such sorts of everything. Else a segmented sort.
-    """
-    length, total, size = values.shape[dim], math.prod(values.shape), values.element_size()
-    rows, passes = total // max(1, length), size
-    each_pass = 2 * (size + 8)  # a key and its 8-byte index, read and written
-    if length <= 4096:
-        return 3, total * (8 + 2 * size + each_pass), total
-    if rows == 1 or length >= 1_000_000:
-        return rows * (3 + passes) + 1, length * 8 + total * (size + passes * each_pass), total
-    if rows < 128:
-        return 2 * 4 + passes + 3, total * (8 + size + passes * each_pass + 32 + 2 * size), 2 * total
-    return 4 + passes, total * (8 + passes * each_pass), total
-
-
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
@@ -435,43 +305,29 @@ class FakeTraining:
     """The callback's recording of a `Setting` on the device that does not exist; use it `with FakeTensorMode()`."""
 
     def __init__(self, setting: Setting) -> None:
-        self.setting, self.problems = setting, Problems(quiet=True)
-        self.model = Answers(setting)
-        taps = attach(self.model, Reading(layers=["avgpool"]), self.problems) if setting.layers else None
-        self.profiler = Profiler(
-            inputs=setting.reader,
-            task="logits",
-            seed=[0],
-            convention=setting.conventions,
-            on_error=self.problems.note,
-        )
-        target = 1
-        self.recording = LoaderPass(
-            "training",
-            lambda _: (BatchReader(setting.reader, target, self.problems), self.profiler),
-            taps,
-            self.problems,
-        )
+        self.setting = setting
+        self.model = Answers(setting.width, setting.classes, "cuda")
         self.counts = Counts(setting)
         self.tally = Tally(self.counts)
         self.step = 0
-        self.begin_epoch()
+        layers = ["avgpool"] if setting.layers else None
+        self.recorded = Recorded(self.model, setting.reader, layers, conventions=setting.conventions)
 
     def begin_epoch(self) -> None:
-        """Begin a pass; sketches begin from nothing."""
+        """Begin another pass; sketches begin from nothing."""
         with self.tally.of(self.step, "start"):
-            self.recording.start(None)
+            self.recorded.begin()
 
     def batch(self) -> None:
         """One step."""
         images = self.setting.images()
         labels = torch.zeros(self.setting.batch, dtype=torch.int64, device="cuda")
         with self.tally.of(self.step, "open"):
-            self.recording.open((images, labels))
+            self.recorded.open(images, labels)
         with self.tally.of(self.step, "forward"):
             self.model(images)
         with self.tally.of(self.step, "close"):
-            self.recording.close()
+            self.recorded.close()
         self.step += 1
 
 
@@ -484,7 +340,7 @@ def counted(setting: Setting, batches: int = 40, epochs: int = 1) -> Counts:
                 training.begin_epoch()
             for _ in range(batches):
                 training.batch()
-        training.counts.problems = training.problems.messages
+        training.counts.problems = training.recorded.problems.messages
         return training.counts
 
 
