@@ -18,18 +18,19 @@ from __future__ import annotations
 import argparse
 import sys
 import weakref
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import results
@@ -37,6 +38,7 @@ from benchmarks.gpu.costs import ASSUMPTIONS, Assumption, Copy, Operation, bytes
 from benchmarks.gpu.data import BYTES, NORMALISED
 from benchmarks.gpu.recorded import Answers, Recorded
 from lensai_integrations import ImageInputs, Profiler
+from lensai_integrations.arrays import namespaces
 from lensai_integrations.monitoring.batches import Measuring
 from lensai_integrations.profiles.profile import Profile
 
@@ -158,7 +160,7 @@ class Tally(TorchDispatchMode):
         self._batch, self._phase = batch, phase
         self.counts.peak.setdefault(batch, 0)
         before = self._live
-        with self, _kernels_counted(self.kernel if self.counts.setting.kernels else None):
+        with self, _as_on_a_gpu(self.kernel if self.counts.setting.kernels else None):
             yield
         self.counts.peak[batch] = max(self.counts.peak[batch], self._live - before)
         self.counts.kept = self._live
@@ -244,27 +246,44 @@ class Tally(TorchDispatchMode):
 
 
 @contextmanager
-def _kernels_counted(put_down: Callable[[str, Mapping[str, Tensor]], None] | None) -> Iterator[None]:
-    """Within this the package launches its Triton kernels, and they are put down instead; with None it has none."""
-    if find_spec(KERNELS) is None:
-        yield
-        return
-    kernels = import_module(KERNELS)
+def _as_on_a_gpu(put_down: Callable[[str, Mapping[str, Tensor]], None] | None) -> Iterator[None]:
+    """Within this the package treats tensors without values as a GPU's, and its Triton kernels are put down.
+
+    Args:
+        put_down: Given a kernel's name and its tensors, instead of launching it; with None Triton is not there.
+    """
 
     def launch(kernel: str, grid: int, tensors: Mapping[str, Tensor], *_: Any, **__: Any) -> None:
         assert put_down is not None
         assert grid > 0
         put_down(kernel, tensors)
 
-    replaced = {"launch": launch, "runs_on": lambda pixels: put_down is not None}
-    true = {name: getattr(kernels, name) for name in replaced}
-    for name, function in replaced.items():
-        setattr(kernels, name, function)
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.multiple(namespaces, is_fake=lambda tensor: False, _queue_of=lambda like: 0))
+        stack.enter_context(mock.patch.object(Tensor, "numpy", _numbers_of(Tensor.numpy)))
+        if find_spec(KERNELS) is not None:
+            kernels = import_module(KERNELS)
+            stack.enter_context(mock.patch.object(kernels, "runs_on", return_value=put_down is not None))
+            stack.enter_context(mock.patch.object(kernels, "launch", launch))
         yield
-    finally:
-        for name, function in true.items():
-            setattr(kernels, name, function)
+
+
+def _numbers_of(true: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """`Tensor.numpy`, which also answers for a buffer of the host that has no values: what is written there is lost."""
+
+    def numpy(tensor: Tensor, *args: Any, **options: Any) -> Any:
+        if isinstance(tensor, FakeTensor) and tensor.device.type == "cpu":
+            return np.empty(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        return true(tensor, *args, **options)
+
+    return numpy
+
+
+@contextmanager
+def nothing_kept() -> Iterator[None]:
+    """Constants that were sent before are forgotten in here, and those that are sent in here, without values, after."""
+    with mock.patch.object(namespaces, "_kept", OrderedDict()):
+        yield
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -333,7 +352,7 @@ class FakeTraining:
 
 def counted(setting: Setting, batches: int = 40, epochs: int = 1) -> Counts:
     """What is asked of the device in so many batches, epoch after epoch; batches are numbered through."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), nothing_kept():
         training = FakeTraining(setting)
         for epoch in range(epochs):
             if epoch:
@@ -350,7 +369,7 @@ def counted_windows(setting: Setting, windows: int = 3, batches: int = 2) -> Cou
     measuring._settings["task"] = "logits"  # that they are is else read from the first rows, which have no values here
     counts = Counts(setting)
     tally = Tally(counts)
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+    with FakeTensorMode(allow_non_fake_inputs=True), nothing_kept(), torch.no_grad():
         images = setting.images()
         labels = torch.zeros(setting.batch, dtype=torch.int64, device="cuda")
         outputs = torch.zeros(setting.batch, setting.classes, device="cuda")
