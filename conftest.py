@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import importlib.util
 import os
 import re
 import sys
@@ -19,6 +20,9 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # which doubles the time that anything with a model in it takes. Read when numpy and torch are loaded, and by processes.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Triton, which comes with torch on Linux only, is what this module is written in.
+collect_ignore = [] if importlib.util.find_spec("triton") else ["lensai_integrations/measures/pixel_kernels.py"]
 
 
 class _TorchFirst:
