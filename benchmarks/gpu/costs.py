@@ -82,6 +82,10 @@ def bytes_of(tensor: Tensor) -> int:
     return math.prod(sizes) * tensor.element_size()
 
 
+#: Operations that fill what they make, whatever they are given.
+FILLED: Final = {"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"}
+
+
 def cost(name: str, args: Any, kwargs: Any, arguments: list[Tensor], answers: list[Tensor]) -> tuple[int, int, int]:
     """Launches, bytes and keys sorted of an operation that is no view."""
     if name in ("sort", "argsort"):
@@ -91,6 +95,8 @@ def cost(name: str, args: Any, kwargs: Any, arguments: list[Tensor], answers: li
     moved = sum(map(bytes_of, on_device)) + (written if answers and answers[0].device.type == "cuda" else 0)
     if name in ("copy_", "fill_", "zero_"):  # the target is written and not read
         moved = sum(map(bytes_of, on_device))
+    elif name in FILLED:  # only the shape and the device of what is given count
+        moved = written
     elif name in ("index", "index_select", "gather"):  # what is picked is read, not what it is picked from
         moved = 2 * written + sum(map(bytes_of, on_device[1:]))
     elif name == "index_put_":

@@ -253,10 +253,10 @@ def _as_on_a_gpu(put_down: Callable[[str, Mapping[str, Tensor]], None] | None) -
         put_down: Given a kernel's name and its tensors, instead of launching it; with None Triton is not there.
     """
 
-    def launch(kernel: str, grid: int, tensors: Mapping[str, Tensor], *_: Any, **__: Any) -> None:
+    def launch(kernel: str, programs: int, tensors: Mapping[str, Tensor | None], numbers: Mapping[str, Any]) -> None:
         assert put_down is not None
-        assert grid > 0
-        put_down(kernel, tensors)
+        assert programs > 0
+        put_down(kernel, {name: tensor for name, tensor in tensors.items() if tensor is not None})
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.multiple(namespaces, is_fake=lambda tensor: False, _queue_of=lambda like: 0))
