@@ -230,7 +230,7 @@ class ImageMeasurer:
     def __call__(self, array: Array) -> dict[str, dict[str, Any]]:
         """By convention, `rows` and how often each value occurs in each channel, `counts` `[C, 256]`.
 
-        `counted` are the images whose pixels these are, where that may be fewer: on an accelerator whole `[]` there.
+        `counted` are the images whose pixels these are, where that may be fewer; on an accelerator whole `[]` there.
         """
         measured: dict[str, dict[str, Any]] = self._compiled(array)
         return measured
