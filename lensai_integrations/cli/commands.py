@@ -19,6 +19,7 @@ from unicodedata import category
 import click
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.profiles.coverage import coverage_text
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, LABEL, label_names, shown
 from lensai_integrations.profiles.profile import Baseline, Profile, load
 from lensai_integrations.profiles.summary import StreamSummary, to_csv
@@ -91,7 +92,8 @@ def print_streams(sources: Mapping[str, Profile], show_all: bool) -> None:
 
     console = Console(width=width(), highlight=False)
     for source, profile in sources.items():
-        table = Table(title=_plain(f"{source}: {profile.n:,} rows"), title_justify="left")
+        of = f", of {text}" if (text := coverage_text(profile.info)) else ""
+        table = Table(title=_plain(f"{source}: {profile.n:,} rows{printable(of)}"), title_justify="left")
         table.add_column("stream", overflow="fold")
         for heading in ("n", "min", "5%", "median", "95%", "max"):
             table.add_column(heading, justify="right")

@@ -53,16 +53,18 @@ class LightningFit(Fit[LoaderPass]):
         self.best_before: Any = None
         self.best_seen: tuple[Any, Mapping[str, Profile]] = None, {}
 
-    def record(self, source: str, *, everything: bool) -> None:
+    def record(self, source: str, *, everything: bool, as_reference: bool = True) -> None:
         """Record the passes of a source.
 
         Args:
             source: `"validation"`, `"training"` or `"test"`.
             everything: Layers too, not only what the model is fed.
+            as_reference: Whether they are the reference, of which all batches are profiled.
         """
         layers = [] if self.taps is None else self.taps.layers
         taps, silent = (self.taps, []) if everything else (None, layers)
-        self.recordings[source] = LoaderPass(source, self.prepare(source), taps, self.problems, silent)
+        chosen = self.chosen(source, as_reference=as_reference)
+        self.recordings[source] = LoaderPass(source, self.prepare(source), taps, self.problems, silent, chosen)
 
     def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:
         """End a pass, with the weights it was made with in its profile's info: the first rank's, which checkpoints have

@@ -114,6 +114,7 @@ _RANGES: Final[Mapping[str, tuple[int, int | None]]] = {
     "dataloader_idx": (0, None),
     "num_workers": (0, 1024),
     "limit": (1, None),
+    "every": (1, None),
 }
 
 

@@ -12,7 +12,7 @@ knows how many of its own are repeats, and that they come last.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -21,11 +21,14 @@ from torch.utils.data.distributed import DistributedSampler
 
 from lensai_integrations.errors import LensAIError
 from lensai_integrations.problems import Problems
+from lensai_integrations.profiles.coverage import BATCHES
 from lensai_integrations.profiles.profile import Profile, from_bytes, to_bytes
 from lensai_integrations.profiling.batch_reading import Reader, Taken
 from lensai_integrations.profiling.labels import Place
+from lensai_integrations.torch.clock import clock_of
 from lensai_integrations.torch.layers import SampledWeights
-from lensai_integrations.torch.taps import Taps
+from lensai_integrations.torch.taps import Taps, tensors_of
+from lensai_integrations.training.chosen import ChosenBatches
 from lensai_integrations.training.recording import Listened, Measurer, Recording, one_blas_thread
 
 
@@ -106,6 +109,7 @@ class LoaderPass:
         taps: The layers that are read along, or None.
         problems: Where it is reported what could not be profiled.
         known: Outputs that are not recorded here, of which it is known what their labels mean.
+        chosen: Which batches are profiled; None for all.
 
     Attributes:
         sample: The weights that the pass is made with, once its first batch was opened with the model.
@@ -118,11 +122,14 @@ class LoaderPass:
         taps: Taps | None,
         problems: Problems,
         known: Sequence[Listened] = (),
+        chosen: ChosenBatches | None = None,
     ) -> None:
         layers = [] if taps is None else taps.layers
         self._recording = Recording(source, prepare, layers, problems, aside=aside, why_silent=_WHY_SILENT, known=known)
-        self._problems, self._taps = problems, taps
+        self._problems, self._taps, self._chosen = problems, taps, chosen
         self._taken: Taken | None = None
+        self._rows_of_a_batch: int | None = None
+        self._has_listened = self._listens_aside = False
         self.sample: SampledWeights | None = None
 
     @property
@@ -135,25 +142,71 @@ class LoaderPass:
         """Whether a pass has begun and not ended."""
         return self._recording.started
 
-    def start(self, loader: Any) -> None:
-        """Begin a pass over the loader, forgetting what there was."""
-        self._recording.start(loader, padding_of(loader))
-        self._taken = self.sample = None
+    def start(self, loader: Any, epoch: int = 0) -> None:
+        """Begin a pass over the loader, forgetting what there was.
 
-    def open(self, batch: Any, model: nn.Module | None = None) -> None:
+        Args:
+            loader: What the batches come from.
+            epoch: Its number, by which other batches are chosen where not all are profiled.
+        """
+        padding = padding_of(loader)
+        self._recording.start(loader, padding)
+        self._taken = self.sample = None
+        self._rows_of_a_batch = _batch_size_of(loader) if padding[1] else 0
+        if self._chosen is not None:
+            self._chosen.begin(epoch)
+
+    def open(self, batch: Any, model: nn.Module | None = None, *, index: int = 0, device: Any = None) -> None:
         """Before the step: measure images, take copies of labels, and listen to the layers.
+
+        Where not all batches are profiled, the others are let pass: nothing is read of them and nothing copied.
 
         Args:
             batch: What the model is about to be given.
             model: Whose weights the pass is made with, if they do not change in it: they are sampled at the first
                 batch, as by then all who swap them have done so.
+            index: Number of the batch in its epoch.
+            device: Where the model is trained; the host if it is not said.
         """
         if model is not None and self.sample is None:
             with self._problems.caught("weights"):
                 self.sample = SampledWeights(model)
-        self._taken = self._recording.take(batch)
-        if self._taken is not None and self._taps is not None:
-            self._taps.open()
+        if self._is_passed_over(batch, index, device):
+            return
+        with self._spending():
+            self._taken = self._recording.take(batch)
+            if self._taken is None and self._chosen is not None:
+                self._chosen.ended(profiled=False)
+            if self._taken is not None and self._taps is not None:
+                self._taps.open()
+                self._has_listened = True
+                if self._chosen is not None:
+                    self._taps.around = self._chosen.spending
+
+    def _is_passed_over(self, batch: Any, index: int, device: Any) -> bool:
+        """Whether this is none of the batches that are profiled."""
+        if self._chosen is None or not self._recording.started:
+            return False
+        if self._chosen.takes(index, lambda: clock_of(torch.device(device or "cpu"))):
+            return False
+        self._chosen.ended(profiled=False)
+        rows = self._rows_of_a_batch
+        self._recording.skip(_rows_in(batch) if rows is None else rows)
+        if self._taken is not None:  # of a batch that was opened and never closed
+            self._taken = None
+            self._stop_listening()
+        if self._taps is not None and not self._has_listened:
+            self._taps.open()  # in the first batch, which may be traced to see what the layers' answers are
+            self._has_listened = self._listens_aside = True
+        return True
+
+    def _stop_listening(self) -> None:
+        if self._taps is not None:
+            self._taps.close()
+            self._taps.around = nullcontext
+
+    def _spending(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self._chosen is None else self._chosen.spending()
 
     def hint_labels(self, place: Place, head: str = "") -> None:
         """Tell that the loss was given what is at this place of the batch as the target of an output."""
@@ -167,7 +220,15 @@ class LoaderPass:
         """After the step: hand everything of this batch to the profiler."""
         taken, self._taken = self._taken, None
         if taken is not None:
-            self._recording.record(taken, self._taps.close if self._taps is not None else dict)
+            with self._spending():
+                self._recording.record(taken, self._taps.close if self._taps is not None else dict)
+            if self._chosen is not None:
+                self._chosen.ended(profiled=True)
+                if self._taps is not None:
+                    self._taps.around = nullcontext
+        elif self._listens_aside:
+            self._listens_aside = False
+            self._stop_listening()
 
     def finish(self, **info: Any) -> Profile:
         """End the pass: its profile, in host memory. Waits for the accelerator, once.
@@ -175,7 +236,23 @@ class LoaderPass:
         Args:
             info: JSON values for the profile's info.
         """
+        if self._chosen is not None:
+            info[BATCHES] = self._chosen.counts()
+            if complaint := self._chosen.complaint():
+                self._problems.note("cost", complaint)
         return self._recording.finish(**info)
+
+
+def _batch_size_of(loader: Any) -> int | None:
+    """How many rows a loader's batches have, but for the last; None if it does not say."""
+    sizes = (getattr(owner, "batch_size", None) for owner in (loader, getattr(loader, "batch_sampler", None)))
+    return next((size for size in sizes if isinstance(size, int)), None)
+
+
+def _rows_in(batch: Any) -> int:
+    """How many rows a batch has, as far as its first tensor tells."""
+    tensors = tensors_of(batch)
+    return len(tensors[0]) if tensors else 0
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -232,6 +233,7 @@ class Taps:
     Attributes:
         layers: What a recording has to know of them.
         verify: Looks at the rows of each batch and says which of them count; None for all.
+        around: A context for what is computed of a layer's answer in the forward pass.
         training: Whether what is caught now is of training.
     """
 
@@ -249,6 +251,7 @@ class Taps:
         self.layers: list[Listened] = []
         self._hooks, self._ends = Hooks(), Hooks()
         self.verify: Callable[[dict[str, Array]], dict[str, Array]] | None = None
+        self.around: Callable[[], AbstractContextManager[Any]] = nullcontext
         for tap in taps:
             self._add(tap)
 
@@ -413,7 +416,7 @@ class Taps:
                 self._kept[key] = _KeptRows(tensor.ndim, tensor.detach().clone(), False)
             return
         if key != ANSWER or first_tensor(answer) is not None:
-            with self._problems.caught(key), torch.no_grad(), CATCHING:
+            with self._problems.caught(key), torch.no_grad(), CATCHING, self.around():
                 self._kept[key] = _copied(self._taps[key], answer)
         if key == ANSWER:
             self._spans.append(span_of(first_tensor(arguments)))
