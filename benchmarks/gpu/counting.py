@@ -144,7 +144,11 @@ class Counts:
 
 
 class Tally(TorchDispatchMode):
-    """Puts down what the dispatcher sees of a device, within `of(batch, phase)`."""
+    """Puts down what the dispatcher sees of a device, within `of(batch, phase)`.
+
+    Attributes:
+        live: Bytes of the device that are taken by what was made there.
+    """
 
     def __init__(self, counts: Counts) -> None:
         super().__init__()
@@ -152,18 +156,17 @@ class Tally(TorchDispatchMode):
         self._batch, self._phase = 0, ""
         self._sizes: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._pinned: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._live = 0
+        self.live = 0
 
     @contextmanager
     def of(self, batch: int, phase: str) -> Iterator[None]:
         """What happens in here belongs to a batch and a phase."""
         self._batch, self._phase = batch, phase
         self.counts.peak.setdefault(batch, 0)
-        before = self._live
+        before = self.live
         with self, _as_on_a_gpu(self.kernel if self.counts.setting.kernels else None):
             yield
-        self.counts.peak[batch] = max(self.counts.peak[batch], self._live - before)
-        self.counts.kept = self._live
+        self.counts.peak[batch] = max(self.counts.peak[batch], self.live - before)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -237,12 +240,12 @@ class Tally(TorchDispatchMode):
             return
         storage = tensor.untyped_storage()
         size = self._sizes[storage] = int(storage.nbytes())
-        self._live += size
-        self.counts.peak[self._batch] = max(self.counts.peak[self._batch], self._live)
+        self.live += size
+        self.counts.peak[self._batch] = max(self.counts.peak[self._batch], self.live)
         weakref.finalize(storage, self._free, size)
 
     def _free(self, size: int) -> None:
-        self._live -= size
+        self.live -= size
 
 
 @contextmanager
@@ -258,12 +261,15 @@ def _as_on_a_gpu(put_down: Callable[[str, Mapping[str, Tensor]], None] | None) -
         assert programs > 0
         put_down(kernel, {name: tensor for name, tensor in tensors.items() if tensor is not None})
 
+    def runs_on(_: Any) -> bool:  # a mock would keep the images that it is asked about
+        return put_down is not None
+
     with ExitStack() as stack:
         stack.enter_context(mock.patch.multiple(namespaces, is_fake=lambda tensor: False, _queue_of=lambda like: 0))
         stack.enter_context(mock.patch.object(Tensor, "numpy", _numbers_of(Tensor.numpy)))
         if find_spec(KERNELS) is not None:
             kernels = import_module(KERNELS)
-            stack.enter_context(mock.patch.object(kernels, "runs_on", return_value=put_down is not None))
+            stack.enter_context(mock.patch.object(kernels, "runs_on", runs_on))
             stack.enter_context(mock.patch.object(kernels, "launch", launch))
         yield
 
@@ -348,6 +354,8 @@ class FakeTraining:
         with self.tally.of(self.step, "close"):
             self.recorded.close()
         self.step += 1
+        del images
+        self.counts.kept = self.tally.live
 
 
 def counted(setting: Setting, batches: int = 40, epochs: int = 1) -> Counts:
