@@ -24,9 +24,9 @@ from lensai_integrations.measures.images import (
     NEAR_BLACK,
     NEAR_WHITE,
     image_measures,
+    measure_by_conventions,
     measure_images,
     measure_images_and_bytes,
-    measure_by_conventions,
     measure_images_and_counts,
     pixel_bytes,
 )
