@@ -38,7 +38,7 @@ class _TorchFirst:
 
 sys.meta_path.insert(0, _TorchFirst)
 
-#: Modules that cannot be imported where what they are written in is not installed: triton comes with torch, on Linux only.
+#: Modules that cannot be imported where what they are written in is not installed.
 _WRITTEN_IN = {"numba": "compiled.py", "triton": "pixel_kernels.py"}
 collect_ignore = [
     f"lensai_integrations/measures/{module}"

@@ -109,7 +109,7 @@ class Cost:
         self._open: _Step | None = None
         self._waiting: deque[_Step] = deque(maxlen=WINDOW)
         self._costs: deque[float] = deque(maxlen=WINDOW)
-        self._steps: deque[float] = deque(maxlen=WINDOW)
+        self._plain: deque[tuple[float, int]] = deque(maxlen=WINDOW)
         self._unmeasured, self._since = WARM_UP, 0
 
     def pause(self) -> None:
@@ -125,25 +125,32 @@ class Cost:
         """
         if self._clock is None:
             self._clock = HostClock() if clock is None else clock()
-        ends = self._open is not None and (profiled or not self._clock.runs_ahead)
         if self._open is not None:
             self._open.steps += 1
-        if ends or profiled:
-            now = self._clock.mark()
-            if self._open is not None:
-                self._open.end = now
-                self._waiting.append(self._open)
-            self._open = _Step(now) if profiled else None
+        if not self._clock.runs_ahead and (profiled or self._open is not None):
+            self._turn(self._clock.mark())
+            self._open = self._open if profiled else None
         self._read()
+
+    def _turn(self, now: Any) -> None:
+        """What was open ends now, and another begins."""
+        if self._open is not None:
+            self._open.end = now
+            self._waiting.append(self._open)
+        self._open = _Step(now)
 
     @contextmanager
     def spending(self) -> Iterator[None]:
         """What is done in the block is profiling."""
-        step, clock = self._open, self._clock
-        if step is None or clock is None:
+        clock = self._clock
+        if clock is None or (self._open is None and not clock.runs_ahead):
             yield
             return
         first = clock.mark()
+        if clock.runs_ahead:  # by now the batch was computed, whose values are measured
+            self._turn(first)
+        step = self._open
+        assert step is not None
         try:
             yield
         finally:
@@ -162,8 +169,15 @@ class Cost:
     def _share_with(self, factor: int) -> float:
         costs = sorted(self._costs)
         cost = fmean(costs[:-1] if len(costs) >= ENOUGH else costs)
-        spent = self._least * factor * median(self._steps) + cost
+        spent = self._least * factor * self._plain_step() + cost
         return cost / spent if spent > 0 else 0.0
+
+    def _plain_step(self) -> float:
+        """How long a step takes without profiling. Of single steps the median, as a validation pass may come between
+        two; on a host that runs ahead only sums are true."""
+        if self._clock is not None and self._clock.runs_ahead:
+            return sum(seconds for seconds, _ in self._plain) / sum(steps for _, steps in self._plain)
+        return median(seconds / steps for seconds, steps in self._plain)
 
     def _read(self) -> None:
         """Take in what has been measured by now."""
@@ -176,14 +190,14 @@ class Cost:
             spans = [self._clock.between(*span) for span in step.spans]
             self._waiting.popleft()
             cost = sum(seconds or 0.0 for seconds in spans)
-            self._add(cost, max(total - cost, 0.0) / step.steps)
+            self._add(cost, max(total - cost, 0.0), step.steps)
 
-    def _add(self, cost: float, plain: float) -> None:
+    def _add(self, cost: float, plain: float, steps: int) -> None:
         if self._unmeasured:
             self._unmeasured -= 1
             return
         self._costs.append(cost)
-        self._steps.append(plain)
+        self._plain.append((plain, steps))
         self._since += 1
         if self._since >= FEWEST:
             self._decide()
