@@ -1,10 +1,11 @@
-"""Which batches are profiled: one of each block, by seed and epoch, whatever the number; nested, and without a period."""
+"""Which batches are profiled: one of each block, by seed and epoch, whatever the number; nested, without a period."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_what_is_profiled_with_twice_the_number_is_profiled_with_the_number(ever
 def test_powers_of_two_are_nested():
     sets = [set(chosen(2**level, 2 ** (9 - level))) for level in range(10)]
 
-    assert all(rarer < more for more, rarer in zip(sets, sets[1:], strict=False))
+    assert all(rarer < more for more, rarer in pairwise(sets))
     assert [len(one) for one in sets] == [2 ** (9 - level) for level in range(10)]
 
 
