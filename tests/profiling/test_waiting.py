@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from libraries import IMMUTABLE, LIBRARIES, as_if_elsewhere, maker, tensors_as_i
 from profiles import batch
 
 from lensai_integrations import ImageInputs, Profiler, measure
+from lensai_integrations.arrays import namespaces
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import SeveralImages
 from lensai_integrations.profiles.profile import Profile, to_bytes
+from lensai_integrations.profiling import segmenting
 from lensai_integrations.profiling.recorders import Inputs
 
 LIBRARY = pytest.mark.parametrize("library", LIBRARIES)
@@ -190,29 +193,33 @@ def profiler_of(**arguments: Any) -> Profiler:
 
 
 def assert_same_states(profile: Profile, expected: Profile) -> None:
-    """Byte for byte, but for sums of floats, which are added up in other blocks."""
+    """Byte for byte, but for sums of floats, which are added up in other blocks, and the order of few categories."""
     assert list(profile.groups) == list(expected.groups)
     for name, group in profile.groups.items():
-        assert group.sketches.keys() == expected.groups[name].sketches.keys()
-        for key, sketch in group.sketches.items():
-            state, other = sketch.state(), expected.groups[name].sketches[key].state()
-            for part in state:
-                if key in ("moments", "kernel_mean"):
-                    np.testing.assert_allclose(
-                        state[part], other[part], rtol=1e-4, atol=1e-4, err_msg=f"{name} {key} {part}"
-                    )
-                else:
-                    np.testing.assert_array_equal(state[part], other[part], err_msg=f"{name} {key} {part}")
+        assert_same_sketches(group.sketches, expected.groups[name].sketches, name)
     assert profile.rows.data.keys() == expected.rows.data.keys()
     for name, rows in profile.rows.data.items():
         np.testing.assert_array_equal(rows, expected.rows.data[name], err_msg=name)
     assert profile.warnings == expected.warnings
     assert profile.segments.keys() == expected.segments.keys()
-    for name, segment in profile.segments.items():
-        for group, other in zip(segment.groups.values(), expected.segments[name].groups.values(), strict=True):
-            for key, sketch in group.sketches.items():
-                for part, values in sketch.state().items():
-                    np.testing.assert_array_equal(values, other.sketches[key].state()[part], err_msg=f"{name} {key}")
+    for segment_name, segment in profile.segments.items():
+        for name, group in segment.groups.items():
+            other = expected.segments[segment_name].groups[name]
+            assert_same_sketches(group.sketches, other.sketches, f"{segment_name} {name}")
+
+
+def assert_same_sketches(sketches: dict[str, Any], expected: dict[str, Any], name: str) -> None:
+    assert sketches.keys() == expected.keys()
+    for key, sketch in sketches.items():
+        other = expected[key]
+        if key.startswith("categories"):
+            assert (sketch.n, sketch.top(99)) == (other.n, other.top(99)), f"{name} {key}"
+            continue
+        for part, values in sketch.state().items():
+            tolerance = 1e-4 if key in ("moments", "kernel_mean") else 0
+            np.testing.assert_allclose(
+                values, other.state()[part], rtol=tolerance, atol=tolerance, err_msg=f"{name} {key} {part}"
+            )
 
 
 @pytest.fixture
@@ -240,7 +247,7 @@ def updated(profiler, batches, looks=False):
 SIZES = st.lists(st.sampled_from([1, 2, 5, 17, 40, 130, 511, 512, 600]), min_size=1, max_size=7)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(SIZES, st.sets(st.integers(0, 6)), st.booleans(), st.booleans())
 def test_how_rows_wait_changes_nothing(elsewhere, at_once, sizes, asked_after, looks, odd):
     waits = profiler_of(segment_by="label")
@@ -251,6 +258,8 @@ def test_how_rows_wait_changes_nothing(elsewhere, at_once, sizes, asked_after, l
         assert (waits.n, waits.held) == (plain.n, plain.held)
         if seed in asked_after:
             assert waits.profile().n == plain.n
+            if odd:  # a bank in host memory compacts otherwise once it was asked for its invalid rows
+                plain.profile()
     assert_same_states(waits.profile(), plain.profile())
 
 
@@ -260,10 +269,7 @@ def test_host_and_accelerator_have_the_same_rows(monkeypatch):
     tensors_as_if_elsewhere(monkeypatch)
     there = updated(profiler_of(segment_by="label"), batches).profile()
     for name in ("embeddings/layer", "labels"):  # what torch and numpy compute alike
-        for key, sketch in there.groups[name].sketches.items():
-            if key in ("bank", "categories"):
-                for part, values in sketch.state().items():
-                    np.testing.assert_array_equal(values, host.groups[name].sketches[key].state()[part], err_msg=key)
+        assert_same_sketches(there.groups[name].sketches, host.groups[name].sketches, name)
         np.testing.assert_array_equal(there.rows.data[name], host.rows.data[name])
     for name, group in there.groups.items():
         assert (group.n, group.invalid) == (host.groups[name].n, host.groups[name].invalid), name
@@ -419,3 +425,62 @@ def test_what_comes_to_the_host_is_taken_in_the_same_blocks(library, monkeypatch
             for part, values in group.bank.state().items():
                 np.testing.assert_array_equal(values, expected.groups[name].bank.state()[part])
             assert group.kernel_mean.exponents == expected.groups[name].kernel_mean.exponents
+
+
+# Nothing is waited for, and nothing but a few numbers is sent.
+
+
+def on_an_accelerator(make, n=64):
+    return {
+        "inputs": make((n, 3, 16, 16)),
+        "outputs": make((n, 300)),
+        "embeddings": {"layer": make((n, COLUMNS))},
+        "labels": make((n,), torch.int64),
+    }
+
+
+@pytest.mark.parametrize("segment_by", [None, "label"])
+def test_no_value_of_the_device_is_read_and_what_is_sent_is_page_locked(accelerator, segment_by):
+    """`accelerator` raises otherwise."""
+    profiler = profiler_of(segment_by=segment_by)
+    batches = 7 if segment_by else 24  # rows are split by segments once there are 512
+    updated(profiler, [on_an_accelerator(accelerator) for _ in range(batches)], looks=True)
+    assert profiler.n == 64 * batches
+
+
+def test_the_first_batch_of_a_later_pass_sends_few_numbers_and_the_others_fewer(accelerator, monkeypatch):
+    sizes = []
+    real = namespaces.send
+    for name, module in list(sys.modules.items()):
+        if name.startswith("lensai_integrations.") and getattr(module, "send", None) is real:
+            monkeypatch.setattr(module, "send", lambda array, like: sizes.append(array.nbytes) or real(array, like))
+    profiler = profiler_of()
+    updated(profiler, [on_an_accelerator(accelerator)] * 9)
+    assert max(sizes) > 100_000  # frequencies
+    for _ in range(2):
+        profiler.reset()
+        sizes.clear()
+        updated(profiler, [on_an_accelerator(accelerator)])
+        assert sum(sizes) < 20_000
+        sizes.clear()
+        updated(profiler, [on_an_accelerator(accelerator)] * 7)
+        assert sizes == []
+        updated(profiler, [on_an_accelerator(accelerator)])
+        assert sum(sizes) < 20_000
+
+
+@pytest.mark.parametrize("kind", ["tensor", "labels"])
+def test_segments_wait_once_in_some_hundred_rows(kind, monkeypatch):
+    tensors_as_if_elsewhere(monkeypatch)
+    reads = []
+    monkeypatch.setattr(
+        segmenting, "to_host", lambda array, real=segmenting.to_host: reads.append(len(array)) or real(array)
+    )
+    profiler = profiler_of(segment_by="site" if kind == "tensor" else "label")
+    for seed in range(17):
+        one = tensors_of(32, seed)
+        updated(profiler, [one | ({"segments": one["labels"] % 3} if kind == "tensor" else {})])
+        assert bool(reads) == (seed >= 15)
+    assert set(reads) == {512}
+    assert len(reads) == 6  # values; measures, outputs, their classes, a layer, labels
+    assert sum(segment.n for segment in profiler.profile().segments.values()) == 17 * 32
