@@ -34,7 +34,6 @@ from lensai_integrations.measures.images import (
     in_order_of,
     measure_by_conventions,
     measure_images_and_bytes,
-    measure_images_and_counts,
 )
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.layouts import Found, by_shape, in_order
@@ -142,8 +141,10 @@ class ImageMeasurer:
     def _by_one(self, array: Array) -> dict[str, dict[str, Any]]:
         images, (convention,) = self._reader.read(array), self._conventions
         if not is_numpy_array(images.pixels):
-            _, rows, counts, n = measure_images_and_counts(images, convention)
-            return {convention: {"rows": rows, "counts": counts, **({} if n is None else {"counted": n})}}
+            rows, failed, counts, n = measure_by_conventions(images, (convention,))
+            if failed:
+                raise failed[convention]
+            return self._with_counts(rows, counts, n)
         _, rows, pixels = measure_images_and_bytes(images, convention)
         return {convention: {"rows": rows, "pixels": pixels}}
 
@@ -151,6 +152,10 @@ class ImageMeasurer:
         rows, failed, counts, n = measure_by_conventions(self._reader.read(array), self._conventions)
         self.errors |= failed
         self._new |= failed.keys()
+        return self._with_counts(rows, counts, n)
+
+    @staticmethod
+    def _with_counts(rows: Rows, counts: Array, n: Array | int | None) -> dict[str, dict[str, Any]]:
         counted = {} if n is None else {"counted": n}
         return {
             name: {"rows": rows_of_convention, "counts": in_order_of(name, counts, axis=0), **counted}
