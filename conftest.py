@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import importlib.util
 import os
 import re
@@ -19,6 +20,14 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # which doubles the time that anything with a model in it takes. Read when numpy and torch are loaded, and by processes.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What these modules are written in. Triton comes with torch on Linux only, numba with some of the extras.
+_WRITTEN_IN = {"pixel_kernels": "triton", "compiled": "numba"}
+collect_ignore = [
+    f"lensai_integrations/measures/{module}.py"
+    for module, of in _WRITTEN_IN.items()
+    if not importlib.util.find_spec(of)
+]
 
 
 class _TorchFirst:
@@ -36,9 +45,6 @@ class _TorchFirst:
 
 
 sys.meta_path.insert(0, _TorchFirst)
-
-#: Modules without examples where what they are made with is not installed.
-collect_ignore = [] if importlib.util.find_spec("numba") else ["lensai_integrations/measures/compiled.py"]
 
 
 #: What a test's parameters have in them if it takes seconds: frameworks to load and to trace, processes to start.

@@ -40,7 +40,10 @@ from lensai_integrations.sketches import wire
 #: What stands for a device's noise of +inf, in dB.
 NO_NOISE: Final = 200.0
 
-_OPENCV = (9798.0 / 2**15, 19235.0 / 2**15, 3735.0 / 2**15)  # 0.299, 0.587 and 0.114 in steps of 2^-15
+#: Weights of red, green and blue in OpenCV's gray, in steps of 2^-15: 0.299, 0.587 and 0.114.
+FIXED_POINT: Final = (9798, 19235, 3735)
+
+_OPENCV = (FIXED_POINT[0] / 2**15, FIXED_POINT[1] / 2**15, FIXED_POINT[2] / 2**15)
 _SOURCE = "LensAI C++ profiler"
 _GRAY = "8-bit gray (9798 R + 19235 G + 3735 B + 16384) >> 15 (OpenCV BGR2GRAY)"
 

@@ -4,6 +4,8 @@ A convention is a table: each line says what a measure means beside the one form
 profile states and what was computed stay the same. `lensai` is this package's own; `lensai-edge` is what LensAI's
 devices compute (`edge.py`), for baselines that are held against a device's files.
 
+On CUDA kernels compute the same (`kernels.py`); everywhere else the formulas do, and they say what is right.
+
 The formulas come in two steps. `over_pixels` reduces the planes of a few images to a handful of numbers per image: that
 is where the time goes. The formulas then run over those numbers, for the whole batch at once. Both use only functions
 that numpy, torch and `keras.ops` have under the same names. All spreads are those of planes from which the channels'
@@ -24,14 +26,19 @@ from typing import Any, Final, Literal
 import numpy as np
 from array_api_compat import device, is_numpy_array
 
-from lensai_integrations.arrays.namespaces import Array, is_immutable, namespace
+from lensai_integrations.arrays.namespaces import Array, is_immutable, namespace, shape_of
 from lensai_integrations.errors import InputError
-from lensai_integrations.measures import edge
+from lensai_integrations.measures import edge, kernels
 from lensai_integrations.measures.definitions import Definition, register
 from lensai_integrations.measures.inputs import Images
 from lensai_integrations.measures.one_pass import Added, add_up
 from lensai_integrations.measures.pixels import (
     BT601,
+    GREYEST,
+    HALF_UP,
+    NEAR_BLACK,
+    NEAR_WHITE,
+    SNR_FLOOR,
     Planes,
     are_bytes,
     as_float32,
@@ -54,13 +61,6 @@ from lensai_integrations.sketches.counts import count_images
 
 #: Luma, red against green, and yellow against blue.
 COMBINATIONS: Final = (BT601, (1.0, -1.0, 0.0), (0.5, 0.5, -1.0))
-#: 8-bit luma up to and including which a pixel is near black, and from which on it is near white.
-NEAR_BLACK: Final = 5
-NEAR_WHITE: Final = 250
-#: A mean or standard deviation below this counts as this in the signal-to-noise ratio.
-SNR_FLOOR: Final = 1e-3
-#: A mean colour as near to grey as this, on the 0-255 scale, has no hue.
-GREYEST: Final = 1e-3
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,7 @@ def over_pixels(planes: Planes) -> Sums:
 
 
 def _shares(luma: Array, mean: Array, xp: Any) -> Array:
-    # Lumas of 8-bit colours are multiples of 0.001. Half such a step more than 0.5 rounds them half up and keeps the
-    # boundary away from all of them, so that a float's last digit decides nothing.
-    counts = count_256(xp.astype(luma + (mean + 0.5005)[:, None, None], xp.uint8))
+    counts = count_256(xp.astype(luma + (mean + HALF_UP)[:, None, None], xp.uint8))
     return as_float32(counts, xp) / float(luma.shape[1] * luma.shape[2])
 
 
@@ -405,6 +403,9 @@ def measure_images(images: Images, convention: str = "lensai") -> tuple[tuple[st
         >>> dict(zip(names[:3], rows[0, :3].tolist()))
         {'brightness': 200.0, 'contrast': 0.0, 'sharpness': 0.0}
     """
+    by_kernels = _by_kernels(images, (convention,))
+    if by_kernels is not None:
+        return _one(images, convention, by_kernels[0], {})
     passed = _in_one_pass(images, (convention,))
     rows, failed = passed[:2] if passed else _measured(images, (convention,), lambda planes: None)
     return _one(images, convention, rows, failed)
@@ -431,28 +432,34 @@ def measure_images_and_bytes(images: Images, convention: str = "lensai") -> tupl
     return *_one(images, convention, rows, failed), in_order_of(convention, _as_one(images, rounded), axis=1)
 
 
-def measure_images_and_counts(images: Images, convention: str = "lensai") -> tuple[tuple[str, ...], Array, Array]:
-    """What `measure_images` returns, and how often each of the 256 values occurs in each channel, `[C, 256]`.
+def measure_images_and_counts(
+    images: Images, convention: str = "lensai"
+) -> tuple[tuple[str, ...], Array, Array, Array | int | None]:
+    """What `measure_images` returns, how often each of the 256 values occurs in each channel, and in how many images.
 
     What `PixelCounts` counts of `pixel_bytes`, counted where the images are, for those whose bytes are to stay there.
-    The counts are whole numbers; of JAX and TensorFlow int32, which holds those of 2^31 pixels.
+    The counts are whole numbers; of JAX and TensorFlow int32, which holds those of 2^31 pixels. Images that are not
+    valid are left out without waiting for anything.
+
+    Returns:
+        Names; rows; counts `[C, 256]`; and the images that these are of: None for all, on an accelerator whole `[]`.
 
     Raises:
         InputError: If the convention is unknown.
 
     Example:
         >>> from lensai_integrations.measures.inputs import ImageInputs
-        >>> names, rows, counts = measure_images_and_counts(ImageInputs().read(np.full((2, 8, 8), 0.5)))
-        >>> names[0], rows[0, 0].item(), counts[0, 128].item()
-        ('brightness', 127.5, 128)
+        >>> names, rows, counts, n = measure_images_and_counts(ImageInputs().read(np.full((2, 8, 8), 0.5)))
+        >>> names[0], rows[0, 0].item(), counts[0, 128].item(), n
+        ('brightness', 127.5, 128, 2)
     """
-    rows, failed, counts = _counted(images, (convention,))
-    return *_one(images, convention, rows, failed), in_order_of(convention, counts, axis=0)
+    rows, failed, counts, n = _counted(images, (convention,))
+    return *_one(images, convention, rows, failed), in_order_of(convention, counts, axis=0), n
 
 
 def measure_by_conventions(
     images: Images, conventions: Sequence[str]
-) -> tuple[dict[str, Array], dict[str, Exception], Array, int | None]:
+) -> tuple[dict[str, Array], dict[str, Exception], Array, Array | int | None]:
     """The rows of `measure_images` by convention, those that failed with their errors, and the pixel counts of all.
 
     The images are read, converted and counted once, whatever the number of conventions. One that fails leaves the
@@ -460,7 +467,7 @@ def measure_by_conventions(
 
     Returns:
         Rows by convention; errors by convention; whole numbers `[C, 256]`, red first (see `in_order_of`); and the
-        images that these are of, None for all.
+        images that these are of: None for all, on an accelerator whole `[]`.
 
     Raises:
         InputError: If a convention is unknown.
@@ -472,16 +479,7 @@ def measure_by_conventions(
         >>> {name: each.shape for name, each in rows.items()}, failed, counts[0, 200].item(), n
         ({'lensai': (2, 20), 'lensai-edge': (2, 7)}, {}, 128, 2)
     """
-    if is_immutable(images.pixels):
-        return *_counted(images, conventions), None
-    if passed := _in_one_pass(images, conventions, counts=True):
-        rows, failed, added = passed
-        return rows, failed, added.counts, int(np.count_nonzero(added.valid))
-    rounded: list[Array] = []
-    rows, failed = _measured(images, conventions, lambda planes: rounded.append(_rounded(planes)))
-    pixels = _as_one(images, rounded)
-    empty = np.zeros((images.channels, 256), np.int64)
-    return rows, failed, count_images(pixels) if pixels.shape[0] else empty, int(pixels.shape[0])
+    return _counted(images, conventions)
 
 
 def in_order_of(convention: str, pixels: Array, axis: int) -> Array:
@@ -500,8 +498,8 @@ def pixel_bytes(images: Images, convention: str = "lensai") -> Array:
     """The pixels on the 0-255 scale, rounded: uint8 `[n, C, H, W]` on the same device, for `PixelCounts`.
 
     Bytes are returned as they lie, without a copy. Channel 0 is red, or blue for `"lensai-edge"`. In host memory images
-    that `measure_images` finds invalid are left out; on an accelerator, where that would have to wait, they stay, and
-    a pixel that is NaN becomes 0.
+    that `measure_images` finds invalid are left out; on an accelerator that would have to wait, so they stay, and a
+    pixel that is NaN becomes 0. `measure_images_and_counts` leaves them out there too.
 
     Raises:
         InputError: If the convention is unknown.
@@ -525,14 +523,52 @@ def _one(
     return tuple(image_measures(images.channels, convention)), rows[convention]
 
 
-def _counted(images: Images, conventions: Sequence[str]) -> tuple[dict[str, Array], dict[str, Exception], Array]:
-    """Rows, errors, and the counts of all pixels, red first, counted as the images are gone through."""
+def _counted(
+    images: Images, conventions: Sequence[str]
+) -> tuple[dict[str, Array], dict[str, Exception], Array, Array | int | None]:
+    """Rows, errors, the counts of the pixels of valid images, red first, counted as the images are gone through, and of
+    how many images they are."""
+    by_kernels = _by_kernels(images, conventions)
+    if by_kernels is not None:
+        rows, counts, n = by_kernels
+        return rows, {}, counts, n
     if passed := _in_one_pass(images, conventions, counts=True):
-        return *passed[:2], passed[2].counts
-    xp = namespace(images.pixels)
-    counts = [xp.zeros((images.channels, 256), dtype=xp.int32)] if not images.n else []
-    rows, failed = _measured(images, conventions, lambda planes: counts.append(planes.counts), counted=True)
-    return rows, failed, sum(counts[1:], start=counts[0])
+        rows, failed, added = passed
+        return rows, failed, added.counts, int(np.count_nonzero(added.valid))
+    parts: list[Array] = []
+    valid: list[Array | int | None] = []
+    if not images.n:
+        parts.append(_no_counts(images))
+
+    def see(planes: Planes) -> None:
+        parts.append(planes.counts)
+        valid.append(None if planes.valid is None else _number_of(planes.valid, planes.xp))
+
+    rows, failed = _measured(images, conventions, see, counted=True)
+    numbers = [n for n in valid if n is not None]
+    return rows, failed, sum(parts[1:], start=parts[0]), sum(numbers[1:], start=numbers[0]) if numbers else None
+
+
+def _no_counts(images: Images) -> Array:
+    xp, shape = namespace(images.pixels), (images.channels, 256)
+    if is_immutable(images.pixels):
+        return xp.zeros(shape, dtype=xp.int32)
+    return xp.zeros(shape, dtype=xp.int64, device=device(images.pixels))
+
+
+def _number_of(valid: Array, xp: Any) -> Array | int:
+    """How many images are valid, without waiting."""
+    return int(valid.sum()) if is_numpy_array(valid) else xp.sum(xp.astype(valid, xp.int32))
+
+
+def _by_kernels(images: Images, conventions: Sequence[str]) -> tuple[dict[str, Array], Array, Array] | None:
+    """Rows, counts and how many images these are of, if there are kernels for all of it; see `kernels.measured`."""
+    streams = {name: tuple(image_measures(images.channels, name)) for name in conventions}
+    if not images.n or not kernels.runs_on(images.pixels):
+        return None
+    if any(kernels.columns(name, images.channels) != columns for name, columns in streams.items()):
+        return None
+    return kernels.measured(images, conventions)
 
 
 #: From what one pass has added up to a convention's sums, by what does so of planes.
@@ -582,7 +618,7 @@ def _measured(
     with np.errstate(over="ignore", invalid="ignore"):
         for planes in blocks(images):
             if counted:
-                planes = replace(planes, counts=count_images(_rounded(planes)))  # noqa: PLW2901
+                planes = replace(planes, counts=_counts(planes))  # noqa: PLW2901
             for name in (name for name in chosen if name not in failed):
                 try:
                     sums[name].append(chosen[name].over_pixels(planes))
@@ -630,6 +666,18 @@ def _rounded(planes: Planes) -> Array:
         rounded = xp.astype(values + 0.5, xp.uint8)
         return rounded if planes.valid.all() else rounded[planes.valid]
     return xp.astype(xp.where(xp.isnan(values), 0.0, values) + 0.5, xp.uint8)
+
+
+def _counts(planes: Planes) -> Array:
+    """How often each value occurs in each channel of the images that are valid, `[C, 256]`."""
+    values, valid, xp = planes.values, planes.valid, planes.xp
+    if valid is None or is_numpy_array(values):
+        return count_images(_rounded(planes))
+    # Those that are not count as black at first, which is taken off again.
+    counts = count_images(xp.astype(xp.where(valid[:, None, None, None], values, 0.0) + 0.5, xp.uint8))
+    _, _, height, width = shape_of(values)
+    invalid = xp.astype(xp.sum(xp.astype(~valid, xp.int32)), counts.dtype) * (height * width)
+    return xp.concatenate([counts[:, :1] - invalid, counts[:, 1:]], axis=1)
 
 
 def _as_they_lie(images: Images) -> bool:

@@ -37,6 +37,16 @@ Weights: TypeAlias = tuple[float, float, float]
 BT601: Final = (0.299, 0.587, 0.114)
 #: How far outside 0-255 a pixel may lie before its image is invalid: cubic resizing overshoots by less than a tenth.
 OVERSHOOT: Final = 25.5
+#: What is added to luma before it is cut to 8 bits. Lumas of 8-bit colours are multiples of 0.001: half such a step
+#: more than 0.5 rounds half up and keeps the boundary away from all of them, so that a last digit decides nothing.
+HALF_UP: Final = 0.5005
+#: 8-bit luma up to and including which a pixel is near black, and from which on it is near white.
+NEAR_BLACK: Final = 5
+NEAR_WHITE: Final = 250
+#: A mean or standard deviation below this counts as this in the signal-to-noise ratio.
+SNR_FLOOR: Final = 1e-3
+#: A mean colour as near to grey as this, on the 0-255 scale, has no hue.
+GREYEST: Final = 1e-3
 
 _ROUNDING = 1e-3  # what undoing a normalisation in float32 may leave outside 0-255
 _HOST_PIXELS = 1 << 16
@@ -54,7 +64,7 @@ class Planes:
         bounds: Smallest and largest value of each plane, float32 `[n, C]`, where they had to be found; see `extremes`.
         valid: bool `[n]`, false for an image with a value that is not finite or far outside 0-255; None for bytes.
         xp: The namespace of the arrays.
-        counts: How often each value occurs in each channel of all of them, `[C, 256]`, if that is wanted too.
+        counts: How often each value occurs in each channel of the valid ones, `[C, 256]`, if that is wanted too.
     """
 
     values: Array

@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from typing import Any, TypeAlias, cast
 
 import numpy as np
+from array_api_compat import is_numpy_array
 
 from lensai_integrations.arrays.namespaces import (
     Array,
@@ -130,18 +131,19 @@ class ImageMeasurer:
     def __call__(self, array: Array) -> dict[str, dict[str, Any]]:
         """By convention, `rows` and what pixels there are: as bytes `pixels`, or as `counts` `[C, 256]`.
 
-        Bytes are what sketches count best where they can go on living beside the images, in numpy and torch; but for
-        several conventions they are counted here, once. `counted` are the images whose pixels these are, where that
-        may be fewer.
+        Bytes are what sketches count best where they can go on living beside the images, in host memory; but on an
+        accelerator, where images that are not valid could not be left out without waiting, and for several conventions,
+        they are counted here, once. `counted` are the images whose pixels these are, where that may be fewer: on an
+        accelerator whole `[]` there.
         """
         measured: dict[str, dict[str, Any]] = self._compiled(array)
         return measured
 
     def _by_one(self, array: Array) -> dict[str, dict[str, Any]]:
         images, (convention,) = self._reader.read(array), self._conventions
-        if is_immutable(images.pixels):
-            _, rows, counts = measure_images_and_counts(images, convention)
-            return {convention: {"rows": rows, "counts": counts}}
+        if not is_numpy_array(images.pixels):
+            _, rows, counts, n = measure_images_and_counts(images, convention)
+            return {convention: {"rows": rows, "counts": counts, **({} if n is None else {"counted": n})}}
         _, rows, pixels = measure_images_and_bytes(images, convention)
         return {convention: {"rows": rows, "pixels": pixels}}
 
@@ -229,7 +231,7 @@ def _of_all(parts: Sequence[tuple[list[int], dict[str, dict[str, Any]]]]) -> dic
     return together
 
 
-def _counts(n: int, measured: dict[str, Any]) -> tuple[Array, int]:
+def _counts(n: int, measured: dict[str, Any]) -> tuple[Array, Array | int]:
     """Pixel counts of images of one size, and the images that they are of."""
     if "counts" in measured:
         return measured["counts"], measured.get("counted", n)

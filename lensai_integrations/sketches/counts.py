@@ -5,7 +5,8 @@ counts become KLL sketches once, at the end, for readers that know nothing else.
 
 In host memory two neighbouring bytes are read as one 16-bit number and counted in 65,536 bins, whose two marginals
 are then added: half as many steps as counting bytes, and a run of equal pixels does not wait on one counter as often.
-On an accelerator the bytes are sorted and the 256 boundaries looked up. Unlike `bincount` that never waits for
+On an accelerator that has no kernels of its own for images (`measures.kernels`) the bytes are sorted and the 256
+boundaries looked up. Unlike `bincount` that never waits for
 the device, and unlike atomic additions it is the same operation whether or not deterministic algorithms are asked for.
 """
 
@@ -17,12 +18,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-from array_api_compat import is_jax_array, is_numpy_array
+from array_api_compat import is_jax_array, is_numpy_array, is_torch_array
 from numpy.typing import ArrayLike, NDArray
 
 from lensai_integrations.arrays.namespaces import (
     Array,
     dtype_name,
+    is_host,
     is_immutable,
     local,
     namespace,
@@ -53,7 +55,7 @@ class PixelCounts(Sketch):
 
     Attributes:
         channels: Number of channels.
-        n: Images counted.
+        n: Images counted. Waits for the accelerator if that is known there only, of images that were counted there.
 
     Raises:
         InputError: If `channels` is not a positive whole number.
@@ -68,20 +70,26 @@ class PixelCounts(Sketch):
     """
 
     takes = "pixels"
-    n: int
 
     def __init__(self, channels: int) -> None:
         if not isinstance(channels, int | np.integer) or channels < 1:
             raise InputError(f"channels is the number of colour channels, a positive whole number, not {channels!r}")
         self.channels = int(channels)
-        self.n = 0
+        self._n: Array | int = 0
         self._counts: Array = np.zeros((self.channels, 256), np.int64)
 
     def empty(self) -> Self:
         """Another for as many channels."""
         return type(self)(self.channels)
 
-    def update(self, values: Array | tuple[Array, int]) -> None:
+    @property
+    def n(self) -> int:
+        """Images counted."""
+        if not isinstance(self._n, int):
+            self._n = int(to_host(self._n))
+        return self._n
+
+    def update(self, values: Array | tuple[Array, Array | int]) -> None:
         """Count a batch of images.
 
         Args:
@@ -105,14 +113,14 @@ class PixelCounts(Sketch):
             more = count_images(values)
             so_far, more = together(self._counts, to_host(more) if is_immutable(more) else more)
             self._counts = so_far + more
-        self.n += int(values.shape[0])
+        self._n += int(values.shape[0])
 
-    def add(self, counts: Array, n: int) -> None:
-        """Take in pixels that were counted elsewhere.
+    def add(self, counts: Array, n: Array | int) -> None:
+        """Take in pixels that were counted elsewhere. Nothing is waited for.
 
         Args:
             counts: Whole numbers `[C, 256]` of numpy or torch, as `count_images` makes them.
-            n: Images they are of.
+            n: Images they are of: a number, or whole `[]` of numpy or torch, on an accelerator maybe.
 
         Raises:
             InputError: If the shape is another.
@@ -128,7 +136,7 @@ class PixelCounts(Sketch):
         xp = namespace(counts)
         so_far, more = together(self._counts, xp.astype(counts, xp.int64))
         self._counts = so_far + more
-        self.n += n
+        self._n = self._n + (n if is_torch_array(n) and not is_host(n) else int(n))
 
     def merge(self, other: PixelCounts) -> None:
         """Add what another has counted; it stays as it is. Exact, associative and commutative.
@@ -139,7 +147,7 @@ class PixelCounts(Sketch):
         if other.channels != self.channels:
             raise InputError(f"cannot merge pixel counts of {self.channels} and of {other.channels} channels")
         self._counts = self.counts + other.counts
-        self.n += other.n
+        self._n = self.n + other.n
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -231,7 +239,7 @@ class PixelCounts(Sketch):
         if is_numpy_array(self._counts):
             return self
         result = type(self)(self.channels)
-        result._counts, result.n = self.counts, self.n
+        result._counts, result._n = self.counts, self.n
         return result
 
     def state(self) -> State:
@@ -250,7 +258,7 @@ class PixelCounts(Sketch):
         require(bool(np.all((counts >= 0) & (counts <= LARGEST_COUNT // 256))), "a count is out of range")
         require(len(set(counts.sum(axis=1).tolist())) == 1, "channels of different numbers of pixels")
         result = cls(len(counts))
-        result._counts, result.n = counts, number(state, "n")
+        result._counts, result._n = counts, number(state, "n")
         require(result.n > 0 or not counts.any(), "pixels without images")
         return result
 

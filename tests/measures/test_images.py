@@ -22,8 +22,10 @@ from lensai_integrations.measures.images import (
     NEAR_BLACK,
     NEAR_WHITE,
     image_measures,
+    measure_by_conventions,
     measure_images,
     measure_images_and_bytes,
+    measure_images_and_counts,
     pixel_bytes,
 )
 from lensai_integrations.measures.inputs import ImageInputs, Images
@@ -298,6 +300,22 @@ def test_on_an_accelerator_they_stay_and_nan_is_zero():
     assert np.array_equal(pixel_bytes(generic(torch.from_numpy(batch))), expected)
 
 
+@CONVENTION
+@pytest.mark.parametrize("bad", [np.nan, -np.inf, 7.0])
+def test_counted_there_they_are_left_out_without_waiting(convention, bad):
+    """Torch's tensors take an accelerator's way here, where bytes of the images that are not valid would stay."""
+    batch = (BATCH / 255).astype(np.float32)
+    batch[1, 2, 0, 0] = bad
+    everything = measure_images_and_counts(generic(torch.from_numpy(batch)), convention)
+    rows, failed, counts, n = measure_by_conventions(generic(torch.from_numpy(batch)), (convention,))
+    by_numpy = measure_images_and_counts(generic(batch), convention)
+    assert int(everything[3]) == by_numpy[3] == len(BATCH) - 1
+    assert np.array_equal(everything[2], by_numpy[2])
+    assert (failed, int(n)) == ({}, len(BATCH) - 1)
+    assert np.array_equal(counts, by_numpy[2][::-1] if convention == "lensai-edge" else by_numpy[2])
+    assert torch.equal(rows[convention].isnan(), everything[1].isnan())
+
+
 @LIBRARIES
 def test_measures_and_exact_counts_tell_the_same_means(make):
     images = generic(make(BATCH), 1.0)
@@ -330,6 +348,9 @@ def test_no_decision_needs_a_value(convention, dtype, layout, shape):
     batch = torch.empty(shape, dtype=dtype, device="meta")
     images = ImageInputs(layout=layout, scale=1.0 if dtype == torch.uint8 else 255.0).read({"image": batch})
     names, rows, found = measure_images_and_bytes(images, convention)
+    counts, n = measure_images_and_counts(images, convention)[2:]
+    assert (counts.device.type, tuple(counts.shape)) == ("meta", (images.channels, 256))
+    assert n is None if dtype == torch.uint8 else (n.device.type, tuple(n.shape)) == ("meta", ())
     assert (rows.device.type, tuple(rows.shape), rows.dtype) == ("meta", (shape[0], len(names)), torch.float32)
     assert (tuple(found.shape), found.dtype) == ((shape[0], images.channels, images.height, images.width), torch.uint8)
 
