@@ -21,7 +21,9 @@ keeps is made outside of it (`unfilled`), whatever mode the caller is in.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -284,7 +286,8 @@ class Compiled:
 def send(array: NDArray[Any], like: Array) -> Array:
     """`array` where `like` lies: itself if that is numpy, else a tensor on the same device, copied without waiting.
 
-    float64 becomes float32 on Apple's GPUs, which have none.
+    To a CUDA device it goes through page-locked memory, which torch keeps and uses again: a copy from other memory
+    would wait for what was queued before it. float64 becomes float32 on Apple's GPUs, which have none.
 
     Example:
         >>> send(np.arange(2), like=np.zeros(3)).tolist()
@@ -292,11 +295,101 @@ def send(array: NDArray[Any], like: Array) -> Array:
     """
     if is_numpy_array(like):
         return array
-    xp, dtype = namespace(like), array.dtype
-    if dtype == np.float64 and like.device.type == "mps":
-        dtype = np.dtype(np.float32)
+    xp, dtype = namespace(like), np.dtype(_dtype_beside(array.dtype.name, like))
     with xp.inference_mode(False):
-        return xp.from_numpy(np.array(array, dtype)).to(like.device, non_blocking=True)
+        if not _stages(like):
+            return xp.from_numpy(np.array(array, dtype)).to(like.device, non_blocking=True)
+        staged = xp.empty(array.shape, dtype=getattr(xp, dtype.name), device="cpu", pin_memory=True)
+        staged.numpy()[...] = array
+        return staged.to(like.device, non_blocking=True)
+
+
+def _stages(like: Array) -> bool:
+    """Whether what is sent to where a tensor lies has to go through page-locked memory."""
+    return bool(like.device.type == "cuda") and not is_fake(like)
+
+
+def is_fake(tensor: Array) -> bool:
+    """Whether a torch tensor has a shape and a device but no values: under torch's `FakeTensorMode`.
+
+    Example:
+        >>> is_fake(np.zeros(3))
+        False
+    """
+    return type(tensor).__name__ == "FakeTensor"
+
+
+def _dtype_beside(dtype: str, like: Array) -> str:
+    """The dtype that is kept beside an array of numpy or torch where this one is asked for."""
+    return "float32" if dtype == "float64" and getattr(like.device, "type", "") == "mps" else dtype
+
+
+def full_beside(shape: tuple[int, ...], value: float, dtype: str, like: Array) -> Array:
+    """An array of one number, filled where `like` lies: nothing is sent. It may be written to.
+
+    Example:
+        >>> full_beside((2,), np.inf, "float32", like=np.zeros(1)).tolist()
+        [inf, inf]
+    """
+    result = unfilled(shape, _dtype_beside(dtype, like), like)
+    if is_numpy_array(like):
+        result[...] = value
+        return result
+    with namespace(like).inference_mode(False):
+        return result.fill_(value)
+
+
+def zeros_beside(shape: tuple[int, ...], dtype: str, like: Array) -> Array:
+    """Zeros, filled where `like` lies; see `full_beside`. In host memory they take none before they are written.
+
+    Example:
+        >>> zeros_beside((2,), "float64", like=np.zeros(1)).tolist()
+        [0.0, 0.0]
+    """
+    return np.zeros(shape, dtype) if is_numpy_array(like) else full_beside(shape, 0, dtype, like)
+
+
+#: Bytes of what `kept_beside` keeps in a process.
+_KEPT_BYTES: Final = 1 << 28
+_kept: OrderedDict[Hashable, Array] = OrderedDict()
+_kept_lock: Final = threading.Lock()
+
+
+def kept_beside(key: Hashable, make: Callable[[], NDArray[Any]], like: Array) -> Array:
+    """A constant where `like` lies, made and sent once in a process: later sketches of a device find it there.
+
+    What was used longest ago goes where it becomes too much; in host memory nothing is kept. It is not to be written
+    to.
+
+    Args:
+        key: What it is; of equal keys the values are equal.
+        make: Makes it, in host memory.
+        like: An array of numpy or torch.
+
+    Example:
+        >>> kept_beside(("steps", 3), lambda: np.arange(3), like=np.zeros(1)).tolist()
+        [0, 1, 2]
+    """
+    if is_numpy_array(like) or is_fake(like):
+        return send(make(), like)
+    full_key = key, str(like.device), _queue_of(like)
+    with _kept_lock:
+        if full_key in _kept:
+            _kept.move_to_end(full_key)
+            return _kept[full_key]
+    result = send(make(), like)
+    with _kept_lock:
+        _kept[full_key] = result
+        while len(_kept) > 1 and sum(array.nbytes for array in _kept.values()) > _KEPT_BYTES:
+            _kept.popitem(last=False)
+    return result
+
+
+def _queue_of(like: Array) -> int:
+    """What work for a tensor's device is queued in: what was sent in one may not have arrived for another."""
+    if like.device.type != "cuda":
+        return 0
+    return int(sys.modules["torch"].cuda.current_stream(like.device).cuda_stream)
 
 
 def unfilled(shape: tuple[int, ...], dtype: str, like: Array) -> Array:

@@ -1,9 +1,10 @@
-"""What is taken from a batch before the model sees it: copies of the images and of the labels.
+"""What is taken from a batch before the model sees it: the images, measured already or copied, and copies of the labels.
 
-Copies, because a training step may normalise or augment in place, and what is profiled is what the step was handed.
-Beside a forward pass the copy costs nothing that can be measured. Arrays that cannot be written to (JAX's and
-TensorFlow's) are taken as they are. Where the labels are is decided in `labels.py`, at the end of the first batch:
-until then all that may be labels is taken.
+A training step may normalise or augment in place, and what is profiled is what the step was handed. So images are
+measured before it, wherever it is settled which they are (`keep`); where it is not, as in the first batch of a model
+that may be fed several, what may be images is copied. Arrays that cannot be written to (JAX's and TensorFlow's) are
+taken as they are. Where the labels are is decided in `labels.py`, at the end of the first batch: until then all that
+may be labels is taken.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Taken:
 
     Attributes:
         images: A copy of the images: an array, or a list of arrays of one image each; of several image inputs by name.
+            Or what was made of them.
         labels: A copy of the labels, or of several by name.
         place: Place of the labels in the batch, or of several by name.
         segments: What the rows are told apart by, `[n]` strings, whole numbers or None.
@@ -146,8 +148,14 @@ class BatchReader:
         """Tell that the loss was given what is at this place as its target; it counts until the labels are decided."""
         self._finder.hint(place, head)
 
-    def take(self, batch: Any) -> Taken | None:
-        """Copies of the images and labels of a batch; None of one that is None, or has None for its images."""
+    def take(self, batch: Any, keep: Callable[[Found], Any] | None = None) -> Taken | None:
+        """The images of a batch and a copy of its labels; None of one that is None, or has None for its images.
+
+        Args:
+            batch: Any batch.
+            keep: Makes what is kept of the images, before anything can change them, where it is settled which part of
+                the batch they are; None copies them.
+        """
         batch = by_part(batch)
         if batch is None or (self._images_at is not None and _is_absent(batch, self._images_at)):
             return None
@@ -159,12 +167,12 @@ class BatchReader:
         if self._segment_by is not None:
             with self._problems.caught("segments"):
                 segments = _values_under(batch, self._segment_by)
-        taken = Taken(_copy(images), None, None, segments)
+        taken = Taken(images if images is None else (keep or copy_of)(images), None, None, segments)
         if choice is None and self._finder.paths is not None:
             return self._labelled(taken, batch)
         with self._problems.caught("labels"):
             parts = self._parts(batch, choice.candidates[0].images if choice is not None else images, choice)
-            copies = replace(parts, candidates={path: _copy(leaf) for path, leaf in parts.candidates.items()})
+            copies = replace(parts, candidates={path: copy_of(leaf) for path, leaf in parts.candidates.items()})
             return replace(taken, settle=lambda: self._settled(taken, copies, choice))
         return taken
 
@@ -179,10 +187,10 @@ class BatchReader:
             usual: Located | InputError = locate(batch, None, self._inputs.layout)
         except InputError as error:
             usual = error
-        copies = [replace(located, images=_copy(located.images)) for located in candidates]
+        copies = [replace(located, images=copy_of(located.images)) for located in candidates]
         if isinstance(usual, Located):
             copy = next((located.images for located in copies if located.place == usual.place), None)
-            usual = replace(usual, images=_copy(usual.images) if copy is None else copy)
+            usual = replace(usual, images=copy_of(usual.images) if copy is None else copy)
         return _Choice(copies, [_traced_place(batch, located.place) for located in candidates], usual)
 
     def _chosen(self, choice: _Choice) -> tuple[Any, Path]:
@@ -285,7 +293,7 @@ class BatchReader:
                 labels_at_path = part_at(batch, path if len(path) > 1 else path[0])
                 for inner, leaf in _named_parts(labels_at_path, path).items():
                     if leaf is not None and not self._is_unread(inner, leaf):
-                        labels[inner] = _copy(leaf)
+                        labels[inner] = copy_of(leaf)
             return self._with_labels(taken, labels)
         return taken
 
@@ -484,11 +492,19 @@ def image_inputs(
     return ImageInputs()
 
 
-def _copy(values: Any) -> Any:
+def copy_of(values: Any) -> Any:
+    """Arrays, or lists or several inputs of such, in memory of their own; what cannot be written to as it is.
+
+    Example:
+        >>> import numpy as np
+        >>> images = np.zeros((2, 8, 8, 3))
+        >>> copy_of(images) is images
+        False
+    """
     if isinstance(values, SeveralImages):
-        return SeveralImages((name, _copy(images)) for name, images in values.items())
+        return SeveralImages((name, copy_of(images)) for name, images in values.items())
     if isinstance(values, list) and all(map(is_array, values)):
-        return [_copy(value) for value in values]
+        return [copy_of(value) for value in values]
     if is_torch_array(values):
         return values.detach().clone()
     return values.copy() if is_numpy_array(values) else values

@@ -7,10 +7,10 @@ them, and wide embeddings draw their projection, once, and not again in every ep
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 from array_api_compat import is_numpy_array
@@ -20,6 +20,7 @@ from lensai_integrations.arrays.namespaces import (
     Compiled,
     is_array,
     is_immutable,
+    joined,
     local,
     namespace,
     shape_of,
@@ -48,14 +49,19 @@ from lensai_integrations.sketches.counts import count_images
 Rows: TypeAlias = dict[str, Array]
 
 
+#: What else was measured that is one number or table of a batch, and adds up.
+_ADDED: Final = ("counts", "counted")
+
+
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one batch of one group.
+    """What was measured of one batch of one group, or of several together.
 
     Attributes:
         rows: For the joint sample, by name.
-        rest: What else the sketches take, by source (see `builder`): `pixels`, or `counts` of `counted` images; `rows`
-            that are in no joint sample; `categories/<stream>`. And which rows are `odd`.
+        rest: What else the sketches take, by source (see `builder`): pixel `counts` of `counted` images; `rows` that
+            are in no joint sample; `categories/<stream>`. And which rows are `odd`.
+        views: Names and sources of what may lie in the memory of what was given, which the caller may use again.
 
     Example:
         >>> import numpy as np
@@ -65,6 +71,7 @@ class Measured:
 
     rows: Rows
     rest: dict[str, Any] = field(default_factory=dict)
+    views: tuple[str, ...] = ()
 
     def parts(self, group: str) -> dict[str, Any]:
         """What the group's sketches take, by source.
@@ -83,21 +90,113 @@ class Measured:
         return parts
 
     @property
+    def n(self) -> int:
+        """Rows of what has most of them.
+
+        Example:
+            >>> import numpy as np
+            >>> Measured({"labels": np.zeros((3, 1), np.float32)}).n
+            3
+        """
+        rest = (value for source, value in self.rest.items() if source not in _ADDED)
+        return max((len(value) for value in (*self.rows.values(), *rest)), default=0)
+
+    @property
+    def kind(self) -> Hashable:
+        """What of several batches has to be the same for them to be put together: what there is, and of which form."""
+        return tuple(_form(name, value) for of in (self.rows, self.rest) for name, value in of.items())
+
+    @property
+    def on_host(self) -> bool:
+        """Whether all of it lies in host memory."""
+        return all(isinstance(value, np.ndarray | list | int) for value in (*self.rows.values(), *self.rest.values()))
+
+    @property
     def in_flight(self) -> bool:
         """Whether it is still on an accelerator of JAX or TensorFlow, and to come to the host before it is taken."""
         return any(map(is_immutable, (*self.rows.values(), *self.rest.values())))
 
-    def sent(self) -> Measured:
-        """The same, on its way to the host; nothing is waited for."""
-        return self._each(start_copy)
+    def kept(self) -> Measured:
+        """The same, on its way to the host if it has to come there, and in no memory that the caller uses again."""
+        if self.in_flight:
+            return replace(self._each(start_copy), views=())
+        if not self.views:
+            return self
+        rows, rest = (
+            {name: owned(value) if name in self.views else value for name, value in of.items()}
+            for of in (self.rows, self.rest)
+        )
+        return Measured(rows, rest)
 
     def landed(self) -> Measured:
         """The same in host memory; waits for what is not there yet."""
-        return self._each(lambda value: to_host(value) if is_immutable(value) else value)
+        return self._each(lambda value: to_host(value) if is_immutable(value) else value) if self.in_flight else self
 
     def _each(self, function: Callable[[Any], Any]) -> Measured:
         rows = {name: function(value) for name, value in self.rows.items()}
-        return Measured(rows, {name: function(value) for name, value in self.rest.items()})
+        return replace(self, rows=rows, rest={name: function(value) for name, value in self.rest.items()})
+
+    @classmethod
+    def together(cls, batches: Sequence[Measured]) -> Measured:
+        """Several batches of one `kind` as one.
+
+        Example:
+            >>> import numpy as np
+            >>> one = Measured({"labels": np.zeros((3, 1), np.float32)}, {"odd": np.zeros(3, bool)})
+            >>> Measured.together([one, one]).n
+            6
+        """
+        first = batches[0]
+        if len(batches) == 1:
+            return first
+        rows = {name: joined_values([batch.rows[name] for batch in batches]) for name in first.rows}
+        rest = {
+            source: (_added if source in _ADDED else joined_values)([batch.rest[source] for batch in batches])
+            for source in first.rest
+        }
+        return cls(rows, rest)
+
+
+def joined_values(values: Sequence[Any]) -> Any:
+    """Values per row of several batches, one behind the other: arrays of one form, or lists.
+
+    Example:
+        >>> import numpy as np
+        >>> joined_values([np.zeros(1), np.ones(2)]).tolist(), joined_values([["cat"], ["dog"]])
+        ([0.0, 1.0, 1.0], ['cat', 'dog'])
+    """
+    if isinstance(values[0], list):
+        return [value for batch_values in values for value in batch_values]
+    if isinstance(values[0], np.ndarray):
+        return np.concatenate(values)
+    return joined(list(values))
+
+
+def _added(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], int):
+        return sum(values)
+    xp = namespace(values[0])
+    return xp.sum(xp.stack(list(values)), axis=0, dtype=xp.int64)
+
+
+def _form(name: str, value: Any) -> Hashable:
+    if isinstance(value, list | int):
+        return name, type(value)
+    return name, value.dtype, tuple(value.shape[1:]), getattr(value, "device", None)
+
+
+def owned(values: Any) -> Any:
+    """The values in memory of their own.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.arange(3)
+        >>> owned(labels) is labels
+        False
+    """
+    if isinstance(values, list) or is_immutable(values):
+        return values
+    return namespace(values).asarray(values, copy=True)
 
 
 class ImageMeasurer:
@@ -129,12 +228,9 @@ class ImageMeasurer:
         return error
 
     def __call__(self, array: Array) -> dict[str, dict[str, Any]]:
-        """By convention, `rows` and what pixels there are: as bytes `pixels`, or as `counts` `[C, 256]`.
+        """By convention, `rows` and how often each value occurs in each channel, `counts` `[C, 256]`.
 
-        Bytes are what sketches count best where they can go on living beside the images, in host memory; but on an
-        accelerator, where images that are not valid could not be left out without waiting, and for several conventions,
-        they are counted here, once. `counted` are the images whose pixels these are, where that may be fewer: on an
-        accelerator whole `[]` there.
+        `counted` are the images whose pixels these are, where that may be fewer; on an accelerator whole `[]` there.
         """
         measured: dict[str, dict[str, Any]] = self._compiled(array)
         return measured
@@ -145,7 +241,9 @@ class ImageMeasurer:
             _, rows, counts, n = measure_images_and_counts(images, convention)
             return {convention: {"rows": rows, "counts": counts, **({} if n is None else {"counted": n})}}
         _, rows, pixels = measure_images_and_bytes(images, convention)
-        return {convention: {"rows": rows, "pixels": pixels}}
+        counted = int(pixels.shape[0])
+        counts = count_images(pixels) if counted else np.zeros((pixels.shape[1], 256), np.int64)
+        return {convention: {"rows": rows, "counts": counts, "counted": counted}}
 
     def _by_several(self, array: Array) -> dict[str, dict[str, Any]]:
         rows, failed, counts, n = measure_by_conventions(self._reader.read(array), self._conventions)
@@ -166,7 +264,7 @@ def image_measurer(reader: ImageInputs, *conventions: str) -> ImageMeasurer:
         >>> import numpy as np
         >>> measure = image_measurer(ImageInputs(layout="NHW", scale=1), "lensai")
         >>> {convention: list(found) for convention, found in measure(np.zeros((2, 8, 8), np.uint8)).items()}
-        {'lensai': ['rows', 'pixels']}
+        {'lensai': ['rows', 'counts', 'counted']}
     """
     return ImageMeasurer(reader, conventions)
 
@@ -218,26 +316,16 @@ class ImageBatch:
 
 
 def _of_all(parts: Sequence[tuple[list[int], dict[str, dict[str, Any]]]]) -> dict[str, dict[str, Any]]:
-    """What was measured of images of several sizes, as of one batch: rows in order, pixels counted."""
+    """What was measured of images of several sizes, as of one batch: rows in order, pixels added up."""
     together: dict[str, dict[str, Any]] = {}
     for convention in parts[0][1]:
-        measured_by_size = [(places, measured[convention]) for places, measured in parts if convention in measured]
-        if len(measured_by_size) == len(parts):
-            counts, counted = zip(
-                *(_counts(len(places), measured) for places, measured in measured_by_size), strict=True
-            )
-            rows = in_order([(places, measured["rows"]) for places, measured in measured_by_size])
+        by_size = [(places, measured[convention]) for places, measured in parts if convention in measured]
+        if len(by_size) == len(parts):
+            counts = [measured["counts"] for _, measured in by_size]
+            counted = [measured.get("counted", len(places)) for places, measured in by_size]
+            rows = in_order([(places, measured["rows"]) for places, measured in by_size])
             together[convention] = {"rows": rows, "counts": sum(counts[1:], counts[0]), "counted": sum(counted)}
     return together
-
-
-def _counts(n: int, measured: dict[str, Any]) -> tuple[Array, Array | int]:
-    """Pixel counts of images of one size, and the images that they are of."""
-    if "counts" in measured:
-        return measured["counts"], measured.get("counted", n)
-    pixels = measured["pixels"]
-    counted = int(pixels.shape[0])
-    return (count_images(pixels) if counted else np.zeros((pixels.shape[1], 256), np.int64)), counted
 
 
 @lru_cache(maxsize=16)

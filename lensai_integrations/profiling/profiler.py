@@ -1,14 +1,17 @@
 """Batches in, a profile out: the one place where measures meet sketches, whatever framework the batches come from.
 
 Nothing here waits for an accelerator, but for the first batch: how images and outputs are to be read is decided there,
-once, and kept. Torch's sketches live on the accelerator. Of JAX and TensorFlow the rows that were measured there have
-to come to the host; they are given the time of some further batches to do so.
+once, and kept. Torch's sketches live on the accelerator, and are given some hundred rows at once (see `waiting`). Of
+JAX and TensorFlow the rows that were measured there have to come to the host first.
+
+A training step may change its images in place, so they are measured before it: `look` measures them, and `update` is
+given what came out. What was looked at and never given to `update`, as of a step that failed, counts nowhere.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -49,12 +52,13 @@ from lensai_integrations.profiling.measuring import ImageBatch, Measured, Rows, 
 from lensai_integrations.profiling.recorders import RECORDERS, Recorder
 from lensai_integrations.profiling.segmenting import Segmenter, label_values
 from lensai_integrations.profiling.settings import NOT_DECLARED, ProfilerSettings
+from lensai_integrations.profiling.waiting import Batch, Looked, LookedGroup, Waiting, joint_rows
 from lensai_integrations.sketches.rows import RowSample
 from lensai_integrations.sketches.state import copied
 
-#: Batches on their way from an accelerator of JAX or TensorFlow. When there are more, all but the newest are taken: one
-#: wait, if any, for so many of them, since TensorFlow's copies wait for whatever the device was asked to do before.
-_IN_FLIGHT: Final = 8
+#: Rows of a group from which on its kernel mean has chosen its bandwidths; until then no rows wait, so that they are
+#: chosen by the same rows wherever these lie.
+_FIRST_ROWS: Final = 16
 
 
 @documented(COMMON, only=("convention", "measures", "task", "k", "rows", "max_dim", "max_segments"))
@@ -177,7 +181,9 @@ class Profiler:
         self._problems: dict[str, str] = {}
         self._with_heads: set[str] = set()
         self._head_names: dict[str, str] = {}
-        self._in_flight: list[tuple[dict[str, Measured], Rows]] = []
+        self._waiting = Waiting()
+        self._begun = object()
+        self._taken: dict[str, tuple[Hashable, int]] = {}  # of each group, what its last rows were like, and how many
         by, most = self._segment_by, self._max_segments
         self._segmenter = Segmenter(by, most, self._settings) if by is not None else None
 
@@ -194,7 +200,8 @@ class Profiler:
 
         Args:
             inputs: A batch that `ImageInputs` can read; of several image inputs a dict by name, or a tuple in order, or
-                what else has them. Here and below: of numpy, torch, JAX or TensorFlow, anywhere.
+                what else has them. Here and below: of numpy, torch, JAX or TensorFlow, anywhere. Or what `look` has
+                measured of such a batch.
             outputs: What the model answered: `[n, C]`, or a structure of such arrays, as `heads_of` reads them. Several
                 heads are groups `outputs/<head>` each.
             embeddings: Layer name to `[n, D]`, or to the layer's output: that is reduced as in `like`, else averaged.
@@ -213,38 +220,67 @@ class Profiler:
             )
         values = self._segment_values(segments)
         self._head_names, self.held = {}, frozenset()
-        batches: dict[str, Any] = self._images(inputs)
+        batches: dict[str, Any] = {**self._images(inputs)}
         batches |= self._heads(OUTPUTS, outputs)
         batches |= {f"embeddings/{layer}": _array(rows) for layer, rows in (embeddings or {}).items()}
         batches |= self._heads(LABELS, labels)
         self._settings.batch = batches
         measured: dict[str, Measured] = {}
+        waiting: dict[str, Measured] = {}
         rows = 0
         for name, batch in batches.items():
-            if batch is not None:
-                recorded = self._record(name, batch, rows if is_labels(name) else 0)
-                rows = rows or _rows_of(recorded)
-                measured |= recorded
+            if batch is not None and (one := self._record(name, batch, waiting, rows if is_labels(name) else 0)):
+                measured[name] = one
+                rows = rows or _rows_of(one)
         self._settings.batch = {}
         compared = self._settings.like.groups if self._settings.like is not None else measured
         self.held = frozenset(measured.keys() & compared)
         self._split(measured, values)
-        joint: Rows = {name: rows for group_measured in measured.values() for name, rows in group_measured.rows.items()}
-        waiting = {name: group_measured for name, group_measured in measured.items() if group_measured.in_flight}
+        if waiting:
+            measured = {name: waiting.get(name) or one.kept() for name, one in measured.items()}
+        joint: Rows = {name: rows for one in measured.values() for name, rows in one.rows.items()}
         if joint:
             joint = self._checked(joint)
         if waiting:
-            self._put_off(waiting, joint)
+            self._waiting.add(Batch(waiting, joint))
+            self._take_waiting(self._waiting.due)
         elif joint:
-            self._land()
+            self._take_waiting(len(self._waiting))
             self._join(joint)
+
+    def look(self, inputs: Any) -> Looked:
+        """Measure a batch of images for an `update` to come: from here on they may be changed, and are not kept.
+
+        Args:
+            inputs: As for `update`.
+
+        Raises:
+            InputError: If they cannot be read.
+
+        Example:
+            >>> import numpy as np
+            >>> profiler, images = Profiler(), np.zeros((4, 8, 8, 3), np.uint8)
+            >>> looked = profiler.look(images)
+            >>> images[:] = 255
+            >>> profiler.update(inputs=looked, labels=[0, 1, 1, 0])
+            >>> profiler.profile().groups["inputs"].pixels.max.tolist()
+            [0.0, 0.0, 0.0]
+        """
+        looked: dict[str, LookedGroup] = {}
+        for name, batch in self._images(inputs).items():
+            try:
+                looked[name] = self._measured(name, batch)
+            except Exception as error:  # noqa: BLE001  raised there unless somebody is told
+                pass_on(error)
+                self._failed(name, error)
+        return Looked(looked, self._begun)
 
     def profile(self) -> Profile:
         """What the batches so far amount to, in host memory. Waits for the accelerator, once.
 
         The profile is a copy: later updates do not change it.
         """
-        self._land()
+        self._take_waiting(len(self._waiting))
         if self._segmenter is not None:
             with self._segment_errors():
                 self._segmenter.split()
@@ -282,10 +318,14 @@ class Profiler:
             if names is not None and (is_outputs(name) or is_labels(name)):
                 group.info["class_names"] = names
 
-    def _images(self, inputs: Any) -> dict[str, ImageBatch]:
+    def _images(self, inputs: Any) -> Mapping[str, ImageBatch | LookedGroup]:
         """What each group of images is read from. An image input that the batch lacks is left out and named."""
         if inputs is None:
             return {}
+        if isinstance(inputs, Looked):
+            if inputs.begun is not self._begun:
+                raise InputError("inputs= is what another profiler has looked at, or this one before its reset()")
+            return inputs.groups
         settings = self._settings
         if settings.delivered:
             try:
@@ -411,33 +451,63 @@ class Profiler:
             self._problems.setdefault("segments", f"segments: rows are in 'other' from row {self.n} on: {error}")
             self._on_error("segments", error)
 
-    def _record(self, name: str, batch: Any, images: int = 0) -> dict[str, Measured]:
-        """What was measured of a group's batch, by the group's name; nothing if that failed.
+    def _record(self, name: str, batch: Any, waiting: dict[str, Measured], images: int) -> Measured | None:
+        """What was measured of a group's batch, and is taken, or else is among what waits; None if that failed.
 
         Args:
             name: Of the group.
             batch: Of this group.
+            waiting: By group what waits of the batch; gets that of this one, if it does.
             images: How many there should be, 0 if that is not known.
         """
         try:
-            check_rows(batch, images)
-            batch = with_rows(batch, name, self._settings.like)
-            recorder = self._recorders.get(name)
-            if recorder is None:
-                kind = INPUTS if name in self._settings.image_groups else name.split("/", maxsplit=1)[0]
-                recorder = RECORDERS[kind](name, batch, self._settings)
-                check_alike(recorder.group, self._settings.like)
-            measured = recorder.update(batch)
-            self._recorders[name] = recorder
-            return {name: measured}
-        except Exception as error:
+            group = self._measured(name, batch, images)
+        except Exception as error:  # noqa: BLE001  raised there unless somebody is told
             pass_on(error)
-            if self._on_error is None:
-                if (named_error := _naming(name, error)) is not error:
-                    raise named_error from error
-                raise
-            self._left_out(name, error)
-            return {}
+            self._failed(name, error)
+            return None
+        if self._may_wait(name, group.measured):
+            self._recorders[name] = group.recorder
+            waiting[name] = group.measured.kept()
+            return waiting[name]
+        if self._waiting.has(name):
+            self._take_waiting(len(self._waiting))
+        try:
+            self._take(name, group.recorder, group.measured)
+        except Exception as error:  # noqa: BLE001  raised there unless somebody is told
+            pass_on(error)
+            self._failed(name, error)
+            return None
+        self._recorders[name] = group.recorder
+        return group.measured
+
+    def _measured(self, name: str, batch: Any, images: int = 0) -> LookedGroup:
+        """What is measured of a group's batch, if it was not yet, and by what."""
+        recorder = self._recorders.get(name)
+        if isinstance(batch, LookedGroup):
+            return batch if recorder is None else LookedGroup(recorder, batch.measured)
+        check_rows(batch, images)
+        batch = with_rows(batch, name, self._settings.like)
+        if recorder is None:
+            kind = INPUTS if name in self._settings.image_groups else name.split("/", maxsplit=1)[0]
+            recorder = RECORDERS[kind](name, batch, self._settings)
+            check_alike(recorder.group, self._settings.like)
+        return LookedGroup(recorder, recorder.measure(batch))
+
+    def _failed(self, name: str, error: Exception) -> None:
+        """What fails in a group costs the others nothing, if there is somebody to tell; else it is raised."""
+        if self._on_error is None:
+            if (named_error := _naming(name, error)) is not error:
+                raise named_error from error
+            raise error
+        self._left_out(name, error)
+
+    def _may_wait(self, name: str, measured: Measured) -> bool:
+        """Whether a group's rows are to wait: those on an accelerator, once it has taken some of their kind."""
+        if measured.on_host:
+            return False
+        kind, rows = self._taken.get(name, (None, 0))
+        return measured.in_flight or (rows >= _FIRST_ROWS and kind == measured.kind)
 
     def _custom_failed(self, stream: str, error: Exception) -> None:
         if self._on_error is not None:
@@ -445,45 +515,44 @@ class Profiler:
         else:
             log.warning("%s could not be measured and is left out: %s", stream, error, exc_info=error)
 
-    def _put_off(self, waiting: dict[str, Measured], joint: Rows) -> None:
-        """Leave a batch on its way to the host, and take those that have had the time to arrive.
+    def _take_waiting(self, most: int) -> None:
+        """Take batches that wait, the oldest first. Waits for what has to come to the host and has not arrived.
 
-        What lies on the host already may be a view of memory that the caller uses again: it is copied.
+        Args:
+            most: How many.
         """
-        kept = {name: rows.copy() if isinstance(rows, np.ndarray) else rows for name, rows in joint.items()}
-        self._in_flight.append((waiting, kept))
-        if len(self._in_flight) > _IN_FLIGHT:
-            self._land(keep=1)
-
-    def _land(self, keep: int = 0) -> None:
-        """Take the batches in flight, but for the newest to keep. Waits for those that have not arrived."""
-        while len(self._in_flight) > keep:
-            waiting, joint = self._in_flight.pop(0)
-            for name, measured in waiting.items():
-                landed = self._taken(name, measured)
-                joint = {key: landed.get(key) if key in measured.rows else rows for key, rows in joint.items()}
-            joint = {key: rows for key, rows in joint.items() if rows is not None}
-            if joint:
+        while most > 0:
+            begins = any(self._taken.get(name, (None, 0))[1] < _FIRST_ROWS for name in self._waiting.groups)
+            run = self._waiting.next(1 if begins else most)
+            most -= len(run)
+            taken = {name: self._sketched(name, [batch.measured[name] for batch in run]) for name in run[0].measured}
+            if joint := joint_rows(run, taken):
                 self._join(joint)
 
-    def _taken(self, name: str, measured: Measured) -> Rows:
-        """The rows of a group's batch that has arrived, once its sketches have it; none if they cannot take it."""
+    def _sketched(self, name: str, batches: Sequence[Measured]) -> Rows:
+        """The rows of a group's batches that waited, once its sketches have them; none if they cannot take them."""
         recorder = self._recorders.get(name)
         if recorder is None:  # it failed at an earlier batch
             return {}
         try:
-            landed = measured.landed()
-            recorder.take(landed)
-            return landed.rows
+            measured = Measured.together([batch.landed() for batch in batches])
+            self._take(name, recorder, measured)
+            return measured.rows
         except Exception as error:
             pass_on(error)
-            if not recorder.group.n + recorder.group.invalid:
+            if name not in self._taken:
                 del self._recorders[name]
             if self._on_error is None:
                 raise
             self._problems.setdefault(name, f"{name}: batches were left out up to row {self.n}: {error}")
             self._on_error(name, error)
             return {}
+
+    def _take(self, name: str, recorder: Recorder, measured: Measured) -> None:
+        """Hand what was measured to a group's sketches."""
+        recorder.take(measured)
+        _, rows = self._taken.get(name, (None, 0))
+        self._taken[name] = measured.kind, rows + measured.n
 
     def _checked(self, joint: Rows) -> Rows:
         """The rows of those groups that have one for every image of the batch; these are counted."""
@@ -525,11 +594,9 @@ def _array(rows: Any) -> Any:
     return np.asarray(rows) if isinstance(rows, list | tuple) and rows and not any(map(is_array, rows)) else rows
 
 
-def _rows_of(measured: Mapping[str, Measured]) -> int:
+def _rows_of(measured: Measured) -> int:
     """Images of what was measured; 0 where it has several rows of an image, or none."""
-    return max(
-        (int(rows.shape[0]) for group_measured in measured.values() for rows in group_measured.rows.values()), default=0
-    )
+    return max((int(rows.shape[0]) for rows in measured.rows.values()), default=0)
 
 
 def _naming(name: str, error: Exception) -> Exception:

@@ -1,11 +1,10 @@
 """How each kind of group takes in a batch: the measures it computes and the sketches it keeps.
 
 A recorder is made from the first batch of its group, which shows the widths and settles how the batch is to be read.
-That first look may wait for an accelerator; `update` never does.
+That first look may wait for an accelerator; `measure` and `take` never do.
 
 A batch is taken in in two steps. `measure` computes where the batch lies; `take` hands what came out to the sketches.
-Sketches are numpy's or torch's, so what was measured by JAX or TensorFlow on an accelerator has to come to the host in
-between: `update` leaves `take` to the caller then, who does it when that no longer waits (see `Profiler`).
+What was measured on an accelerator waits in between (see `waiting`), and is taken together with other batches.
 
 Images have two things more. Where pixels could not be read, `Range` says how far they reach and how far they should.
 And each custom measure has a bank of its own, so that what one of them leaves out is left out of no other: where it
@@ -111,14 +110,6 @@ class Recorder(ABC):
         """Hand what was measured of a batch to the sketches."""
         feed(self.group.sketches, measured.parts(self.group.name))
 
-    def update(self, batch: Any) -> Measured:
-        """Measure one batch and take it; but what is `in_flight` is left to the caller to take."""
-        measured = self.measure(batch)
-        if measured.in_flight:
-            return measured.sent()
-        self.take(measured)
-        return measured
-
     def warnings(self) -> list[str]:
         """What a reader of the profile should know of this group."""
         return []
@@ -166,7 +157,7 @@ class Inputs(Recorder):
         self._notes = settings.notes.get(plain, []) if is_home else []
 
     def measure(self, batch: Any) -> Measured:
-        """Measure one batch of images, and round or count their pixels."""
+        """Measure one batch of images, and count their pixels."""
         shared, reader = ImageBatch.of(batch), self._reader
         measured = shared.measured(self._measure, self._convention, reader.key, reader.layout)
         images, rows = shared.images(reader.key, reader.layout), measured.pop("rows")
@@ -483,7 +474,8 @@ class Embedding(Recorder):
 
     def measure(self, batch: Array) -> Measured:
         """Reduce and project one batch of embeddings."""
-        return Measured({self.group.name: self._measure(batch)})
+        name = self.group.name
+        return Measured({name: self._measure(batch)}, views=(name,) if len(shape_of(batch)) == 2 else ())
 
 
 class Labels(Recorder):
@@ -521,8 +513,10 @@ class Labels(Recorder):
             labels, odd = class_labels(batch, of_two=self._of_two)
             if isinstance(labels, list):
                 return self._named(labels) if self._names else Measured({}, {"categories/": labels})
-            rest = {"categories/": labels} | ({} if odd is None else {"odd": odd})
-            return Measured({self.group.name: column(labels, odd)}, rest)
+            rows = {self.group.name: column(labels, odd)}
+            if odd is None:
+                return Measured(rows, {"categories/": labels}, views=("categories/",))
+            return Measured(rows, {"categories/": labels, "odd": odd})
         if self._meaning == "multi_hot":
             measured = multi_hot_labels(batch)
             return Measured({}, {"categories/": measured.pop("labels"), **measured})

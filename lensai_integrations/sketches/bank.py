@@ -12,7 +12,7 @@ smaller sketches are made, too; their bytes are written and read by `wire.py`.
 layout; everything that costs more is done for 512 rows or more at once. That includes the search for rows with a value
 that is not finite. On a host they are left out, so that what goes on to the levels is valid. On an accelerator the host
 does not know how many there are and must not wait to find out: they are overwritten by NaN and counted there, carried
-along, and taken out by `to_host`.
+along, and taken out by `to_host`. As many rows as there are places are overwritten while they are copied.
 
 **Levels** are runs of items, an item of level l standing for 2**l rows. A level has at least 2.5 k places and keeps
 them all, where DataSketches' levels shrink geometrically downwards: memory that is there anyway buys half the error. A
@@ -34,18 +34,28 @@ generator state to keep, an accelerator and a host choose alike, and nobody's ra
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from typing import Any, Self
 
 import numpy as np
-from array_api_compat import device
 from numpy.typing import ArrayLike, NDArray
 
-from lensai_integrations.arrays.namespaces import Array, local, namespace, send, to_host, unfilled
+from lensai_integrations.arrays.namespaces import (
+    Array,
+    full_beside,
+    local,
+    namespace,
+    send,
+    to_host,
+    unfilled,
+    zeros_beside,
+)
 from lensai_integrations.errors import InputError
 from lensai_integrations.sketches import weighted, wire
+from lensai_integrations.sketches.finite import finite_rows
 from lensai_integrations.sketches.state import LARGEST_COUNT, RANKS, Sketch, State, field, number, require
 from lensai_integrations.sketches.weighted import MAX_LEVELS, Floats, Integers, fit, sorted_items, spread, total_weight
 
@@ -163,26 +173,33 @@ class KLLBank(Sketch):
     def _flush(self) -> None:
         """Hand the pending rows on to the levels; on a host only if none of them is invalid, else leave these out."""
         if not self._pending.on_host:
-            self._pending.mask_invalid()
-        elif self._pending.invalid:  # a stream that had some will have more
+            present = self._pending.mask_invalid()
+            low, high = self._levels.enter(self._pending.rows.T, present)
+            xp = namespace(low)  # NaN where all rows are invalid: then the other is the answer
+            self._low, self._high = xp.fmin(self._low, low), xp.fmax(self._high, high)
+            self._pending.filled = 0
+            return
+        if self._pending.invalid:  # a stream that had some will have more
             self._pending.drop_invalid()
         if not self._pending.full:
             return
         low, high = self._levels.enter(self._pending.rows.T)
-        if self._pending.on_host and not np.isfinite([low, high]).all():  # sorting has shown it, at no cost
+        if np.isfinite([low, high]).all():  # sorting has shown it, at no cost
+            self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
+            self._pending.filled = 0
+        else:
             self._levels.withdraw()
             self._pending.drop_invalid()
-        else:
-            xp = namespace(low)
-            self._low, self._high = xp.minimum(self._low, low), xp.maximum(self._high, high)
-            self._pending.filled = 0
 
     def _beside(self, array: Array) -> Array:
         """The array where the bank is; but a bank on the host follows an array that is on an accelerator."""
         on_host = isinstance(array, np.ndarray)
         if self._pending.on_host and not on_host:
             self._pending = self._pending.moved(array)
-            self._low, self._high = send(self._low, array), send(self._high, array)
+            self._low, self._high = (
+                send(end, array) if self._levels.sizes else full_beside((self._dim,), float(end[0]), "float32", array)
+                for end in (self._low, self._high)
+            )
             self._levels.send(array)
         return array if on_host == self._pending.on_host else send(array, self._low)
 
@@ -213,7 +230,7 @@ class KLLBank(Sketch):
                 self._levels.room(level, size, items)[...] = items
         xp, low, high = namespace(self._low), self._beside(other._low), self._beside(other._high)
         self._low, self._high = xp.minimum(self._low, low), xp.maximum(self._high, high)
-        self._pending.invalid = self._pending.invalid + other._pending.invalid
+        self._pending.count_invalid(other._pending)
         self._rows_seen += other._rows_seen
         self._min_k = min(self._min_k, other._min_k)
 
@@ -402,7 +419,6 @@ class PendingRows:
     Attributes:
         rows: float32 `[places, dim]`, `[0, dim]` before the first row.
         filled: how many of them are in use.
-        invalid: rows found invalid so far, these and earlier ones: an int on a host, a scalar on an accelerator.
 
     Example:
         >>> pending = PendingRows(places=512, dim=3, like=np.empty(0))
@@ -414,7 +430,28 @@ class PendingRows:
         self.places = places
         self.rows = _rows(0, dim, like)
         self.filled = 0
-        self.invalid: Array = 0
+        self._invalid = 0  # as far as the host knows
+        self._valid: Array | None = None  # on an accelerator, which of its rows are valid, once these are all in use
+        self._looked_at = 0  # rows that the accelerator has looked at,
+        self._present: Array | None = None  # and how many of them are valid, `[1]`
+
+    @property
+    def invalid(self) -> Array:
+        """Rows found invalid so far, these and earlier ones: an int on a host, a scalar on an accelerator."""
+        if self._present is None:
+            return self._invalid
+        return self._invalid + self._looked_at - self._present[0]
+
+    @invalid.setter
+    def invalid(self, rows: int) -> None:
+        self._invalid = rows
+
+    def count_invalid(self, other: PendingRows) -> None:
+        """Count those of another bank as well, which lies where this one does or on the host."""
+        self._invalid += other._invalid
+        if other._present is not None:
+            self._present = other._present if self._present is None else self._present + other._present
+            self._looked_at += other._looked_at
 
     @property
     def on_host(self) -> bool:
@@ -433,12 +470,21 @@ class PendingRows:
 
     def take(self, rows: Array) -> int:
         """Copy as many of the rows `[n, dim]` as there are places for, and return how many that were."""
-        if not len(self.rows):
-            self.rows = _rows(self.places, rows.shape[1], self.rows)
         count = min(self.places - self.filled, len(rows))
-        self.rows[self.filled : self.filled + count] = rows[:count]
+        if count == self.places and not self.on_host:
+            self._mask(rows[:count])
+        elif count:
+            if len(self.rows) < self.places or self._valid is not None:
+                self.rows, self._valid = _rows(self.places, rows.shape[1], self.rows), None
+            self.rows[self.filled : self.filled + count] = rows[:count]
         self.filled += count
         return count
+
+    def _mask(self, rows: Array) -> None:
+        xp = namespace(rows)
+        rows = xp.astype(rows, xp.float32, copy=False)
+        self._valid = finite_rows(rows)
+        self.rows = xp.where(self._valid[:, None], rows, math.nan)
 
     def drop_invalid(self) -> None:
         """On a host: leave out the rows in use with a value that is not finite, and count them."""
@@ -450,18 +496,29 @@ class PendingRows:
         self.rows[:kept] = self.used[valid]
         self.filled = kept
 
-    def mask_invalid(self) -> None:
-        """On an accelerator, with all places in use: overwrite such rows with NaN, and count them there."""
+    def mask_invalid(self) -> Array:
+        """On an accelerator, with all places in use: overwrite such rows with NaN, and count them there.
+
+        Returns:
+            How many of the rows are valid, int64 `[1]`.
+        """
         xp = namespace(self.rows)
-        valid = xp.all(xp.isfinite(self.rows), axis=1)
-        self.invalid = self.invalid + xp.sum(~valid)
-        self.rows[...] = xp.where(valid[:, None], self.rows, xp.nan)
+        if self._valid is None:
+            self._mask(self.rows)
+        assert self._valid is not None
+        present = xp.sum(self._valid, axis=0, keepdims=True)
+        if self._present is None:
+            self._present = zeros_beside((1,), "int64", self.rows)
+        self._present = self._present + present
+        self._looked_at += self.places
+        return present
 
     def moved(self, like: Array) -> PendingRows:
         """A copy where `like` lies; towards a host it waits for the accelerator."""
         result = PendingRows(self.places, self.rows.shape[1], like)
-        result.take(to_host(self.used) if result.on_host else send(self.used, like))
-        result.invalid = int(self.invalid) if result.on_host else self.invalid
+        if self.filled:
+            result.take(to_host(self.used) if result.on_host else send(self.used, like))
+        result.invalid = int(self.invalid)
         return result
 
     def state(self) -> State:
@@ -552,11 +609,12 @@ class Levels:
         self.compactions: dict[int, int] = {}
         self._entered = 0, 0
 
-    def enter(self, columns: Array) -> tuple[Array, Array]:
+    def enter(self, columns: Array, present: Array | None = None) -> tuple[Array, Array]:
         """Thin rows to the lowest level in use; what lies below it is moved up.
 
         Args:
             columns: float32 `[dim, capacity]`, rows seen as columns. NaN for rows left out.
+            present: on an accelerator, how many are not left out, int64 `[1]`.
 
         Returns:
             The smallest and the largest value of each stream, `[dim]`, as `thin` does.
@@ -568,7 +626,7 @@ class Levels:
                 self._shed(level)
         self._entered = entry, columns.shape[1] >> entry
         room = self.room(*self._entered, columns)
-        return thin(columns, 1 << entry, self._offsets(0, 1 << entry), room)
+        return thin(columns, 1 << entry, self._offsets(0, 1 << entry), room, present)
 
     def withdraw(self) -> None:
         """Take back what entered last."""
@@ -741,12 +799,11 @@ def offsets(keys: Array, level: int, count: int, stride: int) -> Array:
         [7, 7, 7, 7]
     """
     pair = hashlib.blake2b(f"{level}/{count // 2}".encode(), digest_size=8).digest()
-    mixed = (keys ^ int.from_bytes(pair, "little", signed=True)) * GOLDEN
-    mirror = -(count % 2)  # all bits set turn an offset into stride - 1 - offset
-    return ((mixed >> 48) ^ mirror) & (stride - 1)
+    mixed = ((keys ^ int.from_bytes(pair, "little", signed=True)) * GOLDEN) >> 48
+    return (~mixed if count % 2 else mixed) & (stride - 1)
 
 
-def thin(items: Array, stride: int, offset: Array, out: Array) -> tuple[Array, Array]:
+def thin(items: Array, stride: int, offset: Array, out: Array, present: Array | None = None) -> tuple[Array, Array]:
     """Sort each stream's items and write every `stride`-th, beginning with its offset, to `out`.
 
     Args:
@@ -754,10 +811,11 @@ def thin(items: Array, stride: int, offset: Array, out: Array) -> tuple[Array, A
         stride: how many items each kept one stands for.
         offset: int64 `[dim]`.
         out: float32 `[dim, m // stride]`, written to.
+        present: on an accelerator, how many items of each stream are not NaN, int64 `[1]`; None for all.
 
     Returns:
         The smallest and the largest item of each stream, `[dim]` each. On an accelerator NaN marks the items of rows
-        left out: they are thinned as the largest of all, and passed over here (+inf and -inf where all are NaN).
+        left out: they are thinned as the largest of all, and passed over here (NaN where all are NaN).
 
     Example:
         >>> kept = np.empty((1, 2), np.float32)
@@ -765,7 +823,9 @@ def thin(items: Array, stride: int, offset: Array, out: Array) -> tuple[Array, A
         >>> kept.tolist(), low.tolist(), high.tolist()
         ([[3.0, 7.0]], [1.0], [7.0])
     """
-    return (_thin_host if isinstance(items, np.ndarray) else _thin_device)(items, stride, offset, out)
+    if isinstance(items, np.ndarray):
+        return _thin_host(items, stride, offset, out)
+    return _thin_device(items, stride, offset, out, present)
 
 
 def _thin_host(items: Array, stride: int, offset: Array, out: Array) -> tuple[Array, Array]:
@@ -788,14 +848,12 @@ def _thin_host(items: Array, stride: int, offset: Array, out: Array) -> tuple[Ar
     return low, high
 
 
-def _thin_device(items: Array, stride: int, offset: Array, out: Array) -> tuple[Array, Array]:
-    xp = namespace(items)
+def _thin_device(items: Array, stride: int, offset: Array, out: Array, present: Array | None) -> tuple[Array, Array]:
+    xp, dim = namespace(items), items.shape[0]
     ordered = xp.sort(items, axis=1)
-    out[...] = _every(ordered, stride, offset, xp.arange(items.shape[0], device=device(items)))
-    absent = xp.isnan(ordered)
-    low = xp.min(xp.where(absent, xp.inf, ordered), axis=1)
-    high = xp.max(xp.where(absent, -xp.inf, ordered), axis=1)
-    return low, high
+    chosen = offset[:, None, None].expand(dim, out.shape[1], 1)
+    xp.gather(ordered.reshape(dim, -1, stride), 2, chosen, out=out[:, :, None])
+    return ordered[:, 0], ordered[:, -1] if present is None else ordered[:, present - 1][:, 0]
 
 
 def _every(ordered: Array, stride: int, offset: Array, streams: Array) -> Any:

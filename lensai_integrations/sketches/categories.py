@@ -5,7 +5,8 @@ With fewer categories than the map holds (3,072 by default) the counts are exact
 its different values first: one call into the sketches per category, not per row.
 
 Class numbers on an accelerator stay there, as a list of batches; when the list has grown long, it is reduced on the
-device to a table of values and weights of fixed size, by sorting, so that nothing is ever waited for.
+device to a table of values and weights of fixed size, by sorting, so that nothing is ever waited for. Rows that are
+told to be none have the weight 0 there: the host leaves out the same ones, and learns at the end how many they were.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from array_api_compat import is_torch_array
 from datasketches import frequent_items_error_type, frequent_strings_sketch, hll_sketch, hll_union, tgt_hll_type
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays.namespaces import Array, is_host, local, namespace, to_host, together
+from lensai_integrations.arrays.namespaces import Array, is_array, is_host, local, namespace, to_host, together
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.sketches.state import LARGEST_COUNT, Sketch, State, field, number, require
 from lensai_integrations.sketches.wire import LG_REGISTERS, check_distinct, check_frequent
@@ -73,6 +74,9 @@ class Categories(Sketch):
         self._distinct = _empty_distinct()
         self._pending: list[tuple[Array, Array]] = []
         self._pending_rows = 0
+        self._table: tuple[Array, Array] | None = None  # of batches that waited for long
+        self._left_out: Array | None = None  # rows of the table's batches that were told to be none
+        self._told = False  # whether rows of the batches that wait were
         self._on: Array | None = None  # how often each of several was on, where the batches were
 
     @classmethod
@@ -86,34 +90,59 @@ class Categories(Sketch):
 
     @property
     def n(self) -> int:
-        """Categories counted, one for each row or, of several at once, for each that was on. Waits for the latter."""
-        if self._on is not None:
+        """Categories counted, one for each row or, of several at once, for each that was on.
+
+        Waits for an accelerator where several are on at once there, or rows may be none.
+        """
+        if self._on is not None or self._told:
             self._settle()
         return self._n
 
-    def update(self, values: Array | Iterable[str]) -> None:
+    @property
+    def rows_seen(self) -> int:
+        """As many as `n`, or more by the rows that are none, where these lie on an accelerator. Waits for `n` of
+        several at once.
+        """
+        return self.n if self._on is not None else self._n
+
+    def update(self, values: Array | Iterable[str] | tuple[Array, Array]) -> None:
         """Count a batch of categories.
 
         Args:
             values: `[n]` whole numbers, booleans or strings; a number counts as its decimal string, a boolean as 0
                 or 1. Or bool `[n, k]`, which of k categories called `0` to `k - 1` are on. Numbers may be a torch
-                tensor on any device.
+                tensor on any device. Or a pair of arrays, the second bool `[n]`, beside the first: which rows count.
 
         Raises:
             InputError: If the values are of another kind or shape.
+
+        Example:
+            >>> labels = Categories()
+            >>> labels.update((np.array([3, -1, 3]), np.array([True, False, True])))
+            >>> labels.n, labels.top(2)
+            (2, [('3', 2)])
         """
-        if len(getattr(values, "shape", ())) == 2 and self._took_several(local(values)):
+        valid: Array | None = None
+        if isinstance(values, tuple) and len(values) == 2 and all(map(is_array, values)):
+            values, valid = values
+            _check_valid(values, valid)
+        on_host = not is_torch_array(values) or is_host(values)
+        if valid is not None and on_host:
+            values, valid = np.asarray(local(values))[np.asarray(local(valid))], None
+        if len(getattr(values, "shape", ())) == 2 and self._took_several(local(values), valid):
             return
-        if is_torch_array(values) and not is_host(values):
-            self._put_off(values.detach())
+        if not on_host:
+            self._put_off(local(values), valid)
             return
         self.add({str(value): count for value, count in Counter(_host_values(values).tolist()).items()})
 
-    def _took_several(self, values: Array) -> bool:
+    def _took_several(self, values: Array, valid: Array | None) -> bool:
         """Count which of several are on, `[n, k]`, where they are; whether they say so, which is as booleans."""
         xp = namespace(values)
         if not xp.isdtype(values.dtype, "bool"):
             return False
+        if valid is not None:
+            values = values & valid[:, None]
         counts = xp.count_nonzero(values, axis=0)
         if self._on is not None:
             if self._on.shape != counts.shape:
@@ -147,9 +176,9 @@ class Categories(Sketch):
 
     def _more(self, rows: int) -> int:
         """Rows with so many more, which a file says there were."""
-        if self.n + rows > LARGEST_COUNT:
-            raise InputError(f"{self.n} categories and {rows} more are too many to be counted")
-        return self.n + rows
+        if self._n + rows > LARGEST_COUNT:
+            raise InputError(f"{self._n} categories and {rows} more are too many to be counted")
+        return self._n + rows
 
     def _count(self, counts: Mapping[str, int]) -> None:
         try:
@@ -159,7 +188,7 @@ class Categories(Sketch):
         except RuntimeError as error:  # DataSketches gives up after a thousand names on one place of its map
             raise InputError(f"{len(counts)} categories cannot be counted, {_COLLIDING}: {error}") from error
 
-    def _put_off(self, values: Array) -> None:
+    def _put_off(self, values: Array, valid: Array | None = None) -> None:
         """Keep a tensor of class numbers on its device; a copy, for the caller may write into it again."""
         xp = namespace(values)
         if not (xp.isdtype(values.dtype, ("integral", "bool")) and values.ndim == 1):
@@ -168,26 +197,44 @@ class Categories(Sketch):
                 "convert them to integers, e.g. labels.long().reshape(-1)"
             )
         values = xp.asarray(values, dtype=xp.int64, copy=True)
-        self._pending.append((values, xp.ones_like(values)))
+        self._pending.append((values, xp.ones_like(values) if valid is None else xp.astype(valid, xp.int64)))
+        self._told = self._told or valid is not None
         self._pending_rows += values.shape[0]
         self._n += int(values.shape[0])
-        if self._pending_rows >= _PENDING_ROWS + _TABLE:
-            self._pending = [tabulate(*_joined(self._pending), size=_TABLE)]
-            self._pending_rows = _TABLE
+        if self._pending_rows >= _PENDING_ROWS:
+            self._reduce()
+
+    def _reduce(self) -> None:
+        """Make one table of what waits and of the table that there is."""
+        values, weights = _joined(self._pending)
+        if self._told:
+            xp = namespace(weights)
+            left_out = self._pending_rows - xp.sum(weights)
+            self._left_out = left_out if self._left_out is None else self._left_out + left_out
+        table = [] if self._table is None else [self._table]
+        self._table = tabulate(*_joined([*table, (values, weights)]), size=_TABLE)
+        self._pending, self._pending_rows = [], 0
 
     def _settle(self) -> None:
         """Bring over what was put off; waits for the accelerator."""
         if self._on is not None:
             on, self._on = to_host(self._on), None
             self.add({str(number): count for number, count in enumerate(on.tolist()) if count})
-        if not self._pending:
+        if self._left_out is not None:
+            self._n -= int(to_host(self._left_out))
+        parts = [tuple(map(to_host, part)) for part in ([_joined(self._pending)] if self._pending else [])]
+        if parts:
+            self._n -= self._pending_rows - int(parts[0][1].sum())
+        if self._table is not None:
+            parts.append(tuple(map(to_host, self._table)))
+        self._pending, self._pending_rows, self._table, self._left_out, self._told = [], 0, None, None, False
+        if not parts:
             return
-        values, weights = map(to_host, _joined(self._pending))
+        values, weights = map(np.concatenate, zip(*parts, strict=True))
         kinds, places = np.unique(values[weights > 0], return_inverse=True)
         counts = np.zeros(kinds.size, np.int64)
         np.add.at(counts, places, weights[weights > 0])
         self._count(dict(zip(map(str, kinds.tolist()), counts.tolist(), strict=True)))
-        self._pending, self._pending_rows = [], 0
 
     def merge(self, other: Categories) -> None:
         """Add what another has seen; it stays as it is. Exact as long as `error` is 0.
@@ -320,6 +367,14 @@ def _host_values(values: Array | Iterable[str]) -> NDArray[Any]:
             "convert float labels with .astype(int), and one-hot labels with .argmax(axis=1)"
         )
     return array.astype(np.int64) if array.dtype == np.bool_ else array
+
+
+def _check_valid(values: Array, valid: Array) -> None:
+    if tuple(valid.shape) != tuple(values.shape[:1]) or not namespace(valid).isdtype(valid.dtype, "bool"):
+        raise InputError(
+            f"which of {tuple(values.shape)} categories count is said by bool [n], not {valid.dtype}"
+            f" {tuple(valid.shape)}"
+        )
 
 
 def _joined(pending: list[tuple[Array, Array]]) -> tuple[Array, Array]:

@@ -11,7 +11,8 @@ Profiles are made independently of each other and compared years later. So the f
 arithmetic that does not change with releases of numpy, and bandwidths are powers of two. The first rows choose the one
 nearest to their median distance, and its two neighbours are kept as well: profiles of similar data share at least two
 of the three. An angle at half the bandwidth is twice the angle, so one more costs no further cosines. On an accelerator
-the choice is made there, and the host does not learn of it before the end.
+the choice is made there, and the host does not learn of it before the end; everything there is computed in float64,
+which neither mixed precision nor TF32 touches, and added up by one product of the rows' weights with their features.
 """
 
 from __future__ import annotations
@@ -24,7 +25,19 @@ import numpy as np
 from array_api_compat import is_numpy_array
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays.namespaces import Array, joined, local, namespace, send, to_host
+from lensai_integrations.arrays.namespaces import (
+    Array,
+    dtype_name,
+    full_beside,
+    joined,
+    kept_beside,
+    local,
+    namespace,
+    send,
+    to_host,
+    unfilled,
+    zeros_beside,
+)
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.sketches.state import Sketch, State, field, number, require
 
@@ -36,8 +49,10 @@ _LIMITS = {"dim": (1, 2**20), "frequencies": (2, 2**12), "seed": (0, 2**62)}
 _MOST_NUMBERS = 2**25
 #: Rows that wait before the bandwidths are chosen, and rows looked at then.
 _FIRST, _LOOKED_AT = 16, 256
-#: Rows turned into features at a time: what they take stays small, whatever the batch.
-_CHUNK = 512
+#: Rows turned into features at a time, on a host and on an accelerator: what they take stays small for any batch.
+_CHUNK, _DEVICE_CHUNK = 512, 2048
+#: On a host, where they are computed in float32, larger products of rows and frequencies do not exist.
+_LARGEST_ANGLE = float(np.finfo(np.float32).max)
 
 
 class KernelMean(Sketch):
@@ -82,10 +97,10 @@ class KernelMean(Sketch):
             )
         self.dim, self.frequencies, self.seed = int(dim), int(frequencies), int(seed)
         self.rows_seen = 0
-        self._n: Array = np.zeros(())
-        self._sums: Array = np.zeros((0, 2 * self.frequencies))  # a row per bandwidth, narrow first
-        self._top: Array = 0  # the largest exponent: a number, but on an accelerator a scalar only the device knows
-        self._on_device: Array | None = None  # the frequencies, sent once
+        self._n: Any = np.zeros(())
+        self._sums: Any = np.zeros((0, 2 * self.frequencies))  # a row per bandwidth, narrow first
+        self._top = 0  # the largest exponent
+        self._device: _Device | None = None  # has what the three have on a host, once rows came from an accelerator
         self._pending: list[Array] = []
         if exponents is not None and len(exponents):
             self._fix(checked_exponents(exponents))
@@ -121,45 +136,39 @@ class KernelMean(Sketch):
         if len(self._sums):
             self._add(rows)
             return
-        with np.errstate(over="ignore"):
-            self._pending.append(namespace(rows).astype(rows, namespace(rows).float32, copy=True))
-        if self.rows_seen >= _FIRST:
-            self._choose()
+        enough = self.rows_seen >= _FIRST
+        with np.errstate(over="ignore"):  # what waits is a copy, for the caller may write into the batch again
+            self._pending.append(namespace(rows).astype(rows, namespace(rows).float32, copy=not enough))
+        if enough:
+            self._choose(joined(self._pending) if len(self._pending) > 1 else self._pending[0])
 
-    def _choose(self) -> None:
-        """Choose the bandwidths by the rows that wait, and add these."""
-        rows, self._pending = joined(self._pending), []
+    def _choose(self, rows: Array) -> None:
+        """Choose the bandwidths by the rows that have waited, and add these."""
+        self._pending = []
         top = nearest_exponent(rows[:_LOOKED_AT]) + 1
         self._fix((-1, 0, 1))
         if is_numpy_array(rows):
             self._top = int(top)
         else:
-            self._to_device(rows)
-            self._top = top
+            self._device = _Device(self, rows, top)
         self._add(rows)
 
-    def _to_device(self, rows: Array) -> None:
-        """Send the state, once, to the accelerator the rows are on."""
-        if not is_numpy_array(rows) and self._on_device is None:
-            frequencies = random_frequencies(self.dim, self.frequencies, self.seed)
-            self._on_device = send(frequencies.astype(np.float64), rows)
-            self._top, self._n, self._sums = (
-                send(np.array(value, np.float64), rows) for value in (self._top, self._n, self._sums)
-            )
-
     def _add(self, rows: Array) -> None:
-        """Add features: in float32 on the host; in float64 on an accelerator, where else mixed precision may apply."""
-        self._to_device(rows)
-        rows = send(rows, self._sums) if is_numpy_array(rows) else rows
-        frequencies = self._on_device
-        if frequencies is None:
-            frequencies = random_frequencies(self.dim, self.frequencies, self.seed)
-        for start in range(0, int(rows.shape[0]), _CHUNK):
-            valid, bands = waves(rows[start : start + _CHUNK], frequencies, self._top, len(self._sums))
-            xp = namespace(valid)
-            weights = xp.astype(valid, frequencies.dtype)
-            self._sums = self._sums + xp.stack([xp.concat([weights @ c, weights @ s]) for c, s in bands])
-            self._n = self._n + xp.sum(weights)
+        """Add features: in float32 on the host; in float64 on an accelerator."""
+        if self._device is None and not is_numpy_array(rows):
+            self._device = _Device(self, rows)
+        if self._device is not None:
+            rows = send(rows, self._device.totals) if is_numpy_array(rows) else rows
+        add, chunk = (self._add_on_host, _CHUNK) if self._device is None else (self._device.add, _DEVICE_CHUNK)
+        for start in range(0, int(rows.shape[0]), chunk):
+            add(rows[start : start + chunk])
+
+    def _add_on_host(self, rows: NDArray[Any]) -> None:
+        frequencies = random_frequencies(self.dim, self.frequencies, self.seed)
+        valid, bands = waves(rows, frequencies, self._top, len(self._sums))
+        weights = valid.astype(frequencies.dtype)
+        self._sums = self._sums + np.stack([np.concatenate([weights @ c, weights @ s]) for c, s in bands])
+        self._n = self._n + np.sum(weights)
 
     def features(self, rows: Array, exponents: Sequence[int] | None = None) -> NDArray[np.float32]:
         """The features whose mean this is, one row at a time, e.g. to draw windows from kept rows.
@@ -219,7 +228,7 @@ class KernelMean(Sketch):
         for rows in host._pending:
             result._update(rows)
         if result._pending:
-            result._choose()
+            result._choose(joined(result._pending))
         return result
 
     def _sums_at(self, exponents: Sequence[int]) -> Any:
@@ -318,7 +327,7 @@ class KernelMean(Sketch):
 
     @property
     def _on_host(self) -> bool:
-        return self._on_device is None and all(map(is_numpy_array, self._pending))
+        return self._device is None and all(map(is_numpy_array, self._pending))
 
     def to_host(self) -> Self:
         """The same kernel mean with numpy state; itself if it has that already. Waits for the accelerator."""
@@ -326,8 +335,9 @@ class KernelMean(Sketch):
             return self
         result = type(self)(self.dim, self.frequencies, self.seed)
         result.rows_seen, result._pending = self.rows_seen, [to_host(rows) for rows in self._pending]
-        result._top, result._n = int(to_host(self._top)) if len(self._sums) else 0, to_host(self._n).astype(np.float64)
-        result._sums = to_host(self._sums).astype(np.float64)
+        result._top, result._n, result._sums = self._top, self._n, self._sums
+        if self._device is not None:
+            result._top, result._n, result._sums = self._device.landed()
         return result
 
     def state(self) -> State:
@@ -363,6 +373,53 @@ class KernelMean(Sketch):
         require(bool(np.all(np.abs(result._sums) <= n * (1 + 1e-5))), "sums beyond what n rows add up to")
         result._n, result._pending = np.array(n, np.float64), [pending] if len(pending) else []
         return result
+
+
+class _Device:
+    """What a kernel mean has on an accelerator of torch; it goes on from what that has on the host.
+
+    Args:
+        mean: The kernel mean, its bandwidths fixed.
+        like: An array that lies there.
+        top: The largest exponent, a scalar there; None for the one that the host knows.
+
+    Attributes:
+        totals: float64 `[bandwidths 2 F + 1]`: sums of features, as on the host, and behind them the number of rows.
+    """
+
+    def __init__(self, mean: KernelMean, like: Array, top: Array | None = None) -> None:
+        self._bands, self._columns = len(mean._sums), mean.frequencies
+        if mean._n:
+            self.totals = send(np.append(mean._sums, mean._n), like)
+        else:
+            self.totals = zeros_beside((mean._sums.size + 1,), "float64", like)
+        self._minus_one, self._zero = full_beside((), -1.0, "float64", like), zeros_beside((), "float64", like)
+        self._top: Array = mean._top if top is None else top
+        self._scale = full_beside((), 2.0**-mean._top, "float64", like) if top is None else 2.0**-top
+        key = ("frequencies", mean.dim, mean.frequencies, mean.seed)
+        self._frequencies = kept_beside(key, lambda: random_frequencies(*key[1:]).astype(np.float64), like)
+
+    def add(self, rows: Array) -> None:
+        """Add rows `[n, D]` that lie here; nothing is waited for. A row is valid if it is on the host."""
+        xp, columns = namespace(rows), self._columns
+        angles = xp.astype(rows, self._frequencies.dtype) @ self._frequencies
+        features = unfilled((len(rows), self.totals.shape[0]), dtype_name(self.totals), self.totals)
+        weights, waves = features[:, -1], features[:, :-1].reshape(-1, self._bands, 2, columns)
+        weights[...] = xp.linalg.vector_norm(angles, ord=np.inf, axis=1) <= _LARGEST_ANGLE
+        angles.nan_to_num_(0.0, 0.0, 0.0).mul_(self._scale)
+        xp.cos(angles, out=waves[:, -1, 0])
+        xp.sin(angles, out=waves[:, -1, 1])
+        for band in range(self._bands - 1, 0, -1):  # at twice the angle: 2 cos**2 - 1, and 2 sin cos
+            cosines, sines = waves[:, band, 0], waves[:, band, 1]
+            xp.addcmul(self._minus_one, cosines, cosines, value=2.0, out=waves[:, band - 1, 0])
+            xp.addcmul(self._zero, sines, cosines, value=2.0, out=waves[:, band - 1, 1])
+        self.totals.addmv_(features.T, weights)
+
+    def landed(self) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
+        """The largest exponent, the number of valid rows and the sums of features, on the host. Waits for this one."""
+        totals: NDArray[np.float64] = to_host(self.totals).astype(np.float64)
+        top = self._top if isinstance(self._top, int) else int(to_host(self._top))
+        return top, totals[-1], totals[:-1].reshape(self._bands, -1)
 
 
 def _shared(a: KernelMean, b: KernelMean) -> list[int]:

@@ -6,6 +6,12 @@ variances, 1979). So no large squares are ever subtracted from each other, howev
 and however it wanders; and the cost of adding up a D x D matrix is paid once a block, not once a batch.
 
 Which rows are complete is decided where they lie: a row with a non-finite value gets weight 0.
+
+An accelerator pays for launches, not for values: there 512 rows or more are taken in one go, by six to nine launches
+(`_Device`). Rows are centred on a vector that stays, and a column of their weights, 1 or 0, is set beside them: then
+one matrix product, added to what there is as it is made, holds the products, the sums and the number of rows. That the
+centre is not the mean of these rows costs digits by the square of how many standard deviations it is off, so it is
+chosen anew, as the mean of all rows up to then, with the 1st, 2nd, 4th, 8th block, and so on.
 """
 
 from __future__ import annotations
@@ -17,14 +23,26 @@ import numpy as np
 from array_api_compat import is_numpy_array
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays.namespaces import Array, local, namespace, send, to_host, unfilled
+from lensai_integrations.arrays.namespaces import (
+    Array,
+    dtype_name,
+    local,
+    namespace,
+    send,
+    to_host,
+    unfilled,
+    zeros_beside,
+)
 from lensai_integrations.errors import InputError
+from lensai_integrations.sketches.finite import finite_rows
 from lensai_integrations.sketches.state import Sketch, State, field, number, require
 
 #: Wider rows get variances only: a covariance of 1,024 columns takes 8 MiB.
 COVARIANCE_UP_TO = 1024
 #: Values of a block, as far as it has 32 to 256 rows: what is made of it in float64 stays in the processor's cache.
 _BLOCK_VALUES = 1 << 17
+#: Rows of a block on an accelerator; more that come together are taken together, up to the second number.
+_DEVICE_ROWS, _MOST_DEVICE_ROWS = 512, 2048
 #: Wider rows than this are refused.
 _LARGEST_DIM = 2**20
 
@@ -59,9 +77,10 @@ class Moments(Sketch):
         self.dim = int(dim)
         self.keeps_covariance = dim <= COVARIANCE_UP_TO if covariance is None else bool(covariance)
         self.rows_seen = 0
-        self._n: Array = np.zeros(())
-        self._mean: Array = np.zeros(self.dim)
-        self._products: Array = np.zeros((self.dim, self.dim) if self.keeps_covariance else self.dim)
+        self._n: Any = np.zeros(())
+        self._mean: Any = np.zeros(self.dim)
+        self._products: Any = np.zeros((self.dim, self.dim) if self.keeps_covariance else self.dim)
+        self._device: _Device | None = None  # has what the three have on a host, once rows came from an accelerator
         self._block: Array | None = None  # made beside the first rows
         self._block_rows = min(max(_BLOCK_VALUES // self.dim, 32), 256)
         self._filled = 0
@@ -86,26 +105,29 @@ class Moments(Sketch):
         if rows.ndim != 2 or rows.shape[1] != self.dim:
             raise InputError(f"rows should be [n, {self.dim}], not {tuple(rows.shape)}")
         rows = self._beside(rows)
-        for start in range(0, int(rows.shape[0]), self._block_rows):
-            block = rows[start : start + self._block_rows]
-            fits = min(self._block_rows - self._filled, int(block.shape[0]))
-            self._append(block[:fits])
-            self._append(block[fits:])
-        self.rows_seen += int(rows.shape[0])
+        n, start = int(rows.shape[0]), 0
+        while start < n:
+            if self._device is not None and not self._filled and n - start >= _DEVICE_ROWS:
+                piece = rows[start : start + _MOST_DEVICE_ROWS]
+                self._device.add(piece)
+            else:
+                piece = rows[start : start + self._block_rows - self._filled]
+                self._append(piece)
+            start += int(piece.shape[0])
+        self.rows_seen += n
 
     def _beside(self, rows: Array) -> Array:
         """The rows where the state is; or the state is sent, once, to the accelerator the rows are on."""
-        if is_numpy_array(self._n) and not is_numpy_array(rows):
+        if self._device is None and not is_numpy_array(rows):
             self._flush()
-            self._n, self._mean, self._products = (send(x, rows) for x in (self._n, self._mean, self._products))
-            self._block = None
-        if self._block is None:
-            self._block = unfilled((self._block_rows, self.dim), "float32", self._mean)
-        return send(rows, self._mean) if is_numpy_array(rows) else rows
+            self._device = _Device(self._n, self._mean, self._products, rows)
+            self._block, self._block_rows = None, _DEVICE_ROWS
+        return send(rows, self._device.centre) if self._device is not None and is_numpy_array(rows) else rows
 
     def _append(self, rows: Array) -> None:
         """Rows that fit into the block; a full block is added to the state."""
-        assert self._block is not None
+        if self._block is None:
+            self._block = unfilled((self._block_rows, self.dim), "float32", rows)
         end = self._filled + int(rows.shape[0])
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, as on an accelerator
             self._block[self._filled : end] = rows
@@ -115,10 +137,14 @@ class Moments(Sketch):
 
     def _flush(self) -> None:
         if self._block is not None and self._filled:
-            self._add(*_summed(self._block[: self._filled], self.keeps_covariance))
+            rows = self._block[: self._filled]
+            if self._device is not None:
+                self._device.add(rows)
+            else:
+                self._add(*_summed(rows, self.keeps_covariance))
             self._filled = 0
 
-    def _add(self, n: Array, mean: Array, products: Array) -> None:
+    def _add(self, n: Any, mean: Any, products: Any) -> None:
         """Add the moments of other rows (Chan, Golub and LeVeque 1979, equations 2.1)."""
         total = self._n + n
         weight = n / (total + (total == 0))
@@ -141,20 +167,26 @@ class Moments(Sketch):
                 f"{other.dim} (covariance: {other.keeps_covariance})"
             )
         theirs = other._host_arrays()
-        self._n, self._mean, self._products = self._host_arrays()
-        self._block = None
+        self.__dict__.update(self._on_host().__dict__)
         self._add(*theirs)
         self.rows_seen += other.rows_seen
 
     def _host_arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         self._flush()
-        n, mean, products = (to_host(array).astype(np.float64) for array in (self._n, self._mean, self._products))
-        return n, mean, products
+        if self._device is not None:
+            return self._device.moments()
+        return self._n.copy(), self._mean.copy(), self._products.copy()
+
+    def _on_host(self) -> Self:
+        result = type(self)(self.dim, self.keeps_covariance)
+        result.rows_seen = self.rows_seen
+        result._n, result._mean, result._products = self._host_arrays()
+        return result
 
     @property
     def n(self) -> int:
         """Rows without a non-finite value. On an accelerator, where they are not yet told apart: `rows_seen`."""
-        if not is_numpy_array(self._n):
+        if self._device is not None:
             return self.rows_seen
         self._flush()
         return int(self._n)
@@ -187,12 +219,7 @@ class Moments(Sketch):
 
     def to_host(self) -> Self:
         """The same moments with numpy state; itself if it has that already. Waits for the accelerator."""
-        if is_numpy_array(self._n):
-            return self
-        result = type(self)(self.dim, self.keeps_covariance)
-        result.rows_seen = self.rows_seen
-        result._n, result._mean, result._products = self._host_arrays()
-        return result
+        return self if self._device is None else self._on_host()
 
     def state(self) -> State:
         """Plain host arrays: `n`, `rows_seen` and `covariance` int64, `mean` float64 `[D]` and `products` float64.
@@ -228,22 +255,100 @@ class Moments(Sketch):
         return result
 
 
-def _summed(rows: Array, covariance: bool) -> tuple[Array, Array, Array]:
-    """Number of complete rows, their mean, and their centred sums of products, all where `rows` are."""
-    xp = namespace(rows)
-    rows = xp.astype(rows, xp.float32 if getattr(rows.device, "type", "") == "mps" else xp.float64)
+class _Device:
+    """The sums of rows on an accelerator of torch; it goes on from these moments, which are on the host.
+
+    Attributes:
+        centre: float32 `[D]`, what is subtracted of every row. Of rows with a value that is not finite it takes the
+            place, so that nothing of them is left.
+    """
+
+    def __init__(self, n: Any, mean: Any, products: Any, like: Array) -> None:
+        dim = len(mean)
+        self._dim, self._width = dim, dim + 2 - dim % 2  # an even number: a row starts where the processor loads well
+        self._full = products.ndim == 2
+        self._blocks = 0
+        shape = (self._width, self._width) if self._full else (2, self._width)
+        self._sums = zeros_beside(shape, "float64", like)  # of products; or of values and of squares
+        self._wide_centre = zeros_beside((dim,), "float64", like)
+        self.centre = zeros_beside((dim,), "float32", like)
+        if n:
+            self._resume(float(n), mean, products, like)
+
+    def _resume(self, n: float, mean: NDArray[np.float64], products: NDArray[np.float64], like: Array) -> None:
+        centre = mean.astype(np.float32)
+        off, sums, dim = mean - centre, np.zeros(tuple(self._sums.shape)), self._dim
+        if self._full:
+            sums[:dim, :dim] = products + n * np.outer(off, off)
+            sums[dim:, :dim] = sums[:dim, dim:].T[...] = n * off
+            sums[dim:, dim:] = n
+        else:
+            sums[:, :dim], sums[:, dim:] = (n * off, products + n * off * off), n
+        self._sums, self._wide_centre, self.centre = (send(x, like) for x in (sums, centre.astype(np.float64), centre))
+
+    def add(self, rows: Array) -> None:
+        """Add rows `[n, D]` that lie here, of any floating dtype; nothing is waited for."""
+        xp = namespace(rows)
+        rows = xp.astype(rows, xp.float32, copy=False)
+        valid = finite_rows(rows)[:, None]
+        self._blocks += 1
+        if self._blocks.bit_count() == 1:
+            self._recentre(self._centred(rows, valid))
+        centred = self._centred(rows, valid)
+        if self._full:
+            self._sums.addmm_(centred.T, centred)
+        else:
+            lengths = xp.linalg.vector_norm(centred, ord=2, axis=0)
+            self._sums[0].add_(centred.sum(0))
+            self._sums[1].addcmul_(lengths, lengths)
+
+    def _centred(self, rows: Array, valid: Array) -> Array:
+        """Rows less the centre, float64 `[n, D]`, 0 where they are not valid; and behind them their weights."""
+        xp = namespace(rows)
+        result = unfilled((int(rows.shape[0]), self._width), dtype_name(self._sums), self._sums)
+        xp.sub(xp.where(valid, rows, self.centre), self._wide_centre, out=result[:, : self._dim])
+        result[:, self._dim :] = valid
+        return result
+
+    def _recentre(self, centred: Array) -> None:
+        """Make the mean of all rows, these included, the centre."""
+        xp, dim, last = namespace(centred), self._dim, slice(self._width - 1, None)
+        so_far = self._sums[-1] if self._full else self._sums[0]
+        sums, n = so_far[:dim], so_far[last]
+        with_these = so_far + centred.sum(0)
+        centre = self._wide_centre + with_these[:dim] / xp.clip(with_these[last], 1.0, None)
+        self.centre = xp.astype(centre, xp.float32)
+        centre = xp.astype(self.centre, centre.dtype)
+        off, self._wide_centre = self._wide_centre - centre, centre
+        if self._full:
+            half = sums + 0.5 * n * off
+            self._sums[:dim, :dim].addr_(half, off).addr_(off, half)
+            self._sums[dim:, :dim].add_(n * off)
+            self._sums[:dim, dim:].add_((n * off)[:, None])
+        else:
+            self._sums[1, :dim].addcmul_(2.0 * sums + n * off, off)
+            self._sums[0, :dim].add_(n * off)
+
+    def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Number of complete rows, their mean, and their centred sums of products. Waits for the accelerator."""
+        sums, centre, dim = to_host(self._sums).astype(np.float64), to_host(self.centre).astype(np.float64), self._dim
+        n = sums[-1, -1]
+        off = (sums[-1] if self._full else sums[0])[:dim] / (n or 1.0)
+        if self._full:
+            return n, centre + off, sums[:dim, :dim] - n * np.outer(off, off)
+        return n, centre + off, sums[1, :dim] - n * off * off
+
+
+def _summed(rows: NDArray[np.float32], covariance: bool) -> tuple[Any, NDArray[np.float64], NDArray[np.float64]]:
+    """Number of complete rows in host memory, their mean, and their centred sums of products."""
+    wide = rows.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        valid = xp.isfinite(xp.sum(rows, axis=1))  # sums of float32 values do not overflow in float64
-    if is_numpy_array(rows):
-        rows = rows if valid.all() else rows[valid]
-        n = np.float64(len(rows))
-    else:  # how many are valid is not known here: they stay, with weight 0
-        rows, n = xp.where(valid[:, None], rows, xp.zeros_like(rows)), xp.sum(xp.astype(valid, rows.dtype))
-    mean = xp.sum(rows, axis=0) / (n + (n == 0))
-    rows -= mean
-    if not is_numpy_array(rows):
-        rows = xp.where(valid[:, None], rows, xp.zeros_like(rows))
-    return n, mean, rows.T @ rows if covariance else xp.sum(rows * rows, axis=0)
+        valid = np.isfinite(wide.sum(axis=1))  # sums of float32 values do not overflow in float64
+    wide = wide if valid.all() else wide[valid]
+    n = np.float64(len(wide))
+    mean = wide.sum(axis=0) / (n + (n == 0))
+    wide -= mean
+    return n, mean, wide.T @ wide if covariance else np.sum(wide * wide, axis=0)
 
 
 def _mirrored(triangle: NDArray[np.float64], dim: int) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """A pass over loaders: each batch is opened before the model sees it and closed after; of all ranks, one profile.
 
-Measuring happens in `close`, after the forward pass and never in it. All of it runs without gradients and outside
+Images are measured in `open`, before the step can change them, and everything else in `close`, after the forward pass
+and never in it; a batch that is opened and not closed counts nowhere. All of it runs without gradients and outside
 inference mode: a sketch's buffers outlive the pass they were made in.
 
 Every rank profiles its own share. At the end of a pass the profiles are gathered as bytes and merged on the first rank,
@@ -140,7 +141,7 @@ class LoaderPass:
         self._taken = self.sample = None
 
     def open(self, batch: Any, model: nn.Module | None = None) -> None:
-        """Before the step: take copies of images and labels, and listen to the layers.
+        """Before the step: measure images, take copies of labels, and listen to the layers.
 
         Args:
             batch: What the model is about to be given.

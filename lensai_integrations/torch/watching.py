@@ -28,6 +28,7 @@ from lensai_integrations.monitoring.monitor import DriftMonitor
 from lensai_integrations.problems import log
 from lensai_integrations.profiles.names import OUTPUTS, is_labels
 from lensai_integrations.profiling.labels import LABEL_KEYS
+from lensai_integrations.profiling.waiting import Looked
 from lensai_integrations.torch.answer import Answer, Readout, decide
 from lensai_integrations.torch.finding import forget_compiled, is_compiled
 from lensai_integrations.torch.layers import find_layer, in_training, unwrapped
@@ -562,6 +563,8 @@ def labels_in(inputs: Any) -> tuple[str, Any]:
 
 def rows_of(images: Any, kept: Mapping[str, Any]) -> int:
     """How many images a pass had: as many as were read, else as answers have rows; 0 if neither tells."""
+    if isinstance(images, Looked):
+        return len(images)
     if isinstance(images, Mapping):
         images = next(iter(images.values()), None)
     if images is not None and (is_array(images) or isinstance(images, list)):

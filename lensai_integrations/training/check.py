@@ -289,7 +289,7 @@ def run_check(
         targets: Places in the batch of what the loss of each output was given as its target, if that was seen.
         fed: Places in the batch of what the model was given, if that was seen.
     """
-    recording = Recording(SOURCE, preparer.prepare(SOURCE), layers, preparer.problems, aside=aside)
+    recording = Recording(SOURCE, preparer.prepare(SOURCE), layers, preparer.problems, aside=aside, ahead=False)
     recording.start(loader)
     arrays: dict[str, Any] = {}
     with preparer.problems.caught("the check"):

@@ -18,12 +18,14 @@ from typing import Any, Final, Protocol
 from lensai_integrations.arrays.namespaces import is_array
 from lensai_integrations.measures.batches import SeveralImages
 from lensai_integrations.measures.embeddings import Reduce
-from lensai_integrations.problems import Problems
+from lensai_integrations.problems import Problems, pass_on
 from lensai_integrations.profiles.conventions import INPUTS
 from lensai_integrations.profiles.names import LABELS, OUTPUTS, group_of
 from lensai_integrations.profiles.profile import Profile
-from lensai_integrations.profiling.batch_reading import BatchReader, Reader, Taken
+from lensai_integrations.profiling.batch_reading import BatchReader, Reader, Taken, copy_of
 from lensai_integrations.profiling.labels import Place
+from lensai_integrations.profiling.profiler import Profiler
+from lensai_integrations.profiling.waiting import Looked
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:
@@ -109,6 +111,7 @@ class Recording:
         aside: What measuring is done in, apart from the training.
         why_silent: What to tell of a layer that never answered.
         known: Outputs that are not recorded here, of which it is known what their labels mean.
+        ahead: Whether images are measured when they are taken, and not kept, where a profiler measures them.
     """
 
     def __init__(
@@ -121,8 +124,9 @@ class Recording:
         aside: Callable[[], AbstractContextManager[Any]] = one_blas_thread,
         why_silent: str = "it is not part of the forward pass",
         known: Sequence[Listened] = (),
+        ahead: bool = True,
     ) -> None:
-        self.source = source
+        self.source, self._ahead = source, ahead
         self._prepare, self.layers, self._problems = prepare, layers, problems
         self._aside, self._why_silent = aside, why_silent
         self._known = known
@@ -144,13 +148,30 @@ class Recording:
         self.started = True
 
     def take(self, batch: Any) -> Taken | None:
-        """Copies of a batch's images and labels, for `record`; None outside of a pass, or if there is nothing in it."""
+        """What is profiled of a batch's images and labels, whatever a step does to them: for `record`. None outside of
+        a pass, or if there is nothing in it."""
         if not self.started or self._prepared is None:
             return None
+        reader = self._prepared[0]
         with self._aside():
-            taken = self._prepared[0].take(batch)
+            taken = reader.take(batch, self._keep) if isinstance(reader, BatchReader) else reader.take(batch)
         self._empty += taken is None
         return taken
+
+    def _keep(self, images: Any) -> Any:
+        """What is kept of images that a step may change: what was measured of them; or a copy.
+
+        A monitor cuts batches where its windows end, and at the end of a pass some of a batch may be left out.
+        """
+        assert self._prepared is not None
+        profiler = self._prepared[1]
+        reaches_padding = self._padding > 0 and self._rows + _length(images) > self._own
+        if self._ahead and isinstance(profiler, Profiler) and not reaches_padding:
+            try:
+                return profiler.look(images)
+            except Exception as error:  # noqa: BLE001  `update` raises it again, where a failed batch is counted
+                pass_on(error)
+        return copy_of(images)
 
     def hint_labels(self, place: Place, head: str = "") -> None:
         """Tell that the loss was given what is at this place of the batch as the target of an output."""
@@ -300,6 +321,8 @@ def _length(rows: Any) -> int:
 
 
 def _first(rows: Any, n: int) -> Any:
+    if isinstance(rows, Looked):  # of a batch that has no more images
+        return rows
     if isinstance(rows, SeveralImages):
         return SeveralImages((name, images[:n]) for name, images in rows.items())
     return rows[:n]

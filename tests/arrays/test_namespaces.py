@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,11 +17,13 @@ from lensai_integrations.arrays import namespaces
 from lensai_integrations.arrays.namespaces import (
     Compiled,
     dtype_name,
+    full_beside,
     is_array,
     is_host,
     is_immutable,
     is_symbolic,
     joined,
+    kept_beside,
     local,
     namespace,
     send,
@@ -30,6 +33,7 @@ from lensai_integrations.arrays.namespaces import (
     to_host,
     together,
     unfilled,
+    zeros_beside,
 )
 from lensai_integrations.errors import InputError
 
@@ -326,10 +330,73 @@ def test_float64_is_narrowed_for_apples_gpus_and_nothing_else_is(monkeypatch):
     assert sent == [np.float32, np.int64, np.float32]
 
 
+def test_what_goes_to_a_cuda_device_goes_through_page_locked_memory(monkeypatch):
+    staged = []
+
+    def empty(shape, *, dtype, device, pin_memory):
+        assert (device, pin_memory) == ("cpu", True)
+        staged.append(torch.empty(shape, dtype=dtype))
+        return staged[-1]
+
+    library = SimpleNamespace(empty=empty, inference_mode=torch.inference_mode, float32=torch.float32)
+    monkeypatch.setattr(namespaces, "namespace", lambda _: library)
+    monkeypatch.setattr(namespaces, "_stages", lambda _: True)
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)[:, ::-1]
+    array.setflags(write=False)
+    assert send(array, like=torch.zeros(1)).tolist() == array.tolist() == staged[0].tolist()
+    real = SimpleNamespace(device=SimpleNamespace(type="cuda"))
+    monkeypatch.undo()
+    assert namespaces._stages(real)
+
+
+def test_fake_tensors_have_no_page_locked_memory(accelerator):
+    assert not namespaces._stages(accelerator((1,)))
+
+
+def test_what_is_full_of_one_number_is_filled_where_it_is_for():
+    for like in (np.zeros(1), torch.zeros(1)):
+        assert full_beside((2,), np.inf, "float32", like).tolist() == [np.inf, np.inf]
+        assert zeros_beside((2, 1), "float64", like).tolist() == [[0.0], [0.0]]
+        assert dtype_name(zeros_beside((2, 1), "float64", like)) == "float64"
+
+
+def test_what_is_filled_on_an_accelerator_is_sent_there_by_nothing(accelerator, monkeypatch):
+    monkeypatch.setattr(namespaces, "send", None)
+    there = zeros_beside((2,), "int64", accelerator((1,)))
+    assert (there.device.type, there.dtype, tuple(there.shape)) == ("cuda", torch.int64, (2,))
+
+
+def test_a_constant_is_made_once_for_each_device_and_the_oldest_goes(monkeypatch):
+    monkeypatch.setattr(namespaces, "_kept", OrderedDict())
+    made = []
+
+    def constant(number):
+        return kept_beside(
+            ("number", number), lambda: made.append(number) or np.full(100, float(number)), torch.ones(1)
+        )
+
+    assert constant(1) is constant(1)
+    assert constant(1).tolist() == [1.0] * 100
+    kept_beside(("number", 1), lambda: made.append("elsewhere") or np.ones(100), torch.ones(1, device="meta"))
+    assert made == [1, "elsewhere"]
+    monkeypatch.setattr(namespaces, "_KEPT_BYTES", 2 * constant(1).nbytes)
+    for number in (2, 1, 3, 1, 2):
+        constant(number)
+    assert made == [1, "elsewhere", 2, 3, 2]
+
+
+def test_in_host_memory_and_of_fake_tensors_no_constant_is_kept(accelerator, monkeypatch):
+    monkeypatch.setattr(namespaces, "_kept", OrderedDict())
+    for like in (np.zeros(1), accelerator((1,))):
+        assert kept_beside("a", lambda: np.zeros(2), like).shape == (2,)
+    assert not namespaces._kept
+
+
 def test_what_is_made_in_inference_mode_can_be_written_to_outside_of_it():
     with torch.inference_mode():
         like = torch.ones(2)
         arrays = [send(np.zeros(2, np.float32), like), unfilled((2,), "float32", like)]
+        arrays += [zeros_beside((2,), "float32", like)]
     for array in arrays:
         array[:] = like
         assert array.tolist() == [1.0, 1.0]
@@ -376,6 +443,7 @@ WAITING = {
     "assigned mask": lambda x: x.__setitem__(x > 0, torch.zeros(5, device="cuda")),
     "scalar index": lambda x: x[:, torch.zeros((), dtype=torch.int64, device="cuda")],
     "blocking copy": lambda x: torch.from_numpy(np.zeros(3)).to(x.device),
+    "pageable copy": lambda x: torch.from_numpy(np.zeros(3)).to(x.device, non_blocking=True),
     "list to device": lambda x: torch.tensor([1.0], device=x.device),
     "other device": lambda x: x + torch.zeros(3),
     "bincount": lambda x: torch.bincount(x[:, 0].to(torch.int64)),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from lensai_integrations.arrays import namespaces
 
 #: Operations that have no deterministic form on CUDA, or that read a result back to size their output.
 UNFIT = {"histc", "bincount", "kthvalue", "put", "put_", "masked_select", "nonzero", "_unique2", "unique_consecutive"}
@@ -34,6 +38,15 @@ class NeverWaits(TorchDispatchMode):
             return
         assert result.device.type == "cuda", "values were copied from the accelerator"
         assert kwargs.get("non_blocking") or True in rest, "a blocking copy to the accelerator waits for it"
+        # A copy from memory that is not page-locked waits whatever it says; `send` alone has some that is.
+        assert _is_within(namespaces.send), "what is sent to the accelerator goes through `send`"
+
+
+def _is_within(function: Callable[..., object]) -> bool:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not function.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from profiles import CLASSES, WIDTH, batch, make_baseline
 from lensai_integrations import ImageInputs, Profiler
 from lensai_integrations.arrays import namespaces
 from lensai_integrations.errors import InputError
-from lensai_integrations.profiling import profiler
+from lensai_integrations.profiling import waiting
 from lensai_integrations.profiling.recorders import Inputs
 
 
@@ -388,17 +388,18 @@ def test_no_update_reads_a_value_before_others_have_followed(library, monkeypatc
     as_if_elsewhere(monkeypatch)
     make, read, taken = maker(library), [], []
     monkeypatch.setattr(namespaces, "_as_numpy", lambda array, real=namespaces._as_numpy: read.append(1) or real(array))
-    monkeypatch.setattr(Inputs, "take", lambda self, one, real=Inputs.take: taken.append(1) or real(self, one))
+    monkeypatch.setattr(Inputs, "take", lambda self, one, real=Inputs.take: taken.append(one.n) or real(self, one))
     one = Profiler(inputs=ImageInputs(layout="NHWC", scale=1, kind="uint8"), task="logits")
     counts = []
-    for each in batches(make, count=2 * profiler._IN_FLIGHT + 2):
+    waits = waiting.MOST_IN_FLIGHT
+    for each in batches(make, count=2 * waits + 2):
         one.update(**each)
-        counts.append((len(read) > 0, len(taken)))
-    waits = profiler._IN_FLIGHT
+        counts.append((len(read) > 0, sum(taken)))
     assert counts[:waits] == [(False, 0)] * waits
-    assert counts[waits:] == [(True, waits)] * waits + [(True, 2 * waits)] * 2
+    assert counts[waits:] == [(True, 24 * waits)] * waits + [(True, 2 * 24 * waits)] * 2
+    assert taken == [24, 24 * (waits - 1), 24 * waits]  # the first by itself, the others at once
     one.profile()
-    assert len(taken) == one.profile().groups["inputs"].n / 24 == 2 * waits + 2
+    assert sum(taken) == one.profile().groups["inputs"].n == 24 * (2 * waits + 2)
 
 
 @FLYING

@@ -38,24 +38,15 @@ def test_measuring_keeps_nothing(name):
 
 
 @GROUP
-def test_an_update_is_both(name):
-    recorder = recorder_of(name, BATCHES[name])
-    measured = recorder.update(BATCHES[name])
-    assert recorder.group.n == 20
-    assert {len(rows) for rows in measured.rows.values()} == {20}
-    assert name in measured.rows
-
-
-@GROUP
 @pytest.mark.parametrize("library", IMMUTABLE)
-def test_an_update_leaves_what_is_in_flight_to_the_caller(name, library, monkeypatch):
+def test_what_is_in_flight_is_taken_once_it_has_landed(name, library, monkeypatch):
     as_if_elsewhere(monkeypatch)
     array = maker(library)(BATCHES[name])
     recorder = recorder_of(name, array)
-    measured = recorder.update(array)
+    measured = recorder.measure(array)
     assert measured.in_flight
-    assert recorder.group.n == 0
-    recorder.take(measured.landed())
+    assert {len(rows) for rows in measured.rows.values()} == {20}
+    recorder.take(measured.kept().landed())
     assert recorder.group.n == 20
 
 

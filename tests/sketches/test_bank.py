@@ -474,13 +474,13 @@ def test_thin_of_one_very_wide_stream() -> None:
 
 
 def test_thin_passes_over_nan_in_the_ends() -> None:
-    items = torch.tensor([[3.0, torch.nan, 1.0, 2.0], [torch.nan] * 4])
+    items = torch.tensor([[3.0, torch.nan, 1.0, 2.0], [-1.0, torch.nan, -3.0, -2.0]])
     out = torch.empty((2, 2))
-    low, high = thin(items, 2, torch.tensor([0, 1]), out)
-    assert low.tolist() == [1.0, np.inf]
-    assert high.tolist() == [3.0, -np.inf]
-    assert out[0].tolist() == [1.0, 3.0]
-    assert out[1].isnan().all()
+    low, high = thin(items, 2, torch.tensor([0, 1]), out, torch.tensor([3]))
+    assert (low.tolist(), high.tolist()) == ([1.0, -3.0], [3.0, -1.0])
+    np.testing.assert_array_equal(out.numpy(), [[1.0, 3.0], [-2.0, np.nan]])
+    low, high = thin(torch.full((2, 4), torch.nan), 2, torch.tensor([0, 1]), out, torch.tensor([0]))
+    assert torch.isnan(torch.stack([low, high])).all()
 
 
 def rank_errors(ranks: np.ndarray, stride: int, offset: int) -> np.ndarray:

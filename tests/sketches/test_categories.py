@@ -220,6 +220,53 @@ def test_tabulate_sums_weights_of_the_smallest_values(pairs, size):
     assert not sums[len(kept) :].any()
 
 
+@pytest.mark.parametrize("waiting", [100, 10**6])
+@pytest.mark.parametrize("place", ["host", "accelerator"])
+def test_rows_that_are_none_are_left_out_wherever_they_lie(place, waiting, monkeypatch):
+    monkeypatch.setattr(module, "_PENDING_ROWS", waiting)
+    monkeypatch.setattr(module, "_TABLE", 60)
+    rng = np.random.default_rng(0)
+    values, valid = rng.integers(-2, 20, (40, 30)), rng.random((40, 30)) < 0.7
+    sketch = Categories()
+    for batch, counts in zip(values, valid, strict=True):
+        if place == "host":
+            sketch.update((batch, counts))
+        else:
+            sketch._put_off(torch.from_numpy(batch), torch.from_numpy(counts))
+    assert sketch.rows_seen == (1200 if place == "accelerator" else valid.sum())
+    expected = Counter(map(str, values[valid].tolist()))
+    assert (sketch.n, sketch.rows_seen, sketch.error) == (valid.sum(), valid.sum(), 0)
+    assert as_counter(sketch) == expected
+    sketch.update(np.array([3]))
+    assert (sketch.n, sketch.state()["n"]) == (valid.sum() + 1,) * 2
+
+
+def test_rows_that_are_none_are_no_part_of_the_error_of_a_full_table(monkeypatch):
+    monkeypatch.setattr(module, "_PENDING_ROWS", 100)
+    monkeypatch.setattr(module, "_TABLE", 10)
+    rng = np.random.default_rng(0)
+    values, valid = rng.geometric(0.2, (40, 30)), rng.random((40, 30)) < 0.5
+    sketch = Categories()
+    for batch, counts in zip(values, valid, strict=True):
+        sketch._put_off(torch.from_numpy(batch), torch.from_numpy(counts))
+    exact = Counter(map(str, values[valid].tolist()))
+    assert sketch.n == valid.sum()
+    assert 0 < sketch.error < 300
+    assert all(abs(count - exact[name]) <= sketch.error for name, count in sketch.top(100))
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_which_rows_count_may_be_said_of_several_at_once_and_has_their_length(library):
+    make, sketch = maker(library), Categories()
+    sketch.update((make(np.array([[True, False], [True, True]])), make(np.array([True, False]))))
+    assert (sketch.n, sketch.top(3)) == (1, [("0", 1)])
+    for valid in (np.array([True]), np.array([1, 0]), np.ones((2, 1), bool)):
+        with pytest.raises(InputError, match=r"which of .* categories count is said by bool"):
+            sketch.update((make(np.array([1, 2])), make(valid)))
+    sketch.update(("1", "0"))
+    assert sketch.n == 3
+
+
 def test_training_and_inference_mode_may_alternate():
     sketch = Categories()
     for step in range(60):
@@ -236,9 +283,13 @@ def test_waiting_on_an_accelerator_never_waits_for_it(accelerator, monkeypatch):
         sketch.update(accelerator((30,), torch.int32))
     assert sketch.n == 600
     assert all(values.device.type == "cuda" for values, _ in sketch._pending)
+    for _ in range(20):
+        sketch.update((accelerator((30,), torch.int32), accelerator((30,), torch.bool)))
+    assert sketch.rows_seen == 1200
     several = Categories()
     for _ in range(3):
         several.update(accelerator((30, 5), torch.bool))
+        several.update((accelerator((30, 5), torch.bool), accelerator((30,), torch.bool)))
     with pytest.raises(InputError, match="on an accelerator are whole numbers"):
         sketch.update(accelerator((30,)))
     with pytest.raises(InputError, match="on an accelerator are whole numbers"):
