@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -68,3 +69,20 @@ def nothing_waits() -> Any:
             return operation(*args, **(kwargs or {}))
 
     return NothingWaits()
+
+
+def tensors_as_if_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, torch's tensors in host memory are treated as if they lay on an accelerator: with their values."""
+    true_local, true_is_host = namespaces.local, namespaces.is_host
+
+    def local(array: Any) -> Any:
+        return array.detach() if is_torch_array(array) else true_local(array)
+
+    def is_host(array: Any) -> bool:
+        return not is_torch_array(array) and true_is_host(array)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("lensai_integrations.") and module is not namespaces:
+            for function, replaced in ((true_local, local), (true_is_host, is_host)):
+                if getattr(module, function.__name__, None) is function:
+                    monkeypatch.setattr(module, function.__name__, replaced)

@@ -87,6 +87,8 @@ def test_what_type_checkers_are_told_is_what_there_is(folder: Path) -> None:
     [
         ("keras", "keras.BaselineCallback", "'lensai-integrations[keras]'"),
         ("lightning", "lightning.BaselineCallback", "'lensai-integrations[lightning]'"),
+        ("torch", "lightning.BaselineCallback", "'lensai-integrations[lightning]'"),
+        ("torch", "lightning.DriftCallback", "'lensai-integrations[lightning]'"),
         ("torch", "torch.profiled", "torch"),
         ("torch", "transforms.ProfileImages", "'lensai-integrations[torchvision]'"),
         ("torchvision", "transforms.ProfileImages", "'lensai-integrations[torchvision]'"),

@@ -31,6 +31,7 @@ from array_api_compat import array_namespace, is_jax_array, is_numpy_array, is_t
 from numpy.typing import NDArray
 
 from lensai_integrations.arrays import tensorflow
+from lensai_integrations.arrays.sharded import own_rows
 from lensai_integrations.arrays.tensorflow import is_tensorflow_array
 from lensai_integrations.errors import InputError
 
@@ -98,7 +99,8 @@ def local(array: Array) -> Array:
     """The array as numpy without a copy where it lies in host memory; on an accelerator, itself, detached.
 
     So does an array without values, of a function that is being traced. Half precision that numpy cannot hold
-    (bfloat16) is widened to float32. A list of torch's tensors is one array of them, where they lie. Anything else that
+    (bfloat16) is widened to float32. Of a torch array that several processes hold together, those rows that this one
+    has (`sharded.py`). A list of torch's tensors is one array of them, where they lie. Anything else that
     is not an array is handed to `numpy.asarray`; what that cannot turn into numbers raises `InputError`.
 
     Example:
@@ -108,7 +110,7 @@ def local(array: Array) -> Array:
     if type(array) is np.ndarray:
         return _numbers(array, array)
     if is_torch_array(array):
-        tensor = array.detach()
+        tensor = own_rows(array).detach()
         if tensor.device.type != "cpu":
             return tensor
         if str(tensor.dtype) == "torch.bfloat16":

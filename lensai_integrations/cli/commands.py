@@ -19,6 +19,7 @@ from unicodedata import category
 import click
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.profiles.coverage import coverage_text
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, LABEL, label_names, shown
 from lensai_integrations.profiles.profile import Baseline, Profile, load
 from lensai_integrations.profiles.summary import StreamSummary, to_csv
@@ -91,7 +92,8 @@ def print_streams(sources: Mapping[str, Profile], show_all: bool) -> None:
 
     console = Console(width=width(), highlight=False)
     for source, profile in sources.items():
-        table = Table(title=_plain(f"{source}: {profile.n:,} rows"), title_justify="left")
+        of = f", of {text}" if (text := coverage_text(profile.info)) else ""
+        table = Table(title=_plain(f"{source}: {profile.n:,} rows{printable(of)}"), title_justify="left")
         table.add_column("stream", overflow="fold")
         for heading in ("n", "min", "5%", "median", "95%", "max"):
             table.add_column(heading, justify="right")
@@ -156,6 +158,11 @@ def merge(sources: tuple[str, ...], output: Path, tracking_uri: str | None) -> N
 )
 @click.option("--segment-by", help="Also a profile per value: label (the folder), format, mode, or a name in --exif.")
 @click.option("--max-segments", type=int, default=DEFAULT_SEGMENTS, show_default=True, help="Values with a profile.")
+@click.option(
+    "--budget",
+    type=float,
+    help="Share of the time that measuring may take, e.g. 0.05: of more than 2,000 images a share; by default all.",
+)
 def profile(
     images: str,
     output: Path,
@@ -164,6 +171,7 @@ def profile(
     convention: tuple[str, ...],
     segment_by: str | None,
     max_segments: int,
+    budget: float | None,
 ) -> None:
     """Profile the image files of a folder, or of a pattern in quotes ('photos/**/*.jpg').
 
@@ -183,6 +191,7 @@ def profile(
             convention=convention,
             segment_by=segment_by,
             max_segments=max_segments,
+            budget=budget,
             resume=output,
             progress=tick,
         )

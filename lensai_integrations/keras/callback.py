@@ -121,6 +121,8 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
         target: int | str | None = "auto",
         reference: Literal["validation", "training", "test", "prediction", "final"] = "validation",
         training: Literal["inputs", "all"] | None = "inputs",
+        every: int = 1,
+        cost: float | None = None,
         reduce: Reduce | Mapping[str, Reduce] = "mean",
         convention: str | Sequence[str] = "lensai",
         measures: Sequence[CustomMeasure] = (),
@@ -238,7 +240,8 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
                 fit.use_training_as_reference()
         as_reference = fit.reference == TRAINING or (fit.reference == VALIDATION and around.validates is None)
         if as_reference or self._options.training is not None:
-            fit.record(TRAINING, everything=as_reference or self._options.training == "all")
+            everything = as_reference or self._options.training == "all"
+            fit.record(TRAINING, everything=everything, as_reference=as_reference)
         if TRAINING in fit.recordings:
             fit.listen(TRAIN)
         with fit.problems.caught("resuming"):
@@ -252,7 +255,7 @@ class BaselineCallback(Checkable, keras.callbacks.Callback):  # type: ignore[mis
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin the training profile of this epoch."""
         self._epoch = epoch
-        self._this_fit.start(TRAINING)
+        self._this_fit.start(TRAINING, epoch)
 
     @guarded("ending an epoch")
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

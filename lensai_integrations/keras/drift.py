@@ -213,7 +213,7 @@ class KerasDriftFit(Monitored, KerasFit):
         """End a pass; if it was cut short, by the exception that is handled now."""
         super().complete(source, whole=whole, error=None if whole else sys.exception())
 
-    def _begins(self, kind: str, arguments: Sequence[Any]) -> None:
+    def _sample_weights(self, kind: str, arguments: Sequence[Any]) -> None:
         """A monitor keeps no profile that says of which weights it is."""
 
     def _measure(self, recording: Recording, handed_out: Mapping[str, Any]) -> None:

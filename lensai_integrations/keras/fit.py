@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -29,9 +29,11 @@ from lensai_integrations.keras.taps import PREDICT, TEST, TRAIN, Taps, attach
 from lensai_integrations.keras.weights import FILE, ModelWeights, SeenPass
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.problems import Problems
+from lensai_integrations.profiles.coverage import BATCHES
 from lensai_integrations.profiles.names import LABEL
 from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.storage.npz import pack, unpack
+from lensai_integrations.training.chosen import ChosenBatches
 from lensai_integrations.training.fit import PREDICTION, TRAINING, VALIDATION, Fit, StateCache, profiles_of
 from lensai_integrations.training.options import Reading
 from lensai_integrations.training.recording import Recording, one_blas_thread
@@ -72,7 +74,7 @@ class KerasFit(Fit[Recording]):
         self._running: str | None = None
         self.on_interruption: Callable[[], None] = self.stop
         self._waiting: deque[dict[str, Any]] = deque()
-        self.batches, self._batches_per_call = 0, 1
+        self.batches, self._batches_per_call, self._calls = 0, 1, 0
 
     def begin(self) -> None:
         """Begin anew: forget profiles, recordings and problems."""
@@ -81,6 +83,7 @@ class KerasFit(Fit[Recording]):
         self.weights: dict[str, ModelWeights] = {}
         self._weights: ModelWeights | None = None
         self._begun = False
+        self._choice: ChosenBatches | None = None
 
     def _attached(self, model: Any, problems: Problems) -> Taps:
         return attach(model, self.options, problems, self._steps.place)
@@ -89,10 +92,16 @@ class KerasFit(Fit[Recording]):
         def sink(handed_out: dict[str, Any]) -> None:
             self._seen(kind, handed_out)
 
-        def begins(arguments: Sequence[Any]) -> None:
-            self._begins(kind, arguments)
+        def begins(arguments: Sequence[Any]) -> bool:
+            return self._begins(kind, arguments)
 
-        return Exchange(model, kind, self._taps, self._reader.pick, sink, self.problems, self._interrupted, begins)
+        def ended(profiled: bool) -> None:
+            self._ended(kind, profiled=profiled)
+
+        return Exchange(
+            model, kind, self._taps, self._reader.pick, sink, self.problems, self._interrupted, begins, ended,
+            self._spending,
+        )  # fmt: skip
 
     def _interrupted(self) -> None:
         self.on_interruption()
@@ -117,13 +126,15 @@ class KerasFit(Fit[Recording]):
         for kind in _KINDS:
             abandoned(self._model(), kind, owners)
 
-    def record(self, source: str, *, everything: bool) -> None:
+    def record(self, source: str, *, everything: bool, as_reference: bool = True) -> None:
         """Record the passes of a source.
 
         Args:
             source: Whose passes.
             everything: Layers too, not only what the model is fed.
+            as_reference: Whether they are the reference, or may turn out to be, so that all batches are profiled.
         """
+        self._choice = self.chosen(source, as_reference=as_reference) if source == TRAINING else self._choice
         layers, known_layers = (self._taps.layers, []) if everything else ([], self._taps.layers)
         prepare = self.prepare(source)
         self.recordings[source] = Recording(source, prepare, layers, self.problems, aside=aside, known=known_layers)
@@ -138,13 +149,20 @@ class KerasFit(Fit[Recording]):
         for kind in kinds:
             self._exchanges[kind].exchange()
 
-    def start(self, source: str) -> None:
-        """Begin a pass, if passes of its source are recorded."""
+    def start(self, source: str, epoch: int = 0) -> None:
+        """Begin a pass, if passes of its source are recorded.
+
+        Args:
+            source: Whose pass.
+            epoch: Its number, by which other batches are chosen where not all are profiled.
+        """
         self._settle(0)
         self.begun.add(source)
         self._running = source if source in self.recordings else None
         self.batches, self._batches_per_call = 0, _batches_per_call(self._model())
-        self._weights, self._begun = None, False
+        self._weights, self._begun, self._calls = None, False, 0
+        if self._choice is not None and source == TRAINING:
+            self._choice.begin(epoch, together=int(getattr(self._model(), "steps_per_execution", 1)))
         if self._running is not None:
             self.recordings[source].start()
 
@@ -155,11 +173,41 @@ class KerasFit(Fit[Recording]):
             self._running = None
             weights, before = self._weights, self.profiles.get(source)
             digest = {} if weights is None else {WEIGHTS: weights.weights.to_json()}
+            if self._choice is not None and source == TRAINING:
+                info[BATCHES] = self._choice.counts()
+                if complaint := self._choice.complaint():
+                    self.problems.note("cost", complaint)
             self.complete(source, whole=whole, **info, **digest)
             if weights is not None and self.profiles.get(source) is not before:
                 self.weights[source] = weights
 
-    def _begins(self, kind: str, arguments: Sequence[Any]) -> None:
+    def _begins(self, kind: str, arguments: Sequence[Any]) -> bool:
+        """Before every step: whether it is to be profiled."""
+        choice = self._choice_in(kind)
+        if choice is not None:
+            return choice.takes(self._calls, lambda: self._steps.clock(self._model()))
+        self._sample_weights(kind, arguments)
+        return True
+
+    def _ended(self, kind: str, *, profiled: bool) -> None:
+        """After every step. One that is profiled was handed out; in one that is not, what waits is there by now."""
+        choice = self._choice_in(kind)
+        if choice is None:
+            return
+        self._calls += 1
+        choice.ended(profiled=profiled)
+        if not profiled:
+            self.batches += int(getattr(self._model(), "steps_per_execution", 1))
+            self._settle(max(self._steps.lag() - 1, 0))
+
+    def _choice_in(self, kind: str) -> ChosenBatches | None:
+        """Which steps of the kind are profiled in the pass that is running; None for all."""
+        return self._choice if kind == TRAIN and self._running == TRAINING else None
+
+    def _spending(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self._choice is None or self._running != TRAINING else self._choice.spending()
+
+    def _sample_weights(self, kind: str, arguments: Sequence[Any]) -> None:
         """Before the first step of a pass that trains nothing: now the weights are in place that it is of."""
         source = self._running
         if self._begun or source in (None, TRAINING) or _KIND_OF.get(str(source), TEST) != kind:
@@ -233,7 +281,10 @@ class KerasFit(Fit[Recording]):
             handed_out = self._waiting.popleft()
             if self._running is not None:
                 with self.problems.caught(f"a batch of {self._running}"):
-                    self._measure(self.recordings[self._running], handed_out)
+                    if self._choice is not None and self._running == TRAINING:
+                        self._steps.arrived(handed_out)
+                    with self._spending():
+                        self._measure(self.recordings[self._running], handed_out)
 
     def _measure(self, recording: Recording, handed_out: dict[str, Any]) -> None:
         names = self._taps.renamed() if recording.source == TRAINING else {}
@@ -326,7 +377,7 @@ class Backup:
         folder = None if backup is None or "://" in str(backup.backup_dir) else Path(backup.backup_dir)
         self._metadata = None if folder is None else folder / "training_metadata.json"
         self._path = None if folder is None else folder / f"lensai-{name.replace('/', '-')}.npz"
-        self._cache = {LATEST: StateCache(), BEST: StateCache()}
+        self._cache = StateCache()
 
     def save(self, profiles: Mapping[str, Mapping[str, Profile]], *, create: bool = True) -> None:
         """Write the profiles, by `"latest"` and `"best"` and by source, in one step.
@@ -340,11 +391,8 @@ class Backup:
         """
         if self._path is None or not (create or self._path.parent.is_dir()):
             return
-        arrays = {
-            f"{which}:{source}": np.frombuffer(blob, np.uint8)
-            for which, by_source in profiles.items()
-            for source, blob in self._cache[which].state(by_source).items()
-        }
+        named = {f"{which}:{source}": profile for which, of in profiles.items() for source, profile in of.items()}
+        arrays = {name: np.frombuffer(blob, np.uint8) for name, blob in self._cache.state(named).items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".partial")
         partial.write_bytes(pack(arrays))

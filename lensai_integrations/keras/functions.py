@@ -2,20 +2,23 @@
 
 Keras builds them before any callback is asked, and reads `model.train_function` anew at every step. So `exchange` puts
 another one there, and `restore` puts the first one back: a model is left with exactly what it had. What a backend's
-function looks like is in the module of its name.
+function looks like is in the module of its name. A step that is not to be profiled is run by the model's own, so where
+not all are, both are traced and compiled, each once.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any, Final, Protocol
 
 import keras
 
-from lensai_integrations.keras.taps import NotProfiledError, Pick, Sink, Taps
+from lensai_integrations.keras.taps import NotProfiledError, Pick, Sink, Spending, Taps
 from lensai_integrations.problems import Problems
+from lensai_integrations.training.cost import Clock
 
 _MODULES: Final = {"tensorflow": "steps_tensorflow", "jax": "steps_jax", "torch": "steps_torch"}
 
@@ -31,8 +34,18 @@ class Steps(Protocol):
         """Where in which graph the caller is."""
         ...
 
-    def build(self, model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable[..., Any]:
+    def build(
+        self, model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink, spending: Spending
+    ) -> Callable[..., Any]:
         """A function to put in the place of the model's."""
+        ...
+
+    def clock(self, model: Any) -> Clock:
+        """What takes the time of its steps."""
+        ...
+
+    def arrived(self, handed_out: Any) -> None:
+        """Have what a step handed out where measuring it would wait for it, so that the wait does not count."""
         ...
 
 
@@ -60,7 +73,9 @@ class Exchange:
         sink: Takes what was picked and caught.
         problems: Where it is reported if the function cannot be exchanged.
         interrupted: Called when a step raises: Keras tells no callback of that.
-        begins: Called before every step, with what the function is called with.
+        begins: Called before every step, with what the function is called with; whether it is to be profiled.
+        ended: Called after every step, with whether it was ours.
+        spending: A context for what is done to profile a step.
     """
 
     def __init__(
@@ -72,10 +87,12 @@ class Exchange:
         sink: Sink,
         problems: Problems,
         interrupted: Callable[[], None],
-        begins: Callable[[Sequence[Any]], None],
+        begins: Callable[[Sequence[Any]], Any],
+        ended: Callable[[bool], None] = lambda profiled: None,
+        spending: Spending = nullcontext,
     ) -> None:
         self._model, self._kind, self._interrupted = weakref.ref(model), kind, interrupted
-        self.begins = begins
+        self.begins, self.ended, self._spending = begins, ended, spending
         self._taps, self._problems = taps, problems
         self._pick, self._sink = self._calm(pick, dict), self._calm(sink, lambda: None)
         self._name = f"{kind}_function"
@@ -110,7 +127,7 @@ class Exchange:
         with self._problems.caught(f"{self._kind} steps"):
             if self._ours is None or self._ours.gave_up or original is not self._original:
                 setattr(model, self._name, original)
-                ours = steps().build(model, self._kind, self._taps, self._pick, self._sink)
+                ours = steps().build(model, self._kind, self._taps, self._pick, self._sink, self._spending)
                 self._ours, self._original = GuardedFunction(ours, original, self), original
             setattr(model, self._name, self._ours)
             self.active = True
@@ -156,7 +173,10 @@ class GuardedFunction:
     def _called(self, *arguments: Any) -> Any:
         if self.gave_up or not self.owner.active:
             return self.original(*arguments)
-        self.owner.begins(arguments)
+        if not self.owner.begins(arguments):
+            result = self.original(*arguments)
+            self.owner.ended(False)
+            return result
         try:
             result = self._ours(*arguments)
         except NotProfiledError as error:
@@ -166,6 +186,7 @@ class GuardedFunction:
             self.owner.failed(error.__cause__ or error)
             return self.original(*error.args)
         self._worked = True
+        self.owner.ended(True)
         return result
 
 

@@ -24,11 +24,13 @@ from lensai_integrations.keras.taps import (
     NotProfiledError,
     Pick,
     Sink,
+    Spending,
     Taps,
     labelled,
     replaced,
 )
 from lensai_integrations.problems import pass_on
+from lensai_integrations.training.cost import Clock, HostClock
 
 
 class _Carrier(list[Any]):
@@ -61,7 +63,19 @@ def place() -> Any:
     return get_opaque_trace_state()  # type: ignore[no-untyped-call]
 
 
-def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable[..., Any]:
+def clock(model: Any) -> Clock:
+    """What measuring takes of the thread that trains: what the device does for it beside, no host can see."""
+    return HostClock(runs_ahead=True)
+
+
+def arrived(handed_out: Any) -> None:
+    """On the host, measuring waits for the step that computes the values; on a device it does not."""
+    for leaf in jax.tree_util.tree_leaves(handed_out):
+        if isinstance(leaf, jax.Array) and all(device.platform == "cpu" for device in leaf.devices()):
+            leaf.block_until_ready()
+
+
+def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink, spending: Spending) -> Callable[..., Any]:
     """A function like the model's, built by Keras itself around a step that also returns what was caught."""
     name = f"{kind}_step"
     step, make = getattr(model, name), make_function_of(model)

@@ -14,8 +14,9 @@ from typing import Any
 import tensorflow as tf
 
 from lensai_integrations.keras.private import over_replicas, step_on_optionals
-from lensai_integrations.keras.taps import PREDICT, NotProfiledError, Pick, Sink, Taps, tapped
+from lensai_integrations.keras.taps import PREDICT, NotProfiledError, Pick, Sink, Spending, Taps, tapped
 from lensai_integrations.problems import pass_on
+from lensai_integrations.training.cost import Clock, HostClock
 
 _plain = tf.autograph.experimental.do_not_convert
 
@@ -30,7 +31,16 @@ def place() -> Any:
     return tf.compat.v1.get_default_graph() if tf.inside_function() else None
 
 
-def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable[..., Any]:
+def clock(model: Any) -> Clock:
+    """What measuring takes of the thread that trains: what the device does for it beside, no host can see."""
+    return HostClock(runs_ahead=True)
+
+
+def arrived(handed_out: Any) -> None:
+    """A step's results are there when it returns, or are measured where they are."""
+
+
+def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink, spending: Spending) -> Callable[..., Any]:
     """A function like the model's, which hands out what was picked and caught."""
     if kind == PREDICT:
         return _predicting(model, taps, pick, sink)

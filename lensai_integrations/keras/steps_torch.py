@@ -13,7 +13,9 @@ import keras
 import torch
 from array_api_compat import is_torch_array
 
-from lensai_integrations.keras.taps import TRAIN, Caught, Pick, Sink, Taps, labelled, replaced
+from lensai_integrations.keras.taps import TRAIN, Caught, Pick, Sink, Spending, Taps, labelled, replaced
+from lensai_integrations.torch.clock import clock_of
+from lensai_integrations.training.cost import Clock
 
 
 def lag() -> int:
@@ -26,7 +28,16 @@ def place() -> Any:
     return None
 
 
-def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable[..., Any]:
+def clock(model: Any) -> Clock:
+    """The clock of the device that the weights are on."""
+    return clock_of(next((variable.value.device for variable in model.variables), torch.device("cpu")))
+
+
+def arrived(handed_out: Any) -> None:
+    """Torch's tensors are measured where they are."""
+
+
+def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink, spending: Spending) -> Callable[..., Any]:
     """The model's function, whose steps are listened to."""
     function, name = getattr(model, f"{kind}_function"), f"{kind}_step"
     step = getattr(model, name)
@@ -40,7 +51,8 @@ def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink) -> Callable
 
     def run(data: Any) -> Any:
         steps.clear()
-        picked = keras.tree.map_structure(_copy, pick(data[0]))
+        with spending():
+            picked = keras.tree.map_structure(_copy, pick(data[0]))
         with replaced(model, name, tapped_step):
             result = function(data)
         for caught in steps[:1]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -54,6 +54,8 @@ Caught = dict[str, Any]
 Pick = Callable[[Any], dict[str, Any]]
 #: Takes what was picked and caught in a step.
 Sink = Callable[[dict[str, Any]], None]
+#: A context for what is done to profile a step, so that what it costs is known.
+Spending = Callable[[], AbstractContextManager[Any]]
 #: Called in the place of a layer's call, with that and its arguments.
 Around = Callable[[Callable[..., Any], Any, Any], Any]
 #: Calls whose tensors are held until a step's model has answered, where that takes memory.

@@ -5,4 +5,7 @@ Importing this package imports neither Lightning nor torch; a callback's name do
 
 import lazy_loader
 
+from lensai_integrations.errors import saying_what_to_install
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = saying_what_to_install(__getattr__, torch="lensai-integrations[lightning]")

@@ -121,6 +121,8 @@ class BaselineCallback(Checkable, LightningCallback):
         target: Place | Mapping[str, Place | None] | None = "auto",
         reference: Literal["validation", "training", "test", "prediction", "final"] = "validation",
         training: Literal["inputs", "all"] | None = "inputs",
+        every: int = 1,
+        cost: float | None = None,
         reduce: Mapping[str, Reduce] | Reduce = "mean",
         convention: str | Sequence[str] = "lensai",
         measures: Sequence[CustomMeasure] = (),
@@ -163,7 +165,7 @@ class BaselineCallback(Checkable, LightningCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin anew with every fit; with another pass that is the reference only if there was no fit."""
         if stage == "fit" or (not self._fitted and stage == _PASSES.get(self._options.reference_source)):
-            self._fit = LightningFit(self._options, trainer.global_rank, trainer.world_size)
+            self._fit = LightningFit(self._options, trainer.global_rank, trainer.world_size, trainer.strategy)
             self.baseline_ = self.directory_ = None
             self._fitted = self._pending = self._in_final = False
 
@@ -193,14 +195,15 @@ class BaselineCallback(Checkable, LightningCallback):
                 self._fit.use_training_as_reference()
         as_reference = self._fit.reference == TRAINING
         if as_reference or self._options.training is not None:
-            self._fit.record(TRAINING, everything=as_reference or self._options.training == "all")
+            everything = as_reference or self._options.training == "all"
+            self._fit.record(TRAINING, everything=everything, as_reference=as_reference)
 
     @guarded("starting a training epoch")
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the training profile of this epoch."""
         assert self._fit is not None
         self._fit.raw.find(TRAINING, trainer.train_dataloader)
-        self._start(TRAINING, trainer.train_dataloader)
+        self._start(TRAINING, trainer.train_dataloader, epoch=trainer.current_epoch)
         self._from_the_start = True
 
     @guarded("reading a training batch")
@@ -208,9 +211,9 @@ class BaselineCallback(Checkable, LightningCallback):
         """Open a training batch, as it is after the transfer to the device and the user's transforms there."""
         recording = self._recording(TRAINING)
         if recording is not None and not recording.started:  # resumed within an epoch
-            self._start(TRAINING, trainer.train_dataloader)
+            self._start(TRAINING, trainer.train_dataloader, epoch=trainer.current_epoch)
             self._from_the_start = False
-        self._open(TRAINING, batch)
+        self._open(TRAINING, batch, index=batch_idx, device=pl_module.device)
 
     @guarded("measuring a training batch")
     def on_train_batch_end(
@@ -407,16 +410,16 @@ class BaselineCallback(Checkable, LightningCallback):
             self._fit.whole_final = True
         self._in_final = False
 
-    def _start(self, source: str, loaders: Any, index: int = 0) -> None:
+    def _start(self, source: str, loaders: Any, index: int = 0, epoch: int = 0) -> None:
         recording = self._recording(source)
         if recording is not None:
-            recording.start(one_loader(loaders, index))
+            recording.start(one_loader(loaders, index), epoch)
             self._hint(recording, source)
 
-    def _open(self, source: str, batch: Any, model: LightningModule | None = None) -> None:
+    def _open(self, source: str, batch: Any, model: LightningModule | None = None, **place: Any) -> None:
         recording = self._recording(source)
         if recording is not None:
-            recording.open(batch, model)
+            recording.open(batch, model, **place)
         self._trace(batch, recorded=recording is not None and recording.has_layers)
 
     def _open_reference(

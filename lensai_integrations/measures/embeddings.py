@@ -106,11 +106,8 @@ def reduce_embedding(output: Array, reduce: Reduce = "mean", *, channels_last: b
             return _copy(_first_token(array), xp)
         axes = _reduced_axes(len(shape), channels_last)
         if reduce == "max":
-            return _copy(xp.max(array, axis=axes), xp)
-        if -1 in shape[1:]:
-            return xp.mean(_copy(array, xp), axis=axes)
-        total = xp.sum(array, axis=axes, dtype=xp.float32)
-        return total / math.prod(shape[axis] for axis in axes)
+            return xp.astype(xp.max(array, axis=axes), xp.float32, copy=False)
+        return _mean(array, axes, xp)
 
 
 def embedding_definition(axes: int, reduce: Reduce = "mean", *, projected: bool = False) -> str:
@@ -233,6 +230,15 @@ def _shape(array: Array) -> tuple[int, ...]:
 
 def _copy(array: Array, xp: Any) -> Array:
     return xp.astype(array, xp.float32, copy=True)
+
+
+def _mean(array: Array, axes: tuple[int, ...], xp: Any) -> Array:
+    shape = shape_of(array)
+    if is_torch_array(array):  # in one operation, and without a copy of the map in float32
+        return array.mean(axes, dtype=xp.float32)
+    if -1 in shape[1:]:
+        return xp.mean(_copy(array, xp), axis=axes)
+    return xp.sum(array, axis=axes, dtype=xp.float32) / math.prod(shape[axis] for axis in axes)
 
 
 def _first_token(array: Array) -> Array:

@@ -403,9 +403,6 @@ def measure_images(images: Images, convention: str = "lensai") -> tuple[tuple[st
         >>> dict(zip(names[:3], rows[0, :3].tolist()))
         {'brightness': 200.0, 'contrast': 0.0, 'sharpness': 0.0}
     """
-    by_kernels = _by_kernels(images, (convention,))
-    if by_kernels is not None:
-        return _one(images, convention, by_kernels[0], {})
     passed = _in_one_pass(images, (convention,))
     rows, failed = passed[:2] if passed else _measured(images, (convention,), lambda planes: None)
     return _one(images, convention, rows, failed)
@@ -423,8 +420,8 @@ def measure_images_and_bytes(images: Images, convention: str = "lensai") -> tupl
         >>> names[0], rows[0, 0].item(), pixels[0, 0, 0, 0].item()
         ('brightness', 127.5, 128)
     """
-    if passed := _in_one_pass(images, (convention,), rounded=not _as_they_lie(images)):
-        rows, failed, added = passed
+    if added := _added_up(images, (convention,), rounded=not _as_they_lie(images)):
+        rows, failed = _rows_of(images, (convention,), added)
         pixels = images.pixels if _as_they_lie(images) else added.rounded
         return *_one(images, convention, rows, failed), in_order_of(convention, pixels, axis=1)
     rounded: list[Array] = []
@@ -528,13 +525,8 @@ def _counted(
 ) -> tuple[dict[str, Array], dict[str, Exception], Array, Array | int | None]:
     """Rows, errors, the counts of the pixels of valid images, red first, counted as the images are gone through, and of
     how many images they are."""
-    by_kernels = _by_kernels(images, conventions)
-    if by_kernels is not None:
-        rows, counts, n = by_kernels
-        return rows, {}, counts, n
     if passed := _in_one_pass(images, conventions, counts=True):
-        rows, failed, added = passed
-        return rows, failed, added.counts, int(np.count_nonzero(added.valid))
+        return passed
     parts: list[Array] = []
     valid: list[Array | int | None] = []
     if not images.n:
@@ -546,7 +538,9 @@ def _counted(
 
     rows, failed = _measured(images, conventions, see, counted=True)
     numbers = [n for n in valid if n is not None]
-    return rows, failed, sum(parts[1:], start=parts[0]), sum(numbers[1:], start=numbers[0]) if numbers else None
+    everything = images.n if images.n >= 0 else None
+    n = sum(numbers[1:], start=numbers[0]) if numbers else everything
+    return rows, failed, sum(parts[1:], start=parts[0]), n
 
 
 def _no_counts(images: Images) -> Array:
@@ -561,16 +555,6 @@ def _number_of(valid: Array, xp: Any) -> Array | int:
     return int(valid.sum()) if is_numpy_array(valid) else xp.sum(xp.astype(valid, xp.int32))
 
 
-def _by_kernels(images: Images, conventions: Sequence[str]) -> tuple[dict[str, Array], Array, Array] | None:
-    """Rows, counts and how many images these are of, if there are kernels for all of it; see `kernels.measured`."""
-    streams = {name: tuple(image_measures(images.channels, name)) for name in conventions}
-    if not images.n or not kernels.runs_on(images.pixels):
-        return None
-    if any(kernels.columns(name, images.channels) != columns for name, columns in streams.items()):
-        return None
-    return kernels.measured(images, conventions)
-
-
 #: From what one pass has added up to a convention's sums, by what does so of planes.
 _IN_ONE_PASS: Final[dict[Callable[[Planes], Any], Callable[[Added], Any]]] = {
     over_pixels: lambda added: Sums(**added.of_luma()),
@@ -579,26 +563,45 @@ _IN_ONE_PASS: Final[dict[Callable[[Planes], Any], Callable[[Added], Any]]] = {
 
 
 def _in_one_pass(
+    images: Images, conventions: Sequence[str], *, counts: bool = False
+) -> tuple[dict[str, Array], dict[str, Exception], Array, Array | int] | None:
+    """What `_counted` returns, by kernels on CUDA and by a compiled loop in host memory; None where there is neither
+    for all of it."""
+    if added := _added_up(images, conventions, counts=counts):
+        return *_rows_of(images, conventions, added), added.counts, int(np.count_nonzero(added.valid))
+    streams = {name: tuple(image_measures(images.channels, name)) for name in conventions}
+    if not images.n or not kernels.runs_on(images.pixels):
+        return None
+    if any(kernels.columns(name, images.channels) != columns for name, columns in streams.items()):
+        return None
+    passed = kernels.measured(images, conventions)
+    return None if passed is None else (passed[0], {}, passed[1], passed[2])
+
+
+def _added_up(
     images: Images, conventions: Sequence[str], *, counts: bool = False, rounded: bool = False
-) -> tuple[dict[str, Array], dict[str, Exception], Added] | None:
-    """Rows by convention, errors, and what was added up; None where there is no compiled loop for all of it."""
-    by_name = {name: _convention_named(name).over_pixels for name in conventions}
-    if any(over not in _IN_ONE_PASS for over in by_name.values()):
+) -> Added | None:
+    """What one pass over images in host memory comes to; None where there is no compiled loop for all of it."""
+    over = [_convention_named(name).over_pixels for name in conventions]
+    if any(function not in _IN_ONE_PASS for function in over):
         return None
-    wanted = {"luma": over_pixels in by_name.values(), "gray": edge.over_pixels in by_name.values()}
-    added = add_up(images, **wanted, counts=counts, rounded=rounded)
-    if added is None:
-        return None
+    luma, gray = over_pixels in over, edge.over_pixels in over
+    return add_up(images, luma=luma, gray=gray, counts=counts, rounded=rounded)
+
+
+def _rows_of(images: Images, conventions: Sequence[str], added: Added) -> tuple[dict[str, Array], dict[str, Exception]]:
+    """Rows by convention, and the errors of those that failed."""
     valid = None if added.valid.all() else added.valid
     rows: dict[str, Array] = {}
     failed: dict[str, Exception] = {}
-    for name, over in by_name.items():
+    for name in conventions:
         try:
-            rows[name] = _rows(images, name, _IN_ONE_PASS[over](added), [valid])
+            sums = _IN_ONE_PASS[_convention_named(name).over_pixels](added)
+            rows[name] = _rows(images, name, sums, [valid])
         except Exception as error:  # noqa: BLE001  what one convention does wrong is no other's
             pass_on(error)
             failed[name] = error
-    return rows, failed, added
+    return rows, failed
 
 
 def _measured(

@@ -78,28 +78,38 @@ def runs_on(pixels: Array) -> bool:
     """
     if not is_torch_array(pixels) or pixels.device.type != "cuda" or dtype_name(pixels) not in _DTYPES or _failed:
         return False
-    tensor = sys.modules["torch"].Tensor
-    return type(pixels).__torch_dispatch__ is tensor.__torch_dispatch__ and _can_compile()
+    return _has_memory(pixels) and _can_compile()
+
+
+def _has_memory(pixels: Array) -> bool:
+    """Whether it is a tensor, or of a class that only adds to one, and none that stands for others."""
+    return bool(type(pixels).__torch_dispatch__ is sys.modules["torch"].Tensor.__torch_dispatch__)
 
 
 @lru_cache(maxsize=1)
 def _can_compile() -> bool:
     if sys.modules["torch"].version.hip is not None:  # AMD's accelerators are called cuda too; nobody has tried them
         return False
+    if "tensorflow" in sys.modules and "triton" not in sys.modules:
+        # Both bring LLVM, and the process aborts if TensorFlow's is there first.
+        _fail("has to be imported before TensorFlow: import triton first")
+        return False
     try:
         _functions()
+    except ModuleNotFoundError:
+        _fail("is not installed")
     except Exception as error:  # noqa: BLE001  an installation that is broken is as good as none
-        _fail(error)
+        pass_on(error)
+        _fail(f"failed with {error!r}")
     return not _failed
 
 
-def _fail(error: Exception) -> None:
+def _fail(how: str) -> None:
     """From now on the formulas do the work."""
-    pass_on(error)
-    _failed.append(str(error))
+    _failed.append(how)
     _problems.remark(
-        f"images on CUDA are measured by array operations, which takes several times as long: Triton, whose kernels are"
-        f" faster, {'is not installed' if isinstance(error, ModuleNotFoundError) else f'failed with {error!r}'}",
+        "images on CUDA are measured by operations over arrays, which takes several times as long as by kernels:"
+        f" Triton, which makes these, {how}",
         topic="kernels",
     )
 
@@ -138,7 +148,7 @@ def measured(images: Images, conventions: Sequence[str]) -> tuple[dict[str, Arra
         of how many images those are, int64 `[]` on the device. None if the kernels failed.
     """
     torch = sys.modules["torch"]
-    pixels = images.pixels.as_subclass(torch.Tensor) if type(images.pixels) is not torch.Tensor else images.pixels
+    pixels = images.pixels.as_subclass(torch.Tensor) if _has_memory(images.pixels) else images.pixels
     n, channels, height, width = map(int, pixels.shape)
     if height * width + BLOCK >= _LARGEST:
         return None
@@ -155,7 +165,8 @@ def measured(images: Images, conventions: Sequence[str]) -> tuple[dict[str, Arra
             try:
                 batch.measure(start, min(start + some, n), rows, counts, totals)
             except Exception as error:  # noqa: BLE001  whatever a compiler or a driver raises
-                _fail(error)
+                pass_on(error)
+                _fail(f"failed with {error!r}")
                 return None
     return rows, totals[:-1].view(channels, 256), totals[-1]
 
@@ -180,8 +191,7 @@ class _Batch:
 
     def measure(self, start: int, stop: int, rows: dict[str, Array], counts: Array, totals: Array) -> None:
         """Fill some of the rows, and add to the counts."""
-        n, luma_counts = stop - start, None
-        of_luma = counts.numel() // (self.channels + 1)
+        n, of_luma = stop - start, counts.numel() // (self.channels + 1)
         counts, luma_counts = counts[of_luma:], counts[:of_luma]
         shape = {"height": self.height, "width": self.width, "size": self.size, "blocks": self.blocks}
         left = {"parts": self.parts, "wholes": self.wholes}

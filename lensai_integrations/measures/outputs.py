@@ -9,6 +9,10 @@ become NaN and are counted as invalid: a wrong decision shows itself.
 names, and none that carries a number from the host to the device, which waits (on torch `maximum(x, 1.0)` does, `where`
 does not). `1 - p1` is computed as the sum of the other probabilities, in ascending order: the scores of a very sure
 model, whose `1 - p1` is below float32's resolution of 6e-8, stay apart.
+
+On torch's accelerators, which run one operation after the other and pay for each, the same is computed by about half as
+many: a row that is not valid becomes NaN before all else and stays so by itself, and the sorted values, from which the
+probabilities are made, also say which class is the top one (`_classification_rows_in_torch`).
 """
 
 from __future__ import annotations
@@ -20,8 +24,9 @@ from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
+from array_api_compat import is_torch_array
 
-from lensai_integrations.arrays.namespaces import Array, dtype_name, local, namespace, shape_of, to_host
+from lensai_integrations.arrays.namespaces import Array, dtype_name, local, namespace, shape_of, to_host, unfilled
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.definitions import Definition, register
 
@@ -160,11 +165,18 @@ def measure_outputs(outputs: Array, task: Task | Kind = "auto", *, kind: Kind | 
     if kind != "values":
         _check_classes(matrix, xp, kind)
     with np.errstate(over="ignore", invalid="ignore"):
-        values = xp.astype(matrix, xp.float32)
-        if kind in CLASSES:
-            rows, top_class = _classification_rows(values, kind, xp)
+        top_class = None
+        if is_torch_array(matrix) and kind != "values":
+            if kind in CLASSES:
+                rows, top_class = _classification_rows_in_torch(matrix, kind, xp)
+            else:
+                rows = _label_rows_in_torch(matrix, kind, xp)
         else:
-            rows, top_class = (values if kind == "values" else _label_rows(values, kind, xp)), None
+            values = xp.astype(matrix, xp.float32)
+            if kind in CLASSES:
+                rows, top_class = _classification_rows(values, kind, xp)
+            else:
+                rows = values if kind == "values" else _label_rows(values, kind, xp)
     return OutputRows(_names(int(matrix.shape[1]), kind), rows, top_class, kind)
 
 
@@ -305,6 +317,60 @@ def _label_rows(values: Array, kind: Kind, xp: Any) -> Array:
     on = xp.sum(xp.astype(probabilities > ON, xp.float32), axis=1, keepdims=True)
     columns = [probabilities, on] if values.shape[1] <= MAX_CLASS_STREAMS else [on]
     return xp.where(valid, xp.concat(columns, axis=1), math.nan)
+
+
+def _classification_rows_in_torch(matrix: Array, kind: Kind, xp: Any) -> tuple[Array, Array]:
+    """What `_classification_rows` returns, by the operations that torch has, of a tensor `[n, C]` of any precision."""
+    if matrix.shape[1] == 1:
+        second = xp.zeros_like(matrix) if kind == "logits" else 1.0 - matrix
+        matrix = xp.concat([second, matrix], axis=1)
+    n, classes = map(int, matrix.shape)
+    values = _or_nan(matrix, xp) if kind == "logits" else _probabilities_or_nan(matrix, xp)
+    ordered, order = values.sort(dim=1, descending=True, stable=True)  # the first of equals comes first
+    shares = ordered.softmax(1) if kind == "logits" else ordered / ordered.sum(1, keepdim=True)
+    kept = classes if classes <= MAX_CLASS_STREAMS else 0
+    rows = unfilled((n, kept + len(SCORES)), "float32", matrix)
+    if kept:
+        rows[:, :kept].scatter_(1, order, shares)
+    rest = shares[:, 1:].sum(1)  # halves and halves of halves: the order does not matter
+    margin, least, ratio, entropy = rows[:, kept:].unbind(1)
+    xp.add(rest, shares[:, 1], out=margin)
+    xp.mul(rest, classes / (classes - 1), out=least)
+    xp.div(shares[:, 1], shares[:, 0], out=ratio)
+    xp.mul(xp.xlogy(shares, shares).sum(1), -1.0 / math.log(classes), out=entropy)
+    rows[:, kept:].clamp_(max=1.0)  # rounding alone goes beyond 1
+    return rows, order[:, 0].masked_fill(shares[:, 0].isnan(), NO_CLASS)
+
+
+def _label_rows_in_torch(matrix: Array, kind: Kind, xp: Any) -> Array:
+    """What `_label_rows` returns, by the operations that torch has, of a tensor `[n, C]` of any precision."""
+    n, labels = map(int, matrix.shape)
+    kept = labels if labels <= MAX_CLASS_STREAMS else 0
+    rows = unfilled((n, kept + 1), "float32", matrix)
+    probabilities = rows[:, :kept] if kept else unfilled((n, labels), "float32", matrix)
+    if kind == "multilabel_logits":
+        xp.sigmoid(_or_nan(matrix, xp), out=probabilities)
+    else:
+        values = matrix.to(xp.float32)
+        valid = (values.amin(1, keepdim=True) >= -SUM_TOLERANCE) & (values.amax(1, keepdim=True) <= 1.0 + SUM_TOLERANCE)
+        xp.clamp(xp.where(valid, values, math.nan), 0.0, 1.0, out=probabilities)
+    xp.add((probabilities > ON).sum(1), probabilities[:, 0] * 0.0, out=rows[:, kept])
+    return rows
+
+
+def _or_nan(matrix: Array, xp: Any) -> Array:
+    """A tensor in float32, rows with a value that is not finite as NaN."""
+    matrix = matrix.to(xp.float32) if dtype_name(matrix) == "float64" else matrix
+    return matrix + 0.0 * xp.linalg.vector_norm(matrix, ord=math.inf, axis=1, keepdims=True, dtype=xp.float32)
+
+
+def _probabilities_or_nan(matrix: Array, xp: Any) -> Array:
+    """A tensor in float32 and not below 0, rows that are no probabilities as NaN."""
+    values = matrix.to(xp.float32)
+    low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
+    off = (values.sum(1, keepdim=True) - 1.0).abs()
+    valid = (low >= -SUM_TOLERANCE) & (high <= 1.0 + SUM_TOLERANCE) & (off <= SUM_TOLERANCE)
+    return xp.where(valid, values, math.nan).clamp_(min=0.0)
 
 
 def _are_inside(values: Array, xp: Any) -> Array:

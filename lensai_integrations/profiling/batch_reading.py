@@ -1,4 +1,4 @@
-"""What is taken from a batch before the model sees it: the images, measured already or copied, and copies of the labels.
+"""What is taken from a batch before the model sees it: images, measured already or copied, and copies of the labels.
 
 A training step may normalise or augment in place, and what is profiled is what the step was handed. So images are
 measured before it, wherever it is settled which they are (`keep`); where it is not, as in the first batch of a model
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from array_api_compat import is_numpy_array, is_torch_array
 
-from lensai_integrations.arrays.namespaces import is_array, namespace, shape_of, strings
+from lensai_integrations.arrays.namespaces import is_array, is_host, namespace, shape_of, strings
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import (
     MOST_INPUTS,
@@ -65,7 +65,8 @@ class Taken:
             Or what was made of them.
         labels: A copy of the labels, or of several by name.
         place: Place of the labels in the batch, or of several by name.
-        segments: What the rows are told apart by, `[n]` strings, whole numbers or None.
+        segments: What the rows are told apart by, `[n]` strings, whole numbers or None: a list, or an array if it lies
+            on an accelerator.
         class_names: What the labels' classes are called, as the data set says; of several labels by name.
         settle: Decides, once the model has seen the batch, what of it the images and labels are; None if that is known.
     """
@@ -73,7 +74,7 @@ class Taken:
     images: Found
     labels: Any
     place: Place | Mapping[str, Place] | None
-    segments: list[Any] | None = None
+    segments: Any = None
     class_names: Sequence[str] | Mapping[str, Sequence[str]] = ()
     settle: Callable[[], Taken] | None = None
 
@@ -510,10 +511,13 @@ def copy_of(values: Any) -> Any:
     return values.copy() if is_numpy_array(values) else values
 
 
-def _values_under(batch: Any, key: str) -> list[Any]:
-    """A batch's whole numbers or strings under a key. Waits for an accelerator."""
+def _values_under(batch: Any, key: str) -> Any:
+    """A batch's whole numbers or strings under a key; a copy of those on an accelerator, where they lie."""
     if not isinstance(batch, Mapping) or key not in batch:
         raise InputError(
             f"segment_by={key!r} is not in the batch, which is {held(batch)}: pass 'label' or a key of the batch"
         )
-    return batch[key].tolist() if hasattr(batch[key], "tolist") else list(batch[key])
+    values = batch[key]
+    if is_array(values) and not is_host(values):
+        return copy_of(values)
+    return values.tolist() if hasattr(values, "tolist") else list(values)

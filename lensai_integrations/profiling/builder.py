@@ -76,14 +76,18 @@ def feed(sketches: Mapping[str, Sketch], parts: BySource) -> None:
     for key, sketch in sketches.items():
         source = source_of(key, sketch)
         if (values := parts.get(source)) is not None:
-            sketch.update(_classes(values) if source == _TOP_CLASS else values)
+            if source == _TOP_CLASS:
+                values = _classes(values, values != NO_CLASS)
+            elif isinstance(values, tuple) and sketch.takes == "categories":
+                values = _classes(*values)
+            sketch.update(values)
 
 
-def _classes(top_class: Any) -> Any:
-    """Without the rows that are not valid; on an accelerator, where leaving out would wait, they stay as class -1."""
-    return top_class[top_class != NO_CLASS] if isinstance(top_class, np.ndarray) else top_class
+def _classes(values: Any, valid: Any) -> Any:
+    """Categories of the rows that are valid; on an accelerator, where leaving others out would wait, with which are."""
+    return values[valid] if isinstance(values, np.ndarray) else (values, valid)
 
 
 def rows_seen(sketch: Sketch) -> int:
-    """Rows that a sketch was given, those left out included."""
-    return int(getattr(sketch, "rows_seen", sketch.n))
+    """Rows that a sketch was given, those left out included; nothing is waited for where it counts them."""
+    return int(sketch.rows_seen if hasattr(sketch, "rows_seen") else sketch.n)

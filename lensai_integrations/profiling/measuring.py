@@ -13,7 +13,6 @@ from functools import lru_cache, partial
 from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
-from array_api_compat import is_numpy_array
 
 from lensai_integrations.arrays.namespaces import (
     Array,
@@ -31,19 +30,13 @@ from lensai_integrations.arrays.namespaces import (
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import Key, find_images
 from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, Reduce, reduce_embedding
-from lensai_integrations.measures.images import (
-    in_order_of,
-    measure_by_conventions,
-    measure_images_and_bytes,
-    measure_images_and_counts,
-)
+from lensai_integrations.measures.images import in_order_of, measure_by_conventions
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.layouts import Found, by_shape, in_order
 from lensai_integrations.measures.meaning import label_rows
 from lensai_integrations.measures.outputs import NO_CLASS, ON, SUM_TOLERANCE, Kind, flattened, measure_outputs
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.profile import Profile
-from lensai_integrations.sketches.counts import count_images
 
 #: Rows of one batch by name, for the joint sample.
 Rows: TypeAlias = dict[str, Array]
@@ -212,7 +205,7 @@ class ImageMeasurer:
 
     def __init__(self, reader: ImageInputs, conventions: tuple[str, ...]) -> None:
         self._reader, self._conventions = reader, conventions
-        self._compiled = Compiled(self._by_one if len(conventions) == 1 else self._by_several)
+        self._compiled = Compiled(self._measured)
         self.errors: dict[str, Exception] = {}
         self._new: set[str] = set()
 
@@ -235,17 +228,7 @@ class ImageMeasurer:
         measured: dict[str, dict[str, Any]] = self._compiled(array)
         return measured
 
-    def _by_one(self, array: Array) -> dict[str, dict[str, Any]]:
-        images, (convention,) = self._reader.read(array), self._conventions
-        if not is_numpy_array(images.pixels):
-            _, rows, counts, n = measure_images_and_counts(images, convention)
-            return {convention: {"rows": rows, "counts": counts, **({} if n is None else {"counted": n})}}
-        _, rows, pixels = measure_images_and_bytes(images, convention)
-        counted = int(pixels.shape[0])
-        counts = count_images(pixels) if counted else np.zeros((pixels.shape[1], 256), np.int64)
-        return {convention: {"rows": rows, "counts": counts, "counted": counted}}
-
-    def _by_several(self, array: Array) -> dict[str, dict[str, Any]]:
+    def _measured(self, array: Array) -> dict[str, dict[str, Any]]:
         rows, failed, counts, n = measure_by_conventions(self._reader.read(array), self._conventions)
         self.errors |= failed
         self._new |= failed.keys()

@@ -126,7 +126,7 @@ class Columns:
         is returned as well.
         """
         images = delivered.images
-        _, rows, counts = measure_images_and_counts(images, self.convention)
+        _, rows, counts, _ = measure_images_and_counts(images, self.convention)
         custom, errors = self._custom(images)
         columns = np.concatenate([to_host(rows), custom], axis=1)
         return columns, to_host(counts).astype(np.int64, copy=False), errors

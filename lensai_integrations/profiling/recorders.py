@@ -541,8 +541,8 @@ class Labels(Recorder):
         odd = parts.get("odd")
         if odd is not None:
             self._odd.add(odd)
-        if isinstance(odd, np.ndarray):  # on an accelerator, where leaving out would wait, they stay as class -1
-            parts["categories/"] = parts["categories/"][~odd]
+            if self._meaning == "classes":
+                parts["categories/"] = parts["categories/"], ~odd
         feed(self.group.sketches, parts)
 
     def warnings(self) -> list[str]:

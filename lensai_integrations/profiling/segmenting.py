@@ -1,8 +1,8 @@
 """Segments while batches come in: the rows that were measured are split by value, and nothing is measured again.
 
 Rows wait until there are some hundred of them and are split together: one update per segment and not one per segment
-and batch. What lies on an accelerator stays there until then and comes to the host at once, labels and rows together,
-which is the one time that segments wait for a device. Their sketches live in host memory.
+and batch. What lies on an accelerator stays there until then, rows and the values that they are split by, and comes to
+the host at once: that is when segments wait for a device, once in 512 rows. Their sketches live in host memory.
 
 To stay small a segment keeps KLL banks and categories (`Sketch.in_segments`), of all groups: no row sample, no kernel
 mean and no covariance of rows as vectors, and no pixel counts, which `compare` does not test, which cost more than all
@@ -12,7 +12,8 @@ keep a quarter of k.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -22,6 +23,7 @@ from lensai_integrations.arrays.namespaces import (
     Array,
     is_array,
     is_immutable,
+    joined,
     local,
     namespace,
     shape_of,
@@ -34,7 +36,7 @@ from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import LABEL, MOST_SEGMENTS, OTHER_CODE, OTHER_SEGMENT, is_labels, segment_name
 from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.profiling.builder import BySource, feed, make, rows_seen, source_of
-from lensai_integrations.profiling.measuring import Measured
+from lensai_integrations.profiling.measuring import Measured, owned
 from lensai_integrations.profiling.settings import ProfilerSettings
 from lensai_integrations.sketches.bank import KLLBank
 from lensai_integrations.sketches.state import Sketch, copied
@@ -114,7 +116,7 @@ class Segmenter:
             return
         n = max(sizes)
         fits = values is None or len(values) == n
-        self._waiting.append((_copied(values) if fits and values is not None else None, parts))
+        self._waiting.append((_copied(values) if fits else None, parts))
         self._rows += n
         if self._rows >= _WAITING:
             self.split()
@@ -124,17 +126,19 @@ class Segmenter:
     def split(self) -> None:
         """Hand the rows that wait to the sketches of their segments. Waits for an accelerator that they are on."""
         waiting, self._waiting, self._rows = self._waiting, [], 0
-        chunks_of: dict[tuple[str, str], list[tuple[NDArray[np.intp], Any]]] = {}
-        for values, parts in waiting:
-            codes = self._coded(values)
+        codes = [self._coded(values) for values in _landed([values for values, _ in waiting])]
+        batches_of: dict[tuple[str, str], list[int]] = {}
+        for number, (_, parts) in enumerate(waiting):
             for name, group in parts.items():
-                for source, rows_of_source in group.items():
-                    fits = codes is not None and len(codes) == len(rows_of_source)
-                    segment_codes = codes if fits else np.full(len(rows_of_source), OTHER_CODE)
-                    chunks_of.setdefault((name, source), []).append((segment_codes, rows_of_source))  # type: ignore[arg-type]
-        for (name, source), chunks in chunks_of.items():
+                for source in group:
+                    batches_of.setdefault((name, source), []).append(number)
+        for (name, source), numbers in batches_of.items():
+            chunks = [
+                _counting(codes[number], rows)
+                for number, rows in zip(numbers, _landed([waiting[n][1][name][source] for n in numbers]), strict=True)
+            ]
             rows = _together([rows_of_batch for _, rows_of_batch in chunks])
-            self._hand_over(name, source, np.concatenate([codes for codes, _ in chunks]), rows)
+            self._hand_over(name, source, np.concatenate([codes_of_batch for codes_of_batch, _ in chunks]), rows)
 
     def _hand_over(self, name: str, source: str, codes: NDArray[np.intp], rows: NDArray[Any]) -> None:
         order = np.argsort(codes, kind="stable")
@@ -154,7 +158,10 @@ class Segmenter:
         """The number of the segment of each row; None where there is no value."""
         if values is None:
             return None
-        return np.array([self._code(value) for value in _plain(values)], np.intp)
+        plain = values if isinstance(values, list) else values.tolist()
+        if isinstance(values, Marked):
+            plain = [None if odd else value for value, odd in zip(plain, values.odd.tolist(), strict=True)]
+        return np.array([self._code(value) for value in plain], np.intp)
 
     def _code(self, value: Any) -> int:
         name = segment_name(value)
@@ -209,31 +216,76 @@ def _sources(group: Group) -> set[str]:
 
 
 def _kept(group: Group, measured: Measured) -> BySource:
-    """What a segment keeps of what was measured, by source."""
+    """What a segment keeps of what was measured, by source; what lies in memory that is used again, copied."""
     if not measured.rows and "steps" in group.info:  # several rows of an image
         return {}
-    kept, parts = _sources(group), measured.parts(group.name)
-    return {source: _copied(values) for source, values in parts.items() if source in kept}
+    sources, parts = _sources(group), measured.parts(group.name)
+    views = {"rows" if name == group.name else name for name in measured.views}
+    kept = {source: owned(parts[source]) if source in views else parts[source] for source in parts if source in sources}
+    if "odd" in measured.rest and "categories/" in kept:
+        kept["categories/"] = Marked(kept["categories/"], measured.rest["odd"])
+    return kept
 
 
-def _copied(values: Any) -> Any:
-    """What waits may lie in memory that the caller uses again."""
-    if isinstance(values, list) or is_immutable(values):
+@dataclass(frozen=True)
+class Marked:
+    """Classes of rows, some of which are none.
+
+    Attributes:
+        classes: Of each row, `[n]`; or which of several are on, `[n, k]`.
+        odd: Which rows have none, bool `[n]`.
+    """
+
+    classes: Array
+    odd: Array
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def tolist(self) -> list[Any]:
+        """The classes."""
+        classes: list[Any] = self.classes.tolist()
+        return classes
+
+
+def _copied(values: Values) -> Values:
+    """Values that lie in no memory that the caller uses again."""
+    if isinstance(values, Marked) or values is None:  # what is marked was made here
         return values
-    values = local(values)
-    return namespace(values).asarray(values, copy=True)
+    return owned(values if isinstance(values, list) else local(values))
 
 
-def _plain(values: Values) -> list[Any]:
-    plain: list[Any] = values if isinstance(values, list) else to_host(values).tolist()
-    return plain
+def _landed(values: Sequence[Any]) -> list[Any]:
+    """Arrays of several batches in host memory; what a device has of one form is brought over at once."""
+    flat = [
+        part for value in values for part in ((value.classes, value.odd) if isinstance(value, Marked) else (value,))
+    ]
+    places_of: dict[Hashable, list[int]] = {}
+    for place, part in enumerate(flat):
+        if is_immutable(part):
+            flat[place] = to_host(part)
+        elif part is not None and not isinstance(part, list | np.ndarray):
+            places_of.setdefault((part.dtype, part.device, tuple(part.shape[1:])), []).append(place)
+    for places in places_of.values():
+        ends = np.cumsum([len(flat[place]) for place in places])
+        for place, part in zip(places, np.split(to_host(joined([flat[p] for p in places])), ends[:-1]), strict=True):
+            flat[place] = part
+    parts = iter(flat)
+    return [Marked(next(parts), next(parts)) if isinstance(value, Marked) else next(parts) for value in values]
+
+
+def _counting(codes: NDArray[np.intp] | None, rows: Any) -> tuple[NDArray[np.intp], Any]:
+    """The numbers of the segments of a batch's rows, and the rows; of categories those that are some."""
+    if codes is None or len(codes) != len(rows):
+        codes = np.full(len(rows), OTHER_CODE, np.intp)
+    return (codes[~rows.odd], rows.classes[~rows.odd]) if isinstance(rows, Marked) else (codes, rows)
 
 
 def _together(parts: list[Any]) -> NDArray[Any]:
     """The rows of several batches as one array of numbers, or of strings if a batch has some."""
     if not any(isinstance(rows, list) for rows in parts):
-        return np.concatenate([to_host(rows) for rows in parts])
-    texts = [str(value) for rows in parts for value in _plain(rows)]
+        return np.concatenate(parts)
+    texts = [str(value) for rows in parts for value in (rows if isinstance(rows, list) else rows.tolist())]
     together = np.empty(len(texts), object)
     together[:] = texts
     return together
@@ -259,9 +311,7 @@ def label_values(measured: Mapping[str, Measured]) -> Values:
         what = "numbers" if labels is None else "several at once"
         raise InputError(f"segment_by='label' needs one class per image, but labels are {what}: {_INSTEAD}")
     odd = measured[of_labels[0]].rest.get("odd")
-    if isinstance(odd, np.ndarray) and odd.any():
-        return [None if none else label for label, none in zip(labels.tolist(), odd.tolist(), strict=True)]
-    return labels
+    return labels if odd is None else Marked(labels, odd)
 
 
 def _classes(values: Array | list[str], name: str) -> Array | list[str]:

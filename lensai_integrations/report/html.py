@@ -26,6 +26,7 @@ from lensai_integrations.drift.calibration import calibration_of
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import FormatError
 from lensai_integrations.profiles.conventions import inputs_of, is_images, title_of
+from lensai_integrations.profiles.coverage import coverage_text
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import OUTPUTS, is_labels, is_outputs
 from lensai_integrations.profiles.profile import Baseline, Profile
@@ -37,6 +38,7 @@ from lensai_integrations.report.pages import (
     Page,
     data_sections,
     definitions_used,
+    measured_lines,
     rows_noun,
     when,
 )
@@ -124,6 +126,8 @@ def _rows(source: Source) -> tuple[str, ...]:
     """Rows seen, and how many of which group were left out."""
     lines = [count(source.profile.n, rows_noun(source.profile.groups))]
     left_out = {name: group.invalid for name, group in source.profile.groups.items() if group.invalid}
+    lines += [f"of {of}"] if (of := coverage_text(source.profile.info)) else []
+    lines += measured_lines(source.profile)
     lines += [f"{count(n, 'row')} of {name} left out: not finite" for name, n in left_out.items()]
     return tuple(lines if left_out else [*lines, "no invalid row"])
 

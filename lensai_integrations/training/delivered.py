@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Any, Final
 
 from lensai_integrations.problems import Problems
+from lensai_integrations.profiles.coverage import is_whole
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.profile import Profile, bounded
 from lensai_integrations.profiling.delivered_images import Collector, alive
@@ -259,7 +260,9 @@ class RawImages:
             collector.reset()
             name = _free(collector.name, profile.groups)
             _add(delivered.groups, profile.groups, collector.name, name)
-            warnings += [*delivered.warnings, *_difference(name, delivered.n, rows, source)]
+            whole = is_whole(profile.info)  # else more were delivered than profiled, as was asked for
+            of_pass = _difference(name, delivered.groups[collector.name].seen, rows, source) if whole else []
+            warnings += [*delivered.warnings, *of_pass]
             warnings += _join_segments(delivered, profile, collector.name, name)
         if warnings:
             profile.info["warnings"] = [*profile.warnings, *warnings]

@@ -22,6 +22,7 @@ from typing import Final
 
 from lensai_integrations.mlflow.address import DEFAULT_PATH
 from lensai_integrations.problems import Problems, log, suppressed
+from lensai_integrations.profiles.coverage import coverage_text
 from lensai_integrations.profiles.profile import Baseline, files_of
 from lensai_integrations.storage.folders import MANIFEST, turn, write_files
 from lensai_integrations.training.options import Options
@@ -201,9 +202,17 @@ def _say_where(
         again = (run, options.artifact_path) in _LOGGED
         places.append(f"logged to MLflow run {run.run_id}{_AGAIN if again else ''}")
         _LOGGED.add((run, options.artifact_path))
-    say(f"Baseline of {baseline.n} {baseline.reference.source} rows: {', '.join(places) or 'kept in memory only'}.")
+    say(f"Baseline of {_rows_of(baseline)}: {', '.join(places) or 'kept in memory only'}.")
     if baseline.warnings:
         log.warning("about the baseline: %s", "; ".join(baseline.warnings))
+
+
+def _rows_of(baseline: Baseline) -> str:
+    """How many rows the reference is of, and the training profile where that is not of all batches."""
+    rows = f"{baseline.n} {baseline.reference.source} rows"
+    training = baseline.training
+    of = "" if training is None else coverage_text(training.info)
+    return rows if training is None or not of else f"{rows}, and of {training.n} of {training.source} ({of})"
 
 
 @contextmanager

@@ -5,20 +5,22 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from lensai_integrations.errors import FormatError
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.conventions import inputs_of, is_images
+from lensai_integrations.profiles.coverage import BATCHES, coverage_text
 from lensai_integrations.profiles.names import LABEL
 from lensai_integrations.profiles.profile import Baseline, Profile, from_bytes, to_bytes
 from lensai_integrations.profiling.batch_reading import BatchReader, Reader, image_inputs, without_key
 from lensai_integrations.profiling.labels import Chosen, Place
 from lensai_integrations.profiling.profiler import Profiler
+from lensai_integrations.training.chosen import ChosenBatches
 from lensai_integrations.training.delivered import RawImages
-from lensai_integrations.training.options import SOURCES, Profiling, Reading
+from lensai_integrations.training.options import SOURCES, Options, Profiling, Reading
 from lensai_integrations.training.recording import Measurer
 
 VALIDATION, TRAINING, TEST, PREDICTION = SOURCES
@@ -29,6 +31,17 @@ NO_HELD_OUT = (
 NO_ROWS = (
     "no row of the {} pass was handed to the callback: had it batches, and does a subclass of the callback that"
     " overrides a hook call super() in it?"
+)
+
+#: What training batches are noted under, where not all are profiled.
+_BATCHES: Final = "training batches"
+_WHOLE: Final = (
+    "{} is not followed: the training data is the reference, or may have to be it, and a reference is of all batches"
+)
+_PARTIAL: Final = "the reference is of training data, and of {}: no whole validation pass was profiled"
+_NONE_PROFILED: Final = (
+    "of a pass over training data none was profiled ({}), so the training profile is that of an earlier pass, if there"
+    " is one: pass a smaller every="
 )
 
 #: What of a reader says which values the model sees.
@@ -218,6 +231,21 @@ class Fit(Preparer, Generic[P]):
         self.problems.note("reference", NO_HELD_OUT.format(self.options.reference_source))
         self.reference = TRAINING
 
+    def chosen(self, source: str, *, as_reference: bool) -> ChosenBatches | None:
+        """Which batches of a source are to be profiled; None for all.
+
+        Args:
+            source: Whose passes.
+            as_reference: Whether they are the reference, or may turn out to be; then all are.
+        """
+        options = self.options
+        if source != TRAINING or not isinstance(options, Options) or not options.thins:
+            return None
+        if as_reference:
+            self.problems.note(_BATCHES, _WHOLE.format(options.thinning))
+            return None
+        return ChosenBatches(options.every, cost=options.cost, seed=options.seed)
+
     def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:
         """End a pass: its profile, merged over ranks, becomes the latest. A collective.
 
@@ -231,6 +259,9 @@ class Fit(Preparer, Generic[P]):
         profile = self.finished(source, self.recordings[source], **info)
         with self.problems.caught(f"merging {source} over ranks"):
             merged = self._gather(profile, self.problems)
+            if merged is not None and _is_unseen(merged):
+                self.problems.note(_BATCHES, _NONE_PROFILED.format(coverage_text(merged.info)))
+                return
             if merged is not None and (whole or source not in self.profiles):
                 if not whole:
                     merged.info["warnings"] = [*merged.warnings, f"the profile is of a part of a {source} epoch"]
@@ -252,6 +283,8 @@ class Fit(Preparer, Generic[P]):
             return None
         if not any(group.n + group.invalid for group in reference.groups.values()) and not reference.warnings:
             self.problems.note("reference", NO_ROWS.format(self.reference))
+        if reference is training and (of := coverage_text(reference.info)):
+            self.problems.note(_BATCHES, _PARTIAL.format(of))
         return Baseline(reference, training if training is not reference else None)
 
     def state(self) -> dict[str, Any]:
@@ -265,6 +298,12 @@ class Fit(Preparer, Generic[P]):
         with self.problems.caught("checkpoint"):
             if self._rank == 0:
                 self.profiles = profiles_of(state)
+
+
+def _is_unseen(profile: Profile) -> bool:
+    """Whether a pass had batches, and none of those that were to be profiled."""
+    batches = profile.info.get(BATCHES)
+    return isinstance(batches, Mapping) and not batches["profiled"] and bool(batches["of"])
 
 
 def different_readings(profiles: Mapping[str, Profile], one: str, two: str) -> str:
@@ -298,7 +337,7 @@ def _reader_text(info: Mapping[str, Any]) -> str:
 
 
 class StateCache:
-    """Encodes profiles for checkpoints, each only once.
+    """Encodes profiles for checkpoints, each only once, by whatever names it is kept.
 
     Example:
         >>> cache = StateCache()
@@ -307,17 +346,20 @@ class StateCache:
     """
 
     def __init__(self) -> None:
-        self._encoded: dict[str, tuple[Profile, bytes]] = {}
+        self._encoded: list[tuple[Profile, bytes]] = []
 
     def state(self, profiles: Mapping[str, Profile | None]) -> dict[str, bytes]:
         """The profiles that there are, as bytes, by name."""
-        return {name: self._bytes(name, profile) for name, profile in profiles.items() if profile is not None}
+        wanted = {name: profile for name, profile in profiles.items() if profile is not None}
+        self._encoded = [entry for entry in self._encoded if any(entry[0] is profile for profile in wanted.values())]
+        return {name: self._bytes(profile) for name, profile in wanted.items()}
 
-    def _bytes(self, name: str, profile: Profile) -> bytes:
-        encoded = self._encoded.get(name)
-        if encoded is None or encoded[0] is not profile:
-            encoded = self._encoded[name] = (profile, to_bytes(profile))
-        return encoded[1]
+    def _bytes(self, profile: Profile) -> bytes:
+        for encoded, blob in self._encoded:
+            if encoded is profile:
+                return blob
+        self._encoded.append((profile, to_bytes(profile)))
+        return self._encoded[-1][1]
 
 
 def profiles_of(state: Mapping[str, Any]) -> dict[str, Profile]:

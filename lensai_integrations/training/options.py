@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any, Final
 
@@ -157,6 +158,11 @@ class Options(Profiling):
         target: A dict says it for each kind of pass, as for `inputs`.
         reference: Or `"final"`: one more validation pass at the end of fit, with the weights that it leaves.
         training: What is profiled of training batches: `"inputs"` (and labels), `"all"` (layers too), or None.
+        every: Of how many training batches one is profiled; which of them, the seed says. The reference is always
+            whole.
+        cost: What share of training time may go into profiling training batches, such as 0.02; what they cost is
+            measured, and one in `every`, twice as many and so on is profiled for it. Runs that are repeated, and ranks,
+            may choose otherwise.
         clean_windows: How many clean windows of each size are drawn from the kept rows at the end, for `compare` to
             hold the false-alarm rate asked for; 0 for none. With a layer of 512 columns 1,000 take some 10 seconds.
         artifact_path: Directory of the artifacts in the MLflow run. Two callbacks need two.
@@ -172,6 +178,8 @@ class Options(Profiling):
     """
 
     training: str | None = "inputs"
+    every: int = 1
+    cost: float | None = None
     clean_windows: int = 1000
     artifact_path: str = "lensai"
     directory: str | Path | None = None
@@ -182,11 +190,34 @@ class Options(Profiling):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_one_of("training", self.training, TRAININGS)
-        check_numbers(clean_windows=self.clean_windows, dataloader_idx=self.dataloader_idx)
+        check_numbers(every=self.every, clean_windows=self.clean_windows, dataloader_idx=self.dataloader_idx)
+        _check_cost(self.cost)
+        if self.thins and self.training is None:
+            raise InputError(f"{self.thinning} is of training batches, of which training=None profiles none")
+        if self.thins and self.reference == SOURCES[1]:
+            raise InputError(f"{self.thinning} is of a training profile beside the reference, which is always whole")
         if 0 < self.clean_windows < 100:
             raise InputError(f"clean_windows={self.clean_windows!r} are too few to calibrate: pass 0, or 100 or more")
         checked_path(self.artifact_path)
         check_seconds("upload_deadline", self.upload_deadline)
+
+    @property
+    def thins(self) -> bool:
+        """Whether not all training batches are to be profiled."""
+        return self.every > 1 or self.cost is not None
+
+    @property
+    def thinning(self) -> str:
+        """What says so, as it was written."""
+        asked = [f"every={self.every}"] if self.every > 1 else []
+        return " and ".join([*asked, f"cost={self.cost}"] if self.cost is not None else asked)
+
+
+def _check_cost(cost: Any) -> None:
+    if cost is None:
+        return
+    if isinstance(cost, bool) or not isinstance(cost, Real) or not 0 < float(cost) < 1:
+        raise InputError(f"cost={cost!r} should be a share of training time between 0 and 1, such as 0.02, or None")
 
 
 def _check_inputs(inputs: Any) -> None:

@@ -173,6 +173,18 @@ class Recording:
                 pass_on(error)
         return copy_of(images)
 
+    def skip(self, rows: int) -> None:
+        """Pass over a batch that is not profiled: which rows repeat others' is known by how many are before them.
+
+        Args:
+            rows: How many it has.
+        """
+        self._rows += rows
+        excess = self._rows - self._own
+        if 0 < excess <= self._padding:
+            self._rows -= excess
+            self._padding -= excess
+
     def hint_labels(self, place: Place, head: str = "") -> None:
         """Tell that the loss was given what is at this place of the batch as the target of an output."""
         if self._prepared is not None and isinstance(reader := self._prepared[0], BatchReader):

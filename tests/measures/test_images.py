@@ -350,7 +350,7 @@ def test_no_decision_needs_a_value(convention, dtype, layout, shape):
     names, rows, found = measure_images_and_bytes(images, convention)
     counts, n = measure_images_and_counts(images, convention)[2:]
     assert (counts.device.type, tuple(counts.shape)) == ("meta", (images.channels, 256))
-    assert n is None if dtype == torch.uint8 else (n.device.type, tuple(n.shape)) == ("meta", ())
+    assert n == images.n if dtype == torch.uint8 else (n.device.type, tuple(n.shape)) == ("meta", ())
     assert (rows.device.type, tuple(rows.shape), rows.dtype) == ("meta", (shape[0], len(names)), torch.float32)
     assert (tuple(found.shape), found.dtype) == ((shape[0], images.channels, images.height, images.width), torch.uint8)
 

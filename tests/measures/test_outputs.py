@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from checks.operations import Operations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -27,6 +28,7 @@ from lensai_integrations.measures.outputs import (
     SCORES,
     TOP_CLASS,
     _classification_rows,
+    _classification_rows_in_torch,
     confidence_scores,
     heads_of,
     measure_outputs,
@@ -135,9 +137,15 @@ def test_float16_on_numpy_does_not_overflow():
     np.testing.assert_allclose(first, [1, 1 / (1 + np.exp(-0.25))], rtol=1e-6)
 
 
+@pytest.fixture
+def on_tensors(monkeypatch):
+    """Measure tensors in host memory as those of an accelerator, which they stand in for."""
+    monkeypatch.setattr("lensai_integrations.measures.outputs.local", lambda array: array)
+
+
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
 def test_the_generic_path_gives_what_numpy_gives(kind):
-    """Accelerators run the formulas on tensors; torch's own in host memory prove that path without one."""
+    """Traced functions run the formulas of numpy on arrays of their own; torch's prove that path without these."""
     values = logits_batch(classes=7)
     values = values if kind == "logits" else scipy_softmax(values, axis=1)
     values[3, 2] = np.nan
@@ -148,6 +156,86 @@ def test_the_generic_path_gives_what_numpy_gives(kind):
     assert (rows.dtype, top.dtype) == (torch.float32, torch.int64)
     np.testing.assert_allclose(rows.numpy(), host_rows, rtol=1e-5, atol=1e-7)
     assert top.tolist() == host_top.tolist()
+
+
+KINDS_OF_OUTPUTS = ["logits", "probabilities", "multilabel_logits", "multilabel_probabilities", "values"]
+
+
+def odd_batch(kind, classes, dtype, seed=0):
+    """Rows of a kind; some with a value that is not finite, some that contradict the kind, some with equal values."""
+    values = torch.from_numpy(logits_batch(n=80, classes=classes, seed=seed))
+    if kind == "probabilities":
+        values = values.softmax(1)
+    elif kind == "multilabel_probabilities":
+        values = values.sigmoid()
+    for row, odd in enumerate([np.nan, np.inf, -np.inf, 3.0, -0.5, 1.004]):
+        values[row, (row * 7) % classes] = odd
+    values[10:13] = values[10:13].mean(1, keepdim=True)
+    if classes > 1:
+        values[13, -2:] = values[13].max()
+    values[14] = 0.0
+    return values.to(dtype)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_OUTPUTS)
+@pytest.mark.parametrize("classes", [1, 2, 10, 1000, MAX_CLASS_STREAMS + 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_an_accelerator_gives_what_the_host_gives(kind, classes, dtype, on_tensors):
+    values = odd_batch(kind, classes, dtype)
+    host = measure_outputs(values.double().numpy() if dtype == torch.float64 else values.float().numpy(), kind=kind)
+    device = measure_outputs(values, kind=kind)
+    assert isinstance(device.rows, torch.Tensor)
+    assert (device.rows.dtype, device.names) == (torch.float32, host.names)
+    np.testing.assert_array_equal(device.rows.isnan().numpy(), np.isnan(host.rows))
+    np.testing.assert_allclose(device.rows.numpy(), host.rows, rtol=2e-5, atol=1e-6)
+    if host.top_class is None:
+        assert device.top_class is None
+    else:
+        assert device.top_class.dtype == torch.int64
+        assert device.top_class.tolist() == host.top_class.tolist()
+
+
+@settings(max_examples=50, deadline=None)
+@given(LOGITS, st.sampled_from([None, np.nan, np.inf, -np.inf]))
+def test_any_logits_are_measured_alike_on_an_accelerator(logits, odd):
+    logits = logits.copy()
+    if odd is not None:
+        logits[0, -1] = odd
+    host = measure_outputs(logits, kind="logits")
+    rows, top_class = _classification_rows_in_torch(torch.from_numpy(logits), "logits", namespace(torch.zeros(1)))
+    np.testing.assert_allclose(rows.numpy(), host.rows, rtol=2e-5, atol=2e-6)
+    assert top_class.tolist() == host.top_class.tolist()
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_very_sure_models_keep_their_scores_apart_on_an_accelerator(kind, on_tensors):
+    others = np.exp(-np.array([20.0, 30.0, 50.0, 80.0]))
+    values = np.stack([np.log(others), np.log(others), np.zeros(4)], axis=1)
+    values = torch.from_numpy(
+        values if kind == "logits" else np.stack([others, others, 1 - 2 * others], axis=1)
+    ).float()
+    rows = measure_outputs(values, kind=kind).rows.numpy()
+    np.testing.assert_allclose(rows[:, 3:6], np.outer(others, [3, 3, 1]), rtol=1e-4)
+    assert (np.diff(rows[:, 6]) < 0).all()
+
+
+def test_mixed_precision_and_an_empty_batch_on_an_accelerator(on_tensors):
+    values = torch.from_numpy(logits_batch())
+    plain = measure_outputs(values, kind="logits").rows
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_array_equal(measure_outputs(values, kind="logits").rows.numpy(), plain.numpy())
+    assert measure_outputs(values[:0], kind="logits").rows.shape == (0, 14)
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [("logits", 16), ("probabilities", 29), ("multilabel_logits", 8), ("multilabel_probabilities", 13), ("values", 1)],
+)
+def test_operations_on_an_accelerator_stay_few(kind, most, accelerator):
+    outputs = accelerator((128, 1000), torch.bfloat16)
+    with Operations() as operations:
+        measure_outputs(outputs, kind=kind)
+    assert operations.count <= most
 
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities", "values"])

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from libraries import LIBRARIES, as_if_elsewhere, maker
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from libraries import IMMUTABLE, LIBRARIES, as_if_elsewhere, maker, tensors_as_if_elsewhere
+from profiles import batch
 
 from lensai_integrations import ImageInputs, Profiler, measure
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import SeveralImages
 from lensai_integrations.profiles.profile import Profile, to_bytes
+from lensai_integrations.profiling.recorders import Inputs
 
 LIBRARY = pytest.mark.parametrize("library", LIBRARIES)
 PLACES = pytest.mark.parametrize("elsewhere", [False, True], ids=["host", "elsewhere"])
@@ -158,3 +165,257 @@ def test_the_warning_says_how_far_pixels_reached_that_were_looked_at():
     images[:] = 0
     profiler.update(inputs=looked)
     assert any("pixels reach from 200 to 200" in warning for warning in profiler.profile().warnings)
+
+
+#: Columns of a layer.
+COLUMNS = 40
+
+
+def tensors_of(n: int, seed: int, *, odd: bool = False) -> dict[str, Any]:
+    rng = torch.Generator().manual_seed(seed)
+    images = torch.rand(n, 3, 8, 8, generator=rng)
+    outputs = torch.randn(n, 5, generator=rng)
+    labels: torch.Tensor = torch.randint(5, (n,), generator=rng)
+    if odd:
+        outputs[n // 2], images[n // 3, 0, 0, 0], labels = math.nan, math.nan, labels.float()
+        labels[0] = 0.5 if seed else 1.0  # the first say that they are classes
+    layer = torch.randn(n, COLUMNS, generator=rng)
+    return {"inputs": images, "outputs": outputs, "embeddings": {"layer": layer}, "labels": labels}
+
+
+def profiler_of(**arguments: Any) -> Profiler:
+    return Profiler(
+        inputs=ImageInputs(layout="NCHW", scale=255, kind="float"), task="logits", seed=0, rows=60, **arguments
+    )
+
+
+def assert_same_states(profile: Profile, expected: Profile) -> None:
+    """Byte for byte, but for sums of floats, which are added up in other blocks."""
+    assert list(profile.groups) == list(expected.groups)
+    for name, group in profile.groups.items():
+        assert group.sketches.keys() == expected.groups[name].sketches.keys()
+        for key, sketch in group.sketches.items():
+            state, other = sketch.state(), expected.groups[name].sketches[key].state()
+            for part in state:
+                if key in ("moments", "kernel_mean"):
+                    np.testing.assert_allclose(
+                        state[part], other[part], rtol=1e-4, atol=1e-4, err_msg=f"{name} {key} {part}"
+                    )
+                else:
+                    np.testing.assert_array_equal(state[part], other[part], err_msg=f"{name} {key} {part}")
+    assert profile.rows.data.keys() == expected.rows.data.keys()
+    for name, rows in profile.rows.data.items():
+        np.testing.assert_array_equal(rows, expected.rows.data[name], err_msg=name)
+    assert profile.warnings == expected.warnings
+    assert profile.segments.keys() == expected.segments.keys()
+    for name, segment in profile.segments.items():
+        for group, other in zip(segment.groups.values(), expected.segments[name].groups.values(), strict=True):
+            for key, sketch in group.sketches.items():
+                for part, values in sketch.state().items():
+                    np.testing.assert_array_equal(values, other.sketches[key].state()[part], err_msg=f"{name} {key}")
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    tensors_as_if_elsewhere(monkeypatch)
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """`at_once(profiler)`: nothing waits in it."""
+
+    def make(profiler):
+        monkeypatch.setattr(profiler, "_may_wait", lambda *_: False)
+        return profiler
+
+    return make
+
+
+def updated(profiler, batches, looks=False):
+    for one in batches:
+        profiler.update(**(one | {"inputs": profiler.look(one["inputs"])} if looks else one))
+    return profiler
+
+
+SIZES = st.lists(st.sampled_from([1, 2, 5, 17, 40, 130, 511, 512, 600]), min_size=1, max_size=7)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(SIZES, st.sets(st.integers(0, 6)), st.booleans(), st.booleans())
+def test_how_rows_wait_changes_nothing(elsewhere, at_once, sizes, asked_after, looks, odd):
+    waits = profiler_of(segment_by="label")
+    plain = at_once(profiler_of(segment_by="label"))
+    for seed, n in enumerate(sizes):
+        updated(waits, [tensors_of(n, seed, odd=odd)], looks)
+        updated(plain, [tensors_of(n, seed, odd=odd)])
+        assert (waits.n, waits.held) == (plain.n, plain.held)
+        if seed in asked_after:
+            assert waits.profile().n == plain.n
+    assert_same_states(waits.profile(), plain.profile())
+
+
+def test_host_and_accelerator_have_the_same_rows(monkeypatch):
+    batches = [tensors_of(n, seed, odd=True) for seed, n in enumerate((40, 7, 300, 300, 60))]
+    host = updated(profiler_of(segment_by="label"), batches).profile()
+    tensors_as_if_elsewhere(monkeypatch)
+    there = updated(profiler_of(segment_by="label"), batches).profile()
+    for name in ("embeddings/layer", "labels"):  # what torch and numpy compute alike
+        for key, sketch in there.groups[name].sketches.items():
+            if key in ("bank", "categories"):
+                for part, values in sketch.state().items():
+                    np.testing.assert_array_equal(values, host.groups[name].sketches[key].state()[part], err_msg=key)
+        np.testing.assert_array_equal(there.rows.data[name], host.rows.data[name])
+    for name, group in there.groups.items():
+        assert (group.n, group.invalid) == (host.groups[name].n, host.groups[name].invalid), name
+        for key, categories in group.categories.items():
+            assert (categories.n, categories.top(9)) == (
+                host.groups[name].categories[key].n,
+                host.groups[name].categories[key].top(9),
+            )
+    assert {name: segment.n for name, segment in there.segments.items()} == {
+        name: segment.n for name, segment in host.segments.items()
+    }
+    assert "-1" not in there.segments
+    assert there.warnings == host.warnings
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_rows_are_taken_together(monkeypatch):
+    taken = []
+    monkeypatch.setattr(Inputs, "take", lambda self, one, real=Inputs.take: taken.append(one.n) or real(self, one))
+    profiler = profiler_of()
+    updated(profiler, [tensors_of(128, seed) for seed in range(9)])
+    assert taken == [128, 512, 512]
+    updated(profiler, [tensors_of(n, n) for n in (100, 5, 600, 4)])
+    assert taken == [128, 512, 512, 705]
+    assert profiler.profile().n == sum(taken) == 1152 + 709
+    assert taken[-1] == 4
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_waits_is_in_no_memory_that_is_used_again(at_once):
+    waits, plain = profiler_of(segment_by="site"), at_once(profiler_of(segment_by="site"))
+    for seed in range(6):
+        one = tensors_of(50, seed) | {"segments": torch.arange(50) % 3}
+        updated(plain, [one])
+        used_again = {name: value.clone() for name, value in one.items() if name != "embeddings"}
+        layer = one["embeddings"]["layer"].clone()
+        updated(waits, [used_again | {"embeddings": {"layer": layer}}])
+        for values in (*used_again.values(), layer):
+            values.zero_()
+    assert_same_states(waits.profile(), plain.profile())
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_wrong_width_is_told_at_once_and_costs_one_batch():
+    told = []
+    profiler = profiler_of(on_error=lambda name, error: told.append(name))
+    updated(profiler, [tensors_of(20, seed) for seed in range(3)])
+    updated(profiler, [tensors_of(20, 3) | {"embeddings": {"layer": torch.zeros(20, COLUMNS + 1)}}])
+    assert told == ["embeddings/layer"]
+    updated(profiler, [tensors_of(20, 4)])
+    profile = profiler.profile()
+    assert {name: group.n for name, group in profile.groups.items()} == {
+        "inputs": 100, "outputs": 100, "embeddings/layer": 80, "labels": 100,
+    }  # fmt: skip
+    assert np.isnan(profile.rows.data["embeddings/layer"]).all(axis=1).sum() > 0
+    strict = updated(profiler_of(), [tensors_of(20, seed) for seed in range(3)])
+    with pytest.raises(InputError, match="rows must be"):
+        updated(strict, [tensors_of(20, 3) | {"embeddings": {"layer": torch.zeros(20, COLUMNS + 1)}}])
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_group_that_comes_later_or_goes_does_not_stop_the_others(at_once):
+    waits, plain = profiler_of(), at_once(profiler_of())
+    for seed in range(9):
+        one = tensors_of(30, seed)
+        if seed in (0, 4, 5):
+            del one["embeddings"]
+        for profiler in (waits, plain):
+            updated(profiler, [one])
+    assert_same_states(waits.profile(), plain.profile())
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_host_rows_beside_those_that_wait_stay_joint(at_once):
+    waits, plain = profiler_of(), at_once(profiler_of())
+    for seed in range(9):
+        one = tensors_of(30, seed)
+        one["labels"] = one["labels"].numpy() if seed % 3 else one["labels"]
+        for profiler in (waits, plain):
+            updated(profiler, [one | ({"labels": one["labels"].copy()} if seed % 3 else {})])
+    assert_same_states(waits.profile(), plain.profile())
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_reset_forgets_what_waits_and_what_was_like_it():
+    profiler = updated(profiler_of(), [tensors_of(40, seed) for seed in range(3)])
+    profiler.reset()
+    assert (profiler.n, profiler.profile().groups) == (0, {})
+    assert_same_states(
+        updated(profiler, [tensors_of(40, 5)]).profile(), updated(profiler_of(), [tensors_of(40, 5)]).profile()
+    )
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_cannot_be_taken_together_is_told_and_the_others_have_it(monkeypatch):
+    real, told = Inputs.take, []
+
+    def fails(self, measured):
+        if measured.n > 40:
+            raise RuntimeError("injected")
+        return real(self, measured)
+
+    monkeypatch.setattr(Inputs, "take", fails)
+    profiler = updated(
+        profiler_of(on_error=lambda name, error: told.append(name)), [tensors_of(40, s) for s in range(4)]
+    )
+    profile = profiler.profile()
+    assert told == ["inputs"]
+    assert {name: group.n for name, group in profile.groups.items()} == {
+        "inputs": 40, "outputs": 160, "embeddings/layer": 160, "labels": 160,
+    }  # fmt: skip
+    assert any("injected" in warning for warning in profile.warnings)
+    strict = updated(profiler_of(), [tensors_of(40, seed) for seed in range(4)])
+    with pytest.raises(RuntimeError, match="injected"):
+        strict.profile()
+
+
+def test_measures_that_fail_now_and_then_wait_too(monkeypatch, at_once):
+    calls = []
+
+    @measure("moody")
+    def moody(images):
+        calls.append(1)
+        if len(calls) % 4 == 0:
+            raise ValueError("not today")
+        return images.mean((1, 2, 3))
+
+    tensors_as_if_elsewhere(monkeypatch)
+    profiles = []
+    for make in (profiler_of, lambda **arguments: at_once(profiler_of(**arguments))):
+        calls.clear()
+        profiles.append(
+            updated(make(measures=[moody], on_error=lambda *_: None), [tensors_of(30, s) for s in range(9)]).profile()
+        )
+    assert_same_states(*profiles)
+    assert profiles[0].groups["inputs"].apart["moody"].bank.invalid == 60
+
+
+@pytest.mark.parametrize("library", IMMUTABLE)
+def test_what_comes_to_the_host_is_taken_in_the_same_blocks(library, monkeypatch, at_once):
+    make, arrays = maker(library), [batch(np.random.default_rng(seed), 24) for seed in range(20)]
+    expected = updated(Profiler(seed=0, rows=50), arrays).profile()
+    as_if_elsewhere(monkeypatch)
+    found = Profiler(seed=0, rows=50)
+    for one in arrays:
+        found.update(
+            inputs=make(one["inputs"]), outputs=make(one["outputs"]), labels=make(one["labels"]),
+            embeddings={name: make(rows) for name, rows in one["embeddings"].items()},
+        )  # fmt: skip
+    for name, group in found.profile().groups.items():
+        assert group.n == 480
+        if name.startswith("emb"):
+            for part, values in group.bank.state().items():
+                np.testing.assert_array_equal(values, expected.groups[name].bank.state()[part])
+            assert group.kernel_mean.exponents == expected.groups[name].kernel_mean.exponents
