@@ -205,9 +205,9 @@ def test_an_image_out_of_range_is_invalid_and_counts_for_nothing(
     assert np.array_equal(added.counts, expected.counts)
     assert np.array_equal(added.rounded, expected.rounded)
     assert np.array_equal(added.sums[others], expected.sums)
-    _, rows, counts, _ = measure_images_and_counts(as_images(pixels, "float32", layout))
+    _, rows, counts, n = measure_images_and_counts(as_images(pixels, "float32", layout))
     assert np.isnan(rows).all(axis=1).tolist() == [i == place[0] for i in range(3)]
-    assert counts.sum() == 2 * 3 * 9 * 7
+    assert (counts.sum(), n) == (2 * 3 * 9 * 7, 2)
 
 
 def test_none_of_a_batch_may_be_valid() -> None:
