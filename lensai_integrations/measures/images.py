@@ -463,29 +463,24 @@ def measure_images_and_bytes(images: Images, convention: str = "lensai") -> tupl
     return *_one(images, convention, rows, failed), in_order_of(convention, _as_one(images, rounded), axis=1)
 
 
-def measure_images_and_counts(
-    images: Images, convention: str = "lensai"
-) -> tuple[tuple[str, ...], Array, Array, Array | int | None]:
-    """What `measure_images` returns, how often each of the 256 values occurs in each channel, and in how many images.
+def measure_images_and_counts(images: Images, convention: str = "lensai") -> tuple[tuple[str, ...], Array, Array]:
+    """What `measure_images` returns, and how often each of the 256 values occurs in each channel, `[C, 256]`.
 
     What `PixelCounts` counts of `pixel_bytes`, counted where the images are, for those whose bytes are to stay there.
     The counts are whole numbers; of JAX and TensorFlow int32, which holds those of 2^31 pixels. Images that are not
-    valid are left out without waiting for anything.
-
-    Returns:
-        Names; rows; counts `[C, 256]`; and the images that these are of: None for all, on an accelerator whole `[]`.
+    valid are left out, without waiting for anything; `measure_by_conventions` says how many are not.
 
     Raises:
         InputError: If the convention is unknown.
 
     Example:
         >>> from lensai_integrations.measures.inputs import ImageInputs
-        >>> names, rows, counts, n = measure_images_and_counts(ImageInputs().read(np.full((2, 8, 8), 0.5)))
-        >>> names[0], rows[0, 0].item(), counts[0, 128].item(), n
-        ('brightness', 127.5, 128, 2)
+        >>> names, rows, counts = measure_images_and_counts(ImageInputs().read(np.full((2, 8, 8), 0.5)))
+        >>> names[0], rows[0, 0].item(), counts[0, 128].item()
+        ('brightness', 127.5, 128)
     """
-    rows, failed, counts, n = _counted(images, (convention,))
-    return *_one(images, convention, rows, failed), in_order_of(convention, counts, axis=0), n
+    rows, failed, counts, _ = _counted(images, (convention,))
+    return *_one(images, convention, rows, failed), in_order_of(convention, counts, axis=0)
 
 
 def measure_by_conventions(

@@ -308,14 +308,13 @@ def test_counted_there_they_are_left_out_without_waiting(convention, bad):
     """Torch's tensors take an accelerator's way here, where bytes of the images that are not valid would stay."""
     batch = (BATCH / 255).astype(np.float32)
     batch[1, 2, 0, 0] = bad
-    everything = measure_images_and_counts(generic(torch.from_numpy(batch)), convention)
     rows, failed, counts, n = measure_by_conventions(generic(torch.from_numpy(batch)), (convention,))
-    by_numpy = measure_images_and_counts(generic(batch), convention)
-    assert int(everything[3]) == by_numpy[3] == len(BATCH) - 1
-    assert np.array_equal(everything[2], by_numpy[2])
-    assert (failed, int(n)) == ({}, len(BATCH) - 1)
-    assert np.array_equal(counts, by_numpy[2][::-1] if convention == "lensai-edge" else by_numpy[2])
-    assert torch.equal(rows[convention].isnan(), everything[1].isnan())
+    expected, _, expected_counts, expected_n = measure_by_conventions(generic(batch), (convention,))
+    assert (failed, int(n), expected_n) == ({}, len(BATCH) - 1, len(BATCH) - 1)
+    assert np.array_equal(counts, expected_counts)
+    assert np.array_equal(np.isnan(rows[convention]), np.isnan(expected[convention]))
+    _, _, in_order = measure_images_and_counts(generic(torch.from_numpy(batch)), convention)
+    assert np.array_equal(in_order, expected_counts[::-1] if convention == "lensai-edge" else expected_counts)
 
 
 @LIBRARIES
@@ -350,7 +349,7 @@ def test_no_decision_needs_a_value(convention, dtype, layout, shape):
     batch = torch.empty(shape, dtype=dtype, device="meta")
     images = ImageInputs(layout=layout, scale=1.0 if dtype == torch.uint8 else 255.0).read({"image": batch})
     names, rows, found = measure_images_and_bytes(images, convention)
-    counts, n = measure_images_and_counts(images, convention)[2:]
+    _, _, counts, n = measure_by_conventions(images, (convention,))
     assert (counts.device.type, tuple(counts.shape)) == ("meta", (images.channels, 256))
     assert n is None if dtype == torch.uint8 else (n.device.type, tuple(n.shape)) == ("meta", ())
     assert (rows.device.type, tuple(rows.shape), rows.dtype) == ("meta", (shape[0], len(names)), torch.float32)
@@ -649,7 +648,7 @@ def test_the_same_rows_come_from_both_libraries():
 def rows_of_one(pixels: np.ndarray, convention: str = "lensai") -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     """Names and measures of one image by the fast path, and its counts."""
     images = Images(pixels, (1.0,) * pixels.shape[1], (0.0,) * pixels.shape[1], "")
-    names, rows, counts, _ = measure_images_and_counts(images, convention)
+    names, rows, counts = measure_images_and_counts(images, convention)
     return names, np.asarray(rows), np.asarray(counts)
 
 

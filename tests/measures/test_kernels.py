@@ -228,9 +228,9 @@ def test_nothing_is_started_on_what_has_no_memory(monkeypatch):
     monkeypatch.setattr(kernels, "launch", None)
     with FakeTensorMode():
         assert not kernels.runs_on(fake_batch(2, 3, 8, 8))
-        names, rows, counts, n = measure_images_and_counts(FLOATS.read(fake_batch(2, 3, 8, 8)))
-    assert rows.shape == (2, len(names))
-    assert (rows.device.type, counts.device.type, n.device.type) == ("cuda", "cuda", "cuda")
+        rows, _, counts, n = measure_by_conventions(FLOATS.read(fake_batch(2, 3, 8, 8)), BOTH)
+    assert rows["lensai"].shape == (2, 20)
+    assert (rows["lensai"].device.type, counts.device.type, n.device.type) == ("cuda", "cuda", "cuda")
 
 
 @pytest.mark.parametrize("batch", [BATCH, torch.from_numpy(BATCH), torch.empty(BATCH.shape, device="meta")])
@@ -239,7 +239,7 @@ def test_other_devices_take_the_formulas(batch):
 
 
 def test_no_images_are_left_to_the_formulas(started):
-    _, rows, counts, _ = measure_images_and_counts(FLOATS.read(torch.zeros((0, 3, 8, 8))))
+    _, rows, counts = measure_images_and_counts(FLOATS.read(torch.zeros((0, 3, 8, 8))))
     assert (len(rows), int(counts.sum()), started) == (0, 0, [])
 
 

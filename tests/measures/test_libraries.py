@@ -20,6 +20,7 @@ from lensai_integrations.measures.embeddings import RandomProjection, reduce_emb
 from lensai_integrations.measures.images import (
     CONVENTIONS,
     image_measures,
+    measure_by_conventions,
     measure_images,
     measure_images_and_bytes,
     measure_images_and_counts,
@@ -93,7 +94,7 @@ def test_every_image_measure_and_the_pixel_counts(library, convention, kind, els
 
         array = make(batch)
         images = inputs.read({"image": (array, 0)})
-        found_names, rows, found, _ = measure_images_and_counts(images, convention)
+        found_names, rows, found = measure_images_and_counts(images, convention)
 
         assert inputs == ImageInputs(layout=layout, **reader_of(kind, channels)).resolve(array)
         assert is_immutable(rows) == is_immutable(found) == (elsewhere and library in IMMUTABLE)
@@ -110,10 +111,10 @@ def test_nothing_of_an_image_is_waited_for(library, convention, kind, monkeypatc
     as_if_elsewhere(monkeypatch)
     batch = KINDS[kind](pictures(23, 17, 3))
     inputs = ImageInputs(**reader_of(kind, 3)).resolve(batch)
-    names, expected, counts, _ = measure_images_and_counts(inputs.read(batch), convention)
+    names, expected, counts = measure_images_and_counts(inputs.read(batch), convention)
 
     rows, found = traced(
-        library, lambda array: measure_images_and_counts(inputs.read(array), convention)[1:3], maker(library)(batch)
+        library, lambda array: measure_images_and_counts(inputs.read(array), convention)[1:], maker(library)(batch)
     )
 
     assert is_immutable(rows)
@@ -126,8 +127,8 @@ def test_many_images_are_measured_in_a_few_blocks(library, monkeypatch):
     as_if_elsewhere(monkeypatch)
     monkeypatch.setattr("lensai_integrations.measures.pixels._DEVICE_PIXELS", 1)
     batch = RNG.integers(0, 256, (5, 6, 7, 3), dtype=np.uint8)
-    names, expected, counts, _ = measure_images_and_counts(ImageInputs().read(batch))
-    _, rows, found, _ = measure_images_and_counts(ImageInputs().read(maker(library)(batch)))
+    names, expected, counts = measure_images_and_counts(ImageInputs().read(batch))
+    _, rows, found = measure_images_and_counts(ImageInputs().read(maker(library)(batch)))
     assert_same_rows(rows, expected, names, exact=False)
     assert np.array_equal(to_host(found), counts)
 
@@ -138,7 +139,7 @@ def test_no_images_are_no_rows(library, elsewhere, monkeypatch):
     if elsewhere:
         as_if_elsewhere(monkeypatch)
     images = ImageInputs().read(maker(library)(np.zeros((0, 6, 5, 3), np.uint8)))
-    names, rows, counts, _ = measure_images_and_counts(images)
+    names, rows, counts = measure_images_and_counts(images)
     assert to_host(rows).shape == (0, len(names))
     assert not to_host(counts).any()
 
@@ -167,8 +168,8 @@ def test_pixels_of_the_image_with_a_bad_one_are_counted_nowhere(library, elsewhe
     batch = KINDS["unit"](pictures(9, 8, 3))
     batch[2, 1, 1, 0] = bad
     inputs = ImageInputs(scale=255)
-    _, _, expected, n = measure_images_and_counts(inputs.read(batch), convention)
-    _, _, counts, counted = measure_images_and_counts(inputs.read(maker(library)(batch)), convention)
+    _, _, expected, n = measure_by_conventions(inputs.read(batch), (convention,))
+    _, _, counts, counted = measure_by_conventions(inputs.read(maker(library)(batch)), (convention,))
     assert n == int(to_host(counted)) == len(batch) - 1
     assert np.array_equal(to_host(counts), expected)
     assert expected.sum() == 9 * 8 * 3 * n
@@ -329,8 +330,8 @@ def test_tensorflow_may_leave_the_number_of_rows_open():
     np.testing.assert_allclose(found, projection.project(MAPS[:, 0, 0]), rtol=2e-6, atol=1e-6)
     found = of_any_length(lambda x: measure_outputs(x, kind="logits").rows, (None, 6), LOGITS)
     np.testing.assert_allclose(found, measure_outputs(LOGITS, kind="logits").rows, rtol=2e-5, atol=1e-6)
-    names, expected, counts, _ = measure_images_and_counts(inputs.read(unit))
-    rows, found = of_any_length(lambda x: measure_images_and_counts(inputs.read(x))[1:3], (None, 9, 8, 3), unit)
+    names, expected, counts = measure_images_and_counts(inputs.read(unit))
+    rows, found = of_any_length(lambda x: measure_images_and_counts(inputs.read(x))[1:], (None, 9, 8, 3), unit)
     assert_same_rows(rows, expected, names, exact=False)
     assert np.array_equal(found, counts)
 
