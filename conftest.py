@@ -21,9 +21,6 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Triton, which comes with torch on Linux only, is what this module is written in.
-collect_ignore = [] if importlib.util.find_spec("triton") else ["lensai_integrations/measures/pixel_kernels.py"]
-
 
 class _TorchFirst:
     """Both torch, once it loads triton, and TensorFlow bring LLVM; the process aborts if TensorFlow's is there first.
@@ -40,6 +37,14 @@ class _TorchFirst:
 
 
 sys.meta_path.insert(0, _TorchFirst)
+
+#: Modules that cannot be imported where what they are written in is not installed.
+_WRITTEN_IN = {"numba": "compiled.py", "triton": "pixel_kernels.py"}
+collect_ignore = [
+    f"lensai_integrations/measures/{module}"
+    for library, module in _WRITTEN_IN.items()
+    if not importlib.util.find_spec(library)
+]
 
 
 #: What a test's parameters have in them if it takes seconds: frameworks to load and to trace, processes to start.

@@ -107,6 +107,7 @@ def test_make_bench_runs_every_script_of_every_subject():
     scripts = {
         ".".join(path.relative_to(ROOT / "benchmarks").with_suffix("").parts)
         for path in (ROOT / "benchmarks").glob("*/*.py")
-        if "results.write(" in path.read_text(encoding="utf-8") and path.name != "__main__.py"  # that of a GPU needs one
+        if "results.write(" in path.read_text(encoding="utf-8")
+        and path.name != "__main__.py"  # that of a GPU needs one
     }
     assert set(listed.replace("\\", " ").split()) == scripts

@@ -25,12 +25,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from array_api_compat import array_namespace, is_jax_array, is_numpy_array, is_torch_array
+from array_api_compat import array_namespace, is_jax_array, is_torch_array
+from array_api_compat import is_numpy_array as is_of_numpy
+from array_api_compat import numpy as _numpy
 from numpy.typing import NDArray
 
 from lensai_integrations.arrays import tensorflow
+from lensai_integrations.arrays.sharded import own_rows
 from lensai_integrations.arrays.tensorflow import is_tensorflow_array
 from lensai_integrations.errors import InputError
 
@@ -39,6 +43,16 @@ Array: TypeAlias = Any
 
 #: TensorFlow's composite tensors, which are no arrays, and what makes arrays of them.
 _COMPOSITES: Final = {"RaggedTensor": "batch.to_tensor()", "SparseTensor": "tf.sparse.to_dense(batch)"}
+
+
+def is_numpy_array(value: Any) -> bool:
+    """Whether it is an array of numpy, or one of its numbers.
+
+    Example:
+        >>> is_numpy_array(np.zeros(3)), is_numpy_array([0.0])
+        (True, False)
+    """
+    return type(value) is np.ndarray or is_of_numpy(value)
 
 
 def is_array(value: Any) -> bool:
@@ -98,7 +112,8 @@ def local(array: Array) -> Array:
     """The array as numpy without a copy where it lies in host memory; on an accelerator, itself, detached.
 
     So does an array without values, of a function that is being traced. Half precision that numpy cannot hold
-    (bfloat16) is widened to float32. A list of torch's tensors is one array of them, where they lie. Anything else that
+    (bfloat16) is widened to float32. Of a torch array that several processes hold together, those rows that this one
+    has (`sharded.py`). A list of torch's tensors is one array of them, where they lie. Anything else that
     is not an array is handed to `numpy.asarray`; what that cannot turn into numbers raises `InputError`.
 
     Example:
@@ -108,7 +123,7 @@ def local(array: Array) -> Array:
     if type(array) is np.ndarray:
         return _numbers(array, array)
     if is_torch_array(array):
-        tensor = array.detach()
+        tensor = own_rows(array).detach()
         if tensor.device.type != "cpu":
             return tensor
         if str(tensor.dtype) == "torch.bfloat16":
@@ -142,6 +157,12 @@ def namespace(*arrays: Array) -> Any:
         >>> namespace(np.zeros(2)).__name__
         'array_api_compat.numpy'
     """
+    if len(arrays) == 1:  # what most of them are: `array_namespace` asks each array what it is of all libraries
+        if type(arrays[0]) is np.ndarray:
+            return _numpy
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(arrays[0], torch.Tensor):
+            return sys.modules.get("array_api_compat.torch") or array_namespace(*arrays)
     if is_tensorflow_array(arrays[0]):
         return tensorflow
     return array_namespace(*arrays)
@@ -352,6 +373,8 @@ def zeros_beside(shape: tuple[int, ...], dtype: str, like: Array) -> Array:
 #: Bytes of what `kept_beside` keeps in a process.
 _KEPT_BYTES: Final = 1 << 28
 _kept: OrderedDict[Hashable, Array] = OrderedDict()
+#: The same of each of torch's fake modes, whose tensors do not go with those of another.
+_kept_in_mode: Final[WeakKeyDictionary[Any, OrderedDict[Hashable, Array]]] = WeakKeyDictionary()
 _kept_lock: Final = threading.Lock()
 
 
@@ -370,24 +393,25 @@ def kept_beside(key: Hashable, make: Callable[[], NDArray[Any]], like: Array) ->
         >>> kept_beside(("steps", 3), lambda: np.arange(3), like=np.zeros(1)).tolist()
         [0, 1, 2]
     """
-    if is_numpy_array(like) or is_fake(like):
-        return send(make(), like)
+    if is_numpy_array(like):
+        return make()
     full_key = key, str(like.device), _queue_of(like)
     with _kept_lock:
-        if full_key in _kept:
-            _kept.move_to_end(full_key)
-            return _kept[full_key]
+        kept = _kept_in_mode.setdefault(like.fake_mode, OrderedDict()) if is_fake(like) else _kept
+        if full_key in kept:
+            kept.move_to_end(full_key)
+            return kept[full_key]
     result = send(make(), like)
     with _kept_lock:
-        _kept[full_key] = result
-        while len(_kept) > 1 and sum(array.nbytes for array in _kept.values()) > _KEPT_BYTES:
-            _kept.popitem(last=False)
+        kept[full_key] = result
+        while len(kept) > 1 and sum(array.nbytes for array in kept.values()) > _KEPT_BYTES:
+            kept.popitem(last=False)
     return result
 
 
 def _queue_of(like: Array) -> int:
     """What work for a tensor's device is queued in: what was sent in one may not have arrived for another."""
-    if like.device.type != "cuda":
+    if not _stages(like):
         return 0
     return int(sys.modules["torch"].cuda.current_stream(like.device).cuda_stream)
 

@@ -158,6 +158,11 @@ def merge(sources: tuple[str, ...], output: Path, tracking_uri: str | None) -> N
 )
 @click.option("--segment-by", help="Also a profile per value: label (the folder), format, mode, or a name in --exif.")
 @click.option("--max-segments", type=int, default=DEFAULT_SEGMENTS, show_default=True, help="Values with a profile.")
+@click.option(
+    "--budget",
+    type=float,
+    help="Share of the time that measuring may take, e.g. 0.05: of more than 2,000 images a share; by default all.",
+)
 def profile(
     images: str,
     output: Path,
@@ -166,6 +171,7 @@ def profile(
     convention: tuple[str, ...],
     segment_by: str | None,
     max_segments: int,
+    budget: float | None,
 ) -> None:
     """Profile the image files of a folder, or of a pattern in quotes ('photos/**/*.jpg').
 
@@ -185,6 +191,7 @@ def profile(
             convention=convention,
             segment_by=segment_by,
             max_segments=max_segments,
+            budget=budget,
             resume=output,
             progress=tick,
         )

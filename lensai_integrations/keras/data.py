@@ -14,6 +14,7 @@ from lensai_integrations.profiles.names import DEFAULT_SEGMENTS
 from lensai_integrations.profiling.delivered_images import Collector
 from lensai_integrations.profiling.image_reading import Metadata
 from lensai_integrations.profiling.raw_rows import RAW
+from lensai_integrations.profiling.sampling import BUDGET
 
 
 def profile_images(
@@ -28,6 +29,7 @@ def profile_images(
     seed: int = 0,
     segment_by: str | None = None,
     max_segments: int = DEFAULT_SEGMENTS,
+    budget: float | None = BUDGET,
 ) -> Any:
     """The same `tf.data.Dataset`, whose images are profiled when they pass, before what is applied to it later.
 
@@ -48,6 +50,8 @@ def profile_images(
         segment_by: A name in `metadata`, or `"mode"`: keeps a profile for each value beside the whole; see
             `lensai_integrations.transforms.ProfileImages`.
         max_segments: How many values get one, first come, first served; the others share the segment "other".
+        budget: Share of a thread's time that measuring may take, or None to measure every image; see `ProfileImages`.
+            An element with several images is measured or left out whole.
 
     Raises:
         InputError: If it is no `tf.data.Dataset`, or an argument is not one of these.
@@ -75,6 +79,7 @@ def profile_images(
         segment_by=segment_by,
         max_segments=max_segments,
         labels=False,
+        budget=budget,
     )
 
     def look(element: Any, arrays: list[Any]) -> bool:

@@ -377,7 +377,7 @@ class Backup:
         folder = None if backup is None or "://" in str(backup.backup_dir) else Path(backup.backup_dir)
         self._metadata = None if folder is None else folder / "training_metadata.json"
         self._path = None if folder is None else folder / f"lensai-{name.replace('/', '-')}.npz"
-        self._cache = {LATEST: StateCache(), BEST: StateCache()}
+        self._cache = StateCache()
 
     def save(self, profiles: Mapping[str, Mapping[str, Profile]], *, create: bool = True) -> None:
         """Write the profiles, by `"latest"` and `"best"` and by source, in one step.
@@ -391,11 +391,8 @@ class Backup:
         """
         if self._path is None or not (create or self._path.parent.is_dir()):
             return
-        arrays = {
-            f"{which}:{source}": np.frombuffer(blob, np.uint8)
-            for which, by_source in profiles.items()
-            for source, blob in self._cache[which].state(by_source).items()
-        }
+        named = {f"{which}:{source}": profile for which, of in profiles.items() for source, profile in of.items()}
+        arrays = {name: np.frombuffer(blob, np.uint8) for name, blob in self._cache.state(named).items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".partial")
         partial.write_bytes(pack(arrays))

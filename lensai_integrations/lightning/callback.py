@@ -165,7 +165,7 @@ class BaselineCallback(Checkable, LightningCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin anew with every fit; with another pass that is the reference only if there was no fit."""
         if stage == "fit" or (not self._fitted and stage == _PASSES.get(self._options.reference_source)):
-            self._fit = LightningFit(self._options, trainer.global_rank, trainer.world_size)
+            self._fit = LightningFit(self._options, trainer.global_rank, trainer.world_size, trainer.strategy)
             self.baseline_ = self.directory_ = None
             self._fitted = self._pending = self._in_final = False
 

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.torch.finding import Finder
-from lensai_integrations.torch.recording import LoaderPass, gathered
+from lensai_integrations.torch.ranks import Share, gathered
+from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.torch.taps import Taps
 from lensai_integrations.training.fit import Fit
 from lensai_integrations.training.options import Reading
@@ -32,6 +34,7 @@ class LightningFit(Fit[LoaderPass]):
         options: What was asked for.
         rank: Which process this is.
         world_size: Of how many.
+        strategy: The trainer's, which knows which processes are fed the same.
 
     Attributes:
         taps: Hooks on the model, while there are any.
@@ -43,8 +46,10 @@ class LightningFit(Fit[LoaderPass]):
         best_seen: The best checkpoint that has the weights of a pass of this fit, and the profiles as of then.
     """
 
-    def __init__(self, options: Reading, rank: int, world_size: int) -> None:
-        super().__init__(options, rank=rank, gather=lambda profile, problems: gathered(profile, world_size, problems))
+    def __init__(self, options: Reading, rank: int, world_size: int, strategy: Any = None) -> None:
+        self._world_size, self._strategy = world_size, strategy
+        self._share: Share | None = None
+        super().__init__(options, rank=rank, gather=self._gathered)
         self.taps: Taps | None = None
         self.finder: Finder | None = None
         self.epoch: int | None = None
@@ -64,13 +69,19 @@ class LightningFit(Fit[LoaderPass]):
         layers = [] if self.taps is None else self.taps.layers
         taps, silent = (self.taps, []) if everything else (None, layers)
         chosen = self.chosen(source, as_reference=as_reference)
-        self.recordings[source] = LoaderPass(source, self.prepare(source), taps, self.problems, silent, chosen)
+        self.recordings[source] = LoaderPass(
+            source, self.prepare(source), taps, self.problems, silent, strategy=self._strategy, chosen=chosen
+        )
+
+    def _gathered(self, profile: Profile | None, problems: Problems) -> Profile | None:
+        return gathered(profile, self._world_size, problems, self._share)
 
     def complete(self, source: str, *, whole: bool = True, **info: Any) -> None:
         """End a pass, with the weights it was made with in its profile's info: the first rank's, which checkpoints have
         (running statistics may differ between ranks)."""
         recording, before = self.recordings.get(source), self.profiles.get(source)
         sample = recording.sample if recording is not None else None
+        self._share = recording.share if recording is not None else None
         super().complete(source, whole=whole, **info)
         profile = self.profiles.get(source)
         if sample is not None and profile is not None and profile is not before:

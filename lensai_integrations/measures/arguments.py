@@ -35,6 +35,9 @@ COMMON: Final = {
     "rows": "Rows that the joint sample keeps, which `calibrate` needs; 0 keeps none.",
     "max_dim": "Wider embeddings are projected to this width.",
     "seed": "Of everything random in here. Nothing else is touched.",
+    "budget": "Share of a worker's time that measuring delivered images may take, or None to measure every image. The"
+    " first 2,000 are all measured, so that windows and small data sets stay whole; of more a share of 1, 1/2 ... 1/64,"
+    " drawn by the number of an image, which the times of the first images decide.",
     "max_segments": "How many values get a segment, first come, first served; the rows of others are in the segment"
     ' "other".',
 }

@@ -11,30 +11,27 @@ is where the time goes. The formulas then run over those numbers, for the whole 
 that numpy, torch and `keras.ops` have under the same names. All spreads are those of planes from which the channels'
 means have been subtracted, so that no digits are lost, and a constant image has spreads of exactly 0.
 
-Images that are profiled where they are delivered come one at a time, and what measuring them costs is a worker's time.
-One image of bytes in host memory is therefore added up strip by strip (`totals`), each plane of a strip inside the
-processor's cache, and as few of them as possible. All is whole numbers, but for saturation: pixels, their products,
-luma in thousandths as 299 R + 587 G + 114 B (and a half), and its differences. Float32 holds those exactly, and sums of
-few enough of them, so that variances are exact.
+They are the definition. Images in host memory are added up by a compiled loop instead, where numba is installed
+(`one_pass.py`): the same sums, in a fifth of the time or less.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Final, Literal
 
 import numpy as np
 from array_api_compat import device, is_numpy_array
-from numpy.typing import NDArray
 
 from lensai_integrations.arrays.namespaces import Array, is_immutable, namespace, shape_of
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures import edge, kernels
 from lensai_integrations.measures.definitions import Definition, register
 from lensai_integrations.measures.inputs import Images
+from lensai_integrations.measures.one_pass import Added, add_up
 from lensai_integrations.measures.pixels import (
     BT601,
     GREYEST,
@@ -60,16 +57,10 @@ from lensai_integrations.measures.pixels import (
     weighted,
 )
 from lensai_integrations.problems import pass_on
-from lensai_integrations.sketches.counts import count_bytes, count_images
-
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
+from lensai_integrations.sketches.counts import count_images
 
 #: Luma, red against green, and yellow against blue.
 COMBINATIONS: Final = (BT601, (1.0, -1.0, 0.0), (0.5, 0.5, -1.0))
-#: The 256 values and their squares, `[256, 2]`.
-_POWERS: Final = np.arange(256.0)[:, None] ** (1, 2)
-_MIXED: Final = np.array(COMBINATIONS)
 
 
 @dataclass(frozen=True)
@@ -102,8 +93,6 @@ class Sums:
 def over_pixels(planes: Planes) -> Sums:
     """Add up the pixels of a few images."""
     xp = planes.xp
-    if planes.counts is not None and is_one_image_of_bytes(planes.values):
-        return _over_strips(planes.values[0], planes.counts)
     low, high = planes.bounds or extremes(planes.values, xp)
     mean, centred = centre(planes.values, low, high, xp)
     luma, *opponents = combined(centred, COMBINATIONS, xp)
@@ -119,33 +108,6 @@ def over_pixels(planes: Planes) -> Sums:
         saturation=_saturation(planes.values, xp) if opponents else None,
         size=(int(luma.shape[1]), int(luma.shape[2])),
     )
-
-
-def _over_strips(image: NDArray[np.uint8], counts: NDArray[np.int64]) -> Sums:
-    """The same of one image of bytes `[3, H, W]` in host memory, given its counts `[3, 256]`."""
-    _, height, width = image.shape
-    n, sums = height * width, totals(image)
-    mean, squares = (counts @ _POWERS / n).T
-    red_green, red_blue, green_blue = sums.products / n
-    products = (
-        [squares[0], red_green, red_blue],
-        [red_green, squares[1], green_blue],
-        [red_blue, green_blue, squares[2]],
-    )
-    covariance = products - mean * mean[:, None]  # of whole numbers in float64: no digits are lost
-    luma, *opponents = np.maximum(np.vecdot(_MIXED @ covariance, _MIXED), 0.0)
-    slope, square = sums.laplacian / n
-    numbers = {
-        "mean": mean,
-        "variance": np.maximum(np.diagonal(covariance), 0.0),
-        "luma_variance": luma,
-        "laplacian_variance": max(square - slope * slope, 0.0) * 1e-6,
-        "ridge": sums.ridge / max((height - 2) * (width - 2), 1) * 1e-3,
-        "shares": sums.counts / n,
-        "opponents_variance": sum(opponents),
-        "saturation": sums.saturation / n,
-    }
-    return Sums(**{key: np.asarray([value], np.float32) for key, value in numbers.items()}, size=(height, width))
 
 
 def _shares(luma: Array, mean: Array, xp: Any) -> Array:
@@ -441,8 +403,8 @@ def measure_images(images: Images, convention: str = "lensai") -> tuple[tuple[st
         >>> dict(zip(names[:3], rows[0, :3].tolist()))
         {'brightness': 200.0, 'contrast': 0.0, 'sharpness': 0.0}
     """
-    by_kernels = _by_kernels(images, (convention,))
-    rows, failed = _measured(images, (convention,), lambda planes: None) if by_kernels is None else (by_kernels[0], {})
+    passed = _in_one_pass(images, (convention,))
+    rows, failed = passed[:2] if passed else _measured(images, (convention,), lambda planes: None)
     return _one(images, convention, rows, failed)
 
 
@@ -458,6 +420,10 @@ def measure_images_and_bytes(images: Images, convention: str = "lensai") -> tupl
         >>> names[0], rows[0, 0].item(), pixels[0, 0, 0, 0].item()
         ('brightness', 127.5, 128)
     """
+    if added := _added_up(images, (convention,), rounded=not _as_they_lie(images)):
+        rows, failed = _rows_of(images, (convention,), added)
+        pixels = images.pixels if _as_they_lie(images) else added.rounded
+        return *_one(images, convention, rows, failed), in_order_of(convention, pixels, axis=1)
     rounded: list[Array] = []
     rows, failed = _measured(images, (convention,), lambda planes: rounded.append(_rounded(planes)))
     return *_one(images, convention, rows, failed), in_order_of(convention, _as_one(images, rounded), axis=1)
@@ -505,13 +471,7 @@ def measure_by_conventions(
         >>> {name: each.shape for name, each in rows.items()}, failed, counts[0, 200].item(), n
         ({'lensai': (2, 20), 'lensai-edge': (2, 7)}, {}, 128, 2)
     """
-    if not is_numpy_array(images.pixels):
-        return _counted(images, conventions)
-    rounded: list[Array] = []
-    rows, failed = _measured(images, conventions, lambda planes: rounded.append(_rounded(planes)))
-    pixels = _as_one(images, rounded)
-    empty = np.zeros((images.channels, 256), np.int64)
-    return rows, failed, count_images(pixels) if pixels.shape[0] else empty, int(pixels.shape[0])
+    return _counted(images, conventions)
 
 
 def in_order_of(convention: str, pixels: Array, axis: int) -> Array:
@@ -560,10 +520,8 @@ def _counted(
 ) -> tuple[dict[str, Array], dict[str, Exception], Array, Array | int | None]:
     """Rows, errors, the counts of the pixels of valid images, red first, counted as the images are gone through, and of
     how many images they are."""
-    by_kernels = _by_kernels(images, conventions)
-    if by_kernels is not None:
-        rows, counts, n = by_kernels
-        return rows, {}, counts, n
+    if passed := _in_one_pass(images, conventions, counts=True):
+        return passed
     parts: list[Array] = []
     valid: list[Array | int | None] = []
     if not images.n:
@@ -575,7 +533,9 @@ def _counted(
 
     rows, failed = _measured(images, conventions, see, counted=True)
     numbers = [n for n in valid if n is not None]
-    return rows, failed, sum(parts[1:], start=parts[0]), sum(numbers[1:], start=numbers[0]) if numbers else None
+    everything = images.n if images.n >= 0 else None
+    n = sum(numbers[1:], start=numbers[0]) if numbers else everything
+    return rows, failed, sum(parts[1:], start=parts[0]), n
 
 
 def _no_counts(images: Images) -> Array:
@@ -590,14 +550,53 @@ def _number_of(valid: Array, xp: Any) -> Array | int:
     return int(valid.sum()) if is_numpy_array(valid) else xp.sum(xp.astype(valid, xp.int32))
 
 
-def _by_kernels(images: Images, conventions: Sequence[str]) -> tuple[dict[str, Array], Array, Array] | None:
-    """Rows, counts and how many images these are of, if there are kernels for all of it; see `kernels.measured`."""
+#: From what one pass has added up to a convention's sums, by what does so of planes.
+_IN_ONE_PASS: Final[dict[Callable[[Planes], Any], Callable[[Added], Any]]] = {
+    over_pixels: lambda added: Sums(**added.of_luma()),
+    edge.over_pixels: lambda added: edge.EdgeSums(**added.of_gray()),
+}
+
+
+def _in_one_pass(
+    images: Images, conventions: Sequence[str], *, counts: bool = False
+) -> tuple[dict[str, Array], dict[str, Exception], Array, Array | int] | None:
+    """What `_counted` returns, by kernels on CUDA and by a compiled loop in host memory; None where there is neither
+    for all of it."""
+    if added := _added_up(images, conventions, counts=counts):
+        return *_rows_of(images, conventions, added), added.counts, int(np.count_nonzero(added.valid))
     streams = {name: tuple(image_measures(images.channels, name)) for name in conventions}
     if not images.n or not kernels.runs_on(images.pixels):
         return None
     if any(kernels.columns(name, images.channels) != columns for name, columns in streams.items()):
         return None
-    return kernels.measured(images, conventions)
+    passed = kernels.measured(images, conventions)
+    return None if passed is None else (passed[0], {}, passed[1], passed[2])
+
+
+def _added_up(
+    images: Images, conventions: Sequence[str], *, counts: bool = False, rounded: bool = False
+) -> Added | None:
+    """What one pass over images in host memory comes to; None where there is no compiled loop for all of it."""
+    over = [_convention_named(name).over_pixels for name in conventions]
+    if any(function not in _IN_ONE_PASS for function in over):
+        return None
+    luma, gray = over_pixels in over, edge.over_pixels in over
+    return add_up(images, luma=luma, gray=gray, counts=counts, rounded=rounded)
+
+
+def _rows_of(images: Images, conventions: Sequence[str], added: Added) -> tuple[dict[str, Array], dict[str, Exception]]:
+    """Rows by convention, and the errors of those that failed."""
+    valid = None if added.valid.all() else added.valid
+    rows: dict[str, Array] = {}
+    failed: dict[str, Exception] = {}
+    for name in conventions:
+        try:
+            sums = _IN_ONE_PASS[_convention_named(name).over_pixels](added)
+            rows[name] = _rows(images, name, sums, [valid])
+        except Exception as error:  # noqa: BLE001  what one convention does wrong is no other's
+            pass_on(error)
+            failed[name] = error
+    return rows, failed
 
 
 def _measured(
@@ -693,139 +692,3 @@ def _convention_named(name: str) -> Convention:
     if name not in CONVENTIONS:
         raise InputError(f"convention={name!r} is unknown; pass one of {', '.join(map(repr, CONVENTIONS))}")
     return CONVENTIONS[name]
-
-
-#: Pixels of a strip.
-_STRIP: Final = 1 << 16
-#: Products of so many pairs of bytes add up to less than 2^24.
-_EXACT: Final = 256
-#: Thousandths of luma, of R, G, B and 1. Half a one more than 500 rounds half up once it is cut to 8 bits and keeps the
-#: boundary away from all lumas, as in `_shares`.
-_LUMA: Final = np.array([299.0, 587.0, 114.0, 500.5], np.float32)
-
-
-@dataclass
-class Totals:
-    """Sums over the pixels of one image, float64.
-
-    Attributes:
-        products: Sums of R G, R B and G B, `[3]`.
-        laplacian: Sums of 1000 luma's Laplacian and of its square, `[2]`.
-        ridge: Sum of `|1000 luma * [1 -2 1; -2 4 -2; 1 -2 1]|` off the border.
-        saturation: Sum of (max - min) / max of R, G, B.
-        counts: How often each 8-bit luma occurs, `[256]`.
-    """
-
-    products: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    laplacian: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
-    ridge: float = 0.0
-    saturation: float = 0.0
-    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
-
-
-def is_one_image_of_bytes(values: Any) -> bool:
-    """Whether `[n, C, H, W]` is one RGB image of bytes in host memory."""
-    return is_numpy_array(values) and values.dtype == np.uint8 and values.shape[:2] == (1, 3)
-
-
-def totals(image: Bytes) -> Totals:
-    """Add up the pixels of uint8 `[3, H, W]`, contiguous.
-
-    Example:
-        >>> found = totals(np.full((3, 8, 8), 100, np.uint8))
-        >>> found.products.tolist(), found.laplacian.tolist(), int(found.counts[100])
-        ([640000.0, 640000.0, 640000.0], [0.0, 0.0], 64)
-    """
-    _, height, width = image.shape
-    rows = -(-height // min(height, -(-height * width // _STRIP)))
-    result = Totals()
-    bytes_of_luma = np.empty(height * width, np.uint8)
-    pixels, luma = np.empty((4, (rows + 2) * width), np.float32), np.empty((rows + 2) * width, np.float32)
-    pixels[3] = 1
-    for start in range(0, height, rows):
-        stop = min(start + rows, height)
-        _convert(image, start, stop, pixels, luma)
-        inner = slice(width, (stop - start + 1) * width)  # a row above and one below belong to other strips
-        result.products += _products(pixels[:3, inner])
-        scaled = np.multiply(luma[inner], 1e-3, out=pixels[0, inner])
-        np.copyto(bytes_of_luma[start * width : stop * width], scaled, casting="unsafe")
-        _add_neighbours(result, luma[: inner.stop + width], width, (start == 0, stop == height), pixels)
-        result.saturation += _strip_saturation(image[:, start:stop], width, pixels)
-    result.counts = count_bytes(bytes_of_luma[None, None])[0]
-    return result
-
-
-def _convert(image: Bytes, start: int, stop: int, pixels: Floats, luma: Floats) -> None:
-    """Fill the planes with some rows, the one above and the one below; at the border mirrored (reflect-101)."""
-    _, height, width = image.shape
-    first, last = max(start - 1, 0), min(stop + 1, height)
-    there = slice((first - start + 1) * width, (last - start + 1) * width)
-    np.copyto(pixels[:3, there].reshape(3, -1, width), image[:, first:last])
-    np.matmul(_LUMA, pixels[:, there], out=luma[there])
-    rows = luma[: (stop - start + 2) * width].reshape(-1, width)
-    if first == start:
-        rows[0] = rows[min(2, height)]
-    if last == stop:
-        rows[-1] = rows[max(-3, -1 - height)]
-
-
-def _products(pixels: Floats) -> NDArray[np.float64]:
-    whole = pixels.shape[1] // _EXACT * _EXACT
-    rest = pixels[:, whole:]
-    planes = pixels[:, :whole].reshape(3, -1, _EXACT)
-    red_green, green_blue = np.vecdot(planes[:2], planes[1:]).sum(axis=1, dtype=np.float64)
-    sums = red_green, np.vecdot(planes[0], planes[2]).sum(dtype=np.float64), green_blue
-    products: NDArray[np.float64] = np.array(sums) + (rest @ rest.T)[(0, 0, 1), (1, 2, 2)]
-    return products
-
-
-def _add_neighbours(sums: Totals, rows: Floats, width: int, border: tuple[bool, bool], space: Floats) -> None:
-    """Add what the differences between neighbours tell: see `pixels.py`."""
-    middle = rows[width:-width]
-    across, down = space[1, : middle.size], space[2, : middle.size]
-    _second(rows, width, space[0], down)
-    _second(middle, 1, space[0], across[1:-1])
-    plane, ends = middle.reshape(-1, width), across.reshape(-1, width)
-    beside = min(1, width - 1)
-    ends[:, 0] = 2 * (plane[:, beside] - plane[:, 0])
-    ends[:, -1] = 2 * (plane[:, -1 - beside] - plane[:, -1])
-    across += down
-    sums.laplacian += _sum(across, width), np.vecdot(across, across)
-    inner = down[width if border[0] else 0 : down.size - (width if border[1] else 0)]
-    if width > 2 and inner.size:
-        sums.ridge += _ridge(inner, width, space)
-
-
-def _second(values: Floats, step: int, space: Floats, out: Floats) -> None:
-    """Second differences of a long row of numbers, as if the next row followed the last column."""
-    first = np.subtract(values[step:], values[:-step], out=space[: values.size - step])
-    np.subtract(first[step:], first[:-step], out=out)
-
-
-def _ridge(down: Floats, width: int, space: Floats) -> float:
-    """Sum of `|second differences across|` of those down, without the first and the last column."""
-    mask = space[1, : down.size]
-    _second(down, 1, space[0], mask[1:-1])
-    mask[::width] = mask[width - 1 :: width] = 0
-    return _sum(np.abs(mask, out=mask), width)
-
-
-def _strip_saturation(image: Bytes, width: int, space: Floats) -> float:
-    red, green, blue = image.reshape(3, -1)
-    high, low = np.maximum(red, green), np.minimum(red, green)
-    np.maximum(high, blue, out=high)
-    np.minimum(low, blue, out=low)
-    chroma = np.subtract(high, low, out=low)
-    np.maximum(high, 1, out=high)
-    share = np.divide(chroma, high, out=space[0, : high.size], dtype=np.float32)
-    return _sum(share, width)
-
-
-def _sum(values: Floats, width: int) -> float:
-    """The sum of rows of this width, of which each is a dot product, the fastest of numpy's sums."""
-    return float(np.vecdot(values.reshape(-1, width), _ones(width)).sum(dtype=np.float64))
-
-
-@lru_cache(maxsize=64)
-def _ones(size: int) -> Floats:
-    return np.ones(size, np.float32)

@@ -358,12 +358,28 @@ def checked_group_info(info: Any, group: str) -> dict[str, Any]:
         lensai_integrations.errors.FormatError: columns of group 'outputs' should be a whole number, not 'many'
     """
     checked = _checked(info, f"group {group!r}", _GROUP_NUMBERS, _GROUP_TEXTS)
+    _check_sampled(checked.get("sampled"), group)
     if reader := checked.get("reader"):
         try:
             ImageInputs(**reader)
         except (LensAIError, TypeError, ValueError) as error:
             raise FormatError(f"how the images of group {group!r} were read cannot be: {error}") from error
     return checked
+
+
+def _check_sampled(sampled: Any, group: str) -> None:
+    """Refuse what does not say how many images were measured of how many."""
+    if sampled is None:
+        return
+    _checked(sampled, f"the images measured of group {group!r}", ("seen", "measured", "first"), ())
+    seen, measured, shares = sampled.get("seen"), sampled.get("measured"), (sampled.get("share"), sampled.get("budget"))
+    if seen is None or measured is None or measured > seen:
+        raise FormatError(f"of group {group!r} {measured!r} images should be measured of {seen!r}")
+    for share in shares:
+        if share is not None and (type(share) not in (int, float) or not 0 < share <= 1):
+            raise FormatError(
+                f"a share of the images of group {group!r} should be above 0 and at most 1, not {share!r}"
+            )
 
 
 def _checked(info: Any, of: str, numbers: tuple[str, ...], texts: tuple[str, ...]) -> dict[str, Any]:

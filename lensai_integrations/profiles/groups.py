@@ -38,7 +38,8 @@ class Group:
         sketches: By key: a kind of the table (`sketches/kinds.py`), and behind a stroke what it is of if there are
             several: `"categories/<stream>"`, and `"bank/<measure>"` for each custom measure and stream of a device.
         info: What was read and from where, as JSON values (layer, layout, how outputs were read). `"measures"` has the
-            definitions of custom measures by name, which other programs do not know.
+            definitions of custom measures by name, which other programs do not know; `"sampled"` how many of the
+            images that were `seen` are `measured`, if not all.
 
     Raises:
         InputError: If a name has something in it that is no Unicode, as half of a surrogate pair.
@@ -182,6 +183,16 @@ class Group:
                 definitions.setdefault(measure["id"], measure)
         return {id: _definition(definitions.get(id)) or DEFINITIONS.get(id) for id in ids}
 
+    @property
+    def seen(self) -> int:
+        """Rows, those left out included, and images that were delivered and not measured.
+
+        Example:
+            >>> Group("raw", info={"sampled": {"seen": 50_000, "measured": 3125}}).seen
+            50000
+        """
+        return int(self.info["sampled"]["seen"]) if self.info.get("sampled") else self.n + self.invalid
+
     def merge(self, other: Group) -> Group:
         """A new group that has seen the rows of both; neither is changed.
 
@@ -203,7 +214,18 @@ class Group:
         info = shared_info(self.info, other.info)
         if measures := other.custom | self.custom:
             info["measures"] = measures
+        if sampled := _sampled(self, other):
+            info["sampled"] = sampled
         return Group(self.name, self.streams, other.definitions | self.definitions, sketches, info)
+
+
+def _sampled(a: Group, b: Group) -> dict[str, Any]:
+    """What there is to say of both where not all images of one were measured; nothing if all were."""
+    infos = [group.info.get("sampled") or {} for group in (a, b)]
+    if not any(infos):
+        return {}
+    measured = sum(int(info.get("measured", group.seen)) for group, info in zip((a, b), infos, strict=True))
+    return {**shared_info(*infos), "seen": a.seen + b.seen, "measured": measured}
 
 
 class Contents(Protocol):

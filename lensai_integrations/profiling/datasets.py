@@ -28,6 +28,7 @@ from lensai_integrations.profiling.image_reading import Metadata
 from lensai_integrations.profiling.labels import LABEL_KEYS, Parts, Path, Place, by_evidence, inside, part_at, path_of
 from lensai_integrations.profiling.profiler import Profiler
 from lensai_integrations.profiling.raw_rows import RAW
+from lensai_integrations.profiling.sampling import checked_budget
 from lensai_integrations.profiling.settings import NOT_DECLARED, chosen_measures
 
 #: Samples whose values tell which of their parts are labels.
@@ -51,6 +52,7 @@ def profile_dataset(
     max_segments: int = DEFAULT_SEGMENTS,
     like: Baseline | Profile | None = None,
     num_workers: int = 0,
+    budget: float | None = None,
     limit: int | None = None,
     source: str = "dataset",
 ) -> Profile:
@@ -85,6 +87,9 @@ def profile_dataset(
         like: A baseline, to read and sketch as it was: of files and samples one with images as they were delivered,
             whose convention and custom measures are taken.
         num_workers: Of files, and of data sets with a length where torch is in use: worker processes.
+        budget: Of files and samples: share of the time that measuring may take, the rest being to read them, e.g. 0.05.
+            Of more than 2,000 only a share is measured then; by default all are. See `profile_files` and
+            `transforms.ProfileImages`.
         limit: Only so many files, samples or batches, the first ones.
         source: What the profile is of.
 
@@ -98,8 +103,9 @@ def profile_dataset(
         >>> profile.groups["raw"].n, profile.groups["labels"].categories[""].top(1)
         (5, [('cat', 5)])
     """
+    about = {"metadata": metadata, "exif": exif, "budget": checked_budget(budget)}
     asked = _Asked(
-        inputs, target, {"metadata": metadata, "exif": exif}, checked_measures(measures), convention, like, num_workers,
+        inputs, target, about, checked_measures(measures), convention, like, num_workers,
         limit, source, {"k": k, "rows": rows, "seed": seed, "segment_by": segment_by, "max_segments": max_segments},
     )  # fmt: skip
     if isinstance(data, str | FilePath):
@@ -196,6 +202,7 @@ _INSTEAD: Final = {
     "target": "labels are the names of folders: leave target='auto', or pass None for none",
     "metadata": "its functions are given samples: pass a data set, or images one at a time",
     "exif": "it is read of files and of Pillow's images: pass a folder, or a data set",
+    "budget": "it is a share of the time that reading images takes: pass limit= for fewer batches",
     "num_workers": "worker processes are for folders, and where torch is in use for data sets with a length: pass such,"
     " or give the loader its own, DataLoader(..., num_workers=...)",
 }
@@ -228,7 +235,7 @@ def _of_samples(data: Any, asked: _Asked) -> Profile:
 
 
 def _of_batches(batches: Iterable[Any], asked: _Asked, data: Any) -> Profile:
-    asked.refuse("batches", "metadata", "exif", "num_workers")
+    asked.refuse("batches", "metadata", "exif", "num_workers", "budget")
     problems, inputs, like = Problems(), asked.inputs, asked.like
     readers_given = readers_by_name(inputs) if isinstance(inputs, Mapping) else image_inputs(inputs, data, problems)
     if isinstance(inputs, str) and readers_given == ImageInputs():

@@ -62,6 +62,15 @@ from lensai_integrations.profiling.raw_rows import (
     stay_on_one_core,
     with_segments,
 )
+from lensai_integrations.profiling.sampling import (
+    SAMPLED,
+    WHOLE,
+    about,
+    checked_budget,
+    in_words,
+    level_of_files,
+    levels_of_files,
+)
 from lensai_integrations.sketches.categories import Categories
 from lensai_integrations.sketches.state import State
 from lensai_integrations.storage.folders import replace_file
@@ -76,8 +85,10 @@ SUFFIXES: Final = (
 )  # fmt: skip
 #: Files that one process measures before it reports; seconds between two saved states; unreadable files that are named.
 CHUNK, SAVE_EVERY, MOST_NAMED = 32, 10.0, 1000
+#: Chunks that are tried out for how long measuring takes; in the first libraries load.
+_TRIED: Final = 3
 _STATE: Final = "resume.npz"
-_INFO: Final = {"note": "files, RGB"}
+_INFO: Final[dict[str, Any]] = {"note": "files, RGB"}
 
 
 @documented(COMMON, only=("measures", "convention", "k", "rows", "max_segments"))
@@ -95,6 +106,7 @@ def profile_files(
     segment_by: str | None = None,
     max_segments: int = DEFAULT_SEGMENTS,
     labels: bool = True,
+    budget: float | None = None,
     limit: int | None = None,
     source_name: str = "files",
     name: str = RAW,
@@ -118,6 +130,9 @@ def profile_files(
         segment_by: `"format"`, `"mode"`, a name in `metadata` or `exif`, or `"label"`: also keeps a profile for each
             value.
         labels: Whether the names of folders are labels.
+        budget: Share of the time that measuring may take, the rest being reading; by default all files are measured.
+            All are read, so those that cannot be are counted; of more than 2,000 a share is measured, 2,000 or more,
+            drawn by their place in the order.
         limit: Only so many files, the first in their order.
         source_name: What the profile says it is of.
         name: Of the images' group.
@@ -135,7 +150,7 @@ def profile_files(
     """
     _check_pillow()
     measured_by = single_convention(convention)
-    functions, measures = checked_metadata(metadata), checked_measures(measures)
+    functions, measures, budget = checked_metadata(metadata), checked_measures(measures), checked_budget(budget)
     root, paths = images_in(source)
     paths = paths[:limit]
     kept = (*FILE, *checked_exif(exif), *functions)
@@ -148,6 +163,7 @@ def profile_files(
         [measure.definition for measure in measures],
         [*map(_source, functions.values())],
         by,
+        budget,
     ]
     digest = _digest(root, paths, (*settings, k, rows, seed, max_segments))
     work = _Work(RawSketches(columns, k, [seed], rows), digest, max_segments, name)
@@ -156,15 +172,22 @@ def profile_files(
         work.load(store)
     started = saved = time.monotonic()
     progress(work.done, len(paths))
-    for size, chunk in _chunks(paths[work.done :], columns, jobs):
-        work.add(root, paths[work.done : work.done + size], chunk)
+    items: Sequence[Path | OnlyRead] = paths
+    if budget is not None and len(paths) > WHOLE:
+        levels = levels_of_files(len(paths), seed)
+        if work.level is None:
+            work.level = level_of_files(levels, budget, *_times(paths, columns, jobs))
+        pairs = zip(paths, levels >= work.level, strict=True)
+        items = [path if measured else OnlyRead(str(path)) for path, measured in pairs]
+    for size, chunk in _chunks(items[work.done :], columns, jobs):
+        work.add(root, items[work.done : work.done + size], chunk)
         progress(work.done, len(paths))
         if store is not None and time.monotonic() - saved > SAVE_EVERY:
             work.save(store)
             saved = time.monotonic()
     if store is not None:
         store.unlink(missing_ok=True)
-    return work.profile(root, paths, time.monotonic() - started, source_name, labelled=labelled)
+    return work.profile(root, paths, time.monotonic() - started, source_name, labelled=labelled, budget=budget)
 
 
 def images_in(source: str | Path) -> tuple[Path, list[Path]]:
@@ -221,24 +244,32 @@ class _Work:
         self._unreadable: list[tuple[str, str]] = []
         self._causes: dict[str, str] = {}
         self.done = self.resumed = 0
+        self.level: int | None = None  # of the share that is measured, once it is decided
 
-    def add(self, root: Path, paths: Sequence[Path], chunk: Chunk) -> None:
+    def add(self, root: Path, items: Sequence[Path | OnlyRead], chunk: Chunk) -> None:
         """Take in what came of these files."""
         by = self._sketches.columns.segment_by
         if by is not None:
+            paths = [path for path in items if isinstance(path, Path)]
             labels = _folders(root, paths, dict(chunk.unreadable)) if by == SEGMENT_BY_LABEL else chunk.segments
             chunk.rows[:, -1] = [self._names.code(name) for name in labels]
         self._sketches.update(chunk.rows, chunk.words)
         self._pixels += chunk.pixels
         self._unreadable += chunk.unreadable
         self._causes = chunk.causes | self._causes
-        self.done += len(paths)
+        self.done += len(items)
 
     def save(self, path: Path) -> None:
         """Write the state; a run that is cut short while it writes leaves the one before."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        about = {"digest": self._digest, "done": self.done, "unreadable": self._unreadable, "causes": self._causes}
-        notes = np.frombuffer(json.dumps({**about, "segments": self._names.names}).encode(), np.uint8)
+        about: dict[str, Any] = {
+            "digest": self._digest,
+            "done": self.done,
+            "unreadable": self._unreadable,
+            "causes": self._causes,
+        }
+        about |= {"segments": self._names.names, "level": self.level}
+        notes = np.frombuffer(json.dumps(about).encode(), np.uint8)
         state: State = {"__notes__": notes, "__pixels__": self._pixels, **self._sketches.state()}
         replace_file(path, pack(state), sync=False)
 
@@ -259,8 +290,18 @@ class _Work:
         self._names = SegmentNames(self._most, list(map(str, notes["segments"])))
         self._causes = {str(what): str(why) for what, why in notes["causes"].items()}
         self.done = self.resumed = int(notes["done"])
+        self.level = notes.get("level")
 
-    def profile(self, root: Path, paths: Sequence[Path], seconds: float, source: str, *, labelled: bool) -> Profile:
+    def profile(
+        self,
+        root: Path,
+        paths: Sequence[Path],
+        seconds: float,
+        source: str,
+        *,
+        labelled: bool,
+        budget: float | None = None,
+    ) -> Profile:
         """What it amounts to.
 
         Raises:
@@ -269,7 +310,12 @@ class _Work:
         if len(self._unreadable) == len(paths):
             first, why = self._unreadable[0]
             raise InputError(f"none of {len(paths):,} files could be read, the first, {first}: {why}")
-        groups, rows = self._sketches.groups(self._pixels, _INFO, self._name), self._sketches.rows(self._name)
+        group_info = dict(_INFO)
+        if self.level and budget is not None:
+            seen = len(paths) - len(self._unreadable)
+            group_info[SAMPLED] = about(seen, self._sketches.n, self.level, budget, with_first=False)
+            log.warning("%s: %s", self._name, in_words(group_info[SAMPLED]))
+        groups, rows = self._sketches.groups(self._pixels, group_info, self._name), self._sketches.rows(self._name)
         labels = _labels(root, paths, {path for path, _ in self._unreadable}) if labelled else None
         if labels is not None:
             groups["labels"] = labels
@@ -306,9 +352,16 @@ def _labels(root: Path, paths: Sequence[Path], without: set[str]) -> Group | Non
     return Group("labels", (), {"*": LABEL}, {"categories/": labels}, {"read_from": "the name of the folder"})
 
 
-def _chunks(paths: Sequence[Path], columns: Columns, jobs: int | None) -> Iterator[tuple[int, Chunk]]:
+def _times(paths: Sequence[Path], columns: Columns, jobs: int | None) -> tuple[float, float]:
+    """How long measuring takes and how long reading does, of the first files, in one process."""
+    chunks = [chunk for _, chunk in _chunks(paths[: _TRIED * CHUNK], columns, 0 if jobs == 0 else 1)]
+    return sum(chunk.measuring for chunk in chunks[1:]), sum(chunk.reading for chunk in chunks[1:])
+
+
+def _chunks(items: Sequence[Path | OnlyRead], columns: Columns, jobs: int | None) -> Iterator[tuple[int, Chunk]]:
     """What came of the files, in their order, with the number of files."""
-    parts = [[str(path) for path in paths[start : start + CHUNK]] for start in range(0, len(paths), CHUNK)]
+    texts = [item if isinstance(item, OnlyRead) else str(item) for item in items]
+    parts = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
     jobs = min(len(parts), os.cpu_count() or 1 if jobs is None else jobs)
     measure = partial(measure_chunk, columns)
     if jobs <= 0:
@@ -340,12 +393,13 @@ def _check_travels(columns: Columns) -> None:
         ) from error
 
 
-def _alone(columns: Columns, path: str) -> Chunk:
+def _alone(columns: Columns, item: str | OnlyRead) -> Chunk:
     """What came of a file in a process of its own."""
     try:
         with _pool(1) as pool:
-            return pool.submit(measure_chunk, columns, [path]).result()
+            return pool.submit(measure_chunk, columns, [item]).result()
     except BrokenProcessPool:
+        path = item.path if isinstance(item, OnlyRead) else item
         return Chunk(np.zeros((0, columns.width), np.float32), unreadable=[(path, "the process that read it died")])
 
 
@@ -379,8 +433,8 @@ def _digest(root: Path, paths: Sequence[Path], settings: Any) -> str:
 @dataclass
 class Chunk:
     """What came of some files: rows `[n, width]`, their categories' names, pixel counts, the names of the segments that
-    metadata puts the rows in, what could not be read, and what else went wrong first, as `RawSketches.warnings` takes
-    it."""
+    metadata puts the rows in, what could not be read, what else went wrong first, as `RawSketches.warnings` takes it,
+    and how many seconds measuring and all else took."""
 
     rows: NDArray[np.float32]
     words: list[str] = field(default_factory=list)
@@ -388,6 +442,15 @@ class Chunk:
     segments: list[str | None] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     causes: dict[str, str] = field(default_factory=dict)
+    measuring: float = 0.0
+    reading: float = 0.0
+
+
+@dataclass(frozen=True)
+class OnlyRead:
+    """A file that is read, to see whether it can be, and not measured."""
+
+    path: str
 
 
 @dataclass
@@ -399,18 +462,23 @@ class _ImageFile:
     measures: NDArray[np.float32] | None = None
 
 
-def measure_chunk(columns: Columns, paths: Sequence[str]) -> Chunk:
+def measure_chunk(columns: Columns, items: Sequence[str | OnlyRead]) -> Chunk:
     """Read and measure some files.
 
     Args:
         columns: Of the rows.
-        paths: Of the files.
+        items: The paths of the files.
     """
     stay_on_one_core()
+    began = time.perf_counter()
     chunk = Chunk(np.zeros((0, columns.width), np.float32))
     files: list[_ImageFile] = []
-    for path in paths:
+    for item in items:
+        path = item.path if isinstance(item, OnlyRead) else item
         try:
+            if isinstance(item, OnlyRead):
+                _opened(path).close()
+                continue
             file, pixels = _read(path, columns, chunk)
         except Exception as error:  # noqa: BLE001  a decoder may raise anything
             pass_on(error)
@@ -425,17 +493,39 @@ def measure_chunk(columns: Columns, paths: Sequence[str]) -> Chunk:
     chunk.rows = np.stack(rows) if rows else chunk.rows
     chunk.words = list(codes)
     chunk.segments = [_segment(file.known.get(columns.segment_by or ""), columns, chunk) for file in files]
+    chunk.reading = time.perf_counter() - began - chunk.measuring
     return chunk
+
+
+def _opened(path: str) -> Any:
+    """An image with its pixels, Pillow's, to be closed."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        image = Image.open(path)
+        try:
+            image.load()
+        except BaseException:
+            image.close()
+            raise
+    return image
+
+
+def _measured(delivered: Delivered, columns: Columns, chunk: Chunk) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Rows and pixel counts."""
+    began = time.perf_counter()
+    rows, pixels, errors = columns.measured(delivered)
+    chunk.measuring += time.perf_counter() - began
+    _note(chunk, "custom", errors)
+    return rows, pixels
 
 
 def _read(path: str, columns: Columns, chunk: Chunk) -> tuple[_ImageFile, Any]:
     """A file, measured unless it is small, and its pixel counts, 0 if it is not measured yet."""
-    from PIL import Image
-
-    with warnings.catch_warnings(), Image.open(path) as image:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with warnings.catch_warnings(), _opened(path) as image:
         warnings.simplefilter("ignore", UserWarning)
-        image.load()
         delivered = read(image)
         exif = [name for name in columns.metadata[len(FILE) :] if name not in columns.functions]
         metadata = {**file_of(delivered), **exif_of(delivered, exif)}
@@ -443,8 +533,7 @@ def _read(path: str, columns: Columns, chunk: Chunk) -> tuple[_ImageFile, Any]:
     images = delivered.images
     if images.height * images.width <= _SMALL and are_bytes(images.pixels, images.gain, images.offset):
         return _ImageFile(metadata, delivered), 0
-    measures, pixels, errors = columns.measured(delivered)
-    _note(chunk, "custom", errors)
+    measures, pixels = _measured(delivered, columns, chunk)
     return _ImageFile(metadata, None, measures[0]), pixels
 
 
@@ -461,8 +550,7 @@ def _measure(files: Sequence[_ImageFile], columns: Columns, chunk: Chunk) -> NDA
     """Measure small images of one size; their pixel counts."""
     pixels = np.concatenate([file.delivered.images.pixels for file in files if file.delivered is not None])
     images = Images(pixels, (1.0,) * 3, (0.0,) * 3, "NCHW uint8")
-    rows, counts, errors = columns.measured(Delivered(images, "RGB"))
-    _note(chunk, "custom", errors)
+    rows, counts = _measured(Delivered(images, "RGB"), columns, chunk)
     for file, row in zip(files, rows, strict=True):
         file.measures = row
     return counts

@@ -142,6 +142,20 @@ def _array(image: Array, inputs: ImageInputs) -> Delivered:
     return Delivered(_as_rgb(reader.read(image)), letters + suffix, remark=remark)
 
 
+def images_at_once(image: Any, inputs: ImageInputs | None = None) -> int:
+    """How many images are delivered together: 1, or as many as an array of several has.
+
+    Example:
+        >>> images_at_once(np.zeros((4, 6, 3), np.uint8)), images_at_once(np.zeros((5, 4, 6, 3), np.uint8))
+        (1, 5)
+    """
+    if is_picture(image) or not is_array(image):
+        return 1
+    shape = shape_of(image)
+    layout = inputs.layout if inputs is not None and inputs.layout != "auto" else _layout(image, shape)
+    return int(shape[0]) if len(shape) == len(layout) else 1
+
+
 def _layout(image: Array, shape: tuple[int, ...]) -> str:
     """Where the channels are: torch puts them first, everybody else last."""
     torch = sys.modules.get("torch")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
@@ -94,17 +94,17 @@ class Measured:
         rest = (value for source, value in self.rest.items() if source not in _ADDED)
         return max((len(value) for value in (*self.rows.values(), *rest)), default=0)
 
-    @property
+    @cached_property
     def kind(self) -> Hashable:
         """What of several batches has to be the same for them to be put together: what there is, and of which form."""
         return tuple(_form(name, value) for of in (self.rows, self.rest) for name, value in of.items())
 
-    @property
+    @cached_property
     def on_host(self) -> bool:
         """Whether all of it lies in host memory."""
         return all(isinstance(value, np.ndarray | list | int) for value in (*self.rows.values(), *self.rest.values()))
 
-    @property
+    @cached_property
     def in_flight(self) -> bool:
         """Whether it is still on an accelerator of JAX or TensorFlow, and to come to the host before it is taken."""
         return any(map(is_immutable, (*self.rows.values(), *self.rest.values())))

@@ -141,6 +141,8 @@ class Segmenter:
             self._hand_over(name, source, np.concatenate([codes_of_batch for codes_of_batch, _ in chunks]), rows)
 
     def _hand_over(self, name: str, source: str, codes: NDArray[np.intp], rows: NDArray[Any]) -> None:
+        if not len(codes):
+            return
         order = np.argsort(codes, kind="stable")
         present, starts = np.unique(codes[order], return_index=True)
         for code, places in zip(present.tolist(), np.split(order, starts[1:]), strict=True):

@@ -34,6 +34,7 @@ from lensai_integrations.report.pages import (
     axis,
     definitions_used,
     legend,
+    measured_lines,
     rows_noun,
     segments_read,
     when,
@@ -115,7 +116,8 @@ def _facts(report: DriftReport, sources: Sequence[Source], baseline: Baseline | 
     for source, name in zip(sources, (report.against, report.source), strict=True):
         lines = [f"{name}, {count(source.profile.n, rows_noun(source.profile.groups))}"]
         epoch = baseline.info.get("epoch") if source.number == 0 else None
-        yield Fact(source.name.capitalize(), tuple(lines + ([f"epoch {epoch}"] if epoch is not None else [])))
+        lines += [f"epoch {epoch}"] if epoch is not None else []
+        yield Fact(source.name.capitalize(), (*lines, *measured_lines(source.profile)))
     yield Fact(
         "Test",
         (

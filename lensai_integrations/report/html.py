@@ -38,6 +38,7 @@ from lensai_integrations.report.pages import (
     Page,
     data_sections,
     definitions_used,
+    measured_lines,
     rows_noun,
     when,
 )
@@ -126,6 +127,7 @@ def _rows(source: Source) -> tuple[str, ...]:
     lines = [count(source.profile.n, rows_noun(source.profile.groups))]
     left_out = {name: group.invalid for name, group in source.profile.groups.items() if group.invalid}
     lines += [f"of {of}"] if (of := coverage_text(source.profile.info)) else []
+    lines += measured_lines(source.profile)
     lines += [f"{count(n, 'row')} of {name} left out: not finite" for name, n in left_out.items()]
     return tuple(lines if left_out else [*lines, "no invalid row"])
 

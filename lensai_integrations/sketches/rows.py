@@ -13,10 +13,18 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-from array_api_compat import is_numpy_array
 from numpy.typing import NDArray
 
-from lensai_integrations.arrays.namespaces import Array, local, namespace, send, to_host, together, unfilled
+from lensai_integrations.arrays.namespaces import (
+    Array,
+    is_numpy_array,
+    local,
+    namespace,
+    send,
+    to_host,
+    together,
+    unfilled,
+)
 from lensai_integrations.errors import InputError
 from lensai_integrations.sketches.state import State, field, number, require
 from lensai_integrations.storage.checked_json import from_json, to_json
@@ -84,9 +92,17 @@ class RowSample:
         self._fix({name: int(array.shape[1]) for name, array in rows.items()})
         chosen, places = self._choose(priorities(self.seed, self.n, count))
         self.n += count
-        if chosen.size:
-            for name, array in rows.items():
-                self._buffers[name] = _written(self._buffers.get(name), self.size, array, np.stack([chosen, places]))
+        if not chosen.size:
+            return
+        moved = np.stack([chosen, places])
+        sent: dict[str, Array] = {}  # which rows go where, once for each device
+        for name, array in rows.items():
+            sample, beside = _beside(self._buffers.get(name), self.size, array)
+            device = "" if is_numpy_array(sample) else str(sample.device)
+            if device not in sent:
+                sent[device] = send(moved, sample)
+            _write(sample, beside, sent[device])
+            self._buffers[name] = sample
 
     def _fix(self, widths: dict[str, int]) -> None:
         self.widths = self.widths or widths
@@ -238,17 +254,22 @@ def _as_matrix(name: str, rows: Array) -> Array:
     return rows
 
 
-def _written(buffer: Array | None, size: int, rows: Array, index: NDArray[np.int64]) -> Array:
-    """The buffer with `rows[index[0]]` at the places `index[1]`, on the device of whichever is on one."""
-    sample, rows = together(np.empty((0, int(rows.shape[1])), np.float32) if buffer is None else buffer, rows)
-    xp = namespace(sample)
-    if sample.shape[0] < size:  # the first rows ever, or the first since a state was read: from now on it stays
+def _beside(buffer: Array | None, size: int, rows: Array) -> tuple[Array, Array]:
+    """A buffer that can be written to, and the rows, on the device of whichever is on one."""
+    if buffer is None:
+        return unfilled((size, int(rows.shape[1])), "float32", rows), rows
+    sample, rows = together(buffer, rows)
+    if sample.shape[0] < size:  # the first rows since a state was read: from now on it stays
         first, sample = sample, unfilled((size, int(rows.shape[1])), "float32", sample)
         sample[: first.shape[0]] = first
-    index = send(index, sample)
+    return sample, rows
+
+
+def _write(sample: Array, rows: Array, index: Array) -> None:
+    """Put `rows[index[0]]` at the places `index[1]`."""
+    xp = namespace(sample)
     with np.errstate(over="ignore", invalid="ignore"):  # float64 beyond float32 becomes infinite, as on a device
         sample[index[1]] = xp.astype(rows[index[0]], xp.float32)
-    return sample
 
 
 def _read_names(text: bytes) -> list[str]:

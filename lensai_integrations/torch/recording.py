@@ -1,32 +1,33 @@
-"""A pass over loaders: each batch is opened before the model sees it and closed after; of all ranks, one profile.
+"""A pass over loaders: each batch is opened before the model sees it and closed after.
 
 Images are measured in `open`, before the step can change them, and everything else in `close`, after the forward pass
 and never in it; a batch that is opened and not closed counts nowhere. All of it runs without gradients and outside
 inference mode: a sketch's buffers outlive the pass they were made in.
 
-Every rank profiles its own share. At the end of a pass the profiles are gathered as bytes and merged on the first rank,
-before checkpoints are written there. A distributed sampler repeats samples to give every rank equally many; each rank
-knows how many of its own are repeats, and that they come last.
+Every rank profiles its own share; `ranks.py` makes one profile of all. A distributed sampler repeats samples to give
+every rank equally many; each rank knows how many of its own are repeats, and that they come last.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data.distributed import DistributedSampler
+from torch.utils._pytree import tree_leaves, tree_map
 
-from lensai_integrations.errors import LensAIError
+from lensai_integrations.arrays.sharded import is_shared, own_rows
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.coverage import BATCHES
-from lensai_integrations.profiles.profile import Profile, from_bytes, to_bytes
+from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.profiling.batch_reading import Reader, Taken
 from lensai_integrations.profiling.labels import Place
 from lensai_integrations.torch.clock import clock_of
 from lensai_integrations.torch.layers import SampledWeights
+from lensai_integrations.torch.ranks import Share, sampler_of, share_of
 from lensai_integrations.torch.taps import Taps, tensors_of
 from lensai_integrations.training.chosen import ChosenBatches
 from lensai_integrations.training.recording import Listened, Measurer, Recording, one_blas_thread
@@ -36,62 +37,16 @@ def padding_of(loader: Any) -> tuple[int, int]:
     """How many rows of this rank's share of a loader are its own, and how many repeat others' at the end.
 
     Example:
-        >>> sampler = DistributedSampler(range(251), num_replicas=2, rank=1, shuffle=False)
+        >>> sampler = torch.utils.data.DistributedSampler(range(251), num_replicas=2, rank=1, shuffle=False)
         >>> padding_of(torch.utils.data.DataLoader(range(251), sampler=sampler))
         (125, 1)
     """
-    for owner in (loader, getattr(loader, "batch_sampler", None)):
-        sampler = getattr(owner, "sampler", None)
-        if isinstance(sampler, DistributedSampler):
-            rows = -((sampler.rank - len(sampler.dataset)) // sampler.num_replicas)  # type: ignore[arg-type]
-            rows = min(max(rows, 0), len(sampler))
-            return rows, len(sampler) - rows
-    return 0, 0
-
-
-def gathered(profile: Profile | None, world_size: int, problems: Problems) -> Profile | None:
-    """All ranks' profiles of one pass, merged; on the first rank only, None on the others.
-
-    A collective: every rank has to call it, also with nothing to give.
-
-    Args:
-        profile: This rank's, or None if it could not be made.
-        world_size: Number of ranks; with 1 the profile is returned as it is.
-        problems: Where it is reported if a rank's profile is missing.
-    """
-    if world_size == 1:
-        return profile
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        problems.note("ranks", "the processes are not connected by torch.distributed: each counts for itself")
-        return profile
-    blob = b""
-    with problems.caught("ranks"):
-        blob = to_bytes(profile) if profile is not None else b""
-    blobs: list[Any] = [b""] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(blobs, blob)
-    if torch.distributed.get_rank() != 0:
-        return None
-    return merged(blobs, problems)
-
-
-def merged(blobs: list[bytes], problems: Problems) -> Profile | None:
-    """The profiles in these byte strings as one; what cannot be merged is left out and reported."""
-    result: Profile | None = None
-    left_out = 0
-    for rank, blob in enumerate(blobs):
-        if not blob:
-            problems.note("ranks", f"the rows of rank {rank} are missing: it has no profile")
-            continue
-        try:
-            profile = from_bytes(blob)
-            assert isinstance(profile, Profile)
-            left_out += int(profile.info.get("padding_left_out", 0))
-            result = profile if result is None else result.merge(profile)
-        except LensAIError as error:
-            problems.note("ranks", f"the rows of rank {rank} are missing: {error}")
-    if result is not None:
-        result.info |= {"ranks": len(blobs), "padding_left_out": left_out}
-    return result
+    sampler = sampler_of(loader)
+    if sampler is None:
+        return 0, 0
+    rows = -((sampler.rank - len(sampler.dataset)) // sampler.num_replicas)  # type: ignore[arg-type]
+    rows = min(max(rows, 0), len(sampler))
+    return rows, len(sampler) - rows
 
 
 _WHY_SILENT = (
@@ -109,10 +64,12 @@ class LoaderPass:
         taps: The layers that are read along, or None.
         problems: Where it is reported what could not be profiled.
         known: Outputs that are not recorded here, of which it is known what their labels mean.
+        strategy: A trainer's; see `share_of`.
         chosen: Which batches are profiled; None for all.
 
     Attributes:
         sample: The weights that the pass is made with, once its first batch was opened with the model.
+        share: Which share of the data this rank is fed, if that is known.
     """
 
     def __init__(
@@ -122,11 +79,14 @@ class LoaderPass:
         taps: Taps | None,
         problems: Problems,
         known: Sequence[Listened] = (),
+        strategy: Any = None,
         chosen: ChosenBatches | None = None,
     ) -> None:
         layers = [] if taps is None else taps.layers
         self._recording = Recording(source, prepare, layers, problems, aside=aside, why_silent=_WHY_SILENT, known=known)
         self._problems, self._taps, self._chosen = problems, taps, chosen
+        self._strategy = strategy
+        self.share: Share | None = None
         self._taken: Taken | None = None
         self._rows_of_a_batch: int | None = None
         self._has_listened = self._listens_aside = False
@@ -151,6 +111,7 @@ class LoaderPass:
         """
         padding = padding_of(loader)
         self._recording.start(loader, padding)
+        self.share = share_of(loader, self._strategy)
         self._taken = self.sample = None
         self._rows_of_a_batch = _batch_size_of(loader) if padding[1] else 0
         if self._chosen is not None:
@@ -174,7 +135,7 @@ class LoaderPass:
         if self._is_passed_over(batch, index, device):
             return
         with self._spending():
-            self._taken = self._recording.take(batch)
+            self._taken = self._recording.take(_own_parts(batch))
             if self._taken is None and self._chosen is not None:
                 self._chosen.ended(profiled=False)
             if self._taken is not None and self._taps is not None:
@@ -241,6 +202,13 @@ class LoaderPass:
             if complaint := self._chosen.complaint():
                 self._problems.note("cost", complaint)
         return self._recording.finish(**info)
+
+
+def _own_parts(batch: Any) -> Any:
+    """A batch whose tensors are this process's alone."""
+    if "torch.distributed.tensor" not in sys.modules or not any(map(is_shared, tree_leaves(batch))):
+        return batch
+    return tree_map(own_rows, batch)
 
 
 def _batch_size_of(loader: Any) -> int | None:

@@ -16,12 +16,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from lensai_integrations.arrays.namespaces import Array
+from lensai_integrations.arrays.sharded import own_rows
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.measures.outputs import heads_of
@@ -112,11 +113,25 @@ def span_of(tensor: Tensor | None) -> MemorySpan | None:
         >>> are_consecutive(halves), are_consecutive(halves[:1]), are_consecutive(halves[::-1])
         (True, False, False)
     """
-    if tensor is None or not tensor.is_contiguous():
+    block = None if tensor is None or not tensor.is_contiguous() else block_of(tensor)
+    if tensor is None or block is None:
         return None
-    storage, size = tensor.untyped_storage(), tensor.element_size()
+    size = tensor.element_size()
     start = int(tensor.storage_offset()) * size
-    return MemorySpan(storage.data_ptr(), start, start + int(tensor.numel()) * size, storage.nbytes())
+    return MemorySpan(block, start, start + int(tensor.numel()) * size, tensor.untyped_storage().nbytes())
+
+
+def block_of(tensor: Tensor) -> int | None:
+    """The block of memory that a tensor lies in; None of one that only stands for others, as a `DTensor`.
+
+    Example:
+        >>> block_of(torch.zeros(2)) is None, block_of(torch.zeros(2, device="meta"))
+        (False, 0)
+    """
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return None
 
 
 def are_consecutive(spans: Sequence[MemorySpan | None]) -> bool:
@@ -308,8 +323,11 @@ class Taps:
         return rows if self.verify is None else self.verify(rows)
 
     def _reduced(self, key: str, kept: _KeptRows) -> Any:
-        reduce = self._taps[key].reduce if key in self._taps else None
-        return kept.values if kept.reduced or reduce is None else reduce_embedding(kept.values, reduce)
+        tap = self._taps.get(key)
+        if tap is None or kept.reduced or not isinstance(kept.values, Tensor):
+            return kept.values
+        values = self._own(tap, kept.values)
+        return values if tap.reduce is None else reduce_embedding(values, tap.reduce)
 
     def _joined(self, key: str, answers: list[Any], spans: list[MemorySpan | None]) -> Any:
         """The rows of a batch, of what a layer answered in the calls of the model; None if they are not known."""
@@ -417,10 +435,31 @@ class Taps:
             return
         if key != ANSWER or first_tensor(answer) is not None:
             with self._problems.caught(key), torch.no_grad(), CATCHING, self.around():
-                self._kept[key] = _copied(self._taps[key], answer)
+                self._kept[key] = self._copied(self._taps[key], answer)
         if key == ANSWER:
             self._spans.append(span_of(first_tensor(arguments)))
             self.collect()
+
+    def _copied(self, tap: Tap, answer: Any) -> _KeptRows:
+        tensor = first_tensor(answer) if tap.head is None else heads_in(answer).tensors.get(tap.head)
+        if tensor is None:
+            if tap.head is not None:
+                of, head = tap.layer.path or type(tap.layer.module).__name__, f" {tap.head!r}" if tap.head else ""
+                raise InputError(f"what {of!r} returned in this pass is not the answer{head} that it was found to have")
+            raise InputError(f"layer {tap.layer.path!r} has no tensor in what it answers, a {type(answer).__name__}")
+        tensor = self._own(tap, tensor)
+        if tap.reduce is None:
+            return _KeptRows(tensor.ndim, tensor.detach().clone(), False)
+        return _KeptRows(tensor.ndim, reduce_embedding(tensor, tap.reduce), True)
+
+    def _own(self, tap: Tap, answer: Tensor) -> Tensor:
+        """The rows of an answer that this process has; a layer that has no whole ones is left out."""
+        try:
+            return own_answer(tap, answer)
+        except InputError:
+            for layer in self.layers:
+                layer.left_out = layer.left_out or layer.key == tap.key
+            raise
 
 
 def listened(tap: Tap) -> Listened:
@@ -528,16 +567,17 @@ class Hooks:
         self._handles = {}
 
 
-def _copied(tap: Tap, answer: Any) -> _KeptRows:
-    tensor = first_tensor(answer) if tap.head is None else heads_in(answer).tensors.get(tap.head)
-    if tensor is None:
-        if tap.head is not None:
-            of, head = tap.layer.path or type(tap.layer.module).__name__, f" {tap.head!r}" if tap.head else ""
-            raise InputError(f"what {of!r} returned in this pass is not the answer{head} that it was found to have")
-        raise InputError(f"layer {tap.layer.path!r} has no tensor in what it answers, a {type(answer).__name__}")
-    if tap.reduce is None:
-        return _KeptRows(tensor.ndim, tensor.detach().clone(), False)
-    return _KeptRows(tensor.ndim, reduce_embedding(tensor, tap.reduce), True)
+def own_answer(tap: Tap, answer: Tensor) -> Tensor:
+    """The rows of an answer that this process has.
+
+    Raises:
+        InputError: If it has no whole ones, with the layer's name.
+    """
+    try:
+        return cast(Tensor, own_rows(answer))
+    except InputError as error:
+        name = tap.layer.path or type(tap.layer.module).__name__
+        raise InputError(f"layer {name!r} is not read: of what it answers, {error}") from None
 
 
 def first_tensor(answer: Any) -> Tensor | None:

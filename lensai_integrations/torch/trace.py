@@ -31,7 +31,7 @@ from lensai_integrations.measures.batches import are_samples
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.problems import pass_on
 from lensai_integrations.torch.layers import is_metric, paths_of
-from lensai_integrations.torch.taps import CATCHING, Heads, Hooks, heads_in, is_vector
+from lensai_integrations.torch.taps import CATCHING, Heads, Hooks, block_of, heads_in, is_vector
 
 
 class Rows(NamedTuple):
@@ -405,8 +405,9 @@ class Trace(TorchFunctionMode):
                 which = number if self.samples else next((i for i, image in enumerate(images) if image is tensor), 0)
                 rows = Rows((which,) * tensor.shape[0]) if tensor.ndim > 2 else OTHER_ROWS
             self._new(tensor, Node(_BATCH, tuple(tensor.shape), place=path, rows=rows))
-            if tensor.ndim > 2 and tensor.is_contiguous() and not (self.samples or is_list):
-                self._leaves[tensor.untyped_storage().data_ptr()] = tensor
+            is_block = tensor.ndim > 2 and tensor.is_contiguous() and not (self.samples or is_list)
+            if is_block and (block := block_of(tensor)) is not None:
+                self._leaves[block] = tensor
 
     def start(self, *, called: bool = False) -> None:
         """Put hooks on all modules and watch operations.
@@ -570,7 +571,8 @@ class Trace(TorchFunctionMode):
 
     def _rows_in_batch(self, tensor: Tensor) -> Rows:
         """Of one image of the batch, as a loop over it gives it: where it lies in it, once for each of its rows."""
-        leaf = self._leaves.get(tensor.untyped_storage().data_ptr()) if self._leaves and tensor.ndim else None
+        block = block_of(tensor) if self._leaves and tensor.ndim else None
+        leaf = None if block is None else self._leaves.get(block)
         if leaf is None or not tensor.is_contiguous() or tensor.numel() != leaf.stride(0):
             return OTHER_ROWS
         image, inside = divmod(int(tensor.storage_offset()) - int(leaf.storage_offset()), int(leaf.stride(0)))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lensai_integrations.arrays.namespaces import is_array, shape_of
+from lensai_integrations.arrays.sharded import own_rows
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.arguments import documented
 from lensai_integrations.measures.batches import find_images
@@ -33,7 +34,7 @@ from lensai_integrations.torch.answer import Answer, Readout, decide
 from lensai_integrations.torch.finding import forget_compiled, is_compiled
 from lensai_integrations.torch.layers import find_layer, in_training, unwrapped
 from lensai_integrations.torch.matching import match, matched, output_layer, weights_here
-from lensai_integrations.torch.taps import CATCHING, Hook, Hooks, Tap, first_tensor, heads_in, listened
+from lensai_integrations.torch.taps import CATCHING, Hook, Hooks, Tap, first_tensor, heads_in, listened, own_answer
 from lensai_integrations.torch.trace import Trace
 from lensai_integrations.training.drift import DriftOptions
 from lensai_integrations.training.layers import check_weights, known_layers, weights_known
@@ -346,6 +347,7 @@ class Watch:
             if tensor is None:
                 raise InputError(f"layer {tap.layer.path!r} has no tensor in what it answers")
             with torch.inference_mode(False), torch.no_grad(), CATCHING:
+                tensor = own_answer(tap, tensor)
                 kept[tap.key] = _copy(tensor) if tap.reduce is None else reduce_embedding(tensor.detach(), tap.reduce)
             for layer in self.layers:
                 if layer.key == tap.key and tap.reduce is not None:
@@ -649,4 +651,4 @@ def _copies(picked: Any) -> Any:
 
 def _copy(tensor: Tensor) -> Tensor:
     with torch.inference_mode(False), torch.no_grad():
-        return tensor.detach().clone()
+        return own_rows(tensor).detach().clone()  # type: ignore[no-any-return]

@@ -261,7 +261,8 @@ class RawImages:
             name = _free(collector.name, profile.groups)
             _add(delivered.groups, profile.groups, collector.name, name)
             whole = is_whole(profile.info)  # else more were delivered than profiled, as was asked for
-            warnings += [*delivered.warnings, *(_difference(name, delivered.n, rows, source) if whole else [])]
+            of_pass = _difference(name, delivered.groups[collector.name].seen, rows, source) if whole else []
+            warnings += [*delivered.warnings, *of_pass]
             warnings += _join_segments(delivered, profile, collector.name, name)
         if warnings:
             profile.info["warnings"] = [*profile.warnings, *warnings]

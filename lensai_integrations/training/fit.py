@@ -337,7 +337,7 @@ def _reader_text(info: Mapping[str, Any]) -> str:
 
 
 class StateCache:
-    """Encodes profiles for checkpoints, each only once.
+    """Encodes profiles for checkpoints, each only once, by whatever names it is kept.
 
     Example:
         >>> cache = StateCache()
@@ -346,17 +346,20 @@ class StateCache:
     """
 
     def __init__(self) -> None:
-        self._encoded: dict[str, tuple[Profile, bytes]] = {}
+        self._encoded: list[tuple[Profile, bytes]] = []
 
     def state(self, profiles: Mapping[str, Profile | None]) -> dict[str, bytes]:
         """The profiles that there are, as bytes, by name."""
-        return {name: self._bytes(name, profile) for name, profile in profiles.items() if profile is not None}
+        wanted = {name: profile for name, profile in profiles.items() if profile is not None}
+        self._encoded = [entry for entry in self._encoded if any(entry[0] is profile for profile in wanted.values())]
+        return {name: self._bytes(profile) for name, profile in wanted.items()}
 
-    def _bytes(self, name: str, profile: Profile) -> bytes:
-        encoded = self._encoded.get(name)
-        if encoded is None or encoded[0] is not profile:
-            encoded = self._encoded[name] = (profile, to_bytes(profile))
-        return encoded[1]
+    def _bytes(self, profile: Profile) -> bytes:
+        for encoded, blob in self._encoded:
+            if encoded is profile:
+                return blob
+        self._encoded.append((profile, to_bytes(profile)))
+        return self._encoded[-1][1]
 
 
 def profiles_of(state: Mapping[str, Any]) -> dict[str, Profile]:

@@ -19,9 +19,10 @@ from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.profiling.delivered_images import Collector
 from lensai_integrations.profiling.image_reading import Metadata
 from lensai_integrations.profiling.raw_rows import RAW
+from lensai_integrations.profiling.sampling import BUDGET
 
 
-@documented(COMMON, only=("measures", "convention", "k", "seed", "max_segments"))
+@documented(COMMON, only=("measures", "convention", "k", "seed", "max_segments", "budget"))
 class ProfileImages(v2.Transform):  # type: ignore[misc]
     """Profiles the images that pass through a pipeline, as they are at that place, and passes on the same objects.
 
@@ -46,6 +47,8 @@ class ProfileImages(v2.Transform):  # type: ignore[misc]
         segment_by: A name in `metadata` or `exif`, `"mode"` or `"format"`: keeps a profile for each value beside the
             whole, of image measures and metadata, for strings and whole numbers; others are in the segment "other".
         max_segments: They come first over all processes.
+        budget: How many images were seen and measured stands in the profile, the report and the log; functions of the
+            metadata are called for those that are measured.
 
     Raises:
         InputError: If an argument is not one of these.
@@ -70,6 +73,7 @@ class ProfileImages(v2.Transform):  # type: ignore[misc]
         seed: int = 0,
         segment_by: str | None = None,
         max_segments: int = DEFAULT_SEGMENTS,
+        budget: float | None = BUDGET,
     ) -> None:
         super().__init__()
         self.collector = Collector(
@@ -84,6 +88,7 @@ class ProfileImages(v2.Transform):  # type: ignore[misc]
             segment_by=segment_by,
             max_segments=max_segments,
             labels=False,
+            budget=budget,
         )
 
     def forward(self, *inputs: Any) -> Any:

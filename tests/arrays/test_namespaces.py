@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from libraries import IMMUTABLE, LIBRARIES, as_if_elsewhere, maker, traced
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lensai_integrations.arrays import namespaces
 from lensai_integrations.arrays.namespaces import (
@@ -385,10 +386,23 @@ def test_a_constant_is_made_once_for_each_device_and_the_oldest_goes(monkeypatch
     assert made == [1, "elsewhere", 2, 3, 2]
 
 
-def test_in_host_memory_and_of_fake_tensors_no_constant_is_kept(accelerator, monkeypatch):
+def test_in_host_memory_no_constant_is_kept(monkeypatch):
     monkeypatch.setattr(namespaces, "_kept", OrderedDict())
-    for like in (np.zeros(1), accelerator((1,))):
-        assert kept_beside("a", lambda: np.zeros(2), like).shape == (2,)
+    assert kept_beside("a", lambda: np.zeros(2), np.zeros(1)).shape == (2,)
+    assert not namespaces._kept
+
+
+def test_constants_of_one_fake_mode_are_not_those_of_another(monkeypatch):
+    monkeypatch.setattr(namespaces, "_kept", OrderedDict())
+    constants = []
+    for _ in range(2):
+        with FakeTensorMode():
+            like = torch.zeros(1, device="cuda")
+            constants += [kept_beside("a", lambda: np.zeros(2, np.float32), like) for _ in range(2)]
+            assert (constants[-1] + like).device.type == "cuda"
+    assert constants[0] is constants[1]
+    assert constants[2] is constants[3]
+    assert constants[1] is not constants[2]
     assert not namespaces._kept
 
 

@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from lensai_integrations import Profile, measure, profile_dataset
 from lensai_integrations.errors import InputError
-from lensai_integrations.profiling import delivered_images as ledgers
-from lensai_integrations.profiling.delivered_images import Collector, Ledger
+from lensai_integrations.profiling import ledger as ledgers
+from lensai_integrations.profiling.delivered_images import Collector
 from lensai_integrations.profiling.image_files import profile_files
+from lensai_integrations.profiling.ledger import Ledger
 from lensai_integrations.profiling.raw_rows import Columns, RawSketches
 from lensai_integrations.transforms import ProfileImages
 
@@ -59,7 +60,8 @@ def sites(ledger):
 
 
 def check(ledger, values):
-    sketches, pixels = ledger.read()
+    sketches, pixels, seen, _ = ledger.read()
+    assert seen == len(values)
     assert sketches.n == len(values)
     assert sites(ledger).n == len(values)
     np.testing.assert_array_equal(pixels[0], 2 * np.bincount(np.array(values, int) % 256, minlength=256))
@@ -311,8 +313,9 @@ def test_what_was_counted_before_an_interruption_counts(folder, monkeypatch):
     np.testing.assert_array_equal(resumed.rows.data["raw"], whole.rows.data["raw"])
 
 
-def test_buffers_that_were_sketched_keep_their_counts():
-    collector = Collector(measures=MEASURES, metadata=METADATA, capacity=5)
+@pytest.mark.parametrize("budget", [None, 0.05])
+def test_buffers_that_were_sketched_keep_their_counts(budget):
+    collector = Collector(measures=MEASURES, metadata=METADATA, capacity=5, budget=budget)
     for i in range(N):
         collector.add(pixels(i))
     warnings = collector.profile().warnings

@@ -15,8 +15,9 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.profiles.names import OTHER_SEGMENT
 from lensai_integrations.profiles.profile import to_bytes
 from lensai_integrations.profiling import image_files
-from lensai_integrations.profiling.delivered_images import Collector, SharedNames
+from lensai_integrations.profiling.delivered_images import Collector
 from lensai_integrations.profiling.image_files import profile_files
+from lensai_integrations.profiling.ledger import SharedNames
 from lensai_integrations.profiling.raw_rows import SegmentNames
 from lensai_integrations.report import baseline_html, drift_html
 

@@ -190,29 +190,33 @@ def profiler_of(**arguments: Any) -> Profiler:
 
 
 def assert_same_states(profile: Profile, expected: Profile) -> None:
-    """Byte for byte, but for sums of floats, which are added up in other blocks."""
+    """Byte for byte, but for sums of floats, which are added up in other blocks, and the order of few categories."""
     assert list(profile.groups) == list(expected.groups)
     for name, group in profile.groups.items():
-        assert group.sketches.keys() == expected.groups[name].sketches.keys()
-        for key, sketch in group.sketches.items():
-            state, other = sketch.state(), expected.groups[name].sketches[key].state()
-            for part in state:
-                if key in ("moments", "kernel_mean"):
-                    np.testing.assert_allclose(
-                        state[part], other[part], rtol=1e-4, atol=1e-4, err_msg=f"{name} {key} {part}"
-                    )
-                else:
-                    np.testing.assert_array_equal(state[part], other[part], err_msg=f"{name} {key} {part}")
+        assert_same_sketches(group.sketches, expected.groups[name].sketches, name)
     assert profile.rows.data.keys() == expected.rows.data.keys()
     for name, rows in profile.rows.data.items():
         np.testing.assert_array_equal(rows, expected.rows.data[name], err_msg=name)
     assert profile.warnings == expected.warnings
     assert profile.segments.keys() == expected.segments.keys()
-    for name, segment in profile.segments.items():
-        for group, other in zip(segment.groups.values(), expected.segments[name].groups.values(), strict=True):
-            for key, sketch in group.sketches.items():
-                for part, values in sketch.state().items():
-                    np.testing.assert_array_equal(values, other.sketches[key].state()[part], err_msg=f"{name} {key}")
+    for segment_name, segment in profile.segments.items():
+        for name, group in segment.groups.items():
+            other = expected.segments[segment_name].groups[name]
+            assert_same_sketches(group.sketches, other.sketches, f"{segment_name} {name}")
+
+
+def assert_same_sketches(sketches: dict[str, Any], expected: dict[str, Any], name: str) -> None:
+    assert sketches.keys() == expected.keys()
+    for key, sketch in sketches.items():
+        other = expected[key]
+        if key.startswith("categories"):
+            assert (sketch.n, sketch.top(99)) == (other.n, other.top(99)), f"{name} {key}"
+            continue
+        for part, values in sketch.state().items():
+            tolerance = 1e-4 if key in ("moments", "kernel_mean") else 0
+            np.testing.assert_allclose(
+                values, other.state()[part], rtol=tolerance, atol=tolerance, err_msg=f"{name} {key} {part}"
+            )
 
 
 @pytest.fixture
@@ -240,7 +244,7 @@ def updated(profiler, batches, looks=False):
 SIZES = st.lists(st.sampled_from([1, 2, 5, 17, 40, 130, 511, 512, 600]), min_size=1, max_size=7)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(SIZES, st.sets(st.integers(0, 6)), st.booleans(), st.booleans())
 def test_how_rows_wait_changes_nothing(elsewhere, at_once, sizes, asked_after, looks, odd):
     waits = profiler_of(segment_by="label")
@@ -251,6 +255,8 @@ def test_how_rows_wait_changes_nothing(elsewhere, at_once, sizes, asked_after, l
         assert (waits.n, waits.held) == (plain.n, plain.held)
         if seed in asked_after:
             assert waits.profile().n == plain.n
+            if odd:  # a bank in host memory compacts otherwise once it was asked for its invalid rows
+                plain.profile()
     assert_same_states(waits.profile(), plain.profile())
 
 
@@ -260,10 +266,7 @@ def test_host_and_accelerator_have_the_same_rows(monkeypatch):
     tensors_as_if_elsewhere(monkeypatch)
     there = updated(profiler_of(segment_by="label"), batches).profile()
     for name in ("embeddings/layer", "labels"):  # what torch and numpy compute alike
-        for key, sketch in there.groups[name].sketches.items():
-            if key in ("bank", "categories"):
-                for part, values in sketch.state().items():
-                    np.testing.assert_array_equal(values, host.groups[name].sketches[key].state()[part], err_msg=key)
+        assert_same_sketches(there.groups[name].sketches, host.groups[name].sketches, name)
         np.testing.assert_array_equal(there.rows.data[name], host.rows.data[name])
     for name, group in there.groups.items():
         assert (group.n, group.invalid) == (host.groups[name].n, host.groups[name].invalid), name

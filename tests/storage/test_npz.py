@@ -217,3 +217,33 @@ def test_every_single_bit_flip_is_refused_or_changes_nothing() -> None:
         assert loaded.keys() == arrays.keys(), bit
         assert all(np.array_equal(loaded[name], array) for name, array in arrays.items()), bit
     assert read < 4 * len(blob)  # dates, attributes and the like, which say nothing of the arrays
+
+
+@given(
+    n=st.integers(2**15 + 1, 2**17),
+    values=st.integers(1, 2**16),
+    columns=st.sampled_from([1, 3]),
+    fortran=st.booleans(),
+)
+def test_large_arrays_are_compressed_where_that_saves_something(n, values, columns, fortran):
+    numbers = np.random.default_rng(n).integers(0, values, (n, columns), dtype=np.uint16)
+    arrays = {"a": np.asfortranarray(numbers) if fortran else numbers, "small": np.arange(9)}
+    blob = pack(arrays)
+    whole = len(zipped({"a": arrays["a"].tobytes(order="A")}))
+
+    with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+        methods = {member.filename: member.compress_type for member in archive.infolist()}
+    assert methods["small.npy"] == zipfile.ZIP_DEFLATED
+    if whole < 0.7 * numbers.nbytes:
+        assert methods["a.npy"] == zipfile.ZIP_DEFLATED
+    if whole > 0.8 * numbers.nbytes:
+        assert methods["a.npy"] == zipfile.ZIP_STORED
+    assert blob == pack(arrays)
+    np.testing.assert_array_equal(unpack(blob)["a"], numbers)
+
+
+def test_what_begins_with_noise_and_goes_on_with_zeros_is_compressed():
+    array = np.zeros(2**20, np.uint8)
+    array[: 2**16] = np.random.default_rng(0).integers(0, 256, 2**16)
+
+    assert len(pack({"a": array})) < 2**17

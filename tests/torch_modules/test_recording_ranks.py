@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-import numpy as np
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from lensai_integrations import Profile, Profiler
-from lensai_integrations.problems import Problems
-from lensai_integrations.profiles.profile import to_bytes
-from lensai_integrations.torch.recording import gathered, merged, padding_of
+from lensai_integrations.torch.recording import padding_of
 
 
 @given(
@@ -58,70 +53,3 @@ def test_lightnings_wrapper_of_a_users_sampler():
 
     assert padding_of(DataLoader(range(7), sampler=wrapped)) == (3, 1)
     assert padding_of(DataLoader(range(7), sampler=exact)) == (3, 0)
-
-
-def profile(rank, n=20, left_out=0):
-    rng = np.random.default_rng(rank)
-    profiler = Profiler(seed=[0, rank], source="validation")
-    profiler.update(
-        inputs=rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8), embeddings={"fc": rng.normal(size=(n, 4))}
-    )
-    result = profiler.profile()
-    result.info |= {"epoch": 3, "padding_left_out": left_out}
-    return result
-
-
-def test_one_process_gathers_nothing():
-    mine = profile(0)
-
-    assert gathered(mine, 1, Problems()) is mine
-    assert gathered(None, 1, Problems()) is None
-
-
-def test_processes_that_are_not_connected_count_for_themselves():
-    problems = Problems(quiet=True)
-    mine = profile(0)
-
-    assert gathered(mine, 4, problems) is mine
-    assert "each counts for itself" in problems.messages[0]
-
-
-def test_merged_profiles_are_one_that_has_seen_all():
-    problems = Problems()
-    whole = merged([to_bytes(profile(rank, left_out=rank)) for rank in range(3)], problems)
-
-    assert not problems.messages
-    assert whole.n == 60
-    assert whole.groups["embeddings/fc"].n == 60
-    assert whole.rows.n == 60
-    assert whole.info["epoch"] == 3
-    assert whole.info["ranks"] == 3
-    assert whole.info["padding_left_out"] == 3
-    assert whole.source == "validation"
-
-
-def test_a_rank_without_a_profile_is_missed():
-    problems = Problems(quiet=True)
-    whole = merged([to_bytes(profile(0)), b""], problems)
-
-    assert whole.n == 20
-    assert problems.messages == ["ranks: the rows of rank 1 are missing: it has no profile"]
-
-
-def test_a_rank_that_measured_otherwise_is_left_out():
-    problems = Problems(quiet=True)
-    other = Profiler(convention="lensai-edge")
-    other.update(inputs=np.zeros((5, 8, 8, 3), np.uint8))
-    whole = merged([to_bytes(profile(0)), to_bytes(other.profile()), to_bytes(profile(2))], problems)
-
-    assert whole.n == 40
-    assert "the rows of rank 1 are missing" in problems.messages[0]
-
-
-def test_nothing_from_anybody_is_nothing():
-    assert merged([b"", b""], Problems(quiet=True)) is None
-
-
-def test_profiles_survive_being_sent():
-    assert isinstance(merged([to_bytes(profile(0))], Problems()), Profile)
-    assert torch.distributed.is_available()

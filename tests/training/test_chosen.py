@@ -54,7 +54,9 @@ def test_seed_and_epoch_choose_others():
 
 
 def test_another_process_chooses_the_same():
-    code = "from lensai_integrations.training.chosen import is_chosen as c; print(*filter(lambda i: c(i, 24), range(240)))"
+    code = (
+        "from lensai_integrations.training.chosen import is_chosen as c; print(*filter(lambda i: c(i, 24), range(240)))"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
     assert [*map(int, out.split())] == chosen(24, 10)

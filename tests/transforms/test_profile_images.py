@@ -20,7 +20,6 @@ from torchvision.transforms import v2
 
 from lensai_integrations import measure
 from lensai_integrations.errors import InputError
-from lensai_integrations.profiling import delivered_images
 from lensai_integrations.transforms import ProfileImages
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on few cores
@@ -118,9 +117,9 @@ def test_every_image_counts_once_in_processes_that_are_not_forked(start):
     check(profiled.profile(), epochs=2)
 
 
-def test_more_images_than_a_buffer_holds(monkeypatch):
-    monkeypatch.setattr(delivered_images, "CAPACITY", 8)
-    profiled = ProfileImages()
+@pytest.mark.parametrize("budget", [None, 0.05])
+def test_more_images_than_a_buffer_holds(budget):
+    profiled = ProfileImages(budget=budget)
     profiled.collector._ledger._capacity = 8
     loader = DataLoader(Pictures(profiled), batch_size=1, num_workers=2, multiprocessing_context="fork")
     for _ in loader:
