@@ -104,7 +104,7 @@ def test_nor_does_a_window_of_a_monitor():
 
 def test_everything_is_profiled_that_is_counted():
     setting = Setting(batch=8, side=16, classes=5, width=16)
-    with counting.FakeTensorMode(allow_non_fake_inputs=True), counting.nothing_kept():
+    with counting.FakeTensorMode(allow_non_fake_inputs=True):
         training = counting.FakeTraining(setting)
         for _ in range(3):
             training.batch()

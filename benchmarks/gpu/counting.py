@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 import weakref
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -265,13 +265,17 @@ def _as_on_a_gpu(put_down: Callable[[str, Mapping[str, Tensor]], None] | None) -
         return put_down is not None
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.multiple(namespaces, is_fake=lambda tensor: False, _queue_of=lambda like: 0))
+        stack.enter_context(mock.patch.multiple(namespaces, _stages=_is_on_cuda, _queue_of=lambda like: 0))
         stack.enter_context(mock.patch.object(Tensor, "numpy", _numbers_of(Tensor.numpy)))
         if find_spec(KERNELS) is not None:
             kernels = import_module(KERNELS)
             stack.enter_context(mock.patch.object(kernels, "runs_on", runs_on))
             stack.enter_context(mock.patch.object(kernels, "launch", launch))
         yield
+
+
+def _is_on_cuda(like: Tensor) -> bool:
+    return like.device.type == "cuda"
 
 
 def _numbers_of(true: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
@@ -283,13 +287,6 @@ def _numbers_of(true: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
         return true(tensor, *args, **options)
 
     return numpy
-
-
-@contextmanager
-def nothing_kept() -> Iterator[None]:
-    """Constants that were sent before are forgotten in here, and those that are sent in here, without values, after."""
-    with mock.patch.object(namespaces, "_kept", OrderedDict()):
-        yield
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -360,7 +357,7 @@ class FakeTraining:
 
 def counted(setting: Setting, batches: int = 40, epochs: int = 1) -> Counts:
     """What is asked of the device in so many batches, epoch after epoch; batches are numbered through."""
-    with FakeTensorMode(allow_non_fake_inputs=True), nothing_kept():
+    with FakeTensorMode(allow_non_fake_inputs=True):
         training = FakeTraining(setting)
         for epoch in range(epochs):
             if epoch:
@@ -377,7 +374,7 @@ def counted_windows(setting: Setting, windows: int = 3, batches: int = 2) -> Cou
     measuring._settings["task"] = "logits"  # that they are is else read from the first rows, which have no values here
     counts = Counts(setting)
     tally = Tally(counts)
-    with FakeTensorMode(allow_non_fake_inputs=True), nothing_kept(), torch.no_grad():
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         images = setting.images()
         labels = torch.zeros(setting.batch, dtype=torch.int64, device="cuda")
         outputs = torch.zeros(setting.batch, setting.classes, device="cuda")

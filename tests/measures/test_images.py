@@ -347,7 +347,7 @@ def test_no_decision_needs_a_value(convention, dtype, layout, shape):
     batch = torch.empty(shape, dtype=dtype, device="meta")
     images = ImageInputs(layout=layout, scale=1.0 if dtype == torch.uint8 else 255.0).read({"image": batch})
     names, rows, found = measure_images_and_bytes(images, convention)
-    _, _, counts, n = measure_by_conventions(images, (convention,))
+    counts, n = measure_images_and_counts(images, convention)[2:]
     assert (counts.device.type, tuple(counts.shape)) == ("meta", (images.channels, 256))
     assert n == images.n if dtype == torch.uint8 else (n.device.type, tuple(n.shape)) == ("meta", ())
     assert (rows.device.type, tuple(rows.shape), rows.dtype) == ("meta", (shape[0], len(names)), torch.float32)
