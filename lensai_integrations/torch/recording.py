@@ -47,7 +47,7 @@ def padding_of(loader: Any) -> tuple[int, int]:
 
 _WHY_SILENT = (
     "it is not part of the forward pass, or the model was compiled and called before fit; then call"
-    " torch.compiler.reset() before fit"
+    " torch.compiler.reset() before fit; or a CUDA graph is replayed in its place, which calls no layer"
 )
 
 
@@ -77,11 +77,15 @@ class LoaderPass:
         strategy: Any = None,
     ) -> None:
         layers = [] if taps is None else taps.layers
-        self._recording = Recording(source, prepare, layers, problems, aside=aside, why_silent=_WHY_SILENT, known=known)
+        self._recording = Recording(source, prepare, layers, problems, aside=aside, why_silent=self._why, known=known)
         self._problems, self._taps, self._strategy = problems, taps, strategy
         self.share: Share | None = None
         self._taken: Taken | None = None
         self.sample: SampledWeights | None = None
+
+    def _why(self, layer: Listened) -> str:
+        """Why a layer never answered."""
+        return (self._taps.why_silent(layer.key) if self._taps is not None else "") or _WHY_SILENT
 
     @property
     def has_layers(self) -> bool:
