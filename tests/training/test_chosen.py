@@ -39,7 +39,7 @@ def test_powers_of_two_are_nested():
 def test_there_is_no_period(every):
     """Every place in a block comes up about equally often, and a block does not tell the next."""
     places = [index % every for index in chosen(every, 3000, seed=1)]
-    pairs = Counter(zip(places, places[1:], strict=False))
+    pairs = Counter(pairwise(places))
 
     for counts, cells in ((Counter(places), every), (pairs, every**2)):
         expected = counts.total() / cells
