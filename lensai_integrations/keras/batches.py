@@ -37,6 +37,16 @@ Y = "y"
 IMAGES, LABELS = "inputs", "labels"
 
 
+def is_image_key(key: str) -> bool:
+    """Whether images are picked under a key, and not labels.
+
+    Example:
+        >>> [is_image_key(key) for key in ("inputs", "inputs/left", "labels/0")]
+        [True, True, False]
+    """
+    return key.partition("/")[0] == IMAGES
+
+
 class KerasBatches:
     """Finds images and labels in batches, in a graph or not.
 

@@ -138,3 +138,19 @@ def tensorflow_generators() -> Iterator[tuple[Callable[[], Any], Callable[[Any],
 def made_of(data: Any) -> Any:
     """The `tf.data.Dataset` that one was made of by `map`, `prefetch` and the like; None of a first one."""
     return getattr(data, "_input_dataset", None)
+
+
+def torch_device() -> Any:
+    """On torch: the device that layers move what they are given to; a `torch.device`. The CPU, where that is not told.
+
+    Example:
+        >>> torch_device()  # doctest: +SKIP
+        device(type='cuda', index=0)
+    """
+    import torch
+
+    try:
+        from keras.src.backend.torch.core import get_device
+    except ImportError:
+        return torch.device("cpu")
+    return torch.device(get_device())

@@ -2,17 +2,22 @@
 
 Keras's function calls `model.train_step` by name at every step, so it need not be built again: the step is exchanged
 while it runs.
+
+A `torch.utils.data.DataLoader` gives batches in host memory, which the model's first layer moves to its device. So do
+we with the images, to measure them there; what is measured is a copy in any case, and on a CPU it is taken as ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import torch
 from array_api_compat import is_torch_array
 
+from lensai_integrations.keras.batches import is_image_key
+from lensai_integrations.keras.private import torch_device
 from lensai_integrations.keras.taps import TRAIN, Caught, Pick, Sink, Spending, Taps, labelled, replaced
 from lensai_integrations.torch.clock import clock_of
 from lensai_integrations.training.cost import Clock
@@ -52,7 +57,7 @@ def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink, spending: S
     def run(data: Any) -> Any:
         steps.clear()
         with spending():
-            picked = keras.tree.map_structure(_copy, pick(data[0]))
+            picked = copies_of(pick(data[0]))
         with replaced(model, name, tapped_step):
             result = function(data)
         for caught in steps[:1]:
@@ -63,7 +68,33 @@ def build(model: Any, kind: str, taps: Taps, pick: Pick, sink: Sink, spending: S
     return run
 
 
-def _copy(values: Any) -> Any:
-    """A training step may work in place on what it is handed."""
+def copies_of(picked: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies of what was picked of a batch: a training step may work in place on what it is handed.
+
+    Those of images lie where the model computes; labels stay where they are, they are few.
+    """
+    device = torch_device()
+
+    def image_copy(images: Any) -> Any:
+        return _copy_on(device, images)
+
     with torch.no_grad():
-        return values.detach().clone() if is_torch_array(values) else values.copy()
+        return {
+            key: keras.tree.map_structure(image_copy if is_image_key(key) else _copy, values)
+            for key, values in picked.items()
+        }
+
+
+def _copy_on(device: torch.device, images: Any) -> Any:
+    """A copy on the device; one where the images are, if they are on an accelerator already or cannot be moved."""
+    in_host_memory = not is_torch_array(images) or images.device.type == "cpu"
+    if device.type == "cpu" or not in_host_memory:
+        return _copy(images)
+    try:
+        return torch.as_tensor(images).detach().to(device, non_blocking=True)  # waits for nothing if they are pinned
+    except (TypeError, RuntimeError):  # of a dtype that the device has not, or more than it has room for
+        return _copy(images)
+
+
+def _copy(values: Any) -> Any:
+    return values.detach().clone() if is_torch_array(values) else values.copy()

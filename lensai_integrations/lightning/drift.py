@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
+from weakref import ref
 
 from torch import nn
 
@@ -95,8 +96,9 @@ class DriftCallback(LightningCallback):
         self._passes = Passes(DriftOptions(**arguments))
         self._fit: _DriftFit | None = None
         self._source, self._loader = "", 0
+        self._resting: _Resting | None = None
 
-    _of_a_fit = MappingProxyType({"_fit": None, "_source": "", "_loader": 0})
+    _of_a_fit = MappingProxyType({"_fit": None, "_source": "", "_loader": 0, "_resting": None})
 
     def __copy__(self) -> Self:
         copied = super().__copy__()
@@ -178,10 +180,26 @@ class DriftCallback(LightningCallback):
         runs = (runs_of_loggers(trainer) or ([active] if active else [])) if rank == 0 else []
         self._passes.begin(fit.problems, runs=runs, rank=rank, world_size=size)
         self._passes.check_weights("torch", lambda: weights_here(pl_module))
-        fit.taps, fit.finder = attach_known(pl_module, self._passes.options, fit.problems)
+        self._attach(pl_module)
         fit.record(source, everything=True)
         self._source, self._loader = source, 0
         fit.recordings[source].start(one_loader(loaders_of(trainer, source), 0))
+
+    def _attach(self, model: LightningModule) -> None:
+        """Hooks on the layers; those of the pass before, if they are still there."""
+        fit, resting = self._this_fit, self._resting
+        self._resting = None
+        again = resting.wake(model, fit.problems) if resting is not None else None
+        if again is not None:
+            (fit.taps, fit.finder), self._resting = again, resting
+            fit.rests = True
+            return
+        before = set(fit.problems.causes)
+        fit.taps, fit.finder = attach_known(model, self._passes.options, fit.problems)
+        if is_compiled(model):
+            said = {topic: cause for topic, cause in fit.problems.causes.items() if topic not in before}
+            self._resting = _Resting(fit.taps, fit.finder, said)
+            fit.rests = True
 
     @guarded("reading a batch")
     def _open(self, trainer: Trainer, batch: Any, loader: int) -> None:
@@ -223,6 +241,36 @@ class _DriftFit(Monitored, LightningFit):
     def __init__(self, passes: Passes, rank: int, world_size: int) -> None:
         super().__init__(passes.options.reading(), rank, world_size)
         self.passes, self.say = passes, say
+        self.rests = False
+
+    def stop(self) -> None:
+        """Leave the hooks on a compiled model, where they do nothing until the next pass."""
+        if self.rests and self.taps is not None:
+            self.taps.rest()
+            self.taps = None
+        super().stop()
+
+
+class _Resting:
+    """Hooks that stay on a compiled model between passes: to put others there, it would have to be compiled again.
+
+    The model has them, and they go with it.
+    """
+
+    def __init__(self, taps: Taps, finder: Finder, said: Mapping[str, str]) -> None:
+        self._taps, self._said = ref(taps), said
+        taps.finder = finder
+
+    def wake(self, model: nn.Module, problems: Problems) -> tuple[Taps, Finder] | None:
+        """The hooks and their finder, for another pass of the same model; what was said of them is said again."""
+        taps = self._taps()
+        if taps is None or taps.model is not model or taps.finder is None:
+            return None
+        taps.begin_again(problems)
+        taps.finder.begin_again(problems)
+        for topic, cause in self._said.items():
+            problems.note(topic, cause)
+        return taps, taps.finder
 
 
 def attach_known(model: nn.Module, options: DriftOptions, problems: Problems) -> tuple[Taps, Finder]:
@@ -247,6 +295,6 @@ def attach_known(model: nn.Module, options: DriftOptions, problems: Problems) ->
     elif has_layer and options.outputs:
         taps.append(Tap(OUTPUTS, output_layer(model, reference) or Layer("", type(model).__name__, model)))
     forget_compiled(model)
-    made = Taps(taps, problems)
+    made = Taps(taps, problems, model)
     missing = [group for group in wanted if group not in same.layers]
     return made, MatchingFinder(model, made, problems, reference, missing, ways)

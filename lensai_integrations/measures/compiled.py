@@ -230,7 +230,7 @@ def _take(counters: NDArray[np.uint32], out: NDArray[np.int64]) -> None:
     """Add the four counters to `[256]` and set them to 0."""
     for value in range(256):
         out[value] += np.int64(counters[0, value]) + counters[1, value] + counters[2, value] + counters[3, value]
-    counters[:] = 0
+    counters.fill(0)
 
 
 @_compiled
@@ -300,7 +300,8 @@ def _add_up(  # noqa: PLR0912  one loop, whose parts are compiled together
                     if outside:
                         break
                 if y == 0:
-                    first[:] = planes[:, 0]
+                    for c in range(channels):
+                        first[c] = of_image[FIRST + c] = planes[c, 0]
                 for c in range(channels):
                     if wanted & COUNTS:
                         _round(planes[c], levels)
@@ -321,10 +322,10 @@ def _add_up(  # noqa: PLR0912  one loop, whose parts are compiled together
                     _between(grays, y - 1, height, of_image, GRAY_LAPLACIAN)
         valid[i] = not outside
         if outside:
-            counters[:], counters_of_luma[:] = 0, 0
+            counters.fill(0)
+            counters_of_luma.fill(0)
             continue
         taken += 1
-        of_image[FIRST : FIRST + channels] = first
         if wanted & LUMA:
             _take(counters_of_luma, shares[i])
         if wanted & COUNTS:

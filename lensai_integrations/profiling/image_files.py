@@ -313,7 +313,7 @@ class _Work:
         group_info = dict(_INFO)
         if self.level and budget is not None:
             seen = len(paths) - len(self._unreadable)
-            group_info[SAMPLED] = about(seen, self._sketches.n, self.level, budget, with_first=False)
+            group_info[SAMPLED] = about(seen, self._sketches.n, self.level, budget)
             log.warning("%s: %s", self._name, in_words(group_info[SAMPLED]))
         groups, rows = self._sketches.groups(self._pixels, group_info, self._name), self._sketches.rows(self._name)
         labels = _labels(root, paths, {path for path, _ in self._unreadable}) if labelled else None

@@ -149,11 +149,8 @@ def images_at_once(image: Any, inputs: ImageInputs | None = None) -> int:
         >>> images_at_once(np.zeros((4, 6, 3), np.uint8)), images_at_once(np.zeros((5, 4, 6, 3), np.uint8))
         (1, 5)
     """
-    if is_picture(image) or not is_array(image):
-        return 1
-    shape = shape_of(image)
-    layout = inputs.layout if inputs is not None and inputs.layout != "auto" else _layout(image, shape)
-    return int(shape[0]) if len(shape) == len(layout) else 1
+    axes = 4 if inputs is None or inputs.layout == "auto" else len(inputs.layout)
+    return int(image.shape[0]) if getattr(image, "ndim", 0) == axes else 1
 
 
 def _layout(image: Array, shape: tuple[int, ...]) -> str:

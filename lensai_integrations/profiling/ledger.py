@@ -36,10 +36,9 @@ from numpy.typing import NDArray
 
 from lensai_integrations.profiling.raw_rows import MOST_CATEGORIES, OTHER_CATEGORY, RawSketches, SegmentNames
 from lensai_integrations.profiling.sampling import (
-    FEWEST,
+    LEFT_OUT,
     LEVELS,
     SHARE,
-    WHOLE,
     Pace,
     Sampling,
     Turn,
@@ -183,16 +182,13 @@ class Ledger:
         if self._sampling is None:
             return Turn(True, 0, self._generation, began)
         level, is_first = level_of(writer.key, number), number < writer.first
-        turn = Turn(True, slab_of(level, is_first=is_first), self._generation, began)
-        if is_first:
-            return turn
-        if not writer.past:
-            writer.past = self.seen() > WHOLE
-        if self._level is None and writer.past:
-            self._level = self._decided(self._sampling)
-        if self._level is None or level >= self._level or not writer.past:
-            return turn
-        return turn._replace(measured=False)
+        if not is_first:
+            writer.past = writer.past or self.seen() > self._sampling.whole
+            if self._level is None and writer.past:
+                self._level = self._decided(self._sampling)
+            if self._level is not None and level < self._level and writer.past:
+                return LEFT_OUT
+        return Turn(True, slab_of(level, is_first=is_first), self._generation, began)
 
     def _decided(self, sampling: Sampling) -> int | None:
         """The level of the share, which the first process decides that has measured enough."""
@@ -259,12 +255,12 @@ class Ledger:
         paths = sorted(self.folder.glob(f"{self.generation()}-*.rows"))
         shares = [self._read_one(path, number) for number, path in enumerate(paths)]
         seen, level = sum(share.seen for share in shares), self._level_there()
-        if self._sampling is None or not level or seen <= WHOLE:
+        if self._sampling is None or not level or seen <= self._sampling.whole:
             return Collected(*self._together(shares, 0, with_first=False), seen)
         selected = sum(share.sketches.n + int(chosen(share.slabs, level, with_first=False).sum()) for share in shares)
-        with_first = selected < FEWEST
+        with_first = selected < self._sampling.fewest
         sketches, pixels = self._together(shares, level, with_first=with_first)
-        sampled = about(seen, sketches.n, level, self._sampling.budget, with_first=with_first)
+        sampled = about(seen, sketches.n, level, self._sampling.budget, self._sampling.whole if with_first else 0)
         return Collected(sketches, pixels, seen, sampled)
 
     def _together(self, shares: list[_Share], level: int, *, with_first: bool) -> tuple[RawSketches, NDArray[np.int64]]:
@@ -378,7 +374,7 @@ class Writer:
         self._head = self._file.head
         self._head[_WORKER] = number + 1
         self.key = 0 if sampling is None else key_of(sampling.seed, generation, number)
-        self.first, self.past = first_of(workers), False
+        self.first, self.past = (0 if sampling is None else first_of(workers, sampling.whole)), False
         self._codes: dict[str, int] = {}
         self._words = self._stem.with_suffix(".words")
         self._words.touch()

@@ -117,7 +117,12 @@ class Columns:
 
     def numbers(self, name: str) -> int:
         """The column of a metadata's numbers; the one behind it has the codes of its categories."""
-        return len(self.streams) + len(self.custom) + 2 * self.metadata.index(name)
+        return self._numbers[name]
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        first = len(self.streams) + len(self.custom)
+        return {name: first + 2 * i for i, name in enumerate(self.metadata)}
 
     def measured(self, delivered: Delivered) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, str]]:
         """Image measures and custom ones `[n, D]`, pixel counts `[3, 256]`, in host memory. Waits for an accelerator.
@@ -126,9 +131,9 @@ class Columns:
         is returned as well.
         """
         images = delivered.images
-        _, rows, counts, _ = measure_images_and_counts(images, self.convention)
+        _, rows, counts = measure_images_and_counts(images, self.convention)
         custom, errors = self._custom(images)
-        columns = np.concatenate([to_host(rows), custom], axis=1)
+        columns = to_host(rows) if not self.custom else np.concatenate([to_host(rows), custom], axis=1)
         return columns, to_host(counts).astype(np.int64, copy=False), errors
 
     def _custom(self, images: Images) -> tuple[NDArray[np.float32], dict[str, str]]:

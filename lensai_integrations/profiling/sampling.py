@@ -58,10 +58,14 @@ class Sampling:
     Args:
         budget: Share of a worker's time.
         seed: Of the draw.
+        whole: Images of a generation that are all measured.
+        fewest: Images of a share that make a profile by themselves.
     """
 
     budget: float
     seed: int = 0
+    whole: int = WHOLE
+    fewest: int = FEWEST
 
 
 class Turn(NamedTuple):
@@ -78,6 +82,10 @@ class Turn(NamedTuple):
     slab: int
     generation: int
     began: float | None = None
+
+
+#: What is not measured.
+LEFT_OUT: Final = Turn(measured=False, slab=0, generation=-1)
 
 
 def checked_budget(budget: Any) -> float | None:
@@ -230,14 +238,14 @@ def worker() -> tuple[int, int]:
     return (0, 1) if info is None else (int(info.id) + 1, int(info.num_workers))
 
 
-def first_of(workers: int) -> int:
+def first_of(workers: int, whole: int = WHOLE) -> int:
     """How many images of each worker are among the first.
 
     Example:
         >>> first_of(1), first_of(3)
         (2000, 667)
     """
-    return -(-WHOLE // workers)
+    return -(-whole // workers)
 
 
 def levels_of_files(n: int, seed: int) -> NDArray[np.int64]:
@@ -271,22 +279,29 @@ def level_of_files(levels: NDArray[np.int64], budget: float, measuring: float, b
     return level
 
 
-def about(seen: int, measured: int, level: int, budget: float, *, with_first: bool) -> dict[str, Any]:
+def about(seen: int, measured: int, level: int, budget: float, first: int = 0) -> dict[str, Any]:
     """What a group's info says of a share.
 
+    Args:
+        seen: Images that were delivered.
+        measured: Those of them that are in the profile.
+        level: Of the share.
+        budget: Share of a worker's time.
+        first: How many of the first are in it whatever their level.
+
     Example:
-        >>> about(50_000, 3125, 4, 0.05, with_first=False)
+        >>> about(50_000, 3125, 4, 0.05)
         {'seen': 50000, 'measured': 3125, 'share': 0.0625, 'budget': 0.05}
     """
-    first = {"first": WHOLE} if with_first else {}
-    return {"seen": seen, "measured": measured, "share": 0.5**level, "budget": budget, **first}
+    about_first = {"first": first} if first else {}
+    return {"seen": seen, "measured": measured, "share": 0.5**level, "budget": budget, **about_first}
 
 
 def in_words(sampled: Mapping[str, Any]) -> str:
     """What an info says of a share, for people.
 
     Example:
-        >>> in_words(about(50_000, 3125, 4, 0.05, with_first=False))
+        >>> in_words(about(50_000, 3125, 4, 0.05))
         '3,125 of 50,000 images were measured (a share of 1/16, budget 0.05)'
         >>> in_words({"seen": 9, "measured": 3})
         '3 of 9 images were measured'
@@ -308,7 +323,7 @@ def too_few(name: str, sampled: Mapping[str, Any]) -> list[str]:
         sampled: What its info says.
 
     Example:
-        >>> too_few("raw", about(50_000, 3125, 4, 0.05, with_first=False))
+        >>> too_few("raw", about(50_000, 3125, 4, 0.05))
         []
     """
     if not sampled.get("first"):
@@ -316,6 +331,6 @@ def too_few(name: str, sampled: Mapping[str, Any]) -> list[str]:
     share = f"1/{round(1 / sampled['share'])}"
     return [
         f"{name}: of {sampled['seen']:,} images the first {sampled['first']:,} were measured and {share} of the others,"
-        f" since fewer than {FEWEST} would be {share} of all: where the order of the images means something, the first"
-        " count for too much; budget=None measures all"
+        f" since {share} of all would be too few: where the order of the images means something, the first count for"
+        " too much; budget=None measures all"
     ]

@@ -11,7 +11,8 @@ what it returns, which of them is the answer.
 
 Compiled code is kept by the function it was compiled from, whichever object calls it, and hooks that are put on a
 module later are not noticed: a second fit of a model, or of another object of its class, would run code in which they
-are missing. So before hooks are put on a compiled model, what was compiled is forgotten.
+are missing. So before hooks are put on a compiled model, what was compiled is forgotten. Who comes again and again with
+the same hooks leaves them there meanwhile, where they do nothing, and nothing is compiled again.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def attach(model: nn.Module, options: Reading, problems: Problems) -> Taps:
         raise InputError(problem)
     if taps:
         forget_compiled(model)
-    return Taps(taps, problems)
+    return Taps(taps, problems, model)
 
 
 def named_taps(model: nn.Module, options: Reading) -> list[Tap]:
@@ -143,6 +144,10 @@ class Finder:
         self._reads_answer = False
         if self._compiled and (outputs or layers or any(True for _ in taps)):
             self._cannot_trace()
+
+    def begin_again(self, problems: Problems) -> None:
+        """Go on in another pass of the same model, which reports its problems elsewhere."""
+        self._problems = problems
 
     def fed(self, *, training: bool) -> set[tuple[int | str, ...]] | None:
         """Where in a batch is what the model was fed, as the traced batch of the kind shows, else that of the other.

@@ -51,7 +51,7 @@ def padding_of(loader: Any) -> tuple[int, int]:
 
 _WHY_SILENT = (
     "it is not part of the forward pass, or the model was compiled and called before fit; then call"
-    " torch.compiler.reset() before fit"
+    " torch.compiler.reset() before fit; or a CUDA graph is replayed in its place, which calls no layer"
 )
 
 
@@ -83,7 +83,7 @@ class LoaderPass:
         chosen: ChosenBatches | None = None,
     ) -> None:
         layers = [] if taps is None else taps.layers
-        self._recording = Recording(source, prepare, layers, problems, aside=aside, why_silent=_WHY_SILENT, known=known)
+        self._recording = Recording(source, prepare, layers, problems, aside=aside, why_silent=self._why, known=known)
         self._problems, self._taps, self._chosen = problems, taps, chosen
         self._strategy = strategy
         self.share: Share | None = None
@@ -91,6 +91,10 @@ class LoaderPass:
         self._rows_of_a_batch: int | None = None
         self._has_listened = self._listens_aside = False
         self.sample: SampledWeights | None = None
+
+    def _why(self, layer: Listened) -> str:
+        """Why a layer never answered."""
+        return (self._taps.why_silent(layer.key) if self._taps is not None else "") or _WHY_SILENT
 
     @property
     def has_layers(self) -> bool:

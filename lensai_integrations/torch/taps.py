@@ -2,8 +2,12 @@
 
 A hook does as little as it can: while the buffer is open, it keeps a reduced copy of the layer's first answer in each
 call of the model. First, because gradient checkpointing runs a layer a second time; a copy, because the next operation
-may work in place and because CUDA graphs reuse their memory. Inside a compiled model the hook is compiled as well, so
-there it keeps a plain copy, and the reduction comes after the forward pass.
+may work in place. Inside a compiled model the hook is compiled as well, so there it keeps a plain copy, and the
+reduction comes when the call is over. That copy is the compiled code's: where it runs as a CUDA graph
+(`mode="reduce-overhead"`), it lies in memory that the next call overwrites, so what outlives the call is copied again.
+
+A CUDA graph that somebody else has captured calls no layer when it is replayed, so no hook: it is said which layers are
+not seen because of that. While one is captured nothing is read, or it would become a part of the graph.
 
 A model may return several heads, each with a row per image. A batch that goes through it in several calls is put
 together in the end, in the way that the first batch has shown (`finding.py`).
@@ -27,6 +31,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.measures.outputs import heads_of
 from lensai_integrations.problems import Problems
+from lensai_integrations.torch.graphs import CAPTURED, GRAPHED, graphed_around, is_captured, may_be_overwritten
 from lensai_integrations.torch.layers import Layer
 from lensai_integrations.training.recording import Listened, reduce_name
 
@@ -236,6 +241,7 @@ class _KeptRows(NamedTuple):
     axes: int
     values: Any
     reduced: bool
+    compiled: bool = False  # it lies in memory of compiled code
 
 
 class Taps:
@@ -244,17 +250,21 @@ class Taps:
     Args:
         taps: What to catch.
         problems: Where a failing hook is reported.
+        model: The model that the layers are of.
 
     Attributes:
         layers: What a recording has to know of them.
+        model: The model that the layers are of.
+        finder: Who has put them there, if they outlive the pass that it was made for.
         verify: Looks at the rows of each batch and says which of them count; None for all.
         around: A context for what is computed of a layer's answer in the forward pass.
         training: Whether what is caught now is of training.
     """
 
-    def __init__(self, taps: Sequence[Tap], problems: Problems) -> None:
+    def __init__(self, taps: Sequence[Tap], problems: Problems, model: nn.Module | None = None) -> None:
         self._taps: dict[str, Tap] = {}
-        self._problems = problems
+        self._problems, self.model = problems, model
+        self._captured: set[str] = set()
         self._open = False
         self._kept: dict[str, _KeptRows] = {}
         self._calls: list[dict[str, _KeptRows]] = []
@@ -263,6 +273,7 @@ class Taps:
         self._again: dict[str, bool] = {}
         self._how: dict[tuple[bool, str], Calls] = {}
         self.training = False
+        self.finder: Any = None
         self.layers: list[Listened] = []
         self._hooks, self._ends = Hooks(), Hooks()
         self.verify: Callable[[dict[str, Array]], dict[str, Array]] | None = None
@@ -281,8 +292,16 @@ class Taps:
     def collect(self, *_: object) -> None:
         """A call of the model is over: another begins with its own first answers."""
         if self._open and self._kept:
-            self._calls.append(self._kept)
+            self._calls.append({key: self._outside(key, kept) for key, kept in self._kept.items()})
             self._kept = {}
+
+    def _outside(self, key: str, kept: _KeptRows) -> _KeptRows:
+        """What was kept of a call, in memory that the next one does not overwrite."""
+        if not kept.compiled:
+            return kept
+        with self._problems.caught(key), torch.no_grad(), CATCHING:
+            return _KeptRows(kept.axes, self._reduced(key, kept), True)
+        return kept
 
     def delimit(self, modules: Iterable[nn.Module]) -> None:
         """From now on every call of one of these modules is a call of the model."""
@@ -327,7 +346,19 @@ class Taps:
         if tap is None or kept.reduced or not isinstance(kept.values, Tensor):
             return kept.values
         values = self._own(tap, kept.values)
-        return values if tap.reduce is None else reduce_embedding(values, tap.reduce)
+        if tap.reduce is None:
+            return values.clone() if kept.compiled and may_be_overwritten(values) else values
+        return reduce_embedding(values, tap.reduce)
+
+    def why_silent(self, key: str) -> str:
+        """Why nothing was seen of a layer that is called, if that is known; else nothing."""
+        tap = self._taps.get(key)
+        if tap is None or self.model is None:
+            return ""
+        if key in self._captured:
+            return CAPTURED
+        around = graphed_around(self.model, tap.layer.module)
+        return "" if around is None else GRAPHED.format(around or type(self.model).__name__)
 
     def _joined(self, key: str, answers: list[Any], spans: list[MemorySpan | None]) -> Any:
         """The rows of a batch, of what a layer answered in the calls of the model; None if they are not known."""
@@ -413,6 +444,16 @@ class Taps:
         self._hooks.remove(key)
         self.layers[:] = [layer for layer in self.layers if layer.key != key]
 
+    def begin_again(self, problems: Problems) -> None:
+        """Go on with the same hooks in another pass, which reports its problems elsewhere."""
+        self._problems, self._captured, self._open = problems, set(), False
+        self._forget()
+
+    def rest(self) -> None:
+        """Do nothing any more until the next `open`, with all hooks where they are."""
+        self._open = False
+        self._forget()
+
     def remove(self) -> None:
         """Take all hooks off the model, so that it can be pickled."""
         self._hooks.clear()
@@ -431,7 +472,10 @@ class Taps:
         if torch.compiler.is_compiling():
             tensor = first_tensor(answer)
             if tensor is not None:
-                self._kept[key] = _KeptRows(tensor.ndim, tensor.detach().clone(), False)
+                self._kept[key] = _KeptRows(tensor.ndim, tensor.detach().clone(), False, True)
+            return
+        if is_captured():
+            self._captured.add(key)
             return
         if key != ANSWER or first_tensor(answer) is not None:
             with self._problems.caught(key), torch.no_grad(), CATCHING, self.around():

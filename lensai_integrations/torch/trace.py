@@ -30,6 +30,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from lensai_integrations.measures.batches import are_samples
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.problems import pass_on
+from lensai_integrations.torch.graphs import is_captured
 from lensai_integrations.torch.layers import is_metric, paths_of
 from lensai_integrations.torch.taps import CATCHING, Heads, Hooks, block_of, heads_in, is_vector
 
@@ -489,7 +490,9 @@ class Trace(TorchFunctionMode):
         return result
 
     def _watching(self) -> bool:
-        return self._on and self.error is None and not CATCHING.depth and threading.get_ident() == self._thread
+        if not self._on or self.error is not None or CATCHING.depth or threading.get_ident() != self._thread:
+            return False
+        return not is_captured()
 
     def _note(self, func: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
         name = getattr(func, "__name__", "")

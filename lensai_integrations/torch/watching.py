@@ -32,9 +32,19 @@ from lensai_integrations.profiling.labels import LABEL_KEYS
 from lensai_integrations.profiling.waiting import Looked
 from lensai_integrations.torch.answer import Answer, Readout, decide
 from lensai_integrations.torch.finding import forget_compiled, is_compiled
+from lensai_integrations.torch.graphs import is_captured
 from lensai_integrations.torch.layers import find_layer, in_training, unwrapped
 from lensai_integrations.torch.matching import match, matched, output_layer, weights_here
-from lensai_integrations.torch.taps import CATCHING, Hook, Hooks, Tap, first_tensor, heads_in, listened, own_answer
+from lensai_integrations.torch.taps import (
+    CATCHING,
+    Hook,
+    Hooks,
+    Tap,
+    first_tensor,
+    heads_in,
+    listened,
+    own_answer,
+)
 from lensai_integrations.torch.trace import Trace
 from lensai_integrations.training.drift import DriftOptions
 from lensai_integrations.training.layers import check_weights, known_layers, weights_known
@@ -175,7 +185,8 @@ class Watch:
             raise InputError("this watch is open already: make another for another block")
         self._recorded = self._silent = 0
         module, hooks = self._module, Hooks(_WatchHook)
-        forget_compiled(module)
+        if self._taps or self._search is not None or getattr(module, "_compiled_call_impl", None) is not None:
+            forget_compiled(module)  # else all hooks are around what is compiled, and not in it
         try:
             hooks.put(module, self._begin, before=True, prepend=True)
             for tap in self._taps.values():
@@ -258,6 +269,13 @@ class Watch:
         if in_training(module if getattr(module, "_is_replica", False) else self._core) is not self._training:
             self._pass_over()
             self._in_other_mode(*_OTHER_MODE[self._training])
+            return
+        if is_captured():
+            self._pass_over()
+            self._say(
+                "the module was called while a CUDA graph was captured, and a replay of it does not call the module",
+                "hand what the replay was given and what it answered to `update`",
+            )
             return
         self._recorded += 1
         self._pass.answers, self._pass.given = {}, None

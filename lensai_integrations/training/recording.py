@@ -122,7 +122,7 @@ class Recording:
         problems: Problems,
         *,
         aside: Callable[[], AbstractContextManager[Any]] = one_blas_thread,
-        why_silent: str = "it is not part of the forward pass",
+        why_silent: Callable[[Listened], str] = lambda _: "it is not part of the forward pass",
         known: Sequence[Listened] = (),
         ahead: bool = True,
     ) -> None:
@@ -287,7 +287,7 @@ class Recording:
             if self._batches and layer.key not in self._seen and not layer.left_out:
                 problem = (
                     f"layer {layer.path!r} answered nothing in {self._batches} batches of {self.source}:"
-                    f" {self._why_silent}"
+                    f" {self._why_silent(layer)}"
                 )
                 self._problems.note(layer.key, problem, listed=False)
                 complaints.append(problem)

@@ -94,7 +94,7 @@ class ProfileImages(v2.Transform):  # type: ignore[misc]
     def forward(self, *inputs: Any) -> Any:
         """Take in the images of a sample, and return what was given."""
         sample = inputs if len(inputs) > 1 else inputs[0]
-        for image in images_of(inputs):
+        for image in images_of(sample):
             self.collector.add(image, sample)
         return sample
 
@@ -126,6 +126,8 @@ def images_of(sample: Any) -> list[Any]:
         >>> [tuple(image.shape) for image in images_of({"boxes": boxes, "image": torch.zeros(3, 8, 8)})]
         [(3, 8, 8)]
     """
+    if is_picture(sample) or (type(sample) is torch.Tensor and sample.ndim >= 2):  # at once, for this takes its time
+        return [sample]
     leaves = tree_leaves(sample)
     images = [leaf for leaf in leaves if is_picture(leaf) or isinstance(leaf, tv_tensors.Image | tv_tensors.Video)]
     if images:

@@ -16,6 +16,8 @@ from lensai_integrations.arrays import namespaces
 #: Operations that have no deterministic form on CUDA, or that read a result back to size their output.
 UNFIT = {"histc", "bincount", "kthvalue", "put", "put_", "masked_select", "nonzero", "_unique2", "unique_consecutive"}
 
+SEND = namespaces.send
+
 
 class NeverWaits(TorchDispatchMode):
     """Raises where a real accelerator would be waited for, or refuse `torch.use_deterministic_algorithms(True)`."""
@@ -39,7 +41,7 @@ class NeverWaits(TorchDispatchMode):
         assert result.device.type == "cuda", "values were copied from the accelerator"
         assert kwargs.get("non_blocking") or True in rest, "a blocking copy to the accelerator waits for it"
         # A copy from memory that is not page-locked waits whatever it says; `send` alone has some that is.
-        assert _is_within(namespaces.send), "what is sent to the accelerator goes through `send`"
+        assert _is_within(SEND), "what is sent to the accelerator goes through `send`"
 
 
 def _is_within(function: Callable[..., object]) -> bool:

@@ -199,3 +199,13 @@ def test_made_of():
     assert private.made_of(first.map(abs)) is first
     assert private.made_of(private.made_of(first.batch(2).prefetch(1))) is first
     assert private.made_of(first) is None
+
+
+@pytest.mark.backend("torch")
+def test_torch_device():
+    from keras.src.backend.torch.core import device_scope
+
+    moved = keras.ops.convert_to_tensor([1.0]).device
+    assert private.torch_device().type == moved.type
+    with device_scope("meta"):
+        assert private.torch_device().type == keras.ops.convert_to_tensor([1.0]).device.type == "meta"

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from conftest import Lit, dataset, loader
 from lensai_integrations import Baseline, Profiler
 from lensai_integrations.lightning import BaselineCallback, DriftCallback
+from lensai_integrations.training.recording import Recording
 
 TRAIN, VAL = 101, 51  # both odd: a sampler for two ranks repeats one sample of each
 
@@ -26,6 +27,14 @@ class Stops(pl.Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.current_epoch == 1 and batch_idx == 1:
             raise RuntimeError("stopped")
+
+
+class Numbers(pl.Callback):
+    """Notes the epoch and number of each batch, by what is in it."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        numbers = trainer.__dict__.setdefault("numbers", {})
+        numbers[hashlib.sha256(batch[0].numpy().tobytes()).hexdigest()] = [trainer.current_epoch, batch_idx]
 
 
 def trainer(folder, *callbacks, **options):
@@ -93,6 +102,20 @@ def main(folder):
     checkpoint = folder / "checkpoints" / "epoch=0.ckpt"
     results["error"] = stopped(trainer(folder / "stopped", callback, Stops()), ckpt_path=checkpoint, weights_only=True)
     results["stopped"] = found(callback)
+
+    callback = BaselineCallback(layers=["avgpool"], every=3, training="all")
+    noted, take = [], Recording.take
+
+    def noting(recording, batch):
+        if recording.source == "training":
+            noted.append(hashlib.sha256(batch[0].numpy().tobytes()).hexdigest())
+        return take(recording, batch)
+
+    Recording.take = noting
+    running = trainer(folder / "every", Numbers(), callback)
+    results["every_weights"] = fit(running)
+    results["every"], results["every_taken"] = found(callback), [running.numbers[image] for image in noted]
+    Recording.take = take
 
     profile = Profiler.profile
     if rank == 1:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -167,3 +170,37 @@ def test_what_is_compiled(lit):
 
     assert [is_compiled(each) for each in (plain, function, whole)] == [False, False, True]
     assert [has_compiled(each) for each in (plain, function, whole, lit())] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("how", ["whole", "network", "in place", "forward", "configure_model"])
+def test_further_passes_of_a_monitored_model_compile_nothing(compiled, how, trainer, images, loaders):
+    data = images(N, seed=1)
+    model, callback = compiled(how), BaselineCallback(layers=["model.avgpool"], clean_windows=0)
+    trainer(callback).fit(model, loaders(16), loaders(data))
+    drift, graphs, answers = DriftCallback(callback.baseline_, window=N), [], []
+    for _ in range(3):
+        answers.append(torch.cat(trainer(drift).predict(model, loaders(data))))
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+        assert (drift.monitor_.status.failures, [report.rows for report in drift.reports_]) == ({}, [N])
+    with torch.no_grad():
+        (getattr(model, "_orig_mod", model)).eval().model(data.tensors[0])  # hooks are there, and do nothing
+
+    assert graphs[0] == graphs[1] == graphs[2]
+    assert torch.equal(answers[0], answers[2])
+
+
+def test_a_model_that_was_monitored_is_not_kept_alive(compiled, trainer, images, loaders):
+    data = images(N, seed=1)
+    model, callback = compiled("network"), BaselineCallback(layers=["model.avgpool"], clean_windows=0)
+    trainer(callback).fit(model, loaders(16), loaders(data))
+    drift = DriftCallback(callback.baseline_, window=N)
+    other = compiled("network")
+    trainer(drift).predict(other, loaders(data))
+    alive = weakref.ref(other.model.fc if not hasattr(other.model, "_orig_mod") else other.model._orig_mod.fc)
+    trainer(drift).predict(model, loaders(data))
+    del other
+    torch._dynamo.reset()
+    gc.collect()
+
+    assert alive() is None
+    assert drift.monitor_.status.rows == 2 * N

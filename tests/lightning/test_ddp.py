@@ -14,6 +14,7 @@ import torch
 
 from lensai_integrations import Baseline
 from lensai_integrations.lightning.checkpoints import CheckpointFile
+from lensai_integrations.training.chosen import is_chosen
 from lensai_integrations.training.fit import profiles_of
 
 TRAIN, VAL = 101, 51
@@ -53,6 +54,20 @@ def test_every_row_is_counted_once(ranks):
     assert (found["validation"][0], found["training"][0]) == (VAL, TRAIN)
     assert found["groups"] == dict.fromkeys(GROUPS, VAL)
     assert found["rows"] == VAL
+    assert found["warnings"] == []
+
+
+def test_of_several_batches_one_is_profiled_and_on_all_ranks_the_same(ranks):
+    """Of 101 rows each rank has 51, in seven batches, the last of three."""
+    chosen = [[epoch, index] for epoch in range(2) for index in range(7) if is_chosen(index, 3, epoch=epoch)]
+    last = [index for epoch, index in chosen if epoch == 1]
+    found = ranks[0]["every"]
+
+    assert [found["every_taken"] for found in ranks] == [chosen, chosen]
+    assert found["training"][1]["batches"] == {"profiled": 2 * len(last), "of": 14, "every": 3}
+    assert found["training"][0] == sum(5 if index == 6 else 16 for index in last)
+    assert found["training"][1]["padding_left_out"] == int(6 in last)
+    assert found["validation"][0] == VAL
     assert found["warnings"] == []
 
 
@@ -149,7 +164,7 @@ def test_validating_a_checkpoint_alone_names_it(ranks):
 
 
 def test_training_is_bit_identical(ranks):
-    hashes = {found[key] for found in ranks for key in ("weights", "plain_weights")}
+    hashes = {found[key] for found in ranks for key in ("weights", "every_weights", "plain_weights")}
 
     assert len(hashes) == 1
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, random_split
@@ -9,6 +11,7 @@ from torchvision.transforms import v2
 
 from lensai_integrations import compare, measure
 from lensai_integrations.lightning import BaselineCallback
+from lensai_integrations.profiling.sampling import SHARE
 from lensai_integrations.report import baseline_html
 from lensai_integrations.transforms import ProfileImages
 
@@ -35,6 +38,24 @@ def loader(profiled, n, workers=0, **how):
     context = {"multiprocessing_context": "fork"} if workers else {}
     data = Pictures(resized(profiled), n)
     return DataLoader(data, batch_size=8, num_workers=workers, **context, **how)
+
+
+def test_images_within_a_budget_are_held_against_the_rows_by_how_many_were_seen(lit, trainer):
+    profiled = [ProfileImages(), ProfileImages()]
+    for each in profiled:
+        ledger = each.collector._ledger
+        ledger._sampling = replace(ledger._sampling, whole=8, fewest=4)
+        (ledger.folder / SHARE).write_text("1")
+    callback = BaselineCallback()
+    trainer(callback, max_epochs=2, num_sanity_val_steps=0).fit(lit(), loader(profiled[0], 40), loader(profiled[1], 32))
+    baseline = callback.baseline_
+    assert baseline.warnings == []
+    for profile, n in ((baseline.training, 40), (baseline.reference, 32)):
+        group = profile.groups["raw"]
+        assert (group.seen, profile.groups["inputs"].n) == (n, n)
+        assert 4 <= group.n < n
+        assert group.info["sampled"] == {"seen": n, "measured": group.n, "share": 0.5, "budget": 0.05}
+    assert "of 32 images were measured (a share of 1/2, budget 0.05)" in baseline_html(baseline)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

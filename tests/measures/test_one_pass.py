@@ -22,7 +22,6 @@ from lensai_integrations.measures.images import (
     measure_by_conventions,
     measure_images,
     measure_images_and_bytes,
-    measure_images_and_counts,
     pixel_bytes,
 )
 from lensai_integrations.measures.inputs import Images
@@ -205,9 +204,10 @@ def test_an_image_out_of_range_is_invalid_and_counts_for_nothing(
     assert np.array_equal(added.counts, expected.counts)
     assert np.array_equal(added.rounded, expected.rounded)
     assert np.array_equal(added.sums[others], expected.sums)
-    _, rows, counts, _ = measure_images_and_counts(as_images(pixels, "float32", layout))
+    by_name, _, counts, n = measure_by_conventions(as_images(pixels, "float32", layout), ("lensai",))
+    rows = by_name["lensai"]
     assert np.isnan(rows).all(axis=1).tolist() == [i == place[0] for i in range(3)]
-    assert counts.sum() == 2 * 3 * 9 * 7
+    assert (counts.sum(), n) == (2 * 3 * 9 * 7, 2)
 
 
 def test_none_of_a_batch_may_be_valid() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from libraries import IMMUTABLE, LIBRARIES, as_if_elsewhere, maker, tensors_as_i
 from profiles import batch
 
 from lensai_integrations import ImageInputs, Profiler, measure
+from lensai_integrations.arrays import namespaces
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import SeveralImages
 from lensai_integrations.profiles.profile import Profile, to_bytes
+from lensai_integrations.profiling import segmenting
 from lensai_integrations.profiling.recorders import Inputs
 
 LIBRARY = pytest.mark.parametrize("library", LIBRARIES)
@@ -422,3 +425,62 @@ def test_what_comes_to_the_host_is_taken_in_the_same_blocks(library, monkeypatch
             for part, values in group.bank.state().items():
                 np.testing.assert_array_equal(values, expected.groups[name].bank.state()[part])
             assert group.kernel_mean.exponents == expected.groups[name].kernel_mean.exponents
+
+
+# Nothing is waited for, and nothing but a few numbers is sent.
+
+
+def on_an_accelerator(make, n=64):
+    return {
+        "inputs": make((n, 3, 16, 16)),
+        "outputs": make((n, 300)),
+        "embeddings": {"layer": make((n, COLUMNS))},
+        "labels": make((n,), torch.int64),
+    }
+
+
+@pytest.mark.parametrize("segment_by", [None, "label"])
+def test_no_value_of_the_device_is_read_and_what_is_sent_is_page_locked(accelerator, segment_by):
+    """`accelerator` raises otherwise."""
+    profiler = profiler_of(segment_by=segment_by)
+    batches = 7 if segment_by else 24  # rows are split by segments once there are 512
+    updated(profiler, [on_an_accelerator(accelerator) for _ in range(batches)], looks=True)
+    assert profiler.n == 64 * batches
+
+
+def test_the_first_batch_of_a_later_pass_sends_few_numbers_and_the_others_fewer(accelerator, monkeypatch):
+    sizes = []
+    real = namespaces.send
+    for name, module in list(sys.modules.items()):
+        if name.startswith("lensai_integrations.") and getattr(module, "send", None) is real:
+            monkeypatch.setattr(module, "send", lambda array, like: sizes.append(array.nbytes) or real(array, like))
+    profiler = profiler_of()
+    updated(profiler, [on_an_accelerator(accelerator)] * 9)
+    assert max(sizes) > 100_000  # frequencies
+    for _ in range(2):
+        profiler.reset()
+        sizes.clear()
+        updated(profiler, [on_an_accelerator(accelerator)])
+        assert sum(sizes) < 20_000
+        sizes.clear()
+        updated(profiler, [on_an_accelerator(accelerator)] * 7)
+        assert sizes == []
+        updated(profiler, [on_an_accelerator(accelerator)])
+        assert sum(sizes) < 20_000
+
+
+@pytest.mark.parametrize("kind", ["tensor", "labels"])
+def test_segments_wait_once_in_some_hundred_rows(kind, monkeypatch):
+    tensors_as_if_elsewhere(monkeypatch)
+    reads = []
+    monkeypatch.setattr(
+        segmenting, "to_host", lambda array, real=segmenting.to_host: reads.append(len(array)) or real(array)
+    )
+    profiler = profiler_of(segment_by="site" if kind == "tensor" else "label")
+    for seed in range(17):
+        one = tensors_of(32, seed)
+        updated(profiler, [one | ({"segments": one["labels"] % 3} if kind == "tensor" else {})])
+        assert bool(reads) == (seed >= 15)
+    assert set(reads) == {512}
+    assert len(reads) == 6  # values; measures, outputs, their classes, a layer, labels
+    assert sum(segment.n for segment in profiler.profile().segments.values()) == 17 * 32
