@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -15,6 +17,7 @@ from benchmarks.gpu import equality, frameworks, running, throughput, timing  # 
 from benchmarks.gpu.data import NORMALISED, normalised, photos  # noqa: E402
 from benchmarks.gpu.pretending import as_an_accelerator  # noqa: E402
 from benchmarks.gpu.running import Part, Run  # noqa: E402
+from benchmarks.results import ROOT  # noqa: E402
 from lensai_integrations import Profiler  # noqa: E402
 from lensai_integrations.profiling import measuring  # noqa: E402
 
@@ -52,6 +55,39 @@ def test_other_frameworks_run_in_processes_of_their_own(part):
         assert found["inputs"]["pixels in another bin"] == 0
     else:
         assert all(figures["rows"] == 128 for figures in found.values() if isinstance(figures, dict))
+
+
+#: Imports the benchmark where nothing is installed but what its docstring names, and what torch brings along.
+BARE = """
+import importlib.abc, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in sys.argv[1:]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+import benchmarks.gpu.__main__
+from benchmarks.gpu import counting
+from lensai_integrations.torch.recording import LoaderPass
+"""
+
+
+@pytest.mark.slow
+def test_it_needs_no_more_than_it_says():
+    absent = [
+        "click",
+        "rich",
+        "urllib3",
+        "prometheus_client",
+        "threadpoolctl",
+        "numba",
+        "lightning",
+        "pytorch_lightning",
+    ]
+    absent += ["mlflow", "pandas", "sklearn", "PIL", "fastapi", "sqlalchemy", "keras", "tensorflow", "jax", "triton"]
+    ran = subprocess.run([sys.executable, "-c", BARE, *absent], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_without_a_gpu_nothing_is_measured(capsys, monkeypatch):
