@@ -3,8 +3,8 @@
 Keras's function calls `model.train_step` by name at every step, so it need not be built again: the step is exchanged
 while it runs.
 
-A `torch.utils.data.DataLoader` gives batches in host memory, which the model's first layer moves to its device. So do we
-with the images, to measure them there; what is measured is a copy in any case, and on a CPU it is taken as ever.
+A `torch.utils.data.DataLoader` gives batches in host memory, which the model's first layer moves to its device. So do
+we with the images, to measure them there; what is measured is a copy in any case, and on a CPU it is taken as ever.
 """
 
 from __future__ import annotations
