@@ -33,8 +33,8 @@ def test_ranks_that_a_cost_drove_apart_name_no_number():
 @pytest.mark.parametrize(
     "other", [{}, {"batches": None}, {"batches": {"every": 3}}, {"batches": {"profiled": "x", "of": 2}}]
 )
-def test_beside_one_that_counts_none_there_is_no_count(other):
-    one = {"batches": {"profiled": 12, "of": 96}}
+def test_beside_one_that_counts_none_there_is_no_count(batches):
+    one, other = {"batches": {"profiled": 12, "of": 96}}, {"batches": batches}
 
     assert merged_coverage(one, other) == merged_coverage(other, one) == {}
     assert "batches" not in Profile(info=one).merge(Profile(info=other)).info
