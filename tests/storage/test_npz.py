@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lensai_integrations.errors import FormatError, InputError
@@ -225,6 +225,7 @@ def test_every_single_bit_flip_is_refused_or_changes_nothing() -> None:
     columns=st.sampled_from([1, 3]),
     fortran=st.booleans(),
 )
+@settings(deadline=None)
 def test_large_arrays_are_compressed_where_that_saves_something(n, values, columns, fortran):
     numbers = np.random.default_rng(n).integers(0, values, (n, columns), dtype=np.uint16)
     arrays = {"a": np.asfortranarray(numbers) if fortran else numbers, "small": np.arange(9)}
