@@ -77,6 +77,7 @@ def test_what_one_call_executes_is_profiled_or_not_as_one(run):
     assert baseline.warnings == []
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_a_data_set_without_a_length_is_counted_to_its_end(run, fit, model):
     def batches():
         images, labels = marked(11)

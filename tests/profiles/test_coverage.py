@@ -30,9 +30,7 @@ def test_ranks_that_a_cost_drove_apart_name_no_number():
     assert coverage_text(merged.info) == "18 of 192 batches (cost=0.02)"
 
 
-@pytest.mark.parametrize(
-    "other", [{}, {"batches": None}, {"batches": {"every": 3}}, {"batches": {"profiled": "x", "of": 2}}]
-)
+@pytest.mark.parametrize("batches", [None, "12", {"every": 3}, {"profiled": "x", "of": 2}])
 def test_beside_one_that_counts_none_there_is_no_count(batches):
     one, other = {"batches": {"profiled": 12, "of": 96}}, {"batches": batches}
 
