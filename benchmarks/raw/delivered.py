@@ -99,7 +99,7 @@ def generated(folder: Path, size: tuple[int, int], n: int, *, spread: float = 0.
             int(rng.integers(0, whole - part + 1)) for whole, part in zip(photos[0].size, (width, height), strict=True)
         )
         paths.append(folder / f"{size[0]}-{i}.jpg")
-        scaled = tuple(round(side * rng.uniform(1 - spread, 1 + spread)) for side in size)
+        scaled = [round(side * rng.uniform(1 - spread, 1 + spread)) for side in size]
         photos[i % 2].crop((left, top, left + width, top + height)).resize(scaled).save(paths[-1], quality=90)
     return paths
 

@@ -1,11 +1,11 @@
 """The image measures' sums in one pass over the pixels of images in host memory, compiled by numba.
 
-The formulas over planes in `images.py` and `edge.py` are the definition; this is the same, row by row, so that all of a
-row stays in the processor's innermost cache, 4 nanoseconds a pixel instead of 20 to 50. It is what `one_pass.py` calls,
-and imported there when the first image comes.
+The formulas over planes in `images.py` and `edge.py` are the definition; this is the same, some rows at a time, so that
+all of them stay in the processor's innermost cache: 5 to 8 nanoseconds a pixel instead of 15 to 25. It is what
+`one_pass.py` calls, and imported there when the first image comes.
 
-A row of pixels is read into a plane per channel (`_read`), undone (`_undo`: gain, offset, rounding, clipping), added up
-(`_add_colours`, `_add_gray`), and counted; the rows of luma before it are kept for what neighbours tell
+Some rows are read into a plane per channel (`_read`), undone (`_undo`: gain, offset, rounding, clipping), added up
+(`_add_colours`, `_add_gray`), and counted (`_count`); two rows of luma before them are kept for what neighbours tell
 (`_add_neighbours`). Luma is held in thousandths, 299 R + 587 G + 114 B: of bytes whole numbers, as are their products
 and differences, which float32 and the sums in float64 hold exactly. Pixels and luma are taken relative to the image's
 first pixel, so that a constant image has spreads of exactly 0 and no digits are lost in others.
@@ -52,6 +52,8 @@ _HALF_LUMA: Final = np.float32(500.5)
 _HALF, _ONE, _TWO, _ZERO, _MOST = np.float32(0.5), np.float32(1), np.float32(2), np.float32(0), np.float32(255)
 _1, _2, _3, _4 = np.uintp(1), np.uintp(2), np.uintp(3), np.uintp(4)
 _COUNT: Final = np.uint32(1)
+#: Pixels that are gone through together, in whole rows, two at least: with all that is made of them 25 kB.
+_TOGETHER: Final = 768
 #: OpenCV's weights in steps of 2^-15.
 _GRAY_RED, _GRAY_GREEN, _GRAY_BLUE, _UP = np.float32(9798), np.float32(19235), np.float32(3735), np.float32(1 << 14)
 _STEP: Final = np.float32(2.0**-15)
@@ -66,25 +68,25 @@ def _compiled_in_any_order(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @_compiled
-def _read(memory: Any, start: int, step: int, out: Floats) -> None:
-    """A row of one channel, as floats: every `step`-th number from `start` on."""
-    row = memory[start : start + (out.size - 1) * step + 1]
+def _read(memory: Any, start: int, step: int, planes: Floats, channel: int, size: int) -> None:
+    """Some pixels of one channel, as floats: every `step`-th number from `start` on."""
+    numbers, out = memory[start : start + (size - 1) * step + 1], planes[channel]
     if step == 1:
-        for x in range(out.size):
-            out[x] = row[x]
+        for x in range(size):
+            out[x] = numbers[x]
     else:
-        for x in range(out.size):
-            out[x] = row[x * step]
+        for x in range(size):
+            out[x] = numbers[x * step]
 
 
 @_compiled
-def _read_interleaved(memory: Any, start: int, first: Floats, second: Floats, third: Floats) -> None:
-    """A row of three channels that take turns."""
-    row = memory[start : start + 3 * first.size]
-    for x in range(np.uintp(first.size)):
-        first[x] = row[_3 * x]
-        second[x] = row[_3 * x + _1]
-        third[x] = row[_3 * x + _2]
+def _read_interleaved(memory: Any, start: int, planes: Floats, size: int) -> None:
+    """Some pixels of three channels that take turns."""
+    numbers, reds, greens, blues = memory[start : start + 3 * size], planes[0], planes[1], planes[2]
+    for x in range(np.uintp(size)):
+        reds[x] = numbers[_3 * x]
+        greens[x] = numbers[_3 * x + _1]
+        blues[x] = numbers[_3 * x + _2]
 
 
 @_compiled
@@ -103,12 +105,12 @@ def _undo(values: Floats, gain: np.float32, offset: np.float32, whole: bool, low
 
 @_compiled_in_any_order
 def _add_colours(planes: Floats, first: Floats, luma: Floats, levels: Bytes, sums: Doubles) -> None:
-    """Add a row `[C, W]`; its luma, less that of the first pixel, and as 8 bits are filled in."""
+    """Add as many pixels `[C, ...]` as luma holds; that, less the first pixel's, and as 8 bits is filled in."""
     red = green = blue = red_red = green_green = blue_blue = red_green = red_blue = green_blue = share = 0.0
     if len(planes) == 1:
         greys, grey_0 = planes[0], first[0]
         shift = _THOUSAND * grey_0 + _HALF_LUMA
-        for x in range(greys.size):
+        for x in range(luma.size):
             grey = greys[x] - grey_0
             y = _THOUSAND * grey
             luma[x] = y
@@ -120,7 +122,7 @@ def _add_colours(planes: Floats, first: Floats, luma: Floats, levels: Bytes, sum
         reds, greens, blues = planes[0], planes[1], planes[2]
         red_0, green_0, blue_0 = first[0], first[1], first[2]
         shift = _RED * red_0 + _GREEN * green_0 + _BLUE * blue_0 + _HALF_LUMA
-        for x in range(reds.size):
+        for x in range(luma.size):
             r, g, b = reds[x] - red_0, greens[x] - green_0, blues[x] - blue_0
             y = _RED * r + _GREEN * g + _BLUE * b
             luma[x] = y
@@ -144,47 +146,72 @@ def _add_colours(planes: Floats, first: Floats, luma: Floats, levels: Bytes, sum
 
 
 @_compiled_in_any_order
-def _add_neighbours(above: Floats, row: Floats, below: Floats, inner: bool, sums: Doubles, column: int) -> None:
-    """Add the Laplacian of a row, its square, and off the border Immerkaer's mask to columns from `column` on."""
-    size = row.size
-    total = square = ridge = 0.0
-    if size > 2:
-        left, middle, right = row[: size - 2], row[1 : size - 1], row[2:]
-        up_left, up, up_right = above[: size - 2], above[1 : size - 1], above[2:]
-        down_left, down, down_right = below[: size - 2], below[1 : size - 1], below[2:]
-        for x in range(size - 2):
-            across = left[x] - _TWO * middle[x] + right[x]
-            wide = np.float64(across + (up[x] - _TWO * middle[x] + down[x]))
-            total += wide
-            square += wide * wide
-            over = up_left[x] - _TWO * up[x] + up_right[x]
-            under = down_left[x] - _TWO * down[x] + down_right[x]
-            ridge += np.float64(abs(over - _TWO * across + under))
-    for end in range(0, size, max(size - 1, 1)):  # the border is mirrored without repeating it, reflect-101
-        beside = min(1, size - 1) if end == 0 else size - 2
-        wide = np.float64(_TWO * (row[beside] - row[end]) + (above[end] - _TWO * row[end] + below[end]))
+def _add_neighbours(
+    lumas: Floats,
+    begin: int,
+    rows: int,
+    width: int,
+    outer: tuple[bool, bool],
+    space: Floats,
+    sums: Doubles,
+    column: int,
+) -> None:
+    """Add the Laplacian of some rows, and its square, to two columns from `column` on; of luma also Immerkaer's mask.
+
+    The rows are one long row, `lumas` from `begin` on, with another above and below. What comes out at the ends of
+    rows, where the next one begins, means nothing there and is replaced: the border is mirrored without repeating it,
+    reflect-101. `outer`: whether the first of the rows is the image's first, and whether the last is its last.
+    """
+    size = rows * width
+    left, middle, right = lumas[begin - 1 : begin + size - 1], lumas[begin : begin + size], lumas[begin + 1 :]
+    up, down = lumas[begin - width :], lumas[begin + width :]
+    for x in range(size):
+        space[x] = (left[x] - _TWO * middle[x] + right[x]) + (up[x] - _TWO * middle[x] + down[x])
+    beside = min(1, width - 1)
+    for first in range(0, size, width):
+        last = first + width - 1
+        space[first] = _TWO * (middle[first + beside] - middle[first]) + (
+            up[first] - _TWO * middle[first] + down[first]
+        )
+        space[last] = _TWO * (middle[last - beside] - middle[last]) + (up[last] - _TWO * middle[last] + down[last])
+    total = square = 0.0
+    for x in range(size):
+        wide = np.float64(space[x])
         total += wide
         square += wide * wide
     sums[column] += total
     sums[column + 1] += square
-    if inner:
-        sums[column + 2] += ridge
+    if column != LAPLACIAN or width < 3:
+        return
+    up_left, up_right, down_left, down_right = (
+        lumas[begin - width - 1 :], lumas[begin - width + 1 :], lumas[begin + width - 1 :], lumas[begin + width + 1 :],
+    )  # fmt: skip
+    start, stop = (width if outer[0] else 0), (size - width if outer[1] else size)
+    for x in range(start, stop):
+        over, under = up_left[x] - _TWO * up[x] + up_right[x], down_left[x] - _TWO * down[x] + down_right[x]
+        space[x] = abs(over - _TWO * (left[x] - _TWO * middle[x] + right[x]) + under)
+    ridge = 0.0
+    for first in range(start, stop, width):
+        space[first] = space[first + width - 1] = _ZERO
+    for x in range(start, stop):
+        ridge += np.float64(space[x])
+    sums[column + 2] += ridge
 
 
 @_compiled_in_any_order
 def _add_gray(planes: Floats, gray: Floats, sums: Doubles) -> None:
-    """Add a row, rounded to bytes, as a device sees it; OpenCV's 8-bit gray of it is filled in."""
+    """Add as many pixels as gray holds, rounded to bytes, as a device sees them; OpenCV's 8-bit gray is filled in."""
     low, high = sums[GRAY_ENDS], sums[GRAY_ENDS + 1]
     total = square = red = green = blue = 0.0
     if len(planes) == 1:
         greys = planes[0]
-        for x in range(greys.size):
+        for x in range(gray.size):
             level = np.floor(greys[x] + _HALF)
             red += np.float64(level)
             gray[x] = level
     else:
         reds, greens, blues = planes[0], planes[1], planes[2]
-        for x in range(reds.size):
+        for x in range(gray.size):
             r, g, b = np.floor(reds[x] + _HALF), np.floor(greens[x] + _HALF), np.floor(blues[x] + _HALF)
             red += np.float64(r)
             green += np.float64(g)
@@ -207,7 +234,7 @@ def _add_gray(planes: Floats, gray: Floats, sums: Doubles) -> None:
 
 @_compiled
 def _round(values: Floats, out: Bytes) -> None:
-    for x in range(values.size):
+    for x in range(out.size):
         out[x] = np.uint8(np.int32(values[x] + _HALF))
 
 
@@ -234,16 +261,35 @@ def _take(counters: NDArray[np.uint32], out: NDArray[np.int64]) -> None:
 
 
 @_compiled
-def _between(lumas: Floats, y: int, height: int, sums: Doubles, column: int) -> None:
-    """Add what row y has to do with the rows above and below; the ring of three has the newest."""
-    above, below = (y - 1 if y > 0 else min(1, height - 1)), (y + 1 if y < height - 1 else max(height - 2, 0))
-    _add_neighbours(lumas[above % 3], lumas[y % 3], lumas[below % 3], 0 < y < height - 1, sums, column)
+def _add_between(
+    lumas: Floats, start: int, stop: int, size: tuple[int, int], space: Floats, sums: Doubles, column: int
+) -> None:
+    """Add what neighbours tell once rows `start` to `stop` of luma are there, and keep the last two for the next ones.
+
+    Before them lie two others: `lumas` begins, after one number, with row `start - 2`. There is room for one after.
+    """
+    height, width = size
+    rows = stop - start
+    if start == 0:
+        _copy(lumas, 1 + (2 + min(1, height - 1)) * width, 1 + width, width)
+    if stop == height:
+        _copy(lumas, 1 + (rows + 2 - min(2, height)) * width, 1 + (rows + 2) * width, width)
+    first, last = max(start - 1, 0), (stop if stop == height else stop - 1)
+    begin = 1 + (first - start + 2) * width
+    _add_neighbours(lumas, begin, last - first, width, (start == 0, stop == height), space, sums, column)
+    _copy(lumas, 1 + rows * width, 1, 2 * width)
+
+
+@_compiled
+def _copy(numbers: Floats, start: int, to: int, size: int) -> None:
+    for x in range(size):
+        numbers[to + x] = numbers[start + x]
 
 
 def _add_up(  # noqa: PLR0912  one loop, whose parts are compiled together
     pixels: Any,
     starts: NDArray[np.int64],
-    steps: tuple[int, int],
+    step: int,
     size: tuple[int, int],
     undo: Floats,
     inside: tuple[np.float32, np.float32],
@@ -260,7 +306,7 @@ def _add_up(  # noqa: PLR0912  one loop, whose parts are compiled together
     Args:
         pixels: uint8 or float32.
         starts: Where the channels of an image begin, `[C]`.
-        steps: From row to row and from pixel to pixel.
+        step: From pixel to pixel, and so from the last of a row to the first of the next.
         size: Height and width.
         undo: Gain and offset of each channel, `[2, C]`.
         inside: Lowest and highest value of a valid image, on the 0-255 scale.
@@ -273,53 +319,49 @@ def _add_up(  # noqa: PLR0912  one loop, whose parts are compiled together
         rounded: Filled in, if wanted, the bytes of valid images one after the other, `[n, C * H * W]`.
     """
     channels, (height, width), (as_they_lie, whole) = starts.size, size, kind
-    planes, lumas, grays = (
-        np.empty((channels, width), np.float32),
-        np.empty((3, width), np.float32),
-        np.empty((3, width), np.float32),
-    )
-    levels = np.empty(width, np.uint8)
+    rows = min(max(_TOGETHER // width, 2), height)
+    planes, levels = np.empty((channels, rows * width), np.float32), np.empty(rows * width, np.uint8)
+    lumas, grays = np.empty((rows + 3) * width + 2, np.float32), np.empty((rows + 3) * width + 2, np.float32)
+    space = np.empty((rows + 1) * width, np.float32)
     counters, counters_of_luma = np.zeros((channels, 4, 256), np.uint32), np.zeros((4, 256), np.uint32)
     first = np.zeros(channels, np.float32)
-    interleaved = channels == 3 and steps[1] == 3 and starts[0] == 0 and starts[1] == 1 and starts[2] == 2
+    interleaved = channels == 3 and step == 3 and starts[0] == 0 and starts[1] == 1 and starts[2] == 2
     taken = 0
     for i in range(len(pixels)):
         memory, of_image = pixels[i], sums[i]
         of_image[GRAY_ENDS] = 255
         outside = False
-        for y in range(height + 1):  # what is between rows is one row behind
-            if y < height:
-                if interleaved:
-                    _read_interleaved(memory, y * steps[0], planes[0], planes[1], planes[2])
-                else:
-                    for c in range(channels):
-                        _read(memory, starts[c] + y * steps[0], steps[1], planes[c])
-                if not as_they_lie:
-                    for c in range(channels):
-                        outside |= _undo(planes[c], undo[0, c], undo[1, c], whole, inside[0], inside[1])
-                    if outside:
-                        break
-                if y == 0:
-                    for c in range(channels):
-                        first[c] = of_image[FIRST + c] = planes[c, 0]
+        for start in range(0, height, rows):
+            stop = min(start + rows, height)
+            begin, here = start * width, (stop - start) * width
+            if interleaved:
+                _read_interleaved(memory, begin * step, planes, here)
+            else:
                 for c in range(channels):
-                    if wanted & COUNTS:
-                        _round(planes[c], levels)
-                        _count(levels, counters[c])
-                    if wanted & ROUNDED:
-                        begin = (c * height + y) * width
-                        _round(planes[c], rounded[taken, begin : begin + width])
+                    _read(memory, starts[c] + begin * step, step, planes, c, here)
+            if not as_they_lie:
+                for c in range(channels):
+                    outside |= _undo(planes[c, :here], undo[0, c], undo[1, c], whole, inside[0], inside[1])
+                if outside:
+                    break
+            if start == 0:
+                for c in range(channels):
+                    first[c] = of_image[FIRST + c] = planes[c, 0]
+            for c in range(channels):
+                if wanted & COUNTS:
+                    _round(planes[c], levels[:here])
+                    _count(levels[:here], counters[c])
+                if wanted & ROUNDED:
+                    place = c * height * width + begin
+                    _round(planes[c], rounded[taken, place : place + here])
+            behind = 1 + 2 * width
             if wanted & LUMA:
-                if y < height:
-                    _add_colours(planes, first, lumas[y % 3], levels, of_image)
-                    _count(levels, counters_of_luma)
-                if y > 0:
-                    _between(lumas, y - 1, height, of_image, LAPLACIAN)
+                _add_colours(planes, first, lumas[behind : behind + here], levels, of_image)
+                _count(levels[:here], counters_of_luma)
+                _add_between(lumas, start, stop, size, space, of_image, LAPLACIAN)
             if wanted & GRAY:
-                if y < height:
-                    _add_gray(planes, grays[y % 3], of_image)
-                if y > 0:
-                    _between(grays, y - 1, height, of_image, GRAY_LAPLACIAN)
+                _add_gray(planes, grays[behind : behind + here], of_image)
+                _add_between(grays, start, stop, size, space, of_image, GRAY_LAPLACIAN)
         valid[i] = not outside
         if outside:
             counters.fill(0)
@@ -351,7 +393,7 @@ def adder(dtype: str) -> Callable[..., None]:
         return kinds.types.Array(numbers, axes, "C", readonly=True, aligned=False)
 
     signature = kinds.void(
-        read(getattr(kinds, dtype), 2), read(ints, 1), pair(ints, 2), pair(ints, 2), read(floats, 2), pair(floats, 2),
+        read(getattr(kinds, dtype), 2), read(ints, 1), ints, pair(ints, 2), read(floats, 2), pair(floats, 2),
         pair(bits, 2), ints, kinds.float64[:, ::1], ints[:, ::1], ints[:, ::1], bits[::1], kinds.uint8[:, ::1],
     )  # fmt: skip
     try:

@@ -155,9 +155,9 @@ def measured(images: Images, conventions: Sequence[str]) -> tuple[dict[str, Arra
     some = max(1, MOST_PIXELS // max(height * width, BLOCK))
     with torch.no_grad():
         rows = {name: pixels.new_empty((n, len(columns(name, channels))), dtype=torch.float32) for name in conventions}
-        totals_size, counts_size = channels * 256 + 1, min(n, some) * (channels + 1) * 128
-        zeros = pixels.new_zeros(totals_size + counts_size, dtype=torch.int64)
-        totals, counts = zeros[:totals_size], zeros[totals_size:].view(torch.int32)
+        size = min(n, some) * (channels + 1) * 128  # of two counts each
+        zeros = pixels.new_zeros(size + channels * 256 + 1, dtype=torch.int64)  # in one go
+        counts, totals = zeros[:size].view(torch.int32), zeros[size:]
         batch = _Batch(images, pixels, tuple(conventions), min(n, some))
         for start in range(0, n, some):
             if start:
@@ -213,6 +213,8 @@ def _reading(images: Images, pixels: Array) -> dict[str, Any]:
         of_column = of_row
     follow = height == 1 or of_row == width * of_column
     reach = (channels - 1) * of_channel + (height - 1) * of_row + (width - 1) * of_column
+    # What is not used is 0, so that another number makes no other kernel.
+    of_row, of_channel = (0 if follow else of_row), (0 if channels == 1 else of_channel)
     more = (0.0,) * (3 - channels)
     gains = {f"gain_{i}": float(gain) for i, gain in enumerate((*images.gain, *more))}
     offsets = {f"offset_{i}": float(offset) for i, offset in enumerate((*images.offset, *more))}

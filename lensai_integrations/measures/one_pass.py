@@ -166,31 +166,31 @@ def add_up(images: Images, *, luma: bool, gray: bool, counts: bool = False, roun
     kind = (are_bytes(images.pixels, images.gain, images.offset), images.whole)
     flat = added.rounded.reshape(len(added.rounded), channels * size[0] * size[1])
     taken = 0
-    for part, memory, starts, steps in _contiguous(images):
+    for part, memory, starts, step in _contiguous(images):
         bytes_of_part = flat[taken:]
         adder(
-            memory, starts, steps, size, undo, inside, kind, wanted, added.sums[part], added.shares[part],
+            memory, starts, step, size, undo, inside, kind, wanted, added.sums[part], added.shares[part],
             added.counts, added.valid[part], bytes_of_part,
         )  # fmt: skip
         taken += int(np.count_nonzero(added.valid[part]))
     return replace(added, rounded=added.rounded[:taken]) if rounded else added
 
 
-def _contiguous(images: Images) -> Iterator[tuple[slice, NDArray[Any], NDArray[np.int64], tuple[int, int]]]:
-    """Images as `[n, numbers of one]`, not copied where that can be; where channels begin; steps inside of one."""
-    n, channels, (height, width) = images.n, images.channels, (images.height, images.width)
-    pixels, whole, plane = images.pixels, slice(0, n), height * width
+def _contiguous(images: Images) -> Iterator[tuple[slice, NDArray[Any], NDArray[np.int64], int]]:
+    """Images as `[n, numbers of one]`, not copied where that can be; where channels begin; the step in one."""
+    n, channels = images.n, images.channels
+    pixels, whole, plane = images.pixels, slice(0, n), images.height * images.width
     in_turn = pixels.transpose(0, 2, 3, 1)
     order, reverse = np.arange(channels), in_turn[..., ::-1]
     if pixels.dtype in (np.uint8, np.float32):
         if pixels.flags.c_contiguous:
-            yield whole, pixels.reshape(n, -1), order * plane, (width, 1)
+            yield whole, pixels.reshape(n, -1), order * plane, 1
             return
         if in_turn.flags.c_contiguous:
-            yield whole, in_turn.reshape(n, -1), order, (width * channels, channels)
+            yield whole, in_turn.reshape(n, -1), order, channels
             return
         if reverse.flags.c_contiguous:
-            yield whole, reverse.reshape(n, -1), order[::-1].copy(), (width * channels, channels)
+            yield whole, reverse.reshape(n, -1), order[::-1].copy(), channels
             return
     dtype = np.uint8 if is_uint8(pixels) else np.float32
     step = max(1, _CONVERTED // (channels * plane))
@@ -198,4 +198,4 @@ def _contiguous(images: Images) -> Iterator[tuple[slice, NDArray[Any], NDArray[n
         part = slice(start, min(start + step, n))
         with np.errstate(over="ignore", invalid="ignore"):
             block = np.ascontiguousarray(pixels[part], dtype)
-        yield part, block.reshape(len(block), -1), order * plane, (width, 1)
+        yield part, block.reshape(len(block), -1), order * plane, 1

@@ -332,11 +332,14 @@ class _Device:
     def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Number of complete rows, their mean, and their centred sums of products. Waits for the accelerator."""
         sums, centre, dim = to_host(self._sums).astype(np.float64), to_host(self.centre).astype(np.float64), self._dim
-        n = sums[-1, -1]
-        off = (sums[-1] if self._full else sums[0])[:dim] / (n or 1.0)
-        if self._full:
-            return n, centre + off, sums[:dim, :dim] - n * np.outer(off, off)
-        return n, centre + off, sums[1, :dim] - n * off * off
+        of_values = sums[-1 if self._full else 0]
+        n = of_values[-1]
+        off = of_values[:dim] / (n or 1.0)
+        if not self._full:
+            return n, centre + off, np.maximum(sums[1, :dim] - n * off * off, 0.0)
+        products = sums[:dim, :dim] - n * np.outer(off, off)
+        np.fill_diagonal(products, np.maximum(np.diagonal(products), 0.0))  # rounding alone goes below
+        return n, centre + off, products
 
 
 def _summed(rows: NDArray[np.float32], covariance: bool) -> tuple[Any, NDArray[np.float64], NDArray[np.float64]]:

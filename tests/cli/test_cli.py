@@ -13,6 +13,7 @@ from PIL import Image
 from profiles import make_baseline, make_profile
 
 from lensai_integrations import Baseline, Profile, cli
+from lensai_integrations.profiling import image_files, sampling
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +192,7 @@ def test_check_of_nothing_is_2(lensai, tmp_path: Path, monkeypatch: pytest.Monke
     assert "error" in err.lower()
 
 
-def test_profile_of_a_folder_of_images(lensai, tmp_path: Path) -> None:
+def test_profile_of_a_folder_of_images(lensai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     for i in range(5):
         (tmp_path / "images" / f"class {i % 2}").mkdir(parents=True, exist_ok=True)
@@ -224,6 +225,19 @@ def test_profile_of_a_folder_of_images(lensai, tmp_path: Path) -> None:
     code, _, err = lensai("profile", tmp_path / "images", "-o", tmp_path / "other", "--segment-by", "site")
     assert code == 2
     assert "segment_by='site' is none of" in err
+    code, _, err = lensai("profile", tmp_path / "images", "-o", tmp_path / "other", "--budget", "1.5")
+    assert code == 2
+    assert "budget=1.5 should be a number between 0 and 1" in err
+    within = ("--budget", "0.05", "--jobs", "0")
+    code, out, _ = lensai("profile", tmp_path / "images", "-o", tmp_path / "other", *within)
+    assert (code, out.startswith("5 images in")) == (0, True)  # few are all measured
+    monkeypatch.setattr(image_files, "WHOLE", 2)
+    monkeypatch.setattr(sampling, "WHOLE", 2)
+    monkeypatch.setattr(image_files, "_times", lambda *_: (1.0, 1.0))
+    lensai("profile", tmp_path / "images", "-o", tmp_path / "other", *within)
+    sampled = Profile.load(tmp_path / "other").groups["raw"].info["sampled"]
+    assert sampled["seen"] == 5
+    assert 2 <= sampled["measured"] + 1 < 6  # one of the share may be the file that cannot be read
 
 
 def test_files_alone_make_a_baseline_that_is_calibrated_and_compared(lensai, tmp_path: Path) -> None:

@@ -11,7 +11,10 @@ from torch.utils.data.distributed import DistributedSampler
 from lensai_integrations import ImageInputs, Profiler
 from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.problems import Problems
+from lensai_integrations.profiles.profile import to_bytes
+from lensai_integrations.profiling import batch_reading
 from lensai_integrations.profiling.batch_reading import BatchReader
+from lensai_integrations.profiling.waiting import Looked
 from lensai_integrations.torch.layers import Layer
 from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.torch.taps import Tap, Taps
@@ -117,6 +120,105 @@ def test_what_is_profiled_is_the_batch_as_it_was_opened(recording):
     expected = run(kept, [batch(6)])
 
     np.testing.assert_array_equal(profile.groups["inputs"].bank.max, expected.groups["inputs"].bank.max)
+
+
+def states(profile):
+    """All that the groups and the joint sample hold, but for when it was made."""
+    profile.info.pop("created")
+    return to_bytes(profile)
+
+
+def test_images_are_measured_before_the_step_and_never_copied(recording, monkeypatch):
+    copies = []
+    monkeypatch.setattr(
+        batch_reading, "copy_of", lambda values, real=batch_reading.copy_of: copies.append(values) or real(values)
+    )
+    problems = Problems()
+    changed, kept = recording(problems=problems), recording(problems=problems)
+    for running in (changed, kept):
+        running._recording._prepare = seeded(running._recording._prepare)
+        running.start(None)
+    batches = [batch(6, seed) for seed in range(4)]
+    expected = run(kept, [(images.clone(), labels) for images, labels in batches])
+    profile = run(changed, batches, step=lambda images: images.copy_(torch.rand_like(images)))
+
+    assert states(profile) == states(expected)
+    assert {values.ndim for values in copies} == {1}  # labels
+
+
+def seeded(prepare):
+    def prepared(loader):
+        reader, _ = prepare(loader)
+        return reader, Profiler(inputs=reader.inputs, source="validation", seed=0)
+
+    return prepared
+
+
+def test_skipped_steps_count_nowhere_at_any_place(recording):
+    skipping, plain = recording(), recording()
+    for running in (skipping, plain):
+        running._recording._prepare = seeded(running._recording._prepare)
+        running.start(None)
+    for seed in range(4):
+        skipping.open(batch(5, 90 + seed))
+        for running in (skipping, plain):
+            running.open(batch(6, seed))
+            running.close()
+    skipping.open(batch(5, 99))
+
+    assert states(skipping.finish()) == states(plain.finish())
+
+
+def test_a_batch_that_padding_may_reach_is_copied_and_the_others_are_not(recording):
+    running = recording()
+    running.start(padded_loader(15, rank=1, ranks=2))  # 7 of its own and one repeated
+    images, labels = batch(8)
+    kept = []
+    for part in (slice(4), slice(4, 8)):
+        running.open((images[part], labels[part]))
+        kept.append(type(running._taken.images))
+        running.close()
+
+    assert kept == [Looked, torch.Tensor]
+    assert running.finish().n == 7
+
+
+def test_what_a_monitor_cuts_is_copied():
+    class Monitor:
+        def reset(self):
+            self.seen = []
+
+        def describe(self, *_, **__):
+            pass
+
+        def update(self, **groups):
+            self.seen.append(groups["inputs"])
+
+    monitor, problems = Monitor(), Problems()
+    running = LoaderPass("test", lambda _: (BatchReader(ImageInputs(), "auto", problems), monitor), None, problems)
+    running.start(None)
+    for seed in range(2):
+        images, labels = batch(3, seed)
+        running.open((images, labels))
+        images.zero_()
+        running.close()
+    assert [float(seen.abs().sum()) > 0 for seen in monitor.seen] == [True, True]
+
+
+def test_images_that_cannot_be_measured_fail_where_batches_are_counted():
+    problems = Problems(quiet=True)
+
+    def prepare(_):
+        return BatchReader(ImageInputs(layout="NCHW", scale=255), "auto", problems), Profiler(seed=0)
+
+    running = LoaderPass("validation", prepare, None, problems)
+    running.start(None)
+    for shape in ((3, 3, 8, 8), (3, 5, 8, 8)):
+        running.open((torch.rand(shape), torch.zeros(3, dtype=torch.int64)))
+        with problems.caught("a batch"):
+            running.close()
+
+    assert running.finish().warnings[-1] == "1 of 2 batches of validation were left out after an error"
 
 
 def test_layers_are_read_along(recording, network):

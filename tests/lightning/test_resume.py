@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lensai_integrations import Baseline
 from lensai_integrations.lightning import BaselineCallback
+from lensai_integrations.training import fit
 from lensai_integrations.training.fit import profiles_of
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:Be aware that when using `ckpt_path`")
@@ -278,3 +279,22 @@ def test_a_tested_checkpoint_brings_its_training_profile(trainer, lit, loaders, 
 
     assert callback.baseline_.n == 12
     assert callback.baseline_.training.info["epoch"] == 0
+
+
+def test_bytes_are_made_where_a_checkpoint_is_written_and_nowhere_else(
+    trainer, lit, loaders, tmp_path, saving, monkeypatch
+):
+    encoded = []
+    to_bytes = fit.to_bytes
+    monkeypatch.setattr(fit, "to_bytes", lambda profile: encoded.append(profile.source) or to_bytes(profile))
+    trainer(BaselineCallback(clean_windows=0), max_epochs=3).fit(lit(), loaders(24), loaders(16))
+    assert encoded == []
+
+    saving._every_n_epochs = 2
+    made = trainer(BaselineCallback(clean_windows=0), saving, max_epochs=4, enable_checkpointing=True)
+    made.fit(lit(), loaders(24), loaders(16))
+    assert len(list((tmp_path / "all").iterdir())) == 2
+    assert sorted(encoded) == ["training", "training", "validation", "validation"]
+    for name in ("again", "and again"):
+        made.save_checkpoint(tmp_path / name)
+    assert len(encoded) == 4

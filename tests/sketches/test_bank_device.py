@@ -73,6 +73,27 @@ def test_same_items_as_on_the_host(n: int) -> None:
     assert (bank.n, bank.invalid, bank.rows_seen) == (n, 0, n)
 
 
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("batch", [512, 600, 1024, 3000])
+@pytest.mark.parametrize("n", [512, 1024, 5120, 6000])
+def test_whole_blocks_are_the_same_items_as_well(n: int, batch: int) -> None:
+    """As many rows as there are places are overwritten while they are copied, not afterwards."""
+    rows, bad = spoilt(normal(n), 0.01)
+    assert_equal(on_device(normal(n), batch=batch).to_host(), on_host(normal(n)))
+    bank = on_device(rows, batch=batch)
+    assert (bank.n, bank.invalid) == (n - bad.sum(), bad.sum())
+    assert_equal(bank.to_host(), on_device(rows).to_host())
+
+
+def test_a_block_belongs_to_the_caller() -> None:
+    rows = normal(1024)
+    block, bank = torch.from_numpy(rows[:512].copy()), KLLBank(5, seed=0)
+    bank._update(block)
+    block.zero_()
+    bank._update(torch.from_numpy(rows[512:]))
+    assert_equal(bank, on_host(rows))
+
+
 def test_larger_k() -> None:
     assert_equal(on_device(normal(9000), k=500), on_host(normal(9000), k=500))
 

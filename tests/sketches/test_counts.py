@@ -118,6 +118,24 @@ def test_counting_on_an_accelerator_never_waits(accelerator, monkeypatch):
     assert (sketch.n, sketch._counts.device.type, sketch._counts.shape) == (17, "cuda", (3, 256))
 
 
+def test_images_that_were_counted_on_an_accelerator_are_not_waited_for(accelerator):
+    sketch = counted(pixels((2, 3, 6, 6)))
+    for n in (4, accelerator((), torch.int64), accelerator((), torch.int32), 3):
+        sketch.add(accelerator((3, 256), torch.int64), n)
+    assert (sketch._n.device.type, tuple(sketch._n.shape)) == ("cuda", ())
+    with pytest.raises(AssertionError, match="from the accelerator"):
+        _ = sketch.n
+
+
+@pytest.mark.parametrize("make", [int, np.int64, np.array, torch.tensor])
+def test_how_many_images_were_counted_is_a_number_in_the_end(make):
+    sketch = counted(pixels((2, 3, 6, 6)))
+    sketch.update((np.zeros((3, 256), np.int32), make(4)))
+    assert type(sketch.n) is int
+    assert sketch.n == sketch.to_host().n == 6
+    assert PixelCounts.from_state(sketch.state()).n == 6
+
+
 def test_a_torch_batch_in_host_memory_is_counted_where_it_is():
     values = pixels((2, 3, 8, 8))
     sketch = PixelCounts(3)

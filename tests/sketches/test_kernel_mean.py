@@ -309,6 +309,29 @@ def test_tensors_and_arrays_give_the_same_mean(fixed):
     assert arrays.mmd(tensors) < 1e-5
 
 
+@given(
+    st.lists(st.sampled_from([1, 9, 511, 512, 600, 2100]), min_size=1, max_size=4),
+    st.sampled_from([None, (0,), (1, 2), (0, 1, 2)]),
+    st.sampled_from([np.nan, np.inf, -np.inf, 3e38]),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_blocks_on_an_accelerator_give_the_mean_of_the_features(sizes, exponents, odd):
+    """Written out in float64 by the formula; odd rows, those beyond float32's angles included, are left out."""
+    rows = normal(sum(sizes) + 20, seed=len(sizes))
+    rows[7] = odd
+    sketch = KernelMean(4, frequencies=16, exponents=exponents)
+    for part in np.split(rows, np.cumsum(sizes)):
+        sketch._update(torch.from_numpy(part))
+    host = sketch.to_host()
+    assert (host.n, host.invalid) == (len(rows) - 1, 1)
+    assert host.exponents == (exponents or host.exponents)
+    valid = np.delete(rows, 7, axis=0).astype(np.float64)
+    for mean, exponent in zip(host.mean, host.exponents, strict=True):
+        angles = valid @ random_frequencies(4, 16, sketch.seed) / 2.0**exponent
+        expected = np.concatenate([np.cos(angles), np.sin(angles)], axis=1).mean(axis=0) / 4
+        np.testing.assert_allclose(mean, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("count", [5, 40])
 def test_a_profile_read_from_its_state_goes_on_with_tensors(count):
     straight, resumed = KernelMean(4), KernelMean(4)

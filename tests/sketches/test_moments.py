@@ -171,6 +171,57 @@ def test_tensors_and_arrays_give_the_same_moments(covariance):
     np.testing.assert_allclose(tensors.variance, arrays.variance, rtol=1e-10)
 
 
+def on_device(parts, dim=5, covariance=True):
+    moments = Moments(dim, covariance)
+    for part in parts:
+        moments._update(torch.from_numpy(np.ascontiguousarray(part)))
+    return moments
+
+
+@pytest.mark.parametrize("covariance", [True, False])
+@pytest.mark.parametrize("batch", [1, 64, 512, 700, 10_000])
+@pytest.mark.parametrize("name", DIFFICULT)
+def test_an_accelerator_is_as_exact_on_difficult_data(name, batch, covariance):
+    rows = DIFFICULT[name]
+    moments = on_device((rows[at : at + batch] for at in range(0, len(rows), batch)), covariance=covariance)
+    assert_equals_numpy(moments.to_host(), rows)
+
+
+@given(
+    st.lists(st.sampled_from([1, 3, 500, 512, 513, 600, 1024, 2500]), min_size=1, max_size=6),
+    st.booleans(),
+    st.sampled_from([0.0, 1e5]),
+    st.sampled_from([0.0, 0.01, 0.9]),
+)
+@settings(max_examples=50, deadline=None)
+def test_any_blocks_on_an_accelerator_equal_numpy_without_the_invalid_rows(sizes, covariance, mean, share):
+    rng = np.random.default_rng(len(sizes))
+    rows = correlated(sum(sizes) + 2, mean=mean)
+    bad = rng.random(len(rows)) < share
+    bad[-2:] = False
+    rows[bad, rng.integers(0, 5, bad.sum())] = rng.choice([np.nan, np.inf, -np.inf], bad.sum())
+    moments = on_device(np.split(rows, np.cumsum(sizes)), covariance=covariance).to_host()
+    assert moments.invalid == bad.sum()
+    assert_equals_numpy(moments, rows[~bad], rtol=1e-9)
+
+
+@pytest.mark.parametrize("covariance", [True, False])
+def test_blocks_without_a_valid_row_say_nothing_of_the_centre(covariance):
+    """The first blocks have none: about 0, a million standard deviations from this data, digits are lost."""
+    nothing, rows = np.full((512, 5), np.nan, np.float32), DIFFICULT["mean 1e6, standard deviation about 1"]
+    moments = on_device([nothing, nothing, nothing, *np.split(rows, [600, 1300])], covariance=covariance).to_host()
+    assert moments.invalid == 3 * 512
+    assert_equals_numpy(moments, rows, rtol=1e-9)
+
+
+def test_a_host_that_goes_on_from_an_accelerator_goes_on_exactly():
+    rows = correlated(4000, mean=1e4)
+    moments = on_device([rows[:1000], rows[1000:1700]]).to_host()
+    moments.update(rows[1700:2000])
+    moments._update(torch.from_numpy(rows[2000:]))
+    assert_equals_numpy(moments.to_host(), rows, rtol=1e-9)
+
+
 def test_moments_read_from_their_state_go_on_with_tensors():
     rows = correlated(500)
     moments = Moments.from_state(seen(rows[:100]).state())
