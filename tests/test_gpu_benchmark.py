@@ -153,6 +153,21 @@ def test_unequal_numbers_are_said(change, said):
     assert said in "; ".join(equality.unequal(equality.differences(host, other)))
 
 
+def test_what_is_raised_on_the_device_is_unequal(monkeypatch):
+    true = equality.profiled
+
+    def profiled(run, batches, reader, where, *contexts):
+        if where == "cpu":
+            return true(run, batches, reader, where)
+        raise RuntimeError("called a synchronizing CUDA operation")
+
+    monkeypatch.setattr(equality, "profiled", profiled)
+    found = equality.same_as_the_host(Run(CPU, quick=True))
+    assert len(found) == 8
+    for figures in found.values():
+        assert figures["differs in"] == ["raised RuntimeError('called a synchronizing CUDA operation')"]
+
+
 def test_a_missing_group_is_unequal():
     images = normalised(photos(8, 16))
     one, two = Profiler(inputs=NORMALISED, seed=[0]), Profiler(inputs=NORMALISED, seed=[0], task="logits")
