@@ -178,10 +178,12 @@ def point(
     red_byte = (red + 0.5).to(tl.int32)
     _count(counts + image * C * 256, red_byte, inside, BLOCK)
     if C == 3:
-        green = _pixels(address + channel_stride, inside, gain_1, offset_1, WHOLE)
-        blue = _pixels(address + 2 * channel_stride, inside, gain_2, offset_2, WHOLE)
-        green_first = _held(_pixels(start + channel_stride, True, gain_1, offset_1, WHOLE))
-        blue_first = _held(_pixels(start + 2 * channel_stride, True, gain_2, offset_2, WHOLE))
+        address, start = address + channel_stride, start + channel_stride  # twice the stride may be beyond 2^31
+        green = _pixels(address, inside, gain_1, offset_1, WHOLE)
+        green_first = _held(_pixels(start, True, gain_1, offset_1, WHOLE))
+        address, start = address + channel_stride, start + channel_stride
+        blue = _pixels(address, inside, gain_2, offset_2, WHOLE)
+        blue_first = _held(_pixels(start, True, gain_2, offset_2, WHOLE))
         valid = valid & _in_range(green) & _in_range(blue)
         green, blue = _held(green), _held(blue)
         green_byte, blue_byte = (green + 0.5).to(tl.int32), (blue + 0.5).to(tl.int32)

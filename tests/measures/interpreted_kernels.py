@@ -203,3 +203,11 @@ def test_the_same_comes_out_again_bit_by_bit():
     first, again = (by_kernels(batch, "float32", BOTH) for _ in range(2))
     assert all(torch.equal(first[0][name], again[0][name]) for name in BOTH)
     assert torch.equal(first[1], again[1])
+
+
+def test_channels_farther_apart_than_half_of_what_32_bits_reach():
+    """Only the pages that are read or written are there."""
+    shape, apart = (1, 3, 4, 5), 1_100_000_000
+    batch = torch.empty(2 * apart + 20, dtype=torch.uint8).as_strided(shape, (0, apart, 5, 1))
+    batch[...] = as_batch(contents("noise", shape, np.random.default_rng(6)), "bytes", "NCHW")
+    check(batch, "bytes", BOTH, True)
