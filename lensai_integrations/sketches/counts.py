@@ -113,7 +113,7 @@ class PixelCounts(Sketch):
             more = count_images(values)
             so_far, more = together(self._counts, to_host(more) if is_immutable(more) else more)
             self._counts = so_far + more
-        self._n += int(values.shape[0])
+        self._n = self._n + int(values.shape[0])  # a copy may have the same scalar on an accelerator
 
     def add(self, counts: Array, n: Array | int) -> None:
         """Take in pixels that were counted elsewhere. Nothing is waited for.

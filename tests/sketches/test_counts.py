@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import datasketches
 import numpy as np
 import pytest
@@ -125,6 +127,17 @@ def test_images_that_were_counted_on_an_accelerator_are_not_waited_for(accelerat
     assert (sketch._n.device.type, tuple(sketch._n.shape)) == ("cuda", ())
     with pytest.raises(AssertionError, match="from the accelerator"):
         _ = sketch.n
+
+
+def test_bytes_after_images_that_were_counted_elsewhere(monkeypatch):
+    """Their number is a scalar there, which a copy has too, and which inference mode may have made."""
+    monkeypatch.setattr(module, "is_host", lambda array: False)
+    sketch = PixelCounts(3)
+    with torch.inference_mode():
+        sketch.add(torch.zeros((3, 256), dtype=torch.int64), torch.tensor(4))
+    before = copy(sketch)
+    sketch.update(pixels((2, 3, 6, 6)))
+    assert (before.n, sketch.n) == (4, 6)
 
 
 @pytest.mark.parametrize("make", [int, np.int64, np.array, torch.tensor])
