@@ -17,10 +17,9 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
-from array_api_compat import device as device_of
 from array_api_compat import is_torch_array
 
-from lensai_integrations.arrays.namespaces import Array, is_immutable, local, namespace, shape_of
+from lensai_integrations.arrays.namespaces import Array, is_immutable, kept_beside, local, namespace, shape_of
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.definitions import Definition, register
 
@@ -153,7 +152,6 @@ class RandomProjection:
         self.dim_out = dim_out
         self.seed = seed
         self._blocks = _draw_blocks(dim_in, dim_out, seed)
-        self._placed: dict[str, list[tuple[Array, Array]]] = {}
 
     def __reduce__(self) -> tuple[type[RandomProjection], tuple[int, int, int]]:
         return RandomProjection, (self.dim_in, self.dim_out, self.seed)
@@ -169,8 +167,7 @@ class RandomProjection:
     def project(self, rows: Array) -> Array:
         """Project float rows `[n, dim_in]` to float32 `[n, dim_out]` on the same device.
 
-        The first call on an accelerator carries the signs there, which waits; later calls wait for nothing.
-        A row with a non-finite value keeps at least one.
+        Nothing is waited for. A row with a non-finite value keeps at least one.
 
         Raises:
             InputError: If the rows are not `[n, dim_in]`.
@@ -188,21 +185,20 @@ class RandomProjection:
     def _project(self, rows: Array, xp: Any) -> Array:
         n = shape_of(rows)[0]
         blocks = []
-        for sources, signs in self._on_device_of(rows, xp):
+        for sources, signs in self._beside(rows):
             signed = xp.take(rows, sources, axis=1) * signs.reshape((-1,))
             blocks.append(xp.sum(xp.reshape(signed, (n, *signs.shape)), axis=1))
         return xp.concat(blocks, axis=1)
 
-    def _on_device_of(self, rows: Array, xp: Any) -> list[tuple[Array, Array]]:
+    def _beside(self, rows: Array) -> list[tuple[Array, Array]]:
         if isinstance(rows, np.ndarray) or is_immutable(rows):  # these become constants of a traced function
             return self._blocks
-        device = device_of(rows)
-        if str(device) not in self._placed:
-            self._placed[str(device)] = [
-                (xp.asarray(sources, device=device), xp.asarray(signs, device=device))
-                for sources, signs in self._blocks
-            ]
-        return self._placed[str(device)]
+        key = "projection", self.dim_in, self.dim_out, self.seed
+
+        def sent(block: int, which: int) -> Array:
+            return kept_beside((*key, block, which), lambda: self._blocks[block][which], rows)
+
+        return [(sent(block, 0), sent(block, 1)) for block in range(len(self._blocks))]
 
 
 def _draw_blocks(dim_in: int, dim_out: int, seed: int) -> list[tuple[Array, Array]]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from libraries import nothing_waits
 from scipy.spatial.distance import pdist
 
+from lensai_integrations.arrays import namespaces
 from lensai_integrations.arrays.namespaces import to_host
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.definitions import DEFINITIONS
@@ -334,6 +335,19 @@ def test_the_generic_path_projects_as_numpy_does(monkeypatch):
         assert isinstance(projected, torch.Tensor)
         assert projected.dtype == torch.float32
         np.testing.assert_allclose(projected.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_its_signs_are_sent_without_waiting_and_once_in_a_process(accelerator, monkeypatch):
+    sent = []
+    monkeypatch.setattr(namespaces, "send", lambda array, like: sent.append(array) or accelerator(array.shape))
+    for _ in range(2):
+        RandomProjection(310, 42, seed=7)._beside(accelerator((5, 310)))
+    assert len(sent) == 8
+
+
+def test_an_accelerator_is_not_waited_for(accelerator):
+    projected = RandomProjection(300, 41).project(accelerator((17, 300), torch.bfloat16))
+    assert (projected.device.type, tuple(projected.shape), projected.dtype) == ("cuda", (17, 41), torch.float32)
 
 
 def test_it_runs_where_torch_is_held_to_deterministic_algorithms(monkeypatch):
