@@ -1,15 +1,15 @@
 """Images in host memory are added up in one pass, by the compiled loop of `compiled.py`, where numba is installed.
 
-Without numba the formulas over planes do it, which gives the same numbers up to what float32 leaves, in five times the
-time or more. Numba is imported when the first image comes, and once in a process; what it compiles is kept on disk, in
-`__pycache__` beside the package or where `NUMBA_CACHE_DIR` says, for other processes to read.
+Without numba the formulas over planes do it, which gives the same numbers up to what float32 leaves, in three to four
+times the time. Numba is imported when the first image comes, and once in a process; what it compiles is kept on disk,
+in `__pycache__` beside the package or where `NUMBA_CACHE_DIR` says, for other processes to read.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, Final
@@ -39,7 +39,6 @@ class Added:
         shares: How often each 8-bit luma occurs, `[n, 256]`.
         counts: How often each value occurs in each channel of all valid images, `[C, 256]`, if that was wanted.
         valid: bool `[n]`, false for an image with a value that is not finite or far outside 0-255.
-        rounded: The pixels of valid images as bytes, `[m, C, H, W]`, if that was wanted.
         size: `(H, W)`.
     """
 
@@ -47,7 +46,6 @@ class Added:
     shares: NDArray[np.int64]
     counts: NDArray[np.int64]
     valid: NDArray[np.bool_]
-    rounded: NDArray[np.uint8]
     size: tuple[int, int]
 
     def of_luma(self) -> dict[str, Any]:
@@ -105,12 +103,15 @@ def _kernel() -> Any:
 def _adder(dtype: str) -> Callable[..., None] | None:
     """The compiled loop for pixels of this dtype; None where there is none, which is logged."""
     try:
-        import_module("numba")
+        numba = import_module("numba")
     except ModuleNotFoundError:
-        log.info("images in host memory are measured several times as fast with numba: pip install numba")
+        log.info("images in host memory are measured three to four times as fast with numba: pip install numba")
         return None
     except Exception as error:  # noqa: BLE001  what it raises where numpy is too new for it
         log.warning("images in host memory are measured without numba, which cannot be imported: %s", error)
+        return None
+    if numba.config.DISABLE_JIT:  # Python would run the loop: a second for an image
+        log.info("images in host memory are measured without numba, which NUMBA_DISABLE_JIT turns off")
         return None
     try:
         adder: Callable[..., None] = _kernel().adder(dtype)
@@ -130,7 +131,7 @@ def warm() -> None:
         _adder(dtype)
 
 
-def add_up(images: Images, *, luma: bool, gray: bool, counts: bool = False, rounded: bool = False) -> Added | None:
+def add_up(images: Images, *, luma: bool, gray: bool, counts: bool = False) -> Added | None:
     """One pass over a batch in host memory; None of other batches, of none, and where numba is not installed.
 
     Args:
@@ -138,7 +139,6 @@ def add_up(images: Images, *, luma: bool, gray: bool, counts: bool = False, roun
         luma: Whether `Added.of_luma` is wanted.
         gray: Whether `Added.of_gray` is.
         counts: Whether `Added.counts` are.
-        rounded: Whether `Added.rounded` is.
 
     Example:
         >>> from lensai_integrations.measures.inputs import ImageInputs
@@ -152,28 +152,23 @@ def add_up(images: Images, *, luma: bool, gray: bool, counts: bool = False, roun
     if adder is None:
         return None
     layout, n, channels, size = _kernel(), images.n, images.channels, (images.height, images.width)
-    wanted = luma * layout.LUMA + gray * layout.GRAY + counts * layout.COUNTS + rounded * layout.ROUNDED
+    wanted = luma * layout.LUMA + gray * layout.GRAY + counts * layout.COUNTS
     added = Added(
         sums=np.zeros((n, layout.WIDTH)),
         shares=np.zeros((n if luma else 0, 256), np.int64),
         counts=np.zeros((channels, 256), np.int64),
         valid=np.empty(n, np.bool_),
-        rounded=np.empty((n if rounded else 0, channels, *size), np.uint8),
         size=size,
     )
     undo = np.array([images.gain, images.offset], np.float32)
     inside = (np.float32(-OVERSHOOT), np.float32(255 + OVERSHOOT))
     kind = (are_bytes(images.pixels, images.gain, images.offset), images.whole)
-    flat = added.rounded.reshape(len(added.rounded), channels * size[0] * size[1])
-    taken = 0
     for part, memory, starts, step in _contiguous(images):
-        bytes_of_part = flat[taken:]
         adder(
             memory, starts, step, size, undo, inside, kind, wanted, added.sums[part], added.shares[part],
-            added.counts, added.valid[part], bytes_of_part,
+            added.counts, added.valid[part],
         )  # fmt: skip
-        taken += int(np.count_nonzero(added.valid[part]))
-    return replace(added, rounded=added.rounded[:taken]) if rounded else added
+    return added
 
 
 def _contiguous(images: Images) -> Iterator[tuple[slice, NDArray[Any], NDArray[np.int64], int]]:
