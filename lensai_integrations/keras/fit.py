@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import keras
 import numpy as np
@@ -35,10 +35,14 @@ from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.storage.npz import pack, unpack
 from lensai_integrations.training.chosen import ChosenBatches
 from lensai_integrations.training.fit import PREDICTION, TRAINING, VALIDATION, Fit, StateCache, profiles_of
-from lensai_integrations.training.options import Reading
+from lensai_integrations.training.options import Options, Reading
 from lensai_integrations.training.recording import Recording, one_blas_thread
 from lensai_integrations.training.weights import WEIGHTS, Weights
 
+_EACH_ITS_OWN: Final = (
+    "cost={cost:g} is measured by every process by itself, and {processes} train this model together: they would run"
+    " other programs at the same step and wait for each other for ever; pass every=, which is the same in all"
+)
 _KINDS = (TRAIN, TEST, PREDICT)
 _KIND_OF = {TRAINING: TRAIN, PREDICTION: PREDICT}
 
@@ -52,7 +56,7 @@ class KerasFit(Fit[Recording]):
         locations: Where the labels of a baseline were, by head.
 
     Raises:
-        InputError: If the model has no layer of a given name.
+        InputError: If the model has no layer of a given name, or with a cost if several processes train it together.
 
     Attributes:
         batches: How many batches the pass that is running has handed out; of the last call of several at most too many.
@@ -67,6 +71,7 @@ class KerasFit(Fit[Recording]):
         super().__init__(options, reader=lambda _: self._reader)
         self._reader = reader_of(options, model, self.problems, locations)
         self._steps = steps()
+        self._check_cost(model)
         self._taps = self._attached(model, self.problems)
         self._reader.answer = self._taps.answer
         self._model = weakref.ref(model)
@@ -75,6 +80,11 @@ class KerasFit(Fit[Recording]):
         self.on_interruption: Callable[[], None] = self.stop
         self._waiting: deque[dict[str, Any]] = deque()
         self.batches, self._batches_per_call, self._calls = 0, 1, 0
+
+    def _check_cost(self, model: Any) -> None:
+        cost = self.options.cost if isinstance(self.options, Options) else None
+        if cost is not None and (processes := self._steps.processes(model)) > 1:
+            raise InputError(_EACH_ITS_OWN.format(cost=cost, processes=processes))
 
     def begin(self) -> None:
         """Begin anew: forget profiles, recordings and problems."""
@@ -184,10 +194,12 @@ class KerasFit(Fit[Recording]):
     def _begins(self, kind: str, arguments: Sequence[Any]) -> bool:
         """Before every step: whether it is to be profiled."""
         choice = self._choice_in(kind)
-        if choice is not None:
+        if choice is None:
+            self._sample_weights(kind, arguments)
+            return True
+        with self.problems.caught("which batches are profiled"):
             return choice.takes(self._calls, lambda: self._steps.clock(self._model()))
-        self._sample_weights(kind, arguments)
-        return True
+        return False
 
     def _ended(self, kind: str, *, profiled: bool) -> None:
         """After every step. One that is profiled was handed out; in one that is not, what waits is there by now."""

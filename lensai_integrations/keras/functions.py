@@ -44,6 +44,10 @@ class Steps(Protocol):
         """What takes the time of its steps."""
         ...
 
+    def processes(self, model: Any) -> int:
+        """How many processes have to run the same functions in the same order, as they compute a step together."""
+        ...
+
     def arrived(self, handed_out: Any) -> None:
         """Have what a step handed out where measuring it would wait for it, so that the wait does not count."""
         ...

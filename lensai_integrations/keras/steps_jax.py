@@ -68,6 +68,11 @@ def clock(model: Any) -> Clock:
     return HostClock(runs_ahead=True)
 
 
+def processes(model: Any) -> int:
+    """Those that JAX has connected."""
+    return int(jax.process_count())
+
+
 def arrived(handed_out: Any) -> None:
     """On the host, measuring waits for the step that computes the values; on a device it does not."""
     for leaf in jax.tree_util.tree_leaves(handed_out):

@@ -36,6 +36,15 @@ def clock(model: Any) -> Clock:
     return HostClock(runs_ahead=True)
 
 
+def processes(model: Any) -> int:
+    """The workers of `MultiWorkerMirroredStrategy`; every other strategy is of one process."""
+    strategy = getattr(model, "distribute_strategy", None)
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 1
+    cluster = strategy.cluster_resolver.cluster_spec()
+    return max(sum(cluster.num_tasks(job) for job in cluster.jobs if job in ("chief", "worker")), 1)
+
+
 def arrived(handed_out: Any) -> None:
     """A step's results are there when it returns, or are measured where they are."""
 

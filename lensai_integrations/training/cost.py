@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from statistics import fmean, median
+from statistics import median
 from typing import Any, Final, Protocol
 
 #: Profiled batches at the beginning that tell nothing: kernels are compiled, and decisions taken.
@@ -80,12 +80,16 @@ class HostClock:
 
 @dataclass
 class _Step:
-    """A profiled batch and those after it, up to the end: what was marked of them, and how many there are."""
+    """A profiled batch and those after it, up to the end: what was marked of them, and how many there are.
+
+    On a host that runs ahead it begins where a batch is measured, and may end before all of its call were.
+    """
 
     begin: Any
     spans: list[tuple[Any, Any]] = field(default_factory=list)
     end: Any = None
     steps: int = 0
+    profiled: int = 0
 
 
 class Cost:
@@ -108,7 +112,7 @@ class Cost:
         self._clock: Clock | None = None
         self._open: _Step | None = None
         self._waiting: deque[_Step] = deque(maxlen=WINDOW)
-        self._costs: deque[float] = deque(maxlen=WINDOW)
+        self._costs: deque[tuple[float, int]] = deque(maxlen=WINDOW)
         self._plain: deque[tuple[float, int]] = deque(maxlen=WINDOW)
         self._unmeasured, self._since = WARM_UP, 0
 
@@ -127,6 +131,7 @@ class Cost:
             self._clock = HostClock() if clock is None else clock()
         if self._open is not None:
             self._open.steps += 1
+            self._open.profiled += profiled and self._clock.runs_ahead
         if not self._clock.runs_ahead and (profiled or self._open is not None):
             self._turn(self._clock.mark())
             self._open = self._open if profiled else None
@@ -137,7 +142,8 @@ class Cost:
         if self._open is not None:
             self._open.end = now
             self._waiting.append(self._open)
-        self._open = _Step(now)
+        assert self._clock is not None
+        self._open = _Step(now, profiled=int(not self._clock.runs_ahead))
 
     @contextmanager
     def spending(self) -> Iterator[None]:
@@ -147,8 +153,8 @@ class Cost:
             yield
             return
         first = clock.mark()
-        if clock.runs_ahead:  # by now the batch was computed, whose values are measured
-            self._turn(first)
+        if clock.runs_ahead and (self._open is None or self._open.steps):
+            self._turn(first)  # by now the batch was computed, whose values are measured
         step = self._open
         assert step is not None
         try:
@@ -168,7 +174,8 @@ class Cost:
 
     def _share_with(self, factor: int) -> float:
         costs = sorted(self._costs)
-        cost = fmean(costs[:-1] if len(costs) >= ENOUGH else costs)
+        costs = costs[:-1] if len(costs) >= ENOUGH else costs
+        cost = sum(seconds for seconds, _ in costs) / max(sum(profiled for _, profiled in costs), 1)
         spent = self._least * factor * self._plain_step() + cost
         return cost / spent if spent > 0 else 0.0
 
@@ -190,14 +197,14 @@ class Cost:
             spans = [self._clock.between(*span) for span in step.spans]
             self._waiting.popleft()
             cost = sum(seconds or 0.0 for seconds in spans)
-            self._add(cost, max(total - cost, 0.0), step.steps)
+            self._add(step, cost, max(total - cost, 0.0))
 
-    def _add(self, cost: float, plain: float, steps: int) -> None:
+    def _add(self, step: _Step, cost: float, plain: float) -> None:
         if self._unmeasured:
             self._unmeasured -= 1
             return
-        self._costs.append(cost)
-        self._plain.append((plain, steps))
+        self._costs.append((cost, step.profiled))
+        self._plain.append((plain, step.steps))
         self._since += 1
         if self._since >= FEWEST:
             self._decide()

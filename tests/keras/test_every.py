@@ -190,6 +190,30 @@ def test_what_cannot_be_is_refused(arguments, message):
         BaselineCallback(**arguments)
 
 
+@SEVERAL_STEPS
+def test_processes_that_train_together_take_no_time_of_their_own(run, monkeypatch):
+    monkeypatch.setattr(keras_fit.steps(), "processes", lambda model: 2)
+    with pytest.raises(InputError, match="cost=0.02 is measured by every process by itself, and 2 train this model"):
+        run(BaselineCallback(cost=0.02, clean_windows=0), epochs=1)
+    assert numbers(run(BaselineCallback(every=4, clean_windows=0), epochs=1).training) == indices(4)
+
+
+@pytest.mark.backend("tensorflow")
+@pytest.mark.parametrize(("cluster", "processes"), [({"worker": ["a:1", "b:1"]}, 2), ({"chief": ["a:1"]}, 1)])
+def test_workers_are_counted(monkeypatch, cluster, processes):
+    import tensorflow as tf
+
+    class Strategy:
+        cluster_resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec({**cluster, "evaluator": ["c:1"]})
+        )
+
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", Strategy)
+    steps = keras_fit.steps()
+    assert steps.processes(type("Model", (), {"distribute_strategy": Strategy()})()) == processes
+    assert steps.processes(keras.Sequential()) == 1
+
+
 def test_where_nothing_is_held_out_the_training_data_is_whole(run):
     baseline = run(BaselineCallback(every=4, clean_windows=0), validation_data=None, epochs=1)
 

@@ -113,15 +113,14 @@ def test_checkpoints_carry_both(lit, trainer, loaders, tmp_path):
 
 def test_ranks_merge_both(lit, trainer, loaders, tmp_path):
     from lensai_integrations.problems import Problems
-    from lensai_integrations.profiles.profile import to_bytes
-    from lensai_integrations.torch.recording import merged
+    from lensai_integrations.torch.ranks import Load, Merged
 
-    parts = []
+    load = Load()
     for rank in range(2):
         profiler = Profiler(convention=BOTH, seed=[0, rank])
         profiler.update(inputs=PHOTOGRAPHS[rank::2])
-        parts.append(to_bytes(profiler.profile()))
-    whole = merged(parts, Problems())
+        load.add(Load.from_bytes(Load([Merged.of(profiler.profile(), rank)]).to_bytes()))
+    whole = load.whole(range(2), Problems())
     assert isinstance(whole, Profile)
     assert {name: group.n for name, group in whole.groups.items()} == {"inputs": 260, EDGE: 260}
 

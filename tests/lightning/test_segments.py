@@ -8,8 +8,7 @@ from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.names import OTHER_SEGMENT
-from lensai_integrations.profiles.profile import to_bytes
-from lensai_integrations.torch.recording import merged
+from lensai_integrations.torch.ranks import Load, Merged
 
 
 def test_both_profiles_are_kept_by_label_and_travel(lit, trainer, loaders, images, tmp_path):
@@ -79,12 +78,12 @@ def test_a_key_that_batches_lack_costs_the_segments_only(lit, trainer, loaders, 
 
 
 def test_ranks_merge_segment_by_segment():
-    blobs = []
+    load = Load()
     for rank, labels in enumerate((["a", "b", "b"], ["b", "c", "c", "c"])):
         profiler = Profiler(segment_by="label", max_segments=2, seed=[0, rank])
         profiler.update(labels=labels)
-        blobs.append(to_bytes(profiler.profile()))
+        load.add(Load.from_bytes(Load([Merged.of(profiler.profile(), rank)]).to_bytes()))
 
-    whole = merged(blobs, Problems(quiet=True))
+    whole = load.whole(range(2), Problems(quiet=True))
     assert {name: segment.n for name, segment in whole.segments.items()} == {"b": 3, "c": 3, OTHER_SEGMENT: 1}
     assert (whole.n, whole.info["ranks"], whole.info["max_segments"]) == (7, 2, 2)

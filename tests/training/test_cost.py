@@ -203,6 +203,36 @@ def test_a_host_that_runs_ahead_is_seen_over_many_steps():
     assert batches.every == 16
 
 
+@pytest.mark.parametrize(("together", "lag"), [(1, 0), (1, 1), (4, 0), (4, 1), (32, 1)])
+def test_a_call_of_several_steps_costs_what_all_of_them_do(together, lag):
+    """A call hands out its steps one by one, the last of them when the next one was called."""
+    clock, batches, behind, waiting = Wound(runs_ahead=True), ChosenBatches(cost=0.02), 0.0, 0
+    batches.begin(0, together=together)
+
+    def measure(left):
+        nonlocal behind, waiting
+        while waiting > left:
+            waiting -= 1
+            clock.now += behind
+            behind = 0
+            with batches.spending():
+                clock.now += 3 / together
+
+    for index in range(20_000):
+        taken = batches.takes(index, lambda: clock)
+        for _ in range(together):
+            behind += 10 / together
+            if taken:
+                waiting += 1
+                measure(lag)
+        if not taken:
+            measure(0)
+        batches.ended(profiled=taken)
+
+    assert batches.every == 16
+    assert batches.counts()["share"] == pytest.approx(3 / 163, rel=0.1)
+
+
 def test_what_cannot_be_held_is_said():
     training = Training(0.02, Wound())
     training.steps(MOST * 20, plain=0.001, cost=10)
