@@ -20,6 +20,7 @@ keeps is made outside of it (`unfilled`), whatever mode the caller is in.
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections import OrderedDict
@@ -440,6 +441,22 @@ def together(first: Array, second: Array) -> tuple[Array, Array]:
     if is_numpy_array(first) and not is_numpy_array(second):
         return send(first, second), second
     return first, send(second, first) if is_numpy_array(second) else second
+
+
+def are_finite(rows: Array) -> Array:
+    """Which rows have only finite values, bool `[n]`; nothing is waited for, and an accelerator needs two launches.
+
+    The largest magnitude of a row says so, NaN included: one reading of the rows, where testing each value for
+    itself takes four, and their sum may overflow.
+
+    Args:
+        rows: Floating-point numbers `[n, D]` of numpy or torch.
+
+    Example:
+        >>> are_finite(np.array([[1.0, 2.0], [3.0, np.nan], [-np.inf, 0.0]])).tolist()
+        [True, False, False]
+    """
+    return namespace(rows).linalg.vector_norm(rows, ord=math.inf, axis=1) < math.inf
 
 
 def joined(parts: list[Array]) -> Array:

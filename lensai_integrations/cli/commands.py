@@ -23,6 +23,7 @@ from lensai_integrations.profiles.coverage import coverage_text
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, LABEL, label_names, shown
 from lensai_integrations.profiles.profile import Baseline, Profile, load
 from lensai_integrations.profiles.summary import StreamSummary, to_csv
+from lensai_integrations.profiling.sampling import measured_lines
 from lensai_integrations.storage.folders import MANIFEST
 
 NO_DRIFT, DRIFT, ERROR = 0, 1, 2
@@ -105,6 +106,8 @@ def print_streams(sources: Mapping[str, Profile], show_all: bool) -> None:
             if name.startswith("embeddings/") and not show_all:
                 table.add_row(_plain(f"{name} ({len(group.streams)} streams)"), f"{group.n:,}", *[""] * 5)
         console.print(table)
+        for line in measured_lines(profile):
+            console.print(printable(line), markup=False)
         if profile.segments:
             console.print(printable(_segments_line(profile)), markup=False)
 

@@ -24,6 +24,7 @@ from lensai_integrations.errors import InputError, told
 from lensai_integrations.measures.arguments import COMMON, documented
 from lensai_integrations.measures.custom import CustomMeasure, checked_measures
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.measures.one_pass import warm
 from lensai_integrations.problems import Problems, pass_on, suppressed
 from lensai_integrations.profiles.conventions import single_convention
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, segment_name
@@ -67,7 +68,8 @@ class Collector:
     """Measures delivered images, in whatever process, and gives their profile.
 
     It goes through pickle as a path and its settings; what was collected stays in the folder, which is removed with the
-    object that made it. A deep copy collects for itself.
+    object that made it. A deep copy collects for itself. Making one loads the compiled loop over pixels, which worker
+    processes that are forked later share.
 
     Args:
         name: Of the group.
@@ -122,6 +124,7 @@ class Collector:
         self.columns = Columns(single_convention(convention), kept, checked_measures(measures), by)
         self._capacity, self._most, self._budget = capacity, max_segments, checked_budget(budget)
         self._noted, self._problems = Problems(most=_MOST_NOTES), Problems(most=_MOST_NOTES)
+        warm()
         self._begin()
 
     def _begin(self) -> None:

@@ -156,6 +156,8 @@ class Ledger:
             writer = self._current()
             if turn is None or turn.generation != self._generation:  # a reset came between
                 turn = self._counted(writer, 1, None)
+            if not turn.measured:
+                return
             row, pixels = make(writer.code)
             if self._most:
                 row[-1] = writer.segments.code(segment)

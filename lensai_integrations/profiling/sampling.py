@@ -29,12 +29,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from time import get_clock_info, perf_counter, thread_time
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import InputError
+
+if TYPE_CHECKING:
+    from lensai_integrations.profiles.profile import Profile
 
 #: Share of a worker's time that measuring may take, if nothing else is said.
 BUDGET: Final = 0.05
@@ -316,6 +319,20 @@ def in_words(sampled: Mapping[str, Any]) -> str:
     how += [f"budget {budget:g}"] if budget else []
     brackets = f" ({', '.join(how)})" if how else ""
     return f"{sampled['measured']:,} of {sampled['seen']:,} images were measured{brackets}"
+
+
+def measured_lines(profile: Profile) -> list[str]:
+    """A line for each group of which not all images were measured.
+
+    Example:
+        >>> from lensai_integrations.profiles.groups import Group
+        >>> from lensai_integrations.profiles.profile import Profile
+        >>> group = Group("raw", info={"sampled": {"seen": 50_000, "measured": 3125, "share": 0.0625}})
+        >>> measured_lines(Profile({"raw": group}))
+        ['raw: 3,125 of 50,000 images were measured (a share of 1/16)']
+    """
+    groups = [(name, group.info.get(SAMPLED)) for name, group in profile.groups.items()]
+    return [f"{name}: {in_words(sampled)}" for name, sampled in groups if sampled]
 
 
 def too_few(name: str, sampled: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from lensai_integrations.drift.result import (
 from lensai_integrations.drift.text import certainty, p_text
 from lensai_integrations.profiles.conventions import paired, title_of
 from lensai_integrations.profiles.profile import Baseline, Profile
+from lensai_integrations.profiling.sampling import measured_lines
 from lensai_integrations.report.pages import (
     Column,
     Fact,
@@ -34,7 +35,6 @@ from lensai_integrations.report.pages import (
     axis,
     definitions_used,
     legend,
-    measured_lines,
     rows_noun,
     segments_read,
     when,

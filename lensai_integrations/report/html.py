@@ -30,6 +30,7 @@ from lensai_integrations.profiles.coverage import coverage_text
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import OUTPUTS, is_labels, is_outputs
 from lensai_integrations.profiles.profile import Baseline, Profile
+from lensai_integrations.profiling.sampling import measured_lines
 from lensai_integrations.report.drift import drift_page
 from lensai_integrations.report.pages import (
     KINDS,
@@ -38,7 +39,6 @@ from lensai_integrations.report.pages import (
     Page,
     data_sections,
     definitions_used,
-    measured_lines,
     rows_noun,
     when,
 )

@@ -16,9 +16,8 @@ from lensai_integrations.profiles.archive import RELEASE
 from lensai_integrations.profiles.conventions import is_images, kept_apart, title_of
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import LABELS, OUTPUTS, group_of, head_of, is_labels, is_outputs
-from lensai_integrations.profiles.profile import Profile
 from lensai_integrations.profiling.raw_rows import METADATA
-from lensai_integrations.profiling.sampling import SAMPLED, in_words
+from lensai_integrations.profiling.sampling import SAMPLED
 from lensai_integrations.report.segments import SegmentTable, segment_table
 from lensai_integrations.report.streams import (
     NOTABLE_GAP,
@@ -325,20 +324,10 @@ def legend(parts: Sequence[SourceShare]) -> tuple[tuple[int, str], ...]:
 
 def _rows(group: Group) -> str:
     left_out = f", {count(group.invalid)} left out" if group.invalid else ""
-    of_all = f" of {count(group.seen)}" if group.info.get("sampled") else ""
-    return count(group.n) + of_all + count(group.n, rows_noun([group.name])).removeprefix(count(group.n)) + left_out
-
-
-def measured_lines(profile: Profile) -> list[str]:
-    """A line for each group of which not all images were measured.
-
-    Example:
-        >>> group = Group("raw", info={"sampled": {"seen": 50_000, "measured": 3125, "share": 0.0625}})
-        >>> measured_lines(Profile({"raw": group}))
-        ['raw: 3,125 of 50,000 images were measured (a share of 1/16)']
-    """
-    groups = [(name, group.info.get(SAMPLED)) for name, group in profile.groups.items()]
-    return [f"{name}: {in_words(sampled)}" for name, sampled in groups if sampled]
+    noun = rows_noun([group.name])
+    if group.info.get(SAMPLED):
+        return f"{count(group.n)} of {count(group.seen, noun)}{left_out}"
+    return count(group.n, noun) + left_out
 
 
 def _with_gaps(section: Section, rows: Sequence[StreamRow]) -> Section:

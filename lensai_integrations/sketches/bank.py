@@ -45,6 +45,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lensai_integrations.arrays.namespaces import (
     Array,
+    are_finite,
     full_beside,
     local,
     namespace,
@@ -55,7 +56,6 @@ from lensai_integrations.arrays.namespaces import (
 )
 from lensai_integrations.errors import InputError
 from lensai_integrations.sketches import weighted, wire
-from lensai_integrations.sketches.finite import finite_rows
 from lensai_integrations.sketches.state import LARGEST_COUNT, RANKS, Sketch, State, field, number, require
 from lensai_integrations.sketches.weighted import MAX_LEVELS, Floats, Integers, fit, sorted_items, spread, total_weight
 
@@ -483,7 +483,7 @@ class PendingRows:
     def _mask(self, rows: Array) -> None:
         xp = namespace(rows)
         rows = xp.astype(rows, xp.float32, copy=False)
-        self._valid = finite_rows(rows)
+        self._valid = are_finite(rows)
         self.rows = xp.where(self._valid[:, None], rows, math.nan)
 
     def drop_invalid(self) -> None:

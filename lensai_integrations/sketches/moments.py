@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from lensai_integrations.arrays.namespaces import (
     Array,
+    are_finite,
     dtype_name,
     local,
     namespace,
@@ -34,7 +35,6 @@ from lensai_integrations.arrays.namespaces import (
     zeros_beside,
 )
 from lensai_integrations.errors import InputError
-from lensai_integrations.sketches.finite import finite_rows
 from lensai_integrations.sketches.state import Sketch, State, field, number, require
 
 #: Wider rows get variances only: a covariance of 1,024 columns takes 8 MiB.
@@ -290,7 +290,7 @@ class _Device:
         """Add rows `[n, D]` that lie here, of any floating dtype; nothing is waited for."""
         xp = namespace(rows)
         rows = xp.astype(rows, xp.float32, copy=False)
-        valid = finite_rows(rows)[:, None]
+        valid = are_finite(rows)[:, None]
         self._blocks += 1
         if self._blocks.bit_count() == 1:
             self._recentre(self._centred(rows, valid))

@@ -212,7 +212,7 @@ def _rows_of(baseline: Baseline) -> str:
     rows = f"{baseline.n} {baseline.reference.source} rows"
     training = baseline.training
     of = "" if training is None else coverage_text(training.info)
-    return rows if training is None or not of else f"{rows}, and of {training.n} of {training.source} ({of})"
+    return rows if training is None or not of else f"{rows}, and of {training.n} {training.source} rows ({of})"
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import pickle
 import signal
 from dataclasses import replace
 from itertools import pairwise
@@ -20,9 +21,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from lensai_integrations import Profile, profile_dataset
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.profiles.groups import Group
-from lensai_integrations.profiling import image_files, ledger, sampling
+from lensai_integrations.profiling import delivered_images, image_files, ledger, sampling
 from lensai_integrations.profiling.delivered_images import Collector
 from lensai_integrations.profiling.image_files import profile_files
+from lensai_integrations.profiling.raw_rows import Columns
 from lensai_integrations.profiling.sampling import SHARE, Pace, level_of, level_within
 from lensai_integrations.report import baseline_html
 from lensai_integrations.transforms import ProfileImages
@@ -177,6 +179,33 @@ def test_times_of_the_first_images_decide_without_the_longest_and_those_of_the_s
         assert (pace.level(0.05) is None) == (i < 15)
     assert pace.level(0.05) == 4
     assert pace.level(0.5) == 0
+
+
+def test_what_is_loaded_and_compiled_at_first_does_not_decide(monkeypatch):
+    clock, measured = Clock(), Columns.measured
+    slow = {0: 9.0, 3: 0.5, 230: 2.0}  # numba compiles, reads from disk, compiles for another dtype
+    times = iter(slow.get(i, 4.5e-3) for i in range(1000))
+
+    def takes_time(columns, delivered):
+        clock.time += next(times)
+        return measured(columns, delivered)
+
+    monkeypatch.setattr(Columns, "measured", takes_time)
+    monkeypatch.setattr(ledger, "Pace", lambda: Pace(clock))
+    collector = small(budget=0.05)
+    for i in range(300):
+        clock.time += 6.8e-3
+        collector.add(picture(i))
+    assert (collector._ledger.folder / SHARE).read_text() == "4"
+
+
+def test_the_loop_is_loaded_where_a_collector_is_made_and_not_where_it_arrives(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(delivered_images, "warm", lambda: loaded.append(1))
+    collector = Collector()
+    assert loaded == [1]
+    pickle.loads(pickle.dumps(collector)).add(picture(0))
+    assert (loaded, collector.count) == ([1], 1)
 
 
 def test_up_to_200_images_stay_whole_and_of_more_the_share_is_exact(caplog):
