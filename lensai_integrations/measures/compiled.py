@@ -32,8 +32,8 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
 
-#: What is wanted of a pass: sums of luma and colours, those of OpenCV's gray, counts of all pixels.
-LUMA, GRAY, COUNTS = 1, 2, 4
+#: What is wanted of a pass: sums of luma and colours, those of OpenCV's gray, counts of all pixels, the bytes.
+LUMA, GRAY, COUNTS, ROUNDED = 1, 2, 4, 8
 #: Where in a row of `sums` what begins. Channels less the first pixel: R G B; their squares, RR GG BB; RG RB GB.
 CHANNELS, SQUARES, PRODUCTS = 0, 3, 6
 #: (Max - min) / max. Of 1000 luma the Laplacian, its square, and the magnitude of Immerkaer's mask.
@@ -299,6 +299,7 @@ def _add_up(  # noqa: PLR0912  one loop, whose parts are compiled together
     shares: NDArray[np.int64],
     counts: NDArray[np.int64],
     valid: NDArray[np.bool_],
+    rounded: Bytes,
 ) -> None:
     """Add up images `[n, numbers of an image]`, contiguous.
 
@@ -310,11 +311,12 @@ def _add_up(  # noqa: PLR0912  one loop, whose parts are compiled together
         undo: Gain and offset of each channel, `[2, C]`.
         inside: Lowest and highest value of a valid image, on the 0-255 scale.
         kind: Whether pixels are bytes 0-255 as they lie, and whether they are rounded to whole numbers when undone.
-        wanted: `LUMA`, `GRAY`, `COUNTS`, added up.
+        wanted: `LUMA`, `GRAY`, `COUNTS`, `ROUNDED`.
         sums: Filled in, `[n, WIDTH]`, zeros.
         shares: How often each 8-bit luma occurs is filled in, `[n, 256]`, zeros.
         counts: The pixels of valid images are added, `[C, 256]`.
         valid: Filled in, `[n]`.
+        rounded: Filled in, if wanted, the bytes of valid images one after the other, `[n, C * H * W]`.
     """
     channels, (height, width), (as_they_lie, whole) = starts.size, size, kind
     rows = min(max(_TOGETHER // width, 2), height)
@@ -324,6 +326,7 @@ def _add_up(  # noqa: PLR0912  one loop, whose parts are compiled together
     counters, counters_of_luma = np.zeros((channels, 4, 256), np.uint32), np.zeros((4, 256), np.uint32)
     first = np.zeros(channels, np.float32)
     interleaved = channels == 3 and step == 3 and starts[0] == 0 and starts[1] == 1 and starts[2] == 2
+    taken = 0
     for i in range(len(pixels)):
         memory, of_image = pixels[i], sums[i]
         of_image[GRAY_ENDS] = 255
@@ -344,10 +347,13 @@ def _add_up(  # noqa: PLR0912  one loop, whose parts are compiled together
             if start == 0:
                 for c in range(channels):
                     first[c] = of_image[FIRST + c] = planes[c, 0]
-            if wanted & COUNTS:
-                for c in range(channels):
+            for c in range(channels):
+                if wanted & COUNTS:
                     _round(planes[c], levels[:here])
                     _count(levels[:here], counters[c])
+                if wanted & ROUNDED:
+                    place = c * height * width + begin
+                    _round(planes[c], rounded[taken, place : place + here])
             behind = 1 + 2 * width
             if wanted & LUMA:
                 _add_colours(planes, first, lumas[behind : behind + here], levels, of_image)
@@ -361,6 +367,7 @@ def _add_up(  # noqa: PLR0912  one loop, whose parts are compiled together
             counters.fill(0)
             counters_of_luma.fill(0)
             continue
+        taken += 1
         if wanted & LUMA:
             _take(counters_of_luma, shares[i])
         if wanted & COUNTS:
@@ -387,7 +394,7 @@ def adder(dtype: str) -> Callable[..., None]:
 
     signature = kinds.void(
         read(getattr(kinds, dtype), 2), read(ints, 1), ints, pair(ints, 2), read(floats, 2), pair(floats, 2),
-        pair(bits, 2), ints, kinds.float64[:, ::1], ints[:, ::1], ints[:, ::1], bits[::1],
+        pair(bits, 2), ints, kinds.float64[:, ::1], ints[:, ::1], ints[:, ::1], bits[::1], kinds.uint8[:, ::1],
     )  # fmt: skip
     try:
         return cast("Callable[..., None]", numba.njit([signature], nogil=True, cache=True)(_add_up))

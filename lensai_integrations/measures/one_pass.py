@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, Final
@@ -39,6 +39,7 @@ class Added:
         shares: How often each 8-bit luma occurs, `[n, 256]`.
         counts: How often each value occurs in each channel of all valid images, `[C, 256]`, if that was wanted.
         valid: bool `[n]`, false for an image with a value that is not finite or far outside 0-255.
+        rounded: The pixels of valid images as bytes, `[m, C, H, W]`, if that was wanted.
         size: `(H, W)`.
     """
 
@@ -46,6 +47,7 @@ class Added:
     shares: NDArray[np.int64]
     counts: NDArray[np.int64]
     valid: NDArray[np.bool_]
+    rounded: NDArray[np.uint8]
     size: tuple[int, int]
 
     def of_luma(self) -> dict[str, Any]:
@@ -131,7 +133,7 @@ def warm() -> None:
         _adder(dtype)
 
 
-def add_up(images: Images, *, luma: bool, gray: bool, counts: bool = False) -> Added | None:
+def add_up(images: Images, *, luma: bool, gray: bool, counts: bool = False, rounded: bool = False) -> Added | None:
     """One pass over a batch in host memory; None of other batches, of none, and where numba is not installed.
 
     Args:
@@ -139,6 +141,7 @@ def add_up(images: Images, *, luma: bool, gray: bool, counts: bool = False) -> A
         luma: Whether `Added.of_luma` is wanted.
         gray: Whether `Added.of_gray` is.
         counts: Whether `Added.counts` are.
+        rounded: Whether `Added.rounded` is.
 
     Example:
         >>> from lensai_integrations.measures.inputs import ImageInputs
@@ -152,23 +155,28 @@ def add_up(images: Images, *, luma: bool, gray: bool, counts: bool = False) -> A
     if adder is None:
         return None
     layout, n, channels, size = _kernel(), images.n, images.channels, (images.height, images.width)
-    wanted = luma * layout.LUMA + gray * layout.GRAY + counts * layout.COUNTS
+    wanted = luma * layout.LUMA + gray * layout.GRAY + counts * layout.COUNTS + rounded * layout.ROUNDED
     added = Added(
         sums=np.zeros((n, layout.WIDTH)),
         shares=np.zeros((n if luma else 0, 256), np.int64),
         counts=np.zeros((channels, 256), np.int64),
         valid=np.empty(n, np.bool_),
+        rounded=np.empty((n if rounded else 0, channels, *size), np.uint8),
         size=size,
     )
     undo = np.array([images.gain, images.offset], np.float32)
     inside = (np.float32(-OVERSHOOT), np.float32(255 + OVERSHOOT))
     kind = (are_bytes(images.pixels, images.gain, images.offset), images.whole)
+    flat = added.rounded.reshape(len(added.rounded), channels * size[0] * size[1])
+    taken = 0
     for part, memory, starts, step in _contiguous(images):
+        bytes_of_part = flat[taken:]
         adder(
             memory, starts, step, size, undo, inside, kind, wanted, added.sums[part], added.shares[part],
-            added.counts, added.valid[part],
+            added.counts, added.valid[part], bytes_of_part,
         )  # fmt: skip
-    return added
+        taken += int(np.count_nonzero(added.valid[part]))
+    return replace(added, rounded=added.rounded[:taken]) if rounded else added
 
 
 def _contiguous(images: Images) -> Iterator[tuple[slice, NDArray[Any], NDArray[np.int64], int]]:

@@ -24,11 +24,12 @@ from lensai_integrations.measures.images import (
     image_measures,
     measure_by_conventions,
     measure_images,
+    measure_images_and_bytes,
     measure_images_and_counts,
     pixel_bytes,
 )
 from lensai_integrations.measures.inputs import ImageInputs, Images
-from lensai_integrations.sketches.counts import PixelCounts, count_images
+from lensai_integrations.sketches.counts import PixelCounts
 
 LENSAI = [
     "brightness",
@@ -325,6 +326,18 @@ def test_measures_and_exact_counts_tell_the_same_means(make):
 
 
 @CONVENTION
+@LIBRARIES
+def test_measures_and_bytes_come_together_as_they_come_alone(convention, make):
+    floats = (BATCH / 255).astype(np.float32)
+    floats[2, 0, 0, 0] = np.nan
+    for images in (generic(make(BATCH), 1.0), generic(make(floats)), generic(make(BATCH[:0]))):
+        names, rows, found = measure_images_and_bytes(images, convention)
+        assert (names, rows.shape) == (measure_images(images, convention)[0], (images.n, len(names)))
+        assert np.array_equal(rows, measure_images(images, convention)[1], equal_nan=True)
+        assert np.array_equal(found, pixel_bytes(images, convention))
+
+
+@CONVENTION
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("layout", "shape"), [("NCHW", (70, 3, 224, 224)), ("NHWC", (4, 32, 40, 3)), ("NHW", (4, 28, 28))]
@@ -333,9 +346,8 @@ def test_no_decision_needs_a_value(convention, dtype, layout, shape):
     """Tensors of torch's meta device have none: whatever would wait for a value raises, with no accelerator at hand."""
     batch = torch.empty(shape, dtype=dtype, device="meta")
     images = ImageInputs(layout=layout, scale=1.0 if dtype == torch.uint8 else 255.0).read({"image": batch})
-    found = pixel_bytes(images, convention)
-    of_each, _, counts, n = measure_by_conventions(images, (convention,))
-    names, rows = tuple(image_measures(images.channels, convention)), of_each[convention]
+    names, rows, found = measure_images_and_bytes(images, convention)
+    _, _, counts, n = measure_by_conventions(images, (convention,))
     assert (counts.device.type, tuple(counts.shape)) == ("meta", (images.channels, 256))
     assert n == images.n if dtype == torch.uint8 else (n.device.type, tuple(n.shape)) == ("meta", ())
     assert (rows.device.type, tuple(rows.shape), rows.dtype) == ("meta", (shape[0], len(names)), torch.float32)
@@ -373,7 +385,7 @@ def test_on_cuda_the_rows_are_the_same_and_nothing_waits(convention, dtype):
     torch.use_deterministic_algorithms(True)
     try:
         with torch.autocast("cuda"):
-            _, rows, counts = measure_images_and_counts(inputs.read(batch), convention)
+            _, rows, counted = measure_images_and_bytes(inputs.read(batch), convention)
     finally:
         torch.use_deterministic_algorithms(False)
         torch.cuda.set_sync_debug_mode("default")
@@ -381,7 +393,7 @@ def test_on_cuda_the_rows_are_the_same_and_nothing_waits(convention, dtype):
     assert rows.is_cuda
     assert rows.dtype == torch.float32
     assert_same_measures(rows.cpu(), expected, digits=1e-4)
-    assert np.array_equal(counts.cpu(), count_images(pixel_bytes(generic(exact, inputs.scale), convention)))
+    assert np.array_equal(counted.cpu(), pixel_bytes(generic(exact, inputs.scale), convention))
 
 
 @needs_gpu

@@ -22,8 +22,8 @@ from lensai_integrations.measures.images import (
     image_measures,
     measure_by_conventions,
     measure_images,
+    measure_images_and_bytes,
     measure_images_and_counts,
-    pixel_bytes,
 )
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.outputs import measure_outputs, resolve
@@ -88,9 +88,9 @@ def test_every_image_measure_and_the_pixel_counts(library, convention, kind, els
         batch = KINDS[kind](pictures(height, width, channels))
         batch = batch if layout == "NHWC" else np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
         inputs = ImageInputs(layout=layout, **reader_of(kind, channels)).resolve(batch)
-        names, expected = measure_images(inputs.read(batch), convention)
+        names, expected, bytes = measure_images_and_bytes(inputs.read(batch), convention)
         counts = PixelCounts(channels)
-        counts.update(pixel_bytes(inputs.read(batch), convention))
+        counts.update(bytes)
 
         array = make(batch)
         images = inputs.read({"image": (array, 0)})

@@ -22,6 +22,7 @@ from lensai_integrations.measures.images import (
     CONVENTIONS,
     measure_by_conventions,
     measure_images,
+    measure_images_and_bytes,
     pixel_bytes,
 )
 from lensai_integrations.measures.inputs import Images
@@ -91,7 +92,7 @@ def by_formulas(wanted: Images) -> tuple[Any, Any]:
 
 
 def added_up(wanted: Images, **what: bool) -> Added:
-    added = add_up(wanted, **({"luma": True, "gray": True, "counts": True} | what))
+    added = add_up(wanted, **({"luma": True, "gray": True, "counts": True, "rounded": True} | what))
     assert added is not None
     return added
 
@@ -123,6 +124,7 @@ def test_the_sums_are_those_of_the_formulas(wanted: Images) -> None:
             exact = name in ("shares", "gray_low", "gray_high")
             np.testing.assert_allclose(value, reference, rtol=0 if exact else 2e-5, atol=0 if exact else 1e-3)
     pixels = pixel_bytes(wanted)
+    assert np.array_equal(added.rounded, pixels)
     assert added.counts.tolist() == [np.bincount(channel.ravel(), minlength=256).tolist() for channel in
                                      pixels.swapaxes(0, 1)]  # fmt: skip
 
@@ -201,6 +203,7 @@ def test_an_image_out_of_range_is_invalid_and_counts_for_nothing(
     assert added.valid.tolist() == [i != place[0] for i in range(3)]
     expected = added_up(as_images(pixels[others], "float32", "NCHW"))
     assert np.array_equal(added.counts, expected.counts)
+    assert np.array_equal(added.rounded, expected.rounded)
     assert np.array_equal(added.sums[others], expected.sums)
     by_name, _, counts, n = measure_by_conventions(as_images(pixels, "float32", layout), ("lensai",))
     rows = by_name["lensai"]
@@ -213,6 +216,7 @@ def test_none_of_a_batch_may_be_valid() -> None:
     rows, failed, counts, n = measure_by_conventions(wanted, tuple(CONVENTIONS))
     assert all(np.isnan(values).all() for values in rows.values())
     assert (failed, counts.any(), n) == ({}, False, 0)
+    assert measure_images_and_bytes(wanted)[2].shape == (0, 3, 4, 4)
 
 
 @pytest.fixture
@@ -304,6 +308,7 @@ def test_a_batch_is_the_sum_of_its_images() -> None:
         together = added_up(wanted)
         assert np.array_equal(together.sums, np.concatenate([added.sums for added in alone]))
         assert np.array_equal(together.counts, sum(added.counts for added in alone))
+        assert np.array_equal(together.rounded, np.concatenate([added.rounded for added in alone]))
 
 
 def test_a_convention_with_sums_of_its_own_takes_the_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
