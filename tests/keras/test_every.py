@@ -193,7 +193,7 @@ def test_what_cannot_be_is_refused(arguments, message):
 @SEVERAL_STEPS
 def test_processes_that_train_together_take_no_time_of_their_own(run, monkeypatch):
     monkeypatch.setattr(keras_fit.steps(), "processes", lambda model: 2)
-    with pytest.raises(InputError, match="cost=0.02 is measured by every process by itself, and 2 train this model"):
+    with pytest.raises(InputError, match=r"cost=0\.02 is measured by every process by itself, and 2 train this model"):
         run(BaselineCallback(cost=0.02, clean_windows=0), epochs=1)
     assert numbers(run(BaselineCallback(every=4, clean_windows=0), epochs=1).training) == indices(4)
 
