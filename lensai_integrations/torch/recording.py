@@ -11,8 +11,8 @@ every rank equally many; each rank knows how many of its own are repeats, and th
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -84,12 +84,12 @@ class LoaderPass:
     ) -> None:
         layers = [] if taps is None else taps.layers
         self._recording = Recording(source, prepare, layers, problems, aside=aside, why_silent=self._why, known=known)
-        self._problems, self._taps, self._chosen = problems, taps, chosen
-        self._strategy = strategy
+        self._problems, self._taps, self._strategy = problems, taps, strategy
+        self._chosen = ChosenBatches() if chosen is None else chosen
         self.share: Share | None = None
         self._taken: Taken | None = None
-        self._rows_of_a_batch: int | None = None
-        self._has_listened = self._listens_aside = False
+        self._batch_size: int | None = None
+        self._repeats = self._listens = self._has_listened = False
         self.sample: SampledWeights | None = None
 
     def _why(self, layer: Listened) -> str:
@@ -116,10 +116,10 @@ class LoaderPass:
         padding = padding_of(loader)
         self._recording.start(loader, padding)
         self.share = share_of(loader, self._strategy)
-        self._taken = self.sample = None
-        self._rows_of_a_batch = _batch_size_of(loader) if padding[1] else 0
-        if self._chosen is not None:
-            self._chosen.begin(epoch)
+        self._forget()
+        self.sample = None
+        self._repeats, self._batch_size = padding[1] > 0, _batch_size_of(loader)
+        self._chosen.begin(epoch)
 
     def open(self, batch: Any, model: nn.Module | None = None, *, index: int = 0, device: Any = None) -> None:
         """Before the step: measure images, take copies of labels, and listen to the layers.
@@ -133,45 +133,52 @@ class LoaderPass:
             index: Number of the batch in its epoch.
             device: Where the model is trained; the host if it is not said.
         """
+        if not self.started:
+            return
         if model is not None and self.sample is None:
             with self._problems.caught("weights"):
                 self.sample = SampledWeights(model)
-        if self._is_passed_over(batch, index, device):
+        self._forget()
+        if not self._chosen.takes(index, lambda: clock_of(torch.device(device or "cpu"))):
+            self._pass_over(batch)
             return
-        with self._spending():
-            self._taken = self._recording.take(_own_parts(batch))
-            if self._taken is None and self._chosen is not None:
+        try:
+            with self._chosen.spending():
+                self._taken = self._recording.take(_own_parts(batch))
+                if self._taken is not None:
+                    self._listen()
+        finally:
+            if self._taken is None:
                 self._chosen.ended(profiled=False)
-            if self._taken is not None and self._taps is not None:
-                self._taps.open()
-                self._has_listened = True
-                if self._chosen is not None:
-                    self._taps.around = self._chosen.spending
 
-    def _is_passed_over(self, batch: Any, index: int, device: Any) -> bool:
-        """Whether this is none of the batches that are profiled."""
-        if self._chosen is None or not self._recording.started:
-            return False
-        if self._chosen.takes(index, lambda: clock_of(torch.device(device or "cpu"))):
-            return False
+    def _pass_over(self, batch: Any) -> None:
+        """Let a batch go by that is none of those that are profiled."""
         self._chosen.ended(profiled=False)
-        rows = self._rows_of_a_batch
-        self._recording.skip(_rows_in(batch) if rows is None else rows)
-        if self._taken is not None:  # of a batch that was opened and never closed
-            self._taken = None
-            self._stop_listening()
-        if self._taps is not None and not self._has_listened:
-            self._taps.open()  # in the first batch, which may be traced to see what the layers' answers are
-            self._has_listened = self._listens_aside = True
-        return True
+        if self._repeats:
+            self._recording.skip(_rows_in(batch) if self._batch_size is None else self._batch_size)
+        if not self._has_listened:
+            self._listen()  # to the first batch, which may be traced to see what the layers' answers are
 
-    def _stop_listening(self) -> None:
+    def _listen(self) -> None:
+        """From here on the layers are read along, if any are."""
         if self._taps is not None:
-            self._taps.close()
-            self._taps.around = nullcontext
+            self._taps.open()
+            self._taps.around = self._chosen.spending
+            self._has_listened = self._listens = True
 
-    def _spending(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self._chosen is None else self._chosen.spending()
+    def _heard(self) -> Mapping[str, Any]:
+        """What the layers answered, which are read along no longer."""
+        if self._taps is None or not self._listens:
+            return {}
+        self._listens, self._taps.around = False, nullcontext
+        return self._taps.close()
+
+    def _forget(self) -> None:
+        """Drop what there is of a batch that was opened and never closed."""
+        self._taken = None
+        if self._taps is not None and self._listens:
+            self._listens, self._taps.around = False, nullcontext
+            self._taps.rest()
 
     def hint_labels(self, place: Place, head: str = "") -> None:
         """Tell that the loss was given what is at this place of the batch as the target of an output."""
@@ -184,16 +191,16 @@ class LoaderPass:
     def close(self) -> None:
         """After the step: hand everything of this batch to the profiler."""
         taken, self._taken = self._taken, None
-        if taken is not None:
-            with self._spending():
-                self._recording.record(taken, self._taps.close if self._taps is not None else dict)
-            if self._chosen is not None:
-                self._chosen.ended(profiled=True)
-                if self._taps is not None:
-                    self._taps.around = nullcontext
-        elif self._listens_aside:
-            self._listens_aside = False
-            self._stop_listening()
+        if taken is None:
+            self._heard()  # of a batch that was traced and is not profiled
+            return
+        recorded = False
+        try:
+            with self._chosen.spending():
+                self._recording.record(taken, self._heard)
+            recorded = True
+        finally:
+            self._chosen.ended(profiled=recorded)
 
     def finish(self, **info: Any) -> Profile:
         """End the pass: its profile, in host memory. Waits for the accelerator, once.
@@ -201,7 +208,7 @@ class LoaderPass:
         Args:
             info: JSON values for the profile's info.
         """
-        if self._chosen is not None:
+        if self._chosen.thins:
             info[BATCHES] = self._chosen.counts()
             if complaint := self._chosen.complaint():
                 self._problems.note("cost", complaint)

@@ -66,7 +66,7 @@ def _hashed(*numbers: int) -> int:
 
 
 class ChosenBatches:
-    """The batches of training that are profiled.
+    """The batches of training that are profiled: by default all.
 
     Args:
         every: Of how many consecutive batches one is profiled; with a cost, of how many at the least.
@@ -90,6 +90,11 @@ class ChosenBatches:
         self._least, self._seed = every, seed
         self._cost = None if cost is None else Cost(float(cost), every)
         self.begin(0)
+
+    @property
+    def thins(self) -> bool:
+        """Whether some may be passed over."""
+        return self._least > 1 or self._cost is not None
 
     @property
     def every(self) -> int:

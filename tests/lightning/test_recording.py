@@ -18,6 +18,7 @@ from lensai_integrations.profiling.waiting import Looked
 from lensai_integrations.torch.layers import Layer
 from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.torch.taps import Tap, Taps
+from lensai_integrations.training.chosen import ChosenBatches, is_chosen
 from lensai_integrations.training.recording import _blas_pools
 
 
@@ -219,6 +220,56 @@ def test_images_that_cannot_be_measured_fail_where_batches_are_counted():
             running.close()
 
     assert running.finish().warnings[-1] == "1 of 2 batches of validation were left out after an error"
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_what_was_opened_and_never_closed_counts_for_none_and_is_not_held(recording, network, every):
+    module, taps, problems = network
+    profiler = Profiler(seed=0)
+
+    def prepare(_):
+        return BatchReader(ImageInputs(layout="NCHW", scale=1, kind="float"), "auto", problems), profiler
+
+    chosen = ChosenBatches(every)
+    running = LoaderPass("training", prepare, taps, problems, chosen=chosen)
+    running.start(None)
+    taken = [index for index in range(12) if is_chosen(index, every)]
+    lost = taken[2]
+    for index in range(12):
+        images, labels = batch(4, index)
+        running.open((images, labels), index=index)
+        assert taps._open == (index in (0, *taken))
+        module(images.mean(dim=3).reshape(4, -1)[:, :12])
+        if index != lost:
+            running.close()
+            assert not taps._open
+    profile = running.finish()
+
+    assert {group.n for group in profile.groups.values()} == {4 * (len(taken) - 1)}
+    assert (chosen.profiled, chosen.of) == (len(taken) - 1, 11)
+    assert ("batches" in profile.info) == (every > 1)
+    assert not running.started
+    running.open(batch(4))
+    assert running._taken is None
+
+
+def test_batches_that_fail_are_counted_as_passed_over(recording):
+    problems = Problems(quiet=True)
+
+    def prepare(_):
+        return BatchReader(ImageInputs(layout="NCHW", scale=255), "auto", problems), Profiler(seed=0)
+
+    chosen = ChosenBatches(2)
+    running = LoaderPass("training", prepare, None, problems, chosen=chosen)
+    running.start(None)
+    taken = [index for index in range(8) if is_chosen(index, 2)]
+    for index in range(8):
+        channels = 5 if index == taken[1] else 3
+        running.open((torch.rand(3, channels, 8, 8), torch.zeros(3, dtype=torch.int64)), index=index)
+        with problems.caught("a batch"):
+            running.close()
+
+    assert running.finish().info["batches"] == {"profiled": 3, "of": 8, "every": 2}
 
 
 def test_layers_are_read_along(recording, network):
