@@ -1,7 +1,7 @@
 """Images in host memory are added up in one pass, by the compiled loop of `compiled.py`, where numba is installed.
 
-Without numba the formulas over planes do it, which gives the same numbers up to what float32 leaves, in three to four
-times the time. Numba is imported when the first image comes, and once in a process; what it compiles is kept on disk, in
+Without numba the formulas over planes do it, in three to four times the time; numbers are the same up to what float32
+leaves. Numba is imported when the first image comes, and once in a process; what it compiles is kept on disk, in
 `__pycache__` beside the package or where `NUMBA_CACHE_DIR` says, for other processes to read.
 """
 
