@@ -16,7 +16,6 @@ from lensai_integrations import Baseline, Profiler
 from lensai_integrations.errors import InputError
 from lensai_integrations.lightning import BaselineCallback
 from lensai_integrations.torch import recording as torch_recording
-from lensai_integrations.torch import taps
 from lensai_integrations.torch.taps import Taps
 from lensai_integrations.training.chosen import is_chosen
 from lensai_integrations.training.recording import Recording
@@ -145,7 +144,7 @@ def test_resumed_within_an_epoch_it_goes_on_as_it_would_have(fit, tmp_path):
 
 def test_of_the_others_nothing_is_read_copied_or_caught(fit, monkeypatch):
     calls = {"take": 0, "record": 0, "update": 0, "copied": 0}
-    copied = taps._copied
+    copied = Taps._copied
 
     def counting(owner, name):
         original = getattr(owner, name)
@@ -156,11 +155,11 @@ def test_of_the_others_nothing_is_read_copied_or_caught(fit, monkeypatch):
 
         monkeypatch.setattr(owner, name, counted)
 
-    def counted_copies(tap, answer):
+    def counted_copies(self, tap, answer):
         calls["copied"] += 1
-        return copied(tap, answer)
+        return copied(self, tap, answer)
 
-    monkeypatch.setattr(taps, "_copied", counted_copies)
+    monkeypatch.setattr(Taps, "_copied", counted_copies)
     for owner, name in ((Recording, "take"), (Recording, "record"), (Profiler, "update")):
         counting(owner, name)
     arguments = {"training": "all", "layers": ["avgpool"], "outputs": None, "clean_windows": 0}
