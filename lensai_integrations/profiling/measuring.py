@@ -84,7 +84,7 @@ class Measured:
             parts["pixels"] = parts["counts"], parts["counted"] if "counted" in parts else len(self.rows[group])
         return parts
 
-    @property
+    @cached_property
     def n(self) -> int:
         """Rows of what has most of them.
 

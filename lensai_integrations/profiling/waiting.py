@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from lensai_integrations.profiling.recorders import Recorder
 
 #: Rows from which on all that wait are taken.
-ENOUGH_ROWS: Final = 512
-#: Bytes of batches that were not measured yet from which on they are: of some hundred rows of 60,000 numbers.
+ENOUGH_ROWS: Final = 1024
+#: Bytes of batches that were not measured yet from which on they are: of a thousand rows of 30,000 numbers in half.
 ENOUGH_BYTES: Final = 64 << 20
 #: Batches on their way to the host that wait at the most. When there are more, all but the newest are taken: one wait,
 #: if any, for so many of them, since TensorFlow's copies wait for whatever the device was asked to do before.

@@ -244,7 +244,7 @@ def updated(profiler, batches, looks=False):
     return profiler
 
 
-SIZES = st.lists(st.sampled_from([1, 2, 5, 17, 40, 130, 511, 512, 600]), min_size=1, max_size=7)
+SIZES = st.lists(st.sampled_from([1, 2, 5, 17, 40, 130, 511, 512, 1030]), min_size=1, max_size=7)
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -291,10 +291,10 @@ def test_rows_are_taken_together(monkeypatch):
     monkeypatch.setattr(Inputs, "take", lambda self, one, real=Inputs.take: taken.append(one.n) or real(self, one))
     profiler = profiler_of()
     updated(profiler, [tensors_of(128, seed) for seed in range(9)])
-    assert taken == [128, 512, 512]
-    updated(profiler, [tensors_of(n, n) for n in (100, 5, 600, 4)])
-    assert taken == [128, 512, 512, 705]
-    assert profiler.profile().n == sum(taken) == 1152 + 709
+    assert taken == [128, 1024]
+    updated(profiler, [tensors_of(n, n) for n in (500, 5, 600, 4)])
+    assert taken == [128, 1024, 1105]
+    assert profiler.profile().n == sum(taken) == 1152 + 1109
     assert taken[-1] == 4
 
 
@@ -316,7 +316,7 @@ def test_outputs_are_measured_together(task, at_once, monkeypatch):
     plain = updated(at_once(Profiler(task=task, seed=0, rows=60)), [outputs_of(seed) for seed in range(9)]).profile()
     measured.clear()
     waits = updated(Profiler(task=task, seed=0, rows=60), [outputs_of(seed) for seed in range(9)]).profile()
-    assert measured == [128, 512, 512]
+    assert measured == [128, 1024]
     assert waits.groups["outputs"].invalid == 9
     assert_same_states(waits, plain)
 
