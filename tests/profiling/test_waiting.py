@@ -520,7 +520,7 @@ def test_the_first_batch_of_a_later_pass_sends_few_numbers_and_the_others_fewer(
         updated(profiler, [on_an_accelerator(accelerator)])
         assert sum(sizes) < 20_000
         sizes.clear()
-        updated(profiler, [on_an_accelerator(accelerator)] * 7)
+        updated(profiler, [on_an_accelerator(accelerator)] * 15)
         assert sizes == []
         updated(profiler, [on_an_accelerator(accelerator)])
         assert sum(sizes) < 20_000
