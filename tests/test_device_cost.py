@@ -16,9 +16,9 @@ torch = pytest.importorskip("torch")
 from benchmarks.gpu import costs, counting  # noqa: E402
 from benchmarks.gpu.counting import Counts, Setting, Tally  # noqa: E402
 
-LAUNCHES, BYTES = 120, 400e6
+LAUNCHES, BYTES = 60, 300e6
 #: Operations that the host asks torch for, views and allocations as well: of each some microseconds of its thread.
-CALLS = 200
+CALLS = 120
 #: Whole rounds of what happens once in some batches: rows are taken together, sketches fill and are compacted.
 BATCHES = 24
 SMALL = 8192
@@ -63,9 +63,9 @@ def test_the_steady_state(counts, setting):
 
 
 @pytest.mark.slow
-def test_a_batch_of_twice_as_many_has_no_more_launches(counts):
+def test_a_batch_of_twice_as_many_has_at_most_twice_as_many_launches(counts):
     twice = counts(dataclasses.replace(Setting(), batch=256))
-    assert twice.mean("launches") <= LAUNCHES
+    assert twice.mean("launches") <= 2 * LAUNCHES
     assert twice.mean("bytes") <= 2 * BYTES
 
 

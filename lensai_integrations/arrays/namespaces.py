@@ -73,7 +73,12 @@ def is_immutable(array: Array) -> bool:
         >>> is_immutable(np.zeros(3))
         False
     """
-    return not isinstance(array, np.ndarray) and (is_jax_array(array) or is_tensorflow_array(array))
+    if isinstance(array, np.ndarray | int | list):
+        return False
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):  # asked many times in a batch, mostly of these
+        return False
+    return is_jax_array(array) or is_tensorflow_array(array)
 
 
 def is_symbolic(array: Array) -> bool:

@@ -51,6 +51,7 @@ _problems = Problems()
 _failed: list[str] = []
 
 
+@lru_cache(maxsize=64)
 def columns(convention: str, channels: int) -> tuple[str, ...]:
     """Stream names of the rows that the kernels make, in order; none of conventions that they do not know.
 

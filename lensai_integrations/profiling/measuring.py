@@ -55,6 +55,7 @@ class Measured:
         rest: What else the sketches take, by source (see `builder`): pixel `counts` of `counted` images; `rows` that
             are in no joint sample; `categories/<stream>`. And which rows are `odd`.
         views: Names and sources of what may lie in the memory of what was given, which the caller may use again.
+        later: Where it was not measured yet, what measures it: all of `rows` are the batch itself.
 
     Example:
         >>> import numpy as np
@@ -65,6 +66,7 @@ class Measured:
     rows: Rows
     rest: dict[str, Any] = field(default_factory=dict)
     views: tuple[str, ...] = ()
+    later: Callable[[Any], Measured] | None = None
 
     def parts(self, group: str) -> dict[str, Any]:
         """What the group's sketches take, by source.
@@ -82,7 +84,7 @@ class Measured:
             parts["pixels"] = parts["counts"], parts["counted"] if "counted" in parts else len(self.rows[group])
         return parts
 
-    @property
+    @cached_property
     def n(self) -> int:
         """Rows of what has most of them.
 
@@ -97,7 +99,23 @@ class Measured:
     @cached_property
     def kind(self) -> Hashable:
         """What of several batches has to be the same for them to be put together: what there is, and of which form."""
-        return tuple(_form(name, value) for of in (self.rows, self.rest) for name, value in of.items())
+        return self.later, *(_form(name, value) for of in (self.rows, self.rest) for name, value in of.items())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that a batch holds which was not measured yet; 0 of one that was, which is small.
+
+        Example:
+            >>> import numpy as np
+            >>> Measured({"outputs": np.zeros((3, 1))}, later=Measured).nbytes
+            24
+        """
+        return 0 if self.later is None else int(self._batch.nbytes)
+
+    @property
+    def _batch(self) -> Any:
+        """What is measured later."""
+        return next(iter(self.rows.values()))
 
     @cached_property
     def on_host(self) -> bool:
@@ -115,6 +133,8 @@ class Measured:
             return replace(self._each(start_copy), views=())
         if not self.views:
             return self
+        if self.later is not None:
+            return replace(self, rows=dict.fromkeys(self.rows, owned(self._batch)), views=())
         rows, rest = (
             {name: owned(value) if name in self.views else value for name, value in of.items()}
             for of in (self.rows, self.rest)
@@ -124,6 +144,17 @@ class Measured:
     def landed(self) -> Measured:
         """The same in host memory; waits for what is not there yet."""
         return self._each(lambda value: to_host(value) if is_immutable(value) else value) if self.in_flight else self
+
+    def measured(self) -> Measured:
+        """The same, measured if it was not yet.
+
+        Example:
+            >>> import numpy as np
+            >>> batch = Measured({"outputs": np.ones((3, 1))}, later=lambda array: Measured({"outputs": 2 * array}))
+            >>> batch.measured().rows["outputs"].tolist()
+            [[2.0], [2.0], [2.0]]
+        """
+        return self if self.later is None else self.later(self._batch)
 
     def _each(self, function: Callable[[Any], Any]) -> Measured:
         rows = {name: function(value) for name, value in self.rows.items()}
@@ -142,6 +173,9 @@ class Measured:
         first = batches[0]
         if len(batches) == 1:
             return first
+        if first.later is not None:
+            batch = joined_values([batch._batch for batch in batches])
+            return cls(dict.fromkeys(first.rows, batch), later=first.later)
         rows = {name: joined_values([batch.rows[name] for batch in batches]) for name in first.rows}
         rest = {
             source: (_added if source in _ADDED else joined_values)([batch.rest[source] for batch in batches])

@@ -473,13 +473,13 @@ class Profiler:
         if self._waiting.has(name):
             self._take_waiting(len(self._waiting))
         try:
-            self._take(name, group.recorder, group.measured)
+            measured = self._take(name, group.recorder, group.measured)
         except Exception as error:  # noqa: BLE001  raised there unless somebody is told
             pass_on(error)
             self._failed(name, error)
             return None
         self._recorders[name] = group.recorder
-        return group.measured
+        return measured
 
     def _measured(self, name: str, batch: Any, images: int = 0) -> LookedGroup:
         """What is measured of a group's batch, if it was not yet, and by what."""
@@ -492,7 +492,8 @@ class Profiler:
             kind = INPUTS if name in self._settings.image_groups else name.split("/", maxsplit=1)[0]
             recorder = RECORDERS[kind](name, batch, self._settings)
             check_alike(recorder.group, self._settings.like)
-        return LookedGroup(recorder, recorder.measure(batch))
+        measured = recorder.measure(batch)
+        return LookedGroup(recorder, measured if self._segmenter is None else measured.measured())
 
     def _failed(self, name: str, error: Exception) -> None:
         """What fails in a group costs the others nothing, if there is somebody to tell; else it is raised."""
@@ -535,9 +536,7 @@ class Profiler:
         if recorder is None:  # it failed at an earlier batch
             return {}
         try:
-            measured = Measured.together([batch.landed() for batch in batches])
-            self._take(name, recorder, measured)
-            return measured.rows
+            return self._take(name, recorder, Measured.together([batch.landed() for batch in batches])).rows
         except Exception as error:
             pass_on(error)
             if name not in self._taken:
@@ -548,11 +547,13 @@ class Profiler:
             self._on_error(name, error)
             return {}
 
-    def _take(self, name: str, recorder: Recorder, measured: Measured) -> None:
-        """Hand what was measured to a group's sketches."""
+    def _take(self, name: str, recorder: Recorder, batch: Measured) -> Measured:
+        """Hand what was measured of a batch to a group's sketches."""
+        measured = batch.measured()
         recorder.take(measured)
         _, rows = self._taken.get(name, (None, 0))
-        self._taken[name] = measured.kind, rows + measured.n
+        self._taken[name] = batch.kind, rows + measured.n
+        return measured
 
     def _checked(self, joint: Rows) -> Rows:
         """The rows of those groups that have one for every image of the batch; these are counted."""

@@ -4,7 +4,8 @@ A recorder is made from the first batch of its group, which shows the widths and
 That first look may wait for an accelerator; `measure` and `take` never do.
 
 A batch is taken in in two steps. `measure` computes where the batch lies; `take` hands what came out to the sketches.
-What was measured on an accelerator waits in between (see `waiting`), and is taken together with other batches.
+What was measured on an accelerator waits in between (see `waiting`), and is taken together with other batches. Outputs,
+of which a batch is as small as what is measured of it, wait as they are, and are measured together.
 
 Images have two things more. Where pixels could not be read, `Range` says how far they reach and how far they should.
 And each custom measure has a bank of its own, so that what one of them leaves out is left out of no other: where it
@@ -20,6 +21,7 @@ from dataclasses import asdict, replace
 from typing import Any, Final
 
 import numpy as np
+from array_api_compat import is_torch_array
 
 from lensai_integrations.arrays.namespaces import Array, dtype_name, local, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError, told
@@ -423,7 +425,17 @@ class Outputs(Recorder):
         self.group = Group(name, measured.names, definitions, settings.sketches(name, widths), info)
 
     def measure(self, batch: Array) -> Measured:
-        """Measure one batch of outputs. Several rows of an image are in no joint sample with it."""
+        """Measure one batch of outputs, on torch's accelerators later: that takes dozens of operations, whose time does
+        not depend on how many rows there are."""
+        array = local(batch)
+        if self._steps or not is_torch_array(array):
+            return self._measured(batch)
+        name = self.group.name
+        names = (name, f"{name}/top_class") if "top_class" in self.group.definitions else (name,)
+        return Measured(dict.fromkeys(names, array), views=names, later=self._measured)
+
+    def _measured(self, batch: Array) -> Measured:
+        """What is measured of outputs. Several rows of an image are in no joint sample with it."""
         measured = self._measure(batch)
         rest = {"rows": measured["rows"]}
         if "top_class" in measured:

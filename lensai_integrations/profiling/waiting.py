@@ -2,8 +2,9 @@
 
 On an accelerator every operation costs the host the same time, whatever it is done to, and a sketch has dozens of them
 for a batch. So what was measured there, a few numbers per row, waits until there are some hundred rows, and each sketch
-takes these at once. What JAX or TensorFlow have measured on an accelerator has to come to the host before it is taken,
-and is given the time of further batches to do so.
+takes these at once. Outputs wait as the model gave them, and are measured when they are taken. What JAX or TensorFlow
+have measured on an accelerator has to come to the host before it is taken, and is given the time of further batches to
+do so.
 
 How rows wait decides nothing of what is made of them: they are taken in the order in which they came.
 """
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from lensai_integrations.profiling.recorders import Recorder
 
 #: Rows from which on all that wait are taken.
-ENOUGH_ROWS: Final = 512
+ENOUGH_ROWS: Final = 1024
+#: Bytes of batches that were not measured yet from which on they are: of a thousand rows of 30,000 numbers in half.
+ENOUGH_BYTES: Final = 64 << 20
 #: Batches on their way to the host that wait at the most. When there are more, all but the newest are taken: one wait,
 #: if any, for so many of them, since TensorFlow's copies wait for whatever the device was asked to do before.
 MOST_IN_FLIGHT: Final = 8
@@ -85,6 +88,11 @@ class Batch:
         return max(measured.n for measured in self.measured.values())
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of what was not measured yet."""
+        return sum(measured.nbytes for measured in self.measured.values())
+
+    @property
     def is_in_flight(self) -> bool:
         """Whether some of it has to come to the host."""
         return any(measured.in_flight for measured in self.measured.values())
@@ -104,7 +112,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._batches: list[tuple[Kind, Batch]] = []
-        self._rows = 0
+        self._rows = self._bytes = 0
         self._in_flight = False
 
     def __len__(self) -> int:
@@ -118,6 +126,7 @@ class Waiting:
         """One more. It must not lie in memory that is used again."""
         self._batches.append((batch.kind, batch))
         self._rows += batch.rows
+        self._bytes += batch.nbytes
         self._in_flight = self._in_flight or batch.is_in_flight
 
     @property
@@ -131,7 +140,7 @@ class Waiting:
         n = len(self._batches)
         if self._in_flight:
             return n - 1 if n > MOST_IN_FLIGHT else 0
-        return n if self._rows >= ENOUGH_ROWS else 0
+        return n if self._rows >= ENOUGH_ROWS or self._bytes >= ENOUGH_BYTES else 0
 
     def next(self, most: int) -> list[Batch]:
         """The oldest ones that are alike, which no longer wait.
@@ -144,6 +153,7 @@ class Waiting:
             n += 1
         run, self._batches = [batch for _, batch in self._batches[:n]], self._batches[n:]
         self._rows -= sum(batch.rows for batch in run)
+        self._bytes -= sum(batch.nbytes for batch in run)
         self._in_flight = self._in_flight and bool(self._batches)
         return run
 

@@ -19,7 +19,7 @@ from lensai_integrations.arrays import namespaces
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import SeveralImages
 from lensai_integrations.profiles.profile import Profile, to_bytes
-from lensai_integrations.profiling import segmenting
+from lensai_integrations.profiling import recorders, segmenting, waiting
 from lensai_integrations.profiling.recorders import Inputs
 
 LIBRARY = pytest.mark.parametrize("library", LIBRARIES)
@@ -244,7 +244,7 @@ def updated(profiler, batches, looks=False):
     return profiler
 
 
-SIZES = st.lists(st.sampled_from([1, 2, 5, 17, 40, 130, 511, 512, 600]), min_size=1, max_size=7)
+SIZES = st.lists(st.sampled_from([1, 2, 5, 17, 40, 130, 511, 512, 1030]), min_size=1, max_size=7)
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -291,11 +291,68 @@ def test_rows_are_taken_together(monkeypatch):
     monkeypatch.setattr(Inputs, "take", lambda self, one, real=Inputs.take: taken.append(one.n) or real(self, one))
     profiler = profiler_of()
     updated(profiler, [tensors_of(128, seed) for seed in range(9)])
-    assert taken == [128, 512, 512]
-    updated(profiler, [tensors_of(n, n) for n in (100, 5, 600, 4)])
-    assert taken == [128, 512, 512, 705]
-    assert profiler.profile().n == sum(taken) == 1152 + 709
+    assert taken == [128, 1024]
+    updated(profiler, [tensors_of(n, n) for n in (500, 5, 600, 4)])
+    assert taken == [128, 1024, 1105]
+    assert profiler.profile().n == sum(taken) == 1152 + 1109
     assert taken[-1] == 4
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("task", ["logits", "probabilities", "multilabel", "regression"])
+def test_outputs_are_measured_together(task, at_once, monkeypatch):
+    measured = []
+    real = recorders.Outputs._measured
+    monkeypatch.setattr(
+        recorders.Outputs, "_measured", lambda self, rows: measured.append(len(rows)) or real(self, rows)
+    )
+
+    def outputs_of(seed):
+        rows = tensors_of(128, seed, odd=True)["outputs"]
+        return {
+            "outputs": rows.softmax(1) if task == "probabilities" else rows.sigmoid() if task == "multilabel" else rows
+        }
+
+    plain = updated(at_once(Profiler(task=task, seed=0, rows=60)), [outputs_of(seed) for seed in range(9)]).profile()
+    measured.clear()
+    waits = updated(Profiler(task=task, seed=0, rows=60), [outputs_of(seed) for seed in range(9)]).profile()
+    assert measured == [128, 1024]
+    assert waits.groups["outputs"].invalid == 9
+    assert_same_states(waits, plain)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_outputs_of_many_bytes_do_not_wait_for_many_rows(monkeypatch):
+    taken, rows = [], torch.zeros(40, 3000)
+    real = recorders.Outputs.take
+    monkeypatch.setattr(recorders.Outputs, "take", lambda self, one: taken.append(one.n) or real(self, one))
+    monkeypatch.setattr(waiting, "ENOUGH_BYTES", 3 * rows.nbytes)
+    profiler = updated(Profiler(task="logits", rows=60), [{"outputs": rows}] * 8)
+    assert taken == [40, 120, 120]
+    assert profiler.profile().n == sum(taken) == 320
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (torch.zeros(20, 5, dtype=torch.int64), "outputs are int64"),
+        (torch.zeros(20, 6), "rows must be"),
+        (torch.zeros(20, 2, 4, 4), "a map per image"),
+    ],
+    ids=["dtype", "width", "map"],
+)
+def test_outputs_that_cannot_be_measured_are_told_at_once(wrong, match):
+    told = []
+    profiler = profiler_of(on_error=lambda name, error: told.append((name, str(error))))
+    updated(profiler, [tensors_of(20, seed) for seed in range(3)])
+    updated(profiler, [tensors_of(20, 3) | {"outputs": wrong}])
+    assert [name for name, _ in told] == ["outputs"]
+    assert match in told[0][1]
+    updated(profiler, [tensors_of(20, 4)])
+    assert {name: group.n for name, group in profiler.profile().groups.items()} == {
+        "inputs": 100, "outputs": 80, "embeddings/layer": 100, "labels": 100,
+    }  # fmt: skip
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -463,7 +520,7 @@ def test_the_first_batch_of_a_later_pass_sends_few_numbers_and_the_others_fewer(
         updated(profiler, [on_an_accelerator(accelerator)])
         assert sum(sizes) < 20_000
         sizes.clear()
-        updated(profiler, [on_an_accelerator(accelerator)] * 7)
+        updated(profiler, [on_an_accelerator(accelerator)] * 15)
         assert sizes == []
         updated(profiler, [on_an_accelerator(accelerator)])
         assert sum(sizes) < 20_000
