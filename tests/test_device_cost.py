@@ -20,7 +20,7 @@ LAUNCHES, BYTES = 60, 300e6
 #: Operations that the host asks torch for, views and allocations as well: of each some microseconds of its thread.
 CALLS = 120
 #: Whole rounds of what happens once in some batches: rows are taken together, sketches fill and are compacted.
-BATCHES = 24
+BATCHES = 36
 SMALL = 8192
 #: What the first batch of a pass may send.
 FIRST = 64 << 10

@@ -42,7 +42,8 @@ def processes(model: Any) -> int:
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1
     cluster = strategy.cluster_resolver.cluster_spec()
-    return max(sum(cluster.num_tasks(job) for job in cluster.jobs if job in ("chief", "worker")), 1)
+    tasks = (int(cluster.num_tasks(job)) for job in cluster.jobs if job in ("chief", "worker"))
+    return max(sum(tasks), 1)
 
 
 def arrived(handed_out: Any) -> None:
