@@ -21,7 +21,7 @@ LAUNCHES, BYTES = 60, 300e6
 CALLS = 120
 #: Whole rounds of what happens once in some batches: rows are taken together, sketches fill and are compacted.
 BATCHES = 36
-SMALL = 8192
+SMALL = 16384
 #: What the first batch of a pass may send.
 FIRST = 64 << 10
 
