@@ -282,7 +282,9 @@ def test_lists_on_a_device_are_never_waited_for(convention, dtype):
     conventions = (convention,) if isinstance(convention, str) else convention
     found = ImageBatch(images).measured(image_measurer(reader, *conventions), conventions[-1])
     assert (found["rows"].device.type, found["rows"].shape[0]) == ("meta", 5)
-    assert (found["counts"].device.type, found["counted"]) == ("meta", 5)
+    counted = found["counted"]  # of floats the device alone knows how many are valid
+    assert counted == 5 if dtype == torch.uint8 else (counted.device.type, tuple(counted.shape)) == ("meta", ())
+    assert found["counts"].device.type == "meta"
 
 
 @pytest.mark.parametrize("first", [0, 1])
