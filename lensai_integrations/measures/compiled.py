@@ -25,6 +25,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.problems import pass_on
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -398,5 +400,6 @@ def adder(dtype: str) -> Callable[..., None]:
     )  # fmt: skip
     try:
         return cast("Callable[..., None]", numba.njit([signature], nogil=True, cache=True)(_add_up))
-    except Exception:  # noqa: BLE001  there is no folder to keep it in, or that is full, or what it holds is damaged
+    except Exception as error:  # noqa: BLE001  no folder to keep it in, or that is full, or what it holds is damaged
+        pass_on(error)
         return cast("Callable[..., None]", numba.njit([signature], nogil=True)(_add_up))

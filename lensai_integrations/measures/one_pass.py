@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from lensai_integrations.measures.inputs import Images
 from lensai_integrations.measures.pixels import BT601, OVERSHOOT, are_bytes, is_uint8
+from lensai_integrations.problems import pass_on
 
 #: Numbers of images that are not contiguous, or of another dtype, made so at a time: those of a 224 x 224 image.
 _CONVERTED: Final = 3 * 224 * 224
@@ -110,6 +111,7 @@ def _adder(dtype: str) -> Callable[..., None] | None:
         log.info("images in host memory are measured three to four times as fast with numba: pip install numba")
         return None
     except Exception as error:  # noqa: BLE001  what it raises where numpy is too new for it
+        pass_on(error)
         log.warning("images in host memory are measured without numba, which cannot be imported: %s", error)
         return None
     if numba.config.DISABLE_JIT:  # Python would run the loop: a second for an image
@@ -119,6 +121,7 @@ def _adder(dtype: str) -> Callable[..., None] | None:
         adder: Callable[..., None] = _kernel().adder(dtype)
         return adder
     except Exception as error:  # noqa: BLE001  a compiler has many
+        pass_on(error)
         log.warning("images in host memory are measured without numba, which cannot compile the loop: %s", error)
         return None
 
