@@ -266,13 +266,15 @@ class Profiler:
             >>> profiler.profile().groups["inputs"].pixels.max.tolist()
             [0.0, 0.0, 0.0]
         """
-        looked: dict[str, LookedGroup] = {}
+        looked: dict[str, LookedGroup | Exception] = {}
         for name, batch in self._images(inputs).items():
             try:
                 looked[name] = self._measured(name, batch)
-            except Exception as error:  # noqa: BLE001  raised there unless somebody is told
+            except Exception as error:  # noqa: BLE001  it is told of when the batch is counted, if there is somebody to tell
                 pass_on(error)
-                self._failed(name, error)
+                if self._on_error is None:
+                    self._failed(name, error)
+                looked[name] = error
         return Looked(looked, self._begun)
 
     def profile(self) -> Profile:
@@ -318,7 +320,7 @@ class Profiler:
             if names is not None and (is_outputs(name) or is_labels(name)):
                 group.info["class_names"] = names
 
-    def _images(self, inputs: Any) -> Mapping[str, ImageBatch | LookedGroup]:
+    def _images(self, inputs: Any) -> Mapping[str, ImageBatch | LookedGroup | Exception]:
         """What each group of images is read from. An image input that the batch lacks is left out and named."""
         if inputs is None:
             return {}
@@ -484,6 +486,8 @@ class Profiler:
     def _measured(self, name: str, batch: Any, images: int = 0) -> LookedGroup:
         """What is measured of a group's batch, if it was not yet, and by what."""
         recorder = self._recorders.get(name)
+        if isinstance(batch, Exception):
+            raise batch
         if isinstance(batch, LookedGroup):
             return batch if recorder is None else LookedGroup(recorder, batch.measured)
         check_rows(batch, images)

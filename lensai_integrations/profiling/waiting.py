@@ -53,15 +53,16 @@ class Looked:
     nothing is kept. It is as long as the batch.
 
     Attributes:
-        groups: By name; those that could not be measured are left out.
+        groups: By name; of those that could not be measured, why.
         begun: What the rows are of: the profiler as it was since it last began anew.
     """
 
-    groups: Mapping[str, LookedGroup]
+    groups: Mapping[str, LookedGroup | Exception]
     begun: object
 
     def __len__(self) -> int:
-        return max((group.measured.n for group in self.groups.values()), default=0)
+        sizes = (group.measured.n for group in self.groups.values() if isinstance(group, LookedGroup))
+        return max(sizes, default=0)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Waiting:
     Example:
         >>> waiting = Waiting()
         >>> for _ in range(2):
-        ...     rows = np.zeros((300, 2), np.float32)
+        ...     rows = np.zeros((600, 2), np.float32)
         ...     waiting.add(Batch({"outputs": Measured({"outputs": rows})}, {"outputs": rows}))
         >>> waiting.due, len(waiting.next(waiting.due)), waiting.due
         (2, 2, 0)

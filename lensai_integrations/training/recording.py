@@ -161,12 +161,13 @@ class Recording:
     def _keep(self, images: Any) -> Any:
         """What is kept of images that a step may change: what was measured of them; or a copy.
 
-        A monitor cuts batches where its windows end, and at the end of a pass some of a batch may be left out.
+        A monitor cuts batches where its windows end, and at the end of a pass some of a batch may be left out. And the
+        first batch of a pass, which decides how images are read, may be one that the model refuses.
         """
         assert self._prepared is not None
         profiler = self._prepared[1]
         reaches_padding = self._padding > 0 and self._rows + _length(images) > self._own
-        if self._ahead and isinstance(profiler, Profiler) and not reaches_padding:
+        if self._ahead and self._batches and isinstance(profiler, Profiler) and not reaches_padding:
             try:
                 return profiler.look(images)
             except Exception as error:  # noqa: BLE001  `update` raises it again, where a failed batch is counted

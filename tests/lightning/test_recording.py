@@ -18,6 +18,7 @@ from lensai_integrations.profiling.waiting import Looked
 from lensai_integrations.torch.layers import Layer
 from lensai_integrations.torch.recording import LoaderPass
 from lensai_integrations.torch.taps import Tap, Taps
+from lensai_integrations.training import recording as training_recording
 from lensai_integrations.training.chosen import ChosenBatches, is_chosen
 from lensai_integrations.training.recording import _blas_pools
 
@@ -129,11 +130,12 @@ def states(profile):
     return to_bytes(profile)
 
 
-def test_images_are_measured_before_the_step_and_never_copied(recording, monkeypatch):
+def test_images_are_measured_before_the_step_and_copied_in_the_first_alone(recording, monkeypatch):
     copies = []
-    monkeypatch.setattr(
-        batch_reading, "copy_of", lambda values, real=batch_reading.copy_of: copies.append(values) or real(values)
-    )
+    for module in (batch_reading, training_recording):
+        monkeypatch.setattr(
+            module, "copy_of", lambda values, real=module.copy_of: copies.append(values) or real(values)
+        )
     problems = Problems()
     changed, kept = recording(problems=problems), recording(problems=problems)
     for running in (changed, kept):
@@ -144,7 +146,7 @@ def test_images_are_measured_before_the_step_and_never_copied(recording, monkeyp
     profile = run(changed, batches, step=lambda images: images.copy_(torch.rand_like(images)))
 
     assert states(profile) == states(expected)
-    assert {values.ndim for values in copies} == {1}  # labels
+    assert sorted(values.ndim for values in copies) == [1] * 8 + [4] * 2  # labels of all; two passes
 
 
 def seeded(prepare):
@@ -172,16 +174,16 @@ def test_skipped_steps_count_nowhere_at_any_place(recording):
 
 def test_a_batch_that_padding_may_reach_is_copied_and_the_others_are_not(recording):
     running = recording()
-    running.start(padded_loader(15, rank=1, ranks=2))  # 7 of its own and one repeated
-    images, labels = batch(8)
+    running.start(padded_loader(23, rank=1, ranks=2))  # 11 of its own and one repeated
+    images, labels = batch(12)
     kept = []
-    for part in (slice(4), slice(4, 8)):
+    for part in (slice(4), slice(4, 8), slice(8, 12)):
         running.open((images[part], labels[part]))
         kept.append(type(running._taken.images))
         running.close()
 
-    assert kept == [Looked, torch.Tensor]
-    assert running.finish().n == 7
+    assert kept == [torch.Tensor, Looked, torch.Tensor]  # the first decides how images are read
+    assert running.finish().n == 11
 
 
 def test_what_a_monitor_cuts_is_copied():
