@@ -47,8 +47,8 @@ def run(fit, model):
     return run
 
 
-@pytest.mark.parametrize("every", [3, 4])
-def test_the_batches_are_those_of_the_last_epoch_and_the_reference_is_whole(run, every):
+def test_the_batches_are_those_of_the_last_epoch_and_the_reference_is_whole(run):
+    every = 3
     baseline = run(BaselineCallback(every=every, clean_windows=0), epochs=2)
     expected = indices(every, epoch=1)
 
@@ -241,7 +241,7 @@ class Clock:
         return second - first
 
 
-@pytest.mark.parametrize(("cost", "every"), [(0.1, 1), (0.7, 4), (3, 16)])
+@pytest.mark.parametrize(("cost", "every"), [(0.1, 1), (0.7, 4)])
 def test_a_cost_chooses_how_many(run, monkeypatch, cost, every):
     backend = keras_fit.steps()
     clock = Clock(runs_ahead=backend.clock(keras.Sequential()).runs_ahead)
