@@ -408,7 +408,7 @@ def test_manifest_report_log_and_command_say_it(fit, said, tmp_path):
     assert Baseline.load(folder).training.info["batches"] == {"profiled": 5, "of": 20, "every": 4}
     assert f"of {text}" in (folder / "report.html").read_text()
     assert any(
-        record.getMessage().startswith(f"Baseline of 16 validation rows, and 40 training rows ({text}): saved to")
+        record.getMessage().startswith(f"Baseline of 16 validation rows, and of 40 training rows ({text}): saved to")
         for record in said.records
     )
     assert logging.WARNING not in {record.levelno for record in said.records if record.name.startswith("lensai")}
