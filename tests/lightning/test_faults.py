@@ -251,7 +251,7 @@ def test_the_end_that_fails_is_no_end(survives, monkeypatch, caplog):
 
 
 def test_what_is_missing_is_in_the_manifest_and_in_the_log_at_the_end(survives, monkeypatch, caplog):
-    monkeypatch.setattr(recorders.Labels, "update", fails)
+    monkeypatch.setattr(recorders.Labels, "measure", fails)
     monitor = survives()
     stored = Baseline.load(monitor.directory_)
 
