@@ -36,8 +36,8 @@ def images_of(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, 16, 16, 3), dtype=np.uint8)
 
 
-@measure("lightest")
-def lightest(images):
+@measure("whitest")
+def whitest(images):
     return (images >= 200).mean((1, 2, 3))
 
 
@@ -45,7 +45,7 @@ KINDS = {
     "bytes": {},
     "floats": {"inputs": ImageInputs(layout="NHWC", scale=255)},
     "two conventions": {"convention": ("lensai", "lensai-edge")},
-    "custom": {"measures": [lightest]},
+    "custom": {"measures": [whitest]},
 }
 
 
@@ -84,7 +84,7 @@ def test_images_may_be_changed_once_they_were_looked_at(library, kind):
 def test_nothing_of_the_pixels_is_kept():
     """Nor is anything that was measured a view of them: it would keep all of them alive."""
     images = torch.from_numpy(images_of(20))
-    profiler = Profiler(measures=[lightest])
+    profiler = Profiler(measures=[whitest])
     profiler.update(inputs=profiler.look(images))
     looked = profiler.look(images)
     pixels = images.numpy()
