@@ -261,7 +261,9 @@ def test_no_images_are_left_to_the_formulas(started):
 
 def test_a_measure_they_do_not_know_is_left_to_the_formulas(started, monkeypatch):
     monkeypatch.setitem(kernels._COLUMNS, "lensai", kernels._COLUMNS["lensai"][1:])
+    kernels.columns.cache_clear()
     measure_images(Images(torch.from_numpy(BATCH), (1.0,) * 3, (0.0,) * 3, ""))
+    kernels.columns.cache_clear()
     assert not started
 
 
