@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from itertools import combinations
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -339,6 +340,9 @@ def _reader_text(info: Mapping[str, Any]) -> str:
 class StateCache:
     """Encodes profiles for checkpoints, each only once, by whatever names it is kept.
 
+    A profile of a pass that has ended changes no more but for its `info`, to which may be added which file has its
+    weights: then it is encoded anew.
+
     Example:
         >>> cache = StateCache()
         >>> list(cache.state({"validation": Profile(), "training": None}))
@@ -346,7 +350,7 @@ class StateCache:
     """
 
     def __init__(self) -> None:
-        self._encoded: list[tuple[Profile, bytes]] = []
+        self._encoded: list[tuple[Profile, dict[str, Any], bytes]] = []
 
     def state(self, profiles: Mapping[str, Profile | None]) -> dict[str, bytes]:
         """The profiles that there are, as bytes, by name."""
@@ -355,11 +359,11 @@ class StateCache:
         return {name: self._bytes(profile) for name, profile in wanted.items()}
 
     def _bytes(self, profile: Profile) -> bytes:
-        for encoded, blob in self._encoded:
-            if encoded is profile:
+        for encoded, info, blob in self._encoded:
+            if encoded is profile and info == profile.info:
                 return blob
-        self._encoded.append((profile, to_bytes(profile)))
-        return self._encoded[-1][1]
+        self._encoded.append((profile, deepcopy(profile.info), to_bytes(profile)))
+        return self._encoded[-1][-1]
 
 
 def profiles_of(state: Mapping[str, Any]) -> dict[str, Profile]:

@@ -157,7 +157,7 @@ def test_batches_that_cannot_be_read_cost_what_is_in_them(survives, monkeypatch,
     [("Inputs", "inputs"), ("Outputs", "outputs"), ("Embedding", "embeddings/embedding"), ("Labels", "labels")],
 )
 def test_a_measure_that_raises_costs_its_own_group_only(survives, monkeypatch, warned, group, missing):
-    monkeypatch.setattr(getattr(recorders, group), "update", fails)
+    monkeypatch.setattr(getattr(recorders, group), "measure", fails)
     baseline = survives().baseline_
 
     assert {baseline.reference.groups[name].n for name in EVERYTHING - {missing}} == {24}

@@ -210,7 +210,6 @@ def test_without_a_folder_on_disk_nothing_is_kept(siblings, profile, tmp_path):
 def test_a_file_of_something_else_is_refused(folder, profile):
     siblings = [keras.callbacks.BackupAndRestore(folder)]
     backup = Backup(siblings, "lensai")
-    backup._cache["other"] = backup._cache[LATEST]
     backup.save({"other": {"validation": profile}})
 
     with pytest.raises(FormatError, match="has 'other:validation', which is no profile of ours"):
