@@ -8,7 +8,7 @@ are calls of so many steps. Without `batches`, all were profiled.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 #: Where a profile's info has it.
 BATCHES: Final = "batches"
@@ -33,9 +33,8 @@ def merged_coverage(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[st
         >>> merged_coverage({"batches": {"profiled": 12, "of": 96}}, {"batches": {"profiled": 11, "of": 96}})
         {'batches': {'profiled': 23, 'of': 192}}
     """
-    sides = [info.get(BATCHES) for info in (one, other)]
-    first, second = sides
-    if not (isinstance(first, Mapping) and isinstance(second, Mapping)) or not all(map(_is_counted, sides)):
+    first, second = one.get(BATCHES), other.get(BATCHES)
+    if not (_is_counted(first) and _is_counted(second)):
         return {}
     alike = {key: value for key, value in first.items() if key in second and second[key] == value}
     sums = {key: first[key] + second[key] for key in _COUNTS}
@@ -43,12 +42,27 @@ def merged_coverage(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[st
     return {BATCHES: {**sums, **{key: alike[key] for key in alike if key not in _COUNTS}, **_largest(shares)}}
 
 
+def merging_problems(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What is to be said of two profiles together whose batches cannot be added up.
+
+    Example:
+        >>> merging_problems({"batches": {"profiled": 12, "of": 96, "every": 8}}, {})
+        ['some rows are of 12 of 96 batches, one in 8; of the others it is not known']
+        >>> merging_problems({"batches": {"profiled": 96, "of": 96}}, {})
+        []
+    """
+    texts = [coverage_text(info) for info in (one, other) if not is_whole(info)]
+    if merged_coverage(one, other) or not any(texts):
+        return []
+    return [f"some rows are of {' and of '.join(filter(None, texts))}; of the others it is not known"]
+
+
 def _largest(shares: list[float]) -> dict[str, float]:
     return {"share": max(shares)} if shares else {}
 
 
-def _is_counted(batches: Any) -> bool:
-    return all(isinstance(batches.get(key), int) for key in _COUNTS)
+def _is_counted(batches: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(batches, Mapping) and all(isinstance(batches.get(key), int) for key in _COUNTS)
 
 
 def coverage_text(info: Mapping[str, Any]) -> str:
@@ -61,7 +75,7 @@ def coverage_text(info: Mapping[str, Any]) -> str:
         '12 of 96 batches, at the end one in 8, for 1.3% of training time (cost=0.02)'
     """
     batches = info.get(BATCHES)
-    if not isinstance(batches, Mapping) or not _is_counted(batches):
+    if not _is_counted(batches):
         return ""
     together = batches.get("together", 1)
     unit = "batches" if together == 1 else f"calls of {together} steps"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.profiles import archive
 from lensai_integrations.profiles.conventions import conventions_of, is_images
-from lensai_integrations.profiles.coverage import BATCHES, merged_coverage
+from lensai_integrations.profiles.coverage import BATCHES, merged_coverage, merging_problems
 from lensai_integrations.profiles.groups import Group, check_comparable, shared_info
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, OTHER_SEGMENT, is_labels
 from lensai_integrations.profiles.summary import StreamSummary, segments_csv, summarize, to_csv, to_pandas
@@ -105,7 +105,8 @@ class Profile:
         groups = {name: _merged_group(self.groups.get(name), other.groups.get(name)) for name in names}
         info = shared_info(self.info, other.info)
         info = {key: value for key, value in info.items() if key != BATCHES} | merged_coverage(self.info, other.info)
-        info["warnings"] = list(dict.fromkeys([*self.warnings, *other.warnings]))
+        apart = merging_problems(self.info, other.info)
+        info["warnings"] = list(dict.fromkeys([*self.warnings, *other.warnings, *apart]))
         rows, problem = _merged_rows(self.rows, other.rows)
         info["warnings"] += [problem] if problem else []
         segments, about, lost = _merged_segments(self, other)

@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import InputError
+from lensai_integrations.sketches.rows import GOLDEN, mixed
 
 if TYPE_CHECKING:
     from lensai_integrations.profiles.profile import Profile
@@ -54,7 +55,6 @@ _OUTLIERS: Final = 20
 #: Processor time: neither a worker that waits for the training nor a busy machine makes measuring look cheaper than it
 #: is. Where it is too coarse (Windows), the clock.
 _CLOCK: Final = thread_time if get_clock_info("thread_time").resolution < 1e-4 else perf_counter
-_MASK, _GOLDEN = (1 << 64) - 1, 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True)
@@ -124,28 +124,15 @@ def key_of(seed: int, generation: int, worker: int) -> int:
     return int(np.random.SeedSequence([seed, generation, worker]).generate_state(1, np.uint64)[0])
 
 
-def hashed(key: int, number: int) -> int:
-    """A number's hash, 64 bits: SplitMix64 from `key` on, as `sketches.rows.priorities` without its own seed.
-
-    Example:
-        >>> hashed(0, 0) == 0xE220A8397B1DCDAF
-        True
-    """
-    z = (key + _GOLDEN * (number + 1)) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return z ^ (z >> 31)
-
-
 def level_of(key: int, number: int) -> int:
-    """The level of an image, 0 to `LEVELS` - 1: how many zeros its hash begins with.
+    """The level of an image, 0 to `LEVELS` - 1: how many zeros the hash of its number, from `key` on, begins with.
 
     Example:
         >>> levels = [level_of(0, number) for number in range(6400)]
         >>> [sum(level >= least for level in levels) for least in (0, 1, 6)]
         [6400, 3218, 114]
     """
-    return min(LEVELS - 1, 64 - hashed(key, number).bit_length())
+    return min(LEVELS - 1, 64 - mixed(key + GOLDEN * (number + 1)).bit_length())
 
 
 def slab_of(level: int, *, is_first: bool) -> int:

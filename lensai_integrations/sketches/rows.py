@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Final, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,10 @@ from lensai_integrations.storage.checked_json import from_json, to_json
 
 #: More rows than this, or wider ones, are no sample: refused.
 _LARGEST = 2**24
+#: What SplitMix64 adds from one number to the next.
+GOLDEN: Final = 0x9E3779B97F4A7C15
+_MASK: Final = 2**64 - 1
+Bits = TypeVar("Bits", int, NDArray[np.uint64])
 
 
 class RowSample:
@@ -235,15 +239,24 @@ def priorities(seed: int, start: int, count: int) -> NDArray[np.uint64]:
         >>> bool(np.all(priorities(1, 0, 5)[3:] == priorities(1, 3, 2)))
         True
     """
-    golden = np.uint64(0x9E3779B97F4A7C15)
     steps = np.arange(start + 1, start + 1 + count, dtype=np.uint64)
-    return _mixed(_mixed(np.array([seed], np.uint64)) + golden * steps)
+    return mixed(mixed(np.array([seed], np.uint64)) + np.uint64(GOLDEN) * steps)
 
 
-def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+def mixed(bits: Bits) -> Bits:
+    """SplitMix64's finalizer: another number of 64 bits for each, close ones having nothing in common.
+
+    Args:
+        bits: A whole number, of which the last 64 bits count, or uint64 of any shape.
+
+    Example:
+        >>> mixed(GOLDEN) == 0xE220A8397B1DCDAF == mixed(np.array([GOLDEN], np.uint64)).item()
+        True
+    """
+    z: Any = bits & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return cast("Bits", z ^ (z >> 31))
 
 
 def _as_matrix(name: str, rows: Array) -> Array:

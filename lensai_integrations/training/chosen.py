@@ -15,14 +15,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
+from lensai_integrations.sketches.rows import GOLDEN, mixed
 from lensai_integrations.training.cost import Clock, Cost
 
 _ABOVE: Final = (
     "one training batch in {every:,} is profiled, which is as few as there are, and takes {share:.1%} of training time"
     " where cost={cost:g} was asked for"
 )
-_MASK: Final = 2**64 - 1
-_GOLDEN: Final = 0x9E3779B97F4A7C15
 
 
 def is_chosen(index: int, every: int, *, seed: int = 0, epoch: int = 0) -> bool:
@@ -55,14 +54,11 @@ def is_chosen(index: int, every: int, *, seed: int = 0, epoch: int = 0) -> bool:
 
 
 def _hashed(*numbers: int) -> int:
-    """64 bits of numbers, by SplitMix64's finalizer (see `sketches/rows.py`)."""
-    mixed = 0
+    """64 bits of numbers."""
+    result = 0
     for number in numbers:
-        mixed = (mixed + number + _GOLDEN) & _MASK
-        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
-        mixed ^= mixed >> 31
-    return mixed
+        result = mixed(result + number + GOLDEN)
+    return result
 
 
 class ChosenBatches:
