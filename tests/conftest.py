@@ -20,13 +20,18 @@ def data_dir() -> Path:
     return folder
 
 
-@pytest.fixture
-def accelerator():
+@pytest.fixture(params=[False, True], ids=["", "deterministic"])
+def accelerator(request):
     """Makes tensors on a CUDA device that does not exist, and objects to being waited for."""
+    import torch
     from checks.accelerator import an_accelerator
 
-    with an_accelerator() as make:
-        yield make
+    torch.use_deterministic_algorithms(request.param)
+    try:
+        with an_accelerator() as make:
+            yield make
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

@@ -266,6 +266,9 @@ class _Resting:
         taps = self._taps()
         if taps is None or taps.model is not model or taps.finder is None:
             return None
+        if not taps.are_in_place():
+            taps.remove()
+            return None
         taps.begin_again(problems)
         taps.finder.begin_again(problems)
         for topic, cause in self._said.items():

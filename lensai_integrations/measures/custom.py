@@ -41,7 +41,7 @@ from lensai_integrations.arrays.namespaces import (
     to_host,
 )
 from lensai_integrations.arrays.tensorflow import is_tensorflow_array
-from lensai_integrations.errors import DefinitionError, InputError
+from lensai_integrations.errors import DefinitionError, Failures, InputError
 from lensai_integrations.measures import definitions
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.measures.images import CONVENTIONS
@@ -299,7 +299,7 @@ class CustomMeasurer:
     def __init__(self, reader: ImageInputs, measures: Sequence[CustomMeasure]) -> None:
         self._reader, self._measures = reader, tuple(measures)
         self._compiled = Compiled(self._measured)
-        self.errors: dict[str, Exception] = {}
+        self.errors = Failures()
 
     def __call__(self, batch: Any) -> dict[str, Array]:
         """Float32 rows `[n, k]` by name, of the measures that worked, on the device of the images."""

@@ -154,21 +154,24 @@ def measured(images: Images, conventions: Sequence[str]) -> tuple[dict[str, Arra
     if height * width + BLOCK >= _LARGEST:
         return None
     some = max(1, MOST_PIXELS // max(height * width, BLOCK))
-    with torch.no_grad():
-        rows = {name: pixels.new_empty((n, len(columns(name, channels))), dtype=torch.float32) for name in conventions}
-        size = min(n, some) * (channels + 1) * 128  # of two counts each
-        zeros = pixels.new_zeros(size + channels * 256 + 1, dtype=torch.int64)  # in one go
-        counts, totals = zeros[:size].view(torch.int32), zeros[size:]
-        batch = _Batch(images, pixels, tuple(conventions), min(n, some))
-        for start in range(0, n, some):
-            if start:
-                counts.zero_()
-            try:
+    try:
+        with torch.no_grad():
+            rows = {
+                name: pixels.new_empty((n, len(columns(name, channels))), dtype=torch.float32) for name in conventions
+            }
+            size = min(n, some) * (channels + 1) * 128  # of two counts each
+            zeros = pixels.new_zeros(size + channels * 256 + 1, dtype=torch.int64)  # in one go
+            counts, totals = zeros[:size].view(torch.int32), zeros[size:]
+            batch = _Batch(images, pixels, tuple(conventions), min(n, some))
+            for start in range(0, n, some):
+                if start:
+                    counts.zero_()
                 batch.measure(start, min(start + some, n), rows, counts, totals)
-            except Exception as error:  # noqa: BLE001  whatever a compiler or a driver raises
-                pass_on(error)
-                _fail(f"failed with {error!r}")
-                return None
+    except Exception as error:  # noqa: BLE001  whatever a compiler or a driver raises
+        pass_on(error)
+        if "out of memory" not in str(error).lower():  # that may be otherwise at the next batch
+            _fail(f"failed with {error!r}")
+        return None
     return rows, totals[:-1].view(channels, 256), totals[-1]
 
 

@@ -327,11 +327,11 @@ def _classification_rows_in_torch(matrix: Array, kind: Kind, xp: Any) -> tuple[A
     n, classes = map(int, matrix.shape)
     values = _or_nan(matrix, xp) if kind == "logits" else _probabilities_or_nan(matrix, xp)
     ordered, order = values.sort(dim=1, descending=True, stable=True)  # the first of equals comes first
-    shares = ordered.softmax(1) if kind == "logits" else ordered / ordered.sum(1, keepdim=True)
+    shares = _shares(ordered, kind)
     kept = classes if classes <= MAX_CLASS_STREAMS else 0
     rows = unfilled((n, kept + len(SCORES)), "float32", matrix)
     if kept:
-        rows[:, :kept].scatter_(1, order, shares)
+        rows[:, :kept] = _shares(values, kind)  # scattering the shares may wait under deterministic algorithms
     rest = shares[:, 1:].sum(1)  # halves and halves of halves: the order does not matter
     margin, least, ratio, entropy = rows[:, kept:].unbind(1)
     xp.add(rest, shares[:, 1], out=margin)
@@ -340,6 +340,11 @@ def _classification_rows_in_torch(matrix: Array, kind: Kind, xp: Any) -> tuple[A
     xp.mul(xp.xlogy(shares, shares).sum(1), -1.0 / math.log(classes), out=entropy)
     rows[:, kept:].clamp_(max=1.0)  # rounding alone goes beyond 1
     return rows, order[:, 0].masked_fill(shares[:, 0].isnan(), NO_CLASS)
+
+
+def _shares(values: Array, kind: Kind) -> Array:
+    """Softmax of logits, or probabilities that sum to 1, of a tensor `[n, C]`."""
+    return values.softmax(1) if kind == "logits" else values / values.sum(1, keepdim=True)
 
 
 def _label_rows_in_torch(matrix: Array, kind: Kind, xp: Any) -> Array:

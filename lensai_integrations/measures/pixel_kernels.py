@@ -206,7 +206,7 @@ def point(
             light = red * _RED + green * _GREEN + blue * _BLUE
             high = tl.maximum(tl.maximum(red, green), blue)
             chroma = high - tl.minimum(tl.minimum(red, green), blue)
-            share = tl.where(inside, chroma / tl.maximum(high, 1.0), 0.0)
+            share = tl.where(inside, tl.div_rn(chroma, tl.maximum(high, 1.0)), 0.0)  # x / x is 1
             tl.store(rest_of_part + blocks * _SATURATION, tl.sum(share, 0))
             red, red_rest = _leave(part, blocks, red, red_first, inside, n, 0, C)
             green, green_rest = _leave(part, blocks, green, green_first, inside, n, 1, C)
@@ -449,7 +449,7 @@ def finish(
             brightness = red_mean
             luma = red
         contrast = tl.sqrt(_variance(luma_squares, luma, pixels))
-        shares = of_luma.to(tl.float32) / pixels.to(tl.float32)
+        shares = tl.div_rn(of_luma.to(tl.float32), pixels.to(tl.float32))
         entropy = tl.abs(tl.sum(shares * tl.log2(tl.maximum(shares, 1e-12)), 0))
         black = 100.0 * tl.sum(tl.where(bins <= _BLACK, of_luma, 0), 0).to(tl.float64) / pixels
         white = 100.0 * tl.sum(tl.where(bins >= _WHITE, of_luma, 0), 0).to(tl.float64) / pixels

@@ -123,7 +123,7 @@ class Collector:
         by = checked_stream(segment_by, max_segments, kept, labels=labels)
         self.columns = Columns(single_convention(convention), kept, checked_measures(measures), by)
         self._capacity, self._most, self._budget = capacity, max_segments, checked_budget(budget)
-        self._noted, self._problems = Problems(most=_MOST_NOTES), Problems(most=_MOST_NOTES)
+        self._problems = Problems(most=_MOST_NOTES)
         warm()
         self._begin()
 
@@ -135,6 +135,7 @@ class Collector:
         most = 0 if self.columns.segment_by is None else self._most
         sampling = None if self._budget is None else Sampling(self._budget, self._seed)
         self._ledger = Ledger(folder, self.columns.width, empty, self._capacity, most, sampling)
+        self._noted, self._noted_in = Problems(most=_MOST_NOTES), -1
         _ALIVE.add(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -145,7 +146,7 @@ class Collector:
         result = object.__new__(type(self))
         memo[id(self)] = result
         result.__dict__.update(self.__dict__)
-        result._noted, result._problems = Problems(most=_MOST_NOTES), Problems(most=_MOST_NOTES)
+        result._problems = Problems(most=_MOST_NOTES)
         result._begin()
         return result
 
@@ -232,7 +233,10 @@ class Collector:
         """
         key = topic if problem else re.sub(r"\d+", "0", topic)
         with suppressed(OSError):
-            if self._noted.first((self._ledger.generation(), key)):
+            generation = self._ledger.generation()
+            if generation != self._noted_in:
+                self._noted, self._noted_in = Problems(most=_MOST_NOTES), generation
+            if self._noted.first(key):
                 self._ledger.note(key, problem or topic)
         if multiprocessing.parent_process() is None:
             self._problems.remark(sentence or problem or topic, key)

@@ -59,6 +59,8 @@ _PIXELS: Final = 3 * 256
 _WRITTEN, _FOLDED, _SEEN, _WORKER, _HEAD = 0, 1, 2, 3, 8
 _GENERATION: Final = "generation"
 _TRIES: Final = 1000
+#: Held while an object finds itself in a new process.
+_BECOMING = threading.Lock()
 #: Makes empty sketches, given numbers that make their random decisions differ.
 Empty = Callable[[int], RawSketches]
 #: Makes a row `[width]` and its pixel counts `[3, 256]`, None for none, given the coding of categories.
@@ -164,9 +166,12 @@ class Ledger:
             writer.append(row, pixels, turn.slab, self._sketched_from())
 
     def _be_this_process(self) -> None:
-        if self._pid != os.getpid():  # a process of its own, forked or not, has a file of its own
-            self._forget()
-            self._pid = os.getpid()
+        if self._pid == os.getpid():
+            return
+        with _BECOMING:  # a process of its own, forked or not, has a file of its own, whatever threads it has
+            if self._pid != os.getpid():
+                self._forget()
+                self._pid = os.getpid()
 
     def _current(self) -> Writer:
         """What this process writes to in this generation."""
@@ -333,7 +338,10 @@ def _slabs(sampling: Sampling | None) -> int:
 
 def _heads(folder: Path, generation: int) -> list[NDArray[np.int64]]:
     """The heads of the files of a generation."""
-    heads = [np.fromfile(path, np.int64, _HEAD) for path in folder.glob(f"{generation}-*.rows")]
+    heads = []
+    for path in folder.glob(f"{generation}-*.rows"):
+        with contextlib.suppress(FileNotFoundError):  # a reset came between
+            heads.append(np.fromfile(path, np.int64, _HEAD))
     return [head for head in heads if len(head) == _HEAD]  # a file that is being made is empty
 
 
@@ -518,6 +526,15 @@ class _File:
         """The pixel counts by class, `[classes, 768]`, that hold after this many rows."""
         copy: NDArray[np.int64] = self._copies[written % 2]
         return copy
+
+
+def _become_anew() -> None:
+    global _BECOMING  # noqa: PLW0603  a thread that is not in the new process may have held the old one
+    _BECOMING = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_become_anew)
 
 
 def _allocate(file: Any, size: int) -> None:

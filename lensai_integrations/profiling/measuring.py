@@ -27,7 +27,7 @@ from lensai_integrations.arrays.namespaces import (
     strings,
     to_host,
 )
-from lensai_integrations.errors import InputError
+from lensai_integrations.errors import Failures, InputError
 from lensai_integrations.measures.batches import Key, find_images
 from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, Reduce, reduce_embedding
 from lensai_integrations.measures.images import in_order_of, measure_by_conventions
@@ -234,25 +234,16 @@ class ImageMeasurer:
         conventions: What is measured.
 
     Attributes:
-        errors: By convention, what failed in it last; it left the others as they are.
+        errors: By convention, what failed in it last, which tracing does only once; it left the others as they are.
     """
 
     def __init__(self, reader: ImageInputs, conventions: tuple[str, ...]) -> None:
         self._reader, self._conventions = reader, conventions
         self._compiled = Compiled(self._measured)
-        self.errors: dict[str, Exception] = {}
-        self._new: set[str] = set()
+        self.errors = Failures()
 
     def __reduce__(self) -> Any:
         return image_measurer, (self._reader, *self._conventions)
-
-    def error_of(self, convention: str) -> Exception:
-        """What failed in a convention last; once with where that was, then without, since tracing fails only once."""
-        error = self.errors[convention]
-        if convention not in self._new:
-            return error.with_traceback(None)
-        self._new.discard(convention)
-        return error
 
     def __call__(self, array: Array) -> dict[str, dict[str, Any]]:
         """By convention, `rows` and how often each value occurs in each channel, `counts` `[C, 256]`.
@@ -264,8 +255,8 @@ class ImageMeasurer:
 
     def _measured(self, array: Array) -> dict[str, dict[str, Any]]:
         rows, failed, counts, n = measure_by_conventions(self._reader.read(array), self._conventions)
-        self.errors |= failed
-        self._new |= failed.keys()
+        for name, error in failed.items():
+            self.errors[name] = error
         counted = {} if n is None else {"counted": n}
         return {
             name: {"rows": rows_of_convention, "counts": in_order_of(name, counts, axis=0), **counted}
@@ -328,7 +319,7 @@ class ImageBatch:
             parts = [(places, measure(array)) for places, array in by_shape(images)]
             self._found = parts[0][1] if len(parts) == 1 else _of_all(parts)
         if convention not in self._found:
-            raise measure.error_of(convention)
+            raise measure.errors[convention]
         return dict(self._found[convention])
 
 

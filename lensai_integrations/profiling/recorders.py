@@ -336,7 +336,7 @@ class CustomStreams:
         self._measurer = custom_measurer(reader, measures)
         self._widths: dict[str, int] = {}
         self._sketched: set[str] = set()
-        self._errors: dict[str, Exception] = {}
+        self._errors: dict[str, str] = {}
         self._missed = dict.fromkeys((measure.name for measure in measures), 0)
         if measures:
             definitions = {measure.name: asdict(measure.definition) for measure in measures}
@@ -378,13 +378,13 @@ class CustomStreams:
         """What a reader of the profile should know: which measures failed, and why."""
         group, total = self._group.name, self._group.n + self._group.invalid
         return [
-            f"{group}/{name} could not be measured in {self._missed[name]:,} of {total:,} rows: {told(error)}"
+            f"{group}/{name} could not be measured in {self._missed[name]:,} of {total:,} rows: {error}"
             for name, error in self._errors.items()
         ]
 
     def _fail(self, name: str, error: Exception) -> None:
         if name not in self._errors:
-            self._errors[name] = error
+            self._errors[name] = told(error)
             self._settings.on_custom_failure(f"{self._group.name}/{name}", error)
 
     def _skip(self, name: str, rows: int) -> None:

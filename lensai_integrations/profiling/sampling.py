@@ -193,13 +193,12 @@ class Pace:
         self.now = clock
         self._times: deque[tuple[float, float]] = deque(maxlen=_KEPT)
         self._warming = _WARMING
-        self._ended: dict[int, float] = {}  # of each thread
+        self._thread = threading.local()  # a new thread's clock begins anew, though it may have the number of another
 
     def end(self, began: float) -> None:
         """Something was measured from `began` until now."""
-        thread, now = threading.get_ident(), self.now()
-        before = self._ended.get(thread)
-        self._ended[thread] = now
+        now = self.now()
+        before, self._thread.ended = getattr(self._thread, "ended", None), now
         if self._warming > 0:
             self._warming -= 1
         elif before is not None:

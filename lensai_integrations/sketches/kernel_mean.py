@@ -485,9 +485,9 @@ def nearest_exponent(rows: Array) -> Array:
     apart = valid[:, None] & valid[None, :] & (distances > 4096 * xp.finfo(rows.dtype).eps * both)
     ordered = xp.sort(xp.reshape(xp.where(apart, distances, xp.full_like(distances, xp.inf)), (-1,)))
     pairs = xp.sum(xp.astype(apart, xp.int64))
-    middle = xp.clip(pairs - 1, 0, None) // 2
+    middle = (pairs - 1).clip(0) // 2  # the arrays' own: what array-api-compat had before 1.14 waits
     exponent = xp.round(0.5 * xp.log2(xp.take(ordered, xp.reshape(middle, (1,)))[0]))
-    return xp.clip(xp.where(pairs > 0, exponent, xp.zeros_like(exponent)), -LARGEST_EXPONENT, LARGEST_EXPONENT)
+    return xp.where(pairs > 0, exponent, xp.zeros_like(exponent)).clip(-LARGEST_EXPONENT, LARGEST_EXPONENT)
 
 
 @lru_cache(maxsize=8)

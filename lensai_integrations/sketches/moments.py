@@ -316,7 +316,7 @@ class _Device:
         so_far = self._sums[-1] if self._full else self._sums[0]
         sums, n = so_far[:dim], so_far[last]
         with_these = so_far + centred.sum(0)
-        centre = self._wide_centre + with_these[:dim] / xp.clip(with_these[last], 1.0, None)
+        centre = self._wide_centre + with_these[:dim] / with_these[last].clip(1.0)
         self.centre = xp.astype(centre, xp.float32)
         centre = xp.astype(self.centre, centre.dtype)
         off, self._wide_centre = self._wide_centre - centre, centre

@@ -9,6 +9,7 @@ rows to copy where. Two samples merge by keeping the smallest priorities of both
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Mapping
 from typing import Any, Final, Self, TypeVar, cast
 
@@ -282,7 +283,13 @@ def _write(sample: Array, rows: Array, index: Array) -> None:
     """Put `rows[index[0]]` at the places `index[1]`."""
     xp = namespace(sample)
     with np.errstate(over="ignore", invalid="ignore"):  # float64 beyond float32 becomes infinite, as on a device
-        sample[index[1]] = xp.astype(rows[index[0]], xp.float32)
+        values = xp.astype(rows[index[0]], xp.float32)
+    if is_numpy_array(sample) or not sys.modules["torch"].are_deterministic_algorithms_enabled():
+        sample[index[1]] = values
+        return
+    # To write by index, deterministic algorithms read the places back, which waits: so every place looks for its row.
+    goes_here = index[1] == xp.arange(sample.shape[0], device=sample.device)[:, None]
+    sample.copy_(xp.where(goes_here.any(1)[:, None], values[goes_here.byte().argmax(1)], sample))
 
 
 def _read_names(text: bytes) -> list[str]:

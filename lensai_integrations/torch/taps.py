@@ -72,7 +72,7 @@ class Calls:
             return None
         if self.way == PARTS:
             skipped = self.total - len(self.picked)  # calls with other things, before the batch
-            return torch.cat(list(map(torch.as_tensor, answers[skipped:]))) if len(answers) > skipped else None
+            return torch.cat(list(map(as_tensor, answers[skipped:]))) if len(answers) > skipped else None
         if len(answers) != self.total:
             return None
         picked = [answers[i] for i in self.picked]
@@ -87,16 +87,26 @@ class Calls:
             >>> [view.tolist() for view in Calls(crops=2).views_in([1, 2, 3, 4])]
             [[1, 3], [2, 4]]
         """
-        rows = torch.as_tensor(rows)
+        rows = as_tensor(rows)
         shape = (self.crops, -1) if self.stacked else (-1, self.crops)
         if len(rows) % self.crops:
             return []
         return list(rows.reshape(*shape, *rows.shape[1:]).unbind(0 if self.stacked else 1))
 
 
+def as_tensor(values: Any) -> Tensor:
+    """A tensor as it is, wherever it lies, which torch would move to its default device; of others one is made.
+
+    Example:
+        >>> as_tensor([1, 2]).tolist()
+        [1, 2]
+    """
+    return values if isinstance(values, Tensor) else torch.as_tensor(values)
+
+
 def merged_rows(way: str, answers: Sequence[Any]) -> Tensor:
     """The mean of the answers for several views of the same images, or of their softmax."""
-    answers = [torch.as_tensor(answer) for answer in answers]
+    answers = [as_tensor(answer) for answer in answers]
     same = [answer.softmax(1) if way == MEAN_OF_SOFTMAX else answer for answer in answers]
     return torch.stack(same).mean(0)
 
@@ -284,6 +294,11 @@ class Taps:
     def __iter__(self) -> Iterator[Tap]:
         return iter(self._taps.values())
 
+    def are_in_place(self) -> bool:
+        """Whether all that is listened to is still a part of the model: a layer may have been exchanged for another."""
+        parts = {} if self.model is None else set(map(id, self.model.modules()))
+        return all(id(tap.layer.module) in parts for tap in self)
+
     def open(self) -> None:
         """Begin a batch: from now on the first answer of each layer in each call of the model is kept."""
         self._forget()
@@ -370,7 +385,7 @@ class Taps:
                                " which rows are whose is not known, and such batches are left out")  # fmt: skip
             return rows
         if len(answers) > 1 and are_consecutive(spans) and len(spans) == len(answers):
-            return torch.cat([torch.as_tensor(answer) for answer in answers])
+            return torch.cat([as_tensor(answer) for answer in answers])
         if len(answers) > 1 and key != MORE:
             self._say(key, f"was called {len(answers)} times in a batch: its first call is read. {_NAME_IT}")
         return answers[0]

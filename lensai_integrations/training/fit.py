@@ -362,6 +362,7 @@ class StateCache:
         for encoded, info, blob in self._encoded:
             if encoded is profile and info == profile.info:
                 return blob
+        self._encoded = [entry for entry in self._encoded if entry[0] is not profile]
         self._encoded.append((profile, deepcopy(profile.info), to_bytes(profile)))
         return self._encoded[-1][-1]
 

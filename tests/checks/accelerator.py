@@ -16,6 +16,9 @@ from lensai_integrations.arrays import namespaces
 #: Operations that have no deterministic form on CUDA, or that read a result back to size their output.
 UNFIT = {"histc", "bincount", "kthvalue", "put", "put_", "masked_select", "nonzero", "_unique2", "unique_consecutive"}
 
+#: Operations that look, in torch's deterministic form of them, whether the places they are given are inside.
+WRITES_BY_INDEX = {"scatter", "scatter_", "index_put", "index_put_", "index_copy", "index_copy_"}
+
 SEND = namespaces.send
 
 
@@ -27,6 +30,8 @@ class NeverWaits(TorchDispatchMode):
         assert name not in UNFIT, f"{name} waits for the accelerator or is not deterministic there"
         assert name != "_local_scalar_dense", "a value was read from the accelerator"
         assert name != "cumsum" or not args[0].is_floating_point(), "cumsum of floats is not deterministic on CUDA"
+        if torch.are_deterministic_algorithms_enabled():
+            assert name not in WRITES_BY_INDEX, f"{name} reads its places back under deterministic algorithms"
         if name in ("index", "index_put", "index_put_"):
             assert all(i is None or i.dtype != torch.bool for i in args[1]), f"{name} with a mask waits"
         result = func(*args, **kwargs)

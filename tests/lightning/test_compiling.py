@@ -189,6 +189,22 @@ def test_further_passes_of_a_monitored_model_compile_nothing(compiled, how, trai
     assert torch.equal(answers[0], answers[2])
 
 
+def test_a_layer_that_was_exchanged_between_passes_is_listened_to(compiled, trainer, images, loaders):
+    data = images(N, seed=1)
+    model, callback = compiled("network"), BaselineCallback(layers=["model.avgpool"], clean_windows=0)
+    trainer(callback).fit(model, loaders(16), loaders(data))
+    drift = DriftCallback(callback.baseline_, window=N)
+    trainer(drift).predict(model, loaders(data))
+    network = getattr(model.model, "_orig_mod", model.model)
+    before, network.avgpool = network.avgpool, torch.nn.AdaptiveAvgPool2d(1)
+    trainer(drift).predict(model, loaders(data))
+
+    assert drift.monitor_.status.failures == {}
+    assert [report.rows for report in drift.reports_] == [N]
+    assert "embeddings/model.avgpool" in {group.name for group in drift.reports_[0].report.groups}
+    assert not before._forward_hooks
+
+
 def test_a_model_that_was_monitored_is_not_kept_alive(compiled, trainer, images, loaders):
     data = images(N, seed=1)
     model, callback = compiled("network"), BaselineCallback(layers=["model.avgpool"], clean_windows=0)

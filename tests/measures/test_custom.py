@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 import re
 import subprocess
 import sys
 import types
+import weakref
 from dataclasses import asdict
 
 import numpy as np
@@ -191,6 +193,17 @@ def test_a_wrong_measure_costs_itself_only(function, message, library, make, cap
     assert warning.startswith("inputs/own could not be measured in 40 of 40 rows: ")
     assert re.search(message, warning)
     assert len([record for record in caplog.records if "inputs/own" in record.getMessage()]) == 1
+
+
+def test_an_error_that_is_kept_keeps_no_images(make):
+    images = torch.zeros(4, 3, 8, 6)
+    profiler = Profiler(measures=[make(lambda images: 1 / len(images[:0]))], on_error=lambda *_: None)
+    profiler.update(inputs=images)
+    batch = weakref.ref(images)
+    del images, profiler
+    gc.collect()
+
+    assert batch() is None
 
 
 @settings(max_examples=25, deadline=None)

@@ -10,6 +10,7 @@ import pickle
 import signal
 import threading
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,6 +147,14 @@ def test_threads_of_one_process(ledger):
     for thread in threads:
         thread.join()
     check(ledger, [*range(50)] * 4)
+
+
+def test_a_reset_while_files_are_counted_costs_no_image(ledger, monkeypatch):
+    write(ledger, range(2))
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: [*glob(path, pattern), path / "0-1-gone.rows"])
+
+    assert ledger.seen() == 2
 
 
 def test_it_goes_through_pickle_as_a_path(ledger):
@@ -371,6 +380,15 @@ def test_images_without_labels_count_beside_those_with(folder, tmp_path):
     labelled = profile_dataset(tmp_path / "labelled")
     assert list(labelled.groups)[-1] == "labels"
     assert labelled.merge(profile_dataset(str(folder / "*.png"))).n == 3 + N
+
+
+def test_the_cause_of_a_fault_is_known_in_every_generation():
+    collector = Collector()
+    for _ in range(120):
+        collector.add(torch.full((3, 6, 6), -3.0))
+        (warning,) = collector.profile().warnings
+        assert "could not be measured: scale='auto' expects float pixels" in warning
+        collector.reset()
 
 
 def test_different_problems_are_bounded(tmp_path):

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 from dataclasses import replace
 from itertools import pairwise
 
@@ -179,6 +180,25 @@ def test_times_of_the_first_images_decide_without_the_longest_and_those_of_the_s
         assert (pace.level(0.05) is None) == (i < 15)
     assert pace.level(0.05) == 4
     assert pace.level(0.5) == 0
+
+
+def test_threads_that_come_and_go_say_nothing_of_the_time_between_two_images():
+    clocks = threading.local()
+
+    def clock():  # of each thread, from 0 on
+        clocks.time = getattr(clocks, "time", 0.0) + 1.0
+        return clocks.time
+
+    def measure(times):
+        for _ in range(times):
+            pace.end(pace.now())
+
+    pace = Pace(clock)
+    for times in [1] * 30 + [30]:
+        thread = threading.Thread(target=measure, args=(times,))
+        thread.start()
+        thread.join()
+    assert pace.level(0.5) == 0  # as long between two as for one
 
 
 def test_what_is_loaded_and_compiled_at_first_does_not_decide(monkeypatch):

@@ -119,6 +119,18 @@ def test_state_goes_round_on_the_first_rank(make):
     assert other.profiles["validation"].info["epoch"] == 3
 
 
+def test_what_is_added_to_a_profile_later_is_in_the_next_checkpoint(make):
+    state, other = make(), make()
+    state.profiles = {"validation": profile(about={"file": "first"})}
+    first = state.state()
+    state.profiles["validation"].info["about"]["file"] = "best"
+    second = state.state()
+    other.load(second)
+
+    assert other.profiles["validation"].info["about"] == {"file": "best"}
+    assert state.state()["validation"] is second["validation"] is not first["validation"]
+
+
 def test_other_ranks_keep_nothing_of_a_checkpoint(make):
     first, second = make(), make(rank=1)
     first.profiles = {"validation": profile()}
