@@ -7,7 +7,6 @@ error a caller would expect, so `except ValueError` keeps working for people who
 from __future__ import annotations
 
 import shlex
-from copy import copy
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,42 +55,6 @@ def told(error: Exception) -> str:
         ('k=0 is too small', "KeyError: 'site'")
     """
     return str(error) if isinstance(error, LensAIError) else f"{type(error).__name__}: {error}"
-
-
-class Failures:
-    """What failed last, by name, to be told again: with where that was only once.
-
-    An error that has been raised holds what the functions held that it went through, whole batches of images. So what
-    is kept for longer, here for as long as the process runs, is another that says the same.
-
-    Example:
-        >>> failures = Failures()
-        >>> try:
-        ...     [][0]
-        ... except IndexError as error:
-        ...     failures["glare"] = error
-        >>> failures["glare"].__traceback__ is None, failures["glare"].__traceback__ is None, failures["glare"]
-        (False, True, IndexError('list index out of range'))
-    """
-
-    def __init__(self) -> None:
-        self._errors: dict[str, Exception] = {}
-
-    def __setitem__(self, name: str, error: Exception) -> None:
-        self._errors[name] = error
-
-    def __getitem__(self, name: str) -> Exception:
-        error = self._errors[name]
-        self._errors[name] = _alike(error)  # for whoever gets one may raise it
-        return error
-
-
-def _alike(error: Exception) -> Exception:
-    """One that says the same, without where it was raised."""
-    try:
-        return copy(error)
-    except Exception:  # noqa: BLE001  it is made of something else than what it keeps
-        return InputError(told(error))
 
 
 def saying_what_to_install(load: Callable[[str], Any], **frameworks: str) -> Callable[[str], Any]:

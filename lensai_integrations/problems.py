@@ -20,13 +20,14 @@ import signal
 import sys
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import partial, wraps
 from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import pairwise
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Final, TypeVar, cast
 
-from lensai_integrations.errors import LensAIError
+from lensai_integrations.errors import InputError, LensAIError, told
 
 log: Final = logging.getLogger("lensai_integrations")
 
@@ -209,6 +210,43 @@ def pass_on(error: BaseException) -> None:
         passes = isinstance(cause, KeyboardInterrupt | SystemExit)
         if passes or (isinstance(cause, Exception) and (_is_from_a_handler(cause) or _is_from_a_thread(cause))):
             raise cause
+
+
+class Failures:
+    """What failed last, by name, to be told again: with where that was only once.
+
+    An error that has been raised holds what the functions held that it went through, whole batches of images. So what
+    is kept for longer, here for as long as the process runs, is another that says the same.
+
+    Example:
+        >>> failures = Failures()
+        >>> try:
+        ...     [][0]
+        ... except IndexError as error:
+        ...     failures["glare"] = error
+        >>> failures["glare"].__traceback__ is None, failures["glare"].__traceback__ is None, failures["glare"]
+        (False, True, IndexError('list index out of range'))
+    """
+
+    def __init__(self) -> None:
+        self._errors: dict[str, Exception] = {}
+
+    def __setitem__(self, name: str, error: Exception) -> None:
+        self._errors[name] = error
+
+    def __getitem__(self, name: str) -> Exception:
+        error = self._errors[name]
+        self._errors[name] = _alike(error)  # for whoever gets one may raise it
+        return error
+
+
+def _alike(error: Exception) -> Exception:
+    """One that says the same, without where it was raised."""
+    try:
+        return copy(error)
+    except Exception as other:  # noqa: BLE001  it is made of something else than what it keeps
+        pass_on(other)
+        return InputError(told(error))
 
 
 @contextmanager

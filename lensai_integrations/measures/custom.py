@@ -41,14 +41,14 @@ from lensai_integrations.arrays.namespaces import (
     to_host,
 )
 from lensai_integrations.arrays.tensorflow import is_tensorflow_array
-from lensai_integrations.errors import DefinitionError, Failures, InputError
+from lensai_integrations.errors import DefinitionError, InputError
 from lensai_integrations.measures import definitions
 from lensai_integrations.measures.definitions import Definition
 from lensai_integrations.measures.images import CONVENTIONS
 from lensai_integrations.measures.inputs import ImageInputs, Images
 from lensai_integrations.measures.layouts import by_shape, in_order
 from lensai_integrations.measures.pixels import as_float32, planes
-from lensai_integrations.problems import pass_on
+from lensai_integrations.problems import Failures, pass_on
 
 #: A longer source is cut, and told apart from others of the same beginning by its hash.
 MAX_FORMULA: Final = 2000

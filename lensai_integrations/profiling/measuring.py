@@ -27,7 +27,7 @@ from lensai_integrations.arrays.namespaces import (
     strings,
     to_host,
 )
-from lensai_integrations.errors import Failures, InputError
+from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import Key, find_images
 from lensai_integrations.measures.embeddings import REDUCTIONS, RandomProjection, Reduce, reduce_embedding
 from lensai_integrations.measures.images import in_order_of, measure_by_conventions
@@ -35,6 +35,7 @@ from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.measures.layouts import Found, by_shape, in_order
 from lensai_integrations.measures.meaning import label_rows
 from lensai_integrations.measures.outputs import NO_CLASS, ON, SUM_TOLERANCE, Kind, flattened, measure_outputs
+from lensai_integrations.problems import Failures
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.profile import Profile
 
