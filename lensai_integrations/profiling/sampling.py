@@ -52,6 +52,9 @@ SAMPLED, SHARE = "sampled", "share"
 _KEPT, _WARMING, _ENOUGH = 256, 8, 16
 #: Of the longest times, one in so many is left out: a pause, a batch that is put together or waits to be fetched.
 _OUTLIERS: Final = 20
+#: How much longer it takes to measure an image now and then than many in a row, as at first: what that needs has left
+#: the processor's caches by then. 1.13 on an idle machine, more where two workers share it with the training.
+_ONE_BY_ONE: Final = 1.25
 #: Processor time: neither a worker that waits for the training nor a busy machine makes measuring look cheaper than it
 #: is. Where it is too coarse (Windows), the clock.
 _CLOCK: Final = thread_time if get_clock_info("thread_time").resolution < 1e-4 else perf_counter
@@ -209,7 +212,7 @@ class Pace:
         if len(self._times) < _ENOUGH:
             return None
         measuring, between = zip(*self._times, strict=True)
-        return level_within(budget, _typical(measuring), _typical(between))
+        return level_within(budget, _ONE_BY_ONE * _typical(measuring), _typical(between))
 
 
 def _typical(times: tuple[float, ...]) -> float:

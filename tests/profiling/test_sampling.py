@@ -198,7 +198,7 @@ def test_threads_that_come_and_go_say_nothing_of_the_time_between_two_images():
         thread = threading.Thread(target=measure, args=(times,))
         thread.start()
         thread.join()
-    assert pace.level(0.5) == 0  # as long between two as for one
+    assert pace.level(0.6) == 0  # as long between two as for one
 
 
 def test_what_is_loaded_and_compiled_at_first_does_not_decide(monkeypatch):
