@@ -285,6 +285,23 @@ def test_kernels_that_fail_leave_the_work_to_the_formulas_and_say_so_once(fresh,
     assert "Triton, which makes these, failed with RuntimeError('PTX of a newer driver')" in message
 
 
+def test_kernels_that_find_no_memory_once_are_tried_again(fresh, monkeypatch, caplog):
+    def fail(*arguments):
+        tried.append(1)
+        raise RuntimeError("Triton Error [CUDA]: out of memory")
+
+    tried = []
+    monkeypatch.setattr(kernels, "runs_on", lambda pixels: not kernels._failed)
+    monkeypatch.setattr(kernels, "launch", fail)
+    for _ in range(2):
+        _, rows = measure_images(Images(torch.from_numpy(BATCH), (1.0,) * 3, (0.0,) * 3, ""))
+        np.testing.assert_allclose(
+            rows, measure_images(Images(BATCH, (1.0,) * 3, (0.0,) * 3, ""))[1], rtol=1e-4, atol=1e-3
+        )
+    assert len(tried) == 2
+    assert not caplog.messages
+
+
 def test_triton_that_is_missing_is_said_once(fresh, monkeypatch, caplog):
     def missing():
         raise ModuleNotFoundError("No module named 'triton'", name="triton")
