@@ -74,9 +74,9 @@ FEW_ROWS = 20
 #: A segment with fewer rows on either side is not compared.
 ENOUGH_ROWS: Final = 20
 #: Logarithms of p-values are made smaller by this over the root of the baseline's rows, and then shifted by the next.
-_FINITE, _CAREFUL = 6.0, 0.5
+_FINITE, _CAREFUL = 4.0, 0.4
 #: Blocks that are about single streams.
-_OF_STREAMS = ("distributions", "classes")
+_OF_STREAMS = ("distributions", "class_shares")
 
 
 def compare(
@@ -458,7 +458,7 @@ def is_of_rows(judged: CorrectedBlock) -> bool:
 def judged_streams(judged: CorrectedBlock, window: Profile) -> list[str]:
     """The full names of the streams that each of its statistics is of, which is not of whole rows."""
     group = judged.part.group
-    names = ("top_class",) if judged.part.block.kind == "classes" else window.groups[group].streams
+    names = ("top_class",) if judged.part.block.kind == "class_shares" else window.groups[group].streams
     return [f"{group}/{name}" for name in names]
 
 
@@ -478,12 +478,12 @@ def corrected_statistics(
     if not present:
         return []
     parts, values = [part for part, _ in present], [_values(part, *means) for part, means in present]
-    m = max(rows for _, (_, rows, _) in present)
-    size = float(np.interp(np.log(m), np.log(calibration.sizes), np.arange(len(calibration.sizes))))
+    counts = [rows for _, (_, rows, _) in present]
+    size = float(np.interp(np.log(max(counts)), np.log(calibration.sizes), np.arange(len(calibration.sizes))))
     low, share = int(size), size - int(size)
-    adjusted = _adjusted(parts, values, low)
+    adjusted = _adjusted(parts, values, counts, low)
     if share:
-        above = _adjusted(parts, values, low + 1)
+        above = _adjusted(parts, values, counts, low + 1)
         adjusted = [_between(lower, upper, share) for lower, upper in zip(adjusted, above, strict=True)]
     return [
         CorrectedBlock(part, value, widened(logs, calibration.rows), alone, count)
@@ -512,6 +512,8 @@ def _means(part: Part, window: Profile, rows: Mapping[str, Floats]) -> tuple[Flo
     sketched = part.block.known(group) if kept is None or part.block.kind == "kernel" else None  # which is exact
     if sketched is not None:
         return *sketched, rank_spread(group) if part.block.kind == "distributions" else 0.0
+    if kept is None and window.rows is not None:  # in no sketch: a sample of the rows stands for them
+        kept = window.rows.data.get(part.rows)
     if kept is None:
         return None
     usable = measured(part.rows, kept)
@@ -523,13 +525,34 @@ def _values(part: Part, mean: Floats, m: int, error: float) -> Floats:
     return part.block.compare(part.mean, mean, np.array((1 / m + 1 / part.n + 4 * error**2) ** -0.5, np.float32))
 
 
-def _adjusted(parts: list[Part], values: list[Floats], size: int) -> list[_Logs]:
+def shrinkage(m: int, n: int) -> float:
+    """What standardised statistics are multiplied by, since a baseline is not drawn anew for each window.
+
+    The variance of a difference of means is 1/m + 1/n. From a baseline that is off by chance all windows are, and most
+    clearly those that are larger than itself, so its part is counted three times: the rate is to hold for nearly every
+    baseline, and not only on average (benchmarks/drift/alarms.py).
+
+    Args:
+        m: Rows of the window.
+        n: Rows of the baseline.
+
+    Example:
+        >>> round(shrinkage(100, 2000), 3), round(shrinkage(10**9, 2000), 3)
+        (0.956, 0.577)
+    """
+    return float(((1 / m + 1 / n) / (1 / m + 3 / n)) ** 0.5)
+
+
+def _adjusted(parts: list[Part], values: list[Floats], counts: list[int], size: int) -> list[_Logs]:
     """Logarithms of p-values held against windows of one size: adjusted for everything, and of each statistic alone.
 
     Statistics of little weight are as if their p-values were larger.
     """
     weights = [np.log(part.block.weights)[:, None] for part in parts]
-    logs = [part.null.log_p(part.null.standard(v, size), size) for part, v in zip(parts, values, strict=True)]
+    logs = [
+        part.null.log_p(part.null.standard(v, size) * shrinkage(m, part.n), size)
+        for part, v, m in zip(parts, values, counts, strict=True)
+    ]
     drawn = [part.null.log_p(part.null.largest[size], size) for part in parts]
     least = np.sort(-np.min([np.min(d - w, axis=0) for d, w in zip(drawn, weights, strict=True)], axis=0))
     return [(log_p(least, w - of_block), of_block.min(axis=1)) for of_block, w in zip(logs, weights, strict=True)]
