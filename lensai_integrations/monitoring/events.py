@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lensai_integrations.drift.result import DriftReport, GroupDrift
+from lensai_integrations.monitoring.alarms import Start
 from lensai_integrations.profiles.profile import Profile
 
 RUNNING, COMPLETED, FAILED = "Running", "Completed", "Failed"
@@ -27,13 +28,16 @@ class WindowReport:
     Attributes:
         number: Of the window, from 1; it goes on after a restart.
         level: `"ok"`, `"warning"` or `"alarm"`.
-        report: What `compare` said, at the false-alarm rate that decided the level.
+        report: What `compare` said, at the false-alarm rate that decided the level; with an allowance of false alarms
+            per time, of the span of windows that says most, where one that ends here does.
         profile: Of the window.
         rows: In the window, those of the baseline included.
         warm_rows: How many of them are the baseline's own, from a warm start.
         opened: When its first row came, seconds since 1970.
         closed: When its last row did, seconds since 1970.
         notice: Kind of the notice that it caused, or None.
+        windows: How many windows `report` is of, this one the last of them.
+        began: When the drift probably began; None without one, and with rates per window.
     """
 
     number: int
@@ -45,6 +49,8 @@ class WindowReport:
     closed: float
     warm_rows: int = 0
     notice: str | None = None
+    windows: int = 1
+    began: Start | None = None
 
     @property
     def drift(self) -> bool:
@@ -60,6 +66,8 @@ class WindowReport:
         return values | {
             "false_alarm_rate": report.false_alarm_rate,
             "drift": self.drift,
+            "windows": self.windows,
+            "began": None if self.began is None else asdict(self.began),
             "moved": len(report.moved),
             "tested": report.tested,
             "causes": list(report.causes),
@@ -149,6 +157,10 @@ class Status:
         causes: The last cause, by topic.
         restarts: How often a monitor went on from the state on disk.
         restored_from: What that state said its monitor was: `"Running"` if it was killed; empty without one.
+        false_alarms_a_month: How many are expected in 30 days: at most, if it was stated (`alarms=`); else the rate of
+            an alarm times the windows of 30 days as they came so far, None before there are two.
+        began_window: Number of the window with which the drift that goes on probably began; None without one.
+        began: When that window began, seconds since 1970.
 
     Example:
         >>> Status().to_dict()["state"]
@@ -166,6 +178,9 @@ class Status:
     causes: Mapping[str, str] = field(default_factory=dict)
     restarts: int = 0
     restored_from: str = ""
+    false_alarms_a_month: float | None = None
+    began_window: int | None = None
+    began: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The status as JSON values."""
@@ -186,7 +201,7 @@ def notice_text(monitor: str, kind: str, window: Mapping[str, Any], before: str)
         >>> notice_text("production", "recovery", window, "alarm")
         'production: recovered from alarm, window 7 (200 rows) is clean'
     """
-    where = f"window {window['number']} ({window['rows']} rows)"
+    where, together = f"window {window['number']} ({window['rows']} rows)", window.get("windows", 1)
     if kind == "recovery":
         return f"{monitor}: recovered from {before}, {where} is clean"
     drifted = [stream for stream in window["streams"] if stream["drift"]][:3]
@@ -194,5 +209,7 @@ def notice_text(monitor: str, kind: str, window: Mapping[str, Any], before: str)
     why = "; ".join([*window.get("causes", []), *moved]) or "the rows moved as vectors, or a segment did"
     if window.get("missing"):
         why = f"{why}; no rows of {', '.join(window['missing'])} to compare"
+    if together > 1:
+        where = f"{where}, with the {together - 1} windows before it,"
     level = f"still at {before}" if kind == "reminder" else kind
-    return f"{monitor}: {level}, {where} drifted at a false-alarm rate of {window['false_alarm_rate']:g}: {why}"
+    return f"{monitor}: {level}, {where} drifted at a false-alarm rate of {window['false_alarm_rate']:.3g}: {why}"

@@ -1,8 +1,11 @@
 """How bad a window is, and whether anybody has to be told; counts and levels outlive a restart.
 
 `warn` and `alarm` are false-alarm rates of a window: it is an alarm if it drifts at the rate `alarm`, and a warning if
-only at the larger rate `warn`. What is told is less than what is found: one notice when the level rises above what was
-told last, then silence, or reminders if asked for, and one notice when so many windows in a row were clean again.
+only at the larger rate `warn`. With an allowance of false alarms per time in their place there are no warnings, and
+windows are judged together with those before them (`alarms.py`).
+
+What is told is less than what is found: one notice when the level rises above what was told last, then silence, or
+reminders if asked for, and one notice when so many windows in a row were clean again.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ from typing import Any, Final
 from lensai_integrations.drift.compare import compare
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.monitoring.alarms import MONTH, Outcome, Span, Spans
 from lensai_integrations.monitoring.events import NOTICE, STATUS, WINDOW, Event, Status, WindowReport, notice_text
 from lensai_integrations.profiles.profile import Baseline, Profile
+from lensai_integrations.storage.checked_json import whole_number
 
 OK, WARNING, ALARM = "ok", "warning", "alarm"
 #: In place of ok, of a monitor that cannot tell: no window has this level.
@@ -149,9 +154,12 @@ class Judging:
         rates: False-alarm rates of the levels.
         recover: Windows in a row that have to be ok for a recovery.
         remind: Windows after which people are told again, or None.
+        spans: Judges windows together, in place of the rates of single ones; None for these.
 
     Attributes:
         alert: What was found and told last.
+        spans: As given.
+        opened: When the first row of the first window came, seconds since 1970; None before it.
         counts: Of `windows`, `warnings` and `alarms`.
         unfed: Whether the last update had nothing that the baseline has.
         unjudged: Whether the last window could not be compared.
@@ -162,13 +170,19 @@ class Judging:
     """
 
     def __init__(
-        self, baseline: Baseline | Profile, name: str, rates: Rates, recover: int = 3, remind: int | None = None
+        self,
+        baseline: Baseline | Profile,
+        name: str,
+        rates: Rates,
+        recover: int = 3,
+        remind: int | None = None,
+        spans: Spans | None = None,
     ) -> None:
         for key, value in (("recover", recover), ("remind", 1 if remind is None else remind)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{key}={value!r} should be a number of windows, 1 or more")
         self._baseline, self._name, self._rates = baseline, name, rates
-        self._recover, self._remind = recover, remind
+        self._recover, self._remind, self.spans = recover, remind, spans
         self.start_over()
 
     def start_over(self) -> None:
@@ -178,6 +192,9 @@ class Judging:
         self.counts = {"windows": 0, "warnings": 0, "alarms": 0}
         self.unfed = self.unjudged = False
         self.last: dict[str, Any] = {}
+        self.opened: float | None = None
+        if self.spans is not None:
+            self.spans.start_over()
 
     @property
     def level(self) -> str:
@@ -191,19 +208,51 @@ class Judging:
             LensAIError: If it cannot be compared; nothing else has changed then.
         """
         self.unjudged = True
-        level, report = level_of(self._baseline, whole.profile, self._rates)
+        level, found = self._found(whole)
         self.unjudged = False
+        self.opened = whole.opened if self.opened is None else self.opened
         self._told_before = self.alert.told
         self.alert, kind = step(self.alert, level, recover=self._recover, remind=self._remind)
         self.counts["windows"] += 1
         if level in _COUNTED:
             self.counts[_COUNTED[level]] += 1
         judged = WindowReport(
-            self.counts["windows"], level, report, whole.profile, whole.rows, whole.opened, whole.closed,
-            whole.warm_rows, kind,
+            self.counts["windows"], level, found.report, whole.profile, whole.rows, whole.opened, whole.closed,
+            whole.warm_rows, kind, found.windows, found.began,
         )  # fmt: skip
         self.last = judged.to_dict()
         return judged
+
+    def _found(self, whole: Whole) -> tuple[str, Outcome]:
+        """The level of the next window, and what it rests on."""
+        if self.spans is None:
+            level, report = level_of(self._baseline, whole.profile, self._rates)
+            return level, Outcome(level == ALARM, report)
+        number = self.counts["windows"] + 1
+        window = Span(number, number, whole.rows, whole.opened, whole.closed, whole.profile)
+        found = self.spans.judge(window, self._ask, keep=not whole.warm_rows)
+        return ALARM if found.alarm else OK, found
+
+    def _ask(self, window: Profile, rate: float) -> DriftReport:
+        return compare(self._baseline, window, false_alarm_rate=rate, **dict(self._rates.options))
+
+    def expected(self, rate: float | None = None) -> float | None:
+        """False alarms that are expected in 30 days; None before two windows say how many windows that are.
+
+        Args:
+            rate: Per window; by default that of an alarm.
+        """
+        if self.spans is not None:
+            return self.spans.allowed.a_month
+        seconds = self.last.get("closed", 0.0) - (self.opened or 0.0)
+        windows = self.counts["windows"]
+        return (rate or self._rates.alarm) * windows * MONTH / seconds if windows > 1 and seconds > 0 else None
+
+    @property
+    def began(self) -> tuple[int | None, float | None]:
+        """Number and time of the window with which the drift that goes on probably began, where that is known."""
+        start = None if self.spans is None else self.spans.began
+        return (None, None) if start is None else (start.window, start.time)
 
     def events(self, judged: WindowReport, status: Status) -> Iterator[Event]:
         """What has to be said about the window that was judged last: itself, and a notice if it caused one."""
@@ -212,8 +261,17 @@ class Judging:
         text = f"{self._name}: window {judged.number} ({judged.rows} rows) is {judged.level}{causes}"
         yield self._event(WINDOW, judged.level, judged.closed, text, about, judged)
         if judged.notice is not None:
-            text = notice_text(self._name, judged.notice, window, self._told_before)
+            text = notice_text(self._name, judged.notice, window, self._told_before) + self._by_chance(judged)
             yield self._event(NOTICE, judged.notice, judged.closed, text, about, judged)
+
+    def _by_chance(self, judged: WindowReport) -> str:
+        """When it began, and how many such notices are expected without any drift, for the end of a notice."""
+        if judged.notice == RECOVERY:
+            return ""
+        expected = self.expected(judged.report.false_alarm_rate)
+        began = f"; {judged.began.words}" if judged.began is not None else ""
+        most = "at most " if self.spans is not None else "about "
+        return began + (f"; expected by chance: {most}{expected:.2g} a month" if expected is not None else "")
 
     def status_event(self, status: Status, now: float) -> Event:
         """What has to be said when the monitor starts or ends."""
@@ -232,7 +290,7 @@ class Judging:
     def state(self) -> dict[str, Any]:
         """Levels and counts as JSON values."""
         unknown = {"unfed": self.unfed, "unjudged": self.unjudged}
-        return {"alert": asdict(self.alert), "counts": self.counts, "last": self.last, **unknown}
+        return {"alert": asdict(self.alert), "counts": self.counts, "last": self.last, "opened": self.opened, **unknown}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on with what `state` returned.
@@ -244,25 +302,11 @@ class Judging:
             alert = Alert(**state["alert"])
             counts = {key: whole_number(state["counts"][key]) for key in self.counts}
             last = dict(state["last"])
+            opened = None if state.get("opened") is None else float(state["opened"])
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"the levels cannot be read: {error!r}") from error
         numbers = (alert.clean, alert.since)
         if alert.level not in LEVELS or alert.told not in LEVELS or any(whole_number(n) != n for n in numbers):
             raise FormatError(f"the levels cannot be read: {alert!r}")
-        self.alert, self.counts, self.last = alert, counts, last
+        self.alert, self.counts, self.last, self.opened = alert, counts, last, opened
         self.unfed, self.unjudged = state.get("unfed") is True, state.get("unjudged") is True
-
-
-def whole_number(value: Any) -> int:
-    """A count that was read.
-
-    Raises:
-        FormatError: If it is none.
-
-    Example:
-        >>> whole_number(3)
-        3
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise FormatError(f"{value!r} is no count")
-    return value
