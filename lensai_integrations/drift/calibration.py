@@ -407,10 +407,21 @@ def _by_part(state: Mapping[str, NDArray[Any]]) -> dict[str, State]:
 
 
 def _confidence(about: Mapping[str, Any]) -> Confidence:
-    confidence = Confidence(**{name: float(about[name]) for name in _SHARES}, rows=int(about["rows"]))
+    numbers = {name: float(about[name]) for name in _SHARES}
+    low, high = (_threshold_at(about.get(name)) for name in ("low", "high"))
+    confidence = Confidence(rows=int(about["rows"]), low=low, high=high, **numbers)
     shares = all(0 <= getattr(confidence, name) <= 1 for name in _SHARES[1:])
     require(shares and isfinite(confidence.threshold) and 0 < confidence.rows <= LARGEST_COUNT, "confidence")
     return confidence
+
+
+def _threshold_at(pair: Any) -> tuple[float, float] | None:
+    """A threshold and what a row at it counts; None in calibrations of earlier releases."""
+    if pair is None:
+        return None
+    threshold, tied = map(float, pair)
+    require(isfinite(threshold) and 0 <= tied <= 1, "confidence")
+    return threshold, tied
 
 
 def _part(entry: Mapping[str, Any], state: State, sizes: int, draws: int) -> Part:

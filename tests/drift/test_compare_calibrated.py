@@ -235,7 +235,7 @@ def test_reports_as_text_json_and_page(baseline, rng):
     found = json.loads(report.to_json())
     assert (found["correction"], found["clean_windows"], found["harm"]) == ("max-t", 200, "benign")
     assert found["p_value"] == report.p_value
-    assert set(found["accuracy"]) == {"baseline", "window", "low", "high", "by_labels"}
+    assert set(found["accuracy"]) == {"baseline", "window", "low", "high", "by_labels", "moved", "ceiling"}
     vectors = found["groups"][0]["vectors"]
     assert set(vectors["statistics"]) == {"mmd", "mahalanobis"}
     assert found["groups"][0]["streams"][0]["statistic"] in ("ks", "wasserstein", "anderson_darling")
