@@ -35,6 +35,7 @@ from lensai_integrations.monitoring.events import (
     Event,
     evidence,
     p_value_of,
+    p_value_of_report,
     stream_dict,
     worst_effect,
 )
@@ -57,13 +58,13 @@ _LONGEST: Final = 250
 class MLflowSink(QueuedSink):
     """Logs every window to an MLflow run, on a thread of its own; a server that is down keeps nobody waiting.
 
-    Metrics `drift/level` (0 ok, 1 warning, 2 alarm), `drift/rows`, `drift/streams_moved`, `drift/p_value`,
-    `drift/evidence` (its `-log10`: 2 is one clean window in a hundred) and `drift/evidences/<group>`, `drift/effect`
-    (the largest) and `drift/effects/<group>`, each with the time of the window's last row, and the window's number as
-    step. Of the first 20 streams that moved, from then on, `drift/medians/<stream>` and
-    `drift/medians_baseline/<stream>`. With a warning, an alarm, a change and a reminder comes the artifact
-    `lensai/drift/window-000007.html`, or, if it is told again after a crash, `.json`. The tag `lensai.monitor.<name>`
-    is the status. Logging a window twice changes nothing.
+    Metrics `drift/level` (0 ok, 1 warning, 2 alarm), `drift/rows`, `drift/streams_moved`, `drift/p_value` (of what
+    moved far enough to count), `drift/evidence` (its `-log10`: 2 is one clean window in a hundred),
+    `drift/evidences/<group>`, `drift/effect` (the largest) and `drift/effects/<group>`, each with the time of the
+    window's last row, and the window's number as step. Of the first 20 streams that moved, from then on,
+    `drift/medians/<stream>` and `drift/medians_baseline/<stream>`. With a warning, an alarm, a change and a reminder
+    comes the artifact `lensai/drift/window-000007.html`, or, if it is told again after a crash, `.json`. The tag
+    `lensai.monitor.<name>` is the status. Logging a window twice changes nothing.
 
     Args:
         run_id: An existing run; by default the active run of the calling thread.
@@ -333,7 +334,9 @@ class SensorRuns:
         _checked(sensor)
         page = drift_html(report, baseline, profile)
         values = dict(measured(hour_drift.rows, len(report.moved), {g.name: worst_effect(g) for g in report.groups}))
-        values |= certain(report.p_value, {g.name: evidence(p_value_of(g)) for g in report.groups})
+        values |= certain(
+            p_value_of_report(report), {g.name: evidence(p_value_of([g], report.min_effect)) for g in report.groups}
+        )
         values["drift/verdict"] = float(report.drift)
         streams = [stream_dict(stream) for group in report.groups for stream in group.streams]
 

@@ -6,7 +6,7 @@ Everything but the profile of a window is JSON values, so that what could not be
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -131,7 +131,7 @@ class WindowReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The window as JSON values: its place and level, the report's verdict, its causes and the worst streams."""
-        report = self.report
+        report, p_value = self.report, p_value_of_report(self.report)
         streams = sorted(
             (s for group in report.groups for s in group.streams),
             key=lambda s: (not s.drift, s.stream not in self.new, -s.effect),
@@ -139,8 +139,8 @@ class WindowReport:
         values = {key: getattr(self, key) for key in ("number", "level", "rows", "warm_rows", "opened", "closed")}
         return values | {
             "false_alarm_rate": report.false_alarm_rate,
-            "p_value": _number(report.p_value),
-            "evidence": evidence(report.p_value),
+            "p_value": p_value,
+            "evidence": evidence(p_value),
             "drift": self.drift,
             "harm": report.harm,
             "windows": self.windows,
@@ -152,17 +152,17 @@ class WindowReport:
             "chance": self.chance and asdict(self.chance),
             "new": list(self.new[:WORST]),
             "instead": self.instead,
-            "groups": {group.name: _group_dict(group) for group in report.groups},
+            "groups": {group.name: _group_dict(group, report.min_effect) for group in report.groups},
             "segments": [segment.title or segment.name for segment in report.segments if segment.drift][:WORST],
             "streams": [stream_dict(stream) for stream in streams[:WORST]],
         }
 
 
-def _group_dict(group: GroupDrift) -> dict[str, Any]:
+def _group_dict(group: GroupDrift, min_effect: float) -> dict[str, Any]:
     values: dict[str, Any] = {"drift": bool(group.drift), "effect": worst_effect(group)}
     values |= {"moved": len(group.moved), "tested": group.tested}
-    p_value = p_value_of(group)
-    values |= {"p_value": finite(p_value), "evidence": evidence(p_value)}
+    p_value = p_value_of([group], min_effect)
+    values |= {"p_value": p_value, "evidence": evidence(p_value)}
     if group.vectors is not None and group.vectors.drift:
         values["as_a_whole"] = certainty(group.vectors.p_value, group.vectors.windows)
     return values
@@ -192,30 +192,45 @@ def worst_effect(group: GroupDrift) -> float:
     return max((_number(stream.effect) for stream in group.streams), default=0.0)
 
 
-def p_value_of(group: GroupDrift) -> float:
-    """The smallest corrected p-value of a group, of its streams and of its rows as vectors; 1 if there is none.
+def p_value_of(groups: Iterable[GroupDrift], min_effect: float) -> float:
+    """The smallest corrected p-value of groups, of their rows as vectors and of streams that moved far enough to count.
+
+    A stream below `min_effect` is no drift, however certain, and its certainty would only mislead a chart.
+
+    Args:
+        groups: Of a report.
+        min_effect: Of the report.
+
+    Returns:
+        1 if there is none.
 
     Example:
-        >>> p_value_of(GroupDrift("inputs", 100, 50, 0, 0))
+        >>> p_value_of([GroupDrift("inputs", 100, 50, 0, 0)], 0.05)
         1.0
     """
-    p_values = [stream.p_value for stream in group.streams]
-    p_values += [group.vectors.p_value] if group.vectors is not None else []
+    p_values = [s.p_value for group in groups for s in group.streams if s.effect >= min_effect]
+    p_values += [group.vectors.p_value for group in groups if group.vectors is not None]
     return min((p for p in p_values if not math.isnan(p)), default=1.0)
+
+
+def p_value_of_report(report: DriftReport) -> float:
+    """The same of a whole report, its segments included.
+
+    Example:
+        >>> p_value_of_report(DriftReport(0.01, 0.05, 0, "validation", "production", 2000, 200))
+        1.0
+    """
+    groups = [*report.groups, *(group for segment in report.segments for group in segment.groups)]
+    return p_value_of(groups, report.min_effect)
 
 
 def evidence(p_value: float) -> float:
     """`-log10` of a p-value, which charts better: 2 is one clean window in a hundred, 3 one in a thousand.
 
-    Args:
-        p_value: Not a number for none, which is no evidence.
-
     Example:
-        >>> evidence(0.01), evidence(0.0), evidence(float("nan"))
+        >>> evidence(0.01), evidence(0.0), evidence(1.0)
         (2.0, 300.0, 0.0)
     """
-    if math.isnan(p_value):
-        return 0.0
     return MOST_EVIDENCE if p_value <= 10**-MOST_EVIDENCE else max(-math.log10(p_value), 0.0)
 
 
@@ -300,6 +315,8 @@ class Status:
         false_alarms_a_month: How many are expected in 30 days: at most, if it was stated (`alarms=`); else the rate of
             an alarm times the windows of 30 days as they came so far, None before there are two.
         since: When the drift that people were told of began; None where there is none.
+        late: Rows that are in no window, since theirs had been judged.
+        early: Rows whose timestamp was more than a day ahead of the clock.
 
     Example:
         >>> Status().to_dict()["state"]
@@ -319,6 +336,8 @@ class Status:
     restored_from: str = ""
     false_alarms_a_month: float | None = None
     since: Since | None = None
+    late: int = 0
+    early: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The status as JSON values."""

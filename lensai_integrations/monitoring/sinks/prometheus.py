@@ -29,6 +29,8 @@ _METRICS: Final = {
     "lensai_monitor_windows_total": ("counter", "Windows judged."),
     "lensai_monitor_warnings_total": ("counter", "Windows at the level warning."),
     "lensai_monitor_alarms_total": ("counter", "Windows at the level alarm."),
+    "lensai_monitor_late_rows_total": ("counter", "Rows in no window, since theirs had been judged when they came."),
+    "lensai_monitor_early_rows_total": ("counter", "Rows whose timestamp was more than a day ahead of the clock."),
     "lensai_monitor_failures_total": ("counter", "What went wrong inside the monitor, by topic."),
     "lensai_drift_level": ("gauge", "Level of the last window: 0 ok, 1 warning, 2 alarm."),
     "lensai_drift_window_rows": ("gauge", "Rows of the last window."),
@@ -114,6 +116,7 @@ def _samples(status: Mapping[str, Any], window: Mapping[str, Any]) -> dict[str, 
     families: dict[str, Iterable[Sample]] = {
         "lensai_monitor_running": [(none, float(status.get("state", RUNNING) == RUNNING))],
         **{f"lensai_monitor_{key}_total": [(none, value)] for key, value in counts.items()},
+        **{f"lensai_monitor_{key}_rows_total": [(none, float(status.get(key, 0)))] for key in ("late", "early")},
         "lensai_monitor_failures_total": [
             ({"topic": topic}, float(count)) for topic, count in status.get("failures", {}).items()
         ],
