@@ -107,6 +107,7 @@ def test_small_effects_are_no_drift_however_certain():
 
 def test_rows_as_vectors_say_every_statistic_worst_first():
     evidence = [
+        judged("a", "distributions", ("ks",), [[0.5]]),
         judged("a", "kernel", ("mmd",), [[0.2]]),
         judged("a", "principal", ("mean", "spread"), [[0.9], [0.01]]),
     ]
@@ -117,6 +118,10 @@ def test_rows_as_vectors_say_every_statistic_worst_first():
     [bare], _ = by_calibration([group("a", 0.5)], evidence, window(a=("0",)), LIMITS)
     assert bare.vectors.test is None
     assert bare.vectors.drift
+    [small], _ = by_calibration([group("a", 0.5, effect=0.09)], evidence, window(a=("0",)), LIMITS)
+    assert small.vectors.effect == 0.09
+    assert small.vectors.p_value == found.vectors.p_value
+    assert not small.drift
 
 
 def test_what_is_not_calibrated_takes_its_share_of_the_rate():
