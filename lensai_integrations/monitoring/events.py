@@ -30,23 +30,26 @@ class Since:
     """When a drift that lasts began.
 
     Attributes:
-        time: Seconds since 1970.
-        window: Number of the first window that was not ok; 0 if the time was estimated otherwise.
+        time: When that window opened, seconds since 1970.
+        window: Number of the first window that was not ok; of one that is estimated, with which it probably began.
+        probable: Whether it is estimated.
 
     Example:
         >>> Since(1.7e9, 5).words(7), Since(1.7e9, 7).words(7)
         ('It has lasted since window 5 (2023-11-14 22:13 UTC)', 'It is the first window that is not ok')
-        >>> Since(1.7e9).words(7)
-        'It probably began at 2023-11-14 22:13 UTC'
+        >>> Since(1.7e9, 5, probable=True).words(7)
+        'It probably began with window 5 (2023-11-14 22:13 UTC)'
     """
 
     time: float
-    window: int = 0
+    window: int
+    probable: bool = False
 
     def words(self, now: int, *, over: bool = False) -> str:
         """What people are told with window number `now`."""
-        if not self.window:
-            return f"It {'had probably begun' if over else 'probably began'} at {utc(self.time)}"
+        if self.probable:
+            began = "had probably begun" if over else "probably began"
+            return f"It {began} with window {self.window} ({utc(self.time)})"
         if self.window == now:
             return "It is the first window that is not ok"
         return f"It {'had' if over else 'has'} lasted since window {self.window} ({utc(self.time)})"
@@ -57,29 +60,29 @@ class Chance:
     """How many windows of clean data would have been at a level.
 
     Attributes:
-        rate: Its false-alarm rate per window.
+        rate: Its false-alarm rate per window; None where a number per time was stated.
         windows: Judged so far.
-        per_month: How many of that level a month has by chance, at the pace of the windows so far; None if they are of
-            less than a day.
+        per_month: How many of that level a month has by chance: as stated, at most; else at the pace of the windows so
+            far, None if they are of less than a day.
 
     Example:
         >>> Chance(0.01, 40, 7.3).words("alarm")
         'By chance alone 1 clean window in 100 is an alarm: 0.4 of the 40 so far, 7.3 a month at this pace'
+        >>> Chance(None, 40, 1.0).words("alarm")
+        'By chance alone there is at most 1 alarm a month'
     """
 
-    rate: float
+    rate: float | None
     windows: int
     per_month: float | None = None
 
-    @property
-    def expected(self) -> float:
-        """So many of the windows so far."""
-        return self.rate * self.windows
-
     def words(self, level: str) -> str:
         """What people are told."""
+        if self.rate is None:
+            return f"By chance alone there is at most {self.per_month:.2g} {level} a month"
         one = f"1 clean window in {1 / self.rate:.3g} is {'an' if level == 'alarm' else 'a'} {level}"
-        so_far = f"{self.expected:.2g} of the {self.windows} so far" if self.windows > 1 else "this is the first"
+        some = f"{self.rate * self.windows:.2g} of the {self.windows} so far"
+        so_far = some if self.windows > 1 else "this is the first"
         pace = "" if self.per_month is None else f", {self.per_month:.2g} a month at this pace"
         return f"By chance alone {one}: {so_far}{pace}"
 
@@ -91,7 +94,8 @@ class WindowReport:
     Attributes:
         number: Of the window, from 1; it goes on after a restart.
         level: `"ok"`, `"warning"` or `"alarm"`.
-        report: What `compare` said, at the false-alarm rate that decided the level.
+        report: What `compare` said, at the false-alarm rate that decided the level; with an allowance of false alarms
+            per time, of the span of windows that says most, where one that ends here does.
         profile: Of the window.
         rows: In the window, those of the baseline included.
         warm_rows: How many of them are the baseline's own, from a warm start.
@@ -102,6 +106,7 @@ class WindowReport:
         chance: How many windows of its level clean data would have had so far.
         new: Of a change, the groups and streams that people had not been told of.
         instead: Of a change, whether nothing is left of what they had been told of.
+        windows: How many windows `report` is of, this one the last of them.
     """
 
     number: int
@@ -117,6 +122,7 @@ class WindowReport:
     chance: Chance | None = None
     new: tuple[str, ...] = ()
     instead: bool = False
+    windows: int = 1
 
     @property
     def drift(self) -> bool:
@@ -137,6 +143,7 @@ class WindowReport:
             "evidence": evidence(p_value),
             "drift": self.drift,
             "harm": report.harm,
+            "windows": self.windows,
             "moved": len(report.moved),
             "tested": report.tested,
             "causes": list(report.causes),
@@ -305,6 +312,9 @@ class Status:
         causes: The last cause, by topic.
         restarts: How often a monitor went on from the state on disk.
         restored_from: What that state said its monitor was: `"Running"` if it was killed; empty without one.
+        false_alarms_a_month: How many are expected in 30 days: at most, if it was stated (`alarms=`); else the rate of
+            an alarm times the windows of 30 days as they came so far, None before there are two.
+        since: When the drift that people were told of began; None where there is none.
         late: Rows that are in no window, since theirs had been judged.
         early: Rows whose timestamp was more than a day ahead of the clock.
 
@@ -324,6 +334,8 @@ class Status:
     causes: Mapping[str, str] = field(default_factory=dict)
     restarts: int = 0
     restored_from: str = ""
+    false_alarms_a_month: float | None = None
+    since: Since | None = None
     late: int = 0
     early: int = 0
 
@@ -347,6 +359,8 @@ def notice_text(monitor: str, kind: str, window: Mapping[str, Any], before: str)
         'production: recovered from alarm, window 7 (200 rows) is clean.'
     """
     where = f"window {window['number']} ({window['rows']} rows{_until(window)})"
+    if window.get("windows", 1) > 1:
+        where = f"{where} with the {window['windows'] - 1} before it"
     since = Since(**window["since"]) if window.get("since") else None
     if kind == "recovery":
         sentences = [f"{monitor}: recovered from {before}, {where} is clean"]

@@ -1,9 +1,12 @@
 """How bad a window is, and whether anybody has to be told; counts and levels outlive a restart.
 
 `warn` and `alarm` are false-alarm rates of a window: it is an alarm if it drifts at the rate `alarm`, and a warning if
-only at the larger rate `warn`. What is told is less than what is found: one notice when the level rises above what was
-told last, one when it is another drift than people were told of (`news.py`), else silence, or reminders if asked for,
-and one notice when so many windows in a row were clean again.
+only at the larger rate `warn`. With an allowance of false alarms per time in their place there are no warnings, and
+windows are judged together with those before them (`alarms.py`).
+
+What is told is less than what is found: one notice when the level rises above what was told last, one when it is
+another drift than people were told of (`news.py`), else silence, or reminders if asked for, and one notice when so many
+windows in a row were clean again.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any, Final
 from lensai_integrations.drift.compare import compare
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import FormatError, InputError
+from lensai_integrations.monitoring.alarms import Outcome, Span, Spans
 from lensai_integrations.monitoring.events import (
     NOTICE,
     STATUS,
@@ -31,6 +35,7 @@ from lensai_integrations.monitoring.events import (
 )
 from lensai_integrations.monitoring.news import KNOWN, MAYBE, Mover, movers, news, with_told
 from lensai_integrations.profiles.profile import Baseline, Profile
+from lensai_integrations.storage.checked_json import whole_number
 
 OK, WARNING, ALARM = "ok", "warning", "alarm"
 #: In place of ok, of a monitor that cannot tell: no window has this level.
@@ -199,14 +204,14 @@ class Judging:
         rates: False-alarm rates of the levels.
         recover: Windows in a row that have to be ok for a recovery.
         remind: Windows after which people are told again, or None.
+        spans: Judges windows together, in place of the rates of single ones; None for these.
 
     Attributes:
         alert: What was found and told last.
+        spans: As given.
         counts: Of `windows`, `warnings` and `alarms`.
         unfed: Whether the last update had nothing that the baseline has.
         unjudged: Whether the last window could not be compared.
-        estimated: When what lasts probably began, if something has estimated it: told in place of the first window
-            that was not ok.
         last: The last window as JSON values.
 
     Raises:
@@ -214,24 +219,31 @@ class Judging:
     """
 
     def __init__(
-        self, baseline: Baseline | Profile, name: str, rates: Rates, recover: int = 3, remind: int | None = None
+        self,
+        baseline: Baseline | Profile,
+        name: str,
+        rates: Rates,
+        recover: int = 3,
+        remind: int | None = None,
+        spans: Spans | None = None,
     ) -> None:
         for key, value in (("recover", recover), ("remind", 1 if remind is None else remind)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{key}={value!r} should be a number of windows, 1 or more")
         self._baseline, self._name, self._rates = baseline, name, rates
-        self._recover, self._remind = recover, remind
+        self._recover, self._remind, self.spans = recover, remind, spans
         self.start_over()
 
     def start_over(self) -> None:
         """Forget all windows."""
         self.alert = Alert()
         self._told_before = OK
-        self.estimated: Since | None = None
         self.counts = {"windows": 0, "warnings": 0, "alarms": 0}
         self._first: tuple[int, float] | None = None  # number of a window, and when it opened
         self.unfed = self.unjudged = False
         self.last: dict[str, Any] = {}
+        if self.spans is not None:
+            self.spans.start_over()
 
     @property
     def level(self) -> str:
@@ -245,37 +257,57 @@ class Judging:
             LensAIError: If it cannot be compared; nothing else has changed then.
         """
         self.unjudged = True
-        level, report = level_of(self._baseline, whole.profile, self._rates)
+        level, outcome = self._found(whole)
         self.unjudged = False
         before = self.alert
         self._told_before = before.told
         self.counts["windows"] += 1
         at = (self.counts["windows"], whole.opened)
         self._first = self._first or at
-        found = movers(report, self._rates.alarm)
+        rate = self._rates.alarm if self.spans is None else outcome.report.false_alarm_rate
+        found = movers(outcome.report, rate)
+        if self.spans is not None and self.spans.began is not None:
+            at = (self.spans.began.window, self.spans.began.time)
         self.alert, kind = step(before, level, recover=self._recover, remind=self._remind, found=found, at=at)
         if level in _COUNTED:
             self.counts[_COUNTED[level]] += 1
         judged = WindowReport(
-            self.counts["windows"], level, report, whole.profile, whole.rows, whole.opened, whole.closed,
+            self.counts["windows"], level, outcome.report, whole.profile, whole.rows, whole.opened, whole.closed,
             whole.warm_rows, kind, self._since(before if kind == RECOVERY else self.alert),
-            self._chance(level, whole.closed), *self._change(kind, found, before),
+            self._chance(level, whole.closed), *self._change(kind, found, before), outcome.windows,
         )  # fmt: skip
         self.last = judged.to_dict()
         return judged
 
     def _since(self, alert: Alert) -> Since | None:
-        """When what lasts began: as it was estimated, else with the first window that was not ok."""
-        if alert.told == OK:
-            return None
-        return self.estimated or (Since(alert.began_at, alert.began) if alert.began else None)
+        """When what lasts began: with the first window that was not ok, or as the spans have it."""
+        return Since(alert.began_at, alert.began, self.spans is not None) if alert.told != OK and alert.began else None
+
+    @property
+    def since(self) -> Since | None:
+        """When the drift that people were told of began."""
+        return self._since(self.alert)
 
     def _chance(self, level: str, now: float) -> Chance:
         """How many windows at this level, of an ok one at that of an alarm, clean data would have had."""
+        if self.spans is not None:
+            return Chance(None, self.counts["windows"], self.spans.allowed.a_month)
         rate = self._rates.warn if level == WARNING and self._rates.warn is not None else self._rates.alarm
-        windows = self.counts["windows"]
-        number, opened = self._first or (windows, now)
-        return Chance(rate, windows, _per_month(rate * (windows - number + 1), now - opened))
+        return Chance(rate, self.counts["windows"], self._by_pace(rate, now))
+
+    def _by_pace(self, rate: float, now: float) -> float | None:
+        """How many windows a month are at a level by chance, at the pace of those so far."""
+        if self._first is None:
+            return None
+        number, opened = self._first
+        return _per_month(rate * (self.counts["windows"] - number + 1), now - opened)
+
+    @property
+    def false_alarms_a_month(self) -> float | None:
+        """How many are expected: at most, where that was stated; None while it is not known."""
+        if self.spans is not None:
+            return self.spans.allowed.a_month
+        return self._by_pace(self._rates.alarm, self.last.get("closed", 0.0))
 
     def _change(self, kind: str | None, found: Sequence[Mover], before: Alert) -> tuple[tuple[str, ...], bool]:
         """Of a change the names that are news, and whether nothing of what was told before is left."""
@@ -284,6 +316,19 @@ class Judging:
         known = _known(before)
         new, _ = news(found, known, before.maybe)
         return tuple(mover.name for mover in new), not any(mover.name in known for mover in found if not mover.group)
+
+    def _found(self, whole: Whole) -> tuple[str, Outcome]:
+        """The level of the next window, and what it rests on."""
+        if self.spans is None:
+            level, report = level_of(self._baseline, whole.profile, self._rates)
+            return level, Outcome(level == ALARM, report)
+        number = self.counts["windows"] + 1
+        window = Span(number, number, whole.rows, whole.opened, whole.closed, whole.profile)
+        found = self.spans.judge(window, self._ask, keep=not whole.warm_rows)
+        return ALARM if found.alarm else OK, found
+
+    def _ask(self, window: Profile, rate: float) -> DriftReport:
+        return compare(self._baseline, window, false_alarm_rate=rate, **dict(self._rates.options))
 
     def events(self, judged: WindowReport, status: Status) -> Iterator[Event]:
         """What has to be said about the window that was judged last: itself, and a notice if it caused one."""
@@ -355,18 +400,3 @@ def _read_alert(values: Mapping[str, Any]) -> Alert:
     if not math.isfinite(sum((effect for _, _, effect in known or ()), began_at)):
         raise ValueError("a number is none")
     return replace(alert, known=known, maybe=tuple(map(str, alert.maybe[:MAYBE])), began_at=began_at)
-
-
-def whole_number(value: Any) -> int:
-    """A count that was read.
-
-    Raises:
-        FormatError: If it is none.
-
-    Example:
-        >>> whole_number(3)
-        3
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise FormatError(f"{value!r} is no count")
-    return value

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
+from lensai_integrations.monitoring.alarms import Spans, allowance, lengths_of
 from lensai_integrations.monitoring.batches import Batch, Measuring, feeds, not_held, read_batch
 from lensai_integrations.monitoring.events import COMPLETED, FAILED, RUNNING, Event, Status, WindowReport, utc
 from lensai_integrations.monitoring.judging import Judging, Rates
@@ -143,6 +144,11 @@ def outcome(error: BaseException | None) -> tuple[str, str]:
     return (COMPLETED, "") if error is None else (FAILED, f"{type(error).__name__}: {error}")
 
 
+#: Rates per window that are taken unless others are given.
+_WARN: Final = 0.05
+_ALARM: Final = 0.01
+
+
 class DriftMonitor:
     """Holds production against a baseline, window after window.
 
@@ -160,6 +166,9 @@ class DriftMonitor:
         every: The same for windows by time, a `timedelta`.
         warn: False-alarm rate per window of a warning; None for no warnings.
         alarm: False-alarm rate per window of an alarm, at most `warn`.
+        alarms: In place of `warn` and `alarm`, how many false alarms are expected at most, and in what time: `"1 per
+            month"`, `"2 per 30 days"`. Windows are judged together with those before them then, so that a weak drift
+            that lasts is found, and it is said when it probably began (`alarms.py`).
         sinks: Whom to tell: those of `lensai_integrations.monitoring.sinks`, `lensai_integrations.mlflow.MLflowSink`,
             functions of an `Event`.
         state: Folder for the state: with one, a monitor that was killed goes on where it was. One for each process.
@@ -204,8 +213,9 @@ class DriftMonitor:
         *,
         stride: int | None = None,
         every: timedelta | None = None,
-        warn: float | None = 0.05,
-        alarm: float = 0.01,
+        warn: float | None = _WARN,
+        alarm: float = _ALARM,
+        alarms: str | None = None,
         sinks: Sequence[Sink | Callable[[Event], Any]] = (),
         state: str | Path | None = None,
         name: str = "production",
@@ -231,7 +241,8 @@ class DriftMonitor:
         self.plan = plan_windows(window, stride, every)
         self._grace = seconds_late(late, self.plan)
         options = {"against": against} | ({} if min_effect is None else {"min_effect": min_effect})
-        self._judging = Judging(baseline, name, Rates(warn, alarm, tuple(options.items())), recover, remind)
+        rates, spans = Rates(warn, alarm, tuple(options.items())), self._spans(alarms, warn, alarm)
+        self._judging = Judging(baseline, name, rates, recover, remind, spans)
         self._teller = Teller(sinks, self._failures)
         self._memory = Memory(self.plan, self._measuring, self._judging, self._teller, self._failures, warm_start)
         self._lock = threading.RLock()
@@ -241,6 +252,20 @@ class DriftMonitor:
         self._scorer: Scorer | None = None
         if state is not None:
             self._memory.restore(state)
+
+    def _spans(self, alarms: str | None, warn: float | None, alarm: float) -> Spans | None:
+        """What judges windows together, if a number of false alarms is stated."""
+        if alarms is None:
+            return None
+        allowed = allowance(alarms)
+        if alarm != _ALARM or warn not in (None, _WARN):
+            raise InputError(
+                f"alarms={alarms!r} is in place of rates per window, but warn={warn!r}, alarm={alarm!r} were given too:"
+                " pass one or the other"
+            )
+        rows = max(self.reference.n, 1)
+        apart = -(-self.plan.window // self.plan.stride)
+        return Spans(allowed, lengths_of(self.plan, rows), rows, apart)
 
     def __reduce__(self) -> Any:
         raise InputError(
@@ -291,6 +316,8 @@ class DriftMonitor:
             dict(self._failures.causes),
             memory.restarts,
             memory.restored_from,
+            self._judging.false_alarms_a_month,
+            self._judging.since,
             late=memory.late,
             early=memory.early,
         )

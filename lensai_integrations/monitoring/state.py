@@ -30,13 +30,13 @@ from numpy.typing import NDArray
 
 from lensai_integrations.errors import FormatError, InputError, InUseError
 from lensai_integrations.monitoring.batches import Batch, Measuring, OpenPane
-from lensai_integrations.monitoring.judging import Judging, Whole, whole_number
+from lensai_integrations.monitoring.judging import Judging, Whole
 from lensai_integrations.monitoring.telling import Teller
 from lensai_integrations.monitoring.windows import Pane, Panes, Plan, kept_rows, profile_of_rows
 from lensai_integrations.problems import Problems, log, pass_on, suppressed
 from lensai_integrations.profiles.conventions import plain_name
 from lensai_integrations.profiles.profile import Profile, from_bytes, to_bytes
-from lensai_integrations.storage.checked_json import from_json, to_json
+from lensai_integrations.storage.checked_json import from_json, to_json, whole_number
 from lensai_integrations.storage.folders import lock, replace_file, write_file
 
 HEAD: Final = "head.json"
@@ -401,11 +401,15 @@ class Memory:
             return
         try:
             self._read_panes(head)
+            if self._judging.spans is not None and head.get("spans") is not None:
+                self._judging.spans.restore(head["spans"], self._profile)
             self._unjudged = unjudged
         except (KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
             pass_on(error)
             log.warning("rows on disk cannot be read, the next window begins without them: %s", error)
             self.start_over()
+            if self._judging.spans is not None:
+                self._judging.spans.start_over()
 
     def _read_panes(self, head: Mapping[str, Any]) -> None:
         panes = Panes(self._plan)
@@ -429,10 +433,14 @@ class Memory:
             raise FormatError(f"of the panes {sorted(opened)}, some are before the first that is not closed, {first}")
         self._panes, self.opened, self.first = panes, opened, first
 
-    def _pane(self, entry: Mapping[str, Any]) -> Pane:
+    def _profile(self, file: Any) -> Profile:
         assert self._store is not None
-        profile = self._store.get(entry["file"])
+        profile = self._store.get(file)
         self._measuring.check(profile)
+        return profile
+
+    def _pane(self, entry: Mapping[str, Any]) -> Pane:
+        profile = self._profile(entry["file"])
         opened, closed = float(entry["opened"]), float(entry["closed"])
         if not math.isfinite(opened + closed):
             raise FormatError(f"the time of pane {entry['number']} is not a number")
@@ -456,8 +464,12 @@ class Memory:
             for open_pane in self.opened.values():
                 if open_pane.rows and not open_pane.file:
                     open_pane.file = store.put(open_pane.profile())
+            spans = self._judging.spans
+            for span in spans.unsaved() if spans is not None else ():
+                spans.settle(span, store.put(span.profile))  # type: ignore[union-attr]
             head = self._head(state)
-            store.commit(head, {entry["file"] for entry in (*head["panes"], head["open"], *head["opened"])})
+            files = {entry["file"] for entry in (*head["panes"], head["open"], *head["opened"])}
+            store.commit(head, files | (spans.files if spans is not None else set()))
 
     def _head(self, state: str) -> dict[str, Any]:
         kept = [_described(pane) | {"warm": bool(pane.warm)} for pane in self._panes.kept]
@@ -472,6 +484,7 @@ class Memory:
             "unjudged": self._unjudged,
             "judging": self._judging.state(),
             "panes": kept,
+            "spans": None if self._judging.spans is None else self._judging.spans.state(),
             "open": oldest,
             "opened": others,
             "first": self.first,
