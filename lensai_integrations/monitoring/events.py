@@ -21,8 +21,8 @@ RUNNING, COMPLETED, FAILED = "Running", "Completed", "Failed"
 WINDOW, NOTICE, STATUS = "window", "notice", "status"
 #: Streams that an event has, and that a notice names.
 WORST, NAMED = 10, 3
-#: Evidence of a p-value that is too small for a number.
-MOST_EVIDENCE: Final = 300.0
+#: Evidence is not charted beyond this: reports say "<1e-16" there, and a threshold of 2 is to be seen beside it.
+MOST_EVIDENCE: Final = 16.0
 
 
 @dataclass(frozen=True)
@@ -229,9 +229,9 @@ def evidence(p_value: float) -> float:
 
     Example:
         >>> evidence(0.01), evidence(0.0), evidence(1.0)
-        (2.0, 300.0, 0.0)
+        (2.0, 16.0, 0.0)
     """
-    return MOST_EVIDENCE if p_value <= 10**-MOST_EVIDENCE else max(-math.log10(p_value), 0.0)
+    return MOST_EVIDENCE if p_value <= 10**-MOST_EVIDENCE else -math.log10(p_value) if p_value < 1 else 0.0
 
 
 def utc(seconds: float) -> str:
