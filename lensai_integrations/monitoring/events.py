@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from lensai_integrations.drift.accuracy import AccuracyEstimate
 from lensai_integrations.drift.result import DriftReport, GroupDrift
 from lensai_integrations.profiles.profile import Profile
 
@@ -64,6 +65,7 @@ class WindowReport:
             "tested": report.tested,
             "causes": list(report.causes),
             "missing": list(report.missing),
+            "accuracy": {name: accuracy_values(estimate) for name, estimate in report.accuracies},
             "groups": {group.name: {"drift": bool(group.drift), "effect": worst} for group, worst in effects},
             "streams": [
                 {"stream": s.stream, "effect": _number(s.effect), "drift": bool(s.drift), "words": s.words}
@@ -71,6 +73,19 @@ class WindowReport:
                 for s in streams[:WORST]
             ],
         }
+
+
+def accuracy_values(estimate: AccuracyEstimate) -> dict[str, Any]:
+    """An accuracy as JSON values: the window's with its interval, whether by labels, and what it was on the baseline.
+
+    Example:
+        >>> from lensai_integrations.drift.accuracy import AccuracyEstimate
+        >>> accuracy_values(AccuracyEstimate(0.9, 0.4, 0.2, 0.6))["window"]
+        0.4
+    """
+    names = ("baseline", "window", "low", "high", "by_labels", "mistaken")
+    values = {name: getattr(estimate, name) for name in names}
+    return values | {"baseline": None if math.isnan(estimate.baseline) else estimate.baseline}
 
 
 def worst_effect(group: GroupDrift) -> float:
