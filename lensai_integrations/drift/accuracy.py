@@ -81,10 +81,12 @@ class AccuracyEstimate:
             `sum(min(labels, answers))` over their shares. 1 where nothing is known. Not told with labels.
         labelled: What the labels say beyond that: recall by class, confusions. None without labels.
         estimated: With labels, what would have been estimated without them.
+        mistaken: By how much that is wrong here, if the labels contradict it: they differ by more than the finite
+            number of rows explains. 0 if they do not; below 0 if it is too low.
 
     Example:
-        >>> AccuracyEstimate(0.9, 0.4, 0.35, 0.45, True, estimated=AccuracyEstimate(0.9, 0.2, 0.1, 0.3)).mistaken
-        -0.2
+        >>> AccuracyEstimate(0.9, 0.4, 0.2, 0.6).by_labels
+        False
     """
 
     baseline: float
@@ -96,14 +98,7 @@ class AccuracyEstimate:
     ceiling: float = 1.0
     labelled: Labelled | None = None
     estimated: AccuracyEstimate | None = None
-
-    @property
-    def mistaken(self) -> float:
-        """By how much the estimate is wrong, where the labels contradict it: the two intervals do not meet; else 0."""
-        guess = self.estimated
-        if guess is None or (guess.low <= self.high and self.low <= guess.high):
-            return 0.0
-        return guess.window - self.window
+    mistaken: float = 0.0
 
 
 def confidences_of(profile: Profile) -> dict[str, Confidence]:
@@ -169,10 +164,21 @@ def accuracies(
         confidence = thresholds.get(outputs)
         estimate = None if confidence is None else estimate_accuracy(confidence, window, outputs, reference)
         by_labels = _by_labels(confidence, reference, window, outputs)
-        best = estimate if by_labels is None else replace(by_labels, estimated=estimate)
+        if by_labels is not None and estimate is not None and confidence is not None:
+            by_labels = _beside(
+                by_labels, estimate, sampling_error(confidence, window.groups[outputs], estimate.window)
+            )
+        best = by_labels or estimate
         if best is not None:
             found[outputs] = best
     return found
+
+
+def _beside(by_labels: AccuracyEstimate, estimate: AccuracyEstimate, errors: tuple[float, float]) -> AccuracyEstimate:
+    """What the labels say, with what would have been estimated, and by how much that is wrong."""
+    less, more = errors
+    agree = estimate.window - less <= by_labels.high and by_labels.low <= estimate.window + more
+    return replace(by_labels, estimated=estimate, mistaken=0.0 if agree else estimate.window - by_labels.window)
 
 
 def _by_labels(
@@ -207,7 +213,7 @@ def estimate_accuracy(
     if group is None or group.bank is None or not group.n or CONFIDENCE not in group.streams:
         return None
     share = _surer(group, confidence.threshold, confidence.tied)
-    less, more = _sampling(confidence, group, share)
+    less, more = sampling_error(confidence, group, share)
     moved, ceiling = (0.0, 1.0) if reference is None else _answers(reference, window, outputs)
     low = share - math.hypot(less, TOO_HIGH * moved)
     high = share + math.hypot(more, TOO_LOW * (share - confidence.accuracy))
@@ -222,8 +228,14 @@ def _surer(group: Group, threshold: float, tied: float) -> float:
     return float(below + tied * (within - below))
 
 
-def _sampling(confidence: Confidence, group: Group, share: float) -> tuple[float, float]:
-    """By how much an estimate may be too high and too low because the rows of both sides are finite."""
+def sampling_error(confidence: Confidence, group: Group, share: float) -> tuple[float, float]:
+    """By how much an estimate may be too high and too low because the rows of both sides are finite, at 95%.
+
+    Args:
+        confidence: The baseline's threshold.
+        group: The window's group of outputs.
+        share: The estimate.
+    """
     n = group.n
     low, high = wilson(share, n)
     alone = NORMAL_95 * (confidence.wrong / n) ** 0.5  # those counted wrongly seldom are as many of both kinds

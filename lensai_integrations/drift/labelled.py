@@ -312,4 +312,4 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     squared = NORMAL_95**2
     middle = (share + squared / (2 * n)) / (1 + squared / n)
     half = NORMAL_95 / (1 + squared / n) * (share * (1 - share) / n + squared / (4 * n * n)) ** 0.5
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    return max(middle - half, 0.0) if share > 0 else 0.0, min(middle + half, 1.0) if share < 1 else 1.0

@@ -403,13 +403,14 @@ def _accuracy_dict(estimate: AccuracyEstimate) -> dict[str, Any]:
     """An estimate as it is; what the labels say of it only where there are some."""
     values = _fields(estimate)
     labels, guess = values.pop("labelled"), values.pop("estimated")
+    mistaken = values.pop("mistaken")
     if labels is None:
         return values
     del values["moved"], values["ceiling"]
     recalls = [{**_fields(recall), "moved": recall.moved} for recall in labels.recalls]
     confusions = [_fields(confusion) for confusion in labels.confusions]
     told = {**_fields(labels), "recalls": recalls, "confusions": confusions}
-    return {**values, "labelled": told, "estimated": guess and _accuracy_dict(guess), "mistaken": estimate.mistaken}
+    return {**values, "labelled": told, "estimated": guess and _accuracy_dict(guess), "mistaken": mistaken}
 
 
 def _fields(of: Any) -> dict[str, Any]:
@@ -526,7 +527,7 @@ def _told_by_labels(estimate: AccuracyEstimate, labels: Labelled) -> Iterator[st
             "Trust the labels."
         )
     elif guess is not None:
-        yield f"Without labels the estimate would be {percent(guess.window)} ({_interval(guess)}); they do not differ."
+        yield f"The estimate without labels would be {percent(guess.window)} ({_interval(guess)}); the labels agree."
     if labels.fell:
         told = [f"{r.name} {' -> '.join(percents(r.baseline, r.window))}" for r in labels.fell[:_CLASSES]]
         more = f" and {len(labels.fell) - len(told)} more" if len(labels.fell) > len(told) else ""

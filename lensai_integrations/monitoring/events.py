@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from lensai_integrations.drift.accuracy import AccuracyEstimate
 from lensai_integrations.drift.result import DriftReport, GroupDrift, StreamDrift
 from lensai_integrations.drift.text import certainty
 from lensai_integrations.monitoring.news import finite
@@ -148,6 +149,7 @@ class WindowReport:
             "tested": report.tested,
             "causes": list(report.causes),
             "missing": list(report.missing),
+            "accuracy": {name: accuracy_values(estimate) for name, estimate in report.accuracies},
             "since": self.since and asdict(self.since),
             "chance": self.chance and asdict(self.chance),
             "new": list(self.new[:WORST]),
@@ -179,6 +181,19 @@ def stream_dict(stream: StreamDrift) -> dict[str, Any]:
     values |= {"words": stream.words, "p_value": finite(stream.p_value), "windows": stream.windows}
     values |= {"median_baseline": finite(stream.baseline[1]), "median": finite(stream.window[1])}
     return values | ({"title": stream.title} if stream.label else {})
+
+
+def accuracy_values(estimate: AccuracyEstimate) -> dict[str, Any]:
+    """An accuracy as JSON values: the window's with its interval, whether by labels, and what it was on the baseline.
+
+    Example:
+        >>> from lensai_integrations.drift.accuracy import AccuracyEstimate
+        >>> accuracy_values(AccuracyEstimate(0.9, 0.4, 0.2, 0.6))["window"]
+        0.4
+    """
+    names = ("baseline", "window", "low", "high", "by_labels", "mistaken")
+    values = {name: getattr(estimate, name) for name in names}
+    return values | {"baseline": None if math.isnan(estimate.baseline) else estimate.baseline}
 
 
 def worst_effect(group: GroupDrift) -> float:

@@ -85,6 +85,8 @@ def test_it_comes_back_from_bytes_and_folders(baseline, tmp_path):
         {"confidence": ABOUT["confidence"] | {"threshold": float("nan")}},
         {"confidence": ABOUT["confidence"] | {"tied": "all"}},
         {"confidence": ABOUT["confidence"] | {"wrong": -1}},
+        {"confidence": ABOUT["confidence"] | {"low": [0.1]}},
+        {"confidence": ABOUT["confidence"] | {"high": [0.1, 2]}},
     ],
 )
 def test_what_cannot_be_is_refused(about):
@@ -118,6 +120,13 @@ def test_any_array_damaged_is_refused(baseline, name, data):
         }[harm]()
     with pytest.raises(FormatError):
         calibration_of(Baseline(baseline.reference, calibration=changed))
+
+
+def test_a_threshold_of_earlier_releases_has_no_ends():
+    earlier = {name: value for name, value in ABOUT["confidence"].items() if name not in ("low", "high")}
+    found = from_state(told(confidence=earlier)).confidences["outputs"]
+    assert (found.low, found.high) == (None, None)
+    assert from_state(STATE).confidences["outputs"].low < from_state(STATE).confidences["outputs"].high
 
 
 def test_no_confidence_and_no_notes_are_fine():

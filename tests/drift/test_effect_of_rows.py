@@ -106,14 +106,14 @@ def test_chance_is_taken_off_the_distance_of_means(baseline, reference):
 def test_trifles_are_no_drift_however_certain(large, seed):
     rng = np.random.default_rng(seed)
     one = rng.normal(size=(300_000, WIDTH)).astype(np.float32)
-    one[:, 0] += 0.03
-    all_of_them = rng.normal(0.02, 1.0, size=(50_000, WIDTH)).astype(np.float32)
+    one[:, 0] += 0.07
+    all_of_them = rng.normal(0.03, 1.0, size=(50_000, WIDTH)).astype(np.float32)
     for window in (one, all_of_them):
         for baseline in large.values():
             seen = profile(window, baseline)
             report = compare(baseline, seen)
             assert not report.drift
-            assert report.groups[0].vectors.p_value < 0.01
+            assert report.p_value < 0.01
             assert report.groups[0].vectors.effect < 0.05
             assert compare(baseline, seen, min_effect=0.0).drift
 
