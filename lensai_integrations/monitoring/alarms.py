@@ -38,7 +38,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from lensai_integrations.drift.null import SMALLEST
 from lensai_integrations.drift.result import DriftReport
@@ -63,7 +63,7 @@ CLEAN: Final = 0.2
 #: The longest spans: so long, so many windows, and so many times the rows of the baseline, whose own error is then
 #: nearly all that is seen.
 LONGEST: Final = 42 * 86_400
-MOST_LENGTHS: Final = 11
+MOST_LENGTHS: Final = 16
 _ENOUGH_ROWS: Final = 16
 #: Comparisons of each length that are remembered, to say when it began: those of twice the length four times as long.
 _REMEMBERED: Final = 16
@@ -149,8 +149,10 @@ def asked_level(level: float, window: int, baseline: int) -> float:
         ['0.0009', '0.0005', '6e-05', '0.001']
     """
     share = math.sqrt(window / baseline)
-    distance = (-float(ndtri(level)) - share * float(ndtri(UNLUCKY / 2))) / math.sqrt(1 + share**2)
-    return min(level, math.erfc(distance / math.sqrt(2)))
+    worst = -share * float(ndtri(UNLUCKY / 2))
+    away = float(ndtr(float(ndtri(level)) - 2 * worst))  # the chance to be as far out on the other side
+    distance = worst - float(ndtri(max(level - away, level / 2)))
+    return min(level, 2 * float(ndtr(-distance / math.sqrt(1 + share**2))))
 
 
 def lengths_of(plan: Plan, baseline: int) -> int:
@@ -408,7 +410,7 @@ class Spans:
             start = None if began is None else Since(_number(began[1]), whole_number(began[0]), probable=True)
             newest = [None if each is None else _span(each, load) for each in state["newest"]]
             seen = [[Seen(int(f), int(t), _number(o), _number(d)) for f, t, o, d in some] for some in state["seen"]]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise FormatError(f"the spans of windows cannot be read: {error!r}") from error
         fits = len(newest) == len(self._newest) and len(seen) == self._lengths and (length or 0) < self._lengths
         if not fits or len(tested) not in (0, self._lengths) or (length is None) != (start is None):
