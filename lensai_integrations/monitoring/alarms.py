@@ -13,15 +13,14 @@ martingale against a baseline of n rows gains on the baseline's own error for ev
 of that error at each row (Shaer, Bar, Prinster, Romano, Testing for distribution shifts with conditional conformal
 test martingales, arXiv 2602.13848). Here the error is allowed for once, in the comparison of the whole span.
 
-**Given the baseline**: a p-value is a chance over baselines and windows. Of one baseline the error is always the same;
-where a span has as many rows as the baseline, half of the difference is this error, and the chance that *this* baseline
-alarms is far from the p-value's. So the two errors are added as errors that happen both, not as independent ones: the
-window's at the level wanted, the baseline's at its `UNLUCKY` worst (`asked_level`). Of 100 baselines one is expected to
-be worse than that, and no level is above `MOST`, so that its alarms do not go on for ever either.
+**Given the baseline**: its error is always the same, and where a span has as many rows as the baseline, half of the
+difference is this error. `compare` allows for that (`drift.compare.shrinkage`): its p-values are to hold for nearly
+every baseline, and the more rows a window has the more careful they are. No level is above `MOST`, so that the alarms
+of a baseline that is worse than that do not go on for ever either.
 
-**When it is over**: a weak drift that 64 windows together showed is not over since three windows look clean. An alarm
-lasts until a span of the length that found it is clean, which is more than not rejected (`CLEAN`). Then all
-spans begin anew, for the longer ones still hold rows of the drift.
+**When it is over**: a weak drift that 16 windows together showed is not over since three windows look clean. An alarm
+lasts until a span of four times the length that found it is clean, which is more than not rejected (`CLEAN`); what a
+single window showed, until a window is. Then all spans begin anew, for the longer ones still hold rows of the drift.
 
 **When it began**: spans of a quarter of the length that found it say how much of the drift each of them has; the start
 is taken with which the shares of their windows that lie behind it fit this best (`probable_start`).
@@ -38,7 +37,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtri
 
 from lensai_integrations.drift.null import SMALLEST
 from lensai_integrations.drift.result import DriftReport
@@ -56,10 +55,10 @@ MONTH: Final = TIMES["month"]
 MOST: Final = 0.01
 #: A comparison of several windows waits until its level is at least this.
 LEAST: Final = 1e-6
-#: Of so many baselines the error is larger than is allowed for.
-UNLUCKY: Final = 0.01
-#: A span that was rejected is over when one of its length is no drift at this level.
+#: A drift is over when a span is none at this level: that is a single window, if one found it, and else one of so many
+#: lengths more than what found it, since by chance it looks larger then than it is.
 CLEAN: Final = 0.2
+_LONGER: Final = 2
 #: The longest spans: so long, so many windows, and so many times the rows of the baseline, whose own error is then
 #: nearly all that is seen.
 LONGEST: Final = 42 * 86_400
@@ -127,32 +126,9 @@ def level_of_time(allowed: Allowance, seconds: float, lengths: int) -> float:
 
     Example:
         >>> level_of_time(allowance("1 per month"), 24 * 3600, 10)
-        0.0033333333333333335
+        0.003333333333333333
     """
     return min(max(seconds, 0.0) * allowed.rate / lengths, MOST)
-
-
-def asked_level(level: float, window: int, baseline: int) -> float:
-    """The level to compare at, so that the chance given the baseline is `level` for all but `UNLUCKY` of baselines.
-
-    The difference of two means is thought of as normal: the window's error has the standard deviation 1/sqrt(m), the
-    baseline's 1/sqrt(n), and the p-value is that of their difference. Asked for is the p-value of a difference as
-    large as the baseline's error at its `UNLUCKY` worst and the window's at `level`, both in the same direction.
-
-    Args:
-        level: Above 0.
-        window: m, rows.
-        baseline: n, rows.
-
-    Example:
-        >>> [f"{asked_level(0.001, m, 2000):.1g}" for m in (1, 100, 2000, 10**7)]
-        ['0.0009', '0.0005', '6e-05', '0.001']
-    """
-    share = math.sqrt(window / baseline)
-    worst = -share * float(ndtri(UNLUCKY / 2))
-    away = float(ndtr(float(ndtri(level)) - 2 * worst))  # the chance to be as far out on the other side
-    distance = worst - float(ndtri(max(level - away, level / 2)))
-    return min(level, 2 * float(ndtr(-distance / math.sqrt(1 + share**2))))
 
 
 def lengths_of(plan: Plan, baseline: int) -> int:
@@ -226,11 +202,13 @@ class Outcome:
         alarm: Whether drift goes on.
         report: Of the span that says most, where one that ends here was rejected; else of the window.
         windows: How many the report is of.
+        began: When the drift probably began; None without an alarm.
     """
 
     alarm: bool
     report: DriftReport
     windows: int = 1
+    began: Since | None = None
 
 
 @dataclass(frozen=True)
@@ -316,8 +294,7 @@ class Spans:
     def _compared(self, length: int, span: Span, tested: list[float], ask: Ask) -> _Compared:
         """Compare a span at the level of the time since the last one of its length."""
         level = level_of_time(self.allowed, span.closed - tested[length], self._lengths)
-        asked = asked_level(level, span.rows, self._baseline) if level > 0 else 0.0
-        compared = _Compared(length, span, ask(span.profile, max(asked, _TINY)), asked)
+        compared = _Compared(length, span, ask(span.profile, max(level, _TINY)), level)
         tested[length] = max(tested[length], span.closed)
         return compared
 
@@ -343,7 +320,9 @@ class Spans:
     def _over(self, compared: Sequence[_Compared], ask: Ask) -> bool:
         """Whether the drift is over by the span compared last, the shorter ones of the same window considered."""
         newest = compared[-1]
-        if newest.length != self._length or any(each.rejected for each in compared):
+        if self._length is None or any(each.rejected for each in compared):
+            return False
+        if newest.length != (min(self._length + _LONGER, self._lengths - 1) if self._length else 0):
             return False
         return not ask(newest.span.profile, CLEAN).drift
 
@@ -367,7 +346,7 @@ class Spans:
             self.began = probable_start(seen or [Seen(window.first, window.last, window.opened, 1.0)], window)
         most = max(rejected, key=lambda each: each.evidence, default=compared[0])
         windows = most.span.last - most.span.first + 1
-        return Outcome(self._length is not None, most.report, windows)
+        return Outcome(self._length is not None, most.report, windows, self.began)
 
     # -- on disk
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 from lensai_integrations.drift.compare import compare
 from lensai_integrations.drift.result import DriftReport
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.monitoring.alarms import Outcome, Span, Spans
+from lensai_integrations.monitoring.alarms import MONTH, Outcome, Span, Spans
 from lensai_integrations.monitoring.events import (
     NOTICE,
     STATUS,
@@ -266,8 +266,8 @@ class Judging:
         self._first = self._first or at
         rate = self._rates.alarm if self.spans is None else outcome.report.false_alarm_rate
         found = movers(outcome.report, rate)
-        if self.spans is not None and self.spans.began is not None:
-            at = (self.spans.began.window, self.spans.began.time)
+        if outcome.began is not None:
+            at = (outcome.began.window, outcome.began.time)
         self.alert, kind = step(before, level, recover=self._recover, remind=self._remind, found=found, at=at)
         if level in _COUNTED:
             self.counts[_COUNTED[level]] += 1
@@ -380,12 +380,12 @@ class Judging:
 
 
 #: Seconds of a month, and how many have to have passed before a rate a month is spoken of.
-_MONTH, _DAY = 365.25 / 12 * 86_400, 86_400.0
+_DAY = 86_400.0
 
 
 def _per_month(count: float, seconds: float) -> float | None:
     """What came to so many in so many seconds comes to in a month; None if that was less than a day."""
-    return count / seconds * _MONTH if seconds >= _DAY else None
+    return count / seconds * MONTH if seconds >= _DAY else None
 
 
 def _read_alert(values: Mapping[str, Any]) -> Alert:
