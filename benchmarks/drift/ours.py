@@ -26,20 +26,20 @@ COMBINED = "combined"
 _VECTORS = ("outputs", "embeddings")
 
 
-def profile_of(rows: Rows, like: Profile | None = None) -> Profile:
+def profile_of(rows: Rows, like: Profile | None = None, classes: Rows | None = None) -> Profile:
     """The profile a profiler makes of these measured rows, as far as it is judged by them while all are kept.
 
     Args:
-        rows: By group `[n, D]`; a group `"outputs"` has its ten class probabilities first.
+        rows: By group `[n, D]`; without `classes` a group `"outputs"` has its ten class probabilities first.
         like: A window's reference.
+        classes: The classes answered, `[n, 1]`, by the name that a row sample has them under.
     """
     groups = {name: _group(name, given, like) for name, given in rows.items()}
+    if classes is None:
+        found = {f"outputs{TOP_CLASS_SUFFIX}": rows["outputs"][:, :10].argmax(1)[:, None]}
+        classes = found if "outputs" in rows else {}
     sample = RowSample(2000, seed=0)
-    sample.update(
-        {**rows, f"outputs{TOP_CLASS_SUFFIX}": rows["outputs"][:, :10].argmax(1)[:, None]}
-        if "outputs" in rows
-        else rows
-    )
+    sample.update({**rows, **classes})
     return Profile(groups, sample, {"source": "production"})
 
 

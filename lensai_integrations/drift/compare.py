@@ -27,7 +27,7 @@ called on the two sides; the report has the baseline's names.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -37,7 +37,8 @@ from numpy.typing import NDArray
 from lensai_integrations.drift.accuracy import accuracies
 from lensai_integrations.drift.calibration import LARGEST, Calibration, Part, calibration_of, measured
 from lensai_integrations.drift.evidence import ROWS, Side, compare_group, rounded_apart
-from lensai_integrations.drift.features import Floats, rank_spread
+from lensai_integrations.drift.features import Floats, Principal, rank_spread
+from lensai_integrations.drift.joint import changed_share
 from lensai_integrations.drift.kernel import KernelTest
 from lensai_integrations.drift.null import log_p
 from lensai_integrations.drift.result import (
@@ -74,9 +75,9 @@ FEW_ROWS = 20
 #: A segment with fewer rows on either side is not compared.
 ENOUGH_ROWS: Final = 20
 #: Logarithms of p-values are made smaller by this over the root of the baseline's rows, and then shifted by the next.
-_FINITE, _CAREFUL = 6.0, 0.5
+_FINITE, _CAREFUL = 4.0, 0.4
 #: Blocks that are about single streams.
-_OF_STREAMS = ("distributions", "classes")
+_OF_STREAMS = ("distributions", "class_shares")
 
 
 def compare(
@@ -94,8 +95,9 @@ def compare(
         baseline: What to hold the window against.
         window: Profile of some consecutive rows of production, one or more; or of a device (`edge.read_stats`).
         false_alarm_rate: Chance of a false alarm of the whole report, 0 to 1.
-        min_effect: Smallest effect that counts as drift, 0 to 1: Kolmogorov-Smirnov distance of a stream, total
-            variation of categories; without calibration also the MMD of rows as vectors, in standard deviations.
+        min_effect: Smallest effect that counts as drift, a share of the rows, 0 to 1: Kolmogorov-Smirnov distance of a
+            stream, total variation of categories, the share that must have changed of rows as vectors
+            (`VectorDrift.effect`).
         against: `"reference"`, or `"training"` for the training profile of a baseline.
         correction: How the rate is held for many streams. `"auto"`: by clean windows drawn from the baseline where it
             is calibrated (Westfall and Young's max-T), else as `"holm"`. `"holm"`: by formulas, each group for an equal
@@ -129,7 +131,9 @@ def compare(
     limits = replace(limits, shares=2 if segments.families else 1)
     usable = [group for group in evidence if group.streams or group.vectors]
     decided = _decided_groups(usable, window, limits, judged, correction)
-    groups = sorted(decided.groups, key=lambda g: (not g.drift, -max((s.effect for s in g.streams), default=0.0)))
+    kept = [profile.rows.data if profile.rows is not None else {} for profile in (reference, window)]
+    closer = [look_closer(group, kept[0], reference, kept[1], judged, limits) for group in decided.groups]
+    groups = sorted(closer, key=lambda g: (not g.drift, -max((s.effect for s in g.streams), default=0.0)))
     n, m = (max(side.n + side.invalid for side in sides.values()) for sides in (ours, theirs))
     confidences = calibration.confidences if calibration is not None else {}
     report = DriftReport(
@@ -364,9 +368,90 @@ def _with_rows(
         for statistic, log in zip(block.part.block.statistics, block.log_p[:, 0], strict=True)
     ]
     p_values.sort(key=lambda entry: entry[1])
-    test: KernelTest | None = group.vectors.test if group.vectors is not None else None
-    drift = p_values[0][1] < limits.false_alarm_rate
-    return replace(group, vectors=VectorDrift(drift, p_values[0][1], test, tuple(p_values), windows))
+    p, test = p_values[0][1], group.vectors.test if group.vectors is not None else None
+    own = [stream for stream in group.streams if stream.statistic]  # a custom measure is in no row
+    effect = effect_of_rows(own, test, judged)
+    vectors = VectorDrift(limits.drift(p, effect), p, test, tuple(p_values), windows, effect)
+    return replace(group, vectors=vectors)
+
+
+def effect_of_rows(
+    streams: Iterable[StreamDrift], test: KernelTest | None, judged: Iterable[CorrectedBlock] = ()
+) -> float:
+    """How much rows as vectors changed, as a share of them: the largest of what several ways of looking show.
+
+    Args:
+        streams: Those that the rows consist of.
+        test: The MMD, if there is one.
+        judged: The calibrated statistics of whole rows.
+
+    Example:
+        >>> effect_of_rows([StreamDrift("a", "numbers", "", False, 0.2, 0.5, 0.5)], None)
+        0.2
+    """
+    shares = [stream.effect for stream in streams if stream.kind == "numbers" and not math.isnan(stream.effect)]
+    shares += [test.share] if test is not None else []
+    shares += [share_of_shift(beyond_chance(block)) for block in judged if block.part.block.kind == Principal.kind]
+    return max(shares, default=0.0)
+
+
+def look_closer(
+    group: GroupDrift,
+    baseline_rows: Mapping[str, Floats],
+    reference: Profile,
+    window_rows: Mapping[str, Floats],
+    judged: Sequence[CorrectedBlock],
+    limits: DriftLimits,
+) -> GroupDrift:
+    """The group, its effect looked for among the rows that both sides keep if all that lacks for drift is an effect.
+
+    That takes longer than all else, and is worth it where rows certainly moved, and no stream nor the MMD tells how
+    much: `joint.changed_share`.
+
+    Args:
+        group: Decided.
+        baseline_rows: Rows that the baseline keeps, by name.
+        reference: The baseline's profile.
+        window_rows: Rows that the window keeps, by name.
+        judged: The calibrated statistics.
+        limits: What counts as drift.
+    """
+    vectors, ours, theirs = group.vectors, baseline_rows.get(group.name), window_rows.get(group.name)
+    if vectors is None or vectors.drift or ours is None or theirs is None or ours.shape[1:] != theirs.shape[1:]:
+        return group
+    if math.isnan(vectors.effect) or not limits.drift(vectors.p_value, 1.0):
+        return group
+    blocks = (block.part.block for block in judged if block.part.group == group.name)
+    axes = next((block for block in blocks if isinstance(block, Principal)), None)
+    effect = max(vectors.effect, changed_share(ours, theirs, reference.groups[group.name].kernel_mean, axes))
+    drift = limits.drift(vectors.p_value, effect)
+    return replace(group, vectors=replace(vectors, effect=effect, drift=drift))
+
+
+def share_of_shift(squared: float) -> float:
+    """The share of rows that a shift of the means stands for: `2 Phi(d / 2) - 1`.
+
+    It is the Kolmogorov-Smirnov distance of a normal distribution and the same shifted by d standard deviations.
+
+    Args:
+        squared: d squared.
+
+    Example:
+        >>> round(share_of_shift(0.25**2), 2), share_of_shift(0.0)
+        (0.1, 0.0)
+    """
+    return math.erf((max(squared, 0.0) / 8) ** 0.5)
+
+
+def beyond_chance(judged: CorrectedBlock) -> float:
+    """The squared distance of a block of whole rows, in its own units, less what chance contributes on average.
+
+    The statistic is the cube root of the squared distance over 1/n + 1/m, and in clean windows nearly normal, with a
+    mean c and a spread s: that of its cube is c^3 + 3 c s^2. Of components of the variance 1 this is their number.
+    """
+    null, spread_of_means = judged.part.null, 1 / judged.m + 1 / judged.part.n
+    centre, spread = (float(array[judged.size, 0, 0]) for array in (null.centre, null.spread))
+    return (float(judged.values[0, 0]) ** 3 - centre**3 - 3 * centre * spread**2) * spread_of_means
 
 
 def holm_of(group: GroupDrift, families: int) -> dict[str, float]:
@@ -400,8 +485,8 @@ def _decided(
     ]
     vectors = group.vectors
     if vectors is not None and vectors.test is not None and "" in p_values:
-        drift = limits.drift(p_values[""], vectors.test.effect)
-        vectors = replace(vectors, p_value=p_values[""], drift=drift)
+        p, effect = p_values[""], effect_of_rows(group.streams, vectors.test)
+        vectors = replace(vectors, p_value=p, drift=limits.drift(p, effect), effect=effect)
     return replace(group, streams=tuple(sorted(streams, key=badness)), vectors=vectors)
 
 
@@ -426,6 +511,7 @@ class CorrectedBlock:
         alone: Of each statistic the logarithm of its p-value as if it were the only one, corrected for its streams,
             float64 `[statistics]`.
         m: Rows of the window.
+        size: Number of the size of clean windows that is nearest to that.
     """
 
     part: Part
@@ -433,6 +519,7 @@ class CorrectedBlock:
     log_p: Logs
     alone: Logs
     m: int
+    size: int = 0
 
 
 def _judged(calibration: Calibration | None, reference: Profile, window: Profile) -> list[CorrectedBlock]:
@@ -458,7 +545,7 @@ def is_of_rows(judged: CorrectedBlock) -> bool:
 def judged_streams(judged: CorrectedBlock, window: Profile) -> list[str]:
     """The full names of the streams that each of its statistics is of, which is not of whole rows."""
     group = judged.part.group
-    names = ("top_class",) if judged.part.block.kind == "classes" else window.groups[group].streams
+    names = ("top_class",) if judged.part.block.kind == "class_shares" else window.groups[group].streams
     return [f"{group}/{name}" for name in names]
 
 
@@ -478,15 +565,15 @@ def corrected_statistics(
     if not present:
         return []
     parts, values = [part for part, _ in present], [_values(part, *means) for part, means in present]
-    m = max(rows for _, (_, rows, _) in present)
-    size = float(np.interp(np.log(m), np.log(calibration.sizes), np.arange(len(calibration.sizes))))
+    counts = [rows for _, (_, rows, _) in present]
+    size = float(np.interp(np.log(max(counts)), np.log(calibration.sizes), np.arange(len(calibration.sizes))))
     low, share = int(size), size - int(size)
-    adjusted = _adjusted(parts, values, low)
+    adjusted = _adjusted(parts, values, counts, low)
     if share:
-        above = _adjusted(parts, values, low + 1)
+        above = _adjusted(parts, values, counts, low + 1)
         adjusted = [_between(lower, upper, share) for lower, upper in zip(adjusted, above, strict=True)]
     return [
-        CorrectedBlock(part, value, widened(logs, calibration.rows), alone, count)
+        CorrectedBlock(part, value, widened(logs, calibration.rows), alone, count, round(size))
         for (part, (_, count, _)), value, (logs, alone) in zip(present, values, adjusted, strict=True)
     ]
 
@@ -512,6 +599,8 @@ def _means(part: Part, window: Profile, rows: Mapping[str, Floats]) -> tuple[Flo
     sketched = part.block.known(group) if kept is None or part.block.kind == "kernel" else None  # which is exact
     if sketched is not None:
         return *sketched, rank_spread(group) if part.block.kind == "distributions" else 0.0
+    if kept is None and window.rows is not None:  # in no sketch: a sample of the rows stands for them
+        kept = window.rows.data.get(part.rows)
     if kept is None:
         return None
     usable = measured(part.rows, kept)
@@ -523,15 +612,36 @@ def _values(part: Part, mean: Floats, m: int, error: float) -> Floats:
     return part.block.compare(part.mean, mean, np.array((1 / m + 1 / part.n + 4 * error**2) ** -0.5, np.float32))
 
 
-def _adjusted(parts: list[Part], values: list[Floats], size: int) -> list[_Logs]:
+def shrinkage(m: int, n: int) -> float:
+    """What standardised statistics are multiplied by, since a baseline is not drawn anew for each window.
+
+    The variance of a difference of means is 1/m + 1/n. From a baseline that is off by chance all windows are, and most
+    clearly those that are larger than itself, so its part is counted three times: the rate is to hold for nearly every
+    baseline, and not only on average (benchmarks/drift/alarms.py).
+
+    Args:
+        m: Rows of the window.
+        n: Rows of the baseline.
+
+    Example:
+        >>> round(shrinkage(100, 2000), 3), round(shrinkage(10**9, 2000), 3)
+        (0.956, 0.577)
+    """
+    return float(((1 / m + 1 / n) / (1 / m + 3 / n)) ** 0.5)
+
+
+def _adjusted(parts: list[Part], values: list[Floats], counts: list[int], size: int) -> list[_Logs]:
     """Logarithms of p-values held against windows of one size: adjusted for everything, and of each statistic alone.
 
     Statistics of little weight are as if their p-values were larger.
     """
     weights = [np.log(part.block.weights)[:, None] for part in parts]
-    logs = [part.null.log_p(part.null.standard(v, size), size) for part, v in zip(parts, values, strict=True)]
-    drawn = [part.null.log_p(part.null.largest[size], size) for part in parts]
-    least = np.sort(-np.min([np.min(d - w, axis=0) for d, w in zip(drawn, weights, strict=True)], axis=0))
+    logs = [
+        part.null.log_p(part.null.standard(v, size) * shrinkage(m, part.n), size)
+        for part, v, m in zip(parts, values, counts, strict=True)
+    ]
+    drawn = [(part.null.drawn[size] - weight).min(axis=0) for part, weight in zip(parts, weights, strict=True)]
+    least = np.sort(-np.min(drawn, axis=0))
     return [(log_p(least, w - of_block), of_block.min(axis=1)) for of_block, w in zip(logs, weights, strict=True)]
 
 

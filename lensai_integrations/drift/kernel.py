@@ -50,6 +50,7 @@ class KernelTest:
         n: Rows of the baseline's kernel mean.
         m: Rows of the window's.
         bandwidths: Of the kernels, in the units of the rows.
+        share: The share of rows that must have changed for it, see `least_share`.
     """
 
     mmd: float
@@ -59,6 +60,7 @@ class KernelTest:
     n: int
     m: int
     bandwidths: tuple[float, ...]
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,27 @@ def kernel_test(
     else:
         p = weighted_chi_square_p_value(squared / spread, trace, *moments.sums(before.n, after.n))
         method = "gamma"
-    return KernelTest(squared**0.5, effect, p, method, before.n, after.n, before.bandwidths)
+    share = least_share(beyond, float(np.sum(before.mean**2)) / bands)
+    return KernelTest(squared**0.5, effect, p, method, before.n, after.n, before.bandwidths, share)
+
+
+def least_share(squared: float, norm: float) -> float:
+    """The smallest share of rows that must have been replaced for an MMD, 0 to 1.
+
+    Let a share s of rows, whichever, be replaced by rows of any other distribution. The kernel mean P becomes
+    (1 - s) P + s R, so the MMD is s |R - P|, and |R - P|^2 = |R|^2 - 2 <R, P> + |P|^2 is at most 1 + |P|^2: a row's
+    kernel with itself is 1, and with another no less than 0. So s is at least MMD / (1 + |P|^2)^(1/2). Rows that
+    changed gradually, all of them a little, count as the share that would have had to change altogether.
+
+    Args:
+        squared: Squared MMD, less what chance contributes.
+        norm: |P|^2, the squared length of the baseline's mean features, averaged over the bandwidths as the MMD's is.
+
+    Example:
+        >>> least_share(0.0125, norm=0.25)
+        0.1
+    """
+    return min(math.sqrt(max(squared, 0.0) / (1 + norm)), 1.0)
 
 
 def _null_moments(key: KernelMean, mean: KernelMean, rows: NDArray[Any], trace: float) -> NullMoments | None:

@@ -125,12 +125,16 @@ class VectorDrift:
     """Whether a group's rows moved as vectors.
 
     Attributes:
-        drift: `p_value` below the report's false_alarm_rate; without calibration also `test.effect` at least its
-            `min_effect`.
+        drift: `p_value` below the report's false_alarm_rate and `effect` at least its `min_effect`.
         p_value: Of the statistic that says most, corrected for every other test of the report.
         test: The MMD, its effect in standard deviations, its own p-value and how that was found; None if there is none.
         statistics: Names of the calibrated statistics and their corrected p-values, the one that says most first.
         windows: How many clean windows these were found by.
+        effect: A share of the rows, 0 to 1: the largest of the Kolmogorov-Smirnov distances of the group's own streams,
+            of the share that the distance of means stands for where that is calibrated (`share_of_shift`), and of the
+            least share that the MMD needs (`kernel.least_share`); where none of them reaches `min_effect` and the rows
+            moved for certain, of what a closer look at kept rows finds (`joint.changed_share`). NaN if none was looked
+            for.
     """
 
     drift: bool
@@ -138,6 +142,7 @@ class VectorDrift:
     test: KernelTest | None
     statistics: tuple[tuple[str, float], ...] = ()
     windows: int = 0
+    effect: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -371,6 +376,8 @@ def _group_dict(group: GroupDrift) -> dict[str, Any]:
     test = group.vectors and group.vectors.test
     vectors = group.vectors and {
         **(_fields(test) if test is not None else {}),
+        "mmd_effect": test.effect if test is not None else None,
+        "effect": group.vectors.effect,
         "raw_p_value": test.p_value if test is not None else None,
         "statistics": dict(group.vectors.statistics),
         "p_value": group.vectors.p_value,
@@ -569,7 +576,8 @@ def _conditions(report: DriftReport) -> str:
     return (
         f"{report.n_window:,} rows of {report.source} against {report.n_baseline:,} of {report.against}. Chance of a "
         f"false alarm: {report.false_alarm_rate:g} for the whole report ({_families(report)}). Drift needs an effect "
-        f"of {report.min_effect:g}: Kolmogorov-Smirnov distance, or share of the rows in another category."
+        f"of {report.min_effect:g}, a share of the rows: Kolmogorov-Smirnov distance, rows in another category, or of "
+        "rows as vectors the least that must have changed."
     )
 
 
@@ -595,7 +603,7 @@ def _findings(report: DriftReport) -> Iterator[str]:
         else:
             findings += [(stream.effect, f"{stream.title} {stream.words} ({_evidence(stream)})") for stream in moved]
         if group.vectors is not None and group.vectors.drift:
-            effect = group.vectors.test.effect if group.vectors.test is not None else 0.0
+            effect = 0.0 if math.isnan(group.vectors.effect) else group.vectors.effect
             findings.append((effect, f"{group.name} moved as a whole: {sum_up_vectors(group.vectors)}"))
     for segment in report.segments:
         if segment.drift:
@@ -636,9 +644,10 @@ def _evidence(stream: StreamDrift) -> str:
 
 
 def describe_vectors(vectors: VectorDrift) -> str:
-    """What is known of rows as vectors: the MMD, and the corrected p-values of all statistics."""
+    """What is known of rows as vectors: the effect, the MMD, and the corrected p-values of all statistics."""
     test = vectors.test
-    mmd = [f"MMD {test.mmd:.3f}, effect {test.effect:.2f}"] if test is not None else []
+    mmd = [] if math.isnan(vectors.effect) else [f"effect {vectors.effect:.2f}"]
+    mmd += [f"MMD {test.mmd:.3f} ({test.effect:.2f} sd)"] if test is not None else []
     if not vectors.statistics:
         method = f" ({test.method})" if test is not None else ""
         return ", ".join([*mmd, f"p {p_text(vectors.p_value)}{method}"])
@@ -651,7 +660,8 @@ def sum_up_vectors(vectors: VectorDrift) -> str:
     if not vectors.statistics:
         return describe_vectors(vectors)
     name, p = vectors.statistics[0]
-    return f"seen best by the {STATISTICS.get(name, name)}, {certainty(p, vectors.windows)}"
+    of_rows = f"effect {vectors.effect:.2f}, seen" if not math.isnan(vectors.effect) else "seen"
+    return f"{of_rows} best by the {STATISTICS.get(name, name)}, {certainty(p, vectors.windows)}"
 
 
 def _count(group: GroupDrift) -> str:

@@ -83,7 +83,7 @@ def test_shifts_are_found_and_named(baseline, rng, change, group):
 
 
 def test_a_change_of_correlation_alone_is_found_by_rows_as_vectors(baseline, rng):
-    report = compare(baseline, window(rng, 200, baseline, change="correlation"))
+    report = compare(baseline, window(rng, 400, baseline, change="correlation"))
     pool = next(group for group in report.groups if group.name == "embeddings/pool")
     assert pool.vectors.drift
     assert pool.moved == ()

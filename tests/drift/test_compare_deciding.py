@@ -107,6 +107,7 @@ def test_small_effects_are_no_drift_however_certain():
 
 def test_rows_as_vectors_say_every_statistic_worst_first():
     evidence = [
+        judged("a", "distributions", ("ks",), [[0.5]]),
         judged("a", "kernel", ("mmd",), [[0.2]]),
         judged("a", "principal", ("mean", "spread"), [[0.9], [0.01]]),
     ]
@@ -117,6 +118,10 @@ def test_rows_as_vectors_say_every_statistic_worst_first():
     [bare], _ = by_calibration([group("a", 0.5)], evidence, window(a=("0",)), LIMITS)
     assert bare.vectors.test is None
     assert bare.vectors.drift
+    [small], _ = by_calibration([group("a", 0.5, effect=0.09)], evidence, window(a=("0",)), LIMITS)
+    assert small.vectors.effect == 0.09
+    assert small.vectors.p_value == found.vectors.p_value
+    assert not small.drift
 
 
 def test_what_is_not_calibrated_takes_its_share_of_the_rate():
@@ -136,11 +141,11 @@ def test_what_is_not_calibrated_takes_its_share_of_the_rate():
 
 
 def test_classes_are_a_stream_of_their_own():
-    evidence = [judged("outputs", "classes", ("chi_square", "total_variation"), [[0.03], [0.2]])]
+    evidence = [judged("outputs", "class_shares", ("freeman_tukey",), [[0.03]])]
     given = GroupDrift("outputs", 1, 1, 0, 0, (stream("outputs/top_class", 0.9, kind="categories"),))
     [found], families = by_calibration([given], evidence, window(outputs=()), LIMITS)
     assert (families, p_values(found)) == (0, {"outputs/top_class": pytest.approx(0.03)})
-    assert found.streams[0].statistic == "chi_square"
+    assert found.streams[0].statistic == "freeman_tukey"
 
 
 def test_p_values_stay_within_0_and_1():

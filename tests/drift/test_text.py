@@ -33,7 +33,7 @@ def numbers(name, drift=False, effect=0.05, p=1.0, before=(40.0, 131.0, 211.0), 
 
 def group(name, streams, drift_as_vectors=None, invalid=0, notes=()):
     test = KernelTest(0.21, 0.34, 1e-9, "gamma", 2000, 200, (1.0,))
-    joint = None if drift_as_vectors is None else VectorDrift(drift_as_vectors, 1e-9, test)
+    joint = None if drift_as_vectors is None else VectorDrift(drift_as_vectors, 1e-9, test, effect=0.4)
     return GroupDrift(name, 2000, 200, 0, invalid, tuple(streams), joint, notes)
 
 
@@ -68,7 +68,7 @@ def test_what_moved_in_words_worst_first(drifted):
     assert lines == [
         "  - embeddings/pool: 341 of 512 streams moved, worst KS: 0 (0.81), 1 (0.81), 2 (0.81), 3 (0.81), 4 (0.81)",
         "  - inputs/brightness fell: median 131 -> 71 (KS 0.62, p <1e-16)",
-        "  - embeddings/pool moved as a whole: MMD 0.210, effect 0.34, p 1e-09 (gamma)",
+        "  - embeddings/pool moved as a whole: effect 0.40, MMD 0.210 (0.34 sd), p 1e-09 (gamma)",
         "  - outputs/top_class 3 rose from 10% to 31% of rows; 7 fell from 12% to 2% of rows "
         "(share moved 0.21, p 2e-05)",
     ]
@@ -77,7 +77,7 @@ def test_what_moved_in_words_worst_first(drifted):
 def test_a_layer_is_summed_up_and_not_listed(drifted):
     text = drifted.to_text()
     assert "embeddings/pool: 341 of 512 streams moved (200 rows)" in text
-    assert "rows as vectors: MMD 0.210, effect 0.34, p 1e-09 (gamma)" in text
+    assert "rows as vectors: effect 0.40, MMD 0.210 (0.34 sd), p 1e-09 (gamma)" in text
     assert len(text.splitlines()) < 35
 
 

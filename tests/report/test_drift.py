@@ -123,7 +123,7 @@ def test_categories_and_vectors_are_told_in_sentences(moved: tuple[DriftReport, 
     points = " ".join(section(moved[1], "What moved").points)
     assert "labels: " in points
     assert "of rows" in points
-    assert "embeddings/avgpool: moved as a whole: MMD " in points
+    assert "embeddings/avgpool: moved as a whole: effect " in points
 
 
 def test_both_sides_are_drawn(moved: tuple[DriftReport, Page]) -> None:
@@ -185,7 +185,7 @@ def test_a_group_of_many_streams_is_summed_up() -> None:
     page = drift_page(report, before, after)
     group = next(group for group in report.groups if group.name == "embeddings/avgpool")
     assert group.summed_up
-    told = f"embeddings/avgpool: {len(group.moved)} of 60 streams moved; moved as a whole: MMD "
+    told = f"embeddings/avgpool: {len(group.moved)} of 60 streams moved; moved as a whole: effect "
     assert any(point.startswith(told) for point in page.sections[0].points)
     assert len(section(page, "embeddings/avgpool").rows) == len(group.listed)
     assert not any(row.name.startswith("embeddings/") for row in page.sections[0].rows)
