@@ -86,10 +86,10 @@ def answers(data: Path, cache: Path) -> dict[str, Answers]:
         order = np.random.default_rng(5).permutation(len(test))
         first, second = order[: len(order) // 2], order[len(order) // 2 :]
         found = {"labels": truths[first], "labels of windows": truths[second]}
-        found |= {f"{name}/baseline": features.logits(net, test[first]) for name, net in nets.items()}
+        found |= {f"{name}/baseline": features.logits_of(net, test[first]) for name, net in nets.items()}
         for shift, change in tqdm(list(shifts()), "measuring", unit="shift"):
             changed = change(test[second])
-            found |= {f"{name}/{shift}": features.logits(net, changed) for name, net in nets.items()}
+            found |= {f"{name}/{shift}": features.logits_of(net, changed) for name, net in nets.items()}
         features.kept(found, path)
     return _by_network(path)
 
@@ -303,9 +303,9 @@ def ends_by(each: Window, too_low: float, too_high: float) -> tuple[float, float
 
 def fitted(made: list[Window]) -> tuple[float, float]:
     """The least constants by which 97.5% of windows lie above the lower end, and below the upper one."""
-    too_low = next(c for c in _STEPS if np.mean([w.truth <= ends_by(w, c, 0)[1] for w in made]) >= 0.975)
-    too_high = next(c for c in _STEPS if np.mean([w.truth >= ends_by(w, 0, c)[0] for w in made]) >= 0.975)
-    return float(too_low), float(too_high)
+    low = (c for c in _STEPS if np.mean([w.truth <= ends_by(w, c, 0)[1] for w in made]) >= 0.975)
+    high = (c for c in _STEPS if np.mean([w.truth >= ends_by(w, 0, c)[0] for w in made]) >= 0.975)
+    return float(next(low, np.inf)), float(next(high, np.inf))
 
 
 def left_out(made: list[Window]) -> dict[str, dict[str, float]]:

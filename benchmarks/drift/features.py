@@ -230,7 +230,7 @@ SHIFTS: Final[dict[str, Callable[[Bytes], Bytes]]] = {
 
 
 @torch.no_grad()
-def logits(network: Network, images: Bytes) -> NDArray[np.float32]:
+def logits_of(network: Network, images: Bytes) -> NDArray[np.float32]:
     """What the network answers, `[n, 10]`."""
     answered: NDArray[np.float32] = np.concatenate(
         [network(tensor_of(images[i : i + 500]))[1].numpy() for i in range(0, len(images), 500)]

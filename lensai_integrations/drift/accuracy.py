@@ -23,6 +23,7 @@ from lensai_integrations.drift.labelled import NORMAL_95, Labelled, labelled, pa
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import is_outputs
 from lensai_integrations.profiles.profile import Profile
+from lensai_integrations.sketches.weighted import cdf
 
 #: The stream that says how sure a model is: 0 is surest.
 CONFIDENCE = "least_confidence"
@@ -223,8 +224,8 @@ def estimate_accuracy(
 def _surer(group: Group, threshold: float, tied: float) -> float:
     """The share of a window's rows that a threshold counts as right."""
     assert group.bank is not None
-    value, column = np.float32(threshold), group.streams.index(CONFIDENCE)
-    below, within = group.bank.cdf([np.nextafter(value, np.float32(-np.inf)), value])[column].tolist()
+    value, view = np.float32(threshold), group.bank.sorted_view([group.streams.index(CONFIDENCE)])
+    below, within = cdf(*view, [np.nextafter(value, np.float32(-np.inf)), value])[0].tolist()
     return float(below + tied * (within - below))
 
 

@@ -136,7 +136,7 @@ def rank_spread(group: Group) -> float:
         0.0
     """
     bank = group.bank
-    if bank is None or not bank.n or bank.sorted_view()[1].max() <= 1:
+    if bank is None or not bank.n or bank.sorted_view([0])[1].max() <= 1:
         return 0.0
     return bank.rank_error / _NORMAL_99
 
