@@ -58,6 +58,9 @@ MOST: Final = 0.01
 LEAST: Final = 1e-6
 #: Of so many baselines the error is larger than is allowed for.
 UNLUCKY: Final = 0.01
+#: The smallest effect that counts as drift unless another is given: 5 rows in 100 that changed are found by a smaller
+#: one than the default for single windows.
+WEAK: Final = 0.02
 #: A span that was rejected is over when one of its length is no drift at this level.
 CLEAN: Final = 0.2
 #: The longest spans: so long, so many windows, and so many times the rows of the baseline, whose own error is then
@@ -126,8 +129,8 @@ def level_of_time(allowed: Allowance, seconds: float, lengths: int) -> float:
     """The level of a comparison, so long after the last one of its length.
 
     Example:
-        >>> level_of_time(allowance("1 per month"), 24 * 3600, 10)
-        0.0033333333333333335
+        >>> round(level_of_time(allowance("1 per month"), 3 * 86_400, 20), 6)
+        0.005
     """
     return min(max(seconds, 0.0) * allowed.rate / lengths, MOST)
 
@@ -146,7 +149,7 @@ def asked_level(level: float, window: int, baseline: int) -> float:
 
     Example:
         >>> [f"{asked_level(0.001, m, 2000):.1g}" for m in (1, 100, 2000, 10**7)]
-        ['0.0009', '0.0005', '6e-05', '0.001']
+        ['0.0008', '0.0003', '6e-05', '0.001']
     """
     share = math.sqrt(window / baseline)
     worst = -share * float(ndtri(UNLUCKY / 2))
