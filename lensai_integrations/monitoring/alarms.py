@@ -55,6 +55,9 @@ MONTH: Final = TIMES["month"]
 MOST: Final = 0.01
 #: A comparison of several windows waits until its level is at least this.
 LEAST: Final = 1e-6
+#: The smallest effect that counts as drift unless another is given: 5 rows in 100 that changed are found by a smaller
+#: one than the default for single windows.
+WEAK: Final = 0.02
 #: A drift is over when a span is none at this level: that is a single window, if one found it, and else one of so many
 #: lengths more than what found it, since by chance it looks larger then than it is.
 CLEAN: Final = 0.2
@@ -125,8 +128,8 @@ def level_of_time(allowed: Allowance, seconds: float, lengths: int) -> float:
     """The level of a comparison, so long after the last one of its length.
 
     Example:
-        >>> level_of_time(allowance("1 per month"), 24 * 3600, 10)
-        0.003333333333333333
+        >>> round(level_of_time(allowance("1 per month"), 3 * 86_400, 20), 6)
+        0.005
     """
     return min(max(seconds, 0.0) * allowed.rate / lengths, MOST)
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.monitoring.alarms import Spans, allowance, lengths_of
+from lensai_integrations.monitoring.alarms import WEAK, Spans, allowance, lengths_of
 from lensai_integrations.monitoring.batches import Batch, Measuring, feeds, not_held, read_batch
 from lensai_integrations.monitoring.events import COMPLETED, FAILED, RUNNING, Event, Status, WindowReport, utc
 from lensai_integrations.monitoring.judging import Judging, Rates
@@ -177,7 +177,8 @@ class DriftMonitor:
             rows on (`windows.py`). `stride` is 1 then, unless given.
         recover: Windows in a row that have to be ok before people are told that it is over.
         remind: Tell again after so many windows, as long as it is not over; None for never.
-        min_effect: Smallest effect that counts as drift, see `compare`; None for its default.
+        min_effect: Smallest effect that counts as drift, see `compare`; None for its default, and for 0.02 with
+            `alarms`.
         against: `"reference"`, or `"training"` for the training profile of a baseline.
         inputs: How to read images, if not as the baseline's were; with `ImageInputs()` the first images decide.
             `ImageInputs(key=...)` says only where they are, and leaves the rest to the baseline. Of several
@@ -240,6 +241,7 @@ class DriftMonitor:
             stride = 1
         self.plan = plan_windows(window, stride, every)
         self._grace = seconds_late(late, self.plan)
+        min_effect = WEAK if min_effect is None and alarms is not None else min_effect
         options = {"against": against} | ({} if min_effect is None else {"min_effect": min_effect})
         rates, spans = Rates(warn, alarm, tuple(options.items())), self._spans(alarms, warn, alarm)
         self._judging = Judging(baseline, name, rates, recover, remind, spans)
