@@ -26,11 +26,9 @@ from tqdm import tqdm
 
 from benchmarks import results
 from benchmarks.drift.features import add_arguments
-from benchmarks.drift.ours import profile_of
+from benchmarks.drift.ours import log_p_values, profile_of
 from benchmarks.drift.populations import Table, populations
 from lensai_integrations.drift.calibration import Calibration, calibrated
-from lensai_integrations.drift.compare import shrinkage, widened
-from lensai_integrations.drift.null import log_p
 
 SIZES = (10, 25, 50, 100, 200, 500, 1000)
 RATES = (0.01, 0.05)
@@ -39,28 +37,15 @@ _MOST_ABOVE = 0.05
 
 
 def p_values(calibration: Calibration, rows: Mapping[str, NDArray[Any]], windows: NDArray[np.int64]) -> NDArray[Any]:
-    """The p-value of the report of each window `[W]`; windows `[W, m]` of row numbers, m about a size calibrated."""
+    """The p-value of the report of each window `[W]`; windows `[W, m]` of row numbers."""
     count, m = windows.shape
-    size = int(np.argmin([abs(np.log(each / m)) for each in calibration.sizes]))
     mean = np.zeros((count, len(next(iter(rows.values())))), np.float32)
     np.put_along_axis(mean, windows, np.float32(1 / m), axis=1)
-    found, drawn = [], []
-    for part in calibration.parts:
-        scale, start, largest = np.full(count, (1 / m + 1 / part.n) ** -0.5, np.float32), 0, []
-        for block, columns in part.block.parts():
-            reference = part.mean[start : start + block.width]
-            values = block.compare(reference, mean @ block.features(rows[part.rows][:, columns]), scale)
-            place = slice(start * part.block.streams // part.block.width, None)
-            null = part.null.centre[size][:, place], part.null.spread[size][:, place]
-            width = values.shape[-1]
-            largest.append(((values - null[0][:, None, :width]) / null[1][:, None, :width]).max(axis=-1))
-            start += block.width
-        weights = np.log(part.block.weights)[:, None]
-        standard = np.max(largest, axis=0) * shrinkage(m, part.n)
-        found.append((part.null.log_p(standard, size) - weights).min(axis=0))
-        drawn.append((part.null.log_p(part.null.largest[size], size) - weights).min(axis=0))
-    logs = log_p(np.sort(-np.min(drawn, axis=0)), -np.min(found, axis=0))
-    return np.exp(widened(logs, calibration.rows))
+    means = [
+        [mean @ block.features(rows[part.rows][:, columns]) for block, columns in part.block.parts()]
+        for part in calibration.parts
+    ]
+    return np.exp(log_p_values(calibration, means, m))
 
 
 def alarms(table: Table, rows: int, baselines: int, count: int) -> NDArray[np.float64]:

@@ -49,19 +49,16 @@ from benchmarks.drift.features import (
     missing_data,
     trained,
 )
-from benchmarks.drift.ours import Rows, profile_of
+from benchmarks.drift.ours import Means, Rows, log_p_values, profile_of
 from benchmarks.drift.peer_answers import PACKAGES
 from benchmarks.drift.peer_streams import answers_of
 from benchmarks.peers import ENVIRONMENTS
 from lensai_integrations.drift.calibration import TOP_CLASS_SUFFIX, Calibration, calibrated
-from lensai_integrations.drift.compare import widened
-from lensai_integrations.drift.null import log_p
 from lensai_integrations.monitoring.alarms import Span, Spans, allowance, lengths_of
 from lensai_integrations.monitoring.windows import Plan
 
 Numbers = NDArray[np.int64]
 #: Of each block of a calibration, and of each of its parts, mean features `[W, F]`.
-Means = list[list[NDArray[np.float32]]]
 #: Rows of a window, and its seconds.
 WINDOW: Final = 10
 SECONDS: Final = 720
@@ -219,32 +216,6 @@ class Stream:
             means = [[mean[part].mean(axis=0)[None] for mean in some] for some in self.means]
             self._add(means, np.array(key[:1]), part.stop - part.start)
         return Verdict(self.known[key], rate)
-
-
-def log_p_values(calibration: Calibration, means: Means, m: int) -> NDArray[np.float64]:
-    """Logarithms of the p-values of windows of m rows, by their mean features."""
-    size = float(np.interp(np.log(m), np.log(calibration.sizes), np.arange(len(calibration.sizes))))
-    low, share = int(size), size - int(size)
-    logs = (1 - share) * _at_size(calibration, means, m, low)
-    return widened(logs + (share * _at_size(calibration, means, m, low + 1) if share else 0.0), calibration.rows)
-
-
-def _at_size(calibration: Calibration, means: Means, m: int, size: int) -> NDArray[np.float64]:
-    """The same by the null distribution of one size, as it comes."""
-    found, drawn = [], []
-    for part, some in zip(calibration.parts, means, strict=True):
-        scale, start, largest = np.full(len(some[0]), (1 / m + 1 / part.n) ** -0.5, np.float32), 0, []
-        for (block, _), mean in zip(part.block.parts(), some, strict=True):
-            values = block.compare(part.mean[start : start + block.width], mean, scale)
-            first = start * part.block.streams // part.block.width
-            place = slice(first, first + values.shape[-1])
-            centre, spread = (null[size][:, None, place] for null in (part.null.centre, part.null.spread))
-            largest.append(((values - centre) / spread).max(axis=-1))
-            start += block.width
-        weights = np.log(part.block.weights)[:, None]
-        found.append((part.null.log_p(np.max(largest, axis=0), size) - weights).min(axis=0))
-        drawn.append((part.null.log_p(part.null.largest[size], size) - weights).min(axis=0))
-    return log_p(np.sort(-np.min(drawn, axis=0)), -np.min(found, axis=0))
 
 
 # -- what is counted
