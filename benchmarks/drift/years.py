@@ -58,7 +58,6 @@ from lensai_integrations.monitoring.alarms import Span, Spans, allowance, length
 from lensai_integrations.monitoring.windows import Plan
 
 Numbers = NDArray[np.int64]
-#: Of each block of a calibration, and of each of its parts, mean features `[W, F]`.
 #: Rows of a window, and its seconds.
 WINDOW: Final = 10
 SECONDS: Final = 720
