@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from lensai_integrations.drift.compare import corrected_statistics
 
 HOW = {"references": 3, "clean": 6, "shifted": 2, "sizes": (10, 50)}
 
@@ -19,9 +22,9 @@ def parts():
     pytest.importorskip("torchvision")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "environ", os.environ.copy())
-        from benchmarks.drift import detection, peer_answers, tables, windows
+        from benchmarks.drift import detection, peer_answers, tables, windows, years
 
-        yield {"drift": detection, "windows": windows, "tables": tables, "peers": peer_answers}
+        yield {"drift": detection, "windows": windows, "tables": tables, "peers": peer_answers, "years": years}
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +144,38 @@ def test_a_peer_answers_from_its_own_process(parts, draws, made, tmp_path, monke
     np.testing.assert_allclose(
         scores[-1], table[windows.rows[-1]].mean() - table[draws.references[-1]].mean(), rtol=1e-4, atol=1e-4
     )
+
+
+def test_years_are_those_of_the_monitor_and_of_single_windows(parts, made, monkeypatch):
+    years = parts["years"]
+    for name, windows in (("MONTH", 300), ("BEFORE", 40), ("SOON", 60), ("LONGEST", 100)):
+        monkeypatch.setattr(years, name, windows)
+    data = years.Data.of(made)
+    options = SimpleNamespace(baselines=2, runs=1, months=1, peers="", quick=True)
+    found = years.result_of(data, options)
+    assert [len(each) for each in found["false_alarms_a_year"].values()] == [2] * 4
+    assert len(found["delays"]) == len(years.SHIFTS)
+    assert found["delays"]["noise, 12 grey levels"][years.OURS] == [10]
+    assert found["effects"]["noise, 12 grey levels"] > 0.3
+    assert "| noise, 12 grey levels |" in years.table_of_delays(found)
+    assert years.words_of([10, None, None]) == "- (1 of 3)"
+
+
+def test_p_values_of_years_are_those_of_compare(parts, made):
+    years, data = parts["years"], parts["years"].Data.of(made)
+    reference, rng = np.arange(160), np.random.default_rng(3)
+    baseline = years.profile_of({name: rows[reference] for name, rows in data.tables.items()})
+    calibration = years.calibrated(baseline, seed=1)
+    numbers = rng.choice(np.arange(160, 400), 40)
+    stream = years.Stream(calibration, data, numbers)
+    for first, last in ((0, 0), (2, 2), (0, 1), (0, 3)):
+        rows = numbers[first * years.WINDOW : (last + 1) * years.WINDOW]
+        window = years.profile_of({name: table[rows] for name, table in data.tables.items()}, baseline)
+        found = min(float(np.exp(each.log_p.min())) for each in corrected_statistics(calibration, window))
+        # between two sizes it is the least of means there, and here the mean of least ones
+        assert stream.ask(years.Stretch(first, last), 0.5).p_value == pytest.approx(found, rel=0.1)
+
+
+def test_peers_count_alarms_an_hour_apart(parts):
+    peers = parts["years"].answers_of.__globals__
+    assert peers["alarms_of"](iter([3, 4, 60, 61, 200])) == 3

@@ -110,7 +110,9 @@ def augmented(x: Tensor, random: torch.Generator) -> Tensor:
     return taken.permute(0, 3, 1, 2)
 
 
-def train(images: Bytes, labels: NDArray[np.int64], epochs: int) -> Network:
+def train(
+    images: Bytes, labels: NDArray[np.int64], epochs: int, *, smoothing: float = 0.05, augment: bool = True
+) -> Network:
     """The network, trained by SGD with one cycle of the learning rate."""
     torch.manual_seed(0)
     random = torch.Generator().manual_seed(1)
@@ -121,9 +123,9 @@ def train(images: Bytes, labels: NDArray[np.int64], epochs: int) -> Network:
     x, y = tensor_of(images), torch.from_numpy(labels)
     for _ in tqdm(range(epochs), "training", unit="epoch"):
         for rows in torch.randperm(len(x), generator=random)[: len(x) // BATCH * BATCH].split(BATCH):
-            _, logits = network(augmented(x[rows], random))
+            _, logits = network(augmented(x[rows], random) if augment else x[rows])
             optimizer.zero_grad()
-            nn.functional.cross_entropy(logits, y[rows], label_smoothing=0.05).backward()
+            nn.functional.cross_entropy(logits, y[rows], label_smoothing=smoothing).backward()
             optimizer.step()
             schedule.step()
     return network.eval()
@@ -154,6 +156,11 @@ def _each(images: Bytes, change: Callable[[Tensor, np.random.Generator], Tensor]
     x = torch.from_numpy(images).permute(0, 3, 1, 2)
     changed = [change(image, np.random.default_rng([7, i])) for i, image in enumerate(x)]
     return torch.stack(changed).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def each_by(change: Callable[[Tensor], Tensor]) -> Callable[[Bytes], Bytes]:
+    """Every image by a transform, as `[3, 32, 32]`."""
+    return lambda images: _each(images, lambda image, _: change(image))
 
 
 def blur(low: float, high: float) -> Callable[[Bytes], Bytes]:
@@ -220,6 +227,15 @@ SHIFTS: Final[dict[str, Callable[[Bytes], Bytes]]] = {
     "pixelate": pixelate,
     "motion blur": motion_blur,
 }
+
+
+@torch.no_grad()
+def logits_of(network: Network, images: Bytes) -> NDArray[np.float32]:
+    """What the network answers, `[n, 10]`."""
+    answered: NDArray[np.float32] = np.concatenate(
+        [network(tensor_of(images[i : i + 500]))[1].numpy() for i in range(0, len(images), 500)]
+    )
+    return answered
 
 
 @torch.no_grad()

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from lensai_integrations.drift.accuracy import Confidence, confidences_of
 from lensai_integrations.drift.features import (
-    LEAST_RANGE,
     Block,
     ClassShares,
     Distributions,
@@ -55,10 +54,9 @@ LARGEST = 1e15
 #: More rows than these tell hardly more of windows of 1,000, and take memory in proportion.
 _MOST_ROWS = 10_000
 _KINDS: Final[dict[str, Any]] = {block.kind: block for block in (Distributions, ClassShares, Kernel, Principal)}
-#: Kinds of earlier releases that no verdict rests on any more; they are passed over.
-_GIVEN_UP = ("slices", "clusters")
-#: Principal components as earlier releases have them: with covariances, and of three statistics the second is left.
-_EARLIER = "principal"
+#: Kinds of earlier releases that no verdict rests on any more; they are passed over. Components that were not bounded
+#: and chi-square of classes alarmed too often for some baselines; the top class is judged by its formula then.
+_GIVEN_UP = ("slices", "clusters", "principal", "components", "classes")
 _ABOUT = "about"
 _NULL = ("centre", "spread", "largest")
 #: More windows, sizes or blocks than these are no calibration.
@@ -219,7 +217,7 @@ def calibrated(
         >>> profiler = Profiler()
         >>> profiler.update(embeddings={"pool": np.random.default_rng(0).normal(size=(200, 3))})
         >>> [part.block.kind for part in calibrated(profiler.profile(), sizes=[10], draws=100).parts]
-        ['distributions', 'kernel', 'components']
+        ['distributions', 'kernel', 'bounded_components']
     """
     kept, notes = finite_rows(profile)
     count = len(next(iter(kept.values()), ()))
@@ -319,8 +317,8 @@ def blocks_of(
         yield name, name, Distributions.of(kept)
         if mean is not None and mean.exponents:
             yield name, name, Kernel(mean.dim, mean.frequencies, mean.seed, tuple(mean.exponents))
-        if np.ptp(first[name], axis=0).max() > LEAST_RANGE:
-            yield name, name, Principal.of(first[name])
+        if (principal := Principal.of(first[name])) is not None:
+            yield name, name, principal
 
 
 # -- as plain arrays, and back
@@ -393,21 +391,10 @@ def _parts(entries: Sequence[Mapping[str, Any]], state: Mapping[str, Any], sizes
         arrays = states.get(f"{at}", {})
         if entry["kind"] in _GIVEN_UP:
             continue
-        part = _part(*_of_today(entry, arrays, sizes), sizes, draws)
-        if entry["kind"] != _EARLIER:
-            unknown += [f"{at}/{name}" for name in arrays.keys() - _arrays_of(part).keys()]
+        part = _part(entry, arrays, sizes, draws)
+        unknown += [f"{at}/{name}" for name in arrays.keys() - _arrays_of(part).keys()]
         yield part
     require(not unknown, f"nothing refers to the arrays {sorted(unknown)[:5]}")
-
-
-def _of_today(entry: Mapping[str, Any], state: State, sizes: int) -> tuple[Mapping[str, Any], State]:
-    """A block's entry and arrays, as this release would have written them."""
-    if entry["kind"] != _EARLIER:
-        return entry, state
-    kept = len(field(state, "sizes", np.float32, (None,)))
-    mean = field(state, "mean", np.float32, (kept * (kept + 3) // 2,))[:kept]
-    null = {f"null/{name}": field(state, f"null/{name}", np.float32, (sizes, 3, None))[:, 1:2] for name in _NULL}
-    return {**entry, "kind": Principal.kind}, {**state, "mean": mean, **null}
 
 
 def _by_part(state: Mapping[str, NDArray[Any]]) -> dict[str, State]:
@@ -420,10 +407,21 @@ def _by_part(state: Mapping[str, NDArray[Any]]) -> dict[str, State]:
 
 
 def _confidence(about: Mapping[str, Any]) -> Confidence:
-    confidence = Confidence(**{name: float(about[name]) for name in _SHARES}, rows=int(about["rows"]))
+    numbers = {name: float(about[name]) for name in _SHARES}
+    low, high = (_threshold_at(about.get(name)) for name in ("low", "high"))
+    confidence = Confidence(rows=int(about["rows"]), low=low, high=high, **numbers)
     shares = all(0 <= getattr(confidence, name) <= 1 for name in _SHARES[1:])
     require(shares and isfinite(confidence.threshold) and 0 < confidence.rows <= LARGEST_COUNT, "confidence")
     return confidence
+
+
+def _threshold_at(pair: Any) -> tuple[float, float] | None:
+    """A threshold and what a row at it counts; None in calibrations of earlier releases."""
+    if pair is None:
+        return None
+    threshold, tied = map(float, pair)
+    require(isfinite(threshold) and 0 <= tied <= 1, "confidence")
+    return threshold, tied
 
 
 def _part(entry: Mapping[str, Any], state: State, sizes: int, draws: int) -> Part:

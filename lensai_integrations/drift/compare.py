@@ -78,9 +78,9 @@ FEW_ROWS = 20
 #: A segment with fewer rows on either side is not compared.
 ENOUGH_ROWS: Final = 20
 #: Logarithms of p-values are made smaller by this over the root of the baseline's rows, and then shifted by the next.
-_FINITE, _CAREFUL = 6.0, 0.5
+_FINITE, _CAREFUL = 4.0, 0.4
 #: Blocks that are about single streams.
-_OF_STREAMS = ("distributions", "classes")
+_OF_STREAMS = ("distributions", "class_shares")
 
 
 def compare(
@@ -447,14 +447,19 @@ def share_of_shift(squared: float) -> float:
 
 
 def beyond_chance(judged: CorrectedBlock) -> float:
-    """The squared distance of a block of whole rows, in its own units, less what chance contributes on average.
+    """The squared distance of a block of whole rows in its own units, less what chance adds and a standard error.
 
     The statistic is the cube root of the squared distance over 1/n + 1/m, and in clean windows nearly normal, with a
-    mean c and a spread s: that of its cube is c^3 + 3 c s^2. Of components of the variance 1 this is their number.
+    mean c and a spread s. So the mean of its cube is c^3 + 3 c s^2, of components of the variance 1 their number, and
+    its variance 9 c^4 s^2 + 36 c^2 s^4 + 15 s^6; a shift adds four times what it is beyond that mean, as it does to a
+    chi-square. Without the error chance alone would now and then look like a shift: both sides are known by no more
+    rows than they keep.
     """
     null, spread_of_means = judged.part.null, 1 / judged.m + 1 / judged.part.n
-    centre, spread = (float(array[judged.size, 0, 0]) for array in (null.centre, null.spread))
-    return (float(judged.values[0, 0]) ** 3 - centre**3 - 3 * centre * spread**2) * spread_of_means
+    c, s = (float(array[judged.size, 0, 0]) for array in (null.centre, null.spread))
+    beyond = float(judged.values[0, 0]) ** 3 - c**3 - 3 * c * s**2
+    variance = 9 * c**4 * s**2 + 36 * c**2 * s**4 + 15 * s**6 + 4 * max(beyond, 0.0)
+    return (beyond - math.sqrt(variance)) * spread_of_means
 
 
 def holm_of(group: GroupDrift, families: int) -> dict[str, float]:
@@ -548,7 +553,7 @@ def is_of_rows(judged: CorrectedBlock) -> bool:
 def judged_streams(judged: CorrectedBlock, window: Profile) -> list[str]:
     """The full names of the streams that each of its statistics is of, which is not of whole rows."""
     group = judged.part.group
-    names = ("top_class",) if judged.part.block.kind == "classes" else window.groups[group].streams
+    names = ("top_class",) if judged.part.block.kind == "class_shares" else window.groups[group].streams
     return [f"{group}/{name}" for name in names]
 
 
@@ -569,12 +574,12 @@ def corrected_statistics(
     if not present:
         return []
     parts, values = [part for part, _ in present], [_values(part, *means) for part, means in present]
-    m = max(rows for _, (_, rows, _) in present)
-    size = float(np.interp(np.log(m), np.log(calibration.sizes), np.arange(len(calibration.sizes))))
+    counts = [rows for _, (_, rows, _) in present]
+    size = float(np.interp(np.log(max(counts)), np.log(calibration.sizes), np.arange(len(calibration.sizes))))
     low, share = int(size), size - int(size)
-    adjusted = _adjusted(parts, values, low)
+    adjusted = _adjusted(parts, values, counts, low)
     if share:
-        above = _adjusted(parts, values, low + 1)
+        above = _adjusted(parts, values, counts, low + 1)
         adjusted = [_between(lower, upper, share) for lower, upper in zip(adjusted, above, strict=True)]
     return [
         CorrectedBlock(part, value, widened(logs, calibration.rows), alone, count, round(size))
@@ -626,7 +631,7 @@ def _means(
         return None
     if isinstance(part.block, Distributions):
         return _shares(part.block, part, group, rows.get(part.rows), rounded[part.group])
-    found, moved = _plain_means(part, group, rows.get(part.rows)), rounded.get(part.group)
+    found, moved = _plain_means(part, group, rows.get(part.rows), window), rounded.get(part.group)
     if found is None or moved is None or not moved.alike.any():
         return found
     mean, m, error = found
@@ -660,10 +665,12 @@ def _measured(part: Part, kept: Floats) -> Floats:
     return clipped
 
 
-def _plain_means(part: Part, group: Group, kept: Floats | None) -> tuple[Floats, int, float] | None:
+def _plain_means(part: Part, group: Group, kept: Floats | None, window: Profile) -> tuple[Floats, int, float] | None:
     sketched = part.block.known(group) if kept is None or part.block.kind == "kernel" else None  # which is exact
     if sketched is not None:
         return *sketched, 0.0
+    if kept is None and window.rows is not None:  # in no sketch: a sample of the rows stands for them
+        kept = window.rows.data.get(part.rows)
     if kept is None:
         return None
     kept = _measured(part, kept)
@@ -674,15 +681,36 @@ def _values(part: Part, mean: Floats, m: int, error: float) -> Floats:
     return part.block.compare(part.mean, mean, np.array((1 / m + 1 / part.n + 4 * error**2) ** -0.5, np.float32))
 
 
-def _adjusted(parts: list[Part], values: list[Floats], size: int) -> list[_Logs]:
+def shrinkage(m: int, n: int) -> float:
+    """What standardised statistics are multiplied by, since a baseline is not drawn anew for each window.
+
+    The variance of a difference of means is 1/m + 1/n. From a baseline that is off by chance all windows are, and most
+    clearly those that are larger than itself, so its part is counted three times: the rate is to hold for nearly every
+    baseline, and not only on average (benchmarks/drift/alarms.py).
+
+    Args:
+        m: Rows of the window.
+        n: Rows of the baseline.
+
+    Example:
+        >>> round(shrinkage(100, 2000), 3), round(shrinkage(10**9, 2000), 3)
+        (0.956, 0.577)
+    """
+    return float(((1 / m + 1 / n) / (1 / m + 3 / n)) ** 0.5)
+
+
+def _adjusted(parts: list[Part], values: list[Floats], counts: list[int], size: int) -> list[_Logs]:
     """Logarithms of p-values held against windows of one size: adjusted for everything, and of each statistic alone.
 
     Statistics of little weight are as if their p-values were larger.
     """
     weights = [np.log(part.block.weights)[:, None] for part in parts]
-    logs = [part.null.log_p(part.null.standard(v, size), size) for part, v in zip(parts, values, strict=True)]
-    drawn = [part.null.log_p(part.null.largest[size], size) for part in parts]
-    least = np.sort(-np.min([np.min(d - w, axis=0) for d, w in zip(drawn, weights, strict=True)], axis=0))
+    logs = [
+        part.null.log_p(part.null.standard(v, size) * shrinkage(m, part.n), size)
+        for part, v, m in zip(parts, values, counts, strict=True)
+    ]
+    drawn = [(part.null.drawn[size] - weight).min(axis=0) for part, weight in zip(parts, weights, strict=True)]
+    least = np.sort(-np.min(drawn, axis=0))
     return [(log_p(least, w - of_block), of_block.min(axis=1)) for of_block, w in zip(logs, weights, strict=True)]
 
 

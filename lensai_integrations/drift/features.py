@@ -46,8 +46,13 @@ _TAIL = 0.005
 _MOST_CLASSES = 2048
 #: Principal components in which means are compared.
 COMPONENTS = 32
-#: Components are cut off at so many standard deviations.
-_FARTHEST = 1e4
+#: Components are cut off at so many standard deviations, so that no single row decides: heavy tails, and directions in
+#: which a model's answers hardly ever vary, have rows now and then that no baseline of a few thousand shows.
+FARTHEST = 3.0
+#: Sums in another order differ by so many roundings at the most.
+_ROUNDINGS = 16
+#: Directions in which rows vary by a smaller share of what they do in the first are none.
+_LEAST_SIZE = 1e-4
 
 
 class Block(Protocol):
@@ -132,7 +137,7 @@ def rank_spread(group: Group) -> float:
         0.0
     """
     bank = group.bank
-    if bank is None or not bank.n or bank.sorted_view()[1].max() <= 1:
+    if bank is None or not bank.n or bank.sorted_view([0])[1].max() <= 1:
         return 0.0
     return bank.rank_error / _NORMAL_99
 
@@ -349,15 +354,15 @@ class ClassShares:
         >>> mean = block.features(rows).mean(axis=0)
         >>> mean.tolist()
         [0.5, 0.25, 0.25]
-        >>> block.compare(mean, np.array([0, 1, 0], np.float32), np.float32(1))[1].tolist()
-        [0.75]
+        >>> block.compare(mean, np.array([0, 1, 0], np.float32), np.float32(1))[0].astype(float).round(2).tolist()
+        [1.59]
     """
 
     classes: Classes
     shares: Floats
-    kind: ClassVar[str] = "classes"
-    statistics: ClassVar[tuple[str, ...]] = ("chi_square", "total_variation")
-    weights: ClassVar[tuple[float, ...]] = (1.0, MINOR)
+    kind: ClassVar[str] = "class_shares"
+    statistics: ClassVar[tuple[str, ...]] = ("freeman_tukey",)
+    weights: ClassVar[tuple[float, ...]] = (1.0,)
     least_spread: ClassVar[float] = 0.05
     learned: ClassVar[bool] = True  # rows always are of classes they were learned from, and others at times are not
     streams: ClassVar[int] = 1
@@ -394,19 +399,19 @@ class ClassShares:
         return mean
 
     def compare(self, reference: Floats, window: Floats, scale: Floats) -> Floats:
-        """The cube root of chi-square, and the total variation times `scale`; classes not known are one more.
+        """The cube root of Freeman and Tukey's statistic, with the classes that are not known as one more.
 
-        Chi-square's divisors are the shares expected; the cube root makes it nearly normal (E. B. Wilson and
-        M. M. Hilferty, The distribution of chi-square, 1931).
+        4 times the sum of squared differences of the roots of the shares, times `scale` squared: chi-square's size
+        where shares are large, and bounded where they are small, so that a row of a rare class decides nothing
+        (M. F. Freeman and J. W. Tukey, Transformations related to the angular and the square root, 1950). The cube
+        root makes it nearly normal (E. B. Wilson and M. M. Hilferty, The distribution of chi-square, 1931).
         """
-        gap = window - reference
-        unknown = -gap.sum(axis=-1)
-        least = 0.01 / len(self.shares)
-        others = max(1 - float(self.shares.sum()), 0.0)
-        chi = np.sum(gap**2 / (self.shares + least), axis=-1) + unknown**2 / (others + least)
-        variation = (np.abs(gap).sum(axis=-1) + np.abs(unknown)) / 2
-        statistics: Floats = np.stack([np.cbrt(chi * np.square(scale)), variation * scale])[..., None]
-        return statistics
+        further = max(1 - float(self.shares.sum()), 0.0)  # of classes that are expected and were not seen
+        before, after = (np.maximum(shares, 0.0) for shares in (reference, window))
+        others = [np.sqrt(np.maximum(1 - shares.sum(axis=-1), 0.0) + further) for shares in (before, after)]
+        apart = np.sum(np.square(np.sqrt(after) - np.sqrt(before)), axis=-1) + np.square(others[1] - others[0])
+        statistic: Floats = np.cbrt(4 * apart * np.square(scale))[None, ..., None]
+        return statistic
 
     def known(self, group: Group) -> tuple[Floats, int] | None:
         """From the categories sketch of the top class."""
@@ -549,7 +554,7 @@ class Principal(WholeRows):
 
     centre: Floats
     axes: Floats
-    kind: ClassVar[str] = "components"
+    kind: ClassVar[str] = "bounded_components"
     statistics: ClassVar[tuple[str, ...]] = ("mahalanobis",)
 
     @property
@@ -558,13 +563,24 @@ class Principal(WholeRows):
         return (1.0 if len(self.centre) <= COMPONENTS else MINOR,)
 
     @classmethod
-    def of(cls, rows: Floats) -> Self:
-        """The largest components of some rows, `[n, D]`."""
-        centre = rows.mean(axis=0)
-        _, sizes, axes = np.linalg.svd(rows - centre, full_matrices=False)
+    def of(cls, rows: Floats) -> Self | None:
+        """The largest components of some rows `[n, D]`, their columns in standard deviations; None if none varies.
+
+        A column that varies by no more than rounding does is constant, and so is a direction: its components in
+        standard deviations would be the rounding of one library, which another has not.
+        """
+        centre, spread = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
+        rounding = _ROUNDINGS * np.finfo(np.float32).eps * np.abs(rows).max(axis=0)
+        varies = spread > np.maximum(rounding, LEAST_RANGE)
+        if not varies.any():
+            return None
+        per_spread = np.where(varies, 1 / np.where(varies, spread, 1.0), 0.0)
+        _, sizes, axes = np.linalg.svd((rows - centre) * per_spread, full_matrices=False)
         sizes = sizes / max(len(rows) - 1, 1) ** 0.5
-        kept = min(COMPONENTS, int(np.sum(sizes > 1e-4 * max(sizes[0], 1e-30))))
-        return cls(centre, (axes[:kept].T / sizes[:kept]).astype(np.float32))
+        least = np.sqrt(np.square(axes) @ np.square(rounding * per_spread))
+        kept = np.flatnonzero(sizes > np.maximum(least, _LEAST_SIZE * sizes[0]))[:COMPONENTS]
+        scaled = (axes[kept] / sizes[kept, None] * per_spread).T
+        return cls(centre.astype(np.float32), np.ascontiguousarray(scaled, np.float32))
 
     @property
     def columns(self) -> int:
@@ -577,12 +593,12 @@ class Principal(WholeRows):
         return int(self.axes.shape[1])
 
     def features(self, rows: Floats) -> Floats:
-        """Components in standard deviations, float32 `[n, q]`, cut off far beyond any that tell something more."""
+        """Components in standard deviations, float32 `[n, q]`, cut off at `FARTHEST` of them."""
         with np.errstate(over="ignore", invalid="ignore"):
             components = (rows - self.centre) @ self.axes
         if not np.isfinite(components).all():
             components = (rows.astype(np.float64) - self.centre) @ self.axes.astype(np.float64)
-        cut: Floats = np.clip(components, -_FARTHEST, _FARTHEST).astype(np.float32)
+        cut: Floats = np.clip(components, -FARTHEST, FARTHEST).astype(np.float32)
         return cut
 
     def compare(self, reference: Floats, window: Floats, scale: Floats) -> Floats:
@@ -590,16 +606,6 @@ class Principal(WholeRows):
         squared = np.sum(np.square(window - reference), axis=-1)
         statistic: Floats = np.cbrt(squared * np.square(scale))[None, ..., None]
         return statistic
-
-    def known(self, group: Group) -> tuple[Floats, int] | None:
-        """From the mean of the moments."""
-        moments = group.moments
-        if moments is None or not moments.n or moments.dim != len(self.centre):
-            return None
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean = (moments.mean - self.centre) @ self.axes.astype(np.float64)
-        mean = np.nan_to_num(mean, nan=np.inf)  # infinities of both signs: as far away as can be
-        return np.clip(mean, -_FARTHEST, _FARTHEST).astype(np.float32), moments.n
 
     def state(self) -> State:
         """`centre` and `axes`."""

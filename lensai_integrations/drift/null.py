@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self, TypeAlias
 
@@ -60,10 +61,20 @@ class Null:
         standard: Floats = (values - self.centre[size]) / self.spread[size]
         return standard
 
+    @cached_property
+    def _smooth(self) -> list[list[Smooth]]:
+        """The distribution of the largest of each statistic, by size; found once, for each window asks."""
+        return [[Smooth.of(maxima) for maxima in draws] for draws in self.largest]
+
     def log_p(self, standard: Floats, size: int) -> NDArray[np.float64]:
         """Logarithms of the p-values of standardised statistics `[statistics, ...]`, each as the largest of all."""
-        draws = self.largest[size]
-        return np.stack([Smooth.of(maxima).log_p(values) for maxima, values in zip(draws, standard, strict=True)])
+        smooth = self._smooth[size]
+        return np.stack([each.log_p(values) for each, values in zip(smooth, standard, strict=True)])
+
+    @cached_property
+    def drawn(self) -> list[NDArray[np.float64]]:
+        """Logarithms of the p-values of the windows drawn, by size `[statistics, draws]`."""
+        return [self.log_p(draws, size) for size, draws in enumerate(self.largest)]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 from lensai_integrations.drift.accuracy import AccuracyEstimate
 from lensai_integrations.drift.kernel import KernelTest
+from lensai_integrations.drift.labelled import Confusion, Labelled
 from lensai_integrations.drift.text import (
     certainty,
     decimals_for,
@@ -45,6 +46,8 @@ ONLY_BASELINE, ONLY_WINDOW = "only in the baseline, not compared: ", "only in th
 
 #: Findings listed at the top; the groups' tables show all.
 _HEADLINES = 10
+#: Classes, and confusions, told in a sentence.
+_CLASSES = 3
 #: Characters of a segment's name.
 _NAME = 24
 #: What the statistics of rows as vectors are called.
@@ -260,8 +263,8 @@ class DriftReport:
         correction: How p-values were corrected: `"max-t"` (by clean windows drawn from the baseline), `"holm"` or
             `"benjamini-hochberg"`.
         clean_windows: How many clean windows of each size were drawn for that; 0 without.
-        accuracies: By group of outputs, the model's on the baseline, and on the window by its labels or, without,
-            estimated from the confidences; as far as they are known.
+        accuracies: By group of outputs, the model's on the baseline, and on the window by its labels, with the estimate
+            beside it, or, without, estimated from the confidences; as far as they are known.
 
     Example:
         >>> DriftReport(0.01, 0.1, 0, "validation", "production", 2000, 200).drift
@@ -352,9 +355,9 @@ class DriftReport:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values |= {"groups": [_group_dict(group) for group in self.groups]}
         values |= {"segments": [_segment_dict(segment) for segment in self.segments]}
-        values |= {"accuracies": {name: _fields(estimate) for name, estimate in self.accuracies}}
-        values |= {"accuracy": self.accuracy and _fields(self.accuracy), "harm": self.harm, "p_value": self.p_value}
-        values |= {"causes": self.causes}
+        values |= {"accuracies": {name: _accuracy_dict(estimate) for name, estimate in self.accuracies}}
+        values |= {"accuracy": self.accuracy and _accuracy_dict(self.accuracy)}
+        values |= {"harm": self.harm, "p_value": self.p_value, "causes": self.causes}
         return _plain({"drift": self.drift, **values})  # type: ignore[no-any-return]
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -394,6 +397,20 @@ def _segment_dict(segment: SegmentDrift) -> dict[str, Any]:
         "drift": segment.drift,
     }
     return {**about, "n_baseline": segment.n_baseline, "n_window": segment.n_window, **counts, "streams": listed}
+
+
+def _accuracy_dict(estimate: AccuracyEstimate) -> dict[str, Any]:
+    """An estimate as it is; what the labels say of it only where there are some."""
+    values = _fields(estimate)
+    labels, guess = values.pop("labelled"), values.pop("estimated")
+    mistaken = values.pop("mistaken")
+    if labels is None:
+        return values
+    del values["moved"], values["ceiling"]
+    recalls = [{**_fields(recall), "moved": recall.moved} for recall in labels.recalls]
+    confusions = [_fields(confusion) for confusion in labels.confusions]
+    told = {**_fields(labels), "recalls": recalls, "confusions": confusions}
+    return {**values, "labelled": told, "estimated": guess and _accuracy_dict(guess), "mistaken": mistaken}
 
 
 def _fields(of: Any) -> dict[str, Any]:
@@ -455,15 +472,81 @@ def meaning(report: DriftReport) -> list[str]:
     }
     lines = [f"Look here first: {cause}." for cause in report.causes]
     lines += [harms[report.harm]] if report.harm and not lines else []
-    lines += [_accuracy(estimate, "" if name == OUTPUTS else f" of {name}") for name, estimate in report.accuracies]
+    for name, estimate in report.accuracies:
+        lines += describe_accuracy(estimate, "" if name == OUTPUTS else f" of {name}")
     return lines
 
 
-def _accuracy(estimate: AccuracyEstimate, of: str) -> str:
-    before, after = percents(estimate.baseline, estimate.window)
-    low, high = percent(estimate.low), percent(estimate.high)
-    how = "its labels" if estimate.by_labels else "its confidences"
-    return f"Accuracy{of}: {before} on the baseline; on the window {after} by {how} ({low} to {high})."
+def describe_accuracy(estimate: AccuracyEstimate, of: str = "") -> list[str]:
+    """What is known of the accuracy in words: by labels, with what they say of classes, or as the estimate it is.
+
+    Example:
+        >>> describe_accuracy(AccuracyEstimate(0.75, 0.19, 0.0, 0.5))[0]
+        'Accuracy: 75% on the baseline; on the window an estimate of 19% (95% interval 0% to 50%), without labels.'
+    """
+    unknown = math.isnan(estimate.baseline)
+    before, after = ("", percent(estimate.window)) if unknown else percents(estimate.baseline, estimate.window)
+    first = "the baseline has no labels" if unknown else f"{before} on the baseline"
+    if estimate.labelled is None:
+        text = f"an estimate of {after} ({_interval(estimate)}), without labels"
+        return [f"Accuracy{of}: {first}; on the window {text}.", *_ceiling(estimate)]
+    labels = estimate.labelled
+    kept = f"{labels.rows:,}" if labels.rows == labels.of else f"{labels.rows:,} of {labels.of:,}"
+    text = f"{after} by the labels of {kept} rows ({_interval(estimate)})"
+    return [f"Accuracy{of}: {first}; on the window {text}{_changed(labels)}.", *_told_by_labels(estimate, labels)]
+
+
+def _interval(estimate: AccuracyEstimate) -> str:
+    return f"95% interval {percent(estimate.low)} to {percent(estimate.high)}"
+
+
+def _ceiling(estimate: AccuracyEstimate) -> list[str]:
+    """What the answers' classes alone tell, where that is less than the estimate."""
+    if estimate.ceiling >= min(estimate.window, estimate.baseline):
+        return []
+    most = percent(estimate.ceiling)
+    return [f"If classes are as frequent as in the baseline, at most {most} of its answers can be right."]
+
+
+def _changed(labels: Labelled) -> str:
+    ends = labels.change_low, labels.change_high
+    if math.isnan(labels.change):
+        return ""
+    if ends[0] <= 0 <= ends[1]:
+        return ", no change beyond chance"
+    size, *between = (f"{abs(100 * end):.0f}" for end in (labels.change, *sorted(ends, key=abs)))
+    return f": {size} points {'higher' if labels.change > 0 else 'lower'} ({' to '.join(between)})"
+
+
+def _told_by_labels(estimate: AccuracyEstimate, labels: Labelled) -> Iterator[str]:
+    guess = estimate.estimated
+    if guess is not None and estimate.mistaken:
+        off = f"{abs(100 * estimate.mistaken):.0f} points too {'high' if estimate.mistaken > 0 else 'low'}"
+        yield (
+            f"The estimate without labels, {percent(guess.window)} ({_interval(guess)}), is wrong here: {off}. "
+            "Trust the labels."
+        )
+    elif guess is not None:
+        yield f"The estimate without labels would be {percent(guess.window)} ({_interval(guess)}); the labels agree."
+    if labels.fell:
+        told = [f"{r.name} {' -> '.join(percents(r.baseline, r.window))}" for r in labels.fell[:_CLASSES]]
+        more = f" and {len(labels.fell) - len(told)} more" if len(labels.fell) > len(told) else ""
+        yield f"Found less often, beyond chance: {', '.join(told)}{more} (recall)."
+    worst = [confusion for confusion in labels.confusions[:_CLASSES] if confusion.rows > 1]
+    if worst:
+        yield f"Confused most: {'; '.join(map(describe_confusion, worst))}."
+
+
+def describe_confusion(confusion: Confusion) -> str:
+    """A confusion in words.
+
+    Example:
+        >>> describe_confusion(Confusion("cat", "dog", 12, 0.24, 0.05))
+        'cat taken for dog in 12 rows (24% of its rows, 5% in the baseline)'
+    """
+    before = "" if math.isnan(confusion.baseline) else f", {percent(confusion.baseline)} in the baseline"
+    rows = f"{confusion.rows:,} {'row' if confusion.rows == 1 else 'rows'}"
+    return f"{confusion.truth} taken for {confusion.answer} in {rows} ({percent(confusion.share)} of its rows{before})"
 
 
 def count_segments(report: DriftReport) -> str:

@@ -11,8 +11,9 @@ baseline, it takes the place of what was found before.
 from __future__ import annotations
 
 import json
+import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -27,8 +28,18 @@ from lensai_integrations.mlflow.address import (
     without_credentials,
 )
 from lensai_integrations.mlflow.log import active_run_id
-from lensai_integrations.monitoring.events import NOTICE, STATUS, WINDOW, Event, worst_effect
-from lensai_integrations.monitoring.judging import ALARM, LEVELS, REMINDER, WARNING
+from lensai_integrations.monitoring.events import (
+    NOTICE,
+    STATUS,
+    WINDOW,
+    Event,
+    evidence,
+    p_value_of,
+    p_value_of_report,
+    stream_dict,
+    worst_effect,
+)
+from lensai_integrations.monitoring.judging import ALARM, CHANGE, LEVELS, REMINDER, WARNING
 from lensai_integrations.monitoring.sinks.base import Complain, QueuedSink
 from lensai_integrations.profiles.profile import Baseline, Profile
 
@@ -38,18 +49,22 @@ if TYPE_CHECKING:
 
 
 #: Notices with a report.
-_REPORTED: Final = (WARNING, ALARM, REMINDER)
+_REPORTED: Final = (WARNING, ALARM, CHANGE, REMINDER)
 #: What MLflow does not take in the name of a metric.
 _UNKNOWN = re.compile(r"[^\w\-. /:]", re.ASCII)
+_LONGEST: Final = 250
 
 
 class MLflowSink(QueuedSink):
     """Logs every window to an MLflow run, on a thread of its own; a server that is down keeps nobody waiting.
 
-    Metrics `drift/level` (0 ok, 1 warning, 2 alarm), `drift/rows`, `drift/streams_moved`, `drift/effect` (the largest)
-    and `drift/effects/<group>`, each with the time of the window's last row, and the window's number as step. With a
-    warning, an alarm and a reminder comes the artifact `lensai/drift/window-000007.html`, or, if it is told again after
-    a crash, `.json`. The tag `lensai.monitor.<name>` is the status. Logging a window twice changes nothing.
+    Metrics `drift/level` (0 ok, 1 warning, 2 alarm), `drift/rows`, `drift/streams_moved`, `drift/p_value` (of what
+    moved far enough to count), `drift/evidence` (its `-log10`: 2 is one clean window in a hundred),
+    `drift/evidences/<group>`, `drift/effect` (the largest) and `drift/effects/<group>`, each with the time of the
+    window's last row, and the window's number as step. Of the first 20 streams that moved, from then on,
+    `drift/medians/<stream>` and `drift/medians_baseline/<stream>`. With a warning, an alarm, a change and a reminder
+    comes the artifact `lensai/drift/window-000007.html`, or, if it is told again after a crash, `.json`. The tag
+    `lensai.monitor.<name>` is the status. Logging a window twice changes nothing.
 
     Args:
         run_id: An existing run; by default the active run of the calling thread.
@@ -86,6 +101,7 @@ class MLflowSink(QueuedSink):
         self._run_id = run_id or active_run_id()
         self._path, self._deadline = artifact_path, deadline
         self._baseline: Baseline | Profile | None = None
+        self._charted: set[str] | None = None
 
     def open(self, baseline: Baseline | Profile, monitor: str, complain: Complain) -> None:
         """Start the thread."""
@@ -107,7 +123,11 @@ class MLflowSink(QueuedSink):
         client = MlflowClient(tracking_uri=self._uri)
         if event.type == WINDOW:
             when, number = int(1000 * event.time), event.window["number"]
-            client.log_batch(self._run_id, [Metric(key, value, when, number) for key, value in metrics(event.window)])
+            if self._charted is None:  # what a process before this one has charted goes on
+                self._charted = charted(client.get_run(self._run_id).data.metrics)
+                checkpoint()
+            values = [*metrics(event.window), *medians(_streams(event), self._charted)]
+            client.log_batch(self._run_id, [Metric(key, value, when, number) for key, value in values])
         elif event.type == NOTICE and event.kind in _REPORTED:
             name, text = self._report(event)
             checkpoint()
@@ -125,19 +145,30 @@ class MLflowSink(QueuedSink):
         return f"{stem}.html", drift_html(event.live.report, self._baseline, event.live.profile)
 
 
+def _streams(event: Event) -> list[Mapping[str, Any]]:
+    """All streams of a window; of one that is told again after a crash, those that its event has."""
+    if event.live is None:
+        return list(event.window.get("streams", []))
+    return [stream_dict(stream) for group in event.live.report.groups for stream in group.streams]
+
+
 def metrics(window: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Names and values of a window's metrics.
 
     Args:
-        window: `WindowReport.to_dict()`.
+        window: `WindowReport.to_dict()`; of an earlier release it has no p-values.
 
     Example:
         >>> window = {"level": "alarm", "rows": 200, "moved": 1, "groups": {"inputs": {"drift": True, "effect": 0.5}}}
         >>> dict(metrics(window))["drift/effects/inputs"]
         0.5
     """
+    groups = window["groups"]
     yield "drift/level", float(LEVELS.index(window["level"]))
-    yield from measured(window["rows"], window["moved"], {n: group["effect"] for n, group in window["groups"].items()})
+    yield from measured(window["rows"], window["moved"], {name: group["effect"] for name, group in groups.items()})
+    if window.get("p_value") is not None:
+        evidences = {name: group["evidence"] for name, group in groups.items()}
+        yield from certain(window["p_value"], evidences)
 
 
 def measured(rows: int, moved: int, effects: Mapping[str, float]) -> Iterator[tuple[str, float]]:
@@ -156,7 +187,67 @@ def measured(rows: int, moved: int, effects: Mapping[str, float]) -> Iterator[tu
     yield "drift/streams_moved", float(moved)
     yield "drift/effect", max(map(float, effects.values()), default=0.0)
     for name, effect in effects.items():
-        yield f"drift/effects/{_UNKNOWN.sub('_', name)}", float(effect)
+        yield _key("drift/effects", name), float(effect)
+
+
+def certain(p_value: float, evidences: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """Names and values of how certain it is that something moved, which small windows show better than effects.
+
+    Args:
+        p_value: Of the report.
+        evidences: `events.evidence` of each group.
+
+    Example:
+        >>> dict(certain(0.01, {"inputs": 2.0}))
+        {'drift/p_value': 0.01, 'drift/evidence': 2.0, 'drift/evidences/inputs': 2.0}
+    """
+    yield "drift/p_value", float(p_value)
+    yield "drift/evidence", evidence(p_value)
+    for name, value in evidences.items():
+        yield _key("drift/evidences", name), float(value)
+
+
+#: Streams whose medians a run has, and what the names of these metrics begin with.
+MOST_CHARTED: Final = 20
+_MEDIANS, _MEDIANS_BASELINE = "drift/medians", "drift/medians_baseline"
+
+
+def charted(logged: Collection[str]) -> set[str]:
+    """The metrics of medians among those that a run has.
+
+    Example:
+        >>> charted(["drift/medians/inputs/hue", "drift/medians_baseline/inputs/hue", "loss"])
+        {'drift/medians/inputs/hue'}
+    """
+    return {name for name in logged if name.startswith(f"{_MEDIANS}/")}
+
+
+def medians(streams: Iterable[Mapping[str, Any]], charted: set[str]) -> Iterator[tuple[str, float]]:
+    """Names and values of medians: of streams that have moved once, so that a chart has no gaps.
+
+    Args:
+        streams: As `WindowReport.to_dict` has them.
+        charted: Names of those that the run has already; the farthest moved are added, up to `MOST_CHARTED`.
+
+    Example:
+        >>> hue = {"stream": "inputs/hue", "effect": 0.5, "drift": True, "median_baseline": 20.0, "median": 31.0}
+        >>> dict(medians([hue], set()))
+        {'drift/medians/inputs/hue': 31.0, 'drift/medians_baseline/inputs/hue': 20.0}
+    """
+    for stream in sorted(streams, key=lambda stream: -stream["effect"]):
+        if stream.get("median") is None or stream.get("median_baseline") is None:
+            continue
+        key = _key(_MEDIANS, stream["stream"])
+        if stream["drift"] and len(charted) < MOST_CHARTED:
+            charted.add(key)
+        if key in charted:
+            yield key, stream["median"]
+            yield _key(_MEDIANS_BASELINE, stream["stream"]), stream["median_baseline"]
+
+
+def _key(folder: str, name: str) -> str:
+    """A name that MLflow takes: of known characters, no longer than 250, and a path that is written in one way."""
+    return posixpath.normpath(f"{folder}/{_UNKNOWN.sub('_', name)}"[:_LONGEST])
 
 
 #: Tag of a sensor's run; its value is the sensor's name.
@@ -189,8 +280,8 @@ class JudgedHour(Protocol):
 class SensorRuns:
     """Logs the hours of sensors to their runs, each call bounded by a deadline.
 
-    Metrics `drift/verdict` (0 or 1), `drift/rows`, `drift/streams_moved`, `drift/effect` (the largest) and
-    `drift/effects/<group>`, with the hour as time and hours since 1970 as step; the artifact
+    Metrics `drift/verdict` (0 or 1), and all but the level that `MLflowSink` logs, with the hour as time and hours
+    since 1970 as step; the artifact
     `lensai/drift/2026-11-21T14Z.html` is the report. Logging an hour again replaces its report. A run is `RUNNING`
     until `close`.
 
@@ -243,13 +334,18 @@ class SensorRuns:
         _checked(sensor)
         page = drift_html(report, baseline, profile)
         values = dict(measured(hour_drift.rows, len(report.moved), {g.name: worst_effect(g) for g in report.groups}))
+        values |= certain(
+            p_value_of_report(report), {g.name: evidence(p_value_of([g], report.min_effect)) for g in report.groups}
+        )
         values["drift/verdict"] = float(report.drift)
+        streams = [stream_dict(stream) for group in report.groups for stream in group.streams]
 
         def work(checkpoint: Checkpoint) -> Run:
             client = self._client()
             run = self._run(client, sensor, checkpoint)
             checkpoint()
-            client.log_batch(run.info.run_id, _metrics(hour_drift, values))
+            shown = values | dict(medians(streams, charted(run.data.metrics)))
+            client.log_batch(run.info.run_id, _metrics(hour_drift, shown))
             checkpoint()
             client.log_text(run.info.run_id, page, f"{PATH}/{report_name(hour_drift.hour)}")
             return run

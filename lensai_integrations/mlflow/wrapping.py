@@ -35,7 +35,9 @@ LOADER: Final = "lensai_integrations.mlflow.served"
 _OURS: Final = f"lensai-integrations[mlflow]=={RELEASE}"
 
 
-@documented(DriftMonitor, only=("window", "stride", "warn", "alarm", "recover", "remind", "min_effect", "inputs"))
+@documented(
+    DriftMonitor, only=("window", "stride", "warn", "alarm", "alarms", "recover", "remind", "min_effect", "inputs")
+)
 def monitored(
     model_uri: str,
     *,
@@ -45,6 +47,7 @@ def monitored(
     stride: int | None = None,
     warn: float | None = 0.05,
     alarm: float = 0.01,
+    alarms: str | None = None,
     recover: int = 3,
     remind: int | None = None,
     min_effect: float | None = None,
@@ -99,6 +102,7 @@ def monitored(
         "stride": stride,
         "warn": warn,
         "alarm": alarm,
+        "alarms": alarms,
         "recover": recover,
         "remind": remind,
         "min_effect": min_effect,

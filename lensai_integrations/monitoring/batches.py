@@ -11,7 +11,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from lensai_integrations.arrays.namespaces import is_array, local, shape_of, strings
+import numpy as np
+from numpy.typing import NDArray
+
+from lensai_integrations.arrays.namespaces import is_array, joined, local, shape_of, strings
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.batches import Located, is_picture, locate, separated
 from lensai_integrations.measures.custom import CustomMeasure
@@ -96,6 +99,38 @@ class Batch:
         parts = {key: _cut(value, cut) for key, value in whole.items()}
         layers = None if self.embeddings is None else {name: rows[cut] for name, rows in self.embeddings.items()}
         return Batch(embeddings=layers, **parts, note=self.note)
+
+    def at(self, index: NDArray[np.intp]) -> Batch:
+        """The rows with these indices, which ascend.
+
+        Example:
+            >>> Batch(labels=["a", "b", "c"]).at(np.array([0, 2])).labels
+            ['a', 'c']
+        """
+        if not len(index):
+            return self.part(0, 0)
+        ends = np.flatnonzero(np.diff(index) != 1) + 1
+        runs = [self.part(int(run[0]), int(run[-1]) + 1) for run in np.split(index, ends)]
+        return runs[0] if len(runs) == 1 else _together(runs)
+
+
+def _together(batches: Sequence[Batch]) -> Batch:
+    """Batches with the same parts, one after the other."""
+    first = batches[0]
+    whole = {
+        key: _joined([getattr(batch, key) for batch in batches]) for key in ("inputs", "outputs", "labels", "segments")
+    }
+    layers = None if first.embeddings is None else _joined([batch.embeddings for batch in batches])
+    return Batch(embeddings=layers, **whole, note=first.note)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    first = parts[0]
+    if isinstance(first, Mapping):
+        return {name: _joined([part[name] for part in parts]) for name in first}
+    if first is None or is_array(first):
+        return None if first is None else joined(list(parts))
+    return [row for part in parts for row in part]
 
 
 def read_batch(batch: Batch, readers: Mapping[str, ImageInputs], reference: Profile, caught: Caught) -> Batch:
@@ -372,8 +407,8 @@ class OpenPane:
         profiler: Measures them.
         earlier: The rows of before a restart.
         rows: How many so far.
-        opened: When the first came, seconds since 1970.
-        closed: When the last did.
+        opened: The earliest time of one, seconds since 1970.
+        closed: The latest.
         file: Where all of them are on disk; empty if that is not so.
     """
 
@@ -385,16 +420,21 @@ class OpenPane:
     closed: float = 0.0
     file: str = field(default="", compare=False)
 
-    def take(self, batch: Batch, now: float) -> int:
+    def take(self, batch: Batch, times: NDArray[np.float64]) -> int:
         """Measure a batch. Groups that cannot be measured as the baseline's are left out.
+
+        Args:
+            batch: The rows.
+            times: When they came, `[n]` seconds since 1970.
 
         Returns:
             Rows that were measured: all, or none if no group of the baseline could take them.
         """
         taken = self._measure(batch)
         if taken:
-            self.opened = self.opened if self.rows else now
-            self.rows, self.closed, self.file = self.rows + taken, now, ""
+            first, last = float(times.min()), float(times.max())
+            self.opened, self.closed = (min(self.opened, first), max(self.closed, last)) if self.rows else (first, last)
+            self.rows, self.file = self.rows + taken, ""
         return taken
 
     def _measure(self, batch: Batch) -> int:

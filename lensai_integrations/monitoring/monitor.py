@@ -24,19 +24,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
-from lensai_integrations.monitoring.batches import Batch, Measuring, OpenPane, feeds, not_held, read_batch
-from lensai_integrations.monitoring.events import COMPLETED, FAILED, RUNNING, Event, Status, WindowReport
+from lensai_integrations.monitoring.alarms import WEAK, Spans, allowance, lengths_of
+from lensai_integrations.monitoring.batches import Batch, Measuring, feeds, not_held, read_batch
+from lensai_integrations.monitoring.events import COMPLETED, FAILED, RUNNING, Event, Status, WindowReport, utc
 from lensai_integrations.monitoring.judging import Judging, Rates
+from lensai_integrations.monitoring.replay import Columns, PastBatch, PastColumns, past_batches
 from lensai_integrations.monitoring.scores import Scorer
 from lensai_integrations.monitoring.sinks.base import Sink
 from lensai_integrations.monitoring.state import Memory
 from lensai_integrations.monitoring.telling import Teller
-from lensai_integrations.monitoring.windows import boundaries, plan_windows
+from lensai_integrations.monitoring.times import AHEAD, seconds_of
+from lensai_integrations.monitoring.windows import boundaries, plan_windows, seconds_late
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.profile import Baseline, Profile
 
@@ -140,6 +144,11 @@ def outcome(error: BaseException | None) -> tuple[str, str]:
     return (COMPLETED, "") if error is None else (FAILED, f"{type(error).__name__}: {error}")
 
 
+#: Rates per window that are taken unless others are given.
+_WARN: Final = 0.05
+_ALARM: Final = 0.01
+
+
 class DriftMonitor:
     """Holds production against a baseline, window after window.
 
@@ -157,6 +166,9 @@ class DriftMonitor:
         every: The same for windows by time, a `timedelta`.
         warn: False-alarm rate per window of a warning; None for no warnings.
         alarm: False-alarm rate per window of an alarm, at most `warn`.
+        alarms: In place of `warn` and `alarm`, how many false alarms are expected at most, and in what time: `"1 per
+            month"`, `"2 per 30 days"`. Windows are judged together with those before them then, so that a weak drift
+            that lasts is found, and it is said when it probably began (`alarms.py`).
         sinks: Whom to tell: those of `lensai_integrations.monitoring.sinks`, `lensai_integrations.mlflow.MLflowSink`,
             functions of an `Event`.
         state: Folder for the state: with one, a monitor that was killed goes on where it was. One for each process.
@@ -165,13 +177,15 @@ class DriftMonitor:
             rows on (`windows.py`). `stride` is 1 then, unless given.
         recover: Windows in a row that have to be ok before people are told that it is over.
         remind: Tell again after so many windows, as long as it is not over; None for never.
-        min_effect: Smallest effect that counts as drift, see `compare`; None for its default.
+        min_effect: Smallest effect that counts as drift, see `compare`; None for its default, and for 0.02 with
+            `alarms`.
         against: `"reference"`, or `"training"` for the training profile of a baseline.
         inputs: How to read images, if not as the baseline's were; with `ImageInputs()` the first images decide.
             `ImageInputs(key=...)` says only where they are, and leaves the rest to the baseline. Of several
             image inputs, by name.
         measures: Custom measures; None for the baseline's.
         rows: Rows that the sample of a window keeps.
+        late: How long windows by time wait for rows that come late, by what `timestamp` says; by default not at all.
         clock: The time in seconds since 1970.
 
     Raises:
@@ -200,8 +214,9 @@ class DriftMonitor:
         *,
         stride: int | None = None,
         every: timedelta | None = None,
-        warn: float | None = 0.05,
-        alarm: float = 0.01,
+        warn: float | None = _WARN,
+        alarm: float = _ALARM,
+        alarms: str | None = None,
         sinks: Sequence[Sink | Callable[[Event], Any]] = (),
         state: str | Path | None = None,
         name: str = "production",
@@ -213,6 +228,7 @@ class DriftMonitor:
         inputs: ImageInputs | Mapping[str, ImageInputs] | None = None,
         measures: Sequence[CustomMeasure] | None = None,
         rows: int = 2000,
+        late: timedelta | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name, self.baseline, self._clock = _name(name), baseline, clock
@@ -224,8 +240,11 @@ class DriftMonitor:
         if warm_start and stride is None and not isinstance(window, timedelta):
             stride = 1
         self.plan = plan_windows(window, stride, every)
+        self._grace = seconds_late(late, self.plan)
+        min_effect = WEAK if min_effect is None and alarms is not None else min_effect
         options = {"against": against} | ({} if min_effect is None else {"min_effect": min_effect})
-        self._judging = Judging(baseline, name, Rates(warn, alarm, tuple(options.items())), recover, remind)
+        rates, spans = Rates(warn, alarm, tuple(options.items())), self._spans(alarms, warn, alarm)
+        self._judging = Judging(baseline, name, rates, recover, remind, spans)
         self._teller = Teller(sinks, self._failures)
         self._memory = Memory(self.plan, self._measuring, self._judging, self._teller, self._failures, warm_start)
         self._lock = threading.RLock()
@@ -235,6 +254,20 @@ class DriftMonitor:
         self._scorer: Scorer | None = None
         if state is not None:
             self._memory.restore(state)
+
+    def _spans(self, alarms: str | None, warn: float | None, alarm: float) -> Spans | None:
+        """What judges windows together, if a number of false alarms is stated."""
+        if alarms is None:
+            return None
+        allowed = allowance(alarms)
+        if alarm != _ALARM or warn not in (None, _WARN):
+            raise InputError(
+                f"alarms={alarms!r} is in place of rates per window, but warn={warn!r}, alarm={alarm!r} were given too:"
+                " pass one or the other"
+            )
+        rows = max(self.reference.n, 1)
+        apart = -(-self.plan.window // self.plan.stride)
+        return Spans(allowed, lengths_of(self.plan, rows), rows, apart)
 
     def __reduce__(self) -> Any:
         raise InputError(
@@ -285,6 +318,10 @@ class DriftMonitor:
             dict(self._failures.causes),
             memory.restarts,
             memory.restored_from,
+            self._judging.false_alarms_a_month,
+            self._judging.since,
+            late=memory.late,
+            early=memory.early,
         )
 
     def update(
@@ -295,10 +332,17 @@ class DriftMonitor:
         embeddings: Mapping[str, Any] | None = None,
         labels: Any = None,
         segments: Any = None,
+        timestamp: Any = None,
     ) -> list[WindowReport]:
         """Take in a batch, or one image. Everything given belongs to the same images, row for row.
 
         A batch is cut where a window ends, so that windows hold exactly as many rows as asked for.
+
+        With `timestamp` windows by time go by when rows came, not by when they are given: each row goes to its own
+        window, also of a batch across several. A window ends when a row comes that is later than its end by `late`, but
+        not before it is over by the clock. Rows of a window that has been judged are in none, and counted in
+        `status.late`. So are in `status.early` those more than a day ahead of the clock: one of both is wrong. Windows
+        by rows take all rows as they come; times say when they opened and closed.
 
         Args:
             inputs: A batch that the baseline's `ImageInputs` can read, a list of images of any sizes, or one image
@@ -308,6 +352,8 @@ class DriftMonitor:
                 baseline.
             labels: `[n]` classes or numbers, if they are known.
             segments: `[n]` values of what the baseline is split by.
+            timestamp: When the rows came: seconds since 1970, a `datetime` with a time zone, a `numpy.datetime64` in
+                UTC, or `[n]` of these; None for now.
 
         Returns:
             The windows that became full, oldest first; mostly none.
@@ -317,17 +363,47 @@ class DriftMonitor:
         with self._lock:
             self._begin()
             with self._failures.caught("update"):
-                now, rows, failures = self._clock(), self._memory.rows, self._failures.total
-                self._advance(now, reports)
-                batch = read_batch(unread, self._measuring.readers, self.reference, self._failures.caught)
-                if batch.note:
-                    self._failures.remark(batch.note)
-                self._take(batch, now, reports)
-                failed = self._failures.total > failures
-                if batch.n or failed or not unread.names:  # else it was a batch of no rows
-                    self._look_fed(unread, self._memory.rows > rows, failed)
+                now = self._clock()
+                if timestamp is None:
+                    self._advance(now, reports)
+                times = self._take_in(unread, timestamp, now, reports)
+                if timestamp is not None and len(times):
+                    self._advance(min(float(times.max()), now), reports)
             self._settle(reports)
         return reports
+
+    def _take_in(self, unread: Batch, timestamp: Any, now: float, reports: list[WindowReport]) -> NDArray[np.float64]:
+        """Read a batch and measure it; the times of its rows that are not refused."""
+        memory, failures = self._memory, self._failures.total
+        rows, late = memory.rows, memory.late
+        batch = read_batch(unread, self._measuring.readers, self.reference, self._failures.caught)
+        if batch.note:
+            self._failures.remark(batch.note)
+        times = np.full(batch.n, now)
+        if timestamp is not None:
+            batch, times = self._with_times(batch, timestamp, now)
+        if self.plan.by_time:
+            self._take_by_time(batch, times, exact=timestamp is not None)
+        else:
+            self._take(batch, times, reports)
+        failed = self._failures.total > failures
+        if memory.late == late and (batch.n or failed or not unread.names):  # else it was a batch of no rows
+            self._look_fed(unread, memory.rows > rows, failed)
+        return times
+
+    def _with_times(self, batch: Batch, timestamp: Any, now: float) -> tuple[Batch, NDArray[np.float64]]:
+        """The rows that may have come at their times, and these; by rows all of them, those that cannot as of now."""
+        with self._failures.caught("timestamp"):
+            times = seconds_of(timestamp, batch.n)
+            ahead = times > now + AHEAD
+            if not ahead.any():
+                return batch, times
+            self._memory.early += int(ahead.sum())
+            self._failures.note("timestamp", _say_early(times[ahead], now, self.plan.by_time))
+            if self.plan.by_time:
+                return batch.at(np.flatnonzero(~ahead)), times[~ahead]
+            return batch, np.where(ahead, now, times)
+        return Batch(), np.zeros(0)
 
     def _look_fed(self, batch: Batch, fed: bool, failed: bool) -> None:
         """Say it if an update had nothing that the baseline has: windows would never fill, and nothing would alarm."""
@@ -349,11 +425,93 @@ class DriftMonitor:
             self._begin()
             with self._failures.caught("flush"):
                 self._advance(self._clock(), reports)
-                if last := self._memory.cut_short():
-                    self._judge(last.number, reports, partial=True)
-                    self._memory.start_over()
+                self._flush(reports)
             self._settle(reports)
         return reports
+
+    def _flush(self, reports: list[WindowReport]) -> None:
+        """Judge all rows that there are, window after window; the last as it is."""
+        if self.plan.by_time and self._memory.opened:
+            self._close_before(max(self._memory.opened), reports)
+        if last := self._memory.cut_short():
+            self._judge(last.number, reports, partial=True)
+            self._memory.start_over()
+
+    def replay(
+        self,
+        past: Any,
+        *,
+        timestamp: str | None = None,
+        inputs: Columns = None,
+        outputs: Columns = None,
+        embeddings: Mapping[str, Columns] | None = None,
+        labels: Columns = None,
+        segments: str | None = None,
+    ) -> list[WindowReport]:
+        """Judge past data, in whatever order it comes, as if it had come in its own.
+
+        Windows by time: each row goes to its window by its timestamp, and all are judged at the end, the oldest first,
+        the last as well, though it may not be full. Until then each takes the memory of a profile; of a table, which is
+        sorted by time, only one does. Windows by rows: a table is sorted by time if it has times; batches are taken as
+        they come. Rows of windows that this monitor has judged before are too late, and counted in `status.late`: to
+        judge them anew, replay all of them in a new monitor.
+
+        Sinks are told as of any window, at the times of the rows. Other threads' `update` waits until it is over. With
+        `state` nothing is on disk before all of it is, so a replay that was killed is begun anew.
+
+        Args:
+            past: A pandas or polars `DataFrame` or a pyarrow `Table`, a row for each image; or an iterable of dicts of
+                what `update` takes, a batch each, with their `timestamp`.
+            timestamp: Name of a table's column; by default `"timestamp"`. Windows by rows need none.
+            inputs: Column of arrays `[H, W, C]`; by default `"inputs"`, if there is one.
+            outputs: Column of vectors, or columns of numbers `[C]`; of several heads a dict of these. By default
+                `"outputs"`, or all that begin with `"outputs/"` as they follow each other.
+            embeddings: The same for each layer; by default of all columns that begin with `"embeddings/"`.
+            labels: Column of classes, numbers or texts, of several heads a dict; by default `"labels"`.
+            segments: Column of what the baseline is split by; by default `"segments"`.
+
+        Returns:
+            All windows, the oldest first.
+
+        Raises:
+            InputError: If `past` is of another kind, a column is missing, or times are; nothing is judged then, except
+                of windows by rows those that were full. A batch that cannot be read is counted, as by `update`.
+
+        Example:
+            >>> import numpy as np
+            >>> from lensai_integrations import Profiler
+            >>> rng, profiler = np.random.default_rng(0), Profiler(source="validation")
+            >>> profiler.update(outputs=rng.normal(size=(500, 4)))
+            >>> days = [{"timestamp": 86_400.0 * day, "outputs": rng.normal(size=(100, 4))} for day in (7, 5, 6)]
+            >>> monitor = DriftMonitor(profiler.profile(), window=timedelta(days=1))
+            >>> [(report.opened // 86_400, report.rows) for report in monitor.replay(days)]
+            [(5.0, 100), (6.0, 100), (7.0, 100)]
+        """
+        columns = PastColumns(timestamp, inputs, outputs, embeddings, labels, segments)
+        batches, in_order = past_batches(past, columns, need_times=self.plan.by_time)
+        reports: list[WindowReport] = []
+        with self._lock:
+            self._begin()
+            with self._memory.all_or_nothing():
+                latest = 0.0
+                for batch in batches:
+                    times = self._replay(batch, reports, in_order)
+                    if not self.plan.by_time and len(times) and times.min() < latest:
+                        self._failures.remark("batches to replay come in another order than their times", "order")
+                    latest = max([latest, *times[-1:].tolist()])
+            with self._failures.caught("replay"):
+                self._flush(reports)
+            self._settle(reports)
+        return reports
+
+    def _replay(self, given: PastBatch, reports: list[WindowReport], in_order: bool) -> NDArray[np.float64]:
+        times = np.zeros(0)
+        with self._failures.caught("replay"):
+            now = self._clock()
+            times = self._take_in(Batch(**given.arrays), given.timestamp, now, reports)
+            if in_order and len(times):
+                self._advance(min(float(times.max()), now), reports)
+        return times
 
     def score(
         self, *, inputs: Any = None, outputs: Any = None, embeddings: Mapping[str, Any] | None = None
@@ -468,26 +626,43 @@ class DriftMonitor:
             self._teller.add(self._judging.status_event(self._status(state, cause), self._clock()))
 
     def _advance(self, now: float, reports: list[WindowReport]) -> None:
-        """By time: close the pane whose time is over, and judge the windows that ended since."""
-        if not self.plan.by_time:
-            return
-        number = self.plan.pane_at(now)
-        last = self._memory.open.number
-        if number > last and self._memory.open.rows:
-            self._memory.close_pane()
-            for end in boundaries(self.plan, last, number):
-                self._judge(end, reports)
-        if number > self._memory.open.number or not self._memory.open.rows:
-            self._memory.open = OpenPane(number, self._measuring.profiler())
+        """By time: judge the windows that ended before a time, less what is waited for late rows."""
+        if self.plan.by_time:
+            self._close_before(self.plan.pane_at(max(now - self._grace, 0.0)), reports)
 
-    def _take(self, batch: Batch, now: float, reports: list[WindowReport]) -> None:
+    def _close_before(self, number: int, reports: list[WindowReport]) -> None:
+        """Close all panes before one, and judge the windows that end with them or after them."""
+        memory = self._memory
+        for stop in [*sorted(each for each in memory.opened if each < number), number]:
+            if memory.newest_closed is not None:
+                for end in boundaries(self.plan, memory.newest_closed, stop):
+                    if end >= memory.first:
+                        self._judge(end, reports)
+            memory.first = max(memory.first, stop)
+            if stop < number:
+                memory.close_pane(stop)
+
+    def _take_by_time(self, batch: Batch, times: NDArray[np.float64], *, exact: bool) -> None:
+        """Each row into the pane of its time; of a clock that was set back, into the first that is not closed."""
+        late = self._memory.late
+        if not exact:
+            number = self.plan.pane_at(float(times[0])) if batch.n else 0
+            self._memory.take(batch, times, max(number, self._memory.first))
+            return
+        panes = (times * 1e6).astype(np.int64) // self.plan.pane
+        for number in np.unique(panes).tolist():
+            index = np.flatnonzero(panes == number)
+            self._memory.take(batch.at(index), times[index], number)
+        if self._memory.late > late:
+            self._failures.remark(_say_late(times, self._memory.late - late), "late")
+
+    def _take(self, batch: Batch, times: NDArray[np.float64], reports: list[WindowReport]) -> None:
         start, n = 0, batch.n
         while start < n:
-            room = n if self.plan.by_time else self.plan.pane - self._memory.open.rows
-            stop = min(n, start + room)
-            self._memory.take(batch.part(start, stop), now)
+            stop = min(n, start + self._memory.room)
+            self._memory.take(batch.part(start, stop), times[start:stop])
             start = stop
-            if not self.plan.by_time and self._memory.open.rows >= self.plan.pane:
+            if not self._memory.room:
                 number = self._memory.close_pane().number
                 if self.plan.ends(number):
                     self._judge(number, reports)
@@ -509,6 +684,25 @@ class DriftMonitor:
         self._memory.save(self._state)
         with self._failures.caught("sinks"):
             self._teller.tell(lambda: self._memory.save(self._state))
+
+
+def _say_early(times: NDArray[np.float64], now: float, by_time: bool) -> str:
+    """What is to be said of rows that are far ahead of the clock."""
+    what = "are in no window" if by_time else "are taken as of now"
+    return (
+        f"{len(times)} rows have a timestamp of up to {utc(float(times.max()))}, more than a day ahead of the clock"
+        f" here, which is at {utc(now)}: they {what}, and status.early counts them. Set the clock that is wrong; times"
+        " are in seconds since 1970, not in milliseconds"
+    )
+
+
+def _say_late(times: NDArray[np.float64], count: int) -> str:
+    """What is to be said of rows whose window was judged, among those of these times."""
+    return (
+        f"{count} rows came when their window had been judged, the oldest of {utc(float(times.min()))}: they are in"
+        " none, and status.late counts them. Pass DriftMonitor(late=timedelta(...)) to wait for such rows; past data as"
+        " a whole is judged by `replay` of a new monitor"
+    )
 
 
 def _say_lacking(problems: Problems, groups: Iterable[str], feeds: Mapping[str, str]) -> None:

@@ -18,21 +18,25 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lensai_integrations.errors import FormatError, InputError, InUseError
 from lensai_integrations.monitoring.batches import Batch, Measuring, OpenPane
-from lensai_integrations.monitoring.judging import Judging, Whole, whole_number
+from lensai_integrations.monitoring.judging import Judging, Whole
 from lensai_integrations.monitoring.telling import Teller
 from lensai_integrations.monitoring.windows import Pane, Panes, Plan, kept_rows, profile_of_rows
 from lensai_integrations.problems import Problems, log, pass_on, suppressed
 from lensai_integrations.profiles.conventions import plain_name
 from lensai_integrations.profiles.profile import Profile, from_bytes, to_bytes
-from lensai_integrations.storage.checked_json import from_json, to_json
+from lensai_integrations.storage.checked_json import from_json, to_json, whole_number
 from lensai_integrations.storage.folders import lock, replace_file, write_file
 
 HEAD: Final = "head.json"
@@ -176,8 +180,11 @@ class Memory:
         warm_start: Whether the first window is filled with rows of the baseline.
 
     Attributes:
-        open: The pane that is being filled.
+        opened: The panes that are being filled, by number: by rows always one, by time as many as have rows.
+        first: By time, number of the first pane that is not closed.
         rows: Measured so far, restarts included.
+        late: Rows that came when their window had been judged, and are in none.
+        early: Rows whose timestamp was far ahead of the clock.
         restarts: How often a state was gone on with.
         restored_from: What that state said its monitor was; empty without one.
 
@@ -201,7 +208,7 @@ class Memory:
                 "warm_start=True fills a sliding window by rows: pass window= and a smaller stride= in rows"
             )
         self._warm = plan.window - plan.stride if warm_start else 0
-        self.rows = self.restarts = 0
+        self.rows = self.restarts = self.late = self.early = self.first = 0
         self.restored_from = ""
         self._store: MonitorFolder | None = None
         self.start_over()
@@ -211,11 +218,24 @@ class Memory:
         self._panes = Panes(self._plan)
         for pane in self._warm_panes():
             self._panes.push(pane)
-        self.open = self._opened(self._warm)
+        self.opened: dict[int, OpenPane] = {}
+        if not self._plan.by_time:
+            self.opened[self._warm] = self._new_pane(self._warm)
         self._unjudged = 0
 
-    def _opened(self, number: int) -> OpenPane:
+    def _new_pane(self, number: int) -> OpenPane:
         return OpenPane(number, self._measuring.profiler())
+
+    @property
+    def room(self) -> int:
+        """By rows, how many the pane that is being filled still takes."""
+        (pane,) = self.opened.values()
+        return self._plan.pane - pane.rows
+
+    @property
+    def newest_closed(self) -> int | None:
+        """Number of the newest closed pane that a window to come may need."""
+        return self._panes.kept[-1].number if self._panes.kept else None
 
     def _warm_panes(self) -> list[Pane]:
         if not self._warm:
@@ -228,33 +248,87 @@ class Memory:
             for pane_rows in [{name: values[number * size : (number + 1) * size] for name, values in rows.items()}]
         ]
 
-    def take(self, batch: Batch, now: float) -> None:
-        """Measure a batch into the open pane."""
-        taken = self.open.take(batch, now)
+    def take(self, batch: Batch, times: NDArray[np.float64], number: int | None = None) -> None:
+        """Measure a batch, into the pane of a number, by rows into the one that is being filled.
+
+        Rows that come late go to a closed pane as long as a window that is to be judged has it; later they are counted.
+
+        Args:
+            batch: The rows.
+            times: When they came, `[n]` seconds since 1970.
+            number: By time, their pane.
+        """
+        if number is None:
+            (number,) = self.opened
+        if number >= self.first or not self._plan.by_time:
+            pane = self.opened.get(number) or self._new_pane(number)
+            taken = pane.take(batch, times)
+            if taken:
+                self.opened[number] = pane
+        elif number > self._plan.next_end(self.first) - self._plan.window:
+            taken = self._take_late(batch, times, number)
+        else:
+            taken, self.late = 0, self.late + batch.n
         self.rows += taken
         self._unjudged += taken
 
-    def close_pane(self) -> Pane:
-        """Close the open pane and open the next.
+    def _take_late(self, batch: Batch, times: NDArray[np.float64], number: int) -> int:
+        late = self._new_pane(number)
+        taken = late.take(batch, times)
+        if not taken:
+            return 0
+        profile, rows, opened, closed = late.profile(), late.rows, late.opened, late.closed
+        own = profile
+        for kept in self._panes.kept:
+            if kept.number == number:
+                before = kept.profile
+                if before is None:
+                    assert self._store is not None
+                    before = self._store.get(kept.file)
+                own, rows = before.merge(profile), rows + kept.rows
+                opened, closed = min(opened, kept.opened), max(closed, kept.closed)
+        self._panes.amend(Pane(number, rows, opened, closed, own), profile)
+        return taken
+
+    def close_pane(self, number: int | None = None) -> Pane:
+        """Close a pane, by rows the one that is being filled, and open the next.
 
         Raises:
             LensAIError: If its rows do not fit those before them; all are forgotten then, so that the next ones count.
         """
-        ending = self.open
+        if number is None:
+            (number,) = self.opened
+        ending = self.opened.pop(number)
         try:
             pane = Pane(ending.number, ending.rows, ending.opened, ending.closed, ending.profile(), file=ending.file)
             self._panes.push(pane)
         except Exception:
+            others = self.opened
             self.start_over()
+            self.opened |= others
             raise
-        self.open = self._opened(ending.number + 1)
+        if not self._plan.by_time:
+            self.opened[number + 1] = self._new_pane(number + 1)
         return pane
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """A context that, if an error leaves it, takes back the panes by time that were begun in it, and their rows."""
+        rows, unjudged, before = self.rows, self._unjudged, set(self.opened)
+        try:
+            yield
+        except BaseException:
+            if self._plan.by_time:
+                self.opened = {number: pane for number, pane in self.opened.items() if number in before}
+                self.rows, self._unjudged = rows, unjudged
+            raise
 
     def cut_short(self) -> Pane | None:
         """The last pane, closed before it was full; None if all rows have been judged."""
         if not self._unjudged:
             return None
-        return self.close_pane() if self.open.rows else self._panes.kept[-1]
+        last = max(self.opened, default=None)
+        return self.close_pane(last) if last is not None and self.opened[last].rows else self._panes.kept[-1]
 
     def window(self, last: int, *, partial: bool = False) -> Whole | None:
         """The window that ends with a pane; None if it is not whole.
@@ -266,14 +340,14 @@ class Memory:
         panes = self._panes.window(last, partial=partial)
         if not panes:
             return None
-        self._unjudged = 0
+        self._unjudged = sum(pane.rows for pane in self.opened.values())
         merged = self._panes.merged(last)
         self._panes.judged(last)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         info = {**merged.info, "source": self._measuring.source, "created": created}
         fed = [pane for pane in panes if not pane.warm]
         rows, warm = sum(pane.rows for pane in panes), sum(pane.warm for pane in panes)
-        times = (fed[0].opened, fed[-1].closed)
+        times = (min(pane.opened for pane in fed), max(pane.closed for pane in fed))
         return Whole(Profile(merged.groups, merged.rows, info, merged.segments), rows, warm, *times)
 
     def restore(self, folder: str | Path) -> None:
@@ -315,21 +389,27 @@ class Memory:
         try:
             rows, restarts = whole_number(head["rows"]), whole_number(head["restarts"])
             unjudged, state = whole_number(head["unjudged"]), str(head["state"])
+            late, early = whole_number(head.get("late", 0)), whole_number(head.get("early", 0))
             self._judging.restore(head["judging"])
             self._teller.restore(head["outbox"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FormatError(f"head.json does not describe a monitor: {error!r}") from error
         self.rows, self.restarts, self.restored_from = rows, restarts + 1, state
+        self.late, self.early = late, early
         if head.get("plan") != asdict(self._plan):
             log.warning("the windows are laid out otherwise than in the state on disk: the next begins with no rows")
             return
         try:
             self._read_panes(head)
+            if self._judging.spans is not None and head.get("spans") is not None:
+                self._judging.spans.restore(head["spans"], self._profile)
             self._unjudged = unjudged
         except (KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
             pass_on(error)
             log.warning("rows on disk cannot be read, the next window begins without them: %s", error)
             self.start_over()
+            if self._judging.spans is not None:
+                self._judging.spans.start_over()
 
     def _read_panes(self, head: Mapping[str, Any]) -> None:
         panes = Panes(self._plan)
@@ -337,21 +417,30 @@ class Memory:
         for entry in head["panes"]:
             number = whole_number(entry["number"])
             panes.push(warm[number] if entry["warm"] else self._pane(entry))
-        entry = head["open"]
-        open_pane = self._opened(whole_number(entry["number"]))
-        if entry["rows"]:
-            kept = self._pane(entry)
-            open_pane = replace(
-                open_pane, earlier=kept.profile, rows=kept.rows, opened=kept.opened, closed=kept.closed, file=kept.file
-            )
+        number = whole_number(head["open"]["number"])
+        opened = {} if self._plan.by_time else {number: self._new_pane(number)}
+        for entry in [head["open"], *head.get("opened", [])]:
+            if entry["rows"]:
+                kept = self._pane(entry)
+                opened[kept.number] = replace(
+                    self._new_pane(kept.number), earlier=kept.profile, rows=kept.rows, opened=kept.opened,
+                    closed=kept.closed, file=kept.file,
+                )  # fmt: skip
         if not self._plan.by_time:
-            _check_order([pane.number for pane in panes.kept], open_pane, self._plan)
-        self._panes, self.open = panes, open_pane
+            _check_order([pane.number for pane in panes.kept], opened, self._plan)
+        first = whole_number(head.get("first", number))
+        if self._plan.by_time and any(number < first for number in opened):
+            raise FormatError(f"of the panes {sorted(opened)}, some are before the first that is not closed, {first}")
+        self._panes, self.opened, self.first = panes, opened, first
+
+    def _profile(self, file: Any) -> Profile:
+        assert self._store is not None
+        profile = self._store.get(file)
+        self._measuring.check(profile)
+        return profile
 
     def _pane(self, entry: Mapping[str, Any]) -> Pane:
-        assert self._store is not None
-        profile = self._store.get(entry["file"])
-        self._measuring.check(profile)
+        profile = self._profile(entry["file"])
         opened, closed = float(entry["opened"]), float(entry["closed"])
         if not math.isfinite(opened + closed):
             raise FormatError(f"the time of pane {entry['number']} is not a number")
@@ -372,13 +461,20 @@ class Memory:
                 if not pane.warm and not pane.file:
                     assert pane.profile is not None
                     self._panes.settle(pane.number, store.put(pane.profile))
-            if self.open.rows and not self.open.file:
-                self.open.file = store.put(self.open.profile())
+            for open_pane in self.opened.values():
+                if open_pane.rows and not open_pane.file:
+                    open_pane.file = store.put(open_pane.profile())
+            spans = self._judging.spans
+            for span in spans.unsaved() if spans is not None else ():
+                spans.settle(span, store.put(span.profile))  # type: ignore[union-attr]
             head = self._head(state)
-            store.commit(head, {entry["file"] for entry in (*head["panes"], head["open"])})
+            files = {entry["file"] for entry in (*head["panes"], head["open"], *head["opened"])}
+            store.commit(head, files | (spans.files if spans is not None else set()))
 
     def _head(self, state: str) -> dict[str, Any]:
         kept = [_described(pane) | {"warm": bool(pane.warm)} for pane in self._panes.kept]
+        none = {"number": self.first, "rows": 0, "opened": 0.0, "closed": 0.0, "file": ""}
+        oldest, *others = [_described(self.opened[number]) for number in sorted(self.opened)] or [none]
         return {
             "state": state,
             "baseline": self._baseline_id(),
@@ -388,7 +484,12 @@ class Memory:
             "unjudged": self._unjudged,
             "judging": self._judging.state(),
             "panes": kept,
-            "open": _described(self.open),
+            "spans": None if self._judging.spans is None else self._judging.spans.state(),
+            "open": oldest,
+            "opened": others,
+            "first": self.first,
+            "late": self.late,
+            "early": self.early,
             "outbox": self._teller.state(),
         }
 
@@ -411,9 +512,10 @@ def _described(pane: Pane | OpenPane) -> dict[str, Any]:
     return {key: getattr(pane, key) for key in ("number", "rows", "opened", "closed", "file")}
 
 
-def _check_order(numbers: list[int], open_pane: OpenPane, plan: Plan) -> None:
-    """Panes by rows follow one another, and the open one is not full."""
-    if numbers != list(range(open_pane.number - len(numbers), open_pane.number)) or open_pane.rows >= plan.pane:
+def _check_order(numbers: list[int], opened: Mapping[int, OpenPane], plan: Plan) -> None:
+    """Panes by rows follow one another, and the one that is open is not full."""
+    last = min(opened)
+    if len(opened) > 1 or numbers != list(range(last - len(numbers), last)) or opened[last].rows >= plan.pane:
         raise FormatError(
-            f"the panes {numbers} and {open_pane.number} with {open_pane.rows} rows make no windows of {plan}"
+            f"the panes {numbers} and {sorted(opened)} with {opened[last].rows} rows make no windows of {plan}"
         )

@@ -55,6 +55,16 @@ class Plan:
         """The number of the pane of a time in seconds since 1970; only by time."""
         return int(seconds * 1e6) // self.pane
 
+    def next_end(self, number: int) -> int:
+        """The first pane from this on with which a window ends; only by time.
+
+        Example:
+            >>> plan = Plan(60_000_000, 4, 2, by_time=True)
+            >>> [plan.next_end(number) for number in (10, 11, 12)]
+            [11, 11, 13]
+        """
+        return -(-(number + 1) // self.stride) * self.stride - 1
+
     def ends(self, number: int) -> bool:
         """Whether a window ends with the pane of this number."""
         if self.by_time:
@@ -90,6 +100,25 @@ def plan_windows(window: Any, stride: Any = None, every: Any = None) -> Plan:
     return _plan(size, size if stride is None else _rows("stride", stride), "stride")
 
 
+def seconds_late(late: Any, plan: Plan) -> float:
+    """How long windows wait for late rows, in seconds.
+
+    Raises:
+        InputError: If it is no time, or windows are by rows, which wait for none.
+
+    Example:
+        >>> seconds_late(timedelta(minutes=5), plan_windows(timedelta(hours=1)))
+        300.0
+    """
+    if late is None:
+        return 0.0
+    if not isinstance(late, timedelta) or late < timedelta(0):
+        raise InputError(f"late={late!r} should be a datetime.timedelta, not negative")
+    if not plan.by_time:
+        raise InputError(f"late={late!r} is for windows by time: pass window=timedelta(...), or leave it out")
+    return late.total_seconds()
+
+
 def _plan(size: int, step: int, name: str, *, by_time: bool = False) -> Plan:
     if step > size:
         raise InputError(f"{name} is longer than the window, so that rows in between would be judged by none")
@@ -116,8 +145,8 @@ class Pane:
     Attributes:
         number: From 0; by time, its place since 1970.
         rows: How many.
-        opened: When its first row came, seconds since 1970.
-        closed: When its last did.
+        opened: The earliest time of a row, seconds since 1970.
+        closed: The latest.
         profile: Of its rows; None once it is in a merged one.
         warm: How many rows are the baseline's own.
         file: Where it is kept on disk; empty if it is not.
@@ -196,9 +225,38 @@ class Panes:
         self._back = [(number, profile) for number, profile in self._back if number >= oldest]
         self._turn()
 
+    def amend(self, pane: Pane, late: Profile) -> None:
+        """Rows came late to a pane that is closed.
+
+        Args:
+            pane: With these rows.
+            late: Of them alone.
+        """
+        self.kept = sorted([p for p in self.kept if p.number != pane.number] + [pane], key=lambda p: p.number)
+        if self._front and pane.number <= self._front[0][0]:
+            self._front = _amended(self._front, pane.number, late)
+            return
+        self._back = _added(self._back, pane.number, late)
+        self._newest = late if self._newest is None else self._newest.merge(late)
+
     def settle(self, number: int, file: str) -> None:
         """Note where a pane is kept on disk, so that its own profile need not stay in memory."""
         self.kept = [replace(p, file=file, profile=None) if p.number == number else p for p in self.kept]
+
+
+def _amended(front: list[tuple[int, Profile]], number: int, late: Profile) -> list[tuple[int, Profile]]:
+    """The front of two stacks: each entry is merged with all that are newer, so older ones have a late pane as well."""
+    newer = [entry for entry in front if entry[0] > number]
+    own = [(number, newer[-1][1])] if newer and all(entry[0] != number for entry in front) else []
+    older = [*own, *(entry for entry in front if entry[0] <= number)]
+    return [*newer, *((n, profile.merge(late)) for n, profile in older)]
+
+
+def _added(back: list[tuple[int, Profile]], number: int, late: Profile) -> list[tuple[int, Profile]]:
+    """The back of two stacks: each entry is a pane alone, the oldest first."""
+    if any(n == number for n, _ in back):
+        return [(n, profile.merge(late) if n == number else profile) for n, profile in back]
+    return sorted([*back, (number, late)], key=lambda entry: entry[0])
 
 
 def boundaries(plan: Plan, last: int, now: int) -> Iterator[int]:

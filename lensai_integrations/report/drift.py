@@ -23,8 +23,10 @@ from lensai_integrations.drift.result import (
 )
 from lensai_integrations.drift.text import certainty, p_text
 from lensai_integrations.profiles.conventions import paired, title_of
+from lensai_integrations.profiles.names import OUTPUTS
 from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.profiling.sampling import measured_lines
+from lensai_integrations.report.accuracy import accuracy_table
 from lensai_integrations.report.pages import (
     Column,
     Fact,
@@ -60,6 +62,11 @@ _COLUMNS = (
     Column("effect", "Kolmogorov-Smirnov distance of the two distributions: 0 the same, 1 apart"),
     Column("p", "Chance of such an effect without drift, corrected for all tests of the report"),
 )
+_BY_LABELS = "Lines are 95% intervals. The estimate is what would have been said without labels."
+_ESTIMATED = (
+    "The window has no labels: its accuracy is estimated from how sure the model is. The line is a 95% interval, which "
+    "allows for what such estimates were measured to get wrong under shift; the truth may lie outside."
+)
 _USE = (
     "A stream moved when its p is below the false-alarm rate and its effect is at least the smallest that counts. The "
     "effect is a share of the rows: the Kolmogorov-Smirnov distance for numbers, the share of rows in another category "
@@ -74,6 +81,7 @@ def drift_page(report: DriftReport, baseline: Baseline | Profile, window: Profil
     window = paired(window, reference)
     sources = [Source(0, "baseline", reference), Source(1, "window", window)]
     sections = [_moved_section(report, sources)] if report.moved or _points(report) else []
+    sections += _accuracy_sections(report)
     sections += _segment_sections(report, sources)
     sections += [_group_section(group, sources) for group in report.groups]
     made = window.info.get("created")
@@ -196,6 +204,14 @@ def _group_section(group: GroupDrift, sources: Sequence[Source]) -> Section:
         fans=(fan(parts),) if embedded and parts else (),
         folded=rest,
     )
+
+
+def _accuracy_sections(report: DriftReport) -> Iterator[Section]:
+    """How accurate each answer is, with intervals; by labels also of each class."""
+    for name, estimate in report.accuracies:
+        title = "Accuracy" if name == OUTPUTS else f"Accuracy of {name}"
+        lead = _BY_LABELS if estimate.by_labels else _ESTIMATED
+        yield Section(title, (lead,), accuracy=accuracy_table(estimate))
 
 
 def _segment_sections(report: DriftReport, sources: Sequence[Source]) -> list[Section]:

@@ -18,6 +18,7 @@ from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import LABELS, OUTPUTS, group_of, head_of, is_labels, is_outputs
 from lensai_integrations.profiling.raw_rows import METADATA
 from lensai_integrations.profiling.sampling import SAMPLED
+from lensai_integrations.report.accuracy import AccuracyTable
 from lensai_integrations.report.segments import SegmentTable, segment_table
 from lensai_integrations.report.streams import (
     NOTABLE_GAP,
@@ -99,6 +100,7 @@ class Section:
         fans: Overviews of layers.
         folded: Further tables, unfolded on demand.
         segments: A table of segments.
+        accuracy: Tables of how accurate an answer is.
     """
 
     title: str
@@ -114,6 +116,7 @@ class Section:
     fans: tuple[Fan, ...] = ()
     folded: tuple[Folded, ...] = ()
     segments: SegmentTable | None = None
+    accuracy: AccuracyTable | None = None
 
 
 @dataclass(frozen=True)

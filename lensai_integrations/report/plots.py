@@ -229,14 +229,23 @@ def bands_svg(
     return _svg(parts, title, WIDTH, height)
 
 
-def bar_svg(share: float, marks: Sequence[tuple[int, float]], top: float, title: str, colour: int = 0) -> Markup:
-    """One horizontal bar with marks across it.
+def bar_svg(
+    share: float,
+    marks: Sequence[tuple[int, float]],
+    top: float,
+    title: str,
+    colour: int = 0,
+    ranges: Sequence[tuple[int, float, float]] = (),
+) -> Markup:
+    """One horizontal bar with marks across it, and lines along it.
 
     Args:
         share: Length of the bar.
         marks: Source number and place of each mark.
         top: The share that fills the width.
         title: What is seen, in words.
+        colour: Source number of the bar.
+        ranges: Source number and both ends of each line.
 
     Example:
         >>> 'width="160"' in bar_svg(0.5, [(1, 0.4)], 1.0, "half")
@@ -244,6 +253,9 @@ def bar_svg(share: float, marks: Sequence[tuple[int, float]], top: float, title:
     """
     scale = WIDTH / top if top > 0 else 0.0
     parts = [Markup('<rect class="s{}" y="2" height="10" width="{}"/>').format(colour, _short(scale * share))]
+    for source, low, high in ranges:
+        ends = [_short(min(max(scale * end, 0.0), WIDTH)) for end in (low, high)]
+        parts.append(Markup('<path class="s{} range" d="M{} 7H{}"/>').format(source, *ends))
     for source, value in marks:
         x = _short(min(max(scale * value, 1.0), WIDTH - 1))
         parts.append(Markup('<path class="s{} mark" d="M{} 0V14"/>').format(source, x))

@@ -269,14 +269,17 @@ class KLLBank(Sketch):
         sizes = sizes or [0]
         return [self._pending.filled + sizes[0], *sizes[1:]], np.concatenate([self._pending.used.T, items], axis=1)
 
-    def sorted_view(self) -> tuple[Floats, Integers]:
+    def sorted_view(self, columns: Sequence[int] | None = None) -> tuple[Floats, Integers]:
         """Everything the sketches hold. Waits for an accelerator, as all that follows does.
+
+        Args:
+            columns: Of these streams only, in this order; None for all.
 
         Returns:
             Values float32 `[dim, m]`, ascending, and how many rows each stands for, int64 `[dim, m]`, together n.
         """
         sizes, items = self._settled()._laid_out()
-        return weighted.sorted_items(items, sizes)
+        return weighted.sorted_items(items if columns is None else items[list(columns)], sizes)
 
     def quantiles(self, ranks: ArrayLike) -> Floats:
         """The smallest retained value with at least a fraction `rank` of the rows at or below it.

@@ -110,3 +110,18 @@ def _children(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list | tuple) else ()
+
+
+def whole_number(value: Any) -> int:
+    """A count that was read.
+
+    Raises:
+        FormatError: If it is none.
+
+    Example:
+        >>> whole_number(3)
+        3
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise FormatError(f"{value!r} is no count")
+    return value

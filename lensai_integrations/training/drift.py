@@ -33,7 +33,18 @@ from lensai_integrations.training.tracking import TrackedRun
 from lensai_integrations.training.weights import WEIGHTS, Weights
 
 #: Arguments of the monitor that are no arguments of the callback by name.
-_SETTINGS: Final = ("every", "warm_start", "recover", "remind", "min_effect", "against", "measures", "rows", "clock")
+_SETTINGS: Final = (
+    "alarms",
+    "every",
+    "warm_start",
+    "recover",
+    "remind",
+    "min_effect",
+    "against",
+    "measures",
+    "rows",
+    "clock",
+)
 #: Windows that are kept; a pass over millions of rows has thousands.
 MOST_REPORTS: Final = 1000
 

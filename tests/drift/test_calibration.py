@@ -27,9 +27,9 @@ def profile_of(**rows):
 def test_every_group_has_its_blocks_and_labels_none(baseline):
     calibration = calibration_of(baseline)
     kinds = {(part.group, part.block.kind) for part in calibration.parts}
-    rows = {"distributions", "kernel", "components"}
+    rows = {"distributions", "kernel", "bounded_components"}
     assert kinds == {(group, kind) for group in ("outputs", "embeddings/pool") for kind in rows} | {
-        ("outputs", "classes")
+        ("outputs", "class_shares")
     }
     assert (calibration.sizes, calibration.rows, calibration.draws) == ((5, 10, 25, 50, 100, 200), 600, 100)
     assert all(part.null.largest.shape[::2] == (6, 100) for part in calibration.parts)

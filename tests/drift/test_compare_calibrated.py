@@ -83,7 +83,7 @@ def test_shifts_are_found_and_named(baseline, rng, change, group):
 
 
 def test_a_change_of_correlation_alone_is_found_by_rows_as_vectors(baseline, rng):
-    report = compare(baseline, window(rng, 200, baseline, change="correlation"))
+    report = compare(baseline, window(rng, 400, baseline, change="correlation"))
     pool = next(group for group in report.groups if group.name == "embeddings/pool")
     assert pool.vectors.drift
     assert pool.moved == ()
@@ -235,7 +235,7 @@ def test_reports_as_text_json_and_page(baseline, rng):
     found = json.loads(report.to_json())
     assert (found["correction"], found["clean_windows"], found["harm"]) == ("max-t", 200, "benign")
     assert found["p_value"] == report.p_value
-    assert set(found["accuracy"]) == {"baseline", "window", "low", "high", "by_labels"}
+    assert set(found["accuracy"]) == {"baseline", "window", "low", "high", "by_labels", "moved", "ceiling"}
     vectors = found["groups"][0]["vectors"]
     assert set(vectors["statistics"]) == {"mmd", "mahalanobis"}
     assert found["groups"][0]["streams"][0]["statistic"] in ("ks", "wasserstein", "anderson_darling")

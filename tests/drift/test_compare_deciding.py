@@ -141,11 +141,11 @@ def test_what_is_not_calibrated_takes_its_share_of_the_rate():
 
 
 def test_classes_are_a_stream_of_their_own():
-    evidence = [judged("outputs", "classes", ("chi_square", "total_variation"), [[0.03], [0.2]])]
+    evidence = [judged("outputs", "class_shares", ("freeman_tukey",), [[0.03]])]
     given = GroupDrift("outputs", 1, 1, 0, 0, (stream("outputs/top_class", 0.9, kind="categories"),))
     [found], families = by_calibration([given], evidence, window(outputs=()), LIMITS)
     assert (families, p_values(found)) == (0, {"outputs/top_class": pytest.approx(0.03)})
-    assert found.streams[0].statistic == "chi_square"
+    assert found.streams[0].statistic == "freeman_tukey"
 
 
 def test_p_values_stay_within_0_and_1():

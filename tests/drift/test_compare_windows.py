@@ -49,7 +49,7 @@ def test_sketches_say_the_same_where_they_are_exact(baseline, calibration, rng):
         by_kind(corrected_statistics(calibration, without_rows(seen))),
     )
     kinds = {kind for _, kind in known}
-    assert kinds == {"distributions", "classes", "kernel", "components"}
+    assert kinds == {"distributions", "class_shares", "kernel"}  # no sketch has the mean of what is cut off
     for key, each in known.items():
         np.testing.assert_allclose(each.values, full[key].values, rtol=2e-3, atol=2e-3)
 
@@ -59,7 +59,8 @@ def test_a_window_that_outgrew_its_sample_is_judged_by_sketches(baseline, calibr
     assert complete_rows(seen) == {}
     assert complete_rows(Profile()) == {}
     assert set(complete_rows(window(rng, 50, baseline))) >= {"outputs", "embeddings/pool"}
-    assert {each.m for each in corrected_statistics(calibration, seen)} == {500}
+    sizes = {each.part.block.kind: each.m for each in corrected_statistics(calibration, seen)}
+    assert sizes == {"distributions": 500, "kernel": 500, "class_shares": 500, "bounded_components": 100}
 
 
 def test_the_error_of_ranks_makes_distributions_alone_less_certain(baseline, calibration, rng):
@@ -102,7 +103,7 @@ def test_rows_without_an_answer_are_of_no_class(baseline, calibration, rng):
     made["outputs"][:30] = np.nan
     profiler = Profiler(like=baseline, seed=1)
     profiler.update(outputs=made["outputs"])
-    classes = by_kind(corrected_statistics(calibration, profiler.profile()))["outputs", "classes"]
+    classes = by_kind(corrected_statistics(calibration, profiler.profile()))["outputs", "class_shares"]
     assert classes.m == 70
 
 
@@ -115,7 +116,7 @@ def test_groups_that_are_missing_or_of_other_streams_are_left_out(baseline, cali
 def test_between_two_sizes_logarithms_are_interpolated(baseline, calibration, rng, monkeypatch):
     asked = []
 
-    def spy(parts, values, size):
+    def spy(parts, values, counts, size):
         asked.append(size)
         return [(np.full((1, 1), -1.0 - size), np.array([-1.0 - size])) for _ in parts]
 
@@ -157,8 +158,10 @@ def test_adjusted_p_values_are_those_of_the_smallest_over_the_same_draws(calibra
             each += [log - np.log(weight) for log, weight in zip(logs, part.block.weights, strict=True)]
         smallest.append(min(each))
     smallest = np.array(smallest)
-    for part, value, (logs, alone) in zip(parts, values, compare._adjusted(parts, values, 2), strict=True):
-        own = part.null.log_p(part.null.standard(value, 2), 2)
+    for part, value, (logs, alone) in zip(
+        parts, values, compare._adjusted(parts, values, [100] * len(parts), 2), strict=True
+    ):
+        own = part.null.log_p(part.null.standard(value, 2) * compare.shrinkage(100, part.n), 2)
         np.testing.assert_allclose(alone, own.min(axis=1))
         for row, weight, found in zip(own, part.block.weights, logs, strict=True):
             p = (np.sum(smallest[:, None] <= row - np.log(weight), axis=0) + 1) / (calibration.draws + 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow.utils.validation import _validate_metric_name
 from monitors import Clock
 from profiles import batch, make_baseline
 from tracking import free_port
@@ -14,6 +15,7 @@ from tracking import free_port
 from lensai_integrations import DriftMonitor
 from lensai_integrations.errors import InputError
 from lensai_integrations.mlflow import MLflowSink
+from lensai_integrations.mlflow.monitoring import MOST_CHARTED, medians
 from lensai_integrations.monitoring.events import Event
 
 
@@ -35,8 +37,50 @@ def test_windows_are_metrics_and_an_alarm_brings_its_report(embedded_store):
     run = client.get_run(run_id)
     assert run.data.metrics["drift/rows"] == 60
     assert run.data.metrics["drift/effects/inputs"] > 0.5
+    evidence = client.get_metric_history(run_id, "drift/evidence")
+    assert [m.value > 2 for m in evidence] == [False, True]  # 2 is one clean window in a hundred
+    assert run.data.metrics["drift/p_value"] < 0.01
+    assert run.data.metrics["drift/evidences/inputs"] == evidence[1].value
+    dark = [run.data.metrics[f"drift/{name}/inputs/brightness"] for name in ("medians_baseline", "medians")]
+    assert dark[1] < 0.6 * dark[0]
     assert run.data.tags["lensai.monitor.camera 3"] == "Completed"
     assert [f.path for f in client.list_artifacts(run_id, "lensai/drift")] == ["lensai/drift/window-000002.html"]
+
+
+def test_another_drift_has_a_page_and_medians_go_on_after_a_restart(embedded_store, tmp_path):
+    run_id, rng, baseline, heard = embedded_store.new_run(), np.random.default_rng(0), make_baseline(300), []
+    answers = batch(rng, 60)
+    answers["outputs"] = answers["outputs"][:, ::-1] * 0.1
+    for number, window in enumerate([batch(rng, 60, brightness=0.3), answers, batch(rng, 60)]):
+        sink = MLflowSink(run_id, tracking_uri=embedded_store.uri, flush_seconds=60)
+        clock = Clock(1_700_000_000.0 + number)
+        with DriftMonitor(baseline, 60, sinks=[sink, heard.append], state=tmp_path, clock=clock) as monitor:
+            monitor.update(**window)
+    assert monitor.status.failures == {}
+    assert [event.kind for event in heard] == ["alarm", "change"]
+    assert "now drifted in another way instead: outputs" in heard[1].text
+    client = embedded_store.client
+    pages = [file.path for file in client.list_artifacts(run_id, "lensai/drift")]
+    assert pages == ["lensai/drift/window-000001.html", "lensai/drift/window-000002.html"]
+    brightness = client.get_metric_history(run_id, "drift/medians/inputs/brightness")
+    assert [m.step for m in brightness] == [1, 2, 3]  # also where it does not move any more
+    charts = [name for name in client.get_run(run_id).data.metrics if name.startswith("drift/medians/")]
+    assert len(charts) == MOST_CHARTED
+
+
+def test_names_that_mlflow_refuses_are_made_such_that_it_takes_them():
+    hue = {"effect": 0.5, "drift": True, "median_baseline": 20.0, "median": 31.0}
+    odd = ["inputs/a//b", 'inputs/\u00e9 "x"', "inputs/" + "x" * 300, "inputs/../up", "labels/"]
+    names = [name for name, _ in medians([hue | {"stream": stream} for stream in odd], set())]
+    assert names[::2] == [
+        "drift/medians/inputs/a/b",
+        "drift/medians/inputs/_ _x_",
+        ("drift/medians/inputs/" + "x" * 300)[:250],
+        "drift/medians/up",
+        "drift/medians/labels",
+    ]
+    for name in names:
+        _validate_metric_name(name)
 
 
 def test_told_again_after_a_crash_changes_nothing(embedded_store):

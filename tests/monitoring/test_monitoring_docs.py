@@ -14,6 +14,10 @@ torch = pytest.importorskip("torch")
 PAGE = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
 
 
+#: What the snippets on rows with times print.
+TIMES = ["[2, 1] 0", "[0.0, 1.0, 2.0, 3.0, 4.0] [40, 40, 40, 40, 40]"]
+
+
 class Net(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -48,9 +52,9 @@ def test_every_snippet_runs(tmp_path, monkeypatch, capsys, caplog):
     given = {"requests": lambda: requests, "image": image, "logit": answer(image), "model": model}
     page = PAGE.split("\n## Lightning")[0]  # the rest is for the frameworks' own tests
     snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(snippets) == 9
+    assert len(snippets) == 12
     for number, snippet in enumerate(snippets):
         exec(compile(snippet, f"docs/monitoring.md, snippet {number}", "exec"), given)
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[:2]] == ["1", "2"]
-    assert printed[2:] == ["Running 0 {'inputs': 1}", "ok 50 49", "True False", "2 1", "200 {}"]
+    assert printed[2:] == ["1 None", "Running 0 {'inputs': 1}", "ok 50 49", "True False", "2 1", *TIMES, "200 {}"]

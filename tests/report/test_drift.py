@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lensai_integrations import Baseline, DriftReport, Profile, Profiler, compare
+from lensai_integrations.drift.accuracy import AccuracyEstimate
+from lensai_integrations.drift.labelled import Confusion, Labelled
+from lensai_integrations.report import drift_html
+from lensai_integrations.report.accuracy import accuracy_table
 from lensai_integrations.report.drift import MOST_FINDINGS, drift_page
 from lensai_integrations.report.pages import Page, Section
 
@@ -57,6 +63,38 @@ def test_the_verdict_is_the_reports(moved: tuple[DriftReport, Page], calm: tuple
     assert not report.drift
     assert page.verdict.tone == "good"
     assert [line.split(":")[0] for line in page.verdict.lines] == ["Accuracy"]
+
+
+def test_accuracy_by_labels_is_drawn_with_its_classes(moved: tuple[DriftReport, Page]) -> None:
+    report, page = moved
+    found, table = report.accuracy, section(page, "Accuracy").accuracy
+    assert [row.name for row in table.shares] == ["baseline, by its labels", "window, by 400 labels"]
+    assert len(table.recalls) == len(found.labelled.recalls) == 4
+    assert table.classes == ("0", "1", "2", "3")
+    assert sum(int(cell.text or 0) for _, cells in table.matrix for cell in cells) == 400
+    assert all(cells[at].right for at, (_, cells) in enumerate(table.matrix))
+    assert not table.confusions
+
+
+def test_an_estimate_is_called_one(baseline: Baseline) -> None:
+    estimate = AccuracyEstimate(0.9, 0.4, 0.2, 0.6)
+    table = accuracy_table(estimate)
+    assert [row.texts for row in table.shares] == [("90%", ""), ("40%", "20% – 60%")]
+    assert not table.recalls
+    window = profile(3, "production")
+    report = replace(compare(baseline, window), accuracies=(("outputs/age", estimate),))
+    drawn = section(drift_page(report, baseline, window), "Accuracy of outputs/age")
+    assert "has no labels" in drawn.lead[0]
+    assert "the truth may lie outside" in drift_html(report, baseline, window)
+
+
+def test_the_labels_contradict_an_estimate_and_many_classes_are_words() -> None:
+    confusion = Confusion("cat", "<dog>", 12, 0.24, 0.05)
+    labels = Labelled(rows=200, of=200, confusions=(confusion,))
+    guess = AccuracyEstimate(0.9, 0.8, 0.1, 0.9)
+    table = accuracy_table(AccuracyEstimate(0.9, 0.4, 0.3, 0.5, True, labelled=labels, estimated=guess, mistaken=0.4))
+    assert table.shares[-1].tag == "wrong here"
+    assert table.confusions == ("cat taken for <dog> in 12 rows (24% of its rows, 5% in the baseline).",)
 
 
 def test_the_headline_names_both_sides(moved: tuple[DriftReport, Page]) -> None:
@@ -133,7 +171,7 @@ def test_embeddings_are_a_fan_with_the_window_over_it(moved: tuple[DriftReport, 
 
 def test_nothing_moved(calm: tuple[DriftReport, Page]) -> None:
     report, page = calm
-    assert len(page.sections) == len(report.groups)
+    assert len(page.sections) == len(report.groups) + 1  # and the accuracy
     for shown in page.sections:
         assert shown.rows == ()
         assert not any("moved" in point for point in shown.points)

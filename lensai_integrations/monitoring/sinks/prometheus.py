@@ -29,12 +29,19 @@ _METRICS: Final = {
     "lensai_monitor_windows_total": ("counter", "Windows judged."),
     "lensai_monitor_warnings_total": ("counter", "Windows at the level warning."),
     "lensai_monitor_alarms_total": ("counter", "Windows at the level alarm."),
+    "lensai_monitor_late_rows_total": ("counter", "Rows in no window, since theirs had been judged when they came."),
+    "lensai_monitor_early_rows_total": ("counter", "Rows whose timestamp was more than a day ahead of the clock."),
     "lensai_monitor_failures_total": ("counter", "What went wrong inside the monitor, by topic."),
     "lensai_drift_level": ("gauge", "Level of the last window: 0 ok, 1 warning, 2 alarm."),
     "lensai_drift_window_rows": ("gauge", "Rows of the last window."),
     "lensai_drift_window_closed_timestamp_seconds": ("gauge", "When the last row of the last window came."),
     "lensai_drift_streams_moved": ("gauge", "Streams that moved in the last window."),
+    "lensai_drift_p_value": ("gauge", "p-value of the last window, corrected for all that was tested."),
+    "lensai_drift_evidence": ("gauge", "The same as -log10: 2 is one clean window in a hundred."),
+    "lensai_drift_group_evidence": ("gauge", "-log10 of the p-value of each group in the last window."),
     "lensai_drift_effect": ("gauge", "Effect of the streams that moved most in the last window, 0 to 1."),
+    "lensai_drift_median": ("gauge", "Their medians in the last window."),
+    "lensai_drift_median_baseline": ("gauge", "Their medians in the baseline."),
 }
 
 
@@ -109,6 +116,7 @@ def _samples(status: Mapping[str, Any], window: Mapping[str, Any]) -> dict[str, 
     families: dict[str, Iterable[Sample]] = {
         "lensai_monitor_running": [(none, float(status.get("state", RUNNING) == RUNNING))],
         **{f"lensai_monitor_{key}_total": [(none, value)] for key, value in counts.items()},
+        **{f"lensai_monitor_{key}_rows_total": [(none, float(status.get(key, 0)))] for key in ("late", "early")},
         "lensai_monitor_failures_total": [
             ({"topic": topic}, float(count)) for topic, count in status.get("failures", {}).items()
         ],
@@ -119,6 +127,19 @@ def _samples(status: Mapping[str, Any], window: Mapping[str, Any]) -> dict[str, 
             "lensai_drift_window_rows": [(none, float(window["rows"]))],
             "lensai_drift_window_closed_timestamp_seconds": [(none, float(window["closed"]))],
             "lensai_drift_streams_moved": [(none, float(window["moved"]))],
-            "lensai_drift_effect": [({"stream": stream["stream"]}, stream["effect"]) for stream in window["streams"]],
+            "lensai_drift_p_value": _known({(): window.get("p_value")}),
+            "lensai_drift_evidence": _known({(): window.get("evidence")}),
+            "lensai_drift_group_evidence": _known(
+                {(("group", name),): group.get("evidence") for name, group in window.get("groups", {}).items()}
+            ),
+            **{
+                f"lensai_drift_{key}": _known({(("stream", s["stream"]),): s.get(key) for s in window["streams"]})
+                for key in ("effect", "median", "median_baseline")
+            },
         }
     return {name: samples for name, samples in families.items() if samples}
+
+
+def _known(values: Mapping[tuple[tuple[str, str], ...], float | None]) -> list[Sample]:
+    """Samples by their labels; what is not known, as of an earlier release, has none."""
+    return [(dict(labels), float(value)) for labels, value in values.items() if value is not None]

@@ -141,9 +141,19 @@ def test_prometheus_reads_the_last_window(tmp_path, monkeypatch):
 
 
 def test_real_streams_and_odd_names_keep_to_the_grammar():
-    streams = [{"stream": name, "effect": 1 / 3} for name in ('a "b"', "c\\d", "e\nf", "\u00e9")]
+    medians = {"median": 2.0, "median_baseline": None}
+    streams = [{"stream": name, "effect": 1 / 3, **medians} for name in ('a "b"', "c\\d", "e\nf", "\u00e9")]
     window = {"level": "warning", "rows": 5, "closed": 1.7e9, "moved": 1, "streams": streams}
+    window |= {
+        "p_value": 0.02,
+        "evidence": 1.7,
+        "groups": {'inputs/"a"': {"evidence": 1.7}, "outputs": {"effect": 0.1}},
+    }
     status = {"state": "Failed", "rows": 10**12, "failures": {'sink "x"\n': 3}}
     found = parsed(exposition('two\n"lines"', status, window))
     assert len([key for key in found if key[0] == "lensai_drift_effect"]) == 4
+    assert len([key for key in found if key[0] == "lensai_drift_median"]) == 4
+    assert not [key for key in found if key[0] == "lensai_drift_median_baseline"]  # none is known
+    evidence = [key for key in found if key[0].endswith("evidence")]
+    assert len(evidence) == 2  # of the report and of the group that has one
     assert found["lensai_monitor_rows_total", 'monitor="two\\n\\"lines\\""'] == 1e12
