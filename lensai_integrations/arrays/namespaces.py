@@ -184,6 +184,17 @@ def dtype_name(array: Array) -> str:
     return getattr(array.dtype, "name", None) or str(array.dtype).removeprefix("torch.")
 
 
+def half_precision(array: Array) -> dict[str, str]:
+    """What a group's `info` has of the precision its values came in: nothing of float32 and float64, which it keeps.
+
+    Example:
+        >>> half_precision(np.zeros(1, np.float16)), half_precision(np.zeros(1))
+        ({'precision': 'float16'}, {})
+    """
+    name = dtype_name(array)
+    return {"precision": name} if name in ("float16", "bfloat16") else {}
+
+
 def shape_of(array: Array) -> tuple[int, ...]:
     """The shape as plain numbers; -1 for a length that is not known while TensorFlow traces a function.
 

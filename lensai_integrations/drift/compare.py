@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -37,7 +38,7 @@ from numpy.typing import NDArray
 from lensai_integrations.drift.accuracy import accuracies
 from lensai_integrations.drift.calibration import LARGEST, Calibration, Part, calibration_of, measured
 from lensai_integrations.drift.evidence import ROWS, Side, compare_group, rounded_apart
-from lensai_integrations.drift.features import Floats, Principal, rank_spread
+from lensai_integrations.drift.features import Distributions, Floats, Kernel, Principal, rank_spread, shares_at_or_below
 from lensai_integrations.drift.joint import changed_share
 from lensai_integrations.drift.kernel import KernelTest
 from lensai_integrations.drift.null import log_p
@@ -57,10 +58,12 @@ from lensai_integrations.drift.result import (
     VectorDrift,
     badness,
 )
+from lensai_integrations.drift.rounding import Rounding, is_of_layer
 from lensai_integrations.drift.significance import holm
 from lensai_integrations.errors import InputError
 from lensai_integrations.profiles.alike import unlike_in
 from lensai_integrations.profiles.conventions import paired
+from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import LABEL, OTHER_SEGMENT, is_labels, label_names, shown
 from lensai_integrations.profiles.profile import Baseline, Profile
 
@@ -561,7 +564,8 @@ def corrected_statistics(
     """
     rows = complete_rows(window)
     parts = [part for part in calibration.parts if reference is None or _alike(part.group, window, reference)]
-    present = [(part, means) for part in parts if (means := _means(part, window, rows)) is not None]
+    rounded = _rounded(parts, window, reference)
+    present = [(part, mean) for part in parts if (mean := _means(part, window, rows, rounded)) is not None]
     if not present:
         return []
     parts, values = [part for part, _ in present], [_values(part, *means) for part, means in present]
@@ -590,21 +594,84 @@ def complete_rows(profile: Profile) -> dict[str, Floats]:
     return profile.rows.data
 
 
-def _means(part: Part, window: Profile, rows: Mapping[str, Floats]) -> tuple[Floats, int, float] | None:
-    """Mean features of the window, its rows, and the standard deviation of what sketches get wrong."""
+@dataclass(frozen=True)
+class _Rounded:
+    """What rounding may do to the rows of a group: a tolerance of values, and how far it moves whole streams `[D]`."""
+
+    rounding: Rounding
+    of_layer: bool
+    alike: Floats
+
+
+def _rounded(parts: Sequence[Part], window: Profile, reference: Profile | None) -> dict[str, _Rounded]:
+    """What rounding may do, by group whose distributions are known."""
+    found = {}
+    for part in parts:
+        if isinstance(part.block, Distributions) and (group := window.groups.get(part.group)) is not None:
+            theirs = reference.groups.get(part.group) if reference is not None else None
+            rounding, of_layer = Rounding.of(group, theirs), is_of_layer(group)
+            found[part.group] = _Rounded(rounding, of_layer, part.block.moved_alike(rounding, of_layer))
+    return found
+
+
+def _means(
+    part: Part, window: Profile, rows: Mapping[str, Floats], rounded: Mapping[str, _Rounded]
+) -> tuple[Floats, int, float] | None:
+    """Mean features of the window, its rows, and the standard deviation of what sketches get wrong.
+
+    Where rounding matters they are as near to the baseline's as it allows.
+    """
     group = window.groups.get(part.group)
     if group is None:
         return None
-    kept = rows.get(part.rows)
+    if isinstance(part.block, Distributions):
+        return _shares(part.block, part, group, rows.get(part.rows), rounded[part.group])
+    sample = None if window.rows is None else window.rows.data.get(part.rows)
+    found, moved = _plain_means(part, group, rows.get(part.rows), sample), rounded.get(part.group)
+    if found is None or moved is None or not moved.alike.any():
+        return found
+    mean, m, error = found
+    if isinstance(part.block, Kernel):
+        mean = part.block.near(part.mean, mean, float(np.linalg.norm(moved.alike)))
+    elif isinstance(part.block, Principal):
+        by = (np.abs(part.block.axes).T @ moved.alike).astype(np.float32)
+        mean = np.clip(part.mean, mean - by, mean + by)
+    return mean, m, error
+
+
+def _shares(
+    block: Distributions, part: Part, group: Group, kept: Floats | None, rounded: _Rounded
+) -> tuple[Floats, int, float] | None:
+    if kept is None:
+        if group.bank is None or not group.n:
+            return None
+        mean = block.near(part.mean, group.bank.cdf, rounded.rounding, rounded.of_layer)
+        return mean, group.n, rank_spread(group)
+    kept = _measured(part, kept)
+    if not len(kept):
+        return None
+    shares = partial(shares_at_or_below, kept)
+    return block.near(part.mean, shares, rounded.rounding, rounded.of_layer), len(kept), 0.0
+
+
+def _measured(part: Part, kept: Floats) -> Floats:
+    """Those of kept rows that are measurements, none too large."""
+    usable = measured(part.rows, kept)
+    clipped: Floats = np.clip(kept if usable.all() else kept[usable], -LARGEST, LARGEST)
+    return clipped
+
+
+def _plain_means(
+    part: Part, group: Group, kept: Floats | None, sample: Floats | None
+) -> tuple[Floats, int, float] | None:
     sketched = part.block.known(group) if kept is None or part.block.kind == "kernel" else None  # which is exact
     if sketched is not None:
-        return *sketched, rank_spread(group) if part.block.kind == "distributions" else 0.0
-    if kept is None and window.rows is not None:  # in no sketch: a sample of the rows stands for them
-        kept = window.rows.data.get(part.rows)
+        return *sketched, 0.0
+    if kept is None:  # in no sketch: a sample of the rows stands for them
+        kept = sample
     if kept is None:
         return None
-    usable = measured(part.rows, kept)
-    kept = np.clip(kept if usable.all() else kept[usable], -LARGEST, LARGEST)
+    kept = _measured(part, kept)
     return (part.block.mean(kept), len(kept), 0.0) if len(kept) else None
 
 

@@ -1,7 +1,8 @@
 """What speaks for drift in one group: a row per stream with its distances and p-value, and the MMD of whole rows.
 
 A p-value is found by a formula only where none comes from clean windows, so that none is computed to be replaced.
-Measures of images that half precision alone moves are left out where only one side was read at it.
+Measures of images that half precision alone moves are left out where only one side was read at it. Values of the window
+that are the baseline's up to rounding are taken for these (`rounding.py`).
 
 Where a sketch keeps only part of what it saw, its stated error is taken off before a p-value is computed, so that two
 sketches of the same rows are never certain of a difference. What cannot be compared is said in the group's notes.
@@ -23,6 +24,7 @@ from lensai_integrations.drift.distances import (
     Distances,
     Reference,
     View,
+    bisect,
     distances,
     hellinger,
     jensen_shannon,
@@ -34,9 +36,11 @@ from lensai_integrations.drift.distances import (
 )
 from lensai_integrations.drift.kernel import kernel_test
 from lensai_integrations.drift.result import RANKS, GroupDrift, StreamDrift, VectorDrift
+from lensai_integrations.drift.rounding import SHARED, Rounding, are_shared, is_of_layer, near, typical_sizes
 from lensai_integrations.drift.significance import category_p_value, ks_p_value, labels_p_value
 from lensai_integrations.errors import DefinitionError
 from lensai_integrations.measures.outputs import PER_IMAGE
+from lensai_integrations.profiles.conventions import is_images
 from lensai_integrations.profiles.groups import Group, check_comparable
 from lensai_integrations.profiles.names import class_names, name_of, shown
 from lensai_integrations.profiles.profile import Profile
@@ -58,6 +62,8 @@ _LARGEST_KEPT = 1 << 24
 #: What is of the differences between neighbouring pixels, or of how many values there are.
 SENSITIVE: Final = ("noise_sigma", "noise", "snr", "sharpness", "entropy")
 FULL: Final = "full precision"
+#: Ranks by which values are found that more than a fortieth of the rows share; 0.025 and 0.975 say what is typical.
+_STEPS: Final = tuple(step / 40 for step in range(41))
 
 
 @dataclass(frozen=True)
@@ -211,7 +217,8 @@ def _numbers(a: Side, b: Side, notes: list[str], calibrated: Collection[str] = (
     if not (a.n and b.n):
         notes.append(f"no finite rows in the {'window' if a.n else 'baseline'}")
         return
-    baseline, window = _known(a.group, common), _view(b.group, common)
+    baseline = _known(a.group, common)
+    window = baseline.near(_view(b.group, common), Rounding.of(a.group, b.group))
     measured, names = distances(baseline.reference, window), [f"{a.group.name}/{stream}" for stream in common]
     by_formula = np.array([name not in calibrated for name in names])
     p = np.full(len(names), np.nan)
@@ -231,18 +238,94 @@ def _numbers(a: Side, b: Side, notes: list[str], calibrated: Collection[str] = (
 
 @dataclass(frozen=True)
 class _BaselineBank:
-    """What a comparison needs of a baseline's bank, its first `rows_seen` rows."""
+    """What a comparison needs of a baseline's bank, its first `rows_seen` rows.
+
+    Attributes:
+        rows_seen: How many they are.
+        reference: Its values, and what follows for distances.
+        error: Of ranks.
+        quantiles: At `RANKS`.
+        low, high: The 2.5% and 97.5% quantiles, `[D]`.
+        typical: How large values typically are, `[D]`.
+        shared: Values that many rows share, `[D, H]`, ascending; NaN behind the last.
+    """
 
     rows_seen: int
     reference: Reference
     error: float
     quantiles: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    typical: NDArray[np.float64]
+    shared: NDArray[np.float64]
 
     @classmethod
     def of(cls, group: Group, streams: list[str]) -> _BaselineBank:
         assert group.bank is not None
         view = _view(group, streams)
-        return cls(group.bank.rows_seen, reference(view), _error(group, view), quantiles(view, RANKS))
+        steps = quantiles(view, _STEPS)
+        typical = typical_sizes(steps[:, 1], steps[:, -2], is_of_layer(group))
+        known, (low, high) = reference(view), (view[0][:, end].astype(np.float64) for end in (0, -1))
+        never_varied = high - low <= 2 * SHARED.of_values(low, typical)
+        known = replace(known, deviation=np.where(never_varied, 0.0, known.deviation))
+        about = (_error(group, view), quantiles(view, RANKS), steps[:, 1], steps[:, -2], typical)
+        return cls(group.bank.rows_seen, known, *about, _shared_values(steps, typical))
+
+    def near(self, window: View, rounding: Rounding) -> View:
+        """A window in which what is a value of the baseline up to rounding is that value.
+
+        Row by row of both sides in ascending order, for of values that lie close together no other tells which is
+        which; only in streams that hardly vary by more, or in which rounding shows.
+        """
+        values, weights = window
+        if not values.shape[1]:
+            return window
+        columns = np.flatnonzero((self.moved_alike(rounding) > 0) | self._is_rounded(values, rounding))
+        if not columns.size:
+            return window
+        known, counts = self.reference.view
+        target = _of_the_same_ranks(known[columns], counts[columns], weights[columns])
+        nearer = near(values[columns], target, rounding.of_values(values[columns], self.typical[columns, None]))
+        values, weights = values.copy(), weights.copy()
+        values[columns] = nearer
+        for column in columns[(nearer[:, 1:] < nearer[:, :-1]).any(axis=1)]:
+            order = np.argsort(values[column], kind="stable")
+            values[column], weights[column] = values[column, order], weights[column, order]
+        return values, weights
+
+    def _is_rounded(self, values: NDArray[Any], rounding: Rounding) -> NDArray[np.bool_]:
+        """In which streams of a window rounding shows: values beside one that many rows of the baseline share, `[D]`.
+
+        Also those of which the baseline has several of these, closer to each other than the tolerance tells apart.
+        """
+        tolerance = rounding.of_values(self.shared, self.typical[:, None])
+        shows = np.zeros(self.shared.shape, bool)
+        shows[:, 1:] = np.diff(self.shared, axis=1) <= 2 * tolerance[:, 1:]
+        for side, beyond in (("left", self.shared - tolerance), ("right", self.shared + tolerance)):
+            shows |= bisect(values, beyond, side) != bisect(values, self.shared, side)
+        return np.asarray(shows.any(axis=1))
+
+    def moved_alike(self, rounding: Rounding) -> NDArray[np.float64]:
+        """How far rounding moves each stream as a whole, `[D]`; see `Rounding.of_coarse`."""
+        return rounding.of_coarse(self.low, self.high, self.typical)
+
+
+def _shared_values(steps: NDArray[np.float64], typical: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values that follow upon equal ones, each once, of ascending ones: `[D, H]`, NaN behind the last."""
+    shared = np.concatenate([np.zeros((len(steps), 1), bool), are_shared(steps, typical)], axis=1)
+    shared[:, 1:] &= (steps[:, 1:] != steps[:, :-1]) | ~shared[:, :-1]
+    values = np.sort(np.where(shared, steps, np.nan), axis=1)
+    return values[:, : shared.sum(axis=1).max(initial=0)]
+
+
+def _of_the_same_ranks(values: NDArray[Any], weights: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
+    """The values of the same ranks as others in ascending order, of which the weights are given: `[D, m]`."""
+    summed, theirs = np.cumsum(weights, axis=1), np.cumsum(others, axis=1)
+    ranks = (theirs - others / 2) / theirs[:, -1:] * summed[:, -1:]
+    if weights.max() == 1 and others.max() == 1:  # as many rows in each stream, and the same ranks
+        return values[:, np.ceil(ranks[0]).astype(np.intp) - 1]
+    places = np.stack([np.searchsorted(*pair) for pair in zip(summed, ranks, strict=True)])
+    return np.take_along_axis(values, places, axis=1)
 
 
 #: Of baselines, for as long as they live. A bank changes only by seeing rows, so their number tells whether it has.
@@ -398,8 +481,12 @@ def _vectors(a: Side, b: Side, notes: list[str], calibrated: bool) -> VectorDrif
     baseline, window = a.group.kernel_mean, b.group.kernel_mean
     if baseline is None or window is None or a.group.streams != b.group.streams or not (baseline.n and window.n):
         return None
+    rounding, rounded = Rounding.of(a.group, b.group), 0.0
+    if a.group.bank is not None and a.n:
+        rounded = float(np.linalg.norm(_known(a.group, list(a.group.streams)).moved_alike(rounding)))
     try:
-        return VectorDrift(False, math.nan, kernel_test(baseline, window, a.rows, b.rows, calibrated=calibrated))
+        test = kernel_test(baseline, window, a.rows, b.rows, calibrated=calibrated, rounded=rounded)
+        return VectorDrift(False, math.nan, test)
     except DefinitionError as error:
         notes.append(f"rows were not compared as vectors: {error}")
         return None
@@ -417,7 +504,7 @@ def rounded_apart(name: str, baseline: Profile, window: Profile) -> bool:
 
 
 def _precision(group: Group) -> str:
-    return str(group.info.get("precision", FULL))
+    return str(group.info.get("precision", FULL)) if is_images(group.name) else FULL
 
 
 def without_rounded(drift: GroupDrift, baseline: Group, window: Group) -> GroupDrift:

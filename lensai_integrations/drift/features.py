@@ -13,13 +13,14 @@ A block is the features of one group for one purpose: fixed by the baseline, app
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.drift.rounding import SHARED, Rounding, are_shared, rounded_mmd, typical_sizes
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.sketches.kernel_mean import KernelMean
@@ -149,7 +150,8 @@ class Distributions:
     """Cumulative distributions of D streams at edges that are the baseline's quantiles.
 
     An edge that is also the one before is moved just below its value, so that a value which many rows share has its
-    own bin; the first edge is just below the smallest value, the last one at the largest.
+    own bin; the first edge is just below the smallest value, the last one at the largest. A window's values that are
+    that value up to rounding are counted with it (`near`).
 
     Attributes:
         edges: float32 `[D, E]`, ascending.
@@ -213,10 +215,51 @@ class Distributions:
 
     def mean(self, rows: Floats) -> Floats:
         """The mean of `features`, without making them: float32 `[D * E]`."""
-        ordered = np.sort(np.ascontiguousarray(rows.T), axis=1)
-        below = [np.searchsorted(*pair, side="right") for pair in zip(ordered, self.edges, strict=True)]
-        mean: Floats = np.concatenate(below).astype(np.float32) / np.float32(len(rows))
-        return mean
+        return shares_at_or_below(rows, self.edges).ravel()
+
+    def near(self, reference: Floats, shares: Callable[[Floats], Floats], rounding: Rounding, of_layer: bool) -> Floats:
+        """The mean of `features` of a window, as near to the baseline's as rounding can have moved it away.
+
+        Below a value that many of the baseline's rows share, what lies below it by more than the tolerance is counted;
+        at it, what lies up to the tolerance above. Where several such values are as close to each other, and in a
+        stream that hardly varies by more, any share will do that values within the tolerance of the edge can make.
+
+        Args:
+            reference: The baseline's, `[D * E]`.
+            shares: The window's shares of rows at or below each of some points: from `[D, p]` to `[D, p]`.
+            rounding: The tolerance.
+            of_layer: Whether the streams are a layer's columns.
+
+        Returns:
+            float32 `[D * E]`.
+        """
+        lower, upper = self._tolerant(rounding, of_layer)
+        low, high = np.split(shares(np.concatenate([lower, upper], axis=1)), 2, axis=1)
+        nearest: Floats = np.clip(reference.reshape(self.edges.shape), low, high).astype(np.float32).ravel()
+        return nearest
+
+    def _tolerant(self, rounding: Rounding, of_layer: bool) -> tuple[Floats, Floats]:
+        """For each edge, from where to where what a window has there may be counted or not: float32 `[D, E]` both."""
+        edges, typical = self.edges.astype(np.float64), self._typical(of_layer)
+        tolerance, slight = (each.of_values(edges, typical[:, None]) for each in (rounding, SHARED))
+        coarse = self.moved_alike(rounding, of_layer)[:, None] > 0
+        below, above, any_share = _places(edges, are_shared(edges, typical), tolerance)
+        any_share |= coarse
+        lower = np.where(any_share | below, edges - tolerance, np.where(above, edges + tolerance, edges))
+        upper = np.where(any_share | above, edges + tolerance, np.where(below, edges - tolerance, edges + 2 * slight))
+        with np.errstate(over="ignore"):
+            return lower.astype(np.float32), upper.astype(np.float32)
+
+    def _ends(self) -> tuple[Floats, Floats]:
+        low, high = (1 + RANKS.index(rank) for rank in (0.025, 0.975))
+        return self.edges[:, low], self.edges[:, high]
+
+    def _typical(self, of_layer: bool) -> Floats:
+        return typical_sizes(*self._ends(), of_layer)
+
+    def moved_alike(self, rounding: Rounding, of_layer: bool) -> Floats:
+        """How far rounding moves each stream as a whole, float64 `[D]`; see `Rounding.of_coarse`."""
+        return rounding.of_coarse(*self._ends(), self._typical(of_layer))
 
     def compare(self, reference: Floats, window: Floats, scale: Floats) -> Floats:
         """Kolmogorov-Smirnov distance, Wasserstein-1 in ranks, and Anderson-Darling's, each times `scale`.
@@ -261,6 +304,38 @@ class Distributions:
         require(bool(np.all(edges[:, 1:] >= edges[:, :-1])), "edges out of order")
         require(bool(np.all((shares >= 0) & (shares <= 1))), "shares out of range")
         return cls(edges, shares)
+
+
+def shares_at_or_below(rows: Floats, points: Floats) -> Floats:
+    """The shares of rows `[n, D]` at or below points `[D, p]`, column by column: float32 `[D, p]`.
+
+    Example:
+        >>> shares_at_or_below(np.array([[1.0], [2.0]]), np.array([[0.0, 1.0, 2.0]])).tolist()
+        [[0.0, 0.5, 1.0]]
+    """
+    ordered = np.sort(np.ascontiguousarray(rows.T), axis=1)
+    below = [np.searchsorted(*pair, side="right") for pair in zip(ordered, points, strict=True)]
+    return np.stack(below).astype(np.float32) / np.float32(len(rows))
+
+
+def _places(edges: Floats, shared: NDArray[np.bool_], tolerance: Floats) -> tuple[NDArray[np.bool_], ...]:
+    """Where edges `[D, E]` are by values that many rows share: below one, at one, among close ones; bool `[D, E]` each.
+
+    Args:
+        edges: Ascending.
+        shared: Whether each is one value with the next, `[D, E - 1]`.
+        tolerance: Of each.
+    """
+    never = np.zeros((len(edges), 1), bool)
+    of_many = np.concatenate([shared, never], axis=1) | np.concatenate([never, shared], axis=1)
+    steps = np.diff(edges, axis=1)
+    together = of_many[:, 1:] & of_many[:, :-1] & (steps <= 2 * tolerance[:, 1:])
+    below = of_many & ~np.concatenate([never, together], axis=1)
+    at = of_many & ~np.concatenate([together, never], axis=1)
+    for column in range(edges.shape[1] - 2, -1, -1):  # equal edges are at the same value
+        at[:, column] |= at[:, column + 1] & (steps[:, column] == 0)
+    at &= ~below
+    return below, at, of_many & ~below & ~at
 
 
 @dataclass(frozen=True)
@@ -416,6 +491,21 @@ class Kernel(WholeRows):
         squared = np.sum(np.square(window - reference), axis=-1) / len(self.exponents)
         statistic: Floats = np.cbrt(squared * np.square(scale))[None, ..., None]
         return statistic
+
+    def near(self, reference: Floats, window: Floats, length: float) -> Floats:
+        """A window's mean features, as near to the baseline's as rounding can have moved them away.
+
+        A row that moves by a length l moves its features by at most l / s, as the slope of the kernel's is.
+
+        Args:
+            reference: The baseline's, `[F]`.
+            window: The window's, `[F]`.
+            length: By how much rounding moves rows all the same way.
+        """
+        slack = rounded_mmd(length, [2.0**exponent for exponent in self.exponents])
+        gap = window - reference
+        mmd = float(np.sqrt(np.sum(np.square(gap)) / len(self.exponents)))
+        return window if not slack else (reference + gap * np.float32(max(1 - slack / max(mmd, slack), 0.0)))
 
     def known(self, group: Group) -> tuple[Floats, int] | None:
         """From the kernel mean, if its bandwidths are these."""

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
+from lensai_integrations.drift.rounding import rounded_mmd
 from lensai_integrations.errors import DefinitionError
 from lensai_integrations.sketches.kernel_mean import KernelMean
 
@@ -143,6 +144,7 @@ def kernel_test(
     window_rows: NDArray[Any] | None = None,
     *,
     calibrated: bool = False,
+    rounded: float = 0.0,
 ) -> KernelTest:
     """Test whether two kernel means are of one distribution.
 
@@ -155,6 +157,8 @@ def kernel_test(
         baseline_rows: `[r, D]`, a uniform sample of the baseline's rows in random order, or None.
         window_rows: The same of the window's.
         calibrated: Leave the p-value out, which takes most of the time: clean windows tell more than the formula.
+        rounded: How far rounding may have moved all the rows of a side the same way; what it makes of an MMD is taken
+            off.
 
     Raises:
         DefinitionError: If the features are not the same, or no bandwidth is shared and neither side kept rows.
@@ -169,7 +173,8 @@ def kernel_test(
     """
     before, after = _at_shared_bandwidths(baseline, window, baseline_rows, window_rows)
     bands, spread = len(before.exponents), 1 / before.n + 1 / after.n
-    squared = float(np.sum((before.mean - after.mean) ** 2) / bands)
+    apart = math.sqrt(float(np.sum((before.mean - after.mean) ** 2)) / bands)
+    squared = max(apart - rounded_mmd(rounded, before.bandwidths), 0.0) ** 2
     trace = max(1.0 - float(np.sum(before.mean**2)) / bands, 0.0) * before.n / max(before.n - 1, 1)
     beyond = max(squared - spread * trace, 0.0)
     effect = (beyond / trace) ** 0.5 if trace > ROUNDING else math.inf if beyond > ROUNDING else 0.0

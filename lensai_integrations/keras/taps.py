@@ -23,6 +23,7 @@ from typing import Any, Final
 import keras
 from keras import ops
 
+from lensai_integrations.arrays.namespaces import half_precision
 from lensai_integrations.errors import InputError
 from lensai_integrations.keras.answer import Answer, arrays_in
 from lensai_integrations.keras.layers import (
@@ -281,6 +282,8 @@ class Taps:
             for name, head in self.answer.read(answer, training=step.training).items():
                 whole = Tap(self._names[name], Layer(self.answer.model.name, self.answer.model))
                 step.caught[whole.key] = detached(reduced(head, whole))
+                for layer in self.layers:
+                    layer.info |= half_precision(head) if layer.key == whole.key else {}
 
     def _confirm(self, answer: Any) -> None:
         """The first answer that is not for training counts: if it has other heads, what was found before is dropped."""
@@ -354,7 +357,7 @@ class Taps:
             self._step.first_pass[tap.key] = self._step.passes
         for layer in self.layers:
             if layer.key == tap.key and tap.reduce is not None:
-                layer.info["axes"] = len(tensors[0].shape)
+                layer.info |= {"axes": len(tensors[0].shape), **half_precision(tensors[0])}
 
     def _again(self, tap: Tap) -> None:
         """A layer answers once more: in the same pass of the model, it should be known which answer is read."""

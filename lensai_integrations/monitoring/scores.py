@@ -25,8 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.drift.calibration import is_top_class
+from lensai_integrations.drift.rounding import Rounding
 from lensai_integrations.errors import InputError
 from lensai_integrations.monitoring.batches import Batch, Measuring
+from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.names import is_labels
 from lensai_integrations.sketches.rows import RowSample, priorities
 
@@ -36,8 +38,10 @@ Rows = Mapping[str, NDArray[Any]]
 NEIGHBOURS: Final = 5
 #: Numbers in one block of distances: 32 MB of float64.
 _BLOCK: Final = 1 << 22
-#: A column that never varied counts deviations in thousandths of its value.
-_STILL: Final = 1e-3
+#: A column that never varied but for rounding counts deviations in so many tolerances (`drift/rounding.py`): in float32
+#: they are a thousandth of its value. One that is 0 counts them as if it were this.
+_STILL: Final = 16
+_NONE: Final = 1e-3
 
 
 class Scorer:
@@ -59,7 +63,7 @@ class Scorer:
             raise InputError(
                 f"score needs a baseline that keeps more than {NEIGHBOURS} rows: make it with a Profiler with rows=2000"
             )
-        self._conformal: dict[tuple[str, ...], Conformal] = {}
+        self._conformal: dict[tuple[tuple[str, Rounding], ...], Conformal] = {}
 
     def p_values(self, batch: Batch) -> NDArray[np.float64]:
         """float64 `[n]` in (0, 1].
@@ -69,15 +73,18 @@ class Scorer:
         """
         if not batch.n:
             return np.zeros(0)
-        rows = measured_rows(self._measuring, batch)
+        rows, groups = measured_rows(self._measuring, batch)
         shared = tuple(name for name in self._kept if name in rows)
         if not shared:
             raise InputError(
                 f"nothing to score: the baseline keeps rows of {sorted(self._kept)}, given: {sorted(rows)}"
             )
-        if shared not in self._conformal:
-            self._conformal[shared] = Conformal({name: self._kept[name] for name in shared})
-        return self._conformal[shared].p_values(rows)
+        theirs = self._measuring.reference.groups
+        roundings = {name: Rounding.of(groups.get(name), theirs.get(name)) for name in shared}
+        key = tuple(roundings.items())
+        if key not in self._conformal:
+            self._conformal[key] = Conformal({name: self._kept[name] for name in shared}, roundings=roundings)
+        return self._conformal[key].p_values(rows)
 
 
 def _is_category(name: str) -> bool:
@@ -85,13 +92,13 @@ def _is_category(name: str) -> bool:
     return is_labels(name) or is_top_class(name)
 
 
-def measured_rows(measuring: Measuring, batch: Batch) -> dict[str, NDArray[np.float32]]:
-    """The rows of a batch as a row sample has them, by name float32 `[n, D]`, in the order of the batch."""
+def measured_rows(measuring: Measuring, batch: Batch) -> tuple[dict[str, NDArray[np.float32]], Mapping[str, Group]]:
+    """The rows of a batch as a row sample has them, by name float32 `[n, D]` in the batch's order, and their groups."""
     profiler = measuring.profiler(rows=batch.n)
     profiler.update(inputs=batch.inputs, outputs=batch.outputs, embeddings=batch.embeddings)
-    sample = profiler.profile().rows
-    assert sample is not None
-    return in_order(sample)
+    profile = profiler.profile()
+    assert profile.rows is not None
+    return in_order(profile.rows), profile.groups
 
 
 def in_order(sample: RowSample) -> dict[str, NDArray[np.float32]]:
@@ -113,6 +120,7 @@ class Conformal:
     Args:
         kept: By group `[r, D]`, aligned, r more than `neighbours`.
         neighbours: k.
+        roundings: By group how precise its values are; those not named are in float32.
 
     Example:
         >>> kept = {"a": np.arange(20.0)[:, None]}
@@ -120,8 +128,14 @@ class Conformal:
         [1.0, 0.048]
     """
 
-    def __init__(self, kept: Rows, neighbours: int = NEIGHBOURS) -> None:
-        self._groups = {name: _Group(np.asarray(rows, np.float64), neighbours) for name, rows in kept.items()}
+    def __init__(
+        self, kept: Rows, neighbours: int = NEIGHBOURS, roundings: Mapping[str, Rounding] | None = None
+    ) -> None:
+        named = roundings or {}
+        self._groups = {
+            name: _Group(np.asarray(rows, np.float64), neighbours, named.get(name, Rounding.of()))
+            for name, rows in kept.items()
+        }
         self._r = len(next(iter(kept.values())))
 
     def p_values(self, rows: Rows) -> NDArray[np.float64]:
@@ -149,7 +163,7 @@ class Conformal:
 class _Group:
     """The kept rows of one group, standardised, and the distances of each to its nearest others."""
 
-    def __init__(self, rows: NDArray[np.float64], neighbours: int) -> None:
+    def __init__(self, rows: NDArray[np.float64], neighbours: int, rounding: Rounding) -> None:
         self._finite = _finite(rows)
         sound = rows[self._finite]
         self._k = neighbours
@@ -158,8 +172,8 @@ class _Group:
             return
         self._mean = sound.mean(axis=0)
         spread = sound.std(axis=0)
-        still = _STILL * np.maximum(np.abs(self._mean), _STILL)
-        self._scale = np.where(spread > still * _STILL, spread, still)
+        tolerance = rounding.of_values(self._mean, _NONE)
+        self._scale = np.where(spread > tolerance, spread, _STILL * tolerance)
         self._rows = (sound - self._mean) / self._scale
         self._nearest = self._own_nearest()
         distances = self._nearest[:, -1]

@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 from array_api_compat import is_torch_array
 
-from lensai_integrations.arrays.namespaces import Array, dtype_name, local, namespace, shape_of, to_host
+from lensai_integrations.arrays.namespaces import Array, dtype_name, half_precision, local, namespace, shape_of, to_host
 from lensai_integrations.errors import InputError, told
 from lensai_integrations.measures.batches import locate
 from lensai_integrations.measures.custom import CustomMeasure, custom_measurer
@@ -419,7 +419,7 @@ class Outputs(Recorder):
         if measured.top_class is not None:
             widths["categories/top_class"] = 1
             definitions["top_class"] = TOP_CLASS
-        info = {"kind": kind, "columns": columns, **described, "why": decided.why}
+        info = {"kind": kind, "columns": columns, **half_precision(batch), **described, "why": decided.why}
         if steps:
             info["steps"] = steps
         self.group = Group(name, measured.names, definitions, settings.sketches(name, widths), info)
@@ -475,7 +475,7 @@ class Embedding(Recorder):
         self._measure = embedding_measurer(how, channels_last, max_dim)
         width = int(reduced(batch, how, channels_last).shape[1])
         dim = min(width, max_dim)
-        info = {**described, "width": dim, "projected_from": width if width > dim else None}
+        info = {**half_precision(batch), **described, "width": dim, "projected_from": width if width > dim else None}
         if width > dim:
             info["seed"] = projection(width, dim).seed
         reduce = how if how in REDUCTIONS else str  # any function is a custom one

@@ -325,6 +325,7 @@ class _Decision:
         call = head.giver if returned is None else head.root
         info = {"auto": True, "answer": True, "layer": layer.path}
         info["found"] = f"{head.returned}; the loss compares it, or further layers take it"
+        info |= self.trace.precision(call, before=False)
         kept = self.trace.kept(call, before=False)
         axes, rows = kept if kept is not None else (None, None)
         return {name: Readout(Layer(name, layer.path, layer.module), returned, info, rows, axes, is_answer=True)}
@@ -340,6 +341,7 @@ class _Decision:
             name = f"{call.path}.input" if before else call.path
             text = f"what {'goes into' if before else 'comes out of'} {call.path!r}, the last layer before the answer"
             info = {"auto": True, "layer": name, "found": text, "order": len(readouts)}
+            info |= self.trace.precision(call, before=before)
             kept = self.trace.kept(call, before=before)
             axes, rows = kept if kept is not None else (None, None)
             readouts[name] = Readout(Layer(name, call.path, call.module, before), None, info, rows, axes)

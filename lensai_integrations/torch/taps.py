@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from lensai_integrations.arrays.namespaces import Array
+from lensai_integrations.arrays.namespaces import Array, half_precision
 from lensai_integrations.arrays.sharded import own_rows
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
@@ -361,6 +361,7 @@ class Taps:
         if tap is None or kept.reduced or not isinstance(kept.values, Tensor):
             return kept.values
         values = self._own(tap, kept.values)
+        self.describe(key, **half_precision(values))
         if tap.reduce is None:
             return values.clone() if kept.compiled and may_be_overwritten(values) else values
         return reduce_embedding(values, tap.reduce)
@@ -507,6 +508,7 @@ class Taps:
                 raise InputError(f"what {of!r} returned in this pass is not the answer{head} that it was found to have")
             raise InputError(f"layer {tap.layer.path!r} has no tensor in what it answers, a {type(answer).__name__}")
         tensor = self._own(tap, tensor)
+        self.describe(tap.key, **half_precision(tensor))
         if tap.reduce is None:
             return _KeptRows(tensor.ndim, tensor.detach().clone(), False)
         return _KeptRows(tensor.ndim, reduce_embedding(tensor, tap.reduce), True)

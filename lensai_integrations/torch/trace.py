@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from lensai_integrations.arrays.namespaces import half_precision
 from lensai_integrations.measures.batches import are_samples
 from lensai_integrations.measures.embeddings import Reduce, reduce_embedding
 from lensai_integrations.problems import pass_on
@@ -381,7 +382,7 @@ class Trace(TorchFunctionMode):
         self._ids: Any = WeakIdKeyDictionary()
         self._stack: list[int] = []
         self._left: set[int] = set()
-        self._kept: dict[tuple[int, bool], tuple[int, Tensor]] = {}
+        self._kept: dict[tuple[int, bool], tuple[int, Tensor, dict[str, str]]] = {}
         self._order: deque[tuple[tuple[int, bool], int]] = deque()
         self._bytes = 0
         self._on, self._thread, self._hooks = False, threading.get_ident(), Hooks()
@@ -636,7 +637,7 @@ class Trace(TorchFunctionMode):
             return
         finally:
             self._on = on
-        self._kept[key] = first.ndim, rows
+        self._kept[key] = first.ndim, rows, half_precision(first)
         self._order.append((key, _size(tuple(rows.shape)) * 4))
         self._bytes += _size(tuple(rows.shape)) * 4
         while self._bytes > MOST_KEPT and len(self._order) > 1:
@@ -655,7 +656,13 @@ class Trace(TorchFunctionMode):
 
     def kept(self, call: Call, *, before: bool) -> tuple[int, Tensor] | None:
         """Number of axes and reduced copy of what went into a call, or came out."""
-        return self._kept.get((call.index, before))
+        kept = self._kept.get((call.index, before))
+        return None if kept is None else kept[:2]
+
+    def precision(self, call: Call, *, before: bool) -> dict[str, str]:
+        """What is to be noted of the precision of that, see `half_precision`."""
+        kept = self._kept.get((call.index, before))
+        return {} if kept is None else kept[2]
 
     def is_sound(self) -> bool:
         """Whether it went through."""

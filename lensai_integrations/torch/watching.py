@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 import torch
 from torch import Tensor, nn
 
-from lensai_integrations.arrays.namespaces import is_array, shape_of
+from lensai_integrations.arrays.namespaces import half_precision, is_array, shape_of
 from lensai_integrations.arrays.sharded import own_rows
 from lensai_integrations.errors import InputError
 from lensai_integrations.measures.arguments import documented
@@ -369,7 +369,7 @@ class Watch:
                 kept[tap.key] = _copy(tensor) if tap.reduce is None else reduce_embedding(tensor.detach(), tap.reduce)
             for layer in self.layers:
                 if layer.key == tap.key and tap.reduce is not None:
-                    layer.info["axes"] = tensor.ndim
+                    layer.info |= {"axes": tensor.ndim, **half_precision(tensor)}
 
     def _end(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], answer: Any) -> None:
         kept, inputs, trace = self._pass.answers, self._pass.given, self._pass.trace

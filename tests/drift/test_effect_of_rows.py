@@ -22,7 +22,7 @@ WIDTH = 8
 
 
 def profile(rows, like=None):
-    profiler = Profiler(source="validation") if like is None else Profiler(like=like, seed=1)
+    profiler = Profiler(source="validation", seed=0) if like is None else Profiler(like=like, seed=1)
     for start in range(0, len(rows), 10_000):
         profiler.update(embeddings={"pool": rows[start : start + 10_000]})
     return profiler.profile()
@@ -98,8 +98,8 @@ def test_chance_is_taken_off_the_distance_of_means(baseline, reference):
     clean = [beyond(rng.normal(size=(200, WIDTH))) for _ in range(40)]
     spread = 1 / 200 + 1 / 2000
     assert abs(np.mean(clean)) < 0.2 * WIDTH * spread
-    shifted = [beyond(rng.normal(0.2, 1.0, size=(200, WIDTH))) for _ in range(10)]
-    assert np.mean(shifted) == pytest.approx(WIDTH * 0.2**2, rel=0.4)  # the baseline is off as well
+    shifted = [beyond(rng.normal(0.2, 1.0, size=(200, WIDTH))) for _ in range(30)]
+    assert np.mean(shifted) == pytest.approx(WIDTH * 0.2**2, rel=0.25)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -115,7 +115,7 @@ def test_trifles_are_no_drift_however_certain(large, seed):
             assert not report.drift
             assert report.p_value < 0.01
             assert report.groups[0].vectors.effect < 0.05
-            assert compare(baseline, seen, min_effect=0.0).drift
+            assert compare(baseline, seen, false_alarm_rate=0.05, min_effect=0.0).drift
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -72,6 +72,8 @@ def test_mixed_precision_trains_the_same(policy, alike, counts):
     finally:
         keras.config.set_dtype_policy(before)
 
+    layers_read = {name: group for name, group in callback.baseline_.reference.groups.items() if "embeddings/" in name}
+    assert {group.info.get("precision") for group in layers_read.values()} == {policy.removeprefix("mixed_")}
     assert counts(callback.baseline_.reference) == dict.fromkeys(EVERYTHING, 50)
     assert counts(callback.baseline_.training) == dict.fromkeys(EVERYTHING, 70)
     assert callback.baseline_.warnings == []

@@ -12,8 +12,10 @@ from scipy.stats import kstest
 from sklearn.neighbors import NearestNeighbors
 
 from lensai_integrations import DriftMonitor
+from lensai_integrations.drift.rounding import Rounding
 from lensai_integrations.errors import InputError
 from lensai_integrations.monitoring.scores import Conformal
+from lensai_integrations.profiles.groups import Group
 
 
 def plain(kept, new, k):
@@ -116,3 +118,15 @@ def test_what_cannot_be_scored_raises():
         monitor.score(embeddings={"x": np.zeros((2, 3))})
     with pytest.raises(InputError, match="keeps more than 5 rows"):
         DriftMonitor(small_baseline(rows=3)).score(outputs=numbers(2))
+
+
+@pytest.mark.parametrize(("precision", "noise"), [("", 6e-7), ("float16", 1e-3), ("bfloat16", 4e-3)])
+def test_constants_that_are_rounded_otherwise_make_no_row_unusual(precision, noise):
+    """Most of the columns are constant, and come out of another library a little off, all one way."""
+    rng, still = np.random.default_rng(0), np.full((400, 40), 3.0)
+    kept = {"a": np.concatenate([rng.normal(size=(400, 4)), still], axis=1)}
+    new = np.concatenate([rng.normal(size=(400, 4)), still * (1 + noise)], axis=1)
+    roundings = {"a": Rounding.of(Group("a", info={"precision": precision}))}
+    p = Conformal(kept, roundings=roundings).p_values({"a": new})
+    assert np.mean(p < 0.05) < 0.1
+    assert Conformal(kept, roundings=roundings).p_values({"a": new + 3.0}).max() == pytest.approx(1 / 401)

@@ -598,6 +598,10 @@ def test_a_model_in_another_dtype(dtype):
     profile = profiler.profile()
     assert groups(profile) == ALL
     assert Weights.from_json(profile.info["weights"]).kinds == (str(dtype)[6:],)
+    noted = {
+        name: group.info.get("precision") for name, group in profile.groups.items() if name not in ("inputs", "labels")
+    }
+    assert set(noted.values()) == {"bfloat16" if dtype == torch.bfloat16 else None}, noted
 
 
 @pytest.fixture
