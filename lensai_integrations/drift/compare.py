@@ -447,14 +447,14 @@ def share_of_shift(squared: float) -> float:
 
 
 def beyond_chance(judged: CorrectedBlock) -> float:
-    """The squared distance of a block of whole rows, in its own units, less what chance contributes on average.
+    """The squared distance of a block of whole rows, in its own units, less what chance hardly ever exceeds.
 
-    The statistic is the cube root of the squared distance over 1/n + 1/m, and in clean windows nearly normal, with a
-    mean c and a spread s: that of its cube is c^3 + 3 c s^2. Of components of the variance 1 this is their number.
+    The statistic is the cube root of the squared distance over 1/n + 1/m, and in clean windows nearly normal: beyond
+    its mean and two of its spreads lies 1 in 40.
     """
     null, spread_of_means = judged.part.null, 1 / judged.m + 1 / judged.part.n
     centre, spread = (float(array[judged.size, 0, 0]) for array in (null.centre, null.spread))
-    return (float(judged.values[0, 0]) ** 3 - centre**3 - 3 * centre * spread**2) * spread_of_means
+    return (float(judged.values[0, 0]) ** 3 - (centre + 2 * spread) ** 3) * spread_of_means
 
 
 def holm_of(group: GroupDrift, families: int) -> dict[str, float]:
