@@ -388,7 +388,8 @@ def show(found: dict[str, Any]) -> None:
         print(f"| {name} | {part['windows']:,} | {' | '.join(cells)} |")
     print("\n| left out | too low | too high | holds there |\n|---|---|---|---|")
     for name, part in {"nothing": found["fitted"], **found["left out"]}.items():
-        print(f"| {name} | {part['too_low']:.2f} | {part['too_high']:.2f} | {100 * part.get('holds', np.nan):.0f}% |")
+        inside = f"{100 * part['holds']:.0f}%" if "holds" in part else ""
+        print(f"| {name} | {part['too_low']:.2f} | {part['too_high']:.2f} | {inside} |")
     print("\n| method | changed images | other shares of classes |\n|---|---|---|")
     for name, part in found["methods"].items():
         print(f"| {name} | {100 * part['images']:.1f} | {100 * part['classes']:.1f} |")

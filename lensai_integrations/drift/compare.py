@@ -447,19 +447,14 @@ def share_of_shift(squared: float) -> float:
 
 
 def beyond_chance(judged: CorrectedBlock) -> float:
-    """The squared distance of a block of whole rows in its own units, less what chance adds and a standard error.
+    """The squared distance of a block of whole rows, in its own units, less what chance hardly ever exceeds.
 
-    The statistic is the cube root of the squared distance over 1/n + 1/m, and in clean windows nearly normal, with a
-    mean c and a spread s. So the mean of its cube is c^3 + 3 c s^2, of components of the variance 1 their number, and
-    its variance 9 c^4 s^2 + 36 c^2 s^4 + 15 s^6; a shift adds four times what it is beyond that mean, as it does to a
-    chi-square. Without the error chance alone would now and then look like a shift: both sides are known by no more
-    rows than they keep.
+    The statistic is the cube root of the squared distance over 1/n + 1/m, and in clean windows nearly normal: beyond
+    its mean and two of its spreads lies 1 in 40.
     """
     null, spread_of_means = judged.part.null, 1 / judged.m + 1 / judged.part.n
-    c, s = (float(array[judged.size, 0, 0]) for array in (null.centre, null.spread))
-    beyond = float(judged.values[0, 0]) ** 3 - c**3 - 3 * c * s**2
-    variance = 9 * c**4 * s**2 + 36 * c**2 * s**4 + 15 * s**6 + 4 * max(beyond, 0.0)
-    return (beyond - math.sqrt(variance)) * spread_of_means
+    centre, spread = (float(array[judged.size, 0, 0]) for array in (null.centre, null.spread))
+    return (float(judged.values[0, 0]) ** 3 - (centre + 2 * spread) ** 3) * spread_of_means
 
 
 def holm_of(group: GroupDrift, families: int) -> dict[str, float]:
@@ -631,7 +626,8 @@ def _means(
         return None
     if isinstance(part.block, Distributions):
         return _shares(part.block, part, group, rows.get(part.rows), rounded[part.group])
-    found, moved = _plain_means(part, group, rows.get(part.rows), window), rounded.get(part.group)
+    sample = None if window.rows is None else window.rows.data.get(part.rows)
+    found, moved = _plain_means(part, group, rows.get(part.rows), sample), rounded.get(part.group)
     if found is None or moved is None or not moved.alike.any():
         return found
     mean, m, error = found
@@ -665,12 +661,14 @@ def _measured(part: Part, kept: Floats) -> Floats:
     return clipped
 
 
-def _plain_means(part: Part, group: Group, kept: Floats | None, window: Profile) -> tuple[Floats, int, float] | None:
+def _plain_means(
+    part: Part, group: Group, kept: Floats | None, sample: Floats | None
+) -> tuple[Floats, int, float] | None:
     sketched = part.block.known(group) if kept is None or part.block.kind == "kernel" else None  # which is exact
     if sketched is not None:
         return *sketched, 0.0
-    if kept is None and window.rows is not None:  # in no sketch: a sample of the rows stands for them
-        kept = window.rows.data.get(part.rows)
+    if kept is None:  # in no sketch: a sample of the rows stands for them
+        kept = sample
     if kept is None:
         return None
     kept = _measured(part, kept)

@@ -88,7 +88,7 @@ def test_the_effect_is_the_largest_of_what_shows():
 
 
 def test_chance_is_taken_off_the_distance_of_means(baseline, reference):
-    """What is beyond chance is nothing in most clean windows, and of a shift hardly ever more than it is."""
+    """Of clean windows hardly one is beyond chance; a shift comes out as it is, or a little less."""
     rng, calibration = np.random.default_rng(1), calibration_of(baseline)
 
     def beyond(window):
@@ -96,11 +96,9 @@ def test_chance_is_taken_off_the_distance_of_means(baseline, reference):
         return next(beyond_chance(block) for block in blocks if block.part.block.kind == Principal.kind)
 
     clean = [beyond(rng.normal(size=(200, WIDTH))) for _ in range(40)]
-    spread = 1 / 200 + 1 / 2000
-    assert np.mean(np.array(clean) < 0) > 0.75
-    assert np.mean(clean) == pytest.approx(-((2 * WIDTH) ** 0.5) * spread, rel=0.4)  # one standard error
-    shifted = [beyond(rng.normal(0.2, 1.0, size=(200, WIDTH))) for _ in range(30)]
-    assert 0.5 < np.mean(shifted) / (WIDTH * 0.2**2) < 1.2  # the baseline is off as well
+    assert np.mean(np.array(clean) > 0) <= 0.1
+    shifted = [beyond(rng.normal(0.3, 1.0, size=(500, WIDTH))) for _ in range(30)]
+    assert 0.6 * WIDTH * 0.3**2 < np.mean(shifted) < 1.1 * WIDTH * 0.3**2
 
 
 @pytest.mark.parametrize("seed", range(3))

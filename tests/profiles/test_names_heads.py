@@ -181,7 +181,7 @@ def test_each_head_has_an_accuracy_and_a_verdict(baseline, tmp_path):
     assert accuracy.window == float(np.mean((-SPECIES[:100]).argmax(1) == TRUTH[:100]))
     assert report.harm == "harmful"
     assert "Accuracy of outputs/species:" in report.to_text()
-    assert "by its labels" in report.to_text()
+    assert "by the labels" in report.to_text()
     assert report.to_dict()["accuracies"]["outputs/species"]["by_labels"] is True
     moved = {group.name: group.drift for group in report.groups}
     assert (moved["outputs/species"], moved["outputs/age"]) == (True, False)
