@@ -196,6 +196,7 @@ class Group:
     def merge(self, other: Group) -> Group:
         """A new group that has seen the rows of both; neither is changed.
 
+        Half precision is noted if one side's values came in it, of two kinds the coarser.
         Sketches that say so are left out where they cannot be merged, as kernel means that share no bandwidth, and so
         are custom measures of different widths. A custom measure that only one side has is kept as it is.
 
@@ -216,6 +217,8 @@ class Group:
             info["measures"] = measures
         if sampled := _sampled(self, other):
             info["sampled"] = sampled
+        if halves := {self.info.get("precision"), other.info.get("precision")} - {None}:
+            info["precision"] = min(halves, key=str)  # the coarser, in which some values came: bfloat16 before float16
         return Group(self.name, self.streams, other.definitions | self.definitions, sketches, info)
 
 

@@ -173,6 +173,20 @@ def test_precision_is_noted_where_it_is_half():
         assert {groups[name].info.get("precision") for name in ("outputs", "embeddings/map")} == {noted}
 
 
+def test_what_was_merged_is_as_coarse_as_its_coarsest_part():
+    rows = np.random.default_rng(0).normal(size=(20, 3))
+    brain, half, full = (
+        Group("outputs", info=info) for info in ({"precision": "bfloat16"}, {"precision": "float16"}, {})
+    )
+    assert full.merge(half).info["precision"] == half.merge(full).info["precision"] == "float16"
+    assert half.merge(brain).info["precision"] == "bfloat16"
+    assert "precision" not in full.merge(full).info
+    one, two = Profiler(), Profiler()
+    one.update(outputs=rows.astype(np.float16))
+    two.update(outputs=rows)
+    assert one.profile().merge(two.profile()).groups["outputs"].info["precision"] == "float16"
+
+
 def test_half_precision_on_one_side_leaves_no_answer_out():
     """That is for measures of pixels, which rounding moves."""
     rng = np.random.default_rng(0)
