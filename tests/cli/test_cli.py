@@ -57,6 +57,25 @@ def test_drift_is_1_and_names_the_stream(lensai, folders: Path) -> None:
     assert "brightness" in out
 
 
+def test_of_several_windows_those_that_drift_are_named(lensai, folders: Path) -> None:
+    code, out, _ = lensai("compare", folders / "baseline", folders / "clean", folders / "dark")
+    assert code == 1
+    assert "1 of 2 windows drift" in out
+    code, out, _ = lensai("compare", folders / "baseline", folders / "clean", folders / "dark", "--json")
+    assert (code, json.loads(out)["drifting"]) == (1, [str(folders / "dark")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("clean", "clean"), "is named twice"), (("clean", "dark", "--html", "a.html"), "is the page of one window")],
+)
+def test_what_several_windows_have_not(lensai, folders: Path, arguments, message, monkeypatch) -> None:
+    monkeypatch.chdir(folders)
+    code, _, err = lensai("compare", "baseline", *arguments)
+    assert code == 2
+    assert message in err
+
+
 def test_json_is_json(lensai, folders: Path) -> None:
     code, out, _ = lensai("compare", folders / "baseline", folders / "dark", "--json")
     assert code == 1

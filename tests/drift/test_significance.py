@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import quad
 from scipy.stats import binom, binomtest, chi2_contingency, ks_2samp, kstwo
 
 from lensai_integrations.drift.significance import (
     category_p_value,
     chi_square_p_value,
+    e_bh,
     holm,
     ks_p_value,
     labels_p_value,
+    log_e_value,
+    log_mean_e,
     rare_p_value,
 )
 
@@ -227,3 +231,59 @@ def test_a_label_that_became_frequent_is_found_among_many():
     before = (rng.random((2000, 80)) < 0.05).sum(axis=0)
     after = (rng.random((200, 80)) < np.where(np.arange(80) == 7, 0.2, 0.05)).sum(axis=0)
     assert labels_p_value(before, after, 2000, 200) < 1e-4
+
+
+# -- e-values
+
+
+@pytest.mark.parametrize("p", [1.0, 1 - 1e-9, 0.999, 0.5, 0.05, 1e-3, 1e-8])
+def test_e_values_are_the_average_of_betting_scores(p):
+    score, _ = quad(lambda kappa: kappa * p ** (kappa - 1), 0, 1, epsabs=0, epsrel=1e-10)
+    assert np.exp(log_e_value(np.log(p))) == pytest.approx(score, rel=1e-8)
+
+
+def test_e_values_of_the_smallest_p_values_are_the_formulas_in_exact_arithmetic():
+    from decimal import Decimal, localcontext
+
+    with localcontext() as context:
+        context.prec = 700
+        for power in (16, 100, 300):
+            p = Decimal(10) ** -power
+            e = (1 - p + p * p.ln()) / (p * p.ln() ** 2)
+            assert log_e_value(float(p.ln())) == pytest.approx(float(e.ln()), rel=1e-12)
+
+
+def test_e_values_are_1_on_average_where_nothing_moved_and_fall_with_p():
+    assert quad(lambda x: np.exp(log_e_value(-x) - x), 0, np.inf, limit=500)[0] == pytest.approx(1, abs=0.01)
+    logs = log_e_value(-np.linspace(0, 700, 10_001))
+    assert (np.diff(logs) > 0).all()
+    assert np.isfinite(logs).all()
+
+
+def test_the_mean_of_e_values_that_no_float_can_hold():
+    assert log_mean_e([800.0, 800.0 + np.log(3)]) == pytest.approx(800 + np.log(2))
+    assert log_mean_e([800.0], 24) == pytest.approx(800 - np.log(24))
+    assert log_mean_e([]) == -np.inf
+
+
+def reported_by_definition(e, share):
+    """The sets that are self-consistent, the largest: each of its e-values is at least K / (share * its size)."""
+    sets = [[i for i, value in enumerate(e) if value * size * share >= len(e)] for size in range(1, len(e) + 1)]
+    fitting = [each for size, each in enumerate(sets, 1) if len(each) >= size]
+    return max(fitting, key=len, default=[])
+
+
+@given(st.lists(st.floats(1e-3, 1e6), max_size=30), st.sampled_from([0.05, 0.1, 0.5, 1.0]))
+def test_reported_is_the_largest_self_consistent_set(e, share):
+    assert np.flatnonzero(e_bh(np.log(e), share)).tolist() == reported_by_definition(np.array(e), share)
+
+
+def test_the_share_of_false_ones_holds_where_all_hang_together(rng):
+    """One baseline that is off makes all p-values small at once."""
+    shares = []
+    for _ in range(4000):
+        p = np.full(50, rng.uniform())  # the 50 clean ones are the same window
+        p[:5] *= 1e-6
+        reported = e_bh(log_e_value(np.log(p)), 0.2)
+        shares.append(reported[5:].sum() / max(reported.sum(), 1))
+    assert np.mean(shares) < 0.2
