@@ -280,6 +280,7 @@ def _total_variation(before: Mapping[str, int], after: Mapping[str, int]) -> flo
     middles = np.cumsum(shares[order]) - shares[order] / 2
     cells = np.empty(len(order), np.intp)
     cells[order] = middles * max(min(n, m) // _FEWEST_OF_CELL, 1)
+    _, cells = np.unique(cells, return_inverse=True)
     p, q, both = (np.bincount(cells, weights) for weights in (counts[0] / n, counts[1] / m, shares))
     both = np.minimum(both, 1.0)  # but for rounding
     chance = np.sqrt(2 / np.pi * both * (1 - both) * (1 / n + 1 / m))  # the mean of |p - q| if both are normal

@@ -488,7 +488,8 @@ def _decided(
     ]
     vectors = group.vectors
     if vectors is not None and vectors.test is not None and "" in p_values:
-        p, effect = p_values[""], effect_of_rows(group.streams, vectors.test)
+        own = [stream for stream in group.streams if not stream.definition.startswith("custom/")]  # these are in no row
+        p, effect = p_values[""], effect_of_rows(own, vectors.test)
         vectors = replace(vectors, p_value=p, drift=limits.drift(p, effect), effect=effect)
     return replace(group, streams=tuple(sorted(streams, key=badness)), vectors=vectors)
 

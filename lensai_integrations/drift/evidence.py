@@ -36,7 +36,7 @@ from lensai_integrations.drift.distances import (
 )
 from lensai_integrations.drift.kernel import kernel_test
 from lensai_integrations.drift.result import RANKS, GroupDrift, StreamDrift, VectorDrift
-from lensai_integrations.drift.rounding import SHARED, Rounding, are_shared, is_of_layer, near, typical_sizes
+from lensai_integrations.drift.rounding import Rounding, are_shared, is_of_layer, near, shared_of, typical_sizes
 from lensai_integrations.drift.significance import category_p_value, ks_p_value, labels_p_value
 from lensai_integrations.errors import DefinitionError
 from lensai_integrations.measures.outputs import PER_IMAGE
@@ -266,10 +266,10 @@ class _BaselineBank:
         steps = quantiles(view, _STEPS)
         typical = typical_sizes(steps[:, 1], steps[:, -2], is_of_layer(group))
         known, (low, high) = reference(view), (view[0][:, end].astype(np.float64) for end in (0, -1))
-        never_varied = high - low <= 2 * SHARED.of_values(low, typical)
+        never_varied = high - low <= 2 * shared_of(is_of_layer(group)).of_values(low, typical)
         known = replace(known, deviation=np.where(never_varied, 0.0, known.deviation))
         about = (_error(group, view), quantiles(view, RANKS), steps[:, 1], steps[:, -2], typical)
-        return cls(group.bank.rows_seen, known, *about, _shared_values(steps, typical))
+        return cls(group.bank.rows_seen, known, *about, _shared_values(steps, typical, is_of_layer(group)))
 
     def near(self, window: View, rounding: Rounding) -> View:
         """A window in which what is a value of the baseline up to rounding is that value.
@@ -310,9 +310,9 @@ class _BaselineBank:
         return rounding.of_coarse(self.low, self.high, self.typical)
 
 
-def _shared_values(steps: NDArray[np.float64], typical: NDArray[np.float64]) -> NDArray[np.float64]:
+def _shared_values(steps: NDArray[np.float64], typical: NDArray[np.float64], of_layer: bool) -> NDArray[np.float64]:
     """The values that follow upon equal ones, each once, of ascending ones: `[D, H]`, NaN behind the last."""
-    shared = np.concatenate([np.zeros((len(steps), 1), bool), are_shared(steps, typical)], axis=1)
+    shared = np.concatenate([np.zeros((len(steps), 1), bool), are_shared(steps, typical, of_layer)], axis=1)
     shared[:, 1:] &= (steps[:, 1:] != steps[:, :-1]) | ~shared[:, :-1]
     values = np.sort(np.where(shared, steps, np.nan), axis=1)
     return values[:, : shared.sum(axis=1).max(initial=0)]

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.drift.rounding import SHARED, Rounding, are_shared, rounded_mmd, typical_sizes
+from lensai_integrations.drift.rounding import SHARED, Rounding, are_shared, rounded_mmd, shared_of, typical_sizes
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.sketches.kernel_mean import KernelMean
@@ -49,8 +49,10 @@ COMPONENTS = 32
 #: Components are cut off at so many standard deviations, so that no single row decides: heavy tails, and directions in
 #: which a model's answers hardly ever vary, have rows now and then that no baseline of a few thousand shows.
 FARTHEST = 3.0
-#: Sums in another order differ by so many roundings at the most.
+#: Directions of rows that vary by no more than so many roundings are none.
 _ROUNDINGS = 16
+#: A column clearly varies if its standard deviation is so many tolerances of `rounding.py`.
+_CLEARLY = 10
 #: Directions in which rows vary by a smaller share of what they do in the first are none.
 _LEAST_SIZE = 1e-4
 
@@ -241,9 +243,9 @@ class Distributions:
     def _tolerant(self, rounding: Rounding, of_layer: bool) -> tuple[Floats, Floats]:
         """For each edge, from where to where what a window has there may be counted or not: float32 `[D, E]` both."""
         edges, typical = self.edges.astype(np.float64), self._typical(of_layer)
-        tolerance, slight = (each.of_values(edges, typical[:, None]) for each in (rounding, SHARED))
+        tolerance, slight = (each.of_values(edges, typical[:, None]) for each in (rounding, shared_of(of_layer)))
         coarse = self.moved_alike(rounding, of_layer)[:, None] > 0
-        below, above, any_share = _places(edges, are_shared(edges, typical), tolerance)
+        below, above, any_share = _places(edges, are_shared(edges, typical, of_layer), tolerance)
         any_share |= coarse
         lower = np.where(any_share | below, edges - tolerance, np.where(above, edges + tolerance, edges))
         upper = np.where(any_share | above, edges + tolerance, np.where(below, edges - tolerance, edges + 2 * slight))
@@ -566,12 +568,13 @@ class Principal(WholeRows):
     def of(cls, rows: Floats) -> Self | None:
         """The largest components of some rows `[n, D]`, their columns in standard deviations; None if none varies.
 
-        A column that varies by no more than rounding does is constant, and so is a direction: its components in
-        standard deviations would be the rounding of one library, which another has not.
+        A column that varies by hardly more than rounding does is none of them: in standard deviations, its components
+        would be the rounding of one library, which another has not. So are directions that only rounding has.
         """
         centre, spread = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
-        rounding = _ROUNDINGS * np.finfo(np.float32).eps * np.abs(rows).max(axis=0)
-        varies = spread > np.maximum(rounding, LEAST_RANGE)
+        sizes = np.quantile(np.abs(rows), 0.975, axis=0).astype(np.float64)
+        rounding = _ROUNDINGS * np.finfo(np.float32).eps * sizes
+        varies = spread > np.maximum(_CLEARLY * SHARED.of_values(sizes, sizes), LEAST_RANGE)
         if not varies.any():
             return None
         per_spread = np.where(varies, 1 / np.where(varies, spread, 1.0), 0.0)

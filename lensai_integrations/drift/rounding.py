@@ -26,14 +26,18 @@ from lensai_integrations.profiles.groups import Group
 #: Of values in float32, and in float64, which are kept as float32: 512 units in the last place, and the smallest normal
 #: number, below which many devices know none but 0.
 _FULL: Final = (512 * float(np.finfo(np.float32).eps), float(np.finfo(np.float32).tiny))
+#: Other streams than a layer's columns are no sums that long.
+_PLAIN: Final = (4 * float(np.finfo(np.float32).eps), _FULL[1])
 #: Of half precision two units, and two of the smallest steps.
 _HALF: Final = {"float16": (2 * 2.0**-10, 2 * 2.0**-24), "bfloat16": (2 * 2.0**-7, float(np.finfo(np.float32).tiny))}
 #: A column of a layer whose values are typically smaller than this part of those of the other columns is rounded as
 #: one of this size: what was added up to it may cancel, as where a normalisation's mean is taken off.
 _CANCELLED: Final = 1 / 16
-#: A stream that varies by no more than so many tolerances, from its 2.5% to its 97.5% quantile, is coarse: rounding
-#: moves it by a tenth of a standard deviation or more.
-_COARSE: Final = 40
+#: A column of a layer that varies by no more than so many tolerances, from its 2.5% to its 97.5% quantile, is coarse:
+#: sums in another order move it by a tenth of a standard deviation or more. Half precision rounds each value by itself,
+#: which moves no mean unless a column has hardly more than a few steps. Other streams are no sums that long.
+_COARSE: Final = 40.0
+_COARSE_HALF: Final = 8.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Rounding:
     Attributes:
         relative: Of values and typical ones.
         absolute: The smallest.
+        coarse: Streams that vary by no more than so many tolerances are moved as wholes; 0 if none is.
 
     Example:
         >>> rounding = Rounding.of(Group("embeddings/pool", info={"precision": "float16"}))
@@ -52,12 +57,17 @@ class Rounding:
 
     relative: float
     absolute: float
+    coarse: float = _COARSE
 
     @classmethod
     def of(cls, *groups: Group | None) -> Self:
         """Of values of several sides: of the coarsest precision."""
-        named = [str(group.info.get("precision", "")) for group in groups if group is not None]
-        return cls(*max((_HALF.get(name, _FULL) for name in named), default=_FULL))
+        sides = [group for group in groups if group is not None]
+        of_layer = any(map(is_of_layer, sides))
+        full = _FULL if of_layer else _PLAIN
+        most = max((_HALF.get(str(group.info.get("precision", "")), full) for group in sides), default=full)
+        coarse = _COARSE if most == full else _COARSE_HALF
+        return cls(*most, coarse if of_layer else 0.0)
 
     def of_values(self, values: Any, typical: Any) -> NDArray[Any]:
         """The tolerance of each value, in any shape that broadcasts, of the values' dtype.
@@ -84,12 +94,23 @@ class Rounding:
             [0.02, 0.0]
         """
         tolerance = self.of_values(np.asarray(low, np.float64), typical)
-        varies = np.subtract(high, low, dtype=np.float64) > _COARSE * tolerance
-        return np.where(varies, 0.0, tolerance)
+        varies = np.subtract(high, low, dtype=np.float64) > self.coarse * tolerance
+        return np.where(varies | (self.coarse == 0), 0.0, tolerance)
 
 
-#: Values closer than by twice this tolerance are one value that several rows share, whatever the precision.
+#: Values closer than by twice this tolerance are one value that several rows share, whatever the precision; of a layer.
 SHARED: Final = Rounding(*_FULL)
+_SHARED_PLAIN: Final = Rounding(*_PLAIN)
+
+
+def shared_of(of_layer: bool) -> Rounding:
+    """Of a layer's columns or of other streams.
+
+    Example:
+        >>> shared_of(True) == SHARED, shared_of(False).relative < SHARED.relative
+        (True, True)
+    """
+    return SHARED if of_layer else _SHARED_PLAIN
 
 
 def typical_sizes(low: Any, high: Any, of_layer: bool) -> NDArray[np.float64]:
@@ -120,15 +141,16 @@ def is_of_layer(group: Group) -> bool:
     return "*" in group.definitions
 
 
-def are_shared(ordered: NDArray[Any], typical: NDArray[Any]) -> NDArray[np.bool_]:
+def are_shared(ordered: NDArray[Any], typical: NDArray[Any], of_layer: bool) -> NDArray[np.bool_]:
     """Which values are one with the next, bool `[D, E - 1]`, of ascending ones `[D, E]`.
 
     Example:
-        >>> are_shared(np.array([[0.0, 1.0, np.nextafter(1.0, 2.0)]]), np.ones(1)).tolist()
+        >>> are_shared(np.array([[0.0, 1.0, np.nextafter(1.0, 2.0)]]), np.ones(1), of_layer=False).tolist()
         [[False, True]]
     """
     ordered = np.asarray(ordered, np.float64)
-    close: NDArray[np.bool_] = np.diff(ordered, axis=1) <= 2 * SHARED.of_values(ordered[:, 1:], typical[:, None])
+    tolerance = shared_of(of_layer).of_values(ordered[:, 1:], typical[:, None])
+    close: NDArray[np.bool_] = np.diff(ordered, axis=1) <= 2 * tolerance
     return close
 
 
@@ -144,7 +166,8 @@ def near(values: NDArray[Any], target: NDArray[Any], tolerance: NDArray[Any]) ->
         >>> near(np.array([1.0, 2.0]), np.array([1.001, 1.5]), np.full(2, 0.01)).tolist()
         [1.001, 2.0]
     """
-    close = np.abs(target - values) <= tolerance
+    with np.errstate(over="ignore"):
+        close = np.abs(target - values) <= tolerance
     nearer: NDArray[Any] = np.where(close, target, values)
     return nearer
 
