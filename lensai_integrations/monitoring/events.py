@@ -20,6 +20,8 @@ from lensai_integrations.profiles.profile import Profile
 RUNNING, COMPLETED, FAILED = "Running", "Completed", "Failed"
 #: What happened: a window was judged, people should be told, the monitor started or stopped.
 WINDOW, NOTICE, STATUS = "window", "notice", "status"
+#: The years 1 to 9999, which dates are for, in seconds since 1970.
+_FIRST, _LAST = -62_135_596_800, 253_402_300_800
 #: Streams that an event has, and that a notice names.
 WORST, NAMED = 10, 3
 #: Evidence is not charted beyond this: reports say "<1e-16" there, and a threshold of 2 is to be seen beside it.
@@ -256,10 +258,9 @@ def utc(seconds: float) -> str:
         >>> utc(1.7e9), utc(1e18)
         ('2023-11-14 22:13 UTC', '1e+18 s after 1970')
     """
-    try:
-        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
-    except (ValueError, OverflowError, OSError):  # a clock that is none
+    if not _FIRST <= seconds < _LAST:  # of a clock that is none
         return f"{seconds:g} s after 1970"
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _number(effect: float) -> float:
