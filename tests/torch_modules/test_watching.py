@@ -233,7 +233,8 @@ def test_a_pass_that_is_recorded_is_not_complained_of(net, baseline, caplog, use
     with monitor.watch(net):
         use(net, images(4))
     assert (monitor.status.rows, monitor.status.failures, caplog.text) == (4, {}, "")
-    assert set(monitor._memory.open.profiler.profile().groups) == set(baseline.reference.groups)
+    [pane] = monitor._memory.opened.values()
+    assert set(pane.profiler.profile().groups) == set(baseline.reference.groups)
 
 
 @pytest.mark.parametrize("wrapped", [nn.DataParallel, lambda net: torch.compile(net, backend="eager")])
@@ -245,7 +246,8 @@ def test_a_wrapper_is_watched_as_the_module_in_it(net, baseline, caplog, wrapped
         model(images(4))
     said = [record.getMessage() for record in caplog.records if record.name == "lensai_integrations"]
     assert (monitor.status.rows, monitor.status.failures, said) == (8, {}, [])
-    assert set(monitor._memory.open.profiler.profile().groups) == set(baseline.reference.groups)
+    [pane] = monitor._memory.opened.values()
+    assert set(pane.profiler.profile().groups) == set(baseline.reference.groups)
 
 
 def test_a_copy_that_outlives_the_watch_is_left_alone(net, baseline):
