@@ -263,6 +263,7 @@ class Spans:
         """Begin all spans anew."""
         self._kept = 0
         self._newest: list[Span | None] = [None] * max(self._lengths - 1, 1)
+        self._longest = self._lengths - 1  # of the spans that are made
         self._seen: list[list[Seen]] = [[] for _ in range(self._lengths)]
 
     def judge(self, window: Span, ask: Ask, *, keep: bool = True) -> Outcome:
@@ -286,8 +287,12 @@ class Spans:
             if over:
                 break
             if level_of_time(self.allowed, span.closed - tested[length], self._lengths) >= LEAST:
-                compared.append(self._compared(length, span, tested, ask))
-                over = self._over(compared, ask)
+                try:
+                    compared.append(self._compared(length, span, tested, ask))
+                    over = self._over(compared, ask)
+                except LensAIError as error:  # the window itself is judged
+                    log.warning("windows %d to %d cannot be compared as one: %s", span.first, span.last, error)
+                    break
         for each in compared if kept else ():
             self._remember(each)
         if over:
@@ -307,12 +312,16 @@ class Spans:
         newest, spans = window, []
         for length in range(1, self._lengths):
             before, self._newest[length - 1] = self._newest[length - 1], newest
-            if before is None or before.rows > _ENOUGH_ROWS * self._baseline:
+            if before is None:
+                break
+            if before.rows > _ENOUGH_ROWS * self._baseline:
+                self._longest = length - 1
                 break
             try:
                 joined = before.joined(newest)
             except LensAIError as error:  # a new window is not lost for one before it that does not fit
                 log.warning("windows %d to %d begin no longer span: %s", before.first, newest.last, error)
+                self._newest[length:] = [None] * len(self._newest[length:])
                 break
             spans.append((length, joined))
             if self._kept % 2**length:
@@ -325,9 +334,10 @@ class Spans:
         newest = compared[-1]
         if self._length is None or any(each.rejected for each in compared):
             return False
-        if newest.length != (min(self._length + _LONGER, self._lengths - 1) if self._length else 0):
+        if newest.length != min(self._length + _LONGER if self._length else 0, self._longest):
             return False
-        return not ask(newest.span.profile, CLEAN).drift
+        # of a span with more rows than the baseline it is mostly the baseline's own error that is seen
+        return not ask(newest.span.profile, CLEAN if newest.span.rows <= self._baseline else MOST).drift
 
     def _end(self, window: Span, kept: bool) -> None:
         self._length, self.began = None, None
@@ -336,17 +346,24 @@ class Spans:
             self._kept, self._newest[0] = 1, window
 
     def _remember(self, compared: _Compared) -> None:
+        seen = [*self._seen[compared.length], self._as_seen(compared)]
+        self._seen[compared.length] = seen[-_REMEMBERED:]
+
+    @staticmethod
+    def _as_seen(compared: _Compared) -> Seen:
         span = compared.span
         distance = -float(ndtri(min(max(compared.report.p_value, SMALLEST), 1 - LEAST)))
-        seen = [*self._seen[compared.length], Seen(span.first, span.last, span.opened, distance)]
-        self._seen[compared.length] = seen[-_REMEMBERED:]
+        return Seen(span.first, span.last, span.opened, distance)
 
     def _outcome(self, compared: Sequence[_Compared], window: Span) -> Outcome:
         rejected = [each for each in compared if each.rejected]
         if rejected and self._length is None:
-            self._length = rejected[0].length
-            seen = self._seen[max(self._length - 2, 0)]
-            self.began = probable_start(seen or [Seen(window.first, window.last, window.opened, 1.0)], window)
+            length = rejected[0].length
+            seen = self._seen[max(length - 2, 0)]
+            if not length and (not seen or seen[-1].last < window.last):  # of windows that overlap not each is kept
+                seen = [*seen, self._as_seen(rejected[0])]
+            found = seen or [Seen(window.first, window.last, window.opened, 1.0)]
+            self.began, self._length = probable_start(found, window), length
         most = max(rejected, key=lambda each: each.evidence, default=compared[0])
         windows = most.span.last - most.span.first + 1
         return Outcome(self._length is not None, most.report, windows, self.began)
@@ -391,8 +408,11 @@ class Spans:
             length = None if length is None else whole_number(length)
             start = None if began is None else Since(_number(began[1]), whole_number(began[0]), probable=True)
             newest = [None if each is None else _span(each, load) for each in state["newest"]]
-            seen = [[Seen(int(f), int(t), _number(o), _number(d)) for f, t, o, d in some] for some in state["seen"]]
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            seen = [
+                [Seen(whole_number(f), whole_number(t), _number(o), _number(d)) for f, t, o, d in some]
+                for some in state["seen"]
+            ]
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise FormatError(f"the spans of windows cannot be read: {error!r}") from error
         fits = len(newest) == len(self._newest) and len(seen) == self._lengths and (length or 0) < self._lengths
         if not fits or len(tested) not in (0, self._lengths) or (length is None) != (start is None):
@@ -409,6 +429,10 @@ def _span(entry: Mapping[str, Any], load: Callable[[Any], Profile]) -> Span:
     first, last, rows = (whole_number(entry[name]) for name in _COUNTS)
     opened, closed = (_number(entry[name]) for name in _HOURS)
     return Span(first, last, rows, opened, closed, load(entry["file"]), str(entry["file"]))
+
+
+def _seen(first: Any, last: Any, opened: Any, distance: Any) -> Seen:
+    return Seen(whole_number(first), whole_number(last), _number(opened), _number(distance))
 
 
 def _number(value: Any) -> float:

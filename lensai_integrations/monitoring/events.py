@@ -387,7 +387,10 @@ def notice_text(monitor: str, kind: str, window: Mapping[str, Any], before: str)
         "change": f"still at {before}, but changed: {where} {another}",
         "reminder": f"still at {before}, {where} drifted",
     }.get(kind, f"{kind}, {where} drifted")
-    why = "; ".join(_why(kind, window)) or "the rows moved as vectors, or a segment did"
+    if window.get("groups") and not (any(g["drift"] for g in window["groups"].values()) or window.get("segments")):
+        opening, why = f"still at {before}, {where}", "nothing shows in it alone, but the drift is not over yet"
+    else:
+        why = "; ".join(_why(kind, window)) or "the rows moved as vectors, or a segment did"
     sentences = [f"{monitor}: {opening}: {why}", _places(window)]
     sentences += [f"No rows of {', '.join(window['missing'])} to compare"] if window.get("missing") else []
     sentences += ["What the model answers moved too"] if window.get("harm") == "harmful" else []

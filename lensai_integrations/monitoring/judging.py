@@ -370,7 +370,9 @@ class Judging:
             first = None if state.get("first") is None else (whole_number(state["first"][0]), float(state["first"][1]))
             counts = {key: whole_number(state["counts"][key]) for key in self.counts}
             last = dict(state["last"])
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            if not math.isfinite(float(last.get("closed", 0.0))):
+                raise ValueError("the end of the last window is no number")
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
             raise FormatError(f"the levels cannot be read: {error!r}") from error
         numbers = (alert.clean, alert.since, alert.began)
         if alert.level not in LEVELS or alert.told not in LEVELS or any(whole_number(n) != n for n in numbers):

@@ -436,6 +436,8 @@ class DriftMonitor:
         if last := self._memory.cut_short():
             self._judge(last.number, reports, partial=True)
             self._memory.start_over()
+            if self.plan.by_time:  # a row that was ahead of its time is no reason to call those of now late
+                self._memory.first = min(self._memory.first, self.plan.pane_at(self._clock()))
 
     def replay(
         self,

@@ -392,7 +392,7 @@ class Memory:
             late, early = whole_number(head.get("late", 0)), whole_number(head.get("early", 0))
             self._judging.restore(head["judging"])
             self._teller.restore(head["outbox"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise FormatError(f"head.json does not describe a monitor: {error!r}") from error
         self.rows, self.restarts, self.restored_from = rows, restarts + 1, state
         self.late, self.early = late, early
@@ -404,7 +404,7 @@ class Memory:
             if self._judging.spans is not None and head.get("spans") is not None:
                 self._judging.spans.restore(head["spans"], self._profile)
             self._unjudged = unjudged
-        except (KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError, RecursionError) as error:
             pass_on(error)
             log.warning("rows on disk cannot be read, the next window begins without them: %s", error)
             self.start_over()

@@ -170,6 +170,22 @@ def test_it_is_over_when_a_span_of_its_length_is_clean():
     assert not any(found[400:])
 
 
+def test_it_is_over_also_where_longer_spans_are_not_made():
+    """Of windows with so many rows that a few of them are all that the baseline can be held against."""
+    totals = [*noise(100, 3), *(noise(100, 4) + 2.0), *noise(200, 5)]
+    found = [outcome.alarm for outcome in judged(Spans(MONTHLY, 10, ROWS // 10), totals)[0]]
+    assert any(found[100:200])
+    assert not any(found[300:])
+
+
+@pytest.mark.parametrize("key", ["tested", "seen"])
+def test_numbers_that_are_too_large_are_refused(key):
+    spans = Spans(MONTHLY, 2, N)
+    wrong = {"tested": [10**400, 0.0], "seen": [[[-(10**10), 1, 0.0, 0.0]], []]}[key]
+    with pytest.raises(FormatError):
+        spans.restore({**spans.state(), key: wrong}, lambda file: Profile())
+
+
 def test_windows_that_overlap_or_are_the_baselines_are_in_no_span():
     ask = Asked()
     spans = Spans(MONTHLY, 6, N, apart=4)
