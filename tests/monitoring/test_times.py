@@ -179,6 +179,18 @@ def test_rows_a_little_ahead_of_the_clock_close_no_window_that_is_not_over():
     assert rows_in(monitor.close()) == [(1, 8), (20, 2)]
 
 
+def test_a_flush_of_a_row_ahead_of_its_time_makes_no_others_late():
+    clock = Clock(START + 600)
+    monitor = DriftMonitor(BASELINE, timedelta(hours=1), clock=clock)
+    monitor.update(outputs=numbers(2), timestamp=START + 20 * HOUR)
+    assert rows_in(monitor.flush()) == [(20, 2)]
+    for hour in (0, 1):
+        clock.now = START + hour * HOUR + 700
+        monitor.update(outputs=numbers(5), timestamp=clock.now)
+    assert monitor.status.late == 0
+    assert rows_in(monitor.flush()) == [(1, 5)]
+
+
 def test_by_rows_times_say_when_a_window_was():
     monitor = DriftMonitor(BASELINE, 4, clock=Clock(NOW))
     times = START + np.array([5.0, 3, 9, 4, 8, 2, 7, 6])
