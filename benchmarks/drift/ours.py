@@ -104,5 +104,5 @@ def _at_size(calibration: Calibration, means: Means, m: int, size: int) -> NDArr
         weights = np.log(part.block.weights)[:, None]
         standard = np.max(largest, axis=0) * shrinkage(m, part.n)
         found.append((part.null.log_p(standard, size) - weights).min(axis=0))
-        drawn.append((part.null.drawn[size] - weights).min(axis=0))
+        drawn.append((part.null.drawn(size) - weights).min(axis=0))
     return log_p(np.sort(-np.min(drawn, axis=0)), -np.min(found, axis=0))

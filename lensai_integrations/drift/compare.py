@@ -708,7 +708,7 @@ def _adjusted(parts: list[Part], values: list[Floats], counts: list[int], size: 
         part.null.log_p(part.null.standard(v, size) * shrinkage(m, part.n), size)
         for part, v, m in zip(parts, values, counts, strict=True)
     ]
-    drawn = [(part.null.drawn[size] - weight).min(axis=0) for part, weight in zip(parts, weights, strict=True)]
+    drawn = [(part.null.drawn(size) - weight).min(axis=0) for part, weight in zip(parts, weights, strict=True)]
     least = np.sort(-np.min(drawn, axis=0))
     return [(log_p(least, w - of_block), of_block.min(axis=1)) for of_block, w in zip(logs, weights, strict=True)]
 

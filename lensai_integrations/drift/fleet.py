@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lensai_integrations.drift.compare import compare
-from lensai_integrations.drift.result import DriftReport
+from lensai_integrations.drift.null import SMALLEST
+from lensai_integrations.drift.result import DriftReport, p_value_of_report
 from lensai_integrations.drift.significance import e_bh, log_e_value
 from lensai_integrations.drift.text import percent
 from lensai_integrations.errors import InputError, LensAIError
@@ -28,8 +29,6 @@ from lensai_integrations.profiles.profile import Baseline, Profile
 
 #: The share of false ones among those reported, where nothing else is asked for.
 FALSE_SHARE: Final = 0.05
-#: Smaller p-values are taken to be this one, as those of clean windows are.
-_SMALLEST: Final = 1e-300
 #: Windows listed in text that are not reported.
 _LISTED: Final = 10
 #: Characters of a window's name in text.
@@ -150,7 +149,8 @@ def compare_many(
         raise InputError(f"windows={type(windows).__name__} holds no window: pass profiles by name, one at least")
     how: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "min_effect": min_effect, "against": against}
     reports = {name: _compared(baseline, name, window, how) for name, window in windows.items()}
-    log_e = log_e_value([log_p_of(report) for report in reports.values()])
+    p_values = [max(p_value_of_report(report), SMALLEST) for report in reports.values()]
+    log_e = log_e_value([math.log(p) for p in p_values])
     reported = e_bh(log_e, false_share)
     found = [
         FleetWindow(name, bool(drift), float(e), report)
@@ -164,28 +164,6 @@ def _compared(baseline: Baseline | Profile, name: str, window: Profile, how: Map
         return compare(baseline, window, **how)
     except LensAIError as error:
         raise type(error)(f"window {name!r}: {error}") from error
-
-
-def log_p_of(report: DriftReport) -> float:
-    """Natural logarithm of the p-value that a report's window drifts: the smallest of what has an effect that counts.
-
-    Corrected for everything in the report, as all its p-values are. What differs certainly, and by less than
-    `min_effect`, is no evidence of drift however many rows there are; 0 if nothing else is left.
-
-    Args:
-        report: Of one window.
-
-    Example:
-        >>> log_p_of(DriftReport(0.01, 0.05, 0, "validation", "production", 2000, 200))
-        0.0
-    """
-    groups = [*report.groups, *(group for segment in report.segments for group in segment.groups)]
-    p_values = [s.p_value for group in groups for s in group.streams if s.effect >= report.min_effect]
-    rows = [group.vectors for group in groups if group.vectors is not None]
-    # certain and yet no drift: their effect is too small
-    p_values += [vectors.p_value for vectors in rows if vectors.drift or vectors.p_value >= report.false_alarm_rate]
-    least = min((p for p in p_values if not math.isnan(p)), default=1.0)
-    return math.log(max(least, _SMALLEST))
 
 
 def share_words(false_share: float) -> str:

@@ -72,9 +72,14 @@ class Null:
         return np.stack([each.log_p(values) for each, values in zip(smooth, standard, strict=True)])
 
     @cached_property
-    def drawn(self) -> list[NDArray[np.float64]]:
-        """Logarithms of the p-values of the windows drawn, by size `[statistics, draws]`."""
-        return [self.log_p(draws, size) for size, draws in enumerate(self.largest)]
+    def _drawn(self) -> dict[int, NDArray[np.float64]]:
+        return {}
+
+    def drawn(self, size: int) -> NDArray[np.float64]:
+        """Logarithms of the p-values of the windows drawn of a size, `[statistics, draws]`; found once."""
+        if size not in self._drawn:
+            self._drawn[size] = self.log_p(self.largest[size], size)
+        return self._drawn[size]
 
 
 @dataclass(frozen=True)

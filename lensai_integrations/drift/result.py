@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -363,6 +363,34 @@ class DriftReport:
     def to_json(self, indent: int | None = 2) -> str:
         """`to_dict` as JSON text; the same two profiles always give the same text."""
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def p_value_of(groups: Iterable[GroupDrift], min_effect: float) -> float:
+    """The smallest corrected p-value of what moved far enough to count, streams and rows as vectors; 1 if nothing did.
+
+    What differs by less is no drift, however certain, and its certainty is no evidence.
+
+    Args:
+        groups: Of a report.
+        min_effect: Of the report.
+
+    Example:
+        >>> p_value_of([GroupDrift("inputs", 100, 50, 0, 0)], 0.05)
+        1.0
+    """
+    found = [stream for group in groups for stream in (*group.streams, group.vectors) if stream is not None]
+    return min((each.p_value for each in found if each.effect >= min_effect and each.p_value <= 1), default=1.0)
+
+
+def p_value_of_report(report: DriftReport) -> float:
+    """The same of a whole report, its segments included.
+
+    Example:
+        >>> p_value_of_report(DriftReport(0.01, 0.05, 0, "validation", "production", 2000, 200))
+        1.0
+    """
+    groups = [*report.groups, *(group for segment in report.segments for group in segment.groups)]
+    return p_value_of(groups, report.min_effect)
 
 
 def badness(stream: StreamDrift) -> tuple[bool, bool, float, float, str]:

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from lensai_integrations.drift.result import DriftReport
+from lensai_integrations.drift.result import DriftReport, p_value_of, p_value_of_report
 from lensai_integrations.errors import InputError, TrackingError
 from lensai_integrations.measures.arguments import check_seconds
 from lensai_integrations.mlflow.address import (
@@ -34,8 +34,6 @@ from lensai_integrations.monitoring.events import (
     WINDOW,
     Event,
     evidence,
-    p_value_of,
-    p_value_of_report,
     stream_dict,
     worst_effect,
 )

@@ -6,13 +6,13 @@ Everything but the profile of a window is JSON values, so that what could not be
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from lensai_integrations.drift.accuracy import AccuracyEstimate
-from lensai_integrations.drift.result import DriftReport, GroupDrift, StreamDrift
+from lensai_integrations.drift.result import DriftReport, GroupDrift, StreamDrift, p_value_of, p_value_of_report
 from lensai_integrations.drift.text import certainty
 from lensai_integrations.monitoring.news import finite
 from lensai_integrations.profiles.profile import Profile
@@ -207,38 +207,6 @@ def worst_effect(group: GroupDrift) -> float:
         0.0
     """
     return max((_number(stream.effect) for stream in group.streams), default=0.0)
-
-
-def p_value_of(groups: Iterable[GroupDrift], min_effect: float) -> float:
-    """The smallest corrected p-value of groups, of their rows as vectors and of streams that moved far enough to count.
-
-    A stream below `min_effect` is no drift, however certain, and its certainty would only mislead a chart.
-
-    Args:
-        groups: Of a report.
-        min_effect: Of the report.
-
-    Returns:
-        1 if there is none.
-
-    Example:
-        >>> p_value_of([GroupDrift("inputs", 100, 50, 0, 0)], 0.05)
-        1.0
-    """
-    p_values = [s.p_value for group in groups for s in group.streams if s.effect >= min_effect]
-    p_values += [group.vectors.p_value for group in groups if group.vectors is not None]
-    return min((p for p in p_values if not math.isnan(p)), default=1.0)
-
-
-def p_value_of_report(report: DriftReport) -> float:
-    """The same of a whole report, its segments included.
-
-    Example:
-        >>> p_value_of_report(DriftReport(0.01, 0.05, 0, "validation", "production", 2000, 200))
-        1.0
-    """
-    groups = [*report.groups, *(group for segment in report.segments for group in segment.groups)]
-    return p_value_of(groups, report.min_effect)
 
 
 def evidence(p_value: float) -> float:
