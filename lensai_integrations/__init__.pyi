@@ -1,7 +1,7 @@
-from .drift.calibration import calibrate as calibrate
 from .drift.compare import compare as compare
 from .drift.fleet import FleetReport as FleetReport
 from .drift.fleet import compare_many as compare_many
+from .drift.learning import calibrate as calibrate
 from .drift.result import DriftReport as DriftReport
 from .edge.lensai import Metrics as Metrics
 from .edge.lensai import Sketches as Sketches

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lensai_integrations import Baseline, Profile, Profiler
-from lensai_integrations.drift.calibration import calibrate
+from lensai_integrations.drift.learning import calibrate
 
 CLASSES, WIDTH = 4, 12
 _MIX = np.random.default_rng(7).normal(size=(WIDTH, WIDTH))

@@ -237,7 +237,7 @@ def calibrate(source: str, output: Path, windows: int, seed: int, tracking_uri: 
 
     Callbacks do this at the end of training; it is for profiles and for baselines made without.
     """
-    from lensai_integrations.drift.calibration import calibrate as calibrate_baseline
+    from lensai_integrations.drift.learning import calibrate as calibrate_baseline
     from lensai_integrations.report import baseline_html
     from lensai_integrations.training.finish import progress_bar
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from math import isfinite
 from typing import Any, Final
 
@@ -59,6 +60,7 @@ _KINDS: Final[dict[str, Any]] = {block.kind: block for block in (Distributions, 
 _GIVEN_UP = ("slices", "clusters", "principal", "components", "classes")
 _ABOUT = "about"
 _NULL = ("centre", "spread", "largest")
+_INFLATION = "inflation"
 #: More windows, sizes or blocks than these are no calibration.
 _MOST_DRAWS, _MOST_SIZES, _MOST_PARTS = 2**17, 64, 4096
 #: No feature's mean is as large.
@@ -78,6 +80,8 @@ class Part:
         mean: Their mean in the baseline, float32 `[F]`.
         n: Rows of that mean; of a sketch as many as would make it as certain.
         null: The null distribution.
+        inflation: By how much more the means of clean windows were off than those of independent rows, by how many
+            windows were put together, float32 `[L, D]` of single streams or `[L, F]`; None if that was not learned.
     """
 
     group: str
@@ -86,6 +90,23 @@ class Part:
     mean: Floats
     n: int
     null: Null
+    inflation: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What clean windows of production tell of how much they vary.
+
+    Attributes:
+        windows: How many they were.
+        rows: Rows of a window in the mean, by how many were put together: 1, 2, 4, ..., `[L]`.
+        streams: By full name the inflation of a stream that is judged by a formula, and by a group's name that of its
+            rows as wholes; `[L]` each.
+    """
+
+    windows: int
+    rows: tuple[float, ...]
+    streams: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +120,7 @@ class Calibration:
         draws: Windows of each size.
         confidences: By group of outputs, how sure the model has to be for as many rows as it is right about.
         notes: What a reader should know.
+        learned: What clean windows of production told; None without any.
     """
 
     parts: tuple[Part, ...]
@@ -107,50 +129,7 @@ class Calibration:
     draws: int
     confidences: Mapping[str, Confidence] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-
-def calibrate(
-    baseline: Baseline | Profile,
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> Baseline:
-    """Find out what clean windows of a baseline look like, so that `compare` holds the false-alarm rate asked for.
-
-    Windows of 5 to 1,000 rows are drawn from the rows the reference keeps, and every drift statistic is computed for
-    each of them. Callbacks do this at the end of training.
-
-    Args:
-        baseline: A baseline, or a profile with a sample of its rows; at least 100 of them, better 2,000.
-        draws: Windows of each size, 100 to 100,000. The time grows in proportion.
-        seed: Of the draws. The same baseline and seed give the same calibration.
-        progress: Called with how much is done, and of how much.
-
-    Returns:
-        The baseline with its calibration; the one given is left as it was.
-
-    Raises:
-        InputError: If there are too few complete rows, or an argument is out of range.
-
-    Example:
-        >>> import numpy as np
-        >>> from lensai_integrations import Profiler
-        >>> profiler = Profiler(source="validation")
-        >>> profiler.update(outputs=np.random.default_rng(0).normal(size=(200, 3)))
-        >>> baseline = calibrate(profiler.profile(), draws=100)
-        >>> calibration_of(baseline).sizes
-        (5, 10, 25, 50, 100)
-    """
-    if not isinstance(draws, int) or not 100 <= draws <= 100_000:
-        raise InputError(f"draws={draws!r} is how many windows of each size are drawn: pass 100 to 100,000")
-    if not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed={seed!r} should be a whole number, 0 or more")
-    if not isinstance(baseline, Baseline | Profile):
-        raise InputError(f"baseline is a {type(baseline).__name__}: pass a Baseline or a Profile")
-    whole = baseline if isinstance(baseline, Baseline) else Baseline(baseline)
-    calibration = calibrated(whole.reference, sizes=SIZES, draws=draws, seed=seed, progress=progress)
-    return replace(whole, calibration=to_state(calibration))
+    learned: Learned | None = None
 
 
 def calibration_of(baseline: Baseline | Profile) -> Calibration | None:
@@ -339,6 +318,8 @@ def to_state(calibration: Calibration) -> State:
         "notes": list(calibration.notes),
         "parts": parts,
     }
+    if calibration.learned is not None:
+        about["learned"] = asdict(calibration.learned)
     state: State = {_ABOUT: np.frombuffer(to_json(about, "what is said about the calibration"), np.uint8)}
     for number, part in enumerate(calibration.parts):
         state |= {f"{number}/{name}": array for name, array in _arrays_of(part).items()}
@@ -348,7 +329,8 @@ def to_state(calibration: Calibration) -> State:
 def _arrays_of(part: Part) -> State:
     """The arrays of a block."""
     null = {f"null/{name}": getattr(part.null, name) for name in _NULL}
-    return {**part.block.state(), "mean": part.mean, **null}
+    learned = {} if part.inflation is None else {_INFLATION: part.inflation}
+    return {**part.block.state(), "mean": part.mean, **null, **learned}
 
 
 def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
@@ -371,19 +353,37 @@ def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
         require(0 < draws <= _MOST_DRAWS and 0 < len(about["parts"]) <= _MOST_PARTS, "draws")
         kinds = {(entry["rows"], entry["kind"]) for entry in about["parts"]}
         require(len(kinds) == len(about["parts"]), "two blocks of a kind for the same rows")
-        parts = list(_parts(about["parts"], state, len(sizes), draws))
+        learned = _learned(about.get("learned"))
+        parts = list(_parts(about["parts"], state, (len(sizes), draws, 0 if learned is None else len(learned.rows))))
         require(len(parts) > 0, "no block that a verdict rests on")
         entries = {} if about["confidence"] is None else {OUTPUTS: about["confidence"]}
         entries |= dict(about.get("confidences", {}))
         confidences = {str(name): _confidence(entry) for name, entry in entries.items()}
-        return Calibration(tuple(parts), sizes, rows, draws, confidences, tuple(map(str, about["notes"])))
+        return Calibration(tuple(parts), sizes, rows, draws, confidences, tuple(map(str, about["notes"])), learned)
     except FormatError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise FormatError(f"damaged or foreign calibration: {error!r}") from error
 
 
-def _parts(entries: Sequence[Mapping[str, Any]], state: Mapping[str, Any], sizes: int, draws: int) -> Iterator[Part]:
+def _learned(about: Mapping[str, Any] | None) -> Learned | None:
+    """What is said of clean windows."""
+    if about is None:
+        return None
+    rows = tuple(map(float, about["rows"]))
+    streams = {str(name): tuple(map(float, each)) for name, each in about["streams"].items()}
+    require(0 < len(rows) <= _MOST_SIZES and rows[0] > 0 and rows[-1] <= LARGEST_COUNT, "rows of windows")
+    require(all(before < after for before, after in pairwise(rows)), "rows of windows out of order")
+    inflations = (each for of_stream in streams.values() for each in of_stream)
+    require(all(len(each) == len(rows) for each in streams.values()), "an inflation of other windows")
+    require(all(1 <= each <= LARGEST_COUNT for each in inflations), "an inflation that cannot be")
+    require(0 < int(about["windows"]) <= LARGEST_COUNT, "windows")
+    return Learned(int(about["windows"]), rows, streams)
+
+
+def _parts(
+    entries: Sequence[Mapping[str, Any]], state: Mapping[str, Any], counts: tuple[int, int, int]
+) -> Iterator[Part]:
     """The blocks that this release knows, of any release's."""
     states = _by_part(state)
     unknown = [path for path in state if path.partition("/")[0] not in {_ABOUT, *map(str, range(len(entries)))}]
@@ -391,10 +391,15 @@ def _parts(entries: Sequence[Mapping[str, Any]], state: Mapping[str, Any], sizes
         arrays = states.get(f"{at}", {})
         if entry["kind"] in _GIVEN_UP:
             continue
-        part = _part(entry, arrays, sizes, draws)
+        part = _part(entry, arrays, *counts)
         unknown += [f"{at}/{name}" for name in arrays.keys() - _arrays_of(part).keys()]
         yield part
     require(not unknown, f"nothing refers to the arrays {sorted(unknown)[:5]}")
+
+
+def units_of(block: Block) -> int:
+    """Of how many things a block has an inflation: of its single streams, or of each feature of whole rows."""
+    return block.streams if isinstance(block, Distributions) else block.width
 
 
 def _by_part(state: Mapping[str, NDArray[Any]]) -> dict[str, State]:
@@ -424,7 +429,7 @@ def _threshold_at(pair: Any) -> tuple[float, float] | None:
     return threshold, tied
 
 
-def _part(entry: Mapping[str, Any], state: State, sizes: int, draws: int) -> Part:
+def _part(entry: Mapping[str, Any], state: State, sizes: int, draws: int, lengths: int) -> Part:
     kind = _KINDS.get(entry["kind"])
     if kind is None:
         raise FormatError(f"a calibration of unknown kind {entry['kind']!r}: upgrade this package")
@@ -436,8 +441,11 @@ def _part(entry: Mapping[str, Any], state: State, sizes: int, draws: int) -> Par
     finite = all(bool(np.isfinite(array).all()) for array in (mean, centre, spread, largest))
     require(finite and bool((spread > 0).all()) and bool((np.abs(mean) < _MOST_MEAN).all()), "numbers that cannot be")
     require(0 < int(entry["n"]) <= LARGEST_COUNT, "n")
+    inflation = field(state, _INFLATION, np.float32, (lengths, units_of(block))) if lengths else None
+    if inflation is not None:
+        require(bool(((inflation >= 1) & (inflation <= LARGEST_COUNT)).all()), "an inflation that cannot be")
     of_classes = kind is ClassShares
     group = str(entry["group"])
     require(entry["rows"] == (group + TOP_CLASS_SUFFIX if of_classes else entry["group"]), "rows of another group")
     require(not of_classes or is_outputs(group), "classes of another group")
-    return Part(group, str(entry["rows"]), block, mean, int(entry["n"]), Null(centre, spread, largest))
+    return Part(group, str(entry["rows"]), block, mean, int(entry["n"]), Null(centre, spread, largest), inflation)

@@ -263,6 +263,8 @@ class DriftReport:
         correction: How p-values were corrected: `"max-t"` (by clean windows drawn from the baseline), `"holm"` or
             `"benjamini-hochberg"`.
         clean_windows: How many clean windows of each size were drawn for that; 0 without.
+        effective_rows: As how many independent rows the window's count, if they depend on each other; NaN if they do
+            not, as far as is known.
         accuracies: By group of outputs, the model's on the baseline, and on the window by its labels, with the estimate
             beside it, or, without, estimated from the confidences; as far as they are known.
 
@@ -286,6 +288,7 @@ class DriftReport:
     correction: str = "holm"
     clean_windows: int = 0
     accuracies: tuple[tuple[str, AccuracyEstimate], ...] = ()
+    effective_rows: float = math.nan
 
     @property
     def accuracy(self) -> AccuracyEstimate | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from numpy.typing import NDArray
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "AS_STORED",
+    "ORDER",
     "Baseline",
     "Group",
     "Profile",
@@ -40,6 +42,11 @@ __all__ = [
     "load",
     "to_bytes",
 ]
+
+
+#: What a profile's `info` says of rows that came as a data set has them, sorted perhaps, and not as time went by.
+ORDER: Final = "order"
+AS_STORED: Final = "as stored"
 
 
 @dataclass

@@ -183,6 +183,41 @@ class RowSample:
         """
         return self._ordered()[1]
 
+    def successive(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Which of the rows kept came directly after one another: places in `data`, `[p]` of the earlier and the later.
+
+        A priority tells its row's number (`unmixed`), also after samples were merged; the last row of one and the first
+        of the next are no such pair, unless the next follows it (`follow`).
+
+        Example:
+            >>> sample = RowSample(size=4, seed=0)
+            >>> sample.update({"inputs": np.arange(3.0)})
+            >>> earlier, later = sample.successive()
+            >>> (sample.data["inputs"][later] - sample.data["inputs"][earlier]).ravel().tolist()
+            [1.0, 1.0]
+        """
+        numbers = unmixed(np.sort(self._priorities))
+        order = np.argsort(numbers)
+        ascending, next_ones = numbers[order], numbers + np.uint64(GOLDEN)
+        places = np.minimum(np.searchsorted(ascending, next_ones), max(numbers.size - 1, 0))
+        earlier = np.flatnonzero(ascending[places] == next_ones) if numbers.size else np.zeros(0, np.intp)
+        return earlier, order[places[earlier]] if numbers.size else earlier
+
+    def follow(self, other: RowSample) -> None:
+        """Number the rows to come as those after the rows that another sample has seen; this one has seen none yet.
+
+        Example:
+            >>> first, then = RowSample(size=4, seed=0), RowSample(size=4)
+            >>> first.update({"inputs": np.zeros(2)})
+            >>> then.follow(first)
+            >>> then.update({"inputs": np.ones(2)})
+            >>> first.merge(then)
+            >>> len(first.successive()[0])
+            3
+        """
+        after = mixed(np.array([other.seed], np.uint64)) + np.uint64(GOLDEN) * np.uint64(other.n)
+        self.seed = int(unmixed(after)[0])
+
     def to_host(self) -> Self:
         """The same sample with its rows in host memory; itself if they are there. Waits for the accelerator."""
         if all(is_numpy_array(buffer) for buffer in self._buffers.values()):
@@ -258,6 +293,22 @@ def mixed(bits: Bits) -> Bits:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
     return cast("Bits", z ^ (z >> 31))
+
+
+def unmixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The numbers that `mixed` makes these of, uint64 of any shape: each of its steps undone, the last one first.
+
+    Example:
+        >>> numbers = np.array([1, 2, 2**64 - 1], np.uint64)
+        >>> bool(np.all(unmixed(mixed(numbers)) == numbers))
+        True
+    """
+    z = bits ^ (bits >> np.uint64(31)) ^ (bits >> np.uint64(62))
+    z = z * np.uint64(0x319642B2D24D8EC3)
+    z = z ^ (z >> np.uint64(27)) ^ (z >> np.uint64(54))
+    z = z * np.uint64(0x96DE1B173F119089)
+    numbers: NDArray[np.uint64] = z ^ (z >> np.uint64(30)) ^ (z >> np.uint64(60))
+    return numbers
 
 
 def _as_matrix(name: str, rows: Array) -> Array:

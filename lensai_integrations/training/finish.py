@@ -115,7 +115,7 @@ def _lacks_calibration(baseline: Baseline, options: Options) -> bool:
 
 def _calibrated(baseline: Baseline, options: Options, problems: Problems) -> Baseline | None:
     """The baseline with its calibration; None if there is none to be made, or it failed, which is a problem."""
-    from lensai_integrations.drift.calibration import calibrate
+    from lensai_integrations.drift.learning import calibrate
 
     if _lacks_calibration(baseline, options):
         with problems.caught("calibration"), progress_bar("calibrating the baseline") as tick:

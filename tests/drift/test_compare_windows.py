@@ -11,7 +11,7 @@ from calibrations import WIDTH, batch, calibrated_baseline, window
 from lensai_integrations import Profile, Profiler
 from lensai_integrations.drift import compare
 from lensai_integrations.drift.calibration import calibration_of
-from lensai_integrations.drift.compare import complete_rows, corrected_statistics
+from lensai_integrations.drift.max_t import complete_rows, corrected_statistics
 
 
 @pytest.fixture(scope="module")
