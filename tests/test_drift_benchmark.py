@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lensai_integrations.drift.compare import corrected_statistics
+from lensai_integrations.drift.max_t import corrected_statistics
 
 HOW = {"references": 3, "clean": 6, "shifted": 2, "sizes": (10, 50)}
 

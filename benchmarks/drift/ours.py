@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.drift.windows import Rows
 from lensai_integrations.drift.calibration import TOP_CLASS_SUFFIX, Calibration, calibrated
-from lensai_integrations.drift.compare import corrected_statistics, shrinkage, widened
+from lensai_integrations.drift.max_t import corrected_statistics, shrinkage, widened
 from lensai_integrations.drift.null import log_p
 from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.profile import Profile

@@ -228,23 +228,31 @@ def profile(
 
 @click.command()
 @click.argument("source")
+@click.argument("clean", nargs=-1)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to save to.")
 @click.option("--windows", type=int, default=1000, show_default=True, help="Clean windows of each size to draw.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
 @tracking_uri_option
-def calibrate(source: str, output: Path, windows: int, seed: int, tracking_uri: str | None) -> None:
+def calibrate(
+    source: str, clean: tuple[str, ...], output: Path, windows: int, seed: int, tracking_uri: str | None
+) -> None:
     """Find out what clean windows of a baseline look like, for compare to hold the false-alarm rate asked for.
 
-    Callbacks do this at the end of training; it is for profiles and for baselines made without.
+    Callbacks do this at the end of training; it is for profiles and for baselines made without. Profiles of CLEAN
+    windows of production, 8 or more, the oldest first, tell how much more they vary than independent rows would.
     """
     from lensai_integrations.drift.learning import calibrate as calibrate_baseline
     from lensai_integrations.report import baseline_html
     from lensai_integrations.training.finish import progress_bar
 
     with progress_bar("calibrating") as tick:
-        made = calibrate_baseline(load_source(source, tracking_uri), draws=windows, seed=seed, progress=tick)
+        profiles = [profile_of(load_source(name, tracking_uri)) for name in _named_once(clean)]
+        made = calibrate_baseline(
+            load_source(source, tracking_uri), clean_windows=profiles, draws=windows, seed=seed, progress=tick
+        )
     made.save(output, report_html=baseline_html(made))
-    click.echo(f"calibrated baseline of {made.n} rows in {output}")
+    also = f", with what {len(clean)} clean windows tell," if clean else ""
+    click.echo(f"calibrated baseline of {made.n} rows{also} in {output}")
 
 
 @click.command()

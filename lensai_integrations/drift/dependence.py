@@ -136,7 +136,7 @@ def visible(window: Profile, calibration: Calibration | None = None) -> Inflatio
         >>> still.update(outputs=np.repeat(rng.normal(size=(20, 3)), 10, axis=0))
         >>> moving.update(outputs=rng.normal(size=(200, 3)))
         >>> visible(moving.profile()) is None, round(visible(still.profile()).effective_rows(200))
-        (True, 11)
+        (True, 10)
     """
     sample = window.rows
     if sample is None or window.info.get(ORDER) == AS_STORED:

@@ -14,7 +14,7 @@ of that error at each row (Shaer, Bar, Prinster, Romano, Testing for distributio
 test martingales, arXiv 2602.13848). Here the error is allowed for once, in the comparison of the whole span.
 
 **Given the baseline**: its error is always the same, and where a span has as many rows as the baseline, half of the
-difference is this error. `compare` allows for that (`drift.compare.shrinkage`): its p-values are to hold for nearly
+difference is this error. `compare` allows for that (`drift.max_t.shrinkage`): its p-values are to hold for nearly
 every baseline, and the more rows a window has the more careful they are. No level is above `MOST`, so that the alarms
 of a baseline that is worse than that do not go on for ever either.
 

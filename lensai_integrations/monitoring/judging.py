@@ -34,6 +34,7 @@ from lensai_integrations.monitoring.events import (
     notice_text,
 )
 from lensai_integrations.monitoring.news import KNOWN, MAYBE, Mover, movers, news, with_told
+from lensai_integrations.monitoring.normal import Normal
 from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.storage.checked_json import whole_number
 
@@ -199,7 +200,7 @@ class Judging:
     """Judges windows one after the other.
 
     Args:
-        baseline: What they are held against.
+        normal: What they are held against.
         name: Of the monitor.
         rates: False-alarm rates of the levels.
         recover: Windows in a row that have to be ok for a recovery.
@@ -207,6 +208,7 @@ class Judging:
         spans: Judges windows together, in place of the rates of single ones; None for these.
 
     Attributes:
+        normal: As given, or what was learned since.
         alert: What was found and told last.
         spans: As given.
         counts: Of `windows`, `warnings` and `alarms`.
@@ -220,7 +222,7 @@ class Judging:
 
     def __init__(
         self,
-        baseline: Baseline | Profile,
+        normal: Normal,
         name: str,
         rates: Rates,
         recover: int = 3,
@@ -230,7 +232,7 @@ class Judging:
         for key, value in (("recover", recover), ("remind", 1 if remind is None else remind)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{key}={value!r} should be a number of windows, 1 or more")
-        self._baseline, self._name, self._rates = baseline, name, rates
+        self.normal, self._name, self._rates = normal, name, rates
         self._recover, self._remind, self.spans = recover, remind, spans
         self.start_over()
 
@@ -319,16 +321,19 @@ class Judging:
 
     def _found(self, whole: Whole) -> tuple[str, Outcome]:
         """The level of the next window, and what it rests on."""
+        held_against = self.normal.at(whole.opened, whole.closed)
         if self.spans is None:
-            level, report = level_of(self._baseline, whole.profile, self._rates)
+            level, report = level_of(held_against, whole.profile, self._rates)
             return level, Outcome(level == ALARM, report)
         number = self.counts["windows"] + 1
         window = Span(number, number, whole.rows, whole.opened, whole.closed, whole.profile)
-        found = self.spans.judge(window, self._ask, keep=not whole.warm_rows)
-        return ALARM if found.alarm else OK, found
 
-    def _ask(self, window: Profile, rate: float) -> DriftReport:
-        return compare(self._baseline, window, false_alarm_rate=rate, **dict(self._rates.options))
+        def ask(profile: Profile, rate: float) -> DriftReport:  # windows put together are of no single context
+            baseline = held_against if profile is whole.profile else self.normal.baseline
+            return compare(baseline, profile, false_alarm_rate=rate, **dict(self._rates.options))
+
+        found = self.spans.judge(window, ask, keep=not whole.warm_rows)
+        return ALARM if found.alarm else OK, found
 
     def events(self, judged: WindowReport, status: Status) -> Iterator[Event]:
         """What has to be said about the window that was judged last: itself, and a notice if it caused one."""

@@ -34,6 +34,7 @@ from lensai_integrations.monitoring.alarms import WEAK, Spans, allowance, length
 from lensai_integrations.monitoring.batches import Batch, Measuring, feeds, not_held, read_batch
 from lensai_integrations.monitoring.events import COMPLETED, FAILED, RUNNING, Event, Status, WindowReport, utc
 from lensai_integrations.monitoring.judging import Judging, Rates
+from lensai_integrations.monitoring.normal import Normal, checked_context
 from lensai_integrations.monitoring.replay import Columns, PastBatch, PastColumns, past_batches
 from lensai_integrations.monitoring.scores import Scorer
 from lensai_integrations.monitoring.sinks.base import Sink
@@ -186,6 +187,8 @@ class DriftMonitor:
         measures: Custom measures; None for the baseline's.
         rows: Rows that the sample of a window keeps.
         late: How long windows by time wait for rows that come late, by what `timestamp` says; by default not at all.
+        context: `"hour"` of the day or `"weekday"`, in UTC: windows are held against clean ones of the same, once
+            enough of these were learned (`learn`).
         clock: The time in seconds since 1970.
 
     Raises:
@@ -229,9 +232,10 @@ class DriftMonitor:
         measures: Sequence[CustomMeasure] | None = None,
         rows: int = 2000,
         late: timedelta | None = None,
+        context: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.name, self.baseline, self._clock = _name(name), baseline, clock
+        self.name, self._clock, self._against = _name(name), clock, against
         self._failures = Problems(name)
         self._measuring = Measuring(
             baseline, against=against, inputs=inputs, measures=measures, rows=rows, source=name,
@@ -244,7 +248,8 @@ class DriftMonitor:
         min_effect = WEAK if min_effect is None and alarms is not None else min_effect
         options = {"against": against} | ({} if min_effect is None else {"min_effect": min_effect})
         rates, spans = Rates(warn, alarm, tuple(options.items())), self._spans(alarms, warn, alarm)
-        self._judging = Judging(baseline, name, rates, recover, remind, spans)
+        normal = Normal(baseline, checked_context(context))
+        self._judging = Judging(normal, name, rates, recover, remind, spans)
         self._teller = Teller(sinks, self._failures)
         self._memory = Memory(self.plan, self._measuring, self._judging, self._teller, self._failures, warm_start)
         self._lock = threading.RLock()
@@ -275,6 +280,11 @@ class DriftMonitor:
             " lock: send the baseline, and make a monitor in each process, with a name and a folder state= of its own;"
             " with that folder a new one goes on where this one has stopped"
         )
+
+    @property
+    def baseline(self) -> Baseline | Profile:
+        """What windows are held against: as it was given, or with what was learned since."""
+        return self._judging.normal.baseline
 
     @property
     def reference(self) -> Profile:
@@ -514,6 +524,48 @@ class DriftMonitor:
             if in_order and len(times):
                 self._advance(min(float(times.max()), now), reports)
         return times
+
+    def learn(self, windows: Iterable[WindowReport | Profile]) -> Baseline:
+        """Learn from clean windows how much production varies where nothing is wrong.
+
+        Rows that depend on each other, such as frames of a scene or hours with a mix of classes of their own, make
+        windows vary more than those of independent rows. What clean windows vary more is no drift from now on, and
+        stays learned in the state on disk; what was learned before is forgotten. With a `context`, windows of an hour
+        or a day of which at least 8 windows and 500 rows are here are held against these.
+
+        Args:
+            windows: At least 8 consecutive windows that are known to be clean, the oldest first; better 30 or more: the
+                reports that `update`, `flush` or `replay` returned, or their profiles.
+
+        Returns:
+            The baseline with what was learned, to be saved or given to other monitors.
+
+        Raises:
+            InputError: If the windows are too few or of something else, or the baseline keeps too few rows; nothing has
+                changed then.
+
+        Example:
+            >>> import numpy as np
+            >>> from lensai_integrations import Profiler
+            >>> rng, profiler = np.random.default_rng(0), Profiler(source="validation", seed=0)
+            >>> profiler.update(outputs=rng.normal(size=(1000, 3)))
+            >>> def scene():
+            ...     return rng.normal(size=3) + rng.normal(size=(100, 3)) / 10
+            >>> monitor = DriftMonitor(profiler.profile(), window=100)
+            >>> reports = [report for _ in range(40) for report in monitor.update(outputs=scene())]
+            >>> baseline = monitor.learn(reports)
+            >>> [monitor.update(outputs=scene())[0].level for _ in range(3)]
+            ['ok', 'ok', 'ok']
+            >>> monitor.update(outputs=scene() + 8)[0].level
+            'alarm'
+        """
+        if self._against != "reference":
+            raise InputError("learn() is of baselines against='reference': make the monitor without against='training'")
+        with self._lock:
+            self._judging.normal = taught = self._judging.normal.taught(windows)
+            self._settle([])
+        assert isinstance(taught.baseline, Baseline)
+        return taught.baseline
 
     def score(
         self, *, inputs: Any = None, outputs: Any = None, embeddings: Mapping[str, Any] | None = None

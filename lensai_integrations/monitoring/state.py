@@ -35,7 +35,7 @@ from lensai_integrations.monitoring.telling import Teller
 from lensai_integrations.monitoring.windows import Pane, Panes, Plan, kept_rows, profile_of_rows
 from lensai_integrations.problems import Problems, log, pass_on, suppressed
 from lensai_integrations.profiles.conventions import plain_name
-from lensai_integrations.profiles.profile import Profile, from_bytes, to_bytes
+from lensai_integrations.profiles.profile import Baseline, Profile, from_bytes, to_bytes
 from lensai_integrations.storage.checked_json import from_json, to_json, whole_number
 from lensai_integrations.storage.folders import lock, replace_file, write_file
 
@@ -45,6 +45,8 @@ VERSION: Final = 1
 #: Largest sizes in bytes that are read.
 MAX_HEAD_BYTES: Final = 16 * 2**20
 MAX_PROFILE_BYTES: Final = 512 * 2**20
+#: More hours or days than these are none.
+_MOST_CONTEXTS: Final = 32
 
 _PROFILE = re.compile(r"[0-9a-f]{64}\.npz")
 _OURS = re.compile(r"[0-9a-f]{64}\.npz|\.?head\.json\.[0-9a-f.]+\.partial")
@@ -127,8 +129,8 @@ class MonitorFolder:
         os.replace(self.folder / HEAD, aside)  # noqa: PTH105 - see storage/folders.py
         return aside
 
-    def put(self, profile: Profile) -> str:
-        """Write a profile; it counts once a head names the file that is returned."""
+    def put(self, profile: Profile | Baseline) -> str:
+        """Write a profile or a baseline; it counts once a head names the file that is returned."""
         content = to_bytes(profile)
         name = f"{hashlib.sha256(content).hexdigest()}.npz"
         write_file(self.folder / name, content)
@@ -136,6 +138,17 @@ class MonitorFolder:
 
     def get(self, name: Any) -> Profile:
         """Read a profile.
+
+        Raises:
+            FormatError: If the name is none that `put` gives, or the file is missing, too large, changed, or holds none.
+        """
+        profile = self.read(name)
+        if not isinstance(profile, Profile):
+            raise FormatError(f"{self.folder / name} holds a {type(profile).__name__}, not a profile")
+        return profile
+
+    def read(self, name: Any) -> Profile | Baseline:
+        """Read a profile or a baseline.
 
         Raises:
             FormatError: If the name is none that `put` gives, or the file is missing, too large or changed.
@@ -148,10 +161,7 @@ class MonitorFolder:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != name.removesuffix(".npz"):
             raise FormatError(f"{path} is not what was written: truncated or changed")
-        profile = from_bytes(content)
-        if not isinstance(profile, Profile):
-            raise FormatError(f"{path} holds a {type(profile).__name__}, not a profile")
-        return profile
+        return from_bytes(content)
 
     def commit(self, head: Mapping[str, Any], files: Collection[str]) -> None:
         """Replace the head in one step, then remove the profiles that are not among `files`.
@@ -211,6 +221,8 @@ class Memory:
         self.rows = self.restarts = self.late = self.early = self.first = 0
         self.restored_from = ""
         self._store: MonitorFolder | None = None
+        self._normal_files: dict[str, str] = {}
+        self._normal_kept = judging.normal
         self.start_over()
 
     def start_over(self) -> None:
@@ -308,7 +320,8 @@ class Memory:
             self.opened |= others
             raise
         if not self._plan.by_time:
-            self.opened[number + 1] = self._new_pane(number + 1)
+            following = self.opened[number + 1] = self._new_pane(number + 1)
+            following.profiler.follow(pane.profile.rows if pane.profile is not None else None)
         return pane
 
     @contextmanager
@@ -396,6 +409,7 @@ class Memory:
             raise FormatError(f"head.json does not describe a monitor: {error!r}") from error
         self.rows, self.restarts, self.restored_from = rows, restarts + 1, state
         self.late, self.early = late, early
+        self._read_normal(head.get("normal", {}))
         if head.get("plan") != asdict(self._plan):
             log.warning("the windows are laid out otherwise than in the state on disk: the next begins with no rows")
             return
@@ -410,6 +424,29 @@ class Memory:
             self.start_over()
             if self._judging.spans is not None:
                 self._judging.spans.start_over()
+
+    def _keep_normal(self, store: MonitorFolder) -> None:
+        """Write what the monitor learned, if that is not on disk."""
+        normal = self._judging.normal
+        if normal is self._normal_kept:
+            return
+        learned = {"": normal.baseline} if normal.has_learned else {}
+        self._normal_files = {key: store.put(each) for key, each in (learned | dict(normal.of_context)).items()}
+        self._normal_kept = normal
+
+    def _read_normal(self, files: Mapping[str, Any]) -> None:
+        """Take what the monitor had learned; a baseline that has learned by itself is taken as it was given."""
+        assert self._store is not None
+        normal = self._judging.normal
+        read = {str(key): self._store.read(file) for key, file in files.items()}
+        if any(not isinstance(each, Baseline) for each in read.values()) or len(read) > _MOST_CONTEXTS:
+            raise FormatError("what the monitor had learned is no baseline")
+        baseline = read.pop("", normal.baseline)
+        if normal.has_learned:
+            baseline, read = normal.baseline, {}
+        of_context = read if normal.context is not None else {}
+        self._judging.normal = replace(normal, baseline=baseline, of_context=of_context)  # type: ignore[arg-type]
+        self._normal_files, self._normal_kept = dict(files), self._judging.normal
 
     def _read_panes(self, head: Mapping[str, Any]) -> None:
         panes = Panes(self._plan)
@@ -467,8 +504,10 @@ class Memory:
             spans = self._judging.spans
             for span in spans.unsaved() if spans is not None else ():
                 spans.settle(span, store.put(span.profile))  # type: ignore[union-attr]
+            self._keep_normal(store)
             head = self._head(state)
             files = {entry["file"] for entry in (*head["panes"], head["open"], *head["opened"])}
+            files |= set(self._normal_files.values())
             store.commit(head, files | (spans.files if spans is not None else set()))
 
     def _head(self, state: str) -> dict[str, Any]:
@@ -487,6 +526,7 @@ class Memory:
             "spans": None if self._judging.spans is None else self._judging.spans.state(),
             "open": oldest,
             "opened": others,
+            "normal": self._normal_files,
             "first": self.first,
             "late": self.late,
             "early": self.early,

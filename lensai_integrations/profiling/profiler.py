@@ -277,6 +277,14 @@ class Profiler:
                 looked[name] = error
         return Looked(looked, self._begun)
 
+    def follow(self, rows: RowSample | None) -> None:
+        """Say that the rows to come are those after the rows that a sample has seen; no row has come yet.
+
+        So it is known, where profiles are merged, which rows came one after another.
+        """
+        if rows is not None and self._rows is not None and not self._rows.n:
+            self._rows.follow(rows)
+
     def profile(self) -> Profile:
         """What the batches so far amount to, in host memory. Waits for the accelerator, once.
 

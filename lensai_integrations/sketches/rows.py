@@ -215,7 +215,7 @@ class RowSample:
             >>> len(first.successive()[0])
             3
         """
-        after = mixed(np.array([other.seed], np.uint64)) + np.uint64(GOLDEN) * np.uint64(other.n)
+        after = mixed(np.array([other.seed], np.uint64)) + np.uint64(GOLDEN * other.n & _MASK)
         self.seed = int(unmixed(after)[0])
 
     def to_host(self) -> Self:

@@ -9,7 +9,7 @@ import pytest
 from calibrations import WIDTH, batch, calibrated_baseline, window
 
 from lensai_integrations import Profile, Profiler
-from lensai_integrations.drift import compare
+from lensai_integrations.drift import max_t
 from lensai_integrations.drift.calibration import calibration_of
 from lensai_integrations.drift.max_t import complete_rows, corrected_statistics
 
@@ -120,8 +120,8 @@ def test_between_two_sizes_logarithms_are_interpolated(baseline, calibration, rn
         asked.append(size)
         return [(np.full((1, 1), -1.0 - size), np.array([-1.0 - size])) for _ in parts]
 
-    monkeypatch.setattr(compare, "_adjusted", spy)
-    monkeypatch.setattr(compare, "widened", lambda logs, rows: logs)
+    monkeypatch.setattr(max_t, "_adjusted", spy)
+    monkeypatch.setattr(max_t, "widened", lambda logs, rows: logs)
     sizes = calibration.sizes  # 5, 10, 25, 50, 100, 200
     found = {}
     for m in (1, 5, 7, 50, 5000):
@@ -139,7 +139,7 @@ def test_between_two_sizes_logarithms_are_interpolated(baseline, calibration, rn
 
 def test_widening_makes_nothing_more_certain():
     logs = np.linspace(-50, 0, 20)
-    few, many = compare.widened(logs, 200), compare.widened(logs, 10_000)
+    few, many = max_t.widened(logs, 200), max_t.widened(logs, 10_000)
     assert (logs <= many).all()
     assert (many <= few).all()
     assert (few <= 0).all()
@@ -159,9 +159,9 @@ def test_adjusted_p_values_are_those_of_the_smallest_over_the_same_draws(calibra
         smallest.append(min(each))
     smallest = np.array(smallest)
     for part, value, (logs, alone) in zip(
-        parts, values, compare._adjusted(parts, values, [100] * len(parts), 2), strict=True
+        parts, values, max_t._adjusted(parts, values, [100] * len(parts), 2), strict=True
     ):
-        own = part.null.log_p(part.null.standard(value, 2) * compare.shrinkage(100, part.n), 2)
+        own = part.null.log_p(part.null.standard(value, 2) * max_t.shrinkage(100, part.n), 2)
         np.testing.assert_allclose(alone, own.min(axis=1))
         for row, weight, found in zip(own, part.block.weights, logs, strict=True):
             p = (np.sum(smallest[:, None] <= row - np.log(weight), axis=0) + 1) / (calibration.draws + 1)

@@ -11,10 +11,11 @@ from scipy.stats import norm
 
 from lensai_integrations import Profiler, calibrate, compare
 from lensai_integrations.drift.calibration import calibration_of
-from lensai_integrations.drift.compare import beyond_chance, corrected_statistics, effect_of_rows, share_of_shift
+from lensai_integrations.drift.compare import beyond_chance, effect_of_rows, share_of_shift
 from lensai_integrations.drift.features import Principal
 from lensai_integrations.drift.joint import changed_share
 from lensai_integrations.drift.kernel import least_share
+from lensai_integrations.drift.max_t import corrected_statistics
 from lensai_integrations.drift.result import StreamDrift
 from lensai_integrations.sketches.kernel_mean import KernelMean
 

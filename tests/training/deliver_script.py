@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fits import baseline_of, options_of
 
-from lensai_integrations.drift import calibration
+from lensai_integrations.drift import learning
 from lensai_integrations.mlflow import log
 from lensai_integrations.problems import Problems
 from lensai_integrations.storage.folders import write_files
@@ -33,7 +33,7 @@ def calibrates(root):
         time.sleep(600)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    calibration.calibrated = waits
+    learning.calibrated = waits
     deliver(root, 120)
 
 
