@@ -548,16 +548,14 @@ class DriftMonitor:
             >>> import numpy as np
             >>> from lensai_integrations import Profiler
             >>> rng, profiler = np.random.default_rng(0), Profiler(source="validation", seed=0)
-            >>> profiler.update(outputs=rng.normal(size=(1000, 3)))
-            >>> def scene():
-            ...     return rng.normal(size=3) + rng.normal(size=(100, 3)) / 10
+            >>> profiler.update(embeddings={"pool": rng.normal(size=(1000, 3))})
             >>> monitor = DriftMonitor(profiler.profile(), window=100)
-            >>> reports = [report for _ in range(40) for report in monitor.update(outputs=scene())]
-            >>> baseline = monitor.learn(reports)
-            >>> [monitor.update(outputs=scene())[0].level for _ in range(3)]
-            ['ok', 'ok', 'ok']
-            >>> monitor.update(outputs=scene() + 8)[0].level
-            'alarm'
+            >>> def hour(shift=0.0):
+            ...     rows = rng.normal(size=(100, 3)) + rng.normal(size=3) / 2 + shift
+            ...     return monitor.update(embeddings={"pool": rows})[0]
+            >>> baseline = monitor.learn([hour() for _ in range(40)])
+            >>> hour().level, hour(shift=3).level
+            ('ok', 'alarm')
         """
         if self._against != "reference":
             raise InputError("learn() is of baselines against='reference': make the monitor without against='training'")

@@ -83,12 +83,13 @@ class Normal:
         for number, window in enumerate(clean):
             if not isinstance(window, WindowReport | Profile):
                 raise InputError(
-                    f"windows[{number}] is a {type(window).__name__}: pass the reports that `update` returned, or Profiles"
+                    f"windows[{number}] is a {type(window).__name__}: pass the reports that `update` returned, or"
+                    " Profiles"
                 )
             if self.context is not None and isinstance(window, Profile):
                 raise InputError(
-                    f"windows[{number}] is a Profile, which has no time, and context={self.context!r} goes by time: pass"
-                    " the reports that `update` or `replay` returned"
+                    f"windows[{number}] is a Profile, which has no time, and context={self.context!r} goes by time:"
+                    " pass the reports that `update` or `replay` returned"
                 )
         profiles = [window.profile if isinstance(window, WindowReport) else window for window in clean]
         baseline = with_clean_windows(self.baseline, profiles)

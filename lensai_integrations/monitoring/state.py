@@ -140,7 +140,7 @@ class MonitorFolder:
         """Read a profile.
 
         Raises:
-            FormatError: If the name is none that `put` gives, or the file is missing, too large, changed, or holds none.
+            FormatError: If the name is none that `put` gives, the file is missing, too large or changed, or holds none.
         """
         profile = self.read(name)
         if not isinstance(profile, Profile):
