@@ -220,7 +220,7 @@ def test_the_top_class_stays_as_a_markov_chain_does(stay):
 
 def test_a_top_class_that_never_changes_is_no_series():
     profiler, rng = Profiler(seed=1), np.random.default_rng(14)
-    profiler.update(outputs=rng.uniform(0, 1, (500, 3)) + [5, 0, 0])
+    profiler.update(outputs=rng.uniform(0, 1, (500, 3)) + np.array([5, 0, 0]))
     assert visible(profiler.profile()) is None
 
 
@@ -281,7 +281,7 @@ def test_the_p_value_of_rows_as_wholes_is_that_of_fewer_rows(columns):
     rng, of_series, independent = np.random.default_rng(30), [], []
     baseline = make_profile({POOL: rng.normal(size=(20_000, columns))}, vectors=(POOL,), keep=500)
     inflation, m = Inflation(streams={POOL: 16.0}), 160
-    for seed in range(60):
+    for _ in range(60):
         around = 0.3062 * rng.normal(size=columns)  # sqrt(15 / 160)
         for found, centre in ((of_series, around), (independent, 0)):
             window = make_profile(
