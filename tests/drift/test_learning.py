@@ -1,4 +1,4 @@
-"""What clean windows tell of how much they vary: known inflations are found, and verdicts are as of independent rows."""
+"""What clean windows tell of how much they vary: known inflations are found, and verdicts hold the rate again."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_windows_that_were_put_together_stay_quiet(baseline, varying, count):
         for window in clean[start + 1 : start + count]:
             whole = whole.merge(window)
         merged.append(whole)
-    assert quiet(varying, merged) <= 1
+    assert quiet(varying, merged) <= 2
     assert quiet(baseline, merged) > 7
 
 
@@ -437,7 +437,7 @@ def test_inflations_that_lack_or_that_nothing_is_said_of_are_refused(baseline, v
     name = next(name for name in state if name.endswith("/inflation"))
     with pytest.raises(FormatError, match="inflation"):
         from_state({key: array for key, array in state.items() if key != name})
-    with pytest.raises(FormatError, match="nothing refers to the arrays .*inflation"):
+    with pytest.raises(FormatError, match=r"nothing refers to the arrays .*inflation"):
         from_state(state | {"about": baseline.calibration["about"]})
     with pytest.raises(FormatError):
         from_state(dict(baseline.calibration) | {"about": state["about"]})
