@@ -112,11 +112,11 @@ def test_it_is_visible_in_a_sample_of_many_rows():
 def test_independent_rows_are_hardly_ever_taken_for_a_series():
     """1 in 740 is what a normal distribution has beyond three standard errors on one side."""
     rng, seen = np.random.default_rng(5), 0
-    for seed in range(300):
-        rows = rng.normal(size=(int(rng.choice([30, 100, 300])), int(rng.choice([1, 3]))))
+    for seed in range(500):
+        rows = rng.normal(size=(int(rng.choice([30, 100, 300])), 1))
         rows = np.exp(rows) if seed % 2 else rows
         seen += visible(make_profile({POOL: rows}, seed=seed)) is not None
-    assert seen <= 4
+    assert seen <= 3
 
 
 @pytest.mark.parametrize("shift", [3, 1000])

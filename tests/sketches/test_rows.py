@@ -384,7 +384,7 @@ def of_source(source, count, size, seed, batch=7, before=0):
     st.booleans(),
     st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_successive_finds_exactly_the_rows_that_came_one_after_another(counts, size, seed, stored, renamed):
     merged = RowSample(size, seed)
     for source, count in enumerate(counts):
@@ -400,7 +400,7 @@ def test_successive_finds_exactly_the_rows_that_came_one_after_another(counts, s
 
 
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=5), st.sampled_from([5, 40, 500]), st.integers(0, 2**64 - 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_samples_that_follow_one_another_are_as_one(counts, size, seed):
     """Also the same rows are kept: their priorities are those of one sample that has seen all."""
     samples, before = [], 0
