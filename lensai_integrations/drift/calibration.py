@@ -355,7 +355,6 @@ def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
         require(len(kinds) == len(about["parts"]), "two blocks of a kind for the same rows")
         learned = _learned(about.get("learned"))
         parts = list(_parts(about["parts"], state, (len(sizes), draws, 0 if learned is None else len(learned.rows))))
-        require(len(parts) > 0, "no block that a verdict rests on")
         entries = {} if about["confidence"] is None else {OUTPUTS: about["confidence"]}
         entries |= dict(about.get("confidences", {}))
         confidences = {str(name): _confidence(entry) for name, entry in entries.items()}

@@ -114,7 +114,7 @@ def with_clean_windows(baseline: Baseline | Profile, clean_windows: Sequence[Pro
         InputError: As `calibrate` does.
     """
     known = calibration_of(baseline)
-    if known is None or not isinstance(baseline, Baseline):
+    if known is None or not known.parts or not isinstance(baseline, Baseline):
         return calibrate(baseline, clean_windows=clean_windows)
     return replace(baseline, calibration=to_state(taught(known, baseline.reference, clean_windows)))
 

@@ -57,4 +57,13 @@ def test_every_snippet_runs(tmp_path, monkeypatch, capsys, caplog):
         exec(compile(snippet, f"docs/monitoring.md, snippet {number}", "exec"), given)
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[:2]] == ["1", "2"]
-    assert printed[2:] == ["1 None", "8 600", "Running 0 {'inputs': 1}", "ok 50 49", "True False", "2 1", *TIMES, "200 {}"]
+    assert printed[2:] == [
+        "1 None",
+        "8 600",
+        "Running 0 {'inputs': 1}",
+        "ok 50 49",
+        "True False",
+        "2 1",
+        *TIMES,
+        "200 {}",
+    ]
