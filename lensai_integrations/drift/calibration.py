@@ -260,7 +260,7 @@ def finite_rows(profile: Profile) -> tuple[dict[str, Floats], list[str]]:
     named = {
         name: rows
         for name, rows in data.items()
-        if _group_of(name) in profile.groups and rows.size and not is_labels(name)
+        if group_of(name) in profile.groups and rows.size and not is_labels(name)
     }
     usual = {name: measured(name, rows) & (np.abs(rows) <= LARGEST).all(axis=1) for name, rows in named.items()}
     usable = [name for name, mask in usual.items() if mask.mean() >= _ENOUGH]
@@ -280,7 +280,13 @@ def is_top_class(name: str) -> bool:
     return is_outputs(name) and name.endswith(TOP_CLASS_SUFFIX)
 
 
-def _group_of(name: str) -> str:
+def group_of(name: str) -> str:
+    """The group that rows of this name in a sample are of.
+
+    Example:
+        >>> group_of("outputs/top_class"), group_of("outputs/age")
+        ('outputs', 'outputs/age')
+    """
     return name.removesuffix(TOP_CLASS_SUFFIX) if is_top_class(name) else name
 
 
@@ -290,7 +296,7 @@ def blocks_of(
     """The blocks to calibrate: group, name of its rows, block; those that learn do so from the first rows."""
     for name, kept in rows.items():
         if is_top_class(name):
-            yield _group_of(name), name, ClassShares.of(first[name])
+            yield group_of(name), name, ClassShares.of(first[name])
             continue
         mean = profile.groups[name].kernel_mean
         yield name, name, Distributions.of(kept)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from lensai_integrations.drift.calibration import Calibration, Part, is_top_class, measured
+from lensai_integrations.drift.calibration import Calibration, Part, group_of, is_top_class, measured
 from lensai_integrations.drift.features import ClassShares, Distributions, Floats
 from lensai_integrations.drift.result import GroupDrift
 from lensai_integrations.profiles.names import is_labels
@@ -74,7 +74,7 @@ class Inflation:
 
     def of(self, part: Part, m: int) -> Floats | None:
         """That of a block, `[D]` or `[F]`; None if it is not inflated."""
-        inflation = self.blocks.get((part.rows, part.block.kind))
+        inflation = self.blocks.get(key_of(part))
         return None if inflation is None else np.asarray(self.ratio(inflation, m, part.n), np.float32)
 
     def widened(self, group: GroupDrift) -> GroupDrift:
@@ -152,18 +152,21 @@ def visible(window: Profile, calibration: Calibration | None = None) -> Inflatio
         return None
     blocks: dict[tuple[str, str], Floats] = {}
     streams: dict[str, float] = {}
+    means = {name: float(np.nanmean(correlations)) for name, (correlations, _) in found.items()}
+    for name in (name for name in sample.data if is_top_class(name)):  # a scene may have one class alone
+        least = max(means.get(name, 0.0), means.get(group_of(name), 0.0))
+        if least > 0:
+            streams[name] = float(np.minimum(inflation_of(np.array([least])), window.n)[0])
+            blocks[name, ClassShares.kind] = np.array(streams[name])
     for name, (correlations, of_rows) in found.items():
-        each = np.minimum(inflation_of(correlations), window.n)
         if is_top_class(name):
-            streams[name] = float(each[0])
-        else:
-            streams |= _named(window, name, each)
-            blocks[name, Distributions.kind] = each
+            continue
+        blocks[name, Distributions.kind] = each = np.minimum(inflation_of(correlations), window.n)
+        streams |= _named(window, name, each)
         for part in calibration.parts if calibration is not None else ():
             if part.rows == name and not isinstance(part.block, Distributions):
-                inflation = _of_features(part, of_rows, float(np.nanmean(correlations)))
-                blocks[name, part.block.kind] = np.minimum(inflation, window.n)
-    largest = max(float(np.nanmean(correlations)) for correlations, _ in found.values())
+                blocks[key_of(part)] = np.minimum(_of_features(part, of_rows, means[name]), window.n)
+    largest = max(means.values())
     known = (
         f"successive rows resemble each other in {', '.join(found)} (correlation {largest:.2f}), and the verdict allows"
         " for that; `learn` from clean windows, to know how much they vary"
@@ -267,6 +270,11 @@ def _of_features(part: Part, of_rows: _Pairs, least: float) -> Floats:
     return inflation_of(correlation(features, everything, earlier, later), least)
 
 
+def key_of(part: Part) -> tuple[str, str]:
+    """What a block's inflation is found by."""
+    return part.rows, part.block.kind
+
+
 def pooled(part: Part) -> bool:
     """Whether the features of a block say little one by one: waves, and classes that may be rare."""
     return part.block.kind == "kernel" or isinstance(part.block, ClassShares)
@@ -296,10 +304,10 @@ def learned(calibration: Calibration, reference: Profile, m: int) -> Inflation |
         inflation: Floats = 1 + (between - 1) * beyond
         return inflation
 
-    blocks = {(p.rows, p.block.kind): at(p.inflation) for p in calibration.parts if p.inflation is not None}
+    blocks = {key_of(p): at(p.inflation) for p in calibration.parts if p.inflation is not None}
     streams = {name: float(at(np.array(each))) for name, each in known.streams.items()}
     for part in calibration.parts:
-        if (inflation := blocks.get((part.rows, part.block.kind))) is not None:
+        if (inflation := blocks.get(key_of(part))) is not None:
             if isinstance(part.block, Distributions):
                 streams |= _named(reference, part.rows, inflation)
             elif isinstance(part.block, ClassShares):

@@ -36,7 +36,7 @@ from lensai_integrations.drift.calibration import (
     to_state,
     units_of,
 )
-from lensai_integrations.drift.dependence import Inflation, distance_of_p, pooled
+from lensai_integrations.drift.dependence import Inflation, distance_of_p, key_of, pooled
 from lensai_integrations.drift.evidence import Side, compare_group
 from lensai_integrations.drift.features import Distributions, Floats
 from lensai_integrations.drift.max_t import Means, corrected, judged_blocks, judged_names, means_of
@@ -138,7 +138,7 @@ def taught(calibration: Calibration, reference: Profile, clean_windows: Sequence
         lengths.append(_of_length(calibration, reference, windows, of_rows))
         windows = [before.merge(after) for before, after in zip(windows[::2], windows[1::2], strict=False)]
     parts = [
-        replace(part, inflation=np.stack([each.blocks[_key(part)] for _, each in lengths]))
+        replace(part, inflation=np.stack([each.blocks[key_of(part)] for _, each in lengths]))
         for part in calibration.parts
     ]
     streams = {name: tuple(each.streams.get(name, 1.0) for _, each in lengths) for name in lengths[0][1].streams}
@@ -180,13 +180,13 @@ def _spreads(calibration: Calibration, reference: Profile) -> _Spreads:
             if pooled(part) and part.block.kind == "kernel":
                 weight = np.ones_like(variance)
         weight = np.asarray(weight, np.float64).ravel()
-        found[_key(part)] = np.asarray(variance, np.float64).ravel() * weight, weight
+        found[key_of(part)] = np.asarray(variance, np.float64).ravel() * weight, weight
     return found
 
 
 def _squares(part: Part, mean: Floats, spreads: _Spreads) -> NDArray[np.float64]:
     """Squared deviations of a window's means, in variances of a row: of each thing that has an inflation, `[U]`."""
-    expected, weight = spreads[_key(part)]
+    expected, weight = spreads[key_of(part)]
     squares = np.square(mean.astype(np.float64) - part.mean) * weight
     if isinstance(part.block, Distributions):
         squares, expected = (each.reshape(part.block.edges.shape).sum(axis=1) for each in (squares, expected))
@@ -201,7 +201,7 @@ def _of_length(
     """What windows of one length tell: their rows in the mean, and the inflation."""
     present = [means_of(calibration, window, reference) for window in windows]
     rows = float(np.mean([max(m for _, (_, m, _) in of_window) for of_window in present]))
-    seen = [{_key(part): _inflation_in(part, means, spreads) for part, means in of_window} for of_window in present]
+    seen = [{key_of(part): _inflation_in(part, means, spreads) for part, means in of_window} for of_window in present]
     found = Inflation(_blocks(calibration, seen), dict(_of_formulas(calibration, reference, windows)))
     factor = 1.0
     for fold in np.array_split(np.arange(len(windows)), _FOLDS):  # neighbours may be of one scene, and stay together
@@ -209,10 +209,6 @@ def _of_length(
         held_out = [present[at] for at in fold]
         factor = max(factor, _factor(calibration, held_out, others, math.log(0.5 / len(windows))))
     return rows, _times(found, factor)
-
-
-def _key(part: Part) -> tuple[str, str]:
-    return part.rows, part.block.kind
 
 
 def _inflation_in(part: Part, means: Means, spreads: _Spreads) -> NDArray[np.float64]:
@@ -228,10 +224,10 @@ def _blocks(
     """The inflations of blocks by what windows tell, each drawn towards the mean of its block; 1 at the least."""
     found: dict[tuple[str, str], Floats] = {}
     for part in calibration.parts:
-        of_part = [of_window[_key(part)] for of_window in seen if _key(part) in of_window]
+        of_part = [of_window[key_of(part)] for of_window in seen if key_of(part) in of_window]
         each = np.mean(of_part, axis=0) if of_part else np.ones(units_of(part.block))
         drawn = (len(of_part) * each + _PRIOR * each.mean()) / (len(of_part) + _PRIOR)
-        found[_key(part)] = np.maximum(drawn, 1.0).astype(np.float32)
+        found[key_of(part)] = np.maximum(drawn, 1.0).astype(np.float32)
     return found
 
 
