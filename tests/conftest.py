@@ -71,7 +71,7 @@ def calibration_ends_in(monkeypatch, alarm):
             alarm()
 
         monkeypatch.setattr("lensai_integrations.training.finish._lacks_calibration", lambda *_: True)
-        monkeypatch.setattr("lensai_integrations.drift.calibration.calibrate", interrupted)
+        monkeypatch.setattr("lensai_integrations.drift.learning.calibrate", interrupted)
 
     return patch
 

@@ -40,7 +40,7 @@ def checked_context(context: Any) -> str | None:
         Traceback (most recent call last):
         lensai_integrations.errors.InputError: context='minute' is unknown: pass 'hour', 'weekday' or None
     """
-    if context is not None and context not in CONTEXTS:
+    if context is not None and context not in tuple(CONTEXTS):
         raise InputError(f"context={context!r} is unknown: pass {', '.join(map(repr, CONTEXTS))} or None")
     return context  # type: ignore[no-any-return]
 

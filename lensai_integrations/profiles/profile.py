@@ -112,6 +112,7 @@ class Profile:
         groups = {name: _merged_group(self.groups.get(name), other.groups.get(name)) for name in names}
         info = shared_info(self.info, other.info)
         info = {key: value for key, value in info.items() if key != BATCHES} | merged_coverage(self.info, other.info)
+        info |= {ORDER: AS_STORED} if AS_STORED in (self.info.get(ORDER), other.info.get(ORDER)) else {}
         apart = merging_problems(self.info, other.info)
         info["warnings"] = list(dict.fromkeys([*self.warnings, *other.warnings, *apart]))
         rows, problem = _merged_rows(self.rows, other.rows)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from profiles import make_baseline, make_profile
 
-from lensai_integrations import Baseline, Profile, cli
+from lensai_integrations import Baseline, Profile, Profiler, cli
+from lensai_integrations.drift.calibration import calibration_of
 from lensai_integrations.profiling import image_files, sampling
 
 
@@ -330,3 +331,56 @@ def test_errors_control_no_terminal(lensai, tmp_path: Path) -> None:
     assert code == 2
     assert "\x1b" not in err
     assert "\\x1b[2J" in err
+
+
+@pytest.fixture(scope="module")
+def of_hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile of the validation, and of hours of production, each around a mean of its own."""
+    root, rng = tmp_path_factory.mktemp("hours"), np.random.default_rng(60)
+
+    def save(name: str, n: int, spread: float, shift: float = 0.0) -> None:
+        profiler = Profiler(seed=int(rng.integers(2**31)), source=name)
+        profiler.update(embeddings={"pool": rng.normal(size=(n, 3)) + spread * rng.normal(size=3) + shift})
+        profiler.profile().save(root / name)
+
+    save("validation", 1000, 0)
+    for hour in range(30):
+        save(f"{hour:02}", 80, 0.6)
+    save("moved", 80, 0.6, 5)
+    return root
+
+
+def test_calibrate_learns_from_clean_windows(lensai, of_hours: Path, tmp_path: Path) -> None:
+    clean, later = ([of_hours / f"{hour:02}" for hour in hours] for hours in (range(20), range(20, 30)))
+    options = ("-o", tmp_path / "c", "--windows", 200)
+    code, out, err = lensai("calibrate", of_hours / "validation", *clean, *options)
+    assert (code, err) == (0, "")
+    assert out == f"calibrated baseline of 1000 rows, with what 20 clean windows tell, in {tmp_path / 'c'}\n"
+    assert calibration_of(Baseline.load(tmp_path / "c")).learned.windows == 20
+    assert (tmp_path / "c" / "report.html").exists()
+    code, out, _ = lensai("compare", of_hours / "validation", *later)
+    assert code == 1
+    code, out, _ = lensai("compare", tmp_path / "c", *later)
+    assert code == 0, out
+    code, out, _ = lensai("compare", tmp_path / "c", of_hours / "moved")
+    assert code == 1
+    assert "independent ones: learned from 20 clean windows" in " ".join(out.split())
+    again = tmp_path / "again"  # a baseline is calibrated anew, by which what it learned is forgotten
+    assert lensai("calibrate", tmp_path / "c", "-o", again, "--windows", 100)[0] == 0
+    assert calibration_of(Baseline.load(again)).learned is None
+
+
+def test_calibrate_refuses_windows_that_teach_nothing(lensai, of_hours: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(of_hours)
+    hours = [f"{hour:02}" for hour in range(8)]
+    for clean, message in (
+        (hours[:7], "clean_windows has 7 windows: pass 8 at the least"),
+        ([*hours, "03"], "is named twice"),
+        ([*hours, "nowhere"], "nowhere"),
+    ):
+        code, out, err = lensai("calibrate", "validation", *clean, "-o", tmp_path / "c", "--windows", 100)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert "Traceback" not in err
+        assert not (tmp_path / "c").exists()
+    assert lensai("calibrate", "validation", *hours, "-o", tmp_path / "c", "--windows", 100)[0] == 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.sketches.rows import RowSample, priorities
+from lensai_integrations.sketches.rows import RowSample, mixed, priorities, unmixed
 
 
 def numbered(start, stop):
@@ -337,3 +337,107 @@ def test_hostile_states_raise_our_error(state):
 def test_a_state_that_announces_a_huge_sample_takes_no_memory_for_it():
     state = sampled(0, 5).state() | {"size": np.array(2**24)}
     assert RowSample.from_state(state)._buffers["labels"].nbytes == 5 * 4
+
+
+# Which rows came one after another
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=20))
+def test_unmixed_inverts_mixed(numbers):
+    bits = np.array(numbers, np.uint64)
+    np.testing.assert_array_equal(unmixed(mixed(bits)), bits)
+    np.testing.assert_array_equal(mixed(unmixed(bits)), bits)
+
+
+def pairs_of(sample):
+    """What `successive` says, as numbers of rows by their source."""
+    earlier, later = sample.successive()
+    if not sample.n:
+        assert not earlier.size
+        assert not later.size
+        return []
+    source, number = (sample.data[name][:, 0].astype(int) for name in ("source", "labels"))
+    return sorted(zip(source[earlier], number[earlier], source[later], number[later], strict=True))
+
+
+def really_successive(sample):
+    """The same of rows that say from which source they are, and which number they have there."""
+    if not sample.n:
+        return []
+    source, number = (sample.data[name][:, 0].astype(int) for name in ("source", "labels"))
+    here = set(zip(source, number, strict=True))
+    return sorted((s, n, s, n + 1) for s, n in here if (s, n + 1) in here)
+
+
+def of_source(source, count, size, seed, batch=7, before=0):
+    sample = RowSample(size, seed)
+    for start in range(0, count, batch):
+        number = np.arange(start, min(start + batch, count), dtype=np.float32) + before
+        sample.update({"source": np.full(len(number), source), "labels": number})
+    return sample
+
+
+@given(
+    st.lists(st.integers(0, 60), min_size=1, max_size=4),
+    st.sampled_from([1, 2, 10, 40, 500]),
+    st.integers(0, 2**64 - 10),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_successive_finds_exactly_the_rows_that_came_one_after_another(counts, size, seed, stored, renamed):
+    merged = RowSample(size, seed)
+    for source, count in enumerate(counts):
+        sample = of_source(source, count, size, seed + source)
+        merged.merge(RowSample.from_state(sample.state()) if stored else sample)
+    if renamed and merged.n:
+        merged = merged.renamed({"labels": "number", "source": "from"}).renamed({"number": "labels", "from": "source"})
+    if stored:
+        merged = RowSample.from_state(merged.state())
+    assert pairs_of(merged) == really_successive(merged)
+    if sum(counts) <= size:
+        assert len(pairs_of(merged)) == sum(max(count - 1, 0) for count in counts)
+
+
+@given(st.lists(st.integers(0, 30), min_size=2, max_size=5), st.sampled_from([5, 40, 500]), st.integers(0, 2**64 - 1))
+@settings(max_examples=100, deadline=None)
+def test_samples_that_follow_one_another_are_as_one(counts, size, seed):
+    """Also the same rows are kept: their priorities are those of one sample that has seen all."""
+    samples, before = [], 0
+    for count in counts:
+        sample = RowSample(size, seed)
+        if samples:
+            sample.follow(samples[-1])
+        for start in range(before, before + count, 7):
+            number = np.arange(start, min(start + 7, before + count), dtype=np.float32)
+            sample.update({"source": np.zeros(len(number)), "labels": number})
+        samples.append(RowSample.from_state(sample.state()))
+        before += count
+    merged = samples[0]
+    for sample in samples[1:]:
+        merged.merge(sample)
+    whole = of_source(0, before, size, seed)
+    assert pairs_of(merged) == pairs_of(whole) == really_successive(merged)
+    if before:
+        assert_same(merged, whole)
+
+
+def test_what_follows_a_merged_sample_is_no_successor_of_either():
+    first, second = of_source(0, 20, 100, 1), of_source(1, 30, 100, 2)
+    first.merge(second)
+    third = RowSample(100, 3)
+    third.follow(first)
+    third.update({"source": np.full(5, 2), "labels": np.arange(5)})
+    first.merge(third)
+    assert len(pairs_of(first)) == 19 + 29 + 4
+    assert pairs_of(first) == really_successive(first)
+
+
+def test_successive_of_tensors_and_of_none():
+    assert [places.size for places in RowSample(5, 0).successive()] == [0, 0]
+    on_host, as_tensor = RowSample(30, 4), RowSample(30, 4)
+    for start in range(0, 40, 8):
+        number = np.arange(start, start + 8, dtype=np.float32)
+        on_host.update({"source": number * 0, "labels": number})
+        as_tensor.update({"source": torch.from_numpy(number * 0), "labels": torch.from_numpy(number)})
+    assert pairs_of(as_tensor) == pairs_of(on_host) == really_successive(on_host)
