@@ -100,13 +100,14 @@ class Learned:
     Attributes:
         windows: How many they were.
         rows: Rows of a window in the mean, by how many were put together: 1, 2, 4, ..., `[L]`.
-        streams: By full name the inflation of a stream that is judged by a formula, and by a group's name that of its
-            rows as wholes; `[L]` each.
+        streams: By full name the inflation of a stream that is judged by a formula, `[L]` each.
+        inside: Whether the baseline is made of these windows.
     """
 
     windows: int
     rows: tuple[float, ...]
     streams: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    inside: bool = False
 
 
 @dataclass(frozen=True)
@@ -383,7 +384,7 @@ def _learned(about: Mapping[str, Any] | None) -> Learned | None:
     require(all(len(each) == len(rows) for each in streams.values()), "an inflation of other windows")
     require(all(1 <= each <= LARGEST_COUNT for each in inflations), "an inflation that cannot be")
     require(0 < int(about["windows"]) <= LARGEST_COUNT, "windows")
-    return Learned(int(about["windows"]), rows, streams)
+    return Learned(int(about["windows"]), rows, streams, bool(about["inside"]))
 
 
 def _parts(

@@ -142,7 +142,7 @@ class DriftMonitor:
         min_effect = WEAK if min_effect is None and alarms is not None else min_effect
         options = {"against": against} | ({} if min_effect is None else {"min_effect": min_effect})
         rates, spans = Rates(warn, alarm, tuple(options.items())), self._spans(alarms, warn, alarm)
-        normal = Normal(baseline, checked_context(context))
+        normal = Normal(baseline, checked_context(context, against))
         self._judging = Judging(normal, name, rates, recover, remind, spans)
         self._teller = Teller(sinks, self._failures)
         self._memory = Memory(self.plan, self._measuring, self._judging, self._teller, self._failures, warm_start)
@@ -179,6 +179,18 @@ class DriftMonitor:
     def baseline(self) -> Baseline | Profile:
         """What windows are held against: as it was given, or with what was learned since."""
         return self._judging.normal.baseline
+
+    @property
+    def in_time(self) -> bool:
+        """Whether rows come as time goes by, so that successive ones may be of one scene.
+
+        True unless set to False, as where batches of a data set are handed in, which may be sorted.
+        """
+        return self._measuring.in_time
+
+    @in_time.setter
+    def in_time(self, value: bool) -> None:
+        self._measuring.in_time = bool(value)
 
     @property
     def reference(self) -> Profile:
@@ -429,7 +441,8 @@ class DriftMonitor:
 
         Args:
             windows: At least 8 consecutive windows that are known to be clean, the oldest first; better 30 or more: the
-                reports that `update`, `flush` or `replay` returned, or their profiles.
+                reports that `update`, `flush` or `replay` returned, or profiles. Of reports of overlapping windows
+                those count that share no row, and without any of the baseline's.
 
         Returns:
             The baseline with what was learned, to be saved or given to other monitors.
@@ -453,9 +466,12 @@ class DriftMonitor:
         """
         if self._against != "reference":
             raise InputError("learn() is of baselines against='reference': make the monitor without against='training'")
+        taught = self._judging.normal.taught(windows, -(-self.plan.window // self.plan.stride))  # others may update
         with self._lock:
-            self._judging.normal = taught = self._judging.normal.taught(windows)
+            self._judging.normal = taught
             self._settle([])
+            if not self._running:
+                self._memory.release()
         assert isinstance(taught.baseline, Baseline)
         return taught.baseline
 
