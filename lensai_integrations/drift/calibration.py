@@ -100,13 +100,14 @@ class Learned:
     Attributes:
         windows: How many they were.
         rows: Rows of a window in the mean, by how many were put together: 1, 2, 4, ..., `[L]`.
-        streams: By full name the inflation of a stream that is judged by a formula, and by a group's name that of its
-            rows as wholes; `[L]` each.
+        streams: By full name the inflation of a stream that is judged by a formula, `[L]` each.
+        inside: Whether the baseline is made of these windows.
     """
 
     windows: int
     rows: tuple[float, ...]
     streams: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    inside: bool = False
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ def finite_rows(profile: Profile) -> tuple[dict[str, Floats], list[str]]:
     named = {
         name: rows
         for name, rows in data.items()
-        if _group_of(name) in profile.groups and rows.size and not is_labels(name)
+        if group_of(name) in profile.groups and rows.size and not is_labels(name)
     }
     usual = {name: measured(name, rows) & (np.abs(rows) <= LARGEST).all(axis=1) for name, rows in named.items()}
     usable = [name for name, mask in usual.items() if mask.mean() >= _ENOUGH]
@@ -280,7 +281,13 @@ def is_top_class(name: str) -> bool:
     return is_outputs(name) and name.endswith(TOP_CLASS_SUFFIX)
 
 
-def _group_of(name: str) -> str:
+def group_of(name: str) -> str:
+    """The group that rows of this name in a sample are of.
+
+    Example:
+        >>> group_of("outputs/top_class"), group_of("outputs/age")
+        ('outputs', 'outputs/age')
+    """
     return name.removesuffix(TOP_CLASS_SUFFIX) if is_top_class(name) else name
 
 
@@ -290,7 +297,7 @@ def blocks_of(
     """The blocks to calibrate: group, name of its rows, block; those that learn do so from the first rows."""
     for name, kept in rows.items():
         if is_top_class(name):
-            yield _group_of(name), name, ClassShares.of(first[name])
+            yield group_of(name), name, ClassShares.of(first[name])
             continue
         mean = profile.groups[name].kernel_mean
         yield name, name, Distributions.of(kept)
@@ -355,7 +362,6 @@ def from_state(state: Mapping[str, NDArray[Any]]) -> Calibration:
         require(len(kinds) == len(about["parts"]), "two blocks of a kind for the same rows")
         learned = _learned(about.get("learned"))
         parts = list(_parts(about["parts"], state, (len(sizes), draws, 0 if learned is None else len(learned.rows))))
-        require(len(parts) > 0, "no block that a verdict rests on")
         entries = {} if about["confidence"] is None else {OUTPUTS: about["confidence"]}
         entries |= dict(about.get("confidences", {}))
         confidences = {str(name): _confidence(entry) for name, entry in entries.items()}
@@ -378,7 +384,7 @@ def _learned(about: Mapping[str, Any] | None) -> Learned | None:
     require(all(len(each) == len(rows) for each in streams.values()), "an inflation of other windows")
     require(all(1 <= each <= LARGEST_COUNT for each in inflations), "an inflation that cannot be")
     require(0 < int(about["windows"]) <= LARGEST_COUNT, "windows")
-    return Learned(int(about["windows"]), rows, streams)
+    return Learned(int(about["windows"]), rows, streams, bool(about["inside"]))
 
 
 def _parts(

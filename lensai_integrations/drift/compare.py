@@ -35,7 +35,7 @@ import numpy as np
 
 from lensai_integrations.drift.accuracy import accuracies
 from lensai_integrations.drift.calibration import Calibration, calibration_of
-from lensai_integrations.drift.dependence import Inflation, learned, said_of, visible
+from lensai_integrations.drift.dependence import INDEPENDENT, Inflation, in_time, learned, said_of, visible
 from lensai_integrations.drift.evidence import Side, compare_group
 from lensai_integrations.drift.features import Floats, Principal
 from lensai_integrations.drift.joint import changed_share
@@ -119,10 +119,9 @@ def compare(
     ours, theirs = _sides(reference, "baseline"), _sides(window, "window")
     calibration = calibration_of(baseline) if correction == "auto" and against == "reference" else None
     n, m = (max(side.n + side.invalid for side in sides.values()) for sides in (ours, theirs))
-    inflation = _inflation(calibration, reference, window, m)
+    seen, inflation = _inflations(calibration, reference, window, m)
     judged = judged_blocks(calibration, reference, window, inflation)
-    evidence = _evidence(ours, theirs, {name: judged_names(name, judged, window) for name in ours})
-    evidence = [inflation.widened(group) for group in evidence] if inflation is not None else evidence
+    evidence = _evidence(ours, theirs, {name: judged_names(name, judged, window) for name in ours}, inflation)
     segments = compare_segments(reference, window, inflation)
     limits = replace(limits, shares=2 if segments.families else 1)
     usable = [group for group in evidence if group.streams or group.vectors]
@@ -143,20 +142,24 @@ def compare(
         correction=decided.correction,
         clean_windows=decided.clean_windows,
         accuracies=tuple(accuracies(confidences, reference, window).items()),
-        effective_rows=math.nan if inflation is None else inflation.effective_rows(m),
+        effective_rows=math.nan if inflation is INDEPENDENT else inflation.effective_rows(m),
     )
     skipped = [group for group in evidence if not (group.streams or group.vectors)]
     notes = [*_notes(report, reference, window, skipped), *([segments.note] if segments.note else [])]
     notes += calibration.notes if calibration is not None else ()
-    notes += [] if inflation is None else [said_of(inflation, m)]
+    notes += [] if seen is INDEPENDENT else [said_of(seen, m, allowed=seen is inflation)]
     return _with_segments(replace(report, notes=tuple(notes)), segments, limits)
 
 
-def _inflation(calibration: Calibration | None, reference: Profile, window: Profile, m: int) -> Inflation | None:
-    """By how much more the window varies than independent rows would: as it was learned, or as can be seen."""
+def _inflations(
+    calibration: Calibration | None, reference: Profile, window: Profile, m: int
+) -> tuple[Inflation, Inflation]:
+    """By how much more the window varies than independent rows would: as far as is known, and what is allowed for."""
     if calibration is not None and calibration.learned is not None:
-        return learned(calibration, reference, m)
-    return visible(window, calibration)
+        known = learned(calibration, reference, m)
+        return known, known
+    seen = visible(window, calibration)
+    return seen, seen if in_time(window) else INDEPENDENT
 
 
 def _check_choices(against: str, correction: str) -> None:
@@ -203,7 +206,7 @@ def _sides(profile: Profile, name: str) -> dict[str, Side]:
 
 
 def _evidence(
-    ours: Mapping[str, Side], theirs: Mapping[str, Side], calibrated: Mapping[str, set[str]]
+    ours: Mapping[str, Side], theirs: Mapping[str, Side], calibrated: Mapping[str, set[str]], inflation: Inflation
 ) -> list[GroupDrift]:
     """What is found in the groups of both sides, nothing decided.
 
@@ -211,7 +214,8 @@ def _evidence(
         InputError: If they have nothing in common.
         DefinitionError: If a stream was measured differently on the two sides.
     """
-    groups = [compare_group(side, theirs[name], calibrated[name]) for name, side in ours.items() if name in theirs]
+    both = [name for name in ours if name in theirs]
+    groups = [compare_group(ours[name], theirs[name], calibrated[name], inflation) for name in both]
     if not count_families(groups):
         why = f"; {_all_notes(groups)}" if groups else ""
         raise InputError(
@@ -455,7 +459,7 @@ def beyond_chance(judged: CorrectedBlock) -> float:
     """
     null, spread_of_means = judged.part.null, 1 / judged.m + 1 / judged.part.n
     centre, spread = (float(array[judged.size, 0, 0]) for array in (null.centre, null.spread))
-    return (float(judged.values[0, 0]) ** 3 - (centre + 2 * spread) ** 3) * spread_of_means
+    return (float(judged.values[0, 0]) ** 3 - (centre + 2 * spread) ** 3) * spread_of_means * judged.inflation
 
 
 def holm_of(group: GroupDrift, families: int) -> dict[str, float]:
@@ -531,7 +535,7 @@ class SegmentsEvidence:
         return tuple(sorted(decided, key=_badness))
 
 
-def compare_segments(baseline: Profile, window: Profile, inflation: Inflation | None = None) -> SegmentsEvidence:
+def compare_segments(baseline: Profile, window: Profile, inflation: Inflation = INDEPENDENT) -> SegmentsEvidence:
     """What is found in the segments of two profiles.
 
     Args:
@@ -556,15 +560,14 @@ def compare_segments(baseline: Profile, window: Profile, inflation: Inflation | 
         )
     names = list(dict.fromkeys([*baseline.segments, *window.segments]))
     called = label_names(baseline.groups, window.groups) if by == LABEL else ()
-    compared = (_segment(name, baseline.segments.get(name), window.segments.get(name), by) for name in names)
+    sides = ((name, baseline.segments.get(name), window.segments.get(name)) for name in names)
+    compared = (_segment(*side, by, inflation) for side in sides)
     segments = tuple(replace(segment, title=shown(segment.name, called)) for segment in compared)
-    if inflation is not None:
-        segments = tuple(replace(each, groups=tuple(map(inflation.widened, each.groups))) for each in segments)
     families = sum(bool(group.tested) for segment in segments for group in segment.groups)
     return SegmentsEvidence(by, segments, families, _doubt(baseline, window, segments))
 
 
-def _segment(name: str, before: Profile | None, after: Profile | None, by: str) -> SegmentDrift:
+def _segment(name: str, before: Profile | None, after: Profile | None, by: str, inflation: Inflation) -> SegmentDrift:
     n, m = (0 if profile is None else profile.n for profile in (before, after))
     reason = (
         REMAINDER
@@ -579,15 +582,15 @@ def _segment(name: str, before: Profile | None, after: Profile | None, by: str) 
     )
     if reason or before is None or after is None:
         return SegmentDrift(name, n, m, (), reason)
-    return SegmentDrift(name, n, m, tuple(_groups(before, after, by)))
+    return SegmentDrift(name, n, m, tuple(_groups(before, after, by, inflation)))
 
 
-def _groups(before: Profile, after: Profile, by: str) -> Iterator[GroupDrift]:
+def _groups(before: Profile, after: Profile, by: str, inflation: Inflation) -> Iterator[GroupDrift]:
     for name in before.groups:
         if name in after.groups and not (
             is_labels(name) if by == LABEL else name == f"metadata/{by}"
         ):  # one value in a segment
-            group = compare_group(Side.of(before.groups[name]), Side.of(after.groups[name]))
+            group = compare_group(Side.of(before.groups[name]), Side.of(after.groups[name]), (), inflation)
             if group.tested:
                 yield group
 

@@ -9,122 +9,101 @@ independent rows.
 F is learned from clean windows (`learning.py`), which is the only way to know of what lasts longer than a window.
 Without them it is looked for in the window itself: where successive rows resemble each other by more than chance, with
 a correlation r, their mean is off by (1 + r) / (1 - r) times as much, as that of an autoregressive process is (G. E. P.
-Box, G. M. Jenkins, Time Series Analysis, 1970; the correlation by J. von Neumann's ratio, Distribution of the ratio of
-the mean square successive difference to the variance, 1941, which a shift of all rows leaves as it is).
+Box, G. M. Jenkins, Time Series Analysis, 1970). The correlation is by J. von Neumann's ratio (Distribution of the ratio
+of the mean square successive difference to the variance, 1941), which a shift of all rows leaves as it is, and the
+median of that of four pieces of the window, of which a change within the window is in one. Rows of a data set may be
+sorted, which is no dependence: so only a window whose rows came as time went by, as a monitor's do, is held against
+fewer rows; of others it is said.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
-from lensai_integrations.drift.calibration import Calibration, Part, is_top_class, measured
-from lensai_integrations.drift.features import ClassShares, Distributions, Floats
-from lensai_integrations.drift.result import GroupDrift
+from lensai_integrations.drift.calibration import Calibration, Part, group_of, is_top_class, measured
+from lensai_integrations.drift.features import ClassShares, Distributions, Floats, Principal
 from lensai_integrations.profiles.names import is_labels
-from lensai_integrations.profiles.profile import AS_STORED, ORDER, Profile
+from lensai_integrations.profiles.profile import IN_TIME, ORDER, Profile
+from lensai_integrations.sketches.rows import RowSample
 
-#: Correlations of successive rows this many standard errors away from 0 are no chance: 1 in 740.
-_VISIBLE = 3.0
+#: Correlations of successive rows this many times 1 / sqrt(pairs) away from 0 are no chance: about 1 in 600.
+_VISIBLE: Final = 3.5
 #: Columns of a group that are looked at to see whether successive rows resemble each other.
-_LOOKED_AT = 32
-#: With fewer pairs of successive rows no correlation can be that far away.
-_FEWEST_PAIRS = 10
+_LOOKED_AT: Final = 32
+#: Pieces of a window, if each of them has so many pairs of successive rows.
+_PIECES, _ENOUGH_PAIRS = 4, 10
+#: With fewer pairs in all no correlation can be that far away.
+_FEWEST_PAIRS: Final = 15
 #: A correlation is at most this.
-_LARGEST = 1 - 1e-6
-#: p-values are at least this where they are turned into distances of a normal distribution.
-_SMALLEST = 1e-300
+_LARGEST: Final = 1 - 1e-6
+#: More classes in a window than these are not looked at.
+_MOST_CLASSES: Final = 256
 
 
 @dataclass(frozen=True)
 class Inflation:
-    """By how much more the means of a window are off than those of as many independent rows.
+    """By how much more the means of a window are off, squared, than those of as many independent rows.
 
     Attributes:
+        rows: Of the window.
         blocks: By name of the rows and kind of block: of each stream of its single streams, or of each of its features
             of whole rows, float `[D]` or `[F]`; what is not in it, is not inflated.
         streams: By full name of a stream, for p-values by formulas; by the name of a group, for its rows as wholes.
-        known: How it is known, a sentence.
+        others: Of all other streams.
+        known: How it is known, words.
+        inside: Whether the baseline is of such rows itself.
 
     Example:
-        >>> round(float(Inflation.ratio(4.0, m=100, n=10**9)), 3)
-        0.5
+        >>> Inflation(100, streams={"labels": 4.0}).of_stream("labels", 100), INDEPENDENT.of_stream("labels", 100)
+        (4.0, 1.0)
     """
 
+    rows: int = 0
     blocks: Mapping[tuple[str, str], Floats] = field(default_factory=dict)
     streams: Mapping[str, float] = field(default_factory=dict)
+    others: float = 1.0
     known: str = ""
-
-    @staticmethod
-    def ratio(inflation: Floats | float, m: int, n: int) -> Floats | float:
-        """What deviations of a window's means are multiplied by, so that they are as those of independent rows.
-
-        Args:
-            inflation: Of any shape, 1 or more.
-            m: Rows of the window.
-            n: Rows of the baseline.
-        """
-        ratio: Floats | float = ((1 / m + 1 / n) / (inflation / m + 1 / n)) ** 0.5
-        return ratio
+    inside: bool = False
 
     def of(self, part: Part, m: int) -> Floats | None:
-        """That of a block, `[D]` or `[F]`; None if it is not inflated."""
-        inflation = self.blocks.get((part.rows, part.block.kind))
-        return None if inflation is None else np.asarray(self.ratio(inflation, m, part.n), np.float32)
+        """What a block's deviations are multiplied by to be as those of independent rows, `[D]` or `[F]`; None for 1.
 
-    def widened(self, group: GroupDrift) -> GroupDrift:
-        """A group with p-values by formulas as those of fewer rows would be; nothing is decided yet."""
-        streams = tuple(
-            replace(each, raw_p_value=self._p(each.raw_p_value, each.stream, group)) for each in group.streams
-        )
-        vectors = group.vectors
-        if vectors is not None and vectors.test is not None:
-            test = replace(vectors.test, p_value=self._p(vectors.test.p_value, group.name, group))
-            vectors = replace(vectors, test=test)
-        return replace(group, streams=streams, vectors=vectors)
+        Args:
+            part: The block.
+            m: Rows of the window that it has. If these are a sample, they are further apart and depend on each other
+                less than successive ones.
+        """
+        inflation = self.blocks.get(key_of(part))
+        if inflation is None:
+            return None
+        fewer = np.clip(1 + (inflation - 1) * min(m / max(self.rows, 1), 1.0), 1.0, m)
+        own = fewer if self.inside else 1.0
+        ratio: Floats = (((1 / m + 1 / part.n) / (fewer / m + own / part.n)) ** 0.5).astype(np.float32)
+        return ratio
 
-    def _p(self, p_value: float, name: str, group: GroupDrift) -> float:
-        inflation = self.streams.get(name)
-        if inflation is None or math.isnan(p_value) or not (group.n_window and group.n_baseline):
-            return p_value
-        ratio = float(self.ratio(inflation, group.n_window, group.n_baseline))
-        return p_of_distance(distance_of_p(p_value) * ratio)
+    def of_stream(self, name: str, m: int) -> float:
+        """As how many times fewer rows the m of a stream count that is judged by a formula, or of a group as wholes."""
+        return float(min(max(self.streams.get(name, self.others), 1.0), max(m, 1)))
 
     def effective_rows(self, m: int) -> float:
         """As how many independent rows a window of m counts, in the mean of the streams of the group that has least."""
-        by_group: dict[str, list[float]] = {}
-        for (name, kind), inflation in self.blocks.items():
-            if kind == Distributions.kind:
-                by_group[name] = np.minimum(inflation, m).tolist()
-        for name, each in self.streams.items():
-            by_group.setdefault(name, []).append(min(each, m))
-        return m * min((float(np.mean(1 / np.array(of_group))) for of_group in by_group.values()), default=1.0)
+        groups = [each for (_, kind), each in self.blocks.items() if kind == Distributions.kind]
+        return m * min((float(np.mean(1 / np.clip(each, 1.0, m))) for each in groups), default=1.0)
 
 
-def distance_of_p(p_value: float) -> float:
-    """How far out in a normal distribution a two-sided p-value is.
-
-    Example:
-        >>> round(distance_of_p(0.05), 2), round(p_of_distance(1.96), 2)
-        (1.96, 0.05)
-    """
-    return -float(ndtri(max(min(p_value, 1.0), _SMALLEST) / 2))
+#: Of rows that do not depend on each other.
+INDEPENDENT: Final = Inflation()
 
 
-def p_of_distance(distance: float) -> float:
-    """The p-value that is so far out."""
-    return math.erfc(max(distance, 0.0) / 2**0.5)
+def visible(window: Profile, calibration: Calibration | None = None) -> Inflation:
+    """What successive rows of a window show that resemble each other by more than chance; `INDEPENDENT` if none do.
 
-
-def visible(window: Profile, calibration: Calibration | None = None) -> Inflation | None:
-    """What successive rows of a window show that resemble each other by more than chance; None if none do.
-
-    Labels are not looked at. Neither are the rows of a data set that was profiled as it is stored, which may be sorted.
+    Labels are not looked at; what depends on each other otherwise may in them as well, and they count as little.
 
     Args:
         window: With the sample of its rows.
@@ -135,111 +114,147 @@ def visible(window: Profile, calibration: Calibration | None = None) -> Inflatio
         >>> rng, (still, moving) = np.random.default_rng(0), (Profiler(seed=0), Profiler(seed=0))
         >>> still.update(outputs=np.repeat(rng.normal(size=(20, 3)), 10, axis=0))
         >>> moving.update(outputs=rng.normal(size=(200, 3)))
-        >>> visible(moving.profile()) is None, round(visible(still.profile()).effective_rows(200))
-        (True, 10)
+        >>> visible(moving.profile()) is INDEPENDENT, round(visible(still.profile()).effective_rows(200))
+        (True, 9)
     """
-    sample = window.rows
-    if sample is None or window.info.get(ORDER) == AS_STORED:
-        return None
-    pairs = sample.successive()
-    if len(pairs[0]) < _FEWEST_PAIRS:
-        return None
-    found: dict[str, tuple[Floats, _Pairs]] = {}
-    for name, rows in sample.data.items():
-        if not is_labels(name) and rows.shape[1] and (seen := _correlations(name, rows, pairs)) is not None:
+    if window.rows is None:
+        return INDEPENDENT
+    series = _Series.of(window.rows)
+    if series.pairs < _FEWEST_PAIRS:
+        return INDEPENDENT
+    data = window.rows.data
+    found: dict[str, NDArray[np.float64]] = {}
+    for name, rows in data.items():
+        if not is_labels(name) and rows.shape[1] and (seen := _correlations(name, rows, series)) is not None:
             found[name] = seen
     if not found:
-        return None
+        return INDEPENDENT
+    means = {name: float(np.nanmean(correlations)) for name, correlations in found.items()}
     blocks: dict[tuple[str, str], Floats] = {}
     streams: dict[str, float] = {}
-    for name, (correlations, of_rows) in found.items():
-        each = np.minimum(inflation_of(correlations), window.n)
+    for name in (name for name in data if is_top_class(name)):  # a scene may have one class alone
+        least = max(means.get(name, 0.0), means.get(group_of(name), 0.0))
+        if least > 0:
+            streams[name] = float(inflation_of(np.array([least]))[0])
+            blocks[name, ClassShares.kind] = np.array(streams[name])
+    for name, correlations in found.items():
         if is_top_class(name):
-            streams[name] = float(each[0])
-        else:
-            streams |= _named(window, name, each)
-            blocks[name, Distributions.kind] = each
+            continue
+        blocks[name, Distributions.kind] = each = inflation_of(correlations)
+        streams |= _named(window, name, each)
         for part in calibration.parts if calibration is not None else ():
             if part.rows == name and not isinstance(part.block, Distributions):
-                inflation = _of_features(part, of_rows, float(np.nanmean(correlations)))
-                blocks[name, part.block.kind] = np.minimum(inflation, window.n)
-    largest = max(float(np.nanmean(correlations)) for correlations, _ in found.values())
-    known = (
-        f"successive rows resemble each other in {', '.join(found)} (correlation {largest:.2f}), and the verdict allows"
-        " for that; `learn` from clean windows, to know how much they vary"
-    )
-    return Inflation(blocks, streams, known)
+                blocks[key_of(part)] = _of_features(part, data[name], series, means[name])
+    largest = max(means, key=lambda name: means[name])
+    known = f"successive rows resemble each other in {', '.join(found)} (correlation {means[largest]:.2f})"
+    return Inflation(window.n, blocks, streams, float(inflation_of(np.array([means[largest]]))[0]), known)
 
 
-#: Rows of measurements, and which of them come directly after one another.
-_Pairs = tuple[Floats, NDArray[np.intp], NDArray[np.intp]]
+@dataclass(frozen=True)
+class _Series:
+    """Rows in the order in which they came.
+
+    Attributes:
+        order: Their places in the sample, `[n]`.
+        follows: Which came directly after the one before, `[n]`.
+    """
+
+    order: NDArray[np.intp]
+    follows: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, sample: RowSample) -> _Series:
+        numbers = sample.numbers
+        order = np.argsort(numbers)
+        return cls(order, np.concatenate([[False], np.diff(numbers[order]) == 1])[: len(order)])
+
+    @property
+    def pairs(self) -> int:
+        return int(self.follows.sum())
+
+    def only(self, usable: NDArray[np.bool_]) -> _Series:
+        """The same of some rows, by their places in the sample."""
+        kept = usable[self.order]
+        before = np.concatenate([[False], kept[:-1]])
+        return _Series(self.order[kept], (self.follows & before)[kept])
 
 
-def _named(window: Profile, name: str, inflation: Floats) -> Iterator[tuple[str, float]]:
-    group = window.groups.get(name)
+def _named(profile: Profile, name: str, inflation: Floats) -> Iterator[tuple[str, float]]:
+    group = profile.groups.get(name)
     if group is not None and len(group.streams) == len(inflation):
         yield from ((f"{name}/{stream}", float(each)) for stream, each in zip(group.streams, inflation, strict=True))
         yield name, float(np.mean(inflation))
 
 
-def _correlations(
-    name: str, rows: Floats, pairs: tuple[NDArray[np.intp], NDArray[np.intp]]
-) -> tuple[Floats, _Pairs] | None:
+def _correlations(name: str, rows: Floats, series: _Series) -> NDArray[np.float64] | None:
     """Correlations of successive rows `[D]`, if they are no chance in the mean of the columns that vary."""
-    usable = measured(name, rows)
-    both = usable[pairs[0]] & usable[pairs[1]]
-    earlier, later = pairs[0][both], pairs[1][both]
-    if len(earlier) < _FEWEST_PAIRS:
-        return None
+    series = series.only(measured(name, rows))
     if is_top_class(name):
-        classes = np.unique(rows[usable], return_inverse=True)[1].ravel()
-        together = np.zeros(len(rows), np.intp)
-        together[usable] = classes
-        shares = np.bincount(classes) / len(classes)
-        unlike = 1 - float(np.sum(shares**2))
-        same = float(np.mean(together[earlier] == together[later]))
-        looked_at = correlations = np.array([1 - (1 - same) / unlike if unlike > 0 else 0.0])
+        classes = np.unique(rows[series.order, 0])
+        if len(classes) > _MOST_CLASSES:
+            return None
+        of_each = (rows[:, :1] == classes).astype(np.float32)
+        correlations = correlation(of_each, series.order, series.follows, together=True)
     else:
-        step = max(-(-rows.shape[1] // _LOOKED_AT), 1)
-        looked_at = correlation(rows[:, ::step], usable, earlier, later)
-    varying = looked_at[~np.isnan(looked_at)]
-    if not varying.size or float(varying.mean()) <= _VISIBLE / len(earlier) ** 0.5:
+        correlations = correlation(rows[:, :: -(-rows.shape[1] // _LOOKED_AT)], series.order, series.follows)
+    pairs = series.pairs
+    if pairs < _FEWEST_PAIRS or np.isnan(correlations).all():
         return None
-    if not is_top_class(name):
-        correlations = correlation(rows, usable, earlier, later)
-    return correlations, (rows, earlier, later)
+    if float(np.nanmean(correlations)) <= _VISIBLE / pairs**0.5:
+        return None
+    if is_top_class(name) or rows.shape[1] <= _LOOKED_AT:
+        return correlations
+    return correlation(rows, series.order, series.follows)
 
 
 def correlation(
-    rows: Floats, usable: NDArray[np.bool_], earlier: NDArray[np.intp], later: NDArray[np.intp]
+    rows: Floats, order: NDArray[np.intp], follows: NDArray[np.bool_], *, together: bool = False
 ) -> NDArray[np.float64]:
     """The correlation of successive rows, by columns: 1 less half of von Neumann's ratio, `[D]`; NaN of constant ones.
 
+    The median of that of `_PIECES` pieces, where these have enough pairs.
+
     Args:
         rows: `[n, D]`.
-        usable: Which are finite, `[n]`.
-        earlier: Places of rows, `[p]`.
-        later: Of those that follow them, `[p]`.
+        order: Places of rows, in the order in which they came, `[r]`; these are finite.
+        follows: Which came directly after the one before, `[r]`.
+        together: Of all columns together, as of one: `[1]`.
 
     Example:
         >>> rows = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-        >>> correlation(rows, np.ones(4, bool), np.arange(3), np.arange(1, 4)).tolist()
-        [-1.0, nan]
+        >>> correlation(rows, np.arange(4), np.array([False, True, True, True])).round(2).tolist()
+        [-0.5, nan]
     """
-    kept = rows[usable].astype(np.float64)
-    largest = np.abs(kept).max(axis=0, initial=1e-30)
-    differences = (rows[later].astype(np.float64) - rows[earlier]) / largest
-    variance = (kept / largest).var(axis=0)
-    result = np.full(rows.shape[1], np.nan)
-    np.divide(np.square(differences).mean(axis=0) / 2, variance, out=result, where=variance > 1e-12)
-    return 1 - result
+    pieces = _PIECES if follows.sum() >= _PIECES * _ENOUGH_PAIRS else 1
+    found = []
+    for places, following in zip(np.array_split(order, pieces), np.array_split(follows, pieces), strict=True):
+        after = np.concatenate([[False], following[1:]])[: len(following)]
+        kept = rows[places].astype(np.float64)
+        kept = kept / np.maximum(np.abs(kept).max(axis=0, initial=0.0), 1e-30)
+        differences = np.square(kept[after] - kept[np.flatnonzero(after) - 1]).sum(axis=0) / 2
+        variance = kept.var(axis=0, ddof=1) if len(kept) > 1 else np.zeros(rows.shape[1])
+        if together:
+            differences, variance = differences.sum(keepdims=True), variance.sum(keepdims=True)
+        each = np.full(len(variance), np.nan)
+        if after.any():
+            np.divide(differences / after.sum(), variance, out=each, where=variance > 1e-12)
+        found.append(1 - each)
+    return _median(np.stack(found))
+
+
+def _median(pieces: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The median of the pieces that vary `[D]`, NaN where none does."""
+    some = ~np.isnan(pieces).all(axis=0)
+    median = np.full(pieces.shape[1], np.nan)
+    median[some] = np.nanmedian(pieces[:, some], axis=0)
+    return median
 
 
 def inflation_of(correlations: Floats, least: float = 0.0) -> Floats:
     """By how much more the mean of rows is off whose successive ones are correlated.
 
     A stream has at least the mean correlation of all, for what changes more slowly than the window lasts does not show
-    in it; one that does not vary at all in the window changes more slowly still.
+    in it, and one that does not vary in it has that.
 
     Args:
         correlations: Of any shape; NaN of what does not vary.
@@ -249,31 +264,28 @@ def inflation_of(correlations: Floats, least: float = 0.0) -> Floats:
         >>> inflation_of(np.array([0.4, 0.5, 0.6])).round(1).tolist()
         [3.0, 3.0, 4.0]
     """
-    mean = float(np.nanmean(correlations)) if not np.isnan(correlations).all() else _LARGEST
-    bounded = np.clip(np.nan_to_num(correlations, nan=_LARGEST), np.clip(mean, least, _LARGEST), _LARGEST)
+    mean = least if np.isnan(correlations).all() else max(float(np.nanmean(correlations)), least)
+    bounded = np.clip(np.nan_to_num(correlations, nan=mean), min(mean, _LARGEST), _LARGEST)
     inflation: Floats = (1 + bounded) / (1 - bounded)
     return inflation
 
 
-def _of_features(part: Part, of_rows: _Pairs, least: float) -> Floats:
-    """The inflation of a block's features of whole rows, `[F]`: of components each, of others all together."""
-    rows, earlier, later = of_rows
-    features = part.block.features(np.where(np.isfinite(rows), rows, 0).astype(np.float32))
-    everything = np.ones(len(rows), bool)
-    if pooled(part):
-        total = features.var(axis=0, dtype=np.float64).sum()
-        apart = np.square(features[later] - features[earlier]).mean(axis=0, dtype=np.float64).sum() / 2
-        return inflation_of(np.full(part.block.width, 1 - apart / total if total > 0 else np.nan), least)
-    return inflation_of(correlation(features, everything, earlier, later), least)
+def _of_features(part: Part, rows: Floats, series: _Series, least: float) -> Floats:
+    """The inflation of a block's features of whole rows, `[F]`: of components each, of waves that of the streams."""
+    if not isinstance(part.block, Principal):
+        return np.full(part.block.width, inflation_of(np.array([least]))[0])
+    series = series.only(measured(part.rows, rows))
+    features = part.block.features(np.nan_to_num(rows).astype(np.float32))
+    return inflation_of(correlation(features, series.order, series.follows), least)
 
 
-def pooled(part: Part) -> bool:
-    """Whether the features of a block say little one by one: waves, and classes that may be rare."""
-    return part.block.kind == "kernel" or isinstance(part.block, ClassShares)
+def key_of(part: Part) -> tuple[str, str]:
+    """What a block's inflation is found by."""
+    return part.rows, part.block.kind
 
 
-def learned(calibration: Calibration, reference: Profile, m: int) -> Inflation | None:
-    """The inflation of a window of m rows, as clean windows have taught it; None without any.
+def learned(calibration: Calibration, reference: Profile, m: int) -> Inflation:
+    """The inflation of a window of m rows, as clean windows have taught it; `INDEPENDENT` without any.
 
     Between the sizes that were learned of it is interpolated. Smaller windows have that of the smallest, and larger
     ones one that grows as if nothing averaged out any more between windows: more than what it will be in either case.
@@ -285,7 +297,7 @@ def learned(calibration: Calibration, reference: Profile, m: int) -> Inflation |
     """
     known = calibration.learned
     if known is None:
-        return None
+        return INDEPENDENT
     logs = np.log(known.rows)
     place = float(np.interp(np.log(max(m, 1)), logs, np.arange(len(logs))))
     beyond = max(m / known.rows[-1], 1.0)
@@ -296,24 +308,45 @@ def learned(calibration: Calibration, reference: Profile, m: int) -> Inflation |
         inflation: Floats = 1 + (between - 1) * beyond
         return inflation
 
-    blocks = {(p.rows, p.block.kind): at(p.inflation) for p in calibration.parts if p.inflation is not None}
+    blocks = {key_of(part): at(part.inflation) for part in calibration.parts if part.inflation is not None}
     streams = {name: float(at(np.array(each))) for name, each in known.streams.items()}
     for part in calibration.parts:
-        if (inflation := blocks.get((part.rows, part.block.kind))) is not None:
+        if (inflation := blocks.get(key_of(part))) is not None:
             if isinstance(part.block, Distributions):
                 streams |= _named(reference, part.rows, inflation)
             elif isinstance(part.block, ClassShares):
                 streams[part.rows] = float(np.mean(inflation))
-    return Inflation(blocks, streams, f"learned from {known.windows} clean windows")
+    return Inflation(m, blocks, streams, 1.0, f"learned from {known.windows} clean windows", known.inside)
 
 
-def said_of(inflation: Inflation, m: int) -> str:
-    """What a reader of a report should know of it.
+def in_time(window: Profile) -> bool:
+    """Whether a window's rows came as time went by, as a monitor's do.
 
     Example:
-        >>> said_of(Inflation(streams={"labels": 4.0}, known="learned from 40 clean windows"), 100)
-        '100 rows count as 25 independent ones: learned from 40 clean windows'
+        >>> in_time(Profile(info={"order": "in time"})), in_time(Profile())
+        (True, False)
+    """
+    return window.info.get(ORDER) == IN_TIME
+
+
+def said_of(inflation: Inflation, m: int, *, allowed: bool) -> str:
+    """What a reader of a report should know of it.
+
+    Args:
+        inflation: Of the window.
+        m: Its rows.
+        allowed: Whether the verdict is by so many rows less.
+
+    Example:
+        >>> inflation = Inflation(100, {("outputs", "distributions"): np.array([4.0])}, known="so it was")
+        >>> said_of(inflation, 100, allowed=True)
+        '100 rows count as 25 independent ones: so it was'
     """
     effective = inflation.effective_rows(m)
     count = f"{effective:,.0f}" if effective >= 2 else f"{effective:.1f}"
-    return f"{m:,} rows count as {count} independent {'one' if count == '1' else 'ones'}: {inflation.known}"
+    if allowed:
+        return f"{m:,} rows count as {count} independent ones: {inflation.known}"
+    return (
+        f"{inflation.known}: they count in full, as those of a sorted data set do, but frames that came one after"
+        f" another would count as {count} independent ones; a DriftMonitor allows for that"
+    )

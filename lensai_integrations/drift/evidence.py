@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.drift.dependence import INDEPENDENT, Inflation
 from lensai_integrations.drift.distances import (
     Distances,
     Reference,
@@ -89,7 +90,7 @@ class Side:
         return cls(group, group.n if group.bank is None else group.bank.rows_seen - invalid, invalid, rows)
 
 
-def compare_group(a: Side, b: Side, calibrated: Collection[str] = ()) -> GroupDrift:
+def compare_group(a: Side, b: Side, calibrated: Collection[str] = (), inflation: Inflation = INDEPENDENT) -> GroupDrift:
     """What is found in one group, its p-values not yet corrected and nothing decided.
 
     Args:
@@ -97,6 +98,7 @@ def compare_group(a: Side, b: Side, calibrated: Collection[str] = ()) -> GroupDr
         b: The window's.
         calibrated: Full names of the streams whose p-values come from clean windows, `ROWS` among them for the rows as
             vectors: these get none here.
+        inflation: By how much more the window's means are off than those of independent rows.
 
     Raises:
         DefinitionError: If a stream was measured differently on the two sides.
@@ -107,10 +109,11 @@ def compare_group(a: Side, b: Side, calibrated: Collection[str] = ()) -> GroupDr
     """
     check_comparable(a.group, b.group)
     notes: list[str] = []
-    streams = [*_invalid(a, b), *_numbers(a, b, notes, calibrated), *_apart(a.group, b.group, notes)]
-    streams += [*_categories(a.group, b.group, notes, calibrated), *_pixels(a.group, b.group, notes)]
+    streams = [*_invalid(a, b, inflation), *_numbers(a, b, notes, calibrated, inflation)]
+    streams += _apart(a.group, b.group, notes, inflation)
+    streams += [*_categories(a.group, b.group, notes, calibrated, inflation), *_pixels(a.group, b.group, notes)]
     streams += _of_sketches(a.group, b.group)
-    vectors = _vectors(a, b, notes, ROWS in calibrated)
+    vectors = _vectors(a, b, notes, ROWS in calibrated, inflation)
     named = tuple(_named(streams, a.group, b.group))
     drift = GroupDrift(a.group.name, a.n, b.n, a.invalid, b.invalid, named, vectors, tuple(notes))
     return without_rounded(drift, a.group, b.group)
@@ -136,7 +139,7 @@ def _named(streams: list[StreamDrift], a: Group, b: Group) -> Iterator[StreamDri
             yield stream
 
 
-def _apart(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
+def _apart(a: Group, b: Group, notes: list[str], inflation: Inflation) -> Iterator[StreamDrift]:
     """The measures that have a bank of their own on one side or on both, and the share of rows each left out."""
     ours, theirs = a.apart, b.apart
     missing = []
@@ -147,11 +150,11 @@ def _apart(a: Group, b: Group, notes: list[str]) -> Iterator[StreamDrift]:
         elif baseline is None or window is None:
             missing.append(name)
         elif name in ours and name in theirs:
-            yield from _invalid(Side.of(baseline), Side.of(window), f"{a.name}/{name}")
-            yield from _numbers(Side.of(baseline), Side.of(window), notes)
+            yield from _invalid(Side.of(baseline), Side.of(window), inflation, f"{a.name}/{name}")
+            yield from _numbers(Side.of(baseline), Side.of(window), notes, (), inflation)
         else:
             # that the other streams are not there is no news
-            yield from _numbers(Side.of(baseline), Side.of(window), [])
+            yield from _numbers(Side.of(baseline), Side.of(window), [], (), inflation)
     measures = a.custom.keys() | b.custom.keys()
     custom = [name for name in missing if name in measures]
     if custom:
@@ -195,7 +198,7 @@ def _pixel_sketches(group: Group, name: str, baseline: View, window: View) -> It
     )
 
 
-def _invalid(a: Side, b: Side, name: str | None = None) -> Iterator[StreamDrift]:
+def _invalid(a: Side, b: Side, inflation: Inflation, name: str | None = None) -> Iterator[StreamDrift]:
     """The share of rows that were left out, as a stream: production that turns into NaN has moved."""
     if (a.group.bank is None) != (b.group.bank is None):  # where every stream is apart, no row is left out as a whole
         return
@@ -203,13 +206,16 @@ def _invalid(a: Side, b: Side, name: str | None = None) -> Iterator[StreamDrift]
     if not (n and m and a.invalid + b.invalid):
         return
     before, after = a.invalid / n, b.invalid / m
-    p = category_p_value(np.array([a.n, a.invalid]), np.array([b.n, b.invalid]), n, m)
     shares = (("not finite", before, after),)
     stream = f"{name or a.group.name}/invalid"
+    fewer = inflation.of_stream(stream, m)
+    p = category_p_value(np.array([a.n, a.invalid]), np.array([b.n, b.invalid]) / fewer, n, m / fewer)
     yield StreamDrift(stream, "invalid", "", False, abs(after - before), math.nan, p, shares=shares)
 
 
-def _numbers(a: Side, b: Side, notes: list[str], calibrated: Collection[str] = ()) -> Iterator[StreamDrift]:
+def _numbers(
+    a: Side, b: Side, notes: list[str], calibrated: Collection[str], inflation: Inflation
+) -> Iterator[StreamDrift]:
     """The streams of the banks that both sides have."""
     common = _common_streams(a.group, b.group, notes)
     if not common:
@@ -223,9 +229,9 @@ def _numbers(a: Side, b: Side, notes: list[str], calibrated: Collection[str] = (
     by_formula = np.array([name not in calibrated for name in names])
     p = np.full(len(names), np.nan)
     if by_formula.any():
-        p[by_formula] = ks_p_value(
-            measured.ks[by_formula], a.n, b.n, math.hypot(baseline.error, _error(b.group, window))
-        )
+        fewer = np.array([inflation.of_stream(name, b.n) for name in names])[by_formula]
+        error = math.hypot(baseline.error, _error(b.group, window))
+        p[by_formula] = ks_p_value(measured.ks[by_formula], a.n, b.n / fewer, error)
     yield from _rows(
         names,
         "numbers",
@@ -415,7 +421,9 @@ def _rows(
         )
 
 
-def _categories(a: Group, b: Group, notes: list[str], calibrated: Collection[str]) -> Iterator[StreamDrift]:
+def _categories(
+    a: Group, b: Group, notes: list[str], calibrated: Collection[str], inflation: Inflation
+) -> Iterator[StreamDrift]:
     """The streams of categories that both sides have."""
     for stream in (name for name in a.categories if name in b.categories):
         baseline, window = a.categories[stream], b.categories[stream]
@@ -423,20 +431,24 @@ def _categories(a: Group, b: Group, notes: list[str], calibrated: Collection[str
         if not (baseline.n and window.n):
             notes.append(f"{name} has no rows in the {'window' if baseline.n else 'baseline'}")
             continue
-        p_value: _Formula | None = partial(category_p_value, n=baseline.n, m=window.n)
+        fewer = inflation.of_stream(name, window.n)
+        p_value: _Formula | None = partial(category_p_value, n=baseline.n, m=window.n / fewer)
         if several := PER_IMAGE in a.streams and PER_IMAGE in b.streams:
-            p_value = partial(labels_p_value, n=a.n, m=b.n)
-        row = _category_row(name, a.definition_of(stream), baseline, window, None if name in calibrated else p_value)
+            p_value = partial(labels_p_value, n=a.n, m=b.n / fewer)
+        p_value = None if name in calibrated else p_value
+        row = _category_row(name, a.definition_of(stream), baseline, window, p_value, fewer)
         yield _with_rows_of(row, a, b) if several else row
 
 
 def _category_row(
-    name: str, definition: str, baseline: Categories, window: Categories, p_value: _Formula | None
+    name: str, definition: str, baseline: Categories, window: Categories, p_value: _Formula | None, fewer: float
 ) -> StreamDrift:
-    names, before, after = _counts(baseline, window)
+    names, before, after = category_counts(baseline, window)
     p, q = before / baseline.n, after / window.n
     named = slice(None, -1 if names[-1] == RARE_CATEGORIES else None)  # the rest is off by the errors of all the others
-    raw = math.nan if p_value is None else p_value(before[named], after[named], errors=(baseline.error, window.error))
+    raw, errors = math.nan, (baseline.error, window.error / fewer)
+    if p_value is not None:
+        raw = p_value(before[named], after[named] / fewer if fewer > 1 else after[named], errors=errors)
     used = np.ones((1, len(names)), bool)
     index = population_stability(p[None], q[None], np.array([baseline.n]), np.array([window.n]), used)
     most = sorted(range(len(names)), key=lambda i: (-abs(p[i] - q[i]), names[i]))[:5]
@@ -451,12 +463,12 @@ def _category_row(
 def _with_rows_of(row: StreamDrift, a: Group, b: Group) -> StreamDrift:
     """The stream of labels of which a row has several: the largest change in the share of the rows with a label."""
     baseline, window = a.categories[""], b.categories[""]
-    names, before, after = _counts(baseline, window)
+    names, before, after = category_counts(baseline, window)
     named = slice(None, -1 if names[-1] == RARE_CATEGORIES else None)
     return replace(row, effect=float(np.abs(before / a.n - after / b.n)[named].max()))
 
 
-def _counts(baseline: Categories, window: Categories) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
+def category_counts(baseline: Categories, window: Categories) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
     """Names and counts of all categories either side knows; the rows its sketch has lost go to `RARE_CATEGORIES`."""
     sides = [dict(side.top(_ALL)) for side in (baseline, window)]
     names = sorted(sides[0].keys() | sides[1].keys())
@@ -476,7 +488,7 @@ def _of_sketches(a: Group, b: Group) -> Iterator[StreamDrift]:
             yield StreamDrift(f"{a.name}/{stream}".rstrip("/"), **about)
 
 
-def _vectors(a: Side, b: Side, notes: list[str], calibrated: bool) -> VectorDrift | None:
+def _vectors(a: Side, b: Side, notes: list[str], calibrated: bool, inflation: Inflation) -> VectorDrift | None:
     """The MMD of the rows. Where it cannot be had the streams still tell, so that is a note and no evidence."""
     baseline, window = a.group.kernel_mean, b.group.kernel_mean
     if baseline is None or window is None or a.group.streams != b.group.streams or not (baseline.n and window.n):
@@ -485,7 +497,15 @@ def _vectors(a: Side, b: Side, notes: list[str], calibrated: bool) -> VectorDrif
     if a.group.bank is not None and a.n:
         rounded = float(np.linalg.norm(_known(a.group, list(a.group.streams)).moved_alike(rounding)))
     try:
-        test = kernel_test(baseline, window, a.rows, b.rows, calibrated=calibrated, rounded=rounded)
+        test = kernel_test(
+            baseline,
+            window,
+            a.rows,
+            b.rows,
+            calibrated=calibrated,
+            rounded=rounded,
+            inflation=inflation.of_stream(a.group.name, window.n),
+        )
         return VectorDrift(False, math.nan, test)
     except DefinitionError as error:
         notes.append(f"rows were not compared as vectors: {error}")

@@ -271,14 +271,15 @@ class Distributions:
         """
         shape = (*window.shape[:-1], *self.edges.shape)
         gap = (window - reference).reshape(shape)
-        width, weight = self._weights()
+        width, weight = self.weighted()
         size = np.abs(gap)
         largest, area = size.max(axis=-1), np.einsum("...de,de->...d", size, width)
         tails = np.sqrt(np.einsum("...de,...de,de->...d", gap, gap, weight))
         statistics: Floats = np.stack([largest, area, tails]) * np.asarray(scale)[..., None]
         return statistics
 
-    def _weights(self) -> tuple[Floats, Floats]:
+    def weighted(self) -> tuple[Floats, Floats]:
+        """The share of rows around each edge, and what its square weighs in Anderson-Darling's: `[D, E]`."""
         steps = np.diff(self.shares, axis=1, prepend=0, append=1)
         width = (steps[:, :-1] + steps[:, 1:]) / 2
         return width, width / ((self.shares + _TAIL) * (1 - self.shares + _TAIL))

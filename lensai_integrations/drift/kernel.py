@@ -108,7 +108,7 @@ class NullMoments:
             float(np.mean(excess**3)),
         )
 
-    def sums(self, n: int, m: int) -> tuple[float, float]:
+    def sums(self, n: int, m: float) -> tuple[float, float]:
         """What `null_sums` returns, for n and m rows."""
         spread = 1 / n + 1 / m
         q, u, w = (n**-3 + m**-3) / spread**2, (n**-2 - m**-2) ** 2 / spread**3, (n**-5 + m**-5) / spread**3
@@ -145,6 +145,7 @@ def kernel_test(
     *,
     calibrated: bool = False,
     rounded: float = 0.0,
+    inflation: float = 1.0,
 ) -> KernelTest:
     """Test whether two kernel means are of one distribution.
 
@@ -159,6 +160,7 @@ def kernel_test(
         calibrated: Leave the p-value out, which takes most of the time: clean windows tell more than the formula.
         rounded: How far rounding may have moved all the rows of a side the same way; what it makes of an MMD is taken
             off.
+        inflation: As how many times fewer rows the window's count, which depend on each other.
 
     Raises:
         DefinitionError: If the features are not the same, or no bandwidth is shared and neither side kept rows.
@@ -172,7 +174,8 @@ def kernel_test(
         True
     """
     before, after = _at_shared_bandwidths(baseline, window, baseline_rows, window_rows)
-    bands, spread = len(before.exponents), 1 / before.n + 1 / after.n
+    bands, m = len(before.exponents), after.n / inflation
+    spread = 1 / before.n + 1 / m
     apart = math.sqrt(float(np.sum((before.mean - after.mean) ** 2)) / bands)
     squared = max(apart - rounded_mmd(rounded, before.bandwidths), 0.0) ** 2
     trace = max(1.0 - float(np.sum(before.mean**2)) / bands, 0.0) * before.n / max(before.n - 1, 1)
@@ -186,7 +189,7 @@ def kernel_test(
     elif moments is None:
         method, p = "bound", bound_p_value(squared, spread)
     else:
-        p = weighted_chi_square_p_value(squared / spread, trace, *moments.sums(before.n, after.n))
+        p = weighted_chi_square_p_value(squared / spread, trace, *moments.sums(before.n, m))
         method = "gamma"
     share = least_share(beyond, float(np.sum(before.mean**2)) / bands)
     return KernelTest(squared**0.5, effect, p, method, before.n, after.n, before.bandwidths, share)

@@ -10,16 +10,17 @@ Consecutive windows are put together, 2, 4, 8, ..., as long as enough are left: 
 then, and a mix of classes that lasts for a day does not.
 
 At last the clean windows themselves are judged, a fifth of them at a time by what the others tell. Where the smallest
-of their p-values is smaller than the smallest of as many should be, a factor makes all F of that size larger until it
-is not: deviations may have heavier tails than those of a mean of independent rows.
+of their p-values is smaller than the smallest of as many should be, a factor makes all F of that size larger, for
+deviations may have heavier tails than those of a mean of independent rows. A few windows that lie further out than that
+explains are hardly clean: they teach nothing, and the calibration's notes name them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +37,12 @@ from lensai_integrations.drift.calibration import (
     to_state,
     units_of,
 )
-from lensai_integrations.drift.dependence import Inflation, distance_of_p, pooled
-from lensai_integrations.drift.evidence import Side, compare_group
-from lensai_integrations.drift.features import Distributions, Floats
-from lensai_integrations.drift.max_t import Means, corrected, judged_blocks, judged_names, means_of
+from lensai_integrations.drift.dependence import Inflation, key_of
+from lensai_integrations.drift.evidence import Side, category_counts, compare_group
+from lensai_integrations.drift.features import Distributions, Floats, Kernel, Principal
+from lensai_integrations.drift.max_t import Means, corrected, judged_names, means_of
+from lensai_integrations.drift.result import StreamDrift
+from lensai_integrations.drift.significance import chi_square_distance
 from lensai_integrations.errors import InputError
 from lensai_integrations.profiles.conventions import paired
 from lensai_integrations.profiles.profile import Baseline, Profile
@@ -49,15 +52,17 @@ FEWEST_WINDOWS: Final = 8
 #: The mean of a block counts as much as so many windows.
 _PRIOR = 10
 #: An inflation is at most so many times what the squared deviations tell, to allow for their tails.
-_MOST = 1000.0
-_STEPS = 10
+_MOST = 4.0
+#: The mean of the square of Kolmogorov's distribution.
+_KOLMOGOROV = math.pi**2 / 12
+_STEPS = 8
 _FOLDS = 5
 
 
 def calibrate(
     baseline: Baseline | Profile,
     *,
-    clean_windows: Sequence[Profile] = (),
+    clean_windows: Iterable[Profile] = (),
     draws: int = DRAWS,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -96,64 +101,89 @@ def calibrate(
         raise InputError(f"seed={seed!r} should be a whole number, 0 or more")
     if not isinstance(baseline, Baseline | Profile):
         raise InputError(f"baseline is a {type(baseline).__name__}: pass a Baseline or a Profile")
+    windows = () if isinstance(clean_windows, tuple) and not clean_windows else _listed(clean_windows)
     whole = baseline if isinstance(baseline, Baseline) else Baseline(baseline)
     calibration = calibrated(whole.reference, sizes=SIZES, draws=draws, seed=seed, progress=progress)
-    if len(clean_windows):
-        calibration = taught(calibration, whole.reference, clean_windows)
+    if windows:
+        calibration = taught(calibration, whole.reference, windows)
     return replace(whole, calibration=to_state(calibration))
 
 
-def with_clean_windows(baseline: Baseline | Profile, clean_windows: Sequence[Profile]) -> Baseline:
+def with_clean_windows(
+    baseline: Baseline | Profile, clean_windows: Iterable[Profile], *, inside: bool = False
+) -> Baseline:
     """The baseline with what clean windows tell, calibrated as it is; what it learned before is forgotten.
 
     Args:
         baseline: A baseline, or a profile with a sample of its rows.
         clean_windows: As for `calibrate`.
+        inside: Whether the baseline is made of these windows.
 
     Raises:
         InputError: As `calibrate` does.
     """
-    known = calibration_of(baseline)
-    if known is None or not isinstance(baseline, Baseline):
-        return calibrate(baseline, clean_windows=clean_windows)
-    return replace(baseline, calibration=to_state(taught(known, baseline.reference, clean_windows)))
+    windows = _listed(clean_windows)
+    whole = baseline if isinstance(baseline, Baseline) else Baseline(baseline)
+    known = calibration_of(whole)
+    if known is None or not known.parts:
+        known = calibrated(whole.reference)
+    return replace(whole, calibration=to_state(taught(known, whole.reference, windows, inside=inside)))
 
 
-def taught(calibration: Calibration, reference: Profile, clean_windows: Sequence[Profile]) -> Calibration:
+def taught(
+    calibration: Calibration, reference: Profile, windows: Sequence[Profile], *, inside: bool = False
+) -> Calibration:
     """A calibration that has learned from clean windows how much they vary.
 
     Args:
         calibration: Of the baseline.
         reference: The baseline's profile.
-        clean_windows: At least 8 profiles with rows of what the baseline has, the oldest first.
+        windows: At least 8 profiles with rows of what the baseline has, the oldest first.
+        inside: Whether the baseline is made of these windows.
 
     Raises:
-        InputError: If they are too few, or one is no such profile.
+        InputError: If one has no such rows.
     """
-    calibration = replace(calibration, parts=tuple(replace(p, inflation=None) for p in calibration.parts), learned=None)
-    windows = _checked(clean_windows, reference, calibration)
-    of_rows = _spreads(calibration, reference)
-    lengths = []
-    while len(windows) >= FEWEST_WINDOWS:
-        lengths.append(_of_length(calibration, reference, windows, of_rows))
-        windows = [before.merge(after) for before, after in zip(windows[::2], windows[1::2], strict=False)]
-    parts = [
-        replace(part, inflation=np.stack([each.blocks[_key(part)] for _, each in lengths]))
-        for part in calibration.parts
-    ]
-    streams = {name: tuple(each.streams.get(name, 1.0) for _, each in lengths) for name in lengths[0][1].streams}
-    rows = tuple(float(m) for m, _ in lengths)
-    return replace(calibration, parts=tuple(parts), learned=Learned(len(clean_windows), rows, streams))
+    parts = tuple(replace(part, inflation=None) for part in calibration.parts)
+    learner = _Learner(replace(calibration, parts=parts, learned=None), reference, inside)
+    left, lengths = _checked(windows, reference, calibration), list[Inflation]()
+    strange: list[int] = []
+    while len(left) >= FEWEST_WINDOWS:
+        found, kept = learner.learn(left, lengths[-1] if lengths else None)
+        if lengths and found.rows <= lengths[-1].rows:
+            break
+        strange = strange if lengths else sorted({*range(len(left))} - {*kept})
+        lengths.append(found)
+        left = [left[at] for at in kept]
+        left = [before.merge(after) for before, after in zip(left[::2], left[1::2], strict=False)]
+    taught_parts = [replace(p, inflation=np.stack([each.blocks[key_of(p)] for each in lengths])) for p in parts]
+    streams = {name: tuple(each.streams.get(name, 1.0) for each in lengths) for name in lengths[0].streams}
+    rows = tuple(float(each.rows) for each in lengths)
+    notes = calibration.notes
+    if strange:
+        told = f"of the clean windows, {', '.join(map(str, strange))} (from 0) are unlike the others and taught nothing"
+        notes = (*(note for note in notes if not note.startswith("of the clean windows")), told)
+    known = Learned(len(windows), rows, streams, inside)
+    return replace(calibration, parts=tuple(taught_parts), learned=known, notes=notes)
+
+
+def _listed(windows: Iterable[Profile]) -> list[Profile]:
+    """Clean windows, enough of them."""
+    if isinstance(windows, Profile | Baseline):
+        raise InputError(f"clean_windows is a {type(windows).__name__}: pass a list of Profiles, one of each window")
+    listed = list(windows)
+    for number, window in enumerate(listed):
+        if not isinstance(window, Profile):
+            raise InputError(f"clean_windows[{number}] is a {type(window).__name__}: pass Profiles")
+    if len(listed) < FEWEST_WINDOWS:
+        raise InputError(f"clean_windows has {len(listed)} windows: pass {FEWEST_WINDOWS} at the least, better 30")
+    return listed
 
 
 def _checked(windows: Sequence[Profile], reference: Profile, calibration: Calibration) -> list[Profile]:
     """Clean windows, their groups named as the baseline's are."""
-    if len(windows) < FEWEST_WINDOWS:
-        raise InputError(f"clean_windows has {len(windows)} windows: pass {FEWEST_WINDOWS} at the least, better 30")
     found = []
     for number, window in enumerate(windows):
-        if not isinstance(window, Profile):
-            raise InputError(f"clean_windows[{number}] is a {type(window).__name__}: pass Profiles")
         found.append(paired(window, reference))
         if not means_of(calibration, found[-1], reference):
             raise InputError(
@@ -163,122 +193,152 @@ def _checked(windows: Sequence[Profile], reference: Profile, calibration: Calibr
     return found
 
 
-#: By part, the variance of each thing that has an inflation, and by what its squared deviations are weighed `[F]`.
-_Spreads = dict[tuple[str, str], tuple[NDArray[np.float64], NDArray[np.float64]]]
+#: Of one window, or of several: by block the inflations of all that has one, `[U]`.
+_Blocks = Mapping[tuple[str, str], NDArray[Any]]
+_Present = Sequence[tuple[Part, Means]]
 
 
-def _spreads(calibration: Calibration, reference: Profile) -> _Spreads:
-    kept, _ = finite_rows(reference)
-    found = {}
-    for part in calibration.parts:
+class _Learner:
+    """Finds inflations of windows of one length.
+
+    Args:
+        calibration: Of the baseline, nothing learned.
+        reference: The baseline's profile.
+        inside: Whether the baseline is made of the windows.
+    """
+
+    def __init__(self, calibration: Calibration, reference: Profile, inside: bool) -> None:
+        self._calibration, self._reference, self._inside = calibration, reference, inside
+        kept, _ = finite_rows(reference)
+        self._spreads = {key_of(part): _spreads_of(part, kept) for part in calibration.parts}
+
+    def learn(self, windows: Sequence[Profile], before: Inflation | None) -> tuple[Inflation, list[int]]:
+        """The inflation, of so many rows as a window has in the mean, and which windows taught it.
+
+        Args:
+            windows: Of one length.
+            before: What shorter ones told: of blocks that none of these has, as of layers of which rows were lost.
+        """
+        present = [means_of(self._calibration, window, self._reference) for window in windows]
+        seen = [{key_of(part): self._in_window(part, means) for part, means in each} for each in present]
+        kept = list(range(len(windows)))
+        factors = self._factors(present, seen, kept, before)
+        strange = [at for at, factor in factors.items() if factor > _MOST]
+        if strange and len(strange) <= len(kept) // 10:
+            kept = [at for at in kept if at not in strange]
+            factors = self._factors(present, seen, kept, before)
+        factor = min(max(factors.values()), _MOST)
+        rows = np.mean([max(m for _, (_, m, _) in present[at]) for at in kept])
+        blocks = {key: (each * factor).astype(np.float32) for key, each in self._blocks(seen, kept, before).items()}
+        streams = {name: factor * each for name, each in self._of_formulas([windows[a] for a in kept], present)}
+        return Inflation(int(rows), blocks, streams, inside=self._inside), kept
+
+    def _in_window(self, part: Part, means: Means) -> NDArray[np.float64]:
+        """What one window tells of a block: squared deviations in those of independent rows, `[U]`."""
+        mean, m, _ = means
+        expected, weight = self._spreads[key_of(part)]
+        squares = np.square(mean.astype(np.float64) - part.mean) * weight
         if isinstance(part.block, Distributions):
-            _, weight = part.block._weights()
-            variance = part.block.shares * (1 - part.block.shares)
-        else:
-            variance = part.block.features(kept[part.rows]).var(axis=0, dtype=np.float64)
-            weight = np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 1e-9)
-            if pooled(part) and part.block.kind == "kernel":
-                weight = np.ones_like(variance)
-        weight = np.asarray(weight, np.float64).ravel()
-        found[_key(part)] = np.asarray(variance, np.float64).ravel() * weight, weight
-    return found
+            squares, expected = (each.reshape(part.block.edges.shape).sum(axis=1) for each in (squares, expected))
+        elif not isinstance(part.block, Principal):  # waves, and classes that may be rare, tell little one by one
+            squares, expected = (np.full(len(each), each.sum()) for each in (squares, expected))
+        ratio = np.divide(squares, expected, out=np.zeros_like(squares), where=expected > 0)
+        return np.clip(self._of_ratio(ratio, m, part.n), 0.0, m)
 
+    def _of_ratio(self, ratio: NDArray[np.float64] | float, m: int, n: int) -> NDArray[np.float64]:
+        """The inflation, from squared deviations in variances of a row; the baseline is off as well, or has them."""
+        own = max(1 / m - 1 / n, 1 / (2 * m)) if self._inside else 1 / m
+        return np.asarray((ratio - (0.0 if self._inside else 1 / n)) / own, np.float64)
 
-def _squares(part: Part, mean: Floats, spreads: _Spreads) -> NDArray[np.float64]:
-    """Squared deviations of a window's means, in variances of a row: of each thing that has an inflation, `[U]`."""
-    expected, weight = spreads[_key(part)]
-    squares = np.square(mean.astype(np.float64) - part.mean) * weight
-    if isinstance(part.block, Distributions):
-        squares, expected = (each.reshape(part.block.edges.shape).sum(axis=1) for each in (squares, expected))
-    elif pooled(part):
-        squares, expected = (np.full(len(each), each.sum()) for each in (squares, expected))
-    return np.divide(squares, expected, out=np.zeros_like(squares), where=expected > 0)
-
-
-def _of_length(
-    calibration: Calibration, reference: Profile, windows: Sequence[Profile], spreads: _Spreads
-) -> tuple[float, Inflation]:
-    """What windows of one length tell: their rows in the mean, and the inflation."""
-    present = [means_of(calibration, window, reference) for window in windows]
-    rows = float(np.mean([max(m for _, (_, m, _) in of_window) for of_window in present]))
-    seen = [{_key(part): _inflation_in(part, means, spreads) for part, means in of_window} for of_window in present]
-    found = Inflation(_blocks(calibration, seen), dict(_of_formulas(calibration, reference, windows)))
-    factor = 1.0
-    for fold in np.array_split(np.arange(len(windows)), _FOLDS):  # neighbours may be of one scene, and stay together
-        others = Inflation(_blocks(calibration, [each for at, each in enumerate(seen) if at not in fold]))
-        held_out = [present[at] for at in fold]
-        factor = max(factor, _factor(calibration, held_out, others, math.log(0.5 / len(windows))))
-    return rows, _times(found, factor)
-
-
-def _key(part: Part) -> tuple[str, str]:
-    return part.rows, part.block.kind
-
-
-def _inflation_in(part: Part, means: Means, spreads: _Spreads) -> NDArray[np.float64]:
-    """What one window tells: squared deviations in those of independent rows, less the baseline's own, `[U]`."""
-    mean, m, _ = means
-    inflation: NDArray[np.float64] = np.minimum(m * (_squares(part, mean, spreads) - 1 / part.n), m)
-    return inflation
-
-
-def _blocks(
-    calibration: Calibration, seen: Sequence[Mapping[tuple[str, str], NDArray[np.float64]]]
-) -> dict[tuple[str, str], Floats]:
-    """The inflations of blocks by what windows tell, each drawn towards the mean of its block; 1 at the least."""
-    found: dict[tuple[str, str], Floats] = {}
-    for part in calibration.parts:
-        of_part = [of_window[_key(part)] for of_window in seen if _key(part) in of_window]
-        each = np.mean(of_part, axis=0) if of_part else np.ones(units_of(part.block))
-        drawn = (len(of_part) * each + _PRIOR * each.mean()) / (len(of_part) + _PRIOR)
-        found[_key(part)] = np.maximum(drawn, 1.0).astype(np.float32)
-    return found
-
-
-def _of_formulas(
-    calibration: Calibration, reference: Profile, windows: Sequence[Profile]
-) -> Iterator[tuple[str, float]]:
-    """The inflation of streams that are judged by formulas: by how much further out their p-values are."""
-    seen: dict[str, list[float]] = {}
-    for window in windows:
-        judged = judged_blocks(calibration, reference, window)
-        for name, group in reference.groups.items():
-            if name not in window.groups:
+    def _blocks(self, seen: Sequence[_Blocks], which: Sequence[int], before: Inflation | None) -> dict[Any, Floats]:
+        """The inflations by what some windows tell, each drawn towards the mean of its block; 1 at the least."""
+        found: dict[Any, Floats] = {}
+        for part in self._calibration.parts:
+            key = key_of(part)
+            of_part = [seen[at][key] for at in which if key in seen[at]]
+            if not of_part:
+                found[key] = np.ones(units_of(part.block), np.float32) if before is None else before.blocks[key]
                 continue
-            found = compare_group(Side.of(group), Side.of(window.groups[name]), judged_names(name, judged, window))
-            for stream in found.streams:
-                if not math.isnan(stream.raw_p_value):
-                    square = distance_of_p(stream.raw_p_value) ** 2
-                    share = (1 / found.n_window + 1 / found.n_baseline) * found.n_window
-                    seen.setdefault(stream.stream, []).append(1 + (square - 1) * share)
-    for name, each in seen.items():
-        yield name, max((sum(each) + _PRIOR) / (len(each) + _PRIOR), 1.0)
+            each = np.mean(of_part, axis=0)
+            drawn = (len(of_part) * each + _PRIOR * each.mean()) / (len(of_part) + _PRIOR)
+            found[key] = np.maximum(drawn, 1.0).astype(np.float32)
+        return found
 
+    def _factors(
+        self, present: Sequence[_Present], seen: Sequence[_Blocks], which: Sequence[int], before: Inflation | None
+    ) -> dict[int, float]:
+        """By how much the inflations that others tell have to be larger for each window to be usual enough."""
+        least, found = math.log(0.5 / len(which)), {}
+        for fold in np.array_split(np.array(which), _FOLDS):  # neighbours may be of one scene, and stay together
+            others = self._blocks(seen, [at for at in which if at not in fold], before)
+            for at in fold.tolist():
+                found[at] = self._factor(present[at], others, least)
+        return found
 
-def _times(inflation: Inflation, factor: float) -> Inflation:
-    blocks = {key: (each * factor).astype(np.float32) for key, each in inflation.blocks.items()}
-    return replace(inflation, blocks=blocks, streams={key: each * factor for key, each in inflation.streams.items()})
+    def _factor(self, window: _Present, blocks: _Blocks, least: float) -> float:
+        """The smallest factor by which the window's p-value is at least one, of its logarithm; infinite beyond most."""
+        rows = max(m for _, (_, m, _) in window)
 
+        def usual(log_factor: float) -> bool:
+            larger = {key: each * math.exp(log_factor) for key, each in blocks.items()}
+            judged = corrected(self._calibration, window, Inflation(rows, larger, inside=self._inside))
+            return min(float(block.log_p.min()) for block in judged) >= least
 
-def _factor(
-    calibration: Calibration,
-    present: Sequence[Sequence[tuple[Part, Means]]],
-    inflation: Inflation,
-    least: float,
-) -> float:
-    """By how much inflations have to be larger for no window to have a smaller p-value than one, of its logarithm."""
-    low = 0.0
-
-    def usual(of_window: Sequence[tuple[Part, Means]], log_factor: float) -> bool:
-        judged = corrected(calibration, of_window, _times(inflation, math.exp(log_factor)))
-        return min(float(block.log_p.min()) for block in judged) >= least
-
-    for of_window in present:
-        if usual(of_window, low):
-            continue
-        high = math.log(_MOST)
+        low, high = 0.0, math.log(_MOST)
+        if usual(low):
+            return 1.0
+        if not usual(high):
+            return math.inf
         for _ in range(_STEPS):
             between = (low + high) / 2
-            low, high = (low, between) if usual(of_window, between) else (between, high)
-        low = high
-    return math.exp(low)
+            low, high = (low, between) if usual(between) else (between, high)
+        return math.exp(high)
+
+    def _of_formulas(self, windows: Sequence[Profile], present: Sequence[_Present]) -> Iterator[tuple[str, float]]:
+        """The inflation of streams that are judged by formulas."""
+        seen: dict[str, list[float]] = {}
+        for window, of_window in zip(windows, present, strict=False):
+            judged = corrected(self._calibration, of_window)
+            for name in (name for name in self._reference.groups if name in window.groups):
+                a, b = (Side.of(profile.groups[name]) for profile in (self._reference, window))
+                for stream in compare_group(a, b, judged_names(name, judged, window)).streams:
+                    if not math.isnan(stream.raw_p_value) and a.n and b.n:
+                        ratio = squared_distance(stream, a, b)
+                        if ratio is not None:
+                            seen.setdefault(stream.stream, []).append(float(self._of_ratio(ratio, b.n, a.n)))
+        yield from ((name, max(sum(each) / len(each), 1.0)) for name, each in seen.items())
+
+
+def _spreads_of(part: Part, kept: Mapping[str, Floats]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The variance of each feature times the weight of its squared deviations, and that weight, `[F]` both."""
+    if isinstance(part.block, Distributions):
+        variance, (_, weight) = part.block.shares * (1 - part.block.shares), part.block.weighted()
+    else:
+        variance = part.block.features(kept[part.rows]).var(axis=0, dtype=np.float64)
+        alike = part.block.kind == Kernel.kind
+        weight = np.ones_like(variance) if alike else np.where(variance > 1e-9, 1 / np.maximum(variance, 1e-9), 0.0)
+    weight = np.asarray(weight, np.float64).ravel()
+    return np.asarray(variance, np.float64).ravel() * weight, weight
+
+
+def squared_distance(stream: StreamDrift, a: Side, b: Side) -> float | None:
+    """The squared distance of a window in a stream that a formula judges, in variances of a row; None if it has none.
+
+    Args:
+        stream: What was found of it.
+        a: The baseline's group.
+        b: The window's.
+    """
+    if stream.kind == "numbers":
+        return stream.effect**2 / _KOLMOGOROV
+    if stream.kind == "invalid":
+        _, before, after = stream.shares[0]
+        share = (before * a.n + after * b.n) / (a.n + b.n)
+        return (after - before) ** 2 / (share * (1 - share)) if 0 < share < 1 else None
+    counted = stream.stream.removeprefix(a.group.name).removeprefix("/")
+    if stream.kind != "categories" or counted not in a.group.categories:
+        return None
+    baseline, window = a.group.categories[counted], b.group.categories[counted]
+    _, ours, theirs = category_counts(baseline, window)
+    distance, freedom = chi_square_distance(ours, theirs, baseline.n, window.n)
+    return distance / freedom if freedom else None

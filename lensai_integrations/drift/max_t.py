@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.drift.calibration import LARGEST, Calibration, Part, measured
-from lensai_integrations.drift.dependence import Inflation
+from lensai_integrations.drift.dependence import INDEPENDENT, Inflation
 from lensai_integrations.drift.evidence import ROWS, rounded_apart
 from lensai_integrations.drift.features import Distributions, Floats, Kernel, Principal, rank_spread, shares_at_or_below
 from lensai_integrations.drift.null import log_p
@@ -47,6 +47,7 @@ class CorrectedBlock:
             float64 `[statistics]`.
         m: Rows of the window.
         size: Number of the size of clean windows that is nearest to that.
+        inflation: By how much the squared distance of rows as wholes was made smaller, for rows depend on each other.
     """
 
     part: Part
@@ -55,10 +56,11 @@ class CorrectedBlock:
     alone: Logs
     m: int
     size: int = 0
+    inflation: float = 1.0
 
 
 def judged_blocks(
-    calibration: Calibration | None, reference: Profile, window: Profile, inflation: Inflation | None = None
+    calibration: Calibration | None, reference: Profile, window: Profile, inflation: Inflation = INDEPENDENT
 ) -> list[CorrectedBlock]:
     """What clean windows say of this one; not of rows as wholes whose pixels are rounded on one side only."""
     if calibration is None:
@@ -87,7 +89,7 @@ def judged_streams(judged: CorrectedBlock, window: Profile) -> list[str]:
 
 
 def corrected_statistics(
-    calibration: Calibration, window: Profile, reference: Profile | None = None, inflation: Inflation | None = None
+    calibration: Calibration, window: Profile, reference: Profile | None = None, inflation: Inflation = INDEPENDENT
 ) -> list[CorrectedBlock]:
     """All statistics that the window has something for, held against clean windows of about its size.
 
@@ -101,12 +103,13 @@ def corrected_statistics(
 
 
 def corrected(
-    calibration: Calibration, present: Sequence[tuple[Part, Means]], inflation: Inflation | None = None
+    calibration: Calibration, present: Sequence[tuple[Part, Means]], inflation: Inflation = INDEPENDENT
 ) -> list[CorrectedBlock]:
     """The same of the means of a window."""
     if not present:
         return []
-    parts, values = [part for part, _ in present], [_values(part, inflation, *means) for part, means in present]
+    parts, found = [part for part, _ in present], [_values(part, inflation, *means) for part, means in present]
+    values = [each for each, _ in found]
     counts = [rows for _, (_, rows, _) in present]
     size = float(np.interp(np.log(max(counts)), np.log(calibration.sizes), np.arange(len(calibration.sizes))))
     low, share = int(size), size - int(size)
@@ -115,8 +118,8 @@ def corrected(
         above = _adjusted(parts, values, counts, low + 1)
         adjusted = [_between(lower, upper, share) for lower, upper in zip(adjusted, above, strict=True)]
     return [
-        CorrectedBlock(part, value, widened(logs, calibration.rows), alone, count, round(size))
-        for (part, (_, count, _)), value, (logs, alone) in zip(present, values, adjusted, strict=True)
+        CorrectedBlock(part, value, widened(logs, calibration.rows), alone, count, round(size), smaller)
+        for (part, (_, count, _)), (value, smaller), (logs, alone) in zip(present, found, adjusted, strict=True)
     ]
 
 
@@ -221,14 +224,18 @@ def _plain_means(
     return (part.block.mean(kept), len(kept), 0.0) if len(kept) else None
 
 
-def _values(part: Part, inflation: Inflation | None, mean: Floats, m: int, error: float) -> Floats:
+def _values(part: Part, inflation: Inflation, mean: Floats, m: int, error: float) -> tuple[Floats, float]:
+    """Statistics of a window, and of rows as wholes by how much their squared distance was made smaller."""
     scale = np.array((1 / m + 1 / part.n + 4 * error**2) ** -0.5, np.float32)
-    ratio = None if inflation is None else inflation.of(part, m)
+    values = part.block.compare(part.mean, mean, scale)
+    ratio = inflation.of(part, m)
     if ratio is None:
-        return part.block.compare(part.mean, mean, scale)
+        return values, 1.0
     if isinstance(part.block, Distributions):  # each proportional to the deviations of its stream
-        return part.block.compare(part.mean, mean, scale) * ratio
-    return part.block.compare(part.mean, part.mean + (mean - part.mean) * ratio, scale)
+        return values * ratio, 1.0
+    fewer = part.block.compare(part.mean, part.mean + (mean - part.mean) * ratio, scale)
+    before, after = float(values[0, 0]), float(fewer[0, 0])  # cube roots of squared distances
+    return fewer, (before / after) ** 3 if after > 0 else 1.0
 
 
 def shrinkage(m: int, n: int) -> float:

@@ -24,7 +24,7 @@ Floats: TypeAlias = NDArray[np.float64]
 SMALLEST_EXPECTED = 5.0
 
 
-def ks_p_value(distance: Floats, n: int, m: int, error: float = 0.0) -> Floats:
+def ks_p_value(distance: Floats, n: int, m: float | Floats, error: float = 0.0) -> Floats:
     """p-values of the two-sample Kolmogorov-Smirnov test, for any shape of distances.
 
     The limiting distribution with M. A. Stephens' correction for finite samples (Use of the Kolmogorov-Smirnov,
@@ -34,7 +34,7 @@ def ks_p_value(distance: Floats, n: int, m: int, error: float = 0.0) -> Floats:
     Args:
         distance: Kolmogorov-Smirnov distances, 0 to 1.
         n: Rows of one side.
-        m: Rows of the other.
+        m: Rows of the other, of each distance or of all; of rows that depend on each other as many as they count.
         error: What the distance may be off by because the sides are sketches; taken off it first.
 
     Example:
@@ -47,7 +47,7 @@ def ks_p_value(distance: Floats, n: int, m: int, error: float = 0.0) -> Floats:
 
 
 def chi_square_p_value(
-    baseline: NDArray[Any], window: NDArray[Any], n: int, m: int, error: float = 0.0
+    baseline: NDArray[Any], window: NDArray[Any], n: float, m: float, error: float = 0.0
 ) -> tuple[float, int]:
     """p-value and degrees of freedom of the chi-square test that two rows of counts are of one distribution.
 
@@ -66,18 +66,33 @@ def chi_square_p_value(
         >>> round(p, 4), freedom
         (0.0168, 2)
     """
+    distance, freedom = chi_square_distance(baseline, window, n, m, error)
+    return (float(chdtrc(freedom, distance / (1 / n + 1 / m))), freedom) if freedom else (1.0, 0)
+
+
+def chi_square_distance(
+    baseline: NDArray[Any], window: NDArray[Any], n: float, m: float, error: float = 0.0
+) -> tuple[float, int]:
+    """The chi-square statistic times 1/n + 1/m, and its degrees of freedom: 0 where there is nothing to test.
+
+    Arguments as for `chi_square_p_value`.
+
+    Example:
+        >>> chi_square_distance(np.array([10, 20, 30]), np.array([20, 20, 20]), 60, 60)
+        (0.17777777777777778, 2)
+    """
     expected = (baseline + window) / (n + m)
     cells = _cells(expected * min(n, m))
     p, q, both = (np.bincount(cells, weights=shares) for shares in (baseline / n, window / m, expected))
     freedom = len(both) - 1
     if freedom < 1:
-        return 1.0, 0
+        return 0.0, 0
     difference = np.maximum(np.abs(p - q) - error, 0.0)
-    return float(chdtrc(freedom, np.sum(difference**2 / both) / (1 / n + 1 / m))), freedom
+    return float(np.sum(difference**2 / both)), freedom
 
 
 def rare_p_value(
-    baseline: NDArray[Any], window: NDArray[Any], n: int, m: int, errors: tuple[int, int] = (0, 0)
+    baseline: NDArray[Any], window: NDArray[Any], n: float, m: float, errors: tuple[float, float] = (0, 0)
 ) -> float:
     """p-value of the category whose share changed most beyond chance, for any counts however small.
 
@@ -87,16 +102,17 @@ def rare_p_value(
 
     Args:
         baseline: Counts `[K]`.
-        window: Counts `[K]`.
+        window: Counts `[K]`; of rows that depend on each other, as many as they count, rounded here.
         n: Baseline's rows.
-        m: Window's rows.
+        m: Window's rows, likewise.
         errors: By how much counts of the baseline and of the window may be off; held against a change either way.
 
     Example:
         >>> rare_p_value(np.array([2000, 0]), np.array([195, 5]), 2000, 200) < 1e-4
         True
     """
-    rate, (mine, theirs) = m / (n + m), errors
+    rate, mine, theirs = m / (n + m), errors[0], int(np.ceil(errors[1]))
+    window = np.rint(window).astype(np.int64)
     more, fewer = np.maximum(window - theirs, 0), window + theirs
     upper = np.where(more > 0, bdtrc(np.maximum(more - 1, 0), more + baseline + mine, rate), 1.0)
     lower = bdtr(fewer, fewer + np.maximum(baseline - mine, 0), rate)
@@ -104,7 +120,7 @@ def rare_p_value(
 
 
 def category_p_value(
-    baseline: NDArray[Any], window: NDArray[Any], n: int, m: int, errors: tuple[int, int] = (0, 0)
+    baseline: NDArray[Any], window: NDArray[Any], n: float, m: float, errors: tuple[float, float] = (0, 0)
 ) -> float:
     """p-value of a change in the shares of categories: twice the smaller of the chi-square test's and the rare one's.
 
@@ -120,7 +136,7 @@ def category_p_value(
 
 
 def labels_p_value(
-    baseline: NDArray[Any], window: NDArray[Any], n: int, m: int, errors: tuple[int, int] = (0, 0)
+    baseline: NDArray[Any], window: NDArray[Any], n: float, m: float, errors: tuple[float, float] = (0, 0)
 ) -> float:
     """p-value of a change in the share of rows that have a label, of labels of which a row may have several.
 

@@ -277,7 +277,9 @@ class Spans:
         Raises:
             LensAIError: If the window cannot be compared; nothing else has changed then.
         """
-        tested = self._tested or [window.opened] * self._lengths
+        tested = self._tested
+        if not tested or window.opened - max(tested) > LONGEST:  # a silence, or a clock that was wrong, earns nothing
+            tested = [window.opened] * self._lengths
         compared = [self._compared(0, window, tested, ask)]
         self._tested = tested
         kept = keep and window.last - self._last >= self._apart

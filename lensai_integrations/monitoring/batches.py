@@ -326,6 +326,7 @@ class Measuring:
         readers: Where images are in a batch, and how they are read, by the name of the image input; of the only one it
             is empty.
         source: What the profiles say they are of.
+        in_time: Whether rows come as time goes by.
 
     Raises:
         InputError: If the baseline is none, or has no rows.
@@ -344,6 +345,7 @@ class Measuring:
         on_note: Callable[[str], None] | None = None,
     ) -> None:
         whole = _reference(baseline, against)
+        self.in_time = True
         self.reference = with_conventions(whole, chosen_conventions(None, whole))
         self.readers = chosen_readers(inputs, whole)
         Profiler(like=self.reference, measures=measures, rows=rows)  # says once what of the baseline is not declared

@@ -3,21 +3,14 @@
 One batch goes this way: `batches.py` finds its arrays and measures them into the open pane, `windows.py` says when
 panes make a window, `judging.py` judges it and says whether to tell, `state.py` writes everything down, and only then
 `telling.py` tells the sinks. Nothing that fails on this way reaches the caller of `update`.
-
-Of one monitor several `with monitor:` bodies may be open at once, in threads, tasks or one within another. Each has a
-status of its own: an exception that ends one says nothing about the others. Which body a caller is in is known from its
-context (`contextvars`), which every thread and every asyncio task has.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +25,8 @@ from lensai_integrations.measures.custom import CustomMeasure
 from lensai_integrations.measures.inputs import ImageInputs
 from lensai_integrations.monitoring.alarms import WEAK, Spans, allowance, lengths_of
 from lensai_integrations.monitoring.batches import Batch, Measuring, feeds, not_held, read_batch
-from lensai_integrations.monitoring.events import COMPLETED, FAILED, RUNNING, Event, Status, WindowReport, utc
+from lensai_integrations.monitoring.bodies import Bodies, outcome
+from lensai_integrations.monitoring.events import RUNNING, Event, Status, WindowReport, utc
 from lensai_integrations.monitoring.judging import Judging, Rates
 from lensai_integrations.monitoring.normal import Normal, checked_context
 from lensai_integrations.monitoring.replay import Columns, PastBatch, PastColumns, past_batches
@@ -44,106 +38,6 @@ from lensai_integrations.monitoring.times import AHEAD, seconds_of
 from lensai_integrations.monitoring.windows import boundaries, plan_windows, seconds_late
 from lensai_integrations.problems import Problems
 from lensai_integrations.profiles.profile import Baseline, Profile
-
-
-@dataclass(eq=False)
-class Body:
-    """One of them: whose it is, in which run of the monitor, and how it fares."""
-
-    owner: weakref.ref[Bodies]
-    run: int
-    state: str = RUNNING
-    cause: str = ""
-
-    def end(self, error: BaseException | None) -> None:
-        """It is over; with an error, by that."""
-        self.state, self.cause = outcome(error)
-
-
-#: Of this context, outermost first; of each monitor also the one that ended last.
-_BODIES: Final[ContextVar[tuple[Body, ...]]] = ContextVar("lensai_monitor_bodies", default=())
-
-
-class Bodies:
-    """Those of one monitor.
-
-    Example:
-        >>> bodies = Bodies()
-        >>> bodies.enter(), bodies.leave(ValueError("broken image"))
-        (None, True)
-        >>> bodies.innermost.state, bodies.innermost.cause
-        ('Failed', 'ValueError: broken image')
-    """
-
-    def __init__(self) -> None:
-        self._open: list[Body] = []
-        self._run = 0
-
-    def begin(self) -> None:
-        """The monitor runs anew: how bodies before ended is of no account any more."""
-        self._run += 1
-
-    def enter(self) -> None:
-        """Open one in this context."""
-        body = Body(weakref.ref(self), self._run)
-        self._open.append(body)
-        self._keep(body)
-
-    def leave(self, error: BaseException | None) -> bool:
-        """End the innermost of this context; of another context if it was opened there.
-
-        Returns:
-            Whether none is open now that was; False too if the monitor was closed meanwhile, and with it all of them.
-        """
-        if not self._open:
-            if error is not None and self.innermost is not None:
-                self.innermost.end(error)
-            return False
-        here = [body for body in _BODIES.get() if body in self._open]
-        body = here[-1] if here else self._open[-1]
-        body.end(error)
-        self._open.remove(body)
-        self._keep(body)
-        return not self._open
-
-    def close(self, error: BaseException | None) -> None:
-        """End all."""
-        for body in self._open:
-            body.end(error)
-        self._open.clear()
-
-    @property
-    def any_open(self) -> bool:
-        """Whether one is open, in whichever context."""
-        return bool(self._open)
-
-    @property
-    def innermost(self) -> Body | None:
-        """The innermost open one of this context, else the one that ended last in it in this run of the monitor."""
-        here = [body for body in _BODIES.get() if body.owner() is self and body.run == self._run]
-        return next((body for body in reversed(here) if body in self._open), here[-1] if here else None)
-
-    def forget_ended(self) -> None:
-        """What goes on in this context now is not what ended."""
-        innermost = self.innermost
-        if innermost is not None and innermost not in self._open:
-            _BODIES.set(tuple(body for body in _BODIES.get() if body.owner() is not self))
-
-    def _keep(self, last: Body) -> None:
-        """Note a body in this context, beside those that are open and those of other monitors."""
-        others = (body for body in _BODIES.get() if body is not last and body.owner() is not None)
-        _BODIES.set((*(body for body in others if body.owner() is not self or body in self._open), last))
-
-
-def outcome(error: BaseException | None) -> tuple[str, str]:
-    """State and cause of what has ended.
-
-    Example:
-        >>> outcome(None), outcome(KeyError("image"))
-        (('Completed', ''), ('Failed', "KeyError: 'image'"))
-    """
-    return (COMPLETED, "") if error is None else (FAILED, f"{type(error).__name__}: {error}")
-
 
 #: Rates per window that are taken unless others are given.
 _WARN: Final = 0.05
@@ -248,7 +142,7 @@ class DriftMonitor:
         min_effect = WEAK if min_effect is None and alarms is not None else min_effect
         options = {"against": against} | ({} if min_effect is None else {"min_effect": min_effect})
         rates, spans = Rates(warn, alarm, tuple(options.items())), self._spans(alarms, warn, alarm)
-        normal = Normal(baseline, checked_context(context))
+        normal = Normal(baseline, checked_context(context, against))
         self._judging = Judging(normal, name, rates, recover, remind, spans)
         self._teller = Teller(sinks, self._failures)
         self._memory = Memory(self.plan, self._measuring, self._judging, self._teller, self._failures, warm_start)
@@ -285,6 +179,18 @@ class DriftMonitor:
     def baseline(self) -> Baseline | Profile:
         """What windows are held against: as it was given, or with what was learned since."""
         return self._judging.normal.baseline
+
+    @property
+    def in_time(self) -> bool:
+        """Whether rows come as time goes by, so that successive ones may be of one scene.
+
+        True unless set to False, as where batches of a data set are handed in, which may be sorted.
+        """
+        return self._measuring.in_time
+
+    @in_time.setter
+    def in_time(self, value: bool) -> None:
+        self._measuring.in_time = bool(value)
 
     @property
     def reference(self) -> Profile:
@@ -535,7 +441,8 @@ class DriftMonitor:
 
         Args:
             windows: At least 8 consecutive windows that are known to be clean, the oldest first; better 30 or more: the
-                reports that `update`, `flush` or `replay` returned, or their profiles.
+                reports that `update`, `flush` or `replay` returned, or profiles. Of reports of overlapping windows
+                those count that share no row, and without any of the baseline's.
 
         Returns:
             The baseline with what was learned, to be saved or given to other monitors.
@@ -559,9 +466,12 @@ class DriftMonitor:
         """
         if self._against != "reference":
             raise InputError("learn() is of baselines against='reference': make the monitor without against='training'")
+        taught = self._judging.normal.taught(windows, -(-self.plan.window // self.plan.stride))  # others may update
         with self._lock:
-            self._judging.normal = taught = self._judging.normal.taught(windows)
+            self._judging.normal = taught
             self._settle([])
+            if not self._running:
+                self._memory.release()
         assert isinstance(taught.baseline, Baseline)
         return taught.baseline
 

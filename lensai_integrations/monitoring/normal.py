@@ -7,7 +7,7 @@ against the monitor's baseline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import reduce
@@ -29,11 +29,11 @@ CONTEXTS: Final[Mapping[str, Callable[[datetime], str]]] = {
 }
 
 
-def checked_context(context: Any) -> str | None:
+def checked_context(context: Any, against: str = "reference") -> str | None:
     """The context, if there is one.
 
     Raises:
-        InputError: If it is none that is known.
+        InputError: If it is none that is known, or windows are held against a training profile.
 
     Example:
         >>> checked_context("minute")
@@ -42,6 +42,8 @@ def checked_context(context: Any) -> str | None:
     """
     if context is not None and context not in tuple(CONTEXTS):
         raise InputError(f"context={context!r} is unknown: pass {', '.join(map(repr, CONTEXTS))} or None")
+    if context is not None and against != "reference":
+        raise InputError(f"context={context!r} is of baselines against='reference': leave against={against!r} away")
     return context  # type: ignore[no-any-return]
 
 
@@ -73,14 +75,18 @@ class Normal:
         """What a window of that time is held against."""
         return self.of_context.get(self.key(opened, closed), self.baseline)
 
-    def taught(self, windows: Iterable[WindowReport | Profile]) -> Normal:
+    def taught(self, windows: Iterable[WindowReport | Profile], apart: int = 1) -> Normal:
         """The same, having learned from clean windows, the oldest first; what was learned before is forgotten.
+
+        Args:
+            windows: Those that hold rows of the baseline are left out, and of those that overlap all but the first.
+            apart: Of reports, by how many windows the next one that shares no row is later.
 
         Raises:
             InputError: If they are too few, or of something else.
         """
-        clean = list(windows)
-        for number, window in enumerate(clean):
+        given = list(windows)
+        for number, window in enumerate(given):
             if not isinstance(window, WindowReport | Profile):
                 raise InputError(
                     f"windows[{number}] is a {type(window).__name__}: pass the reports that `update` returned, or"
@@ -91,6 +97,7 @@ class Normal:
                     f"windows[{number}] is a Profile, which has no time, and context={self.context!r} goes by time:"
                     " pass the reports that `update` or `replay` returned"
                 )
+        clean = _apart(given, apart)
         profiles = [window.profile if isinstance(window, WindowReport) else window for window in clean]
         baseline = with_clean_windows(self.baseline, profiles)
         by_context: dict[str, list[Profile]] = {}
@@ -109,6 +116,19 @@ class Normal:
         return known is not None and known.learned is not None
 
 
+def _apart(windows: Sequence[WindowReport | Profile], apart: int) -> list[WindowReport | Profile]:
+    """Windows of production's rows alone, that share none."""
+    kept: list[WindowReport | Profile] = []
+    last: int | None = None
+    for window in windows:
+        if isinstance(window, WindowReport):
+            if window.warm_rows or (last is not None and abs(window.number - last) < apart):
+                continue
+            last = window.number
+        kept.append(window)
+    return kept
+
+
 def _of_context(key: str, windows: list[Profile], baseline: Baseline) -> Baseline | None:
     """The baseline of a context, if enough is known of it; how sure a model has to be is known of the whole one."""
     if len(windows) < FEWEST_WINDOWS or sum(window.n for window in windows) < _ENOUGH_ROWS:
@@ -117,7 +137,7 @@ def _of_context(key: str, windows: list[Profile], baseline: Baseline) -> Baselin
         merged = reduce(Profile.merge, windows)
         source = f"{len(windows)} clean windows of {key} UTC" if ":" in key else f"{len(windows)} clean {key}s (UTC)"
         reference = Profile(merged.groups, merged.rows, {**merged.info, "source": source}, merged.segments)
-        made = with_clean_windows(reference, windows)
+        made = with_clean_windows(reference, windows, inside=True)
     except LensAIError as error:
         log.warning("%s has no baseline of its own, its windows are held against the monitor's: %s", key, error)
         return None

@@ -28,14 +28,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lensai_integrations.errors import FormatError, InputError, InUseError
+from lensai_integrations.drift.calibration import calibration_of
+from lensai_integrations.errors import FormatError, InputError, InUseError, LensAIError
 from lensai_integrations.monitoring.batches import Batch, Measuring, OpenPane
 from lensai_integrations.monitoring.judging import Judging, Whole
+from lensai_integrations.monitoring.normal import Normal
 from lensai_integrations.monitoring.telling import Teller
 from lensai_integrations.monitoring.windows import Pane, Panes, Plan, kept_rows, profile_of_rows
 from lensai_integrations.problems import Problems, log, pass_on, suppressed
 from lensai_integrations.profiles.conventions import plain_name
-from lensai_integrations.profiles.profile import Baseline, Profile, from_bytes, to_bytes
+from lensai_integrations.profiles.profile import IN_TIME, ORDER, Baseline, Profile, from_bytes, to_bytes
 from lensai_integrations.storage.checked_json import from_json, to_json, whole_number
 from lensai_integrations.storage.folders import lock, replace_file, write_file
 
@@ -222,7 +224,7 @@ class Memory:
         self.restored_from = ""
         self._store: MonitorFolder | None = None
         self._normal_files: dict[str, str] = {}
-        self._normal_kept = judging.normal
+        self._normal_kept: Normal | None = judging.normal
         self.start_over()
 
     def start_over(self) -> None:
@@ -358,6 +360,7 @@ class Memory:
         self._panes.judged(last)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         info = {**merged.info, "source": self._measuring.source, "created": created}
+        info |= {ORDER: IN_TIME} if self._measuring.in_time else {}
         fed = [pane for pane in panes if not pane.warm]
         rows, warm = sum(pane.rows for pane in panes), sum(pane.warm for pane in panes)
         times = (min(pane.opened for pane in fed), max(pane.closed for pane in fed))
@@ -434,19 +437,45 @@ class Memory:
         self._normal_files = {key: store.put(each) for key, each in (learned | dict(normal.of_context)).items()}
         self._normal_kept = normal
 
-    def _read_normal(self, files: Mapping[str, Any]) -> None:
-        """Take what the monitor had learned; a baseline that has learned by itself is taken as it was given."""
-        assert self._store is not None
+    def _read_normal(self, files: Any) -> None:
+        """Take what the monitor had learned; a baseline that has learned by itself is taken as it was given.
+
+        What cannot be read is forgotten with a warning: it is no reason to forget anything else.
+        """
         normal = self._judging.normal
-        read = {str(key): self._store.read(file) for key, file in files.items()}
-        if any(not isinstance(each, Baseline) for each in read.values()) or len(read) > _MOST_CONTEXTS:
-            raise FormatError("what the monitor had learned is no baseline")
-        baseline = read.pop("", normal.baseline)
+        try:
+            read = self._learned(files)
+        except (LensAIError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+            pass_on(error)
+            log.warning("what the monitor had learned from clean windows cannot be read, and is forgotten: %s", error)
+            self._normal_kept = None
+            return
+        of_context = {key: each for key, each in read.items() if key} if normal.context is not None else {}
+        baseline = read.get("", normal.baseline)
         if normal.has_learned:
-            baseline, read = normal.baseline, {}
-        of_context = read if normal.context is not None else {}
-        self._judging.normal = replace(normal, baseline=baseline, of_context=of_context)  # type: ignore[arg-type]
+            if "" in read and not _same_calibration(normal.baseline, baseline):
+                log.warning("the baseline has learned otherwise than the state on disk, and goes before it")
+                of_context = {}
+            baseline = normal.baseline
+        self._judging.normal = replace(normal, baseline=baseline, of_context=of_context)
         self._normal_files, self._normal_kept = dict(files), self._judging.normal
+
+    def _learned(self, files: Mapping[str, Any]) -> dict[str, Baseline]:
+        """The baselines that were learned, by their context."""
+        assert self._store is not None
+        if not isinstance(files, dict) or len(files) > _MOST_CONTEXTS:
+            raise FormatError(f"{HEAD} names no baselines by their context")
+        read, given = {}, self._judging.normal.baseline
+        of_given = _id_of(given if isinstance(given, Profile) else given.reference)
+        for key, file in files.items():
+            baseline = self._store.read(file)
+            if not isinstance(baseline, Baseline) or (not key and _id_of(baseline.reference) != of_given):
+                raise FormatError(f"{file} holds no baseline, or what was learned for another")
+            if key:
+                self._measuring.check(baseline.reference)
+            calibration_of(baseline)  # read here, where an error harms nothing
+            read[key] = baseline
+        return read
 
     def _read_panes(self, head: Mapping[str, Any]) -> None:
         panes = Panes(self._plan)
@@ -534,18 +563,28 @@ class Memory:
         }
 
     def _baseline_id(self) -> str:
-        """A digest of what the reference is of, by which another is told apart."""
-        reference = self._measuring.reference
-        groups = [  # by plain names, as earlier releases had them of the one convention there is here
-            [plain_name(g.name), list(g.streams), sorted(g.definitions.items()), g.n] for g in reference.groups.values()
-        ]
-        about = [groups, reference.n, str(reference.info.get("created"))]
-        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        return _id_of(self._measuring.reference)
 
     def release(self) -> None:
         """Let another monitor have the folder."""
         if self._store is not None:
             self._store.release()
+
+
+def _id_of(reference: Profile) -> str:
+    """A digest of what a reference is of, by which another is told apart."""
+    groups = [  # by plain names, as earlier releases had them of the one convention there is here
+        [plain_name(g.name), list(g.streams), sorted(g.definitions.items()), g.n] for g in reference.groups.values()
+    ]
+    about = [groups, reference.n, str(reference.info.get("created"))]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def _same_calibration(one: Baseline | Profile, other: Baseline | Profile) -> bool:
+    ours, theirs = (each.calibration if isinstance(each, Baseline) else None for each in (one, other))
+    if ours is None or theirs is None:
+        return ours is theirs
+    return ours.keys() == theirs.keys() and all(np.array_equal(array, theirs[name]) for name, array in ours.items())
 
 
 def _described(pane: Pane | OpenPane) -> dict[str, Any]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "AS_STORED",
+    "IN_TIME",
     "ORDER",
     "Baseline",
     "Group",
@@ -44,9 +44,9 @@ __all__ = [
 ]
 
 
-#: What a profile's `info` says of rows that came as a data set has them, sorted perhaps, and not as time went by.
+#: What a profile's `info` says of rows that came as time went by. Those of a data set may be sorted.
 ORDER: Final = "order"
-AS_STORED: Final = "as stored"
+IN_TIME: Final = "in time"
 
 
 @dataclass
@@ -112,7 +112,6 @@ class Profile:
         groups = {name: _merged_group(self.groups.get(name), other.groups.get(name)) for name in names}
         info = shared_info(self.info, other.info)
         info = {key: value for key, value in info.items() if key != BATCHES} | merged_coverage(self.info, other.info)
-        info |= {ORDER: AS_STORED} if AS_STORED in (self.info.get(ORDER), other.info.get(ORDER)) else {}
         apart = merging_problems(self.info, other.info)
         info["warnings"] = list(dict.fromkeys([*self.warnings, *other.warnings, *apart]))
         rows, problem = _merged_rows(self.rows, other.rows)

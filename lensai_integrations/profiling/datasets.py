@@ -20,7 +20,7 @@ from lensai_integrations.measures.wrapped import class_names_of
 from lensai_integrations.problems import Problems, log
 from lensai_integrations.profiles.conventions import chosen_readers, convention_of, delivered_in, readers_by_name
 from lensai_integrations.profiles.names import DEFAULT_SEGMENTS, LABEL, LABELS
-from lensai_integrations.profiles.profile import AS_STORED, ORDER, Baseline, Profile
+from lensai_integrations.profiles.profile import Baseline, Profile
 from lensai_integrations.profiling.batch_reading import BatchReader, image_inputs
 from lensai_integrations.profiling.delivered_images import Collector
 from lensai_integrations.profiling.image_files import profile_files
@@ -114,7 +114,7 @@ def profile_dataset(
         key = inputs.key if isinstance(inputs, ImageInputs) else None
         items, are_samples = _found(data, key)
         profile = _of_samples(items, asked) if are_samples else _of_batches(items, asked, data)
-    profile.info |= {"source": source, ORDER: AS_STORED}
+    profile.info["source"] = source
     if not profile.n:
         raise InputError("data has nothing in it that could be profiled: pass a data set, a loader or a folder")
     return profile

@@ -35,6 +35,8 @@ _LARGEST = 2**24
 #: What SplitMix64 adds from one number to the next.
 GOLDEN: Final = 0x9E3779B97F4A7C15
 _MASK: Final = 2**64 - 1
+#: The number of 64 bits that undoes a multiplication by it.
+_OF_GOLDEN: Final = pow(GOLDEN, -1, 2**64)
 Bits = TypeVar("Bits", int, NDArray[np.uint64])
 
 
@@ -183,25 +185,21 @@ class RowSample:
         """
         return self._ordered()[1]
 
-    def successive(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Which of the rows kept came directly after one another: places in `data`, `[p]` of the earlier and the later.
+    @property
+    def numbers(self) -> NDArray[np.uint64]:
+        """The number of each row kept, in the order of `data`: rows that came one after another have successive ones.
 
-        A priority tells its row's number (`unmixed`), also after samples were merged; the last row of one and the first
-        of the next are no such pair, unless the next follows it (`follow`).
+        A priority tells it (`unmixed`), also after samples were merged. Numbers of a sample begin anywhere, so the last
+        row of one and the first of another are no neighbours, unless that one follows (`follow`).
 
         Example:
             >>> sample = RowSample(size=4, seed=0)
             >>> sample.update({"inputs": np.arange(3.0)})
-            >>> earlier, later = sample.successive()
-            >>> (sample.data["inputs"][later] - sample.data["inputs"][earlier]).ravel().tolist()
-            [1.0, 1.0]
+            >>> in_order = sample.data["inputs"][np.argsort(sample.numbers)]
+            >>> in_order.ravel().tolist(), np.diff(np.sort(sample.numbers)).tolist()
+            ([0.0, 1.0, 2.0], [1, 1])
         """
-        numbers = unmixed(np.sort(self._priorities))
-        order = np.argsort(numbers)
-        ascending, next_ones = numbers[order], numbers + np.uint64(GOLDEN)
-        places = np.minimum(np.searchsorted(ascending, next_ones), max(numbers.size - 1, 0))
-        earlier = np.flatnonzero(ascending[places] == next_ones) if numbers.size else np.zeros(0, np.intp)
-        return earlier, order[places[earlier]] if numbers.size else earlier
+        return unmixed(np.sort(self._priorities)) * np.uint64(_OF_GOLDEN)
 
     def follow(self, other: RowSample) -> None:
         """Number the rows to come as those after the rows that another sample has seen; this one has seen none yet.
@@ -212,8 +210,8 @@ class RowSample:
             >>> then.follow(first)
             >>> then.update({"inputs": np.ones(2)})
             >>> first.merge(then)
-            >>> len(first.successive()[0])
-            3
+            >>> np.diff(np.sort(first.numbers)).tolist()
+            [1, 1, 1]
         """
         after = mixed(np.array([other.seed], np.uint64)) + np.uint64(GOLDEN * other.n & _MASK)
         self.seed = int(unmixed(after)[0])

@@ -138,7 +138,7 @@ class DriftOptions:
         Raises:
             InputError: If an argument is wrong, or the state is in use.
         """
-        return DriftMonitor(
+        monitor = DriftMonitor(
             self.baseline,
             self.window,
             stride=self.stride,
@@ -150,6 +150,8 @@ class DriftOptions:
             inputs=self.inputs,
             **self.settings,
         )
+        monitor.in_time = False  # batches of a data set, which may be sorted
+        return monitor
 
     def reading(self) -> Reading:
         """How batches and layers are read, in the words of a baseline's options."""

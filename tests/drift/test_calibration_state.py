@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -222,11 +223,15 @@ def test_a_window_is_judged_by_an_earlier_calibration_and_its_top_class_by_a_for
     assert all(windows[name] == 100 for name in windows if "softmax" in name or "pool" in name)
 
 
-def test_only_blocks_that_are_given_up_are_no_calibration():
-    state = earlier().calibration
+def test_where_all_blocks_are_given_up_formulas_decide(rng):
+    old = earlier()
+    state = old.calibration
     about = json.loads(state["about"].tobytes())
     at = earlier_kinds().index("slices")
     about["parts"] = [about["parts"][at]]
     kept = {f"0/{name.partition('/')[2]}": each for name, each in state.items() if name.startswith(f"{at}/")}
-    with pytest.raises(FormatError, match="no block"):
-        from_state(kept | {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
+    state = kept | {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
+    profiler = Profiler(like=old, seed=1)
+    profiler.update(outputs=rng.normal(size=(40, 4)))
+    report = compare(replace(old, calibration=state), profiler.profile())
+    assert (report.correction, report.p_value) == ("holm", compare(old.reference, profiler.profile()).p_value)

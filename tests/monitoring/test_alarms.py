@@ -126,6 +126,13 @@ def test_a_clock_that_goes_back_allows_nothing():
     assert level_of_time(MONTHLY, -1.0, 3) == 0
 
 
+def test_a_silence_of_years_earns_no_larger_levels():
+    ask, spans = Asked(), Spans(MONTHLY, 3, N)
+    for number in range(1, 5):  # a first window of 1970, as of a device without a clock, and then today's
+        spans.judge(window(number, hours=1 if number == 1 else 500_000 + number), ask)
+    assert max(ask.rates) <= level_of_time(MONTHLY, 4 * HOUR, 3)
+
+
 def test_false_alarms_of_clean_years_are_those_allowed():
     alarms = hours = 0
     for seed in range(4):

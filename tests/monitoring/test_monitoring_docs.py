@@ -52,9 +52,18 @@ def test_every_snippet_runs(tmp_path, monkeypatch, capsys, caplog):
     given = {"requests": lambda: requests, "image": image, "logit": answer(image), "model": model}
     page = PAGE.split("\n## Lightning")[0]  # the rest is for the frameworks' own tests
     snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(snippets) == 12
+    assert len(snippets) == 13
     for number, snippet in enumerate(snippets):
         exec(compile(snippet, f"docs/monitoring.md, snippet {number}", "exec"), given)
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[:2]] == ["1", "2"]
-    assert printed[2:] == ["1 None", "Running 0 {'inputs': 1}", "ok 50 49", "True False", "2 1", *TIMES, "200 {}"]
+    assert printed[2:] == [
+        "1 None",
+        "8 600",
+        "Running 0 {'inputs': 1}",
+        "ok 50 49",
+        "True False",
+        "2 1",
+        *TIMES,
+        "200 {}",
+    ]
