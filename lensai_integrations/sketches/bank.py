@@ -241,8 +241,14 @@ class KLLBank(Sketch):
         (`Levels.without_nan`), which adds at most 1/512 to the error of a rank. That error is a fraction of all rows
         seen there: with half of them invalid, it is twice as large a fraction of n.
         """
-        if self._pending.on_host:
-            return self
+        return self if self._pending.on_host else self._on_host()
+
+    def copied(self) -> Self:
+        """A copy on the host, its pending rows all valid, which goes on exactly as this bank would."""
+        return self._settled()._on_host()
+
+    def _on_host(self) -> Self:
+        """A copy in host memory."""
         result = copy(self)
         result._pending, result._levels = self._pending.moved(_HOST), self._levels.on_host()
         result._low, result._high = np.array(to_host(self._low)), np.array(to_host(self._high))
@@ -694,7 +700,7 @@ class Levels:
     def on_host(self) -> Levels:
         """A copy in arrays of its own, on the host; it waits for an accelerator."""
         result = copy(self)
-        result.items = {level: np.array(to_host(items)) for level, items in self.items.items()}
+        result.items = {level: np.array(to_host(items[:, : self.sizes[level]])) for level, items in self.items.items()}
         result.sizes, result.compactions = dict(self.sizes), dict(self.compactions)
         result._keys = to_host(self._keys)
         return result
