@@ -354,6 +354,8 @@ def _merged_segments(a: Profile, b: Profile) -> tuple[dict[str, Profile], dict[s
     They can only be had if all rows are segmented by the same: otherwise there are none, with a warning. A profile
     without rows does not matter.
     """
+    if not any(profile.segments or profile.info.get("segment_by") for profile in (a, b)):
+        return {}, {}, []
     sides = [profile for profile in (a, b) if profile.n] or [a, b]
     ways = {profile.info.get("segment_by") for profile in sides}
     by = ways.pop() if len(ways) == 1 else None
