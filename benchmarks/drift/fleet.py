@@ -385,7 +385,7 @@ def delay_of(
 
 
 def cost_of(devices: Devices, baseline: Baseline) -> dict[str, float]:
-    """Processor seconds of the hours of a week of a clean sensor, of which the week before is there, and its evidence."""
+    """Processor seconds of hours in the second week of a clean sensor, and the most evidence of that week."""
     rng = np.random.default_rng(53)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
@@ -507,9 +507,9 @@ def months(options: argparse.Namespace, devices: Devices | None, figures: dict[s
         told = figures["with drift"]
         hour, day, end = (told["true"][min(at, hours) - 1] for at in (1, 24, hours))
         print(
-            f"\n{options.drifting} of {options.sensors:,} sensors drift weakly all the time: {hour} of them are reported"
-            f" after an hour, {day} after a day, {end} after {options.days} days. On average {told['false share']:.2%} of"
-            f" those reported were false; {told['ever']} clean sensors were reported at any time"
+            f"\n{options.drifting} of {options.sensors:,} sensors drift weakly all the time: {hour} of them are"
+            f" reported after an hour, {day} after a day, {end} after {options.days} days. On average"
+            f" {told['false share']:.2%} of those reported were false; {told['ever']} clean sensors were at any time"
         )
     return held
 
@@ -564,8 +564,8 @@ def main() -> int:
     if options.index:
         figures["index"] = told = index_of(options.index)
         print(
-            f"\nThe page of {options.index:,} sensors: {told['rows']} rows, {told['bytes'] / 1e6:.2f} MB; processor time"
-            f" {told['asking']:.2f} s to ask the store, {told['making']:.2f} s to make it"
+            f"\nThe page of {options.index:,} sensors: {told['rows']} rows, {told['bytes'] / 1e6:.2f} MB; processor"
+            f" time {told['asking']:.2f} s to ask the store, {told['making']:.2f} s to make it"
         )
     results.write(options.json, "drift/fleet", figures)
     print(f"\nheld: {held}", flush=True)
