@@ -16,7 +16,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from itertools import groupby
 from typing import Any, Final
@@ -293,8 +293,8 @@ def _said_most(evidence: Evidence, now: float) -> str:
     """The span that says most, and what moved in it."""
     until = hour_moment(evidence.until, now).text
     span = "one hour" if evidence.hours == 1 else f"the {evidence.hours} h"
-    moved = f", {moved_words(evidence.moved)}" if evidence.moved else ""
-    return f"the most of it in {span} until {until}{moved}"
+    moved = f": {moved_words(evidence.moved)}" if evidence.moved else ""
+    return f"most in {span} until {until}{moved}"
 
 
 def _told(hours: Sequence[HourDrift]) -> list[str]:
@@ -383,14 +383,15 @@ class SensorRow:
 
 def sensor_row(sensor: Sensor, stands: Standing, now: float) -> SensorRow:
     """A sensor as a line of the list."""
-    week, evidence = last_week(now), sensor.evidence
+    week, evidence, pill = last_week(now), sensor.evidence, PILLS[stands.verdict]
+    reported = evidence is not None and evidence.reported
     return SensorRow(
         name=sensor.name,
         address=sensor_address(sensor.name),
-        reported=evidence is not None and evidence.reported,
+        reported=reported,
         evidence="" if evidence is None else e_text(evidence.log_e),
         said_most=_said_most(evidence, now) if evidence is not None and evidence.log_e > 0 else "",
-        pill=PILLS[stands.verdict],
+        pill=pill if reported or stands.verdict != DRIFT else replace(pill, tone="plain"),  # an hour is no report
         judged=hour_moment(stands.hour.hour, now) if stands.hour else None,
         detail=_detail(stands),
         silence=stands.silence,
