@@ -480,7 +480,7 @@ def clean_line(name: str, number: int, month: Month) -> str:
 
 def months(options: argparse.Namespace, devices: Devices | None, figures: dict[str, Any]) -> bool:
     """Clean months, and with devices one in which some sensors drift; whether the promise held."""
-    held, hours = True, options.days * 24
+    held, hours, words = True, options.days * 24, ""
     heads = "| population | baseline | sensors with an hour below 1% | reported at any time | most evidence |"
     print(f"{heads}\n|---|---|---|---|---|")
     for name, population in sources(options, devices):
@@ -497,21 +497,25 @@ def months(options: argparse.Namespace, devices: Devices | None, figures: dict[s
             if name == DEVICES and options.drifting and not number:
                 rows = drifting_rows(clean, population.n, len(_WEAK), options.drifting)
                 drift = month_of(windows, rows, hours, options.drifting)
+                words = f"\n{drift_words(options, drift)}"
                 figures["with drift"] = {
                     "true": drift.true,
                     "false": drift.false,
                     "false share": drift.false_share,
                     "ever": drift.ever_false,
                 }
-    if "with drift" in figures:
-        told = figures["with drift"]
-        hour, day, end = (told["true"][min(at, hours) - 1] for at in (1, 24, hours))
-        print(
-            f"\n{options.drifting} of {options.sensors:,} sensors drift weakly all the time: {hour} of them are"
-            f" reported after an hour, {day} after a day, {end} after {options.days} days. On average"
-            f" {told['false share']:.2%} of those reported were false; {told['ever']} clean sensors were at any time"
-        )
+    print(words, flush=True)
     return held
+
+
+def drift_words(options: argparse.Namespace, month: Month) -> str:
+    """What was reported of a month in which some sensors drift."""
+    hour, day, end = (month.true[min(at, len(month.true)) - 1] for at in (1, 24, len(month.true)))
+    return (
+        f"{month.drifting} of {options.sensors:,} sensors drift weakly all the time: {hour} of them are reported after"
+        f" an hour, {day} after a day, {end} after {options.days} days. On average {month.false_share:.2%} of those"
+        f" reported were false; {month.ever_false} clean sensors were at any time"
+    )
 
 
 def delays(options: argparse.Namespace, devices: Devices, figures: dict[str, Any]) -> None:
