@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lensai_integrations.server.pages import About
-from lensai_integrations.server.records import HOUR, HourDrift, Sensor, hour_of
+from lensai_integrations.server.records import HOUR, Evidence, HourDrift, Sensor, hour_of
 
 NOW = 1_795_300_000.0  # 2026-11-21 22:26:40 UTC
 THIS_HOUR = hour_of(int(NOW))
@@ -39,8 +39,14 @@ def make_hours(name: str, kinds: str, *, end: int = THIS_HOUR) -> tuple[HourDrif
     return tuple(found)
 
 
+def evidence(log_e: float, *, reported: bool = False, hours: int = 24) -> Evidence:
+    """Of some hours up to the end of this one."""
+    return Evidence(log_e, reported, hours, THIS_HOUR + HOUR, ("inputs/noise",) if reported else (), NOW)
+
+
 def make_sensor(name: str = "door", kinds: str = "g" * 24, *, end: int = THIS_HOUR, **settings: object) -> Sensor:
-    """A sensor with these hours, whose newest upload came ten minutes into the last of them."""
+    """A sensor with these hours and little evidence, whose newest upload came ten minutes into the last of them."""
     hours = make_hours(name, kinds, end=end)
     known = {"uploads": 2 * len(hours), "first": hours[0].hour, "last": end + 590, "received": end + 600.0}
+    known["evidence"] = evidence(-0.5) if set(kinds) & set("gd") else None
     return Sensor(**{"name": name, "hours": hours, **known, **settings})  # type: ignore[arg-type]

@@ -22,9 +22,10 @@ def parts():
     pytest.importorskip("torchvision")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "environ", os.environ.copy())
-        from benchmarks.drift import detection, peer_answers, tables, windows, years
+        from benchmarks.drift import detection, fleet, peer_answers, tables, windows, years
 
-        yield {"drift": detection, "windows": windows, "tables": tables, "peers": peer_answers, "years": years}
+        modules = {"windows": windows, "tables": tables, "peers": peer_answers, "years": years, "fleet": fleet}
+        yield {"drift": detection, **modules}
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +180,83 @@ def test_p_values_of_years_are_those_of_compare(parts, made):
 def test_peers_count_alarms_an_hour_apart(parts):
     peers = parts["years"].answers_of.__globals__
     assert peers["alarms_of"](iter([3, 4, 60, 61, 200])) == 3
+
+
+@pytest.fixture(scope="module")
+def net_fleet(parts, made):
+    """Windows of the answers of a net, of which 160 rows are the baseline."""
+    fleet = parts["fleet"]
+    classes = made["clean"]["outputs"][:, :10].argmax(1)[:, None].astype(np.float32)
+    population = fleet.of_table({"outputs": made["clean"]["outputs"], "outputs/top_class": classes})
+    return fleet, population, fleet.Windows(population.calibration(np.arange(160), 0), population.rows)
+
+
+def test_a_month_of_sensors_is_weighed_as_one_sensor_by_itself(net_fleet):
+    """By p-values of `compare`, of windows whose rows are put together one by one."""
+    fleet, population, windows = net_fleet
+    calibration = population.calibration(np.arange(160), 0)
+    numbers = fleet.drawn(np.arange(400), 3, [5])
+    month = fleet.month_of(windows, numbers, 13)
+
+    def e_value(rows):
+        tables = {name: table[rows] for name, table in population.rows.items()}
+        classes = {"outputs/top_class": tables.pop("outputs/top_class")}
+        found = corrected_statistics(calibration, fleet.profile_of(tables, classes=classes))
+        return np.exp(fleet.log_e_value(min(float(each.log_p.min()) for each in found)))
+
+    largest = np.zeros(3)
+    for sensor in range(3):
+        hours = [numbers(hour)[sensor] for hour in range(13)]
+        singles = [e_value(rows) for rows in hours]
+        ends = {6: range(1, 14), 24: (*range(1, 7), 7, 9, 11, 13), 168: (*range(1, 7), 7, 9, 11, 13)}
+        for end in range(1, 14):
+            spans = {length: max(at for at in places if at <= end) for length, places in ends.items()}
+            of_spans = [e_value(np.concatenate(hours[max(at - length, 0) : at])) for length, at in spans.items()]
+            largest[sensor] = max(largest[sensor], (np.mean(singles[:end]) + sum(of_spans)) / 4)
+        for end in range(13):
+            spans = {length: max((at for at in places if at <= end), default=0) for length, places in ends.items()}
+            of_spans = [e_value(np.concatenate(hours[max(at - n, 0) : at])) for n, at in spans.items() if at]
+            for look in range(1, fleet.LOOKS):
+                part = e_value(hours[end][: fleet.ROWS * look // fleet.LOOKS])
+                largest[sensor] = max(largest[sensor], (np.mean([*singles[:end], part]) + sum(of_spans)) / 4)
+    np.testing.assert_allclose(np.exp(month.largest), largest, rtol=0.15)  # between two sizes, as above
+    assert month.ever_false == 0
+
+
+def test_sensors_that_drift_are_reported_and_few_beside_them(net_fleet, made):
+    fleet, population, _ = net_fleet
+    moved = made["noise 6"]["outputs"]
+    classes = moved[:, :10].argmax(1)[:, None].astype(np.float32)
+    rows = {
+        "outputs": np.concatenate([population.rows["outputs"], moved]),
+        "outputs/top_class": np.concatenate([population.rows["outputs/top_class"], classes]),
+    }
+    both = fleet.Windows(population.calibration(np.arange(160), 0), rows)
+    numbers = fleet.drifting_rows(fleet.drawn(np.arange(400), 20, [6]), 400, 1, 4)
+    assert (numbers(3)[:4] >= 400).all()
+    assert (numbers(3)[4:] < 400).all()
+    month = fleet.month_of(both, numbers, 8, drifting=4)
+    assert month.true[-1] == 4
+    assert month.false == [0] * 8
+    assert month.false_share == month.ever_false == 0
+
+
+@pytest.mark.slow
+def test_a_device_that_drifts_goes_through_the_receiver(parts, monkeypatch):
+    fleet = parts["fleet"]
+    monkeypatch.setattr(fleet, "BEFORE", 25)
+    monkeypatch.setattr(fleet, "LONGEST", 4)
+    images = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
+    devices = fleet.Devices.of(images, {"clean": lambda x: x, "dark": lambda x: x // 2})
+    baseline = devices.baseline(np.arange(300), 0)
+    assert fleet.delay_of(devices, baseline, ("dark", 1.0), 999, [1]) == 1
+    assert fleet.delay_of(devices, baseline, ("clean", 1.0), 999, [1]) is None
+    assert fleet.effect_of(devices.rows["clean"], devices.rows["dark"], 0.5) > 0.4
+    told = fleet.cost_of(devices, baseline)
+    assert told["weighing, most"] >= told["weighing"] > 0
+    assert told["most log e"] < 5
+
+
+@pytest.mark.slow
+def test_the_page_of_many_sensors_has_so_many_rows_and_no_more(parts):
+    assert parts["fleet"].index_of(510)["rows"] == 500

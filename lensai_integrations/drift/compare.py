@@ -116,7 +116,8 @@ def compare(
     limits = _checked_limits(false_alarm_rate, min_effect)
     reference = _reference(baseline, window, against)
     window = paired(window, reference)
-    ours, theirs = _sides(reference, "baseline"), _sides(window, "window")
+    before, after = ({} if profile.rows is None else profile.rows.data for profile in (reference, window))
+    ours, theirs = _sides(reference, before, "baseline"), _sides(window, after, "window")
     calibration = calibration_of(baseline) if correction == "auto" and against == "reference" else None
     n, m = (max(side.n + side.invalid for side in sides.values()) for sides in (ours, theirs))
     seen, inflation = _inflations(calibration, reference, window, m)
@@ -126,8 +127,7 @@ def compare(
     limits = replace(limits, shares=2 if segments.families else 1)
     usable = [group for group in evidence if group.streams or group.vectors]
     decided = _decided_groups(usable, window, limits, judged, correction)
-    kept = [profile.rows.data if profile.rows is not None else {} for profile in (reference, window)]
-    closer = [look_closer(group, kept[0], reference, kept[1], judged, limits) for group in decided.groups]
+    closer = [look_closer(group, before, reference, after, judged, limits) for group in decided.groups]
     groups = sorted(closer, key=lambda g: (not g.drift, -max((s.effect for s in g.streams), default=0.0)))
     confidences = calibration.confidences if calibration is not None else {}
     report = DriftReport(
@@ -196,9 +196,8 @@ def _reference(baseline: Baseline | Profile, window: Profile, against: str) -> P
     return reference
 
 
-def _sides(profile: Profile, name: str) -> dict[str, Side]:
+def _sides(profile: Profile, rows: Mapping[str, Floats], name: str) -> dict[str, Side]:
     """The groups of a profile, which has rows."""
-    rows = profile.rows.data if profile.rows is not None else {}
     sides = {group.name: Side.of(group, rows.get(group.name)) for group in profile.groups.values()}
     if not any(side.n or side.invalid for side in sides.values()):
         raise InputError(f"the {name} has seen no rows: profile at least one batch before comparing")
@@ -503,7 +502,8 @@ def _with_p(stream: StreamDrift, p: float, limits: DriftLimits, statistic: str, 
     if math.isnan(p):
         return stream
     drift = limits.drift(p, stream.effect)
-    return replace(stream, p_value=p, drift=drift, statistic=statistic, windows=windows)
+    decided = {"p_value": p, "drift": drift, "statistic": statistic, "windows": windows}
+    return StreamDrift(**(vars(stream) | decided))  # `replace` takes half as long again, and there are many
 
 
 # -- segments

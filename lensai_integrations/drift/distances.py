@@ -79,8 +79,10 @@ class Pooled:
 
     @cached_property
     def gaps(self) -> Floats:
-        """Absolute differences, float64 `[D, m]`."""
-        return np.abs(self.difference)
+        """Absolute differences, float64 `[D, m]`; 0 at points tied with the next, whose shares are of no value."""
+        gaps: Floats = np.abs(self.difference)
+        np.copyto(gaps[:, :-1], 0.0 * gaps[:, -1:], where=self.steps == 0)  # NaN without rows
+        return gaps
 
 
 def pool(baseline: View, window: View) -> Pooled:
@@ -119,9 +121,7 @@ def kolmogorov_smirnov(pooled: Pooled) -> Floats:
         >>> kolmogorov_smirnov(pool((np.array([[1.0, 3.0]]), one), (np.array([[2.0, 3.0]]), one))).tolist()
         [0.5]
     """
-    gaps = pooled.gaps.copy()
-    np.copyto(gaps[:, :-1], 0.0, where=pooled.steps == 0)  # within a tie the shares belong to no value
-    largest: Floats = np.max(gaps, axis=1)
+    largest: Floats = np.max(pooled.gaps, axis=1)
     return largest
 
 

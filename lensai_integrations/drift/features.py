@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lensai_integrations.drift.distances import bisect
 from lensai_integrations.drift.rounding import SHARED, Rounding, are_shared, rounded_mmd, shared_of, typical_sizes
 from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.profiles.groups import Group
@@ -235,10 +237,17 @@ class Distributions:
         Returns:
             float32 `[D * E]`.
         """
-        lower, upper = self._tolerant(rounding, of_layer)
+        if (rounding, of_layer) not in self._tolerances:
+            self._tolerances[rounding, of_layer] = self._tolerant(rounding, of_layer)
+        lower, upper = self._tolerances[rounding, of_layer]
         low, high = np.split(shares(np.concatenate([lower, upper], axis=1)), 2, axis=1)
         nearest: Floats = np.clip(reference.reshape(self.edges.shape), low, high).astype(np.float32).ravel()
         return nearest
+
+    @cached_property
+    def _tolerances(self) -> dict[tuple[Rounding, bool], tuple[Floats, Floats]]:
+        """What `_tolerant` says; found once, for each window asks."""
+        return {}
 
     def _tolerant(self, rounding: Rounding, of_layer: bool) -> tuple[Floats, Floats]:
         """For each edge, from where to where what a window has there may be counted or not: float32 `[D, E]` both."""
@@ -271,13 +280,14 @@ class Distributions:
         """
         shape = (*window.shape[:-1], *self.edges.shape)
         gap = (window - reference).reshape(shape)
-        width, weight = self.weighted()
+        width, weight = self.weighted
         size = np.abs(gap)
         largest, area = size.max(axis=-1), np.einsum("...de,de->...d", size, width)
         tails = np.sqrt(np.einsum("...de,...de,de->...d", gap, gap, weight))
         statistics: Floats = np.stack([largest, area, tails]) * np.asarray(scale)[..., None]
         return statistics
 
+    @cached_property
     def weighted(self) -> tuple[Floats, Floats]:
         """The share of rows around each edge, and what its square weighs in Anderson-Darling's: `[D, E]`."""
         steps = np.diff(self.shares, axis=1, prepend=0, append=1)
@@ -316,9 +326,11 @@ def shares_at_or_below(rows: Floats, points: Floats) -> Floats:
         >>> shares_at_or_below(np.array([[1.0], [2.0]]), np.array([[0.0, 1.0, 2.0]])).tolist()
         [[0.0, 0.5, 1.0]]
     """
-    ordered = np.sort(np.ascontiguousarray(rows.T), axis=1)
-    below = [np.searchsorted(*pair, side="right") for pair in zip(ordered, points, strict=True)]
-    return np.stack(below).astype(np.float32) / np.float32(len(rows))
+    below = np.empty(points.shape, np.float32)
+    for start in range(0, len(points), _STREAMS):
+        block = slice(start, start + _STREAMS)
+        below[block] = bisect(np.sort(np.ascontiguousarray(rows[:, block].T), axis=1), points[block], "right")
+    return below / np.float32(len(rows))
 
 
 def _places(edges: Floats, shared: NDArray[np.bool_], tolerance: Floats) -> tuple[NDArray[np.bool_], ...]:

@@ -109,7 +109,24 @@ class NullMoments:
         )
 
     def sums(self, n: int, m: float) -> tuple[float, float]:
-        """What `null_sums` returns, for n and m rows."""
+        """Sums of squares and of cubes of the weights whose chi-squares have the cumulants of the squared MMD.
+
+        Each row x enters the difference of the means with a weight c, 1/n or -1/m. Let s = 1/n + 1/m, h be the product
+        of two different rows and a = h(x, x) - trace. Then the squared MMD over s has the variance
+        2 E[h12^2] (1 - q) + E[a^2] q and the third cumulant (1 - q) (8 E[h12 h23 h31] (1 - 2 q) + 4 E[h12^3] u +
+        12 E[h12^2 a1] q + 6 E[h12 a1 a2] u) + E[a^3] w, where q, u and w are the sum of c^4 over s^2, the square of the
+        sum of c^3 over s^3 and the sum of c^6 over s^3; exactly so for one sample (n infinite). For many rows the first
+        terms remain, the traces of the covariance's square and cube.
+
+        Args:
+            n: Rows of one side.
+            m: Rows of the other; of rows that depend on each other as many as they count.
+
+        Example:
+            >>> products = np.array([[1.0, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 1.0]])
+            >>> [round(total, 6) for total in NullMoments.of(products, trace=1.0).sums(n=10**9, m=10**9)]
+            [0.25, 0.125]
+        """
         spread = 1 / n + 1 / m
         q, u, w = (n**-3 + m**-3) / spread**2, (n**-2 - m**-2) ** 2 / spread**3, (n**-5 + m**-5) / spread**3
         second = max(self.square * (1 - q) + self.excess_square * q / 2, 1e-9 * self.trace**2)
@@ -241,30 +258,6 @@ def centred_products(mean: KernelMean, rows: NDArray[Any]) -> NDArray[np.float64
     centred = (mean.features(rows) - mean.mean.astype(np.float32)).reshape(len(rows), -1)
     products: NDArray[np.float64] = (centred @ centred.T).astype(np.float64) / len(mean.exponents)
     return products
-
-
-def null_sums(products: NDArray[np.float64], trace: float, n: int, m: int) -> tuple[float, float]:
-    """Sums of squares and of cubes of the weights whose chi-squares have the cumulants of the squared MMD.
-
-    Each row x enters the difference of the means with a weight c, 1/n or -1/m. Let s = 1/n + 1/m, h be the product of
-    two different rows and a = h(x, x) - trace. Then the squared MMD over s has the variance
-    2 E[h12^2] (1 - q) + E[a^2] q and the third cumulant (1 - q) (8 E[h12 h23 h31] (1 - 2 q) + 4 E[h12^3] u +
-    12 E[h12^2 a1] q + 6 E[h12 a1 a2] u) + E[a^3] w, where q, u and w are the sum of c^4 over s^2, the square of the sum
-    of c^3 over s^3 and the sum of c^6 over s^3; exactly so for one sample (n infinite). For many rows the first terms
-    remain, the traces of the covariance's square and cube.
-
-    Args:
-        products: `[r, r]`, of centred features.
-        trace: Trace of the features' covariance.
-        n: Rows of one side.
-        m: Rows of the other.
-
-    Example:
-        >>> products = np.array([[1.0, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 1.0]])
-        >>> [round(total, 6) for total in null_sums(products, trace=1.0, n=10**9, m=10**9)]
-        [0.25, 0.125]
-    """
-    return NullMoments.of(products, trace).sums(n, m)
 
 
 def weighted_chi_square_p_value(value: float, first: float, second: float, third: float) -> float:

@@ -312,7 +312,7 @@ class _Learner:
 def _spreads_of(part: Part, kept: Mapping[str, Floats]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The variance of each feature times the weight of its squared deviations, and that weight, `[F]` both."""
     if isinstance(part.block, Distributions):
-        variance, (_, weight) = part.block.shares * (1 - part.block.shares), part.block.weighted()
+        variance, (_, weight) = part.block.shares * (1 - part.block.shares), part.block.weighted
     else:
         variance = part.block.features(kept[part.rows]).var(axis=0, dtype=np.float64)
         alike = part.block.kind == Kernel.kind

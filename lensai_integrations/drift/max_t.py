@@ -126,9 +126,10 @@ def corrected(
 def means_of(calibration: Calibration, window: Profile, reference: Profile | None = None) -> list[tuple[Part, Means]]:
     """The blocks that a window has something for, and its means."""
     rows = complete_rows(window)
+    sample = rows or ({} if window.rows is None else window.rows.data)
     parts = [part for part in calibration.parts if reference is None or _alike(part.group, window, reference)]
     rounded = _rounded(parts, window, reference)
-    return [(part, means) for part in parts if (means := _means(part, window, rows, rounded)) is not None]
+    return [(part, means) for part in parts if (means := _means(part, window, rows, sample, rounded)) is not None]
 
 
 def _alike(name: str, window: Profile, reference: Profile) -> bool:
@@ -164,7 +165,11 @@ def _rounded(parts: Sequence[Part], window: Profile, reference: Profile | None) 
 
 
 def _means(
-    part: Part, window: Profile, rows: Mapping[str, Floats], rounded: Mapping[str, _Rounded]
+    part: Part,
+    window: Profile,
+    rows: Mapping[str, Floats],
+    sample: Mapping[str, Floats],
+    rounded: Mapping[str, _Rounded],
 ) -> tuple[Floats, int, float] | None:
     """Mean features of the window, its rows, and the standard deviation of what sketches get wrong.
 
@@ -175,8 +180,8 @@ def _means(
         return None
     if isinstance(part.block, Distributions):
         return _shares(part.block, part, group, rows.get(part.rows), rounded[part.group])
-    sample = None if window.rows is None else window.rows.data.get(part.rows)
-    found, moved = _plain_means(part, group, rows.get(part.rows), sample), rounded.get(part.group)
+    found = _plain_means(part, group, rows.get(part.rows), sample.get(part.rows))
+    moved = rounded.get(part.group)
     if found is None or moved is None or not moved.alike.any():
         return found
     mean, m, error = found

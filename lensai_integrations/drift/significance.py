@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, bdtrc, chdtrc, gammainc, kolmogorov, logsumexp
+from scipy.special import bdtr, bdtrc, chdtrc, gammainc, kolmogorov
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -210,7 +210,7 @@ def log_mean_e(log_e: Any, count: int | None = None) -> float:
         [3.0, 0.25]
     """
     logs = np.asarray(log_e, np.float64)
-    return float(logsumexp(logs) - np.log(count or len(logs))) if logs.size else -np.inf
+    return float(np.logaddexp.reduce(logs) - np.log(count or len(logs))) if logs.size else -np.inf
 
 
 def e_bh(log_e: Any, false_share: float) -> NDArray[np.bool_]:

@@ -132,8 +132,11 @@ class MonitorFolder:
         return aside
 
     def put(self, profile: Profile | Baseline) -> str:
-        """Write a profile or a baseline; it counts once a head names the file that is returned."""
-        content = to_bytes(profile)
+        """Write a profile or a baseline; it counts once a head names the file that is returned.
+
+        Uncompressed: it is soon replaced by the next, and compressing took longer than all the rest of an update.
+        """
+        content = to_bytes(profile, compressed=False)
         name = f"{hashlib.sha256(content).hexdigest()}.npz"
         write_file(self.folder / name, content)
         return name

@@ -47,6 +47,8 @@ _GROUP_TEXTS: Final = ("convention", "kind", "layer", "model", "note", "precisio
 _PROFILE_NUMBERS: Final = ("max_segments", "padding_left_out")
 _PROFILE_TEXTS: Final = ("segment_by",)
 _LARGEST: Final = 2**64
+#: Of another package, whose metadata is read once: a monitor with a state writes a manifest for every image.
+_version: Final = cache(version)
 Arrays = dict[str, NDArray[Any]]
 _MANIFEST_KEY = "manifest"
 _CALIBRATION, _ABOUT = "calibration", "about"
@@ -74,15 +76,20 @@ class Decoded(NamedTuple, Generic[Made]):
     calibration: Arrays
 
 
-def to_bytes(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def to_bytes(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], *, compressed: bool = True) -> bytes:
     """Manifest and arrays as one byte string, for checkpoints and other processes. No pickle inside.
+
+    Args:
+        manifest: What `encode` made.
+        arrays: Likewise.
+        compressed: As in `pack`.
 
     Example:
         >>> from_bytes(to_bytes({"kind": "profile"}, {"a": np.zeros(2)}))
         ({'format_version': 1, 'kind': 'profile'}, {'a': array([0., 0.])})
     """
     text = to_json({"format_version": _BYTES_VERSION, **manifest}, "the manifest")
-    return pack({**arrays, _MANIFEST_KEY: np.frombuffer(text, np.uint8)})
+    return pack({**arrays, _MANIFEST_KEY: np.frombuffer(text, np.uint8)}, compressed=compressed)
 
 
 def from_bytes(blob: bytes) -> tuple[dict[str, Any], Arrays]:
@@ -140,9 +147,9 @@ def encode(
         "info": info,
         "profiles": encoded,
         "definitions": {
-            id: asdict(definition) for id, definition in sorted(definitions.items()) if definition is not None
+            id: dict(vars(definition)) for id, definition in sorted(definitions.items()) if definition is not None
         },
-        "versions": {"lensai-integrations": RELEASE} | {name: version(name) for name in ("datasketches", "numpy")},
+        "versions": {"lensai-integrations": RELEASE} | {name: _version(name) for name in ("datasketches", "numpy")},
     }
     return manifest, arrays
 
@@ -153,9 +160,13 @@ def _check_info(owner: str, info: Mapping[str, Any]) -> None:
     Raises:
         InputError: Naming the entry.
     """
-    for key, value in info.items():
-        to_json(key, f"a key in the info of the {owner}")
-        to_json(value, f"info[{key!r}] of the {owner}")
+    try:
+        to_json(info, f"the info of the {owner}")
+    except InputError:
+        for key, value in info.items():
+            to_json(key, f"a key in the info of the {owner}")
+            to_json(value, f"info[{key!r}] of the {owner}")
+        raise
 
 
 def _check_kinds(check: Callable[..., Any], *of: Any) -> None:

@@ -19,7 +19,7 @@ from lensai_integrations.sketches.counts import PixelCounts
 from lensai_integrations.sketches.kernel_mean import KernelMean
 from lensai_integrations.sketches.moments import Moments
 from lensai_integrations.sketches.rows import RowSample
-from lensai_integrations.sketches.state import Sketch, copied
+from lensai_integrations.sketches.state import Sketch
 
 #: What the key of a bank begins with that is of one measure: a custom one, or one of a device.
 _APART = "bank/"
@@ -292,7 +292,7 @@ def _differing(a: Group, b: Group) -> str:
 
 def _merged(key: str, a: Sketch, b: Sketch) -> Sketch | None:
     """A new sketch that has seen what both saw; None where there is none."""
-    result = copied(a)
+    result = a.copied()
     try:
         result.merge(b.to_host())
     except (DefinitionError, InputError) as error:

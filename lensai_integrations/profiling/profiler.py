@@ -54,7 +54,6 @@ from lensai_integrations.profiling.segmenting import Segmenter, label_values
 from lensai_integrations.profiling.settings import NOT_DECLARED, ProfilerSettings
 from lensai_integrations.profiling.waiting import Batch, Looked, LookedGroup, Waiting, joint_rows
 from lensai_integrations.sketches.rows import RowSample
-from lensai_integrations.sketches.state import copied
 
 #: Rows of a group from which on its kernel mean has chosen its bandwidths; until then no rows wait, so that they are
 #: chosen by the same rows wherever these lie.
@@ -313,7 +312,7 @@ class Profiler:
         warnings += beyond_columns(recorded)
         warnings += [NOT_DECLARED.format(id) for id in self._settings.missing]
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        rows = copied(self._rows) if self._rows is not None and self._rows.n else None
+        rows = self._rows.copied() if self._rows is not None and self._rows.n else None
         info: dict[str, Any] = {"source": self.source, "created": created, "warnings": warnings}
         if self._segmenter is None:
             return Profile(groups, rows, info)
@@ -624,5 +623,5 @@ def _missing(like: Array, n: int, width: int) -> Array:
 
 
 def _host_copy(group: Group) -> Group:
-    sketches = {key: copied(sketch) for key, sketch in group.sketches.items()}
+    sketches = {key: sketch.copied() for key, sketch in group.sketches.items()}
     return Group(group.name, group.streams, dict(group.definitions), sketches, dict(group.info))

@@ -39,7 +39,7 @@ from lensai_integrations.profiling.builder import BySource, feed, make, rows_see
 from lensai_integrations.profiling.measuring import Measured, owned
 from lensai_integrations.profiling.settings import ProfilerSettings
 from lensai_integrations.sketches.bank import KLLBank
-from lensai_integrations.sketches.state import Sketch, copied
+from lensai_integrations.sketches.state import Sketch
 
 #: A value per row.
 Values: TypeAlias = Any
@@ -209,7 +209,7 @@ def _copy(sketch: Sketch) -> Sketch:
     """A copy; of a wide bank one of DataSketches' size, without which a quarter of k would save nothing."""
     if isinstance(sketch, KLLBank) and sketch.dim > NARROW:
         return sketch.compact()
-    return copied(sketch)
+    return sketch.copied()
 
 
 def _sources(group: Group) -> set[str]:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -58,6 +60,25 @@ class HourAnswer(BaseModel):
     )
 
 
+class EvidenceAnswer(BaseModel):
+    """How much evidence there is that a sensor drifts, beside all others."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    reported: bool = Field(
+        description="Whether it is enough: of all sensors that are reported at most 5% are false on average.",
+        examples=[True],
+    )
+    log_e: float = Field(
+        description="Natural logarithm of an e-value, which is 1 or less on average where nothing moved.",
+        examples=[31.4],
+    )
+    hours: int = Field(description="Length of the span that says most, in hours.", examples=[24])
+    until: int = Field(description="When that span ends. " + _UNIX, examples=[1719396000])
+    moved: list[str] = Field(description="Streams that moved in it, worst first.", examples=[["inputs/sharpness"]])
+    weighed: float = Field(description="When this was found. " + _UNIX, examples=[1719394000.5])
+
+
 class SensorAnswer(BaseModel):
     """A sensor."""
 
@@ -73,6 +94,9 @@ class SensorAnswer(BaseModel):
     )
     run_url: str = Field(description="Page of its MLflow run; empty if there is none.", examples=[""])
     latest: HourAnswer | None = Field(None, description="Its newest judged hour.")
+    evidence: EvidenceAnswer | None = Field(
+        None, description="That it drifts; null while it was not weighed, or nothing came for a week."
+    )
 
     @classmethod
     def of(cls, sensor: Sensor) -> SensorAnswer:
@@ -201,10 +225,11 @@ def sensors(
         str, Query(max_length=128, pattern="^[A-Za-z0-9._-]*$", description="Only names after this one.")
     ] = "",
 ) -> SensorsAnswer:
-    """Sensors by name, each with its newest judged hour."""
+    """Sensors by name, each with its newest judged hour and the evidence that it drifts."""
     most = min(limit, service.settings.listed)
     listed = queries.list_sensors(service.store, most=most + 1, after=after)
-    answers = [SensorAnswer.of(sensor) for sensor in listed[:most]]
+    weighed = queries.weighed_sensors(service.store, now=time.time())
+    answers = [SensorAnswer.of(replace(each, evidence=weighed.get(each.name))) for each in listed[:most]]
     return SensorsAnswer(sensors=answers, next=answers[-1].name if len(listed) > most else None)
 
 

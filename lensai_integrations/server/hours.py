@@ -104,6 +104,34 @@ _BYTES_PER_K: Final = 12
 _AROUND: Final = 2_500
 
 
+class Room:
+    """What is left of the room for the streams of one hour, or of several that are merged.
+
+    Args:
+        stored: What is in it already.
+
+    Example:
+        >>> noise = bytes.fromhex("02 02 0f 04 c8 00 08 00 00 00 c0 3f")
+        >>> list(Room().fitting({"imgstats/noise.bin": noise}))
+        ['imgstats/noise.bin']
+    """
+
+    def __init__(self, stored: Sketches | None = None) -> None:
+        self._streams, self._bytes = set(stored or ()), MOST_BYTES - sum(map(_grown, (stored or {}).values()))
+
+    def fitting(self, sketches: Sketches) -> Sketches:
+        """Those for which there is room, which they then take."""
+        fits: Sketches = {}
+        for path, sketch in sketches.items():
+            if path not in self._streams:
+                if len(self._streams) >= MOST_STREAMS or _grown(sketch) > self._bytes:
+                    continue
+                self._streams.add(path)
+                self._bytes -= _grown(sketch)
+            fits[path] = sketch
+        return fits
+
+
 def fitting(batch: UnmergedHour) -> tuple[UnmergedHour, list[int]]:
     """A batch without the streams for which its hour has no room: names are chosen by whoever sends them.
 
@@ -123,22 +151,14 @@ def fitting(batch: UnmergedHour) -> tuple[UnmergedHour, list[int]]:
         >>> fitting(batch) == (batch, [])
         True
     """
-    stored = unpack_sketches(batch.sketches) if batch.sketches is not None else {}
-    streams, room = set(stored), MOST_BYTES - sum(map(_grown, stored.values()))
+    room = Room(unpack_sketches(batch.sketches) if batch.sketches is not None else None)
     payloads, fewer = dict(batch.payloads), []
     for timestamp, payload in batch.payloads.items():
         try:
             sketches = unpack_sketches(payload)
         except FormatError:  # `folded` says so
             continue
-        fits = {}
-        for path, sketch in sketches.items():
-            if path not in streams:
-                if len(streams) >= MOST_STREAMS or _grown(sketch) > room:
-                    continue
-                streams.add(path)
-                room -= _grown(sketch)
-            fits[path] = sketch
+        fits = room.fitting(sketches)
         if len(fits) < len(sketches):
             payloads[timestamp] = pack_sketches(fits)
             fewer.append(timestamp)

@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from lensai_integrations.server import queries
-from lensai_integrations.server.records import HourDrift
+from lensai_integrations.server.queries import Latest
 from lensai_integrations.server.store import Store, StoreError
 
 #: Sensors that have their own gauges.
@@ -96,6 +96,10 @@ class _FromStore(Collector):
         yield GaugeMetricFamily("lensai_hours_due", "Hours changed since they were judged.", value=totals.due)
         if free is not None:
             yield GaugeMetricFamily("lensai_store_free_bytes", "Space left on the store's disk.", value=free)
+        reported = sum(each.reported for each in latest.evidence.values())
+        yield GaugeMetricFamily(
+            "lensai_sensors_reported", "Sensors with enough evidence, among all, that they drift.", value=reported
+        )
         yield GaugeMetricFamily(
             "lensai_sensors_drifting", "Sensors heard of lately whose newest judged hour drifts.", value=latest.drifting
         )
@@ -104,16 +108,23 @@ class _FromStore(Collector):
             "Sensors heard of lately that have no gauges of their own.",
             value=latest.left_out,
         )
-        yield from _of_sensors(latest.hours)
+        yield from _of_sensors(latest)
 
 
-def _of_sensors(newest: list[HourDrift]) -> Iterator[GaugeMetricFamily]:
+def _of_sensors(latest: Latest) -> Iterator[GaugeMetricFamily]:
     drift = GaugeMetricFamily("lensai_sensor_drift", "1 if the newest judged hour has drift.", labels=["sensor"])
     effect = GaugeMetricFamily("lensai_sensor_effect", "Effect of that hour, 0 to 1.", labels=["sensor"])
     hour = GaugeMetricFamily("lensai_sensor_hour_timestamp_seconds", "When that hour began.", labels=["sensor"])
-    for judged in newest:
+    reported = GaugeMetricFamily("lensai_sensor_reported", "1 if the sensor is reported.", labels=["sensor"])
+    log_e = GaugeMetricFamily(
+        "lensai_sensor_log_e", "Natural logarithm of the evidence that it drifts.", labels=["sensor"]
+    )
+    for judged in latest.hours:
         hour.add_metric([judged.sensor], judged.hour)
         if judged.drift is not None:
             drift.add_metric([judged.sensor], float(judged.drift))
             effect.add_metric([judged.sensor], judged.effect or 0.0)
-    yield from (drift, effect, hour)
+        if (evidence := latest.evidence.get(judged.sensor)) is not None:
+            reported.add_metric([judged.sensor], float(evidence.reported))
+            log_e.add_metric([judged.sensor], evidence.log_e)
+    yield from (drift, effect, hour, reported, log_e)

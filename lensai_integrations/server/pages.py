@@ -12,10 +12,11 @@ drawing is stretched to the width it is given, as those of reports are; its heig
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from itertools import groupby
 from typing import Any, Final
@@ -23,6 +24,7 @@ from urllib.parse import quote, urlsplit
 
 from markupsafe import Markup
 
+from lensai_integrations.drift.fleet import FALSE_SHARE, e_text, share_words
 from lensai_integrations.profiles.archive import RELEASE
 from lensai_integrations.report.html import REPORT, asset, environment, parts_of_page
 from lensai_integrations.report.pages import Fact
@@ -33,13 +35,20 @@ from lensai_integrations.server.records import (
     FAILED,
     GOOD,
     HOUR,
+    NO_EVIDENCE,
+    OTHERS,
+    REPORTED,
+    TROUBLE,
     WAITING,
+    Evidence,
+    Fleet,
     HourDrift,
     Sensor,
     Standing,
     ago,
     duration,
     hour_of,
+    look_first,
     standing,
     utc,
     verdict_of,
@@ -76,40 +85,73 @@ class About:
     address: str = "http://localhost:8000"
 
 
-def index_page(sensors: Sequence[Sensor], about: About, verdicts: Mapping[str, int] | None = None) -> str:
-    """Sensors as one HTML page, those to look at first at the top.
+def index_page(sensors: Sequence[Sensor], about: About, fleet: Fleet | None = None) -> str:
+    """Sensors as one HTML page: those that are reported, those of which something else is wrong, the others.
+
+    In each part those with the most evidence come first, and those of which there is none last.
 
     Args:
         sensors: In any order, each with its hours of the last seven days.
         about: The server.
-        verdicts: How many sensors have which verdict, with those that are not shown; by default all are shown.
+        fleet: How all sensors stand, with those that are not shown; by default all are shown.
 
     Example:
         >>> "How to send the first upload" in index_page([], About("models:/digits/1", 2000, 0.01, 1.8e9))
         True
     """
     stands = [(standing(sensor, about.now), sensor) for sensor in sensors]
-    ordered = sorted(stands, key=lambda pair: (pair[0].rank, _by_name(pair[1].name)))
-    counted = Counter(verdicts) if verdicts is not None else Counter(stand.verdict for stand, _ in stands)
+    if fleet is None:
+        known = [sensor.evidence for sensor in sensors if sensor.evidence is not None]
+        verdicts = Counter(stand.verdict for stand, _ in stands)
+        fleet = Fleet(verdicts, len(known), sum(each.reported for each in known))
+    order = {sensor.name: _order(sensor, stand) for stand, sensor in stands}
+    ordered = sorted(stands, key=lambda pair: (*order[pair[1].name], _by_name(pair[1].name)))
+    parts = groupby(ordered, key=lambda pair: order[pair[1].name][0])
+    rows = [(_PARTS[part], [sensor_row(sensor, stand, about.now) for stand, sensor in those]) for part, those in parts]
     return _render(
         "index.html.j2",
         about,
-        headline=_headline(counted),
-        tiles=_tiles(counted, [stand for stand, _ in stands]),
-        total=count(counted.total(), "sensor"),
-        rows=[sensor_row(sensor, stand, about.now) for stand, sensor in ordered],
+        headline=_headline(fleet),
+        tiles=_tiles(fleet, [stand for stand, _ in stands], about.false_alarm_rate),
+        total=count(fleet.sensors, "sensor"),
+        shown=count(len(sensors)),
+        parts_of_list=rows,
+        promise=share_words(FALSE_SHARE),
+        least=_least_words(fleet),
         filtered=len(sensors) > _MANY,
         address=about.address.rstrip("/"),
     )
 
 
-def sensor_page(sensor: Sensor, hours: Sequence[HourDrift], about: About) -> str:
+#: What the parts of the list are called.
+_PARTS: Final = {
+    REPORTED: "Reported, the most evidence first",
+    TROUBLE: "Could not be judged, or silent",
+    OTHERS: "Not reported, the most evidence first",
+    NO_EVIDENCE: "Not weighed yet",
+}
+
+
+def _order(sensor: Sensor, stands: Standing) -> tuple[int, float]:
+    return look_first(sensor.evidence, stands.verdict == FAILED or bool(stands.silence))
+
+
+def _least_words(fleet: Fleet) -> str:
+    """How much evidence one more sensor needs to be reported."""
+    if not fleet.weighed:
+        return ""
+    least = e_text(math.log(fleet.weighed / (FALSE_SHARE * min(fleet.reported + 1, fleet.weighed))))
+    return f"Among {count(fleet.weighed, 'sensor')} {'one more' if fleet.reported else 'a single one'} needs {least}."
+
+
+def sensor_page(sensor: Sensor, hours: Sequence[HourDrift], about: About, weighed: int = 1) -> str:
     """One sensor as an HTML page: its effect over time, and its hours, newest first.
 
     Args:
         sensor: The sensor; its own `hours` tell how it stands now.
         hours: The hours to show, in any order.
         about: The server.
+        weighed: How many sensors were weighed against each other.
 
     Example:
         >>> door = Sensor("door <1>", 1, 7200, 7200, 7300.0)
@@ -125,6 +167,8 @@ def sensor_page(sensor: Sensor, hours: Sequence[HourDrift], about: About) -> str
         stands=stands,
         pill=PILLS[stands.verdict],
         verdict=_verdict(stands, about),
+        reported=sensor.evidence is not None and sensor.evidence.reported,
+        evidence=_evidence(sensor, weighed, about.now),
         tiles=_sensor_tiles(sensor, stands, about.now),
         chart=effect_svg(ordered, span, in_words(sensor.name, ordered, span), _TALL + FLAGS, _told(ordered)),
         days=days(span),
@@ -171,34 +215,41 @@ def _render(template: str, about: About, **said: Any) -> str:
     return page.render(about=about, **words, **said, **assets).lstrip()
 
 
-def _headline(verdicts: Counter[str]) -> str:
-    """No sensor without a verdict is counted as one without drift."""
-    total, good, drifting = verdicts.total(), verdicts[GOOD], verdicts[DRIFT]
-    sensors = count(total, "sensor")
+def _headline(fleet: Fleet) -> str:
+    """No sensor that was not weighed is counted as one without drift."""
+    failed, waiting = (fleet.verdicts.get(verdict, 0) for verdict in (FAILED, WAITING))
+    total, sensors = fleet.sensors, count(fleet.sensors, "sensor")
     if not total:
         return "No sensor has sent anything yet"
-    if verdicts[FAILED] == total:
+    if failed == total:
         return f"{sensors} could not be judged"
-    if verdicts[WAITING] == total:
+    if waiting == total:
         return f"{sensors}, not judged yet"
-    if drifting:
-        begin = f"{count(drifting)} of {sensors} drift{'s' if total == 1 else ''}"
+    if fleet.reported:
+        begin = f"{count(fleet.reported)} of {sensors} drift{'s' if total == 1 else ''}"
+    elif fleet.weighed:
+        of = "" if fleet.weighed == total else f"{count(fleet.weighed)} of "
+        begin = f"No drift reported at {of}{sensors}"
     else:
-        begin = f"No drift at {sensors if good == total else f'{count(good)} of {sensors}'}" if good else sensors
-    failed = f"{count(verdicts[FAILED])} could not be judged" if verdicts[FAILED] else ""
-    waiting = f"{count(verdicts[WAITING])} not judged yet" if verdicts[WAITING] else ""
-    return ", ".join(filter(None, (begin, failed, waiting)))
+        begin = f"{sensors}, not weighed yet"
+    more = [
+        f"{count(failed)} could not be judged" if failed else "",
+        f"{count(waiting)} not judged yet" if waiting else "",
+    ]
+    return ", ".join(filter(None, (begin, *more)))
 
 
-def _tiles(verdicts: Counter[str], stands: Sequence[Standing]) -> list[tuple[str, Fact]]:
+def _tiles(fleet: Fleet, stands: Sequence[Standing], rate: float) -> list[tuple[str, Fact]]:
     """Key figures, each with a tone; some are known of the sensors shown only."""
-    total, drifting, failed = verdicts.total(), verdicts[DRIFT], verdicts[FAILED]
-    silent = sum(bool(stand.silence) for stand in stands)
-    scope = () if len(stands) == total else (f"of the {count(len(stands))} shown",)
+    failed, drifting = (fleet.verdicts.get(verdict, 0) for verdict in (FAILED, DRIFT))
+    silent, chance = sum(bool(stand.silence) for stand in stands), round(rate * fleet.sensors)
+    scope = () if len(stands) == fleet.sensors else (f"of the {count(len(stands))} shown",)
+    by_chance = (f"about {count(chance)} by chance",) if chance else ()
     judged = [("notice", Fact("Could not be judged", (count(failed),)))] if failed else []
     return [
-        ("", Fact("Sensors", (count(total),))),
-        ("bad" if drifting else "", Fact("Drifting", (count(drifting),))),
+        ("", Fact("Sensors", (count(fleet.sensors),))),
+        ("bad" if fleet.reported else "", Fact("Reported", (count(fleet.reported),))),
+        ("", Fact("Newest hour drifts", (count(drifting), *by_chance))),
         *judged,
         ("notice" if silent else "", Fact("Silent", (count(silent), *scope))),
         ("", Fact("Images, last 24 h", (count(sum(stand.images for stand in stands)), *scope))),
@@ -226,6 +277,24 @@ def _verdict(stands: Standing, about: About) -> tuple[str, ...]:
     effect = "" if stands.hour.effect is None else f"effect {stands.hour.effect:.2f}"
     facts = ", ".join(filter(None, (count(stands.hour.rows, "image"), moved, effect)))
     return (*named, f"In {when.title}: {facts}.")
+
+
+def _evidence(sensor: Sensor, weighed: int, now: float) -> str:
+    """Whether one of many sensors is reported, and why."""
+    evidence = sensor.evidence
+    if evidence is None:
+        return "Not weighed against other sensors: nothing of its last week was yet."
+    among = f"among {count(weighed, 'sensor')}" if weighed > 1 else "of the only sensor"
+    verdict = "reported" if evidence.reported else "too little to be reported"
+    return f"Evidence that it drifts: {e_text(evidence.log_e)}, {verdict} {among}; {_said_most(evidence, now)}."
+
+
+def _said_most(evidence: Evidence, now: float) -> str:
+    """The span that says most, and what moved in it."""
+    until = hour_moment(evidence.until, now).text
+    span = "one hour" if evidence.hours == 1 else f"the {evidence.hours} h"
+    moved = f": {moved_words(evidence.moved)}" if evidence.moved else ""
+    return f"most in {span} until {until}{moved}"
 
 
 def _told(hours: Sequence[HourDrift]) -> list[str]:
@@ -293,10 +362,13 @@ class HourRow:
 
 @dataclass(frozen=True)
 class SensorRow:
-    """A line of the list of sensors: as `HourRow`, of the newest hour with a verdict."""
+    """A line of the list of sensors: its evidence, and as `HourRow` the newest hour with a verdict."""
 
     name: str
     address: str
+    reported: bool
+    evidence: str
+    said_most: str
     pill: Pill
     judged: Moment | None
     detail: str
@@ -311,11 +383,15 @@ class SensorRow:
 
 def sensor_row(sensor: Sensor, stands: Standing, now: float) -> SensorRow:
     """A sensor as a line of the list."""
-    week = last_week(now)
+    week, evidence, pill = last_week(now), sensor.evidence, PILLS[stands.verdict]
+    reported = evidence is not None and evidence.reported
     return SensorRow(
         name=sensor.name,
         address=sensor_address(sensor.name),
-        pill=PILLS[stands.verdict],
+        reported=reported,
+        evidence="" if evidence is None else e_text(evidence.log_e),
+        said_most=_said_most(evidence, now) if evidence is not None and evidence.log_e > 0 else "",
+        pill=pill if reported or stands.verdict != DRIFT else replace(pill, tone="plain"),  # an hour is no report
         judged=hour_moment(stands.hour.hour, now) if stands.hour else None,
         detail=_detail(stands),
         silence=stands.silence,

@@ -11,16 +11,28 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, case, func, select, update
 
 from lensai_integrations.edge.uploads import Sketches, unpack_sketches
-from lensai_integrations.server.records import DRIFT, FAILED, GOOD, HOUR, WAITING, HourDrift, Sensor
-from lensai_integrations.server.store import HOURS, META, SENSORS, UPLOADS, Store
+from lensai_integrations.server.records import (
+    DRIFT,
+    FAILED,
+    GOOD,
+    HOUR,
+    WAITING,
+    Evidence,
+    Fleet,
+    HourDrift,
+    Sensor,
+    look_first,
+)
+from lensai_integrations.server.store import EVIDENCE, HOURS, META, SENSORS, UPLOADS, Store
+from lensai_integrations.server.weighing import SPANS, evidence_of_row, fleet_of
 
 #: Columns of a verdict.
 VERDICT = (
     HOURS.c.sensor, HOURS.c.hour, HOURS.c.uploads, HOURS.c.rows, HOURS.c.drift, HOURS.c.effect, HOURS.c.moved,
     HOURS.c.judged, HOURS.c.problem,
 )  # fmt: skip
-#: Verdicts of sensors that are looked at before all others.
-_FIRST: Final = {DRIFT: 0, FAILED: 1}
+#: Seconds in which a sensor was heard of to be weighed against the others: its evidence is of that time.
+_WEIGHED: Final = SPANS[-1] * HOUR
 #: Seconds in which a sensor was heard of lately.
 _LATELY: Final = 86_400.0
 #: Sensors that are named in one statement.
@@ -50,15 +62,17 @@ class Latest:
         hours: The newest judged hours of some of them.
         drifting: How many drift, of all.
         left_out: How many have an hour that was judged, and are not in `hours`.
+        evidence: By name, of all sensors that are weighed against each other.
     """
 
     hours: list[HourDrift]
     drifting: int
     left_out: int
+    evidence: dict[str, Evidence]
 
 
 def list_sensors(store: Store, *, most: int, after: str = "", recent: int = 48) -> list[Sensor]:
-    """Sensors by name, each with its last hours.
+    """Sensors by name, each with its last hours, without their evidence.
 
     Args:
         store: Where from.
@@ -78,25 +92,41 @@ def list_sensors(store: Store, *, most: int, after: str = "", recent: int = 48) 
         return _with_hours(db, [_sensor(row) for row in db.execute(named)], recent)
 
 
-def sensors_to_look_at(store: Store, *, most: int, recent: int = 168) -> tuple[list[Sensor], Counter[str]]:
-    """The sensors to look at first, each with its last hours, and how all sensors stand.
-
-    First are those that drift, then those whose newest hour could not be judged; of the others, those of which nothing
-    came for longest.
+def weighed_sensors(store: Store, *, now: float) -> dict[str, Evidence]:
+    """The evidence of all sensors that were heard of within a week before anything was, and which are reported.
 
     Args:
         store: Where from.
-        most: How many sensors at most.
-        recent: Hours before a sensor's last upload from which verdicts are given, and count.
-
-    Returns:
-        The sensors, and of all sensors how many have which verdict: `DRIFT`, `FAILED`, `WAITING`, `GOOD`.
+        now: Unix time in seconds, which nothing in the store is newer than.
 
     Example:
         >>> import tempfile
         >>> store = Store(tempfile.mkdtemp())
-        >>> sensors_to_look_at(store, most=10)
-        ([], Counter())
+        >>> weighed_sensors(store, now=1.8e9)
+        {}
+        >>> store.close()
+    """
+    with store.reading() as db:
+        return _evidence(db, now)
+
+
+def sensors_to_look_at(store: Store, *, now: float, most: int, recent: int = 168) -> tuple[list[Sensor], Fleet]:
+    """The sensors to look at first, each with its last hours, and how all sensors stand.
+
+    First are those that are reported, then those whose newest hour could not be judged or of which nothing came for a
+    day; of each and of the others those with the most evidence, and last those without any.
+
+    Args:
+        store: Where from.
+        now: Unix time in seconds.
+        most: How many sensors at most.
+        recent: Hours before a sensor's last upload from which verdicts are given, and count.
+
+    Example:
+        >>> import tempfile
+        >>> store = Store(tempfile.mkdtemp())
+        >>> sensors_to_look_at(store, now=1.8e9, most=10)[0]
+        []
         >>> store.close()
     """
     of_sensor = (HOURS.c.sensor == SENSORS.c.name) & (HOURS.c.hour > SENSORS.c.last - recent * HOUR)
@@ -105,18 +135,26 @@ def sensors_to_look_at(store: Store, *, most: int, recent: int = 168) -> tuple[l
     newest = (
         select(verdict).where(has_verdict).order_by(HOURS.c.hour.desc()).limit(1).correlate(SENSORS).scalar_subquery()
     )
-    all_sensors = select(SENSORS.c.name, newest.label("verdict")).order_by(SENSORS.c.received, SENSORS.c.name)
+    all_sensors = select(SENSORS.c.name, newest.label("verdict"), SENSORS.c.received).order_by(SENSORS.c.name)
     with store.reading() as db:
-        verdicts = {row.name: row.verdict or WAITING for row in db.execute(all_sensors)}
-        first = sorted(verdicts, key=lambda name: _FIRST.get(verdicts[name], len(_FIRST)))[:most]
+        evidence, quiet = _evidence(db, now), _heard_since(db, now, _LATELY)
+        everyone = db.execute(all_sensors).all()
+        verdicts = {row.name: row.verdict or WAITING for row in everyone}
+        unheard = {row.name for row in everyone if row.received < quiet}
+        first = sorted(
+            verdicts,
+            key=lambda name: look_first(evidence.get(name), verdicts[name] == FAILED or name in unheard),
+        )[:most]
         rows = [row for some in _parts(first) for row in db.execute(select(SENSORS).where(SENSORS.c.name.in_(some)))]
-        sensors = {row.name: _sensor(row) for row in rows}  # without those that were forgotten this moment
+        # without those that were forgotten this moment
+        sensors = {row.name: replace(_sensor(row), evidence=evidence.get(row.name)) for row in rows}
         listed = [sensors[name] for name in first if name in sensors]
-        return _with_hours(db, listed, recent), Counter(verdicts.values())
+        reported = sum(each.reported for each in evidence.values())
+        return _with_hours(db, listed, recent), Fleet(Counter(verdicts.values()), len(evidence), reported)
 
 
 def find_sensor(store: Store, name: str, *, recent: int = 168) -> Sensor | None:
-    """A sensor with its last hours; None if there is none of that name.
+    """A sensor with its last hours, without its evidence; None if there is none of that name.
 
     Args:
         store: Where from.
@@ -176,7 +214,7 @@ def hour_report(store: Store, sensor: str, hour: int) -> tuple[HourDrift, dict[s
 
 
 def latest(store: Store, *, now: float, most: int, recent: int = 168) -> Latest:
-    """The newest judged hour of sensors heard of lately, those that drift first, then by name.
+    """The newest judged hour of sensors heard of lately: those that are reported, those that drift, then by name.
 
     Lately is within a day before anything was heard, which is no later than now.
 
@@ -190,11 +228,13 @@ def latest(store: Store, *, now: float, most: int, recent: int = 168) -> Latest:
     newest = select(func.max(HOURS.c.hour)).where(judged, HOURS.c.hour > SENSORS.c.last - recent * HOUR)
     of_newest = (HOURS.c.sensor == SENSORS.c.name) & (HOURS.c.hour == newest.correlate(SENSORS).scalar_subquery())
     with store.reading() as db:
-        since = min(now, db.scalar(select(func.max(SENSORS.c.received))) or 0.0) - _LATELY
-        heard = select(*VERDICT).join(SENSORS, of_newest).where(SENSORS.c.received >= since)
+        heard = select(*VERDICT).join(SENSORS, of_newest).where(SENSORS.c.received >= _heard_since(db, now, _LATELY))
         rows = db.execute(heard.order_by(SENSORS.c.name)).all()
-    listed = [verdict_of_row(row) for row in sorted(rows, key=lambda row: not row.drift)[:most]]
-    return Latest(listed, sum(bool(row.drift) for row in rows), len(rows) - len(listed))
+        evidence = _evidence(db, now)
+    reported = {name for name, each in evidence.items() if each.reported}
+    ordered = sorted(rows, key=lambda row: (row.sensor not in reported, not row.drift))
+    listed = [verdict_of_row(row) for row in ordered[:most]]
+    return Latest(listed, sum(bool(row.drift) for row in rows), len(rows) - len(listed), evidence)
 
 
 def counts(store: Store) -> Counts:
@@ -258,6 +298,23 @@ def _sensor(row: Any) -> Sensor:
     return Sensor(
         row.name, row.uploads, row.first, row.last, row.received, tuple(json.loads(row.problems)), run_url=row.run_url
     )
+
+
+def _heard_since(db: Connection, now: float, seconds: float) -> float:
+    """So many seconds before anything was heard, which is no later than now."""
+    return min(now, db.scalar(select(func.max(SENSORS.c.received))) or 0.0) - seconds
+
+
+def _evidence(db: Connection, now: float) -> dict[str, Evidence]:
+    """Of all sensors that are weighed against each other."""
+    heard = SENSORS.c.received >= _heard_since(db, now, _WEIGHED)
+    columns = [column for column in EVIDENCE.c if column.name != "parts"]
+    wanted = (
+        select(*columns).join(SENSORS, SENSORS.c.name == EVIDENCE.c.sensor).where(heard, EVIDENCE.c.log_e.is_not(None))
+    )
+    rows = db.execute(wanted).all()
+    reported = fleet_of([row.log_e for row in rows])
+    return {row.sensor: evidence_of_row(row, each) for row, each in zip(rows, reported, strict=True)}
 
 
 def verdict_of_row(row: Any) -> HourDrift:

@@ -6,7 +6,8 @@ is loaded again every minute: how long ago, and exactly when.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -45,6 +46,47 @@ class HourDrift:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """How much there is that a sensor drifts.
+
+    Attributes:
+        log_e: Natural logarithm of an e-value: a number that is 1 or less on average where nothing moved.
+        reported: Whether that is enough, among all sensors.
+        hours: Length of the span that says most, in hours.
+        until: When that ends, unix time in seconds.
+        moved: Streams that moved in it, worst first.
+        weighed: When this was found, unix time in seconds.
+    """
+
+    log_e: float
+    reported: bool = False
+    hours: int = 0
+    until: int = 0
+    moved: tuple[str, ...] = ()
+    weighed: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """How all sensors stand.
+
+    Attributes:
+        verdicts: How many have which verdict: `DRIFT`, `FAILED`, `WAITING`, `GOOD`.
+        weighed: How many were weighed against each other.
+        reported: How many of these are reported.
+    """
+
+    verdicts: Mapping[str, int]
+    weighed: int = 0
+    reported: int = 0
+
+    @property
+    def sensors(self) -> int:
+        """How many there are."""
+        return sum(self.verdicts.values())
+
+
+@dataclass(frozen=True)
 class Sensor:
     """A sensor, and its last hours.
 
@@ -57,6 +99,7 @@ class Sensor:
         problems: What was wrong with the newest: empty or damaged files.
         hours: Its recent hours, oldest first.
         run_url: Page of its MLflow run; empty where reports are not logged.
+        evidence: That it drifts; None while it was not weighed, or nothing came for a week.
     """
 
     name: str
@@ -67,6 +110,7 @@ class Sensor:
     problems: tuple[str, ...] = ()
     hours: tuple[HourDrift, ...] = ()
     run_url: str = ""
+    evidence: Evidence | None = None
 
 
 def hour_of(timestamp: int) -> int:
@@ -134,9 +178,8 @@ DAY: Final = 24 * HOUR
 _PATIENCE: Final = 3
 #: The usual gap of a sensor that has sent once: it is silent after a day.
 _UNKNOWN_GAP: Final = 8 * HOUR
-#: What a verdict is, worst first; a silent sensor comes after those of which something bad is known.
-DRIFT, FAILED, SILENT, WAITING, GOOD = "drift", "failed", "silent", "waiting", "good"
-_WORST_FIRST: Final = (DRIFT, FAILED, SILENT, WAITING, GOOD)
+#: What a verdict is.
+DRIFT, FAILED, WAITING, GOOD = "drift", "failed", "waiting", "good"
 
 
 @dataclass(frozen=True)
@@ -162,11 +205,29 @@ class Standing:
     uploads_today: int
     doubts: tuple[str, ...]
 
-    @property
-    def rank(self) -> int:
-        """0 for the sensors to look at first."""
-        worst = self.verdict if not self.silence or self.verdict in (DRIFT, FAILED) else SILENT
-        return _WORST_FIRST.index(worst)
+
+#: What a list of sensors has, from its top: those that are reported, those of which something else is wrong, and the
+#: others, of which those without evidence come last.
+REPORTED, TROUBLE, OTHERS, NO_EVIDENCE = range(4)
+
+
+def look_first(evidence: Evidence | None, trouble: bool) -> tuple[int, float]:
+    """Sort key of a sensor in a list: what part of it the sensor is in, and there the most evidence first.
+
+    Args:
+        evidence: That it drifts.
+        trouble: Whether its newest hour could not be judged, or nothing comes any more.
+
+    Example:
+        >>> look_first(Evidence(12.0, reported=True), trouble=True) < look_first(None, trouble=True)
+        True
+        >>> look_first(Evidence(12.0), trouble=False) < look_first(Evidence(-0.7), trouble=False)
+        True
+    """
+    if evidence is None:
+        return TROUBLE if trouble else NO_EVIDENCE, math.inf
+    part = REPORTED if evidence.reported else TROUBLE if trouble else OTHERS
+    return part, -evidence.log_e
 
 
 def verdict_of(hour: HourDrift) -> str:

@@ -37,7 +37,8 @@ from lensai_integrations.server.lasting import Lasting
 from lensai_integrations.server.metrics import ServerMetrics
 from lensai_integrations.server.records import HourDrift, duration, utc
 from lensai_integrations.server.settings import Settings
-from lensai_integrations.server.store import HOURS, SENSORS, UPLOADS, Store, StoreError, of_hour
+from lensai_integrations.server.store import EVIDENCE, HOURS, SENSORS, UPLOADS, Store, StoreError, of_hour
+from lensai_integrations.server.weighing import weigh
 
 _LOG = logging.getLogger(__name__)
 #: Seconds for which uploads are let come together, and between looks where nothing woke the worker.
@@ -259,6 +260,7 @@ class Settler:
         self._metrics.judged.labels("failed" if report is None else "drift" if report.drift else "no drift").inc()
         if report is None:
             self._metrics.failures.labels("judge").inc()
+        self._weigh(verdict, report, now)
         hours.put_verdict(self._store, verdict, due.version, None if report is None else report.to_json(indent=None))
         if report is None or window is None or self._on_judged is None:
             return
@@ -267,6 +269,16 @@ class Settler:
         except Exception as error:  # noqa: BLE001  what is told elsewhere must not stop the worker
             self._metrics.failures.labels("report").inc()
             self._told.warning("the report of %s, hour %d, was not logged: %s", due.sensor, due.hour, error)
+
+    def _weigh(self, verdict: HourDrift, report: DriftReport | None, now: float) -> None:
+        """Before the verdict is written: what the store refuses is done again with it."""
+        try:
+            weigh(self._store, self._baseline, verdict, report, now)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001  without evidence there is still a verdict
+            self._metrics.failures.labels("judge").inc()
+            self._told.warning("%s was not weighed: %s", verdict.sensor, error)
 
 
 def judge_hour(
@@ -357,6 +369,7 @@ def forget(store: Store, now: float, keep: float) -> Forgotten:
     left = exists().where(UPLOADS.c.sensor == SENSORS.c.name)
     with store.writing() as db:
         db.execute(delete(SENSORS).where(SENSORS.c.received < before, ~left))
+        db.execute(delete(EVIDENCE).where(EVIDENCE.c.sensor.not_in(select(SENSORS.c.name))))
         waiting = db.scalar(select(func.count()).select_from(HOURS).where(old)) or 0 if len(gone) == most else 0
     hours = [hour for _, hour in gone]
     return Forgotten(

@@ -31,6 +31,7 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
+    delete,
     event,
     insert,
     make_url,
@@ -44,7 +45,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from lensai_integrations.errors import InputError, LensAIError, MissingDependencyError
 
 #: Raised when a release changes the tables; `upgrade` makes them of those before.
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 METADATA: Final = MetaData()
 
@@ -129,9 +130,26 @@ SENSORS: Final = Table(
     Column("run_url", Text, nullable=False, default="", server_default=""),
 )
 
+#: A row per sensor that was weighed. `log_e` is the evidence, of what `parts` says; the most of it has the span that
+#: ends at `until` and is so many `hours` long, in which `moved` moved.
+EVIDENCE: Final = Table(
+    "lensai_evidence",
+    METADATA,
+    Column("sensor", String(128), primary_key=True),
+    Column("log_e", Double),
+    Column("hours", Integer, nullable=False, default=0, server_default="0"),
+    Column("until", BigInteger, nullable=False, default=0, server_default="0"),
+    Column("moved", Text, nullable=False, default="[]", server_default="[]"),
+    Column("weighed", Double, nullable=False, default=0.0, server_default="0"),
+    Column("parts", Text, nullable=False, default="{}", server_default="{}"),
+)
+
 
 def upgrade(db: Connection, version: str) -> bool:
     """Make tables of this release of those of an earlier one; nothing that is in them is changed.
+
+    What 3 has and 2 has not, `EVIDENCE`, is made with all tables that are not there; a sensor is in it from its next
+    verdict on.
 
     Args:
         db: In a transaction.
@@ -144,6 +162,7 @@ def upgrade(db: Connection, version: str) -> bool:
         for index in (DUE_INDEX, UNLOGGED_INDEX):  # of the same names, on other columns
             index.drop(db)
             index.create(db)
+    if version in ("1", "2"):
         db.execute(META.update().where(META.c.key == "schema").values(value=str(SCHEMA_VERSION)))
         return True
     return version == str(SCHEMA_VERSION)
@@ -265,7 +284,7 @@ class Store:
         self._engine.dispose()
 
     def judged_against(self, digest: str) -> bool:
-        """Say which baseline hours are judged against; with another one than before, all are judged anew.
+        """Say which baseline hours are judged against; with another one than before, all are judged and weighed anew.
 
         Args:
             digest: Of the baseline.
@@ -282,6 +301,7 @@ class Store:
                 return False
             db.execute(update(META).where(META.c.key == "baseline").values(value=digest))
             db.execute(update(HOURS).values(judged_version=0, claimed=0.0, logged_version=0))
+            db.execute(delete(EVIDENCE))
             return True
 
     def _prepare(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
@@ -40,8 +41,9 @@ def index(service: Reader, request: Request) -> HTMLResponse:
     """All sensors, with drift over time."""
 
     def make() -> str:
-        sensors, verdicts = queries.sensors_to_look_at(service.store, most=service.settings.listed)
-        return index_page(sensors, about(service, request, cut=len(sensors) < verdicts.total()), verdicts)
+        most, now = service.settings.listed, time.time()
+        sensors, fleet = queries.sensors_to_look_at(service.store, now=now, most=most)
+        return index_page(sensors, about(service, request, cut=len(sensors) < fleet.sensors), fleet)
 
     return page(service.index.get(make))
 
@@ -53,7 +55,10 @@ def one_sensor(service: Reader, request: Request, sensor: SensorName) -> HTMLRes
     if overview is None:
         raise no_such(sensor)
     hours = queries.list_hours(service.store, sensor, most=_HOURS + 1)
-    return page(sensor_page(overview, hours[-_HOURS:], about(service, request, cut=len(hours) > _HOURS)))
+    weighed = queries.weighed_sensors(service.store, now=time.time())
+    overview = replace(overview, evidence=weighed.get(sensor))
+    told = about(service, request, cut=len(hours) > _HOURS)
+    return page(sensor_page(overview, hours[-_HOURS:], told, len(weighed)))
 
 
 @router.get("/sensors/{sensor}/hours/{hour}/report", responses=SENSOR_REFUSALS)

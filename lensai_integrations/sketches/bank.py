@@ -177,7 +177,7 @@ class KLLBank(Sketch):
             low, high = self._levels.enter(self._pending.rows.T, present)
             xp = namespace(low)  # NaN where all rows are invalid: then the other is the answer
             self._low, self._high = xp.fmin(self._low, low), xp.fmax(self._high, high)
-            self._pending.filled = 0
+            self._pending.clear()
             return
         if self._pending.invalid:  # a stream that had some will have more
             self._pending.drop_invalid()
@@ -186,7 +186,7 @@ class KLLBank(Sketch):
         low, high = self._levels.enter(self._pending.rows.T)
         if np.isfinite([low, high]).all():  # sorting has shown it, at no cost
             self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
-            self._pending.filled = 0
+            self._pending.clear()
         else:
             self._levels.withdraw()
             self._pending.drop_invalid()
@@ -241,8 +241,14 @@ class KLLBank(Sketch):
         (`Levels.without_nan`), which adds at most 1/512 to the error of a rank. That error is a fraction of all rows
         seen there: with half of them invalid, it is twice as large a fraction of n.
         """
-        if self._pending.on_host:
-            return self
+        return self if self._pending.on_host else self._on_host()
+
+    def copied(self) -> Self:
+        """A copy on the host, its pending rows all valid, which goes on exactly as this bank would."""
+        return self._settled()._on_host()
+
+    def _on_host(self) -> Self:
+        """A copy in host memory."""
         result = copy(self)
         result._pending, result._levels = self._pending.moved(_HOST), self._levels.on_host()
         result._low, result._high = np.array(to_host(self._low)), np.array(to_host(self._high))
@@ -433,6 +439,7 @@ class PendingRows:
         self.places = places
         self.rows = _rows(0, dim, like)
         self.filled = 0
+        self._sound = 0  # so many of the first are known to be valid, on a host
         self._invalid = 0  # as far as the host knows
         self._valid: Array | None = None  # on an accelerator, which of its rows are valid, once these are all in use
         self._looked_at = 0  # rows that the accelerator has looked at,
@@ -491,13 +498,19 @@ class PendingRows:
 
     def drop_invalid(self) -> None:
         """On a host: leave out the rows in use with a value that is not finite, and count them."""
-        valid = np.isfinite(self.used).all(axis=1)
-        kept = int(np.count_nonzero(valid))
-        if kept == self.filled:
+        if self._sound == self.filled:
             return
-        self.invalid += self.filled - kept
-        self.rows[:kept] = self.used[valid]
-        self.filled = kept
+        new = self.used[self._sound :]
+        valid = np.isfinite(new).all(axis=1)
+        kept = self._sound + int(np.count_nonzero(valid))
+        if kept < self.filled:
+            self.invalid += self.filled - kept
+            self.rows[self._sound : kept] = new[valid]
+        self.filled = self._sound = kept
+
+    def clear(self) -> None:
+        """All rows in use have gone on to the levels."""
+        self.filled = self._sound = 0
 
     def mask_invalid(self) -> Array:
         """On an accelerator, with all places in use: overwrite such rows with NaN, and count them there.
@@ -521,7 +534,7 @@ class PendingRows:
         result = PendingRows(self.places, self.rows.shape[1], like)
         if self.filled:
             result.take(to_host(self.used) if result.on_host else send(self.used, like))
-        result.invalid = int(self.invalid)
+        result.invalid, result._sound = int(self.invalid), self._sound
         return result
 
     def state(self) -> State:
@@ -539,7 +552,7 @@ class PendingRows:
         require(len(rows) <= places, f"{len(rows)} pending rows for {places} places")
         require(bool(np.isfinite(rows).all()), "pending rows with values that are not finite")
         result = cls(places, dim, rows)
-        result.take(rows)
+        result._sound = result.take(rows)
         result.invalid = number(state, "invalid")
         return result
 
@@ -694,7 +707,7 @@ class Levels:
     def on_host(self) -> Levels:
         """A copy in arrays of its own, on the host; it waits for an accelerator."""
         result = copy(self)
-        result.items = {level: np.array(to_host(items)) for level, items in self.items.items()}
+        result.items = {level: np.array(to_host(items[:, : self.sizes[level]])) for level, items in self.items.items()}
         result.sizes, result.compactions = dict(self.sizes), dict(self.compactions)
         result._keys = to_host(self._keys)
         return result

@@ -18,6 +18,7 @@ which neither mixed precision nor TF32 touches, and added up by one product of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import lru_cache
 from typing import Any, Self
 
@@ -338,6 +339,12 @@ class KernelMean(Sketch):
         result._top, result._n, result._sums = self._top, self._n, self._sums
         if self._device is not None:
             result._top, result._n, result._sums = self._device.landed()
+        return result
+
+    def copied(self) -> Self:
+        """A copy with numpy state. Arrays are shared: they are never written to."""
+        result = copy(self.to_host())
+        result._pending = [joined(result._pending)] if result._pending else []
         return result
 
     def state(self) -> State:

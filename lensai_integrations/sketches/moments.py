@@ -221,6 +221,10 @@ class Moments(Sketch):
         """The same moments with numpy state; itself if it has that already. Waits for the accelerator."""
         return self if self._device is None else self._on_host()
 
+    def copied(self) -> Self:
+        """A copy with numpy state."""
+        return self._on_host()
+
     def state(self) -> State:
         """Plain host arrays: `n`, `rows_seen` and `covariance` int64, `mean` float64 `[D]` and `products` float64.
 

@@ -220,6 +220,10 @@ class RowSample:
         """The same sample with its rows in host memory; itself if they are there. Waits for the accelerator."""
         if all(is_numpy_array(buffer) for buffer in self._buffers.values()):
             return self
+        return self.copied()
+
+    def copied(self) -> Self:
+        """A copy with its rows in host memory, which goes on drawing as this one would."""
         result = type(self)(self.size, self.seed)
         result._hold(*self._ordered())
         result.n = self.n

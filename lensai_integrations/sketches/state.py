@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -78,6 +78,13 @@ class Sketch(ABC):
     def to_host(self) -> Self:
         """The same in host memory, for which an accelerator is waited for; itself if it is there."""
 
+    def copied(self) -> Self:
+        """A copy in host memory, which goes on exactly as this one would. Waits for an accelerator.
+
+        Those that are copied for every image do so without the checks that a state from elsewhere needs.
+        """
+        return type(self).from_state(self.to_host().state())
+
     @abstractmethod
     def state(self) -> State:
         """Plain host arrays, named alike in all sketches of a kind."""
@@ -110,22 +117,6 @@ class Sketch(ABC):
             streams: The names of the columns, which are the same in both.
         """
         return {}
-
-
-#: A sketch, or a sample of rows.
-Copied = TypeVar("Copied", bound=Any)
-
-
-def copied(sketch: Copied) -> Copied:
-    """A copy in host memory, which goes on exactly as this one would. Waits for an accelerator.
-
-    Example:
-        >>> from lensai_integrations.sketches.moments import Moments
-        >>> copied(Moments(3)).dim
-        3
-    """
-    result: Copied = type(sketch).from_state(sketch.to_host().state())
-    return result
 
 
 def field(state: Mapping[str, Any], name: str, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any]:

@@ -50,11 +50,12 @@ _TRIED_STRETCHES: Final = 8
 _WORTH_SHRINKING_TO: Final = 0.75
 
 
-def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def pack(arrays: Mapping[str, NDArray[Any]], *, compressed: bool = True) -> bytes:
     """The arrays as the bytes of an npz file; the same arrays always give the same bytes.
 
     Args:
         arrays: Plain numbers by name.
+        compressed: False to leave all as they are, which takes a third of the time.
 
     Returns:
         What `unpack` takes: each array compressed, if that saves a quarter of it; none, if they are so empty that it
@@ -73,14 +74,14 @@ def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
             f"{len(arrays)} arrays of {total} bytes are more than the {MAX_ARRAYS} of {MAX_ARRAYS_BYTES} bytes that are"
             " read again: profile fewer or narrower layers, or keep fewer rows"
         )
-    blob = _zipped(arrays)
+    blob = _zipped(arrays, compressed=compressed)
     blob = blob if total <= _most_unpacked(blob) else _zipped(arrays, compressed=False)
     if len(blob) > MAX_FILE_BYTES:
         raise InputError(f"the arrays take {len(blob)} bytes, more than the {MAX_FILE_BYTES} that are read again")
     return blob
 
 
-def _zipped(arrays: Mapping[str, NDArray[Any]], *, compressed: bool = True) -> bytes:
+def _zipped(arrays: Mapping[str, NDArray[Any]], *, compressed: bool) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(arrays):

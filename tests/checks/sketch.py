@@ -19,7 +19,7 @@ from libraries import LIBRARIES, maker
 from numpy.typing import NDArray
 
 from lensai_integrations.errors import FormatError, InputError
-from lensai_integrations.sketches.state import Sketch, State, copied
+from lensai_integrations.sketches.state import Sketch, State
 from lensai_integrations.storage.npz import pack, unpack
 
 #: Columns of the rows that sketches are given here, and channels of the pixels.
@@ -104,12 +104,12 @@ def empty_is_neutral(make: Make) -> None:
     """An empty one has no rows, can be told and stored, and adds nothing to another."""
     empty = make()
     assert facts(empty)[0] == 0
-    assert_same(copied(empty), empty)
+    assert_same(empty.copied(), empty)
     for n in SIZES:
         sketch = seen(make, values_for(make(), n))
         fresh = sketch.empty()
         assert (type(fresh), fresh.n, getattr(fresh, "rows_seen", 0)) == (type(sketch), 0, 0)
-        for one, other in ((copied(sketch), fresh), (fresh, sketch)):
+        for one, other in ((sketch.copied(), fresh), (fresh, sketch)):
             one.merge(other)
             assert facts(one) == facts(sketch)
 
@@ -120,11 +120,11 @@ def merging_is_seeing_together(make: Make) -> None:
         batches = [values_for(make(), n, seed) for seed, n in enumerate(sizes)]
         a, b, c = (seen(make, batch) for batch in batches)
         whole, before = facts(seen(make, *batches)), c.state()
-        first, last, turned = copied(a), copied(b), copied(c)
+        first, last, turned = a.copied(), b.copied(), c.copied()
         first.merge(b)
         first.merge(c)
         last.merge(c)
-        one = copied(a)
+        one = a.copied()
         one.merge(last)
         turned.merge(b)
         turned.merge(a)
@@ -153,7 +153,7 @@ def assert_states(one: State, other: State) -> None:
 
 
 def stored_and_read_it_goes_on(make: Make) -> None:
-    """A state is plain arrays with the same names whatever was seen; what is read from a file goes on as the original.
+    """A state is plain arrays with the same names whatever was seen; what is read from a file or copied goes on alike.
 
     It shares no memory with the sketch.
     """
@@ -163,11 +163,14 @@ def stored_and_read_it_goes_on(make: Make) -> None:
         state = sketch.state()
         assert set(state) == names
         assert all(type(array) is np.ndarray and array.dtype.kind in "iuf" for array in state.values())
-        read = type(sketch).from_state(unpack(pack(state), "a state"))
+        read, copied = type(sketch).from_state(unpack(pack(state), "a state")), sketch.copied()
         assert_states(read.state(), state)
-        for each in (sketch, read):
+        assert_states(copied.state(), state)
+        read.update(values_for(sketch, 40, seed=1))
+        assert_states(sketch.state(), state)
+        for each in (sketch, copied):
             each.update(values_for(sketch, 40, seed=1))
-        assert_states(read.state(), sketch.state())
+            assert_states(read.state(), each.state())
         before = {name: array.copy() for name, array in sketch.state().items()}
         for array in sketch.state().values():
             if array.flags.writeable:
@@ -218,7 +221,7 @@ def _refused_or_sound(make: Make, state: Mapping[str, Any]) -> None:
         return
     facts(sketch)
     sketch.compared(sketch, streams_of(sketch))
-    copied(sketch)
+    sketch.copied()
     sketch.empty().merge(sketch)
 
 

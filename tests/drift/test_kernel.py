@@ -9,10 +9,10 @@ from scipy.stats import chi2, kstest
 from lensai_integrations.drift import kernel
 from lensai_integrations.drift.kernel import (
     FEWEST_NULL_ROWS,
+    NullMoments,
     bound_p_value,
     centred_products,
     kernel_test,
-    null_sums,
     weighted_chi_square_p_value,
 )
 from lensai_integrations.errors import DefinitionError
@@ -52,7 +52,7 @@ def test_for_many_rows_the_sums_are_traces_of_the_covariance(rng):
     mean = mean_of(rows)
     features = mean.features(rows).reshape(2000, -1).astype(float) / 3**0.5
     covariance = np.cov(features.T)
-    second, third = null_sums(centred_products(mean, rows), np.trace(covariance), 10**9, 10**9)
+    second, third = NullMoments.of(centred_products(mean, rows), np.trace(covariance)).sums(10**9, 10**9)
     assert second == pytest.approx(np.sum(covariance**2), rel=0.15)
     assert third == pytest.approx(np.trace(covariance @ covariance @ covariance), rel=0.3)
 
@@ -69,7 +69,7 @@ def test_the_sums_are_the_cumulants_of_the_squared_distance(rng, n, m):
 
     points = draw(3000)
     trace = (1 / 7 - 1 / 16) * np.sum(scale**2)
-    second, third = null_sums(points @ points.T, trace, n, m)
+    second, third = NullMoments.of(points @ points.T, trace).sums(n, m)
     trials = 100_000
     centre = draw(trials * n).reshape(trials, n, 3).mean(axis=1) if n < 100 else 0
     distance = np.sum((draw(trials * m).reshape(trials, m, 3).mean(axis=1) - centre) ** 2, axis=1) / (1 / n + 1 / m)
@@ -240,7 +240,7 @@ def test_another_sample_or_more_rows_are_looked_at_anew(rng):
 
 
 def test_the_null_moments_are_the_formulas(rng):
-    """`null_sums` of a few rows, written out over all pairs and triples."""
+    """The null moments of a few rows, written out over all pairs and triples."""
     rows, n, m = rows_of(rng, 40), 70, 30
     mean = mean_of(rows)
     h, trace = centred_products(mean, rows), 0.4
@@ -255,6 +255,6 @@ def test_the_null_moments_are_the_formulas(rng):
     variance = 2 * square * (1 - q) + np.mean(excess**2) * q
     inside = 8 * triangle * (1 - 2 * q) + 4 * cube * u + 12 * once * q + 6 * twice * u
     third = (1 - q) * inside + np.mean(excess**3) * w
-    found = null_sums(h, trace, n, m)
+    found = NullMoments.of(h, trace).sums(n, m)
     assert found[0] == pytest.approx(variance / 2, rel=1e-9)
     assert found[1] == pytest.approx(np.clip(third / 8, 1e-3 * found[0] ** 1.5, 2 * found[0] ** 1.5), rel=1e-9)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lensai_integrations import Baseline, DriftMonitor, Profiler
-from lensai_integrations.monitoring.monitor import _BODIES
+from lensai_integrations.monitoring.bodies import _BODIES
 from lensai_integrations.monitoring.sinks import Sink
 
 RNG = np.random.default_rng(0)

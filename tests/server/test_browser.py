@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import CONTRAST, FAINT_TEXT, browser_page, launched, listen
-from sensors import HOSTILE, about, make_sensor
+from sensors import HOSTILE, about, evidence, make_sensor
 
 from lensai_integrations.server.pages import index_page, problem_page, sensor_page
 
@@ -29,6 +30,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pages")
     kinds = {"door": "ggdd", "yard": "gfgg", LONG: "gg.g", HOSTILE: "gw"}
     sensors = [make_sensor(name, each * 12, problems=(HOSTILE,), run_url="https://m/") for name, each in kinds.items()]
+    sensors[0] = replace(sensors[0], evidence=evidence(20.0, reported=True))
     sensors += [make_sensor(f"cam {number}") for number in range(8)]
     texts = {
         "index": index_page(sensors, about(problems=(HOSTILE, LONG))),
@@ -64,11 +66,13 @@ def test_sensors_are_seen_with_marks_where_they_drifted(browser: Any, pages: dic
         assert len(names) == 12
         assert names[0] == "door"
         assert HOSTILE in names
+        assert page.locator(".pill.bad").all_inner_texts() == ["▲ reported", "▲ drift"]  # red is what is reported
         door = page.locator("tr[data-name=door]")
         drift, good = (door.locator(f"svg .{kind}").bounding_box() for kind in ("moved", "s0"))
         assert drift["height"] > 30  # from the foot of the bars to the flags
         assert 2 <= good["height"] < 10
-        assert drift["x"] > door.locator("svg").bounding_box()["x"] + 150  # two days of seven
+        whole = door.locator("svg").bounding_box()
+        assert drift["x"] > whole["x"] + 0.7 * whole["width"]  # two days of seven
         assert "door: 24 of 48 judged hours drifted" in door.locator("svg title").text_content()
 
 
@@ -78,12 +82,15 @@ def test_the_filter_leaves_what_was_asked_for(browser: Any, pages: dict[str, str
         page.get_by_label("Filter").fill("CAM")
         assert page.locator("tr[data-name]:visible").count() == 8
         assert page.locator("output").inner_text() == "8 of 12"
+        titles = page.locator("tr.part:visible").all_inner_texts()
+        assert [title.strip() for title in titles] == ["Not reported, the most evidence first"]
         page.get_by_label("Filter").fill("nothing like it")
         assert page.get_by_text("No sensor has such a name.").is_visible()
 
 
 def test_every_minute_the_page_is_fresh_and_nothing_else_changes(browser: Any) -> None:
-    answers = [[make_sensor(f"cam {n}") for n in range(9)], [make_sensor(f"cam {n}", "gd") for n in range(10)]]
+    reported = [make_sensor(f"cam {n}", "gd", evidence=evidence(9.0, reported=True)) for n in range(10)]
+    answers = [[make_sensor(f"cam {n}") for n in range(9)], reported]
     with browser_page(width=1280, height=400, browser=browser) as page:
         complaints = listen(page)
         page.clock.install()

@@ -5,6 +5,7 @@ The charts: every hour at its place, drift in colour and form, gaps where nothin
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import xml.etree.ElementTree as ET
@@ -14,7 +15,7 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sensors import HOSTILE, NOW, THIS_HOUR, about, make_hours, make_sensor
+from sensors import HOSTILE, NOW, THIS_HOUR, about, evidence, make_hours, make_sensor
 
 from lensai_integrations.server.pages import (
     HourSpan,
@@ -27,7 +28,7 @@ from lensai_integrations.server.pages import (
     span_of,
     web_address,
 )
-from lensai_integrations.server.records import DAY, HOUR, HourDrift
+from lensai_integrations.server.records import DAY, HOUR, Fleet, HourDrift
 
 
 class Reader(HTMLParser):
@@ -63,20 +64,54 @@ class Reader(HTMLParser):
             self._texts.append(data)
 
 
-def index(*sensors, verdicts=None, **settings):
-    return Reader(index_page(sensors, about(**settings), verdicts))
+def index(*sensors, fleet=None, **settings):
+    return Reader(index_page(sensors, about(**settings), fleet))
 
 
 def one(sensor, hours=None, **settings):
     return Reader(sensor_page(sensor, sensor.hours if hours is None else hours, about(**settings)))
 
 
-def test_sensors_are_listed_worst_first_then_by_name():
+def test_the_most_evidence_comes_first_in_each_part_then_names():
     silent = make_sensor("a-silent", "gg", end=THIS_HOUR - 9 * HOUR)
-    kinds = {"cam 10": "gg", "cam 2": "gg", "Cam 3": "gg", "waits": "ww", "fails": "gf", "z drifts": "gd"}
-    page = index(silent, *(make_sensor(name, each) for name, each in kinds.items()))
-    assert page.rows == ["z drifts", "fails", "a-silent", "waits", "cam 2", "Cam 3", "cam 10"]
-    assert "1 of 7 sensors drift" in page.text
+    kinds = {"cam 10": "gg", "cam 2": "gg", "Cam 3": "gg", "waits": "ww", "fails": "gf", "an hour drifts": "gd"}
+    shown = [silent, *(make_sensor(name, each) for name, each in kinds.items())]
+    shown += [make_sensor("z more", evidence=evidence(50.0, reported=True))]
+    shown += [make_sensor("b less", "gf", evidence=evidence(9.0, reported=True))]
+    shown += [make_sensor("too little", "gg", evidence=evidence(3.0))]
+    page = index(*shown)
+    reported, trouble = ["z more", "b less"], ["a-silent", "fails"]
+    assert page.rows == [*reported, *trouble, "too little", "an hour drifts", "cam 2", "Cam 3", "cam 10", "waits"]
+    assert "2 of 10 sensors drift, 2 could not be judged, 1 not judged yet Held" in page.text
+    titles = ("Reported, the most", "Could not be judged, or silent a-s", "Not reported, the most", "Not weighed yet w")
+    places = [page.text.index(title) for title in titles]
+    assert places == sorted(places)
+
+
+def test_evidence_is_told_with_where_it_is_from_and_how_much_it_takes():
+    sensors = [make_sensor(f"cam {number}") for number in range(998)]
+    shown = [make_sensor("a", evidence=evidence(30.0, reported=True)), make_sensor("b", evidence=evidence(6.0))]
+    text = index(*shown, *sensors).text
+    assert "a ▲ reported 1e13 most in the 24 h until 23:00: inputs/noise ✓ no drift" in text
+    assert "b 403 most in the 24 h until 23:00 ✓ no drift" in text
+    assert "cam 0 below 1 ✓ no drift" in text
+    assert "of those reported at most 5% are false on average." in text
+    assert "The more sensors there are, the more a single one needs. Among 1,000 sensors one more needs 10,000." in text
+    assert "waits none yet … not judged yet" in index(make_sensor("waits", "w")).text
+
+
+def test_an_hour_below_the_rate_is_no_report():
+    sensor = make_sensor("door", "gd")
+    text = index(sensor).text
+    assert "No drift reported at 1 sensor" in text
+    assert "Reported 0 Newest hour drifts 1" in text
+    assert "below 1 ▲ drift 22:00" in text
+    about_it = Reader(sensor_page(sensor, sensor.hours, about(), 500)).text
+    assert "Not reported Evidence that it drifts: below 1, too little to be reported among 500 sensors" in about_it
+    told = make_sensor(evidence=evidence(math.log(5239), reported=True, hours=1))
+    text = one(told).text
+    assert "Reported Evidence that it drifts: 5,239, reported of the only sensor; most in one hour until" in text
+    assert "Not weighed against other sensors" in one(make_sensor(kinds="w")).text
 
 
 @pytest.mark.parametrize(
@@ -113,24 +148,27 @@ def test_an_hour_into_which_something_was_not_merged_says_so(kinds, listed, told
 def test_key_figures():
     sensors = [make_sensor("a", "g" * 24), make_sensor("b", "d"), make_sensor("c", "gg", end=THIS_HOUR - 9 * HOUR)]
     text = index(*sensors).text
-    assert "Sensors 3 Drifting 1 Silent 1 Images, last 24 h 2,700 Uploads today, UTC 52" in text
-    assert "Held against models:/digits@champion, 2,000 images; false alarms: 1% of the hours." in text
+    assert "Sensors 3 Reported 0 Newest hour drifts 1 Silent 1 Images, last 24 h 2,700 Uploads today, UTC 52" in text
+    assert (
+        "Held against models:/digits@champion, 2,000 images; of those reported at most 5% are false on average." in text
+    )
 
 
 @pytest.mark.parametrize(
     ("sensors", "headline"),
     [
         ([], "No sensor has sent anything yet"),
-        ([make_sensor(kinds="d")], "1 of 1 sensor drifts"),
-        ([make_sensor(kinds="g")], "No drift at 1 sensor"),
+        ([make_sensor(kinds="d", evidence=evidence(9.0, reported=True))], "1 of 1 sensor drifts"),
+        ([make_sensor(kinds="d")], "No drift reported at 1 sensor"),
+        ([make_sensor(kinds="g", evidence=None)], "1 sensor, not weighed yet"),
         ("ww", "2 sensors, not judged yet"),
         ("fff", "3 sensors could not be judged"),
         ("f", "1 sensor could not be judged"),
-        ("fg", "No drift at 1 of 2 sensors, 1 could not be judged"),
-        ("ggwwf", "No drift at 2 of 5 sensors, 1 could not be judged, 2 not judged yet"),
-        ("gw", "No drift at 1 of 2 sensors, 1 not judged yet"),
-        ("fww", "3 sensors, 1 could not be judged, 2 not judged yet"),
-        ("gdf", "1 of 3 sensors drift, 1 could not be judged"),
+        ("fg", "No drift reported at 1 of 2 sensors, 1 could not be judged"),
+        ("ggwwf", "No drift reported at 2 of 5 sensors, 1 could not be judged, 2 not judged yet"),
+        ("gw", "No drift reported at 1 of 2 sensors, 1 not judged yet"),
+        ("fww", "3 sensors, not weighed yet, 1 could not be judged, 2 not judged yet"),
+        ("gdf", "No drift reported at 2 of 3 sensors, 1 could not be judged"),
     ],
 )
 def test_the_headline_is_the_answer(sensors, headline):
@@ -139,10 +177,12 @@ def test_the_headline_is_the_answer(sensors, headline):
 
 
 def test_sensors_that_are_not_shown_are_counted():
-    verdicts = {"drift": 3, "failed": 2, "good": 1200}
-    text = index(make_sensor("a", "d"), make_sensor("b", "d"), verdicts=verdicts, cut=True).text
+    fleet = Fleet({"drift": 14, "failed": 2, "good": 1189}, weighed=1200, reported=3)
+    text = index(make_sensor("a", "d"), make_sensor("b", "d"), fleet=fleet, cut=True).text
     assert "3 of 1,205 sensors drift, 2 could not be judged Held" in text
-    assert "Sensors 1,205 Drifting 3 Could not be judged 2 Silent 0 of the 2 shown Images, last 24 h 200 of" in text
+    assert "Sensors 1,205 Reported 3 Newest hour drifts 14 about 12 by chance Could not be judged 2 Silent 0" in text
+    assert "Silent 0 of the 2 shown Images, last 24 h 200 of the 2 shown" in text
+    assert "Among 1,200 sensors one more needs 6,000." in text
     assert "The 2 of 1,205 sensors to look at first are shown" in text
     assert "No sensor that is shown has such a name." in text
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sensors import NOW, THIS_HOUR, make_sensor
 
-from lensai_integrations.server.records import DAY, HOUR, ago, duration, standing, usual_gap, utc
+from lensai_integrations.server.records import DAY, HOUR, Evidence, ago, duration, look_first, standing, usual_gap, utc
 
 
 @pytest.mark.parametrize(
@@ -23,14 +23,20 @@ def test_the_newest_hour_with_a_verdict_counts(kinds, verdict, age):
     assert (found.hour and (THIS_HOUR - found.hour.hour) // HOUR) == age
 
 
-def test_worst_come_first():
-    kinds = ["gd", "gf", "gg", "ww", "gg"]
-    sensors = [make_sensor(kinds=kind) for kind in kinds]
-    sensors[2] = make_sensor(kinds="gg", end=THIS_HOUR - 5 * HOUR)
-    assert [standing(sensor, NOW).rank for sensor in sensors] == [0, 1, 2, 3, 4]
-    old_drift = make_sensor(kinds="gd", end=THIS_HOUR - 5 * HOUR)
-    assert standing(old_drift, NOW).rank == 0
-    assert standing(old_drift, NOW).silence
+def test_reported_ones_come_first_then_those_in_trouble_then_the_others_by_evidence():
+    reported, weak, none = Evidence(12.0, reported=True), Evidence(-0.5), None
+    keys = [
+        look_first(Evidence(99.0, reported=True), trouble=False),
+        look_first(reported, trouble=True),
+        look_first(Evidence(9.0), trouble=True),
+        look_first(weak, trouble=True),
+        look_first(none, trouble=True),
+        look_first(Evidence(9.0), trouble=False),
+        look_first(weak, trouble=False),
+        look_first(none, trouble=False),
+    ]
+    assert keys == sorted(keys)
+    assert len(set(keys)) == len(keys)
 
 
 @pytest.mark.parametrize(

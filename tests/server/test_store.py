@@ -17,7 +17,7 @@ from sqlalchemy import func, inspect, select, text, update
 from lensai_integrations.errors import InputError
 from lensai_integrations.server import hours, queries
 from lensai_integrations.server import store as stores
-from lensai_integrations.server.store import HOURS, META, SENSORS, Store, StoreError
+from lensai_integrations.server.store import EVIDENCE, HOURS, META, SENSORS, Store, StoreError
 
 
 def test_it_is_there_again_when_it_is_opened_again(place):
@@ -26,7 +26,7 @@ def test_it_is_there_again_when_it_is_opened_again(place):
     first.close()
     second = Store(place)
     with second.reading() as db:
-        assert dict(db.execute(select(META.c.key, META.c.value)).all()) == {"schema": "2", "baseline": "a"}
+        assert dict(db.execute(select(META.c.key, META.c.value)).all()) == {"schema": "3", "baseline": "a"}
     second.close()
 
 
@@ -47,10 +47,12 @@ def test_hours_are_judged_anew_with_another_baseline(store):
     row = {"sensor": "a", "hour": 0, "version": 3, "updated": 0.0, "uploads": 1, "rows": 1, "sketches": b""}
     with store.writing() as db:
         db.execute(HOURS.insert().values(**row, judged_version=3, claimed=9.0))
+        db.execute(EVIDENCE.insert().values(sensor="a", log_e=9.0))
     assert store.judged_against("a") is False
     assert store.judged_against("b") is True
     with store.reading() as db:
         assert db.execute(select(HOURS.c.judged_version, HOURS.c.claimed)).one() == (0, 0.0)
+        assert db.execute(select(EVIDENCE)).all() == []
 
 
 def test_tables_of_another_release_are_refused(place):
@@ -58,30 +60,39 @@ def test_tables_of_another_release_are_refused(place):
     with store.writing() as db:
         db.execute(update(META).where(META.c.key == "schema").values(value="99"))
     store.close()
-    with pytest.raises(InputError, match="tables of version 99; this release reads 2"):
+    with pytest.raises(InputError, match="tables of version 99; this release reads 3"):
         Store(place)
 
 
-def test_tables_of_the_release_before_are_upgraded(place):
-    """They differ in two indices, of the same names on other columns."""
+def old_indices(db):
+    """Those of version 1, of the same names on other columns."""
+    for name, column, where in (
+        ("due", "claimed", "judged_version < version"),
+        ("unlogged", "logged", "logged_version < judged_version"),
+    ):
+        db.execute(text(f"DROP INDEX lensai_hours_{name}"))
+        db.execute(text(f"CREATE INDEX lensai_hours_{name} ON lensai_hours ({column}) WHERE {where}"))
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_tables_of_the_releases_before_are_upgraded(place, version):
+    """They lack the table of evidence; those of version 1 differ in two indices, too."""
     store = Store(place)
     row = {"sensor": "a", "hour": 0, "version": 3, "updated": 0.0, "uploads": 1, "rows": 1, "sketches": b"abc"}
     with store.writing() as db:
         db.execute(HOURS.insert().values(**row))
-        for name, column, where in (
-            ("due", "claimed", "judged_version < version"),
-            ("unlogged", "logged", "logged_version < judged_version"),
-        ):
-            db.execute(text(f"DROP INDEX lensai_hours_{name}"))
-            db.execute(text(f"CREATE INDEX lensai_hours_{name} ON lensai_hours ({column}) WHERE {where}"))
-        db.execute(update(META).where(META.c.key == "schema").values(value="1"))
+        db.execute(text("DROP TABLE lensai_evidence"))
+        if version == "1":
+            old_indices(db)
+        db.execute(update(META).where(META.c.key == "schema").values(value=version))
     store.close()
     for _ in range(2):
         store = Store(place)
         with store.reading() as db:
             found = {index["name"]: index["column_names"] for index in inspect(db).get_indexes("lensai_hours")}
-            assert db.scalar(select(META.c.value)) == "2"
+            assert db.scalar(select(META.c.value)) == "3"
             assert db.scalar(select(HOURS.c.sketches)) == b"abc"
+            assert db.execute(select(EVIDENCE)).all() == []
         assert found["lensai_hours_due"] == ["sensor", "hour", "claimed"]
         assert found["lensai_hours_unlogged"] == ["sensor", "hour", "logged"]
         assert hours.claim(store, 100.0, 60.0).version == 3

@@ -10,6 +10,7 @@ function filter() {
   const wanted = box.value.trim().toLowerCase();
   const rows = [...document.querySelectorAll("tr[data-name]")];
   for (const row of rows) row.hidden = !row.dataset.name.toLowerCase().includes(wanted);
+  for (const part of document.querySelectorAll(".sensors tbody")) part.hidden = !part.querySelector("tr[data-name]:not([hidden])");
   const shown = rows.filter((row) => !row.hidden).length;
   document.querySelector("output").textContent = wanted ? `${shown} of ${rows.length}` : "";
   document.querySelector(".none").hidden = shown > 0;
