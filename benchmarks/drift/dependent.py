@@ -6,8 +6,8 @@ The network and its features are those of `detection.py`. For each baseline of 2
 production comes from the other 3,000, in consecutive windows of 200 rows: independent rows; bursts, every image ten
 times; scenes, 60 rows that are nearest to one of them by their embeddings; and windows with shares of classes of their
 own, drawn of Dirichlet's distribution. Each window is held against the baseline as if its rows were independent (as
-those of a data set that is profiled as it is stored), as it comes, and by a baseline that has learned from so many
-clean windows before. Shifted ones are the same with every row darkened or blurred.
+`compare` does with those of a data set), as a monitor does, and by a baseline that has learned from so many clean
+windows before. Shifted ones are the same with every row darkened or blurred.
 
 Then hours of which each has a brightness of its own, the same every day: they are learned from two weeks with and
 without the hour as context, and looked at in the next; a shifted hour is one that looks as one twelve hours later.
@@ -34,7 +34,7 @@ from lensai_integrations import Baseline, Profile, calibrate, compare
 from lensai_integrations.drift.learning import with_clean_windows
 from lensai_integrations.monitoring.events import WindowReport
 from lensai_integrations.monitoring.normal import Normal
-from lensai_integrations.profiles.profile import AS_STORED, ORDER
+from lensai_integrations.profiles.profile import IN_TIME, ORDER
 
 ROWS: Final = 2000
 M: Final = 200
@@ -43,7 +43,7 @@ RATE: Final = 0.01
 MOST: Final = 0.05
 SHIFTED: Final = ("brightness easy", "blur easy", "noise 6")
 GROUPS: Final = ("inputs", "embeddings", "outputs")
-WAYS: Final = ("independent", "as it comes", "learned")
+WAYS: Final = ("all rows count", "as a monitor sees it", "learned")
 #: From rows, labels and the numbers that may be drawn to the numbers of one window after the other.
 Draw = Callable[[np.random.Generator, Rows, NDArray[Any], Numbers], Iterator[Numbers]]
 
@@ -108,10 +108,10 @@ class Data:
 
 def verdicts(independently: Baseline, taught: Baseline, window: Profile) -> list[bool]:
     """Whether a window is said to drift at a rate of 1%, by each of the ways."""
-    stored = Profile(window.groups, window.rows, {**window.info, ORDER: AS_STORED})
+    came = Profile(window.groups, window.rows, {**window.info, ORDER: IN_TIME})
     return [
         compare(*pair, false_alarm_rate=RATE).drift
-        for pair in ((independently, stored), (independently, window), (taught, window))
+        for pair in ((independently, window), (independently, came), (taught, came))
     ]
 
 

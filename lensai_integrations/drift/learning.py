@@ -101,7 +101,7 @@ def calibrate(
         raise InputError(f"seed={seed!r} should be a whole number, 0 or more")
     if not isinstance(baseline, Baseline | Profile):
         raise InputError(f"baseline is a {type(baseline).__name__}: pass a Baseline or a Profile")
-    windows = () if isinstance(clean_windows, tuple) and not clean_windows else _listed(clean_windows)
+    windows = _listed(clean_windows, or_none=True)
     whole = baseline if isinstance(baseline, Baseline) else Baseline(baseline)
     calibration = calibrated(whole.reference, sizes=SIZES, draws=draws, seed=seed, progress=progress)
     if windows:
@@ -167,7 +167,7 @@ def taught(
     return replace(calibration, parts=tuple(taught_parts), learned=known, notes=notes)
 
 
-def _listed(windows: Iterable[Profile]) -> list[Profile]:
+def _listed(windows: Iterable[Profile], *, or_none: bool = False) -> list[Profile]:
     """Clean windows, enough of them."""
     if isinstance(windows, Profile | Baseline):
         raise InputError(f"clean_windows is a {type(windows).__name__}: pass a list of Profiles, one of each window")
@@ -175,7 +175,7 @@ def _listed(windows: Iterable[Profile]) -> list[Profile]:
     for number, window in enumerate(listed):
         if not isinstance(window, Profile):
             raise InputError(f"clean_windows[{number}] is a {type(window).__name__}: pass Profiles")
-    if len(listed) < FEWEST_WINDOWS:
+    if len(listed) < FEWEST_WINDOWS and not (or_none and not listed):
         raise InputError(f"clean_windows has {len(listed)} windows: pass {FEWEST_WINDOWS} at the least, better 30")
     return listed
 
@@ -211,6 +211,7 @@ class _Learner:
         self._calibration, self._reference, self._inside = calibration, reference, inside
         kept, _ = finite_rows(reference)
         self._spreads = {key_of(part): _spreads_of(part, kept) for part in calibration.parts}
+        self._most = _MOST  # the tails of longer windows are no heavier, and there are fewer of them to tell
 
     def learn(self, windows: Sequence[Profile], before: Inflation | None) -> tuple[Inflation, list[int]]:
         """The inflation, of so many rows as a window has in the mean, and which windows taught it.
@@ -227,7 +228,7 @@ class _Learner:
         if strange and len(strange) <= len(kept) // 10:
             kept = [at for at in kept if at not in strange]
             factors = self._factors(present, seen, kept, before)
-        factor = min(max(factors.values()), _MOST)
+        self._most = factor = min(max(factors.values()), self._most)
         rows = np.mean([max(m for _, (_, m, _) in present[at]) for at in kept])
         blocks = {key: (each * factor).astype(np.float32) for key, each in self._blocks(seen, kept, before).items()}
         streams = {name: factor * each for name, each in self._of_formulas([windows[a] for a in kept], present)}
