@@ -8,6 +8,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 from lensai_integrations import Baseline, Profile, Profiler
+from lensai_integrations.profiles.profile import IN_TIME, ORDER
 
 
 def autoregressive(rng: np.random.Generator, n: int, columns: int, r: float) -> np.ndarray:
@@ -27,3 +28,8 @@ def layer_of(layer: np.ndarray, seed: int, *, like: Baseline | Profile | None = 
 def scene(rng: np.random.Generator, n: int, columns: int, spread: float, shift: float = 0.0) -> np.ndarray:
     """Independent rows of variance 1 around a mean of their own, whose standard deviation is `spread`."""
     return rng.normal(size=(n, columns)) + spread * rng.normal(size=columns) + shift
+
+
+def in_time(profile: Profile) -> Profile:
+    """The same of rows that came as time went by, as a monitor's do."""
+    return Profile(profile.groups, profile.rows, {**profile.info, ORDER: IN_TIME}, profile.segments)
