@@ -1,6 +1,6 @@
 """Windows whose rows depend on each other: how often clean ones alarm, and how many shifted ones are found.
 
-    python -m benchmarks.drift.dependent [--data DIR] [--cache DIR] [--baselines 6] [--windows 40] [--json FILE]
+    python -m benchmarks.drift.dependent [--data DIR] [--cache DIR] [--baselines 4] [--windows 40] [--json FILE]
 
 The network and its features are those of `detection.py`. For each baseline of 2,000 rows of the 5,000 test images,
 production comes from the other 3,000, in consecutive windows of 200 rows: independent rows; bursts, every image ten
@@ -205,7 +205,7 @@ def main() -> int:
     """Draw, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    for name, default in (("baselines", 6), ("windows", 40), ("days", 14)):
+    for name, default in (("baselines", 4), ("windows", 40), ("days", 14)):
         parser.add_argument(f"--{name}", type=int, default=default)
     results.add_argument(parser)
     options = parser.parse_args()
