@@ -225,6 +225,8 @@ def correlation(
         >>> correlation(rows, np.arange(8), np.arange(8) > 0).round(1).tolist()
         [-0.5, nan]
     """
+    if not follows.any():
+        return np.full(1 if together else rows.shape[1], np.nan)
     level = without_change(rows[order])
     differences = np.square(level[follows] - level[np.flatnonzero(follows) - 1]).mean(axis=0) / 2
     variance = level.var(axis=0, ddof=2) if len(level) > 2 else np.zeros(rows.shape[1])
