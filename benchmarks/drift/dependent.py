@@ -1,6 +1,6 @@
 """Windows whose rows depend on each other: how often clean ones alarm, and how many shifted ones are found.
 
-    python -m benchmarks.drift.dependent [--data DIR] [--cache DIR] [--baselines 6] [--windows 40] [--json FILE]
+    python -m benchmarks.drift.dependent [--data DIR] [--cache DIR] [--baselines 4] [--windows 40] [--json FILE]
 
 The network and its features are those of `detection.py`. For each baseline of 2,000 rows of the 5,000 test images,
 production comes from the other 3,000, in consecutive windows of 200 rows: independent rows; bursts, every image ten
@@ -19,6 +19,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 
 import numpy as np
@@ -27,14 +28,19 @@ from tqdm import tqdm
 
 from benchmarks import results
 from benchmarks.drift.features import add_arguments, features, missing_data
-from benchmarks.drift.ours import profile_of
 from benchmarks.drift.tables import markdown
 from benchmarks.drift.windows import Numbers, Rows, table_of
 from lensai_integrations import Baseline, Profile, calibrate, compare
+from lensai_integrations.drift.calibration import TOP_CLASS_SUFFIX
 from lensai_integrations.drift.learning import with_clean_windows
 from lensai_integrations.monitoring.events import WindowReport
 from lensai_integrations.monitoring.normal import Normal
+from lensai_integrations.profiles.groups import Group
 from lensai_integrations.profiles.profile import IN_TIME, ORDER
+from lensai_integrations.sketches.bank import KLLBank
+from lensai_integrations.sketches.categories import Categories
+from lensai_integrations.sketches.kernel_mean import KernelMean
+from lensai_integrations.sketches.rows import RowSample
 
 ROWS: Final = 2000
 M: Final = 200
@@ -99,11 +105,28 @@ class Data:
         self.names = list(found)
         self.tables = {key: table_of(found, key) for key in GROUPS}
         self.labels: NDArray[Any] = found["clean"]["labels"]
+        self._seeds = count()
 
     def profile(self, numbers: Numbers, shift: str = "clean", like: Profile | None = None) -> Profile:
         """Of rows, all of them shifted."""
-        at = numbers + self.names.index(shift) * len(self.labels)
-        return profile_of({key: table[at] for key, table in self.tables.items()}, like)
+        at, seed = numbers + self.names.index(shift) * len(self.labels), next(self._seeds)
+        rows = {key: table[at] for key, table in self.tables.items()}
+        groups = {}
+        for key, each in rows.items():
+            groups[key] = Group(key, tuple(map(str, range(each.shape[1]))), {"*": "benchmark/number@1"})
+            groups[key].sketches["bank"] = bank = KLLBank(each.shape[1], seed=seed)
+            bank.update(each)
+            if key != "inputs":
+                known = None if like is None else like.groups[key].kernel_mean
+                mean = KernelMean(each.shape[1], exponents=None if known is None else known.exponents)
+                mean.update(each)
+                groups[key].sketches["kernel_mean"] = mean
+        rows[f"outputs{TOP_CLASS_SUFFIX}"] = classes = rows["outputs"][:, :10].argmax(1)[:, None]
+        groups["outputs"].sketches["categories/top_class"] = counts = Categories()
+        counts.update(classes[:, 0])
+        sample = RowSample(2000, seed=seed)
+        sample.update(rows)
+        return Profile(groups, sample, {"source": "production"})
 
 
 def verdicts(independently: Baseline, taught: Baseline, window: Profile) -> list[bool]:
@@ -115,7 +138,7 @@ def verdicts(independently: Baseline, taught: Baseline, window: Profile) -> list
     ]
 
 
-def of_kind(data: Data, draw: Draw, baselines: int, count: int) -> dict[str, list[float]]:
+def of_kind(data: Data, draw: Draw, baselines: int, windows_each: int) -> dict[str, list[float]]:
     """Shares of windows that drift, by clean and shift, and by way."""
     found: dict[str, list[list[bool]]] = {name: [] for name in ("clean", *SHIFTED)}
     clean = {key: table[: len(data.labels)] for key, table in data.tables.items()}
@@ -125,8 +148,8 @@ def of_kind(data: Data, draw: Draw, baselines: int, count: int) -> dict[str, lis
         baseline = calibrate(data.profile(order[:ROWS]))
         windows = draw(rng, clean, data.labels, order[ROWS:])
         like = baseline.reference
-        taught = with_clean_windows(baseline, [data.profile(next(windows), like=like) for _ in range(count)])
-        for _ in range(count):
+        taught = with_clean_windows(baseline, [data.profile(next(windows), like=like) for _ in range(windows_each)])
+        for _ in range(windows_each):
             numbers = next(windows)
             for shift, each in found.items():
                 each.append(verdicts(baseline, taught, data.profile(numbers, shift, like)))
@@ -182,7 +205,7 @@ def main() -> int:
     """Draw, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    for name, default in (("baselines", 6), ("windows", 40), ("days", 14)):
+    for name, default in (("baselines", 4), ("windows", 40), ("days", 14)):
         parser.add_argument(f"--{name}", type=int, default=default)
     results.add_argument(parser)
     options = parser.parse_args()

@@ -10,10 +10,10 @@ F is learned from clean windows (`learning.py`), which is the only way to know o
 Without them it is looked for in the window itself: where successive rows resemble each other by more than chance, with
 a correlation r, their mean is off by (1 + r) / (1 - r) times as much, as that of an autoregressive process is (G. E. P.
 Box, G. M. Jenkins, Time Series Analysis, 1970). The correlation is by J. von Neumann's ratio (Distribution of the ratio
-of the mean square successive difference to the variance, 1941), which a shift of all rows leaves as it is, and the
-median of that of four pieces of the window, of which a change within the window is in one. Rows of a data set may be
-sorted, which is no dependence: so only a window whose rows came as time went by, as a monitor's do, is held against
-fewer rows; of others it is said.
+of the mean square successive difference to the variance, 1941), which a shift of all rows leaves as it is; one change
+within the window is taken off first. Of scenes, which stay alike for long, the correlations of rows further apart are
+summed. Rows of a data set may be sorted, which is no dependence: so only a window whose rows came as time went by, as a
+monitor's do, is held against fewer rows; of others it is said.
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ from lensai_integrations.sketches.rows import RowSample
 _VISIBLE: Final = 3.5
 #: Columns of a group that are looked at to see whether successive rows resemble each other.
 _LOOKED_AT: Final = 32
-#: Pieces of a window, if each of them has so many pairs of successive rows.
-_PIECES, _ENOUGH_PAIRS = 4, 10
 #: With fewer pairs in all no correlation can be that far away.
 _FEWEST_PAIRS: Final = 15
 #: A correlation is at most this.
 _LARGEST: Final = 1 - 1e-6
+#: Rows this far apart are not looked at, nor more rows than these where that takes long.
+_FARTHEST, _MOST_ROWS = 250, 500
+#: In shorter windows no change is told from dependence.
+_SHORT: Final = 40
 #: More classes in a window than these are not looked at.
 _MOST_CLASSES: Final = 256
 
@@ -115,7 +117,7 @@ def visible(window: Profile, calibration: Calibration | None = None) -> Inflatio
         >>> still.update(outputs=np.repeat(rng.normal(size=(20, 3)), 10, axis=0))
         >>> moving.update(outputs=rng.normal(size=(200, 3)))
         >>> visible(moving.profile()) is INDEPENDENT, round(visible(still.profile()).effective_rows(200))
-        (True, 9)
+        (True, 11)
     """
     if window.rows is None:
         return INDEPENDENT
@@ -132,22 +134,22 @@ def visible(window: Profile, calibration: Calibration | None = None) -> Inflatio
     means = {name: float(np.nanmean(correlations)) for name, correlations in found.items()}
     blocks: dict[tuple[str, str], Floats] = {}
     streams: dict[str, float] = {}
-    for name in (name for name in data if is_top_class(name)):  # a scene may have one class alone
-        least = max(means.get(name, 0.0), means.get(group_of(name), 0.0))
-        if least > 0:
-            streams[name] = float(inflation_of(np.array([least]))[0])
-            blocks[name, ClassShares.kind] = np.array(streams[name])
-    for name, correlations in found.items():
-        if is_top_class(name):
-            continue
-        blocks[name, Distributions.kind] = each = inflation_of(correlations)
+    for name in (name for name in found if not is_top_class(name)):
+        of_name = series.only(measured(name, data[name]))
+        level = without_change(data[name][of_name.order])
+        lags = _lags(level, of_name)
+        blocks[name, Distributions.kind] = each = np.maximum(inflation_of(found[name]), _summed(level, lags))
         streams |= _named(window, name, each)
         for part in calibration.parts if calibration is not None else ():
             if part.rows == name and not isinstance(part.block, Distributions):
-                blocks[key_of(part)] = _of_features(part, data[name], series, means[name])
-    largest = max(means, key=lambda name: means[name])
-    known = f"successive rows resemble each other in {', '.join(found)} (correlation {means[largest]:.2f})"
-    return Inflation(window.n, blocks, streams, float(inflation_of(np.array([means[largest]]))[0]), known)
+                blocks[key_of(part)] = _of_features(part, data[name][of_name.order], lags, float(np.mean(each)))
+    for name in (name for name in data if is_top_class(name)):  # a scene may have one class alone
+        least = max(float(inflation_of(np.array([means.get(name, 0.0)]))[0]), streams.get(group_of(name), 1.0))
+        if least > 1:
+            streams[name], blocks[name, ClassShares.kind] = least, np.array(least)
+    largest = max(means.values())
+    known = f"successive rows resemble each other in {', '.join(found)} (correlation {largest:.2f})"
+    return Inflation(window.n, blocks, streams, max(streams.values()), known)
 
 
 @dataclass(frozen=True)
@@ -212,8 +214,6 @@ def correlation(
 ) -> NDArray[np.float64]:
     """The correlation of successive rows, by columns: 1 less half of von Neumann's ratio, `[D]`; NaN of constant ones.
 
-    The median of that of `_PIECES` pieces, where these have enough pairs.
-
     Args:
         rows: `[n, D]`.
         order: Places of rows, in the order in which they came, `[r]`; these are finite.
@@ -221,33 +221,84 @@ def correlation(
         together: Of all columns together, as of one: `[1]`.
 
     Example:
-        >>> rows = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-        >>> correlation(rows, np.arange(4), np.array([False, True, True, True])).round(2).tolist()
+        >>> rows = np.array([[0.0, 0.0], [1.0, 0.0]] * 4)
+        >>> correlation(rows, np.arange(8), np.arange(8) > 0).round(1).tolist()
         [-0.5, nan]
     """
-    pieces = _PIECES if follows.sum() >= _PIECES * _ENOUGH_PAIRS else 1
-    found = []
-    for places, following in zip(np.array_split(order, pieces), np.array_split(follows, pieces), strict=True):
-        after = np.concatenate([[False], following[1:]])[: len(following)]
-        kept = rows[places].astype(np.float64)
-        kept = kept / np.maximum(np.abs(kept).max(axis=0, initial=0.0), 1e-30)
-        differences = np.square(kept[after] - kept[np.flatnonzero(after) - 1]).sum(axis=0) / 2
-        variance = kept.var(axis=0, ddof=1) if len(kept) > 1 else np.zeros(rows.shape[1])
-        if together:
-            differences, variance = differences.sum(keepdims=True), variance.sum(keepdims=True)
-        each = np.full(len(variance), np.nan)
-        if after.any():
-            np.divide(differences / after.sum(), variance, out=each, where=variance > 1e-12)
-        found.append(1 - each)
-    return _median(np.stack(found))
+    if not follows.any():
+        return np.full(1 if together else rows.shape[1], np.nan)
+    level = without_change(rows[order])
+    differences = np.square(level[follows] - level[np.flatnonzero(follows) - 1]).mean(axis=0) / 2
+    variance = level.var(axis=0, ddof=2) if len(level) > 2 else np.zeros(rows.shape[1])
+    if together:
+        differences, variance = differences.sum(keepdims=True), variance.sum(keepdims=True)
+    ratio = np.full(len(variance), np.nan)
+    np.divide(differences, variance, out=ratio, where=variance > 1e-12)
+    return 1 - ratio
 
 
-def _median(pieces: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The median of the pieces that vary `[D]`, NaN where none does."""
-    some = ~np.isnan(pieces).all(axis=0)
-    median = np.full(pieces.shape[1], np.nan)
-    median[some] = np.nanmedian(pieces[:, some], axis=0)
-    return median
+def without_change(rows: Floats) -> NDArray[np.float64]:
+    """Rows `[n, D]` less their mean before and after the one place where they change most, the largest being 1.
+
+    What begins in a window is no dependence, and would look like one: all rows after it differ from all before it. In
+    fewer than 40 rows both look alike, and their mean alone is taken off. The place is where the sum of squares between
+    both parts is largest (E. S. Page, 1955), of all columns together.
+
+    Example:
+        >>> level = without_change(np.repeat([1.0, 5.0], [30, 20])[:, None])
+        >>> bool(np.allclose(level, 0)), without_change(np.array([[1.0], [3.0]])).ravel().round(2).tolist()
+        (True, [-0.33, 0.33])
+    """
+    values = rows / np.maximum(np.abs(rows).max(axis=0, initial=0.0).astype(np.float64), 1e-30)
+    n, looked_at = len(values), values[:, :: -(-values.shape[1] // _LOOKED_AT)]
+    least = max(n // 20, 2)
+    if n < _SHORT:
+        return np.asarray(values - values.mean(axis=0), np.float64)
+    spread = looked_at.std(axis=0)
+    sums = np.cumsum((looked_at - looked_at.mean(axis=0)) / np.where(spread > 1e-6, spread, np.inf), axis=0)
+    before = np.arange(least, n - least + 1)
+    between = np.square(sums[before - 1]).sum(axis=1) / (before * (n - before))
+    place = int(before[np.argmax(between)])
+    parts = (part - part.mean(axis=0) for part in (values[:place], values[place:]))
+    return np.concatenate(list(parts)).astype(np.float64)
+
+
+def _lags(level: NDArray[np.float64], series: _Series) -> int:
+    """Up to which distance rows resemble each other by more than chance, in the mean of the columns; 0 if unknown.
+
+    Args:
+        level: Rows in the order in which they came, less their mean, `[n, D]`.
+        series: What came after what.
+    """
+    n = len(level)
+    if series.pairs < 0.9 * (n - 1):  # in a sample of many rows those that are near each other are few
+        return 0
+    looked_at = level[:, :: -(-level.shape[1] // _LOOKED_AT)]
+    for lag in range(1, min(n // 2, _FARTHEST) + 1):
+        if float(np.mean(_at_lag(looked_at, lag))) <= n**-0.5:
+            return lag - 1
+    return min(n // 2, _FARTHEST)
+
+
+def _at_lag(level: NDArray[np.float64], lag: int) -> NDArray[np.float64]:
+    """The correlation of rows so far apart, by columns, `[D]`; 0 of constant ones."""
+    variance = np.square(level).sum(axis=0)
+    products = np.einsum("nd,nd->d", level[lag:], level[:-lag])
+    result = np.zeros(level.shape[1])
+    np.divide(products, variance, out=result, where=variance > 1e-12 * len(level))
+    return result
+
+
+def _summed(level: NDArray[np.float64], lags: int) -> NDArray[np.float64]:
+    """By how much more the mean of rows is off, by columns, `[D]`: 1 and twice the correlations up to a distance.
+
+    What stays alike for long, as the frames of a scene do, has them all (C. J. Geyer, Practical Markov chain Monte
+    Carlo, 1992). A column has at least the mean of all.
+    """
+    total = np.zeros(level.shape[1])
+    for lag in range(1, lags + 1):
+        total += _at_lag(level, lag)
+    return np.asarray(1 + 2 * np.maximum(total, max(float(total.mean()), 0.0)))
 
 
 def inflation_of(correlations: Floats, least: float = 0.0) -> Floats:
@@ -270,13 +321,21 @@ def inflation_of(correlations: Floats, least: float = 0.0) -> Floats:
     return inflation
 
 
-def _of_features(part: Part, rows: Floats, series: _Series, least: float) -> Floats:
-    """The inflation of a block's features of whole rows, `[F]`: of components each, of waves that of the streams."""
-    if not isinstance(part.block, Principal):
-        return np.full(part.block.width, inflation_of(np.array([least]))[0])
-    series = series.only(measured(part.rows, rows))
-    features = part.block.features(np.nan_to_num(rows).astype(np.float32))
-    return inflation_of(correlation(features, series.order, series.follows), least)
+def _of_features(part: Part, rows: Floats, lags: int, least: float) -> Floats:
+    """The inflation of a block's features of whole rows, `[F]`: of components each, of waves all together.
+
+    Args:
+        part: The block.
+        rows: In the order in which they came, finite, `[n, D]`.
+        lags: Up to which distance they resemble each other.
+        least: What each has at the least.
+    """
+    level = without_change(part.block.features(rows[:_MOST_ROWS]))
+    if isinstance(part.block, Principal):
+        return np.maximum(_summed(level, lags), least)
+    total = float(np.square(level).sum())
+    alike = sum(float(np.sum(level[lag:] * level[:-lag])) for lag in range(1, min(lags, len(level) - 1) + 1))
+    return np.full(part.block.width, max(1 + 2 * alike / total if total > 0 else 1.0, least))
 
 
 def key_of(part: Part) -> tuple[str, str]:

@@ -56,6 +56,8 @@ _MOST = 4.0
 #: The mean of the square of Kolmogorov's distribution.
 _KOLMOGOROV = math.pi**2 / 12
 _STEPS = 8
+#: How the note begins that names windows which are hardly clean.
+_STRANGE = "of the clean windows, "
 _FOLDS = 5
 
 
@@ -159,10 +161,9 @@ def taught(
     taught_parts = [replace(p, inflation=np.stack([each.blocks[key_of(p)] for each in lengths])) for p in parts]
     streams = {name: tuple(each.streams.get(name, 1.0) for each in lengths) for name in lengths[0].streams}
     rows = tuple(float(each.rows) for each in lengths)
-    notes = calibration.notes
+    notes = tuple(note for note in calibration.notes if not note.startswith(_STRANGE))
     if strange:
-        told = f"of the clean windows, {', '.join(map(str, strange))} (from 0) are unlike the others and taught nothing"
-        notes = (*(note for note in notes if not note.startswith("of the clean windows")), told)
+        notes += (f"{_STRANGE}{', '.join(map(str, strange))} (from 0) are unlike the others and taught nothing",)
     known = Learned(len(windows), rows, streams, inside)
     return replace(calibration, parts=tuple(taught_parts), learned=known, notes=notes)
 
@@ -221,7 +222,11 @@ class _Learner:
             before: What shorter ones told: of blocks that none of these has, as of layers of which rows were lost.
         """
         present = [means_of(self._calibration, window, self._reference) for window in windows]
-        seen = [{key_of(part): self._in_window(part, means) for part, means in each} for each in present]
+        sizes = [max(m for _, (_, m, _) in each) for each in present]
+        seen = [
+            {key_of(part): self._in_window(part, means, m) for part, means in each}
+            for each, m in zip(present, sizes, strict=True)
+        ]
         kept = list(range(len(windows)))
         factors = self._factors(present, seen, kept, before)
         strange = [at for at, factor in factors.items() if factor > _MOST]
@@ -229,13 +234,18 @@ class _Learner:
             kept = [at for at in kept if at not in strange]
             factors = self._factors(present, seen, kept, before)
         self._most = factor = min(max(factors.values()), self._most)
-        rows = np.mean([max(m for _, (_, m, _) in present[at]) for at in kept])
-        blocks = {key: (each * factor).astype(np.float32) for key, each in self._blocks(seen, kept, before).items()}
+        rows = np.mean([sizes[at] for at in kept])
+        known = {key for at in kept for key in seen[at]}
+        blocks = {key: each * np.float32(factor if key in known else 1) for key, each in
+                  self._blocks(seen, kept, before).items()}  # fmt: skip
         streams = {name: factor * each for name, each in self._of_formulas([windows[a] for a in kept], present)}
         return Inflation(int(rows), blocks, streams, inside=self._inside), kept
 
-    def _in_window(self, part: Part, means: Means) -> NDArray[np.float64]:
-        """What one window tells of a block: squared deviations in those of independent rows, `[U]`."""
+    def _in_window(self, part: Part, means: Means, rows: int) -> NDArray[np.float64]:
+        """What one window tells of a block: squared deviations in those of independent rows, `[U]`.
+
+        Rows that are a sample of the window's depend on each other less, and it is told what all would have shown.
+        """
         mean, m, _ = means
         expected, weight = self._spreads[key_of(part)]
         squares = np.square(mean.astype(np.float64) - part.mean) * weight
@@ -244,7 +254,7 @@ class _Learner:
         elif not isinstance(part.block, Principal):  # waves, and classes that may be rare, tell little one by one
             squares, expected = (np.full(len(each), each.sum()) for each in (squares, expected))
         ratio = np.divide(squares, expected, out=np.zeros_like(squares), where=expected > 0)
-        return np.clip(self._of_ratio(ratio, m, part.n), 0.0, m)
+        return np.clip(1 + (self._of_ratio(ratio, m, part.n) - 1) * rows / m, 0.0, rows)
 
     def _of_ratio(self, ratio: NDArray[np.float64] | float, m: int, n: int) -> NDArray[np.float64]:
         """The inflation, from squared deviations in variances of a row; the baseline is off as well, or has them."""

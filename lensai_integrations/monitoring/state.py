@@ -476,6 +476,8 @@ class Memory:
                 raise FormatError(f"{file} holds no baseline, or what was learned for another")
             if key:
                 self._measuring.check(baseline.reference)
+                if not baseline.reference.groups.keys() & self._measuring.reference.groups.keys():
+                    raise FormatError(f"{file} is of nothing that this monitor measures")
             calibration_of(baseline)  # read here, where an error harms nothing
             read[key] = baseline
         return read

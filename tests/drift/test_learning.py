@@ -213,7 +213,6 @@ def test_one_contaminated_window_of_forty_does_not_blind():
     assert calibration_of(again).notes == (said.replace("17", "0"),)
 
 
-@pytest.mark.xfail(strict=True, reason="that windows taught nothing is said on when others have taught")
 def test_what_was_said_of_windows_before_is_forgotten(baseline):
     clean = windows(12, 0.0, 44, baseline)
     (moved,) = windows(1, 0.0, 45, baseline, shift=2.0)
@@ -382,7 +381,6 @@ def test_windows_may_be_of_any_sizes(baseline, rows):
     assert compare(loaded, clean[-1]).to_dict() == compare(found, clean[-1]).to_dict()
 
 
-@pytest.mark.xfail(strict=True, reason="what shorter windows told is multiplied by the factor of each length again")
 def test_a_length_whose_windows_lost_their_rows_takes_what_shorter_ones_told(baseline):
     """Row samples of other columns are not merged, and what is in no sketch is not known of both together then."""
     rng, clean = np.random.default_rng(40), []
@@ -637,9 +635,6 @@ def test_teaching_is_of_the_calibration_alone(baseline):
     assert before.learned is None
 
 
-@pytest.mark.xfail(
-    strict=True, reason="inflations of blocks that are known of a sample alone are not those of all rows of the window"
-)
 @pytest.mark.parametrize("rows", [300, 2000])
 def test_profiles_alone_are_enough(rows):
     """Sketches whose rows are not kept any more tell as much as rows do, and of a sample it is told what all would."""

@@ -423,7 +423,6 @@ def test_a_damaged_or_hostile_memory_of_it_is_not_taken(baseline, learned_state,
     again.close()
 
 
-@pytest.mark.xfail(strict=True, reason="that of an hour may be of other groups, and nothing is held against it")
 def test_an_hour_of_another_profile_is_not_taken(baseline, learned_state, tmp_path, caplog):
     for name, content in learned_state.items():
         (tmp_path / name).write_bytes(content)
@@ -716,10 +715,11 @@ def test_independent_rows_of_sliding_windows_stay_as_they_are():
 
 def test_a_restart_loses_one_pair(tmp_path):
     rng = np.random.default_rng(29)
-    first = DriftMonitor(small_baseline(), 50, state=tmp_path)
+    baseline = small_baseline()
+    first = DriftMonitor(baseline, 50, state=tmp_path)
     first.update(outputs=rng.normal(size=(20, COLUMNS)))
     first.close()
-    second = DriftMonitor(small_baseline(), 50, state=tmp_path)
+    second = DriftMonitor(baseline, 50, state=tmp_path)
     one, two = second.update(outputs=rng.normal(size=(80, COLUMNS)))
     assert pairs(one) == 19 + 29
     assert pairs(two) == 49
