@@ -384,7 +384,8 @@ def _learned(about: Mapping[str, Any] | None) -> Learned | None:
     require(all(len(each) == len(rows) for each in streams.values()), "an inflation of other windows")
     require(all(1 <= each <= LARGEST_COUNT for each in inflations), "an inflation that cannot be")
     require(0 < int(about["windows"]) <= LARGEST_COUNT, "windows")
-    return Learned(int(about["windows"]), rows, streams, bool(about["inside"]))
+    require(isinstance(about["inside"], bool), "what the windows are to the baseline")
+    return Learned(int(about["windows"]), rows, streams, about["inside"])
 
 
 def _parts(

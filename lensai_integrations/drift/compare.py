@@ -58,7 +58,7 @@ from lensai_integrations.drift.result import (
     badness,
 )
 from lensai_integrations.drift.significance import holm
-from lensai_integrations.errors import InputError
+from lensai_integrations.errors import FormatError, InputError
 from lensai_integrations.profiles.alike import unlike_in
 from lensai_integrations.profiles.conventions import paired
 from lensai_integrations.profiles.names import LABEL, OTHER_SEGMENT, is_labels, label_names, shown
@@ -118,9 +118,10 @@ def compare(
     window = paired(window, reference)
     before, after = ({} if profile.rows is None else profile.rows.data for profile in (reference, window))
     ours, theirs = _sides(reference, before, "baseline"), _sides(window, after, "window")
-    calibration = calibration_of(baseline) if correction == "auto" and against == "reference" else None
+    known = _known(baseline, correction) if against == "reference" else None
+    calibration = known if correction == "auto" else None
     n, m = (max(side.n + side.invalid for side in sides.values()) for sides in (ours, theirs))
-    seen, inflation = _inflations(calibration, reference, window, m)
+    seen, inflation = _inflations(known, reference, window, m)
     judged = judged_blocks(calibration, reference, window, inflation)
     evidence = _evidence(ours, theirs, {name: judged_names(name, judged, window) for name in ours}, inflation)
     segments = compare_segments(reference, window, inflation)
@@ -149,6 +150,16 @@ def compare(
     notes += calibration.notes if calibration is not None else ()
     notes += [] if seen is INDEPENDENT else [said_of(seen, m, allowed=seen is inflation)]
     return _with_segments(replace(report, notes=tuple(notes)), segments, limits)
+
+
+def _known(baseline: Baseline | Profile, correction: str) -> Calibration | None:
+    """The baseline's calibration, of which other corrections need only what was learned, if it can be read."""
+    try:
+        return calibration_of(baseline)
+    except FormatError:
+        if correction == "auto":
+            raise
+        return None
 
 
 def _inflations(

@@ -375,7 +375,9 @@ def learned(calibration: Calibration, reference: Profile, m: int) -> Inflation:
                 streams |= _named(reference, part.rows, inflation)
             elif isinstance(part.block, ClassShares):
                 streams[part.rows] = float(np.mean(inflation))
-    return Inflation(m, blocks, streams, 1.0, f"learned from {known.windows} clean windows", known.inside)
+    means = (float(np.mean(each)) for (_, kind), each in blocks.items() if kind == Distributions.kind)
+    told = f"learned from {known.windows} clean windows"
+    return Inflation(m, blocks, streams, max(means, default=1.0), told, known.inside)
 
 
 def in_time(window: Profile) -> bool:

@@ -238,7 +238,10 @@ class _Learner:
         known = {key for at in kept for key in seen[at]}
         blocks = {key: each * np.float32(factor if key in known else 1) for key, each in
                   self._blocks(seen, kept, before).items()}  # fmt: skip
-        streams = {name: factor * each for name, each in self._of_formulas([windows[a] for a in kept], present)}
+        streams = {
+            name: factor * each
+            for name, each in self._of_formulas([windows[a] for a in kept], [present[a] for a in kept])
+        }
         return Inflation(int(rows), blocks, streams, inside=self._inside), kept
 
     def _in_window(self, part: Part, means: Means, rows: int) -> NDArray[np.float64]:
@@ -308,7 +311,7 @@ class _Learner:
     def _of_formulas(self, windows: Sequence[Profile], present: Sequence[_Present]) -> Iterator[tuple[str, float]]:
         """The inflation of streams that are judged by formulas."""
         seen: dict[str, list[float]] = {}
-        for window, of_window in zip(windows, present, strict=False):
+        for window, of_window in zip(windows, present, strict=True):
             judged = corrected(self._calibration, of_window)
             for name in (name for name in self._reference.groups if name in window.groups):
                 a, b = (Side.of(profile.groups[name]) for profile in (self._reference, window))

@@ -772,7 +772,6 @@ def test_bursts_with_labels_are_no_drift(of_classes):
     assert fed(monitor, (labels, rows + 5 * np.array([1, 0, 0]))).report.drift
 
 
-@pytest.mark.xfail(strict=True, reason="what clean windows had nothing of counts in full once others have been learned")
 def test_labels_that_clean_windows_had_not_count_as_little_as_what_they_had(of_classes):
     """Labels often come later. Before anything is learned they are no drift either."""
     rng, monitor = np.random.default_rng(40), DriftMonitor(of_classes, 200, warn=None)
